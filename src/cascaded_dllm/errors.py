@@ -1,0 +1,41 @@
+"""Typed errors: every one that a user, a configuration or a file can cause derives from `CascadeError`.
+
+A message names the offending value, the limit it breaks and the remedy. `assert` is kept for internal invariants.
+"""
+
+
+class CascadeError(Exception):
+    """Base of every error this package raises on purpose; the command line shows it as one line."""
+
+
+class ConfigError(CascadeError, ValueError):
+    """A setting is unknown, out of range or contradicts another one."""
+
+
+class DataError(CascadeError):
+    """A corpus, a tokenizer or a preprocessed file is missing, broken or does not fit."""
+
+
+class CheckpointError(CascadeError):
+    """A checkpoint is missing, truncated, foreign or does not fit the model."""
+
+
+class OutputExistsError(CascadeError):
+    """An output folder already holds something that would be overwritten, or cannot be written."""
+
+
+class NonFiniteError(CascadeError, ArithmeticError):
+    """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
+
+
+class MissingExtraError(CascadeError, ImportError):
+    """An optional library is not installed.
+
+    Args:
+        package: the import name that failed.
+        extra: the extra of this package that installs it.
+        purpose: what needs it, as the subject of a sentence.
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]'")

@@ -1,0 +1,44 @@
+"""The one place where tokens are drawn: inverse CDF over logits, in two levels."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_BLOCK = 256
+"""Columns summed in one go; about the square root of a GPT-2 vocabulary."""
+
+
+def sample_tokens(
+    logits: Float[Tensor, "M V"], u: tuple[Float[Tensor, " M"], Float[Tensor, " M"]]
+) -> Int[Tensor, " M"]:
+    """One id a row, drawn from softmax(logits): `u[0]` chooses a block of columns, `u[1]` a column inside it.
+
+    Two uniform numbers reach tails that one number of the same precision cannot, and nothing of size V is held in
+    double precision: the sums of blocks and the chosen block are. A single race in float32 cuts the tail and lowers
+    the temperature (Zheng et al. 2024, arXiv:2409.02908, Sec. 5).
+    """
+    num_rows, num_columns = logits.shape
+    precise = u[0].dtype
+    weights = torch.exp(logits - logits.amax(-1, keepdim=True))
+    weights = torch.nn.functional.pad(weights, (0, -num_columns % _BLOCK)).view(num_rows, -1, _BLOCK)
+    block = _inverse_cdf(weights.sum(-1, dtype=precise), u[0])
+    inside = weights[torch.arange(num_rows, device=logits.device), block].to(precise)
+    return block * _BLOCK + _inverse_cdf(inside, u[1])
+
+
+def sample_states(
+    probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]
+) -> Int[Tensor, "..."]:
+    """One state for every row of non-negative, not necessarily normalised, probabilities."""
+    flat = probs.reshape(-1, probs.shape[-1]).clamp_min(0).to(u.dtype)
+    return _inverse_cdf(flat, u.reshape(-1)).view(u.shape)
+
+
+def _inverse_cdf(weights: Float[Tensor, "M C"], u: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
+    """The first column whose cumulated weight exceeds `u` times the total; never a column of weight zero."""
+    cumulated = weights.cumsum(-1)
+    total = cumulated[:, -1:]
+    # Rounding may lift u * total to the total itself, which no column exceeds; the number just below it is exceeded
+    # by the last column that has weight.
+    threshold = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulated, threshold, right=True)[:, 0]

@@ -1,0 +1,217 @@
+"""Score entropy, the training loss of discrete diffusion: the plain forms, and the fused form for large vocabularies.
+
+Lou et al. 2024 (arXiv:2310.16834v3), Eq. 9-10: at a noised token xt with clean token x0,
+
+    sum_{y != xt} Q[xt, y] ( exp(log_score[y]) - a_y log_score[y] + a_y (log a_y - 1) ),   a_y = p(y | x0) / p(xt | x0)
+
+Times dsigma(t), summed over positions and integrated over t in [0, 1] it bounds -log p(x0) from above, in nats.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+Parameterization = Literal["score", "normalized"]
+
+_CHUNK_ELEMENTS = 1 << 22
+"""Logits held at once by the fused loss: 16 MB in float32."""
+
+
+def log_expm1(sigma: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log(exp(sigma) - 1), exact for tiny sigma and free of overflow for large sigma."""
+    return torch.where(sigma < 20, torch.log(torch.expm1(sigma.clamp_max(20))), sigma + torch.log1p(-torch.exp(-sigma)))
+
+
+def _require_full_precision(tensor: Tensor, name: str) -> None:
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{name} is {tensor.dtype}; it must be float32 or float64, because exp() in half precision loses "
+            "the small ratios that carry the signal: cast it with .float()"
+        )
+
+
+def absorbing_score_entropy(
+    log_score: Float[Tensor, "B L N"],
+    xt: Int[Tensor, "B L"],
+    x0: Int[Tensor, "B L"],
+    sigma: Float[Tensor, " B"],
+    *,
+    mask_id: int,
+) -> Float[Tensor, "B L"]:
+    """Score entropy of every position under the absorbing process; zero where `xt` is not MASK.
+
+    With Q of Eq. 16 and r = 1 / expm1(sigma), at a masked position:
+
+        sum_{y != MASK} exp(log_score[y])  -  r log_score[x0]  +  r (log r - 1)
+
+    which is >= 0, and 0 only if exp(log_score) is r at x0 and 0 elsewhere.
+
+    Args:
+        log_score: natural log of the concrete score. Column `mask_id` is ignored.
+        xt: noised ids.
+        x0: clean ids; none of them is `mask_id` (the data layer guarantees it; reading them here would stall a GPU).
+        sigma: total noise, > 0.
+        mask_id: index of the absorbing state, the last one.
+
+    Returns:
+        Nats per unit of total noise.
+
+    Raises:
+        TypeError: `log_score` is in half precision.
+    """
+    _require_full_precision(log_score, "log_score")
+    log_r = -log_expm1(sigma.to(log_score.dtype))[:, None]
+    r = log_r.exp()
+    entropy = (
+        log_score[..., :mask_id].exp().sum(-1)
+        - r * log_score.gather(-1, x0[..., None])[..., 0]
+        + r * (log_r - 1)
+    )
+    return torch.where(xt == mask_id, entropy, torch.zeros_like(entropy))
+
+
+def uniform_score_entropy(
+    log_score: Float[Tensor, "B L N"],
+    xt: Int[Tensor, "B L"],
+    x0: Int[Tensor, "B L"],
+    sigma: Float[Tensor, " B"],
+) -> Float[Tensor, "B L"]:
+    """Score entropy of every position under the uniform process, with Q[xt, y] = 1 / N (Eq. 15 scaled by 1 / N).
+
+    With rho = p(j | i) / p(i | i) = expm1(sigma) / (N + expm1(sigma)) for j != i, the ratios a_y are rho for every y
+    if xt = x0; otherwise they are 1 except 1 / rho at y = x0.
+
+    Returns:
+        Nats per unit of total noise.
+
+    Raises:
+        TypeError: `log_score` is in half precision.
+    """
+    _require_full_precision(log_score, "log_score")
+    num_states = log_score.shape[-1]
+    grown = torch.expm1(sigma.to(log_score.dtype))[:, None]
+    log_rho = torch.log(grown / (num_states + grown))
+    rho = log_rho.exp()
+    is_clean = xt == x0
+
+    at_xt = log_score.gather(-1, xt[..., None])[..., 0]
+    at_x0 = log_score.gather(-1, x0[..., None])[..., 0]
+    others = log_score.sum(-1) - at_xt
+    positive = log_score.exp().sum(-1) - at_xt.exp()
+    cross = torch.where(is_clean, rho * others, others - at_x0 + at_x0 / rho)
+    constant = torch.where(
+        is_clean,
+        (num_states - 1) * rho * (log_rho - 1),
+        -(log_rho + 1) / rho - (num_states - 2),
+    )
+    return (positive - cross + constant) / num_states
+
+
+def fused_absorbing_score_entropy(
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "N D"],
+    bias: Float[Tensor, " N"],
+    x0: Int[Tensor, " M"],
+    sigma: Float[Tensor, " M"],
+    row_weight: Float[Tensor, " M"],
+    *,
+    parameterization: Parameterization,
+    log_scale: Float[Tensor, " M"] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
+    """Weighted sum of the absorbing score entropy over masked positions, straight from the last hidden states.
+
+    Both parameterisations depend on the logits over the V tokens only through their logsumexp and the logit of x0:
+
+        score:       exp(lse - c) - r (logit[x0] - c) + r (log r - 1),   c = log_scale
+        normalized:  r (lse - logit[x0])
+
+    so neither a (B, L, N) tensor nor the rows of unmasked positions ever exist. Logits live for one chunk of rows at a
+    time, and the gradients with respect to `hidden`, `weight` and `bias` are formed from them in the same pass.
+
+    Args:
+        hidden: final hidden states at the masked positions only; its dtype is that of the arithmetic.
+        weight: output weights; the row of MASK (the last) is ignored and gets gradient zero.
+        bias: output bias, likewise.
+        x0: clean ids at those positions.
+        sigma: total noise of each row's sequence, > 0.
+        row_weight: factor of each row in the sum, for example dsigma / batch size.
+        parameterization: how logits become scores.
+        log_scale: c of the formula, log(expm1(sigma)) + log V for a network scaled by sigma and zero for one that is
+            not; read for `score` only.
+
+    Returns:
+        The weighted sum, which carries the gradient, and every row's score entropy, which does not.
+
+    Raises:
+        TypeError: `hidden` is in half precision.
+    """
+    _require_full_precision(hidden, "hidden")
+    if parameterization == "score" and log_scale is None:
+        raise TypeError("log_scale is None; the score parameterization needs it: zeros where scores are not scaled")
+    log_r = -log_expm1(sigma.to(hidden.dtype))
+    scale = log_scale.to(hidden.dtype) if log_scale is not None and parameterization == "score" else None
+    total, rows = _FusedScoreEntropy.apply(hidden, weight, bias, x0, log_r, row_weight.to(hidden.dtype), scale)
+    return total, rows
+
+
+class _FusedScoreEntropy(torch.autograd.Function):
+    """The fused loss; gradients are computed in the forward pass because the logits are gone afterwards."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        x0: Tensor,
+        log_r: Tensor,
+        row_weight: Tensor,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        vocab_size = weight.shape[0] - 1
+        token_weight, token_bias = weight[:vocab_size].to(hidden.dtype), bias[:vocab_size].to(hidden.dtype)
+        needs_grad = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
+        rows = torch.empty_like(row_weight)
+        grads = [torch.zeros_like(tensor, dtype=hidden.dtype) for tensor in (hidden, weight, bias)] if needs_grad else []
+        chunk = max(1, _CHUNK_ELEMENTS // vocab_size)
+        for start in range(0, hidden.shape[0], chunk):
+            part = slice(start, start + chunk)
+            logits = torch.addmm(token_bias, hidden[part], token_weight.T)
+            log_sum = torch.logsumexp(logits, -1)
+            at_x0 = logits.gather(-1, x0[part, None])[:, 0]
+            r = log_r[part].exp()
+            if scale is None:
+                rows[part] = r * (log_sum - at_x0)
+                mass = r
+            else:
+                mass = torch.exp(log_sum - scale[part])
+                rows[part] = mass - r * (at_x0 - scale[part]) + r * (log_r[part] - 1)
+            if needs_grad:
+                # d row / d logits = mass * softmax(logits) - r [y = x0], weighted by the row's factor
+                log_mass = torch.log(mass * row_weight[part])
+                slope = logits.add_((log_mass - log_sum)[:, None]).exp_()
+                slope.scatter_add_(-1, x0[part, None], -(r * row_weight[part])[:, None])
+                grads[0][part] = slope @ token_weight
+                grads[1][:vocab_size].addmm_(slope.T, hidden[part])
+                grads[2][:vocab_size] += slope.sum(0)
+        ctx.save_for_backward(*grads)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(rows)  # type: ignore[attr-defined]
+        ctx.dtypes = (weight.dtype, bias.dtype)  # type: ignore[attr-defined]
+        return torch.dot(rows, row_weight), rows
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors  # type: ignore[attr-defined]
+        weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
+        return (
+            hidden_grad * grad_total,
+            (weight_grad * grad_total).to(weight_dtype),
+            (bias_grad * grad_total).to(bias_dtype),
+            None,
+            None,
+            None,
+            None,
+        )

@@ -1,0 +1,1 @@
+"""How much every word of a text matters: the order in which a cascade keeps tokens."""

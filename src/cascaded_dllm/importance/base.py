@@ -1,0 +1,67 @@
+"""The protocol of a scorer, and the step from the importance of words to the importance of tokens."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+JsonScalar: TypeAlias = str | int | float | bool
+
+
+class Word(NamedTuple):
+    """A word of a text, as the characters `text[start:end]`, with what it is worth to a short version of that text."""
+
+    start: int
+    end: int
+    importance: float
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Finds the words of texts and the importance of each; the unit of importance is the scorer's own.
+
+    Attributes:
+        method: the selection rule (cascade.select) that understands this scorer's numbers.
+        background: importance of a token that lies in no word.
+    """
+
+    method: str
+    background: float
+
+    def score(self, texts: Sequence[str]) -> list[list[Word]]:
+        """The words of every text, in text order and not overlapping.
+
+        One list per text, also for an empty one, and a text's words do not depend on the other texts of the call.
+        """
+        ...
+
+    def describe(self) -> dict[str, JsonScalar]:
+        """Everything that changes the result of `score`; it goes into the manifest and its fingerprint."""
+        ...
+
+
+def align(words: Sequence[Word], offsets: Sequence[tuple[int, int]], background: float) -> list[float]:
+    """The importance of every token: that of the word it shares most characters with, the first one in a tie.
+
+    Characters are the only common measure of words and sub-word tokens: a token may be a part of a word, begin with
+    the space before it, or reach over several words.
+
+    Args:
+        words: in text order, not overlapping.
+        offsets: the characters (start, end) of every token, in text order. Tokens that are pieces of one character
+            each carry that whole character.
+        background: for tokens that share no character with any word.
+    """
+    importance: list[float] = []
+    first = 0
+    for start, end in offsets:
+        while first < len(words) and words[first].end <= start:
+            first += 1
+        best, best_shared = background, 0
+        for index in range(first, len(words)):
+            word = words[index]
+            if word.start >= end:
+                break
+            shared = min(end, word.end) - max(start, word.start)
+            if shared > best_shared:
+                best, best_shared = word.importance, shared
+        importance.append(best)
+    return importance

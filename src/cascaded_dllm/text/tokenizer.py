@@ -1,0 +1,301 @@
+"""Byte-level BPE: texts to ids with character offsets, and ids back to exactly the same text."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from cascaded_dllm.errors import ConfigError, DataError
+
+END_OF_TEXT = "<|endoftext|>"
+MASK_TEXT = "[MASK]"
+FILE_NAME = "tokenizer.json"
+NUM_BYTES = 256
+# The two historical names of GPT-2's vocabulary and merges.
+VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+# Case, accents in both forms, line ends, runs of blanks and a four-byte character: a tokenizer that normalises fails here.
+_ROUND_TRIP_PROBE = "  Ab\r\n\tc\u00e9 e\u0301  \u65e5\U0001f600 \ufb01 1\u00bd.  "
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class Encoding(NamedTuple):
+    """The ids of a text and, for each, the characters [start, end) of the text that it covers.
+
+    A character that is spread over several tokens is named by every one of them.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+@final
+class Tokenizer:
+    """A lossless byte-level BPE with one end-of-text token; ids are 0 .. `vocab_size` - 1, and `mask_id` comes after.
+
+    Attributes:
+        vocab_size: number of real tokens V, end of text included.
+        eos_id: id of the end-of-text token.
+        mask_id: V, the absorbing state of the diffusion; no text encodes to it.
+        fingerprint: 16 hex digits that are equal exactly when two tokenizers encode alike.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, *, origin: str) -> None:
+        """Wraps a backend after checking that it loses nothing.
+
+        Args:
+            backend: any `tokenizers.Tokenizer` with byte-level BPE.
+            origin: where it came from, for error messages.
+
+        Raises:
+            DataError: the vocabulary is empty or has holes, lacks the end-of-text token, or changes texts.
+        """
+        canonical = _canonical(json.loads(backend.to_str()), origin)
+        self._serialised = json.dumps(canonical, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        self._backend = tokenizers.Tokenizer.from_str(self._serialised)
+        # Without this, "<|endoftext|>" typed inside a document would end the document.
+        self._backend.encode_special_tokens = True
+        self.vocab_size: int = _checked_vocab_size(self._backend, origin)
+        self.eos_id: int = self._backend.token_to_id(END_OF_TEXT)
+        self.mask_id: int = self.vocab_size
+        self.fingerprint: str = hashlib.sha256(self._serialised.encode()).hexdigest()[:16]
+        if self.decode(self.encode(_ROUND_TRIP_PROBE).ids) != _ROUND_TRIP_PROBE:
+            raise DataError(
+                f"the tokenizer of {origin} does not give {_ROUND_TRIP_PROBE!r} back after encoding and decoding; "
+                "only lossless byte-level BPE works here: use gpt2, or train one on the corpus"
+            )
+
+    def encode(self, text: str) -> Encoding:
+        """The ids and character offsets of `text`; no special token is added or recognised."""
+        encoded = self._backend.encode(text, add_special_tokens=False)
+        return Encoding(encoded.ids, encoded.offsets)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """`encode` of every text, in order, on all cores."""
+        batch = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return [Encoding(encoded.ids, encoded.offsets) for encoded in batch]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, hiding nothing: end of text shows as "<|endoftext|>", the mask as "[MASK]".
+
+        Raises:
+            DataError: an id is negative or above `mask_id`.
+        """
+        pieces: list[str] = []
+        run: list[int] = []
+        for position, token_id in enumerate(ids):
+            if not 0 <= token_id <= self.mask_id:
+                raise DataError(
+                    f"token id {token_id} at position {position} is outside 0..{self.mask_id}; "
+                    "decode with the tokenizer the ids were made with"
+                )
+            # The backend drops ids it does not know, so the mask is written here.
+            if token_id == self.mask_id:
+                pieces += [self._backend.decode(run, skip_special_tokens=False), MASK_TEXT]
+                run = []
+            else:
+                run.append(int(token_id))
+        pieces.append(self._backend.decode(run, skip_special_tokens=False))
+        return "".join(pieces)
+
+    def save(self, folder: Path) -> None:
+        """Writes `folder`/tokenizer.json, complete or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{FILE_NAME}.{os.getpid()}"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(self._serialised)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / FILE_NAME)
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Tokenizer":
+        """The tokenizer in a file, a folder or, where neither exists, a Hugging Face repository such as "gpt2".
+
+        Args:
+            source: a tokenizer.json; a folder with tokenizer.json, encoder.json + vocab.bpe or vocab.json + merges.txt;
+                or a hub id, looked up in the local cache before the network.
+
+        Raises:
+            DataError: nothing is there, or what is there is broken, empty or not lossless.
+        """
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return cls(_from_folder(path), origin=str(path))
+        if path.is_file():
+            return cls(_from_file(path), origin=str(path))
+        if isinstance(source, Path) or path.suffix == ".json" or not _HUB_ID.fullmatch(source):
+            raise DataError(
+                f"there is no tokenizer at {source}; give a tokenizer.json, a folder that holds one, "
+                "or a Hugging Face id such as gpt2"
+            )
+        return cls(_from_file(_hub_file(source)), origin=source)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """A byte-level BPE learnt from `texts`, the same for the same texts in any order and on any machine.
+
+        Args:
+            texts: the corpus, read once.
+            vocab_size: largest number of tokens, the 256 bytes and end of text included; a small corpus that has
+                nothing left to merge gives fewer.
+
+        Raises:
+            ConfigError: `vocab_size` has no room for the bytes and end of text.
+            DataError: the corpus holds no text.
+        """
+        if vocab_size < NUM_BYTES + 1:
+            raise ConfigError(
+                f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
+                f"choose {NUM_BYTES + 1} or more"
+            )
+        backend = _byte_level(models.BPE())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            show_progress=False,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        )
+        backend.train_from_iterator(_non_empty(texts), trainer)
+        return cls(backend, origin="the training corpus")
+
+
+def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    return backend
+
+
+def _non_empty(texts: Iterable[str]) -> Iterator[str]:
+    """Every text with something in it.
+
+    Raises:
+        DataError: there was none.
+    """
+    num_texts = 0
+    for text in texts:
+        if text:
+            num_texts += 1
+            yield text
+    if num_texts == 0:
+        raise DataError("a tokenizer cannot be trained on 0 non-empty texts; give a corpus with at least one")
+
+
+def _canonical(state: dict[str, Any], origin: str) -> dict[str, Any]:
+    """The serialised tokenizer without anything that may cut, pad, add to or randomise an encoding.
+
+    The same BPE then has the same fingerprint whether it came from tokenizer.json or from vocabulary and merges.
+    """
+    model = state["model"]
+    if model.get("type") != "BPE" or not model["vocab"]:
+        raise DataError(
+            f"the tokenizer of {origin} is {model.get('type')} with {len(model.get('vocab', ()))} entries, "
+            "but a BPE with a non-empty vocabulary is needed; use gpt2, or train one on the corpus"
+        )
+    model |= {"dropout": None, "continuing_subword_prefix": None, "end_of_word_suffix": None} | {
+        key: model[key] for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)
+    }
+    added = {entry["content"]: entry for entry in state["added_tokens"]}
+    eos_id = added[END_OF_TEXT]["id"] if END_OF_TEXT in added else model["vocab"].get(END_OF_TEXT)
+    if eos_id is None:
+        raise DataError(
+            f"the tokenizer of {origin} has no {END_OF_TEXT} token among its {len(model['vocab'])} entries, and "
+            "documents are separated by it; add it to the vocabulary, use gpt2, or train one on the corpus"
+        )
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added[END_OF_TEXT] = {"id": eos_id, "content": END_OF_TEXT} | plain
+    pre_tokenizer = state["pre_tokenizer"]
+    if pre_tokenizer and pre_tokenizer["type"] == "ByteLevel":
+        pre_tokenizer["trim_offsets"] = False  # Only a post-processor reads it.
+    decoder = json.loads(_byte_level(models.BPE()).to_str())["decoder"]
+    added_tokens = sorted(added.values(), key=lambda entry: int(entry["id"]))
+    return state | {
+        "added_tokens": added_tokens,
+        "decoder": decoder,
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+    }
+
+
+def _checked_vocab_size(backend: tokenizers.Tokenizer, origin: str) -> int:
+    ids = sorted(backend.get_vocab(with_added_tokens=True).values())
+    if ids != list(range(len(ids))):
+        raise DataError(
+            f"the {len(ids)} token ids of {origin} run from {ids[0]} to {ids[-1]} with holes or repeats, "
+            f"but they must be 0..{len(ids) - 1}; use gpt2, or train a tokenizer on the corpus"
+        )
+    return len(ids)
+
+
+def _from_file(path: Path) -> tokenizers.Tokenizer:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not isinstance(json.loads(text), dict):
+            raise DataError(f"{path} is not a tokenizer.json: its top level is not an object; save it again")
+        return tokenizers.Tokenizer.from_str(text)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable tokenizer.json ({error}); save or download it again") from error
+    except Exception as error:  # The library raises nothing narrower than Exception itself.
+        if type(error) is not Exception:
+            raise
+        raise DataError(f"{path} is not a tokenizer of the tokenizers library ({error}); save it again") from error
+
+
+def _from_folder(folder: Path) -> tokenizers.Tokenizer:
+    if (folder / FILE_NAME).is_file():
+        return _from_file(folder / FILE_NAME)
+    for vocabulary_name, merges_name in VOCABULARY_PAIRS:
+        vocabulary_path, merges_path = folder / vocabulary_name, folder / merges_name
+        if vocabulary_path.is_file() and merges_path.is_file():
+            return _from_vocabulary(vocabulary_path, merges_path)
+    pairs = " or ".join(f"{vocabulary} + {merges}" for vocabulary, merges in VOCABULARY_PAIRS)
+    raise DataError(f"the folder {folder} holds neither {FILE_NAME} nor {pairs}; name the folder that does, or a hub id")
+
+
+def _from_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
+    try:
+        vocabulary = json.loads(vocabulary_path.read_text(encoding="utf-8"))
+        lines = merges_path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{vocabulary_path} or {merges_path} is broken ({error}); download both again") from error
+    if not isinstance(vocabulary, dict) or not all(type(token_id) is int for token_id in vocabulary.values()):
+        raise DataError(f"{vocabulary_path} does not map tokens to integer ids; download it again")
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(lines, start=1):
+        parts = line.split(" ")
+        if line == "" or (number == 1 and line.startswith("#version")):
+            continue
+        if len(parts) != 2 or parts[0] not in vocabulary or parts[1] not in vocabulary:
+            raise DataError(f"{merges_path} line {number} is {line!r}, not two known tokens; download it again")
+        if "".join(parts) not in vocabulary:
+            raise DataError(
+                f"{merges_path} line {number} merges to {''.join(parts)!r}, which is not among the {len(vocabulary)} "
+                f"tokens of {vocabulary_path}; take both files from the same tokenizer"
+            )
+        merges.append((parts[0], parts[1]))
+    return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
+
+
+def _hub_file(hub_id: str) -> Path:
+    """The cached or downloaded tokenizer.json of a repository; the cache is tried alone first, as offline look-ups hang."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_id, FILE_NAME, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_id, FILE_NAME))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise DataError(
+            f"the tokenizer {hub_id!r} is neither a file here, nor in the Hugging Face cache, nor could it be downloaded "
+            f"({type(error).__name__}); check the name and the network, or name a folder with {FILE_NAME}"
+        ) from error

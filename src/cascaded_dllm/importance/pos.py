@@ -52,9 +52,7 @@ def pos_labels(tags: Sequence[str], is_stop: Sequence[bool]) -> list[PosLabel]:
         is_stop: whether each word is a stop word.
     """
     followers = [*tags[1:], ""]
-    return [
-        _label(tag, follower, stop=stop) for tag, follower, stop in zip(tags, followers, is_stop, strict=True)
-    ]
+    return [_label(tag, follower, stop=stop) for tag, follower, stop in zip(tags, followers, is_stop, strict=True)]
 
 
 def _label(tag: str, follower: str, *, stop: bool) -> PosLabel:

@@ -1,0 +1,102 @@
+"""Which tokens of a window every stage keeps: nested, in text order, by importance.
+
+The stages are cut from ONE order of the tokens: stage k keeps the first stage_lengths[k-1] of it. So every stage holds
+the one before, whatever their number.
+"""
+
+from collections.abc import Sequence
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.errors import ConfigError, DataError
+
+# "constituency" keeps small labels first, the others large scores first.
+SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf")
+# Part-of-speech label of a token in no word: never kept by a shortened stage.
+INELIGIBLE_LABEL = -100
+# Scores of words end at 1; above lies only the full stop, which structures a text and may therefore be kept often.
+REPEATABLE_ABOVE = 1
+
+
+def select_positions(
+    token_ids: Sequence[int],
+    importance: Sequence[float | int],
+    stage_lengths: Sequence[int],
+    *,
+    method: str,
+) -> list[list[int]] | None:
+    """The positions each stage keeps, in text order; None where the window has too few tokens to keep.
+
+    A token id is kept once, so that a short stage is not spent on copies of one word. A window that cannot fill every
+    stage is dropped whole: padding would teach a stage to write fillers.
+
+    Args:
+        token_ids: the window.
+        importance: one value per token, in the unit of `method`.
+        stage_lengths: strictly increasing. A length equal to that of the window keeps all of it, whatever the rule.
+        method: one of SELECTION_METHODS. "constituency" takes rising labels; the others falling scores, where
+            a score above 1 may repeat. Equals are taken in text order.
+
+    Raises:
+        ConfigError: the method is unknown, the lengths do not increase or one is longer than the window.
+        DataError: `token_ids` and `importance` differ in length.
+    """
+    spec = CascadeSpec(tuple(stage_lengths))
+    if method not in SELECTION_METHODS:
+        raise ConfigError(f"selection method {method!r} is unknown; choose one of {', '.join(SELECTION_METHODS)}")
+    if len(importance) != len(token_ids):
+        raise DataError(
+            f"{len(token_ids)} token ids came with {len(importance)} importance values; every token needs exactly one"
+        )
+    if spec.window_length > len(token_ids):
+        raise ConfigError(
+            f"stage length {spec.window_length} is longer than the window of {len(token_ids)} tokens; "
+            "shorten the stage or cut longer windows"
+        )
+    shortened = [length for length in spec.stage_lengths if length < len(token_ids)]
+    order = _kept_order(token_ids, importance, shortened[-1] if shortened else 0, method=method)
+    if order is None:
+        return None
+    positions = [sorted(order[:length]) for length in shortened]
+    if len(shortened) < spec.num_stages:
+        positions.append(list(range(len(token_ids))))
+    return positions
+
+
+def select_stages(
+    token_ids: Sequence[int],
+    importance: Sequence[float | int],
+    stage_lengths: Sequence[int],
+    *,
+    method: str,
+) -> list[list[int]] | None:
+    """The token ids of each stage, in text order; None where the window is dropped. See `select_positions`."""
+    stages = select_positions(token_ids, importance, stage_lengths, method=method)
+    if stages is None:
+        return None
+    return [[token_ids[position] for position in positions] for positions in stages]
+
+
+def _kept_order(
+    token_ids: Sequence[int], importance: Sequence[float | int], count: int, *, method: str
+) -> list[int] | None:
+    """The first `count` positions in the order in which they are kept; None where there are fewer."""
+    by_label = method == "constituency"
+    # sorted() is stable, also in reverse: equal importance stays in text order.
+    order = sorted(range(len(token_ids)), key=importance.__getitem__, reverse=not by_label)
+    kept: list[int] = []
+    seen: set[int] = set()
+    for position in order:
+        if len(kept) == count:
+            break
+        token_id, value = token_ids[position], importance[position]
+        if by_label:
+            if value == INELIGIBLE_LABEL:
+                continue
+        elif value > REPEATABLE_ABOVE:
+            # Not remembered: the same id may still be kept once as an ordinary word.
+            kept.append(position)
+            continue
+        if token_id not in seen:
+            seen.add(token_id)
+            kept.append(position)
+    return kept if len(kept) == count else None

@@ -1,0 +1,72 @@
+"""The shape of a cascade: how many tokens every stage writes."""
+
+import itertools
+from dataclasses import dataclass
+from typing import final
+
+from cascaded_dllm.errors import ConfigError
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CascadeSpec:
+    """The stage lengths of a cascade, shortest first; stages are numbered 1..K.
+
+    Attributes:
+        stage_lengths: tokens of every stage, strictly increasing; the last one is the whole window.
+    """
+
+    stage_lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Rejects lengths that make no cascade.
+
+        Raises:
+            ConfigError: there is no stage, a length is not a positive whole number, or they do not increase.
+        """
+        lengths = self.stage_lengths
+        if len(lengths) == 0:
+            raise ConfigError("stage_lengths is empty; a cascade needs at least 1 stage, for example (32, 64, 128)")
+        for length in lengths:
+            # bool is an int to Python, but True is no length.
+            if type(length) is not int or length < 1:
+                raise ConfigError(
+                    f"stage_lengths {lengths} holds {length!r}; every length must be a whole number of at least 1"
+                )
+        for shorter, longer in itertools.pairwise(lengths):
+            if shorter >= longer:
+                raise ConfigError(
+                    f"stage_lengths {lengths} has {longer} after {shorter}; lengths must strictly increase: sort them "
+                    "and leave repeated ones out"
+                )
+
+    @property
+    def num_stages(self) -> int:
+        """K, the number of stages."""
+        return len(self.stage_lengths)
+
+    @property
+    def window_length(self) -> int:
+        """Tokens of the whole text, which the last stage writes."""
+        return self.stage_lengths[-1]
+
+    def target_length(self, stage: int) -> int:
+        """Tokens that `stage` writes.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        if not 1 <= stage <= self.num_stages:
+            raise ConfigError(
+                f"stage {stage} does not exist; a cascade of {self.stage_lengths} has 1..{self.num_stages}"
+            )
+        return self.stage_lengths[stage - 1]
+
+    def prefix_length(self, stage: int) -> int:
+        """Tokens of the stage before, on which `stage` is conditioned; 0 for the first.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        self.target_length(stage)
+        return 0 if stage == 1 else self.target_length(stage - 1)

@@ -1,0 +1,69 @@
+# Every target creates .venv when it is absent. PYTHON=/path/to/python chooses the interpreter, otherwise the first of
+# python3.11, python3.12 and python3.13 that runs is taken.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Installed again when the requirements change: `core` runs the program, `dev` also tests it.
+CORE := $(VENV)/.installed-core
+DEV := $(VENV)/.installed-dev
+
+.PHONY: help quickstart test check bench golden clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | column -t -s '|'
+
+quickstart: $(CORE) ## train and sample a small three-stage cascade on this machine, in minutes
+	$(BIN)/cdllm quickstart
+
+test: $(DEV) ## run every test; needs no network
+	$(BIN)/python -m pytest
+
+check: $(DEV) ## style, types, docstrings, spelling and import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pydoclint --quiet src
+	$(BIN)/codespell
+	$(BIN)/python -m pytest -q tests/repo/test_layers.py
+
+bench: $(DEV) ## time the training step and the sampler against a plain reference
+	$(BIN)/python benchmarks/bench_train_step.py
+	$(BIN)/python benchmarks/bench_sampler.py
+
+golden: $(DEV) ## rewrite the stored expectations after an intended change; say why in CHANGELOG.md
+	$(BIN)/python -m tests.repo.cli_surface
+
+clean: ## delete .venv, caches and builds; keeps data and runs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# A name on the PATH may be a shim that does not run, so each candidate is tried.
+$(BIN)/python:
+	@for candidate in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	      2>/dev/null; then \
+	    echo "Creating $(VENV) with $$("$$candidate" --version)"; \
+	    exec "$$candidate" -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "No Python 3.11 to 3.13 with venv among: $(or $(PYTHON),python3.11 python3.12 python3.13 python3)." \
+	  "Install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1
+
+# torch first and by its pin alone, see constraints.txt. hatchling is there because the builds are not isolated, so
+# that they use the pinned one.
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)" --constraint constraints.txt
+	$(PIP) install --quiet hatchling --constraint constraints.txt
+	$(PIP) install --quiet --no-build-isolation --editable . --constraint constraints.txt
+	@touch $@
+
+$(DEV): $(CORE)
+	$(PIP) install --quiet --no-build-isolation --editable '.[dev]' --constraint constraints.txt
+	@touch $@

@@ -3,25 +3,21 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.text.tokenizer_files import FILE_NAME, byte_level, read_backend
 
 END_OF_TEXT = "<|endoftext|>"
 MASK_TEXT = "[MASK]"
-FILE_NAME = "tokenizer.json"
 NUM_BYTES = 256
-# The two historical names of GPT-2's vocabulary and merges.
-VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
-# Case, accents in both forms, line ends, runs of blanks and a four-byte character: a tokenizer that normalises fails here.
-_ROUND_TRIP_PROBE = "  Ab\r\n\tc\u00e9 e\u0301  \u65e5\U0001f600 \ufb01 1\u00bd.  "
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# No blank in front, case, accents in both forms, line ends, runs of blanks, four bytes: whoever normalises fails here.
+_ROUND_TRIP_PROBE = "Ab  \r\n\tc\u00e9 e\u0301  \u65e5\U0001f600 \ufb01 1\u00bd.  "
 
 
 class Encoding(NamedTuple):
@@ -42,7 +38,7 @@ class Tokenizer:
         vocab_size: number of real tokens V, end of text included.
         eos_id: id of the end-of-text token.
         mask_id: V, the absorbing state of the diffusion; no text encodes to it.
-        fingerprint: 16 hex digits that are equal exactly when two tokenizers encode alike.
+        fingerprint: 16 hex digits of the vocabulary, the merges and the splitting rule, wherever they were read from.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, origin: str) -> None:
@@ -61,7 +57,7 @@ class Tokenizer:
         # Without this, "<|endoftext|>" typed inside a document would end the document.
         self._backend.encode_special_tokens = True
         self.vocab_size: int = _checked_vocab_size(self._backend, origin)
-        self.eos_id: int = self._backend.token_to_id(END_OF_TEXT)
+        self.eos_id: int = self._backend.get_vocab()[END_OF_TEXT]
         self.mask_id: int = self.vocab_size
         self.fingerprint: str = hashlib.sha256(self._serialised.encode()).hexdigest()[:16]
         if self.decode(self.encode(_ROUND_TRIP_PROBE).ids) != _ROUND_TRIP_PROBE:
@@ -124,17 +120,7 @@ class Tokenizer:
         Raises:
             DataError: nothing is there, or what is there is broken, empty or not lossless.
         """
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return cls(_from_folder(path), origin=str(path))
-        if path.is_file():
-            return cls(_from_file(path), origin=str(path))
-        if isinstance(source, Path) or path.suffix == ".json" or not _HUB_ID.fullmatch(source):
-            raise DataError(
-                f"there is no tokenizer at {source}; give a tokenizer.json, a folder that holds one, "
-                "or a Hugging Face id such as gpt2"
-            )
-        return cls(_from_file(_hub_file(source)), origin=source)
+        return cls(read_backend(source), origin=str(source))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -154,7 +140,7 @@ class Tokenizer:
                 f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
                 f"choose {NUM_BYTES + 1} or more"
             )
-        backend = _byte_level(models.BPE())
+        backend = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             show_progress=False,
@@ -163,13 +149,6 @@ class Tokenizer:
         )
         backend.train_from_iterator(_non_empty(texts), trainer)
         return cls(backend, origin="the training corpus")
-
-
-def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    return backend
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:
@@ -213,7 +192,7 @@ def _canonical(state: dict[str, Any], origin: str) -> dict[str, Any]:
     pre_tokenizer = state["pre_tokenizer"]
     if pre_tokenizer and pre_tokenizer["type"] == "ByteLevel":
         pre_tokenizer["trim_offsets"] = False  # Only a post-processor reads it.
-    decoder = json.loads(_byte_level(models.BPE()).to_str())["decoder"]
+    decoder = json.loads(byte_level(models.BPE()).to_str())["decoder"]
     added_tokens = sorted(added.values(), key=lambda entry: int(entry["id"]))
     return state | {
         "added_tokens": added_tokens,
@@ -232,70 +211,3 @@ def _checked_vocab_size(backend: tokenizers.Tokenizer, origin: str) -> int:
             f"but they must be 0..{len(ids) - 1}; use gpt2, or train a tokenizer on the corpus"
         )
     return len(ids)
-
-
-def _from_file(path: Path) -> tokenizers.Tokenizer:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if not isinstance(json.loads(text), dict):
-            raise DataError(f"{path} is not a tokenizer.json: its top level is not an object; save it again")
-        return tokenizers.Tokenizer.from_str(text)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable tokenizer.json ({error}); save or download it again") from error
-    except Exception as error:  # The library raises nothing narrower than Exception itself.
-        if type(error) is not Exception:
-            raise
-        raise DataError(f"{path} is not a tokenizer of the tokenizers library ({error}); save it again") from error
-
-
-def _from_folder(folder: Path) -> tokenizers.Tokenizer:
-    if (folder / FILE_NAME).is_file():
-        return _from_file(folder / FILE_NAME)
-    for vocabulary_name, merges_name in VOCABULARY_PAIRS:
-        vocabulary_path, merges_path = folder / vocabulary_name, folder / merges_name
-        if vocabulary_path.is_file() and merges_path.is_file():
-            return _from_vocabulary(vocabulary_path, merges_path)
-    pairs = " or ".join(f"{vocabulary} + {merges}" for vocabulary, merges in VOCABULARY_PAIRS)
-    raise DataError(f"the folder {folder} holds neither {FILE_NAME} nor {pairs}; name the folder that does, or a hub id")
-
-
-def _from_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
-    try:
-        vocabulary = json.loads(vocabulary_path.read_text(encoding="utf-8"))
-        lines = merges_path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{vocabulary_path} or {merges_path} is broken ({error}); download both again") from error
-    if not isinstance(vocabulary, dict) or not all(type(token_id) is int for token_id in vocabulary.values()):
-        raise DataError(f"{vocabulary_path} does not map tokens to integer ids; download it again")
-    merges: list[tuple[str, str]] = []
-    for number, line in enumerate(lines, start=1):
-        parts = line.split(" ")
-        if line == "" or (number == 1 and line.startswith("#version")):
-            continue
-        if len(parts) != 2 or parts[0] not in vocabulary or parts[1] not in vocabulary:
-            raise DataError(f"{merges_path} line {number} is {line!r}, not two known tokens; download it again")
-        if "".join(parts) not in vocabulary:
-            raise DataError(
-                f"{merges_path} line {number} merges to {''.join(parts)!r}, which is not among the {len(vocabulary)} "
-                f"tokens of {vocabulary_path}; take both files from the same tokenizer"
-            )
-        merges.append((parts[0], parts[1]))
-    return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
-
-
-def _hub_file(hub_id: str) -> Path:
-    """The cached or downloaded tokenizer.json of a repository; the cache is tried alone first, as offline look-ups hang."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, FILE_NAME, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, FILE_NAME))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise DataError(
-            f"the tokenizer {hub_id!r} is neither a file here, nor in the Hugging Face cache, nor could it be downloaded "
-            f"({type(error).__name__}); check the name and the network, or name a folder with {FILE_NAME}"
-        ) from error

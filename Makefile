@@ -16,7 +16,7 @@ DEV := $(VENV)/.installed-dev
 .PHONY: help quickstart test check bench golden clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | column -t -s '|'
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 quickstart: $(CORE) ## train and sample a small three-stage cascade on this machine, in minutes
 	$(BIN)/cdllm quickstart

@@ -1,0 +1,262 @@
+"""A module imports only what lies below it, each library stays in its room, and importing does nothing else."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
+
+# What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
+BASE = {"errors", "rng"}
+PARTS = {"numerics", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "rng": set(),
+    "numerics": set(),
+    "text": BASE,
+    "cascade": BASE,
+    "diffusion": BASE | {"numerics"},
+    "model": BASE | {"numerics"},
+    "importance": BASE | {"text"},
+    "data": BASE | {"cascade"},
+    "preprocess": BASE | {"text", "cascade", "importance", "data"},
+    "train": BASE | PARTS,
+    "sample": BASE | PARTS,
+    "evaluate": BASE | PARTS | {"train"},
+    "config": {"errors"},
+    "assemble": BASE | PARTS | {"train", "sample", "evaluate", "config"},
+    "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
+    "cli": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble", "demo"},
+}
+
+# Where each library may be imported, as parts or modules; "" is everywhere.
+WITH_TENSORS = ("numerics", "diffusion", "model", "train", "sample", "evaluate", "assemble", "demo", "cli")
+ROOMS: dict[str, tuple[str, ...]] = {
+    "torch": WITH_TENSORS,
+    "numpy": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
+    "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
+    "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
+    "huggingface_hub": ("text.tokenizer_files", "model"),
+    "yaml": ("model.pretrained",),
+    "safetensors": ("model", "train"),
+    "pyarrow": ("text.local", "text.corpora", "data.shards"),
+    "hydra": ("cli",),
+    "omegaconf": ("cli", "assemble"),
+    "rich": ("cli", "demo"),
+    "typer": ("cli",),
+    "spacy": ("importance.taggers",),
+    "textblob": ("importance.taggers",),
+    "transformers": ("evaluate.generative_ppl",),
+    "wandb": ("train.run_log",),
+    "tensorboard": ("train.run_log",),
+}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "hydra": "hydra-core", "yaml": "pyyaml"}
+TORCH_FREE = tuple(part for part in MAY_IMPORT if part not in WITH_TENSORS)
+
+ALL_MODULES = modules()
+EACH_MODULE = pytest.mark.parametrize("module", ALL_MODULES, ids=lambda module: module.name)
+
+
+def own_target(imported: Import) -> str | None:
+    """The part of ours that an import reaches, or None for a library."""
+    parts = imported.target.split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+
+
+def library_target(imported: Import) -> str | None:
+    top = imported.target.split(".")[0]
+    return None if top == PACKAGE or top in sys.stdlib_module_names else top
+
+
+def layer_faults(module: Module) -> list[str]:
+    faults = []
+    for imported in module.imports():
+        target = own_target(imported)
+        if target is None or target in {module.part, "__version__"}:
+            continue
+        if target not in MAY_IMPORT[module.part]:
+            faults.append(f"{module.path.name}:{imported.line} {module.part} must not import {imported.target}")
+    return faults
+
+
+def room_faults(module: Module) -> list[str]:
+    faults = []
+    local_name = module.name.removeprefix(f"{PACKAGE}.")
+    for imported in module.imports():
+        library = library_target(imported)
+        if library is None:
+            continue
+        rooms = ROOMS.get(library)
+        if rooms is None:
+            faults.append(f"line {imported.line}: {library} has no room yet; add it to ROOMS in {Path(__file__).name}")
+        elif not any(local_name == room or local_name.startswith(f"{room}.") for room in rooms):
+            faults.append(f"line {imported.line}: {library} belongs in {', '.join(rooms)}, not in {local_name}")
+    return faults
+
+
+def parsed(name: str, source: str) -> Module:
+    return Module(f"{PACKAGE}.{name}", Path(f"{name.replace('.', '/')}.py"), ast.parse(source))
+
+
+def core_libraries() -> set[str]:
+    """Import names of what a plain installation brings."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    names = {requirement.split(">")[0].split("=")[0].strip() for requirement in project["dependencies"]}
+    return {library for library in ROOMS if DISTRIBUTIONS.get(library, library) in names}
+
+
+@EACH_MODULE
+def test_module_is_in_the_layer_table(module: Module) -> None:
+    assert module.part == "" or module.part in MAY_IMPORT, f"{module.part} has no layer; add it to MAY_IMPORT"
+
+
+@EACH_MODULE
+def test_module_imports_only_layers_below(module: Module) -> None:
+    if module.part:  # the root re-exports the public names, lazily; see test_root_package_is_lazy
+        assert layer_faults(module) == []
+
+
+@EACH_MODULE
+def test_library_stays_in_its_room(module: Module) -> None:
+    assert room_faults(module) == []
+
+
+@EACH_MODULE
+def test_optional_library_is_imported_inside_functions(module: Module) -> None:
+    core = core_libraries()
+    early = [
+        f"line {imported.line}: {imported.target}"
+        for imported in module.imports()
+        if (library_target(imported) or "torch") not in core and not (imported.is_lazy or imported.is_for_types)
+    ]
+    assert early == [], "an optional library is imported where it is used, so that the core works without it"
+
+
+@EACH_MODULE
+def test_statements_at_module_level_only_define(module: Module) -> None:
+    assert [f"line {node.lineno}: {ast.unparse(node)}" for node in effects(module)] == []
+
+
+def effects(module: Module) -> list[ast.stmt]:
+    """Module-level statements that do something; registering a command with the typer app of the CLI is allowed."""
+    definitions = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
+    found: list[ast.stmt] = []
+    for node in module.tree.body:
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                continue
+            case ast.If(test=test) if ast.unparse(test) in {"TYPE_CHECKING", "__name__ == '__main__'"}:
+                continue
+            case ast.Expr(value=ast.Call(func=func)) if module.part == "cli" and "app" in ast.unparse(func):
+                continue
+        if not isinstance(node, definitions):
+            found.append(node)
+    return found
+
+
+@EACH_MODULE
+def test_mathematics_sees_no_network(module: Module) -> None:
+    if module.part == "diffusion":
+        assert network_names(module) == []
+
+
+def network_names(module: Module) -> list[str]:
+    """Mentions of torch's modules and parameters; functions of torch.nn.functional are fine."""
+    forbidden = {"Module", "Parameter", "ModuleList", "Linear", "Embedding"}
+    names = [node.attr for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)]
+    names += [imported.target.split(".")[-1] for imported in module.imports()]
+    return sorted(forbidden.intersection(names))
+
+
+def test_every_library_is_declared() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    declared = {requirement.split(">")[0] for requirement in requirements}
+    assert {DISTRIBUTIONS.get(library, library) for library in ROOMS} <= declared
+
+
+def test_checks_find_what_they_look_for() -> None:
+    upward = parsed("cascade.select", "from cascaded_dllm.train.step import step")
+    assert layer_faults(upward) == ["select.py:1 cascade must not import cascaded_dllm.train.step.step"]
+    assert layer_faults(parsed("data.stages", "def f():\n    from cascaded_dllm import text")) != []
+    assert layer_faults(parsed("data.stages", "from cascaded_dllm import cascade, __version__")) == []
+    assert layer_faults(parsed("text.local", "from ..importance import base")) != []
+    assert room_faults(parsed("text.local", "import torch")) != []
+    assert room_faults(parsed("text.local", "import leftpad")) != []
+    assert room_faults(parsed("text.local_files", "import pyarrow")) != []
+    assert room_faults(parsed("text.local", "import pyarrow.parquet as pq")) == []
+    assert network_names(parsed("diffusion.process", "class P(torch.nn.Module): pass")) == ["Module"]
+    assert len(effects(parsed("data.stages", "import os\nos.umask(0)\nfor i in (): pass"))) == 2
+    assert len(effects(parsed("cli.main", "app.command()(print)\nprint(1)"))) == 1
+
+
+def run_python(script: str, *arguments: str, cwd: Path) -> str:
+    """What a fresh interpreter prints; it starts in an empty folder, where a written file would be seen."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=cwd, check=False, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+IMPORT_AND_LIST_TORCH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.exit(f"importing {name} imports torch")
+"""
+
+IMPORT_AND_COMPARE = """
+import importlib, logging, os, random, sys, warnings
+libraries, names = sys.argv[1].split(","), sys.argv[2:]
+for library in libraries:
+    importlib.import_module(library)
+import numpy, torch
+
+def state():
+    return {
+        "environment": dict(os.environ),
+        "folder": (os.getcwd(), os.listdir()),
+        "logging": (logging.root.level, list(logging.root.handlers)),
+        "warnings": list(warnings.filters),
+        "random": random.getstate(),
+        "numpy random": numpy.random.get_state()[1].tolist(),
+        "torch random": torch.get_rng_state().tolist(),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
+
+for name in names:
+    before = state()
+    importlib.import_module(name)
+    changed = [key for key, value in state().items() if value != before[key]]
+    if changed:
+        sys.exit(f"importing {name} changes {changed}")
+"""
+
+
+def test_text_side_never_imports_torch(tmp_path: Path) -> None:
+    names = [module.name for module in ALL_MODULES if module.part in TORCH_FREE]
+    assert {"cascaded_dllm.errors", "cascaded_dllm.rng"} <= set(names)
+    assert run_python(IMPORT_AND_LIST_TORCH, *names, cwd=tmp_path) == ""
+
+
+def test_root_package_is_lazy(tmp_path: Path) -> None:
+    script = "import sys, cascaded_dllm; print(sorted({'torch', 'numpy', 'tokenizers', 'typer'} & set(sys.modules)))"
+    assert run_python(script, cwd=tmp_path) == "[]\n"
+
+
+def test_importing_every_module_changes_nothing(tmp_path: Path) -> None:
+    libraries = ",".join(sorted(core_libraries()))
+    names = [module.name for module in ALL_MODULES if not module.name.endswith("__main__")]
+    assert run_python(IMPORT_AND_COMPARE, libraries, *names, cwd=tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []

@@ -14,15 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from cascaded_dllm.numerics import log_expm1
+
 Parameterization = Literal["score", "normalized"]
 
 _CHUNK_ELEMENTS = 1 << 22
 """Logits held at once by the fused loss: 16 MB in float32."""
-
-
-def log_expm1(sigma: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log(exp(sigma) - 1), exact for tiny sigma and free of overflow for large sigma."""
-    return torch.where(sigma < 20, torch.log(torch.expm1(sigma.clamp_max(20))), sigma + torch.log1p(-torch.exp(-sigma)))
 
 
 def _require_full_precision(tensor: Tensor, name: str) -> None:

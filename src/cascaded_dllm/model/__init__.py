@@ -1,0 +1,1 @@
+"""The score network: a diffusion transformer with the weights and names of SEDD."""

@@ -1,0 +1,204 @@
+"""The blocks of the diffusion transformer of SEDD (Peebles & Xie 2023, arXiv:2212.09748; Lou et al. 2024, App. C.2).
+
+Dimension letters: B batch, S positions, M kept rows, D width, H heads, E width of a head, C conditioning width.
+Weights stay in their own precision; matrix products run in the compute dtype, everything between them in float32.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cascaded_dllm.model.rotary import rotate
+
+KeyValue = tuple[Float[Tensor, "B H S E"], Float[Tensor, "B H S E"]]
+CosSin = tuple[Tensor, Tensor]
+
+
+class Rows(NamedTuple):
+    """The (sequence, position) pairs whose output is wanted, one entry a row."""
+
+    batch: Int[Tensor, " M"]
+    position: Int[Tensor, " M"]
+
+    def of(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "M D"]:
+        """The wanted rows of a tensor."""
+        return x_BSD[self.batch, self.position]
+
+
+class Dropout(NamedTuple):
+    """Dropout whose masks depend on the sample alone: one generator a sequence, advanced by every mask.
+
+    Attributes:
+        rate: probability that an element is zeroed, in (0, 1).
+        generators: one for each sequence of the batch.
+    """
+
+    rate: float
+    generators: Sequence[torch.Generator]
+
+    def __call__(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        """`x_BSD` with a share `rate` of the elements zeroed and the others scaled up."""
+        keep = torch.stack(
+            [torch.rand(x_BSD.shape[1:], generator=g, device=x_BSD.device) >= self.rate for g in self.generators]
+        )
+        return x_BSD * keep / (1 - self.rate)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose master weights are cast to the dtype of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The affine map, computed in the dtype of `input`."""
+        bias = self.bias.to(input.dtype) if self.bias is not None else None
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with a gain and no bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """`x` normalised over its last axis."""
+        return F.layer_norm(x, self.weight.shape, self.weight)
+
+
+class SigmaEmbedder(nn.Module):
+    """The total noise as a vector: sinusoids of sigma through a small network."""
+
+    num_frequencies = 128
+
+    def __init__(self, cond_dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * self.num_frequencies, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim)
+        )
+
+    def forward(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """One conditioning vector for each sequence."""
+        index = torch.arange(self.num_frequencies, device=sigma.device, dtype=sigma.dtype)
+        angle = sigma[:, None] * torch.exp(-math.log(10_000) * index / self.num_frequencies)
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
+
+
+class EmbeddingLayer(nn.Module):
+    """Token embedding, MASK included."""
+
+    def __init__(self, num_states: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(num_states, width))
+        nn.init.kaiming_uniform_(self.embedding, a=math.sqrt(5))
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """The vector of every id."""
+        return F.embedding(ids, self.embedding)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """x (1 + scale) + shift, handed to the next matrix product in the compute dtype."""
+    modulated = x * (1 + scale) + shift
+    return modulated if dtype is None else modulated.to(dtype)
+
+
+class DDiTBlock(nn.Module):
+    """One transformer block whose normalisations are shifted, scaled and gated by the noise level (adaLN-zero)."""
+
+    def __init__(self, width: int, num_heads: int, cond_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = LayerNorm(width)
+        self.attn_qkv = Linear(width, 3 * width, bias=False)
+        self.attn_out = Linear(width, width, bias=False)
+        self.norm2 = LayerNorm(width)
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(approximate="tanh"), Linear(4 * width, width))
+        self.adaLN_modulation = nn.Linear(cond_dim, 6 * width)
+        nn.init.zeros_(self.adaLN_modulation.weight)
+        nn.init.zeros_(self.adaLN_modulation.bias)
+
+    def forward(
+        self,
+        x_BSD: Float[Tensor, "B S D"],
+        c_BC: Float[Tensor, "#B C"],
+        cos_sin: CosSin,
+        *,
+        context: KeyValue | None = None,
+        rows: Rows | None = None,
+        dropout: Dropout | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Float[Tensor, "*M D"], KeyValue]:
+        """The residual stream after the block, and the keys and values that later positions may attend to.
+
+        Args:
+            x_BSD: residual stream.
+            c_BC: conditioning vectors, or one for all sequences.
+            cos_sin: rotation of the positions of `x_BSD`.
+            context: keys and values of earlier positions, attended to beside the block's own.
+            rows: compute and return these rows only (attention is still over all positions); exact, since a row of
+                the last block depends on the others through keys and values alone.
+            dropout: applied to both branches.
+            dtype: dtype of the matrix products; the dtype of `x_BSD` if None.
+        """
+        query, *own = self._query_key_value(x_BSD, c_BC, cos_sin, dtype)
+        key, value = own if context is None else (torch.cat(pair, dim=2) for pair in zip(context, own, strict=True))
+        mixed_BSD = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+        modulation = self.adaLN_modulation(c_BC)
+        if rows is None:
+            modulation = modulation[:, None]
+        else:
+            x_BSD, mixed_BSD = rows.of(x_BSD), rows.of(mixed_BSD)
+            modulation = modulation[rows.batch] if c_BC.shape[0] > 1 else modulation
+        _, _, gate_attention, shift, scale, gate_mlp = modulation.chunk(6, dim=-1)
+        branch = self.attn_out(mixed_BSD)
+        x_BSD = x_BSD + gate_attention * (branch if dropout is None else dropout(branch))
+        branch = self.mlp(_modulate(self.norm2(x_BSD), shift, scale, dtype))
+        return x_BSD + gate_mlp * (branch if dropout is None else dropout(branch)), (own[0], own[1])
+
+    def keys_values(
+        self, x_BSD: Float[Tensor, "B S D"], c_BC: Float[Tensor, "#B C"], cos_sin: CosSin, dtype: torch.dtype | None
+    ) -> KeyValue:
+        """Keys and values alone: all that the last block of a prefix is needed for."""
+        _, key, value = self._query_key_value(x_BSD, c_BC, cos_sin, dtype)
+        return key, value
+
+    def _query_key_value(
+        self, x_BSD: Tensor, c_BC: Tensor, cos_sin: CosSin, dtype: torch.dtype | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        shift, scale = self.adaLN_modulation(c_BC)[:, None].chunk(6, dim=-1)[:2]
+        qkv = self.attn_qkv(_modulate(self.norm1(x_BSD), shift, scale, dtype))
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        query_key = rotate(qkv[:, :, :2], cos_sin)
+        query, key = query_key.unbind(2)
+        return query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+
+
+class FinalLayer(nn.Module):
+    """The last modulated normalisation and the output layer over all states."""
+
+    def __init__(self, width: int, num_states: int, cond_dim: int) -> None:
+        super().__init__()
+        self.norm_final = LayerNorm(width)
+        self.linear = nn.Linear(width, num_states)
+        self.adaLN_modulation = nn.Linear(cond_dim, 2 * width)
+        for layer in (self.linear, self.adaLN_modulation):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def hidden(
+        self, x: Float[Tensor, "*M D"], c_BC: Float[Tensor, "#B C"], rows: Rows | None
+    ) -> Float[Tensor, "*M D"]:
+        """What the output layer is applied to; `rows` says which sequence each row of `x` belongs to."""
+        modulation = self.adaLN_modulation(c_BC)
+        if rows is None:
+            modulation = modulation[:, None]
+        elif c_BC.shape[0] > 1:
+            modulation = modulation[rows.batch]
+        shift, scale = modulation.chunk(2, dim=-1)
+        return _modulate(self.norm_final(x), shift, scale, None)

@@ -1,0 +1,248 @@
+"""Checkpoints of every origin: this package's, SEDD's on the hub or in a folder, and run folders of the original code.
+
+Weights are read without executing anything from the file, matched strictly, and every mismatch is listed.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+
+FORMAT = "cascaded-dllm/1"
+"""Written into the `config.json` of every checkpoint of this package."""
+
+Weights = Literal["ema", "raw"]
+
+_DEAD_PREFIX = "prediction_head."
+"""Weights of the original code that nothing reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """What a checkpoint says besides its weights.
+
+    Attributes:
+        model: the network.
+        noise: settings of the schedule, `type` and its numbers.
+        stage: 1..K, or 0 for a flat model.
+        stage_lengths: lengths of all stages of the cascade it belongs to; empty if unknown, as for a SEDD model.
+        tokenizer: fingerprint of the tokenizer; empty if unknown.
+        step: optimizer steps done.
+    """
+
+    model: ScoreModelConfig
+    noise: Mapping[str, Any]
+    stage: int
+    stage_lengths: tuple[int, ...] = ()
+    tokenizer: str = ""
+    step: int = 0
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        settings = {
+            "format": FORMAT,
+            "model": self.model.to_dict(),
+            "noise": dict(self.noise),
+            "stage": self.stage,
+            "stage_lengths": list(self.stage_lengths),
+            "tokenizer": self.tokenizer,
+            "step": self.step,
+        }
+        return json.dumps(settings, indent=2) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedStage:
+    """A network with its weights, what its checkpoint says of it, and the folder it came from."""
+
+    model: ScoreModel
+    settings: StageSettings
+    folder: Path
+    tokenizer_path: Path | None = field(default=None)
+
+
+def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedStage:
+    """One stage from a checkpoint folder, a run folder, a SEDD folder, an original run folder or a hub id.
+
+    Raises:
+        CheckpointError: nothing is there, a file is truncated or of a foreign kind, or weights do not match.
+        ConfigError: `weights` is neither ema nor raw.
+    """
+    if weights not in ("ema", "raw"):
+        raise ConfigError(f"weights is {weights!r}; it must be ema or raw")
+    folder = _local_folder(source)
+    if (folder / ".hydra" / "config.yaml").is_file():
+        settings, state = _read_original_run(folder, weights)
+    elif (folder / "config.json").is_file():
+        config = _read_json(folder / "config.json")
+        if config.get("format") == FORMAT:
+            settings, state = _read_own(folder, config, weights)
+        elif "tokens" in config and "graph" in config:
+            settings, state = _settings_of_original(config), _read_safetensors(folder / "model.safetensors")
+        else:
+            raise CheckpointError(
+                f"{folder / 'config.json'} describes neither a checkpoint of this package nor a SEDD model (its keys "
+                f"are {sorted(config)[:8]}); give a folder that `cdllm train` wrote or a SEDD folder or hub id"
+            )
+    else:
+        raise CheckpointError(
+            f"{folder} is no checkpoint: it has neither config.json nor checkpoints/latest nor .hydra/config.yaml; "
+            "give a run folder, one of its checkpoints/step_<n>, or a hub id"
+        )
+    model = ScoreModel(settings.model)
+    load_weights(model, state, source=str(folder))
+    tokenizer = folder / "tokenizer.json"
+    return PretrainedStage(model.eval(), settings, folder, tokenizer if tokenizer.is_file() else None)
+
+
+def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy `state` into `model`; every name and every shape must match.
+
+    Raises:
+        CheckpointError: names are missing, unexpected or have another shape; all of them are listed.
+    """
+    wanted = model.state_dict()
+    found = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(_DEAD_PREFIX)}
+    faults = [f"missing {name}" for name in wanted if name not in found]
+    faults += [f"unexpected {name}" for name in found if name not in wanted]
+    faults += [
+        f"{name} has shape {tuple(found[name].shape)} and should have {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the weights in {source} do not fit the network: {'; '.join(faults)}; "
+            "give the checkpoint that belongs to this configuration"
+        )
+    model.load_state_dict(found)
+
+
+def _local_folder(source: str | Path) -> Path:
+    """The folder that holds the checkpoint; a hub id is looked up in the local cache first."""
+    folder = Path(source)
+    if folder.is_dir():
+        latest = folder / "checkpoints" / "latest"
+        return latest.resolve() if latest.is_dir() else folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file; give the folder that holds config.json and model.safetensors")
+    patterns = ["config.json", "*.safetensors", "tokenizer.json"]
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=patterns, local_files_only=True))
+    except HFValidationError as error:
+        raise CheckpointError(f"{source} does not exist here and is no hub id; check the path") from error
+    except LocalEntryNotFoundError:
+        pass  # not in the cache: ask the hub
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{source} is no folder here and could not be had from the hub ({type(error).__name__}); check the path, "
+            "or download the model where there is a network"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, use another") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of settings; use another checkpoint")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; the checkpoint is incomplete, use another")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); use another checkpoint") from error
+
+
+def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[StageSettings, dict[str, Tensor]]:
+    """A checkpoint of this package."""
+    try:
+        settings = StageSettings(
+            model=ScoreModelConfig.from_dict(config["model"]),
+            noise=config["noise"],
+            stage=config["stage"],
+            stage_lengths=tuple(config["stage_lengths"]),
+            tokenizer=config["tokenizer"],
+            step=config["step"],
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {error}; the checkpoint is damaged") from error
+    name = "ema.safetensors" if weights == "ema" else "model.safetensors"
+    return settings, _read_safetensors(folder / name)
+
+
+def _settings_of_original(config: Mapping[str, Any]) -> StageSettings:
+    """The settings in a configuration of SEDD or of the original cascade code, which share their keys."""
+    processes = {"absorb": "absorbing", "uniform": "uniform"}
+    try:
+        model, noise, process = config["model"], dict(config["noise"]), processes[config["graph"]["type"]]
+        if noise["type"] == "loglinear":
+            noise = {"type": "loglinear"}
+        lengths = config.get("target_lens", {})
+        return StageSettings(
+            model=ScoreModelConfig(
+                vocab_size=config["tokens"],
+                process=process,  # type: ignore[arg-type]
+                hidden_size=model["hidden_size"],
+                num_heads=model["n_heads"],
+                num_blocks=model["n_blocks"],
+                cond_dim=model["cond_dim"],
+                dropout=model["dropout"],
+                scale_by_sigma=model["scale_by_sigma"],
+            ),
+            noise=noise,
+            stage=0 if config.get("baseline") else config.get("stage", 0),
+            stage_lengths=tuple(lengths[f"stage{k}"] for k in range(1, len(lengths) + 1)),
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the SEDD configuration lacks or misstates {error}; it needs tokens, graph.type (absorb or uniform), "
+            "noise.type and the model's sizes"
+        ) from error
+
+
+def _read_original_run(folder: Path, weights: Weights) -> tuple[StageSettings, dict[str, Tensor]]:
+    """A run folder of the original code: the Hydra configuration and a pickled checkpoint, read as data only."""
+    path = folder / "checkpoints-meta" / "checkpoint.pth"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; an original run folder keeps its weights there")
+    try:
+        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint["model"]
+        shadow = checkpoint["ema"]["shadow_params"]
+    except (yaml.YAMLError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint of the original code ({type(error).__name__}: {error}); "
+            "use another run folder"
+        ) from error
+    if weights == "ema":
+        # The average is stored as a bare list in the order of the parameters; buffers have no entry.
+        names = [name for name in state if not name.endswith("rotary_emb.inv_freq")]
+        if len(names) != len(shadow):
+            raise CheckpointError(
+                f"{path} averages {len(shadow)} tensors of a network that has {len(names)}; load it with weights='raw'"
+            )
+        state = {**state, **dict(zip(names, shadow, strict=True))}
+    return _settings_of_original(config), state

@@ -1,0 +1,37 @@
+"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout that SEDD uses."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of the rotation of every position; the buffer carries the name of SEDD checkpoints.
+
+    Args:
+        head_dim: width of one attention head, even.
+        base: longest wavelength, in units of 2 pi positions.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, head_dim: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        exponent = torch.arange(0, head_dim, 2).float() / head_dim
+        self.register_buffer("inv_freq", 1.0 / base**exponent)
+
+    def forward(self, position_S: Int[Tensor, " S"]) -> tuple[Float[Tensor, "S 1 1 E"], Float[Tensor, "S 1 1 E"]]:
+        """Cosine and sine for each position, each half of the head twice, ready to meet (B, S, 2, H, E)."""
+        angle_SE = torch.outer(position_S.to(self.inv_freq), self.inv_freq)
+        angle_SE = torch.cat([angle_SE, angle_SE], dim=-1)[:, None, None]
+        return angle_SE.cos(), angle_SE.sin()
+
+
+def rotate(
+    x_BSKHE: Float[Tensor, "B S K H E"], cos_sin: tuple[Float[Tensor, "S 1 1 E"], Float[Tensor, "S 1 1 E"]]
+) -> Float[Tensor, "B S K H E"]:
+    """Queries and keys turned by the angle of their position; the rotation is computed in float32 at least."""
+    cos, sin = cos_sin
+    first, second = x_BSKHE.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return (x_BSKHE * cos + turned * sin).to(x_BSKHE.dtype)

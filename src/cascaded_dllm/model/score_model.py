@@ -1,0 +1,268 @@
+"""The score network: noised ids, noise level and prefix in; log score, logits or last hidden states out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.ddit import DDiTBlock, Dropout, EmbeddingLayer, FinalLayer, KeyValue, Rows, SigmaEmbedder
+from cascaded_dllm.model.rotary import Rotary
+from cascaded_dllm.numerics import log_expm1
+
+_CHOICES = {
+    "process": ("absorbing", "uniform"),
+    "parameterization": ("score", "normalized"),
+    "prefix_attention": ("joint", "one_way"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreModelConfig:
+    """Everything that determines the shape and the reading of a score network.
+
+    Attributes:
+        vocab_size: number of real tokens V.
+        process: absorbing (one more state, MASK) or uniform.
+        hidden_size: width D of the residual stream.
+        num_heads: attention heads; must divide `hidden_size` into even parts.
+        num_blocks: transformer blocks.
+        cond_dim: width C of the noise embedding.
+        dropout: probability of zeroing an element of a branch in training.
+        scale_by_sigma: with `parameterization: score`, subtract log(expm1(sigma)) + log V from the logits.
+        parameterization: `score` reads logits as SEDD does, unnormalised; `normalized` as log p(x0 | unmasked) (RADD).
+        time_conditioning: False takes sigma away from the input of the network.
+        prefix_attention: `joint`, prefix and target attend to each other; `one_way`, the prefix to itself only.
+    """
+
+    vocab_size: int
+    process: Literal["absorbing", "uniform"] = "absorbing"
+    hidden_size: int = 768
+    num_heads: int = 12
+    num_blocks: int = 12
+    cond_dim: int = 128
+    dropout: float = 0.0
+    scale_by_sigma: bool = True
+    parameterization: Literal["score", "normalized"] = "score"
+    time_conditioning: bool = True
+    prefix_attention: Literal["joint", "one_way"] = "joint"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_heads", "num_blocks", "cond_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        if self.hidden_size % (2 * self.num_heads):
+            raise ConfigError(
+                f"model.hidden_size is {self.hidden_size} and model.num_heads {self.num_heads}; "
+                f"the width must be a multiple of twice the heads, {2 * self.num_heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}; it must be at least 0 and less than 1")
+        if self.parameterization == "normalized" and self.process != "absorbing":
+            raise ConfigError(
+                f"model.parameterization is normalized and model.process {self.process}; log p(x0 | unmasked) exists "
+                "only for the absorbing process: set model.parameterization=score"
+            )
+
+    @property
+    def num_states(self) -> int:
+        """Number of states N."""
+        return self.vocab_size + (self.process == "absorbing")
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> "ScoreModelConfig":
+        """The configuration in a checkpoint's `config.json`; an unknown or a missing key is a ConfigError."""
+        names = {field.name for field in fields(cls)}
+        if settings.keys() != names:
+            raise ConfigError(
+                f"the model settings have unknown keys {sorted(settings.keys() - names)} and lack "
+                f"{sorted(names - settings.keys())}; the keys are {sorted(names)}"
+            )
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A conditioning prefix, ready for any number of network calls.
+
+    Attributes:
+        ids: clean ids of the stage before, (B, P).
+        keys_values: per block, for `one_way` attention, in which they do not depend on the target or on time.
+    """
+
+    ids: Int[Tensor, "B P"]
+    keys_values: tuple[KeyValue, ...] | None
+
+    def select(self, index: Int[Tensor, " b"]) -> "Prefix":
+        """The prefix of some of the sequences."""
+        if self.keys_values is None:
+            return Prefix(self.ids[index], None)
+        return Prefix(self.ids[index], tuple((key[index], value[index]) for key, value in self.keys_values))
+
+
+class ScoreModel(nn.Module):
+    """A diffusion transformer that estimates the concrete score of noised text, given the text of the stage before.
+
+    Parameter names are those of SEDD checkpoints. `compute_dtype` is the dtype of the matrix products of the trunk;
+    the output layer, the score and every loss stay in the dtype of the weights.
+    """
+
+    def __init__(self, config: ScoreModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype: torch.dtype | None = None
+        width, cond_dim = config.hidden_size, config.cond_dim
+        self.vocab_embed = EmbeddingLayer(config.num_states, width)
+        self.sigma_map = SigmaEmbedder(cond_dim)
+        self.rotary_emb = Rotary(width // config.num_heads)
+        self.blocks = nn.ModuleList(DDiTBlock(width, config.num_heads, cond_dim) for _ in range(config.num_blocks))
+        self.output_layer = FinalLayer(width, config.num_states, cond_dim)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, weights: Literal["ema", "raw"] = "ema") -> "ScoreModel":
+        """A network with the weights of a checkpoint folder, a run folder, a SEDD folder or a hub id.
+
+        Args:
+            source: a checkpoint or run folder of this package, a run folder of the original code, a SEDD folder, or
+                the id of such a repository on the hub, for example `louaaron/sedd-small`.
+            weights: the exponential moving average, or the raw weights. A SEDD folder has one set and takes both.
+
+        Raises:
+            CheckpointError: nothing is there, or the weights do not match the network; every mismatch is listed.
+        """
+        from cascaded_dllm.model.pretrained import load_stage
+
+        return load_stage(source, weights=weights).model
+
+    def forward(
+        self,
+        xt: Int[Tensor, "B L"],
+        sigma: Float[Tensor, " B"],
+        prefix: "Int[Tensor, 'B P'] | Prefix | None" = None,
+    ) -> Float[Tensor, "B L N"]:
+        """Log score of every position of the target and every state; 0 at y = xt.
+
+        Args:
+            xt: noised ids of the target.
+            sigma: total noise of each sequence, > 0.
+            prefix: clean ids of the stage before, or what `encode_prefix` made of them.
+        """
+        log_score = self.log_score(self.logits(self.hidden(xt, sigma, prefix)), sigma)
+        return log_score.scatter(-1, xt[..., None], 0.0)
+
+    def hidden(
+        self,
+        xt: Int[Tensor, "B L"],
+        sigma: Float[Tensor, " B"],
+        prefix: "Int[Tensor, 'B P'] | Prefix | None" = None,
+        *,
+        rows: Rows | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Float[Tensor, "*M D"]:
+        """Last hidden states of the target, what the output layer is applied to.
+
+        Args:
+            xt: noised ids of the target.
+            sigma: total noise of each sequence.
+            prefix: as in `forward`.
+            rows: return the states of these (sequence, target position) pairs only, as (M, D).
+            generators: one a sequence, for dropout; needed in training mode when the rate is not zero.
+
+        Returns:
+            (B, L, D), or (M, D) with `rows`.
+        """
+        dropout = self._dropout(generators)
+        if isinstance(prefix, Tensor):
+            prefix = self.encode_prefix(prefix, dropout=dropout)
+        if prefix is None:
+            ids, context, skip, start = xt, None, 0, 0
+        elif prefix.keys_values is None:
+            ids, context, skip, start = torch.cat([prefix.ids, xt], dim=1), None, prefix.ids.shape[1], 0
+        else:
+            ids, context, skip, start = xt, prefix.keys_values, 0, prefix.ids.shape[1]
+        c_BC = self._conditioning(sigma)
+        position = torch.arange(start, start + ids.shape[1], device=ids.device)
+        cos_sin = self.rotary_emb(position)
+        x = self.vocab_embed(ids)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            x, _ = block(
+                x,
+                c_BC,
+                cos_sin,
+                context=None if context is None else context[i],
+                rows=Rows(rows.batch, rows.position + skip) if rows is not None and i == last else None,
+                dropout=dropout,
+                dtype=self.compute_dtype,
+            )
+        return self.output_layer.hidden(x if rows is not None else x[:, skip:], c_BC, rows)
+
+    def encode_prefix(self, prefix: Int[Tensor, "B P"], *, dropout: Dropout | None = None) -> Prefix:
+        """The prefix in the form in which every network call of a stage can reuse it.
+
+        With `one_way` attention these are its keys and values (Arriola et al. 2025, arXiv:2503.09573): the prefix
+        attends to itself only and is modulated with sigma = 0. With `joint` attention nothing can be kept but the ids.
+        """
+        if self.config.prefix_attention == "joint":
+            return Prefix(prefix, None)
+        c_BC = self._embed_sigma(torch.zeros(1, device=prefix.device))
+        cos_sin = self.rotary_emb(torch.arange(prefix.shape[1], device=prefix.device))
+        x = self.vocab_embed(prefix)
+        keys_values = []
+        for block in self.blocks[:-1]:
+            x, key_value = block(x, c_BC, cos_sin, dropout=dropout, dtype=self.compute_dtype)
+            keys_values.append(key_value)
+        keys_values.append(self.blocks[-1].keys_values(x, c_BC, cos_sin, self.compute_dtype))
+        return Prefix(prefix, tuple(keys_values))
+
+    def logits(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M N"]:
+        """Output of the last layer for every state."""
+        return self.output_layer.linear(hidden)
+
+    def log_scale(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """What the `score` parameterization subtracts from every logit: log(expm1(sigma)) + log V, or zero."""
+        if not self.config.scale_by_sigma:
+            return torch.zeros_like(sigma)
+        return log_expm1(sigma) + math.log(self.config.num_states - 1)
+
+    def log_score(self, logits: Float[Tensor, "B *L N"], sigma: Float[Tensor, " B"]) -> Float[Tensor, "B *L N"]:
+        """Logits read as log scores at noise sigma.
+
+        score:       logits - log(expm1(sigma)) - log V
+        normalized:  log_softmax(logits over V) - log(expm1(sigma)); the column of MASK is zero (Ou et al. 2024, Eq. 5)
+        """
+        by_sequence = (-1,) + (1,) * (logits.dim() - 1)
+        if self.config.parameterization == "score":
+            return logits - self.log_scale(sigma).view(by_sequence)
+        log_posterior = F.log_softmax(logits[..., : self.config.vocab_size], dim=-1)
+        return F.pad(log_posterior - log_expm1(sigma).view(by_sequence), (0, 1))
+
+    def _conditioning(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "#B C"]:
+        """Conditioning vectors: one a sequence, or a single one if the network does not see the time."""
+        return self._embed_sigma(sigma if self.config.time_conditioning else torch.zeros_like(sigma[:1]))
+
+    def _embed_sigma(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        return F.silu(self.sigma_map(sigma.to(self.output_layer.linear.weight.dtype)))
+
+    def _dropout(self, generators: Sequence[torch.Generator] | None) -> Dropout | None:
+        if not self.training or self.config.dropout == 0:
+            return None
+        if generators is None:
+            raise ConfigError(
+                f"model.dropout is {self.config.dropout} and the network is in training mode; pass one generator a "
+                "sequence, or call .eval()"
+            )
+        return Dropout(self.config.dropout, generators)

@@ -1,12 +1,17 @@
 """What every test can rely on: one CPU thread, no network, a fixed search by hypothesis, and the optional real data."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.repo import error_sites
+
 CHECKOUT = Path(__file__).resolve().parents[1]
+REACHED_ERRORS = pytest.StashKey[set[tuple[str, int]]]()
+IS_PARTIAL_RUN = pytest.StashKey[bool]()
 
 # Derandomised, so that a failure seen once is seen by everyone; no deadline, because a loaded machine is not a bug.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, database=None)
@@ -23,6 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not config.getoption("--network"):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    config.stash[REACHED_ERRORS] = error_sites.record()
+    config.stash[IS_PARTIAL_RUN] = (
+        config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+        or bool(config.getoption("ignore"))
+        or bool(config.getoption("ignore_glob"))
+    )
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    items[0].config.stash[IS_PARTIAL_RUN] = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,6 +51,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         skip_gpu = pytest.mark.skip(reason="no CUDA device on this machine")
         for item in gpu_items:
             item.add_marker(skip_gpu)
+    # It looks back on the errors that all others have reached.
+    items.sort(key=lambda item: item.name == "test_every_error_is_reached")
 
 
 def _has_cuda() -> bool:
@@ -51,3 +68,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder ../shared beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def reached_errors(pytestconfig: pytest.Config) -> set[tuple[str, int]]:
+    """(path, line) of every place in the package that has built one of its errors so far in this run."""
+    return pytestconfig.stash[REACHED_ERRORS]
+
+
+@pytest.fixture(scope="session")
+def is_whole_run(pytestconfig: pytest.Config) -> bool:
+    return not pytestconfig.stash[IS_PARTIAL_RUN]

@@ -33,7 +33,7 @@ class Module:
     @property
     def part(self) -> str:
         """The top-level package or module it belongs to, "text" for cascaded_dllm.text.local; "" for the root."""
-        return (self.name.split(".") + [""])[1]
+        return [*self.name.split("."), ""][1]
 
     @property
     def relative_path(self) -> str:

@@ -1,6 +1,7 @@
 """A module imports only what lies below it, each library stays in its room, and importing does nothing else."""
 
 import ast
+import itertools
 import subprocess
 import sys
 import tomllib
@@ -174,7 +175,7 @@ def network_names(module: Module) -> list[str]:
 
 def test_every_library_is_declared() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    requirements = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     declared = {requirement.split(">")[0] for requirement in requirements}
     assert {DISTRIBUTIONS.get(library, library) for library in ROOMS} <= declared
 

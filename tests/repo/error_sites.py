@@ -1,0 +1,118 @@
+"""Which of the package's error messages the tests have produced, so that none is written and never seen.
+
+`record` notes where each of our errors is built while the tests run; `written_sites` lists where the source builds one.
+"""
+
+import ast
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import beartype
+import jaxtyping
+
+from tests.repo.source_tree import CHECKOUT, PACKAGE_ROOT, modules, parse, project_files
+
+# Code that stands between the line that builds an error and its constructor: ours, and the run-time type checks.
+BETWEEN = (
+    str(PACKAGE_ROOT / "errors.py"),
+    os.path.dirname(beartype.__file__) + os.sep,
+    os.path.dirname(jaxtyping.__file__) + os.sep,
+    "<",
+)
+
+
+@dataclass(frozen=True)
+class ErrorSite:
+    """A place in the source that builds one of our errors; lines are inclusive."""
+
+    path: str
+    first_line: int
+    last_line: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.first_line} {self.source}"
+
+    def is_reached(self, reached: set[tuple[str, int]]) -> bool:
+        return any((self.path, line) in reached for line in range(self.first_line, self.last_line + 1))
+
+
+def record() -> set[tuple[str, int]]:
+    """The set to which, from now on, every construction of one of our errors adds its (path, line)."""
+    from cascaded_dllm.errors import CascadeError
+
+    reached: set[tuple[str, int]] = set()
+
+    def recording_init(self: CascadeError, *args: object) -> None:
+        frame = _building_frame(sys._getframe(1))
+        if frame is not None:
+            path = os.path.relpath(frame.f_code.co_filename, PACKAGE_ROOT)
+            reached.add((path.replace(os.sep, "/"), frame.f_lineno))
+        super(CascadeError, self).__init__(*args)
+
+    CascadeError.__init__ = recording_init  # type: ignore[assignment,method-assign]
+    return reached
+
+
+def _building_frame(frame: FrameType | None) -> FrameType | None:
+    """The frame that builds the error if it belongs to the package, and not for instance to a test."""
+    while frame is not None and frame.f_code.co_filename.startswith(BETWEEN):
+        frame = frame.f_back
+    if frame is None or not frame.f_code.co_filename.startswith(str(PACKAGE_ROOT) + os.sep):
+        return None
+    return frame
+
+
+def error_names() -> set[str]:
+    """Every class that derives from CascadeError, found in the source, wherever it is defined."""
+    classes = [node for module in modules() for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+    names = {"CascadeError"}
+    while True:
+        derived = {node.name for node in classes if names & {_last_name(base) for base in node.bases}}
+        if derived <= names:
+            return names
+        names |= derived
+
+
+def written_sites() -> list[ErrorSite]:
+    """Every construction of one of our errors in the package, with or without arguments."""
+    names = error_names()
+    return [
+        ErrorSite(module.relative_path, node.lineno, node.end_lineno or node.lineno, ast.unparse(node))
+        for module in modules()
+        for node in constructions(module.tree, names)
+    ]
+
+
+def constructions(tree: ast.AST, names: set[str]) -> Iterator[ast.expr | ast.Raise]:
+    """Calls of an error class, and `raise Name` without a call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _last_name(node.func) in names:
+            yield node
+        elif isinstance(node, ast.Raise) and node.exc is not None and _last_name(node.exc) in names:
+            yield node
+
+
+def expectations_without_match(names: set[str]) -> Iterator[str]:
+    """`pytest.raises` of one of our errors that would accept any message."""
+    for path in project_files():
+        if path.suffix == ".py" and path.is_relative_to(CHECKOUT / "tests"):
+            for node in ast.walk(parse(path)):
+                if isinstance(node, ast.Call) and accepts_any_message(node, names):
+                    yield f"{path.relative_to(CHECKOUT)}:{node.lineno}"
+
+
+def accepts_any_message(call: ast.Call, names: set[str]) -> bool:
+    if ast.unparse(call.func) not in {"pytest.raises", "raises"} or not call.args:
+        return False
+    expected = call.args[0].elts if isinstance(call.args[0], ast.Tuple) else [call.args[0]]
+    is_ours = any(_last_name(node) in names for node in expected)
+    return is_ours and not any(keyword.arg == "match" for keyword in call.keywords)
+
+
+def _last_name(node: ast.expr) -> str:
+    """The final name of a dotted expression, "" for anything else."""
+    return ast.unparse(node).split(".")[-1] if isinstance(node, ast.Name | ast.Attribute) else ""

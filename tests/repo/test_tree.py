@@ -1,0 +1,113 @@
+"""What the file tree must not hold: paths of one machine, leftovers, swallowed errors, folders without tests."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.repo.source_tree import CHECKOUT, PACKAGE_ROOT, Module, modules, parse, project_files, text_files
+
+# Preceded by a letter, a dot or a slash it is part of an address or of a longer path, and not the root of a disk.
+MACHINE_PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|scratch|mnt|root|lustre\w*)/")
+LEFTOVER = re.compile(r"\b(?:TO" + "DO|FIX" + r"ME|XX" + r"X)\b")
+HOLDS_NO_TESTS = {"golden", "reference"}
+
+EACH_MODULE = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+PYTHON_FILES = [path for path in project_files() if path.suffix == ".py"]
+
+
+def matching_lines(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{path.relative_to(CHECKOUT)}:{number}: {line.strip()}"
+        for path, text in text_files()
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def swallowing_handlers(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
+    """Handlers of everything, `except:` and `except Exception:`, also inside a tuple."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "BaseException"
+            if re.search(r"\b(Base)?Exception\b", caught):
+                yield node
+
+
+def prints(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            yield node
+
+
+def test_no_path_of_a_machine() -> None:
+    assert matching_lines(MACHINE_PATH) == []
+    assert matching_lines(re.compile(re.escape(str(CHECKOUT)) + r"\b")) == []
+
+
+def test_no_leftovers() -> None:
+    assert matching_lines(LEFTOVER) == [], "finish it, or open an issue"
+
+
+def test_no_module_of_odds_and_ends() -> None:
+    assert [path for path in PYTHON_FILES if path.stem in {"utils", "util", "helpers", "misc", "common"}] == []
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_no_error_is_swallowed(path: Path) -> None:
+    assert [f"line {handler.lineno}" for handler in swallowing_handlers(parse(path))] == []
+
+
+@EACH_MODULE
+def test_library_does_not_print(module: Module) -> None:
+    if module.part != "cli":
+        assert [f"line {call.lineno}" for call in prints(module.tree)] == []
+
+
+def test_no_unowned_randomness() -> None:
+    """The global generators of torch, NumPy and Python are named nowhere in the library."""
+    pattern = re.compile(r"\b(?:torch\.manual_seed|torch\.(?:cuda|mps)\.manual_seed|np\.random\.seed|random\.seed)\(")
+    assert [line for line in matching_lines(pattern) if line.startswith("src/")] == []
+
+
+def test_every_test_folder_has_tests() -> None:
+    files = {path for path in project_files() if path.is_relative_to(CHECKOUT / "tests")}
+    folders = {path.parent for path in files if path.suffix == ".py"} - {CHECKOUT / "tests"}
+    empty = [
+        str(folder.relative_to(CHECKOUT))
+        for folder in sorted(folders)
+        if not HOLDS_NO_TESTS.intersection(folder.relative_to(CHECKOUT).parts)
+        and not any(path.is_relative_to(folder) and path.name.startswith("test_") for path in files)
+    ]
+    assert empty == []
+
+
+def test_every_test_file_is_collected() -> None:
+    """A file of tests that pytest passes over, because of its name, would look like tests that pass."""
+    defining = [path for path in PYTHON_FILES if path.is_relative_to(CHECKOUT / "tests") and functions_named_test(path)]
+    assert [path.name for path in defining if not path.name.startswith("test_")] == []
+
+
+def functions_named_test(path: Path) -> list[str]:
+    return [node.name for node in parse(path).body if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"]
+
+
+def test_package_holds_only_what_the_wheel_should() -> None:
+    allowed = {".py", ".typed", ".html", ".css", ".js", ".svg", ".json", ".txt", ".yaml"}
+    inside = [path for path in project_files() if path.is_relative_to(PACKAGE_ROOT)]
+    assert [str(path) for path in inside if path.suffix not in allowed] == []
+
+
+def test_checks_find_what_they_look_for() -> None:
+    home = "/".join(["", "home", "someone", "x"])
+    assert MACHINE_PATH.search(f'path = "{home}"')
+    assert MACHINE_PATH.search(f"cd {home}")
+    assert not MACHINE_PATH.search(f"https://example.org{home}")
+    assert LEFTOVER.search("# TO" + "DO: later")
+    source = (
+        "try: pass\nexcept (KeyError, Exception): pass\ntry: pass\nexcept: pass\ntry: pass\nexcept OSError: print()"
+    )
+    assert [handler.lineno for handler in swallowing_handlers(ast.parse(source))] == [2, 4]
+    assert [call.lineno for call in prints(ast.parse(source))] == [6]

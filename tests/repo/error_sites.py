@@ -90,10 +90,11 @@ def written_sites() -> list[ErrorSite]:
 def constructions(tree: ast.AST, names: set[str]) -> Iterator[ast.expr | ast.Raise]:
     """Calls of an error class, and `raise Name` without a call."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _last_name(node.func) in names:
-            yield node
-        elif isinstance(node, ast.Raise) and node.exc is not None and _last_name(node.exc) in names:
-            yield node
+        match node:
+            case ast.Call(func=func) if _last_name(func) in names:
+                yield node
+            case ast.Raise(exc=ast.expr() as raised) if _last_name(raised) in names:
+                yield node
 
 
 def expectations_without_match(names: set[str]) -> Iterator[str]:

@@ -28,11 +28,19 @@ def matching_lines(pattern: re.Pattern[str]) -> list[str]:
 
 
 def swallowing_handlers(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
-    """Handlers of everything, `except:` and `except Exception:`, also inside a tuple."""
+    """Handlers of everything, `except:` and `except Exception:`, also inside a tuple, that may keep what they catch.
+
+    Two forms keep nothing: cleaning up before a final bare `raise`, and passing on, first of all, whatever is not
+    Exception itself, for a library that raises nothing narrower.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
             caught = ast.unparse(node.type) if node.type else "BaseException"
-            if re.search(r"\b(Base)?Exception\b", caught):
+            is_broad = re.search(r"\b(Base)?Exception\b", caught)
+            narrows = ast.unparse(node.body[0]) == f"if type({node.name}) is not Exception:\n    raise"
+            leaves_early = any(isinstance(inner, ast.Return | ast.Continue | ast.Break) for inner in ast.walk(node))
+            cleans_up = ast.unparse(node.body[-1]) == "raise" and not leaves_early
+            if is_broad and not narrows and not cleans_up:
                 yield node
 
 
@@ -106,8 +114,17 @@ def test_checks_find_what_they_look_for() -> None:
     assert MACHINE_PATH.search(f"cd {home}")
     assert not MACHINE_PATH.search(f"https://example.org{home}")
     assert LEFTOVER.search("# TO" + "DO: later")
-    source = (
-        "try: pass\nexcept (KeyError, Exception): pass\ntry: pass\nexcept: pass\ntry: pass\nexcept OSError: print()"
-    )
+    source = "try: pass\nexcept (KeyError, Exception): pass\ntry: pass\nexcept: pass\nx = print()"
     assert [handler.lineno for handler in swallowing_handlers(ast.parse(source))] == [2, 4]
-    assert [call.lineno for call in prints(ast.parse(source))] == [6]
+    assert [call.lineno for call in prints(ast.parse(source))] == [5]
+    for body, is_fault in [
+        ("except OSError: pass", False),
+        ("except BaseException:\n    close()\n    raise", False),
+        ("except BaseException:\n    for x in y: break\n    raise", True),
+        ("except Exception as error:\n    raise DataError() from error", True),
+        (
+            "except Exception as e:\n    if type(e) is not Exception:\n        raise\n    raise DataError() from e",
+            False,
+        ),
+    ]:
+        assert bool(list(swallowing_handlers(ast.parse(f"try: pass\n{body}")))) is is_fault, body

@@ -1,0 +1,201 @@
+"""A cascade: stages sampled one after another, each on what the one before wrote."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.schedule import schedule_from_settings
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
+from cascaded_dllm.sample.predictors import predictor_from_name
+from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+class CascadeState(NamedTuple):
+    """One state of one batch on its way through the cascade.
+
+    Attributes:
+        stage: 1..K.
+        first_sample: number of the first text of the batch.
+        state: ids and progress within the stage.
+    """
+
+    stage: int
+    first_sample: int
+    state: SamplerState
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeSamples:
+    """Finished texts.
+
+    Attributes:
+        ids: per stage, ids of all texts, (num_samples, length of the stage), on the CPU.
+        texts: per stage, the decoded texts.
+        nfe: per stage, network calls a batch, averaged over batches.
+        token_forwards: positions that went through a network, prefix included, over all texts and stages.
+    """
+
+    ids: tuple[Int[Tensor, "B L"], ...]
+    texts: tuple[list[str], ...]
+    nfe: tuple[float, ...]
+    token_forwards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """Stages in order, and the tokenizer they share. A flat model is a cascade of one stage."""
+
+    stages: tuple[StageSampler, ...]
+    tokenizer: Tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        stages: Sequence[str | Path],
+        *,
+        tokenizer: str | Path | None = None,
+        weights: Weights = "ema",
+        device: str | torch.device = "cpu",
+    ) -> "Cascade":
+        """A cascade from one checkpoint, run folder or hub id a stage, first stage first.
+
+        Args:
+            stages: where the stages are.
+            tokenizer: file, folder or hub id; by default the one stored beside the first stage's weights.
+            weights: the moving average or the raw weights.
+            device: where the networks go.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be read, or the stages do not belong together.
+            ConfigError: no stage is given.
+        """
+        if not stages:
+            raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
+        loaded = [load_stage(source, weights=weights) for source in stages]
+        source = tokenizer or loaded[0].tokenizer_path
+        if source is None:
+            raise CheckpointError(f"{loaded[0].folder} holds no tokenizer.json; name the tokenizer, for example gpt2")
+        shared = Tokenizer.load(source)
+        lengths = _stage_lengths(loaded)
+        for stage in loaded:
+            _require_same_tokenizer(stage, shared)
+        samplers = tuple(
+            StageSampler(
+                stage.model.to(device),
+                process_from_name(stage.settings.model.process, stage.settings.model.vocab_size),
+                schedule_from_settings(stage.settings.noise),
+                length,
+            )
+            for stage, length in zip(loaded, lengths, strict=True)
+        )
+        return cls(samplers, shared)
+
+    @property
+    def stage_lengths(self) -> tuple[int, ...]:
+        """Tokens every stage writes."""
+        return tuple(stage.length for stage in self.stages)
+
+    def generate(
+        self, num_samples: int, *, steps: int = 128, predictor: str = "first_hitting", seed: int = 0, batch_size: int = 32
+    ) -> CascadeSamples:
+        """Texts of all stages; text i depends on `seed` and i, not on the batch it is drawn in.
+
+        Args:
+            num_samples: how many.
+            steps: steps of the time grid of every stage; first hitting needs none.
+            predictor: euler, analytic or first_hitting.
+            seed: decides everything.
+            batch_size: texts drawn together.
+
+        Raises:
+            ConfigError: a number is less than 1, or the predictor is unknown or does not fit.
+        """
+        finished: list[list[Tensor]] = [[] for _ in self.stages]
+        calls: list[list[tuple[float, int]]] = [[] for _ in self.stages]
+        for stage, _, state in self.stream(
+            num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size
+        ):
+            if state.step == state.num_steps:
+                finished[stage - 1].append(state.xt.cpu())
+                calls[stage - 1].append((state.nfe, len(state.xt)))
+        ids = tuple(torch.cat(parts) for parts in finished)
+        nfe = tuple(sum(n * size for n, size in parts) / num_samples for parts in calls)
+        return CascadeSamples(
+            ids,
+            tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
+            nfe,
+            round(sum(n * width for n, width in zip(nfe, self._widths(), strict=True)) * num_samples),
+        )
+
+    def stream(
+        self, num_samples: int, *, steps: int = 128, predictor: str = "first_hitting", seed: int = 0, batch_size: int = 32
+    ) -> Iterator[CascadeState]:
+        """The states that `generate` goes through, for those who want to watch; same arguments."""
+        for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        chosen = predictor_from_name(predictor)
+        for first in range(0, num_samples, batch_size):
+            prefix = None
+            for number, stage in enumerate(self.stages, start=1):
+                device = stage.model.vocab_embed.embedding.device
+                for state in stage.states(
+                    prefix,
+                    predictor=chosen,
+                    num_steps=steps,
+                    draws=Draws(seed, f"sample-stage-{number}"),
+                    sample_index=torch.arange(first, min(first + batch_size, num_samples), device=device),
+                ):
+                    yield CascadeState(number, first, state)
+                prefix = state.xt
+
+    def _widths(self) -> list[int]:
+        """Positions a network call of each stage computes: the target, and the prefix unless it is kept."""
+        lengths = self.stage_lengths
+        prefixes = (0, *lengths[:-1])
+        return [
+            length + (prefix if stage.model.config.prefix_attention == "joint" else 0)
+            for stage, length, prefix in zip(self.stages, lengths, prefixes, strict=True)
+        ]
+
+
+def _stage_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
+    """The lengths that the stages were trained for, once they are found to agree.
+
+    Raises:
+        CheckpointError: they are missing, in the wrong order, or of different cascades.
+    """
+    if len(loaded) == 1 and loaded[0].settings.stage == 0 and loaded[0].settings.stage_lengths:
+        return loaded[0].settings.stage_lengths[-1:]
+    lengths = loaded[0].settings.stage_lengths
+    for number, stage in enumerate(loaded, start=1):
+        settings = stage.settings
+        if settings.stage != number or settings.stage_lengths != lengths or len(loaded) > len(lengths):
+            raise CheckpointError(
+                f"{stage.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
+                f"{number} of lengths {list(lengths)} was expected; give the stages of one cascade in order"
+            )
+    return lengths[: len(loaded)]
+
+
+def _require_same_tokenizer(stage: PretrainedStage, tokenizer: Tokenizer) -> None:
+    settings = stage.settings
+    if settings.tokenizer and settings.tokenizer != tokenizer.fingerprint:
+        raise CheckpointError(
+            f"{stage.folder} was trained with the tokenizer {settings.tokenizer}, the cascade uses "
+            f"{tokenizer.fingerprint}; name the tokenizer it was trained with"
+        )
+    if settings.model.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{stage.folder} has {settings.model.vocab_size} tokens and the tokenizer {tokenizer.vocab_size}; "
+            "name the tokenizer it was trained with"
+        )

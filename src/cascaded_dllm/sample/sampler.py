@@ -1,0 +1,246 @@
+"""Sampling one stage: the loop over time, as a generator of states that others watch, draw or store.
+
+Under the absorbing process a step splits exactly into two draws, whether a position leaves MASK and to which token,
+so nothing of the size of the vocabulary exists but the logits of the rows that need them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.categorical import sample_states, sample_tokens
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.process import AbsorbingProcess, Process, UniformProcess
+from cascaded_dllm.diffusion.schedule import Schedule
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.score_model import Prefix, ScoreModel
+from cascaded_dllm.sample.predictors import (
+    FirstHittingPredictor,
+    GridPredictor,
+    Predictor,
+    denoise_probs,
+)
+
+_ROW_CHUNK_ELEMENTS = 1 << 24
+"""Logits held at once, 64 MB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerState:
+    """A batch of texts on their way from noise to text.
+
+    Attributes:
+        xt: ids, (B, L); MASK where nothing is decided yet.
+        step: steps done, 0 before the first.
+        num_steps: steps in all, the final denoising included.
+        nfe: network calls so far; a call on a part of the batch counts as its share.
+    """
+
+    xt: Int[Tensor, "B L"]
+    step: int
+    num_steps: int
+    nfe: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageSampler:
+    """One stage, ready to be sampled.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        process: forward process it was trained with.
+        schedule: noise schedule it was trained with.
+        length: tokens it writes.
+        t_end: time at which the steps stop and the final denoising takes over.
+    """
+
+    model: ScoreModel
+    process: Process
+    schedule: Schedule
+    length: int
+    t_end: float = 1e-5
+
+    def states(
+        self,
+        prefix: Int[Tensor, "B P"] | None,
+        *,
+        predictor: Predictor,
+        num_steps: int,
+        draws: Draws,
+        sample_index: Int[Tensor, " B"],
+    ) -> Iterator[SamplerState]:
+        """States from pure noise to finished texts; the last one holds no MASK.
+
+        Args:
+            prefix: ids of the stage before, or None.
+            predictor: how a step is taken.
+            num_steps: steps of the time grid, before the final denoising; first hitting has no grid and ignores it.
+            draws: the stream of random numbers.
+            sample_index: number of each text; its random numbers depend on it and not on the batch.
+
+        Raises:
+            ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
+        """
+        if num_steps < 1:
+            raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
+        with torch.inference_mode():
+            encoded = None if prefix is None else self.model.encode_prefix(prefix)
+            if isinstance(self.process, UniformProcess):
+                if isinstance(predictor, FirstHittingPredictor):
+                    raise ConfigError(
+                        "predictor first_hitting needs the absorbing process, this model has the uniform one; "
+                        "choose euler or analytic"
+                    )
+                yield from self._uniform(self.process, encoded, predictor, num_steps, draws, sample_index)
+            elif isinstance(predictor, FirstHittingPredictor):
+                yield from self._first_hitting(self.process, encoded, draws, sample_index)
+            else:
+                yield from self._absorbing(self.process, encoded, predictor, num_steps, draws, sample_index)
+
+    def _absorbing(
+        self,
+        process: AbsorbingProcess,
+        prefix: Prefix | None,
+        predictor: GridPredictor,
+        num_steps: int,
+        draws: Draws,
+        sample_index: Tensor,
+    ) -> Iterator[SamplerState]:
+        """Steps on a time grid, then the final denoising of what is still MASK."""
+        xt = torch.full((len(sample_index), self.length), process.mask_id, device=sample_index.device)
+        nfe = 0.0
+        yield SamplerState(xt.clone(), 0, num_steps + 1, nfe)
+        times = torch.linspace(1, self.t_end, num_steps + 1, device=xt.device)
+        for step in range(num_steps + 1):
+            rows = Rows(*torch.nonzero(xt == process.mask_id, as_tuple=True))
+            u = draws.uniform_pair(sample_index[rows.batch], step, rows.position)
+            t = times[step]
+            if step == num_steps:
+                nfe += self._unmask(xt, rows, u, t.expand(len(xt)), prefix)
+            else:
+                factor = predictor.unmask_factor(self.schedule, t, times[step + 1])
+                nfe += self._leave_mask(xt, rows, u, t.expand(len(xt)), factor, prefix)
+            yield SamplerState(xt.clone(), step + 1, num_steps + 1, nfe)
+
+    def _leave_mask(
+        self,
+        xt: Tensor,
+        rows: Rows,
+        u: tuple[Tensor, Tensor],
+        t: Float[Tensor, " B"],
+        factor: Float[Tensor, ""],
+        prefix: Prefix | None,
+    ) -> float:
+        """One step in place: P(leave MASK) = factor * sum of scores, then the token from softmax(logits).
+
+        With normalized scores their sum is 1 / expm1(sigma) without asking the network, which is then called only
+        for the texts that change: the law is the same, and a text costs at most one call a token.
+
+        Returns:
+            Network calls, as the share of the batch that was computed.
+        """
+        sigma = self.schedule(t).sigma
+        if self.model.config.parameterization == "normalized":
+            leaves = u[0] < factor / torch.expm1(sigma[:1])
+            chosen = Rows(rows.batch[leaves], rows.position[leaves])
+            return self._unmask(xt, chosen, (u[0][leaves], u[1][leaves]), t, prefix)
+        if len(rows.batch) == 0:
+            return 0.0
+        batch, local, part = _active(rows)
+        hidden = self.model.hidden(xt[batch], sigma[batch], _select(prefix, batch, len(xt)), rows=local)
+        log_scale = self.model.log_scale(sigma)[rows.batch]
+        for chunk in self._chunks(len(hidden)):
+            logits = self.model.logits(hidden[chunk])[:, : self.model.config.vocab_size]
+            total = torch.exp(torch.logsumexp(logits, -1) - log_scale[chunk])
+            leaves = u[0][chunk] < factor * total
+            tokens = sample_tokens(logits[leaves], (u[0][chunk][leaves], u[1][chunk][leaves]))
+            xt[rows.batch[chunk][leaves], rows.position[chunk][leaves]] = tokens
+        return part / len(xt)
+
+    def _unmask(
+        self, xt: Tensor, rows: Rows, u: tuple[Tensor, Tensor], t: Float[Tensor, " B"], prefix: Prefix | None
+    ) -> float:
+        """Fill the positions `rows` of `xt` in place with tokens from softmax(logits) at the times `t`.
+
+        Returns:
+            Network calls, as the share of the batch that was computed.
+        """
+        if len(rows.batch) == 0:
+            return 0.0
+        batch, local, part = _active(rows)
+        sigma = self.schedule(t[batch]).sigma
+        hidden = self.model.hidden(xt[batch], sigma, _select(prefix, batch, len(xt)), rows=local)
+        for chunk in self._chunks(len(hidden)):
+            logits = self.model.logits(hidden[chunk])[:, : self.model.config.vocab_size]
+            xt[rows.batch[chunk], rows.position[chunk]] = sample_tokens(logits, (u[0][chunk], u[1][chunk]))
+        return part / len(xt)
+
+    def _first_hitting(
+        self, process: AbsorbingProcess, prefix: Prefix | None, draws: Draws, sample_index: Tensor
+    ) -> Iterator[SamplerState]:
+        """One token a text and call, in a uniformly random order, at exact times."""
+        num_samples, length = len(sample_index), self.length
+        xt = torch.full((num_samples, length), process.mask_id, device=sample_index.device)
+        yield SamplerState(xt.clone(), 0, length, 0.0)
+        position = torch.arange(length, device=xt.device)
+        order = draws.uniform_pair(sample_index[:, None], 0, position)[0].argsort(dim=-1)
+        move_prob = -torch.expm1(-self.schedule(torch.ones((), device=xt.device)).sigma)
+        log_move_prob = torch.log(move_prob).expand(num_samples)
+        every = torch.arange(num_samples, device=xt.device)
+        for step in range(length):
+            # Counters beyond the positions of the text belong to the times.
+            wait, _ = draws.uniform_pair(sample_index, step + 1, torch.full_like(sample_index, length))
+            log_move_prob = log_move_prob + torch.log(wait).to(log_move_prob) / (length - step)
+            t = self.schedule.time_at(-torch.log1p(-log_move_prob.exp()))
+            rows = Rows(every, order[:, step])
+            self._unmask(xt, rows, draws.uniform_pair(sample_index, step + 1, rows.position), t, prefix)
+            yield SamplerState(xt.clone(), step + 1, length, step + 1.0)
+
+    def _uniform(
+        self,
+        process: UniformProcess,
+        prefix: Prefix | None,
+        predictor: GridPredictor,
+        num_steps: int,
+        draws: Draws,
+        sample_index: Tensor,
+    ) -> Iterator[SamplerState]:
+        """Steps on a time grid in which every position may jump."""
+        position = torch.arange(self.length, device=sample_index.device)
+        start, _ = draws.uniform_pair(sample_index[:, None], 0, position)
+        xt = (start * process.num_states).long().clamp_max(process.num_states - 1)
+        yield SamplerState(xt, 0, num_steps + 1, 0.0)
+        times = torch.linspace(1, self.t_end, num_steps + 1, device=xt.device)
+        for step in range(num_steps + 1):
+            t = times[step].expand(len(xt))
+            log_score = self.model(xt, self.schedule(t).sigma, prefix)
+            if step == num_steps:
+                probs = denoise_probs(process, log_score, xt, self.schedule(t).sigma)
+            else:
+                s = times[step + 1].expand(len(xt))
+                probs = predictor.step_probs(process, self.schedule, log_score, xt, t, s)
+            u, _ = draws.uniform_pair(sample_index[:, None], step + 1, position)
+            xt = sample_states(probs, u)
+            yield SamplerState(xt, step + 1, num_steps + 1, step + 1.0)
+
+    def _chunks(self, num_rows: int) -> Iterator[slice]:
+        size = max(1, _ROW_CHUNK_ELEMENTS // self.model.config.num_states)
+        for start in range(0, num_rows, size):
+            yield slice(start, start + size)
+
+
+def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows, int]:
+    """The sequences that `rows` touch, the rows numbered within them, and how many they are."""
+    batch, local = torch.unique(rows.batch, return_inverse=True)
+    return batch, Rows(local, rows.position), len(batch)
+
+
+def _select(prefix: Prefix | None, batch: Int[Tensor, " b"], num_samples: int) -> Prefix | None:
+    """The prefix of the touched sequences; no copy when they are all."""
+    if prefix is None or len(batch) == num_samples:
+        return prefix
+    return prefix.select(batch)

@@ -1,0 +1,140 @@
+"""The loss of a stage: noise the target, run the network on prefix and target, take the score entropy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.bound import BoundEstimate, nll_bound
+from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
+from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
+from cascaded_dllm.diffusion.schedule import Schedule
+from cascaded_dllm.diffusion.score_entropy import fused_absorbing_score_entropy, uniform_score_entropy
+from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.score_model import ScoreModel
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A part of a global batch.
+
+    Attributes:
+        target: clean ids of this stage, (B, L).
+        prefix: clean ids of the stage before, (B, P); None for stage 1 and flat models.
+        index: place of each sequence in the global batch, (B,); its noise is derived from it.
+    """
+
+    target: Int[Tensor, "B L"]
+    prefix: Int[Tensor, "B P"] | None
+    index: Int[Tensor, " B"]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`."""
+        return Batch(
+            self.target.to(device), None if self.prefix is None else self.prefix.to(device), self.index.to(device)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Score entropy of a stage under one process and one schedule.
+
+    Attributes:
+        process: forward process.
+        schedule: noise schedule.
+        t_min: smallest training time; times are uniform on (t_min, 1].
+    """
+
+    process: Process
+    schedule: Schedule
+    t_min: float = 1e-3
+
+    def loss(
+        self,
+        model: ScoreModel,
+        batch: Batch,
+        *,
+        draws: Draws,
+        step: int,
+        global_batch_size: int,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Float[Tensor, ""]:
+        """This part's share of the mean over the global batch of dsigma * score entropy, nats per sequence.
+
+        The shares of all parts add up to the loss, so accumulation and data parallelism change nothing. Times are
+        spread evenly over the global batch.
+        """
+        length = batch.target.shape[1]
+        shift = draws.uniform_pair(torch.zeros_like(batch.index[:1]), step, torch.full_like(batch.index[:1], length))[0]
+        t = low_discrepancy_times(shift, batch.index, global_batch_size, self.t_min)
+        sigma, dsigma = self.schedule(t)
+        position = torch.arange(length, device=t.device)
+        xt = self.process.sample_xt(
+            batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None])
+        )
+        total, _ = self._weighted_sum(
+            model, batch, xt, sigma, dsigma / global_batch_size, generators=generators
+        )
+        return total
+
+    def bound(
+        self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int
+    ) -> BoundEstimate:
+        """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""
+        with torch.inference_mode():
+            prefix = None if batch.prefix is None else model.encode_prefix(batch.prefix)
+
+            def weighted_entropy(x0: Tensor, xt: Tensor, sigma: Tensor, dsigma: Tensor) -> Tensor:
+                _, rows = self._weighted_sum(
+                    model, Batch(x0, None, batch.index), xt, sigma, dsigma, encoded_prefix=prefix
+                )
+                return rows
+
+            return nll_bound(
+                weighted_entropy,
+                batch.target,
+                process=self.process,
+                schedule=self.schedule,
+                draws=draws,
+                sample_index=batch.index,
+                num_times=num_times,
+                t_min=self.t_min,
+            )
+
+    def _weighted_sum(
+        self,
+        model: ScoreModel,
+        batch: Batch,
+        xt: Tensor,
+        sigma: Tensor,
+        weight: Tensor,
+        *,
+        encoded_prefix: object = None,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of weight * score entropy over the batch, and the same for each sequence (without gradient)."""
+        prefix = batch.prefix if encoded_prefix is None else encoded_prefix
+        x0 = batch.target
+        if not isinstance(self.process, AbsorbingProcess):
+            # The uniform process noises every position, so there is no row to save.
+            hidden = model.hidden(xt, sigma, prefix, generators=generators)  # type: ignore[arg-type]
+            log_score = model.log_score(model.logits(hidden), sigma).scatter(-1, xt[..., None], 0.0)
+            by_sequence = weight * uniform_score_entropy(log_score, xt, x0, sigma).sum(-1)
+            return by_sequence.sum(), by_sequence.detach()
+        rows = Rows(*torch.nonzero(xt == self.process.mask_id, as_tuple=True))
+        hidden = model.hidden(xt, sigma, prefix, rows=rows, generators=generators)  # type: ignore[arg-type]
+        head = model.output_layer.linear
+        total, entropies = fused_absorbing_score_entropy(
+            hidden,
+            head.weight,
+            head.bias,
+            x0[rows.batch, rows.position],
+            sigma[rows.batch],
+            weight[rows.batch],
+            parameterization=model.config.parameterization,
+            log_scale=model.log_scale(sigma)[rows.batch],
+        )
+        by_sequence = torch.zeros_like(weight).index_add(0, rows.batch, entropies * weight[rows.batch])
+        return total, by_sequence

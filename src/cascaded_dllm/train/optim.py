@@ -1,0 +1,69 @@
+"""The optimizer and its learning rate as a pure function of the step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from cascaded_dllm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and clipping; the defaults are the original's.
+
+    Attributes:
+        lr: peak learning rate.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled decay.
+        warmup: steps over which the rate rises linearly from zero.
+        decay: `constant` after warm-up, or `cosine` down to a tenth of `lr` at the last step.
+        grad_clip: largest norm of the gradient; larger ones are scaled down to it.
+    """
+
+    lr: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 2500
+    decay: Literal["constant", "cosine"] = "constant"
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "grad_clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be greater than 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
+        if self.warmup < 0 or self.weight_decay < 0:
+            raise ConfigError(
+                f"optim.warmup is {self.warmup} and optim.weight_decay {self.weight_decay}; neither may be negative"
+            )
+        if self.decay not in ("constant", "cosine"):
+            raise ConfigError(f"optim.decay is {self.decay!r}; it must be constant or cosine")
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of optimizer step `step` (0 for the first) of `num_steps`."""
+        rate = self.lr * min(1.0, (step + 1) / max(1, self.warmup))
+        if self.decay == "cosine" and step >= self.warmup:
+            progress = (step - self.warmup) / max(1, num_steps - self.warmup)
+            rate *= 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return rate
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters, in its fused form."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )

@@ -1,0 +1,176 @@
+"""The built-in corpus: short stories from a grammar whose entropy is known exactly and which recognises its own texts.
+
+A model trained on it can be judged without another model: its bound lies above `StoryGrammar.entropy`, and every text
+it writes either belongs to the grammar or does not.
+"""
+
+import bisect
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, final
+
+import numpy as np
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.rng import numpy_generator
+from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.story_lexicon import STORIES
+from cascaded_dllm.text.story_template import PUNCTUATION, WORD, Lexicon, Mismatch, Template, join_words, split_words
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+class Derivation(NamedTuple):
+    """How a story came about: its template and the word drawn for each slot, in the order of the draws."""
+
+    template: str
+    choices: dict[str, str]
+
+
+@final
+class StoryGrammar:
+    """Stories made of independent draws: a template, then one word per slot.
+
+    Draws of one story from the same class are without replacement. No text has two derivations: within a template the
+    drawn words stand at known places, and any two templates differ in length or at a place where they share no word;
+    the constructor checks both. Hence the probability of a text is that of its derivation.
+
+    Attributes:
+        entropy: nats per text, exact.
+        num_texts: number of distinct texts.
+        words: all words, capitalised ones counted apart, without punctuation.
+        tags: word or punctuation mark -> (Penn Treebank tag, whether it is a stop word).
+    """
+
+    def __init__(self, lexicon: Lexicon = STORIES) -> None:
+        """Compiles a lexicon; the built-in one unless a test brings a smaller one.
+
+        Raises:
+            ConfigError: a word is not made of letters, or two templates may give the same text.
+        """
+        _check_words(lexicon)
+        self._lexicon = lexicon
+        self._templates = tuple(Template(name, lexicon) for name in lexicon.templates)
+        _check_distinct(self._templates)
+        vocabulary = {word for template in self._templates for words in template.vocabularies() for word in words}
+        self.words: frozenset[str] = frozenset(vocabulary - PUNCTUATION)
+        self.tags: Mapping[str, tuple[str, bool]] = lexicon.tags
+        draws = [Counter(template.draws.values()) for template in self._templates]
+        self.num_texts: int = sum(
+            math.prod(math.perm(len(lexicon.classes[name]), num) for name, num in counts.items()) for counts in draws
+        )
+        entropies = [
+            math.fsum(_draws_entropy(lexicon.classes[name], num) for name, num in counts.items()) for counts in draws
+        ]
+        self.entropy: float = math.log(len(entropies)) + math.fsum(entropies) / len(entropies)
+
+    def sample(self, generator: np.random.Generator) -> str:
+        """One story; every template is equally likely."""
+        template = self._templates[int(generator.integers(len(self._templates)))]
+        choices: dict[str, str] = {}
+        for (slot, name), uniform in zip(template.draws.items(), generator.random(len(template.draws)), strict=True):
+            weights = template.remaining(name, choices)
+            cumulative = list(itertools.accumulate(weights.values()))
+            choices[slot] = list(weights)[bisect.bisect_right(cumulative, uniform * cumulative[-1])]
+        return join_words(template.render(choices))
+
+    def documents(self, num: int, seed: int) -> Iterator[Document]:
+        """Stories 0 .. `num` - 1 of this seed; story i does not depend on `num`."""
+        for index in range(num):
+            yield Document(f"story-{index}", self.sample(numpy_generator(seed, "story", index)))
+
+    def parse(self, text: str) -> Derivation | None:
+        """The only derivation of `text`, or None where the grammar does not give it."""
+        words = split_words(text)
+        if join_words(words) != text:
+            return None
+        for template in self._templates:
+            if template.num_words == len(words):
+                choices, mismatch = template.match(words)
+                if mismatch is None:
+                    return Derivation(template.name, {slot: choices[slot] for slot in template.draws})
+        return None
+
+    def accepts(self, text: str) -> bool:
+        """Whether the grammar gives this text, to the letter."""
+        return self.parse(text) is not None
+
+    def log_prob(self, text: str) -> float:
+        """Natural log of the probability of `text`; minus infinity where the grammar does not give it."""
+        derivation = self.parse(text)
+        if derivation is None:
+            return -math.inf
+        template = next(template for template in self._templates if template.name == derivation.template)
+        terms = [-math.log(len(self._templates))]
+        earlier: dict[str, str] = {}
+        for slot, word in derivation.choices.items():
+            weights = template.remaining(template.draws[slot], earlier)
+            terms.append(math.log(weights[word] / sum(weights.values())))
+            earlier[slot] = word
+        return math.fsum(terms)
+
+    def explain(self, text: str) -> str | None:
+        """Where a rejected text leaves the template that it follows longest, in one line; None where it is accepted."""
+        words = split_words(text)
+        if join_words(words) != text:
+            unknown = WORD.sub("", text).strip()
+            return f"it holds {unknown[:20]!r}" if unknown else "it has blanks or punctuation in unusual places"
+        furthest: tuple[str, Mismatch] | None = None
+        for template in self._templates:
+            _, mismatch = template.match(words)
+            if mismatch is None:
+                return None
+            if furthest is None or mismatch.position > furthest[1].position:
+                furthest = (template.name, mismatch)
+        assert furthest is not None
+        name, (position, found, expected) = furthest
+        return f"word {position + 1} is {found!r} where the template {name!r} has {expected!r}"
+
+
+def story_tokenizer() -> Tokenizer:
+    """A tokenizer for which every word and punctuation mark of the built-in stories is one token, the same always.
+
+    It is trained on the words alone, each as it stands inside a story (with a blank in front) and the words that begin
+    a story also without; training ends by itself when each is whole.
+    """
+    grammar = StoryGrammar()
+    first_words = {pattern.split()[0] for pattern in STORIES.templates.values()}
+    pieces = sorted({*first_words, *PUNCTUATION, *(f" {word}" for word in grammar.words)})
+    tokenizer = Tokenizer.train(pieces, vocab_size=10_000)
+    assert all(len(encoding.ids) == 1 for encoding in tokenizer.encode_batch(pieces))
+    return tokenizer
+
+
+def _draws_entropy(weights: Mapping[str, int], num: int) -> float:
+    """Nats of `num` draws without replacement, in order: the sum over first draws of surprise and what is left."""
+    if num == 0:
+        return 0.0
+    total = sum(weights.values())
+    terms: list[float] = []
+    for word, weight in weights.items():
+        rest = {other: other_weight for other, other_weight in weights.items() if other != word}
+        terms.append(weight / total * (math.log(total / weight) + _draws_entropy(rest, num - 1)))
+    return math.fsum(terms)
+
+
+def _check_words(lexicon: Lexicon) -> None:
+    for name, weights in lexicon.classes.items():
+        for word, weight in weights.items():
+            if not (word.isascii() and word.isalpha()) or weight < 1:
+                raise ConfigError(
+                    f"the word {word!r} with weight {weight} of the class {name!r} cannot be drawn; "
+                    "a word has only the letters A-Z and a-z, and a weight of 1 or more"
+                )
+
+
+def _check_distinct(templates: tuple[Template, ...]) -> None:
+    for first, second in itertools.combinations(templates, 2):
+        if first.num_words != second.num_words:
+            continue
+        pairs = zip(first.vocabularies(), second.vocabularies(), strict=True)
+        if not any(one.isdisjoint(other) for one, other in pairs):
+            raise ConfigError(
+                f"the templates {first.name!r} and {second.name!r} both have {first.num_words} words and may share "
+                "every one of them, so a text could have two derivations; change a fixed word in one"
+            )

@@ -1,0 +1,1 @@
+"""Preprocessed texts on disk, and the way from them to the batches of one stage."""

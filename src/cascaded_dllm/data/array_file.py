@@ -1,0 +1,65 @@
+"""`.npy` files of int32 rows, written row by row and read through the page cache."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+import numpy as np
+import numpy.typing as npt
+
+from cascaded_dllm.errors import DataError
+
+
+@final
+class ArrayFile:
+    """Writes an int32 array of `columns` columns whose number of rows is known only at the end.
+
+    A header is rewritten in place on closing: NumPy reserves room in it for the first axis to grow.
+    """
+
+    def __init__(self, path: Path, columns: int) -> None:
+        self._columns = columns
+        self._rows = 0
+        self._file = path.open("wb")
+        self._write_header()
+        self._header_bytes = self._file.tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def append(self, rows: list[list[int]]) -> None:
+        """Adds rows of exactly `columns` values each."""
+        block = np.array(rows, dtype=np.int32).reshape(-1, self._columns)
+        assert len(block) == len(rows)
+        self._file.write(block.tobytes())
+        self._rows += len(rows)
+
+    def __exit__(
+        self, exception_type: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exception is None:
+            self._file.seek(0)
+            self._write_header()
+            assert self._file.tell() == self._header_bytes
+        self._file.close()
+
+    def _write_header(self) -> None:
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": "<i4", "fortran_order": False, "shape": (self._rows, self._columns)}
+        )
+
+
+def open_array(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """The array in `path`, memory-mapped and read-only.
+
+    Raises:
+        DataError: the file is missing, truncated, foreign or of another shape or type.
+    """
+    remedy = f"remove {path.parent}, and it will be built again"
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} is missing or broken ({error}); {remedy}") from error
+    if array.shape != shape or array.dtype != np.dtype("<i4"):
+        raise DataError(f"{path} holds {array.dtype} {array.shape}, the manifest says int32 {shape}; {remedy}")
+    return np.asarray(array)

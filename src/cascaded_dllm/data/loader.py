@@ -1,0 +1,61 @@
+"""Which windows a training step sees: a function of the step number, so that nothing has to be resumed."""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.rng import numpy_generator
+
+
+def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """The windows of the batch of `step`, over all processes: (batch_size,) int64.
+
+    The steps walk through one endless sequence of epochs, each an independent permutation of all windows. So nothing
+    is lost or repeated within an epoch, and a batch may hold the end of one and the beginning of the next.
+
+    Args:
+        num_windows: size of the dataset.
+        batch_size: windows per step.
+        step: 0, 1, ...
+        seed: of the order.
+
+    Raises:
+        ConfigError: there is no window, the batch is empty or the step is negative.
+    """
+    for name, value, least in (("num_windows", num_windows, 1), ("batch_size", batch_size, 1), ("step", step, 0)):
+        if value < least:
+            raise ConfigError(f"{name} {value} is below {least}; choose {least} or more")
+    start, end = step * batch_size, (step + 1) * batch_size
+    pieces = []
+    for epoch in range(start // num_windows, (end - 1) // num_windows + 1):
+        order = _permutation(num_windows, seed, epoch)
+        first = epoch * num_windows
+        pieces.append(order[max(start - first, 0) : end - first])
+    return np.concatenate(pieces)
+
+
+def rank_slice(indices: npt.NDArray[np.int64], rank: int, world_size: int) -> npt.NDArray[np.int64]:
+    """The part of a global batch that process `rank` of `world_size` works on: contiguous, equal parts.
+
+    Raises:
+        ConfigError: there is no such rank, or the batch does not divide.
+    """
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank {rank} does not exist among {world_size} processes; ranks are 0..{world_size - 1}")
+    size, rest = divmod(len(indices), world_size)
+    if rest:
+        raise ConfigError(
+            f"a batch of {len(indices)} windows does not divide among {world_size} processes; choose a batch size that "
+            f"is a multiple of {world_size}"
+        )
+    return indices[rank * size : (rank + 1) * size]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(num_windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order of one epoch; kept for the next steps, as drawing it takes seconds for a large corpus."""
+    order: npt.NDArray[np.int64] = numpy_generator(seed, "epoch", epoch).permutation(num_windows)
+    order.setflags(write=False)
+    return order

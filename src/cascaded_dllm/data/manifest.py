@@ -1,0 +1,164 @@
+"""What a preprocessed folder says about itself: the settings it was made with, and what was counted on the way."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+import cascaded_dllm
+from cascaded_dllm.errors import DataError
+
+FILE_NAME = "manifest.json"
+FORMAT_VERSION = 1
+# Versions of these may explain a difference between two results; they do not decide whether a shard is kept.
+_LIBRARIES = ("numpy", "pyarrow", "tokenizers", "spacy", "textblob")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that decides what the records of a dataset are, given the documents.
+
+    Attributes:
+        dataset: name of the corpus.
+        split: its part, such as "train".
+        num_shards: shards of the dataset; document j lies in shard j % num_shards.
+        method: selection rule for the importance values.
+        scorer: the scorer's own description.
+        background: importance of tokens in no word, also of padding.
+        tokenizer: fingerprint of the tokenizer.
+        vocab_size: its number of real tokens.
+        eos_id: its end-of-text token.
+    """
+
+    dataset: str
+    split: str
+    num_shards: int
+    method: str
+    scorer: dict[str, Any]
+    background: float
+    tokenizer: str
+    vocab_size: int
+    eos_id: int
+
+    def differences(self, other: "Settings") -> str:
+        """The fields in which two settings differ, as "field: mine, not theirs"; empty if there are none."""
+        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        return "; ".join(f"{name}: {mine!r}, not {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What went into a shard or a dataset, and what was dropped for which reason."""
+
+    documents: int
+    tokens: int
+    characters: int
+    dropped: dict[str, int]
+
+    def __add__(self, other: "Counts") -> "Counts":
+        reasons = sorted(self.dropped.keys() | other.dropped.keys())
+        return Counts(
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            self.characters + other.characters,
+            {reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons},
+        )
+
+
+def fingerprint(value: Mapping[str, Any]) -> str:
+    """16 hex digits that are equal for equal values, whatever the order of the keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def header(kind: str) -> dict[str, Any]:
+    """The first lines of a manifest: what the folder is, its format, and what wrote it."""
+    return {"kind": kind, "format_version": FORMAT_VERSION, "versions": _versions()}
+
+
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """The manifest of `folder`.
+
+    Raises:
+        DataError: there is none, it is broken, or it belongs to another kind of folder or to another format.
+    """
+    path = folder / FILE_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is no complete {kind}: it has no {FILE_NAME}; name the folder that preprocessing printed, or "
+            "preprocess again"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is broken ({error}); remove {folder} and preprocess again") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else manifest
+        raise DataError(f"{path} describes {found!r}, not {kind!r}; name a folder made by preprocessing")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}; "
+            "preprocess again"
+        )
+    return manifest
+
+
+def parse_settings(manifest: Mapping[str, Any], path: Path) -> Settings:
+    """The settings in a manifest.
+
+    Raises:
+        DataError: fields are missing or unknown.
+    """
+    try:
+        return Settings(**manifest["settings"])
+    except (KeyError, TypeError) as error:
+        raise _incomplete(path, error) from error
+
+
+def parse_counts(manifest: Mapping[str, Any], path: Path) -> Counts:
+    """The counts in a manifest.
+
+    Raises:
+        DataError: fields are missing or unknown.
+    """
+    try:
+        return Counts(**manifest["counts"])
+    except (KeyError, TypeError) as error:
+        raise _incomplete(path, error) from error
+
+
+def parse_text(manifest: Mapping[str, Any], key: str, path: Path) -> str:
+    """One text field of a manifest.
+
+    Raises:
+        DataError: it is missing or something else.
+    """
+    value = manifest.get(key)
+    if not isinstance(value, str):
+        raise _incomplete(path, KeyError(key))
+    return value
+
+
+def as_json(value: Settings | Counts) -> dict[str, Any]:
+    """The fields of a part of a manifest."""
+    return asdict(value)
+
+
+def _incomplete(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path / FILE_NAME} is incomplete ({error}); remove {path} and preprocess again")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"cascaded-dllm": cascaded_dllm.__version__, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

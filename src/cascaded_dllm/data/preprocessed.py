@@ -1,0 +1,112 @@
+"""A preprocessed dataset: a folder with a tokenizer, a manifest and all shards."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from cascaded_dllm.data import manifest as manifests
+from cascaded_dllm.data.atomic import file_sha256, write_json
+from cascaded_dllm.data.manifest import Counts, Settings
+from cascaded_dllm.data.shards import Record, Shard
+from cascaded_dllm.errors import DataError
+
+KIND = "preprocessed dataset"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def shard_folder(folder: Path, index: int) -> Path:
+    """Where shard `index` of the dataset in `folder` lies."""
+    return folder / f"shard_{index}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PreprocessedDataset:
+    """A complete dataset on disk, whose shards belong together.
+
+    Attributes:
+        folder: where it lies; its tokenizer is `folder`/tokenizer.json.
+        settings: what it was made with.
+        counts: sums over the shards.
+        fingerprint: of the settings and of the content of every shard.
+        shards: in order.
+    """
+
+    folder: Path
+    settings: Settings
+    counts: Counts
+    fingerprint: str
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> "PreprocessedDataset":
+        """The dataset in `folder`.
+
+        Raises:
+            DataError: it is incomplete, or a shard or the tokenizer is missing or belongs to another dataset.
+        """
+        manifest = manifests.read_manifest(folder, KIND)
+        settings = manifests.parse_settings(manifest, folder)
+        shards = tuple(Shard.open(shard_folder(folder, index)) for index in range(settings.num_shards))
+        for shard in shards:
+            if differences := shard.settings.differences(settings):
+                raise DataError(
+                    f"{shard.folder} does not belong to {folder}: it was made with {differences}; put the right shard "
+                    "back, or remove the dataset and preprocess again"
+                )
+        dataset = _assembled(folder, settings, shards)
+        if dataset.fingerprint != manifests.parse_text(manifest, "fingerprint", folder):
+            raise DataError(
+                f"the shards of {folder} have fingerprint {dataset.fingerprint}, its manifest says "
+                f"{manifest['fingerprint']}: a shard was exchanged; preprocess again to bring both together"
+            )
+        _check_tokenizer(folder, manifests.parse_text(manifest, "tokenizer_sha256", folder))
+        return dataset
+
+    def records(self) -> Iterator[Record]:
+        """All records, shard after shard.
+
+        Raises:
+            DataError: a shard is damaged.
+        """
+        return itertools.chain.from_iterable(shard.records() for shard in self.shards)
+
+
+def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
+    """Writes the manifest that makes the finished shards and the tokenizer in `folder` a dataset.
+
+    It is written last: a folder with a manifest is complete.
+    """
+    shards = tuple(Shard.open(shard_folder(folder, index)) for index in range(settings.num_shards))
+    dataset = _assembled(folder, settings, shards)
+    write_json(
+        folder / manifests.FILE_NAME,
+        manifests.header(KIND)
+        | {
+            "fingerprint": dataset.fingerprint,
+            "settings": manifests.as_json(settings),
+            "counts": manifests.as_json(dataset.counts),
+            "tokenizer_sha256": file_sha256(folder / TOKENIZER_FILE),
+        },
+    )
+    return dataset
+
+
+def _assembled(folder: Path, settings: Settings, shards: tuple[Shard, ...]) -> PreprocessedDataset:
+    counts = sum((shard.counts for shard in shards), Counts(0, 0, 0, {}))
+    content = {"settings": manifests.as_json(settings), "shards": [shard.records_sha256 for shard in shards]}
+    return PreprocessedDataset(folder, settings, counts, manifests.fingerprint(content), shards)
+
+
+def _check_tokenizer(folder: Path, expected: str) -> None:
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise DataError(f"{path} is missing; put the tokenizer of the dataset back, or preprocess again")
+    found = file_sha256(path)
+    if found != expected:
+        raise DataError(
+            f"{path} has SHA-256 {found[:16]}, the dataset was made with {expected[:16]}; put the tokenizer of the "
+            "dataset back, or preprocess again"
+        )

@@ -1,0 +1,1 @@
+"""From a corpus to tokens with an importance each, in shards on disk."""

@@ -58,10 +58,19 @@ def write_json(final: Path, value: Mapping[str, object]) -> None:
     Raises:
         OutputExistsError: the file cannot be written.
     """
+    write_text(final, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(final: Path, text: str) -> None:
+    """Writes `text` as UTF-8, replacing what was there in one step.
+
+    Raises:
+        OutputExistsError: the file cannot be written.
+    """
     _remove_abandoned(final)
     temporary = _temporary_sibling(final)
     try:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         _sync(temporary)
         temporary.replace(final)
         _sync(final.parent)

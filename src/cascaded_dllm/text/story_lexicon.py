@@ -22,8 +22,8 @@ TEMPLATES = {
     "lost": (
         "There was {a} {trait:trait} {hero.boy} called {hero:name}. "
         "One {weather:weather} {time:time}, {hero.he} {lost:lose} {hero.his} {look:look} {thing:thing} near the "
-        "{place:place}. {A} {other:trait} {animal:animal} {found:find} the {thing} and helped {hero.him}. "
-        "{hero} {thanked:thank} the {animal} and {played:play} {gladly:manner}."
+        "{place:place}. {A} {other:trait} {animal:animal} {found:find} it and helped {hero.him}. "
+        "{hero} {thanked:thank} the {animal} and they {played:play} {gladly:manner}."
     ),
     "present": (
         "Once {hero:name} and {friend:name} were {trait:trait} friends. "

@@ -1,0 +1,82 @@
+"""Real prose that is present on every machine: the docstrings of the running interpreter's standard library."""
+
+import ast
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.text.document import Document
+
+# Tests and vendored or generated trees: no prose, or not the standard library's own.
+EXCLUDED_FOLDERS = frozenset(
+    {"test", "tests", "idlelib", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+)
+MIN_CHARACTERS = 200
+
+
+def python_docs_documents(
+    *, folder: Path | None = None, on_skip: Callable[[str], None] | None = None
+) -> Iterator[Document]:
+    """One document per module, in the order of their paths: its docstrings in source order, with blank lines between.
+
+    Sources are parsed, never imported. A docstring that an earlier module or function had already is left out, and so
+    is a module with fewer than `MIN_CHARACTERS` characters.
+
+    Args:
+        folder: root of the sources; the standard library of this interpreter unless given.
+        on_skip: called with the name of each module that this interpreter cannot parse.
+
+    Yields:
+        Documents named by the path below `folder`, such as "json/decoder.py".
+
+    Raises:
+        DataError: no module has documentation, as where the standard library is installed without sources.
+    """
+    root = Path(sysconfig.get_path("stdlib")) if folder is None else folder
+    seen: set[str] = set()
+    num_documents = 0
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py")):
+        if not EXCLUDED_FOLDERS.isdisjoint(name.split("/")):
+            continue
+        module = _parse(path)
+        if module is None:
+            if on_skip is not None:
+                on_skip(name)
+            continue
+        docstrings = [docstring for docstring in dict.fromkeys(_docstrings(module)) if docstring not in seen]
+        seen.update(docstrings)
+        text = "\n\n".join(docstrings)
+        if len(text) >= MIN_CHARACTERS:
+            num_documents += 1
+            yield Document(name, text)
+    if num_documents == 0:
+        raise DataError(
+            f"{root} holds 0 Python modules with {MIN_CHARACTERS} or more characters of documentation; install the "
+            "sources of the standard library, or choose another corpus"
+        )
+
+
+def _parse(path: Path) -> ast.Module | None:
+    """The syntax tree, or None where the file is no Python of this interpreter's version."""
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+        with warnings.catch_warnings():
+            # What an old module does with backslashes is no concern of someone who reads its prose.
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _docstrings(node: ast.AST) -> Iterator[str]:
+    """The docstrings of a module, class or function and of everything inside, cleaned of indentation."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        docstring = ast.get_docstring(node, clean=True)
+        if docstring:
+            yield docstring
+    for child in ast.iter_child_nodes(node):
+        yield from _docstrings(child)

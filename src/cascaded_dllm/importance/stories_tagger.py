@@ -21,6 +21,12 @@ class StoriesTagger:
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words and punctuation marks of every text, in text order; an empty text has none.
 
+        Args:
+            texts: built-in stories or parts of them.
+
+        Returns:
+            One list per text.
+
         Raises:
             DataError: a text holds a word or a character that no story has.
         """

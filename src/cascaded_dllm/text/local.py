@@ -6,8 +6,9 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document
@@ -181,7 +182,7 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
+def _opened(file: Path) -> Iterator[BufferedIOBase]:
     """The bytes of a file, decompressed by its suffix; an error while reading them names the file."""
     try:
         with _open_bytes(file) as stream:
@@ -190,7 +191,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{file} cannot be read to its end ({error}); write or download it again") from error
 
 
-def _open_bytes(file: Path) -> IO[bytes]:
+def _open_bytes(file: Path) -> BufferedIOBase:
     match file.suffix.lower():
         case ".gz":
             return gzip.GzipFile(file, "rb")

@@ -55,6 +55,10 @@ class Mismatch(NamedTuple):
 class Template:
     """A compiled pattern of a lexicon.
 
+    Args:
+        name: the pattern's name in the lexicon.
+        lexicon: the words.
+
     Attributes:
         draws: slot -> word class, in the order in which they are drawn.
         num_words: number of words and punctuation marks of every story of this template.

@@ -79,6 +79,12 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, hiding nothing: end of text shows as "<|endoftext|>", the mask as "[MASK]".
 
+        Args:
+            ids: each from 0 to `mask_id`.
+
+        Returns:
+            The text; bytes that are no whole character show as the replacement character.
+
         Raises:
             DataError: an id is negative or above `mask_id`.
         """
@@ -117,6 +123,9 @@ class Tokenizer:
             source: a tokenizer.json; a folder with tokenizer.json, encoder.json + vocab.bpe or vocab.json + merges.txt;
                 or a hub id, looked up in the local cache before the network.
 
+        Returns:
+            The tokenizer, checked.
+
         Raises:
             DataError: nothing is there, or what is there is broken, empty or not lossless.
         """
@@ -130,6 +139,9 @@ class Tokenizer:
             texts: the corpus, read once.
             vocab_size: largest number of tokens, the 256 bytes and end of text included; a small corpus that has
                 nothing left to merge gives fewer.
+
+        Returns:
+            A tokenizer that encodes any text, whatever it was trained on.
 
         Raises:
             ConfigError: `vocab_size` has no room for the bytes and end of text.

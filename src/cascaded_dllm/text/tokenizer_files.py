@@ -18,6 +18,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def read_backend(source: str | Path) -> tokenizers.Tokenizer:
     """The backend found at `source`: an existing file or folder wins over a hub id of the same name.
 
+    Args:
+        source: as in `Tokenizer.load`.
+
+    Returns:
+        The backend as it was stored, not yet checked.
+
     Raises:
         DataError: nothing is there, or what is there cannot be read.
     """

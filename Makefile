@@ -28,9 +28,8 @@ check: $(DEV) ## style, types, docstrings, spelling and import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pydoclint --quiet src
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q tests/repo/test_layers.py
+	$(BIN)/python -m pytest -q tests/repo/test_layers.py tests/repo/test_docstrings.py
 
 bench: $(DEV) ## time the training step and the sampler against a plain reference
 	$(BIN)/python benchmarks/bench_train_step.py

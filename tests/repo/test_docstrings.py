@@ -144,7 +144,8 @@ def test_a_false_docstring_is_found(old: str, new: str, message: str) -> None:
 
 
 def test_fields_and_init_are_arguments_of_a_class() -> None:
-    source = 'class A:\n    """X.\n\n    Args:\n        a: a.\n        b: b.\n    """\n    a: int\n    def __init__(self, b): ...'
+    source = 'class A:\n    """X.\n\n    Args:\n        a: a.\n        b: b.\n    """\n    a: int\n'
+    source += "    def __init__(self, b): ..."
     [node] = ast.parse(source).body
     assert isinstance(node, ast.ClassDef)
     assert faults(node, set()) == []

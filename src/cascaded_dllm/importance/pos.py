@@ -51,7 +51,7 @@ def pos_labels(tags: Sequence[str], is_stop: Sequence[bool]) -> list[PosLabel]:
         tags: Penn Treebank tags in text order.
         is_stop: whether each word is a stop word.
     """
-    followers = [*tags[1:], ""]
+    followers = [*tags[1:], ""][: len(tags)]
     return [_label(tag, follower, stop=stop) for tag, follower, stop in zip(tags, followers, is_stop, strict=True)]
 
 

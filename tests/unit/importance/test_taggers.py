@@ -1,0 +1,185 @@
+import lzma
+import sys
+
+import pytest
+
+from cascaded_dllm.errors import DataError, MissingExtraError
+from cascaded_dllm.importance import taggers
+from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
+
+spacy = pytest.importorskip("spacy", reason="the extra `preprocess` is not installed")
+
+SENTENCES = [
+    ("The cat sleeps .", ["DT", "NN", "VBZ", "."]),
+    ("Ada Lovelace wrote the first program .", ["NNP", "NNP", "VBD", "DT", "JJ", "NN", "."]),
+    ("The first dog barks loudly .", ["DT", "JJ", "NN", "VBZ", "RB", "."]),
+]
+
+
+@pytest.fixture(scope="module")
+def trained_pipeline(tmp_path_factory):
+    """A spaCy pipeline like the downloadable ones, trained on three sentences: tok2vec, tagger and one more."""
+    from spacy.training import Example
+
+    spacy.util.fix_random_seed(0)
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("tok2vec", config={"model": {"@architectures": "spacy.HashEmbedCNN.v2", **SMALL_NETWORK}})
+    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 16, "upstream": "tok2vec"}
+    pipeline.add_pipe("tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "tok2vec": listener}})
+    pipeline.add_pipe("sentencizer")
+    examples = [Example.from_dict(pipeline.make_doc(text), {"tags": tags}) for text, tags in SENTENCES]
+    optimizer = pipeline.initialize(lambda: examples)
+    for _ in range(40):
+        pipeline.update(examples, sgd=optimizer)
+    pipeline.meta["name"], pipeline.meta["version"] = "three_sentences", "1.2.3"
+    folder = tmp_path_factory.mktemp("spacy") / "pipeline"
+    pipeline.to_disk(folder)
+    return folder
+
+
+SMALL_NETWORK = {
+    "width": 16,
+    "depth": 1,
+    "embed_size": 200,
+    "window_size": 1,
+    "maxout_pieces": 2,
+    "subword_features": True,
+    "pretrained_vectors": None,
+}
+
+
+def test_spacy_tags_with_only_what_its_tagger_needs(trained_pipeline):
+    tagger = SpacyTagger(trained_pipeline)
+    assert tagger.name == "spacy:en_three_sentences-1.2.3"
+    for text, tags in SENTENCES:
+        assert [word.tag for word in tagger.tag([text])[0]] == tags
+    assert tagger._pipeline.pipe_names == ["tok2vec", "tagger"]
+
+
+def test_spacy_words_are_characters_of_the_text(trained_pipeline):
+    text = "  The cat\n\nsleeps . "
+    words = SpacyTagger(trained_pipeline).tag(["", text, " \n "])
+    assert words[0] == words[2] == []
+    assert [(word.start, word.end, word.text) for word in words[1]] == [
+        (2, 5, "The"),
+        (6, 9, "cat"),
+        (11, 17, "sleeps"),
+        (18, 19, "."),
+    ]
+    assert [word.is_stop for word in words[1]] == [True, False, False, False]
+
+
+def test_spacy_pipeline_by_name_that_is_not_installed():
+    with pytest.raises(DataError, match=r"'en_core_web_none' is not installed .*spacy download en_core_web_none"):
+        SpacyTagger("en_core_web_none")
+
+
+def test_spacy_folder_that_is_no_pipeline(tmp_path):
+    with pytest.raises(DataError, match="is not installed or broken"):
+        SpacyTagger(tmp_path)
+
+
+def test_spacy_pipeline_without_tagger(tmp_path):
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("sentencizer")
+    pipeline.to_disk(tmp_path)
+    with pytest.raises(DataError, match=r"has the components \['sentencizer'\] but no tagger"):
+        SpacyTagger(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["spacy", "textblob.en"])
+def test_missing_library(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    name = missing.partition(".")[0]
+    with pytest.raises(MissingExtraError, match=rf"LexiconTagger needs {name}.*'cascaded-dllm\[preprocess\]'"):
+        LexiconTagger()
+
+
+def test_missing_spacy_for_its_tagger(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(MissingExtraError, match="SpacyTagger needs spacy"):
+        SpacyTagger("en_core_web_sm")
+
+
+@pytest.fixture(scope="module")
+def lexicon():
+    pytest.importorskip("textblob", reason="the extra `preprocess` is not installed")
+    return LexiconTagger()
+
+
+def test_lexicon_tags_a_sentence(lexicon):
+    words = lexicon.tag(["John Smith quickly painted the old house."])[0]
+    assert [(word.text, word.tag) for word in words] == [
+        ("John", "NNP"),
+        ("Smith", "NNP"),
+        ("quickly", "RB"),
+        ("painted", "VBN"),
+        ("the", "DT"),
+        ("old", "JJ"),
+        ("house", "NN"),
+        (".", "."),
+    ]
+    assert [word.text for word in words if word.is_stop] == ["the"]
+
+
+@pytest.mark.parametrize(
+    "before", ["", "It rained. ", 'He said "no!" ', "A title\n\n", "( It rained. ) ", "\u201cNo.\u201d \u201c"]
+)
+def test_capital_of_a_first_word_is_no_name(lexicon, before):
+    words = lexicon.tag([f"{before}Walked dogs ran."])[0]
+    assert [word.tag for word in words if word.text == "Walked"] == ["VBD"]
+
+
+def test_capital_inside_a_sentence_is_a_name(lexicon):
+    words = lexicon.tag(["we saw\nWalked."])[0]
+    assert [word.tag for word in words if word.text == "Walked"] == ["NNP"]
+
+
+def test_lexicon_words_are_characters_of_the_text(lexicon):
+    text = " A b\n\n\n \U0001f600 don't, (e\u0301) "
+    tagged = lexicon.tag(["", text, "\n"])
+    assert tagged[0] == tagged[2] == []
+    assert [text[word.start : word.end] for word in tagged[1]] == [word.text for word in tagged[1]]
+    assert "".join(word.text for word in tagged[1]) == "".join(text.split())
+
+
+def test_long_texts_are_cut_at_paragraphs(lexicon, trained_pipeline, monkeypatch):
+    text = "".join(f"The first dog number {i} barks loudly .\n\n" for i in range(30))
+    for tagger in (lexicon, SpacyTagger(trained_pipeline)):
+        monkeypatch.setattr(taggers, "PIECE_CHARACTERS", 100_000)
+        whole = tagger.tag([text, "The cat"])
+        monkeypatch.setattr(taggers, "PIECE_CHARACTERS", 100)
+        assert tagger.tag([text, "The cat"]) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("aaa\n\nbbb\n\nccc", [(0, "aaa\n\nbbb\n\n"), (10, "ccc")]),
+        ("aaaa\nbbb cccc", [(0, "aaaa\n"), (5, "bbb cccc")]),
+        ("aaaa bbb cccc", [(0, "aaaa bbb "), (9, "cccc")]),
+        ("abcdefghijkl", [(0, "abcdefghij"), (10, "kl")]),
+        ("0123456789", [(0, "0123456789")]),
+        ("", []),
+    ],
+)
+def test_pieces(monkeypatch, text, pieces):
+    monkeypatch.setattr(taggers, "PIECE_CHARACTERS", 10)
+    assert list(taggers._pieces(text)) == pieces
+
+
+def test_lexicon_agrees_with_a_treebank(shared, lexicon):
+    """83.1 % exact tags on the words of EWT test; here the words are spaCy's, so only sentences that match count."""
+    path = shared / "data" / "ud_ewt" / "en_ewt-ud-test.conllu.xz"
+    blocks = lzma.decompress(path.read_bytes()).decode().split("\n\n")
+    agree = compared = 0
+    for block in blocks[:600]:
+        rows = [line.split("\t") for line in block.split("\n") if line and not line.startswith("#")]
+        rows = [row for row in rows if row[0].isdecimal()]
+        words = lexicon.tag([" ".join(row[1] for row in rows)])[0]
+        if [word.text for word in words] != [row[1] for row in rows]:
+            continue
+        compared += len(rows)
+        agree += sum(word.tag == row[4] for word, row in zip(words, rows, strict=True))
+    assert compared > 5000
+    assert 0.80 < agree / compared < 0.88

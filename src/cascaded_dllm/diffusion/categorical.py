@@ -20,7 +20,8 @@ def sample_tokens(
     num_rows, num_columns = logits.shape
     precise = u[0].dtype
     weights = torch.exp(logits - logits.amax(-1, keepdim=True))
-    weights = torch.nn.functional.pad(weights, (0, -num_columns % _BLOCK)).view(num_rows, -1, _BLOCK)
+    padding = -num_columns % _BLOCK
+    weights = torch.nn.functional.pad(weights, (0, padding)).view(num_rows, (num_columns + padding) // _BLOCK, _BLOCK)
     block = _inverse_cdf(weights.sum(-1, dtype=precise), u[0])
     inside = weights[torch.arange(num_rows, device=logits.device), block].to(precise)
     return block * _BLOCK + _inverse_cdf(inside, u[1])

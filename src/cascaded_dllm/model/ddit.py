@@ -41,12 +41,14 @@ class Dropout(NamedTuple):
     rate: float
     generators: Sequence[torch.Generator]
 
-    def __call__(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
-        """`x_BSD` with a share `rate` of the elements zeroed and the others scaled up."""
-        keep = torch.stack(
-            [torch.rand(x_BSD.shape[1:], generator=g, device=x_BSD.device) >= self.rate for g in self.generators]
-        )
-        return x_BSD * keep / (1 - self.rate)
+    def __call__(self, x: Float[Tensor, "*M D"], num_positions: int, rows: Rows | None) -> Float[Tensor, "*M D"]:
+        """`x` with a share `rate` of the elements zeroed and the others scaled up.
+
+        Masks are drawn for all `num_positions` even where `x` holds some `rows` only, so that both get the same ones.
+        """
+        shape = (num_positions, x.shape[-1])
+        keep = torch.stack([torch.rand(shape, generator=g, device=x.device) for g in self.generators]) >= self.rate
+        return x * (keep if rows is None else keep[rows.batch, rows.position]) / (1 - self.rate)
 
 
 class Linear(nn.Linear):
@@ -149,7 +151,7 @@ class DDiTBlock(nn.Module):
         key, value = own if context is None else (torch.cat(pair, dim=2) for pair in zip(context, own, strict=True))
         mixed_BSD = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
-        modulation = self.adaLN_modulation(c_BC)
+        modulation, num_positions = self.adaLN_modulation(c_BC), x_BSD.shape[1]
         if rows is None:
             modulation = modulation[:, None]
         else:
@@ -157,9 +159,10 @@ class DDiTBlock(nn.Module):
             modulation = modulation[rows.batch] if c_BC.shape[0] > 1 else modulation
         _, _, gate_attention, shift, scale, gate_mlp = modulation.chunk(6, dim=-1)
         branch = self.attn_out(mixed_BSD)
-        x_BSD = x_BSD + gate_attention * (branch if dropout is None else dropout(branch))
+        x_BSD = x_BSD + gate_attention * (branch if dropout is None else dropout(branch, num_positions, rows))
         branch = self.mlp(_modulate(self.norm2(x_BSD), shift, scale, dtype))
-        return x_BSD + gate_mlp * (branch if dropout is None else dropout(branch)), (own[0], own[1])
+        x_BSD = x_BSD + gate_mlp * (branch if dropout is None else dropout(branch, num_positions, rows))
+        return x_BSD, (own[0], own[1])
 
     def keys_values(
         self, x_BSD: Float[Tensor, "B S D"], c_BC: Float[Tensor, "#B C"], cos_sin: CosSin, dtype: torch.dtype | None

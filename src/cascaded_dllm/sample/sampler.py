@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.categorical import sample_states, sample_tokens
@@ -87,19 +87,20 @@ class StageSampler:
         """
         if num_steps < 1:
             raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
+        # Never across a yield: the mode would hold for whoever consumes the states as well.
         with torch.inference_mode():
             encoded = None if prefix is None else self.model.encode_prefix(prefix)
-            if isinstance(self.process, UniformProcess):
-                if isinstance(predictor, FirstHittingPredictor):
-                    raise ConfigError(
-                        "predictor first_hitting needs the absorbing process, this model has the uniform one; "
-                        "choose euler or analytic"
-                    )
-                yield from self._uniform(self.process, encoded, predictor, num_steps, draws, sample_index)
-            elif isinstance(predictor, FirstHittingPredictor):
-                yield from self._first_hitting(self.process, encoded, draws, sample_index)
-            else:
-                yield from self._absorbing(self.process, encoded, predictor, num_steps, draws, sample_index)
+        if isinstance(self.process, UniformProcess):
+            if isinstance(predictor, FirstHittingPredictor):
+                raise ConfigError(
+                    "predictor first_hitting needs the absorbing process, this model has the uniform one; "
+                    "choose euler or analytic"
+                )
+            yield from self._uniform(self.process, encoded, predictor, num_steps, draws, sample_index)
+        elif isinstance(predictor, FirstHittingPredictor):
+            yield from self._first_hitting(self.process, encoded, draws, sample_index)
+        else:
+            yield from self._absorbing(self.process, encoded, predictor, num_steps, draws, sample_index)
 
     def _absorbing(
         self,
@@ -126,6 +127,7 @@ class StageSampler:
                 nfe += self._leave_mask(xt, rows, u, t.expand(len(xt)), factor, prefix)
             yield SamplerState(xt.clone(), step + 1, num_steps + 1, nfe)
 
+    @torch.inference_mode()
     def _leave_mask(
         self,
         xt: Tensor,
@@ -145,9 +147,8 @@ class StageSampler:
         """
         sigma = self.schedule(t).sigma
         if self.model.config.parameterization == "normalized":
-            leaves = u[0] < factor / torch.expm1(sigma[:1])
-            chosen = Rows(rows.batch[leaves], rows.position[leaves])
-            return self._unmask(xt, chosen, (u[0][leaves], u[1][leaves]), t, prefix)
+            leaves, fresh = _split(u, (factor / torch.expm1(sigma[:1])).expand(len(u[0])))
+            return self._unmask(xt, Rows(rows.batch[leaves], rows.position[leaves]), fresh, t, prefix)
         if len(rows.batch) == 0:
             return 0.0
         batch, local, part = _active(rows)
@@ -156,11 +157,11 @@ class StageSampler:
         for chunk in self._chunks(len(hidden)):
             logits = self.model.logits(hidden[chunk])[:, : self.model.config.vocab_size]
             total = torch.exp(torch.logsumexp(logits, -1) - log_scale[chunk])
-            leaves = u[0][chunk] < factor * total
-            tokens = sample_tokens(logits[leaves], (u[0][chunk][leaves], u[1][chunk][leaves]))
-            xt[rows.batch[chunk][leaves], rows.position[chunk][leaves]] = tokens
+            leaves, fresh = _split((u[0][chunk], u[1][chunk]), factor * total)
+            xt[rows.batch[chunk][leaves], rows.position[chunk][leaves]] = sample_tokens(logits[leaves], fresh)
         return part / len(xt)
 
+    @torch.inference_mode()
     def _unmask(
         self, xt: Tensor, rows: Rows, u: tuple[Tensor, Tensor], t: Float[Tensor, " B"], prefix: Prefix | None
     ) -> float:
@@ -217,7 +218,8 @@ class StageSampler:
         times = torch.linspace(1, self.t_end, num_steps + 1, device=xt.device)
         for step in range(num_steps + 1):
             t = times[step].expand(len(xt))
-            log_score = self.model(xt, self.schedule(t).sigma, prefix)
+            with torch.inference_mode():
+                log_score = self.model(xt, self.schedule(t).sigma, prefix)
             if step == num_steps:
                 probs = denoise_probs(process, log_score, xt, self.schedule(t).sigma)
             else:
@@ -231,6 +233,18 @@ class StageSampler:
         size = max(1, _ROW_CHUNK_ELEMENTS // self.model.config.num_states)
         for start in range(0, num_rows, size):
             yield slice(start, start + size)
+
+
+def _split(
+    u: tuple[Float[Tensor, " M"], Float[Tensor, " M"]], prob: Float[Tensor, " M"]
+) -> tuple[Bool[Tensor, " M"], tuple[Float[Tensor, " m"], Float[Tensor, " m"]]]:
+    """Which rows have the event of probability `prob`, and two numbers for those that are uniform given that.
+
+    The first of `u` decides; below its threshold it is uniform up to the threshold only, so it is stretched again.
+    """
+    prob = prob.to(u[0].dtype).clamp_max(1)
+    happens = u[0] < prob
+    return happens, (u[0][happens] / prob[happens], u[1][happens])
 
 
 def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows, int]:

@@ -62,10 +62,12 @@ class AbsorbingProcess:
         probs = F.one_hot(x, self.num_states).to(sigma) * stay[..., None]
         return probs + torch.where(x == self.mask_id, 1 - stay, torch.zeros_like(stay))[..., None]
 
-    def transposed_rates(self, x: Int[Tensor, "B *L"]) -> Float[Tensor, "B *L N"]:
+    def transposed_rates(
+        self, x: Int[Tensor, "B *L"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B *L N"]:
         """Column x of Q off the diagonal: the rate y -> x for every y; zero at y = x."""
         into_mask = (x == self.mask_id)[..., None].expand(*x.shape, self.num_states)
-        return (into_mask & (torch.arange(self.num_states, device=x.device) != self.mask_id)).float()
+        return (into_mask & (torch.arange(self.num_states, device=x.device) != self.mask_id)).to(dtype)
 
     def staggered_score(
         self, score: Float[Tensor, "B *L N"], delta_sigma: Float[Tensor, " B"]
@@ -110,9 +112,11 @@ class UniformProcess:
         """Column x of exp(sigma Q), which equals row x because Q is symmetric."""
         return self.transition_probs(x, sigma)
 
-    def transposed_rates(self, x: Int[Tensor, "B *L"]) -> Float[Tensor, "B *L N"]:
+    def transposed_rates(
+        self, x: Int[Tensor, "B *L"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B *L N"]:
         """Column x of Q off the diagonal: 1 / N for every y but x."""
-        return (1 - F.one_hot(x, self.num_states).float()) / self.num_states
+        return (1 - F.one_hot(x, self.num_states).to(dtype)) / self.num_states
 
     def staggered_score(
         self, score: Float[Tensor, "B *L N"], delta_sigma: Float[Tensor, " B"]

@@ -32,7 +32,7 @@ class EulerPredictor:
         s: Float[Tensor, " B"],
     ) -> Float[Tensor, "B L N"]:
         """Unnormalised probabilities of every state at time s; sums to 1 unless the step is too long."""
-        moves = process.transposed_rates(xt).to(log_score) * log_score.exp()
+        moves = process.transposed_rates(xt, log_score.dtype) * log_score.exp()
         moves = moves * ((t - s) * schedule(t).dsigma).to(log_score)[:, None, None]
         moves = moves.scatter(-1, xt[..., None], 0.0)
         return moves.scatter(-1, xt[..., None], 1 - moves.sum(-1, keepdim=True))

@@ -74,10 +74,21 @@ def test_library_does_not_print(module: Module) -> None:
         assert [f"line {call.lineno}" for call in prints(module.tree)] == []
 
 
-def test_no_unowned_randomness() -> None:
-    """The global generators of torch, NumPy and Python are named nowhere in the library."""
-    pattern = re.compile(r"\b(?:torch\.manual_seed|torch\.(?:cuda|mps)\.manual_seed|np\.random\.seed|random\.seed)\(")
-    assert [line for line in matching_lines(pattern) if line.startswith("src/")] == []
+@EACH_MODULE
+def test_global_generators_are_left_alone(module: Module) -> None:
+    assert [f"line {node.lineno}: {ast.unparse(node)}" for node in global_seeds(module.tree)] == []
+
+
+def global_seeds(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls that seed a generator all code shares, unless inside `with torch.random.fork_rng`, which puts it back."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item) for item in node.items):
+            continue
+        if isinstance(node, ast.Call) and re.match(
+            r"(torch\.|np\.|numpy\.|random\.).*seed(_all)?\(", ast.unparse(node)
+        ):
+            yield node
+        yield from global_seeds(node)
 
 
 def test_every_test_folder_has_tests() -> None:
@@ -117,6 +128,10 @@ def test_checks_find_what_they_look_for() -> None:
     source = "try: pass\nexcept (KeyError, Exception): pass\ntry: pass\nexcept: pass\nx = print()"
     assert [handler.lineno for handler in swallowing_handlers(ast.parse(source))] == [2, 4]
     assert [call.lineno for call in prints(ast.parse(source))] == [5]
+    seeds = (
+        "torch.manual_seed(1)\ndef f():\n  np.random.seed(1)\nwith torch.random.fork_rng([]):\n  torch.manual_seed(1)"
+    )
+    assert [node.lineno for node in global_seeds(ast.parse(seeds))] == [1, 3]
     for body, is_fault in [
         ("except OSError: pass", False),
         ("except BaseException:\n    close()\n    raise", False),

@@ -12,6 +12,7 @@ from tests.repo.source_tree import CHECKOUT, PACKAGE_ROOT, Module, modules, pars
 # Preceded by a letter, a dot or a slash it is part of an address or of a longer path, and not the root of a disk.
 MACHINE_PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|scratch|mnt|root|lustre\w*)/")
 LEFTOVER = re.compile(r"\b(?:TO" + "DO|FIX" + r"ME|XX" + r"X)\b")
+GLOBAL_SEED = re.compile(r"torch(?:\.\w+)*\.(?:manual_seed(?:_all)?|seed)|(?:(?:np|numpy)\.)?random\.seed")
 HOLDS_NO_TESTS = {"golden", "reference"}
 
 EACH_MODULE = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
@@ -84,9 +85,7 @@ def global_seeds(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item) for item in node.items):
             continue
-        if isinstance(node, ast.Call) and re.match(
-            r"(torch\.|np\.|numpy\.|random\.).*seed(_all)?\(", ast.unparse(node)
-        ):
+        if isinstance(node, ast.Call) and GLOBAL_SEED.fullmatch(ast.unparse(node.func)):
             yield node
         yield from global_seeds(node)
 
@@ -128,10 +127,9 @@ def test_checks_find_what_they_look_for() -> None:
     source = "try: pass\nexcept (KeyError, Exception): pass\ntry: pass\nexcept: pass\nx = print()"
     assert [handler.lineno for handler in swallowing_handlers(ast.parse(source))] == [2, 4]
     assert [call.lineno for call in prints(ast.parse(source))] == [5]
-    seeds = (
-        "torch.manual_seed(1)\ndef f():\n  np.random.seed(1)\nwith torch.random.fork_rng([]):\n  torch.manual_seed(1)"
-    )
-    assert [node.lineno for node in global_seeds(ast.parse(seeds))] == [1, 3]
+    seeds = "torch.manual_seed(1)\ntorch.Generator().manual_seed(1)\ndef f():\n  np.random.seed(1)\n"
+    seeds += "with torch.random.fork_rng([]):\n  torch.manual_seed(1)"
+    assert [node.lineno for node in global_seeds(ast.parse(seeds))] == [1, 4]
     for body, is_fault in [
         ("except OSError: pass", False),
         ("except BaseException:\n    close()\n    raise", False),

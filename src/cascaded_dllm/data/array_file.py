@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ class ArrayFile:
         self._write_header()
         self._header_bytes = self._file.tell()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ArrayFile":
         return self
 
     def append(self, rows: list[list[int]]) -> None:

@@ -16,7 +16,7 @@ from cascaded_dllm.data.array_file import ArrayFile, open_array
 from cascaded_dllm.data.atomic import complete_folder, write_json
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.shards import Record
-from cascaded_dllm.data.windows import Packing, Window, WindowStream, windows
+from cascaded_dllm.data.windows import Window, WindowStream, windows
 from cascaded_dllm.errors import DataError
 
 KIND = "stages"
@@ -105,7 +105,7 @@ class StageArrays:
         dataset_folder: Path,
         spec: CascadeSpec,
         *,
-        packing: Packing,
+        packing: str,
         out: Path | None = None,
         on_progress: Progress | None = None,
     ) -> "StageArrays":
@@ -155,7 +155,7 @@ def _positions_file(folder: Path, stage: int) -> Path:
 
 
 def _write_arrays(
-    folder: Path, dataset: PreprocessedDataset, spec: CascadeSpec, packing: Packing, on_progress: Progress | None
+    folder: Path, dataset: PreprocessedDataset, spec: CascadeSpec, packing: str, on_progress: Progress | None
 ) -> dict[str, object]:
     """Writes all arrays and returns the counts for the manifest.
 

@@ -1,7 +1,7 @@
 """Documents cut into windows of one length; nothing is lost and nothing is repeated."""
 
 from collections.abc import Generator, Iterable, Iterator
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +9,7 @@ import numpy.typing as npt
 from cascaded_dllm.data.shards import Record
 from cascaded_dllm.errors import ConfigError
 
-Packing: TypeAlias = Literal["stream", "document"]
-PACKINGS: tuple[Packing, ...] = ("stream", "document")
+PACKINGS: tuple[str, ...] = ("stream", "document")
 # Documents are collected to about this many tokens before they are cut, so that short ones cost little.
 CHUNK_TOKENS = 1 << 16
 
@@ -33,9 +32,7 @@ class WindowStream(Iterator[Window]):
         tail: the tokens at the end that fill no window; empty until the iterator is exhausted.
     """
 
-    def __init__(
-        self, records: Iterable[Record], length: int, *, eos_id: int, background: float, packing: Packing
-    ) -> None:
+    def __init__(self, records: Iterable[Record], length: int, *, eos_id: int, background: float, packing: str) -> None:
         self.tail = Window([], [])
         self._length = length
         self._eos = np.array([eos_id], dtype=np.int32)
@@ -82,9 +79,7 @@ class WindowStream(Iterator[Window]):
         return token_ids[whole:], importance[whole:]
 
 
-def windows(
-    records: Iterable[Record], length: int, *, eos_id: int, background: float, packing: Packing
-) -> WindowStream:
+def windows(records: Iterable[Record], length: int, *, eos_id: int, background: float, packing: str) -> WindowStream:
     """The corpus in windows of exactly `length` tokens.
 
     Args:

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from cascaded_dllm.data.array_file import ArrayFile, open_array
+from cascaded_dllm.errors import DataError
+
+
+def test_rows_are_appended(tmp_path):
+    path = tmp_path / "a.npy"
+    rows = [[i, -i, 2**31 - 1] for i in range(100_000)]
+    with ArrayFile(path, 3) as file:
+        file.append(rows[:1])
+        file.append([])
+        file.append(rows[1:])
+    array = open_array(path, (100_000, 3))
+    assert array.dtype == np.int32
+    assert array.tolist() == rows
+    # Any NumPy can read it.
+    np.testing.assert_array_equal(np.load(path), array)
+    with pytest.raises(ValueError, match="read-only"):
+        array[0, 0] = 1
+
+
+def test_no_rows(tmp_path):
+    with ArrayFile(tmp_path / "a.npy", 3):
+        pass
+    assert np.load(tmp_path / "a.npy").shape == (0, 3)
+
+
+def test_exception_leaves_a_file_without_rows(tmp_path):
+    def fail():
+        with ArrayFile(tmp_path / "a.npy", 1) as file:
+            file.append([[1]])
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        fail()
+    assert np.load(tmp_path / "a.npy").shape == (0, 1)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"a.npy is missing or broken .* it will be built again"):
+        open_array(tmp_path / "a.npy", (1, 1))
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_foreign_file(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match="is missing or broken"):
+        open_array(tmp_path / "a.npy", (1, 1))
+
+
+def test_truncated_file(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((10, 2), dtype=np.int32))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match="is missing or broken"):
+        open_array(path, (10, 2))
+
+
+@pytest.mark.parametrize("array", [np.zeros((10, 3), dtype=np.int32), np.zeros((10, 2), dtype=np.int64)])
+def test_other_shape_or_type(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match=r"holds int.* the manifest says int32 \(10, 2\)"):
+        open_array(tmp_path / "a.npy", (10, 2))

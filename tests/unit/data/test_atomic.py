@@ -1,0 +1,151 @@
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from cascaded_dllm.data import atomic
+from cascaded_dllm.data.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, write_json
+from cascaded_dllm.errors import OutputExistsError
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_folder_appears_at_the_end(tmp_path):
+    final = tmp_path / "a" / "final"
+    with complete_folder(final) as temporary:
+        (temporary / "file").write_text("content")
+        assert not final.exists()
+        assert temporary.parent == final.parent
+    assert (final / "file").read_text() == "content"
+    assert names(final.parent) == ["final"]
+
+
+def test_exception_leaves_nothing(tmp_path):
+    def fail():
+        with complete_folder(tmp_path / "final") as temporary:
+            (temporary / "file").write_text("content")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_first_to_finish_wins(tmp_path):
+    final = tmp_path / "final"
+    with complete_folder(final) as slow:
+        (slow / "file").write_text("slow")
+        with complete_folder(final) as fast:
+            assert slow.is_dir()
+            (fast / "file").write_text("fast")
+    assert (final / "file").read_text() == "fast"
+    assert names(tmp_path) == ["final"]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from cascaded_dllm.data.atomic import complete_folder
+    with complete_folder(Path(sys.argv[1])) as temporary:
+        (temporary / "file").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_writer_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
+    final = tmp_path / "final"
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(final)], check=False)
+    assert result.returncode == -9
+    (leftover,) = names(tmp_path)
+    assert leftover.startswith(".incomplete-final-")
+    with complete_folder(tmp_path / "another"):
+        pass
+    assert names(tmp_path) == [leftover, "another"]
+    with complete_folder(final):
+        pass
+    assert names(tmp_path) == ["another", "final"]
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "age", "stays"),
+    [
+        (socket.gethostname(), os.getpid(), 0, True),
+        (socket.gethostname(), 1, 0, True),
+        ("another-host", 2**22 + 1, 0, True),
+        ("another-host", 2**22 + 1, ABANDONED_AFTER_SECONDS + 60, False),
+        (socket.gethostname(), 2**22 + 1, 0, False),
+    ],
+)
+def test_only_abandoned_folders_are_removed(tmp_path, host, pid, age, stays):
+    leftover = tmp_path / f".incomplete-final-{host}-{pid}-0a1b2c3d"
+    leftover.mkdir()
+    (leftover / "file").write_text("half")
+    for path in (leftover / "file", leftover):
+        changed = path.stat().st_mtime - age
+        os.utime(path, (changed, changed))
+    with complete_folder(tmp_path / "final"):
+        assert leftover.exists() == stays
+
+
+def test_process_of_another_user_is_alive(monkeypatch):
+    def refuse(pid, signal):
+        raise PermissionError
+
+    monkeypatch.setattr(atomic.os, "kill", refuse)
+    assert atomic._is_alive(1)
+
+
+def test_leftover_that_vanishes_is_no_concern(tmp_path):
+    assert not atomic._is_abandoned(tmp_path / "gone", "another-host", 1)
+
+
+def test_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OutputExistsError, match=r"final cannot be written \(.*\); choose an output folder"),
+        complete_folder(tmp_path / "file" / "final"),
+    ):
+        pass
+
+
+def test_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "final").write_text("mine")
+    with pytest.raises(OutputExistsError, match="final cannot be written"), complete_folder(tmp_path / "final"):
+        pass
+    assert (tmp_path / "final").read_text() == "mine"
+    assert names(tmp_path) == ["final"]
+
+
+def test_json_is_replaced_in_one_step(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1, "text": "\u00e9"})
+    write_json(path, {"a": 2, "text": "\u00e9"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 2, "text": "\u00e9"}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_json_that_cannot_be_serialised_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_json_that_cannot_be_written(tmp_path):
+    with pytest.raises(OutputExistsError, match="cannot be written"):
+        write_json(tmp_path / "none" / "a.json", {})
+
+
+def test_hash_of_a_file_larger_than_one_read(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import ConfigError
+
+
+@pytest.fixture
+def arrays(tmp_path, make_dataset):
+    token_ids = list(range(40))
+    documents = [("d", token_ids, [float(i % 7 + 1) for i in token_ids])]
+    return StageArrays.build(make_dataset(tmp_path / "toy", documents), CascadeSpec((2, 4, 8)), packing="stream")
+
+
+def test_every_stage_is_conditioned_on_the_one_before(arrays):
+    indices = np.array([4, 0, 0], dtype=np.int64)
+    for stage, lengths in ((1, (0, 2)), (2, (2, 4)), (3, (4, 8))):
+        dataset = StageDataset(arrays, stage)
+        assert (dataset.prefix_length, dataset.target_length) == lengths
+        assert len(dataset) == dataset.num_windows == 5
+        prefix, target = dataset.batch(indices)
+        assert target.dtype == np.int64
+        np.testing.assert_array_equal(target, arrays.stages[stage - 1][[4, 0, 0]])
+        if stage == 1:
+            assert prefix is None
+        else:
+            assert prefix.dtype == np.int64
+            np.testing.assert_array_equal(prefix, arrays.stages[stage - 2][[4, 0, 0]])
+
+
+def test_values_are_those_of_the_corpus(arrays):
+    prefix, target = StageDataset(arrays, 3).batch(np.array([0], dtype=np.int64))
+    assert target.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
+    # Labels of the window are 1 2 3 4 5 6 7 1: the four smallest stand at 0, 7, 1 and 2.
+    assert prefix.tolist() == [[0, 1, 2, 7]]
+
+
+def test_flat_view_has_the_same_windows_and_no_prefix(arrays):
+    flat = StageDataset.flat(arrays)
+    assert (len(flat), flat.prefix_length, flat.target_length) == (5, 0, 8)
+    prefix, target = flat.batch(np.arange(5, dtype=np.int64))
+    assert prefix is None
+    np.testing.assert_array_equal(target, arrays.stages[-1])
+    assert arrays.flat().spec == CascadeSpec((8,))
+
+
+def test_batches_are_copies(arrays):
+    dataset = StageDataset(arrays, 1)
+    indices = np.array([0], dtype=np.int64)
+    _, first = dataset.batch(indices)
+    expected = first.copy()
+    first[:] = -1
+    np.testing.assert_array_equal(dataset.batch(indices)[1], expected)
+
+
+@pytest.mark.parametrize("stage", [0, 4, -1])
+def test_stage_that_does_not_exist(arrays, stage):
+    with pytest.raises(ConfigError, match=f"stage {stage} does not exist"):
+        StageDataset(arrays, stage)

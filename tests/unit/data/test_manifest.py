@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from cascaded_dllm.data.manifest import (
+    FORMAT_VERSION,
+    Counts,
+    as_json,
+    fingerprint,
+    header,
+    parse_counts,
+    parse_settings,
+    parse_text,
+    read_manifest,
+)
+from cascaded_dllm.errors import DataError
+
+
+def write(folder, value):
+    (folder / "manifest.json").write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def test_header_names_format_and_versions(tmp_path):
+    write(tmp_path, header("shard"))
+    manifest = read_manifest(tmp_path, "shard")
+    assert manifest["format_version"] == FORMAT_VERSION
+    assert {"cascaded-dllm", "python", "numpy", "pyarrow", "tokenizers"} <= manifest["versions"].keys()
+
+
+def test_library_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr("cascaded_dllm.data.manifest._LIBRARIES", ("numpy", "no-such-library"))
+    assert header("shard")["versions"].keys() == {"cascaded-dllm", "python", "numpy"}
+
+
+def test_settings_and_counts_survive_json(make_settings, tmp_path):
+    settings, counts = make_settings(), Counts(1, 2, 3, {"empty": 4})
+    manifest = json.loads(json.dumps({"settings": as_json(settings), "counts": as_json(counts)}))
+    assert parse_settings(manifest, tmp_path) == settings
+    assert parse_counts(manifest, tmp_path) == counts
+
+
+def test_differences_name_both_values(make_settings):
+    assert make_settings().differences(make_settings()) == ""
+    mine, theirs = make_settings(num_shards=2, split="test"), make_settings()
+    assert mine.differences(theirs) == "split: 'test', not 'train'; num_shards: 2, not 1"
+
+
+def test_counts_add_up():
+    total = Counts(1, 2, 3, {"empty": 1}) + Counts(10, 20, 30, {"empty": 1, "other": 5})
+    assert total == Counts(11, 22, 33, {"empty": 2, "other": 5})
+
+
+def test_fingerprint_depends_on_values_and_not_on_order():
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert len(fingerprint({})) == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"manifest.json is broken .* preprocess again"),
+        ("[]", r"describes \[\], not 'shard'"),
+        ({"kind": "stages"}, "describes 'stages', not 'shard'"),
+        ({}, "describes None, not 'shard'"),
+        ({"kind": "shard", "format_version": 99}, "has format 99, this version reads 1; preprocess again"),
+    ],
+)
+def test_foreign_manifest(tmp_path, content, message):
+    write(tmp_path, content)
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path, "shard")
+
+
+def test_missing_manifest(tmp_path):
+    with pytest.raises(DataError, match=r"is no complete shard: it has no manifest.json"):
+        read_manifest(tmp_path, "shard")
+    with pytest.raises(DataError, match=r"is no complete shard"):
+        read_manifest(tmp_path / "missing", "shard")
+
+
+def test_manifest_that_is_no_text(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"manifest.json is broken"):
+        read_manifest(tmp_path, "shard")
+
+
+@pytest.mark.parametrize("manifest", [{}, {"settings": {}, "counts": {}}, {"settings": 3, "counts": {"more": 1}}])
+def test_incomplete_manifest(tmp_path, manifest):
+    for parse in (parse_settings, parse_counts):
+        with pytest.raises(DataError, match=r"manifest.json is incomplete .* remove"):
+            parse(manifest, tmp_path)
+
+
+def test_text_field_that_is_none(tmp_path):
+    with pytest.raises(DataError, match=r"manifest.json is incomplete \('fingerprint'\)"):
+        parse_text({"fingerprint": 3}, "fingerprint", tmp_path)

@@ -1,0 +1,195 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from cascaded_dllm.cascade.select import select_positions, select_stages
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data import stages as stages_module
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.windows import windows
+from cascaded_dllm.errors import ConfigError, DataError
+
+EOS = 49
+SPEC = CascadeSpec((2, 4, 8))
+
+
+def random_documents(count=60, seed=0):
+    draw = np.random.default_rng(seed)
+    documents = []
+    for number in range(count):
+        length = int(draw.integers(1, 30))
+        importance = draw.choice([1, 2, 3, 7, -100], length).astype(float).tolist()
+        documents.append((f"d{number}", draw.integers(0, 12, length).tolist(), importance))
+    return documents
+
+
+@pytest.fixture(scope="module")
+def dataset_folder(tmp_path_factory, make_dataset):
+    return make_dataset(tmp_path_factory.mktemp("data") / "toy", random_documents(), num_shards=2)
+
+
+def by_hand(folder, spec, packing):
+    """Windows, their stages and positions, one at a time."""
+    dataset = PreprocessedDataset.open(folder)
+    stream = windows(
+        dataset.records(), spec.window_length, eos_id=EOS, background=dataset.settings.background, packing=packing
+    )
+    chosen = [
+        (
+            select_stages(*window, spec.stage_lengths, method=dataset.settings.method),
+            select_positions(*window, spec.stage_lengths, method=dataset.settings.method),
+        )
+        for window in stream
+    ]
+    kept = [pair for pair in chosen if pair[0] is not None]
+    return kept, {"too_few_distinct_tokens": len(chosen) - len(kept), "tail_tokens": len(stream.tail.token_ids)}
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+@pytest.mark.parametrize("lengths", [(8,), (3, 9), (2, 4, 8), (1, 2, 3, 5)])
+@pytest.mark.parametrize("batch", [1, 7, 1024])
+def test_arrays_equal_the_selection_by_hand(dataset_folder, tmp_path, monkeypatch, packing, lengths, batch):
+    monkeypatch.setattr(stages_module, "_BATCH_WINDOWS", batch)
+    spec = CascadeSpec(lengths)
+    arrays = StageArrays.build(dataset_folder, spec, packing=packing, out=tmp_path)
+    expected, dropped = by_hand(dataset_folder, spec, packing)
+    assert arrays.num_windows == len(expected) > 0
+    assert arrays.dropped == dropped
+    assert len(arrays.stages) == len(lengths)
+    assert len(arrays.positions) == len(lengths) - 1
+    for k, stage in enumerate(arrays.stages):
+        assert stage.dtype == np.int32
+        assert stage.tolist() == [stages[k] for stages, _ in expected]
+    for k, positions in enumerate(arrays.positions):
+        assert positions.tolist() == [chosen[k] for _, chosen in expected]
+        np.testing.assert_array_equal(np.take_along_axis(arrays.stages[-1], positions, axis=1), arrays.stages[k])
+
+
+def test_arrays_carry_what_training_needs(dataset_folder, tmp_path):
+    arrays = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path)
+    assert (arrays.spec, arrays.packing, arrays.method) == (SPEC, "stream", "constituency")
+    assert (arrays.eos_id, arrays.vocab_size, arrays.tokenizer) == (EOS, 50, "0123456789abcdef")
+    assert (tmp_path / arrays.fingerprint).is_dir()
+
+
+def test_built_once(dataset_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(dataset_folder, tmp_path / "toy")
+    first = StageArrays.build(folder, SPEC, packing="stream")
+    cached = folder / "stages" / first.fingerprint
+    assert sorted(path.name for path in cached.iterdir()) == [
+        "manifest.json",
+        "positions1.npy",
+        "positions2.npy",
+        "stage1.npy",
+        "stage2.npy",
+        "stage3.npy",
+    ]
+    monkeypatch.setattr(stages_module, "windows", None)
+    again = StageArrays.build(folder, SPEC, packing="stream")
+    np.testing.assert_array_equal(again.stages[0], first.stages[0])
+
+
+def test_fingerprint_depends_on_lengths_packing_and_data(dataset_folder, tmp_path, make_dataset):
+    other = make_dataset(tmp_path / "other", random_documents(seed=1))
+    built = [
+        StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path / "out"),
+        StageArrays.build(dataset_folder, CascadeSpec((4, 8)), packing="stream", out=tmp_path / "out"),
+        StageArrays.build(dataset_folder, SPEC, packing="document", out=tmp_path / "out"),
+        StageArrays.build(other, SPEC, packing="stream", out=tmp_path / "out"),
+    ]
+    assert len({arrays.fingerprint for arrays in built}) == 4
+
+
+def test_two_processes_may_build_at_once(dataset_folder, tmp_path):
+    inner = []
+
+    def on_progress(done, total):
+        if done == 5:
+            inner.append(StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path))
+
+    outer = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=on_progress)
+    np.testing.assert_array_equal(outer.stages[-1], inner[0].stages[-1])
+    assert [path.name for path in tmp_path.iterdir()] == [outer.fingerprint]
+
+
+def test_exception_leaves_nothing(dataset_folder, tmp_path):
+    def on_progress(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=on_progress)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_counts_documents(dataset_folder, tmp_path):
+    told = []
+    StageArrays.build(
+        dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(done, 60) for done in range(1, 61)]
+
+
+def test_corpus_too_small_for_a_window(tmp_path, make_dataset):
+    folder = make_dataset(tmp_path / "toy", [("d", [1, 2, 3], [1.0, 1.0, 1.0])])
+    with pytest.raises(DataError, match="has 3 tokens in 1 documents, and one window needs 8; give a larger corpus"):
+        StageArrays.build(folder, SPEC, packing="stream")
+    assert list((folder / "stages").iterdir()) == []
+
+
+def test_corpus_without_enough_distinct_tokens(tmp_path, make_dataset):
+    folder = make_dataset(tmp_path / "toy", [("d", [1] * 40, [1.0] * 40)])
+    with pytest.raises(
+        DataError, match=r"none of the 5 windows of 8 tokens .* has the 4 distinct tokens that constituency"
+    ):
+        StageArrays.build(folder, SPEC, packing="stream")
+
+
+def test_damaged_dataset_is_noticed(tmp_path, dataset_folder):
+    folder = shutil.copytree(dataset_folder, tmp_path / "toy")
+    with (folder / "shard_1" / "documents.parquet").open("r+b") as file:
+        file.seek(20)
+        file.write(b"\x00\x01\x02")
+    with pytest.raises(DataError, match="was changed; remove"):
+        StageArrays.build(folder, SPEC, packing="stream")
+
+
+def test_unknown_packing(dataset_folder, tmp_path):
+    with pytest.raises(ConfigError, match="packing 'sorted' is unknown"):
+        StageArrays.build(dataset_folder, SPEC, packing="sorted", out=tmp_path)
+
+
+@pytest.fixture
+def built_folder(dataset_folder, tmp_path):
+    return tmp_path / StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path).fingerprint
+
+
+@pytest.mark.parametrize("name", ["stage1.npy", "stage3.npy", "positions2.npy"])
+def test_missing_array(built_folder, name):
+    (built_folder / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is missing or broken"):
+        StageArrays.open(built_folder)
+
+
+def test_array_of_another_build(built_folder):
+    shutil.copy(built_folder / "stage1.npy", built_folder / "stage2.npy")
+    with pytest.raises(DataError, match=r"stage2.npy holds int32 .* the manifest says int32"):
+        StageArrays.open(built_folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"stage_lengths": [4, 2]}, {"stage_lengths": 3}, {"counts": {}}, {"counts": None}, {"eos_id": None}]
+)
+def test_incomplete_manifest(built_folder, change):
+    path = built_folder / "manifest.json"
+    manifest = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+    with pytest.raises(DataError, match=r"manifest.json is incomplete .* it will be built again"):
+        StageArrays.open(built_folder)
+
+
+def test_folder_without_stages(tmp_path):
+    with pytest.raises(DataError, match="is no complete stages"):
+        StageArrays.open(tmp_path)

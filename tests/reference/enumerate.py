@@ -1,0 +1,188 @@
+"""Slow and obvious oracles: every state is listed, every sum is written out, float64 throughout.
+
+Nothing here imports the package, so that a fault of the package cannot hide in its own test. A text of L tokens over
+V words is a row of `all_states(V, L)`; with MASK = V the states are those of `all_states(V + 1, L)`. A law is a vector
+over states. Rate matrices act from the left on states and from the right on laws: Q[i, j] is the rate i -> j.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def absorbing_rates(vocab_size: int) -> Tensor:
+    """Every token turns into MASK at rate 1; MASK stays."""
+    rates = torch.zeros(vocab_size + 1, vocab_size + 1, dtype=torch.float64)
+    for token in range(vocab_size):
+        rates[token, token] = -1
+        rates[token, vocab_size] = 1
+    return rates
+
+
+def uniform_rates(num_states: int) -> Tensor:
+    """Every token jumps to each state, itself included, at rate 1 / N."""
+    rates = torch.full((num_states, num_states), 1 / num_states, dtype=torch.float64)
+    return rates - torch.eye(num_states, dtype=torch.float64)
+
+
+def kernel(rates: Tensor, sigma: float) -> Tensor:
+    """K[i, j] = p(xt = j | x0 = i) after total noise sigma."""
+    return matrix_exp(sigma * rates)
+
+
+def matrix_exp(matrix: Tensor) -> Tensor:
+    """The matrix exponential to 2e-15.
+
+    As a batch of two, because torch 2.13 approximates a single matrix of norm 0.02 to 0.1 with an error of up to 1e-10.
+    """
+    return torch.linalg.matrix_exp(torch.stack([matrix, matrix]))[0]
+
+
+def joint_kernel(rates: Tensor, sigma: float, length: int) -> Tensor:
+    """The kernel of `length` tokens that are noised independently."""
+    one = kernel(rates, sigma)
+    joint = torch.ones(1, 1, dtype=torch.float64)
+    for _ in range(length):
+        joint = torch.kron(joint, one)
+    return joint
+
+
+def all_states(num_states: int, length: int) -> Tensor:
+    """All texts, in lexicographic order, one a row."""
+    return torch.tensor(list(itertools.product(range(num_states), repeat=length)))
+
+
+def index_of(state: list[int], num_states: int) -> int:
+    """The row of `all_states` that holds `state`."""
+    index = 0
+    for token in state:
+        index = index * num_states + token
+    return index
+
+
+def random_law(size: int, seed: int) -> Tensor:
+    """A law without zeros, some states far more probable than others."""
+    weights = torch.from_numpy(np.random.default_rng(seed).gamma(0.7, size=size)) + 1e-3
+    return weights / weights.sum()
+
+
+def with_mask(law: Tensor, vocab_size: int, length: int) -> Tensor:
+    """The same law of texts, over the states that also know MASK."""
+    wider = torch.zeros((vocab_size + 1) ** length, dtype=torch.float64)
+    for probability, state in zip(law, all_states(vocab_size, length).tolist(), strict=True):
+        wider[index_of(state, vocab_size + 1)] = probability
+    return wider
+
+
+def scores(law: Tensor, num_states: int, length: int) -> Tensor:
+    """score[x, l, y] = law(x with x_l replaced by y) / law(x)."""
+    states = all_states(num_states, length).tolist()
+    result = torch.empty(len(states), length, num_states, dtype=torch.float64)
+    for i, state in enumerate(states):
+        for position in range(length):
+            for token in range(num_states):
+                changed = [*state[:position], token, *state[position + 1 :]]
+                result[i, position, token] = law[index_of(changed, num_states)] / law[i]
+    return result
+
+
+def score_entropy(rates: Tensor, sigma: float, score: Tensor, xt: int, x0: int) -> float:
+    """Lou et al. 2024, Eq. 9-10, at one position: the sum over y != xt, term by term."""
+    probability = kernel(rates, sigma)[x0]
+    total = 0.0
+    for y in range(len(rates)):
+        if y != xt and rates[y, xt] > 0:
+            ratio = float(probability[y] / probability[xt])
+            constant = ratio * (math.log(ratio) - 1) if ratio > 0 else 0.0
+            cross = ratio * math.log(score[y]) if ratio > 0 else 0.0
+            total += float(rates[y, xt]) * (float(score[y]) - cross + constant)
+    return total
+
+
+def entropy(law: Tensor) -> float:
+    """H in nats."""
+    return -sum(p * math.log(p) for p in law.tolist() if p > 0)
+
+
+def mutual_information(law: Tensor, transition: Tensor) -> float:
+    """I(x0; xt) for x0 from `law` and xt from the row x0 of `transition`."""
+    noisy = (law @ transition).tolist()
+    total = 0.0
+    for p, row in zip(law.tolist(), transition.tolist(), strict=True):
+        for conditional, marginal in zip(row, noisy, strict=True):
+            if p * conditional > 0:
+                total += p * conditional * math.log(conditional / marginal)
+    return total
+
+
+def total_variation(first: Tensor, second: Tensor) -> float:
+    """Half the sum of absolute differences."""
+    return float((first - second).abs().sum()) / 2
+
+
+def gauss_legendre(num_nodes: int, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on [low, high]; exact for polynomials of degree 2 `num_nodes` - 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    half = (high - low) / 2
+    return torch.from_numpy(low + half * (nodes + 1)), torch.from_numpy(weights * half)
+
+
+def exact_conditionals(law: Tensor, vocab_size: int, length: int) -> Tensor:
+    """c[state, l, v] = p(x_l = v | tokens of `state` that are not MASK) for every state with masks."""
+    texts = all_states(vocab_size, length).tolist()
+    states = all_states(vocab_size + 1, length).tolist()
+    result = torch.zeros(len(states), length, vocab_size, dtype=torch.float64)
+    for i, state in enumerate(states):
+        for text, probability in zip(texts, law, strict=True):
+            if all(seen in (vocab_size, token) for seen, token in zip(state, text, strict=True)):
+                for position, token in enumerate(text):
+                    result[i, position, token] += probability
+    return result / result.sum(-1, keepdim=True)
+
+
+def random_conditionals(vocab_size: int, length: int, seed: int) -> Tensor:
+    """A table like `exact_conditionals` that belongs to no law: what a network is like before it has learnt."""
+    shape = ((vocab_size + 1) ** length, length, vocab_size)
+    weights = torch.from_numpy(np.random.default_rng(seed).gamma(0.7, size=shape)) + 1e-2
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def any_order_law(conditionals: Tensor, vocab_size: int, length: int) -> Tensor:
+    """The law of texts unmasked one token at a time in a uniformly random order: the mean over all L! orders.
+
+    With independent continuous waiting times two tokens never leave MASK together, so this is the law of the reverse
+    process itself, whatever its speed, for a network that does not see the time.
+    """
+    orders = list(itertools.permutations(range(length)))
+    law = torch.zeros(vocab_size**length, dtype=torch.float64)
+    for i, text in enumerate(all_states(vocab_size, length).tolist()):
+        for order in orders:
+            state = [vocab_size] * length
+            probability = 1.0
+            for position in order:
+                row = conditionals[index_of(state, vocab_size + 1), position]
+                probability *= float(row[text[position]])
+                state[position] = text[position]
+            law[i] += probability / len(orders)
+    return law
+
+
+def denoising_integral(conditionals: Tensor, text: list[int], vocab_size: int) -> float:
+    """The bound of one text: the integral of r dsigma times the cross-entropy at masked positions, move_prob in (0, 1).
+
+    With m = move_prob it is the integral of dm / m times the mean over masks, and the integral of
+    m^(k-1) (1-m)^(L-k) is 1 / (k binomial(L, k)).
+    """
+    length = len(text)
+    total = 0.0
+    for masked in itertools.product([False, True], repeat=length):
+        count = sum(masked)
+        if count:
+            state = [vocab_size if hidden else token for hidden, token in zip(masked, text, strict=True)]
+            rows = conditionals[index_of(state, vocab_size + 1)]
+            lost = -sum(math.log(rows[i, text[i]]) for i in range(length) if masked[i])
+            total += lost / (count * math.comb(length, count))
+    return total

@@ -1,0 +1,38 @@
+"""The absorbing loss as it is written down: (B, L, N) log scores, every position, gradients by autograd.
+
+Nothing here imports the package.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_score_of_logits(logits: Tensor, sigma: Tensor, *, parameterization: str, scale_by_sigma: bool) -> Tensor:
+    """Logits (B, L, N) read as log scores; N = V + 1 and the last column is MASK."""
+    vocab_size = logits.shape[-1] - 1
+    log_expm1 = torch.log(torch.exp(sigma) - 1)[:, None, None]
+    if parameterization == "normalized":
+        normalised = logits[..., :vocab_size] - torch.logsumexp(logits[..., :vocab_size], -1, keepdim=True)
+        return torch.cat([normalised - log_expm1, torch.zeros_like(logits[..., :1])], -1)
+    return logits - log_expm1 - math.log(vocab_size) if scale_by_sigma else logits
+
+
+def plain_absorbing_loss(
+    log_score: Tensor, xt: Tensor, x0: Tensor, sigma: Tensor, sequence_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the score entropy over all sequences, and the score entropy of every position."""
+    mask_id = log_score.shape[-1] - 1
+    ratio = 1 / (torch.exp(sigma) - 1)
+    rows = []
+    for b in range(xt.shape[0]):
+        for i in range(xt.shape[1]):
+            if xt[b, i] != mask_id:
+                rows.append(torch.zeros((), dtype=log_score.dtype))
+                continue
+            positive = log_score[b, i, :mask_id].exp().sum()
+            constant = ratio[b] * (torch.log(ratio[b]) - 1)
+            rows.append(positive - ratio[b] * log_score[b, i, x0[b, i]] + constant)
+    entropies = torch.stack(rows).view(xt.shape)
+    return (entropies.sum(-1) * sequence_weight).sum(), entropies

@@ -16,14 +16,12 @@ class StageDataset:
         num_windows: number of pairs.
         prefix_length: tokens of the stage before; 0 for the first.
         target_length: tokens of this stage.
+
+    Raises:
+        ConfigError: `stage` is not one of 1..K.
     """
 
     def __init__(self, arrays: StageArrays, stage: int) -> None:
-        """The view of `stage` in 1..K.
-
-        Raises:
-            ConfigError: there is no such stage.
-        """
         self.num_windows = arrays.num_windows
         self.prefix_length = arrays.spec.prefix_length(stage)
         self.target_length = arrays.spec.target_length(stage)

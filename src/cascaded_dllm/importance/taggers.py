@@ -19,18 +19,17 @@ _SENTENCE_END = frozenset(".!?")
 
 @final
 class SpacyTagger:
-    """The tags of an installed spaCy pipeline, with only the components that its tagger needs."""
+    """The tags of an installed spaCy pipeline, with only the components that its tagger needs.
+
+    Args:
+        model: name of an installed pipeline, such as "en_core_web_sm", or its folder.
+
+    Raises:
+        DataError: it is not installed, or has no tagger.
+        MissingExtraError: spaCy is not installed.
+    """
 
     def __init__(self, model: str | Path) -> None:
-        """Loads the pipeline.
-
-        Args:
-            model: name of an installed pipeline, such as "en_core_web_sm", or its folder.
-
-        Raises:
-            DataError: it is not installed, or has no tagger.
-            MissingExtraError: spaCy is not installed.
-        """
         spacy = _import_spacy("SpacyTagger")
         try:
             pipeline = spacy.load(model)
@@ -70,16 +69,14 @@ class LexiconTagger:
     """Tags from a lexicon with rules for unknown words (TextBlob's, after Brill): offline, fast, less exact.
 
     Words and stop words are those of spaCy's rules for English, which need no model either.
+
+    Raises:
+        MissingExtraError: spaCy or TextBlob is not installed.
     """
 
     name = "lexicon"
 
     def __init__(self) -> None:
-        """Loads the rules.
-
-        Raises:
-            MissingExtraError: spaCy or TextBlob is not installed.
-        """
         self._tokenize = _import_spacy("LexiconTagger").blank("en").tokenizer
         self._find_tags = _import_find_tags()
 

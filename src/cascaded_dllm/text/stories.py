@@ -4,7 +4,6 @@ A model trained on it can be judged without another model: its bound lies above 
 it writes either belongs to the grammar or does not.
 """
 
-import bisect
 import itertools
 import math
 from collections import Counter
@@ -46,6 +45,9 @@ class StoryGrammar:
     def __init__(self, lexicon: Lexicon = STORIES) -> None:
         """Compiles a lexicon; the built-in one unless a test brings a smaller one.
 
+        Args:
+            lexicon: words and patterns.
+
         Raises:
             ConfigError: a word is not made of letters, or two templates may give the same text.
         """
@@ -68,11 +70,7 @@ class StoryGrammar:
     def sample(self, generator: np.random.Generator) -> str:
         """One story; every template is equally likely."""
         template = self._templates[int(generator.integers(len(self._templates)))]
-        choices: dict[str, str] = {}
-        for (slot, name), uniform in zip(template.draws.items(), generator.random(len(template.draws)), strict=True):
-            weights = template.remaining(name, choices)
-            cumulative = list(itertools.accumulate(weights.values()))
-            choices[slot] = list(weights)[bisect.bisect_right(cumulative, uniform * cumulative[-1])]
+        choices = template.draw(generator.random(len(template.draws)).tolist())
         return join_words(template.render(choices))
 
     def documents(self, num: int, seed: int) -> Iterator[Document]:
@@ -102,13 +100,7 @@ class StoryGrammar:
         if derivation is None:
             return -math.inf
         template = next(template for template in self._templates if template.name == derivation.template)
-        terms = [-math.log(len(self._templates))]
-        earlier: dict[str, str] = {}
-        for slot, word in derivation.choices.items():
-            weights = template.remaining(template.draws[slot], earlier)
-            terms.append(math.log(weights[word] / sum(weights.values())))
-            earlier[slot] = word
-        return math.fsum(terms)
+        return template.log_prob(derivation.choices) - math.log(len(self._templates))
 
     def explain(self, text: str) -> str | None:
         """Where a rejected text leaves the template that it follows longest, in one line; None where it is accepted."""
@@ -125,7 +117,7 @@ class StoryGrammar:
                 furthest = (template.name, mismatch)
         assert furthest is not None
         name, (position, found, expected) = furthest
-        return f"word {position + 1} is {found!r} where the template {name!r} has {expected!r}"
+        return f"word {position + 1} is {found} where the template {name!r} has {expected}"
 
 
 def story_tokenizer() -> Tokenizer:

@@ -4,6 +4,7 @@ Every part is exactly one word or punctuation mark, so a part stands at the same
 A drawn word is visible where it is drawn; therefore two different choices never give the same story.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Part(NamedTuple):
 
 
 class Mismatch(NamedTuple):
-    """The first word that the template does not allow, and what it allows there."""
+    """The first word that the template does not allow, and what it allows there, words in quotes."""
 
     position: int
     found: str
@@ -70,6 +71,9 @@ class Template:
         self._parts = tuple(_parts(lexicon.templates[name]))
         self.draws = {part.slot: part.drawn_from for part in self._parts if part.drawn_from}
         self.num_words = len(self._parts)
+        self._draw_places = [
+            (place, part.slot, part.drawn_from) for place, part in enumerate(self._parts) if part.drawn_from
+        ]
 
     def vocabularies(self) -> list[frozenset[str]]:
         """The words that each place can hold."""
@@ -86,27 +90,53 @@ class Template:
     def match(self, words: Sequence[str]) -> tuple[dict[str, str], Mismatch | None]:
         """The choices that can be read off `words`, and the first place where `words` leaves the template, if any."""
         choices: dict[str, str] = {}
-        for part, word in zip(self._parts, words, strict=False):
-            if part.drawn_from and word in self.remaining(part.drawn_from, choices):
-                choices[part.slot] = word
+        for place, slot, word_class in self._draw_places:
+            if place < len(words) and words[place] in self._lexicon.classes[word_class]:
+                is_taken = any(
+                    words[place] == word for other, word in choices.items() if self.draws[other] == word_class
+                )
+                if not is_taken:
+                    choices[slot] = words[place]
         followers = [*words[1:], ""]
         for position, (part, word, follower) in enumerate(zip(self._parts, words, followers, strict=False)):
             # A form may stand before its draw; where that draw is wrong, the draw is what is reported.
             is_known = not part.slot or part.slot in choices
             if is_known and word != (expected := self._word(part, choices, follower)):
-                return choices, Mismatch(position, word, expected)
+                return choices, Mismatch(position, repr(word), repr(expected))
             if part.drawn_from and not is_known:
-                return choices, Mismatch(position, word, f"another {part.drawn_from}")
+                return choices, Mismatch(position, repr(word), f"another {part.drawn_from}")
         if len(words) != self.num_words:
             shorter = min(len(words), self.num_words)
-            found = words[shorter] if len(words) > shorter else "the end"
+            found = repr(words[shorter]) if len(words) > shorter else "the end"
             return choices, Mismatch(shorter, found, "more words" if len(words) == shorter else "the end")
         return choices, None
 
-    def remaining(self, word_class: str, choices: Mapping[str, str]) -> dict[str, int]:
-        """The words of a class, with weights, that no slot of `choices` has taken."""
-        taken = {word for slot, word in choices.items() if self.draws[slot] == word_class}
-        return {word: weight for word, weight in self._lexicon.classes[word_class].items() if word not in taken}
+    def draw(self, uniforms: Sequence[float]) -> dict[str, str]:
+        """The choices that these numbers from [0, 1), one per slot of `draws`, stand for."""
+        choices: dict[str, str] = {}
+        taken: dict[str, set[str]] = {}
+        for (slot, name), uniform in zip(self.draws.items(), uniforms, strict=True):
+            earlier = taken.setdefault(name, set())
+            weights = [pair for pair in self._lexicon.classes[name].items() if pair[0] not in earlier]
+            left = uniform * sum(weight for _, weight in weights)
+            for word, weight in weights:
+                choices[slot] = word
+                left -= weight
+                if left < 0:
+                    break
+            earlier.add(choices[slot])
+        return choices
+
+    def log_prob(self, choices: Mapping[str, str]) -> float:
+        """Natural log of the probability of these choices, one per slot of `draws`, given the template."""
+        terms: list[float] = []
+        taken: dict[str, int] = {}
+        for slot, name in self.draws.items():
+            weights = self._lexicon.classes[name]
+            weight = weights[choices[slot]]
+            terms.append(math.log(weight / (sum(weights.values()) - taken.get(name, 0))))
+            taken[name] = taken.get(name, 0) + weight
+        return math.fsum(terms)
 
     def _word(self, part: Part, choices: Mapping[str, str], follower: str) -> str:
         if part.literal:

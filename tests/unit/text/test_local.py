@@ -1,0 +1,234 @@
+import gzip
+import inspect
+import json
+import lzma
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.local import PARQUET_BATCH_ROWS, Unit, read_documents
+
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+EACH_COMPRESSION = pytest.mark.parametrize("suffix", COMPRESSIONS)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """A file with this content, compressed as its suffix says."""
+    plain = content.encode() if isinstance(content, str) else content
+    compress: Callable[[bytes], bytes] = COMPRESSIONS.get(path.suffix, bytes)
+    path.write_bytes(compress(plain))
+    return path
+
+
+def write_parquet(path: Path, **columns: list[object]) -> Path:
+    pq.write_table(pa.table(columns), path, row_group_size=10)
+    return path
+
+
+def texts(path: Path, *, text_field: str = "text", unit: Unit = "paragraph") -> list[str]:
+    return [document.text for document in read_documents(path, text_field=text_field, unit=unit)]
+
+
+@EACH_COMPRESSION
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ("paragraph", ["  One\ntwo.", "Three."]),
+        ("line", ["  One", "two.", "Three."]),
+        ("file", ["\n  One\ntwo.\n \t\n\nThree.\n"]),
+    ],
+)
+def test_txt_units(tmp_path: Path, suffix: str, unit: Unit, expected: list[str]) -> None:
+    path = write(tmp_path / f"a.txt{suffix}", "\n  One\ntwo.\n \t\n\nThree.\n")
+    assert texts(path, unit=unit) == expected
+
+
+def test_txt_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "One.\n\n\nTwo.")
+    assert list(read_documents(path)) == [Document("a.txt:0", "One."), Document("a.txt:1", "Two.")]
+    assert [document.id for document in read_documents(path, unit="line")] == ["a.txt:0", "a.txt:3"]
+
+
+def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.TXT", "\ufeffOne\r\ntwo\u2028three\x0bfour\r\n\r\nFive\ufeff.")
+    assert texts(path) == ["One\r\ntwo\u2028three\x0bfour", "Five\ufeff."]
+
+
+@EACH_COMPRESSION
+def test_jsonl(tmp_path: Path, suffix: str) -> None:
+    lines = [
+        '{"text": "One", "id": "first"}',
+        "",
+        '{"text": "Two\\n\\ntwo", "id": null}',
+        '{"text": " "}',
+        '{"text":"3"}',
+    ]
+    path = write(tmp_path / f"a.jsonl{suffix}", "\n".join(lines))
+    name = path.name
+    expected = [Document("first", "One"), Document(f"{name}:2", "Two\n\ntwo"), Document(f"{name}:4", "3")]
+    assert list(read_documents(path)) == expected
+
+
+def test_jsonl_text_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"body": "One", "text": 1, "id": 7}')
+    assert list(read_documents(path, text_field="body")) == [Document("7", "One")]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    num = PARQUET_BATCH_ROWS + 5
+    path = write_parquet(tmp_path / "a.parquet", body=[f"Text {index}" for index in range(num)], other=[0] * num)
+    documents = list(read_documents(path, text_field="body"))
+    assert documents == [Document(f"a.parquet:{index}", f"Text {index}") for index in range(num)]
+
+
+def test_parquet_with_ids_and_blanks(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", text=["One", " ", "Two", "Three"], id=["x", "y", None, "z"])
+    expected = [Document("x", "One"), Document("a.parquet:2", "Two"), Document("z", "Three")]
+    assert list(read_documents(path)) == expected
+    assert texts(write_parquet(tmp_path / "b.parquet", id=["One"]), text_field="id") == ["One"]
+
+
+def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
+    write(tmp_path / "b.jsonl.gz", '{"text": "Two"}')
+    write(tmp_path / "a.txt", "One")
+    write_parquet(tmp_path / "c.parquet", text=["Three"])
+    write(tmp_path / ".hidden", "no text")
+    (tmp_path / "z").mkdir()
+    assert texts(tmp_path) == ["One", "Two", "Three"]
+
+
+def test_nothing_is_read_ahead(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "One"}\n{"text": "Two"}\nbroken')
+    documents = read_documents(path)
+    assert next(documents).text == "One"
+    assert next(documents).text == "Two"
+    with pytest.raises(DataError, match=r"a\.jsonl line 3 is not JSON \(.*\); repair or remove the line"):
+        next(documents)
+
+
+@EACH_COMPRESSION
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str, suffix: str) -> None:
+    line = {"txt": "x" * 39_998 + "\n\n", "jsonl": json.dumps({"text": "x" * 39_980}) + "\n"}[kind]
+    path = write(tmp_path / f"a.{kind}{suffix}", line * 400)
+    tracemalloc.start()
+    assert sum(1 for _ in read_documents(path)) == 400
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (10_000_000 if suffix == ".xz" else 1_000_000)  # Of 16 MB; xz itself needs its dictionary of 8 MB.
+
+
+def test_unknown_unit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unit 'page' is unknown; choose one of paragraph, line, file"):
+        list(inspect.unwrap(read_documents)(tmp_path, unit="page"))
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no file or folder .*nowhere\.txt; check the name"):
+        texts(tmp_path / "nowhere.txt")
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds 0 files; put at least one of \.txt"):
+        texts(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.md", "txt", "a.parquet.gz", "a.gz"])
+def test_unknown_kind(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=rf"{name} is of an unknown kind; it must end in one of \.txt, \.txt\.gz"):
+        texts(write(tmp_path / name, "One"))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.txt.gz"])
+def test_empty_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"{name} is empty \(0 bytes\)"):
+        texts(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.txt", " \n\n"), ("a.jsonl", '{"text": ""}'), ("a.txt.gz", "")])
+def test_only_blank_documents(tmp_path: Path, name: str, content: str) -> None:
+    with pytest.raises(DataError, match=rf"{name} holds 0 documents that are not blank"):
+        texts(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("broken", ['{"text": "One"', "{'text': 1}", "[" * 100_000])
+def test_broken_jsonl_line(tmp_path: Path, broken: str) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl line 2 is not JSON"):
+        texts(write(tmp_path / "a.jsonl", f'{{"text": "One"}}\n{broken}\n'))
+
+
+def test_jsonl_line_that_is_no_object(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 is a list, not an object; write \{'text': \.\.\.\}"):
+        texts(write(tmp_path / "a.jsonl", '["One"]'))
+
+
+def test_missing_text_field_lists_the_fields(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1 has no field 'text'; its fields are 'body', 'id': choose one"):
+        texts(write(tmp_path / "a.jsonl", '{"body": "One", "id": 1}'))
+    with pytest.raises(DataError, match=r"line 1 has no field 'text'; its fields are none"):
+        texts(write(tmp_path / "a.jsonl", "{}"))
+    with pytest.raises(DataError, match=r"a\.parquet has no field 'text'; its fields are 'body'"):
+        texts(write_parquet(tmp_path / "a.parquet", body=["One"]))
+
+
+def test_text_that_is_no_string(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 has a int in the field 'text', not a string"):
+        texts(write(tmp_path / "a.jsonl", '{"text": 1}'))
+    with pytest.raises(DataError, match=r"a\.parquet row 1 has a NoneType in the field 'text', not a string"):
+        texts(write_parquet(tmp_path / "a.parquet", text=["One", None]))
+
+
+@EACH_COMPRESSION
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_not_utf8(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = write(tmp_path / f"a.{kind}{suffix}", b'{"text": "One"}\n{"text": "caf' + b'\xe9"}\n')
+    with pytest.raises(DataError, match=r"line 2 is not UTF-8 at byte 29 \(0xe9\); convert the file to UTF-8"):
+        texts(path, unit="line")
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_binary(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DataError, match=r"line 2 has a NUL byte at byte 6; give UTF-8 text, not a binary file"):
+        texts(write(tmp_path / f"a.{kind}", b"\x20\x20\x20\n  \0\x7f"))
+
+
+def test_nul_inside_a_record(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 has a NUL character at 3, so it is no text"):
+        texts(write(tmp_path / "a.jsonl", '{"text": "One\\u0000"}'))
+
+
+def test_half_a_surrogate_pair(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 1 has half of a surrogate pair at character 1"):
+        texts(write(tmp_path / "a.jsonl", '{"text": "x\\ud83d"}'))
+    assert texts(write(tmp_path / "a.jsonl", '{"text": "x\\ud83d\\ude00"}')) == ["x😀"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+@pytest.mark.parametrize("fault", ["truncated", "foreign", "corrupt"])
+def test_broken_compression(tmp_path: Path, suffix: str, fault: str) -> None:
+    path = write(tmp_path / f"a.txt{suffix}", "".join(f"Line {index}\n\n" for index in range(2_000)))
+    content = bytearray(path.read_bytes())
+    if fault == "corrupt":
+        content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    path.write_bytes({"truncated": content[:-20], "foreign": b"no archive", "corrupt": content}[fault])
+    with pytest.raises(
+        DataError, match=rf"a\.txt\{suffix} cannot be read to its end \(.*\); write or download it again"
+    ):
+        texts(path)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "foreign", "corrupt"])
+def test_broken_parquet(tmp_path: Path, fault: str) -> None:
+    path = write_parquet(tmp_path / "a.parquet", text=[f"Text {index}" for index in range(5_000)])
+    content = bytearray(path.read_bytes())
+    content[100:400] = bytes(300)
+    path.write_bytes({"truncated": content[:-20], "foreign": b"no parquet at all", "corrupt": content}[fault])
+    with pytest.raises(DataError, match=r"a\.parquet is not a whole parquet file \(.*; write or download it again"):
+        texts(path)

@@ -1,0 +1,181 @@
+"""The fused loss and its own backward pass against the plain (B, L, N) form through autograd, in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cascaded_dllm.diffusion import score_entropy
+from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, fused_absorbing_score_entropy
+from cascaded_dllm.numerics import log_expm1
+from tests.reference.plain_loss import log_score_of_logits, plain_absorbing_loss
+
+V, D, B, L = 11, 5, 3, 4
+MASK = V
+READINGS = [("score", True), ("score", False), ("normalized", True)]
+# Relative to gradients of size 1 to 100; found: 2e-14.
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
+
+
+class Case:
+    """Hidden states, an output layer and noised texts; `arguments` are those of the fused form."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        generator = torch.Generator().manual_seed(7)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype).requires_grad_()
+
+        self.hidden, self.weight, self.bias = draw(B, L, D), draw(V + 1, D), draw(V + 1)
+        self.x0 = torch.randint(V, (B, L), generator=generator)
+        self.xt = torch.where(torch.rand(B, L, generator=generator) < 0.6, MASK, self.x0)
+        self.sigma = torch.tensor([0.02, 0.8, 6.0], dtype=dtype)
+        self.sequence_weight = torch.tensor([0.3, 2.0, 0.0], dtype=dtype)
+        self.is_masked = self.xt == MASK
+
+    def fused(self, parameterization: str, scale_by_sigma: bool) -> tuple[Tensor, Tensor]:
+        batch = self.is_masked.nonzero()[:, 0]
+        log_scale = log_expm1(self.sigma) + math.log(V) if scale_by_sigma else torch.zeros_like(self.sigma)
+        return fused_absorbing_score_entropy(
+            self.hidden[self.is_masked],
+            self.weight,
+            self.bias,
+            self.x0[self.is_masked],
+            self.sigma[batch],
+            self.sequence_weight[batch],
+            parameterization=parameterization,  # type: ignore[arg-type]
+            log_scale=log_scale[batch],
+        )
+
+    def plain(self, parameterization: str, scale_by_sigma: bool) -> tuple[Tensor, Tensor]:
+        logits = self.hidden @ self.weight.T + self.bias
+        log_score = log_score_of_logits(
+            logits, self.sigma, parameterization=parameterization, scale_by_sigma=scale_by_sigma
+        )
+        return plain_absorbing_loss(log_score, self.xt, self.x0, self.sigma, self.sequence_weight)
+
+    def gradients(self, total: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(3.0 * total, (self.hidden, self.weight, self.bias))
+
+
+@pytest.mark.parametrize("rows_in_a_chunk", [1, 2, 3, 100])
+@pytest.mark.parametrize("reading", READINGS)
+def test_fused_is_plain(reading: tuple[str, bool], rows_in_a_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", rows_in_a_chunk * V)
+    case = Case()
+    assert case.is_masked.any(dim=1).all()
+    assert not case.is_masked.all()
+    total, rows = case.fused(*reading)
+    expected_total, expected_rows = case.plain(*reading)
+    torch.testing.assert_close(total, expected_total, **TOLERANCE)
+    torch.testing.assert_close(rows, expected_rows[case.is_masked], **TOLERANCE)
+    assert not rows.requires_grad
+    for found, expected in zip(case.gradients(total), case.gradients(expected_total), strict=True):
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(found, expected, **TOLERANCE)
+    assert (case.gradients(case.fused(*reading)[0])[1][MASK] == 0).all()
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_plain_form_of_the_package_is_the_oracle(reading: tuple[str, bool]) -> None:
+    case = Case()
+    logits = (case.hidden @ case.weight.T + case.bias).detach()
+    log_score = log_score_of_logits(logits, case.sigma, parameterization=reading[0], scale_by_sigma=reading[1])
+    _, expected = plain_absorbing_loss(log_score, case.xt, case.x0, case.sigma, case.sequence_weight)
+    found = absorbing_score_entropy(log_score, case.xt, case.x0, case.sigma, mask_id=MASK)
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("parameterization", ["score", "normalized"])
+def test_gradcheck(parameterization: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", 2 * V)
+    sigma = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
+
+    def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return fused_absorbing_score_entropy(
+            hidden,
+            weight,
+            bias,
+            torch.tensor([0, 4, 10]),
+            sigma,
+            torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64),
+            parameterization=parameterization,  # type: ignore[arg-type]
+            log_scale=log_expm1(sigma),
+        )[0]
+
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((3, D), (V + 1, D), (V + 1,))
+    inputs = [torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes]
+    assert torch.autograd.gradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize("parameterization", ["score", "normalized"])
+def test_rows_of_weight_zero_leave_no_gradient(parameterization: str) -> None:
+    case = Case()
+    total, rows = case.fused(parameterization, True)
+    assert (rows > 0).all()
+    hidden_grad, _, _ = case.gradients(total)
+    assert torch.isfinite(hidden_grad).all()
+    assert (hidden_grad[2] == 0).all()
+    assert (hidden_grad[~case.is_masked] == 0).all()
+    assert hidden_grad[1].abs().max() > 0
+
+
+def test_no_masked_position() -> None:
+    """A batch at tiny noise may hold no MASK at all: the loss is zero and so is every gradient."""
+    weight = torch.randn(V + 1, D).requires_grad_()
+    bias = torch.randn(V + 1).requires_grad_()
+    hidden = torch.zeros(0, D, requires_grad=True)
+    empty = torch.zeros(0)
+    for parameterization in ("score", "normalized"):
+        total, rows = fused_absorbing_score_entropy(
+            hidden,
+            weight,
+            bias,
+            torch.zeros(0, dtype=torch.int64),
+            empty,
+            empty,
+            parameterization=parameterization,  # type: ignore[arg-type]
+            log_scale=empty,
+        )
+        assert float(total.detach()) == 0.0
+        assert rows.shape == (0,)
+        for gradient in torch.autograd.grad(total, (weight, bias)):
+            assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_float32_is_close_and_weights_may_have_another_dtype(reading: tuple[str, bool]) -> None:
+    """Relative to float64: float32 keeps 6 digits; weights kept in bfloat16 get bfloat16 gradients."""
+    single, double = Case(torch.float32), Case()
+    total, _ = single.fused(*reading)
+    torch.testing.assert_close(total.double(), double.fused(*reading)[0], rtol=1e-5, atol=0)
+    for found, expected in zip(single.gradients(total), double.gradients(double.fused(*reading)[0]), strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
+    single.weight = single.weight.detach().bfloat16().requires_grad_()
+    gradients = single.gradients(single.fused(*reading)[0])
+    assert [gradient.dtype for gradient in gradients] == [torch.float32, torch.bfloat16, torch.float32]
+
+
+def test_without_gradients_nothing_is_kept() -> None:
+    case = Case()
+    with torch.inference_mode():
+        total, rows = case.fused("normalized", True)
+    expected, expected_rows = case.fused("normalized", True)
+    torch.testing.assert_close(total.clone(), expected.detach(), rtol=0, atol=0)
+    torch.testing.assert_close(rows.clone(), expected_rows, rtol=0, atol=0)
+
+
+def test_half_precision_is_refused() -> None:
+    half = torch.zeros(1, 1, 3, dtype=torch.bfloat16)
+    ids, one = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1)
+    with pytest.raises(TypeError, match=r"log_score is torch\.bfloat16; it must be float32 or float64"):
+        absorbing_score_entropy(half, ids, ids, one, mask_id=2)
+    with pytest.raises(TypeError, match=r"log_score is torch\.bfloat16"):
+        score_entropy.uniform_score_entropy(half, ids, ids, one)
+    arguments = (torch.zeros(3, 2), torch.zeros(3), torch.zeros(1, dtype=torch.int64), one, one)
+    with pytest.raises(TypeError, match=r"hidden is torch\.float16"):
+        fused_absorbing_score_entropy(torch.zeros(1, 2, dtype=torch.half), *arguments, parameterization="normalized")
+    with pytest.raises(TypeError, match=r"log_scale is None; the score parameterization needs it"):
+        fused_absorbing_score_entropy(torch.zeros(1, 2), *arguments, parameterization="score")

@@ -35,6 +35,12 @@ class StoryGrammar:
     drawn words stand at known places, and any two templates differ in length or at a place where they share no word;
     the constructor checks both. Hence the probability of a text is that of its derivation.
 
+    Args:
+        lexicon: words and patterns; the built-in ones unless a test brings smaller ones.
+
+    Raises:
+        ConfigError: a word is not made of letters, or two templates may give the same text.
+
     Attributes:
         entropy: nats per text, exact.
         num_texts: number of distinct texts.
@@ -43,14 +49,6 @@ class StoryGrammar:
     """
 
     def __init__(self, lexicon: Lexicon = STORIES) -> None:
-        """Compiles a lexicon; the built-in one unless a test brings a smaller one.
-
-        Args:
-            lexicon: words and patterns.
-
-        Raises:
-            ConfigError: a word is not made of letters, or two templates may give the same text.
-        """
         _check_words(lexicon)
         self._lexicon = lexicon
         self._templates = tuple(Template(name, lexicon) for name in lexicon.templates)

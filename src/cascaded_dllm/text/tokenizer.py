@@ -34,6 +34,13 @@ class Encoding(NamedTuple):
 class Tokenizer:
     """A lossless byte-level BPE with one end-of-text token; ids are 0 .. `vocab_size` - 1, and `mask_id` comes after.
 
+    Args:
+        backend: any `tokenizers.Tokenizer` with byte-level BPE.
+        origin: where it came from, for error messages.
+
+    Raises:
+        DataError: the vocabulary is empty or has holes, lacks the end-of-text token, or changes texts.
+
     Attributes:
         vocab_size: number of real tokens V, end of text included.
         eos_id: id of the end-of-text token.
@@ -42,15 +49,6 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, origin: str) -> None:
-        """Wraps a backend after checking that it loses nothing.
-
-        Args:
-            backend: any `tokenizers.Tokenizer` with byte-level BPE.
-            origin: where it came from, for error messages.
-
-        Raises:
-            DataError: the vocabulary is empty or has holes, lacks the end-of-text token, or changes texts.
-        """
         canonical = _canonical(json.loads(backend.to_str()), origin)
         self._serialised = json.dumps(canonical, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         self._backend = tokenizers.Tokenizer.from_str(self._serialised)

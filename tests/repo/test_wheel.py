@@ -26,9 +26,27 @@ print(json.dumps({
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+PREPROCESS = """
+import pathlib
+from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
+from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.tokenizer import Tokenizer
+texts = [f"The {colour} fox saw a {size} hare near the mill." for colour in ("red", "grey") for size in ("big", "shy")]
+documents = [Document(str(index), text) for index, text in enumerate(texts)]
+scorer = TfidfScorer(document_frequencies(documents))
+tokenizer = Tokenizer.train(texts, 300)
+print(preprocess(documents, out_dir=pathlib.Path("data"), dataset="x", split="y", tokenizer=tokenizer, scorer=scorer))
+"""
+
+
+def execute(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-    done = subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=240)
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = execute(*command, cwd=cwd)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -90,8 +108,18 @@ def test_installed_package_runs_from_another_folder(clean_python: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_installed_package_preprocesses_from_another_folder(clean_python: Path, tmp_path: Path) -> None:
-    assert "--" in run(clean_python.with_name("cdllm"), "preprocess", "--help", cwd=tmp_path)
+def test_installed_package_trains_from_another_folder(clean_python: Path, tmp_path: Path) -> None:
+    """Two steps of the tiny model: the configurations that the command composes come out of the wheel."""
+    data = run(clean_python, "-c", PREPROCESS, cwd=tmp_path).strip()
+    overrides = ["model=tiny", f"data.path={data}", "run_dir=run", "stage_lengths=[4,8]", "device=cpu"]
+    overrides += ["training.num_steps=2", "training.batch_size=2", "sampling.num_samples=0"]
+    command = clean_python.with_name("cdllm")
+    run(command, "train", *overrides, cwd=tmp_path)
+    assert (tmp_path / "run" / "checkpoints" / "latest" / "model.safetensors").is_file()
+    refused = execute(command, "train", *overrides, "training.nonsense=1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "training.nonsense" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_source_archive_holds_the_tests(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -97,10 +98,10 @@ def _temporary_sibling(final: Path) -> Path:
 
 def _remove_abandoned(final: Path) -> None:
     """Removes the temporary siblings of `final` whose writer is dead."""
-    prefix = f"{INCOMPLETE}{final.name}-"
-    for path in final.parent.glob(f"{prefix}*"):
-        host, pid, _ = path.name.removeprefix(prefix).rsplit("-", 2)
-        if _is_abandoned(path, host, int(pid)):
+    pattern = re.compile(rf"{re.escape(INCOMPLETE + final.name)}-(.+)-(\d+)-[0-9a-f]{{8}}")
+    for path in final.parent.glob(f"{INCOMPLETE}*"):
+        owner = pattern.fullmatch(path.name)
+        if owner and _is_abandoned(path, owner[1], int(owner[2])):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
 

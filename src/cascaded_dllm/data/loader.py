@@ -56,6 +56,4 @@ def rank_slice(indices: npt.NDArray[np.int64], rank: int, world_size: int) -> np
 @functools.lru_cache(maxsize=2)
 def _permutation(num_windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """The order of one epoch; kept for the next steps, as drawing it takes seconds for a large corpus."""
-    order: npt.NDArray[np.int64] = numpy_generator(seed, "epoch", epoch).permutation(num_windows)
-    order.setflags(write=False)
-    return order
+    return numpy_generator(seed, "epoch", epoch).permutation(num_windows)

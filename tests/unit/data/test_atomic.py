@@ -94,6 +94,13 @@ def test_only_abandoned_folders_are_removed(tmp_path, host, pid, age, stays):
         assert leftover.exists() == stays
 
 
+def test_names_of_others_are_left_alone(tmp_path):
+    (tmp_path / ".incomplete-final-notes").mkdir()
+    with complete_folder(tmp_path / "final"):
+        pass
+    assert names(tmp_path) == [".incomplete-final-notes", "final"]
+
+
 def test_process_of_another_user_is_alive(monkeypatch):
     def refuse(pid, signal):
         raise PermissionError

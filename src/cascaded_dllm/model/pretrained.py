@@ -6,7 +6,7 @@ Weights are read without executing anything from the file, matched strictly, and
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,10 @@ class StageSettings:
     stage_lengths: tuple[int, ...] = ()
     tokenizer: str = ""
     step: int = 0
+
+    def at_step(self, step: int) -> "StageSettings":
+        """The same settings after `step` optimizer steps."""
+        return replace(self, step=step)
 
     def to_json(self) -> str:
         """The text of `config.json`."""

@@ -1,6 +1,6 @@
 """A cascade: stages sampled one after another, each on what the one before wrote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -52,10 +52,20 @@ class CascadeSamples:
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """Stages in order, and the tokenizer they share. A flat model is a cascade of one stage."""
+    """Stages in order, and the tokenizer they share. A flat model is a cascade of one stage.
+
+    Attributes:
+        stages: first stage first; the first ones of a longer cascade are a cascade too.
+        tokenizer: of all stages.
+        trained_lengths: all stage lengths of the cascade that the stages, or the flat model, were trained for; they
+            decide which windows of a corpus belong to it.
+        is_flat: the only stage is a flat model.
+    """
 
     stages: tuple[StageSampler, ...]
     tokenizer: Tokenizer
+    trained_lengths: tuple[int, ...]
+    is_flat: bool = False
 
     @classmethod
     def from_pretrained(
@@ -97,15 +107,28 @@ class Cascade:
             )
             for stage, length in zip(loaded, lengths, strict=True)
         )
-        return cls(samplers, shared)
+        settings = loaded[0].settings
+        return cls(samplers, shared, settings.stage_lengths, is_flat=settings.stage == 0)
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:
         """Tokens every stage writes."""
         return tuple(stage.length for stage in self.stages)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.stages[0].model.vocab_embed.embedding.device
+
     def generate(
-        self, num_samples: int, *, steps: int = 128, predictor: str = "first_hitting", seed: int = 0, batch_size: int = 32
+        self,
+        num_samples: int,
+        *,
+        steps: int = 128,
+        predictor: str = "first_hitting",
+        seed: int = 0,
+        batch_size: int = 32,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> CascadeSamples:
         """Texts of all stages; text i depends on `seed` and i, not on the batch it is drawn in.
 
@@ -115,6 +138,7 @@ class Cascade:
             predictor: euler, analytic or first_hitting.
             seed: decides everything.
             batch_size: texts drawn together.
+            on_progress: told the texts done, counted once a stage, and their number in all stages.
 
         Raises:
             ConfigError: a number is less than 1, or the predictor is unknown or does not fit.
@@ -127,6 +151,8 @@ class Cascade:
             if state.step == state.num_steps:
                 finished[stage - 1].append(state.xt.cpu())
                 calls[stage - 1].append((state.nfe, len(state.xt)))
+                if on_progress is not None:
+                    on_progress(sum(size for parts in calls for _, size in parts), num_samples * len(self.stages))
         ids = tuple(torch.cat(parts) for parts in finished)
         nfe = tuple(sum(n * size for n, size in parts) / num_samples for parts in calls)
         return CascadeSamples(
@@ -147,13 +173,12 @@ class Cascade:
         for first in range(0, num_samples, batch_size):
             prefix = None
             for number, stage in enumerate(self.stages, start=1):
-                device = stage.model.vocab_embed.embedding.device
                 for state in stage.states(
                     prefix,
                     predictor=chosen,
                     num_steps=steps,
                     draws=Draws(seed, f"sample-stage-{number}"),
-                    sample_index=torch.arange(first, min(first + batch_size, num_samples), device=device),
+                    sample_index=torch.arange(first, min(first + batch_size, num_samples), device=self.device),
                 ):
                     yield CascadeState(number, first, state)
                 prefix = state.xt
@@ -175,7 +200,7 @@ def _stage_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
         CheckpointError: they are missing, in the wrong order, or of different cascades.
     """
     if len(loaded) == 1 and loaded[0].settings.stage == 0 and loaded[0].settings.stage_lengths:
-        return loaded[0].settings.stage_lengths[-1:]
+        return loaded[0].settings.stage_lengths[-1:]  # a flat model
     lengths = loaded[0].settings.stage_lengths
     for number, stage in enumerate(loaded, start=1):
         settings = stage.settings

@@ -66,7 +66,7 @@ def save_checkpoint(
             if tokenizer_file is not None:
                 shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
             torch.save(asdict(state), folder / "trainer.pt")
-            sums = {path.name: filefile_sha256(path) for path in sorted(folder.iterdir())}
+            sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
             (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     _point_latest(checkpoints, final.name)
     for _, old in _numbered(checkpoints)[:-keep]:

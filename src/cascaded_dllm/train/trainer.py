@@ -1,5 +1,6 @@
 """The training loop as a generator of steps: logs, evaluations and snapshots are the caller's business."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class Trainer:
                 generators=self._dropout_generators(batch),
             )
             part.backward()
-            loss += float(part)
+            loss += float(part.detach())
         grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.grad_clip))
         per_token = loss / self.dataset.target_length
         self._require_finite(per_token, grad_norm, lr)
@@ -153,6 +154,19 @@ class Trainer:
         self.optimizer.load_state_dict(state.optimizer)
         self.ema.load_state_dict(ema, num_updates=state.ema_updates)
         self.step = state.step
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The network has the averaged weights and is in evaluation mode inside the block, its own again after it."""
+        own = [parameter.detach().clone() for parameter in self.model.parameters()]
+        self.ema.copy_to(self.model)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(self.model.parameters(), own, strict=True):
+                    parameter.copy_(value)
 
     def _parts(self) -> Iterator[Batch]:
         """The global batch of the current step, in `accum` parts."""

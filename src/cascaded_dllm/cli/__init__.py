@@ -1,0 +1,1 @@
+"""The command line: `cdllm preprocess | train | sample | evaluate | quickstart`."""

@@ -1,0 +1,57 @@
+"""What all commands share on the terminal: errors as one line, progress bars, exit codes."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cascaded_dllm.errors import CascadeError
+
+EXIT_ERROR = 2
+"""Exit code of a typed error; 1 is an unexpected one, 130 an interruption."""
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reported_errors(debug: bool) -> Iterator[None]:
+    """Typed errors inside the block end the command with one clear line; with `debug` they keep their traceback."""
+    try:
+        yield
+    except CascadeError as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split())
+        error_console.print("[bold red]error:[/] ", end="")
+        error_console.print(message, markup=False)
+        raise typer.Exit(EXIT_ERROR) from None
+    except KeyboardInterrupt:
+        error_console.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def progress_bar(description: str, *columns: TextColumn) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
+    """A bar on the terminal, and the function that moves it: (done, total or None)."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not sys.stdout.isatty(),
+    )
+    with progress:
+        task = progress.add_task(description, total=None)
+
+        def move(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield progress, move

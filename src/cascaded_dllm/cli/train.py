@@ -1,0 +1,143 @@
+"""`cdllm train`: one stage or one flat model, from a configuration and overrides."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.progress import TextColumn
+
+from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.cli.console import console, error_console, progress_bar, reported_errors
+from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.train.run import Evaluation, Resumed, Run, Snapshot
+from cascaded_dllm.train.trainer import StepResult
+
+
+def config_folder() -> Path:
+    """Where the configurations are: inside the installed package, or at the root of a checkout."""
+    inside = Path(__file__).resolve().parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "configs"
+
+
+def compose_config(overrides: Sequence[str], *, name: str = "cascade_config") -> TrainConfig:
+    """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
+
+    Raises:
+        ConfigError: an override cannot be read, a key is unknown or missing, or a value has the wrong type.
+    """
+    return parse_config(_composed(overrides, name))
+
+
+def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
+    # "+" lets unknown keys through Hydra, so that our own check can name the nearest known one.
+    forced = [_forced(override) for override in overrides]
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            composed = compose(name, overrides=forced)
+        missing = sorted(OmegaConf.missing_keys(composed))
+        if missing:
+            raise ConfigError(f"{', '.join(missing)} has no value; set {missing[0]}=...")
+        return dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"the configuration cannot be composed: {str(error).strip()}") from error
+
+
+def _forced(override: str) -> str:
+    name, separator, _ = override.partition("=")
+    if not separator:
+        raise ConfigError(f"the override {override!r} has no '='; write key=value, for example training.num_steps=1000")
+    is_group = (config_folder() / name).is_dir()
+    return override if is_group or name[0] in "+~" else f"++{override}"
+
+
+def run_with_progress(run: Run, description: str) -> Evaluation | None:
+    """Run to the end behind a progress bar; the last evaluation, or None if nothing was evaluated."""
+    last = None
+    columns = (TextColumn("{task.fields[status]}"),)
+    with progress_bar(description, *columns) as (progress, _):
+        task = progress.task_ids[0]
+        progress.update(task, total=run.trainer.num_steps, status="")
+        rate = loss = 0.0
+        for event in run.events():
+            match event:
+                case Resumed():
+                    for fault in event.faults:
+                        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                    console.print(f"{description}: resumed at step {event.step}")
+                    progress.update(task, completed=event.step)
+                case StepResult():
+                    now = event.tokens / event.seconds
+                    rate = now if rate == 0 else 0.95 * rate + 0.05 * now
+                    loss = event.loss_nats_per_token if loss == 0 else 0.95 * loss + 0.05 * event.loss_nats_per_token
+                    progress.update(
+                        task, completed=event.step, status=f"loss {loss:.3f} nats/token  {rate:,.0f} tokens/s"
+                    )
+                case Evaluation():
+                    last = event
+                    console.print(
+                        f"{description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
+                        f"+- {event.standard_error:.4f} nats/token on {event.num_windows} windows"
+                    )
+                case Snapshot():
+                    pass
+    return last
+
+
+def train(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides key=value; see configs/cascade_config.yaml.", show_default=False)
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,
+    valid: Annotated[Path | None, typer.Option(help="Another one, to measure the bound on (data.valid).")] = None,
+    stage: Annotated[int | None, typer.Option(help="Stage 1..K to train.")] = None,
+    flat: Annotated[bool, typer.Option("--flat", help="Train a flat model on the same windows (baseline).")] = False,
+    lengths: Annotated[str | None, typer.Option(help="Stage lengths, for example 32,64,128.")] = None,
+    model: Annotated[str | None, typer.Option(help="tiny, small or medium.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (run_dir); an existing run is resumed.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Train one stage of a cascade, or a flat model.
+
+    A run folder that holds a run already is taken up at its newest complete checkpoint, and ends with the numbers of
+    a run that was never broken off.
+
+    Examples:
+
+      cdllm train --data data/preprocessed/constituency/mine_train --stage 1 --model tiny --out runs/stage1
+      cdllm train --data D --valid V --stage 2 --lengths 16,32,128 --out runs/stage2 training.num_steps=20000
+      cdllm train --data D --flat --out runs/flat model.parameterization=normalized optim.lr=1e-3
+    """
+    chosen = [
+        *([f"model={model}"] if model else []),
+        *([f"data.path={_quoted(data)}"] if data else []),
+        *([f"data.valid={_quoted(valid)}"] if valid else []),
+        *([f"stage={stage}"] if stage is not None else []),
+        *(["baseline=true"] if flat else []),
+        *([f"stage_lengths=[{lengths}]"] if lengths else []),
+        *([f"run_dir={_quoted(out)}"] if out else []),
+        *([f"device={device}"] if device else []),
+        *(overrides or []),
+    ]
+    with reported_errors(debug):
+        config = compose_config(chosen)
+        run = assemble_run(config)
+        name = "flat" if config.baseline else f"stage {config.stage}"
+        size = sum(parameter.numel() for parameter in run.trainer.model.parameters())
+        console.print(
+            f"{name} of {list(config.stage_lengths)}: {config.model.name}, {size:,} parameters, "
+            f"{len(run.trainer.dataset):,} windows, {run.trainer.device}"
+        )
+        run_with_progress(run, name)
+        console.print(f"run folder: {run.folder}", soft_wrap=True)
+
+
+def _quoted(path: Path) -> str:
+    """A path as a Hydra value, whatever characters it holds."""
+    return "'" + str(path).replace("'", "\\'") + "'"

@@ -1,0 +1,177 @@
+"""The typed configuration of a training run: every key is known, has one type and is read.
+
+Defaults live in `configs/`, so that a file says everything; these classes only name the keys and check them.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cascaded_dllm.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Preprocessed folders and how documents become windows."""
+
+    path: str
+    valid: str | None
+    packing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Size and reading of the network; see `ScoreModelConfig`."""
+
+    name: str
+    hidden_size: int
+    num_heads: int
+    num_blocks: int
+    cond_dim: int
+    dropout: float
+    scale_by_sigma: bool
+    parameterization: str
+    time_conditioning: bool
+    prefix_attention: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSettings:
+    """The forward process."""
+
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseSettings:
+    """The schedule; `eps` is read for loglinear, the two sigmas for geometric."""
+
+    type: str
+    eps: float
+    sigma_min: float
+    sigma_max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """Batches, lengths and periods of a run."""
+
+    batch_size: int
+    accum: int
+    num_steps: int
+    ema: float
+    t_min: float
+    seed: int
+    log_every: int
+    eval_every: int
+    eval_windows: int
+    eval_times: int
+    snapshot_every: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimSettings:
+    """AdamW; see `OptimConfig`."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    warmup: int
+    decay: str
+    grad_clip: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSettings:
+    """Samples drawn at every snapshot."""
+
+    predictor: str
+    num_steps: int
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run, fully resolved."""
+
+    run_dir: str
+    device: str
+    dtype: str
+    stage: int
+    baseline: bool
+    stage_lengths: tuple[int, ...]
+    data: DataSettings
+    model: ModelSettings
+    graph: GraphSettings
+    noise: NoiseSettings
+    training: TrainingSettings
+    optim: OptimSettings
+    sampling: SamplingSettings
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times"):
+            if getattr(self.training, name) < 1:
+                raise ConfigError(f"training.{name} is {getattr(self.training, name)}; it must be at least 1")
+        if not 0 < self.training.t_min < 1:
+            raise ConfigError(f"training.t_min is {self.training.t_min}; it must lie between 0 and 1, 0.001 is usual")
+        if self.sampling.num_samples < 0:
+            raise ConfigError(f"sampling.num_samples is {self.sampling.num_samples}; it must be at least 0")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"dtype is {self.dtype!r}; it must be float32 or bfloat16")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested mapping that `parse_config` turns back into this."""
+        return dataclasses.asdict(self)
+
+
+def parse_config(settings: Mapping[str, Any]) -> TrainConfig:
+    """A run's configuration from a nested mapping.
+
+    Raises:
+        ConfigError: a key is unknown (its nearest neighbour is named) or missing, or a value has the wrong type.
+    """
+    return _parse(TrainConfig, settings, "")
+
+
+def _parse(kind: type[T], settings: Mapping[str, Any], path: str) -> T:
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in settings:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            remedy = f"did you mean {path}{near[0]}?" if near else f"the keys are {', '.join(fields)}"
+            raise ConfigError(f"the key {path}{key} is unknown; {remedy}")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name in fields:
+        if name not in settings:
+            raise ConfigError(f"the key {path}{name} is missing; set {path}{name}=...")
+        values[name] = _value(hints[name], settings[name], f"{path}{name}")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the declared type; whole numbers are accepted as floats, nothing else is converted."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path} is {value!r}; it must be a group of keys")
+        return _parse(typing.cast(type, hint), value, f"{path}.")
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _value(typing.get_args(hint)[0], value, path)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} is {value!r}; it must be a list, for example [32, 64, 128]")
+        return tuple(_value(typing.get_args(hint)[0], item, path) for item in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{path} is {value!r}; it must be of type {hint.__name__}")
+    return value

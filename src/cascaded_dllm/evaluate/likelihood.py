@@ -1,0 +1,107 @@
+"""The joint bound of a cascade: what all its stages together pay for a text.
+
+For any fixed choice of the shorter stages, -log p(x) <= N_1(z_1) + N_2(z_2 | z_1) + ... + N_K(x | z_{K-1}), because
+p(x) is a sum over z of which the chosen z is one term. A flat model is a cascade of one stage.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.diffusion.bound import omitted_nats
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.objective import Objective
+from cascaded_dllm.train.trainer import dataset_bound
+
+
+@dataclass(frozen=True, slots=True)
+class StageBound:
+    """The bound of one stage on every window.
+
+    Attributes:
+        stage: 1..K.
+        nll_nats: upper bound on -log p(target | prefix) of each window, nats, float64.
+        omitted_nats: how far below the truth the integral may lie for an ideal model, nats a window.
+    """
+
+    stage: int
+    nll_nats: Float[Tensor, " M"]
+    omitted_nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class JointBound:
+    """The bounds of all stages on the same windows.
+
+    Attributes:
+        stages: one entry a stage.
+        length: tokens of the whole text.
+    """
+
+    stages: tuple[StageBound, ...]
+    length: int
+
+    @property
+    def nll_nats(self) -> Float[Tensor, " M"]:
+        """Upper bound on -log p(x) of each window, nats."""
+        return torch.stack([stage.nll_nats for stage in self.stages]).sum(0)
+
+    @property
+    def omitted_nats(self) -> float:
+        """Sum of what the stages leave out, nats a window."""
+        return sum(stage.omitted_nats for stage in self.stages)
+
+    @property
+    def ppl(self) -> float:
+        """Bound on the perplexity a token: exp(mean nats / length)."""
+        return math.exp(float(self.nll_nats.mean()) / self.length)
+
+
+def mean_and_error(values: Float[Tensor, " M"]) -> tuple[float, float]:
+    """Mean, and its standard error over windows; the error is NaN for a single window."""
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), error
+
+
+def stage_bounds(
+    stages: Sequence[tuple[ScoreModel, Objective, StageDataset]],
+    *,
+    num_windows: int,
+    num_times: int,
+    batch_size: int,
+    seed: int,
+) -> Iterator[StageBound]:
+    """The bound of every stage on the first `num_windows` windows, a stage at a time.
+
+    The noise of a window depends on `seed` and its number alone, not on the batch. The Monte-Carlo error of the times
+    is part of the spread over windows, since every window draws its own times.
+
+    Raises:
+        ConfigError: a number is less than 1.
+    """
+    for name, value in (("num_windows", num_windows), ("num_times", num_times), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    for number, (model, objective, dataset) in enumerate(stages, start=1):
+        estimate = dataset_bound(
+            model,
+            objective,
+            dataset,
+            num_windows=num_windows,
+            num_times=num_times,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        omitted = omitted_nats(
+            objective.schedule,
+            length=dataset.target_length,
+            vocab_size=model.config.vocab_size,
+            t_min=objective.t_min,
+        )
+        yield StageBound(number, estimate.nll_nats, omitted)

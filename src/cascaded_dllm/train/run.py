@@ -1,0 +1,196 @@
+"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from cascaded_dllm.data.atomic import write_text
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.model.pretrained import StageSettings, load_weights
+from cascaded_dllm.train.checkpoint import load_trainer_state, newest_complete, save_checkpoint
+from cascaded_dllm.train.trainer import StepResult, Trainer, dataset_bound
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The run goes on from a checkpoint; `faults` says what was wrong with newer ones, which were passed over."""
+
+    step: int
+    faults: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The bound of the averaged weights on the validation windows.
+
+    Attributes:
+        step: optimizer steps done.
+        bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
+        standard_error: of that mean over windows.
+        num_windows: windows it was measured on.
+    """
+
+    step: int
+    bound_nats_per_token: float
+    standard_error: float
+    num_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A checkpoint was written; `samples` holds the texts drawn with it, or is None."""
+
+    step: int
+    checkpoint: Path
+    samples: Path | None
+
+
+Event = Resumed | StepResult | Evaluation | Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPeriods:
+    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and how many checkpoints stay."""
+
+    log_every: int
+    eval_every: int
+    snapshot_every: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run folder and the trainer that fills it.
+
+    Attributes:
+        folder: run folder.
+        trainer: the loop.
+        config: the resolved configuration, written to config.yaml.
+        settings: what checkpoints say of the stage.
+        tokenizer_file: copied into every checkpoint.
+        periods: how often what happens.
+        valid: validation windows, or None.
+        eval_windows: how many of them.
+        eval_times: times a window.
+        sample: draws texts with the averaged weights now in the network, or None.
+    """
+
+    folder: Path
+    trainer: Trainer
+    config: dict[str, Any]
+    settings: StageSettings
+    tokenizer_file: Path
+    periods: RunPeriods
+    valid: StageDataset | None
+    eval_windows: int
+    eval_times: int
+    sample: Callable[[], list[str]] | None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    def events(self) -> Iterator[Event]:
+        """Run to the end, from the newest complete checkpoint if the folder has one.
+
+        Raises:
+            OutputExistsError: the folder holds another run, or cannot be written.
+            CheckpointError: it holds checkpoints and none of them is complete, or they have other settings.
+            NonFiniteError: training broke down; the last checkpoint stands.
+        """
+        yield from self._open()
+        trainer, periods = self.trainer, self.periods
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+
+            def log(entry: Any) -> None:
+                metrics.write(json.dumps(asdict(entry)) + "\n")
+                metrics.flush()
+
+            for result in trainer.steps():
+                is_last = result.step == trainer.num_steps
+                if result.step % periods.log_every == 0 or is_last:
+                    log(result)
+                yield result
+                if self.valid is not None and (result.step % periods.eval_every == 0 or is_last):
+                    evaluation = self._evaluate(self.valid)
+                    log(evaluation)
+                    yield evaluation
+                if result.step % periods.snapshot_every == 0 or is_last:
+                    yield self._snapshot()
+
+    def _open(self) -> Iterator[Resumed]:
+        """Start the folder, or take up its newest complete checkpoint."""
+        path, text = self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False)
+        if not path.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise OutputExistsError(f"{self.folder} exists and is no run folder; name an empty or new one as run_dir")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+            return
+        checkpoint, faults = newest_complete(self.checkpoints)
+        if checkpoint is None:
+            if faults:
+                raise CheckpointError(
+                    f"no checkpoint in {self.checkpoints} is complete ({'; '.join(faults)}); "
+                    "remove the folder to start again"
+                )
+            write_text(self.folder / "metrics.jsonl", "")
+            return
+        state = load_trainer_state(checkpoint)
+        load_weights(self.trainer.model, load_file(checkpoint / "model.safetensors"), source=str(checkpoint))
+        self.trainer.restore(state, load_file(checkpoint / "ema.safetensors"))
+        write_text(path, text)
+        self._forget_metrics_after(state.step)
+        yield Resumed(state.step, faults)
+
+    def _forget_metrics_after(self, step: int) -> None:
+        """Drop lines of steps that will be done again, and a last line that was cut off."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
+    def _evaluate(self, valid: StageDataset) -> Evaluation:
+        trainer = self.trainer
+        with trainer.averaged_weights():
+            estimate = dataset_bound(
+                trainer.model,
+                trainer.objective,
+                valid,
+                num_windows=self.eval_windows,
+                num_times=self.eval_times,
+                batch_size=trainer.batch_size // trainer.accum,
+                seed=trainer.seed,
+            )
+        per_token = estimate.nll_nats / valid.target_length
+        error = per_token.std() / len(per_token) ** 0.5 if len(per_token) > 1 else torch.tensor(float("nan"))
+        return Evaluation(trainer.step, float(per_token.mean()), float(error), len(per_token))
+
+    def _snapshot(self) -> Snapshot:
+        trainer = self.trainer
+        state = trainer.state()
+        samples = None
+        if self.sample is not None:
+            with trainer.averaged_weights():
+                texts = self.sample()
+            samples = self.folder / "samples" / f"step_{state.step}.txt"
+            samples.parent.mkdir(exist_ok=True)
+            write_text(samples, "".join(f"{text}\n{'=' * 80}\n" for text in texts))
+        checkpoint = save_checkpoint(
+            self.checkpoints,
+            config_json=self.settings.at_step(state.step).to_json(),
+            model=trainer.model.state_dict(),
+            ema=trainer.model.state_dict() | trainer.ema.state_dict(),
+            state=state,
+            tokenizer_file=self.tokenizer_file,
+            keep=self.periods.keep,
+        )
+        return Snapshot(state.step, checkpoint, samples)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-
 import torch
 
 from cascaded_dllm.cascade.spec import CascadeSpec

@@ -38,4 +38,6 @@ class MissingExtraError(CascadeError, ImportError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]'"
+        )

@@ -35,7 +35,9 @@ def reported_errors(debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(description: str, *columns: TextColumn) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
+def progress_bar(
+    description: str, *columns: TextColumn
+) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
     """A bar on the terminal, and the function that moves it: (done, total or None)."""
     progress = Progress(
         TextColumn("{task.description}"),

@@ -54,7 +54,9 @@ def bound_table(bound: JointBound) -> Table:
 
 
 def likelihood(
-    stage: Annotated[list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")] = None,
+    stage: Annotated[
+        list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder that `cdllm preprocess` made.")] = Path("data"),
     packing: Annotated[str, typer.Option(help="stream or document, as in training.")] = "stream",
     num_windows: Annotated[int, typer.Option(help="The first so many windows.")] = 512,

@@ -62,7 +62,7 @@ def preprocess(
     Examples:
 
       cdllm preprocess constituency --dataset train.txt.xz --tagger lexicon --train-tokenizer 4096
-      cdllm preprocess constituency --dataset valid.txt.xz --split valid --tagger lexicon --tokenizer data/preprocessed/constituency/train_train
+      cdllm preprocess constituency --dataset train.txt.xz --tagger en_core_web_md --tokenizer gpt2 --name wiki
       cdllm preprocess tfidf --dataset papers.jsonl.gz --text-field abstract --tokenizer gpt2 --shards 8
     """
     with reported_errors(debug):

@@ -1,5 +1,6 @@
 """Texts of a cascade on the terminal, each token in the colour of the stage that wrote it."""
 
+import itertools
 from difflib import SequenceMatcher
 
 from rich.text import Text
@@ -15,7 +16,7 @@ def written_by(stages: list[list[int]]) -> list[list[int]]:
     A token comes from the stage before if it lies on the longest common run of matching tokens, in order.
     """
     origins = [[1] * len(stages[0])]
-    for number, (before, after) in enumerate(zip(stages, stages[1:], strict=False), start=2):
+    for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
         origin = [number] * len(after)
         for match in SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks():
             origin[match.b : match.b + match.size] = origins[-1][match.a : match.a + match.size]

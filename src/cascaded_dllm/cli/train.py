@@ -91,7 +91,8 @@ def run_with_progress(run: Run, description: str) -> Evaluation | None:
 
 def train(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides key=value; see configs/cascade_config.yaml.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Overrides key=value; see configs/cascade_config.yaml.", show_default=False),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,
     valid: Annotated[Path | None, typer.Option(help="Another one, to measure the bound on (data.valid).")] = None,

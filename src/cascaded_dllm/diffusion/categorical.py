@@ -27,9 +27,7 @@ def sample_tokens(
     return block * _BLOCK + _inverse_cdf(inside, u[1])
 
 
-def sample_states(
-    probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]
-) -> Int[Tensor, "..."]:
+def sample_states(probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
     """One state for every row of non-negative, not necessarily normalised, probabilities."""
     flat = probs.reshape(-1, probs.shape[-1]).clamp_min(0).to(u.dtype)
     return _inverse_cdf(flat, u.reshape(-1)).view(u.shape)

@@ -61,10 +61,10 @@ class Draws:
         float64 with 52 random bits; float32 with 23 on devices that have no float64 (Apple MPS).
         """
         seed = derive_seed(self.seed, self.purpose)
-        step = torch.as_tensor(step, device=sample.device)
-        sample, step, position = torch.broadcast_tensors(sample, step, position)
+        steps = torch.as_tensor(step, device=sample.device)
+        sample, steps, position = torch.broadcast_tensors(sample, steps, position)
         words = philox4x32(
-            (position & _WORD, step & _WORD, sample & _WORD, sample >> 32 & _WORD), (seed & _WORD, seed >> 32)
+            (position & _WORD, steps & _WORD, sample & _WORD, sample >> 32 & _WORD), (seed & _WORD, seed >> 32)
         )
         return _open_unit(words[0], words[1]), _open_unit(words[2], words[3])
 

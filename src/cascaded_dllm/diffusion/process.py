@@ -62,9 +62,7 @@ class AbsorbingProcess:
         probs = F.one_hot(x, self.num_states).to(sigma) * stay[..., None]
         return probs + torch.where(x == self.mask_id, 1 - stay, torch.zeros_like(stay))[..., None]
 
-    def transposed_rates(
-        self, x: Int[Tensor, "B *L"], dtype: torch.dtype = torch.float32
-    ) -> Float[Tensor, "B *L N"]:
+    def transposed_rates(self, x: Int[Tensor, "B *L"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B *L N"]:
         """Column x of Q off the diagonal: the rate y -> x for every y; zero at y = x."""
         into_mask = (x == self.mask_id)[..., None].expand(*x.shape, self.num_states)
         return (into_mask & (torch.arange(self.num_states, device=x.device) != self.mask_id)).to(dtype)
@@ -83,7 +81,7 @@ class AbsorbingProcess:
 class UniformProcess:
     """Tokens jump to a uniformly chosen token (Lou et al. 2024, Eq. 15, scaled by 1 / N): Q = (1/N) 11^T - I.
 
-        p(xt = j | x0 = i) = exp(-sigma) [i = j] + (1 - exp(-sigma)) / N
+    p(xt = j | x0 = i) = exp(-sigma) [i = j] + (1 - exp(-sigma)) / N
     """
 
     vocab_size: int
@@ -112,9 +110,7 @@ class UniformProcess:
         """Column x of exp(sigma Q), which equals row x because Q is symmetric."""
         return self.transition_probs(x, sigma)
 
-    def transposed_rates(
-        self, x: Int[Tensor, "B *L"], dtype: torch.dtype = torch.float32
-    ) -> Float[Tensor, "B *L N"]:
+    def transposed_rates(self, x: Int[Tensor, "B *L"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B *L N"]:
         """Column x of Q off the diagonal: 1 / N for every y but x."""
         return (1 - F.one_hot(x, self.num_states).to(dtype)) / self.num_states
 

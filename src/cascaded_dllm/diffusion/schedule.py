@@ -48,7 +48,7 @@ class LogLinearSchedule:
 class GeometricSchedule:
     """Noise that grows geometrically from sigma_min at t = 0 to sigma_max at t = 1 (Lou et al. 2024, Sec. 5.1).
 
-        sigma(t) = sigma_min^(1-t) sigma_max^t,    dsigma(t) = sigma(t) log(sigma_max / sigma_min)
+    sigma(t) = sigma_min^(1-t) sigma_max^t,    dsigma(t) = sigma(t) log(sigma_max / sigma_min)
     """
 
     sigma_min: float = 1e-4

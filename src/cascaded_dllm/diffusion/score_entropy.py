@@ -62,11 +62,7 @@ def absorbing_score_entropy(
     _require_full_precision(log_score, "log_score")
     log_r = -log_expm1(sigma.to(log_score.dtype))[:, None]
     r = log_r.exp()
-    entropy = (
-        log_score[..., :mask_id].exp().sum(-1)
-        - r * log_score.gather(-1, x0[..., None])[..., 0]
-        + r * (log_r - 1)
-    )
+    entropy = log_score[..., :mask_id].exp().sum(-1) - r * log_score.gather(-1, x0[..., None])[..., 0] + r * (log_r - 1)
     return torch.where(xt == mask_id, entropy, torch.zeros_like(entropy))
 
 
@@ -150,7 +146,8 @@ def fused_absorbing_score_entropy(
         raise TypeError("log_scale is None; the score parameterization needs it: zeros where scores are not scaled")
     log_r = -log_expm1(sigma.to(hidden.dtype))
     scale = log_scale.to(hidden.dtype) if log_scale is not None and parameterization == "score" else None
-    total, rows = _FusedScoreEntropy.apply(hidden, weight, bias, x0, log_r, row_weight.to(hidden.dtype), scale)
+    arguments = (hidden, weight, bias, x0, log_r, row_weight.to(hidden.dtype), scale)
+    total, rows = _FusedScoreEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
     return total, rows
 
 
@@ -172,7 +169,9 @@ class _FusedScoreEntropy(torch.autograd.Function):
         token_weight, token_bias = weight[:vocab_size].to(hidden.dtype), bias[:vocab_size].to(hidden.dtype)
         needs_grad = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
         rows = torch.empty_like(row_weight)
-        grads = [torch.zeros_like(tensor, dtype=hidden.dtype) for tensor in (hidden, weight, bias)] if needs_grad else []
+        grads = (
+            [torch.zeros_like(tensor, dtype=hidden.dtype) for tensor in (hidden, weight, bias)] if needs_grad else []
+        )
         chunk = max(1, _CHUNK_ELEMENTS // vocab_size)
         for start in range(0, hidden.shape[0], chunk):
             part = slice(start, start + chunk)
@@ -194,14 +193,14 @@ class _FusedScoreEntropy(torch.autograd.Function):
                 grads[0][part] = slope @ token_weight
                 grads[1][:vocab_size].addmm_(slope.T, hidden[part])
                 grads[2][:vocab_size] += slope.sum(0)
-        ctx.save_for_backward(*grads)  # type: ignore[attr-defined]
-        ctx.mark_non_differentiable(rows)  # type: ignore[attr-defined]
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(rows)
         ctx.dtypes = (weight.dtype, bias.dtype)  # type: ignore[attr-defined]
         return torch.dot(rows, row_weight), rows
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors  # type: ignore[attr-defined]
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
         return (
             hidden_grad * grad_total,

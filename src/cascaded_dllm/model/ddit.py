@@ -194,9 +194,7 @@ class FinalLayer(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def hidden(
-        self, x: Float[Tensor, "*M D"], c_BC: Float[Tensor, "#B C"], rows: Rows | None
-    ) -> Float[Tensor, "*M D"]:
+    def hidden(self, x: Float[Tensor, "*M D"], c_BC: Float[Tensor, "#B C"], rows: Rows | None) -> Float[Tensor, "*M D"]:
         """What the output layer is applied to; `rows` says which sequence each row of `x` belongs to."""
         modulation = self.adaLN_modulation(c_BC)
         if rows is None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -176,7 +176,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); use another checkpoint") from error
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file ({error}); use another checkpoint"
+        ) from error
 
 
 def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[StageSettings, dict[str, Tensor]]:

@@ -225,7 +225,9 @@ class ScoreModel(nn.Module):
         for block in self.blocks[:-1]:
             x, key_value = block(x, c_BC, cos_sin, dropout=dropout, dtype=self.compute_dtype)
             keys_values.append(key_value)
-        keys_values.append(self.blocks[-1].keys_values(x, c_BC, cos_sin, self.compute_dtype))
+        last = self.blocks[-1]
+        assert isinstance(last, DDiTBlock)
+        keys_values.append(last.keys_values(x, c_BC, cos_sin, self.compute_dtype))
         return Prefix(prefix, tuple(keys_values))
 
     def logits(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M N"]:

@@ -163,7 +163,13 @@ class Cascade:
         )
 
     def stream(
-        self, num_samples: int, *, steps: int = 128, predictor: str = "first_hitting", seed: int = 0, batch_size: int = 32
+        self,
+        num_samples: int,
+        *,
+        steps: int = 128,
+        predictor: str = "first_hitting",
+        seed: int = 0,
+        batch_size: int = 32,
     ) -> Iterator[CascadeState]:
         """The states that `generate` goes through, for those who want to watch; same arguments."""
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):

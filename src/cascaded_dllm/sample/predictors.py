@@ -19,7 +19,7 @@ PREDICTORS = ("euler", "analytic", "first_hitting")
 class EulerPredictor:
     """One Euler step of the reverse rate (Lou et al. 2024, arXiv:2310.16834, Eq. 17).
 
-        P(xs = y) = (t - s) dsigma(t) Q[y, xt] score[y]   for y != xt; stays at xt with the rest
+    P(xs = y) = (t - s) dsigma(t) Q[y, xt] score[y]   for y != xt; stays at xt with the rest
     """
 
     def step_probs(
@@ -73,7 +73,7 @@ class TweediePredictor:
 
 @dataclass(frozen=True, slots=True)
 class FirstHittingPredictor:
-    """Tokens leave MASK one at a time, at exactly the times of the process (Zheng et al. 2024, arXiv:2409.02908, Alg. 1).
+    """Tokens leave MASK one at a time, at the exact times of the process (Zheng et al. 2024, arXiv:2409.02908, Alg. 1).
 
     With n masked positions at time t the next one leaves at move_prob(t_next) = move_prob(t) u^(1/n), and it is each
     of them with the same probability. Exact for a network whose scores are normalised, without a time grid, at one

@@ -76,7 +76,7 @@ def save_checkpoint(
 
 def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint whose files have the recorded checksums, and what was wrong with each newer one."""
-    faults = []
+    faults: list[str] = []
     for _, folder in reversed(_numbered(checkpoints)):
         fault = _fault(folder)
         if fault is None:

@@ -71,17 +71,11 @@ class Objective:
         t = low_discrepancy_times(shift, batch.index, global_batch_size, self.t_min)
         sigma, dsigma = self.schedule(t)
         position = torch.arange(length, device=t.device)
-        xt = self.process.sample_xt(
-            batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None])
-        )
-        total, _ = self._weighted_sum(
-            model, batch, xt, sigma, dsigma / global_batch_size, generators=generators
-        )
+        xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
+        total, _ = self._weighted_sum(model, batch, xt, sigma, dsigma / global_batch_size, generators=generators)
         return total
 
-    def bound(
-        self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int
-    ) -> BoundEstimate:
+    def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
         """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""
         with torch.inference_mode():
             prefix = None if batch.prefix is None else model.encode_prefix(batch.prefix)

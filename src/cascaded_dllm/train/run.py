@@ -131,7 +131,9 @@ class Run:
         path, text = self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False)
         if not path.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise OutputExistsError(f"{self.folder} exists and is no run folder; name an empty or new one as run_dir")
+                raise OutputExistsError(
+                    f"{self.folder} exists and is no run folder; name an empty or a new one as run_dir"
+                )
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
             return

@@ -187,20 +187,16 @@ class Trainer:
         for name, value in (("loss", loss), ("gradient norm", grad_norm)):
             if not abs(value) < float("inf"):
                 raise NonFiniteError(
-                    f"the {name} is {value} at step {self.step + 1} with learning rate {lr:g}; the weights were left as "
-                    "they are: resume from the last checkpoint with a lower optim.lr or a smaller optim.grad_clip"
+                    f"the {name} is {value} at step {self.step + 1} with learning rate {lr:g}; the weights "
+                    "are those before it: resume from the last checkpoint with a lower optim.lr or a smaller optim.grad_clip"
                 )
 
 
-def make_batch(
-    dataset: StageDataset, indices: npt.NDArray[np.int64], first: int, device: torch.device
-) -> Batch:
+def make_batch(dataset: StageDataset, indices: npt.NDArray[np.int64], first: int, device: torch.device) -> Batch:
     """Windows `indices` as tensors; the first of them is sequence `first` of its global batch."""
     prefix, target = dataset.batch(indices)
     index = torch.arange(first, first + len(target))
-    return Batch(
-        torch.from_numpy(target), None if prefix is None else torch.from_numpy(prefix), index
-    ).to(device)
+    return Batch(torch.from_numpy(target), None if prefix is None else torch.from_numpy(prefix), index).to(device)
 
 
 def dataset_bound(

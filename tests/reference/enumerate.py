@@ -186,3 +186,27 @@ def denoising_integral(conditionals: Tensor, text: list[int], vocab_size: int) -
             lost = -sum(math.log(rows[i, text[i]]) for i in range(length) if masked[i])
             total += lost / (count * math.comb(length, count))
     return total
+
+
+def grid_law(conditionals: Tensor, leave_probs: list[float], vocab_size: int, length: int) -> Tensor:
+    """The law of texts when every position leaves MASK on its own with the probability of each step, then all do.
+
+    `leave_probs` are those of the steps before the last one.
+    """
+    states = all_states(vocab_size + 1, length).tolist()
+    law = torch.zeros(len(states), dtype=torch.float64)
+    law[-1] = 1
+    for leave in [*leave_probs, 1.0]:
+        after = torch.zeros_like(law)
+        for i, state in enumerate(states):
+            options = [
+                [(token, 1.0)]
+                if token != vocab_size
+                else [(vocab_size, 1 - leave), *((y, leave * float(conditionals[i, p, y])) for y in range(vocab_size))]
+                for p, token in enumerate(state)
+            ]
+            for choice in itertools.product(*options):
+                probability = math.prod(p for _, p in choice)
+                after[index_of([token for token, _ in choice], vocab_size + 1)] += law[i] * probability
+        law = after
+    return law[torch.tensor([max(state) < vocab_size for state in states])]

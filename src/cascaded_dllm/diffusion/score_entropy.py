@@ -199,8 +199,8 @@ class _FusedScoreEntropy(torch.autograd.Function):
         return torch.dot(rows, row_weight), rows
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors  # type: ignore[attr-defined]
         weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
         return (
             hidden_grad * grad_total,

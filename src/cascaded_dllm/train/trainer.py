@@ -187,8 +187,8 @@ class Trainer:
         for name, value in (("loss", loss), ("gradient norm", grad_norm)):
             if not abs(value) < float("inf"):
                 raise NonFiniteError(
-                    f"the {name} is {value} at step {self.step + 1} with learning rate {lr:g}; the weights "
-                    "are those before it: resume from the last checkpoint with a lower optim.lr or a smaller optim.grad_clip"
+                    f"the {name} is {value} at step {self.step + 1} with learning rate {lr:g}, it must be finite; the "
+                    "weights were not touched: resume from the last checkpoint with a lower optim.lr or optim.grad_clip"
                 )
 
 

@@ -37,7 +37,7 @@ class EulerPredictor:
         moves = moves.scatter(-1, xt[..., None], 0.0)
         return moves.scatter(-1, xt[..., None], 1 - moves.sum(-1, keepdim=True))
 
-    def unmask_factor(self, schedule: Schedule, t: Float[Tensor, " B"], s: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def unmask_factor(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """What the sum of scores over tokens is multiplied by to give the probability of leaving MASK."""
         return (t - s) * schedule(t).dsigma
 
@@ -66,7 +66,7 @@ class TweediePredictor:
             xt, delta_sigma
         )
 
-    def unmask_factor(self, schedule: Schedule, t: Float[Tensor, " B"], s: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def unmask_factor(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """What the sum of scores over tokens is multiplied by to give the probability of leaving MASK."""
         return torch.expm1(schedule(t).sigma - schedule(s).sigma)
 

@@ -82,16 +82,22 @@ def schedule_from_settings(settings: Mapping[str, object]) -> Schedule:
     Raises:
         ConfigError: the type is not one of loglinear and geometric, or a number is unknown or out of range.
     """
-    numbers = {key: float(str(value)) for key, value in settings.items() if key != "type"}
-    known: dict[object, type[Schedule]] = {"loglinear": LogLinearSchedule, "geometric": GeometricSchedule}
-    kind = known.get(settings.get("type"))
+    known: dict[str, type[Schedule]] = {"loglinear": LogLinearSchedule, "geometric": GeometricSchedule}
+    kind = known.get(str(settings.get("type")))
     if kind is None:
         raise ConfigError(f"noise.type is {settings.get('type')!r}; it must be one of {', '.join(map(str, known))}")
-    unknown = set(numbers) - set(kind.__dataclass_fields__)
+    unknown = settings.keys() - {"type", *kind.__dataclass_fields__}
     if unknown:
         fields = ", ".join(kind.__dataclass_fields__)
         raise ConfigError(f"noise has the unknown keys {sorted(unknown)}; a {settings['type']} schedule has {fields}")
-    return kind(**numbers)
+    return kind(**{key: _number(key, value) for key, value in settings.items() if key != "type"})
+
+
+def _number(key: str, value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError as error:
+        raise ConfigError(f"noise.{key} is {value!r}; it must be a number") from error
 
 
 def schedule_settings(schedule: Schedule) -> dict[str, str | float]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from cascaded_dllm.model.rotary import rotate
 
-KeyValue = tuple[Float[Tensor, "B H S E"], Float[Tensor, "B H S E"]]
+# "_" is the number of positions, of which the context and the block itself have different ones.
+KeyValue = tuple[Float[Tensor, "B H _ E"], Float[Tensor, "B H _ E"]]
 CosSin = tuple[Tensor, Tensor]
 
 

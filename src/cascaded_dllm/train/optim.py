@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -31,7 +30,7 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     warmup: int = 2500
-    decay: Literal["constant", "cosine"] = "constant"
+    decay: str = "constant"
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -41,7 +40,7 @@ class OptimConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
-        if self.warmup < 0 or self.weight_decay < 0:
+        if self.warmup < 0 or not self.weight_decay >= 0:
             raise ConfigError(
                 f"optim.warmup is {self.warmup} and optim.weight_decay {self.weight_decay}; neither may be negative"
             )

@@ -1,0 +1,128 @@
+"""A stage in training, small enough for milliseconds a step: windows in memory, a network of width 16."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, schedule_settings
+from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.train.objective import Objective
+from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.run import Run, RunPeriods
+from cascaded_dllm.train.trainer import Trainer
+
+VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
+
+
+def _stage_dataset(stage: int) -> StageDataset:
+    """Random windows of 7 tokens; their first 3 are the shorter version. Stage 0 is a flat model."""
+    ids = np.random.default_rng(5).integers(0, VOCAB_SIZE, (NUM_WINDOWS, LENGTHS[-1]), dtype=np.int32)
+    arrays = StageArrays(
+        spec=CascadeSpec(LENGTHS),
+        packing="document",
+        method="constituency",
+        eos_id=VOCAB_SIZE - 1,
+        vocab_size=VOCAB_SIZE,
+        tokenizer="0123456789abcdef",
+        fingerprint="in memory",
+        dropped={},
+        stages=tuple(ids[:, :length] for length in LENGTHS),
+        positions=(np.tile(np.arange(LENGTHS[0], dtype=np.int32), (NUM_WINDOWS, 1)),),
+    )
+    return StageDataset.flat(arrays) if stage == 0 else StageDataset(arrays, stage)
+
+
+def _model(seed: int = 3, *, spread: float = 0.3, **settings: Any) -> ScoreModel:
+    """A network whose output depends on everything: the layers that start at zero are given random weights too."""
+    sizes = {"hidden_size": 16, "num_heads": 2, "num_blocks": 1, "cond_dim": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ScoreModel(ScoreModelConfig(vocab_size=VOCAB_SIZE, **(sizes | settings)))
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=spread)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[[int], StageDataset]:
+    return _stage_dataset
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., ScoreModel]:
+    return _model
+
+
+@pytest.fixture(scope="session")
+def make_objective() -> Callable[..., Objective]:
+    def make(process: str = "absorbing", noise: str = "loglinear", t_min: float = 1e-3) -> Objective:
+        schedule = LogLinearSchedule() if noise == "loglinear" else GeometricSchedule()
+        return Objective(process_from_name(process, VOCAB_SIZE), schedule, t_min)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trainer(make_objective: Callable[..., Objective]) -> Callable[..., Trainer]:
+    """Of stage 2 unless told otherwise; `model` holds settings of the network, the others are those of `Trainer`."""
+
+    def make(*, stage: int = 2, model: dict[str, Any] | None = None, **changes: Any) -> Trainer:
+        settings: dict[str, Any] = {
+            "optim": OptimConfig(lr=1e-2, warmup=2),
+            "batch_size": 8,
+            "accum": 1,
+            "num_steps": 6,
+            "ema_decay": 0.9,
+            "seed": 1,
+            "fingerprint": "the same",
+        }
+        network = _model(**(model or {}))
+        objective = make_objective(network.config.process)
+        return Trainer(network, objective, _stage_dataset(stage), **(settings | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[..., Run]:
+    """A run in `tmp_path`/run that logs every step, measures every second one and keeps a checkpoint of each."""
+
+    def make(*, trainer: Trainer | None = None, name: str = "run", keep: int = 3, **changes: Any) -> Run:
+        trainer = trainer or make_trainer()
+        tokenizer_file = tmp_path / "tokenizer.json"
+        tokenizer_file.write_text("{}")
+        periods = {"log_every": 1, "eval_every": 2, "snapshot_every": 1, "keep": keep}
+        others = {key: changes.pop(key) for key in set(changes) - set(periods)}
+        settings: dict[str, Any] = {
+            "folder": tmp_path / name,
+            "config": {"some": "settings"},
+            "settings": StageSettings(
+                model=trainer.model.config,
+                noise=schedule_settings(trainer.objective.schedule),
+                stage=2,
+                stage_lengths=LENGTHS,
+                tokenizer="0123456789abcdef",
+            ),
+            "valid": trainer.dataset,
+            "eval_windows": 6,
+            "eval_times": 2,
+            "sample": lambda: ["a text", "another"],
+        }
+        return Run(
+            trainer=trainer,
+            tokenizer_file=tokenizer_file,
+            periods=RunPeriods(**(periods | changes)),
+            **(settings | others),
+        )
+
+    return make

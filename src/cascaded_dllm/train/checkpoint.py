@@ -50,14 +50,17 @@ def save_checkpoint(
     tokenizer_file: Path | None,
     keep: int,
 ) -> Path:
-    """Write `checkpoints/step_<n>`, point `latest` at it and delete all but the newest `keep`.
+    """Write `checkpoints/step_<n>`, point `latest` at it and delete all older ones but the newest `keep` - 1.
 
-    A checkpoint of the same step is left as it is: it was made by the same run.
+    A complete checkpoint of the same step is left as it is: it was made by the same run. A damaged one is written
+    again; damaged ones of later steps, which a resumed run has passed over, are left until it comes to them.
 
     Raises:
         OutputExistsError: the folder cannot be written.
     """
     final = checkpoints / f"{_PREFIX}{state.step}"
+    if final.exists() and _fault(final) is not None:
+        shutil.rmtree(final)
     if not final.exists():
         with complete_folder(final) as folder:
             save_file({name: tensor.contiguous() for name, tensor in model.items()}, folder / "model.safetensors")
@@ -69,7 +72,7 @@ def save_checkpoint(
             sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
             (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     _point_latest(checkpoints, final.name)
-    for _, old in _numbered(checkpoints)[:-keep]:
+    for old in [folder for step, folder in _numbered(checkpoints) if step <= state.step][:-keep]:
         shutil.rmtree(old)
     return final
 
@@ -96,17 +99,18 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return TrainerState(content["step"], content["ema_updates"], content["optimizer"], content["fingerprint"])
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        # Not the text of the error: torch's advises to run whatever the file holds.
         raise CheckpointError(
-            f"{path} holds no trainer state ({type(error).__name__}: {error}); resume from another checkpoint"
+            f"{path} holds no trainer state ({type(error).__name__}); resume from another checkpoint"
         ) from error
 
 
 def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
-    """Checkpoint folders by rising step; temporary ones have another name and are never listed."""
+    """Checkpoint folders by rising step; temporary ones and copies have another name and are never listed."""
     if not checkpoints.is_dir():
         return []
-    found = [path for path in checkpoints.iterdir() if path.name.startswith(_PREFIX) and path.is_dir()]
-    return sorted((int(path.name.removeprefix(_PREFIX)), path) for path in found)
+    numbered = [(path.name.removeprefix(_PREFIX), path) for path in checkpoints.glob(f"{_PREFIX}*") if path.is_dir()]
+    return sorted((int(step), path) for step, path in numbered if step.isdecimal())
 
 
 def _fault(folder: Path) -> str | None:
@@ -115,6 +119,8 @@ def _fault(folder: Path) -> str | None:
         sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"{_CHECKSUMS} cannot be read ({type(error).__name__})"
+    if not isinstance(sums, dict) or not sums:
+        return f"{_CHECKSUMS} lists no files"
     for name, expected in sums.items():
         if not (folder / name).is_file():
             return f"{name} is missing"

@@ -106,8 +106,6 @@ class Trainer:
         started = time.perf_counter()
         self.model.train()
         lr = self.optim.learning_rate(self.step, self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for batch in self._parts():
@@ -124,6 +122,8 @@ class Trainer:
         grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.grad_clip))
         per_token = loss / self.dataset.target_length
         self._require_finite(per_token, grad_norm, lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         self.optimizer.step()
         self.ema.update(self.model)
         self.step += 1

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.train.objective import Batch, Objective
 
 DRAWS = Draws(3, "train-noise")

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -43,7 +44,7 @@ def test_cosine_falls_from_the_peak_to_a_tenth():
     assert rates[50] == pytest.approx(0.55)  # half way between 1 and 0.1
     assert rates[25] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
     assert rates[100] == pytest.approx(0.1)
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
     assert config.learning_rate(4, 110) == 0.5  # the warm-up is the same
 
 

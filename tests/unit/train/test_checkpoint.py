@@ -1,0 +1,205 @@
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.train.checkpoint import TrainerState, load_trainer_state, newest_complete, save_checkpoint
+
+FILES = ["checksums.json", "config.json", "ema.safetensors", "model.safetensors", "tokenizer.json", "trainer.pt"]
+
+
+@pytest.fixture
+def save(tmp_path):
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text("{}")
+
+    def call(step, *, keep=10, value=None):
+        weight = torch.full((2, 3), float(step if value is None else value))
+        return save_checkpoint(
+            tmp_path / "checkpoints",
+            config_json=json.dumps({"step": step}),
+            model={"w": weight.T},
+            ema={"w": weight + 0.5},
+            state=TrainerState(step, step, {"state": {}, "param_groups": []}, "settings"),
+            tokenizer_file=tokenizer,
+            keep=keep,
+        )
+
+    return call
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+DAMAGES = {
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "no average": (lambda folder: (folder / "ema.safetensors").unlink(), "ema.safetensors is missing"),
+    "cut off": (lambda folder: truncate(folder / "trainer.pt"), "trainer.pt does not have its recorded checksum"),
+    "one bit": (lambda folder: flip_byte(folder / "ema.safetensors"), "ema.safetensors does not have its recorded"),
+    "no checksums": (lambda folder: (folder / "checksums.json").unlink(), r"cannot be read \(FileNotFoundError\)"),
+    "half of the checksums": (
+        lambda folder: (folder / "checksums.json").write_text('{"config.json": "12'),
+        r"checksums.json cannot be read \(JSONDecodeError\)",
+    ),
+    "no checksum in it": (lambda folder: (folder / "checksums.json").write_text("{}"), "checksums.json lists no"),
+    "no object": (lambda folder: (folder / "checksums.json").write_text("[]"), "checksums.json lists no"),
+    "only a folder": (lambda folder: [path.unlink() for path in folder.iterdir()], "checksums.json cannot be read"),
+}
+
+
+def test_holds_every_file_and_its_checksum(save, tmp_path):
+    folder = save(3)
+    assert folder == tmp_path / "checkpoints" / "step_3"
+    assert names(folder) == FILES
+    assert sorted(json.loads((folder / "checksums.json").read_text())) == FILES[1:]
+    assert torch.equal(load_file(folder / "model.safetensors")["w"], torch.full((3, 2), 3.0))
+    assert torch.equal(load_file(folder / "ema.safetensors")["w"], torch.full((2, 3), 3.5))
+    state = load_trainer_state(folder)
+    assert (state.step, state.ema_updates, state.fingerprint) == (3, 3, "settings")
+    assert newest_complete(tmp_path / "checkpoints") == (folder, [])
+
+
+def test_latest_is_a_link_to_the_newest(save, tmp_path):
+    for step in (1, 2, 10):
+        save(step)
+        latest = tmp_path / "checkpoints" / "latest"
+        assert latest.is_symlink()
+        assert latest.resolve() == tmp_path / "checkpoints" / f"step_{step}"
+        assert newest_complete(tmp_path / "checkpoints")[0] == latest.resolve()
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [12]), (2, [11, 12]), (4, [9, 10, 11, 12])])
+def test_keeps_the_newest(save, tmp_path, keep, kept):
+    for step in (8, 9, 10, 11, 12):
+        save(step, keep=keep)
+    assert names(tmp_path / "checkpoints") == sorted(["latest", *(f"step_{step}" for step in kept)])
+
+
+def test_other_things_in_the_folder_are_left_alone(save, tmp_path):
+    save(1)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "step_1", folder / "step_9_backup")
+    shutil.copytree(folder / "step_1", folder / "best")
+    (folder / "step_12").write_text("a file")
+    for step in (2, 3):
+        save(step, keep=1)
+    assert names(folder) == ["best", "latest", "step_12", "step_3", "step_9_backup"]
+    assert newest_complete(folder) == (folder / "step_3", [])
+
+
+def test_no_checkpoint_yet(tmp_path):
+    assert newest_complete(tmp_path / "checkpoints") == (None, [])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_one_is_passed_over_and_reported(save, tmp_path, damage):
+    for step in (1, 2, 10):
+        save(step)
+    spoil, message = DAMAGES[damage]
+    spoil(tmp_path / "checkpoints" / "step_10")
+    found, faults = newest_complete(tmp_path / "checkpoints")
+    assert found == tmp_path / "checkpoints" / "step_2"
+    (fault,) = faults
+    assert fault.startswith(f"{tmp_path / 'checkpoints' / 'step_10'}: ")
+    assert re.search(message, fault)
+
+
+def test_all_damaged(save, tmp_path):
+    for step in (1, 2):
+        flip_byte(save(step) / "model.safetensors")
+    found, faults = newest_complete(tmp_path / "checkpoints")
+    assert found is None
+    assert [fault.split(": ")[0][-6:] for fault in faults] == ["step_2", "step_1"]
+
+
+def test_what_a_killed_process_leaves_is_no_checkpoint(save, tmp_path):
+    """A whole copy under the temporary name that a writer uses, with a later step."""
+    save(1)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "step_1", folder / ".incomplete-step_7-host-1-0123abcd")
+    assert newest_complete(folder) == (folder / "step_1", [])
+
+
+def test_a_complete_one_of_the_same_step_stays(save):
+    inode = (save(3) / "model.safetensors").stat().st_ino
+    assert (save(3) / "model.safetensors").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_of_the_same_step_is_written_again(save, tmp_path, damage):
+    save(2)
+    DAMAGES[damage][0](save(3))
+    folder = save(3)
+    assert newest_complete(tmp_path / "checkpoints") == (folder, [])
+    assert names(folder) == FILES
+    assert (tmp_path / "checkpoints" / "latest").resolve() == folder
+
+
+def test_damaged_later_ones_do_not_push_out_the_new_one(save, tmp_path):
+    """A run went on from step 1, since 5 and 6 were damaged, with other periods: step 2 is its newest now."""
+    for step in (1, 5, 6):
+        save(step)
+    for step in (5, 6):
+        flip_byte(tmp_path / "checkpoints" / f"step_{step}" / "model.safetensors")
+    save(2, keep=2)
+    save(3, keep=2)
+    found, faults = newest_complete(tmp_path / "checkpoints")
+    assert found == tmp_path / "checkpoints" / "step_3" == (tmp_path / "checkpoints" / "latest").resolve()
+    assert len(faults) == 2
+    assert (tmp_path / "checkpoints" / "step_2").is_dir()
+    assert not (tmp_path / "checkpoints" / "step_1").exists()
+
+
+def test_folder_that_cannot_be_written(save, tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(OutputExistsError, match=r"step_1 cannot be written .*choose an output folder that is yours"):
+        save(1)
+
+
+class Foreign:
+    """Something that a checkpoint may not hold."""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "EOFError"),
+        (b"no trainer state at all", "UnpicklingError"),
+        ({"step": 1}, "KeyError"),
+        ([1, 2], "TypeError"),
+        (Foreign(), "UnpicklingError"),
+        (None, "FileNotFoundError"),
+    ],
+    ids=["empty", "text", "lacks fields", "list", "object", "missing"],
+)
+def test_foreign_trainer_state(tmp_path, content, reason):
+    path = tmp_path / "trainer.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"trainer\.pt holds no trainer state \({reason}\); resume from another"):
+        load_trainer_state(tmp_path)
+
+
+def test_cut_off_trainer_state(save):
+    folder = save(1)
+    path = folder / "trainer.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"holds no trainer state \((RuntimeError|UnpicklingError|EOFError)"):
+        load_trainer_state(folder)

@@ -1,0 +1,197 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
+from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.trainer import dataset_bound, make_batch
+
+
+def weights(trainer):
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def moments(trainer):
+    return {
+        (index, name): value.clone()
+        for index, entry in trainer.optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, r"training\.batch_size is 0; it must be at least 1"),
+        ({"accum": 0}, r"training\.accum is 0; it must be at least 1"),
+        ({"num_steps": -3}, r"training\.num_steps is -3; it must be at least 1"),
+        ({"accum": 3}, r"training\.accum is 3; it must divide training\.batch_size, 8"),
+        ({"ema_decay": 1.0}, r"training\.ema is 1\.0; it must be at least 0 and less than 1"),
+        ({"ema_decay": math.nan}, r"training\.ema is nan"),
+    ],
+)
+def test_settings_out_of_range(make_trainer, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(**changes)
+
+
+def test_steps_end_after_num_steps(make_trainer):
+    trainer = make_trainer(num_steps=4)
+    results = list(trainer.steps())
+    assert [result.step for result in results] == [1, 2, 3, 4]
+    assert [result.lr for result in results] == [0.005, 0.01, 0.01, 0.01]
+    assert {result.tokens for result in results} == {8 * 7}
+    assert all(result.grad_norm > 0 and result.seconds > 0 for result in results)
+    assert list(trainer.steps()) == []
+    assert trainer.ema.num_updates == 4
+
+
+def test_a_step_uses_the_clipped_gradient(make_trainer):
+    """The gradient is scaled down to grad_clip, the norm before that is reported: moments tell."""
+    sums = {}
+    for grad_clip in (1e6, 0.01):
+        trainer = make_trainer(optim=OptimConfig(lr=1e-2, beta1=0.5, grad_clip=grad_clip))
+        (result,) = itertools.islice(trainer.steps(), 1)
+        first_moments = [value for (_, name), value in moments(trainer).items() if name == "exp_avg"]
+        # exp_avg is half the gradient after the first step.
+        sums[grad_clip] = 2 * float(torch.cat([value.flatten() for value in first_moments]).norm())
+        assert result.grad_norm > 0.1
+    assert sums[1e6] == pytest.approx(result.grad_norm, rel=1e-4)
+    assert sums[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "model", [{}, {"dropout": 0.1}, {"prefix_attention": "one_way", "parameterization": "normalized"}]
+)
+def test_four_parts_of_two_are_one_of_eight(make_trainer, model):
+    """Only the order of sums differs; eps keeps Adam from dividing rounding errors by rounding errors."""
+    optim = OptimConfig(lr=1e-3, warmup=0, eps=1e-4)
+    whole, parts = (make_trainer(accum=accum, model=model, optim=optim) for accum in (1, 4))
+    start = weights(whole)
+    for one, four in zip(whole.steps(), parts.steps(), strict=True):
+        assert four.loss_nats_per_token == pytest.approx(one.loss_nats_per_token, abs=1e-6)
+        assert four.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    assert (weights(whole) - start).abs().max() > 1e-3
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=1e-6)
+    torch.testing.assert_close(parts.ema.state_dict(), whole.ema.state_dict(), rtol=0, atol=1e-6)
+
+
+def test_every_window_is_seen_once_an_epoch(make_trainer, monkeypatch):
+    trainer = make_trainer(batch_size=5, num_steps=8)
+    seen = []
+    batch = trainer.dataset.batch
+    monkeypatch.setattr(trainer, "dataset", trainer.dataset)
+    monkeypatch.setattr(trainer.dataset, "batch", lambda indices: seen.extend(indices.tolist()) or batch(indices))
+    list(trainer.steps())
+    assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
+    assert seen[:20] != seen[20:]
+
+
+@pytest.mark.parametrize("poison", [math.inf, math.nan])
+@pytest.mark.parametrize("accum", [1, 2])
+def test_stops_before_a_step_with_a_loss_that_is_not_finite(make_trainer, poison, accum):
+    trainer = make_trainer(accum=accum, optim=OptimConfig(lr=0.01, warmup=4))
+    list(itertools.islice(trainer.steps(), 2))
+    with torch.no_grad():
+        trainer.model.output_layer.linear.weight[3, 3] = poison
+    before, optimizer, average = weights(trainer), moments(trainer), trainer.ema.state_dict()
+    average = {name: value.clone() for name, value in average.items()}
+    groups = str(trainer.optimizer.state_dict()["param_groups"])
+    with pytest.raises(NonFiniteError, match=r"the loss is (inf|nan) at step 3 with learning rate 0\.0075, it must"):
+        next(trainer.steps())
+    torch.testing.assert_close(weights(trainer), before, rtol=0, atol=0, equal_nan=True)
+    assert_equal(moments(trainer), optimizer)
+    assert_equal(trainer.ema.state_dict(), average)
+    assert str(trainer.optimizer.state_dict()["param_groups"]) == groups
+    assert (trainer.step, trainer.ema.num_updates) == (2, 2)
+
+
+def test_stops_before_a_step_with_a_gradient_that_is_not_finite(make_trainer):
+    trainer = make_trainer()
+    before = weights(trainer)
+    trainer.model.vocab_embed.embedding.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(NonFiniteError, match=r"the gradient norm is (inf|nan) at step 1 .* resume from the last"):
+        next(trainer.steps())
+    assert torch.equal(weights(trainer), before)
+    assert moments(trainer) == {}
+
+
+def test_other_settings_are_refused(make_trainer):
+    first = make_trainer()
+    next(first.steps())
+    second = make_trainer(fingerprint="another")
+    with pytest.raises(CheckpointError, match=r"checkpoint at step 1 .*fingerprint the same, now another"):
+        second.restore(first.state(), first.ema.state_dict())
+    assert second.step == 0
+
+
+def test_averaged_weights_inside_the_block_only(make_trainer):
+    trainer = make_trainer()
+    list(itertools.islice(trainer.steps(), 3))
+    own, average = weights(trainer), torch.cat([value.flatten() for value in trainer.ema.state_dict().values()])
+    assert not torch.equal(own, average)
+
+    def use() -> None:
+        with trainer.averaged_weights():
+            assert torch.equal(weights(trainer), average)
+            assert not trainer.model.training
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        use()
+    assert torch.equal(weights(trainer), own)
+    next(trainer.steps())
+    assert trainer.model.training
+
+
+def test_dropout_depends_on_the_place_in_the_global_batch_alone(make_trainer):
+    """Without dropout the loss differs; two seeds of dropout differ; the same seed does not."""
+    losses = [
+        next(make_trainer(model={"dropout": rate, "seed": 3}, seed=seed).steps()).loss_nats_per_token
+        for rate, seed in [(0.0, 1), (0.1, 1), (0.1, 1), (0.1, 2)]
+    ]
+    assert losses[1] == losses[2]
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_bound_of_a_dataset(make_trainer, make_dataset, stage):
+    """It does not depend on the size of the batches, and leaves the network in its mode."""
+    trainer = make_trainer(stage=stage)
+    dataset = make_dataset(stage)
+    trainer.model.train()
+
+    def bound(num_windows, batch_size, seed=0):
+        return dataset_bound(
+            trainer.model,
+            trainer.objective,
+            dataset,
+            num_windows=num_windows,
+            num_times=3,
+            batch_size=batch_size,
+            seed=seed,
+        ).nll_nats
+
+    whole = bound(100, 64)
+    assert whole.shape == (20,)
+    torch.testing.assert_close(bound(20, 3), whole, rtol=1e-5, atol=0)
+    torch.testing.assert_close(bound(7, 7), whole[:7], rtol=1e-5, atol=0)
+    assert (bound(20, 64, seed=1) - whole).abs().min() > 0
+    assert trainer.model.training
+
+
+def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):
+    batch = make_batch(make_dataset(2), np.array([4, 2]), 6, torch.device("cpu"))
+    assert batch.index.tolist() == [6, 7]
+    assert (batch.target.shape, batch.prefix.shape) == ((2, 7), (2, 3))
+    assert torch.equal(batch.prefix, batch.target[:, :3])
+    assert make_batch(make_dataset(0), np.array([1]), 0, torch.device("cpu")).prefix is None

@@ -16,11 +16,22 @@ Conditionals = Callable[[Tensor], Tensor]
 """xt of shape (B, L) -> p(x0 | unmasked tokens) of shape (B, L, V)."""
 
 
-def from_table(table: Tensor, vocab_size: int) -> Conditionals:
-    """Conditionals of a table as in tests/reference/enumerate.py."""
-    length = table.shape[1]
-    place = torch.tensor([(vocab_size + 1) ** (length - 1 - i) for i in range(length)])
-    return lambda xt: table[xt @ place]
+def from_table(table: Tensor, *, spread: int = 1) -> Conditionals:
+    """Conditionals of a table as in tests/reference/enumerate.py.
+
+    Args:
+        table: (states, L, V).
+        spread: word v of the table is token v * spread of a vocabulary of V * spread tokens, all others having
+            probability zero; so a small law reaches over many blocks of columns.
+    """
+    _, length, num_words = table.shape
+    place = torch.tensor([(num_words + 1) ** (length - 1 - i) for i in range(length)])
+
+    def conditionals(xt: Tensor) -> Tensor:
+        rows = table[torch.div(xt, spread, rounding_mode="floor") @ place]
+        return F.pad(rows[..., None], (0, spread - 1)).flatten(-2)
+
+    return conditionals
 
 
 class TableNetwork(ScoreModel):

@@ -75,10 +75,10 @@ def test_tail_has_its_share(column: int) -> None:
 
 
 def test_columns_without_weight_are_never_drawn() -> None:
-    """Not even by the extreme u, at either end of a block or of the vocabulary."""
+    """Not by the extreme u either, even if rounding made them 0 or 1, at either end of a block or of the vocabulary."""
     logits = torch.full((1, 520), -torch.inf)
     logits[0, [3, 255, 300]] = 0.0
-    ends = torch.tensor([2.0**-53, 0.3, 0.5, 0.9, 1 - 2.0**-53], dtype=torch.float64)
+    ends = torch.tensor([0.0, 2.0**-53, 0.3, 0.5, 0.9, 1 - 2.0**-53, 1.0], dtype=torch.float64)
     u0, u1 = torch.cartesian_prod(ends, ends).T
     drawn = sample_tokens(logits.expand(len(u0), -1), (u0, u1))
     assert set(drawn.tolist()) == {3, 255, 300}

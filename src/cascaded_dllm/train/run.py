@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.data.atomic import write_text
+from cascaded_dllm.data.atomic import INCOMPLETE, write_text
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.model.pretrained import StageSettings, load_weights
@@ -130,11 +130,7 @@ class Run:
         """Start the folder, or take up its newest complete checkpoint."""
         path, text = self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False)
         if not path.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise OutputExistsError(
-                    f"{self.folder} exists and is no run folder; name an empty or a new one as run_dir"
-                )
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._new_folder()
             write_text(path, text)
             return
         checkpoint, faults = newest_complete(self.checkpoints)
@@ -144,6 +140,7 @@ class Run:
                     f"no checkpoint in {self.checkpoints} is complete ({'; '.join(faults)}); "
                     "remove the folder to start again"
                 )
+            write_text(path, text)
             write_text(self.folder / "metrics.jsonl", "")
             return
         state = load_trainer_state(checkpoint)
@@ -153,12 +150,31 @@ class Run:
         self._forget_metrics_after(state.step)
         yield Resumed(state.step, faults)
 
+    def _new_folder(self) -> None:
+        others = (path for path in self.folder.glob("*") if not path.name.startswith(INCOMPLETE))
+        if self.folder.exists() and (not self.folder.is_dir() or any(others)):
+            raise OutputExistsError(f"{self.folder} exists and is no run folder; name an empty or a new one as run_dir")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{self.folder} cannot be made ({error.strerror}); name a run_dir that is yours to write"
+            ) from error
+
     def _forget_metrics_after(self, step: int) -> None:
         """Drop lines of steps that will be done again, and a last line that was cut off."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+        kept = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
+                ) from error
+        write_text(path, "".join(kept))
 
     def _evaluate(self, valid: StageDataset) -> Evaluation:
         trainer = self.trainer

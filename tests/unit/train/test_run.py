@@ -1,0 +1,298 @@
+import itertools
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
+from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.train.run import Evaluation, Resumed, Snapshot
+from cascaded_dllm.train.trainer import StepResult
+
+NETWORKS = {
+    "normalized-one_way": {"parameterization": "normalized", "prefix_attention": "one_way", "time_conditioning": False},
+    "score-joint-dropout": {"parameterization": "score", "prefix_attention": "joint", "dropout": 0.1},
+}
+
+
+def metrics(run):
+    """The lines of metrics.jsonl without the one number that differs between equal runs."""
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def stop_after(run, step):
+    """Run until the checkpoint of `step` is written, and drop the run as a kill would."""
+    for event in run.events():
+        if isinstance(event, Snapshot) and event.step == step:
+            return
+
+
+def assert_same_state(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if isinstance(value, dict):
+            assert_same_state(value, second[key])
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[key]), key
+        else:
+            assert value == second[key], key
+
+
+@pytest.fixture
+def damage():
+    def flip(run, step):
+        path = run.checkpoints / f"step_{step}" / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    return flip
+
+
+def test_events_and_files(make_run):
+    run = make_run()
+    events = list(run.events())
+    kinds = "".join(type(event).__name__[0] for event in events)
+    # S for a step or its snapshot, E for a bound every second step and at the end.
+    assert kinds == "SSSES" * 3
+    assert [event.step for event in events if isinstance(event, StepResult)] == [1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "samples",
+    ]
+    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == {"some": "settings"}
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["latest", "step_4", "step_5", "step_6"]
+    for step in range(1, 7):
+        text = (run.folder / "samples" / f"step_{step}.txt").read_text()
+        assert text == f"a text\n{'=' * 80}\nanother\n{'=' * 80}\n"
+    snapshots = [event for event in events if isinstance(event, Snapshot)]
+    assert snapshots[-1] == Snapshot(6, run.checkpoints / "step_6", run.folder / "samples" / "step_6.txt")
+    assert load_stage(run.folder).settings == run.settings.at_step(6)
+
+
+def test_metrics_are_the_events(make_run):
+    run = make_run()
+    expected = []
+    for event in run.events():
+        if isinstance(event, StepResult):
+            fields = ("step", "loss_nats_per_token", "grad_norm", "lr", "tokens")
+            expected.append({name: getattr(event, name) for name in fields})
+        elif isinstance(event, Evaluation):
+            expected.append(
+                {
+                    "step": event.step,
+                    "bound_nats_per_token": event.bound_nats_per_token,
+                    "standard_error": event.standard_error,
+                    "num_windows": 6,
+                }
+            )
+    assert metrics(run) == expected
+    assert len(expected) == 9
+
+
+def test_periods(make_run, make_trainer):
+    """Whatever the periods, the last step is logged, measured and kept."""
+    run = make_run(trainer=make_trainer(num_steps=7), log_every=3, eval_every=5, snapshot_every=4, sample=None, keep=5)
+    events = list(run.events())
+    assert [line["step"] for line in metrics(run) if "lr" in line] == [3, 6, 7]
+    assert [event.step for event in events if isinstance(event, Evaluation)] == [5, 7]
+    assert [(event.step, event.samples) for event in events if isinstance(event, Snapshot)] == [(4, None), (7, None)]
+    assert not (run.folder / "samples").exists()
+
+
+def test_without_validation_data(make_run):
+    run = make_run(valid=None)
+    assert not any(isinstance(event, Evaluation) for event in run.events())
+    assert all("lr" in line for line in metrics(run))
+
+
+def test_bound_of_one_window_has_no_error(make_run, make_trainer):
+    run = make_run(trainer=make_trainer(num_steps=1), eval_windows=1)
+    (evaluation,) = [event for event in run.events() if isinstance(event, Evaluation)]
+    assert evaluation.num_windows == 1
+    assert math.isnan(evaluation.standard_error)
+
+
+def test_bound_and_samples_are_those_of_the_average(make_run, make_trainer):
+    trainer = make_trainer(num_steps=2)
+    seen = []
+    run = make_run(trainer=trainer, sample=lambda: seen.append(trainer.model.output_layer.linear.weight.clone()) or [])
+    list(run.events())
+    assert torch.equal(seen[-1], trainer.ema.state_dict()["output_layer.linear.weight"])
+    own = trainer.model.output_layer.linear.weight
+    assert not torch.equal(seen[-1], own)
+    stored = {name: load_file(run.checkpoints / "latest" / f"{name}.safetensors") for name in ("model", "ema")}
+    assert torch.equal(stored["ema"]["output_layer.linear.weight"], seen[-1])
+    assert torch.equal(stored["model"]["output_layer.linear.weight"], own)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_six_steps_are_three_and_three(make_run, make_trainer, network):
+    """Bit for bit: weights, average, optimizer and metrics."""
+
+    def trainer():
+        return make_trainer(model=NETWORKS[network], accum=2)
+
+    unbroken, first, second = (make_run(trainer=trainer(), name=name) for name in ("whole", "broken", "broken"))
+    list(unbroken.events())
+    stop_after(first, 3)
+    events = list(second.events())
+    assert events[0] == Resumed(3, [])
+    assert [event.step for event in events if isinstance(event, StepResult)] == [4, 5, 6]
+    for name in ("model", "ema"):
+        paths = [run.checkpoints / "step_6" / f"{name}.safetensors" for run in (unbroken, second)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    states = [run.trainer.state() for run in (unbroken, second)]
+    assert_same_state(states[0].optimizer, states[1].optimizer)
+    assert states[0].ema_updates == states[1].ema_updates == 6
+    assert_same_state(unbroken.trainer.model.state_dict(), second.trainer.model.state_dict())
+    assert metrics(unbroken) == metrics(second)
+    stored = [torch.load(run.checkpoints / "step_6" / "trainer.pt", weights_only=True) for run in (unbroken, second)]
+    assert_same_state(stored[0], stored[1])
+
+
+def test_a_finished_run_does_nothing(make_run):
+    first, second = make_run(), make_run()
+    list(first.events())
+    before = metrics(first)
+    assert list(second.events()) == [Resumed(6, [])]
+    assert metrics(second) == before
+
+
+@pytest.mark.parametrize("num_damaged", [1, 2])
+def test_damaged_checkpoints_are_passed_over(make_run, damage, num_damaged):
+    """The run goes on from the one before, says so, and ends as if nothing had been damaged."""
+    unbroken, first, second, third = (make_run(name=name) for name in ("whole", "run", "run", "run"))
+    list(unbroken.events())
+    stop_after(first, 5)
+    newest = [5, 4][:num_damaged]
+    for step in newest:
+        damage(first, step)
+    events = list(second.events())
+    assert events[0].step == 5 - num_damaged
+    for step, fault in zip(newest, events[0].faults, strict=True):
+        assert f"step_{step}: model.safetensors does not have its recorded checksum" in fault
+    assert metrics(second) == metrics(unbroken)
+    ends = [run.checkpoints / "latest" / "model.safetensors" for run in (unbroken, second)]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+    assert list(third.events()) == [Resumed(6, [])], "the damaged ones were written again"
+
+
+def test_all_damaged(make_run, damage):
+    run = make_run()
+    stop_after(run, 2)
+    for step in (1, 2):
+        damage(run, step)
+    before = (run.folder / "metrics.jsonl").read_text()
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is complete \(.*step_2: mo.*; .*step_1: mo"):
+        list(make_run().events())
+    assert (run.folder / "metrics.jsonl").read_text() == before
+
+
+def test_other_settings_are_refused(make_run, make_trainer):
+    stop_after(make_run(), 2)
+    other = make_run(trainer=make_trainer(fingerprint="changed"), config={"some": "other settings"})
+    with pytest.raises(CheckpointError, match=r"trained with other settings .* resume with its own config\.yaml"):
+        list(other.events())
+    assert yaml.safe_load((other.folder / "config.yaml").read_text()) == {"some": "settings"}
+
+
+def test_another_network_is_refused(make_run, make_trainer):
+    stop_after(make_run(), 2)
+    other = make_run(trainer=make_trainer(model={"num_blocks": 2}))
+    with pytest.raises(CheckpointError, match=r"do not fit the network: missing blocks\.1"):
+        list(other.events())
+
+
+def test_settings_that_may_change_are_stored(make_run):
+    stop_after(make_run(), 2)
+    list(make_run(config={"some": "other periods"}).events())
+    assert yaml.safe_load((make_run().folder / "config.yaml").read_text()) == {"some": "other periods"}
+
+
+@pytest.mark.parametrize("cut", ["", '{"step": 4, "loss_na', '{"step": 4}'])
+def test_metrics_after_resuming_have_every_step_once(make_run, cut):
+    """The process died after steps 4 and 5, of which no checkpoint remains, and in the middle of a line."""
+    unbroken, first, second = (make_run(name=name) for name in ("whole", "run", "run"))
+    list(unbroken.events())
+    stop_after(first, 5)
+    for step in (4, 5):
+        shutil.rmtree(first.checkpoints / f"step_{step}")
+    with (first.folder / "metrics.jsonl").open("a") as file:
+        file.write(cut)
+    assert next(second.events()) == Resumed(3, [])
+    list(make_run().events())
+    assert metrics(second) == metrics(unbroken)
+
+
+def test_metrics_that_are_none(make_run):
+    run = make_run()
+    stop_after(run, 2)
+    path = run.folder / "metrics.jsonl"
+    path.write_text(path.read_text() + "edited by hand\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 4 is no line of metrics .*; remove the line"):
+        list(make_run().events())
+
+
+def test_missing_metrics_are_begun_anew(make_run):
+    stop_after(make_run(), 2)
+    run = make_run()
+    (run.folder / "metrics.jsonl").unlink()
+    list(run.events())
+    assert [line["step"] for line in metrics(run) if "lr" in line] == [3, 4, 5, 6]
+
+
+def test_a_run_without_a_checkpoint_starts_again(make_run):
+    """With the settings of now, and without the metrics of before."""
+    first = make_run(snapshot_every=100)
+    for _ in itertools.islice(first.events(), 3):
+        pass
+    assert len(metrics(first)) == 3
+    second = make_run(config={"some": "other settings"})
+    events = list(second.events())
+    assert not any(isinstance(event, Resumed) for event in events)
+    assert [line["step"] for line in metrics(second) if "lr" in line] == [1, 2, 3, 4, 5, 6]
+    assert yaml.safe_load((second.folder / "config.yaml").read_text()) == {"some": "other settings"}
+
+
+def test_last_checkpoint_stands_when_training_breaks_down(make_run):
+    run = make_run()
+    events = run.events()
+    while not isinstance(next(events), Snapshot):
+        pass
+    with torch.no_grad():
+        run.trainer.model.output_layer.linear.bias[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="the loss is nan at step 2"):
+        list(events)
+    assert [line["step"] for line in metrics(run)] == [1]
+    assert next(make_run().events()) == Resumed(1, [])
+
+
+@pytest.mark.parametrize("where", ["run/thesis.tex", "run"])
+def test_folder_of_something_else(make_run, tmp_path, where):
+    path = tmp_path / where
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("three years of work")
+    with pytest.raises(OutputExistsError, match="run exists and is no run folder; name an empty or a new one"):
+        list(make_run().events())
+    assert path.read_text() == "three years of work"
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_folder_that_cannot_be_made(make_run, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputExistsError, match=r"file/run cannot be made \(Not a directory\); name a run_dir"):
+        list(make_run(name="file/run").events())
+
+
+def test_folder_of_a_run_that_was_killed_at_its_start(make_run, tmp_path):
+    """It was making config.yaml; nothing else is there, so the run simply starts."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".incomplete-config.yaml-elsewhere-1-0123abcd").write_text("")
+    run = make_run()
+    assert next(run.events()).step == 1

@@ -110,6 +110,18 @@ def test_gradcheck(parameterization: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.autograd.gradcheck(loss, inputs)
 
 
+def test_gradients_add_up() -> None:
+    """A gradient that has been handed out is not the memory of the next one."""
+    case = Case()
+    leaves = (case.hidden, case.weight, case.bias)
+    total, _ = case.fused("score", True)
+    once = torch.autograd.grad(total, leaves, retain_graph=True)
+    for _ in range(3):
+        total.backward(retain_graph=True)
+    for leaf, gradient in zip(leaves, once, strict=True):
+        torch.testing.assert_close(leaf.grad, 3 * gradient, **TOLERANCE)
+
+
 @pytest.mark.parametrize("parameterization", ["score", "normalized"])
 def test_rows_of_weight_zero_leave_no_gradient(parameterization: str) -> None:
     case = Case()

@@ -1,0 +1,92 @@
+"""The network as it would be written on paper: one sequence, one head, one position after the other.
+
+It takes weights by their names in a SEDD checkpoint and imports nothing of the package. Prefix and target always lie in
+one sequence; with one-way attention the prefix looks at itself only and is modulated with sigma = 0.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+def conditioning(weights: Weights, sigma: Tensor) -> Tensor:
+    """The vector that a noise level becomes, for one scalar sigma."""
+    frequencies = torch.tensor([math.exp(-math.log(10_000) * k / 128) for k in range(128)], dtype=sigma.dtype)
+    angles = sigma * frequencies
+    x = torch.cat([angles.cos(), angles.sin()])
+    x = F.silu(weights["sigma_map.mlp.0.weight"] @ x + weights["sigma_map.mlp.0.bias"])
+    return F.silu(weights["sigma_map.mlp.2.weight"] @ x + weights["sigma_map.mlp.2.bias"])
+
+
+def turned(x: Tensor, position: int) -> Tensor:
+    """One head of one position, rotated: elements i and i + E/2 are the two coordinates of a plane."""
+    half = len(x) // 2
+    result = torch.empty_like(x)
+    for i in range(half):
+        angle = position / 10_000 ** (2 * i / len(x))
+        result[i] = x[i] * math.cos(angle) - x[i + half] * math.sin(angle)
+        result[i + half] = x[i + half] * math.cos(angle) + x[i] * math.sin(angle)
+    return result
+
+
+def normalised(x: Tensor, gain: Tensor) -> Tensor:
+    centred = x - x.mean()
+    return centred / torch.sqrt(centred.square().mean() + 1e-5) * gain
+
+
+def modulated(x: Tensor, gain: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return normalised(x, gain) * (1 + scale) + shift
+
+
+def attended(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], visible: list[range]) -> list[Tensor]:
+    """One head: position i looks at the positions `visible[i]`."""
+    mixed = []
+    for query, seen in zip(queries, visible, strict=True):
+        weight = torch.stack([query @ keys[j] for j in seen]) / math.sqrt(len(query))
+        mixed.append(torch.softmax(weight, 0) @ torch.stack([values[j] for j in seen]))
+    return mixed
+
+
+def plain_logits(
+    weights: Weights, prefix: list[int], target: list[int], sigma: Tensor, *, num_heads: int, one_way: bool
+) -> Tensor:
+    """Logits (L, N) of the target of one sequence; `sigma` is a scalar, zero for a network that does not see time."""
+    ids, num_prefix = [*prefix, *target], len(prefix)
+    everything, prefix_only = range(len(ids)), range(num_prefix)
+    visible = [prefix_only if one_way and i < num_prefix else everything for i in everything]
+    at_sigma, at_zero = conditioning(weights, sigma), conditioning(weights, torch.zeros_like(sigma))
+    c = [at_zero if one_way and i < num_prefix else at_sigma for i in everything]
+    x = [weights["vocab_embed.embedding"][token] for token in ids]
+    block = 0
+    while f"blocks.{block}.attn_qkv.weight" in weights:
+        w = {name.removeprefix(f"blocks.{block}."): value for name, value in weights.items()}
+        ada = [(w["adaLN_modulation.weight"] @ c[i] + w["adaLN_modulation.bias"]).chunk(6) for i in everything]
+        qkv = [w["attn_qkv.weight"] @ modulated(x[i], w["norm1.weight"], ada[i][0], ada[i][1]) for i in everything]
+        heads = [row.view(3, num_heads, -1) for row in qkv]
+        mixed = [
+            attended(
+                [turned(heads[i][0, h], i) for i in everything],
+                [turned(heads[i][1, h], i) for i in everything],
+                [heads[i][2, h] for i in everything],
+                visible,
+            )
+            for h in range(num_heads)
+        ]
+        for i in everything:
+            x[i] = x[i] + ada[i][2] * (w["attn_out.weight"] @ torch.cat([mixed[h][i] for h in range(num_heads)]))
+            inner = w["mlp.0.weight"] @ modulated(x[i], w["norm2.weight"], ada[i][3], ada[i][4]) + w["mlp.0.bias"]
+            inner = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+            x[i] = x[i] + ada[i][5] * (w["mlp.2.weight"] @ inner + w["mlp.2.bias"])
+        block += 1
+    rows = []
+    for i in list(everything)[num_prefix:]:
+        ada_bias = weights["output_layer.adaLN_modulation.bias"]
+        shift, scale = (weights["output_layer.adaLN_modulation.weight"] @ c[i] + ada_bias).chunk(2)
+        last = modulated(x[i], weights["output_layer.norm_final.weight"], shift, scale)
+        rows.append(weights["output_layer.linear.weight"] @ last + weights["output_layer.linear.bias"])
+    return torch.stack(rows)

@@ -1,0 +1,47 @@
+"""Tiny networks whose weights are all random, also those that training starts at zero, which would hide faults."""
+
+import itertools
+from typing import Any
+
+import torch
+
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+
+VOCAB = 13
+SIZES = {"vocab_size": VOCAB, "hidden_size": 16, "num_heads": 2, "num_blocks": 2, "cond_dim": 8}
+
+COMBINATIONS: list[dict[str, Any]] = [
+    *(
+        {"parameterization": p, "time_conditioning": t, "prefix_attention": a}
+        for p, t, a in itertools.product(("score", "normalized"), (True, False), ("joint", "one_way"))
+    ),
+    {"scale_by_sigma": False},
+    {"process": "uniform", "scale_by_sigma": False},
+    {"process": "uniform", "prefix_attention": "one_way", "time_conditioning": False},
+]
+
+
+def tiny_model(*, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> ScoreModel:
+    """A network in evaluation mode; `settings` override the sizes and the defaults of `ScoreModelConfig`."""
+    model = ScoreModel(ScoreModelConfig(**(SIZES | settings)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            spread = 0.3 if parameter.dim() > 1 else 0.2
+            noise = spread * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + noise if "norm" in name else noise)
+    return model.to(dtype).eval()
+
+
+def tiny_batch(*, seed: int = 0, batch: int = 3, length: int = 5, prefix_length: int = 4) -> tuple[torch.Tensor, ...]:
+    """(xt, sigma, prefix) with masks and tokens in every text; MASK is the id VOCAB."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(VOCAB, (batch, length), generator=generator)
+    is_masked = torch.rand(batch, length, generator=generator) < 0.5
+    is_masked[:, 0], is_masked[:, 1] = True, False
+    sigma = torch.rand(batch, generator=generator) * 3 + 0.05
+    return (
+        torch.where(is_masked, VOCAB, tokens),
+        sigma,
+        torch.randint(VOCAB, (batch, prefix_length), generator=generator),
+    )

@@ -224,11 +224,16 @@ def _course(config: TrainConfig, arrays: StageArrays) -> str:
 def _snapshot_sampler(
     config: TrainConfig, stage: StageSampler, dataset: StageDataset, tokenizer: Tokenizer
 ) -> Callable[[], list[str]] | None:
-    """Draws the texts of a snapshot, on true prefixes for a later stage; None if none are wanted."""
+    """Draws the texts of a snapshot, on true prefixes for a later stage; None if none are wanted.
+
+    Raises:
+        ConfigError: the predictor is unknown or does not fit, or there are no steps; not only at the first snapshot.
+    """
     number = config.sampling.num_samples
+    predictor = predictor_from_name(config.sampling.predictor)
+    stage.require_usable(predictor, config.sampling.num_steps)
     if number == 0:
         return None
-    predictor = predictor_from_name(config.sampling.predictor)
 
     def sample() -> list[str]:
         device = stage.model.vocab_embed.embedding.device

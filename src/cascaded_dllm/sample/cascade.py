@@ -44,7 +44,7 @@ class CascadeSamples:
         token_forwards: positions that went through a network, prefix included, over all texts and stages.
     """
 
-    ids: tuple[Int[Tensor, "B L"], ...]
+    ids: tuple[Int[Tensor, "B _"], ...]
     texts: tuple[list[str], ...]
     nfe: tuple[float, ...]
     token_forwards: int

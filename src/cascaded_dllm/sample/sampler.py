@@ -64,6 +64,20 @@ class StageSampler:
     length: int
     t_end: float = 1e-5
 
+    def require_usable(self, predictor: Predictor, num_steps: int) -> None:
+        """Check what `states` is given, for callers who learn of a mistake too late there.
+
+        Raises:
+            ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
+        """
+        if num_steps < 1:
+            raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
+        if isinstance(self.process, UniformProcess) and isinstance(predictor, FirstHittingPredictor):
+            raise ConfigError(
+                "predictor first_hitting needs the absorbing process, this model has the uniform one; "
+                "choose euler or analytic"
+            )
+
     def states(
         self,
         prefix: Int[Tensor, "B P"] | None,
@@ -85,17 +99,12 @@ class StageSampler:
         Raises:
             ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
         """
-        if num_steps < 1:
-            raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
+        self.require_usable(predictor, num_steps)
         # Never across a yield: the mode would hold for whoever consumes the states as well.
         with torch.inference_mode():
             encoded = None if prefix is None else self.model.encode_prefix(prefix)
         if isinstance(self.process, UniformProcess):
-            if isinstance(predictor, FirstHittingPredictor):
-                raise ConfigError(
-                    "predictor first_hitting needs the absorbing process, this model has the uniform one; "
-                    "choose euler or analytic"
-                )
+            assert not isinstance(predictor, FirstHittingPredictor)
             yield from self._uniform(self.process, encoded, predictor, num_steps, draws, sample_index)
         elif isinstance(predictor, FirstHittingPredictor):
             yield from self._first_hitting(self.process, encoded, draws, sample_index)

@@ -1,0 +1,46 @@
+"""Preprocessed stories, made once: every test of the pipeline reads them and none writes into them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.importance.stories_tagger import StoriesTagger
+from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return story_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def make_stories(tokenizer: Tokenizer) -> Callable[..., Path]:
+    """Preprocesses the first stories of a seed; returns the folder."""
+
+    def make(out: Path, *, split: str, num: int, seed: int, tokenizer: Tokenizer = tokenizer) -> Path:
+        return preprocess(
+            StoryGrammar().documents(num, seed),
+            out_dir=out,
+            dataset="stories",
+            split=split,
+            tokenizer=tokenizer,
+            scorer=PosScorer(StoriesTagger()),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stories(make_stories: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 stories."""
+    return make_stories(tmp_path_factory.mktemp("stories"), split="train", num=200, seed=0)
+
+
+@pytest.fixture(scope="session")
+def valid_stories(make_stories: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 other ones."""
+    return make_stories(tmp_path_factory.mktemp("stories"), split="valid", num=20, seed=1)

@@ -95,7 +95,8 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
         if config.get("format") == FORMAT:
             settings, state = _read_own(folder, config, weights)
         elif "tokens" in config and "graph" in config:
-            settings, state = _settings_of_original(config), _read_safetensors(folder / "model.safetensors")
+            settings = _settings_of_original(config, folder / "config.json")
+            state = _read_safetensors(folder / "model.safetensors")
         else:
             raise CheckpointError(
                 f"{folder / 'config.json'} describes neither a checkpoint of this package nor a SEDD model (its keys "
@@ -192,17 +193,19 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             tokenizer=config["tokenizer"],
             step=config["step"],
         )
-    except KeyError as error:
-        raise CheckpointError(f"{folder / 'config.json'} lacks {error}; the checkpoint is damaged") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} lacks or misstates {error}; the checkpoint is damaged, use another"
+        ) from error
     name = "ema.safetensors" if weights == "ema" else "model.safetensors"
     return settings, _read_safetensors(folder / name)
 
 
-def _settings_of_original(config: Mapping[str, Any]) -> StageSettings:
+def _settings_of_original(config: Mapping[str, Any], path: Path) -> StageSettings:
     """The settings in a configuration of SEDD or of the original cascade code, which share their keys."""
     processes = {"absorb": "absorbing", "uniform": "uniform"}
     try:
-        model, noise, process = config["model"], dict(config["noise"]), processes[config["graph"]["type"]]
+        model, noise, process = config["model"], {**config["noise"]}, processes[config["graph"]["type"]]
         if noise["type"] == "loglinear":
             noise = {"type": "loglinear"}
         lengths = config.get("target_lens", {})
@@ -221,34 +224,43 @@ def _settings_of_original(config: Mapping[str, Any]) -> StageSettings:
             stage=0 if config.get("baseline") else config.get("stage", 0),
             stage_lengths=tuple(lengths[f"stage{k}"] for k in range(1, len(lengths) + 1)),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"the SEDD configuration lacks or misstates {error}; it needs tokens, graph.type (absorb or uniform), "
-            "noise.type and the model's sizes"
+            f"the SEDD configuration {path} lacks or misstates {error}; it needs tokens, graph.type (absorb or "
+            "uniform), noise.type and the model's sizes"
         ) from error
 
 
 def _read_original_run(folder: Path, weights: Weights) -> tuple[StageSettings, dict[str, Tensor]]:
     """A run folder of the original code: the Hydra configuration and a pickled checkpoint, read as data only."""
-    path = folder / "checkpoints-meta" / "checkpoint.pth"
+    settings_path, path = folder / ".hydra" / "config.yaml", folder / "checkpoints-meta" / "checkpoint.pth"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; an original run folder keeps its weights there")
     try:
-        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load(settings_path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{settings_path} is not valid YAML ({reason}); use another run folder") from error
+    try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint["model"]
-        shadow = checkpoint["ema"]["shadow_params"]
-    except (yaml.YAMLError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        state, shadow = checkpoint["model"], checkpoint["ema"]["shadow_params"]
+        # The average is stored as a bare list in the order of the parameters; buffers have no entry.
+        names = [name for name in state if not name.endswith("rotary_emb.inv_freq")]
+    except pickle.UnpicklingError as error:
+        # The library's own message recommends to open the file in spite of it.
         raise CheckpointError(
-            f"{path} is truncated or no checkpoint of the original code ({type(error).__name__}: {error}); "
+            f"{path} is damaged, or holds objects whose loading would run code from the file; nothing was run, "
+            "use another run folder"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint of the original code ({type(error).__name__}); "
             "use another run folder"
         ) from error
     if weights == "ema":
-        # The average is stored as a bare list in the order of the parameters; buffers have no entry.
-        names = [name for name in state if not name.endswith("rotary_emb.inv_freq")]
         if len(names) != len(shadow):
             raise CheckpointError(
                 f"{path} averages {len(shadow)} tensors of a network that has {len(names)}; load it with weights='raw'"
             )
         state = {**state, **dict(zip(names, shadow, strict=True))}
-    return _settings_of_original(config), state
+    return _settings_of_original(config, settings_path), state

@@ -86,7 +86,7 @@ def test_log_score(kind: str, stage: int) -> None:
     expected = file.of_stage("log_score", stage)
     torch.testing.assert_close(file.model(xt, sigma, prefix), expected, **ABSOLUTE)
     if prefix is not None:
-        encoded = file.model.encode_prefix(prefix)
+        encoded = file.model.encode_prefix(prefix, xt.shape[1])
         torch.testing.assert_close(file.model(xt, sigma, encoded), expected, **ABSOLUTE)
         assert not torch.allclose(file.model(xt, sigma), expected, atol=1e-3)
 

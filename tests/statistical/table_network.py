@@ -51,7 +51,7 @@ class TableNetwork(ScoreModel):
         self.noise: list[Tensor] = []
         self.num_rows = 0
 
-    def encode_prefix(self, prefix: Tensor, *, dropout: object = None) -> Prefix:
+    def encode_prefix(self, prefix: Tensor, target_length: int, *, dropout: object = None) -> Prefix:
         return Prefix(prefix, None)
 
     def hidden(
@@ -87,7 +87,7 @@ class UniformTableNetwork(ScoreModel):
         self.log_score_of = log_score_of
         self.place = torch.tensor([vocab_size ** (length - 1 - i) for i in range(length)])
 
-    def encode_prefix(self, prefix: Tensor, *, dropout: object = None) -> Prefix:
+    def encode_prefix(self, prefix: Tensor, target_length: int, *, dropout: object = None) -> Prefix:
         return Prefix(prefix, None)
 
     def forward(self, xt: Tensor, sigma: Tensor, prefix: Tensor | Prefix | None = None) -> Tensor:

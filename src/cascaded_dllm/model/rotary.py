@@ -20,7 +20,9 @@ class Rotary(nn.Module):
         exponent = torch.arange(0, head_dim, 2).float() / head_dim
         self.register_buffer("inv_freq", 1.0 / base**exponent)
 
-    def forward(self, position_S: Int[Tensor, " S"]) -> tuple[Float[Tensor, "S 1 1 E"], Float[Tensor, "S 1 1 E"]]:
+    def forward(
+        self, position_S: Float[Tensor, " S"] | Int[Tensor, " S"]
+    ) -> tuple[Float[Tensor, "S 1 1 E"], Float[Tensor, "S 1 1 E"]]:
         """Cosine and sine for each position, each half of the head twice, ready to meet (B, S, 2, H, E)."""
         angle_SE = torch.outer(position_S.to(self.inv_freq), self.inv_freq)
         angle_SE = torch.cat([angle_SE, angle_SE], dim=-1)[:, None, None]

@@ -186,16 +186,15 @@ class ScoreModel(nn.Module):
         """
         dropout = self._dropout(generators)
         if isinstance(prefix, Tensor):
-            prefix = self.encode_prefix(prefix, dropout=dropout)
+            prefix = self.encode_prefix(prefix, xt.shape[1], dropout=dropout)
         if prefix is None:
-            ids, context, skip, start = xt, None, 0, 0
+            ids, context, skip = xt, None, 0
         elif prefix.keys_values is None:
-            ids, context, skip, start = torch.cat([prefix.ids, xt], dim=1), None, prefix.ids.shape[1], 0
+            ids, context, skip = torch.cat([prefix.ids, xt], dim=1), None, prefix.ids.shape[1]
         else:
-            ids, context, skip, start = xt, prefix.keys_values, 0, prefix.ids.shape[1]
+            ids, context, skip = xt, prefix.keys_values, 0
         c_BC = self._conditioning(sigma)
-        position = torch.arange(start, start + ids.shape[1], device=ids.device)
-        cos_sin = self.rotary_emb(position)
+        cos_sin = self.rotary_emb(torch.arange(ids.shape[1], device=ids.device))
         x = self.vocab_embed(ids)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
@@ -210,16 +209,27 @@ class ScoreModel(nn.Module):
             )
         return self.output_layer.hidden(x if rows is not None else x[:, skip:], c_BC, rows)
 
-    def encode_prefix(self, prefix: Int[Tensor, "B P"], *, dropout: Dropout | None = None) -> Prefix:
+    def encode_prefix(
+        self, prefix: Int[Tensor, "B P"], target_length: int, *, dropout: Dropout | None = None
+    ) -> Prefix:
         """The prefix in the form in which every network call of a stage can reuse it.
 
         With `one_way` attention these are its keys and values (Arriola et al. 2025, arXiv:2503.09573): the prefix
-        attends to itself only and is modulated with sigma = 0. With `joint` attention nothing can be kept but the ids.
+        attends to itself only and is modulated with sigma = 0. Its tokens stand at positions spread evenly over those
+        of the target, near the place where each will be needed: measured, a stage learns to copy in half the steps
+        that it takes with the prefix in front. With `joint` attention, as in the original, the prefix stands in front
+        and nothing can be kept but the ids.
+
+        Args:
+            prefix: clean ids of the stage before.
+            target_length: tokens L that the stage writes.
+            dropout: in training.
         """
         if self.config.prefix_attention == "joint":
             return Prefix(prefix, None)
         c_BC = self._embed_sigma(torch.zeros(1, device=prefix.device))
-        cos_sin = self.rotary_emb(torch.arange(prefix.shape[1], device=prefix.device))
+        spacing = target_length / prefix.shape[1]
+        cos_sin = self.rotary_emb((torch.arange(prefix.shape[1], device=prefix.device) + 0.5) * spacing - 0.5)
         x = self.vocab_embed(prefix)
         keys_values = []
         for block in self.blocks[:-1]:
@@ -253,8 +263,11 @@ class ScoreModel(nn.Module):
         return F.pad(log_posterior - log_expm1(sigma).view(by_sequence), (0, 1))
 
     def _conditioning(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "#B C"]:
-        """Conditioning vectors: one a sequence, or a single one if the network does not see the time."""
-        return self._embed_sigma(sigma if self.config.time_conditioning else torch.zeros_like(sigma[:1]))
+        """Conditioning vectors: one a sequence, or a single one if the network does not see the time.
+
+        Such a network is told sigma = 1 throughout, so that it still tells the target from a clean `one_way` prefix.
+        """
+        return self._embed_sigma(sigma if self.config.time_conditioning else torch.ones_like(sigma[:1]))
 
     def _embed_sigma(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
         return F.silu(self.sigma_map(sigma.to(self.output_layer.linear.weight.dtype)))

@@ -102,7 +102,7 @@ class StageSampler:
         self.require_usable(predictor, num_steps)
         # Never across a yield: the mode would hold for whoever consumes the states as well.
         with torch.inference_mode():
-            encoded = None if prefix is None else self.model.encode_prefix(prefix)
+            encoded = None if prefix is None else self.model.encode_prefix(prefix, self.length)
         if isinstance(self.process, UniformProcess):
             assert not isinstance(predictor, FirstHittingPredictor)
             yield from self._uniform(self.process, encoded, predictor, num_steps, draws, sample_index)

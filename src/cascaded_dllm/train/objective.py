@@ -78,7 +78,7 @@ class Objective:
     def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
         """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""
         with torch.inference_mode():
-            prefix = None if batch.prefix is None else model.encode_prefix(batch.prefix)
+            prefix = None if batch.prefix is None else model.encode_prefix(batch.prefix, batch.target.shape[1])
 
             def weighted_entropy(x0: Tensor, xt: Tensor, sigma: Tensor, dsigma: Tensor) -> Tensor:
                 _, rows = self._weighted_sum(

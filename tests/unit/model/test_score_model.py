@@ -73,7 +73,7 @@ def test_rows_are_those_of_the_whole(options: dict[str, Any]) -> None:
     model = tiny_model(**options)
     xt, sigma, prefix = batch_for(model)
     rows = Rows(torch.tensor([2, 0, 0, 2]), torch.tensor([4, 0, 3, 1]))
-    for start in (None, prefix, model.encode_prefix(prefix)):
+    for start in (None, prefix, model.encode_prefix(prefix, xt.shape[1])):
         whole = model.hidden(xt, sigma, start)
         assert whole.shape == (3, 5, 16)
         torch.testing.assert_close(model.hidden(xt, sigma, start, rows=rows), rows.of(whole), **SINGLE)
@@ -107,7 +107,7 @@ def test_every_weight_is_used(options: dict[str, Any]) -> None:
 def test_encoded_prefix_can_be_reused_and_selected(attention: str) -> None:
     model = tiny_model(prefix_attention=attention)
     xt, sigma, prefix = batch_for(model)
-    encoded = model.encode_prefix(prefix)
+    encoded = model.encode_prefix(prefix, xt.shape[1])
     torch.testing.assert_close(model(xt, sigma, encoded), model(xt, sigma, prefix), rtol=0, atol=0)
     later, noise = xt.clamp_max(VOCAB - 1), sigma / 7
     torch.testing.assert_close(model(later, noise, encoded), model(later, noise, prefix), rtol=0, atol=0)
@@ -142,7 +142,7 @@ def test_one_way_prefix_sees_neither_target_nor_time() -> None:
         is_same = attention == "one_way"
         assert torch.equal(states[1], other_target[1]) is is_same
         assert torch.equal(states[1], other_time[1]) is is_same
-    encoded = tiny_model(prefix_attention="joint").encode_prefix(prefix)
+    encoded = tiny_model(prefix_attention="joint").encode_prefix(prefix, xt.shape[1])
     assert encoded == Prefix(prefix, None)
 
 

@@ -5,6 +5,7 @@ Weights are read without executing anything from the file, matched strictly, and
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -241,6 +242,9 @@ def _read_original_run(folder: Path, weights: Weights) -> tuple[StageSettings, d
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{settings_path} is not valid YAML ({reason}); use another run folder") from error
+    # Files of other kinds make the library fail in ways of all kinds, so they are told apart first.
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is truncated or no file of torch.save; use another run folder")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state, shadow = checkpoint["model"], checkpoint["ema"]["shadow_params"]
@@ -252,10 +256,9 @@ def _read_original_run(folder: Path, weights: Weights) -> tuple[StageSettings, d
             f"{path} is damaged, or holds objects whose loading would run code from the file; nothing was run, "
             "use another run folder"
         ) from error
-    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is truncated or no checkpoint of the original code ({type(error).__name__}); "
-            "use another run folder"
+            f"{path} is damaged or no checkpoint of the original code ({type(error).__name__}); use another run folder"
         ) from error
     if weights == "ema":
         if len(names) != len(shadow):

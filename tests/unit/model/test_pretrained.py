@@ -1,0 +1,294 @@
+"""Loading checkpoints: where they are found, and every way in which they can be wrong."""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import save_file
+
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model import pretrained
+from cascaded_dllm.model.pretrained import StageSettings, load_stage, load_weights
+from cascaded_dllm.model.score_model import ScoreModel
+from tests.unit.model.tiny import tiny_batch, tiny_model
+from tests.unit.model.unchecked import without_type_checks
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint folder of this package whose raw weights are those of seed 1 and whose average is of seed 2."""
+    folder = tmp_path / "step_7"
+    folder.mkdir()
+    raw, average = tiny_model(seed=1), tiny_model(seed=2)
+    settings = StageSettings(
+        raw.config, {"type": "loglinear", "eps": 1e-3}, stage=2, stage_lengths=(4, 5), tokenizer="abc", step=7
+    )
+    (folder / "config.json").write_text(settings.to_json())
+    save_file(raw.state_dict(), folder / "model.safetensors")
+    save_file(average.state_dict(), folder / "ema.safetensors")
+    return folder
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """A copy of the run folder of the original code, to be damaged."""
+    return Path(shutil.copytree(GOLDEN / "legacy_run", tmp_path / "run"))
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(GOLDEN / "hub_model", tmp_path / "hub"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    settings = json.loads(path.read_text())
+    change(settings)
+    path.write_text(json.dumps(settings))
+
+
+def log_score(model: ScoreModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(*tiny_batch())
+
+
+def test_own_checkpoint(checkpoint: Path) -> None:
+    for weights, seed in (("ema", 2), ("raw", 1)):
+        stage = load_stage(checkpoint, weights=weights)  # type: ignore[arg-type]
+        assert torch.equal(log_score(stage.model), log_score(tiny_model(seed=seed)))
+        assert not stage.model.training
+    assert torch.equal(log_score(ScoreModel.from_pretrained(str(checkpoint))), log_score(tiny_model(seed=2)))
+    settings = stage.settings
+    assert (settings.stage, settings.stage_lengths, settings.tokenizer, settings.step) == (2, (4, 5), "abc", 7)
+    assert dict(settings.noise) == {"type": "loglinear", "eps": 1e-3}
+    assert settings.model == tiny_model().config
+    assert (stage.folder, stage.tokenizer_path) == (checkpoint, None)
+    (checkpoint / "tokenizer.json").write_text("{}")
+    assert load_stage(checkpoint).tokenizer_path == checkpoint / "tokenizer.json"
+
+
+def test_run_folder_stands_for_its_latest_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint.rename(run / "checkpoints" / "step_7")
+    (run / "checkpoints" / "latest").symlink_to("step_7")
+    assert load_stage(run).folder == (run / "checkpoints" / "step_7").resolve()
+
+
+def test_hub_id(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is asked first, and the network only if it has nothing."""
+    asked: list[bool] = []
+
+    def download(repo_id: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        asked.append(local_files_only)
+        if local_files_only and repo_id == "someone/new":
+            raise LocalEntryNotFoundError("not in the cache")
+        return str(hub_folder)
+
+    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    assert load_stage("someone/cached").folder == hub_folder
+    assert asked == [True]
+    assert load_stage("someone/new").folder == hub_folder
+    assert asked == [True, True, False]
+
+
+def test_unknown_weights(checkpoint: Path) -> None:
+    with without_type_checks(), pytest.raises(ConfigError, match="weights is 'best'; it must be ema or raw"):
+        load_stage(checkpoint, weights="best")  # type: ignore[arg-type]
+
+
+def test_no_such_place(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such/place at/all does not exist here and is no hub id"):
+        load_stage("no such/place at/all")
+    with pytest.raises(CheckpointError, match="someone/nothing is no folder here and could not be had from the hub"):
+        load_stage("someone/nothing")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a file; give the folder that holds config\.json"):
+        load_stage(checkpoint / "model.safetensors")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CheckpointError, match=r"empty is no checkpoint: it has neither config\.json nor"):
+        load_stage(empty)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"tokens": ', r"config\.json is not valid JSON"),
+        (b"\xff\xfe\x00", r"config\.json is not valid JSON"),
+        (b"[1, 2]", r"config\.json holds a list instead of settings"),
+        (
+            b'{"model_type": "gpt2", "n_layer": 2}',
+            r"nor a SEDD model \(its keys are \['model_type', 'n_layer'\]",
+        ),
+    ],
+)
+def test_foreign_configuration(checkpoint: Path, content: bytes, message: str) -> None:
+    (checkpoint / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_stage(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda settings: settings.pop("step"), r"config\.json lacks or misstates 'step'"),
+        (lambda settings: settings.pop("model"), r"lacks or misstates 'model'"),
+        (lambda settings: settings.update(model=[]), r"lacks or misstates .*'list'"),
+        (lambda settings: settings.update(stage_lengths=None), r"lacks or misstates 'NoneType'"),
+        (lambda settings: settings["model"].update(num_blocks="2"), r"lacks or misstates"),
+    ],
+)
+def test_damaged_settings(checkpoint: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    edit(checkpoint / "config.json", change)
+    with without_type_checks(), pytest.raises(CheckpointError, match=message):
+        load_stage(checkpoint)
+
+
+def test_settings_of_a_newer_network(checkpoint: Path) -> None:
+    edit(checkpoint / "config.json", lambda settings: settings["model"].update(depth=3))
+    with pytest.raises(ConfigError, match=r"unknown keys \['depth'\] and lack \[\]"):
+        load_stage(checkpoint)
+
+
+def test_missing_and_truncated_weights(checkpoint: Path) -> None:
+    path = checkpoint / "ema.safetensors"
+    content = path.read_bytes()
+    for length in (0, 5, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"ema\.safetensors is truncated or no safetensors file"):
+            load_stage(checkpoint)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors is missing; the checkpoint is incomplete"):
+        load_stage(checkpoint)
+    load_stage(checkpoint, weights="raw")
+
+
+def test_every_mismatch_is_listed() -> None:
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = dict(tiny_model(seed=1).state_dict())
+    del state["blocks.0.norm1.weight"]
+    state["blocks.9.norm1.weight"] = torch.ones(16)
+    state["output_layer.linear.bias"] = torch.ones(3)
+    state["vocab_embed.embedding"] = torch.ones(14, 15)
+    with pytest.raises(CheckpointError, match="the weights in here do not fit the network") as caught:
+        load_weights(model, state, source="here")
+    for part in (
+        "missing blocks.0.norm1.weight",
+        "unexpected blocks.9.norm1.weight",
+        "output_layer.linear.bias has shape (3,) and should have (14,)",
+        "vocab_embed.embedding has shape (14, 15) and should have (14, 16)",
+    ):
+        assert part in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_names_of_the_original_code() -> None:
+    """Weights of a wrapped network carry `module.`, and those of a head that nothing reads are left out."""
+    state = {f"module.{name}": tensor for name, tensor in tiny_model(seed=1).state_dict().items()}
+    state["module.prediction_head.weight"] = torch.ones(2)
+    model = tiny_model(seed=2)
+    load_weights(model, state, source="here")
+    assert torch.equal(log_score(model), log_score(tiny_model(seed=1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"graph": {"type": "gaussian"}}, r"config\.json lacks or misstates 'gaussian'; it needs tokens, graph\.type"),
+        ({"graph": 3}, "lacks or misstates"),
+        ({"noise": {}}, "lacks or misstates 'type'"),
+        ({"noise": "loglinear"}, "lacks or misstates"),
+        ({"model": {"hidden_size": 32}}, "lacks or misstates 'n_heads'"),
+        ({"target_lens": {"first": 4}}, "lacks or misstates 'stage1'"),
+    ],
+)
+def test_sedd_settings_that_do_not_fit(hub_folder: Path, changes: dict[str, Any], message: str) -> None:
+    edit(hub_folder / "config.json", lambda settings: settings.update(changes))
+    with pytest.raises(CheckpointError, match=message):
+        load_stage(hub_folder)
+
+
+def test_sedd_weights_of_another_size(hub_folder: Path) -> None:
+    edit(hub_folder / "config.json", lambda settings: settings.update(tokens=61))
+    with pytest.raises(CheckpointError, match=r"embedding has shape \(61, 32\) and should have \(62, 32\)"):
+        load_stage(hub_folder)
+    (hub_folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        load_stage(hub_folder)
+
+
+class Malicious:
+    """Unpickled, it runs a command that leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_original_checkpoint_that_would_run_code(original: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "was_run"
+    average: dict[str, list[torch.Tensor]] = {"shadow_params": []}
+    torch.save({"model": Malicious(trace), "ema": average}, original / "checkpoints-meta" / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="holds objects whose loading would run code from the file; nothing was"):
+        load_stage(original)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": {}}, r"no checkpoint of the original code \(KeyError\)"),
+        ([1, 2], r"no checkpoint of the original code \(TypeError\)"),
+        ({"model": [1], "ema": {"shadow_params": []}}, r"no checkpoint of the original code \(AttributeError\)"),
+    ],
+)
+def test_foreign_original_checkpoint(original: Path, content: object, message: str) -> None:
+    torch.save(content, original / "checkpoints-meta" / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_stage(original)
+
+
+def test_damaged_original_run(original: Path) -> None:
+    path = original / "checkpoints-meta" / "checkpoint.pth"
+    content = path.read_bytes()
+    for part in (content[: len(content) // 2], content[:-1], b"", b"text"):
+        path.write_bytes(part)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pth is truncated or no file of torch\.save"):
+            load_stage(original)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "nothing of torch")
+    with pytest.raises(CheckpointError, match=r"no checkpoint of the original code \(RuntimeError\)"):
+        load_stage(original)
+    path.write_bytes(content)
+    settings = original / ".hydra" / "config.yaml"
+    for broken in (b"a: [1", b"\xff\xfe"):
+        settings.write_bytes(broken)
+        with pytest.raises(CheckpointError, match=r"config\.yaml is not valid YAML"):
+            load_stage(original)
+    settings.write_text("only text")
+    with without_type_checks(), pytest.raises(CheckpointError, match=r"config\.yaml lacks or misstates"):
+        load_stage(original)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pth is missing; an original run folder keeps its weights"):
+        load_stage(original)
+
+
+def test_original_average_of_another_network(original: Path) -> None:
+    path = original / "checkpoints-meta" / "checkpoint.pth"
+    content = torch.load(path, weights_only=True)
+    content["ema"]["shadow_params"].pop()
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"averages \d+ tensors of a network that has \d+; load it with"):
+        load_stage(original)
+    load_stage(original, weights="raw")

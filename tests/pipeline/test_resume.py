@@ -1,0 +1,124 @@
+"""`cdllm train` killed with SIGKILL and started again ends with the bytes of a run that was never broken off."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cascaded_dllm.cli.main import app
+from tests.pipeline import tiny
+
+# The process kills itself, so that it dies at the same place on every machine.
+KILLED_IN_STEP_5 = """
+    import torch
+    step, calls = torch.optim.AdamW.step, []
+
+    def killing_step(self, *arguments):
+        result = step(self, *arguments)
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    torch.optim.AdamW.step = killing_step
+"""
+KILLED_WHILE_WRITING_A_CHECKPOINT = """
+    import torch
+
+    def killing_save(state, path):
+        path.write_bytes(b"half of the state")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = killing_save
+"""
+KILLED_BEFORE_LATEST = """
+    from cascaded_dllm.train import checkpoint
+
+    def killing_point_latest(checkpoints, name):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint._point_latest = killing_point_latest
+"""
+
+
+@pytest.fixture(scope="module")
+def arguments(stories: Path, valid_stories: Path) -> list[str]:
+    """Of stage 2 with dropout and accumulation: ten steps, a checkpoint at 3, 6, 9 and 10."""
+    changes = ["model.dropout=0.1", "training.accum=2", "training.num_steps=10", "training.snapshot_every=3"]
+    flags = ["--data", str(stories), "--valid", str(valid_stories), "--stage", "2"]
+    return ["train", *flags, *tiny.OVERRIDES, *changes, "training.keep=2"]
+
+
+def in_a_process(arguments: list[str], prologue: str = "") -> subprocess.CompletedProcess[str]:
+    code = "\n".join(textwrap.dedent(part) for part in ("import os, signal, sys", prologue))
+    code += "\nfrom cascaded_dllm.cli.main import app\napp(sys.argv[1:])\n"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=240)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def assert_same_end(run: Path, unbroken: Path) -> None:
+    for name in ("model.safetensors", "ema.safetensors", "config.json", "tokenizer.json"):
+        ends = [folder / "checkpoints" / "step_10" / name for folder in (run, unbroken)]
+        assert ends[0].read_bytes() == ends[1].read_bytes(), name
+    states = [torch.load(folder / "checkpoints" / "latest" / "trainer.pt") for folder in (run, unbroken)]
+    flat = [list(flattened(state)) for state in states]
+    assert [key for key, _ in flat[0]] == [key for key, _ in flat[1]]
+    for (key, first), (_, second) in zip(*flat, strict=True):
+        assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second, key
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (run, unbroken)]
+    metrics = [[{**json.loads(line), "seconds": 0} for line in part] for part in lines]
+    assert metrics[0] == metrics[1]
+    assert [line["step"] for line in metrics[0] if "lr" in line] == list(range(1, 11))
+    assert names(run / "samples") == names(unbroken / "samples")
+    for name in names(run / "samples"):
+        assert (run / "samples" / name).read_bytes() == (unbroken / "samples" / name).read_bytes()
+
+
+def flattened(value, key=""):
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in items:
+            yield from flattened(inner, f"{key}.{name}")
+    else:
+        yield key, value
+
+
+@pytest.mark.slow
+def test_killed_three_times(arguments, tmp_path):
+    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
+    whole = CliRunner().invoke(app, [*arguments, "--out", str(unbroken)])
+    assert whole.exit_code == 0, whole.output
+    arguments = [*arguments, "--out", str(run)]
+
+    killed = in_a_process(arguments, KILLED_IN_STEP_5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert names(run / "checkpoints") == ["latest", "step_3"]
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()][-1] == 4
+
+    killed = in_a_process(arguments, KILLED_WHILE_WRITING_A_CHECKPOINT)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "resumed at step 3" in killed.stdout
+    assert names(run / "checkpoints") == ["latest", "step_3"]
+    assert [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".incomplete-step_6-")]
+
+    killed = in_a_process(arguments, KILLED_BEFORE_LATEST)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "resumed at step 3" in killed.stdout
+    assert names(run / "checkpoints") == ["latest", "step_3", "step_6"]
+    assert (run / "checkpoints" / "latest").resolve().name == "step_3"
+
+    finished = CliRunner().invoke(app, arguments)
+    assert finished.exit_code == 0, finished.output
+    assert "resumed at step 6" in finished.stdout
+    assert names(run / "checkpoints") == ["latest", "step_10", "step_9"]
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")] == []
+    assert_same_end(run, unbroken)

@@ -1,7 +1,8 @@
 """The network as it would be written on paper: one sequence, one head, one position after the other.
 
 It takes weights by their names in a SEDD checkpoint and imports nothing of the package. Prefix and target always lie in
-one sequence; with one-way attention the prefix looks at itself only and is modulated with sigma = 0.
+one sequence; with one-way attention the prefix looks at itself only, is modulated with sigma = 0, and stands at
+positions spread evenly over those of the target, which then begin at 0.
 """
 
 import math
@@ -23,7 +24,7 @@ def conditioning(weights: Weights, sigma: Tensor) -> Tensor:
     return F.silu(weights["sigma_map.mlp.2.weight"] @ x + weights["sigma_map.mlp.2.bias"])
 
 
-def turned(x: Tensor, position: int) -> Tensor:
+def turned(x: Tensor, position: float) -> Tensor:
     """One head of one position, rotated: elements i and i + E/2 are the two coordinates of a plane."""
     half = len(x) // 2
     result = torch.empty_like(x)
@@ -55,12 +56,16 @@ def attended(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], vi
 def plain_logits(
     weights: Weights, prefix: list[int], target: list[int], sigma: Tensor, *, num_heads: int, one_way: bool
 ) -> Tensor:
-    """Logits (L, N) of the target of one sequence; `sigma` is a scalar, zero for a network that does not see time."""
+    """Logits (L, N) of the target of one sequence; `sigma` is a scalar, one for a network that does not see time."""
     ids, num_prefix = [*prefix, *target], len(prefix)
     everything, prefix_only = range(len(ids)), range(num_prefix)
     visible = [prefix_only if one_way and i < num_prefix else everything for i in everything]
     at_sigma, at_zero = conditioning(weights, sigma), conditioning(weights, torch.zeros_like(sigma))
     c = [at_zero if one_way and i < num_prefix else at_sigma for i in everything]
+    place: list[float] = [*everything]
+    if one_way:
+        beside = [(j + 0.5) * len(target) / num_prefix - 0.5 for j in range(num_prefix)]
+        place = [*beside, *range(len(target))]
     x = [weights["vocab_embed.embedding"][token] for token in ids]
     block = 0
     while f"blocks.{block}.attn_qkv.weight" in weights:
@@ -70,8 +75,8 @@ def plain_logits(
         heads = [row.view(3, num_heads, -1) for row in qkv]
         mixed = [
             attended(
-                [turned(heads[i][0, h], i) for i in everything],
-                [turned(heads[i][1, h], i) for i in everything],
+                [turned(heads[i][0, h], place[i]) for i in everything],
+                [turned(heads[i][1, h], place[i]) for i in everything],
                 [heads[i][2, h] for i in everything],
                 visible,
             )

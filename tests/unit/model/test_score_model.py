@@ -32,7 +32,7 @@ def test_network_is_the_plain_one(options: dict[str, Any]) -> None:
         logits = model.logits(model.hidden(xt, sigma, start))
         assert logits.dtype == torch.float64
         for row in range(len(xt)):
-            seen = sigma[row] if model.config.time_conditioning else torch.zeros_like(sigma[row])
+            seen = sigma[row] if model.config.time_conditioning else torch.ones_like(sigma[row])
             expected = plain_logits(
                 {name: weight.double() for name, weight in model.state_dict().items()},
                 [] if start is None else start[row].tolist(),

@@ -1,3 +1,68 @@
-"""Cascaded discrete diffusion language models: texts written in stages, each stage a diffusion model."""
+"""Cascaded discrete diffusion language models: texts written in stages, each stage a diffusion model.
+
+The public names are loaded when they are first used, so that preprocessing never waits for PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cascaded_dllm.cascade.select import select_stages
+    from cascaded_dllm.cascade.spec import CascadeSpec
+    from cascaded_dllm.data.stages import StageArrays
+    from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
+    from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
+    from cascaded_dllm.errors import CascadeError
+    from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+    from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+    from cascaded_dllm.text.document import Document
+    from cascaded_dllm.text.stories import StoryGrammar
+    from cascaded_dllm.text.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AbsorbingProcess": "diffusion.process",
+    "Cascade": "sample.cascade",
+    "CascadeError": "errors",
+    "CascadeSamples": "sample.cascade",
+    "CascadeSpec": "cascade.spec",
+    "Document": "text.document",
+    "GeometricSchedule": "diffusion.schedule",
+    "LogLinearSchedule": "diffusion.schedule",
+    "ScoreModel": "model.score_model",
+    "ScoreModelConfig": "model.score_model",
+    "StageArrays": "data.stages",
+    "StoryGrammar": "text.stories",
+    "Tokenizer": "text.tokenizer",
+    "UniformProcess": "diffusion.process",
+    "select_stages": "cascade.select",
+}
+
+__all__ = [
+    "AbsorbingProcess",
+    "Cascade",
+    "CascadeError",
+    "CascadeSamples",
+    "CascadeSpec",
+    "Document",
+    "GeometricSchedule",
+    "LogLinearSchedule",
+    "ScoreModel",
+    "ScoreModelConfig",
+    "StageArrays",
+    "StoryGrammar",
+    "Tokenizer",
+    "UniformProcess",
+    "__version__",
+    "select_stages",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported from its home at first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

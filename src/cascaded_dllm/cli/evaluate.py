@@ -33,6 +33,7 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
                 "bound_nats_per_window": mean_and_error(stage.nll_nats)[0],
                 "standard_error_nats": mean_and_error(stage.nll_nats)[1],
                 "omitted_nats_per_window_at_most": stage.omitted_nats,
+                "unigram_nats_per_window": stage.unigram_nats,
             }
             for stage in bound.stages
         ],
@@ -42,14 +43,16 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
 def bound_table(bound: JointBound) -> Table:
     """The same for people."""
     table = Table(title="upper bound on -log p, nats a window")
-    for column in ("stage", "bound", "+-", "omitted at most"):
+    for column in ("stage", "bound", "+-", "omitted at most", "unigram"):
         table.add_column(column, justify="right")
     for stage in bound.stages:
         mean, error = mean_and_error(stage.nll_nats)
-        table.add_row(str(stage.stage), f"{mean:.3f}", f"{error:.3f}", f"{stage.omitted_nats:.3f}")
+        table.add_row(
+            str(stage.stage), f"{mean:.3f}", f"{error:.3f}", f"{stage.omitted_nats:.3f}", f"{stage.unigram_nats:.3f}"
+        )
     mean, error = mean_and_error(bound.nll_nats)
     table.add_section()
-    table.add_row("joint", f"{mean:.3f}", f"{error:.3f}", f"{bound.omitted_nats:.3f}")
+    table.add_row("joint", f"{mean:.3f}", f"{error:.3f}", f"{bound.omitted_nats:.3f}", "")
     return table
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,11 +29,13 @@ class StageBound:
         stage: 1..K.
         nll_nats: upper bound on -log p(target | prefix) of each window, nats, float64.
         omitted_nats: how far below the truth the integral may lie for an ideal model, nats a window.
+        unigram_nats: what the best model without any context pays for the same targets, nats a window.
     """
 
     stage: int
     nll_nats: Float[Tensor, " M"]
     omitted_nats: float
+    unigram_nats: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +107,15 @@ def stage_bounds(
             vocab_size=model.config.vocab_size,
             t_min=objective.t_min,
         )
-        yield StageBound(number, estimate.nll_nats, omitted)
+        yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset, num_windows))
+
+
+def unigram_nats(dataset: StageDataset, num_windows: int) -> float:
+    """Length times the entropy of the target tokens of the first `num_windows` windows, nats a window.
+
+    The distribution is that of these very tokens, so no unigram model does better on them.
+    """
+    _, target = dataset.batch(np.arange(min(num_windows, len(dataset))))
+    _, counts = np.unique(target, return_counts=True)
+    share = counts / counts.sum()
+    return dataset.target_length * float(-(share * np.log(share)).sum())

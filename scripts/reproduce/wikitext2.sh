@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# WikiText-2 on a CPU: a three-stage prefix cascade 32 -> 64 -> 128 and a flat model, the same network for all, trained
+# on the same windows; then the joint bound beside the flat one, and samples. About 35 minutes on 2 cores.
+#
+#   scripts/reproduce/wikitext2.sh DATA OUT
+#
+# DATA holds train.txt.xz and valid.txt.xz of WikiText-2 (or train.txt and valid.txt); OUT is the folder of the results.
+# Steps of each model: STEPS (default below). Interrupted, it goes on where it was.
+set -euo pipefail
+
+data=${1:?usage: $0 DATA OUT}
+out=${2:?usage: $0 DATA OUT}
+steps=${STEPS:-2000}
+cdllm=${CDLLM:-cdllm}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+
+file() { if [ -e "$data/$1.txt.xz" ]; then echo "$data/$1.txt.xz"; else echo "$data/$1.txt"; fi; }
+folder() { echo "$out/data/constituency/wikitext2_$1"; }
+# A run folder that has reached its last step is done at once.
+train() {
+    local name=$1
+    shift
+    $cdllm train --data "$(folder train)" --valid "$(folder valid)" --lengths 32,64,128 --model tiny --out "$out/$name" \
+        "$@" "training.num_steps=$steps" training.batch_size=32 training.ema=0.995 training.t_min=0.01 \
+        training.log_every=50 "training.eval_every=$((steps / 4))" "training.snapshot_every=$((steps / 4))" \
+        model.parameterization=normalized model.time_conditioning=false model.prefix_attention=one_way \
+        optim.lr=2e-3 optim.beta2=0.98 optim.warmup=100 optim.decay=cosine \
+        sampling.predictor=first_hitting
+}
+
+[ -e "$out/tokenizer.done" ] || {
+    $cdllm preprocess constituency --dataset "$(file train)" --split train --name wikitext2 --tagger lexicon \
+        --train-tokenizer 4096 --out "$out/data"
+    touch "$out/tokenizer.done"
+}
+$cdllm preprocess constituency --dataset "$(file valid)" --split valid --name wikitext2 --tagger lexicon \
+    --tokenizer "$(folder train)" --out "$out/data"
+
+train flat --flat
+for stage in 1 2 3; do train "stage$stage" --stage "$stage"; done
+
+stages=(--stage "$out/stage1" --stage "$out/stage2" --stage "$out/stage3")
+$cdllm evaluate likelihood "${stages[@]}" --data "$(folder valid)" --num-windows 512 --out "$out/cascade.json"
+$cdllm evaluate likelihood --stage "$out/flat" --data "$(folder valid)" --num-windows 512 --out "$out/flat.json"
+$cdllm sample "${stages[@]}" --num-samples 16 --output-dir "$out/samples"
+$cdllm sample --stage "$out/flat" --num-samples 16 --output-dir "$out/samples_flat"

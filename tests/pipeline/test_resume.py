@@ -58,7 +58,8 @@ def arguments(stories: Path, valid_stories: Path) -> list[str]:
 def in_a_process(arguments: list[str], prologue: str = "") -> subprocess.CompletedProcess[str]:
     code = "\n".join(textwrap.dedent(part) for part in ("import os, signal, sys", prologue))
     code += "\nfrom cascaded_dllm.cli.main import app\napp(sys.argv[1:])\n"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def names(folder: Path) -> list[str]:

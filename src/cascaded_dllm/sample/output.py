@@ -32,8 +32,10 @@ def write_samples(folder: Path, samples: CascadeSamples, summary: Mapping[str, A
     """Write sample_stage<k>.txt, samples.jsonl and summary.json into a new folder.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputExistsError: the folder exists, or cannot be written.
     """
+    if folder.exists():
+        raise OutputExistsError(f"{folder} exists already and is not overwritten; name another folder")
     with complete_folder(folder) as temporary:
         for stage, texts in enumerate(samples.texts, start=1):
             content = "".join(f"{text}\n{SEPARATOR}\n" for text in texts)

@@ -159,7 +159,7 @@ class Cascade:
             ids,
             tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
             nfe,
-            round(sum(n * width for n, width in zip(nfe, self._widths(), strict=True)) * num_samples),
+            round(self._token_forwards(nfe) * num_samples),
         )
 
     def stream(
@@ -189,14 +189,15 @@ class Cascade:
                     yield CascadeState(number, first, state)
                 prefix = state.xt
 
-    def _widths(self) -> list[int]:
-        """Positions a network call of each stage computes: the target, and the prefix unless it is kept."""
-        lengths = self.stage_lengths
-        prefixes = (0, *lengths[:-1])
-        return [
-            length + (prefix if stage.model.config.prefix_attention == "joint" else 0)
-            for stage, length, prefix in zip(self.stages, lengths, prefixes, strict=True)
-        ]
+    def _token_forwards(self, nfe: Sequence[float]) -> float:
+        """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once."""
+        prefixes = (0, *self.stage_lengths[:-1])
+        return sum(
+            calls * (stage.length + prefix)
+            if stage.model.config.prefix_attention == "joint"
+            else calls * stage.length + prefix
+            for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
+        )
 
 
 def _stage_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
@@ -208,9 +209,14 @@ def _stage_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
     if len(loaded) == 1 and loaded[0].settings.stage == 0 and loaded[0].settings.stage_lengths:
         return loaded[0].settings.stage_lengths[-1:]  # a flat model
     lengths = loaded[0].settings.stage_lengths
+    if not lengths:
+        raise CheckpointError(
+            f"{loaded[0].folder} does not say how long its texts are, as models of SEDD do not; give checkpoints of "
+            "cdllm train or runs of the original code"
+        )
     for number, stage in enumerate(loaded, start=1):
         settings = stage.settings
-        if settings.stage != number or settings.stage_lengths != lengths or len(loaded) > len(lengths):
+        if settings.stage != number or settings.stage_lengths != lengths or number > len(lengths):
             raise CheckpointError(
                 f"{stage.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
                 f"{number} of lengths {list(lengths)} was expected; give the stages of one cascade in order"

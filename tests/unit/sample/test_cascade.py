@@ -1,0 +1,201 @@
+"""Stages one after another: texts that do not see their batch, counts, and checkpoints that do not belong together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.unit.model.tiny import tiny_model
+
+LENGTHS = (3, 6)
+PREDICTORS = ("euler", "analytic", "first_hitting")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(["the cat saw the dog and the dog saw the cat"] * 3, vocab_size=270)
+
+
+def cascade(tokenizer: Tokenizer, *, seeds: tuple[int, int] = (1, 2), **options: Any) -> Cascade:
+    """Two stages of random weights."""
+    stages = tuple(
+        StageSampler(
+            tiny_model(vocab_size=tokenizer.vocab_size, seed=seed, **options),
+            AbsorbingProcess(tokenizer.vocab_size),
+            LogLinearSchedule(),
+            length,
+        )
+        for seed, length in zip(seeds, LENGTHS, strict=True)
+    )
+    return Cascade(stages, tokenizer, LENGTHS)
+
+
+def generated(made: Cascade, count: int = 5, **settings: Any) -> CascadeSamples:
+    return made.generate(count, **({"steps": 4, "seed": 3} | settings))
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("attention", ["joint", "one_way"])
+@pytest.mark.parametrize("reading", ["score", "normalized"])
+def test_text_does_not_see_its_batch(tokenizer: Tokenizer, reading: str, attention: str, predictor: str) -> None:
+    made = cascade(tokenizer, parameterization=reading, prefix_attention=attention)
+    together = generated(made, predictor=predictor, batch_size=5)
+    for batch_size in (1, 2):
+        apart = generated(made, predictor=predictor, batch_size=batch_size)
+        for stage in range(2):
+            assert torch.equal(apart.ids[stage], together.ids[stage])
+    # The first texts of a longer run are those of a shorter one.
+    fewer = generated(made, 2, predictor=predictor)
+    assert torch.equal(fewer.ids[1], together.ids[1][:2])
+
+
+def test_what_is_generated(tokenizer: Tokenizer) -> None:
+    made = cascade(tokenizer)
+    assert made.stage_lengths == LENGTHS
+    samples = generated(made, batch_size=2)
+    assert [ids.shape for ids in samples.ids] == [(5, 3), (5, 6)]
+    for ids, texts in zip(samples.ids, samples.texts, strict=True):
+        assert ids.max() < tokenizer.vocab_size
+        assert texts == [tokenizer.decode(row) for row in ids.tolist()]
+    assert not torch.equal(generated(made, seed=4).ids[1], samples.ids[1])
+    assert torch.equal(generated(made).ids[1], samples.ids[1])
+    default = made.generate(5, seed=3)
+    assert torch.equal(default.ids[1], generated(made, predictor="first_hitting").ids[1])
+
+
+def test_second_stage_reads_the_first(tokenizer: Tokenizer) -> None:
+    one, other = (generated(cascade(tokenizer, seeds=seeds)) for seeds in ((1, 2), (9, 2)))
+    assert not torch.equal(one.ids[0], other.ids[0])
+    assert not torch.equal(one.ids[1], other.ids[1])
+    # The stages draw from streams of their own: with one network in both, they still differ.
+    twice = generated(cascade(tokenizer, seeds=(1, 1)))
+    assert not torch.equal(twice.ids[0], twice.ids[1][:, :3])
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("attention", ["joint", "one_way"])
+@pytest.mark.parametrize("reading", ["score", "normalized"])
+def test_calls_are_counted(tokenizer: Tokenizer, reading: str, attention: str, predictor: str) -> None:
+    """Calls a text, and positions that went through the networks, as the embedding saw them."""
+    made = cascade(tokenizer, parameterization=reading, prefix_attention=attention)
+    calls, positions = [0, 0], [0]
+
+    def watch(number: int) -> Callable[..., None]:
+        def hook(_: object, inputs: tuple[torch.Tensor], __: object) -> None:
+            # With one-way attention the prefix is encoded once, which is no call of the network.
+            is_prefix = attention == "one_way" and inputs[0].shape[1] < LENGTHS[number]
+            calls[number] += 0 if is_prefix else len(inputs[0])
+            positions[0] += inputs[0].numel()
+
+        return hook
+
+    for number, stage in enumerate(made.stages):
+        stage.model.vocab_embed.register_forward_hook(watch(number))
+    samples = generated(made, predictor=predictor, batch_size=2)
+    assert [round(5 * nfe, 6) for nfe in samples.nfe] == calls
+    assert samples.token_forwards == positions[0]
+    if predictor == "first_hitting":
+        assert samples.nfe == LENGTHS
+    elif reading == "normalized":
+        assert all(nfe <= length for nfe, length in zip(samples.nfe, LENGTHS, strict=True))
+
+
+def test_progress_and_stream(tokenizer: Tokenizer) -> None:
+    made = cascade(tokenizer)
+    told: list[tuple[int, int]] = []
+    samples = generated(made, batch_size=2, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 10) for done in (2, 4, 6, 8, 9, 10)]
+    seen = list(made.stream(5, steps=4, seed=3, batch_size=2))
+    order = [(state.first_sample, state.stage, state.state.step) for state in seen]
+    assert order == sorted(order)
+    assert {(first, stage) for first, stage, _ in order} == {(f, s) for f in (0, 2, 4) for s in (1, 2)}
+    last = [state.state.xt for state in seen if state.stage == 2 and state.state.step == state.state.num_steps]
+    assert torch.equal(torch.cat(last), samples.ids[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_samples": 0}, "num_samples is 0; it must be at least 1"),
+        ({"batch_size": -2}, "batch_size is -2; it must be at least 1"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"predictor": "ancestral"}, "the predictor is 'ancestral'; it must be one of euler, analytic, first_hitting"),
+    ],
+)
+def test_settings_that_are_refused(tokenizer: Tokenizer, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cascade(tokenizer).generate(**({"num_samples": 2} | settings))
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
+    """Writes a checkpoint folder of a stage; the weights of stage k are those of seed k."""
+
+    def write(stage: int, *, lengths: tuple[int, ...] = LENGTHS, vocab_size: int = 0, fingerprint: str = "") -> Path:
+        model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
+        folder = tmp_path / f"stage{stage}-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        settings = StageSettings(
+            model.config, {"type": "loglinear"}, stage, lengths, fingerprint or tokenizer.fingerprint
+        )
+        (folder / "config.json").write_text(settings.to_json())
+        save_file(model.state_dict(), folder / "ema.safetensors")
+        tokenizer.save(folder)
+        return folder
+
+    return write
+
+
+def test_from_pretrained(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:
+    loaded = Cascade.from_pretrained([checkpoints(1), checkpoints(2)])
+    assert (loaded.stage_lengths, loaded.trained_lengths, loaded.is_flat) == (LENGTHS, LENGTHS, False)
+    assert torch.equal(generated(loaded).ids[1], generated(cascade(tokenizer)).ids[1])
+    first_only = Cascade.from_pretrained([checkpoints(1)])
+    assert (first_only.stage_lengths, first_only.trained_lengths) == ((3,), LENGTHS)
+    flat = Cascade.from_pretrained([checkpoints(0)])
+    assert (flat.stage_lengths, flat.trained_lengths, flat.is_flat) == ((6,), LENGTHS, True)
+
+
+def test_tokenizer_may_be_named(tokenizer: Tokenizer, checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+    folder = checkpoints(1)
+    (folder / "tokenizer.json").rename(tmp_path / "elsewhere.json")
+    with pytest.raises(CheckpointError, match=r"holds no tokenizer\.json; name the tokenizer, for example gpt2"):
+        Cascade.from_pretrained([folder])
+    named = Cascade.from_pretrained([folder], tokenizer=tmp_path / "elsewhere.json")
+    assert named.tokenizer.fingerprint == tokenizer.fingerprint
+
+
+def test_stages_that_do_not_belong_together(checkpoints: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="no stage is given; a cascade needs at least 1 checkpoint"):
+        Cascade.from_pretrained([])
+    one, two = checkpoints(1), checkpoints(2)
+    message = r"is stage {} of lengths \[3, 6\], and stage {} of lengths \[3, 6\] was expected; give the stages of one"
+    with pytest.raises(CheckpointError, match=message.format(2, 1)):
+        Cascade.from_pretrained([two, one])
+    with pytest.raises(CheckpointError, match=message.format(1, 2)):
+        Cascade.from_pretrained([one, one])
+    with pytest.raises(CheckpointError, match=message.format(2, 3)):
+        Cascade.from_pretrained([one, two, two])
+    with pytest.raises(CheckpointError, match="does not say how long its texts are, as models of SEDD do not; give"):
+        Cascade.from_pretrained([checkpoints(0, lengths=())])
+    other = checkpoints(2, lengths=(4, 6))
+    with pytest.raises(CheckpointError, match=r"is stage 2 of lengths \[4, 6\], and stage 2 of lengths \[3, 6\]"):
+        Cascade.from_pretrained([one, other])
+
+
+def test_tokenizer_that_does_not_match(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:
+    one = checkpoints(1)
+    with pytest.raises(CheckpointError, match=rf"was trained with the tokenizer 0123, .* {tokenizer.fingerprint};"):
+        Cascade.from_pretrained([one, checkpoints(2, fingerprint="0123")])
+    with pytest.raises(CheckpointError, match=rf"has 300 tokens and the tokenizer {tokenizer.vocab_size}; name"):
+        Cascade.from_pretrained([one, checkpoints(2, vocab_size=300)])

@@ -1,0 +1,204 @@
+"""One stage: a text does not see its batch, nothing once written changes, and calls are counted as they are made."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample import sampler as sampler_module
+from cascaded_dllm.sample.predictors import Predictor, predictor_from_name
+from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+from tests.unit.model.tiny import tiny_model
+
+# More than one block of 256 columns, so that both uniform numbers of a draw matter.
+VOCAB, LENGTH, PREFIX_LENGTH = 300, 6, 3
+DRAWS = Draws(0, "sampler-test")
+CASES = [
+    (options, name)
+    for options in (
+        {"parameterization": "score"},
+        {"parameterization": "score", "prefix_attention": "one_way"},
+        {"parameterization": "normalized"},
+        {"parameterization": "normalized", "prefix_attention": "one_way", "time_conditioning": False},
+        {"process": "uniform", "scale_by_sigma": False},
+    )
+    for name in ("euler", "analytic", "first_hitting")
+    if not (options.get("process") == "uniform" and name == "first_hitting")
+]
+EACH_CASE = pytest.mark.parametrize(("options", "name"), CASES, ids=str)
+
+
+def stage(options: dict[str, Any]) -> StageSampler:
+    model = tiny_model(vocab_size=VOCAB, seed=3, **options)
+    process = process_from_name(model.config.process, VOCAB)
+    with torch.no_grad():
+        # Scores of a random network sum to far more than one, and everything would be written in the first step.
+        model.output_layer.linear.weight *= 0.2
+        model.output_layer.linear.bias *= 0.2
+    schedule = LogLinearSchedule() if model.config.process == "absorbing" else GeometricSchedule(0.01, 2.0)
+    # The grid stops early, so that the last step has something left to write.
+    return StageSampler(model, process, schedule, LENGTH, t_end=0.2)
+
+
+def prefixes(count: int) -> Tensor:
+    return torch.randint(VOCAB, (count, PREFIX_LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+def states(
+    sampler: StageSampler,
+    name: str,
+    index: Tensor,
+    *,
+    prefix: Tensor | None = None,
+    num_steps: int = 4,
+    draws: Draws = DRAWS,
+) -> list[SamplerState]:
+    predictor: Predictor = predictor_from_name(name)
+    return list(sampler.states(prefix, predictor=predictor, num_steps=num_steps, draws=draws, sample_index=index))
+
+
+@EACH_CASE
+def test_text_does_not_see_its_batch(options: dict[str, Any], name: str) -> None:
+    """Five texts together, one by one, and in another order, with a prefix and without: the same ids at every step."""
+    sampler, index = stage(options), torch.tensor([0, 7, 3, 12, 5])
+    for prefix in (None, prefixes(5)):
+        together = states(sampler, name, index, prefix=prefix)
+        order = torch.tensor([4, 2, 0, 3, 1])
+        shuffled = states(sampler, name, index[order], prefix=None if prefix is None else prefix[order])
+        assert torch.equal(shuffled[-1].xt, together[-1].xt[order])
+        for row in range(5):
+            part = slice(row, row + 1)
+            alone = states(sampler, name, index[part], prefix=None if prefix is None else prefix[part])
+            assert len(alone) == len(together)
+            for one, many in zip(alone, together, strict=True):
+                assert torch.equal(one.xt, many.xt[part])
+
+
+@EACH_CASE
+def test_course_of_a_text(options: dict[str, Any], name: str) -> None:
+    """From noise to text: every step is yielded, the last state holds tokens only, written tokens stay."""
+    sampler = stage(options)
+    course = states(sampler, name, torch.arange(20), num_steps=5)
+    num_steps = LENGTH if name == "first_hitting" else 6
+    assert [state.step for state in course] == list(range(num_steps + 1))
+    assert {state.num_steps for state in course} == {num_steps}
+    assert all(state.xt.shape == (20, LENGTH) for state in course)
+    assert course[-1].xt.min() >= 0
+    assert course[-1].xt.max() < VOCAB
+    num_moved = [int((a.xt != b.xt).sum()) for a, b in itertools.pairwise(course)]
+    assert min(num_moved) > 0, "a test in which nothing happens in some step shows little"
+    if sampler.model.config.process == "absorbing":
+        assert (course[0].xt == VOCAB).all()
+        for before, after in itertools.pairwise(course):
+            is_written = before.xt < VOCAB
+            assert torch.equal(after.xt[is_written], before.xt[is_written])
+        if name == "first_hitting":
+            assert [int((state.xt == VOCAB).sum()) for state in course] == [20 * left for left in range(LENGTH, -1, -1)]
+    else:
+        assert len(course[0].xt.unique()) > 20
+
+
+@EACH_CASE
+def test_seed_and_purpose_decide(options: dict[str, Any], name: str) -> None:
+    sampler, index = stage(options), torch.arange(4)
+    first = states(sampler, name, index)[-1].xt
+    assert torch.equal(first, states(sampler, name, index)[-1].xt)
+    for other in (Draws(1, "sampler-test"), Draws(0, "other")):
+        assert not torch.equal(first, states(sampler, name, index, draws=other)[-1].xt)
+    assert not torch.equal(first, states(sampler, name, index + 4)[-1].xt)
+    assert len({tuple(row) for row in first.tolist()}) == 4
+
+
+@EACH_CASE
+def test_prefix_matters(options: dict[str, Any], name: str) -> None:
+    sampler, index = stage(options), torch.arange(6)
+    with_prefix = states(sampler, name, index, prefix=prefixes(6))[-1].xt
+    assert not torch.equal(with_prefix, states(sampler, name, index)[-1].xt)
+    assert not torch.equal(with_prefix, states(sampler, name, index, prefix=prefixes(6).flip(0))[-1].xt)
+
+
+def computed(sampler: StageSampler) -> list[int]:
+    """The number of sequences of every call of the network from now on."""
+    sizes: list[int] = []
+    sampler.model.vocab_embed.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    return sizes
+
+
+@EACH_CASE
+def test_calls_are_counted(options: dict[str, Any], name: str) -> None:
+    """`nfe` is the number of sequences computed over those of the batch; many steps cost a normalised network no more
+    than one call a token."""
+    sampler = stage(options)
+    sizes = computed(sampler)
+    num_steps = 40
+    course = states(sampler, name, torch.arange(5), num_steps=num_steps)
+    assert course[0].nfe == 0
+    assert abs(course[-1].nfe - sum(sizes) / 5) < 1e-9
+    if name == "first_hitting":
+        assert course[-1].nfe == LENGTH
+    elif options.get("parameterization") == "normalized":
+        assert course[-1].nfe <= LENGTH
+        assert len(sizes) <= 5 * LENGTH
+    elif options.get("process") == "uniform":
+        assert course[-1].nfe == num_steps + 1
+    else:
+        # A text that is finished is not computed any more.
+        assert num_steps / 4 < course[-1].nfe <= num_steps + 1
+        assert min(sizes) < 5
+    for before, after in itertools.pairwise(course):
+        assert after.nfe >= before.nfe
+
+
+@pytest.mark.parametrize("name", ["euler", "analytic", "first_hitting"])
+@pytest.mark.parametrize("reading", ["score", "normalized"])
+def test_size_of_chunks_does_not_matter(reading: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = stage({"parameterization": reading})
+    whole = states(sampler, name, torch.arange(7))[-1].xt
+    for rows in (0, 1, 3):
+        monkeypatch.setattr(sampler_module, "_ROW_CHUNK_ELEMENTS", rows * (VOCAB + 1))
+        assert torch.equal(states(sampler, name, torch.arange(7))[-1].xt, whole)
+
+
+@EACH_CASE
+def test_consumer_keeps_its_gradients(options: dict[str, Any], name: str) -> None:
+    """Whoever watches the states may train in between: no mode of the sampler is on while it waits."""
+    sampler, weight = stage(options), torch.ones(3, requires_grad=True)
+    predictor = predictor_from_name(name)
+    for state in sampler.states(
+        prefixes(2), predictor=predictor, num_steps=2, draws=DRAWS, sample_index=torch.arange(2)
+    ):
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        assert not state.xt.is_inference()
+        (weight[state.xt % 3] ** 2).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().sum() > 0
+
+
+def test_states_are_snapshots() -> None:
+    course = states(stage({}), "euler", torch.arange(3), num_steps=8)
+    assert len({state.xt.data_ptr() for state in course}) == len(course)
+    assert (course[0].xt == VOCAB).all()
+
+
+@pytest.mark.parametrize("num_steps", [0, -1])
+def test_steps_below_one(num_steps: int) -> None:
+    for options in ({}, {"process": "uniform"}):
+        with pytest.raises(ConfigError, match=rf"steps is {num_steps}; it must be at least 1, for example 128"):
+            states(stage(options), "euler", torch.arange(1), num_steps=num_steps)
+
+
+def test_one_step_is_enough() -> None:
+    for options, name in CASES:
+        assert states(stage(options), name, torch.arange(2), num_steps=1)[-1].xt.max() < VOCAB
+
+
+def test_first_hitting_needs_the_absorbing_process() -> None:
+    with pytest.raises(ConfigError, match=r"predictor first_hitting needs the absorbing process, .* euler or analytic"):
+        states(stage({"process": "uniform"}), "first_hitting", torch.arange(1))

@@ -156,7 +156,15 @@ def assemble_run(config: TrainConfig) -> Run:
 
 
 def joint_bound(
-    cascade: Cascade, data: DataSettings, *, num_windows: int, num_times: int, batch_size: int, seed: int, t_min: float
+    cascade: Cascade,
+    data: DataSettings,
+    *,
+    num_windows: int,
+    num_times: int,
+    batch_size: int,
+    seed: int,
+    t_min: float,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
     """The joint bound of a cascade, or of a flat model as a cascade of one stage, on windows of `data.path`.
 
@@ -175,7 +183,14 @@ def joint_bound(
         (stage.model, Objective(stage.process, stage.schedule, t_min), dataset)
         for stage, dataset in zip(cascade.stages, datasets, strict=True)
     ]
-    bounds = stage_bounds(stages, num_windows=num_windows, num_times=num_times, batch_size=batch_size, seed=seed)
+    bounds = stage_bounds(
+        stages,
+        num_windows=num_windows,
+        num_times=num_times,
+        batch_size=batch_size,
+        seed=seed,
+        on_progress=on_progress,
+    )
     return JointBound(tuple(bounds), datasets[-1].target_length)
 
 

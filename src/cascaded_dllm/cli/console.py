@@ -35,6 +35,17 @@ def reported_errors(debug: bool) -> Iterator[None]:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """A sign of life during work that cannot count its steps: a spinner on a terminal, a line elsewhere."""
+    if not console.is_terminal:
+        console.print(what)
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+@contextmanager
 def progress_bar(
     description: str, *columns: TextColumn
 ) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:

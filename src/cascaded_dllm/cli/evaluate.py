@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cascaded_dllm.assemble import choose_device, joint_bound
-from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.data.atomic import write_json
 from cascaded_dllm.errors import ConfigError
@@ -91,15 +91,17 @@ def likelihood(
             weights=weights,  # type: ignore[arg-type]
             device=choose_device(device),
         )
-        bound = joint_bound(
-            cascade,
-            DataSettings(path=str(data), valid=None, packing=packing),
-            num_windows=num_windows,
-            num_times=num_times,
-            batch_size=batch_size,
-            seed=seed,
-            t_min=t_min,
-        )
+        with progress_bar("windows") as (_, move):
+            bound = joint_bound(
+                cascade,
+                DataSettings(path=str(data), valid=None, packing=packing),
+                num_windows=num_windows,
+                num_times=num_times,
+                batch_size=batch_size,
+                seed=seed,
+                t_min=t_min,
+                on_progress=move,
+            )
         summary = bound_summary(bound)
         console.print(bound_table(bound))
         console.print(

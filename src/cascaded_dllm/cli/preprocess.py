@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.assemble import make_scorer
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.pipeline import preprocess as preprocess_documents
@@ -67,8 +67,10 @@ def preprocess(
     """
     with reported_errors(debug):
         corpus = open_corpus(dataset, split=split, text_field=text_field, unit=unit).first(num_documents)
-        chosen = choose_tokenizer(corpus, tokenizer, train_tokenizer)
-        scorer = make_scorer(method, tagger, corpus)
+        with working("tokenizer"):
+            chosen = choose_tokenizer(corpus, tokenizer, train_tokenizer)
+        with working("importance of words"):
+            scorer = make_scorer(method, tagger, corpus)
         with progress_bar("documents") as (_, move):
             folder = preprocess_documents(
                 corpus.documents(),

@@ -9,7 +9,7 @@ import torch
 import typer
 
 from cascaded_dllm.assemble import assemble_run, joint_bound, make_scorer
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
@@ -72,15 +72,17 @@ def quickstart(
         config = _train(out, [train_data, valid_data], seed, [*recipe.overrides, *(overrides or [])])
         cascade = Cascade.from_pretrained([out / f"stage{k}" for k in range(1, len(config.stage_lengths) + 1)])
         console.rule("[bold]3 of 4  what it knows")
-        bound = joint_bound(
-            cascade,
-            replace(config.data, path=str(valid_data)),
-            num_windows=_BOUND_WINDOWS,
-            num_times=_BOUND_TIMES,
-            batch_size=128,
-            seed=seed,
-            t_min=1e-3,
-        )
+        with progress_bar("measuring the bound") as (_, move):
+            bound = joint_bound(
+                cascade,
+                replace(config.data, path=str(valid_data)),
+                num_windows=_BOUND_WINDOWS,
+                num_times=_BOUND_TIMES,
+                batch_size=128,
+                seed=seed,
+                t_min=1e-3,
+                on_progress=move,
+            )
         summary: dict[str, object] = {"corpus": corpus, "seed": seed} | bound_summary(bound)
         console.print(bound_table(bound))
         if corpus == "stories":
@@ -104,8 +106,9 @@ def _recipe(corpus: str) -> _Recipe:
     if corpus == "stories":
         return _Recipe("constituency", "stories", story_tokenizer(), ())
     texts = (document.text for document in open_corpus(corpus, split="train").documents())
-    console.print("training a tokenizer on the corpus")
-    return _Recipe("tfidf", None, Tokenizer.train(texts, 2048), ("data.packing=stream",))
+    with working("training a tokenizer on the corpus"):
+        tokenizer = Tokenizer.train(texts, 2048)
+    return _Recipe("tfidf", None, tokenizer, ("data.packing=stream",))
 
 
 def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
@@ -141,7 +144,9 @@ def _train(out: Path, data: list[Path], seed: int, overrides: list[str]) -> Trai
             name="quickstart",
         )
         num_stages = len(config.stage_lengths)
-        run_with_progress(assemble_run(config), f"stage {number}, {config.stage_lengths[number - 1]} tokens")
+        with working("building windows and stages"):
+            run = assemble_run(config)
+        run_with_progress(run, f"stage {number}, {config.stage_lengths[number - 1]} tokens")
     return config
 
 

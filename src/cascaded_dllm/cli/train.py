@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.progress import TextColumn
 
 from cascaded_dllm.assemble import assemble_run
-from cascaded_dllm.cli.console import console, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, error_console, progress_bar, reported_errors, working
 from cascaded_dllm.config import TrainConfig, parse_config
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.train.run import Evaluation, Resumed, Run, Snapshot
@@ -128,7 +128,8 @@ def train(
     ]
     with reported_errors(debug):
         config = compose_config(chosen)
-        run = assemble_run(config)
+        with working("building windows and stages"):
+            run = assemble_run(config)
         name = "flat" if config.baseline else f"stage {config.stage}"
         size = sum(parameter.numel() for parameter in run.trainer.model.parameters())
         console.print(

@@ -5,7 +5,7 @@ p(x) is a sum over z of which the chosen z is one term. A flat model is a cascad
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,11 +79,20 @@ def stage_bounds(
     num_times: int,
     batch_size: int,
     seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[StageBound]:
     """The bound of every stage on the first `num_windows` windows, a stage at a time.
 
     The noise of a window depends on `seed` and its number alone, not on the batch. The Monte-Carlo error of the times
     is part of the spread over windows, since every window draws its own times.
+
+    Args:
+        stages: network, objective and windows of every stage.
+        num_windows: how many windows.
+        num_times: times a window.
+        batch_size: windows computed together.
+        seed: decides times and noise.
+        on_progress: told the windows done, counted once a stage, and their number in all stages.
 
     Raises:
         ConfigError: a number is less than 1.
@@ -100,6 +109,7 @@ def stage_bounds(
             num_times=num_times,
             batch_size=batch_size,
             seed=seed,
+            on_progress=None if on_progress is None else _over_stages(on_progress, number - 1, len(stages)),
         )
         omitted = omitted_nats(
             objective.schedule,
@@ -108,6 +118,11 @@ def stage_bounds(
             t_min=objective.t_min,
         )
         yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset, num_windows))
+
+
+def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stages: int) -> Callable[[int, int], None]:
+    """Progress of one stage as progress of all, when `before` stages are done; all have the same windows."""
+    return lambda done, total: on_progress(before * total + done, num_stages * total)
 
 
 def unigram_nats(dataset: StageDataset, num_windows: int) -> float:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -208,8 +208,19 @@ def dataset_bound(
     num_times: int,
     batch_size: int,
     seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> BoundEstimate:
     """The bound of the first `num_windows` windows, at times and with noise that depend on `seed` alone.
+
+    Args:
+        model: the network; it is in its former mode again afterwards.
+        objective: process, schedule and smallest time.
+        dataset: windows of the stage.
+        num_windows: how many of them, or fewer if there are fewer.
+        num_times: times a window.
+        batch_size: windows computed together; the result does not depend on it.
+        seed: decides times and noise.
+        on_progress: told the windows done, and all of them.
 
     Returns:
         One estimate a window, on the CPU.
@@ -219,9 +230,12 @@ def dataset_bound(
     device = model.vocab_embed.embedding.device
     draws = Draws(seed, "bound-noise")
     parts = []
-    for start in range(0, min(num_windows, len(dataset)), batch_size):
-        indices = np.arange(start, min(start + batch_size, num_windows, len(dataset)))
+    total = min(num_windows, len(dataset))
+    for start in range(0, total, batch_size):
+        indices = np.arange(start, min(start + batch_size, total))
         batch = make_batch(dataset, indices, start, device)
         parts.append(objective.bound(model, batch, draws=draws, num_times=num_times))
+        if on_progress is not None:
+            on_progress(start + len(indices), total)
     model.train(was_training)
     return BoundEstimate(torch.cat([p.nll_nats for p in parts]), torch.cat([p.standard_error for p in parts]))

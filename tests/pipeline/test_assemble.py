@@ -1,0 +1,211 @@
+"""From configuration to objects: every file in configs/ assembles, every key changes something, mistakes are named."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cascaded_dllm import assemble
+from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, make_scorer, stage_dataset
+from cascaded_dllm.cli.train import compose_config, config_folder
+from cascaded_dllm.config import DataSettings
+from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
+from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.importance.tfidf import TfidfScorer
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.pipeline import tiny
+
+MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
+
+
+@pytest.fixture
+def on_meta_device(monkeypatch):
+    """Networks of any size without their memory."""
+
+    class MetaModel(ScoreModel):
+        def __init__(self, config):
+            with torch.device("meta"):
+                super().__init__(config)
+
+        def to(self, device):
+            return self
+
+    monkeypatch.setattr(assemble, "ScoreModel", MetaModel)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_assembles(stories, tmp_path, on_meta_device, model):
+    overrides = [f"data.path='{stories}'", f"run_dir='{tmp_path}/run'", "device=cpu", "stage_lengths=[4,8,40]"]
+    run = assemble_run(compose_config([*overrides, "data.packing=document", f"model={model}"]))
+    assert run.config["model"]["name"] == model
+    assert run.trainer.model.config.hidden_size == run.config["model"]["hidden_size"]
+    assert run.trainer.model.config.hidden_size // run.trainer.model.config.num_heads in (16, 32, 64)
+    assert len(run.trainer.model.blocks) == run.trainer.model.config.num_blocks
+
+
+def test_sizes_of_the_documented_models(stories, tmp_path, on_meta_device):
+    sizes = {}
+    for model in ("small", "medium"):
+        config = compose_config([f"data.path='{stories}'", f"run_dir='{tmp_path}'", f"model={model}"])
+        settings = config.model
+        sizes[model] = (settings.hidden_size, settings.num_heads, settings.num_blocks, settings.cond_dim)
+    assert sizes == {"small": (768, 12, 12, 128), "medium": (1024, 16, 24, 128)}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in config_folder().glob("*.yaml")))
+def test_every_configuration_assembles(stories, tmp_path, on_meta_device, name):
+    overrides = [f"data.path='{stories}'", f"run_dir='{tmp_path}/run'", "device=cpu"]
+    config = compose_config(overrides, name=name)
+    assert config.stage_lengths in ((32, 64, 128), (8, 16, 40))
+    for stage in range(1, len(config.stage_lengths) + 1):
+        run = assemble_run(dataclasses.replace(config, stage=stage))
+        assert run.trainer.dataset.target_length == config.stage_lengths[stage - 1]
+    assert json.loads(json.dumps(run.config)) == run.config
+
+
+def test_stages_and_flat_models_start_from_different_weights(stories, tmp_path):
+    weights = [
+        next(assemble_run(tiny.config(stories, tmp_path, *change)).trainer.model.parameters())
+        for change in (["stage=1"], ["stage=2"], ["stage=1"])
+    ]
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_assembling_leaves_the_global_generator_alone(stories, tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    assemble_run(tiny.config(stories, tmp_path))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_no_samples(stories, tmp_path):
+    assert assemble_run(tiny.config(stories, tmp_path, "sampling.num_samples=0")).sample is None
+
+
+def test_snapshot_has_as_many_samples_as_there_are_windows(stories, valid_stories, tmp_path):
+    run = assemble_run(
+        tiny.config(stories, tmp_path, f"data.valid='{valid_stories}'", "sampling.num_samples=30", "stage=2")
+    )
+    assert len(run.sample()) == len(run.valid) == 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stage=0"], r"stage 0 does not exist; a cascade of \(4, 8, 40\) has 1\.\.3"),
+        (["stage=4"], r"stage 4 does not exist"),
+        (["stage_lengths=[8,4,40]"], r"stage_lengths \(8, 4, 40\) has 4 after 8; lengths must strictly increase"),
+        (["stage_lengths=[]"], "stage_lengths is empty"),
+        (["data.packing=loose"], r"packing 'loose' is unknown; choose one of stream, document"),
+        (["noise.type=linear"], r"noise\.type is 'linear'; it must be one of loglinear, geometric"),
+        (["noise.eps=2"], r"noise\.eps is 2\.0"),
+        (["noise.type=geometric", "noise.sigma_min=30"], r"noise\.sigma_min is 30\.0 and noise\.sigma_max 20"),
+        (["training.batch_size=0"], r"training\.batch_size is 0"),
+        (["training.accum=3"], r"training\.accum is 3; it must divide"),
+        (["sampling.predictor=magic"], "the predictor is 'magic'; it must be one of euler, analytic, first_hitting"),
+        (["sampling.predictor=magic", "sampling.num_samples=0"], "the predictor is 'magic'"),
+        (["sampling.num_steps=0"], "steps is 0; it must be at least 1"),
+        (["model.hidden_size=18"], r"model\.hidden_size is 18 and model\.num_heads 2"),
+        (["device=tpu"], "device 'tpu' cannot be used"),
+    ],
+)
+def test_settings_that_make_no_run(stories, tmp_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        assemble_run(tiny.config(stories, tmp_path / "run", *overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_lengths_beyond_the_corpus(stories, tmp_path):
+    """A document fills its window with end of text, so only a stream can be too short."""
+    assert len(stage_dataset(str(stories), tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]"))[1]) == 200
+    with pytest.raises(DataError, match=r"has \d+ tokens in 200 documents, and one window needs 9000; give a larger"):
+        assemble_run(tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]", "data.packing=stream"))
+
+
+@pytest.mark.parametrize("what", ["tokenizer", "method"])
+def test_validation_data_of_another_kind(stories, make_stories, tmp_path, what):
+    if what == "tokenizer":
+        other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=Tokenizer.train(["Once more."], 260))
+    else:
+        other = tfidf_stories(tmp_path, stories)
+    config = tiny.config(stories, tmp_path / "run", f"data.valid='{other}'")
+    with pytest.raises(DataError, match=rf"has the {what} \w+ and .* \w+; preprocess both alike"):
+        assemble_run(config)
+
+
+def tfidf_stories(out: Path, stories: Path) -> Path:
+    from cascaded_dllm.preprocess.pipeline import preprocess
+
+    corpus = open_corpus("stories", split="valid").first(5)
+    return preprocess(
+        corpus.documents(),
+        out_dir=out,
+        dataset="stories",
+        split="valid",
+        tokenizer=Tokenizer.load(stories / "tokenizer.json"),
+        scorer=make_scorer("tfidf", None, corpus),
+    )
+
+
+def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tmp_path):
+    folder = tmp_path / "run"
+    list(assemble_run(tiny.config(stories, folder)).events())
+    other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=Tokenizer.train(["Once more."], 260))
+    cascade = Cascade.from_pretrained([folder])
+    data = DataSettings(path=str(other), valid=None, packing="document")
+    with pytest.raises(DataError, match=r"has the tokenizer \w+, the models \w+; preprocess the text with the models"):
+        joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_automatic_device(monkeypatch, is_there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto").type == ("cuda" if is_there else "mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+
+
+def test_scorers():
+    corpus = open_corpus("stories", split="valid").first(3)
+    assert isinstance(make_scorer("constituency", "stories", corpus), PosScorer)
+    assert isinstance(make_scorer("tfidf", None, corpus), TfidfScorer)
+
+
+@pytest.mark.parametrize(
+    ("method", "tagger", "message"),
+    [
+        ("constituency", None, "method constituency needs a tagger; give --tagger lexicon"),
+        ("tfidf", "lexicon", "method tfidf uses no tagger, and 'lexicon' is given; leave --tagger out"),
+        ("magic", None, "the method is 'magic'; it must be one of constituency, tfidf"),
+        ("keybert", "lexicon", "the method is 'keybert'; it must be one of"),
+    ],
+)
+def test_methods_that_do_not_exist(method, tagger, message):
+    with pytest.raises(ConfigError, match=message):
+        make_scorer(method, tagger, open_corpus("stories", split="valid"))
+
+
+@pytest.mark.parametrize("tagger", ["lexicon", "en_core_web_md"])
+def test_missing_extra(monkeypatch, tagger):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(MissingExtraError, match=r"needs spacy, .* pip install 'cascaded-dllm\[preprocess\]'"):
+        make_scorer("constituency", tagger, open_corpus("stories", split="valid"))
+
+
+def test_a_foreign_tokenizer_beside_the_data(stories, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(stories, copy)
+    (copy / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"tokenizer\.json has SHA-256 .* the dataset was made with"):
+        assemble_run(tiny.config(copy, tmp_path / "run"))

@@ -1,0 +1,156 @@
+"""No dead configuration: another value of any key changes the objects of the run, or is an error."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.train.run import Run
+from tests.pipeline import tiny
+
+
+def described(run: Run) -> dict[str, object]:
+    """Everything about a run but the copy of its configuration and the fingerprint of it."""
+    trainer, model = run.trainer, run.trainer.model
+    with trainer.averaged_weights():
+        samples = run.sample() if run.sample else None
+    return {
+        "folder": run.folder,
+        "device": trainer.device,
+        "model": model.config,
+        "weights": [parameter.detach().sum().item() for parameter in model.parameters()],
+        "dtype": model.compute_dtype,
+        "objective": trainer.objective,
+        "dataset": [array.tolist() for array in trainer.dataset.batch(torch.arange(3).numpy()) if array is not None],
+        "valid": run.valid is not None,
+        "optim": trainer.optim,
+        "trainer": (trainer.batch_size, trainer.accum, trainer.num_steps, trainer.seed, trainer.ema.decay),
+        "settings": run.settings,
+        "periods": (run.periods, run.eval_windows, run.eval_times),
+        "samples": samples,
+    }
+
+
+def leaves(settings, path=""):
+    for key, value in settings.items():
+        yield from leaves(value, f"{path}{key}.") if isinstance(value, dict) else [(f"{path}{key}", value)]
+
+
+def replaced(config: TrainConfig, path: str, value: object) -> TrainConfig:
+    group, _, key = path.rpartition(".")
+    if not group:
+        return dataclasses.replace(config, **{key: value})
+    return dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{key: value})})
+
+
+# Another value for every key; an error is what the value must lead to.
+OTHERS = {
+    "run_dir": "elsewhere",
+    "device": ConfigError("device 'tpu' cannot be used .*; choose auto, cpu, mps or cuda"),
+    "dtype": "bfloat16",
+    "stage": 2,
+    "baseline": True,
+    "stage_lengths": (4, 9, 40),
+    "data.path": DataError("elsewhere is no complete preprocessed dataset"),
+    "data.valid": DataError("elsewhere is no complete preprocessed dataset"),
+    "data.packing": "stream",
+    "model.hidden_size": 32,
+    "model.num_heads": 1,
+    "model.num_blocks": 2,
+    "model.cond_dim": 4,
+    "model.dropout": 0.5,
+    "model.scale_by_sigma": False,
+    "model.parameterization": "normalized",
+    "model.time_conditioning": False,
+    "model.prefix_attention": "one_way",
+    "graph.type": "uniform",
+    "noise.type": "geometric",
+    "noise.eps": 0.01,
+    "noise.sigma_min": 0.001,
+    "noise.sigma_max": 10.0,
+    "training.batch_size": 6,
+    "training.accum": 2,
+    "training.num_steps": 7,
+    "training.ema": 0.5,
+    "training.t_min": 0.2,
+    "training.seed": 3,
+    "training.log_every": 9,
+    "training.eval_every": 9,
+    "training.eval_windows": 9,
+    "training.eval_times": 9,
+    "training.snapshot_every": 9,
+    "training.keep": 9,
+    "optim.lr": 0.5,
+    "optim.beta1": 0.5,
+    "optim.beta2": 0.5,
+    "optim.eps": 0.5,
+    "optim.weight_decay": 0.5,
+    "optim.warmup": 5,
+    "optim.decay": "cosine",
+    "optim.grad_clip": 0.5,
+    "sampling.predictor": "first_hitting",
+    "sampling.num_steps": 1,
+    "sampling.num_samples": 2,
+}
+# For people only: it is shown by `cdllm train` and stored, and two runs that differ in it are not the same run.
+SHOWN_ONLY = {"model.name"}
+
+
+@pytest.fixture(scope="module")
+def base(stories, tmp_path_factory):
+    return tiny.config(stories, tmp_path_factory.mktemp("base"), "sampling.num_steps=3")
+
+
+@pytest.fixture(scope="module")
+def descriptions(base):
+    """By the kind of noise, since each kind reads other keys."""
+    return {kind: described(assemble_run(replaced(base, "noise.type", kind))) for kind in ("loglinear", "geometric")}
+
+
+def test_equal_runs_are_found_equal(base, descriptions):
+    assert described(assemble_run(base)) == descriptions["loglinear"]
+
+
+def test_every_key_has_another_value(base):
+    assert {path for path, _ in leaves(base.to_dict())} == OTHERS.keys() | SHOWN_ONLY
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_every_key_is_read(base, descriptions, path):
+    other = OTHERS[path]
+    if isinstance(other, Exception):
+        value = "tpu" if path == "device" else "elsewhere"
+        with pytest.raises(type(other), match=str(other)):
+            assemble_run(replaced(base, path, value))
+        return
+    noise = "geometric" if path.startswith("noise.sigma") else "loglinear"
+    base = replaced(base, "noise.type", noise)
+    assert described(assemble_run(replaced(base, path, other))) != descriptions[noise]
+
+
+def test_the_name_of_a_model_is_part_of_the_run(base):
+    fingerprints = {assemble_run(replaced(base, "model.name", name)).trainer.fingerprint for name in ("a", "b", "b")}
+    assert len(fingerprints) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "is_free"),
+    [(path, path.split(".")[0] in ("run_dir", "sampling")) for path in OTHERS if path[:4] != "data"],
+)
+def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
+    """Where results go and how often; all else decides the course of training."""
+    if isinstance(OTHERS[path], Exception):
+        return
+    is_period = path.split(".")[-1] in {
+        "log_every",
+        "eval_every",
+        "eval_windows",
+        "eval_times",
+        "snapshot_every",
+        "keep",
+    }
+    runs = [assemble_run(base), assemble_run(replaced(base, path, OTHERS[path]))]
+    assert (runs[0].trainer.fingerprint == runs[1].trainer.fingerprint) is (is_free or is_period)

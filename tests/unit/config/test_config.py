@@ -1,0 +1,191 @@
+"""Every key of a configuration is known and has one type; tests/pipeline/test_assemble.py shows that each is read."""
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.errors import ConfigError
+from tests.repo.source_tree import CHECKOUT
+
+SETTINGS = {
+    "run_dir": "runs/x",
+    "device": "cpu",
+    "dtype": "float32",
+    "stage": 2,
+    "baseline": False,
+    "stage_lengths": [4, 8, 40],
+    "data": {"path": "data", "valid": None, "packing": "stream"},
+    "model": {
+        "name": "tiny",
+        "hidden_size": 16,
+        "num_heads": 2,
+        "num_blocks": 1,
+        "cond_dim": 8,
+        "dropout": 0.1,
+        "scale_by_sigma": True,
+        "parameterization": "score",
+        "time_conditioning": True,
+        "prefix_attention": "joint",
+    },
+    "graph": {"type": "absorbing"},
+    "noise": {"type": "loglinear", "eps": 0.001, "sigma_min": 0.0001, "sigma_max": 20.0},
+    "training": {
+        "batch_size": 8,
+        "accum": 1,
+        "num_steps": 10,
+        "ema": 0.99,
+        "t_min": 0.001,
+        "seed": 0,
+        "log_every": 1,
+        "eval_every": 2,
+        "eval_windows": 3,
+        "eval_times": 4,
+        "snapshot_every": 5,
+        "keep": 6,
+    },
+    "optim": {
+        "lr": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "warmup": 0,
+        "decay": "constant",
+        "grad_clip": 1.0,
+    },
+    "sampling": {"predictor": "euler", "num_steps": 8, "num_samples": 1},
+}
+
+
+def leaves(settings, path=""):
+    """Every key that holds no group, as "training.seed", with its value."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def changed(path, value):
+    """The settings with one key set, or removed if `value` is Ellipsis."""
+    settings = copy.deepcopy(SETTINGS)
+    *parents, last = path.split(".")
+    group = settings
+    for parent in parents:
+        group = group[parent]
+    if value is ...:
+        del group[last]
+    else:
+        group[last] = value
+    return settings
+
+
+LEAVES = dict(leaves(SETTINGS))
+GROUPS = ["", *(f"{key}." for key, value in SETTINGS.items() if isinstance(value, dict))]
+
+
+def test_settings_become_typed_and_come_back():
+    config = parse_config(SETTINGS)
+    assert isinstance(config, TrainConfig)
+    assert config.stage_lengths == (4, 8, 40)
+    assert config.training.keep == 6
+    assert config.data.valid is None
+    assert config.to_dict() == SETTINGS | {"stage_lengths": (4, 8, 40)}
+    assert parse_config(config.to_dict()) == config
+
+
+def test_whole_numbers_are_accepted_as_floats():
+    config = parse_config(changed("optim.lr", 1))
+    assert config.optim.lr == 1.0
+    assert type(config.optim.lr) is float
+
+
+def test_a_text_is_accepted_where_nothing_may_stand():
+    assert parse_config(changed("data.valid", "other")).data.valid == "other"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_unknown_key_names_the_nearest(group):
+    known = next(path for path in LEAVES if path.startswith(group) and "." not in path.removeprefix(group))
+    message = rf"the key {re.escape(known)}s is unknown; did you mean {re.escape(known)}\?"
+    with pytest.raises(ConfigError, match=message):
+        parse_config(changed(f"{known}s", 1))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_unknown_key_far_from_all_lists_them(group):
+    with pytest.raises(ConfigError, match=rf"the key {re.escape(group)}qqqq is unknown; the keys are [a-z_, 1-2]+$"):
+        parse_config(changed(f"{group}qqqq", 1))
+
+
+@pytest.mark.parametrize("path", [*LEAVES, *(group[:-1] for group in GROUPS[1:])])
+def test_missing_key(path):
+    with pytest.raises(ConfigError, match=rf"the key {re.escape(path)} is missing; set {re.escape(path)}=\.\.\."):
+        parse_config(changed(path, ...))
+
+
+@pytest.mark.parametrize(("path", "value"), LEAVES.items(), ids=LEAVES)
+def test_wrong_type(path, value):
+    """A value of every other kind; a whole number passes for a float, and nothing for a text or a truth value."""
+    for wrong in ("text", 3, 2.5, True, None, [1], {"a": 1}):
+        is_same = type(wrong) is type(value) or (isinstance(value, float) and type(wrong) is int)
+        if is_same or (path == "data.valid" and isinstance(wrong, str | None)):
+            continue
+        pattern = rf"^{re.escape(path)} is .*; it must be (of type \w+|a list, for example \[32, 64, 128\])$"
+        with pytest.raises(ConfigError, match=pattern):
+            parse_config(changed(path, wrong))
+
+
+@pytest.mark.parametrize("group", [group[:-1] for group in GROUPS[1:]])
+@pytest.mark.parametrize("value", ["tiny", 3, [1, 2], None])
+def test_value_in_place_of_a_group(group, value):
+    with pytest.raises(ConfigError, match=rf"{group} is .*; it must be a group of keys"):
+        parse_config(changed(group, value))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (32, r"stage_lengths is 32; it must be a list, for example \[32, 64, 128\]"),
+        ("8,16", "stage_lengths is '8,16'; it must be a list"),
+        ([8, "16"], "stage_lengths is '16'; it must be of type int"),
+        ([8, 16.0], r"stage_lengths is 16\.0; it must be of type int"),
+        ([8, None], "stage_lengths is None; it must be of type int"),
+    ],
+)
+def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(changed("stage_lengths", lengths))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("training.log_every", 0, r"training\.log_every is 0; it must be at least 1"),
+        ("training.eval_every", 0, r"training\.eval_every is 0; it must be at least 1"),
+        ("training.eval_windows", -1, r"training\.eval_windows is -1; it must be at least 1"),
+        ("training.eval_times", 0, r"training\.eval_times is 0; it must be at least 1"),
+        ("training.snapshot_every", 0, r"training\.snapshot_every is 0; it must be at least 1"),
+        ("training.keep", 0, r"training\.keep is 0; it must be at least 1"),
+        ("training.t_min", 0.0, r"training\.t_min is 0\.0; it must lie between 0 and 1, 0\.001 is usual"),
+        ("training.t_min", 1.0, r"training\.t_min is 1\.0; it must lie between 0 and 1"),
+        ("sampling.num_samples", -1, r"sampling\.num_samples is -1; it must be at least 0"),
+        ("dtype", "float16", "dtype is 'float16'; it must be float32 or bfloat16"),
+    ],
+)
+def test_values_out_of_range(path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(changed(path, value))
+
+
+def test_the_file_has_exactly_these_keys():
+    """`cascade_config.yaml` with a model says everything, and nothing else."""
+    folder = CHECKOUT / "configs"
+    files = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.rglob("*.yaml"))}
+    base = {key: value for key, value in files[folder / "cascade_config.yaml"].items() if key != "defaults"}
+    for path in sorted((folder / "model").iterdir()):
+        assert {name for name, _ in leaves(base | {"model": files[path]})} == LEAVES.keys(), path.name
+        assert list(files[path]) == list(SETTINGS["model"])

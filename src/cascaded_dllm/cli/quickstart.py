@@ -13,7 +13,7 @@ from cascaded_dllm.cli.console import console, progress_bar, reported_errors, wo
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import compose_config, run_with_progress
+from cascaded_dllm.cli.train import compose_config, quoted, run_with_progress
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.atomic import write_json
 from cascaded_dllm.errors import ConfigError
@@ -99,7 +99,7 @@ def quickstart(
         summary["seconds"] = round(time.perf_counter() - started, 1)
         write_samples(folder, samples, summary)
         write_json(out / "summary.json", summary)
-        _say_where(out, folder, float(str(summary["seconds"])))
+        _say_where(out, folder, len(cascade.stages), float(str(summary["seconds"])))
 
 
 def _recipe(corpus: str) -> _Recipe:
@@ -135,9 +135,9 @@ def _train(out: Path, data: list[Path], seed: int, overrides: list[str]) -> Trai
         config = compose_config(
             [
                 f"stage={number}",
-                f"run_dir={out / f'stage{number}'}",
-                f"data.path={data[0]}",
-                f"data.valid={data[1]}",
+                f"run_dir={quoted(out / f'stage{number}')}",
+                f"data.path={quoted(data[0])}",
+                f"data.valid={quoted(data[1])}",
                 f"training.seed={seed}",
                 *overrides,
             ],
@@ -185,15 +185,15 @@ def _accepted(cascade: Cascade, samples: CascadeSamples) -> dict[str, object]:
     return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": novel}
 
 
-def _say_where(out: Path, samples: Path, seconds: float) -> None:
+def _say_where(out: Path, samples: Path, num_stages: int, seconds: float) -> None:
     console.rule()
-    stages = " ".join(f"--stage {out / f'stage{k}'}" for k in (1, 2, 3))
+    runs = [out / f"stage{k}" for k in range(1, num_stages + 1)]
     for line in (
         f"done in {seconds:.0f} s",
         f"data      {out / 'data'}",
-        f"runs      {out}/stage1, stage2, stage3 (config.yaml, metrics.jsonl, checkpoints/)",
+        f"runs      {', '.join(map(str, runs))} (config.yaml, metrics.jsonl, checkpoints/)",
         f"samples   {samples}",
         f"numbers   {out / 'summary.json'}",
-        f"more      cdllm sample {stages} --num-samples 16 --seed 1",
+        f"more      cdllm sample {' '.join(f'--stage {run}' for run in runs)} --num-samples 16 --seed 1",
     ):
         console.print(line, markup=False, soft_wrap=True)

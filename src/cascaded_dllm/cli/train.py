@@ -56,6 +56,11 @@ def _forced(override: str) -> str:
     return override if is_group or name[0] in "+~" else f"++{override}"
 
 
+def quoted(path: Path) -> str:
+    """A path as a Hydra value, whatever characters it holds."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
 def run_with_progress(run: Run, description: str) -> Evaluation | None:
     """Run to the end behind a progress bar; the last evaluation, or None if nothing was evaluated."""
     last = None
@@ -117,12 +122,12 @@ def train(
     """
     chosen = [
         *([f"model={model}"] if model else []),
-        *([f"data.path={_quoted(data)}"] if data else []),
-        *([f"data.valid={_quoted(valid)}"] if valid else []),
+        *([f"data.path={quoted(data)}"] if data else []),
+        *([f"data.valid={quoted(valid)}"] if valid else []),
         *([f"stage={stage}"] if stage is not None else []),
         *(["baseline=true"] if flat else []),
         *([f"stage_lengths=[{lengths}]"] if lengths else []),
-        *([f"run_dir={_quoted(out)}"] if out else []),
+        *([f"run_dir={quoted(out)}"] if out else []),
         *([f"device={device}"] if device else []),
         *(overrides or []),
     ]
@@ -137,9 +142,4 @@ def train(
             f"{len(run.trainer.dataset):,} windows, {run.trainer.device}"
         )
         run_with_progress(run, name)
-        console.print(f"run folder: {run.folder}", soft_wrap=True)
-
-
-def _quoted(path: Path) -> str:
-    """A path as a Hydra value, whatever characters it holds."""
-    return "'" + str(path).replace("'", "\\'") + "'"
+        console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)

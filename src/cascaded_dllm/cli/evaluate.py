@@ -11,7 +11,7 @@ from cascaded_dllm.assemble import choose_device, joint_bound
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.data.atomic import write_json
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.sample.cascade import Cascade
 
@@ -85,6 +85,8 @@ def likelihood(
             raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
         if not 0 < t_min < 1:
             raise ConfigError(f"--t-min is {t_min}; it must lie between 0 and 1, 0.001 is usual")
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):
+            raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
         cascade = Cascade.from_pretrained(
             [str(path) for path in stage],
             tokenizer=tokenizer,

@@ -77,9 +77,16 @@ def test_second_stage_reads_the_first(tokenizer: Tokenizer) -> None:
     one, other = (generated(cascade(tokenizer, seeds=seeds)) for seeds in ((1, 2), (9, 2)))
     assert not torch.equal(one.ids[0], other.ids[0])
     assert not torch.equal(one.ids[1], other.ids[1])
-    # The stages draw from streams of their own: with one network in both, they still differ.
-    twice = generated(cascade(tokenizer, seeds=(1, 1)))
-    assert not torch.equal(twice.ids[0], twice.ids[1][:, :3])
+
+
+def test_stages_draw_from_streams_of_their_own(tokenizer: Tokenizer) -> None:
+    """With a network that sees nothing, in both stages, the texts would otherwise be the same."""
+    stage = cascade(tokenizer).stages[1]
+    with torch.no_grad():
+        stage.model.output_layer.linear.weight.zero_()
+    for predictor in PREDICTORS:
+        first, second = generated(Cascade((stage, stage), tokenizer, (6, 6)), predictor=predictor).ids
+        assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
@@ -188,6 +195,8 @@ def test_stages_that_do_not_belong_together(checkpoints: Callable[..., Path]) ->
         Cascade.from_pretrained([one, two, two])
     with pytest.raises(CheckpointError, match="does not say how long its texts are, as models of SEDD do not; give"):
         Cascade.from_pretrained([checkpoints(0, lengths=())])
+    with pytest.raises(CheckpointError, match=message.format(3, 3)):
+        Cascade.from_pretrained([one, two, checkpoints(3)])
     other = checkpoints(2, lengths=(4, 6))
     with pytest.raises(CheckpointError, match=r"is stage 2 of lengths \[4, 6\], and stage 2 of lengths \[3, 6\]"):
         Cascade.from_pretrained([one, other])

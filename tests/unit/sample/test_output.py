@@ -34,6 +34,7 @@ def test_files(tmp_path: Path) -> None:
     assert first == f"short\n{'=' * 80}\nnächst\n{'=' * 80}\n"
     second = (folder / "sample_stage2.txt").read_text(encoding="utf-8")
     assert second.split(f"\n{SEPARATOR}\n") == ["longer text", "two\nlines", ""]
+    assert '"text": "nächst"' in (folder / "samples.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines == [
         {

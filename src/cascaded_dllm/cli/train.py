@@ -41,17 +41,23 @@ def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed = compose(name, overrides=forced)
         missing = sorted(OmegaConf.missing_keys(composed))
-        if missing:
-            raise ConfigError(f"{', '.join(missing)} has no value; set {missing[0]}=...")
-        return dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"the configuration cannot be composed: {str(error).strip()}") from error
+        settings = {} if missing else OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # Hydra has errors of its own for most mistakes, and a ValueError for a group that is a number.
+        raise ConfigError(
+            f"the configuration cannot be composed: {str(error).strip()}; check the overrides, key=value"
+        ) from error
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} has no value; set {missing[0]}=...")
+    return dict(settings)  # type: ignore[arg-type]
 
 
 def _forced(override: str) -> str:
     name, separator, _ = override.partition("=")
-    if not separator:
-        raise ConfigError(f"the override {override!r} has no '='; write key=value, for example training.num_steps=1000")
+    if not separator or not name:
+        raise ConfigError(
+            f"the override {override!r} has no key and '='; write key=value, for example training.num_steps=1000"
+        )
     is_group = (config_folder() / name).is_dir()
     return override if is_group or name[0] in "+~" else f"++{override}"
 

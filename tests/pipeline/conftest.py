@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.pipeline import tiny
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +46,12 @@ def stories(make_stories: Callable[..., Path], tmp_path_factory: pytest.TempPath
 def valid_stories(make_stories: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 other ones."""
     return make_stories(tmp_path_factory.mktemp("stories"), split="valid", num=20, seed=1)
+
+
+@pytest.fixture(scope="session")
+def runs(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of two steps: stage1 and stage2 of lengths 4, 8, 40."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in (1, 2):
+        list(assemble_run(tiny.config(stories, folder / f"stage{stage}", f"stage={stage}")).events())
+    return folder

@@ -6,22 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
 
-from cascaded_dllm.cli.main import app
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.model.pretrained import load_stage
 from tests.pipeline import tiny
+from tests.pipeline.commands import success
 
 SEPARATOR = "=" * 80
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, f"{result.output}{result.exception!r}"
-    assert result.stderr == ""
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +25,7 @@ def data(place, tokenizer):
     tokenizer.save(place / "tokenizer")
     arguments = ["constituency", "--dataset", "stories", "--tagger", "stories", "--tokenizer", place / "tokenizer"]
     for split, num in (("train", 60), ("valid", 12)):
-        result = run(
+        result = success(
             "preprocess", *arguments, "--split", split, "--num-documents", num, "--out", place / "data", "--shards", 2
         )
         assert f"{num} documents, " in result.stdout
@@ -43,13 +34,15 @@ def data(place, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def runs(place, data):
+def trained(place, data):
     """Stages 1, 2, 3 and the flat model."""
     common = ["train", "--data", data / "stories_train", "--valid", data / "stories_valid", "--lengths", "4,8,40"]
     folders = []
     for name, flags in [*((f"stage{k}", ["--stage", k]) for k in (1, 2, 3)), ("flat", ["--flat"])]:
         folders.append(place / "runs" / name)
-        result = run(*common, *flags, "--out", folders[-1], "--device", "cpu", "--model", "tiny", *tiny.OVERRIDES[2:])
+        result = success(
+            *common, *flags, "--out", folders[-1], "--device", "cpu", "--model", "tiny", *tiny.OVERRIDES[2:]
+        )
         assert "bound" in result.stdout
         assert f"run folder: {folders[-1]}" in result.stdout
     return folders
@@ -66,8 +59,8 @@ def test_preprocessed_data(data):
     ]
 
 
-def test_run_folders(runs):
-    for number, folder in enumerate(runs, start=1):
+def test_run_folders(trained):
+    for number, folder in enumerate(trained, start=1):
         assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.jsonl", "samples", "checkpoints"}
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["stage_lengths"] == [4, 8, 40]
@@ -95,9 +88,11 @@ def sampled(folder: Path) -> Path:
     return found
 
 
-def test_sampling_a_cascade(runs, tmp_path):
-    stages = [argument for folder in runs[:3] for argument in ("--stage", folder)]
-    result = run("sample", *stages, "--num-samples", 5, "--steps", 3, "--predictor", "euler", "--output-dir", tmp_path)
+def test_sampling_a_cascade(trained, tmp_path):
+    stages = [argument for folder in trained[:3] for argument in ("--stage", folder)]
+    result = success(
+        "sample", *stages, "--num-samples", 5, "--steps", 3, "--predictor", "euler", "--output-dir", tmp_path
+    )
     folder = sampled(tmp_path)
     assert re.fullmatch(r"sample_cascade_steps_3_len_40_\d{8}_\d{6}", folder.name)
     assert f"5 texts in {folder}" in result.stdout
@@ -116,7 +111,7 @@ def test_sampling_a_cascade(runs, tmp_path):
         assert texts == [sample["stages"][number - 1]["text"] for sample in samples]
         assert {len(sample["stages"][number - 1]["ids"]) for sample in samples} == {length}
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["stages"] == [str(folder) for folder in runs[:3]]
+    assert summary["stages"] == [str(folder) for folder in trained[:3]]
     assert summary["stage_lengths"] == [4, 8, 40]
     chosen = {key: summary[key] for key in ("num_samples", "steps", "predictor", "seed", "weights", "device")}
     assert chosen == {
@@ -131,27 +126,36 @@ def test_sampling_a_cascade(runs, tmp_path):
     assert summary["token_forwards"] > 0
 
 
-def test_samples_do_not_depend_on_the_batch(runs, tmp_path):
+def test_samples_do_not_depend_on_the_batch(trained, tmp_path):
     texts = []
     for name, flags in [("a", ["--batch-size", 1]), ("b", ["--batch-size", 4]), ("c", ["--seed", 1])]:
-        run(
-            "sample", "--stage", runs[0], "--num-samples", 4, "--device", "cpu", "--output-dir", tmp_path / name, *flags
+        success(
+            "sample",
+            "--stage",
+            trained[0],
+            "--num-samples",
+            4,
+            "--device",
+            "cpu",
+            "--output-dir",
+            tmp_path / name,
+            *flags,
         )
         texts.append((sampled(tmp_path / name) / "samples.jsonl").read_text())
     assert texts[0] == texts[1] != texts[2]
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
-def test_sampling_a_flat_model_and_one_checkpoint(runs, tmp_path, weights):
-    checkpoint = runs[3] / "checkpoints" / "step_2"
-    run("sample", "--stage", checkpoint, "--num-samples", 1, "--weights", weights, "--output-dir", tmp_path)
+def test_sampling_a_flat_model_and_one_checkpoint(trained, tmp_path, weights):
+    checkpoint = trained[3] / "checkpoints" / "step_2"
+    success("sample", "--stage", checkpoint, "--num-samples", 1, "--weights", weights, "--output-dir", tmp_path)
     assert json.loads((sampled(tmp_path) / "summary.json").read_text())["weights"] == weights
 
 
-def test_likelihood_of_cascade_and_flat_model(runs, data, tmp_path):
+def test_likelihood_of_cascade_and_flat_model(trained, data, tmp_path):
     common = ["--data", data / "stories_valid", "--packing", "document", "--num-windows", 6, "--num-times", 2]
-    stages = [argument for folder in runs[:3] for argument in ("--stage", folder)]
-    result = run("evaluate", "likelihood", *stages, *common, "--out", tmp_path / "cascade.json")
+    stages = [argument for folder in trained[:3] for argument in ("--stage", folder)]
+    result = success("evaluate", "likelihood", *stages, *common, "--out", tmp_path / "cascade.json")
     summary = json.loads((tmp_path / "cascade.json").read_text())
     assert [stage["stage"] for stage in summary["stages"]] == [1, 2, 3]
     total = sum(stage["bound_nats_per_window"] for stage in summary["stages"])
@@ -160,23 +164,23 @@ def test_likelihood_of_cascade_and_flat_model(runs, data, tmp_path):
     assert "written to" in result.stdout
     assert "joint" in result.stdout
     # Without --out the numbers follow on the terminal.
-    result = run("evaluate", "likelihood", "--stage", runs[3], *common)
+    result = success("evaluate", "likelihood", "--stage", trained[3], *common)
     flat = json.loads(result.stdout[result.stdout.index("{") :])
     assert len(flat["stages"]) == 1
     # Two steps of training: about log V for each of 40 tokens.
     assert 40 * 5 < flat["bound_nats_per_window"] < 40 * 8
 
 
-def test_going_on_with_a_run(runs, data):
+def test_going_on_with_a_run(trained, data):
     """The same command again finds nothing left to do."""
-    flags = ["--data", data / "stories_train", "--valid", data / "stories_valid", "--stage", 1, "--out", runs[0]]
-    result = run("train", *flags, *tiny.OVERRIDES)
+    flags = ["--data", data / "stories_train", "--valid", data / "stories_valid", "--stage", 1, "--out", trained[0]]
+    result = success("train", *flags, *tiny.OVERRIDES)
     assert "stage 1: resumed at step 2" in result.stdout
 
 
 def test_preprocessing_again_changes_nothing(place, data):
     before = {path: path.stat().st_mtime_ns for path in data.glob("stories_valid/shard_*/*")}
-    run(
+    success(
         "preprocess", "constituency", "--dataset", "stories", "--tagger", "stories", "--split", "valid", "--shards", 2,
         "--tokenizer", place / "tokenizer", "--num-documents", 12, "--out", place / "data",
     )  # fmt: skip
@@ -188,7 +192,9 @@ def test_preprocessing_again_changes_nothing(place, data):
 def test_own_text_with_a_tokenizer_of_its_own(tmp_path, unit):
     path = tmp_path / "My notes.txt"
     path.write_text("The fox found a key.\nThe key opened nothing.\n\nThen it rained.\n")
-    result = run("preprocess", "tfidf", "--dataset", path, "--train-tokenizer", 300, "--unit", unit, "--out", tmp_path)
+    result = success(
+        "preprocess", "tfidf", "--dataset", path, "--train-tokenizer", 300, "--unit", unit, "--out", tmp_path
+    )
     assert f"{3 if unit == 'line' else 1} documents" in result.stdout
     assert (tmp_path / "tfidf" / "My-notes_train" / "manifest.json").is_file()
 
@@ -197,9 +203,9 @@ def test_jsonl_with_a_field_and_a_name(tmp_path):
     path = tmp_path / "papers.jsonl"
     path.write_text('{"abstract": "We find a key."}\n{"abstract": ""}\n')
     flags = ["--text-field", "abstract", "--name", "papers-2", "--split", "all", "--train-tokenizer", 300]
-    run("preprocess", "tfidf", "--dataset", path, *flags, "--out", tmp_path)
+    success("preprocess", "tfidf", "--dataset", path, *flags, "--out", tmp_path)
     assert PreprocessedDataset.open(tmp_path / "tfidf" / "papers-2_all").counts.documents == 1
 
 
 def test_version():
-    assert re.fullmatch(r"cdllm \d+\.\d+\.\d+\S*\n", run("--version").stdout)
+    assert re.fullmatch(r"cdllm \d+\.\d+\.\d+\S*\n", success("--version").stdout)

@@ -1,0 +1,120 @@
+"""What `cdllm sample` and `cdllm train` say about checkpoints that are damaged, foreign or of another cascade."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.pipeline import tiny
+from tests.pipeline.commands import failure, files
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"
+
+
+def sample(tmp_path, *stages, **flags):
+    arguments = [argument for stage in stages for argument in ("--stage", stage)]
+    for name, value in flags.items():
+        arguments += [f"--{name}", value]
+    message = failure("sample", *arguments, "--num-samples", "1", "--output-dir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    return message
+
+
+def test_missing(tmp_path):
+    assert re.search(r"nowhere.*; check the path", sample(tmp_path, tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    message = sample(tmp_path, tmp_path / "empty")
+    assert re.search(r"empty is no checkpoint: it has neither config\.json .*; give a run folder", message)
+
+
+@pytest.mark.parametrize("size", [0, 7, 1000])
+def test_truncated(copy, tmp_path, size):
+    path = copy / "stage1" / "checkpoints" / "latest" / "ema.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    message = sample(tmp_path, copy / "stage1")
+    assert re.search(r"ema\.safetensors is truncated or no safetensors file .*; use another checkpoint", message)
+
+
+def test_foreign(copy, tmp_path):
+    path = copy / "stage1" / "checkpoints" / "latest" / "config.json"
+    path.write_text('{"model_type": "gpt2"}')
+    assert "describes neither a checkpoint of this package nor a SEDD model" in sample(tmp_path, copy / "stage1")
+    path.write_text('{"model_type": ')
+    assert "config.json is not valid JSON" in sample(tmp_path, copy / "stage1")
+
+
+def test_weights_of_another_network(copy, tmp_path):
+    path = copy / "stage1" / "checkpoints" / "latest" / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["cond_dim"] = 24
+    path.write_text(json.dumps(config))
+    message = sample(tmp_path, copy / "stage1")
+    assert re.search(r"do not fit the network: .*sigma_map\.mlp\.0\.weight has shape \(8, 256\) and should", message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("stage_lengths", 40), ("model", ["small"]), ("model", None), ("noise", None)]
+)
+def test_config_with_values_of_another_kind(copy, tmp_path, key, value):
+    path = copy / "stage1" / "checkpoints" / "latest" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert re.search(r"config\.json .*damaged", sample(tmp_path, copy / "stage1"))
+
+
+def test_stages_in_the_wrong_order(runs, tmp_path):
+    message = sample(tmp_path, runs / "stage2", runs / "stage1")
+    assert re.search(r"is stage 2 of lengths \[4, 8, 40\], and stage 1 of lengths .* in order", message)
+
+
+def test_prefix_of_the_wrong_length(runs, stories, tmp_path):
+    """Stage 2 was trained on 5 tokens, stage 1 writes 4."""
+    other = ["stage=2", "stage_lengths=[5,8,40]"]
+    list(assemble_run(tiny.config(stories, tmp_path / "other", *other)).events())
+    message = sample(tmp_path, runs / "stage1", tmp_path / "other")
+    assert re.search(r"is stage 2 of lengths \[5, 8, 40\], and stage 2 of lengths \[4, 8, 40\] was expected", message)
+
+
+def test_another_tokenizer(runs, tmp_path, tokenizer):
+    Tokenizer.train(["Once more."], 260).save(tmp_path / "other")
+    message = sample(tmp_path, runs / "stage1", tokenizer=tmp_path / "other")
+    expected = rf"was trained with the tokenizer {tokenizer.fingerprint}, the cascade uses \w+; name the tokenizer"
+    assert re.search(expected, message)
+
+
+def test_no_tokenizer(copy, tmp_path):
+    (copy / "stage1" / "checkpoints" / "latest" / "tokenizer.json").unlink()
+    message = sample(tmp_path, copy / "stage1")
+    assert "holds no tokenizer.json; name the tokenizer, for example gpt2" in message
+
+
+def test_data_of_another_tokenizer(runs, make_stories, tmp_path):
+    data = make_stories(tmp_path, split="x", num=9, seed=0, tokenizer=Tokenizer.train(["Once more."], 260))
+    flags = ["--stage", runs / "stage1", "--data", data, "--packing", "document"]
+    assert "preprocess the text with the models' tokenizer" in failure("evaluate", "likelihood", *flags)
+
+
+def test_first_hitting_of_a_uniform_process(stories, tmp_path):
+    list(assemble_run(tiny.config(stories, tmp_path / "run", "graph.type=uniform")).events())
+    message = sample(tmp_path, tmp_path / "run", predictor="first_hitting")
+    assert "predictor first_hitting needs the absorbing process" in message
+
+
+def test_resuming_with_other_settings(copy, stories):
+    flags = ["--data", stories, "--out", copy / "stage1", *tiny.OVERRIDES]
+    before = files(copy)
+    assert "was trained with other settings" in failure("train", *flags, "optim.lr=0.5")
+    assert "trained with other settings" in failure("train", *flags, "--stage", "3")
+    assert files(copy) == before
+
+
+def test_resuming_from_damaged_checkpoints(copy, stories):
+    (copy / "stage1" / "checkpoints" / "step_2" / "trainer.pt").write_bytes(b"")
+    message = failure("train", "--data", stories, "--out", copy / "stage1", *tiny.OVERRIDES)
+    assert re.search(r"no checkpoint in .* is complete \(.*trainer\.pt does not have .*; remove the folder", message)

@@ -1,0 +1,285 @@
+"""Every mistake a user can make ends with exit code 2 and one line that names value, limit and remedy; no file is left.
+
+The errors themselves are tested where they are raised; here it counts that they come through, early enough, as a line.
+"""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from cascaded_dllm.cli.main import app
+from cascaded_dllm.errors import CascadeError, ConfigError
+from tests.pipeline import tiny
+from tests.pipeline.commands import failure, files
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("The fox found a key. It rained on the fox.\n\nThe key opened nothing at all.\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (None, b"", "nowhere.txt is no file or folder, nor one of stories, python-docs; check the path"),
+        ("a.txt", b"", r"a\.txt is empty \(0 bytes\); give a file with text, or remove it"),
+        ("a.txt", b" \n\n", r"a\.txt holds 0 documents that are not blank; give a file with at least one"),
+        ("a.jsonl", b'{"text": "A key."}\n{"text": \n', r"a\.jsonl line 2 is not JSON .*; repair or remove the line"),
+        ("a.jsonl", b'{"body": "A key."}\n', r"a\.jsonl line 1 has no field 'text'; its fields are 'body': choose one"),
+        ("a.jsonl", b'{"text": 3}\n', r"line 1 has a int in the field 'text', not a string; choose another text field"),
+        ("a.txt", b"caf\xe9\n", r"a\.txt line 1 is not UTF-8 at byte 3 \(0xe9\); convert the file to UTF-8"),
+        ("a.txt", b"PK\x03\x04\x00\x00", r"a\.txt line 1 has a NUL byte at byte 4; give UTF-8 text, not a binary file"),
+        ("a.docx", b"PK", r"a\.docx is of an unknown kind; it must end in one of \.txt, "),
+        (
+            "a.txt.gz",
+            gzip.compress(b"A key.\n" * 99)[:-9],
+            r"a\.txt\.gz cannot be read to its end .* download it again",
+        ),
+        ("a.parquet", b"PAR1 and so on", r"a\.parquet is not a whole parquet file .*; write or download it again"),
+    ],
+    ids=["missing", "empty", "blank", "jsonl", "field", "number", "latin-1", "binary", "suffix", "cut off", "parquet"],
+)
+def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message):
+    path = tmp_path / (name or "nowhere.txt")
+    if name:
+        path.write_bytes(content)
+    tokenizer.save(tmp_path / "tokenizer")
+    before = files(tmp_path)
+    out = ["--tokenizer", tmp_path / "tokenizer", "--out", tmp_path]
+    for method in (["tfidf"], ["constituency", "--tagger", "stories"]):
+        assert re.search(message, failure("preprocess", *method, "--dataset", path, *out))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["magic"], "the method is 'magic'; it must be one of constituency, tfidf"),
+        (["constituency"], "method constituency needs a tagger; give --tagger lexicon"),
+        (["tfidf", "--tagger", "lexicon"], "method tfidf uses no tagger"),
+        (
+            ["constituency", "--tagger", "stories"],
+            r"at character \d+ is in no built-in story",
+        ),
+        (["tfidf", "--unit", "page"], "unit 'page' is unknown; choose one of paragraph, line, file"),
+        (["tfidf", "--num-documents", "0"], "the number of documents is 0; it must be at least 1"),
+        (["tfidf", "--shards", "0"], "num_shards 0 is below 1; choose 1 or more"),
+        (["tfidf", "--split", "a/b"], "split name 'a/b' cannot be part of a folder name"),
+        (
+            ["tfidf", "--train-tokenizer", "300"],
+            "the tokenizer is not determined; give either",
+        ),
+    ],
+)
+def test_options_of_preprocess(tmp_path, text_file, tokenizer, arguments, message):
+    tokenizer.save(tmp_path / "tokenizer")
+    before = files(tmp_path)
+    common = ["--dataset", text_file, "--tokenizer", tmp_path / "tokenizer", "--out", tmp_path]
+    assert re.search(message, failure("preprocess", *arguments, *common))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the tokenizer is not determined"),
+        (["--train-tokenizer", "100"], "vocab_size 100 is below 257"),
+        (["--tokenizer", "{tmp}/nowhere.json"], "nowhere.json"),
+        (["--tokenizer", "{tmp}"], "tokenizer"),
+    ],
+)
+def test_tokenizer_that_is_none(tmp_path, text_file, arguments, message):
+    chosen = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert re.search(message, failure("preprocess", "tfidf", "--dataset", text_file, "--out", tmp_path, *chosen))
+    assert files(tmp_path) == set()
+
+
+def test_unknown_split_of_a_built_in_corpus(tmp_path):
+    flags = ["--split", "dev", "--train-tokenizer", "300", "--out", tmp_path]
+    message = failure("preprocess", "tfidf", "--dataset", "stories", *flags)
+    assert "stories has no split 'dev'; it must be one of train, valid, test" in message
+
+
+def test_other_settings_for_existing_data(tmp_path, text_file):
+    flags = ["--dataset", text_file, "--out", tmp_path]
+    assert CliRunner().invoke(app, ["preprocess", "tfidf", *map(str, flags), "--train-tokenizer", "300"]).exit_code == 0
+    before = files(tmp_path)
+    message = failure("preprocess", "tfidf", *flags, "--train-tokenizer", "270")
+    assert re.search(r"shard_0 was made with other settings .*; choose another output folder", message)
+    assert files(tmp_path) == before
+
+
+def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
+    file = tmp_path / "file"
+    file.write_text("a file")
+    preprocess = ["preprocess", "tfidf", "--dataset", text_file, "--train-tokenizer", "300", "--out"]
+    for out in (file, file / "deeper"):
+        assert re.search(r"shard_0 cannot be written \(Not a directory\); choose an output", failure(*preprocess, out))
+    train = ["train", "--data", stories, *tiny.OVERRIDES, "--out"]
+    assert "file exists and is no run folder" in failure(*train, file)
+    assert "file/deeper cannot be made (Not a directory)" in failure(*train, file / "deeper")
+    sample = ["sample", "--stage", runs / "stage1", "--num-samples", "1", "--output-dir"]
+    assert "file is a file; name a folder for the samples with --output-dir" in failure(*sample, file)
+    assert re.search(r"file/deeper/sample_.* cannot be written", failure(*sample, file / "deeper"))
+    measure = [
+        "evaluate",
+        "likelihood",
+        "--stage",
+        runs / "stage1",
+        "--data",
+        stories,
+        "--packing",
+        "document",
+        "--out",
+    ]
+    assert re.search(
+        "--out is .*file/x.json; it must be a file, new or old, in a folder", failure(*measure, file / "x.json")
+    )
+    assert "--out is" in failure(*measure, tmp_path)
+    quickstart = ["quickstart", "--out"]
+    assert "cannot be written (Not a directory)" in failure(*quickstart, file)
+    assert file.read_text() == "a file"
+    assert files(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lengths", "8,4,40"], r"stage_lengths \(8, 4, 40\) has 4 after 8; lengths must strictly increase"),
+        (["--lengths", "8,8,40"], r"has 8 after 8"),
+        (["--lengths", "0,8"], r"stage_lengths \(0, 8\) holds 0; every length must be a whole number of at least 1"),
+        (["--lengths", "8,x"], "stage_lengths is 'x'; it must be of type int"),
+        (["--lengths", "8;16"], "the configuration cannot be composed|stage_lengths is"),
+        (["--lengths", "4,8,90000", "data.packing=stream"], r"has \d+ tokens .* one window needs 90000; give a larger"),
+        (["--stage", "4"], r"stage 4 does not exist; a cascade of \(4, 8, 40\) has 1\.\.3"),
+        (["--stage", "0"], "stage 0 does not exist"),
+        (["--device", "tpu"], "device 'tpu' cannot be used"),
+        (["--model", "huge"], "the configuration cannot be composed: .*huge"),
+        (["training.num_stepz=3"], r"the key training\.num_stepz is unknown; did you mean training\.num_steps\?"),
+        (["modle=tiny"], r"the key modle is unknown; did you mean model\?"),
+        (["optim.lr=fast"], r"optim\.lr is 'fast'; it must be of type float"),
+        (["optim.decay=linear"], r"optim\.decay is 'linear'; it must be constant or cosine"),
+        (["training.num_steps"], r"the override 'training\.num_steps' has no key and '='; write key=value"),
+        (["training.num_steps=0"], r"training\.num_steps is 0; it must be at least 1"),
+        (["noise.type=cosine"], r"noise\.type is 'cosine'; it must be one of loglinear, geometric"),
+        (["sampling.predictor=magic"], "the predictor is 'magic'; it must be one of euler, analytic, first_hitting"),
+        (["sampling.num_steps=0"], "steps is 0; it must be at least 1"),
+        (["optim.lr=[1"], "the configuration cannot be composed: "),
+        (["=3"], r"the override '=3' has no key and '='"),
+        (["model=3"], "the configuration cannot be composed: .*; check the overrides"),
+        (["run_dir=${nowhere}"], "the configuration cannot be composed: .*nowhere"),
+    ],
+)
+def test_options_of_train(tmp_path, stories, arguments, message):
+    before = files(stories)
+    flags = {"--lengths": "stage_lengths=", "--device": "device=", "--model": "model="}
+    replaced = tuple(flags[argument] for argument in arguments if argument in flags)
+    overrides = [override for override in tiny.OVERRIDES if not override.startswith(replaced)]
+    common = [*overrides, f"run_dir='{tmp_path}/run'", "--data", stories]
+    assert re.search(message, failure("train", *common, *arguments))
+    assert files(tmp_path) == set()
+    assert not [path for path in files(stories) - before if "incomplete" in path]
+
+
+def test_what_must_be_given(tmp_path):
+    assert failure("train", "--out", tmp_path / "run") == "data.path has no value; set data.path=..."
+    assert failure("train", "--data", tmp_path) == "run_dir has no value; set run_dir=..."
+    for command in (["sample"], ["evaluate", "likelihood"]):
+        assert failure(*command) == "no --stage is given; name at least 1 run folder, checkpoint or hub id"
+
+
+def test_data_that_is_none(tmp_path, runs):
+    message = failure("train", "--data", tmp_path / "nowhere", "--out", tmp_path / "run", "device=cpu")
+    assert (
+        "nowhere is no complete preprocessed dataset: it has no manifest.json; name the folder that prepro" in message
+    )
+    message = failure("evaluate", "likelihood", "--stage", runs / "stage1", "--data", tmp_path)
+    assert "is no complete preprocessed dataset" in message
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "steps is 0; it must be at least 1, for example 128"),
+        (["--steps", "-5", "--predictor", "euler"], "steps is -5; it must be at least 1"),
+        (["--num-samples", "0"], "num_samples is 0; it must be at least 1"),
+        (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
+        (["--predictor", "ddim"], "the predictor is 'ddim'; it must be one of euler, analytic, first_hitting"),
+        (["--device", "tpu"], "device 'tpu' cannot be used"),
+    ],
+)
+def test_options_of_sample(tmp_path, runs, arguments, message):
+    assert message in failure("sample", "--stage", runs / "stage1", "--output-dir", tmp_path, *arguments)
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-windows", "0"], "num_windows is 0; it must be at least 1"),
+        (["--num-times", "0"], "num_times is 0; it must be at least 1"),
+        (["--batch-size", "-1"], "batch_size is -1; it must be at least 1"),
+        (["--t-min", "0"], "--t-min is 0.0; it must lie between 0 and 1"),
+        (["--t-min", "1"], "--t-min is 1.0; it must lie between 0 and 1"),
+        (["--packing", "loose"], "packing 'loose' is unknown; choose one of stream, document"),
+    ],
+)
+def test_options_of_evaluate(stories, runs, arguments, message):
+    common = ["--stage", runs / "stage1", "--data", stories, "--packing", "document"]
+    assert message in failure("evaluate", "likelihood", *common, *arguments)
+
+
+def test_options_of_quickstart(tmp_path):
+    message = "--corpus is 'wikitext'; it must be one of stories, python-docs"
+    assert message in failure("quickstart", "--corpus", "wikitext", "--out", tmp_path)
+    assert "--num-samples is 0; it must be at least 1" in failure("quickstart", "--num-samples", "0", "--out", tmp_path)
+    assert files(tmp_path) == set()
+
+
+def test_choices_that_are_checked_by_type_as_well(tmp_path, stories, runs):
+    """In a process of its own: the type checks of the tests would stop these before the program does."""
+    stage, data = str(runs / "stage1"), str(stories)
+    train = ["train", "--data", data, "--out", str(tmp_path / "run"), *tiny.OVERRIDES]
+    commands = {
+        "weights is 'best'; it must be ema or raw": ["sample", "--stage", stage, "--weights", "best"],
+        "model.parameterization is 'x0'; it must be one of score, normalized": [*train, "model.parameterization=x0"],
+        "model.prefix_attention is 'none'; it must be one of joint, one_way": [*train, "model.prefix_attention=none"],
+        "process is 'gaussian'; it must be one of absorbing, uniform": [*train, "graph.type=gaussian"],
+    }
+    code = """
+import json, sys
+from typer.testing import CliRunner
+from cascaded_dllm.cli.main import app
+results = [CliRunner().invoke(app, arguments) for arguments in json.loads(sys.argv[1])]
+print(json.dumps([[result.exit_code, result.stderr] for result in results]))
+"""
+    command = [sys.executable, "-c", code, json.dumps(list(commands.values()))]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+    for (exit_code, stderr), message in zip(found, commands, strict=True):
+        assert exit_code == 2
+        assert re.fullmatch(rf"error: (model\.)?{re.escape(message)}\n", stderr)
+    assert files(tmp_path) == set()
+
+
+def test_debug_shows_the_error_itself():
+    for arguments in (["sample"], ["evaluate", "likelihood"], ["train"], ["quickstart", "--corpus", "x"]):
+        result = CliRunner().invoke(app, [*arguments, "--debug"])
+        assert isinstance(result.exception, ConfigError)
+        assert result.exit_code == 1
+    result = CliRunner().invoke(app, ["preprocess", "magic", "--dataset", "nowhere", "--debug"])
+    assert isinstance(result.exception, CascadeError)
+
+
+def test_missing_extra(tmp_path, text_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    flags = ["--dataset", text_file, "--tagger", "lexicon", "--train-tokenizer", "300", "--out", tmp_path]
+    assert failure("preprocess", "constituency", *flags).endswith("run: pip install 'cascaded-dllm[preprocess]'")
+    assert files(tmp_path) == set()

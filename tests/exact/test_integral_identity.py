@@ -73,7 +73,7 @@ class Chain:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("process", ["absorbing", "uniform"])
 def test_integral_is_entropy_minus_what_is_left(process: str, size: tuple[int, int]) -> None:
-    """Log-linear noise starts at zero, so the first term is H(x0). Found: 1e-14 absorbing, 4e-12 uniform."""
+    """Log-linear noise starts at zero, so the first term is H(x0). Found: 7e-16 absorbing, 6e-15 uniform."""
     chain = Chain(process, *size)
     # The uniform process has an integrand like log t at 0, which t = w^6 takes away.
     power = 1 if process == "absorbing" else 6
@@ -83,7 +83,7 @@ def test_integral_is_entropy_minus_what_is_left(process: str, size: tuple[int, i
 
 @pytest.mark.parametrize("process", ["absorbing", "uniform"])
 def test_integral_under_geometric_noise(process: str) -> None:
-    """Geometric noise starts above zero: what is lost between two times is the difference of informations."""
+    """Geometric noise starts above zero: what is lost between two times is the difference of both mutual information values."""
     chain = Chain(process, 3, 2)
     for low, high in ((0.0, 1.0), (0.25, 0.8)):
         expected = chain.information(GEOMETRIC, low) - chain.information(GEOMETRIC, high)

@@ -9,7 +9,7 @@ from cascaded_dllm.diffusion.schedule import GeometricSchedule
 from cascaded_dllm.sample.predictors import TweediePredictor, denoise_probs
 from tests.reference.enumerate import absorbing_rates, kernel, matrix_exp, random_law, uniform_rates
 
-TOLERANCE = {"rtol": 0.0, "atol": 1e-12}  # found: kernels 3e-16, staggered scores 2e-14 at delta_sigma = 3
+TOLERANCE = {"rtol": 0.0, "atol": 1e-12}  # found: kernels 7e-16, staggered scores 2e-13 at delta_sigma = 3
 SIGMAS = (1e-6, 0.03, 0.7, 3.0)
 CASES = [(process, size) for process in ("absorbing", "uniform") for size in range(2, 7)]
 

@@ -164,7 +164,7 @@ def test_log_scale() -> None:
 
 @EACH_ATTENTION
 def test_compute_dtype(attention: str) -> None:
-    """bfloat16 in the matrix products of the trunk, float32 at the head; 8 bits of mantissa bound the error."""
+    """bfloat16 in the matrix products of the trunk, float32 at the head; 8 bits of mantissa. Found: 0.06 of 7."""
     model = tiny_model(prefix_attention=attention)
     xt, sigma, prefix = batch_for(model)
     exact = model(xt, sigma, prefix)
@@ -179,3 +179,18 @@ def test_compute_dtype(attention: str) -> None:
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.15)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@EACH_ATTENTION
+def test_trunk_kept_in_another_dtype(attention: str) -> None:
+    """The same bits as with a cast in every call, half the memory, and nothing to train."""
+    model = tiny_model(prefix_attention=attention)
+    batch = batch_for(model)
+    model.compute_dtype = torch.bfloat16
+    expected = model(*batch)
+    model.keep_trunk_in(torch.bfloat16)
+    assert torch.equal(model(*batch), expected)
+    products = {id(p) for module in model.modules() if isinstance(module, Linear) for p in module.parameters()}
+    for parameter in model.parameters():
+        assert parameter.dtype == (torch.bfloat16 if id(parameter) in products else torch.float32)
+        assert not parameter.requires_grad

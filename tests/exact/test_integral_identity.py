@@ -83,7 +83,7 @@ def test_integral_is_entropy_minus_what_is_left(process: str, size: tuple[int, i
 
 @pytest.mark.parametrize("process", ["absorbing", "uniform"])
 def test_integral_under_geometric_noise(process: str) -> None:
-    """Geometric noise starts above zero: what is lost between two times is the difference of both mutual information values."""
+    """Geometric noise starts above zero: between two times, the loss is the difference of the mutual information."""
     chain = Chain(process, 3, 2)
     for low, high in ((0.0, 1.0), (0.25, 0.8)):
         expected = chain.information(GEOMETRIC, low) - chain.information(GEOMETRIC, high)

@@ -1,0 +1,88 @@
+"""`cdllm quickstart` runs to its end on both corpora, in the smallest size."""
+
+import itertools
+import json
+
+import pytest
+
+from cascaded_dllm.cli import quickstart
+from cascaded_dllm.text import corpora
+from cascaded_dllm.text.python_docs import python_docs_documents
+from tests.pipeline.commands import failure, success
+
+# Steps, sizes and periods so small that nothing is learnt.
+SETTINGS = [
+    argument
+    for override in (
+        "training.num_steps=3",
+        "training.batch_size=4",
+        "training.eval_windows=2",
+        "training.eval_times=1",
+        "training.eval_every=3",
+        "training.snapshot_every=3",
+        "model.hidden_size=16",
+        "model.num_blocks=1",
+        "sampling.num_samples=1",
+    )
+    for argument in ("--set", override)
+]
+
+
+@pytest.fixture(scope="module")
+def documentation():
+    """Of the first modules in alphabetical order."""
+    return list(itertools.islice(python_docs_documents(), 45))
+
+
+@pytest.fixture(autouse=True)
+def few_documents(monkeypatch, documentation):
+    """The first documents of each corpus, and few windows to measure."""
+    monkeypatch.setattr(corpora, "python_docs_documents", lambda: iter(documentation))
+    monkeypatch.setattr(corpora, "_STORIES", {"train": 30, "valid": 10})
+    monkeypatch.setattr(quickstart, "_BOUND_WINDOWS", 8)
+    monkeypatch.setattr(quickstart, "_BOUND_TIMES", 2)
+
+
+def test_stories(tmp_path):
+    out = tmp_path / "it's here, [bold]=1"
+    result = success("quickstart", "--out", out, "--num-samples", 4, *SETTINGS)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["corpus"] == "stories"
+    assert [stage["stage"] for stage in summary["stages"]] == [1, 2, 3]
+    assert (summary["num_windows"], summary["num_samples"], summary["length"]) == (8, 4, 40)
+    # Nothing is learnt in three steps: far above the truth, and no text is a story.
+    assert summary["bound_over_truth"] > 2
+    assert summary["accepted_share"] == 0
+    assert summary["excess_nats"] == pytest.approx(
+        summary["bound_nats_per_window"] - summary["true_nats_of_windows"], abs=1e-6
+    )
+    assert summary["entropy_nats"] > 30
+    for name in ("data", "stage1", "stage2", "stage3", "samples", "summary.json"):
+        assert str(out / name) in result.stdout
+        assert (out / name).exists()
+    (samples,) = (out / "samples").iterdir()
+    assert len((samples / "samples.jsonl").read_text().splitlines()) == 4
+    assert json.loads((samples / "summary.json").read_text())["corpus"] == "stories"
+    assert "rejected: " in result.stdout
+
+    again = success("quickstart", "--out", out, "--num-samples", 2, *SETTINGS)
+    assert again.stdout.count("resumed at step 3") == 3
+    assert "trained with other settings" in failure("quickstart", "--out", out, "--seed", 1, *SETTINGS)
+
+
+def test_python_docs_in_two_stages(tmp_path):
+    out = tmp_path / "docs"
+    flags = ["--out", out, "--num-samples", 1, "--seed", 5]
+    result = success("quickstart", "--corpus", "python-docs", *flags, *SETTINGS, "--set", "stage_lengths=[4,16]")
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["corpus"] == "python-docs"
+    assert summary["seed"] == 5
+    assert len(summary["stages"]) == 2
+    assert "accepted_share" not in summary
+    assert "stage3" not in result.stdout
+    assert f"cdllm sample --stage {out / 'stage1'} --stage {out / 'stage2'} --num-samples" in result.stdout
+
+
+def test_unknown_override(tmp_path):
+    message = failure("quickstart", "--out", tmp_path, "--set", "training.num_stepz=3")
+    assert "the key training.num_stepz is unknown; did you mean training.num_steps?" in message

@@ -62,8 +62,8 @@ class JointBound:
 
     @property
     def ppl(self) -> float:
-        """Bound on the perplexity a token: exp(mean nats / length)."""
-        return math.exp(float(self.nll_nats.mean()) / self.length)
+        """Bound on the perplexity a token: exp(mean nats / length); infinite where that is no float64 any more."""
+        return float(torch.exp(self.nll_nats.mean() / self.length))
 
 
 def mean_and_error(values: Float[Tensor, " M"]) -> tuple[float, float]:

@@ -1,0 +1,61 @@
+import pytest
+import typer
+from rich.progress import TextColumn
+
+from cascaded_dllm.cli.console import progress_bar, reported_errors, working
+from cascaded_dllm.errors import ConfigError, MissingExtraError
+
+
+def fail(error, debug=False):
+    with reported_errors(debug):
+        raise error
+
+
+def test_an_error_is_one_line(capsys):
+    """Line ends and markup in the message are shown as they are, or made blanks; long lines are not cut."""
+    with pytest.raises(typer.Exit) as raised:
+        fail(ConfigError(f"steps is [red]0[/red];\n  it must be\tat least 1 {'x' * 300}"))
+    assert raised.value.exit_code == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"error: steps is [red]0[/red]; it must be at least 1 {'x' * 300}\n"
+    assert captured.out == ""
+
+
+def test_missing_extra_is_one_line(capsys):
+    with pytest.raises(typer.Exit):
+        fail(MissingExtraError("spacy", extra="preprocess", purpose="the tagger"))
+    expected = "error: the tagger needs spacy, which is not installed; run: pip install 'cascaded-dllm[preprocess]'\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_debug_keeps_the_error():
+    with pytest.raises(ConfigError, match="steps is 0"):
+        fail(ConfigError("steps is 0"), debug=True)
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_other_errors_are_faults_of_the_program(debug):
+    with pytest.raises(ZeroDivisionError):
+        fail(ZeroDivisionError(), debug)
+
+
+def test_interruption(capsys):
+    with pytest.raises(typer.Exit) as raised:
+        fail(KeyboardInterrupt())
+    assert raised.value.exit_code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_progress_moves():
+    with progress_bar("documents", TextColumn("{task.fields[status]}")) as (progress, move):
+        progress.update(progress.task_ids[0], status="")
+        move(3, None)
+        assert (progress.tasks[0].completed, progress.tasks[0].total) == (3, None)
+        move(4, 5)
+        assert (progress.tasks[0].completed, progress.tasks[0].total) == (4, 5)
+
+
+def test_work_that_cannot_be_counted_is_announced(capsys):
+    with working("building windows"):
+        pass
+    assert capsys.readouterr().out == "building windows\n"

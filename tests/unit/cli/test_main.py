@@ -1,0 +1,55 @@
+"""Help: every command says what it does, shows how, and describes every option."""
+
+import pytest
+import typer.main
+from click import Command, Group
+from typer.testing import CliRunner
+
+from cascaded_dllm.cli.main import app
+
+
+def commands(command: Command, path: tuple[str, ...] = ()):
+    if isinstance(command, Group) or hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from commands(child, (*path, name))
+    else:
+        yield path, command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def help_of(*path: str) -> str:
+    result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_all_commands_are_there():
+    assert set(COMMANDS) == {("quickstart",), ("preprocess",), ("train",), ("sample",), ("evaluate", "likelihood")}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_shows_an_example(path):
+    text = help_of(*path)
+    assert "Examples:" in text
+    assert f"cdllm {' '.join(path)}" in text.split("Examples:")[1]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_is_described(path):
+    assert [parameter.name for parameter in COMMANDS[path].params if not getattr(parameter, "help", "")] == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["evaluate"]])
+def test_no_command_shows_the_help(arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert "Usage: " in result.output
+    assert result.exit_code in (0, 2)
+
+
+def test_flags_of_another_kind_are_refused():
+    result = CliRunner().invoke(app, ["sample", "--num-samples", "many"])
+    assert result.exit_code == 2
+    assert "--num-samples" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,72 @@
+"""How overrides and paths become a configuration; the command itself is tested in tests/pipeline/test_cli.py."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from cascaded_dllm.cli.train import compose_config, config_folder, quoted
+from cascaded_dllm.errors import ConfigError
+
+NEEDED = ["run_dir=runs/x", "data.path=data"]
+
+
+def test_defaults_are_those_of_the_original():
+    config = compose_config(NEEDED)
+    assert config.stage_lengths == (32, 64, 128)
+    assert (config.model.name, config.training.batch_size, config.training.ema) == ("small", 512, 0.9999)
+    assert (config.optim.lr, config.optim.warmup, config.graph.type) == (3e-4, 2500, "absorbing")
+
+
+def test_overrides():
+    config = compose_config([*NEEDED, "model=tiny", "model.dropout=0.5", "optim.lr=1e-3", "stage_lengths=[2,3]"])
+    assert (config.model.name, config.model.dropout, config.optim.lr) == ("tiny", 0.5, 1e-3)
+    assert config.stage_lengths == (2, 3)
+
+
+def test_other_file():
+    assert compose_config(NEEDED, name="quickstart").stage_lengths == (8, 16, 40)
+
+
+def test_composing_leaves_no_state():
+    compose_config(NEEDED)
+    with pytest.raises(ConfigError, match=r"data\.path has no value"):
+        compose_config(["run_dir=x"])
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], r"data\.path, run_dir has no value; set data\.path=\.\.\."),
+        ([*NEEDED, "training"], r"the override 'training' has no key and '='; write key=value, for example"),
+        ([*NEEDED, "=1"], r"the override '=1' has no key and '='"),
+        ([*NEEDED, "model=huge"], "the configuration cannot be composed: .*huge"),
+        ([*NEEDED, "model=3"], "the configuration cannot be composed: .*; check the overrides"),
+        ([*NEEDED, "optim.lr={"], "the configuration cannot be composed: "),
+        (
+            [*NEEDED, "optim.lr=1,2"],
+            r"cannot be composed: Ambiguous value for argument '\+\+optim\.lr=1,2'",
+        ),
+        ([*NEEDED, "device=${elsewhere}"], "the configuration cannot be composed: .*elsewhere"),
+        ([*NEEDED, "~optim.lr"], r"the override '~optim\.lr' has no key and '='"),
+        ([*NEEDED, "+extra=1"], "the key extra is unknown; the keys are"),
+        ([*NEEDED, "optim.learning_rate=1"], r"the key optim\.learning_rate is unknown"),
+        ([*NEEDED, "optim.lrr=1"], r"the key optim\.lrr is unknown; did you mean optim\.lr\?"),
+    ],
+)
+def test_overrides_that_cannot_be_read(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose_config(overrides)
+
+
+@pytest.mark.parametrize(
+    "path", ["a/b", "it's", "a b", "a,b", "x=1", "[1]", "{a}", "(c)", '"q"', "a#b", "~/x", "null", "3", "ü", "a\\b"]
+)
+def test_paths_of_any_name(path):
+    overrides = [f"run_dir={quoted(Path(path))}", f"data.path={quoted(Path(path))}"]
+    assert compose_config(overrides).run_dir == compose_config(overrides).data.path == path
+
+
+def test_folder_of_the_configurations():
+    assert {path.name for path in config_folder().iterdir()} >= {"cascade_config.yaml", "quickstart.yaml", "model"}

@@ -1,0 +1,131 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.likelihood import JointBound, StageBound, mean_and_error, stage_bounds, unigram_nats
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.train.objective import Objective
+
+VOCAB_SIZE, LENGTHS = 9, (2, 5)
+NUMBERS = {"num_windows": 6, "num_times": 3, "batch_size": 4, "seed": 0}
+
+
+def double(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.fixture
+def stages():
+    """Two stages with random windows; the networks know nothing, their output weights are zero."""
+    ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, (6, 5), dtype=np.int32)
+    arrays = StageArrays(
+        spec=CascadeSpec(LENGTHS),
+        packing="document",
+        method="constituency",
+        eos_id=0,
+        vocab_size=VOCAB_SIZE,
+        tokenizer="by hand",
+        fingerprint="by hand",
+        dropped={},
+        stages=(ids[:, :2], ids),
+        positions=(np.tile(np.arange(2, dtype=np.int32), (6, 1)),),
+    )
+    config = ScoreModelConfig(
+        vocab_size=VOCAB_SIZE, hidden_size=8, num_heads=1, num_blocks=1, cond_dim=4, parameterization="normalized"
+    )
+    objective = Objective(AbsorbingProcess(VOCAB_SIZE), LogLinearSchedule(1e-3), 1e-3)
+    return [(ScoreModel(config), objective, StageDataset(arrays, stage)) for stage in (1, 2)]
+
+
+def test_mean_and_error():
+    """By hand: the deviations of 1, 2, 6 from 3 have the sum of squares 14, so s = sqrt(7)."""
+    mean, error = mean_and_error(double(1, 2, 6))
+    assert mean == 3
+    assert error == pytest.approx(math.sqrt(7 / 3))
+    mean, error = mean_and_error(double(4))
+    assert mean == 4
+    assert math.isnan(error)
+
+
+def test_joint_bound_is_the_sum_of_its_stages():
+    bound = JointBound((StageBound(1, double(1, 2), 0.25, 3.0), StageBound(2, double(10, 30), 0.5, 40.0)), 5)
+    assert bound.nll_nats.tolist() == [11, 32]
+    assert bound.omitted_nats == 0.75
+    assert bound.ppl == pytest.approx(math.exp(21.5 / 5))
+
+
+def test_perplexity_of_a_network_that_broke_down():
+    assert JointBound((StageBound(1, double(1e4), 0.0, 1.0),), 5).ppl == math.inf
+
+
+def test_bound_of_networks_that_know_nothing(stages):
+    """Every token costs log V where it is masked: log V times the integral of d move_prob over [t_min, 1]."""
+    numbers = NUMBERS | {"num_times": 100}
+    for bound, length in zip(stage_bounds(stages, **numbers), LENGTHS, strict=True):
+        expected = length * math.log(VOCAB_SIZE) * (1 - 1e-3) * (1 - 1e-3)
+        mean = float(bound.nll_nats.mean())
+        assert mean == pytest.approx(expected, rel=0.15)
+        assert bound.nll_nats.shape == (6,)
+
+
+def test_stages_are_numbered_and_omit_little(stages):
+    """At most 0.1 % of the tokens are unmasked at t = 1 and 0.1 % are masked at t_min, log V each."""
+    bounds = list(stage_bounds(stages, **NUMBERS))
+    assert [bound.stage for bound in bounds] == [1, 2]
+    for bound, length in zip(bounds, LENGTHS, strict=True):
+        assert bound.omitted_nats == pytest.approx(length * math.log(VOCAB_SIZE) * 2e-3, rel=1e-2)
+
+
+def test_windows_beyond_the_data_are_not_invented(stages):
+    (bound, _) = stage_bounds(stages, **(NUMBERS | {"num_windows": 1000}))
+    assert len(bound.nll_nats) == 6
+
+
+def test_does_not_depend_on_the_batch(stages):
+    first, second = (
+        JointBound(tuple(stage_bounds(stages, **(NUMBERS | {"batch_size": size}))), 5).nll_nats for size in (1, 6)
+    )
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=0)
+
+
+def test_unigram_entropy():
+    """By hand: of the first three windows of two tokens, a half is 1, a third is 2 and a sixth is 3."""
+    targets = np.array([[1, 2], [1, 1], [2, 3], [8, 8]], dtype=np.int32)
+    dataset = StageDataset(
+        StageArrays(
+            spec=CascadeSpec((2,)),
+            packing="document",
+            method="constituency",
+            eos_id=0,
+            vocab_size=VOCAB_SIZE,
+            tokenizer="by hand",
+            fingerprint="by hand",
+            dropped={},
+            stages=(targets,),
+            positions=(),
+        ),
+        1,
+    )
+    expected = 2 * (math.log(2) / 2 + math.log(3) / 3 + math.log(6) / 6)
+    assert unigram_nats(dataset, 3) == pytest.approx(expected)
+    assert unigram_nats(dataset, 100) == unigram_nats(dataset, 4) > expected
+
+
+def test_progress_counts_windows_over_all_stages(stages):
+    told = []
+    list(stage_bounds(stages, **NUMBERS, on_progress=lambda done, total: told.append((done, total))))
+    assert told == [(4, 12), (6, 12), (10, 12), (12, 12)]
+
+
+@pytest.mark.parametrize("name", ["num_windows", "num_times", "batch_size"])
+def test_numbers_below_one(stages, name):
+    with pytest.raises(ConfigError, match=f"{name} is 0; it must be at least 1"):
+        list(stage_bounds(stages, **(NUMBERS | {name: 0})))

@@ -7,6 +7,7 @@ Lou et al. 2024 (arXiv:2310.16834v3), Eq. 9-10: at a noised token xt with clean 
 Times dsigma(t), summed over positions and integrated over t in [0, 1] it bounds -log p(x0) from above, in nats.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -18,8 +19,9 @@ from cascaded_dllm.numerics import log_expm1
 
 Parameterization = Literal["score", "normalized"]
 
-_CHUNK_ELEMENTS = 1 << 22
-"""Logits held at once by the fused loss: 16 MB in float32."""
+_CHUNK_ELEMENTS = 1 << 24
+"""Logits held at once by the fused loss, 64 MB in float32. Every chunk goes through the output weights twice and
+through their gradient once, so smaller ones are slower."""
 
 
 def _require_full_precision(tensor: Tensor, name: str) -> None:
@@ -165,34 +167,35 @@ class _FusedScoreEntropy(torch.autograd.Function):
         row_weight: Tensor,
         scale: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        vocab_size = weight.shape[0] - 1
+        vocab_size, num_rows = weight.shape[0] - 1, hidden.shape[0]
         token_weight, token_bias = weight[:vocab_size].to(hidden.dtype), bias[:vocab_size].to(hidden.dtype)
         needs_grad = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
         rows = torch.empty_like(row_weight)
-        grads = (
-            [torch.zeros_like(tensor, dtype=hidden.dtype) for tensor in (hidden, weight, bias)] if needs_grad else []
-        )
-        chunk = max(1, _CHUNK_ELEMENTS // vocab_size)
-        for start in range(0, hidden.shape[0], chunk):
-            part = slice(start, start + chunk)
-            logits = torch.addmm(token_bias, hidden[part], token_weight.T)
-            log_sum = torch.logsumexp(logits, -1)
+        grads = _new_gradients(hidden, weight, bias) if needs_grad else ()
+        size = _rows_of_a_chunk(num_rows, vocab_size)
+        # One piece of memory for the logits of all chunks: on a CPU, fresh pages cost as much as a pass over them.
+        buffer = hidden.new_empty(size, vocab_size)
+        for start in range(0, max(1, num_rows), size):
+            part = slice(start, start + size)
+            states, r = hidden[part], log_r[part].exp()
+            logits = torch.addmm(token_bias, states, token_weight.T, out=buffer[: len(states)])
             at_x0 = logits.gather(-1, x0[part, None])[:, 0]
-            r = log_r[part].exp()
+            weights, total, log_sum = _exp_in_place(logits)
             if scale is None:
                 rows[part] = r * (log_sum - at_x0)
                 mass = r
             else:
                 mass = torch.exp(log_sum - scale[part])
                 rows[part] = mass - r * (at_x0 - scale[part]) + r * (log_r[part] - 1)
-            if needs_grad:
+            if grads:
                 # d row / d logits = mass * softmax(logits) - r [y = x0], weighted by the row's factor
-                log_mass = torch.log(mass * row_weight[part])
-                slope = logits.add_((log_mass - log_sum)[:, None]).exp_()
+                slope = weights.mul_((mass * row_weight[part] / total)[:, None])
                 slope.scatter_add_(-1, x0[part, None], -(r * row_weight[part])[:, None])
-                grads[0][part] = slope @ token_weight
-                grads[1][:vocab_size].addmm_(slope.T, hidden[part])
-                grads[2][:vocab_size] += slope.sum(0)
+                hidden_grad, weight_grad, bias_grad = grads[0], grads[1][:vocab_size], grads[2][:vocab_size]
+                torch.mm(slope, token_weight, out=hidden_grad[part])
+                # The first chunk writes, since beta = 0 ignores what the memory held before; the others add.
+                torch.addmm(weight_grad, slope.T, states, beta=min(start, 1), out=weight_grad)
+                bias_grad += slope.sum(0)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(rows)
         ctx.dtypes = (weight.dtype, bias.dtype)  # type: ignore[attr-defined]
@@ -200,14 +203,42 @@ class _FusedScoreEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors  # type: ignore[attr-defined]
         weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
+        grads = ctx.saved_tensors  # type: ignore[attr-defined]
+        # A product with one would cost a CPU as many fresh pages as the weights have; a GPU would have to wait to know.
+        if grad_total.device.type != "cpu" or grad_total != 1:
+            grads = tuple(grad * grad_total for grad in grads)
+        hidden_grad, weight_grad, bias_grad = grads
         return (
-            hidden_grad * grad_total,
-            (weight_grad * grad_total).to(weight_dtype),
-            (bias_grad * grad_total).to(bias_dtype),
+            hidden_grad,
+            weight_grad.to(weight_dtype),
+            bias_grad.to(bias_dtype),
             None,
             None,
             None,
             None,
         )
+
+
+def _new_gradients(hidden: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for the gradients; zeros in the row of MASK, which is not written, and in the bias, which is summed up."""
+    weight_grad = torch.empty_like(weight, dtype=hidden.dtype)
+    weight_grad[-1] = 0
+    return torch.empty_like(hidden), weight_grad, torch.zeros_like(bias, dtype=hidden.dtype)
+
+
+def _rows_of_a_chunk(num_rows: int, vocab_size: int) -> int:
+    """Rows whose logits are held at once, the same for every chunk but for rounding: a short last one costs much."""
+    most = max(1, _CHUNK_ELEMENTS // vocab_size)
+    num_chunks = max(1, math.ceil(num_rows / most))
+    return max(1, math.ceil(num_rows / num_chunks))
+
+
+def _exp_in_place(
+    logits: Float[Tensor, "M V"],
+) -> tuple[Float[Tensor, "M V"], Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """exp(logits - their largest) in the memory of `logits`, its sum over each row, and logsumexp(logits)."""
+    top = logits.amax(-1)
+    weights = logits.sub_(top[:, None]).exp_()
+    total = weights.sum(-1)
+    return weights, total, top + total.log()

@@ -148,11 +148,11 @@ class DDiTBlock(nn.Module):
             dropout: applied to both branches.
             dtype: dtype of the matrix products; the dtype of `x_BSD` if None.
         """
-        query, *own = self._query_key_value(x_BSD, c_BC, cos_sin, dtype)
+        modulation, num_positions = self.adaLN_modulation(c_BC), x_BSD.shape[1]
+        query, *own = self._query_key_value(x_BSD, modulation, cos_sin, dtype)
         key, value = own if context is None else (torch.cat(pair, dim=2) for pair in zip(context, own, strict=True))
         mixed_BSD = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
-        modulation, num_positions = self.adaLN_modulation(c_BC), x_BSD.shape[1]
         if rows is None:
             modulation = modulation[:, None]
         else:
@@ -169,13 +169,19 @@ class DDiTBlock(nn.Module):
         self, x_BSD: Float[Tensor, "B S D"], c_BC: Float[Tensor, "#B C"], cos_sin: CosSin, dtype: torch.dtype | None
     ) -> KeyValue:
         """Keys and values alone: all that the last block of a prefix is needed for."""
-        _, key, value = self._query_key_value(x_BSD, c_BC, cos_sin, dtype)
+        _, key, value = self._query_key_value(x_BSD, self.adaLN_modulation(c_BC), cos_sin, dtype)
         return key, value
 
+    def keep_products_in(self, dtype: torch.dtype) -> None:
+        """Keep the weights of the matrix products over positions in `dtype`, which they are otherwise cast to."""
+        for layer in self.modules():
+            if isinstance(layer, Linear):
+                layer.to(dtype)
+
     def _query_key_value(
-        self, x_BSD: Tensor, c_BC: Tensor, cos_sin: CosSin, dtype: torch.dtype | None
+        self, x_BSD: Tensor, modulation: Tensor, cos_sin: CosSin, dtype: torch.dtype | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        shift, scale = self.adaLN_modulation(c_BC)[:, None].chunk(6, dim=-1)[:2]
+        shift, scale = modulation[:, None].chunk(6, dim=-1)[:2]
         qkv = self.attn_qkv(_modulate(self.norm1(x_BSD), shift, scale, dtype))
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         query_key = rotate(qkv[:, :, :2], cos_sin)

@@ -1,0 +1,270 @@
+"""Time sampling a cascade of 32, 64 and 128 tokens against the plain reference.
+
+What is timed is one network call of each stage, with all that a step does besides; a whole cascade is the sum over
+its stages of calls times seconds a call. Cascades by first hitting are run from end to end as well, where that takes
+less than --longest seconds. Samplers take turns, stage by stage.
+
+    plain                  full tensors and a race in float64; 1,024 steps on a time grid and the final denoising
+    analytic score         the same steps drawn in two parts, for masked positions only
+    analytic normalized    and no call for a text that does not change in a step
+    first hitting          one call a token, without a time grid
+    first hitting one_way  and the prefix encoded once
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --save
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from measure import Report, Seconds, Spread, Work, arguments, ratios, spread, table, take_turns
+from networks import DTYPES, SIZES, Size, random_network, same_weights
+from plain import plain_analytic_step
+from torch import Tensor
+
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, TweediePredictor
+from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+
+BATCH = 4
+GRID = 1024
+"""Steps of the time grid; the final denoising is one more call."""
+SCHEDULE = LogLinearSchedule()
+EXPLANATION = f"""\
+A speed-up is that of a whole cascade against plain float32 with {GRID + 1:,} calls a stage, from the seconds of a call
+times the calls of a cascade: the median over rounds with the smallest and the largest. At equal calls the plain sampler
+is granted the same number of calls. A call is one of the network for all texts; analytic normalized calls it for the
+texts that change, and is charged their share. Run as a whole: seconds and speed-up of a real cascade, start to end.
+"""
+
+Clock = Literal["cpu", "wall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """One way of sampling a cascade.
+
+    Attributes:
+        name: as it is reported.
+        dtype: of the matrix products of the trunk.
+        model: the network of every stage.
+        lengths: of the stages.
+        predictor: of the package; None for the plain reference, which has its own.
+        calls: from the length of a stage to its network calls.
+        measure: from a sampler and a stage, which counts from 1, to the preparation of one measurement.
+    """
+
+    name: str
+    dtype: str
+    model: ScoreModel
+    lengths: tuple[int, ...]
+    predictor: Predictor | None
+    calls: Callable[[int], float]
+    measure: "Callable[[Sampler, int], Callable[[], Work]]"
+
+    @property
+    def label(self) -> str:
+        """Name and dtype."""
+        return f"{self.name} {self.dtype}"
+
+    def random_prefix(self, stage: int) -> Tensor | None:
+        """What the stage before might have written."""
+        return None if stage == 1 else torch.randint(self.model.config.vocab_size, (BATCH, self.lengths[stage - 2]))
+
+    def states(self, stage: int, prefix: Tensor | None, *, num_steps: int = GRID) -> Iterator[SamplerState]:
+        """The states of one stage, by the sampler of the package."""
+        assert self.predictor is not None
+        process = AbsorbingProcess(self.model.config.vocab_size)
+        return StageSampler(self.model, process, SCHEDULE, self.lengths[stage - 1]).states(
+            prefix,
+            predictor=self.predictor,
+            num_steps=num_steps,
+            draws=Draws(0, f"benchmark-{stage}"),
+            sample_index=torch.arange(BATCH),
+        )
+
+
+def plain_call(sampler: Sampler, stage: int) -> Callable[[], Work]:
+    """A plain step in the middle of the grid; its cost is the same at every time."""
+    prefix, shape = sampler.random_prefix(stage), (BATCH, sampler.lengths[stage - 1])
+    sigma_t, sigma_s = (SCHEDULE(torch.full((BATCH,), t)).sigma for t in (0.5, 0.5 - 1 / GRID))
+    mask_id = sampler.model.config.vocab_size
+    xt = torch.where(torch.rand(shape) < 0.5, mask_id, torch.randint(mask_id, shape))
+
+    def work() -> float:
+        plain_analytic_step(sampler.model, xt, prefix, sigma_t, sigma_s)
+        return 1.0
+
+    return lambda: work
+
+
+def call_with_half_masked(sampler: Sampler, stage: int) -> Callable[[], Work]:
+    """The second of two grid steps: half of the positions are still masked, as they are on average over a fine grid.
+
+    The cost is linear in the number of masked positions.
+    """
+    prefix = sampler.random_prefix(stage)
+
+    def prepare() -> Work:
+        steps = sampler.states(stage, prefix, num_steps=2)
+        next(steps)
+        before = next(steps).nfe
+        return lambda: next(steps).nfe - before
+
+    return prepare
+
+
+def calls_of_a_run(sampler: Sampler, stage: int) -> Callable[[], Work]:
+    """Goes on with a run, time and again, until it has made at least one more network call for the whole batch.
+
+    What a run needs once, such as the encoding of a prefix, is not timed here but where whole cascades are run.
+    """
+    prefix, half = sampler.random_prefix(stage), sampler.calls(sampler.lengths[stage - 1]) / 2
+    running: Iterator[SamplerState] = iter(())
+    nfe = math.inf
+
+    def prepare() -> Work:
+        nonlocal running, nfe
+        if nfe > half:
+            running = sampler.states(stage, prefix)
+            nfe = next(running).nfe
+        return work
+
+    def work() -> float:
+        nonlocal nfe
+        before = nfe
+        while nfe < before + 1:
+            nfe = next(running).nfe
+        return nfe - before
+
+    return prepare
+
+
+def all_calls(length: int) -> float:
+    """Calls of a time grid that asks the network at every step."""
+    return GRID + 1.0
+
+
+def calls_with_a_change(length: int) -> float:
+    """Expected steps of the grid at which one of `length` tokens or more leaves MASK; each does so at one step."""
+    return GRID * (1 - (1 - 1 / GRID) ** length)
+
+
+def samplers(size: Size) -> list[Sampler]:
+    """All samplers in all dtypes; the plain one in float32, the reference of all, first."""
+    weights = random_network(size, "joint")
+    found = []
+    for dtype, compute_dtype in DTYPES.items():
+        plain = same_weights(weights, "joint", "score")
+        plain.compute_dtype = compute_dtype
+        score, normalized, one_way = (
+            same_weights(weights, attention, reading)
+            for attention, reading in (("joint", "score"), ("joint", "normalized"), ("one_way", "normalized"))
+        )
+        if compute_dtype is not None:
+            for model in (score, normalized, one_way):
+                model.keep_trunk_in(compute_dtype)
+        analytic, hitting = TweediePredictor(), FirstHittingPredictor()
+        for name, model, predictor, calls, measure in (
+            ("plain", plain, None, all_calls, plain_call),
+            ("analytic score", score, analytic, all_calls, call_with_half_masked),
+            ("analytic normalized", normalized, analytic, calls_with_a_change, calls_of_a_run),
+            ("first hitting", normalized, hitting, float, calls_of_a_run),
+            ("first hitting one_way", one_way, hitting, float, calls_of_a_run),
+        ):
+            found.append(Sampler(name, dtype, model, size.stage_lengths, predictor, calls, measure))
+    return found
+
+
+def whole_cascade(sampler: Sampler) -> Seconds:
+    """Seconds of a cascade of `BATCH` texts, from the first stage to the last."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    prefix = None
+    for stage in range(1, len(sampler.lengths) + 1):
+        *_, last = sampler.states(stage, prefix)
+        prefix = last.xt
+    return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+class Timed:
+    """Seconds of a call of every sampler, stage and round."""
+
+    def __init__(self, contestants: list[Sampler], *, rounds: int) -> None:
+        self._lengths, self._reference = contestants[0].lengths, contestants[0]
+        self._stages = [
+            take_turns({sampler.label: sampler.measure(sampler, stage) for sampler in contestants}, rounds=rounds)
+            for stage in range(1, len(self._lengths) + 1)
+        ]
+
+    def a_call(self, sampler: Sampler) -> list[float]:
+        """CPU seconds of a call of each stage, the median over rounds."""
+        return [spread([taken.cpu for taken in of_stage[sampler.label]]).median for of_stage in self._stages]
+
+    def a_cascade(self, sampler: Sampler, clock: Clock, calls: Callable[[int], float] | None = None) -> list[float]:
+        """Seconds of a cascade in every round, if it makes so many `calls`; those of the sampler by default."""
+        weights = list(map(calls or sampler.calls, self._lengths))
+        return [
+            sum(weight * getattr(taken, clock) for weight, taken in zip(weights, of_round, strict=True))
+            for of_round in zip(*(of_stage[sampler.label] for of_stage in self._stages), strict=True)
+        ]
+
+    def speed_up(self, sampler: Sampler, clock: Clock, *, equal_calls: bool = False) -> Spread:
+        """How many times faster than the reference, which makes its own number of calls or that of `sampler`."""
+        calls = sampler.calls if equal_calls else None
+        return ratios(self.a_cascade(self._reference, clock, calls), self.a_cascade(sampler, clock))
+
+    def speed_up_of_a_run(self, sampler: Sampler, taken: Seconds) -> float:
+        """The same in CPU time for a cascade that was run as a whole."""
+        return spread(self.a_cascade(self._reference, "cpu")).median / taken.cpu
+
+
+def compare(report: Report, name: str, *, rounds: int, longest: float) -> None:
+    """Time all samplers with one network and report them."""
+    contestants = samplers(SIZES[name])
+    timed = Timed(contestants, rounds=rounds)
+    rows = []
+    for sampler in contestants:
+        a_call, calls = timed.a_call(sampler), sum(map(sampler.calls, sampler.lengths))
+        cascade, wall = (spread(timed.a_cascade(sampler, clock)).median for clock in ("cpu", "wall"))
+        in_all, in_all_wall = (timed.speed_up(sampler, clock) for clock in ("cpu", "wall"))
+        by_call = timed.speed_up(sampler, "cpu", equal_calls=True)
+        is_run = isinstance(sampler.predictor, FirstHittingPredictor) and wall < longest
+        run = whole_cascade(sampler) if is_run else None
+        in_run = timed.speed_up_of_a_run(sampler, run) if run else None
+        seconds = " / ".join(f"{stage:.3f}" for stage in a_call)
+        whole = f"{run.cpu:.0f} s, {in_run:.1f}" if run else ""
+        rows.append((sampler.label, seconds, f"{calls:.0f}", f"{cascade:.0f}", in_all, in_all_wall, by_call, whole))
+        report.record(
+            size=name, sampler=sampler.name, dtype=sampler.dtype, cpu_seconds_a_call=a_call, calls=calls,
+            cpu_seconds_a_cascade=cascade, speedup_cpu=in_all, speedup_wall=in_all_wall,
+            speedup_cpu_equal_calls=by_call, cpu_seconds_of_a_run=run.cpu if run else None, speedup_of_a_run=in_run,
+        )  # fmt: skip
+    lengths = ", ".join(map(str, contestants[0].lengths))
+    report.text(f"### {name}, {BATCH} texts at a time, stages of {lengths} tokens\n")
+    header = ["sampler", "CPU s a call, by stage", "calls", "CPU s a cascade", "speed-up (CPU)", "speed-up (wall)"]
+    report.text(table([*header, "at equal calls (CPU)", "run as a whole (CPU)"], rows) + "\n")
+
+
+def main() -> None:
+    """Compare all samplers with the network that the command line names."""
+    parser = arguments(__doc__, repeats=5)
+    parser.add_argument("--size", choices=["reduced", "small"], default="small", help="network (default small)")
+    parser.add_argument(
+        "--longest", type=float, default=120, metavar="S", help="run whole cascades that take less (default 120)"
+    )
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    report = Report("Sampling", save=options.save)
+    report.text(EXPLANATION)
+    compare(report, "toy" if options.quick else options.size, rounds=options.repeats, longest=options.longest)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()

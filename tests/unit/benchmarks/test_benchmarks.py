@@ -1,0 +1,80 @@
+"""The benchmarks run and print their ratios; how large those are is for quiet machines to say."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measure
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+RATIO = r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]"
+
+
+def printed(script: str) -> str:
+    """What a quick run prints."""
+    command = [sys.executable, str(CHECKOUT / "benchmarks" / script), "--quick", "--repeats", "1"]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "threads" in finished.stdout
+    return finished.stdout
+
+
+def test_training_step() -> None:
+    text = printed("bench_train_step.py")
+    assert re.search(r"Losses differ by \de[+-]\d\d, gradients by at most \de-0[5-9]", text)
+    for variant in ("plain float32", "plain bfloat16", "fast float32", "fast bfloat16"):
+        assert re.search(rf"\| {variant} .*({RATIO} +\|\s){{3}}", text), variant
+
+
+def test_sampler() -> None:
+    text = printed("bench_sampler.py")
+    for sampler in ("plain", "analytic score", "analytic normalized", "first hitting", "first hitting one_way"):
+        for dtype in ("float32", "bfloat16"):
+            assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\|\s){{3}}", text), sampler
+    assert re.search(r"\| first hitting float32 .*\| \d+ s, \d+\.\d +\|\n", text)
+
+
+def test_turns_alternate_and_the_first_is_not_counted() -> None:
+    seen: list[str] = []
+
+    def variant(name: str) -> Callable[[], measure.Work]:
+        def work() -> float:
+            seen.append(name)
+            return 2.0
+
+        return lambda: work
+
+    seconds = measure.take_turns({"a": variant("a"), "b": variant("b")}, rounds=2)
+    assert seen == list("ababab")
+    assert [len(taken) for taken in seconds.values()] == [2, 2]
+
+
+def test_seconds_are_those_of_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 100, 6))
+    monkeypatch.setattr(measure.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: 0.0)
+    assert measure.take_turns({"a": lambda: lambda: 3.0}, rounds=1) == {"a": [measure.Seconds(2.0, 0.0)]}
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    assert measure.ratios([2.0, 8.0, 6.0], [1.0, 2.0, 2.0]) == measure.Spread(3.0, 2.0, 4.0)
+
+
+def test_results_are_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    for save in (True, False, True):
+        report = measure.Report("Title", save=save)
+        report.text(measure.table(["a", "bb"], [[1, "x"]]))
+        report.record(value=1)
+        report.close()
+    page, lines = (next(tmp_path.glob(pattern)).read_text("utf-8") for pattern in ("*.md", "*.jsonl"))
+    assert page.count("## Title\n") == 2
+    assert page.count("| a | bb |\n|---|----|\n| 1 | x  |") == 2
+    records = [json.loads(line) for line in lines.splitlines()]
+    assert [(record["benchmark"], record["value"]) for record in records] == [("Title", 1)] * 2
+    assert records[0]["machine"]["cores"] >= 1

@@ -39,6 +39,7 @@ class ModelSettings:
     parameterization: str
     time_conditioning: bool
     prefix_attention: str
+    absolute_positions: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,13 @@ class EmbeddingLayer(nn.Module):
         return F.embedding(ids, self.embedding)
 
 
+def sinusoids(position_S: Float[Tensor, " S"], width: int) -> Float[Tensor, "S D"]:
+    """Sinusoids of absolute positions (Vaswani et al. 2017, arXiv:1706.03762, Sec. 3.5), of the size of embeddings."""
+    exponent = torch.arange(0, width, 2, device=position_S.device, dtype=position_S.dtype) / width
+    angle = position_S[:, None] * 10_000.0**-exponent
+    return torch.cat([angle.sin(), angle.cos()], dim=-1) / math.sqrt(width)
+
+
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype | None) -> Tensor:
     """x (1 + scale) + shift, handed to the next matrix product in the compute dtype."""
     modulated = x * (1 + scale) + shift

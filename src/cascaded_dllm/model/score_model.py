@@ -12,7 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.ddit import DDiTBlock, Dropout, EmbeddingLayer, FinalLayer, KeyValue, Rows, SigmaEmbedder
+from cascaded_dllm.model.ddit import (
+    DDiTBlock,
+    Dropout,
+    EmbeddingLayer,
+    FinalLayer,
+    KeyValue,
+    Rows,
+    SigmaEmbedder,
+    sinusoids,
+)
 from cascaded_dllm.model.rotary import Rotary
 from cascaded_dllm.numerics import log_expm1
 
@@ -39,6 +48,10 @@ class ScoreModelConfig:
         parameterization: `score` reads logits as SEDD does, unnormalised; `normalized` as log p(x0 | unmasked) (RADD).
         time_conditioning: False takes sigma away from the input of the network.
         prefix_attention: `joint`, prefix and target attend to each other; `one_way`, the prefix to itself only.
+        absolute_positions: add sinusoids of the position to the embeddings. Rotary positions are relative, so while
+            every token is MASK a network without this cannot tell one position from another: it draws the first token
+            from the average over positions. That is right for windows cut from running text, and costs nats and
+            correctness where every window begins with a text. SEDD's weights need False.
     """
 
     vocab_size: int
@@ -52,6 +65,7 @@ class ScoreModelConfig:
     parameterization: Literal["score", "normalized"] = "score"
     time_conditioning: bool = True
     prefix_attention: Literal["joint", "one_way"] = "joint"
+    absolute_positions: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_heads", "num_blocks", "cond_dim"):
@@ -206,8 +220,9 @@ class ScoreModel(nn.Module):
         else:
             ids, context, skip = xt, prefix.keys_values, 0
         c_BC = self._conditioning(sigma)
-        cos_sin = self.rotary_emb(torch.arange(ids.shape[1], device=ids.device))
-        x = self.vocab_embed(ids)
+        position = torch.arange(ids.shape[1], device=ids.device)
+        cos_sin = self.rotary_emb(position)
+        x = self._embed(ids, position)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             x, _ = block(
@@ -241,8 +256,9 @@ class ScoreModel(nn.Module):
             return Prefix(prefix, None)
         c_BC = self._embed_sigma(torch.zeros(1, device=prefix.device))
         spacing = target_length / prefix.shape[1]
-        cos_sin = self.rotary_emb((torch.arange(prefix.shape[1], device=prefix.device) + 0.5) * spacing - 0.5)
-        x = self.vocab_embed(prefix)
+        position = (torch.arange(prefix.shape[1], device=prefix.device) + 0.5) * spacing - 0.5
+        cos_sin = self.rotary_emb(position)
+        x = self._embed(prefix, position)
         keys_values = []
         for block in self.blocks[:-1]:
             x, key_value = block(x, c_BC, cos_sin, dropout=dropout, dtype=self.compute_dtype)
@@ -273,6 +289,13 @@ class ScoreModel(nn.Module):
             return logits - self.log_scale(sigma).view(by_sequence)
         log_posterior = F.log_softmax(logits[..., : self.config.vocab_size], dim=-1)
         return F.pad(log_posterior - log_expm1(sigma).view(by_sequence), (0, 1))
+
+    def _embed(self, ids: Int[Tensor, "B S"], position: Float[Tensor, " S"] | Int[Tensor, " S"]) -> Tensor:
+        """The residual stream at its start, (B, S, D)."""
+        embedded = self.vocab_embed(ids)
+        if not self.config.absolute_positions:
+            return embedded
+        return embedded + sinusoids(position.to(embedded), self.config.hidden_size)
 
     def _conditioning(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "#B C"]:
         """Conditioning vectors: one a sequence, or a single one if the network does not see the time.

@@ -24,6 +24,13 @@ def conditioning(weights: Weights, sigma: Tensor) -> Tensor:
     return F.silu(weights["sigma_map.mlp.2.weight"] @ x + weights["sigma_map.mlp.2.bias"])
 
 
+def sinusoids(position: float, width: int) -> Tensor:
+    """Sines in the first half, cosines in the second, as long together as an embedding is on average."""
+    angles = [position / 10_000 ** (2 * k / width) for k in range(width // 2)]
+    values = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+    return torch.tensor(values, dtype=torch.float64) / math.sqrt(width)
+
+
 def turned(x: Tensor, position: float) -> Tensor:
     """One head of one position, rotated: elements i and i + E/2 are the two coordinates of a plane."""
     half = len(x) // 2
@@ -54,7 +61,14 @@ def attended(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], vi
 
 
 def plain_logits(
-    weights: Weights, prefix: list[int], target: list[int], sigma: Tensor, *, num_heads: int, one_way: bool
+    weights: Weights,
+    prefix: list[int],
+    target: list[int],
+    sigma: Tensor,
+    *,
+    num_heads: int,
+    one_way: bool,
+    absolute_positions: bool = False,
 ) -> Tensor:
     """Logits (L, N) of the target of one sequence; `sigma` is a scalar, one for a network that does not see time."""
     ids, num_prefix = [*prefix, *target], len(prefix)
@@ -67,6 +81,8 @@ def plain_logits(
         beside = [(j + 0.5) * len(target) / num_prefix - 0.5 for j in range(num_prefix)]
         place = [*beside, *range(len(target))]
     x = [weights["vocab_embed.embedding"][token] for token in ids]
+    if absolute_positions:
+        x = [row + sinusoids(place[i], len(row)) for i, row in enumerate(x)]
     block = 0
     while f"blocks.{block}.attn_qkv.weight" in weights:
         w = {name.removeprefix(f"blocks.{block}."): value for name, value in weights.items()}

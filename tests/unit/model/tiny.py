@@ -16,6 +16,8 @@ COMBINATIONS: list[dict[str, Any]] = [
         for p, t, a in itertools.product(("score", "normalized"), (True, False), ("joint", "one_way"))
     ),
     {"scale_by_sigma": False},
+    {"prefix_attention": "joint", "absolute_positions": True},
+    {"prefix_attention": "one_way", "absolute_positions": True},
     {"process": "uniform", "scale_by_sigma": False},
     {"process": "uniform", "prefix_attention": "one_way", "time_conditioning": False},
 ]

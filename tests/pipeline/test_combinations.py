@@ -87,6 +87,7 @@ def test_uniform_process(stories, valid_stories, tmp_path, time_conditioning, pr
         ("noise.type=geometric", "training.accum=2"),
         ("model.scale_by_sigma=false",),
         ("model.dropout=0.2", "model.prefix_attention=one_way"),
+        ("model.absolute_positions=true",),
         ("dtype=bfloat16",),
     ],
     ids=lambda settings: settings[0],

@@ -66,6 +66,7 @@ OTHERS = {
     "model.parameterization": "normalized",
     "model.time_conditioning": False,
     "model.prefix_attention": "one_way",
+    "model.absolute_positions": True,
     "graph.type": "uniform",
     "noise.type": "geometric",
     "noise.eps": 0.01,

@@ -29,6 +29,7 @@ SETTINGS = {
         "parameterization": "score",
         "time_conditioning": True,
         "prefix_attention": "joint",
+        "absolute_positions": False,
     },
     "graph": {"type": "absorbing"},
     "noise": {"type": "loglinear", "eps": 0.001, "sigma_min": 0.0001, "sigma_max": 20.0},

@@ -198,20 +198,6 @@ def test_trunk_kept_in_another_dtype(attention: str) -> None:
 
 
 @EACH_ATTENTION
-def test_trunk_kept_in_bfloat16(attention: str) -> None:
-    """The same numbers as casting the weights in every call; what is not a product over positions stays float32."""
-    model, kept = (tiny_model(prefix_attention=attention) for _ in range(2))
-    xt, sigma, prefix = batch_for(model)
-    model.compute_dtype = torch.bfloat16
-    kept.keep_trunk_in(torch.bfloat16)
-    assert torch.equal(kept(xt, sigma, prefix), model(xt, sigma, prefix))
-    rounded = {name.split(".", 2)[-1] for name, weight in kept.named_parameters() if weight.dtype == torch.bfloat16}
-    products = {"attn_qkv.weight", "attn_out.weight", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"}
-    assert rounded == products
-    assert not any(weight.requires_grad for weight in kept.parameters())
-
-
-@EACH_ATTENTION
 def test_masks_are_told_apart_by_absolute_positions_only(attention: str) -> None:
     """Rotary positions are relative: a text of nothing but MASK looks the same from everywhere."""
     everything_masked = torch.full((1, 5), VOCAB)

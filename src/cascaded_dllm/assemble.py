@@ -129,7 +129,7 @@ def assemble_run(config: TrainConfig) -> Run:
         fingerprint=_course(config, arrays),
     )
     tokenizer_file = Path(config.data.path) / TOKENIZER_FILE
-    stage = StageSampler(model, process, schedule, dataset.target_length)
+    stage = StageSampler(model, process, schedule, dataset.target_length, prefix_length=dataset.prefix_length)
     return Run(
         folder=Path(config.run_dir),
         trainer=trainer,

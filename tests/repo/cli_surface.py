@@ -10,6 +10,7 @@ STORED = CHECKOUT / "tests" / "golden" / "cli_flags.txt"
 def commands() -> dict[str, set[str]]:
     """Every command path, "cdllm" and "cdllm train", with its flags; arguments are written <name>."""
     import typer.main
+
     from cascaded_dllm.cli.main import app
 
     found: dict[str, set[str]] = {}

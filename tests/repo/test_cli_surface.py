@@ -13,6 +13,7 @@ def test_commands_and_flags_are_the_stored_ones() -> None:
 
 def test_every_command_has_a_help_text() -> None:
     import typer.main
+
     from cascaded_dllm.cli.main import app
 
     root = typer.main.get_command(app)

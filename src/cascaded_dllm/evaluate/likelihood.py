@@ -5,6 +5,7 @@ p(x) is a sum over z of which the chosen z is one term. A flat model is a cascad
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.trainer import dataset_bound
+
+_COUNTED_AT_ONCE = 1 << 16
+"""Windows whose tokens are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def stage_bounds(
             vocab_size=model.config.vocab_size,
             t_min=objective.t_min,
         )
-        yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset, num_windows))
+        yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset))
 
 
 def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stages: int) -> Callable[[int, int], None]:
@@ -125,12 +129,14 @@ def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stage
     return lambda done, total: on_progress(before * total + done, num_stages * total)
 
 
-def unigram_nats(dataset: StageDataset, num_windows: int) -> float:
-    """Length times the entropy of the target tokens of the first `num_windows` windows, nats a window.
+def unigram_nats(dataset: StageDataset) -> float:
+    """Length times the entropy of the target tokens of all windows, nats a window.
 
     The distribution is that of these very tokens, so no unigram model does better on them.
     """
-    _, target = dataset.batch(np.arange(min(num_windows, len(dataset))))
-    _, counts = np.unique(target, return_counts=True)
-    share = counts / counts.sum()
+    counts = Counter[int]()
+    for start in range(0, len(dataset), _COUNTED_AT_ONCE):
+        _, target = dataset.batch(np.arange(start, min(start + _COUNTED_AT_ONCE, len(dataset))))
+        counts.update(dict(zip(*(part.tolist() for part in np.unique(target, return_counts=True)), strict=True)))
+    share = np.array(list(counts.values())) / counts.total()
     return dataset.target_length * float(-(share * np.log(share)).sum())

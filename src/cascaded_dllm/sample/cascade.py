@@ -104,8 +104,9 @@ class Cascade:
                 process_from_name(stage.settings.model.process, stage.settings.model.vocab_size),
                 schedule_from_settings(stage.settings.noise),
                 length,
+                prefix_length=prefix,
             )
-            for stage, length in zip(loaded, lengths, strict=True)
+            for stage, length, prefix in zip(loaded, lengths, (0, *lengths[:-1]), strict=True)
         )
         settings = loaded[0].settings
         return cls(samplers, shared, settings.stage_lengths, is_flat=settings.stage == 0)

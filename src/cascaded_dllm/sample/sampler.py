@@ -56,6 +56,7 @@ class StageSampler:
         schedule: noise schedule it was trained with.
         length: tokens it writes.
         t_end: time at which the steps stop and the final denoising takes over.
+        prefix_length: tokens of the stage before, 0 for none; a prefix of another length is refused. None: any.
     """
 
     model: ScoreModel
@@ -63,6 +64,7 @@ class StageSampler:
     schedule: Schedule
     length: int
     t_end: float = 1e-5
+    prefix_length: int | None = None
 
     def require_usable(self, predictor: Predictor, num_steps: int) -> None:
         """Check what `states` is given, for callers who learn of a mistake too late there.
@@ -100,6 +102,12 @@ class StageSampler:
             ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
         """
         self.require_usable(predictor, num_steps)
+        found = 0 if prefix is None else prefix.shape[1]
+        if self.prefix_length is not None and found != self.prefix_length:
+            raise ConfigError(
+                f"the prefix has {found} tokens, this stage was trained on {self.prefix_length}; give it what the "
+                "stage before writes"
+            )
         # Never across a yield: the mode would hold for whoever consumes the states as well.
         with torch.inference_mode():
             encoded = None if prefix is None else self.model.encode_prefix(prefix, self.length)

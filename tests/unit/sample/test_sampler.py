@@ -1,5 +1,6 @@
 """One stage: a text does not see its batch, nothing once written changes, and calls are counted as they are made."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -202,3 +203,14 @@ def test_one_step_is_enough() -> None:
 def test_first_hitting_needs_the_absorbing_process() -> None:
     with pytest.raises(ConfigError, match=r"predictor first_hitting needs the absorbing process, .* euler or analytic"):
         states(stage({"process": "uniform"}), "first_hitting", torch.arange(1))
+
+
+@pytest.mark.parametrize("length", [0, PREFIX_LENGTH + 1])
+def test_prefix_of_another_length_is_refused(length: int) -> None:
+    sampler, index = dataclasses.replace(stage({}), prefix_length=length), torch.arange(2)
+    message = rf"the prefix has {PREFIX_LENGTH} tokens, this stage was trained on {length}; give it what"
+    with pytest.raises(ConfigError, match=message):
+        states(sampler, "euler", index, prefix=prefixes(2))
+    assert states(
+        dataclasses.replace(sampler, prefix_length=PREFIX_LENGTH), "euler", torch.arange(2), prefix=prefixes(2)
+    )

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -67,11 +68,13 @@ def test_perplexity_of_a_network_that_broke_down():
     assert JointBound((StageBound(1, double(1e4), 0.0, 1.0),), 5).ppl == math.inf
 
 
-def test_bound_of_networks_that_know_nothing(stages):
+@pytest.mark.parametrize("t_min", [1e-3, 0.4])
+def test_bound_of_networks_that_know_nothing(stages, t_min):
     """Every token costs log V where it is masked: log V times the integral of d move_prob over [t_min, 1]."""
     numbers = NUMBERS | {"num_times": 100}
+    stages = [(model, dataclasses.replace(objective, t_min=t_min), dataset) for model, objective, dataset in stages]
     for bound, length in zip(stage_bounds(stages, **numbers), LENGTHS, strict=True):
-        expected = length * math.log(VOCAB_SIZE) * (1 - 1e-3) * (1 - 1e-3)
+        expected = length * math.log(VOCAB_SIZE) * (1 - 1e-3) * (1 - t_min)
         mean = float(bound.nll_nats.mean())
         assert mean == pytest.approx(expected, rel=0.15)
         assert bound.nll_nats.shape == (6,)

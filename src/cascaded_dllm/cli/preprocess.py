@@ -73,7 +73,7 @@ def preprocess(
             scorer = make_scorer(method, tagger, corpus)
         with progress_bar("documents") as (_, move):
             folder = preprocess_documents(
-                corpus.documents(),
+                corpus.documents,
                 out_dir=out,
                 dataset=name or corpus.name,
                 split=split,

@@ -115,7 +115,7 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
     stream = open_corpus(corpus, split=split)
     with progress_bar(f"{corpus} {split}") as (_, move):
         folder = preprocess(
-            stream.documents(),
+            stream.documents,
             out_dir=out,
             dataset=stream.name,
             split=split,

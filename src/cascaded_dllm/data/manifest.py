@@ -19,6 +19,14 @@ _LIBRARIES = ("numpy", "pyarrow", "tokenizers", "spacy", "textblob")
 
 
 @final
+class DamagedError(DataError):
+    """A file of a folder is missing, truncated or changed: what a killed process or a full disk leaves behind.
+
+    Only this may be written again without asking; whatever else cannot be used may be somebody's work.
+    """
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that decides what the records of a dataset are, given the documents.
@@ -86,18 +94,23 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The manifest of `folder`.
 
     Raises:
-        DataError: there is none, it is broken, or it belongs to another kind of folder or to another format.
+        DamagedError: there is none, or it is broken.
+        DataError: it cannot be read, or belongs to another kind of folder or to another format.
     """
     path = folder / FILE_NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(
+        raise DamagedError(
             f"{folder} is no complete {kind}: it has no {FILE_NAME}; name the folder that preprocessing printed, or "
             "preprocess again"
         ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is broken ({error}); remove {folder} and preprocess again") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it"
+        ) from error
+    except ValueError as error:
+        raise DamagedError(f"{path} is broken ({error}); remove {folder} and preprocess again") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         found = manifest.get("kind") if isinstance(manifest, dict) else manifest
         raise DataError(f"{path} describes {found!r}, not {kind!r}; name a folder made by preprocessing")

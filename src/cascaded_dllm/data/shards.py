@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.atomic import complete_folder, file_sha256, write_json
-from cascaded_dllm.data.manifest import Counts, Settings
+from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.errors import DataError
 
 KIND = "shard"
@@ -214,17 +214,20 @@ class Shard:
         """Compares the records file with the hash in the manifest.
 
         Raises:
-            DataError: the file is missing, truncated, changed or foreign.
+            DamagedError: the file is missing, truncated, changed or foreign.
+            DataError: it cannot be read.
         """
         path = self.folder / RECORDS_FILE
         try:
             found = file_sha256(path)
+        except FileNotFoundError as error:
+            raise DamagedError(f"{path} is missing; remove {self.folder} and preprocess again") from error
         except OSError as error:
             raise DataError(
-                f"{path} cannot be read ({error.strerror}); remove {self.folder} and preprocess again"
+                f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it"
             ) from error
         if found != self.records_sha256:
-            raise DataError(
+            raise DamagedError(
                 f"{path} has SHA-256 {found[:16]}, the manifest says {self.records_sha256[:16]}: it is truncated or "
                 f"was changed; remove {self.folder} and preprocess again"
             )

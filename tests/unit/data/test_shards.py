@@ -157,7 +157,7 @@ def test_foreign_records(tmp_path, make_shard):
 def test_missing_records(tmp_path, make_shard):
     folder = make_shard(tmp_path / "shard_0", DOCUMENTS)
     (folder / "documents.parquet").unlink()
-    with pytest.raises(DataError, match=r"documents.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"documents.parquet is missing; remove"):
         Shard.open(folder).verify()
 
 

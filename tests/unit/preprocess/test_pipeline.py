@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +146,17 @@ def test_progress_knows_the_total_of_a_list_only(run, tmp_path, monkeypatch):
     assert told == [(3, 7), (6, 7), (7, 7), (3, None), (6, None), (7, None)]
 
 
+def test_progress_knows_the_total_of_a_stream_after_the_first_pass(run, monkeypatch):
+    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
+    told = []
+    folder = run(lambda: iter(DOCUMENTS), num_shards=3, on_progress=lambda *numbers: told.append(numbers))
+    assert told == [(2, None), (3, None), (5, 7), (7, 7)]
+    shutil.rmtree(folder / "shard_2")
+    told.clear()
+    run(lambda: iter(DOCUMENTS), num_shards=3, on_progress=lambda *numbers: told.append(numbers))
+    assert told == [(2, None), (4, None), (6, None), (7, None)]
+
+
 def test_complete_dataset_is_kept_and_not_scored_again(run):
     folder = run(num_shards=2)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("shard_*/*")}
@@ -250,7 +262,7 @@ def test_exception_in_the_corpus_leaves_nothing(run, tmp_path, monkeypatch):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        run(broken(), num_shards=2)
+        run(broken, num_shards=2)
     assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
 
 
@@ -262,30 +274,130 @@ KILLED = """
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.tokenizer import Tokenizer
     pipeline.BATCH_DOCUMENTS = 1
+    passes = 0
 
     def documents():
+        global passes
+        passes += 1
         for number in range(10):
             yield Document(str(number), "a b c")
-        if len(sys.argv) > 2:
+        if passes == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     pipeline.preprocess(
-        documents(), out_dir=Path(sys.argv[1]), dataset="toy", split="train", num_shards=2,
+        documents, out_dir=Path(sys.argv[1]), dataset="toy", split="train", num_shards=3,
         tokenizer=Tokenizer.train(["a b c"], 257), scorer=TfidfScorer(DocumentFrequencies(1, {})),
     )
 """
 
 
-def test_killed_run_leaves_no_dataset_and_the_next_one_completes(tmp_path):
+def test_kill_costs_one_shard_and_the_next_run_completes(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
-    assert subprocess.run([*command, "kill"], check=False).returncode == -9
+    assert subprocess.run([*command, "2"], check=False).returncode == -9
     folder = tmp_path / "tfidf" / "toy_train"
-    assert all(path.name.startswith(".incomplete-") for path in folder.iterdir())
+    assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == [".incomplete", "shard_0"]
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")}
+    assert len(before) == 2
     with pytest.raises(DataError, match="is no complete preprocessed dataset"):
         PreprocessedDataset.open(folder)
-    subprocess.run(command, check=True)
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "shard_0", "shard_1", "tokenizer.json"]
+    subprocess.run([*command, "0"], check=True)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")} == before
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
+        "shard_0",
+        "shard_1",
+        "shard_2",
+        "tokenizer.json",
+    ]
     assert PreprocessedDataset.open(folder).counts.documents == 10
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_function_that_starts_the_corpus_gives_what_a_list_gives(run, tmp_path, num_shards):
+    expected = PreprocessedDataset.open(run(num_shards=num_shards)).fingerprint
+    folder = run(lambda: iter(DOCUMENTS), num_shards=num_shards, out_dir=tmp_path / "again")
+    assert PreprocessedDataset.open(folder).fingerprint == expected
+
+
+def test_every_document_is_scored_once(run):
+    scorer = LengthScorer()
+    run(num_shards=3, scorer=scorer)
+    assert sorted(scorer.scored) == sorted(TEXTS)
+
+
+def test_iterator_fills_one_shard_only(run, tmp_path):
+    assert PreprocessedDataset.open(run(iter(DOCUMENTS))).counts.documents == 5
+    with pytest.raises(ConfigError, match="an iterator, which can be read once, but 2 shards need 2 passes; give a"):
+        run(iter(DOCUMENTS), num_shards=2, out_dir=tmp_path / "again")
+
+
+def test_corpus_that_changes_between_passes(run, tmp_path):
+    once = iter(DOCUMENTS)
+    with pytest.raises(DataError, match=r"'toy' gave 7 documents at first and other ones \(0\) when it was read again"):
+        run(lambda: once, num_shards=2)
+    assert [path.name for path in (tmp_path / "tfidf" / "toy_train").iterdir()] == ["shard_0"]
+
+
+def test_kept_shards_are_checked_before_a_missing_one_is_written(run):
+    folder = run(num_shards=2)
+    shutil.rmtree(folder / "shard_1")
+    with pytest.raises(DataError, match="shard_0 was made from other documents"):
+        run(DOCUMENTS[1:], num_shards=2)
+    assert not (folder / "shard_1").exists()
+
+
+@pytest.mark.parametrize("change", [{"format_version": 99}, {"kind": "map"}, {"settings": {}}])
+def test_shard_of_another_version_is_left_alone(run, change):
+    folder = run()
+    path = folder / "shard_0" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = {path: path.read_bytes() for path in folder.glob("shard_0/*")}
+    with pytest.raises(DataError, match=r"has format 99|describes 'map'|is incomplete"):
+        run()
+    assert {path: path.read_bytes() for path in folder.glob("shard_0/*")} == before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "documents.parquet"])
+def test_shard_that_the_disk_does_not_give_is_left_alone(run, monkeypatch, name):
+    folder = run()
+    before = {path: path.read_bytes() for path in folder.glob("shard_0/*")}
+    real = Path.open
+
+    def broken(path, *arguments, **named):
+        if path == folder / "shard_0" / name:
+            raise OSError(5, "Input/output error")
+        return real(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", broken)
+        with pytest.raises(DataError, match=rf"{name} cannot be read \(Input/output error\); check the disk"):
+            run()
+    assert {path: path.read_bytes() for path in folder.glob("shard_0/*")} == before
+
+
+def test_damaged_shard_beside_other_files_is_left_alone(run):
+    folder = run()
+    (folder / "shard_0" / "manifest.json").write_text("{")
+    (folder / "shard_0" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"shard_0 is no shard and holds other files \(thesis.txt\)"):
+        run()
+    assert sorted(path.name for path in (folder / "shard_0").iterdir()) == [
+        "documents.parquet",
+        "manifest.json",
+        "thesis.txt",
+    ]
+
+
+def test_damaged_shard_that_cannot_be_removed(run, monkeypatch):
+    folder = run()
+    (folder / "shard_0" / "manifest.json").unlink()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rmdir", refuse)
+    with pytest.raises(OutputExistsError, match=r"shard_0 cannot be removed \(Permission denied\)"):
+        run()
 
 
 @pytest.mark.parametrize(

@@ -22,52 +22,56 @@ TEMPLATES = {
     "lost": (
         "There was {a} {trait:trait} {hero.boy} called {hero:name}. "
         "One {weather:weather} {time:time}, {hero.he} {lost:lose} {hero.his} {look:look} {thing:thing} near the "
-        "{place:place}. {A} {other:trait} {animal:animal} {found:find} it and helped {hero.him}. "
+        "{place:place}. {A} {other:nature} {animal:animal} {found:find} it and helped {hero.him}. "
         "{hero} {thanked:thank} the {animal} and they {played:play} {gladly:manner}."
     ),
     "present": (
         "Once {hero:name} and {friend:name} were {trait:trait} friends. "
         "One {weather:weather} {time:time} they {went:go} to the {place:place} and {found:find} {a} {look:look} "
-        "{thing:thing}. They gave it to {a} {other:trait} {worker:worker}, who made them some {food:food}."
+        "{thing:thing}. They gave it to {a} {other:nature} {worker:worker}, who made them some {food:food}."
     ),
     "birthday": (
-        "It was the birthday of {trait:trait} {hero:name}. {hero.His} {aunt:relative} gave {hero.him} {a} {look:look} "
-        "{thing:thing}, and {hero.his} {uncle:relative} made some {food:food}. Then {hero.he} {went:go} to the "
-        "{place:place} and {played:play} {gladly:manner} with {a} {other:trait} {animal:animal}."
+        "It was the birthday of {trait:trait} {hero:name}. {hero.His} {aunt:woman} gave {hero.him} {a} {look:look} "
+        "{thing:thing}, and {hero.his} {uncle:man} made some {food:food}. Then {hero.he} {went:go} to the "
+        "{place:place} and {played:play} {gladly:manner} with {a} {other:nature} {animal:animal}."
     ),
     "neighbours": (
-        "Once {a} {trait:trait} {first:animal} and {a} {other:trait} {second:animal} lived near the {place:place}. "
+        "Once {a} {trait:trait} {first:animal} and {a} {other:nature} {second:bird} lived near the {place:place}. "
         "One {weather:weather} {time:time}, the {first} {lost:lose} {a} {look:look} {thing:thing}. "
-        "The {second} {found:find} it, and they {played:play} and {danced:play} {gladly:manner}."
+        "The {second} {found:find} it, and they {played:play} and {rested:rest} {gladly:manner}."
     ),
     "friend": (
-        "My friend {hero:name} is {a} {trait:trait} and {more:trait} {worker:worker}. "
+        "My friend {hero:name} is {a} {trait:trait} and {more:mood} {worker:worker}. "
         "Last {season:season} {hero.he} {found:find} {a} {look:look} {thing:thing} near the {place:place}. "
-        "{hero.His} {aunt:relative} wanted the {thing}, but {hero} gave it to {hero.his} {other:trait} {animal:animal}."
+        "{hero.His} {uncle:man} wanted the {thing}, but {hero} gave it to {hero.his} {other:nature} {animal:animal}."
     ),
     "friends": (
-        "My friends {hero:name} and {friend:name} are {trait:trait} and {more:trait}. "
+        "My friends {hero:name} and {friend:name} are {trait:trait} and {more:mood}. "
         "Last {season:season} they {found:find} {a} {look:look} {thing:thing} near the {place:place}. "
-        "{A} {other:trait} {animal:animal} wanted the {thing}, so they shared it and {played:play} {gladly:manner}."
+        "{A} {other:nature} {animal:animal} wanted the {thing}, so they shared it and {played:play} {gladly:manner}."
     ),
     "meeting": (
         "On {a} {weather:weather} {time:time}, {hero:name} {went:go} to the {place:place} with {hero.his} "
-        "{trait:trait} {animal:animal}. There {hero.he} met {friend:name}, {a} {other:trait} {worker:worker} with {a} "
-        "{look:look} {thing:thing}. They {played:play} {gladly:manner} while the {animal} {slept:play}."
+        "{other:nature} {animal:animal}. There {hero.he} met {friend:name}, {a} {trait:trait} {worker:worker} with {a} "
+        "{look:look} {thing:thing}. They {played:play} {gladly:manner} while the {animal} {rested:rest}."
     ),
     "comfort": (
-        "Poor {hero:name} was {sad:feeling} and {tired:feeling}, so {hero.his} {aunt:relative} gave {hero.him} {a} "
-        "{look:look} {thing:thing} and some {food:food}. Then {a} {trait:trait} {animal:animal} {went:go} from the "
+        "Poor {hero:name} was {sad:feeling} and {tired:state}, so {hero.his} {aunt:woman} gave {hero.him} {a} "
+        "{look:look} {thing:thing} and some {food:food}. Then {a} {other:nature} {animal:animal} {went:go} from the "
         "{place:place} to see {hero}, and they {played:play} {gladly:manner}."
     ),
 }
 
 CLASSES = {
     "name": _weights(" ".join(GIRLS + BOYS)),
-    "animal": _weights("fox*2 bear*2 owl mouse rabbit cat dog duck frog otter hen goat"),
+    "animal": _weights("fox*2 bear*2 mouse rabbit cat dog frog otter goat"),
+    "bird": _weights("owl*2 duck*2 hen goose robin swan"),
     "worker": _weights("farmer baker sailor teacher painter doctor singer hunter"),
-    "relative": _weights("mother*2 father*2 sister brother aunt uncle"),
-    "trait": _weights("small kind brave shy clever happy gentle lonely hungry honest curious eager"),
+    "woman": _weights("mother*2 sister aunt grandmother"),
+    "man": _weights("father*2 brother uncle grandfather"),
+    "trait": _weights("kind brave clever happy honest curious eager polite"),
+    "nature": _weights("small shy gentle lonely hungry young sleepy quiet"),
+    "mood": _weights("cheerful proud calm busy patient funny loyal careful"),
     "look": _weights("red*2 blue*2 green golden silver white tiny shiny odd old pretty"),
     "thing": _weights("ball*2 kite*2 drum bell book*2 lamp key ring hat coin shell basket map flute"),
     "place": _weights("forest*2 garden river*2 hill lake field barn bridge mill cave castle beach"),
@@ -75,21 +79,23 @@ CLASSES = {
     "weather": _weights("sunny*2 rainy windy snowy foggy cold warm"),
     "time": _weights("morning*2 afternoon day*2 evening"),
     "season": _weights("spring summer autumn winter"),
-    "feeling": _weights("sad sick tired bored cold"),
+    "feeling": _weights("sad bored scared worried"),
+    "state": _weights("sick tired cold ill"),
     "go": _weights("walked*2 ran*2 hurried raced wandered marched"),
     "find": _weights("found*2 saw spotted noticed"),
     "lose": _weights("lost*2 dropped forgot"),
     "thank": _weights("thanked*2 hugged praised"),
-    "play": _weights("played*2 danced*2 sang laughed talked swam jumped rested"),
+    "play": _weights("played*2 danced*2 sang laughed"),
+    "rest": _weights("talked swam jumped rested"),
     "manner": _weights("happily*2 merrily gladly together*2 again outside"),
 }
 
 # A class of words has one part of speech, and so has every fixed word; capitals make another word.
 _CLASS_TAGS = {
     "NNP": ("name",),
-    "NN": ("animal", "worker", "relative", "thing", "place", "food", "time", "season"),
-    "JJ": ("trait", "look", "weather", "feeling"),
-    "VBD": ("go", "find", "lose", "thank", "play"),
+    "NN": ("animal", "bird", "worker", "woman", "man", "thing", "place", "food", "time", "season"),
+    "JJ": ("trait", "nature", "mood", "look", "weather", "feeling", "state"),
+    "VBD": ("go", "find", "lose", "thank", "play", "rest"),
     "RB": ("manner",),
 }
 _CONTENT_TAGS = {

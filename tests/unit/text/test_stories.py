@@ -100,8 +100,8 @@ def test_small_grammar_samples_by_probability() -> None:
 def test_size_of_the_grammar(grammar: StoryGrammar) -> None:
     assert len(STORIES.templates) >= 6
     assert grammar.num_texts > 10**12
-    assert 30 < grammar.entropy < 40
-    assert 150 < len(grammar.words) < 210
+    assert 27 < grammar.entropy < 40
+    assert 150 < len(grammar.words) < 230
     assert {word for words in STORIES.classes.values() for word in words} < grammar.words
 
 
@@ -164,11 +164,11 @@ def test_sizes_of_stories(grammar: StoryGrammar, stories: list[str]) -> None:
 
 STORY = (
     "There was a clever boy called Hugo. One sunny morning, he lost his odd flute near the cave. "
-    "A curious hen noticed it and helped him. Hugo praised the hen and they sang together."
+    "A lonely goat noticed it and helped him. Hugo praised the goat and they sang together."
 )
 PAIR = (
-    "My friends Zoe and Ella are honest and hungry. Last spring they found a green flute near the mill. "
-    "A clever otter wanted the flute, so they shared it and swam happily."
+    "My friends Zoe and Ella are honest and loyal. Last spring they found a green flute near the mill. "
+    "A hungry otter wanted the flute, so they shared it and sang happily."
 )
 
 
@@ -180,8 +180,8 @@ PAIR = (
         (STORY, "a clever", "an clever", "word 3 is 'an' where the template 'lost' has 'a'"),
         (STORY, "his odd", "his an odd", "word 16 is 'an' where the template 'lost' has another look"),
         (STORY, "Hugo praised", "Max praised", "word 31 is 'Max' where the template 'lost' has 'Hugo'"),
-        (STORY, "praised the hen", "praised the owl", "word 34 is 'owl' where the template 'lost' has 'hen'"),
-        (STORY, "A curious", "A clever", "word 23 is 'clever' where the template 'lost' has another trait"),
+        (STORY, "praised the goat", "praised the cat", "word 34 is 'cat' where the template 'lost' has 'goat'"),
+        (STORY, "A lonely", "A clever", "word 23 is 'clever' where the template 'lost' has another nature"),
         (STORY, "helped him", "helped her", "word 29 is 'her' where the template 'lost' has 'him'"),
         (STORY, "together.", "together. One", "word 40 is 'One' where the template 'lost' has the end"),
         (STORY, " together.", "", "word 38 is the end where the template 'lost' has more words"),

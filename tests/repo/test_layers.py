@@ -13,11 +13,12 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "rng"}
+BASE = {"errors", "rng", "atomic"}
 PARTS = {"numerics", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "rng": set(),
+    "atomic": {"errors"},
     "numerics": set(),
     "text": BASE,
     "cascade": BASE,

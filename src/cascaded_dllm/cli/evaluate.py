@@ -8,9 +8,9 @@ import typer
 from rich.table import Table
 
 from cascaded_dllm.assemble import choose_device, joint_bound
+from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.config import DataSettings
-from cascaded_dllm.data.atomic import write_json
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.sample.cascade import Cascade

@@ -9,13 +9,13 @@ import torch
 import typer
 
 from cascaded_dllm.assemble import assemble_run, joint_bound, make_scorer
+from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train import compose_config, quoted, run_with_progress
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.data.atomic import write_json
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.preprocess.pipeline import preprocess

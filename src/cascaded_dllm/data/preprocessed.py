@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from cascaded_dllm.atomic import file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.atomic import file_sha256, write_json
 from cascaded_dllm.data.manifest import Counts, Settings
 from cascaded_dllm.data.shards import Record, Shard
 from cascaded_dllm.errors import DataError

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.atomic import complete_folder, file_sha256, write_json
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.errors import DataError
 

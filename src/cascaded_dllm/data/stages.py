@@ -9,11 +9,11 @@ from typing import TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.cascade.select import select_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.array_file import ArrayFile, open_array
-from cascaded_dllm.data.atomic import complete_folder, write_json
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.shards import Record
 from cascaded_dllm.data.windows import Window, WindowStream, windows

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.data.atomic import complete_folder
+from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.sample.cascade import CascadeSamples
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, final
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
+from cascaded_dllm.atomic import write_text
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.tokenizer_files import FILE_NAME, byte_level, read_backend
 
@@ -104,14 +104,12 @@ class Tokenizer:
         return "".join(pieces)
 
     def save(self, folder: Path) -> None:
-        """Writes `folder`/tokenizer.json, complete or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(self._serialised)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / FILE_NAME)
+        """Writes `folder`/tokenizer.json, complete or not at all.
+
+        Raises:
+            OutputExistsError: it cannot be written.
+        """
+        write_text(folder / FILE_NAME, self._serialised)
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascaded_dllm.data.atomic import complete_folder, file_sha256
+from cascaded_dllm.atomic import complete_folder, file_sha256
 from cascaded_dllm.errors import CheckpointError
 
 _CHECKSUMS = "checksums.json"

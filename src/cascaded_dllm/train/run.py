@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.data.atomic import INCOMPLETE, write_text
+from cascaded_dllm.atomic import INCOMPLETE, write_text
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.model.pretrained import StageSettings, load_weights

@@ -259,7 +259,7 @@ def test_exception_in_the_corpus_leaves_nothing(run, tmp_path, monkeypatch):
 
     def broken():
         yield from DOCUMENTS
-        raise OSError("the disk is gone")
+        raise OSError(5, "the disk is gone", str(tmp_path / "corpus.txt"))
 
     with pytest.raises(OSError, match="the disk is gone"):
         run(broken, num_shards=2)

@@ -95,6 +95,6 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OutputExistsError, match="No space left on device"):
         write_samples(tmp_path / "run", SAMPLES, SUMMARY)
     assert left_behind(tmp_path) == []

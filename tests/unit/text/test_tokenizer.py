@@ -1,4 +1,5 @@
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Tokenizer
 from cascaded_dllm.text.tokenizer_files import byte_level
 
@@ -103,6 +104,19 @@ def test_save_and_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
         loaded = Tokenizer.load(source)
         assert loaded.fingerprint == tokenizer.fingerprint
         assert loaded.encode("the cat") == tokenizer.encode("the cat")
+
+
+def test_tokenizer_that_cannot_be_saved(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputExistsError, match=r"tokenizer\.json cannot be written \(.*\); choose an output folder"):
+        tokenizer.save(tmp_path / "file")
+
+
+def test_killed_save_leaves_the_old_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    leftover = tmp_path / f".incomplete-tokenizer.json-{socket.gethostname()}-{2**22 + 1}-0a1b2c3d"
+    leftover.write_text("half")
+    tokenizer.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
 def test_truncation_and_padding_of_a_stored_tokenizer_are_ignored(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -21,36 +21,70 @@ _READ_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def complete_folder(final: Path) -> Iterator[Path]:
+def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
     """A temporary sibling of `final` to write into; it becomes `final` when the block ends without an exception.
 
     The files are flushed to the disk before the one rename that makes them visible. Where another process has
-    completed `final` in the meantime, that one stays and this one is removed. What a killed process leaves behind
-    is never read, and the next writer of the same folder removes it.
+    completed `final` in the meantime, that one stays and this one is removed: harmless for what two processes write
+    alike, a loss for anything else. What a killed process leaves behind is never read, and the next writer of the same
+    folder removes it.
+
+    Args:
+        final: the folder.
+        exclusive: whether losing against another writer is an error.
 
     Raises:
-        OutputExistsError: the folder cannot be created.
+        OutputExistsError: the folder cannot be created, written (the disk is full) or renamed, or, if `exclusive`,
+            another writer was faster.
     """
-    _remove_abandoned(final)
     temporary = _temporary_sibling(final)
     try:
+        _remove_abandoned(final)
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise _cannot_write(final, error) from error
-    try:
         yield temporary
         for path in sorted(temporary.iterdir()):
             _sync(path)
         _sync(temporary)
-        try:
-            temporary.rename(final)
-        except OSError as error:
-            # A folder cannot be renamed onto one that holds files: the first to finish wins.
-            if not final.is_dir():
-                raise _cannot_write(final, error) from error
+        _rename(temporary, final, exclusive=exclusive)
         _sync(final.parent)
+    except OSError as error:
+        if _is_foreign(error, temporary, final):
+            raise
+        raise _cannot_write(final, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
+    """Gives the folder its name, unless another one has it already: the first to finish wins.
+
+    Raises:
+        OutputExistsError: another one has it, and that is an error.
+    """
+    # The rename itself refuses only a folder that holds files.
+    has_lost = exclusive and final.exists()
+    if not has_lost:
+        try:
+            temporary.rename(final)
+        except OSError:
+            has_lost = final.is_dir()
+            if not has_lost:
+                raise
+    if has_lost and exclusive:
+        raise OutputExistsError(
+            f"{final} was written by another process in the meantime, and stays; choose another output folder"
+        )
+
+
+def _is_foreign(error: OSError, temporary: Path, final: Path) -> bool:
+    """Whether an error inside a block is about something else: a file elsewhere, or a connection."""
+    if isinstance(error, ConnectionError):
+        return True
+    # Copying names both files; writing to a full disk names none.
+    paths = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return bool(paths) and not any(
+        path.is_relative_to(temporary) or path.is_relative_to(final) or temporary.is_relative_to(path) for path in paths
+    )
 
 
 def write_json(final: Path, value: Mapping[str, object]) -> None:
@@ -63,22 +97,24 @@ def write_json(final: Path, value: Mapping[str, object]) -> None:
 
 
 def write_text(final: Path, text: str) -> None:
-    """Writes `text` as UTF-8, replacing what was there in one step.
+    """Writes `text` as UTF-8, replacing what was there in one step; the folder is created if need be.
 
     Raises:
         OutputExistsError: the file cannot be written.
     """
-    _remove_abandoned(final)
     temporary = _temporary_sibling(final)
     try:
-        temporary.write_text(text, encoding="utf-8")
-        _sync(temporary)
-        temporary.replace(final)
+        _remove_abandoned(final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            _sync(temporary)
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
         _sync(final.parent)
     except OSError as error:
         raise _cannot_write(final, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -5,11 +6,12 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.data import atomic
-from cascaded_dllm.data.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, write_json
+from cascaded_dllm import atomic
+from cascaded_dllm.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, write_json
 from cascaded_dllm.errors import OutputExistsError
 
 
@@ -49,10 +51,95 @@ def test_first_to_finish_wins(tmp_path):
     assert names(tmp_path) == ["final"]
 
 
+def test_loser_may_ask_to_be_told(tmp_path):
+    final = tmp_path / "final"
+
+    def race():
+        with complete_folder(final, exclusive=True) as slow:
+            (slow / "file").write_text("slow")
+            with complete_folder(final, exclusive=True) as fast:
+                (fast / "file").write_text("fast")
+
+    with pytest.raises(OutputExistsError, match="final was written by another process in the meantime, and stays; "):
+        race()
+    assert (final / "file").read_text() == "fast"
+    assert names(tmp_path) == ["final"]
+
+
+def test_loser_at_the_rename_itself_is_told(tmp_path, monkeypatch):
+    final = tmp_path / "final"
+    final.mkdir()
+    (final / "file").write_text("fast")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(OutputExistsError, match="another process"), complete_folder(final, exclusive=True) as slow:
+        (slow / "file").write_text("slow")
+    assert (final / "file").read_text() == "fast"
+
+
+def test_empty_folder_is_replaced_unless_exclusive(tmp_path):
+    (tmp_path / "final").mkdir()
+    with pytest.raises(OutputExistsError, match="another process"), complete_folder(tmp_path / "final", exclusive=True):
+        pass
+    with complete_folder(tmp_path / "final") as temporary:
+        (temporary / "file").write_text("content")
+    assert names(tmp_path / "final") == ["file"]
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_disk_inside_the_block(tmp_path):
+    with (
+        pytest.raises(OutputExistsError, match=r"final cannot be written \(No space left on device\); choose"),
+        complete_folder(tmp_path / "final"),
+    ):
+        raise FULL
+    assert names(tmp_path) == []
+
+
+def test_full_disk_when_copying(tmp_path):
+    with (
+        pytest.raises(OutputExistsError, match=r"final cannot be written \(No space left on device\)"),
+        complete_folder(tmp_path / "final") as temporary,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/a", None, str(temporary / "a"))
+
+
+def test_file_in_the_block_that_cannot_be_written(tmp_path):
+    with (
+        pytest.raises(OutputExistsError, match=r"final cannot be written \(No such file or directory\)"),
+        complete_folder(tmp_path / "final") as temporary,
+    ):
+        (temporary / "none" / "file").write_text("content")
+
+
+@pytest.mark.parametrize("write", [lambda folder: write_json(folder / "a.json", {}), None])
+def test_full_disk_when_flushing(tmp_path, monkeypatch, write):
+    def refuse(descriptor):
+        raise FULL
+
+    def folder_with_a_file(folder):
+        with complete_folder(folder / "final") as temporary:
+            (temporary / "file").write_text("content")
+
+    monkeypatch.setattr(atomic.os, "fsync", refuse)
+    with pytest.raises(OutputExistsError, match=r"cannot be written \(No space left on device\); choose"):
+        (write or folder_with_a_file)(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_error_about_something_else_is_passed_on(tmp_path):
+    with pytest.raises(FileNotFoundError, match="corpus"), complete_folder(tmp_path / "final"):
+        (tmp_path / "corpus.txt").read_text()
+    with pytest.raises(BrokenPipeError), complete_folder(tmp_path / "final"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert names(tmp_path) == []
+
+
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from cascaded_dllm.data.atomic import complete_folder
+    from cascaded_dllm.atomic import complete_folder
     with complete_folder(Path(sys.argv[1])) as temporary:
         (temporary / "file").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -148,8 +235,14 @@ def test_json_that_cannot_be_serialised_leaves_the_old_one(tmp_path):
 
 
 def test_json_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(OutputExistsError, match="cannot be written"):
-        write_json(tmp_path / "none" / "a.json", {})
+        write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_folder_of_a_file_is_created(tmp_path):
+    write_json(tmp_path / "new" / "folder" / "a.json", {})
+    assert names(tmp_path / "new" / "folder") == ["a.json"]
 
 
 def test_hash_of_a_file_larger_than_one_read(tmp_path):

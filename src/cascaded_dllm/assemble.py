@@ -98,7 +98,7 @@ def assemble_run(config: TrainConfig) -> Run:
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
-        DataError: the data is missing, broken, or validation data has another tokenizer or method.
+        DataError: the data is missing, broken, or validation data has another tokenizer, method or tagger.
     """
     device = choose_device(config.device)
     schedule = _schedule(config)
@@ -106,11 +106,15 @@ def assemble_run(config: TrainConfig) -> Run:
     valid = None
     if config.data.valid is not None:
         valid_arrays, valid = stage_dataset(config.data.valid, config)
-        for what in ("tokenizer", "method"):
-            if getattr(valid_arrays, what) != getattr(arrays, what):
+        for what, theirs, ours in (
+            ("tokenizer", valid_arrays.tokenizer, arrays.tokenizer),
+            ("method", valid_arrays.method, arrays.method),
+            # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
+            ("tagger", valid_arrays.scorer.get("tagger"), arrays.scorer.get("tagger")),
+        ):
+            if theirs != ours:
                 raise DataError(
-                    f"{config.data.valid} has the {what} {getattr(valid_arrays, what)} and {config.data.path} "
-                    f"{getattr(arrays, what)}; preprocess both alike"
+                    f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike"
                 )
     model_config = _model_config(config, arrays.vocab_size)
     process = process_from_name(model_config.process, arrays.vocab_size)

@@ -15,6 +15,7 @@ from cascaded_dllm.cli.train import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
 from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.cascade import Cascade
@@ -139,6 +140,14 @@ def test_validation_data_of_another_kind(stories, make_stories, tmp_path, what):
         other = tfidf_stories(tmp_path, stories)
     config = tiny.config(stories, tmp_path / "run", f"data.valid='{other}'")
     with pytest.raises(DataError, match=rf"has the {what} \w+ and .* \w+; preprocess both alike"):
+        assemble_run(config)
+
+
+def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monkeypatch):
+    monkeypatch.setattr(StoriesTagger, "name", "stories of old")
+    other = make_stories(tmp_path, split="valid", num=5, seed=1)
+    config = tiny.config(stories, tmp_path / "run", f"data.valid='{other}'")
+    with pytest.raises(DataError, match=r"has the tagger stories of old and .* stories; preprocess both alike"):
         assemble_run(config)
 
 

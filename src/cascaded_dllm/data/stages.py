@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ class StageArrays:
         dropped: windows and tokens that are not in the arrays, by reason.
         stages: per stage, (num_windows, its length) int32, memory-mapped.
         positions: per stage but the last, (num_windows, its length) int32: positions in the window, rising.
+        scorer: the description of what found the importance of the words; empty for arrays made by hand.
     """
 
     spec: CascadeSpec
@@ -54,6 +55,7 @@ class StageArrays:
     dropped: dict[str, int]
     stages: tuple[npt.NDArray[np.int32], ...]
     positions: tuple[npt.NDArray[np.int32], ...]
+    scorer: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_windows(self) -> int:
@@ -78,7 +80,7 @@ class StageArrays:
             num_windows, dropped = manifest["counts"]["windows"], manifest["counts"]["dropped"]
             packing, method, eos_id = manifest["packing"], manifest["method"], manifest["eos_id"]
             vocab_size, tokenizer = manifest["vocab_size"], manifest["tokenizer"]
-            fingerprint = manifest["fingerprint"]
+            fingerprint, scorer = manifest["fingerprint"], dict(manifest["scorer"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{folder / manifests.FILE_NAME} is incomplete ({error!r}); remove {folder}, and it will be built again"
@@ -97,6 +99,7 @@ class StageArrays:
             positions=tuple(
                 open_array(_positions_file(folder, k), (num_windows, length)) for k, length in numbered[:-1]
             ),
+            scorer=scorer,
         )
 
     @classmethod
@@ -126,6 +129,7 @@ class StageArrays:
             "dataset": dataset.fingerprint,
             "stage_lengths": list(spec.stage_lengths),
             "packing": packing,
+            "scorer": dataset.settings.scorer,
             "format_version": manifests.FORMAT_VERSION,
         }
         fingerprint = manifests.fingerprint(identity)

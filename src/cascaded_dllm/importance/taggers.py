@@ -1,5 +1,6 @@
 """Taggers for any English text: a spaCy model, or a lexicon that needs no model at all."""
 
+import importlib.metadata
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,11 +75,11 @@ class LexiconTagger:
         MissingExtraError: spaCy or TextBlob is not installed.
     """
 
-    name = "lexicon"
-
     def __init__(self) -> None:
         self._tokenize = _import_spacy("LexiconTagger").blank("en").tokenizer
         self._find_tags = _import_find_tags()
+        versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
+        self.name = f"lexicon ({', '.join(versions)})"
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""

@@ -72,6 +72,7 @@ def test_arrays_carry_what_training_needs(dataset_folder, tmp_path):
     arrays = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path)
     assert (arrays.spec, arrays.packing, arrays.method) == (SPEC, "stream", "constituency")
     assert (arrays.eos_id, arrays.vocab_size, arrays.tokenizer) == (EOS, 50, "0123456789abcdef")
+    assert arrays.scorer == {"tagger": "by hand"}
     assert (tmp_path / arrays.fingerprint).is_dir()
 
 
@@ -180,7 +181,15 @@ def test_array_of_another_build(built_folder):
 
 
 @pytest.mark.parametrize(
-    "change", [{"stage_lengths": [4, 2]}, {"stage_lengths": 3}, {"counts": {}}, {"counts": None}, {"eos_id": None}]
+    "change",
+    [
+        {"stage_lengths": [4, 2]},
+        {"stage_lengths": 3},
+        {"counts": {}},
+        {"counts": None},
+        {"eos_id": None},
+        {"scorer": None},
+    ],
 )
 def test_incomplete_manifest(built_folder, change):
     path = built_folder / "manifest.json"

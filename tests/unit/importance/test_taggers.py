@@ -1,3 +1,4 @@
+import importlib.metadata
 import lzma
 import sys
 
@@ -105,6 +106,11 @@ def test_missing_spacy_for_its_tagger(monkeypatch):
 def lexicon():
     pytest.importorskip("textblob", reason="the extra `preprocess` is not installed")
     return LexiconTagger()
+
+
+def test_lexicon_name_tells_the_versions_of_what_decides_the_tags(lexicon):
+    versions = [importlib.metadata.version(library) for library in ("textblob", "spacy")]
+    assert lexicon.name == "lexicon (textblob {}, spacy {})".format(*versions)
 
 
 def test_lexicon_tags_a_sentence(lexicon):

@@ -16,6 +16,15 @@ from cascaded_dllm.text.tokenizer_files import FILE_NAME, byte_level, read_backe
 END_OF_TEXT = "<|endoftext|>"
 MASK_TEXT = "[MASK]"
 NUM_BYTES = 256
+# What of the library's own serialisation makes the fingerprint; see `_fingerprint`.
+_MODEL_FIELDS = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+_ADDED_TOKEN_FIELDS = ("id", "content", "special", "single_word", "lstrip", "rstrip", "normalized")
+_STEP_FIELDS = {
+    "ByteLevel": ("add_prefix_space", "use_regex"),
+    "Digits": ("individual_digits",),
+    "Sequence": ("pretokenizers", "normalizers"),
+    "Split": ("pattern", "behavior", "invert"),
+}
 # No blank in front, case, accents in both forms, line ends, runs of blanks, four bytes: whoever normalises fails here.
 _ROUND_TRIP_PROBE = "Ab  \r\n\tc\u00e9 e\u0301  \u65e5\U0001f600 \ufb01 1\u00bd.  "
 
@@ -45,7 +54,8 @@ class Tokenizer:
         vocab_size: number of real tokens V, end of text included.
         eos_id: id of the end-of-text token.
         mask_id: V, the absorbing state of the diffusion; no text encodes to it.
-        fingerprint: 16 hex digits of the vocabulary, the merges and the splitting rule, wherever they were read from.
+        fingerprint: 16 hex digits of the vocabulary, the merges and the splitting rule, wherever they were read from
+            and whichever release of the library reads them.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, origin: str) -> None:
@@ -57,7 +67,7 @@ class Tokenizer:
         self.vocab_size: int = _checked_vocab_size(self._backend, origin)
         self.eos_id: int = self._backend.get_vocab()[END_OF_TEXT]
         self.mask_id: int = self.vocab_size
-        self.fingerprint: str = hashlib.sha256(self._serialised.encode()).hexdigest()[:16]
+        self.fingerprint: str = _fingerprint(canonical)
         if self.decode(self.encode(_ROUND_TRIP_PROBE).ids) != _ROUND_TRIP_PROBE:
             raise DataError(
                 f"the tokenizer of {origin} does not give {_ROUND_TRIP_PROBE!r} back after encoding and decoding; "
@@ -209,6 +219,38 @@ def _canonical(state: dict[str, Any], origin: str) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
     }
+
+
+def _fingerprint(state: dict[str, Any]) -> str:
+    """16 hex digits of what decides the ids of a text, in a form of our own.
+
+    A release of the library that stores one more field, or another version number, does not change it: everything that
+    was made with a tokenizer would no longer fit it.
+
+    Args:
+        state: what `_canonical` returned.
+    """
+    model = state["model"]
+    identity = {
+        "vocabulary": sorted(model["vocab"].items(), key=lambda item: int(item[1])),
+        # Older releases write a pair as one string.
+        "merges": [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in model["merges"]],
+        "model": {name: model[name] for name in _MODEL_FIELDS if model.get(name)},
+        "added_tokens": [[entry.get(name) for name in _ADDED_TOKEN_FIELDS] for entry in state["added_tokens"]],
+        "pre_tokenizer": _known_fields(state["pre_tokenizer"]),
+        "normalizer": _known_fields(state["normalizer"]),
+    }
+    text = json.dumps(identity, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _known_fields(step: Any) -> Any:
+    """A pre-tokenizer or normalizer with the fields that matter, where its kind is a known one; whole otherwise."""
+    if isinstance(step, list):
+        return [_known_fields(item) for item in step]
+    if not isinstance(step, dict) or step.get("type") not in _STEP_FIELDS:
+        return step
+    return {"type": step["type"]} | {name: _known_fields(step.get(name)) for name in _STEP_FIELDS[step["type"]]}
 
 
 def _checked_vocab_size(backend: tokenizers.Tokenizer, origin: str) -> int:

@@ -1,5 +1,6 @@
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
-from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Tokenizer
+from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Tokenizer, _fingerprint
 from cascaded_dllm.text.tokenizer_files import byte_level
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gpt2_synthetic.jsonl"
@@ -48,6 +49,64 @@ def test_same_bpe_from_other_files_has_the_same_fingerprint(shared: Path, tmp_pa
     state["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
     assert Tokenizer.load(tmp_path).fingerprint == gpt2.fingerprint
+
+
+@pytest.fixture
+def state(tokenizer: Tokenizer, tmp_path: Path) -> dict[str, Any]:
+    """What the library stores, as far as a fingerprint is concerned."""
+    tokenizer.save(tmp_path)
+    stored: dict[str, Any] = json.loads((tmp_path / "tokenizer.json").read_text())
+    return stored
+
+
+def test_fingerprint_is_frozen() -> None:
+    """Data and checkpoints name it: it must be the same in every version of this package and of the library."""
+    vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = byte_level(models.BPE(vocab=vocabulary | {"th": 256, END_OF_TEXT: 257}, merges=[("t", "h")]))
+    assert Tokenizer(backend, origin="bytes").fingerprint == "ddecd25198195ece"
+
+
+def test_fingerprint_is_blind_to_what_a_release_of_the_library_adds(
+    tokenizer: Tokenizer, state: dict[str, Any]
+) -> None:
+    state |= {"version": "2.0", "new": 1, "decoder": None, "post_processor": {"type": "New"}, "padding": None}
+    state["model"] |= {"new": False, "dropout": None, "merges": [" ".join(pair) for pair in state["model"]["merges"]]}
+    state["pre_tokenizer"] |= {"new": False, "trim_offsets": True}
+    state["added_tokens"][0]["new"] = False
+    assert _fingerprint(state) == tokenizer.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["model"]["merges"].pop(),
+        lambda state: state["model"]["merges"].reverse(),
+        lambda state: state["model"]["vocab"].update({"one more": 1000}),
+        lambda state: state["model"]["vocab"].update(a=state["model"]["vocab"]["b"], b=state["model"]["vocab"]["a"]),
+        lambda state: state["model"].update(ignore_merges=True),
+        lambda state: state["added_tokens"].append({"id": 1000, "content": "<more>"}),
+        lambda state: state["added_tokens"][0].update(lstrip=True),
+        lambda state: state["pre_tokenizer"].update(use_regex=False),
+        lambda state: state.update(pre_tokenizer=None),
+        lambda state: state.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [state["pre_tokenizer"]]}),
+        lambda state: state.update(pre_tokenizer={"type": "Unknown", "with": 1}),
+        lambda state: state.update(normalizer={"type": "NFC"}),
+    ],
+)
+def test_fingerprint_sees_what_decides_the_ids(
+    tokenizer: Tokenizer, state: dict[str, Any], change: Callable[[dict[str, Any]], Any]
+) -> None:
+    change(state)
+    assert _fingerprint(state) != tokenizer.fingerprint
+
+
+def test_fingerprint_sees_into_the_parts_of_a_sequence(state: dict[str, Any]) -> None:
+    def of(digits: dict[str, Any]) -> str:
+        return _fingerprint(state | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits]}})
+
+    digits = {"type": "Digits", "individual_digits": True}
+    assert of(digits) == of(digits | {"new": 1})
+    assert of(digits) != of(digits | {"individual_digits": False})
 
 
 def test_ids_of_a_trained_tokenizer(tokenizer: Tokenizer) -> None:

@@ -60,9 +60,9 @@ class WindowStream(Iterator[Window]):
             self.tail = Window(rest[0].tolist(), rest[1].tolist())
 
     def _documents(self, records: Iterable[Record]) -> Iterator[Window]:
-        """Windows of every document alone, its end of text repeated to fill the last one."""
+        """Windows of every document alone, end of text filling what is left of the last one."""
         for record in records:
-            padding = self._length - len(record.token_ids) % self._length
+            padding = -len(record.token_ids) % self._length
             yield from self._cut(
                 np.concatenate([record.token_ids, self._eos.repeat(padding)]),
                 np.concatenate([record.importance, self._background.repeat(padding)]),
@@ -85,11 +85,12 @@ def windows(records: Iterable[Record], length: int, *, eos_id: int, background: 
     Args:
         records: the documents.
         length: tokens of a window.
-        eos_id: end of text, put once after every document.
+        eos_id: end of text, put after every document.
         background: importance of the end of text and of padding.
         packing: "stream" joins all documents and cuts the stream, so a window may hold the end of one document and the
             beginning of the next, and what is left at the end is the iterator's `tail`. "document" begins every
-            document in a window of its own and fills its last window with end of text.
+            document in a window of its own and fills what is left of its last window with end of text; a document that
+            fills its windows exactly gets none, as a window of nothing but end of text would teach nothing.
 
     Raises:
         ConfigError: the packing is unknown or the length is below 1.

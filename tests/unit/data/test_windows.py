@@ -33,10 +33,15 @@ def test_document_packing_fills_the_last_window_of_each():
         [4, EOS, EOS],
         [5, EOS, EOS],
         [6, 7, 8],
-        [EOS, EOS, EOS],
     ]
     assert [window.importance[1:] for window in found[1:3]] == [[-100.0, -100.0]] * 2
     assert tail == Window([], [])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 6])
+def test_document_that_fills_its_windows_gets_none_of_end_of_text(length):
+    found, _ = cut([record(1, 2, 3, 4, 5, 6)], length, "document")
+    assert [token for window in found for token in window.token_ids] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("packing", ["stream", "document"])

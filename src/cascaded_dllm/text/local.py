@@ -22,7 +22,8 @@ PARQUET_BATCH_ROWS = 1024
 def read_documents(path: Path, *, text_field: str = "text", unit: Unit = "paragraph") -> Iterator[Document]:
     """The documents of a file, or of all files of a folder in the order of their names.
 
-    Only one document (of a parquet file, one batch of rows) is in memory at a time. Blank documents are left out.
+    Only one document (of a parquet file, one batch of rows) is in memory at a time. Blank documents are left out. The
+    names and sizes of all files are checked before the first document is yielded.
 
     Args:
         path: a .txt, .jsonl (either also .gz or .xz) or .parquet file, or a folder; hidden files are ignored.
@@ -38,10 +39,10 @@ def read_documents(path: Path, *, text_field: str = "text", unit: Unit = "paragr
     """
     if unit not in UNITS:
         raise ConfigError(f"unit {unit!r} is unknown; choose one of {', '.join(UNITS)}")
-    files = _files(path)
+    suffixes = {file: _checked_suffix(file) for file in _files(path)}
     num_documents = 0
-    for file in files:
-        for document in _read_file(file, text_field, unit):
+    for file, suffix in suffixes.items():
+        for document in _read_file(file, suffix, text_field, unit):
             num_documents += 1
             yield document
     if num_documents == 0:
@@ -59,12 +60,16 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read_file(file: Path, text_field: str, unit: Unit) -> Iterator[Document]:
+def _checked_suffix(file: Path) -> str:
     suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise DataError(f"{file} is of an unknown kind; it must end in one of {', '.join(SUFFIXES)}")
     if file.stat().st_size == 0:
         raise DataError(f"{file} is empty (0 bytes); give a file with text, or remove it")
+    return suffix
+
+
+def _read_file(file: Path, suffix: str, text_field: str, unit: Unit) -> Iterator[Document]:
     if suffix == ".parquet":
         return _read_parquet(file, text_field)
     if suffix.startswith(".jsonl"):

@@ -103,6 +103,19 @@ def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     assert texts(tmp_path) == ["One", "Two", "Three"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("z.csv", "a,b", r"z\.csv is of an unknown kind"), ("z.txt", "", r"z\.txt is empty \(0 bytes\)")],
+)
+def test_every_file_of_a_folder_is_checked_before_the_first_is_read(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    write(tmp_path / "a.txt", "One")
+    write(tmp_path / name, content)
+    with pytest.raises(DataError, match=message):
+        next(read_documents(tmp_path))
+
+
 def test_nothing_is_read_ahead(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "One"}\n{"text": "Two"}\nbroken')
     documents = read_documents(path)

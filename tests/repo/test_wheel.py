@@ -95,6 +95,7 @@ def test_wheel_holds_every_file_of_the_package_and_the_configs(wheel: Path) -> N
     expected |= {f"cascaded_dllm/{path.relative_to(CHECKOUT).as_posix()}" for path in configs}
     assert configs, "the configurations lie in configs/"
     assert {name for name in inside if ".dist-info/" not in name} == expected
+    assert "cascaded_dllm/py.typed" in inside, "without it type checkers ignore the annotations"
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in inside)
 
 

@@ -1,19 +1,25 @@
 """`cdllm evaluate`: numbers about trained models."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from cascaded_dllm.assemble import choose_device, joint_bound
+from cascaded_dllm.assemble import joint_bound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
+from cascaded_dllm.cli.sample import load_cascade
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
-from cascaded_dllm.sample.cascade import Cascade
+
+
+def _known(value: float) -> float | None:
+    """None for the error of a single window, which JSON has no number for."""
+    return None if math.isnan(value) else value
 
 
 def bound_summary(bound: JointBound) -> dict[str, object]:
@@ -21,7 +27,7 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
     total, error = mean_and_error(bound.nll_nats)
     return {
         "bound_nats_per_window": total,
-        "standard_error_nats": error,
+        "standard_error_nats": _known(error),
         "bound_nats_per_token": total / bound.length,
         "bound_ppl": bound.ppl,
         "omitted_nats_per_window_at_most": bound.omitted_nats,
@@ -31,7 +37,7 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
             {
                 "stage": stage.stage,
                 "bound_nats_per_window": mean_and_error(stage.nll_nats)[0],
-                "standard_error_nats": mean_and_error(stage.nll_nats)[1],
+                "standard_error_nats": _known(mean_and_error(stage.nll_nats)[1]),
                 "omitted_nats_per_window_at_most": stage.omitted_nats,
                 "unigram_nats_per_window": stage.unigram_nats,
             }
@@ -81,18 +87,11 @@ def likelihood(
       cdllm evaluate likelihood --stage runs/flat --data D --out flat.json
     """
     with reported_errors(debug):
-        if not stage:
-            raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
         if not 0 < t_min < 1:
             raise ConfigError(f"--t-min is {t_min}; it must lie between 0 and 1, 0.001 is usual")
         if out is not None and (out.is_dir() or not out.parent.is_dir()):
             raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
-        cascade = Cascade.from_pretrained(
-            [str(path) for path in stage],
-            tokenizer=tokenizer,
-            weights=weights,  # type: ignore[arg-type]
-            device=choose_device(device),
-        )
+        cascade = load_cascade(stage, tokenizer=tokenizer, weights=weights, device=device)
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
                 cascade,

@@ -8,14 +8,15 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, joint_bound, make_scorer
+from cascaded_dllm.assemble import assemble_run, joint_bound, make_scorer, stage_dataset
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import compose_config, quoted, run_with_progress
+from cascaded_dllm.cli.train import compose_config, run_with_progress
 from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.preprocess.pipeline import preprocess
@@ -86,16 +87,19 @@ def quickstart(
         summary: dict[str, object] = {"corpus": corpus, "seed": seed} | bound_summary(bound)
         console.print(bound_table(bound))
         if corpus == "stories":
-            summary |= _against_truth(bound)
+            arrays, _ = stage_dataset(str(valid_data), config)
+            summary |= _against_truth(bound, arrays, cascade.tokenizer)
         console.rule("[bold]4 of 4  what it writes")
         samples = sample_with_progress(
-            cascade, num_samples, steps=1, predictor="first_hitting", seed=seed, batch_size=64
+            cascade, num_samples, steps=None, predictor="first_hitting", seed=seed, batch_size=64
         )
         for i in range(min(_SAMPLES_SHOWN, num_samples)):
             console.print(story_lines(cascade, samples, i))
         if corpus == "stories":
             summary |= _accepted(cascade, samples)
-        folder = run_folder(out / "samples", steps=1, length=cascade.stage_lengths[-1])
+        folder = run_folder(
+            out / "samples", steps=cascade.num_steps("first_hitting", None), length=cascade.stage_lengths[-1]
+        )
         summary["seconds"] = round(time.perf_counter() - started, 1)
         write_samples(folder, samples, summary)
         write_json(out / "summary.json", summary)
@@ -135,13 +139,11 @@ def _train(out: Path, data: list[Path], seed: int, overrides: list[str]) -> Trai
         config = compose_config(
             [
                 f"stage={number}",
-                f"run_dir={quoted(out / f'stage{number}')}",
-                f"data.path={quoted(data[0])}",
-                f"data.valid={quoted(data[1])}",
                 f"training.seed={seed}",
                 *overrides,
             ],
             name="quickstart",
+            paths={"run_dir": out / f"stage{number}", "data.path": data[0], "data.valid": data[1]},
         )
         num_stages = len(config.stage_lengths)
         with working("building windows and stages"):
@@ -150,11 +152,19 @@ def _train(out: Path, data: list[Path], seed: int, overrides: list[str]) -> Trai
     return config
 
 
-def _against_truth(bound: JointBound) -> dict[str, object]:
-    """The bound beside the true surprisal of the same stories and the entropy of the grammar."""
+def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer) -> dict[str, object]:
+    """The bound beside the true surprisal of the same windows and the entropy of the grammar.
+
+    Where overrides have made windows that are no whole stories, there is nothing to compare with, and it says so.
+    """
     grammar = StoryGrammar()
-    stories = open_corpus("stories", split="valid").first(len(bound.nll_nats)).documents()
-    truth = -torch.tensor([grammar.log_prob(story.text) for story in stories], dtype=torch.float64)
+    windows = arrays.stages[-1][: len(bound.nll_nats)].tolist()
+    truth = -torch.tensor([grammar.log_prob(_story(ids, tokenizer)) for ids in windows], dtype=torch.float64)
+    if not bool(truth.isfinite().all()):
+        console.print(
+            "no comparison with the true entropy: with these stage_lengths and data.packing a window is not one story"
+        )
+        return {}
     excess, error = mean_and_error(bound.nll_nats - truth)
     ratio = float(bound.nll_nats.mean() / truth.mean())
     console.print(
@@ -172,17 +182,25 @@ def _against_truth(bound: JointBound) -> dict[str, object]:
     }
 
 
+def _story(ids: list[int], tokenizer: Tokenizer) -> str:
+    """The text of a window whose tail is end-of-text; one in the middle stays visible, and no story holds it."""
+    end = len(ids)
+    while end > 0 and ids[end - 1] == tokenizer.eos_id:
+        end -= 1
+    return tokenizer.decode(ids[:end])
+
+
 def _accepted(cascade: Cascade, samples: CascadeSamples) -> dict[str, object]:
     """The share of texts that belong to the grammar, and why the first few others do not."""
-    grammar, ending = StoryGrammar(), cascade.tokenizer.decode([cascade.tokenizer.eos_id])
-    texts = [text.split(ending)[0] for text in samples.texts[-1]]
+    grammar = StoryGrammar()
+    texts = [_story(ids, cascade.tokenizer) for ids in samples.ids[-1].tolist()]
     rejected = [text for text in texts if not grammar.accepts(text)]
     share = 1 - len(rejected) / len(texts)
-    novel = len(set(texts))
-    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar, {novel} of them are distinct")
+    distinct = len(set(texts))
+    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar, {distinct} of them are distinct")
     for text in rejected[:2]:
         console.print(f"rejected: {text}\n  {grammar.explain(text)}", markup=False, style="dim")
-    return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": novel}
+    return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}
 
 
 def _say_where(out: Path, samples: Path, num_stages: int, seconds: float) -> None:

@@ -7,14 +7,33 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.assemble import choose_device
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, error_console, progress_bar, reported_errors
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
 from cascaded_dllm.sample.output import run_folder, write_samples
 
 
+def load_cascade(stages: list[Path] | None, *, tokenizer: str | None, weights: str, device: str) -> Cascade:
+    """The cascade that `--stage` options name; damaged checkpoints that were passed over are told.
+
+    Raises:
+        ConfigError: no stage is named.
+    """
+    if not stages:
+        raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
+    cascade = Cascade.from_pretrained(
+        [str(path) for path in stages],
+        tokenizer=tokenizer,
+        weights=weights,  # type: ignore[arg-type]
+        device=choose_device(device),
+    )
+    for fault in cascade.passed_over:
+        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+    return cascade
+
+
 def sample_with_progress(
-    cascade: Cascade, num_samples: int, *, steps: int, predictor: str, seed: int, batch_size: int
+    cascade: Cascade, num_samples: int, *, steps: int | None, predictor: str, seed: int, batch_size: int
 ) -> CascadeSamples:
     """`Cascade.generate` behind a progress bar that counts texts and stages."""
     with progress_bar("sampling") as (progress, _):
@@ -36,7 +55,9 @@ def sample(
     ] = None,
     num_samples: Annotated[int, typer.Option(help="How many texts.")] = 8,
     predictor: Annotated[str, typer.Option(help="euler, analytic or first_hitting.")] = "first_hitting",
-    steps: Annotated[int, typer.Option(help="Time steps of a stage (euler, analytic).")] = 128,
+    steps: Annotated[
+        int | None, typer.Option(help="Time steps of a stage, for euler and analytic (128); first_hitting takes none.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides everything; text i does not depend on the batch.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Texts drawn together.")] = 32,
     output_dir: Annotated[Path, typer.Option(help="Where the folder of this run goes.")] = Path("sampling_outputs"),
@@ -55,25 +76,18 @@ def sample(
       cdllm sample --stage runs/flat --predictor analytic --steps 256 --seed 7 --output-dir out
     """
     with reported_errors(debug):
-        if not stage:
-            raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
-        cascade = Cascade.from_pretrained(
-            [str(path) for path in stage],
-            tokenizer=tokenizer,
-            weights=weights,  # type: ignore[arg-type]
-            device=choose_device(device),
-        )
-        folder = run_folder(output_dir, steps=steps, length=cascade.stage_lengths[-1])
+        cascade = load_cascade(stage, tokenizer=tokenizer, weights=weights, device=device)
+        folder = run_folder(output_dir, steps=cascade.num_steps(predictor, steps), length=cascade.stage_lengths[-1])
         started = time.perf_counter()
         samples = sample_with_progress(
             cascade, num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size
         )
         summary = {
-            "stages": [str(path) for path in stage],
+            "stages": [str(path) for path in stage or []],
             "stage_lengths": list(cascade.stage_lengths),
             "num_samples": num_samples,
             "predictor": predictor,
-            "steps": steps,
+            "steps": cascade.num_steps(predictor, steps),
             "seed": seed,
             "batch_size": batch_size,
             "weights": weights,

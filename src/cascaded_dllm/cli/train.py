@@ -1,6 +1,8 @@
 """`cdllm train`: one stage or one flat model, from a configuration and overrides."""
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,9 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.train.run import Evaluation, Resumed, Run, Snapshot
 from cascaded_dllm.train.trainer import StepResult
 
+_SECONDS_BETWEEN_LINES = 30.0
+"""Where there is no terminal for a bar, the progress of a run is a line now and then."""
+
 
 def config_folder() -> Path:
     """Where the configurations are: inside the installed package, or at the root of a checkout."""
@@ -25,23 +30,32 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "configs"
 
 
-def compose_config(overrides: Sequence[str], *, name: str = "cascade_config") -> TrainConfig:
+def compose_config(
+    overrides: Sequence[str], *, name: str = "cascade_config", paths: Mapping[str, Path] | None = None
+) -> TrainConfig:
     """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
+
+    Args:
+        overrides: in Hydra's grammar.
+        name: file in `configs/`.
+        paths: values of `run_dir`, `data.path` and `data.valid`, taken as they are: in the grammar of overrides a path
+            with a dollar sign or a backslash would be something else.
 
     Raises:
         ConfigError: an override cannot be read, a key is unknown or missing, or a value has the wrong type.
     """
-    return parse_config(_composed(overrides, name))
+    composed = _composed(overrides, name, paths or {})
+    return parse_config(composed)
 
 
-def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
+def _composed(overrides: Sequence[str], name: str, paths: Mapping[str, Path]) -> dict[str, Any]:
     # "+" lets unknown keys through Hydra, so that our own check can name the nearest known one.
     forced = [_forced(override) for override in overrides]
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed = compose(name, overrides=forced)
-        missing = sorted(OmegaConf.missing_keys(composed))
-        settings = {} if missing else OmegaConf.to_container(composed, resolve=True)
+        missing = sorted(OmegaConf.missing_keys(composed) - paths.keys())
+        settings: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra has errors of its own for most mistakes, and a ValueError for a group that is a number.
         raise ConfigError(
@@ -49,7 +63,13 @@ def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
         ) from error
     if missing:
         raise ConfigError(f"{', '.join(missing)} has no value; set {missing[0]}=...")
-    return dict(settings)  # type: ignore[arg-type]
+    for key, path in paths.items():
+        *groups, last = key.split(".")
+        group = settings
+        for part in groups:
+            group = group[part]
+        group[last] = str(path)
+    return dict(settings)
 
 
 def _forced(override: str) -> str:
@@ -62,11 +82,6 @@ def _forced(override: str) -> str:
     return override if is_group or name[0] in "+~" else f"++{override}"
 
 
-def quoted(path: Path) -> str:
-    """A path as a Hydra value, whatever characters it holds."""
-    return "'" + str(path).replace("'", "\\'") + "'"
-
-
 def run_with_progress(run: Run, description: str) -> Evaluation | None:
     """Run to the end behind a progress bar; the last evaluation, or None if nothing was evaluated."""
     last = None
@@ -75,6 +90,7 @@ def run_with_progress(run: Run, description: str) -> Evaluation | None:
         task = progress.task_ids[0]
         progress.update(task, total=run.trainer.num_steps, status="")
         rate = loss = 0.0
+        told = time.monotonic()
         for event in run.events():
             match event:
                 case Resumed():
@@ -86,14 +102,16 @@ def run_with_progress(run: Run, description: str) -> Evaluation | None:
                     now = event.tokens / event.seconds
                     rate = now if rate == 0 else 0.95 * rate + 0.05 * now
                     loss = event.loss_nats_per_token if loss == 0 else 0.95 * loss + 0.05 * event.loss_nats_per_token
-                    progress.update(
-                        task, completed=event.step, status=f"loss {loss:.3f} nats/token  {rate:,.0f} tokens/s"
-                    )
+                    status = f"loss {loss:.3f} nats/token  {rate:,.0f} tokens/s"
+                    progress.update(task, completed=event.step, status=status)
+                    if not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+                        told = time.monotonic()
+                        console.print(f"{description}: step {event.step} of {run.trainer.num_steps}, {status}")
                 case Evaluation():
                     last = event
                     console.print(
                         f"{description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
-                        f"+- {event.standard_error:.4f} nats/token on {event.num_windows} windows"
+                        f"+- {event.standard_error or math.nan:.4f} nats/token on {event.num_windows} windows"
                     )
                 case Snapshot():
                     pass
@@ -128,17 +146,15 @@ def train(
     """
     chosen = [
         *([f"model={model}"] if model else []),
-        *([f"data.path={quoted(data)}"] if data else []),
-        *([f"data.valid={quoted(valid)}"] if valid else []),
         *([f"stage={stage}"] if stage is not None else []),
         *(["baseline=true"] if flat else []),
         *([f"stage_lengths=[{lengths}]"] if lengths else []),
-        *([f"run_dir={quoted(out)}"] if out else []),
         *([f"device={device}"] if device else []),
         *(overrides or []),
     ]
     with reported_errors(debug):
-        config = compose_config(chosen)
+        paths = {"data.path": data, "data.valid": valid, "run_dir": out}
+        config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
         with working("building windows and stages"):
             run = assemble_run(config)
         name = "flat" if config.baseline else f"stage {config.stage}"

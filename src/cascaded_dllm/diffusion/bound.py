@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
-from cascaded_dllm.diffusion.process import Process
+from cascaded_dllm.diffusion.process import Process, UniformProcess
 from cascaded_dllm.diffusion.schedule import Schedule
 
 WeightedEntropy = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -65,13 +65,17 @@ def nll_bound(
     return BoundEstimate(stacked.mean(-1), spread / math.sqrt(num_times))
 
 
-def omitted_nats(schedule: Schedule, *, length: int, vocab_size: int, t_min: float) -> float:
-    """How far below H(x0) the integral of an ideal absorbing model may lie, nats per sequence.
+def omitted_nats(process: Process, schedule: Schedule, *, length: int, t_min: float) -> float:
+    """How far below H(x0) the integral of an ideal model may lie, nats per sequence.
 
     The integral over [0, 1] equals H(x0) - I(x0; x_1): the tokens that are still unmasked at t = 1 are not paid for.
     Each is unmasked with probability exp(-sigma(1)) and carries at most log V nats. Leaving out [0, t_min] saves
-    at most log V for every token that is masked at t_min, with probability move_prob(t_min).
+    at most log V for every token that has moved at t_min, with probability move_prob(t_min); under the uniform process
+    also the binary entropy of having moved, which xt does not show.
     """
     still_clean = torch.exp(-schedule(torch.tensor(1.0, dtype=torch.float64)).sigma)
-    masked_early = -torch.expm1(-schedule(torch.tensor(t_min, dtype=torch.float64)).sigma)
-    return length * math.log(vocab_size) * float(still_clean + masked_early)
+    moved_early = -torch.expm1(-schedule(torch.tensor(t_min, dtype=torch.float64)).sigma)
+    hidden = 0.0
+    if isinstance(process, UniformProcess):
+        hidden = float(torch.special.entr(moved_early) + torch.special.entr(1 - moved_early))
+    return length * (math.log(process.vocab_size) * float(still_clean + moved_early) + hidden)

@@ -116,9 +116,9 @@ def stage_bounds(
             on_progress=None if on_progress is None else _over_stages(on_progress, number - 1, len(stages)),
         )
         omitted = omitted_nats(
+            objective.process,
             objective.schedule,
             length=dataset.target_length,
-            vocab_size=model.config.vocab_size,
             t_min=objective.t_min,
         )
         yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset))

@@ -7,7 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 
 FORMAT = "cascaded-dllm/1"
@@ -71,12 +72,21 @@ class StageSettings:
 
 @dataclass(frozen=True, slots=True)
 class PretrainedStage:
-    """A network with its weights, what its checkpoint says of it, and the folder it came from."""
+    """A network with its weights and what its checkpoint says of it.
+
+    Attributes:
+        model: in evaluation mode.
+        settings: of the checkpoint.
+        folder: where it came from.
+        tokenizer_path: beside the weights, or None.
+        passed_over: newer checkpoints of the same run that are damaged, and what is wrong with each.
+    """
 
     model: ScoreModel
     settings: StageSettings
     folder: Path
-    tokenizer_path: Path | None = field(default=None)
+    tokenizer_path: Path | None
+    passed_over: tuple[str, ...]
 
 
 def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedStage:
@@ -88,7 +98,7 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
     """
     if weights not in ("ema", "raw"):
         raise ConfigError(f"weights is {weights!r}; it must be ema or raw")
-    folder = _local_folder(source)
+    folder, passed_over = _local_folder(source)
     if (folder / ".hydra" / "config.yaml").is_file():
         settings, state = _read_original_run(folder, weights)
     elif (folder / "config.json").is_file():
@@ -111,7 +121,8 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
     model = ScoreModel(settings.model)
     load_weights(model, state, source=str(folder))
     tokenizer = folder / "tokenizer.json"
-    return PretrainedStage(model.eval(), settings, folder, tokenizer if tokenizer.is_file() else None)
+    found = tokenizer if tokenizer.is_file() else None
+    return PretrainedStage(model.eval(), settings, folder, found, tuple(passed_over))
 
 
 def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -138,26 +149,43 @@ def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str)
     model.load_state_dict(found)
 
 
-def _local_folder(source: str | Path) -> Path:
-    """The folder that holds the checkpoint; a hub id is looked up in the local cache first."""
+def _local_folder(source: str | Path) -> tuple[Path, list[str]]:
+    """The folder that holds the checkpoint, and newer checkpoints of the same run that are damaged.
+
+    Of a run folder it is the newest complete checkpoint; a hub id is looked up in the local cache first.
+    """
     folder = Path(source)
     if folder.is_dir():
-        latest = folder / "checkpoints" / "latest"
-        return latest.resolve() if latest.is_dir() else folder
+        if not (folder / "checkpoints").is_dir():
+            return folder, []
+        newest, faults = newest_complete(folder / "checkpoints")
+        if newest is None:
+            raise CheckpointError(
+                f"{folder} has no complete checkpoint ({'; '.join(faults) or 'none was written yet'}); train it further"
+            )
+        return newest, faults
     if folder.exists():
         raise CheckpointError(f"{folder} is a file; give the folder that holds config.json and model.safetensors")
+    return _snapshot(str(source)), []
+
+
+def _snapshot(hub_id: str) -> Path:
+    """A repository of the hub, from the local cache if it is whole there."""
     patterns = ["config.json", "*.safetensors", "tokenizer.json"]
     try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns, local_files_only=True))
+        cached = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
+        # A download that was broken off leaves a part of the files.
+        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
+            return cached
     except HFValidationError as error:
-        raise CheckpointError(f"{source} does not exist here and is no hub id; check the path") from error
+        raise CheckpointError(f"{hub_id} does not exist here and is no hub id; check the path") from error
     except LocalEntryNotFoundError:
         pass  # not in the cache: ask the hub
     try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"{source} is no folder here and could not be had from the hub ({type(error).__name__}); check the path, "
+            f"{hub_id} is no folder here and could not be had from the hub ({type(error).__name__}); check the path, "
             "or download the model where there is a network"
         ) from error
 
@@ -184,7 +212,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[StageSettings, dict[str, Tensor]]:
-    """A checkpoint of this package."""
+    """A checkpoint of this package; where its checksums are stored, they must hold."""
+    if (folder / CHECKSUMS).is_file() and (found := fault(folder)) is not None:
+        raise CheckpointError(f"{folder} is damaged: {found}; use another checkpoint of the run")
     try:
         settings = StageSettings(
             model=ScoreModelConfig.from_dict(config["model"]),

@@ -14,9 +14,12 @@ from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
-from cascaded_dllm.sample.predictors import predictor_from_name
+from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
 from cascaded_dllm.sample.sampler import SamplerState, StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+DEFAULT_STEPS = 128
+"""Steps of the time grid of a stage, for the predictors that have one."""
 
 
 class CascadeState(NamedTuple):
@@ -60,12 +63,14 @@ class Cascade:
         trained_lengths: all stage lengths of the cascade that the stages, or the flat model, were trained for; they
             decide which windows of a corpus belong to it.
         is_flat: the only stage is a flat model.
+        passed_over: damaged checkpoints that a run folder had beside the one that was loaded.
     """
 
     stages: tuple[StageSampler, ...]
     tokenizer: Tokenizer
     trained_lengths: tuple[int, ...]
     is_flat: bool = False
+    passed_over: tuple[str, ...] = ()
 
     @classmethod
     def from_pretrained(
@@ -109,7 +114,8 @@ class Cascade:
             for stage, length, prefix in zip(loaded, lengths, (0, *lengths[:-1]), strict=True)
         )
         settings = loaded[0].settings
-        return cls(samplers, shared, settings.stage_lengths, is_flat=settings.stage == 0)
+        passed_over = tuple(fault for stage in loaded for fault in stage.passed_over)
+        return cls(samplers, shared, settings.stage_lengths, settings.stage == 0, passed_over)
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:
@@ -121,11 +127,28 @@ class Cascade:
         """Where the networks are."""
         return self.stages[0].model.vocab_embed.embedding.device
 
+    def num_steps(self, predictor: str, steps: int | None) -> int:
+        """Steps of the last stage: of the time grid, or one a token for first hitting.
+
+        Raises:
+            ConfigError: the predictor is unknown, `steps` is given though it has no grid, or is less than 1.
+        """
+        if isinstance(predictor_from_name(predictor), FirstHittingPredictor):
+            if steps is not None:
+                raise ConfigError(
+                    f"steps is {steps} and the predictor first_hitting, which has no time grid: it makes one call a "
+                    "token; leave steps out, or choose euler or analytic"
+                )
+            return self.stage_lengths[-1]
+        if steps is not None and steps < 1:
+            raise ConfigError(f"steps is {steps}; it must be at least 1, for example 128")
+        return DEFAULT_STEPS if steps is None else steps
+
     def generate(
         self,
         num_samples: int,
         *,
-        steps: int = 128,
+        steps: int | None = None,
         predictor: str = "first_hitting",
         seed: int = 0,
         batch_size: int = 32,
@@ -135,11 +158,11 @@ class Cascade:
 
         Args:
             num_samples: how many.
-            steps: steps of the time grid of every stage; first hitting needs none.
+            steps: steps of the time grid of every stage, 128 if None; first hitting has no grid and takes None only.
             predictor: euler, analytic or first_hitting.
             seed: decides everything.
             batch_size: texts drawn together.
-            on_progress: told the texts done, counted once a stage, and their number in all stages.
+            on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
 
         Raises:
             ConfigError: a number is less than 1, or the predictor is unknown or does not fit.
@@ -149,11 +172,13 @@ class Cascade:
         for stage, _, state in self.stream(
             num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size
         ):
+            if on_progress is not None:
+                before = sum(size for parts in calls for _, size in parts)
+                within = len(state.xt) * state.step // state.num_steps
+                on_progress(before + within, num_samples * len(self.stages))
             if state.step == state.num_steps:
                 finished[stage - 1].append(state.xt.cpu())
                 calls[stage - 1].append((state.nfe, len(state.xt)))
-                if on_progress is not None:
-                    on_progress(sum(size for parts in calls for _, size in parts), num_samples * len(self.stages))
         ids = tuple(torch.cat(parts) for parts in finished)
         nfe = tuple(sum(n * size for n, size in parts) / num_samples for parts in calls)
         return CascadeSamples(
@@ -167,7 +192,7 @@ class Cascade:
         self,
         num_samples: int,
         *,
-        steps: int = 128,
+        steps: int | None = None,
         predictor: str = "first_hitting",
         seed: int = 0,
         batch_size: int = 32,
@@ -177,13 +202,14 @@ class Cascade:
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         chosen = predictor_from_name(predictor)
+        num_steps = self.num_steps(predictor, steps)
         for first in range(0, num_samples, batch_size):
             prefix = None
             for number, stage in enumerate(self.stages, start=1):
                 for state in stage.states(
                     prefix,
                     predictor=chosen,
-                    num_steps=steps,
+                    num_steps=num_steps,
                     draws=Draws(seed, f"sample-stage-{number}"),
                     sample_index=torch.arange(first, min(first + batch_size, num_samples), device=self.device),
                 ):

@@ -213,7 +213,8 @@ class StageSampler:
             # Counters beyond the positions of the text belong to the times.
             wait, _ = draws.uniform_pair(sample_index, step + 1, torch.full_like(sample_index, length))
             log_move_prob = log_move_prob + torch.log(wait).to(log_move_prob) / (length - step)
-            t = self.schedule.time_at(-torch.log1p(-log_move_prob.exp()))
+            # Where noise all but saturates, rounding may put the first time beyond the end.
+            t = self.schedule.time_at(-torch.log1p(-log_move_prob.exp())).clamp_max(1)
             rows = Rows(every, order[:, step])
             self._unmask(xt, rows, draws.uniform_pair(sample_index, step + 1, rows.position), t, prefix)
             yield SamplerState(xt.clone(), step + 1, length, step + 1.0)

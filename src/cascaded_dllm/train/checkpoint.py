@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,7 @@ from torch import Tensor
 
 from cascaded_dllm.atomic import complete_folder, file_sha256
 from cascaded_dllm.errors import CheckpointError
-
-_CHECKSUMS = "checksums.json"
-_PREFIX = "step_"
+from cascaded_dllm.model.integrity import CHECKSUMS, PREFIX, fault, numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,8 @@ def save_checkpoint(
     Raises:
         OutputExistsError: the folder cannot be written.
     """
-    final = checkpoints / f"{_PREFIX}{state.step}"
-    if final.exists() and _fault(final) is not None:
+    final = checkpoints / f"{PREFIX}{state.step}"
+    if final.exists() and fault(final) is not None:
         shutil.rmtree(final)
     if not final.exists():
         with complete_folder(final) as folder:
@@ -68,24 +66,15 @@ def save_checkpoint(
             (folder / "config.json").write_text(config_json, encoding="utf-8")
             if tokenizer_file is not None:
                 shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-            torch.save(asdict(state), folder / "trainer.pt")
+            # Not asdict(), which would copy the whole optimizer state.
+            content = {field.name: getattr(state, field.name) for field in fields(state)}
+            torch.save(content, folder / "trainer.pt")
             sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-            (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+            (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     _point_latest(checkpoints, final.name)
-    for old in [folder for step, folder in _numbered(checkpoints) if step <= state.step][:-keep]:
+    for old in [folder for step, folder in numbered(checkpoints) if step <= state.step][:-keep]:
         shutil.rmtree(old)
     return final
-
-
-def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files have the recorded checksums, and what was wrong with each newer one."""
-    faults: list[str] = []
-    for _, folder in reversed(_numbered(checkpoints)):
-        fault = _fault(folder)
-        if fault is None:
-            return folder, faults
-        faults.append(f"{folder}: {fault}")
-    return None, faults
 
 
 def load_trainer_state(checkpoint: Path) -> TrainerState:
@@ -103,30 +92,6 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
         raise CheckpointError(
             f"{path} holds no trainer state ({type(error).__name__}); resume from another checkpoint"
         ) from error
-
-
-def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
-    """Checkpoint folders by rising step; temporary ones and copies have another name and are never listed."""
-    if not checkpoints.is_dir():
-        return []
-    numbered = [(path.name.removeprefix(_PREFIX), path) for path in checkpoints.glob(f"{_PREFIX}*") if path.is_dir()]
-    return sorted((int(step), path) for step, path in numbered if step.isdecimal())
-
-
-def _fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"{_CHECKSUMS} cannot be read ({type(error).__name__})"
-    if not isinstance(sums, dict) or not sums:
-        return f"{_CHECKSUMS} lists no files"
-    for name, expected in sums.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if file_sha256(folder / name) != expected:
-            return f"{name} does not have its recorded checksum"
-    return None
 
 
 def _point_latest(checkpoints: Path, name: str) -> None:

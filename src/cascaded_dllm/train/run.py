@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors.torch import load_file
 
 from cascaded_dllm.atomic import INCOMPLETE, write_text
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import StageSettings, load_weights
-from cascaded_dllm.train.checkpoint import load_trainer_state, newest_complete, save_checkpoint
+from cascaded_dllm.train.checkpoint import load_trainer_state, save_checkpoint
 from cascaded_dllm.train.trainer import StepResult, Trainer, dataset_bound
 
 
@@ -33,13 +33,13 @@ class Evaluation:
     Attributes:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
-        standard_error: of that mean over windows.
+        standard_error: of that mean over windows; None for a single window.
         num_windows: windows it was measured on.
     """
 
     step: int
     bound_nats_per_token: float
-    standard_error: float
+    standard_error: float | None
     num_windows: int
 
 
@@ -189,8 +189,8 @@ class Run:
                 seed=trainer.seed,
             )
         per_token = estimate.nll_nats / valid.target_length
-        error = per_token.std() / len(per_token) ** 0.5 if len(per_token) > 1 else torch.tensor(float("nan"))
-        return Evaluation(trainer.step, float(per_token.mean()), float(error), len(per_token))
+        error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
+        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token))
 
     def _snapshot(self) -> Snapshot:
         trainer = self.trainer

@@ -149,7 +149,8 @@ class Trainer:
         if state.fingerprint != self.fingerprint:
             raise CheckpointError(
                 f"the checkpoint at step {state.step} was trained with other settings (fingerprint "
-                f"{state.fingerprint}, now {self.fingerprint}); resume with its own config.yaml or start a new run"
+                f"{state.fingerprint}, now {self.fingerprint}); resume with the settings in the run's config.yaml, or "
+                "name a new run_dir"
             )
         self.optimizer.load_state_dict(state.optimizer)
         self.ema.load_state_dict(ema, num_updates=state.ema_updates)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from cascaded_dllm.cli.train import compose_config, config_folder, quoted
+from cascaded_dllm.cli.train import compose_config, config_folder
 from cascaded_dllm.errors import ConfigError
 
 NEEDED = ["run_dir=runs/x", "data.path=data"]
@@ -61,11 +61,30 @@ def test_overrides_that_cannot_be_read(overrides, message):
 
 
 @pytest.mark.parametrize(
-    "path", ["a/b", "it's", "a b", "a,b", "x=1", "[1]", "{a}", "(c)", '"q"', "a#b", "~/x", "null", "3", "ü", "a\\b"]
+    "path",
+    [
+        "a/b",
+        "it's",
+        "a b",
+        "a,b",
+        "x=1",
+        "[1]",
+        "{a}",
+        "(c)",
+        '"q"',
+        "a#b",
+        "~/x",
+        "null",
+        "3",
+        "ü",
+        "a\\b",
+        "${y}",
+        "a\\",
+    ],
 )
 def test_paths_of_any_name(path):
-    overrides = [f"run_dir={quoted(Path(path))}", f"data.path={quoted(Path(path))}"]
-    assert compose_config(overrides).run_dir == compose_config(overrides).data.path == path
+    config = compose_config([], paths={"run_dir": Path(path), "data.path": Path(path)})
+    assert config.run_dir == config.data.path == path
 
 
 def test_folder_of_the_configurations():

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
+from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model import pretrained
 from cascaded_dllm.model.pretrained import StageSettings, load_stage, load_weights
@@ -80,17 +81,52 @@ def test_run_folder_stands_for_its_latest_checkpoint(checkpoint: Path, tmp_path:
     (run / "checkpoints").mkdir(parents=True)
     checkpoint.rename(run / "checkpoints" / "step_7")
     (run / "checkpoints" / "latest").symlink_to("step_7")
-    assert load_stage(run).folder == (run / "checkpoints" / "step_7").resolve()
+    with pytest.raises(CheckpointError, match=r"run has no complete checkpoint \(.*checksums\.json cannot be read"):
+        load_stage(run)
+    newest, older = run / "checkpoints" / "step_7", run / "checkpoints" / "step_5"
+    write_checksums(newest)
+    shutil.copytree(newest, older)
+    assert load_stage(run).folder == newest
+    assert load_stage(run).passed_over == ()
+    # One flipped byte: the one before is used, and it is told; asked for by name, it is refused.
+    flip_a_byte(newest / "ema.safetensors")
+    found = load_stage(run)
+    assert found.folder == older
+    assert found.passed_over == (f"{newest}: ema.safetensors does not have its recorded checksum",)
+    with pytest.raises(CheckpointError, match=r"step_7 is damaged: ema\.safetensors does not have its recorded"):
+        load_stage(newest)
 
 
-def test_hub_id(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is asked first, and the network only if it has nothing."""
+def test_run_folder_without_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match=r"has no complete checkpoint \(none was written yet\); train it further"):
+        load_stage(tmp_path)
+
+
+def write_checksums(folder: Path) -> None:
+    sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_hub_id(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is asked first, and the network only if it has nothing, or a part only."""
     asked: list[bool] = []
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    shutil.copy(hub_folder / "config.json", partial)
 
     def download(repo_id: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
         asked.append(local_files_only)
         if local_files_only and repo_id == "someone/new":
             raise LocalEntryNotFoundError("not in the cache")
+        if local_files_only and repo_id == "someone/partial":
+            return str(partial)
         return str(hub_folder)
 
     monkeypatch.setattr(pretrained, "snapshot_download", download)
@@ -98,6 +134,8 @@ def test_hub_id(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [True]
     assert load_stage("someone/new").folder == hub_folder
     assert asked == [True, True, False]
+    assert load_stage("someone/partial").folder == hub_folder
+    assert asked == [True, True, False, True, False]
 
 
 def test_unknown_weights(checkpoint: Path) -> None:

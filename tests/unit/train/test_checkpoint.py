@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
-from cascaded_dllm.train.checkpoint import TrainerState, load_trainer_state, newest_complete, save_checkpoint
+from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.train.checkpoint import TrainerState, load_trainer_state, save_checkpoint
 
 FILES = ["checksums.json", "config.json", "ema.safetensors", "model.safetensors", "tokenizer.json", "trainer.pt"]
 

@@ -1,0 +1,47 @@
+"""Which of a run's checkpoints are whole: every file has the checksum that was recorded when it was written."""
+
+import json
+from pathlib import Path
+
+from cascaded_dllm.atomic import file_sha256
+
+CHECKSUMS = "checksums.json"
+"""Written last into every checkpoint: file name -> SHA-256."""
+
+PREFIX = "step_"
+"""A checkpoint is called `step_<n>` after n optimizer steps."""
+
+
+def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
+    """Checkpoint folders by rising step; temporary ones and copies have another name and are never listed."""
+    if not checkpoints.is_dir():
+        return []
+    found = [(path.name.removeprefix(PREFIX), path) for path in checkpoints.glob(f"{PREFIX}*") if path.is_dir()]
+    return sorted((int(step), path) for step, path in found if step.isdecimal())
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{CHECKSUMS} cannot be read ({type(error).__name__})"
+    if not isinstance(sums, dict) or not sums:
+        return f"{CHECKSUMS} lists no files"
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_sha256(folder / name) != expected:
+            return f"{name} does not have its recorded checksum"
+    return None
+
+
+def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
+    """The newest complete checkpoint, and what is wrong with each newer one."""
+    faults: list[str] = []
+    for _, folder in reversed(numbered(checkpoints)):
+        found = fault(folder)
+        if found is None:
+            return folder, faults
+        faults.append(f"{folder}: {found}")
+    return None, faults

@@ -168,7 +168,7 @@ def _ratios(seconds: dict[str, list[Seconds]], slow: str, fast: str, clock: Lite
 
 def main() -> None:
     """Compare all sizes and both kinds of attention."""
-    parser = arguments(__doc__, repeats=5)
+    parser = arguments(__doc__, repeats=3)
     parser.add_argument("--size", choices=["reduced", "small"], action="append", help="only this size; may be repeated")
     parser.add_argument("--memory-of", nargs=3, metavar=("SIZE", "ATTENTION", "VARIANT"), help="for the script itself")
     options = parser.parse_args()

@@ -36,7 +36,7 @@ def write_samples(folder: Path, samples: CascadeSamples, summary: Mapping[str, A
     """
     if folder.exists():
         raise OutputExistsError(f"{folder} exists already and is not overwritten; name another folder")
-    with complete_folder(folder) as temporary:
+    with complete_folder(folder, exclusive=True) as temporary:
         for stage, texts in enumerate(samples.texts, start=1):
             content = "".join(f"{text}\n{SEPARATOR}\n" for text in texts)
             (temporary / f"sample_stage{stage}.txt").write_text(content, encoding="utf-8")

@@ -18,6 +18,14 @@ def copy(runs, tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def exported(runs, tmp_path):
+    """The files of stage 1 as somebody would hand them on: without the checksums, which would speak first."""
+    shutil.copytree(runs / "stage1" / "checkpoints" / "latest", tmp_path / "exported")
+    (tmp_path / "exported" / "checksums.json").unlink()
+    return tmp_path / "exported"
+
+
 def sample(tmp_path, *stages, **flags):
     arguments = [argument for stage in stages for argument in ("--stage", stage)]
     for name, value in flags.items():
@@ -35,37 +43,45 @@ def test_missing(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000])
-def test_truncated(copy, tmp_path, size):
-    path = copy / "stage1" / "checkpoints" / "latest" / "ema.safetensors"
+def test_truncated(exported, tmp_path, size):
+    path = exported / "ema.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    message = sample(tmp_path, copy / "stage1")
+    message = sample(tmp_path, exported)
     assert re.search(r"ema\.safetensors is truncated or no safetensors file .*; use another checkpoint", message)
 
 
-def test_foreign(copy, tmp_path):
-    path = copy / "stage1" / "checkpoints" / "latest" / "config.json"
+def test_damaged_since_it_was_written(copy, tmp_path):
+    path = copy / "stage1" / "checkpoints" / "latest" / "ema.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    message = sample(tmp_path, copy / "stage1")
+    assert re.search(r"has no complete checkpoint \(.*ema\.safetensors does not have its recorded checksum", message)
+    assert "is damaged: ema.safetensors does not have" in sample(tmp_path, path.parent.resolve())
+
+
+def test_foreign(exported, tmp_path):
+    path = exported / "config.json"
     path.write_text('{"model_type": "gpt2"}')
-    assert "describes neither a checkpoint of this package nor a SEDD model" in sample(tmp_path, copy / "stage1")
+    assert "describes neither a checkpoint of this package nor a SEDD model" in sample(tmp_path, exported)
     path.write_text('{"model_type": ')
-    assert "config.json is not valid JSON" in sample(tmp_path, copy / "stage1")
+    assert "config.json is not valid JSON" in sample(tmp_path, exported)
 
 
-def test_weights_of_another_network(copy, tmp_path):
-    path = copy / "stage1" / "checkpoints" / "latest" / "config.json"
+def test_weights_of_another_network(exported, tmp_path):
+    path = exported / "config.json"
     config = json.loads(path.read_text())
     config["model"]["cond_dim"] = 24
     path.write_text(json.dumps(config))
-    message = sample(tmp_path, copy / "stage1")
+    message = sample(tmp_path, exported)
     assert re.search(r"do not fit the network: .*sigma_map\.mlp\.0\.weight has shape \(8, 256\) and should", message)
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("stage_lengths", 40), ("model", ["small"]), ("model", None), ("noise", None)]
 )
-def test_config_with_values_of_another_kind(copy, tmp_path, key, value):
-    path = copy / "stage1" / "checkpoints" / "latest" / "config.json"
+def test_config_with_values_of_another_kind(exported, tmp_path, key, value):
+    path = exported / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    assert re.search(r"config\.json .*damaged", sample(tmp_path, copy / "stage1"))
+    assert re.search(r"config\.json .*damaged", sample(tmp_path, exported))
 
 
 def test_stages_in_the_wrong_order(runs, tmp_path):
@@ -88,9 +104,9 @@ def test_another_tokenizer(runs, tmp_path, tokenizer):
     assert re.search(expected, message)
 
 
-def test_no_tokenizer(copy, tmp_path):
-    (copy / "stage1" / "checkpoints" / "latest" / "tokenizer.json").unlink()
-    message = sample(tmp_path, copy / "stage1")
+def test_no_tokenizer(exported, tmp_path):
+    (exported / "tokenizer.json").unlink()
+    message = sample(tmp_path, exported)
     assert "holds no tokenizer.json; name the tokenizer, for example gpt2" in message
 
 

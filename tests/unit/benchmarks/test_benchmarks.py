@@ -27,15 +27,23 @@ def printed(script: str) -> str:
 def test_training_step() -> None:
     text = printed("bench_train_step.py")
     assert re.search(r"Losses differ by \de[+-]\d\d, gradients by at most \de-0[5-9]", text)
-    for variant in ("plain float32", "plain bfloat16", "fast float32", "fast bfloat16"):
-        assert re.search(rf"\| {variant} .*({RATIO} +\|\s){{3}}", text), variant
+    for variant in ("plain whole float32", "plain float32", "plain bfloat16", "fast float32", "fast bfloat16"):
+        assert re.search(rf"\| {variant} .*({RATIO} +\|\s){{4}}", text), variant
 
 
 def test_sampler() -> None:
     text = printed("bench_sampler.py")
-    for sampler in ("plain", "analytic score", "analytic normalized", "first hitting", "first hitting one_way"):
+    samplers = (
+        "plain",
+        "plain whole",
+        "analytic score",
+        "analytic normalized",
+        "first hitting",
+        "first hitting one_way",
+    )
+    for sampler in samplers:
         for dtype in ("float32", "bfloat16"):
-            assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\|\s){{3}}", text), sampler
+            assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\| ){{4}}", text), sampler
     assert re.search(r"\| first hitting float32 .*\| \d+ s, \d+\.\d +\|\n", text)
 
 

@@ -1,7 +1,8 @@
 """Time a training step of the last stage (64 prefix and 128 target tokens) against the plain reference.
 
 Both are given the same weights, texts and noise; before anything is timed their losses must agree to 1e-5 and their
-gradients to 1e-4. Then plain and fast steps take turns, in float32 and with a trunk in bfloat16.
+gradients to 1e-4. Then plain and fast steps take turns, in float32 and with a trunk in bfloat16. `plain whole` takes
+prefix and target for one sequence, all of which goes through the output layer and the loss.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_train_step.py --save
 """
@@ -31,6 +32,7 @@ SEED = 0
 DRAWS = Draws(SEED, "train-noise")
 OPTIM = OptimConfig(lr=1e-4, warmup=0)
 EMA_DECAY = 0.9999
+REFERENCE, WHOLE = "plain float32", "plain whole float32"
 VARIANTS = tuple(f"{which} {dtype}" for which in ("plain", "fast") for dtype in DTYPES)
 STATE_COPIES = 5
 """Weights, gradients, two moments and the moving average."""
@@ -62,13 +64,13 @@ class Contest:
             self.fast_steps = self.fast.steps()
 
     def prepare(self, variant: str) -> Work:
-        """One step of `plain` or `fast` in a dtype."""
-        which, dtype = variant.split()
+        """One step of `plain`, `plain whole` or `fast` in a dtype."""
+        which, dtype = variant.rsplit(" ", 1)
         if which == "fast":
             self.fast.model.compute_dtype = DTYPES[dtype]
             return self._fast_step
         self.plain.model.compute_dtype = DTYPES[dtype]
-        return self._plain_step
+        return self._plain_step if which == "plain" else self._whole_step
 
     def disagreement(self) -> tuple[float, float]:
         """Relative difference of the losses and the largest one of a gradient's norm, in float32."""
@@ -94,6 +96,16 @@ class Contest:
     def _plain_step(self) -> float:
         batch = self._batch(self.step)
         self.plain.step(batch.target, batch.prefix, *self._noised(batch, self.step))
+        self.step += 1
+        return 1.0
+
+    def _whole_step(self) -> float:
+        batch = self._batch(self.step)
+        assert batch.prefix is not None
+        xt, sigma, dsigma = self._noised(batch, self.step)
+        # No token of the prefix is MASK, so that none of them adds to the loss.
+        clean, noised = (torch.cat([batch.prefix, target], dim=1) for target in (batch.target, xt))
+        self.plain.step(clean, None, noised, sigma, dsigma)
         self.step += 1
         return 1.0
 
@@ -135,31 +147,33 @@ def report_memory(size: str, attention: Attention, variant: str) -> None:
 
 def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> None:
     """Time all variants of one network and report them."""
-    memory = {variant: memory_in_child(name, attention, variant) for variant in VARIANTS}
+    variants = (WHOLE, *VARIANTS) if attention == "joint" else VARIANTS
+    memory = {variant: memory_in_child(name, attention, variant) for variant in variants}
     contest = Contest(SIZES[name], attention)
     loss_gap, gradient_gap = contest.disagreement()
     if loss_gap > 1e-5 or gradient_gap > 1e-4:
         sys.exit(f"plain and fast differ: loss by {loss_gap:.1e}, gradients by {gradient_gap:.1e}; nothing was timed")
-    seconds = take_turns({variant: lambda v=variant: contest.prepare(v) for variant in VARIANTS}, rounds=rounds)
+    seconds = take_turns({variant: lambda v=variant: contest.prepare(v) for variant in variants}, rounds=rounds)
     rows = []
-    for variant in VARIANTS:
-        cpu, wall = (_ratios(seconds, "plain float32", variant, clock) for clock in ("cpu", "wall"))
-        same_dtype = _ratios(seconds, f"plain {variant.split()[1]}", variant, "cpu")
+    for variant in variants:
+        cpu, wall = (_ratios(seconds, REFERENCE, variant, clock) for clock in ("cpu", "wall"))
+        same_dtype = _ratios(seconds, f"plain {variant.split()[-1]}", variant, "cpu")
+        to_whole = _ratios(seconds, WHOLE, variant, "cpu") if WHOLE in seconds else None
         own = [spread([getattr(taken, clock) for taken in seconds[variant]]).median for clock in ("cpu", "wall")]
         peak, transient = memory[variant]["peak_gb"], memory[variant]["transient_gb"]
         numbers = (f"{number:.{digits}f}" for number, digits in zip((*own, peak, transient), (3, 3, 2, 2), strict=True))
-        rows.append((variant, *numbers, cpu, wall, same_dtype))
+        rows.append((variant, *numbers, cpu, wall, same_dtype, to_whole or "-"))
         report.record(
             size=name, attention=attention, variant=variant, cpu_seconds=own[0], wall_seconds=own[1], speedup_cpu=cpu,
-            speedup_wall=wall, speedup_cpu_same_dtype=same_dtype, loss_gap=loss_gap, gradient_gap=gradient_gap,
-            **memory[variant],
+            speedup_wall=wall, speedup_cpu_same_dtype=same_dtype, speedup_cpu_to_whole=to_whole, loss_gap=loss_gap,
+            gradient_gap=gradient_gap, **memory[variant],
         )  # fmt: skip
     report.text(
         f"### {name}, {attention}, batch {contest.batch_size}\n\n"
         f"Losses differ by {loss_gap:.0e}, gradients by at most {gradient_gap:.0e}.\n"
     )
     header = ["step", "CPU s", "wall s", "peak GB", "transient GB", "speed-up (CPU)", "speed-up (wall)"]
-    report.text(table([*header, "to plain of this dtype"], rows) + "\n")
+    report.text(table([*header, "to plain of this dtype", "to plain whole"], rows) + "\n")
 
 
 def _ratios(seconds: dict[str, list[Seconds]], slow: str, fast: str, clock: Literal["cpu", "wall"]) -> Spread:

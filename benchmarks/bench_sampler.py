@@ -172,28 +172,24 @@ def calls_with_a_change(length: int) -> float:
 
 def samplers(size: Size) -> list[Sampler]:
     """All samplers in all dtypes; the two plain ones in float32, to which all are compared, first."""
-    weights = random_network(size, "joint")
-    found = []
+    weights, lengths = random_network(size, "joint"), size.stage_lengths
+    analytic, hitting = TweediePredictor(), FirstHittingPredictor()
+    plain = same_weights(weights, "joint", "score")
+    found = [Sampler("plain whole", "float32", plain, lengths, None, all_calls, plain_whole_call)]
     for dtype, compute_dtype in DTYPES.items():
-        plain = same_weights(weights, "joint", "score")
+        plain, score = same_weights(weights, "joint", "score"), same_weights(weights, "joint", "score")
+        normal, one_way = same_weights(weights, "joint", "normalized"), same_weights(weights, "one_way", "normalized")
         plain.compute_dtype = compute_dtype
-        score, normalized, one_way = (
-            same_weights(weights, attention, reading)
-            for attention, reading in (("joint", "score"), ("joint", "normalized"), ("one_way", "normalized"))
-        )
         if compute_dtype is not None:
-            for model in (score, normalized, one_way):
+            for model in (score, normal, one_way):
                 model.keep_trunk_in(compute_dtype)
-        analytic, hitting = TweediePredictor(), FirstHittingPredictor()
-        for name, model, predictor, calls, measure in (
-            ("plain", plain, None, all_calls, plain_call),
-            ("plain whole", plain, None, all_calls, plain_whole_call),
-            ("analytic score", score, analytic, all_calls, call_with_half_masked),
-            ("analytic normalized", normalized, analytic, calls_with_a_change, calls_of_a_run),
-            ("first hitting", normalized, hitting, float, calls_of_a_run),
-            ("first hitting one_way", one_way, hitting, float, calls_of_a_run),
-        ):
-            found.append(Sampler(name, dtype, model, size.stage_lengths, predictor, calls, measure))
+        found += [
+            Sampler("plain", dtype, plain, lengths, None, all_calls, plain_call),
+            Sampler("analytic score", dtype, score, lengths, analytic, all_calls, call_with_half_masked),
+            Sampler("analytic normalized", dtype, normal, lengths, analytic, calls_with_a_change, calls_of_a_run),
+            Sampler("first hitting", dtype, normal, lengths, hitting, float, calls_of_a_run),
+            Sampler("first hitting one_way", dtype, one_way, lengths, hitting, float, calls_of_a_run),
+        ]
     return found
 
 
@@ -211,7 +207,7 @@ class Timed:
     """Seconds of a call of every sampler, stage and round."""
 
     def __init__(self, contestants: list[Sampler], *, rounds: int) -> None:
-        self._lengths, self._reference, self._whole = contestants[0].lengths, *contestants[:2]
+        self._lengths, self._whole, self._reference = contestants[0].lengths, *contestants[:2]
         self._stages = [
             take_turns({sampler.label: sampler.measure(sampler, stage) for sampler in contestants}, rounds=rounds)
             for stage in range(1, len(self._lengths) + 1)
@@ -263,7 +259,8 @@ def compare(report: Report, name: str, *, rounds: int, longest: float) -> None:
         report.record(
             size=name, sampler=sampler.name, dtype=sampler.dtype, cpu_seconds_a_call=a_call, calls=calls,
             cpu_seconds_a_cascade=cascade, speedup_cpu=in_all, speedup_wall=in_all_wall,
-            speedup_cpu_equal_calls=by_call, speedup_cpu_to_whole=to_whole, cpu_seconds_of_a_run=run.cpu if run else None, speedup_of_a_run=in_run,
+            speedup_cpu_equal_calls=by_call, speedup_cpu_to_whole=to_whole,
+            cpu_seconds_of_a_run=run.cpu if run else None, speedup_of_a_run=in_run,
         )  # fmt: skip
     lengths = ", ".join(map(str, contestants[0].lengths))
     report.text(f"### {name}, {BATCH} texts at a time, stages of {lengths} tokens\n")
@@ -273,7 +270,7 @@ def compare(report: Report, name: str, *, rounds: int, longest: float) -> None:
 
 def main() -> None:
     """Compare all samplers with the network that the command line names."""
-    parser = arguments(__doc__, repeats=5)
+    parser = arguments(__doc__, repeats=3)
     parser.add_argument("--size", choices=["reduced", "small"], default="small", help="network (default small)")
     parser.add_argument(
         "--longest", type=float, default=120, metavar="S", help="run whole cascades that take less (default 120)"

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from typing import Literal
 
 import torch
@@ -153,7 +154,7 @@ def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> 
     loss_gap, gradient_gap = contest.disagreement()
     if loss_gap > 1e-5 or gradient_gap > 1e-4:
         sys.exit(f"plain and fast differ: loss by {loss_gap:.1e}, gradients by {gradient_gap:.1e}; nothing was timed")
-    seconds = take_turns({variant: lambda v=variant: contest.prepare(v) for variant in variants}, rounds=rounds)
+    seconds = take_turns({variant: partial(contest.prepare, variant) for variant in variants}, rounds=rounds)
     rows = []
     for variant in variants:
         cpu, wall = (_ratios(seconds, REFERENCE, variant, clock) for clock in ("cpu", "wall"))

@@ -12,7 +12,6 @@ import platform
 import re
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -76,7 +75,7 @@ def ratios(reference: Sequence[float], variant: Sequence[float]) -> Spread:
 
 def peak_bytes() -> int:
     """The most memory this process has had at a time."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         # Not ru_maxrss, which a child process inherits from the parent that started it.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0])

@@ -33,17 +33,10 @@ def test_training_step() -> None:
 
 def test_sampler() -> None:
     text = printed("bench_sampler.py")
-    samplers = (
-        "plain",
-        "plain whole",
-        "analytic score",
-        "analytic normalized",
-        "first hitting",
-        "first hitting one_way",
-    )
-    for sampler in samplers:
+    for sampler in ("plain", "analytic score", "analytic normalized", "first hitting", "first hitting one_way"):
         for dtype in ("float32", "bfloat16"):
             assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\| ){{4}}", text), sampler
+    assert "| plain whole float32 " in text
     assert re.search(r"\| first hitting float32 .*\| \d+ s, \d+\.\d +\|\n", text)
 
 

@@ -52,6 +52,9 @@ def test_losses_and_gradients_are_the_fast_ones(attention: str, reading: str) ->
     plain = plain_loss(model, x0, prefix, xt, sigma, dsigma)
     # Two orders of summation in float32.
     torch.testing.assert_close(plain, fast, rtol=1e-5, atol=0)
+    if attention == "joint":
+        clean, noised = (torch.cat([prefix, target], dim=1) for target in (x0, xt))
+        torch.testing.assert_close(plain_loss(model, clean, None, noised, sigma, dsigma), plain, rtol=1e-5, atol=0)
     parameters = list(model.parameters())
     for found, expected in zip(
         torch.autograd.grad(plain, parameters), torch.autograd.grad(fast, parameters), strict=True

@@ -21,11 +21,11 @@ train() {
     local name=$1
     shift
     $cdllm train --data "$(folder train)" --valid "$(folder valid)" --lengths 32,64,128 --model tiny --out "$out/$name" \
-        "$@" "training.num_steps=$steps" training.batch_size=32 training.ema=0.995 training.t_min=0.01 \
+        "training.num_steps=$steps" training.batch_size=32 training.ema=0.995 training.t_min=0.01 \
         training.log_every=50 "training.eval_every=$((steps / 4))" "training.snapshot_every=$((steps / 4))" \
         model.parameterization=normalized model.time_conditioning=false model.prefix_attention=one_way \
         optim.lr=2e-3 optim.beta2=0.98 optim.warmup=100 optim.decay=cosine \
-        sampling.predictor=first_hitting
+        sampling.predictor=first_hitting "$@"
 }
 
 [ -e "$out/tokenizer.done" ] || {
@@ -37,7 +37,10 @@ $cdllm preprocess constituency --dataset "$(file valid)" --split valid --name wi
     --tokenizer "$(folder train)" --out "$out/data"
 
 train flat --flat
-for stage in 1 2 3; do train "stage$stage" --stage "$stage"; done
+# Stage 1 is short and cheap, and its words say little about each other: it needs more windows, and not to learn them by heart.
+train stage1 --stage 1 "training.num_steps=$((steps + steps / 4))" training.batch_size=64 model.dropout=0.1 \
+    optim.weight_decay=0.1
+for stage in 2 3; do train "stage$stage" --stage "$stage"; done
 
 stages=(--stage "$out/stage1" --stage "$out/stage2" --stage "$out/stage3")
 $cdllm evaluate likelihood "${stages[@]}" --data "$(folder valid)" --num-windows 512 --out "$out/cascade.json"

@@ -3,6 +3,8 @@
 A message names the offending value, the limit it breaks and the remedy. `assert` is kept for internal invariants.
 """
 
+from collections.abc import Callable
+
 
 class CascadeError(Exception):
     """Base of every error this package raises on purpose; the command line shows it as one line."""
@@ -28,6 +30,10 @@ class NonFiniteError(CascadeError, ArithmeticError):
     """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
 
 
+class WorkerDiedError(CascadeError):
+    """A process of ours was killed from outside, by the system for want of memory or by somebody."""
+
+
 class MissingExtraError(CascadeError, ImportError):
     """An optional library is not installed.
 
@@ -41,3 +47,12 @@ class MissingExtraError(CascadeError, ImportError):
         super().__init__(
             f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]'"
         )
+        self._arguments = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[Callable[[str, str, str], "MissingExtraError"], tuple[str, str, str]]:
+        """How the error comes back from another process: made anew from its arguments."""
+        return _missing_extra, self._arguments
+
+
+def _missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
+    return MissingExtraError(package, extra=extra, purpose=purpose)

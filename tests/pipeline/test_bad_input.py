@@ -30,7 +30,7 @@ def text_file(tmp_path_factory):
     [
         (None, b"", "nowhere.txt is no file or folder, nor one of stories, python-docs; check the path"),
         ("a.txt", b"", r"a\.txt is empty \(0 bytes\); give a file with text, or remove it"),
-        ("a.txt", b" \n\n", r"a\.txt holds 0 documents that are not blank; give a file with at least one"),
+        ("a.txt", b" \n\n", "the corpus 'a' holds 0 documents that are not blank; give one with text in it"),
         ("a.jsonl", b'{"text": "A key."}\n{"text": \n', r"a\.jsonl line 2 is not JSON .*; repair or remove the line"),
         ("a.jsonl", b'{"body": "A key."}\n', r"a\.jsonl line 1 has no field 'text'; its fields are 'body': choose one"),
         ("a.jsonl", b'{"text": 3}\n', r"line 1 has a int in the field 'text', not a string; choose another text field"),

@@ -1,20 +1,57 @@
 """Real prose that is present on every machine: the docstrings of the running interpreter's standard library."""
 
 import ast
+import hashlib
+import platform
 import sysconfig
 import tokenize
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.document import Document, Dropped, Part
 
 # Tests and vendored or generated trees: no prose, or not the standard library's own.
 EXCLUDED_FOLDERS = frozenset(
     {"test", "tests", "idlelib", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
 )
 MIN_CHARACTERS = 200
+_EVERY = 20
+"""One document in so many is for validation, and one for test."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PythonDocs:
+    """The documents of one split, train, valid or test, as a `Reader`."""
+
+    split: str
+
+    def records(self, part: Part) -> Iterator[Document | Dropped]:
+        """See `Reader`; every part parses all modules, because a repeated docstring counts where it comes first."""
+        remainder = {"valid": 0, "test": 1}.get(self.split)
+        places = enumerate(python_docs_documents())
+        return part.of(
+            document
+            for number, document in places
+            if (number % _EVERY == remainder if remainder is not None else number % _EVERY > 1)
+        )
+
+    def source(self) -> dict[str, object]:
+        """See `Reader`."""
+        sha256 = hashlib.sha256()
+        for name, path in _modules(_standard_library()):
+            sha256.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        return {
+            "kind": "python-docs",
+            "python": platform.python_version(),
+            "modules": sha256.hexdigest(),
+            "min_characters": MIN_CHARACTERS,
+            "split": self.split,
+        }
 
 
 def python_docs_documents(
@@ -35,12 +72,10 @@ def python_docs_documents(
     Raises:
         DataError: no module has documentation, as where the standard library is installed without sources.
     """
-    root = Path(sysconfig.get_path("stdlib")) if folder is None else folder
+    root = _standard_library() if folder is None else folder
     seen: set[str] = set()
     num_documents = 0
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py")):
-        if not EXCLUDED_FOLDERS.isdisjoint(name.split("/")):
-            continue
+    for name, path in _modules(root):
         module = _parse(path)
         if module is None:
             if on_skip is not None:
@@ -57,6 +92,17 @@ def python_docs_documents(
             f"{root} holds 0 Python modules with {MIN_CHARACTERS} or more characters of documentation; install the "
             "sources of the standard library, or choose another corpus"
         )
+
+
+def _standard_library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """The modules below `root` by name, such as "json/decoder.py", in the order of their names."""
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py")):
+        if EXCLUDED_FOLDERS.isdisjoint(name.split("/")):
+            yield name, path
 
 
 def _parse(path: Path) -> ast.Module | None:

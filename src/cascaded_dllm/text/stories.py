@@ -4,20 +4,25 @@ A model trained on it can be judged without another model: its bound lies above 
 it writes either belongs to the grammar or does not.
 """
 
+import hashlib
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, final
 
 import numpy as np
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.rng import numpy_generator
-from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.story_lexicon import STORIES
 from cascaded_dllm.text.story_template import PUNCTUATION, WORD, Lexicon, Mismatch, Template, join_words, split_words
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+_SPLITS = {"train": 20_000, "valid": 1_000, "test": 1_000}
 
 
 class Derivation(NamedTuple):
@@ -73,8 +78,11 @@ class StoryGrammar:
 
     def documents(self, num: int, seed: int) -> Iterator[Document]:
         """Stories 0 .. `num` - 1 of this seed; story i does not depend on `num`."""
-        for index in range(num):
-            yield Document(f"story-{index}", self.sample(numpy_generator(seed, "story", index)))
+        return (self.document(index, seed) for index in range(num))
+
+    def document(self, index: int, seed: int) -> Document:
+        """Story `index` of this seed."""
+        return Document(f"story-{index}", self.sample(numpy_generator(seed, "story", index)))
 
     def parse(self, text: str) -> Derivation | None:
         """The only derivation of `text`, or None where the grammar does not give it."""
@@ -116,6 +124,31 @@ class StoryGrammar:
         assert furthest is not None
         name, (position, found, expected) = furthest
         return f"word {position + 1} is {found} where the template {name!r} has {expected}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stories:
+    """The built-in corpus as a `Reader`: stories 0 .. `num` - 1 of a seed."""
+
+    num: int
+    seed: int
+
+    @classmethod
+    def of_split(cls, split: str) -> "Stories":
+        """The stories of train, valid or test; each split has a seed of its own."""
+        return cls(_SPLITS[split], list(_SPLITS).index(split))
+
+    def records(self, part: Part) -> Iterator[Document | Dropped]:
+        """See `Reader`."""
+        grammar = StoryGrammar()
+        return (grammar.document(index, self.seed) for index in part.of(range(self.num)))
+
+    def source(self) -> dict[str, object]:
+        """See `Reader`."""
+        words = (STORIES.templates, STORIES.classes, STORIES.forms, sorted(STORIES.an_words))
+        grammar = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+        return {"kind": "stories", "grammar": grammar, "seed": self.seed, "documents": self.num}
 
 
 def story_tokenizer() -> Tokenizer:

@@ -4,75 +4,66 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascaded_dllm.data import windows as windows_module
-from cascaded_dllm.data.shards import Record
-from cascaded_dllm.data.windows import windows
+from cascaded_dllm.data.row_groups import Documents
+from cascaded_dllm.data.windows import NO_TOKENS, Layout
+from tests.reference.plain_windows import plain_windows
 
-EOS = 99
+EOS = (99, -1.0)
 TOKENS = st.lists(st.integers(0, 98), min_size=1, max_size=25)
 CORPUS = st.lists(TOKENS, max_size=12)
-
-
-def records_of(corpus):
-    for number, token_ids in enumerate(corpus):
-        ids = np.array(token_ids, dtype=np.int32)
-        # The importance says where a token comes from, so that a shift against the ids is seen.
-        yield Record(str(number), ids, (number * 1000 + np.arange(len(ids))).astype(np.float32))
+PACKINGS = st.sampled_from(["stream", "document"])
 
 
 def tagged(corpus):
+    """The importance says where a token comes from, so that a shift against the ids is seen."""
     return [
         [(token, float(number * 1000 + place)) for place, token in enumerate(token_ids)]
         for number, token_ids in enumerate(corpus)
     ]
 
 
-@given(CORPUS, st.integers(1, 40), st.sampled_from([1, 10, 1 << 16]))
-def test_stream_windows_concatenate_to_the_corpus(corpus, length, chunk):
-    with_chunk(chunk, lambda: check_stream(corpus, length))
+def as_documents(documents):
+    pairs = [pair for document in documents for pair in document]
+    return Documents(
+        ["" for _ in documents],
+        np.array([len(document) for document in documents], dtype=np.int64),
+        np.array([token for token, _ in pairs], dtype=np.int32),
+        np.array([value for _, value in pairs], dtype=np.float32),
+    )
 
 
-def check_stream(corpus, length):
-    stream = windows(records_of(corpus), length, eos_id=EOS, background=-1.0, packing="stream")
-    found = list(stream)
-    assert all(len(window.token_ids) == len(window.importance) == length for window in found)
-    assert len(stream.tail.token_ids) < length
-    joined = [pair for window in [*found, stream.tail] for pair in zip(*window, strict=True)]
-    assert joined == [pair for document in tagged(corpus) for pair in [*document, (EOS, -1.0)]]
+def pairs(tokens):
+    return list(zip(tokens.token_ids.ravel().tolist(), tokens.importance.ravel().tolist(), strict=True))
 
 
-def with_chunk(chunk, check):
-    before = windows_module.CHUNK_TOKENS
-    windows_module.CHUNK_TOKENS = chunk
-    try:
-        check()
-    finally:
-        windows_module.CHUNK_TOKENS = before
+@given(CORPUS, st.integers(1, 40), PACKINGS, st.lists(st.integers(0, 12), max_size=4))
+def test_pieces_cut_apart_give_the_windows_of_the_whole(corpus, length, packing, borders):
+    documents = tagged(corpus)
+    borders = [0, *sorted(min(border, len(corpus)) for border in borders), len(corpus)]
+    layout = Layout(length, packing, *EOS)
+    found, begun, place = [], NO_TOKENS, 0
+    for start, end in itertools.pairwise(borders):
+        piece = as_documents(documents[start:end])
+        head, windows, rest = layout.cut(piece, -place % length if packing == "stream" else 0)
+        begun = begun.joined(head)
+        if len(begun.token_ids) == length:
+            found += [pairs(begun)]
+            begun = NO_TOKENS
+        found += [pairs(windows.part(row, row + 1)) for row in range(len(windows.token_ids))]
+        begun = begun.joined(rest)
+        place += int(layout.room(piece.lengths).sum())
+    assert (found, pairs(begun)) == plain_windows(documents, length, eos=EOS, packing=packing)
 
 
-@given(CORPUS, st.integers(1, 40))
-def test_document_windows_concatenate_to_their_document(corpus, length):
-    stream = windows(records_of(corpus), length, eos_id=EOS, background=-1.0, packing="document")
-    found = list(stream)
-    assert stream.tail == ([], [])
-    for document in tagged(corpus):
-        count = -(-len(document) // length)
-        mine, found = found[:count], found[count:]
-        assert all(len(window.token_ids) == length for window in mine)
-        joined = [pair for window in mine for pair in zip(*window, strict=True)]
-        assert joined[: len(document)] == document
-        padding = joined[len(document) :]
-        assert len(padding) < length
-        assert set(padding) <= {(EOS, -1.0)}
-    assert found == []
-
-
-@given(CORPUS, st.integers(1, 20))
-def test_both_packings_hold_the_same_document_tokens(corpus, length):
-    def kept(packing):
-        stream = windows(records_of(corpus), length, eos_id=EOS, background=-1.0, packing=packing)
-        found = [*stream]
-        ids = itertools.chain.from_iterable(window.token_ids for window in [*found, stream.tail])
-        return [token for token in ids if token != EOS]
-
-    assert kept("stream") == kept("document")
+@given(CORPUS, st.integers(1, 40), PACKINGS)
+def test_windows_concatenate_to_the_corpus(corpus, length, packing):
+    documents = tagged(corpus)
+    windows, tail = plain_windows(documents, length, eos=EOS, packing=packing)
+    assert all(len(window) == length for window in windows)
+    assert len(tail) < length
+    joined = [pair for window in [*windows, tail] for pair in window]
+    assert [pair for pair in joined if pair != EOS] == [pair for document in documents for pair in document]
+    if packing == "stream":
+        assert joined == [pair for document in documents for pair in [*document, EOS]]
+    else:
+        assert len(windows) == sum(-(-len(document) // length) for document in documents)

@@ -13,12 +13,13 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "rng", "atomic"}
+BASE = {"errors", "rng", "atomic", "processes"}
 PARTS = {"numerics", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "rng": set(),
     "atomic": {"errors"},
+    "processes": set(),
     "numerics": set(),
     "text": BASE,
     "cascade": BASE,
@@ -40,13 +41,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 WITH_TENSORS = ("numerics", "diffusion", "model", "train", "sample", "evaluate", "assemble", "demo", "cli")
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": WITH_TENSORS,
-    "numpy": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
+    "numpy": ("rng", "text", "cascade", "importance", "data", "preprocess", *WITH_TENSORS),
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
     "huggingface_hub": ("text.tokenizer_files", "model"),
     "yaml": ("model.pretrained", "train.run"),
     "safetensors": ("model", "train"),
-    "pyarrow": ("text.local", "text.corpora", "data.shards"),
+    "pyarrow": ("text.local", "text.corpora", "data.shards", "data.row_groups"),
     "hydra": ("cli",),
     "omegaconf": ("cli", "assemble"),
     "rich": ("cli", "demo"),

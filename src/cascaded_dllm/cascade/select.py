@@ -17,6 +17,16 @@ INELIGIBLE_LABEL = -100
 REPEATABLE_ABOVE = 1
 
 
+def check_method(method: str) -> None:
+    """Is there such a rule?
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if method not in SELECTION_METHODS:
+        raise ConfigError(f"selection method {method!r} is unknown; choose one of {', '.join(SELECTION_METHODS)}")
+
+
 def select_positions(
     token_ids: Sequence[int],
     importance: Sequence[float | int],
@@ -41,8 +51,7 @@ def select_positions(
         DataError: `token_ids` and `importance` differ in length.
     """
     spec = CascadeSpec(tuple(stage_lengths))
-    if method not in SELECTION_METHODS:
-        raise ConfigError(f"selection method {method!r} is unknown; choose one of {', '.join(SELECTION_METHODS)}")
+    check_method(method)
     if len(importance) != len(token_ids):
         raise DataError(
             f"{len(token_ids)} token ids came with {len(importance)} importance values; every token needs exactly one"

@@ -1,4 +1,4 @@
-"""`.npy` files of int32 rows, written row by row and read through the page cache."""
+"""`.npy` files of int32 rows, written piece by piece and read through the page cache."""
 
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +27,11 @@ class ArrayFile:
     def __enter__(self) -> "ArrayFile":
         return self
 
-    def append(self, rows: list[list[int]]) -> None:
+    def append(self, rows: npt.NDArray[np.int32]) -> None:
         """Adds rows of exactly `columns` values each."""
-        block = np.array(rows, dtype=np.int32).reshape(-1, self._columns)
-        assert len(block) == len(rows)
-        self._file.write(block.tobytes())
+        assert rows.dtype == np.int32
+        assert rows.shape[1:] == (self._columns,)
+        self._file.write(np.ascontiguousarray(rows).data)
         self._rows += len(rows)
 
     def __exit__(

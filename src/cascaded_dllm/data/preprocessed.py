@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 from cascaded_dllm.atomic import file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
@@ -47,8 +47,7 @@ class PreprocessedDataset:
         Raises:
             DataError: it is incomplete, or a shard or the tokenizer is missing or belongs to another dataset.
         """
-        manifest = manifests.read_manifest(folder, KIND)
-        settings = manifests.parse_settings(manifest, folder)
+        settings, fingerprint = read_identity(folder)
         shards = tuple(Shard.open(shard_folder(folder, index)) for index in range(settings.num_shards))
         for shard in shards:
             if differences := shard.settings.differences(settings):
@@ -57,12 +56,11 @@ class PreprocessedDataset:
                     "back, or remove the dataset and preprocess again"
                 )
         dataset = _assembled(folder, settings, shards)
-        if dataset.fingerprint != manifests.parse_text(manifest, "fingerprint", folder):
+        if dataset.fingerprint != fingerprint:
             raise DataError(
-                f"the shards of {folder} have fingerprint {dataset.fingerprint}, its manifest says "
-                f"{manifest['fingerprint']}: a shard was exchanged; preprocess again to bring both together"
+                f"the shards of {folder} have fingerprint {dataset.fingerprint}, its manifest says {fingerprint}: a "
+                "shard was exchanged; preprocess again to bring both together"
             )
-        _check_tokenizer(folder, manifests.parse_text(manifest, "tokenizer_sha256", folder))
         return dataset
 
     def records(self) -> Iterator[Record]:
@@ -72,6 +70,27 @@ class PreprocessedDataset:
             DataError: a shard is damaged.
         """
         return itertools.chain.from_iterable(shard.records() for shard in self.shards)
+
+
+class Identity(NamedTuple):
+    """What tells a dataset from all others, without a look at its shards; see `PreprocessedDataset`."""
+
+    settings: Settings
+    fingerprint: str
+
+
+def read_identity(folder: Path) -> Identity:
+    """The settings and the fingerprint of the dataset in `folder`, at once however many shards there are.
+
+    Raises:
+        DataError: it is incomplete, or its tokenizer is missing or belongs to another dataset.
+    """
+    manifest = manifests.read_manifest(folder, KIND)
+    identity = Identity(
+        manifests.parse_settings(manifest, folder), manifests.parse_text(manifest, "fingerprint", folder)
+    )
+    _check_tokenizer(folder, manifests.parse_text(manifest, "tokenizer_sha256", folder))
+    return identity
 
 
 def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:

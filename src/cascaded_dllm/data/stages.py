@@ -1,29 +1,22 @@
 """The windows of a dataset with their nested stages, in memory-mapped arrays that are built once."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from cascaded_dllm.atomic import complete_folder, write_json
-from cascaded_dllm.cascade.select import select_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.array_file import ArrayFile, open_array
-from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.data.shards import Record
-from cascaded_dllm.data.windows import Window, WindowStream, windows
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.data.array_file import open_array
+from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
+from cascaded_dllm.data.windows import Layout
+from cascaded_dllm.errors import ConfigError, DataError
 
 KIND = "stages"
-# Rows are written this many windows at a time.
-_BATCH_WINDOWS = 1024
-
-Progress: TypeAlias = Callable[[int, int | None], None]
 
 
 @final
@@ -95,9 +88,9 @@ class StageArrays:
             tokenizer=tokenizer,
             fingerprint=fingerprint,
             dropped=dropped,
-            stages=tuple(open_array(_stage_file(folder, k), (num_windows, length)) for k, length in numbered),
+            stages=tuple(open_array(stage_file(folder, k), (num_windows, length)) for k, length in numbered),
             positions=tuple(
-                open_array(_positions_file(folder, k), (num_windows, length)) for k, length in numbered[:-1]
+                open_array(positions_file(folder, k), (num_windows, length)) for k, length in numbered[:-1]
             ),
             scorer=scorer,
         )
@@ -110,124 +103,52 @@ class StageArrays:
         *,
         packing: str,
         out: Path | None = None,
+        workers: int = 1,
         on_progress: Progress | None = None,
     ) -> "StageArrays":
-        """The stages of a preprocessed dataset; taken from the cache if they were built before.
+        """The stages of a preprocessed dataset; taken from the cache if they were built before, without a look at it.
 
         Args:
             dataset_folder: what `preprocess` returned.
             spec: the stage lengths; the last one is the window.
-            packing: see `windows`.
+            packing: see `Layout`.
             out: folder of the cache, for datasets that are read-only; by default `dataset_folder`/stages.
+            workers: processes that build; the result does not depend on their number. With more than 1 the main module
+                of the program must be importable, as `multiprocessing` asks for.
             on_progress: told the number of documents done, and of all.
 
         Raises:
+            ConfigError: the packing is unknown, or there is no worker.
             DataError: the dataset is damaged, or not a single window results.
+            OutputExistsError: the folder cannot be written.
+            WorkerDiedError: a process was killed.
         """
-        dataset = PreprocessedDataset.open(dataset_folder)
+        settings, dataset_fingerprint = read_identity(dataset_folder)
         identity = {
-            "dataset": dataset.fingerprint,
+            "dataset": dataset_fingerprint,
             "stage_lengths": list(spec.stage_lengths),
             "packing": packing,
-            "scorer": dataset.settings.scorer,
+            "scorer": settings.scorer,
             "format_version": manifests.FORMAT_VERSION,
         }
         fingerprint = manifests.fingerprint(identity)
         folder = (dataset_folder / "stages" if out is None else out) / fingerprint
-        if not folder.exists():
-            with complete_folder(folder) as temporary:
-                counts = _write_arrays(temporary, dataset, spec, packing, on_progress)
-                settings = dataset.settings
-                described = {
-                    "fingerprint": fingerprint,
-                    "method": settings.method,
-                    "eos_id": settings.eos_id,
-                    "vocab_size": settings.vocab_size,
-                    "tokenizer": settings.tokenizer,
-                    "counts": counts,
-                }
-                write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
+        if folder.exists():
+            return cls.open(folder)
+        if workers < 1:
+            raise ConfigError(f"workers is {workers}; it must be at least 1")
+        layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
+        dataset = PreprocessedDataset.open(dataset_folder)
+        with complete_folder(folder) as temporary:
+            rule = StageRule(spec, layout, settings.method)
+            counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
+            described = {
+                "fingerprint": fingerprint,
+                "method": settings.method,
+                "eos_id": settings.eos_id,
+                "vocab_size": settings.vocab_size,
+                "tokenizer": settings.tokenizer,
+                "counts": counts,
+            }
+            write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
         return cls.open(folder)
-
-
-def _stage_file(folder: Path, stage: int) -> Path:
-    return folder / f"stage{stage}.npy"
-
-
-def _positions_file(folder: Path, stage: int) -> Path:
-    return folder / f"positions{stage}.npy"
-
-
-def _write_arrays(
-    folder: Path, dataset: PreprocessedDataset, spec: CascadeSpec, packing: str, on_progress: Progress | None
-) -> dict[str, object]:
-    """Writes all arrays and returns the counts for the manifest.
-
-    Raises:
-        DataError: not a single window results.
-    """
-    settings, length = dataset.settings, spec.window_length
-    stream = windows(
-        _observed(dataset, on_progress),
-        length,
-        eos_id=settings.eos_id,
-        background=settings.background,
-        packing=packing,
-    )
-    kept, dropped = _write_windows(folder, stream, spec, settings.method)
-    if kept == 0:
-        counts = dataset.counts
-        if dropped == 0:
-            raise DataError(
-                f"{dataset.folder} has {counts.tokens} tokens in {counts.documents} documents, and one window needs "
-                f"{length}; give a larger corpus or shorter stages"
-            )
-        raise DataError(
-            f"none of the {dropped} windows of {length} tokens in {dataset.folder} has the "
-            f"{spec.stage_lengths[-2]} distinct tokens that {settings.method} needs for the longest shortened stage; "
-            "choose shorter stages or longer windows"
-        )
-    tail = len(stream.tail.token_ids)
-    return {"windows": kept, "dropped": {"too_few_distinct_tokens": dropped, "tail_tokens": tail}}
-
-
-def _observed(dataset: PreprocessedDataset, on_progress: Progress | None) -> Iterator[Record]:
-    """The records of a dataset, with their number told as they pass."""
-    for done, record in enumerate(dataset.records(), start=1):
-        yield record
-        if on_progress is not None:
-            on_progress(done, dataset.counts.documents)
-
-
-def _write_windows(folder: Path, stream: WindowStream, spec: CascadeSpec, method: str) -> tuple[int, int]:
-    """Writes the stages of every window; returns how many were kept and how many dropped."""
-    kept = dropped = 0
-    with contextlib.ExitStack() as stack:
-        numbered = list(enumerate(spec.stage_lengths, start=1))
-        stages = [stack.enter_context(ArrayFile(_stage_file(folder, k), length)) for k, length in numbered]
-        positions = [stack.enter_context(ArrayFile(_positions_file(folder, k), length)) for k, length in numbered[:-1]]
-        for batch in _batches(stream):
-            selected = [
-                (window, chosen)
-                for window in batch
-                if (chosen := select_positions(*window, spec.stage_lengths, method=method)) is not None
-            ]
-            kept += len(selected)
-            dropped += len(batch) - len(selected)
-            for k, file in enumerate(positions):
-                file.append([chosen[k] for _, chosen in selected])
-            for k, file in enumerate(stages):
-                file.append([[window.token_ids[i] for i in chosen[k]] for window, chosen in selected])
-    return kept, dropped
-
-
-def _batches(stream: Iterable[Window]) -> Iterator[list[Window]]:
-    """The windows in lists, to bound the memory and to write large pieces."""
-    batch: list[Window] = []
-    for window in stream:
-        batch.append(window)
-        if len(batch) == _BATCH_WINDOWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -1,102 +1,127 @@
 """Documents cut into windows of one length; nothing is lost and nothing is repeated."""
 
-from collections.abc import Generator, Iterable, Iterator
-from typing import NamedTuple, TypeAlias, final
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
-from cascaded_dllm.data.shards import Record
+from cascaded_dllm.data.row_groups import Documents, RowGroup
 from cascaded_dllm.errors import ConfigError
 
 PACKINGS: tuple[str, ...] = ("stream", "document")
-# Documents are collected to about this many tokens before they are cut, so that short ones cost little.
-CHUNK_TOKENS = 1 << 16
 
 
-class Window(NamedTuple):
-    """A piece of the corpus, with one importance per token."""
+class Tokens(NamedTuple):
+    """A piece of the corpus: token ids, with the importance of each; flat, or as windows (windows, length)."""
 
-    token_ids: list[int]
-    importance: list[float]
+    token_ids: npt.NDArray[np.int32]
+    importance: npt.NDArray[np.float32]
+
+    def joined(self, other: "Tokens") -> "Tokens":
+        """This piece and then the other one."""
+        return Tokens(
+            np.concatenate([self.token_ids, other.token_ids]), np.concatenate([self.importance, other.importance])
+        )
+
+    def part(self, start: int, end: int) -> "Tokens":
+        """The tokens, or windows, from `start` up to `end`."""
+        return Tokens(self.token_ids[start:end], self.importance[start:end])
+
+    def in_windows(self, length: int) -> "Tokens":
+        """The same as windows of `length`, of which they fill a whole number."""
+        return Tokens(self.token_ids.reshape(-1, length), self.importance.reshape(-1, length))
 
 
-_Cut: TypeAlias = Generator[Window, None, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]
+NO_TOKENS = Tokens(np.empty(0, np.int32), np.empty(0, np.float32))
+
+
+class Cut(NamedTuple):
+    """A piece of the corpus between the borders of windows.
+
+    Attributes:
+        head: ends the window that the pieces before have begun; empty where they have begun none.
+        windows: whole ones.
+        rest: begins a window; empty where it would end one.
+    """
+
+    head: Tokens
+    windows: Tokens
+    rest: Tokens
 
 
 @final
-class WindowStream(Iterator[Window]):
-    """The windows of a corpus, once; see `windows`.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How documents lie in windows.
 
     Attributes:
-        tail: the tokens at the end that fill no window; empty until the iterator is exhausted.
-    """
-
-    def __init__(self, records: Iterable[Record], length: int, *, eos_id: int, background: float, packing: str) -> None:
-        self.tail = Window([], [])
-        self._length = length
-        self._eos = np.array([eos_id], dtype=np.int32)
-        self._background = np.array([background], dtype=np.float32)
-        self._windows = self._documents(records) if packing == "document" else self._stream(records)
-
-    def __next__(self) -> Window:
-        """The next window."""
-        return next(self._windows)
-
-    def _stream(self, records: Iterable[Record]) -> Iterator[Window]:
-        """Windows of the one stream of all documents, each followed by an end of text."""
-        token_ids: list[npt.NDArray[np.int32]] = []
-        importance: list[npt.NDArray[np.float32]] = []
-        held = 0
-        for record in records:
-            token_ids += [record.token_ids, self._eos]
-            importance += [record.importance, self._background]
-            held += len(record.token_ids) + 1
-            if held >= max(self._length, CHUNK_TOKENS):
-                rest = yield from self._cut(np.concatenate(token_ids), np.concatenate(importance))
-                token_ids, importance, held = [rest[0]], [rest[1]], len(rest[0])
-        if held:
-            rest = yield from self._cut(np.concatenate(token_ids), np.concatenate(importance))
-            self.tail = Window(rest[0].tolist(), rest[1].tolist())
-
-    def _documents(self, records: Iterable[Record]) -> Iterator[Window]:
-        """Windows of every document alone, end of text filling what is left of the last one."""
-        for record in records:
-            padding = -len(record.token_ids) % self._length
-            yield from self._cut(
-                np.concatenate([record.token_ids, self._eos.repeat(padding)]),
-                np.concatenate([record.importance, self._background.repeat(padding)]),
-            )
-
-    def _cut(self, token_ids: npt.NDArray[np.int32], importance: npt.NDArray[np.float32]) -> _Cut:
-        """Yields all whole windows and returns the rest."""
-        length = self._length
-        whole = len(token_ids) // length * length
-        for ids, values in zip(
-            token_ids[:whole].reshape(-1, length).tolist(), importance[:whole].reshape(-1, length).tolist(), strict=True
-        ):
-            yield Window(ids, values)
-        return token_ids[whole:], importance[whole:]
-
-
-def windows(records: Iterable[Record], length: int, *, eos_id: int, background: float, packing: str) -> WindowStream:
-    """The corpus in windows of exactly `length` tokens.
-
-    Args:
-        records: the documents.
         length: tokens of a window.
-        eos_id: end of text, put after every document.
-        background: importance of the end of text and of padding.
-        packing: "stream" joins all documents and cuts the stream, so a window may hold the end of one document and the
-            beginning of the next, and what is left at the end is the iterator's `tail`. "document" begins every
-            document in a window of its own and fills what is left of its last window with end of text; a document that
-            fills its windows exactly gets none, as a window of nothing but end of text would teach nothing.
-
-    Raises:
-        ConfigError: the packing is unknown or the length is below 1.
+        packing: "stream" joins all documents, an end of text after each, and cuts the stream, so a window may hold the
+            end of one document and the beginning of the next, and what is left at the end fills no window. "document"
+            begins every document in a window of its own and fills what is left of its last window with end of text; a
+            document that fills its windows exactly gets none, as a window of nothing but end of text would teach
+            nothing.
+        eos_id: end of text.
+        background: importance of the end of text.
     """
-    if packing not in PACKINGS:
-        raise ConfigError(f"packing {packing!r} is unknown; choose one of {', '.join(PACKINGS)}")
-    if length < 1:
-        raise ConfigError(f"window length {length} is below 1; choose the length of the last stage")
-    return WindowStream(records, length, eos_id=eos_id, background=background, packing=packing)
+
+    length: int
+    packing: str
+    eos_id: int
+    background: float
+
+    def __post_init__(self) -> None:
+        """Rejects what makes no windows.
+
+        Raises:
+            ConfigError: the packing is unknown or the length is below 1.
+        """
+        if self.packing not in PACKINGS:
+            raise ConfigError(f"packing {self.packing!r} is unknown; choose one of {', '.join(PACKINGS)}")
+        if self.length < 1:
+            raise ConfigError(f"window length {self.length} is below 1; choose the length of the last stage")
+
+    def room(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The tokens that documents of such lengths take, with the end of text."""
+        if self.packing == "stream":
+            return lengths + 1
+        return lengths + -lengths % self.length
+
+    def lay_out(self, documents: Documents) -> Tokens:
+        """The documents with their ends of text, as one piece."""
+        room = self.room(documents.lengths)
+        moved = np.cumsum(room - documents.lengths) - (room - documents.lengths)
+        places = np.arange(len(documents.token_ids)) + np.repeat(moved, documents.lengths)
+        token_ids = np.full(room.sum(), self.eos_id, dtype=np.int32)
+        importance = np.full(room.sum(), self.background, dtype=np.float32)
+        token_ids[places] = documents.token_ids
+        importance[places] = documents.importance
+        return Tokens(token_ids, importance)
+
+    def cut(self, documents: Documents, missing: int) -> Cut:
+        """The documents between the borders of windows.
+
+        Args:
+            documents: of one row group.
+            missing: tokens that the window begun before them lacks; see `missing`.
+        """
+        tokens = self.lay_out(documents)
+        start = min(missing, len(tokens.token_ids))
+        end = start + (len(tokens.token_ids) - start) // self.length * self.length
+        return Cut(
+            tokens.part(0, start), tokens.part(start, end).in_windows(self.length), tokens.part(end, len(tokens[0]))
+        )
+
+    def missing(self, groups: Iterable[RowGroup]) -> list[int]:
+        """For every row group of a dataset, the tokens that the window lacks which those before it have begun.
+
+        It follows from what is counted in the files, so that every row group can be cut without the others.
+        """
+        if self.packing == "document":
+            return [0 for _ in groups]
+        rooms = [group.num_tokens + group.num_documents for group in groups]
+        starts = itertools.accumulate(rooms[:-1], initial=0)
+        return [-start % self.length for start in starts] if rooms else []

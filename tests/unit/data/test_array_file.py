@@ -9,9 +9,8 @@ def test_rows_are_appended(tmp_path):
     path = tmp_path / "a.npy"
     rows = [[i, -i, 2**31 - 1] for i in range(100_000)]
     with ArrayFile(path, 3) as file:
-        file.append(rows[:1])
-        file.append([])
-        file.append(rows[1:])
+        for part in (rows[:1], [], rows[1:]):
+            file.append(np.array(part, dtype=np.int32).reshape(-1, 3))
     array = open_array(path, (100_000, 3))
     assert array.dtype == np.int32
     assert array.tolist() == rows
@@ -19,6 +18,13 @@ def test_rows_are_appended(tmp_path):
     np.testing.assert_array_equal(np.load(path), array)
     with pytest.raises(ValueError, match="read-only"):
         array[0, 0] = 1
+
+
+def test_rows_may_lie_scattered_in_memory(tmp_path):
+    rows = np.arange(24, dtype=np.int32).reshape(4, 6)
+    with ArrayFile(tmp_path / "a.npy", 2) as file:
+        file.append(rows[::2, 1:5:3])
+    assert open_array(tmp_path / "a.npy", (2, 2)).tolist() == [[1, 4], [13, 16]]
 
 
 def test_no_rows(tmp_path):
@@ -30,7 +36,7 @@ def test_no_rows(tmp_path):
 def test_exception_leaves_a_file_without_rows(tmp_path):
     def fail():
         with ArrayFile(tmp_path / "a.npy", 1) as file:
-            file.append([[1]])
+            file.append(np.array([[1]], dtype=np.int32))
             raise RuntimeError("half-way")
 
     with pytest.raises(RuntimeError, match="half-way"):

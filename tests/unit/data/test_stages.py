@@ -1,16 +1,20 @@
+import contextlib
 import json
+import os
 import shutil
+import signal
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 
-from cascaded_dllm.cascade.select import select_positions, select_stages
+from cascaded_dllm.cascade.select import select_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data import stages as stages_module
+from cascaded_dllm.data import build_stages, shards
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import StageArrays
-from cascaded_dllm.data.windows import windows
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import ConfigError, DataError, WorkerDiedError
+from tests.reference.plain_windows import plain_windows
 
 EOS = 49
 SPEC = CascadeSpec((2, 4, 8))
@@ -34,28 +38,36 @@ def dataset_folder(tmp_path_factory, make_dataset):
 def by_hand(folder, spec, packing):
     """Windows, their stages and positions, one at a time."""
     dataset = PreprocessedDataset.open(folder)
-    stream = windows(
-        dataset.records(), spec.window_length, eos_id=EOS, background=dataset.settings.background, packing=packing
-    )
-    chosen = [
-        (
-            select_stages(*window, spec.stage_lengths, method=dataset.settings.method),
-            select_positions(*window, spec.stage_lengths, method=dataset.settings.method),
-        )
-        for window in stream
+    documents = [
+        list(zip(record.token_ids.tolist(), record.importance.tolist(), strict=True)) for record in dataset.records()
     ]
-    kept = [pair for pair in chosen if pair[0] is not None]
-    return kept, {"too_few_distinct_tokens": len(chosen) - len(kept), "tail_tokens": len(stream.tail.token_ids)}
+    eos = (EOS, dataset.settings.background)
+    found, tail = plain_windows(documents, spec.window_length, eos=eos, packing=packing)
+    chosen = []
+    for window in found:
+        token_ids, importance = zip(*window, strict=True)
+        positions = select_positions(token_ids, importance, spec.stage_lengths, method=dataset.settings.method)
+        if positions is not None:
+            chosen.append(([[token_ids[i] for i in stage] for stage in positions], positions))
+    return chosen, {"too_few_distinct_tokens": len(found) - len(chosen), "tail_tokens": len(tail)}
+
+
+@pytest.fixture(scope="module", params=[10, 100, 1 << 20])
+def folder_of_row_groups(request, tmp_path_factory, make_dataset):
+    """The same documents in many row groups, some of them shorter than a window, and in one a shard."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROW_GROUP_TOKENS", request.param)
+        return make_dataset(tmp_path_factory.mktemp("data") / "toy", random_documents(), num_shards=2)
 
 
 @pytest.mark.parametrize("packing", ["stream", "document"])
-@pytest.mark.parametrize("lengths", [(8,), (3, 9), (2, 4, 8), (1, 2, 3, 5)])
-@pytest.mark.parametrize("batch", [1, 7, 1024])
-def test_arrays_equal_the_selection_by_hand(dataset_folder, tmp_path, monkeypatch, packing, lengths, batch):
-    monkeypatch.setattr(stages_module, "_BATCH_WINDOWS", batch)
+@pytest.mark.parametrize("lengths", [(8,), (3, 9), (2, 4, 8), (1, 2, 3, 5), (2, 4, 40)])
+@pytest.mark.parametrize("batch", [1, 4096])
+def test_arrays_equal_the_selection_by_hand(folder_of_row_groups, tmp_path, monkeypatch, packing, lengths, batch):
+    monkeypatch.setattr(build_stages, "_BATCH_WINDOWS", batch)
     spec = CascadeSpec(lengths)
-    arrays = StageArrays.build(dataset_folder, spec, packing=packing, out=tmp_path)
-    expected, dropped = by_hand(dataset_folder, spec, packing)
+    arrays = StageArrays.build(folder_of_row_groups, spec, packing=packing, out=tmp_path)
+    expected, dropped = by_hand(folder_of_row_groups, spec, packing)
     assert arrays.num_windows == len(expected) > 0
     assert arrays.dropped == dropped
     assert len(arrays.stages) == len(lengths)
@@ -68,6 +80,15 @@ def test_arrays_equal_the_selection_by_hand(dataset_folder, tmp_path, monkeypatc
         np.testing.assert_array_equal(np.take_along_axis(arrays.stages[-1], positions, axis=1), arrays.stages[k])
 
 
+def test_scores_are_selected_like_labels(tmp_path, make_dataset):
+    draw = np.random.default_rng(3)
+    documents = [("d", draw.integers(0, 12, 200).tolist(), draw.choice([-1.2, 0, 0.5, 1.1], 200).tolist())]
+    folder = make_dataset(tmp_path / "toy", documents, method="keybert_no_stopword", background=-1.2)
+    expected, _ = by_hand(folder, SPEC, "stream")
+    arrays = StageArrays.build(folder, SPEC, packing="stream")
+    assert [array.tolist() for array in arrays.stages] == [[stages[k] for stages, _ in expected] for k in range(3)]
+
+
 def test_arrays_carry_what_training_needs(dataset_folder, tmp_path):
     arrays = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path)
     assert (arrays.spec, arrays.packing, arrays.method) == (SPEC, "stream", "constituency")
@@ -76,7 +97,7 @@ def test_arrays_carry_what_training_needs(dataset_folder, tmp_path):
     assert (tmp_path / arrays.fingerprint).is_dir()
 
 
-def test_built_once(dataset_folder, tmp_path, monkeypatch):
+def test_built_once(dataset_folder, tmp_path):
     folder = shutil.copytree(dataset_folder, tmp_path / "toy")
     first = StageArrays.build(folder, SPEC, packing="stream")
     cached = folder / "stages" / first.fingerprint
@@ -88,7 +109,9 @@ def test_built_once(dataset_folder, tmp_path, monkeypatch):
         "stage2.npy",
         "stage3.npy",
     ]
-    monkeypatch.setattr(stages_module, "windows", None)
+    # Opening does not look at the shards, of which there may be thousands.
+    for shard in folder.glob("shard_*"):
+        shutil.rmtree(shard)
     again = StageArrays.build(folder, SPEC, packing="stream")
     np.testing.assert_array_equal(again.stages[0], first.stages[0])
 
@@ -108,7 +131,7 @@ def test_two_processes_may_build_at_once(dataset_folder, tmp_path):
     inner = []
 
     def on_progress(done, total):
-        if done == 5:
+        if done == 30:
             inner.append(StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path))
 
     outer = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=on_progress)
@@ -130,7 +153,7 @@ def test_progress_counts_documents(dataset_folder, tmp_path):
     StageArrays.build(
         dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=lambda done, total: told.append((done, total))
     )
-    assert told == [(done, 60) for done in range(1, 61)]
+    assert told == [(30, 60), (60, 60)]
 
 
 def test_corpus_too_small_for_a_window(tmp_path, make_dataset):
@@ -148,13 +171,67 @@ def test_corpus_without_enough_distinct_tokens(tmp_path, make_dataset):
         StageArrays.build(folder, SPEC, packing="stream")
 
 
-def test_damaged_dataset_is_noticed(tmp_path, dataset_folder):
-    folder = shutil.copytree(dataset_folder, tmp_path / "toy")
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_processes_build_the_same_bytes(folder_of_row_groups, tmp_path, packing):
+    one, two = (
+        tmp_path
+        / name
+        / StageArrays.build(
+            folder_of_row_groups, SPEC, packing=packing, out=tmp_path / name, workers=workers
+        ).fingerprint
+        for name, workers in (("one", 1), ("two", 2))
+    )
+    assert contents(one) == contents(two)
+
+
+@pytest.mark.slow
+def test_killed_process_leaves_nothing_and_the_next_build_completes(dataset_folder, tmp_path, monkeypatch):
+    real_pool = build_stages.process_pool
+
+    @contextlib.contextmanager
+    def pool_with_a_killed_process(num_processes):
+        with real_pool(num_processes) as pool:
+            with contextlib.suppress(BrokenProcessPool):
+                pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
+            yield pool
+
+    monkeypatch.setattr(build_stages, "process_pool", pool_with_a_killed_process)
+    with pytest.raises(WorkerDiedError, match=r"builds the stages of .* was killed, .* run the same command again"):
+        StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, workers=2)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, workers=2).num_windows > 0
+
+
+@pytest.mark.slow
+def test_error_in_a_process_is_the_same_as_here(tmp_path, dataset_folder):
+    folder = damaged(dataset_folder, tmp_path / "toy")
+    with pytest.raises(DataError, match="was changed; remove"):
+        StageArrays.build(folder, SPEC, packing="stream", workers=2)
+    assert list((folder / "stages").iterdir()) == []
+
+
+def test_no_workers(dataset_folder, tmp_path):
+    with pytest.raises(ConfigError, match="workers is 0; it must be at least 1"):
+        StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, workers=0)
+
+
+def damaged(dataset_folder, folder):
+    shutil.copytree(dataset_folder, folder)
     with (folder / "shard_1" / "documents.parquet").open("r+b") as file:
         file.seek(20)
         file.write(b"\x00\x01\x02")
+    return folder
+
+
+def test_damaged_dataset_is_noticed(tmp_path, dataset_folder):
     with pytest.raises(DataError, match="was changed; remove"):
-        StageArrays.build(folder, SPEC, packing="stream")
+        StageArrays.build(damaged(dataset_folder, tmp_path / "toy"), SPEC, packing="stream")
 
 
 def test_unknown_packing(dataset_folder, tmp_path):

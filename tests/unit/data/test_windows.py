@@ -1,86 +1,80 @@
 import numpy as np
 import pytest
 
-from cascaded_dllm.data.shards import Record
-from cascaded_dllm.data.windows import Window, windows
+from cascaded_dllm.data.manifest import Counts
+from cascaded_dllm.data.row_groups import Documents, RowGroup
+from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError
 
 EOS = 49
 
 
-def record(*token_ids):
-    return Record("d", np.array(token_ids, dtype=np.int32), np.array(token_ids, dtype=np.float32) / 2)
+def documents(*of_ids):
+    flat = np.array([token for token_ids in of_ids for token in token_ids], dtype=np.int32)
+    lengths = np.array([len(token_ids) for token_ids in of_ids], dtype=np.int64)
+    return Documents([str(number) for number in range(len(of_ids))], lengths, flat, flat.astype(np.float32) / 2)
 
 
-def cut(records, length, packing):
-    stream = windows(iter(records), length, eos_id=EOS, background=-100.0, packing=packing)
-    return list(stream), stream.tail
+def layout(length, packing):
+    return Layout(length, packing, EOS, -100.0)
+
+
+def cut(of_ids, length, packing, missing=0):
+    """Token ids of head, windows and rest."""
+    return [part.token_ids.tolist() for part in layout(length, packing).cut(documents(*of_ids), missing)]
 
 
 def test_stream_joins_documents_by_one_end_of_text():
-    found, tail = cut([record(1, 2, 3), record(4), record(5, 6)], 4, "stream")
-    assert found == [
-        Window([1, 2, 3, EOS], [0.5, 1.0, 1.5, -100.0]),
-        Window([4, EOS, 5, 6], [2.0, -100.0, 2.5, 3.0]),
-    ]
-    assert tail == Window([EOS], [-100.0])
+    _, windows, rest = layout(4, "stream").cut(documents([1, 2, 3], [4], [5, 6]), 0)
+    assert windows.token_ids.tolist() == [[1, 2, 3, EOS], [4, EOS, 5, 6]]
+    assert windows.importance.tolist() == [[0.5, 1.0, 1.5, -100.0], [2.0, -100.0, 2.5, 3.0]]
+    assert (rest.token_ids.tolist(), rest.importance.tolist()) == ([EOS], [-100.0])
 
 
 def test_document_packing_fills_the_last_window_of_each():
-    found, tail = cut([record(1, 2, 3, 4), record(5), record(6, 7, 8)], 3, "document")
-    assert [window.token_ids for window in found] == [
-        [1, 2, 3],
-        [4, EOS, EOS],
-        [5, EOS, EOS],
-        [6, 7, 8],
-    ]
-    assert [window.importance[1:] for window in found[1:3]] == [[-100.0, -100.0]] * 2
-    assert tail == Window([], [])
+    head, windows, rest = layout(3, "document").cut(documents([1, 2, 3, 4], [5], [6, 7, 8]), 0)
+    assert windows.token_ids.tolist() == [[1, 2, 3], [4, EOS, EOS], [5, EOS, EOS], [6, 7, 8]]
+    assert windows.importance[1:3, 1:].tolist() == [[-100.0, -100.0]] * 2
+    assert len(head.token_ids) == len(rest.token_ids) == 0
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 6])
 def test_document_that_fills_its_windows_gets_none_of_end_of_text(length):
-    found, _ = cut([record(1, 2, 3, 4, 5, 6)], length, "document")
-    assert [token for window in found for token in window.token_ids] == [1, 2, 3, 4, 5, 6]
+    _, windows, _ = cut([[1, 2, 3, 4, 5, 6]], length, "document")
+    assert [token for window in windows for token in window] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("packing", ["stream", "document"])
 def test_no_documents_no_windows(packing):
-    assert cut([], 3, packing) == ([], Window([], []))
+    assert cut([], 3, packing) == [[], [], []]
 
 
-def test_corpus_shorter_than_a_window_is_all_tail():
-    found, tail = cut([record(1, 2)], 4, "stream")
-    assert found == []
-    assert tail.token_ids == [1, 2, EOS]
+def test_corpus_shorter_than_a_window_is_all_rest():
+    assert cut([[1, 2]], 4, "stream") == [[], [], [1, 2, EOS]]
 
 
-def test_reads_no_further_than_it_must():
-    """A corpus of any size passes through in constant memory."""
-    read = []
-
-    def endless():
-        while True:
-            read.append(1)
-            yield record(*[1] * 999)
-
-    stream = windows(endless(), 100, eos_id=EOS, background=0.0, packing="stream")
-    for _ in range(1000):
-        next(stream)
-    assert len(read) < 200
+def test_tokens_that_end_a_window_of_others_come_first():
+    assert cut([[1, 2, 3, 4, 5]], 4, "stream", missing=1) == [[1], [[2, 3, 4, 5]], [EOS]]
+    assert cut([[1, 2]], 4, "stream", missing=3) == [[1, 2, EOS], [], []]
+    # Neither the window before them nor one of their own is filled.
+    assert cut([[1]], 4, "stream", missing=3) == [[1, EOS], [], []]
 
 
-def test_values_are_plain_numbers():
-    found, _ = cut([record(1, 2, 3)], 2, "stream")
-    assert all(type(token) is int for token in found[0].token_ids)
-    assert all(type(value) is float for value in found[0].importance)
+def test_missing_tokens_follow_from_the_counts(make_settings, tmp_path):
+    shard = Shard(tmp_path, make_settings(), Counts(0, 0, 0, {}), "", "", "")
+    groups = [RowGroup(shard, 0, 2, 9), RowGroup(shard, 1, 1, 1), RowGroup(shard, 2, 1, 6), RowGroup(shard, 3, 5, 50)]
+    # They take 11, 2, 7 and 55 tokens.
+    assert layout(4, "stream").missing(groups) == [0, 1, 3, 0]
+    assert layout(4, "document").missing(groups) == [0, 0, 0, 0]
+    assert layout(4, "stream").missing([]) == []
 
 
 def test_unknown_packing():
     with pytest.raises(ConfigError, match="packing 'best_fit' is unknown; choose one of stream, document"):
-        cut([], 3, "best_fit")
+        layout(3, "best_fit")
 
 
 def test_window_without_length():
     with pytest.raises(ConfigError, match="window length 0 is below 1"):
-        cut([], 0, "stream")
+        layout(0, "stream")

@@ -1,0 +1,89 @@
+"""The rule of `select_positions` for many windows at once: the same choice, made by sorting whole arrays."""
+
+import numpy as np
+import numpy.typing as npt
+
+from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, REPEATABLE_ABOVE, check_method
+from cascaded_dllm.errors import DataError
+
+_LOW_HALF = 0xFFFFFFFF
+
+
+def kept_places(
+    token_ids: npt.NDArray[np.int32], importance: npt.NDArray[np.float32], *, method: str
+) -> npt.NDArray[np.int32]:
+    """The place of every token in the order in which its window's tokens are kept, from 0: (windows, length).
+
+    A shortened stage of k tokens keeps the places below k. A token that is never kept (a copy of a kept one, or one in
+    no word) has the place `length`.
+
+    Args:
+        token_ids: (windows, length), none negative.
+        importance: one finite value per token, in the unit of `method`.
+        method: see `select_positions`.
+
+    Raises:
+        ConfigError: the method is unknown.
+        DataError: there is not one importance for every token.
+    """
+    check_method(method)
+    if token_ids.shape != importance.shape:
+        raise DataError(
+            f"token ids of shape {token_ids.shape} came with importance of shape {importance.shape}; every token needs "
+            "exactly one"
+        )
+    by_label = method == "constituency"
+    order = _order(importance, is_rising=by_label)
+    # Both are exceptions to "once": a label that is never kept, and a score that is always.
+    is_special = importance == INELIGIBLE_LABEL if by_label else importance > REPEATABLE_ABOVE
+    special = np.take_along_axis(is_special, order, axis=1)
+    once = _is_first(np.take_along_axis(token_ids, order, axis=1), special)
+    is_kept = once & ~special if by_label else once | special
+    length = token_ids.shape[1]
+    places = np.empty_like(token_ids)
+    counted = np.cumsum(is_kept, axis=1, dtype=np.int32) - 1
+    np.put_along_axis(places, order, np.where(is_kept, counted, np.int32(length)), axis=1)
+    return places
+
+
+def kept_positions(places: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
+    """The positions of the places below `count`, rising: (windows, count).
+
+    Args:
+        places: of windows that keep at least `count` tokens; see `kept_places`.
+        count: tokens of a shortened stage.
+    """
+    num_windows, length = places.shape
+    flat = np.flatnonzero(places < count).reshape(num_windows, count)
+    positions: npt.NDArray[np.int32] = (flat - np.arange(num_windows)[:, None] * length).astype(np.int32)
+    return positions
+
+
+def _order(importance: npt.NDArray[np.float32], *, is_rising: bool) -> npt.NDArray[np.int64]:
+    """The positions of every window by importance, equals in text order.
+
+    One integer holds the importance and, below it, the position: sorting integers is several times faster than a
+    stable sort of the values. The bits of a float sort like its value once those of negative ones are turned round;
+    adding 0 makes -0 the same as 0.
+    """
+    bits = (importance + np.float32(0)).view(np.int32)
+    rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
+    keys = (rising if is_rising else ~rising).astype(np.int64) << 32
+    keys |= np.arange(importance.shape[1])
+    keys.sort(axis=1)
+    keys &= _LOW_HALF
+    return keys
+
+
+def _is_first(token_ids: npt.NDArray[np.int32], is_apart: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether a token is the first one in its row with its id; each of those set apart is the first of its kind."""
+    ranks = np.arange(token_ids.shape[1])
+    # Ids are not negative, so a negative one of its own is like no other.
+    keys = np.where(is_apart, ~ranks, token_ids) << 32
+    keys |= ranks
+    keys.sort(axis=1)
+    is_new = np.ones(token_ids.shape, dtype=np.bool_)
+    is_new[:, 1:] = (keys[:, 1:] >> 32) != (keys[:, :-1] >> 32)
+    is_first = np.empty_like(is_new)
+    np.put_along_axis(is_first, keys & _LOW_HALF, is_new, axis=1)
+    return is_first

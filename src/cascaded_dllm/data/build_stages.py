@@ -1,0 +1,233 @@
+"""The row groups of a dataset to the windows and nested stages of training, in this process or in many."""
+
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+from cascaded_dllm.cascade.select_many import kept_places, kept_positions
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.array_file import ArrayFile
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.data.row_groups import RowGroup, row_groups
+from cascaded_dllm.data.windows import NO_TOKENS, Layout, Tokens
+from cascaded_dllm.errors import DataError, WorkerDiedError
+from cascaded_dllm.processes import process_pool
+
+# Windows whose stages are chosen together: enough to forget Python, few enough to bound the memory.
+_BATCH_WINDOWS = 4096
+# Row groups that are given out ahead of the one that is written, per process: enough to keep all of them busy.
+_AHEAD = 2
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+
+
+def stage_file(folder: Path, stage: int) -> Path:
+    """Where the token ids of stage 1..K lie."""
+    return folder / f"stage{stage}.npy"
+
+
+def positions_file(folder: Path, stage: int) -> Path:
+    """Where the positions of stage 1..K-1 lie."""
+    return folder / f"positions{stage}.npy"
+
+
+class Stages(NamedTuple):
+    """The stages of some windows.
+
+    Attributes:
+        token_ids: per stage, (kept windows, its length).
+        positions: per stage but the last, the same shape: positions in the window, rising.
+        num_kept: windows.
+        num_dropped: windows that have too few tokens for their stages.
+    """
+
+    token_ids: tuple[npt.NDArray[np.int32], ...]
+    positions: tuple[npt.NDArray[np.int32], ...]
+    num_kept: int
+    num_dropped: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StageRule:
+    """All that decides the stages of a dataset.
+
+    Attributes:
+        spec: the stage lengths; the last one is the window.
+        layout: how documents lie in windows.
+        method: the selection rule.
+    """
+
+    spec: CascadeSpec
+    layout: Layout
+    method: str
+
+    def select(self, windows: Tokens) -> Stages:
+        """The stages of windows; those that cannot fill every stage are left out."""
+        shortened = self.spec.stage_lengths[:-1]
+        places = kept_places(*windows, method=self.method)
+        is_kept = (places < self.spec.window_length).sum(axis=1) >= max(shortened, default=0)
+        token_ids, places = windows.token_ids[is_kept], places[is_kept]
+        positions = tuple(kept_positions(places, length) for length in shortened)
+        chosen = tuple(np.take_along_axis(token_ids, kept, axis=1) for kept in positions)
+        return Stages((*chosen, token_ids), positions, len(token_ids), len(is_kept) - len(token_ids))
+
+
+class _Block(NamedTuple):
+    """A row group with the stages of its whole windows; see `Cut`."""
+
+    head: Tokens
+    stages: list[Stages]
+    rest: Tokens
+
+
+_Task: TypeAlias = tuple[RowGroup, int]
+"""A row group, and the tokens missing before it."""
+
+
+def write_stages(
+    folder: Path, dataset: PreprocessedDataset, rule: StageRule, *, workers: int, on_progress: Progress | None
+) -> dict[str, object]:
+    """Writes all arrays and returns the counts for the manifest; the files are the same for any number of workers.
+
+    Args:
+        folder: an empty one.
+        dataset: read once; its shards are verified.
+        rule: what to write.
+        workers: processes; 1 for this one.
+        on_progress: told the number of documents done, and of all.
+
+    Raises:
+        DataError: a shard is damaged, or not a single window results.
+        WorkerDiedError: a process was killed.
+    """
+    groups = row_groups(dataset)
+    tasks = list(zip(groups, rule.layout.missing(groups), strict=True))
+    begun, documents = NO_TOKENS, 0
+    with _StageFiles(folder, rule.spec) as files, _blocks(dataset, rule, tasks, workers) as blocks:
+        for group, block in zip(groups, blocks, strict=True):
+            begun = begun.joined(block.head)
+            if len(begun.token_ids) == rule.spec.window_length:
+                files.append(rule.select(begun.in_windows(rule.spec.window_length)))
+                begun = NO_TOKENS
+            for stages in block.stages:
+                files.append(stages)
+            begun = begun.joined(block.rest)
+            documents += group.num_documents
+            if on_progress is not None:
+                on_progress(documents, dataset.counts.documents)
+    _require_windows(dataset, rule, files)
+    dropped = {"too_few_distinct_tokens": files.num_dropped, "tail_tokens": len(begun.token_ids)}
+    return {"windows": files.num_kept, "dropped": dropped}
+
+
+class _StageFiles:
+    """The files of all arrays, and how many windows went into them."""
+
+    def __init__(self, folder: Path, spec: CascadeSpec) -> None:
+        self.num_kept = self.num_dropped = 0
+        self._stack = contextlib.ExitStack()
+        numbered = list(enumerate(spec.stage_lengths, start=1))
+        self._stages = [self._open(stage_file(folder, k), length) for k, length in numbered]
+        self._positions = [self._open(positions_file(folder, k), length) for k, length in numbered[:-1]]
+
+    def __enter__(self) -> "_StageFiles":
+        return self
+
+    def append(self, stages: Stages) -> None:
+        """Adds some windows."""
+        for file, block in zip(self._stages, stages.token_ids, strict=True):
+            file.append(block)
+        for file, block in zip(self._positions, stages.positions, strict=True):
+            file.append(block)
+        self.num_kept += stages.num_kept
+        self.num_dropped += stages.num_dropped
+
+    def __exit__(
+        self, exception_type: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(exception_type, exception, trace)
+
+    def _open(self, path: Path, columns: int) -> ArrayFile:
+        return self._stack.enter_context(ArrayFile(path, columns))
+
+
+def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _StageFiles) -> None:
+    """Rejects a dataset without a single window.
+
+    Raises:
+        DataError: it is one.
+    """
+    if files.num_kept > 0:
+        return
+    length = rule.spec.window_length
+    if files.num_dropped == 0:
+        raise DataError(
+            f"{dataset.folder} has {dataset.counts.tokens} tokens in {dataset.counts.documents} documents, and one "
+            f"window needs {length}; give a larger corpus or shorter stages"
+        )
+    raise DataError(
+        f"none of the {files.num_dropped} windows of {length} tokens in {dataset.folder} has the "
+        f"{rule.spec.stage_lengths[-2]} distinct tokens that {rule.method} needs for the longest shortened stage; "
+        "choose shorter stages or longer windows"
+    )
+
+
+@contextlib.contextmanager
+def _blocks(
+    dataset: PreprocessedDataset, rule: StageRule, tasks: Sequence[_Task], workers: int
+) -> Iterator[Iterator[_Block]]:
+    """The blocks of all row groups in order, from this process or from as many as are of use."""
+    make = functools.partial(_block, rule)
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        yield map(make, tasks)
+        return
+    with process_pool(workers) as pool:
+        yield _in_order(pool, make, tasks, _AHEAD * workers, dataset.folder)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, make: Callable[[_Task], _Block], tasks: Sequence[_Task], ahead: int, folder: Path
+) -> Iterator[_Block]:
+    """What `make` gives for every task, a few of them at a time.
+
+    Raises:
+        WorkerDiedError: a process was killed.
+    """
+    waiting: deque[Future[_Block]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(make, task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerDiedError(
+            f"a process that builds the stages of {folder} was killed, often by the system for want of memory; nothing "
+            "half-built is left: run the same command again, with fewer workers or more memory"
+        ) from error
+
+
+def _block(rule: StageRule, task: _Task) -> _Block:
+    """The stages of one row group; the first one of a shard has the shard verified.
+
+    Results are taken in order, so a fault of the file is told before what comes of it.
+    """
+    group, missing = task
+    if group.number == 0:
+        group.shard.verify()
+    head, windows, rest = rule.layout.cut(group.read(), missing)
+    starts = range(0, len(windows.token_ids), _BATCH_WINDOWS)
+    return _Block(head, [rule.select(windows.part(start, start + _BATCH_WINDOWS)) for start in starts], rest)

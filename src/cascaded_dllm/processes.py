@@ -1,0 +1,67 @@
+"""Processes of this machine that work for another one: each on one core, and none outlives the one it works for."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import wait
+from pathlib import Path
+
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
+_EXIT_ORPHANED = 70
+
+
+@contextlib.contextmanager
+def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes use one thread each, where there are several of them.
+
+    When the block ends with an exception, what runs is ended too: shards that are not complete were never there.
+
+    Args:
+        num_processes: how many.
+        error_log: where the error streams of the processes go, in place of the terminal.
+    """
+    # A forked process would inherit the locks of threads that it does not have.
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    with _thread_counts(1 if num_processes > 1 else None):
+        pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log,))
+        try:
+            yield pool
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _thread_counts(number: int | None) -> Iterator[None]:
+    """Processes started inside use so many threads, unless the environment says otherwise already."""
+    names = [name for name in _THREAD_COUNTS if number is not None and name not in os.environ]
+    os.environ.update(dict.fromkeys(names, str(number)))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+
+
+def _begin(error_log: Path | None) -> None:
+    """The first thing a process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if error_log is not None:
+        file = os.open(error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(file, 2)
+        os.close(file)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone: a pool's own processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(_EXIT_ORPHANED)

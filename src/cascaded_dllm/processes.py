@@ -3,18 +3,23 @@
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_ORPHANED = 70
 
 
 @contextlib.contextmanager
-def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterator[ProcessPoolExecutor]:
+def process_pool(
+    num_processes: int, *, error_log: Path | None = None, imports_main: bool = True
+) -> Iterator[ProcessPoolExecutor]:
     """A pool whose processes use one thread each, where there are several of them.
 
     When the block ends with an exception, what runs is ended too: shards that are not complete were never there.
@@ -22,9 +27,11 @@ def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterat
     Args:
         num_processes: how many.
         error_log: where the error streams of the processes go, in place of the terminal.
+        imports_main: whether the main module of the program may define what the processes are given. They import it
+            then, with all that it imports, and it must be one that can be imported.
     """
     # A forked process would inherit the locks of threads that it does not have.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn") if imports_main else _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with _thread_counts(1 if num_processes > 1 else None):
         pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log,))
@@ -36,6 +43,25 @@ def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterat
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _ProcessWithoutMain(SpawnProcess):
+    """A process that does not import the main module."""
+
+    def start(self) -> None:
+        """Starts it while another main module stands in, which has no file to import."""
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _ContextWithoutMain(SpawnContext):
+    """Spawns processes that import only what they are given needs."""
+
+    Process = _ProcessWithoutMain
 
 
 @contextlib.contextmanager

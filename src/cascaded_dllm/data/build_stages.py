@@ -27,6 +27,8 @@ from cascaded_dllm.processes import process_pool
 _BATCH_WINDOWS = 4096
 # Row groups that are given out ahead of the one that is written, per process: enough to keep all of them busy.
 _AHEAD = 2
+# A row group takes about a tenth of a second, and a process half a second to start.
+_GROUPS_PER_PROCESS = 4
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 
@@ -189,11 +191,11 @@ def _blocks(
 ) -> Iterator[Iterator[_Block]]:
     """The blocks of all row groups in order, from this process or from as many as are of use."""
     make = functools.partial(_block, rule)
-    workers = min(workers, len(tasks))
+    workers = min(workers, len(tasks) // _GROUPS_PER_PROCESS)
     if workers <= 1:
         yield map(make, tasks)
         return
-    with process_pool(workers) as pool:
+    with process_pool(workers, imports_main=False) as pool:
         yield _in_order(pool, make, tasks, _AHEAD * workers, dataset.folder)
 
 

@@ -175,7 +175,14 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.fixture
+def processes_for_little(monkeypatch):
+    """Processes are started for a few tokens already."""
+    monkeypatch.setattr(build_stages, "_GROUPS_PER_PROCESS", 1)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("processes_for_little")
 @pytest.mark.parametrize("packing", ["stream", "document"])
 def test_processes_build_the_same_bytes(folder_of_row_groups, tmp_path, packing):
     one, two = (
@@ -190,12 +197,13 @@ def test_processes_build_the_same_bytes(folder_of_row_groups, tmp_path, packing)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("processes_for_little")
 def test_killed_process_leaves_nothing_and_the_next_build_completes(dataset_folder, tmp_path, monkeypatch):
     real_pool = build_stages.process_pool
 
     @contextlib.contextmanager
-    def pool_with_a_killed_process(num_processes):
-        with real_pool(num_processes) as pool:
+    def pool_with_a_killed_process(num_processes, *, imports_main):
+        with real_pool(num_processes, imports_main=imports_main) as pool:
             with contextlib.suppress(BrokenProcessPool):
                 pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
             yield pool
@@ -204,11 +212,17 @@ def test_killed_process_leaves_nothing_and_the_next_build_completes(dataset_fold
     with pytest.raises(WorkerDiedError, match=r"builds the stages of .* was killed, .* run the same command again"):
         StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, workers=2)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.undo()
+    monkeypatch.setattr(build_stages, "process_pool", real_pool)
+    assert StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, workers=2).num_windows > 0
+
+
+def test_few_row_groups_need_no_processes(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_stages, "process_pool", None)
     assert StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, workers=2).num_windows > 0
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("processes_for_little")
 def test_error_in_a_process_is_the_same_as_here(tmp_path, dataset_folder):
     folder = damaged(dataset_folder, tmp_path / "toy")
     with pytest.raises(DataError, match="was changed; remove"):

@@ -1,0 +1,114 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.processes import process_pool
+
+THREADS = "OMP_NUM_THREADS"
+
+
+def gone(pid, seconds=20.0):
+    """Whether a process has ended, or does so in a while."""
+    for _ in range(int(seconds / 0.05)):
+        status = Path(f"/proc/{pid}/status")
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+def test_processes_are_others_and_use_one_thread_each(monkeypatch):
+    monkeypatch.delenv(THREADS, raising=False)
+    with process_pool(2) as pool:
+        assert pool.submit(os.getpid).result() != os.getpid()
+        assert pool.submit(os.getenv, THREADS).result() == "1"
+    assert THREADS not in os.environ
+    monkeypatch.setenv(THREADS, "3")
+    with process_pool(2) as pool:
+        assert pool.submit(os.getenv, THREADS).result() == "3"
+
+
+@pytest.mark.slow
+def test_only_process_keeps_its_threads(monkeypatch):
+    monkeypatch.delenv(THREADS, raising=False)
+    with process_pool(1) as pool:
+        assert pool.submit(os.getenv, THREADS).result() is None
+
+
+@pytest.mark.slow
+def test_killed_process_is_noticed():
+    with process_pool(1) as pool, pytest.raises(BrokenProcessPool):
+        pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
+
+
+@pytest.mark.slow
+def test_exception_ends_what_runs():
+    pids = []
+
+    def fail():
+        with process_pool(1) as pool:
+            pids.append(pool.submit(os.getpid).result())
+            pool.submit(time.sleep, 600)
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        fail()
+    assert gone(pids[0])
+
+
+@pytest.mark.slow
+def test_errors_go_to_the_log(tmp_path):
+    log = tmp_path / "errors.log"
+    with process_pool(1, error_log=log) as pool:
+        pool.submit(os.write, 2, b"out of order\n").result()
+    assert log.read_text() == "out of order\n"
+
+
+PROGRAM = """
+import os, time
+print("imported", flush=True)
+if {is_guarded} or __name__ == "__main__":
+    from cascaded_dllm.processes import process_pool
+    with process_pool(1, imports_main={imports_main}) as pool:
+        print("worker", pool.submit(os.getpid).result(), flush=True)
+        {then}
+"""
+
+
+def program(path, *, imports_main, is_guarded=False, then="pass"):
+    path.write_text(PROGRAM.format(imports_main=imports_main, is_guarded=is_guarded, then=then))
+    return [sys.executable, str(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("imports_main", "times"), [(True, 2), (False, 1)])
+def test_main_module_is_imported_where_it_is_needed(tmp_path, imports_main, times):
+    command = program(tmp_path / "program.py", imports_main=imports_main)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.count("imported") == times
+
+
+@pytest.mark.slow
+def test_main_module_that_guards_nothing_does_no_harm(tmp_path):
+    """It would start a process on being imported, by which it is imported, and so on."""
+    command = program(tmp_path / "program.py", imports_main=False, is_guarded=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.count("worker") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc")
+def test_process_ends_when_its_parent_is_killed(tmp_path):
+    command = program(tmp_path / "program.py", imports_main=False, then="time.sleep(600)")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = next(int(line.split()[1]) for line in parent.stdout if line.startswith("worker"))
+        parent.kill()
+    assert gone(worker)

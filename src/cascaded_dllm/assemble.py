@@ -24,6 +24,7 @@ from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
@@ -36,6 +37,8 @@ from cascaded_dllm.train.run import Run, RunPeriods
 from cascaded_dllm.train.trainer import Trainer
 
 TOKENIZER_FILE = "tokenizer.json"
+# Of the processes that build stages: the one that writes what they give keeps up with about so many.
+_MAX_WORKERS = 8
 
 
 def choose_device(name: str) -> torch.device:
@@ -200,7 +203,9 @@ def joint_bound(
 
 def _arrays(path: str, spec: CascadeSpec, data: DataSettings) -> StageArrays:
     # `build` rejects a packing that does not exist.
-    return StageArrays.build(Path(path), spec, packing=data.packing)
+    out = None if data.stages_dir is None else Path(data.stages_dir)
+    workers = min(usable_cores(), _MAX_WORKERS)
+    return StageArrays.build(Path(path), spec, packing=data.packing, out=out, workers=workers)
 
 
 def _schedule(config: TrainConfig) -> Schedule:

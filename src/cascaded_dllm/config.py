@@ -18,11 +18,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """Preprocessed folders and how documents become windows."""
+    """Preprocessed folders, how documents become windows, and where these lie; see `StageArrays.build`."""
 
     path: str
     valid: str | None
     packing: str
+    stages_dir: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,11 @@ _THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_ORPHANED = 70
 
 
+def usable_cores() -> int:
+    """The cores that this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def process_pool(
     num_processes: int, *, error_log: Path | None = None, imports_main: bool = True

@@ -170,7 +170,7 @@ def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tm
     list(assemble_run(tiny.config(stories, folder)).events())
     other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=Tokenizer.train(["Once more."], 260))
     cascade = Cascade.from_pretrained([folder])
-    data = DataSettings(path=str(other), valid=None, packing="document")
+    data = DataSettings(path=str(other), valid=None, packing="document", stages_dir=None)
     with pytest.raises(DataError, match=r"has the tokenizer \w+, the models \w+; preprocess the text with the models"):
         joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
 

@@ -7,7 +7,7 @@ import torch
 
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.train.run import Run
 from tests.pipeline import tiny
 
@@ -57,6 +57,7 @@ OTHERS = {
     "data.path": DataError("elsewhere is no complete preprocessed dataset"),
     "data.valid": DataError("elsewhere is no complete preprocessed dataset"),
     "data.packing": "stream",
+    "data.stages_dir": OutputExistsError("cannot be written"),
     "model.hidden_size": 32,
     "model.num_heads": 1,
     "model.num_blocks": 2,
@@ -96,6 +97,8 @@ OTHERS = {
     "sampling.num_steps": 1,
     "sampling.num_samples": 2,
 }
+# Values that lead to those errors, where it is not a folder that does not exist.
+INVALID = {"device": "tpu", "data.stages_dir": __file__}
 # For people only: it is shown by `cdllm train` and stored, and two runs that differ in it are not the same run.
 SHOWN_ONLY = {"model.name"}
 
@@ -123,7 +126,7 @@ def test_every_key_has_another_value(base):
 def test_every_key_is_read(base, descriptions, path):
     other = OTHERS[path]
     if isinstance(other, Exception):
-        value = "tpu" if path == "device" else "elsewhere"
+        value = INVALID.get(path, "elsewhere")
         with pytest.raises(type(other), match=str(other)):
             assemble_run(replaced(base, path, value))
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.processes import process_pool
+from cascaded_dllm.processes import process_pool, usable_cores
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -21,6 +21,14 @@ def gone(pid, seconds=20.0):
             return True
         time.sleep(0.05)
     return False
+
+
+def test_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
 
 
 @pytest.mark.slow

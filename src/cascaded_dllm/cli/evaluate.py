@@ -67,6 +67,7 @@ def likelihood(
         list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder that `cdllm preprocess` made.")] = Path("data"),
+    stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
     packing: Annotated[str, typer.Option(help="stream or document, as in training.")] = "stream",
     num_windows: Annotated[int, typer.Option(help="The first so many windows.")] = 512,
     num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
@@ -95,7 +96,12 @@ def likelihood(
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
                 cascade,
-                DataSettings(path=str(data), valid=None, packing=packing),
+                DataSettings(
+                    path=str(data),
+                    valid=None,
+                    packing=packing,
+                    stages_dir=None if stages is None else str(stages),
+                ),
                 num_windows=num_windows,
                 num_times=num_times,
                 batch_size=batch_size,

@@ -38,7 +38,7 @@ def compose_config(
     Args:
         overrides: in Hydra's grammar.
         name: file in `configs/`.
-        paths: values of `run_dir`, `data.path` and `data.valid`, taken as they are: in the grammar of overrides a path
+        paths: values of `run_dir` and of the paths in `data`, taken as they are: in the grammar of overrides a path
             with a dollar sign or a backslash would be something else.
 
     Raises:
@@ -125,6 +125,9 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,
     valid: Annotated[Path | None, typer.Option(help="Another one, to measure the bound on (data.valid).")] = None,
+    stages: Annotated[
+        Path | None, typer.Option(help="Where windows and stages are kept, for read-only data (data.stages_dir).")
+    ] = None,
     stage: Annotated[int | None, typer.Option(help="Stage 1..K to train.")] = None,
     flat: Annotated[bool, typer.Option("--flat", help="Train a flat model on the same windows (baseline).")] = False,
     lengths: Annotated[str | None, typer.Option(help="Stage lengths, for example 32,64,128.")] = None,
@@ -153,7 +156,7 @@ def train(
         *(overrides or []),
     ]
     with reported_errors(debug):
-        paths = {"data.path": data, "data.valid": valid, "run_dir": out}
+        paths = {"data.path": data, "data.valid": valid, "data.stages_dir": stages, "run_dir": out}
         config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
         with working("building windows and stages"):
             run = assemble_run(config)

@@ -1,5 +1,7 @@
 """The windows of a dataset with their nested stages, in memory-mapped arrays that are built once."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -14,7 +16,7 @@ from cascaded_dllm.data.array_file import open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 
 KIND = "stages"
 
@@ -139,7 +141,7 @@ class StageArrays:
             raise ConfigError(f"workers is {workers}; it must be at least 1")
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
-        with complete_folder(folder) as temporary:
+        with _with_remedy(out), complete_folder(folder) as temporary:
             rule = StageRule(spec, layout, settings.method)
             counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
             described = {
@@ -152,3 +154,20 @@ class StageArrays:
             }
             write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
         return cls.open(folder)
+
+
+@contextlib.contextmanager
+def _with_remedy(out: Path | None) -> Iterator[None]:
+    """Says what to do about data that is read-only.
+
+    Raises:
+        OutputExistsError: what is inside cannot be written.
+    """
+    try:
+        yield
+    except OutputExistsError as error:
+        if out is not None:
+            raise
+        raise OutputExistsError(
+            f"the stages of the dataset are not built yet, and {error}: --stages or data.stages_dir names it"
+        ) from error

@@ -17,11 +17,6 @@ from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import JointBound, stage_bounds
-from cascaded_dllm.importance.base import Scorer
-from cascaded_dllm.importance.pos import PosScorer
-from cascaded_dllm.importance.stories_tagger import StoriesTagger
-from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
-from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.processes import usable_cores
@@ -29,7 +24,6 @@ from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
-from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
@@ -58,36 +52,6 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}); choose auto, cpu, mps or cuda") from error
     return device
-
-
-def make_scorer(method: str, tagger: str | None, corpus: Corpus) -> Scorer:
-    """The scorer of a preprocessing method.
-
-    Args:
-        method: constituency or tfidf.
-        tagger: for constituency, `lexicon`, `stories`, or the name or path of a spaCy model.
-        corpus: read once by tfidf, to count in how many documents a word stands.
-
-    Raises:
-        ConfigError: the method is unknown, or a tagger is missing or not wanted.
-        MissingExtraError: the tagger's library is not installed.
-    """
-    match method, tagger:
-        case "constituency", None:
-            raise ConfigError(
-                "method constituency needs a tagger; give --tagger lexicon, or a spaCy model such as en_core_web_md"
-            )
-        case "constituency", "lexicon":
-            return PosScorer(LexiconTagger())
-        case "constituency", "stories":
-            return PosScorer(StoriesTagger())
-        case "constituency", str(model):
-            return PosScorer(SpacyTagger(model))
-        case "tfidf", None:
-            return TfidfScorer(document_frequencies(corpus.documents()))
-        case "tfidf", _:
-            raise ConfigError(f"method tfidf uses no tagger, and {tagger!r} is given; leave --tagger out")
-    raise ConfigError(f"the method is {method!r}; it must be one of constituency, tfidf")
 
 
 def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:

@@ -9,7 +9,8 @@ from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
+from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.stories import Stories, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import tiny
 
@@ -25,10 +26,9 @@ def make_stories(tokenizer: Tokenizer) -> Callable[..., Path]:
 
     def make(out: Path, *, split: str, num: int, seed: int, tokenizer: Tokenizer = tokenizer) -> Path:
         return preprocess(
-            StoryGrammar().documents(num, seed),
-            out_dir=out,
-            dataset="stories",
+            Corpus("stories", Stories(num, seed)),
             split=split,
+            out_dir=out,
             tokenizer=tokenizer,
             scorer=PosScorer(StoriesTagger()),
         )

@@ -3,20 +3,18 @@
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from cascaded_dllm import assemble
-from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, make_scorer, stage_dataset
+from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, stage_dataset
 from cascaded_dllm.cli.train import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
-from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
-from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
-from cascaded_dllm.importance.tfidf import TfidfScorer
+from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus
@@ -156,12 +154,11 @@ def tfidf_stories(out: Path, stories: Path) -> Path:
 
     corpus = open_corpus("stories", split="valid").first(5)
     return preprocess(
-        corpus.documents(),
-        out_dir=out,
-        dataset="stories",
+        corpus,
         split="valid",
+        out_dir=out,
         tokenizer=Tokenizer.load(stories / "tokenizer.json"),
-        scorer=make_scorer("tfidf", None, corpus),
+        scorer=TfidfScorer(document_frequencies(corpus.documents())),
     )
 
 
@@ -183,33 +180,6 @@ def test_automatic_device(monkeypatch, is_there):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-
-
-def test_scorers():
-    corpus = open_corpus("stories", split="valid").first(3)
-    assert isinstance(make_scorer("constituency", "stories", corpus), PosScorer)
-    assert isinstance(make_scorer("tfidf", None, corpus), TfidfScorer)
-
-
-@pytest.mark.parametrize(
-    ("method", "tagger", "message"),
-    [
-        ("constituency", None, "method constituency needs a tagger; give --tagger lexicon"),
-        ("tfidf", "lexicon", "method tfidf uses no tagger, and 'lexicon' is given; leave --tagger out"),
-        ("magic", None, "the method is 'magic'; it must be one of constituency, tfidf"),
-        ("keybert", "lexicon", "the method is 'keybert'; it must be one of"),
-    ],
-)
-def test_methods_that_do_not_exist(method, tagger, message):
-    with pytest.raises(ConfigError, match=message):
-        make_scorer(method, tagger, open_corpus("stories", split="valid"))
-
-
-@pytest.mark.parametrize("tagger", ["lexicon", "en_core_web_md"])
-def test_missing_extra(monkeypatch, tagger):
-    monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(MissingExtraError, match=r"needs spacy, .* pip install 'cascaded-dllm\[preprocess\]'"):
-        make_scorer("constituency", tagger, open_corpus("stories", split="valid"))
 
 
 def test_a_foreign_tokenizer_beside_the_data(stories, tmp_path):

@@ -30,13 +30,15 @@ PREPROCESS = """
 import pathlib
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
 texts = [f"The {colour} fox saw a {size} hare near the mill." for colour in ("red", "grey") for size in ("big", "shy")]
 documents = [Document(str(index), text) for index, text in enumerate(texts)]
 scorer = TfidfScorer(document_frequencies(documents))
 tokenizer = Tokenizer.train(texts, 300)
-print(preprocess(documents, out_dir=pathlib.Path("data"), dataset="x", split="y", tokenizer=tokenizer, scorer=scorer))
+corpus = Corpus.from_documents("x", documents)
+print(preprocess(corpus, out_dir=pathlib.Path("data"), split="y", tokenizer=tokenizer, scorer=scorer))
 """
 
 

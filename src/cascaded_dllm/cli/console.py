@@ -34,6 +34,11 @@ def reported_errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun: "1 document", "2,000 documents"."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """A sign of life during work that cannot count its steps: a spinner on a terminal, a line elsewhere."""

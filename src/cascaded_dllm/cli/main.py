@@ -34,7 +34,7 @@ def _main(
 
 
 app.command("quickstart")(quickstart.quickstart)
-app.command("preprocess")(preprocess.preprocess)
+app.add_typer(preprocess.app, name="preprocess")
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 evaluation = typer.Typer(help="Measure models.", no_args_is_help=True)

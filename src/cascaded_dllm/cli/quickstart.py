@@ -1,6 +1,7 @@
 """`cdllm quickstart`: from nothing to a trained, measured and sampled three-stage cascade, in minutes on a laptop."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, joint_bound, make_scorer, stage_dataset
+from cascaded_dllm.assemble import assemble_run, joint_bound, stage_dataset
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
@@ -19,10 +20,14 @@ from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
+from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.importance.stories_tagger import StoriesTagger
+from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
 from cascaded_dllm.sample.output import run_folder, write_samples
-from cascaded_dllm.text.corpora import BUILT_IN, open_corpus
+from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -34,8 +39,7 @@ _SAMPLES_SHOWN = 4
 class _Recipe:
     """What differs between the two corpora: how importance is found, the tokenizer, and a few settings."""
 
-    method: str
-    tagger: str | None
+    make_scorer: Callable[[Corpus], Scorer]
     tokenizer: Tokenizer
     overrides: tuple[str, ...]
 
@@ -108,23 +112,24 @@ def quickstart(
 
 def _recipe(corpus: str) -> _Recipe:
     if corpus == "stories":
-        return _Recipe("constituency", "stories", story_tokenizer(), ())
+        return _Recipe(lambda _: PosScorer(StoriesTagger()), story_tokenizer(), ())
     texts = (document.text for document in open_corpus(corpus, split="train").documents())
     with working("training a tokenizer on the corpus"):
         tokenizer = Tokenizer.train(texts, 2048)
-    return _Recipe("tfidf", None, tokenizer, ("data.packing=stream",))
+    return _Recipe(
+        lambda docs: TfidfScorer(document_frequencies(docs.documents())), tokenizer, ("data.packing=stream",)
+    )
 
 
 def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
     stream = open_corpus(corpus, split=split)
     with progress_bar(f"{corpus} {split}") as (_, move):
         folder = preprocess(
-            stream.documents,
-            out_dir=out,
-            dataset=stream.name,
+            stream,
             split=split,
+            out_dir=out,
             tokenizer=recipe.tokenizer,
-            scorer=make_scorer(recipe.method, recipe.tagger, stream),
+            scorer=recipe.make_scorer(stream),
             on_progress=move,
         )
     console.print(f"{split}: {folder}", markup=False, soft_wrap=True)

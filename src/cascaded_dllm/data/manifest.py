@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -13,9 +13,19 @@ import cascaded_dllm
 from cascaded_dllm.errors import DataError
 
 FILE_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Versions of these may explain a difference between two results; they do not decide whether a shard is kept.
-_LIBRARIES = ("numpy", "pyarrow", "tokenizers", "spacy", "textblob")
+_LIBRARIES = (
+    "numpy",
+    "pyarrow",
+    "tokenizers",
+    "datasets",
+    "spacy",
+    "textblob",
+    "scikit-learn",
+    "sentence-transformers",
+    "torch",
+)
 
 
 @final
@@ -34,7 +44,9 @@ class Settings:
     Attributes:
         dataset: name of the corpus.
         split: its part, such as "train".
-        num_shards: shards of the dataset; document j lies in shard j % num_shards.
+        source: where the documents come from, and everything that was done to them: files with their hashes, or a hub
+            id with its revision, the detokenizer, the unit of a document.
+        num_shards: shards of the dataset; record j of the corpus lies in shard j % num_shards.
         method: selection rule for the importance values.
         scorer: the scorer's own description.
         background: importance of tokens in no word, also of padding.
@@ -45,6 +57,7 @@ class Settings:
 
     dataset: str
     split: str
+    source: dict[str, Any]
     num_shards: int
     method: str
     scorer: dict[str, Any]
@@ -55,19 +68,33 @@ class Settings:
 
     def differences(self, other: "Settings") -> str:
         """The fields in which two settings differ, as "field: mine, not theirs"; empty if there are none."""
-        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        pairs = [(item.name, getattr(self, item.name), getattr(other, item.name)) for item in fields(self)]
         return "; ".join(f"{name}: {mine!r}, not {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What went into a shard or a dataset, and what was dropped for which reason."""
+    """What went into a shard or a dataset, and what was dropped for which reason: together, the input.
 
-    documents: int
-    tokens: int
-    characters: int
-    dropped: dict[str, int]
+    Attributes:
+        documents: kept.
+        tokens: of the kept documents.
+        characters: of the kept documents.
+        dropped: records that are no documents, by reason.
+        dropped_characters: of those.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    characters: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    dropped_characters: int = 0
+
+    @property
+    def records(self) -> int:
+        """All that came in, kept or not."""
+        return self.documents + sum(self.dropped.values())
 
     def __add__(self, other: "Counts") -> "Counts":
         reasons = sorted(self.dropped.keys() | other.dropped.keys())
@@ -76,6 +103,7 @@ class Counts:
             self.tokens + other.tokens,
             self.characters + other.characters,
             {reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons},
+            self.dropped_characters + other.dropped_characters,
         )
 
 
@@ -140,10 +168,11 @@ def parse_counts(manifest: Mapping[str, Any], path: Path) -> Counts:
     Raises:
         DataError: fields are missing or unknown.
     """
-    try:
-        return Counts(**manifest["counts"])
-    except (KeyError, TypeError) as error:
-        raise _incomplete(path, error) from error
+    found = manifest.get("counts")
+    # The defaults of the fields are for adding up, not for files in which something is missing.
+    if not isinstance(found, dict) or found.keys() != {item.name for item in fields(Counts)}:
+        raise _incomplete(path, KeyError("counts"))
+    return Counts(**found)
 
 
 def parse_text(manifest: Mapping[str, Any], key: str, path: Path) -> str:

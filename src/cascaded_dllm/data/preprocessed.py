@@ -114,7 +114,7 @@ def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
 
 
 def _assembled(folder: Path, settings: Settings, shards: tuple[Shard, ...]) -> PreprocessedDataset:
-    counts = sum((shard.counts for shard in shards), Counts(0, 0, 0, {}))
+    counts = sum((shard.counts for shard in shards), Counts())
     content = {"settings": manifests.as_json(settings), "shards": [shard.records_sha256 for shard in shards]}
     return PreprocessedDataset(folder, settings, counts, manifests.fingerprint(content), shards)
 

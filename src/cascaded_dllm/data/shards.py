@@ -72,7 +72,7 @@ class ShardWriter:
     """Writes records in the order of the calls, holding at most a row group in memory; made by `write_shard`."""
 
     def __init__(self, path: Path) -> None:
-        self.counts = Counts(0, 0, 0, {"empty": 0})
+        self.counts = Counts()
         self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd", write_statistics=False)
         self._ids: list[str] = []
         self._token_ids: list[npt.NDArray[np.int32]] = []
@@ -80,7 +80,12 @@ class ShardWriter:
         self._held = 0
 
     def add(
-        self, document_id: str, token_ids: Sequence[int], importance: Sequence[float], *, num_characters: int
+        self,
+        document_id: str,
+        token_ids: Sequence[int] | npt.NDArray[np.int32],
+        importance: Sequence[float] | npt.NDArray[np.float32],
+        *,
+        num_characters: int,
     ) -> None:
         """Adds one document; one without tokens is counted as dropped.
 
@@ -94,7 +99,7 @@ class ShardWriter:
             DataError: an importance is not a finite number, or there is not one for each token.
         """
         if len(token_ids) == 0:
-            self.counts += Counts(0, 0, 0, {"empty": 1})
+            self.drop("empty", num_characters)
             return
         values = np.asarray(importance, dtype=np.float32)
         if len(values) != len(token_ids) or not np.isfinite(values).all():
@@ -102,13 +107,17 @@ class ShardWriter:
                 f"document {document_id!r} has {len(token_ids)} tokens but {int(np.isfinite(values).sum())} finite "
                 "importance values; the scorer must give one finite number for every token"
             )
-        self.counts += Counts(1, len(token_ids), num_characters, {})
+        self.counts += Counts(1, len(token_ids), num_characters)
         self._ids.append(document_id)
         self._token_ids.append(np.asarray(token_ids, dtype=np.int32))
         self._importance.append(values)
         self._held += len(token_ids)
         if self._held >= ROW_GROUP_TOKENS:
             self._flush()
+
+    def drop(self, reason: str, num_characters: int) -> None:
+        """Counts a record that is no document."""
+        self.counts += Counts(dropped={reason: 1}, dropped_characters=num_characters)
 
     def close(self) -> None:
         """Writes what is held and the end of the file."""
@@ -142,7 +151,7 @@ def write_shard(folder: Path, settings: Settings, index: int, source: SourceHash
         folder: the shard.
         settings: what it is made with.
         index: its number in the dataset.
-        source: told by the caller every document that belongs to the shard, the empty ones too.
+        source: told by the caller every document that belongs to the shard.
     """
     with complete_folder(folder) as temporary:
         path = temporary / RECORDS_FILE

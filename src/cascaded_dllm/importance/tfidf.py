@@ -1,13 +1,17 @@
 """Importance by term frequency and rarity, from word counts alone: no tagger, no network, any language with spaces."""
 
 import hashlib
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.importance.base import JsonScalar, Word
 from cascaded_dllm.text.document import Document
 
@@ -45,6 +49,30 @@ def document_frequencies(documents: Iterable[Document]) -> DocumentFrequencies:
         num_documents += 1
         counts.update({match.group().lower() for match in _WORD.finditer(document.text)})
     return DocumentFrequencies(num_documents, dict(counts))
+
+
+def save_frequencies(frequencies: DocumentFrequencies, path: Path) -> None:
+    """Writes the table of a corpus, complete or not at all.
+
+    Raises:
+        OutputExistsError: it cannot be written.
+    """
+    write_json(path, {"num_documents": frequencies.num_documents, "counts": dict(sorted(frequencies.counts.items()))})
+
+
+def load_frequencies(path: Path) -> DocumentFrequencies:
+    """The table that `save_frequencies` wrote.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return DocumentFrequencies(int(table["num_documents"]), dict(table["counts"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} holds no word counts ({error}); remove it and preprocess again, and it is made anew"
+        ) from error
 
 
 @final

@@ -114,12 +114,14 @@ class Tokenizer:
         return "".join(pieces)
 
     def save(self, folder: Path) -> None:
-        """Writes `folder`/tokenizer.json, complete or not at all.
+        """Writes `folder`/tokenizer.json, complete or not at all; not again where the same one lies there.
 
         Raises:
             OutputExistsError: it cannot be written.
         """
-        write_text(folder / FILE_NAME, self._serialised)
+        path = folder / FILE_NAME
+        if not (path.is_file() and path.read_bytes() == self._serialised.encode()):
+            write_text(path, self._serialised)
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":

@@ -5,6 +5,7 @@ import typer.main
 from click import Command, Group
 from typer.testing import CliRunner
 
+from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.cli.main import app
 
 
@@ -26,7 +27,9 @@ def help_of(*path: str) -> str:
 
 
 def test_all_commands_are_there():
-    assert set(COMMANDS) == {("quickstart",), ("preprocess",), ("train",), ("sample",), ("evaluate", "likelihood")}
+    methods = {("preprocess", method) for method in SELECTION_METHODS}
+    others = {("quickstart",), ("train",), ("sample",), ("evaluate", "likelihood")}
+    assert methods | others == set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -19,6 +19,7 @@ def make_settings() -> MakeSettings:
         fields: dict[str, object] = {
             "dataset": "toy",
             "split": "train",
+            "source": {"kind": "by hand"},
             "num_shards": 1,
             "method": "constituency",
             "scorer": {"tagger": "by hand"},

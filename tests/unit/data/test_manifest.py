@@ -46,8 +46,9 @@ def test_differences_name_both_values(make_settings):
 
 
 def test_counts_add_up():
-    total = Counts(1, 2, 3, {"empty": 1}) + Counts(10, 20, 30, {"empty": 1, "other": 5})
-    assert total == Counts(11, 22, 33, {"empty": 2, "other": 5})
+    total = Counts(1, 2, 3, {"empty": 1}, 4) + Counts(10, 20, 30, {"empty": 1, "other": 5}, 40)
+    assert total == Counts(11, 22, 33, {"empty": 2, "other": 5}, 44)
+    assert total.records == 18
 
 
 def test_fingerprint_depends_on_values_and_not_on_order():
@@ -63,7 +64,7 @@ def test_fingerprint_depends_on_values_and_not_on_order():
         ("[]", r"describes \[\], not 'shard'"),
         ({"kind": "stages"}, "describes 'stages', not 'shard'"),
         ({}, "describes None, not 'shard'"),
-        ({"kind": "shard", "format_version": 99}, "has format 99, this version reads 1; preprocess again"),
+        ({"kind": "shard", "format_version": 99}, "has format 99, this version reads 2; preprocess again"),
     ],
 )
 def test_foreign_manifest(tmp_path, content, message):

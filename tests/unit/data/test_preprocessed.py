@@ -12,7 +12,7 @@ DOCUMENTS = [(f"d{i}", [i, i + 1], [1.0, float(i)]) for i in range(7)]
 def test_records_come_shard_after_shard(tmp_path, make_dataset):
     dataset = PreprocessedDataset.open(make_dataset(tmp_path / "toy", DOCUMENTS, num_shards=3))
     assert [record.id for record in dataset.records()] == ["d0", "d3", "d6", "d1", "d4", "d2", "d5"]
-    assert dataset.counts == Counts(7, 14, 70, {"empty": 0})
+    assert dataset.counts == Counts(7, 14, 70)
 
 
 def test_fingerprint_depends_on_content_and_settings(tmp_path, make_dataset):

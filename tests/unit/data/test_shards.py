@@ -29,7 +29,7 @@ def content(shard):
 def test_round_trip(tmp_path, make_shard, make_settings):
     shard = Shard.open(make_shard(tmp_path / "shard_0", DOCUMENTS))
     assert content(shard) == [document for document in DOCUMENTS if document[1]]
-    assert shard.counts == Counts(3, 8, 30, {"empty": 1})
+    assert shard.counts == Counts(3, 8, 30, {"empty": 1}, 10)
     assert shard.settings == make_settings()
     assert shard.fingerprint == shard_fingerprint(make_settings(), 0) != shard_fingerprint(make_settings(), 1)
     for record in shard.records():
@@ -43,7 +43,13 @@ def test_format_is_what_is_documented(tmp_path, make_shard):
     assert schema.names == ["id", "token_ids", "importance"]
     assert [field.type for field in schema] == [pa.string(), pa.list_(pa.int32()), pa.list_(pa.float32())]
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["counts"] == {"documents": 3, "tokens": 8, "characters": 30, "dropped": {"empty": 1}}
+    assert manifest["counts"] == {
+        "documents": 3,
+        "tokens": 8,
+        "characters": 30,
+        "dropped": {"empty": 1},
+        "dropped_characters": 10,
+    }
     assert manifest["settings"]["tokenizer"] == "0123456789abcdef"
 
 
@@ -60,7 +66,7 @@ def test_row_groups_bound_the_memory(tmp_path, make_shard, monkeypatch):
 def test_shard_without_documents(tmp_path, make_shard):
     shard = Shard.open(make_shard(tmp_path / "shard_0", []))
     assert content(shard) == []
-    assert shard.counts == Counts(0, 0, 0, {"empty": 0})
+    assert shard.counts == Counts()
 
 
 def test_source_hash_depends_on_ids_texts_and_order():
@@ -119,7 +125,7 @@ KILLED = """
     from cascaded_dllm.data import shards
     from cascaded_dllm.data.manifest import Settings
     shards.ROW_GROUP_TOKENS = 4
-    settings = Settings("toy", "train", 1, "constituency", {}, -100.0, "0", 50, 49)
+    settings = Settings("toy", "train", {}, 1, "constituency", {}, -100.0, "0", 50, 49)
     with shards.write_shard(Path(sys.argv[1]), settings, 0, shards.SourceHash()) as writer:
         for number in range(10):
             writer.add(str(number), [1, 2, 3], [1.0, 2.0, 3.0], num_characters=3)

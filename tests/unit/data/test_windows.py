@@ -62,7 +62,7 @@ def test_tokens_that_end_a_window_of_others_come_first():
 
 
 def test_missing_tokens_follow_from_the_counts(make_settings, tmp_path):
-    shard = Shard(tmp_path, make_settings(), Counts(0, 0, 0, {}), "", "", "")
+    shard = Shard(tmp_path, make_settings(), Counts(), "", "", "")
     groups = [RowGroup(shard, 0, 2, 9), RowGroup(shard, 1, 1, 1), RowGroup(shard, 2, 1, 6), RowGroup(shard, 3, 5, 50)]
     # They take 11, 2, 7 and 55 tokens.
     assert layout(4, "stream").missing(groups) == [0, 1, 3, 0]

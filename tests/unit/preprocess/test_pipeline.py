@@ -5,18 +5,20 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.importance.base import Word
 from cascaded_dllm.preprocess import pipeline
-from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.text.document import Document
+from cascaded_dllm.preprocess.encoder import Encoder
+from cascaded_dllm.preprocess.pipeline import Plan, preprocess
+from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 TEXTS = [
@@ -56,9 +58,10 @@ def tokenizer():
 
 @pytest.fixture
 def run(tmp_path, tokenizer):
-    def call(documents=DOCUMENTS, **changes):
-        arguments = {"out_dir": tmp_path, "dataset": "toy", "split": "train", "tokenizer": tokenizer}
-        return preprocess(documents, **({**arguments, "scorer": LengthScorer()} | changes))
+    def call(documents=DOCUMENTS, name="toy", **changes):
+        corpus = documents if isinstance(documents, Corpus) else Corpus.from_documents(name, documents)
+        arguments = {"out_dir": tmp_path, "split": "train", "tokenizer": tokenizer}
+        return preprocess(corpus, **({**arguments, "scorer": LengthScorer()} | changes))
 
     return call
 
@@ -95,10 +98,12 @@ def test_counts_and_settings_are_in_the_manifest(run, tokenizer):
         "tokens": num_tokens,
         "characters": num_characters,
         "dropped": {"empty": 2},
+        "dropped_characters": 0,
     }
     assert manifest["settings"] == {
         "dataset": "toy",
         "split": "train",
+        "source": dict(Corpus.from_documents("toy", DOCUMENTS).source),
         "num_shards": 1,
         "method": "tfidf",
         "scorer": {"note": "first"},
@@ -120,7 +125,7 @@ def test_documents_are_dealt_to_shards(run):
         [],
         ["d2", "d5"],
     ]
-    assert [shard.counts.dropped for shard in dataset.shards] == [{"empty": 0}, {"empty": 2}, {"empty": 0}]
+    assert [shard.counts.dropped for shard in dataset.shards] == [{}, {"empty": 2}, {}]
     assert dataset.counts.dropped == {"empty": 2}
 
 
@@ -136,25 +141,6 @@ def test_batches_change_nothing(run, tmp_path, monkeypatch, documents, character
 def test_documents_may_share_an_id(run):
     dataset = PreprocessedDataset.open(run([Document("same", "one"), Document("same", "two")]))
     assert [record.id for record in dataset.records()] == ["same", "same"]
-
-
-def test_progress_knows_the_total_of_a_list_only(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 3)
-    told = []
-    run(on_progress=lambda done, total: told.append((done, total)))
-    run(iter(DOCUMENTS), out_dir=tmp_path / "again", on_progress=lambda done, total: told.append((done, total)))
-    assert told == [(3, 7), (6, 7), (7, 7), (3, None), (6, None), (7, None)]
-
-
-def test_progress_knows_the_total_of_a_stream_after_the_first_pass(run, monkeypatch):
-    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
-    told = []
-    folder = run(lambda: iter(DOCUMENTS), num_shards=3, on_progress=lambda *numbers: told.append(numbers))
-    assert told == [(2, None), (3, None), (5, 7), (7, 7)]
-    shutil.rmtree(folder / "shard_2")
-    told.clear()
-    run(lambda: iter(DOCUMENTS), num_shards=3, on_progress=lambda *numbers: told.append(numbers))
-    assert told == [(2, None), (4, None), (6, None), (7, None)]
 
 
 def test_complete_dataset_is_kept_and_not_scored_again(run):
@@ -181,7 +167,7 @@ def test_only_damaged_shards_are_written_again(run, damage):
         (shard / "manifest.json").write_text("{")
     scorer = LengthScorer()
     run(num_shards=3, scorer=scorer)
-    assert scorer.scored == TEXTS[2::3]
+    assert scorer.scored == [text for text in TEXTS[2::3] if text]
     assert PreprocessedDataset.open(folder).fingerprint == expected
 
 
@@ -210,11 +196,66 @@ def test_shard_under_another_number(run):
 
 @pytest.mark.parametrize("documents", [DOCUMENTS[:-1], [*DOCUMENTS, Document("more", "More.")], DOCUMENTS[::-1]])
 def test_folder_of_other_documents(run, documents):
-    folder = run()
+    folder = run(num_shards=2)
     expected = PreprocessedDataset.open(folder).fingerprint
-    with pytest.raises(DataError, match=r"shard_0 was made from other documents \(5 of them, source SHA-256"):
-        run(documents)
+    with pytest.raises(DataError, match=r"shard_0 was made with other settings \(source: .*sha256"):
+        run(documents, num_shards=2)
     assert PreprocessedDataset.open(folder).fingerprint == expected
+
+
+def test_other_documents_are_found_before_a_missing_shard_is_written(run):
+    folder = run(num_shards=2)
+    shutil.rmtree(folder / "shard_1")
+    with pytest.raises(DataError, match="shard_0 was made with other settings"):
+        run(DOCUMENTS[1:], num_shards=2)
+    assert not (folder / "shard_1").exists()
+
+
+@pytest.mark.parametrize("num_shards", [1, 2])
+@pytest.mark.parametrize("documents", [[], [Document("a", ""), Document("b", " ")]])
+def test_corpus_without_text(run, tmp_path, documents, num_shards):
+    with pytest.raises(DataError, match="the corpus 'toy' holds 0 documents that are not blank; give one with text in"):
+        run(documents, num_shards=num_shards)
+    assert not (tmp_path / "tfidf" / "toy_train" / "manifest.json").exists()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Gives some documents, then fails."""
+
+    error: Exception
+
+    def records(self, part):
+        yield from part.of([*DOCUMENTS, Dropped("x", "heading", 5)])
+        raise self.error
+
+    def source(self):
+        return {"kind": "toy"}
+
+
+def test_exception_in_the_corpus_leaves_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(Corpus("toy", Broken(OSError(5, "the disk is gone", str(tmp_path / "corpus.txt")))), num_shards=2)
+    assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_shard_index_out_of_range(tokenizer, tmp_path, index):
+    scorer, corpus = LengthScorer(), Corpus.from_documents("toy", DOCUMENTS)
+    plan = Plan.make(corpus, split="train", out_dir=tmp_path, tokenizer=tokenizer, scorer=scorer, num_shards=2)
+    for make in (plan.has_shard, lambda index: plan.write(index, Encoder(tokenizer, scorer).encode_all)):
+        with pytest.raises(
+            ConfigError, match=rf"shard {index} is out of range: the dataset has 2, numbered from 0 to 1"
+        ):
+            make(index)
+
+
+def test_progress_knows_the_total_after_the_first_shard(run, monkeypatch):
+    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
+    told = []
+    run(num_shards=2, on_progress=lambda *numbers: told.append(numbers))
+    assert told == [(2, None), (4, None), (7, 8), (7, 7)]
 
 
 def test_foreign_folder_is_left_alone(run, tmp_path):
@@ -237,55 +278,37 @@ def test_output_below_a_file(run, tmp_path):
         run(out_dir=tmp_path / "file")
 
 
-def test_corpus_without_documents(run, tmp_path):
-    with pytest.raises(DataError, match="the corpus 'toy' has 0 documents"):
-        run([])
-    assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
-
-
-def test_corpus_of_empty_documents_has_no_tokens(run):
-    dataset = PreprocessedDataset.open(run([Document("a", ""), Document("b", "")]))
-    assert dataset.counts == Counts(0, 0, 0, {"empty": 2})
-
-
 def test_text_that_is_none(run, tmp_path):
     with pytest.raises(DataError, match="document 'bad' holds the lone surrogate"):
         run([*DOCUMENTS, Document("bad", "\udc80")])
     assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
 
 
-def test_exception_in_the_corpus_leaves_nothing(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
-
-    def broken():
-        yield from DOCUMENTS
-        raise OSError(5, "the disk is gone", str(tmp_path / "corpus.txt"))
-
-    with pytest.raises(OSError, match="the disk is gone"):
-        run(broken, num_shards=2)
-    assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
-
-
 KILLED = """
     import os, signal, sys
+    from dataclasses import dataclass
     from pathlib import Path
     from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
     from cascaded_dllm.preprocess import pipeline
+    from cascaded_dllm.text.corpora import Corpus
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.tokenizer import Tokenizer
     pipeline.BATCH_DOCUMENTS = 1
-    passes = 0
 
-    def documents():
-        global passes
-        passes += 1
-        for number in range(10):
-            yield Document(str(number), "a b c")
-        if passes == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
+    @dataclass(frozen=True)
+    class Deadly:
+        killed_in: int
+
+        def records(self, part):
+            yield from part.of(Document(str(number), "a b c") for number in range(10))
+            if part.index == self.killed_in:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def source(self):
+            return {"kind": "toy"}
 
     pipeline.preprocess(
-        documents, out_dir=Path(sys.argv[1]), dataset="toy", split="train", num_shards=3,
+        Corpus("toy", Deadly(int(sys.argv[2]))), out_dir=Path(sys.argv[1]), split="train", num_shards=3,
         tokenizer=Tokenizer.train(["a b c"], 257), scorer=TfidfScorer(DocumentFrequencies(1, {})),
     )
 """
@@ -293,14 +316,14 @@ KILLED = """
 
 def test_kill_costs_one_shard_and_the_next_run_completes(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
-    assert subprocess.run([*command, "2"], check=False).returncode == -9
+    assert subprocess.run([*command, "1"], check=False).returncode == -9
     folder = tmp_path / "tfidf" / "toy_train"
     assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == [".incomplete", "shard_0"]
     before = {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")}
     assert len(before) == 2
     with pytest.raises(DataError, match="is no complete preprocessed dataset"):
         PreprocessedDataset.open(folder)
-    subprocess.run([*command, "0"], check=True)
+    subprocess.run([*command, "-1"], check=True)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")} == before
     assert sorted(path.name for path in folder.iterdir()) == [
         "manifest.json",
@@ -312,38 +335,10 @@ def test_kill_costs_one_shard_and_the_next_run_completes(tmp_path):
     assert PreprocessedDataset.open(folder).counts.documents == 10
 
 
-@pytest.mark.parametrize("num_shards", [1, 3])
-def test_function_that_starts_the_corpus_gives_what_a_list_gives(run, tmp_path, num_shards):
-    expected = PreprocessedDataset.open(run(num_shards=num_shards)).fingerprint
-    folder = run(lambda: iter(DOCUMENTS), num_shards=num_shards, out_dir=tmp_path / "again")
-    assert PreprocessedDataset.open(folder).fingerprint == expected
-
-
 def test_every_document_is_scored_once(run):
     scorer = LengthScorer()
     run(num_shards=3, scorer=scorer)
-    assert sorted(scorer.scored) == sorted(TEXTS)
-
-
-def test_iterator_fills_one_shard_only(run, tmp_path):
-    assert PreprocessedDataset.open(run(iter(DOCUMENTS))).counts.documents == 5
-    with pytest.raises(ConfigError, match="an iterator, which can be read once, but 2 shards need 2 passes; give a"):
-        run(iter(DOCUMENTS), num_shards=2, out_dir=tmp_path / "again")
-
-
-def test_corpus_that_changes_between_passes(run, tmp_path):
-    once = iter(DOCUMENTS)
-    with pytest.raises(DataError, match=r"'toy' gave 7 documents at first and other ones \(0\) when it was read again"):
-        run(lambda: once, num_shards=2)
-    assert [path.name for path in (tmp_path / "tfidf" / "toy_train").iterdir()] == ["shard_0"]
-
-
-def test_kept_shards_are_checked_before_a_missing_one_is_written(run):
-    folder = run(num_shards=2)
-    shutil.rmtree(folder / "shard_1")
-    with pytest.raises(DataError, match="shard_0 was made from other documents"):
-        run(DOCUMENTS[1:], num_shards=2)
-    assert not (folder / "shard_1").exists()
+    assert sorted(scorer.scored) == sorted(filter(None, TEXTS))
 
 
 @pytest.mark.parametrize("change", [{"format_version": 99}, {"kind": "map"}, {"settings": {}}])
@@ -403,8 +398,8 @@ def test_damaged_shard_that_cannot_be_removed(run, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "a/b"}, "dataset name 'a/b' cannot be part of a folder name; use letters"),
-        ({"dataset": ""}, "dataset name '' cannot"),
+        ({"name": "a/b"}, "dataset name 'a/b' cannot be part of a folder name; use letters"),
+        ({"name": ""}, "dataset name '' cannot"),
         ({"split": ".."}, r"split name '\.\.' cannot"),
         ({"num_shards": 0}, "num_shards 0 is below 1"),
     ],

@@ -1,0 +1,189 @@
+"""Where a preprocessing job becomes objects: the corpus, the tokenizer, the scorer, and the task that makes a shard."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.pos import PosScorer, Tagger
+from cascaded_dllm.importance.stories_tagger import StoriesTagger
+from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
+from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
+from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_processes
+from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.progress import TaskLog
+from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+DEFAULT_TAGGER = "en_core_web_md"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MakeEncoder:
+    """Makes the encoder of a job, in whatever process it is called.
+
+    Attributes:
+        scorer: how importance is found.
+        tokenizer: file, folder or hub id.
+        frequencies: of tfidf, the file with the corpus' word counts.
+    """
+
+    scorer: ScorerChoice
+    tokenizer: str
+    frequencies: str | None
+
+    def __call__(self) -> Encoder:
+        """The encoder."""
+        frequencies = None if self.frequencies is None else Path(self.frequencies)
+        return Encoder(Tokenizer.load(self.tokenizer), make_scorer(self.scorer, frequencies))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """Makes one shard of a dataset, and the dataset with the last one; called by an executor, on any machine.
+
+    Attributes:
+        plan: the dataset.
+        make_encoder: what turns its documents into tokens.
+        num_processes: that score documents of one shard at the same time.
+    """
+
+    plan: Plan
+    make_encoder: MakeEncoder
+    num_processes: int = 1
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        """Makes shard `rank`, unless it is there.
+
+        Args:
+            data: of the step before; there is none.
+            rank: the shard.
+            world_size: the number of shards.
+        """
+        assert data is None
+        assert world_size == self.plan.settings.num_shards
+        self.run(rank)
+
+    def run(self, index: int) -> dict[str, object] | None:
+        """Makes shard `index` and returns its summary; None where it was there before."""
+        summary = None
+        if not self.plan.has_shard(index):
+            log = TaskLog(self.plan.folder, index)
+            with self._encoder() as encode_all:
+                summary = log.finish(self.plan.write(index, encode_all, log.tell))
+        self.plan.complete(self.tokenizer())
+        return summary
+
+    def on_processes(self, number: int) -> "ShardTask":
+        """The same task, scoring documents on so many processes."""
+        return replace(self, num_processes=number)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the dataset."""
+        return Tokenizer.load(self.make_encoder.tokenizer)
+
+    @contextmanager
+    def _encoder(self) -> Iterator[EncodeAll]:
+        if self.num_processes == 1:
+            yield self.make_encoder().encode_all
+            return
+        with encoder_processes(self.make_encoder, self.num_processes) as encode_all:
+            yield encode_all
+
+
+def prepare(job: Job) -> ShardTask:
+    """All that has to be done once before the shards: the tokenizer trained, words counted, settings fixed.
+
+    What it writes is kept in the folder of the dataset, so that another call finds it.
+
+    Raises:
+        CascadeError: a setting is unknown, or something that the job needs is not there; before any long work where
+            that can be.
+    """
+    job.check()
+    corpus = make_corpus(job.corpus)
+    out_dir = Path(job.out)
+    check_name("dataset", corpus.name)
+    check_name("split", job.corpus.split)
+    folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
+    prepared = folder / "prepared"
+    # A missing model or library shows here, before a tokenizer is trained.
+    scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
+    source = _tokenizer_source(job, corpus, prepared)
+    frequencies = None
+    if scorer is None:
+        frequencies = prepared / f"word_counts_{fingerprint(corpus.source)}.json"
+        if not frequencies.is_file():
+            save_frequencies(document_frequencies(corpus.documents()), frequencies)
+        scorer = make_scorer(job.scorer, frequencies)
+    plan = Plan.make(
+        corpus,
+        split=job.corpus.split,
+        out_dir=out_dir,
+        tokenizer=Tokenizer.load(source),
+        scorer=scorer,
+        num_shards=job.num_shards,
+    )
+    return ShardTask(plan, MakeEncoder(job.scorer, source, None if frequencies is None else str(frequencies.resolve())))
+
+
+def make_corpus(choice: CorpusChoice) -> Corpus:
+    """The chosen corpus, under the chosen name."""
+    corpus = open_corpus(choice.dataset, split=choice.split, text_field=choice.text_field, unit=choice.unit).first(
+        choice.num_documents
+    )
+    return corpus if choice.name is None else replace(corpus, name=choice.name)
+
+
+def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer:
+    """The scorer of a preprocessing method.
+
+    Args:
+        choice: the method and its settings.
+        frequencies: of tfidf, the file with the corpus' word counts.
+
+    Raises:
+        ConfigError: the method is unknown, or a setting belongs to another one.
+        DataError: a model is missing.
+        MissingExtraError: the library of a tagger or a model is not installed.
+    """
+    choice.check()
+    match choice.method:
+        case "constituency":
+            return PosScorer(make_tagger(choice.tagger or DEFAULT_TAGGER))
+        case "tfidf":
+            assert frequencies is not None
+            return TfidfScorer(load_frequencies(frequencies))
+    raise ConfigError(f"the method is {choice.method!r}; it must be one of constituency, tfidf")
+
+
+def make_tagger(name: str) -> Tagger:
+    """The tagger called `name`: lexicon, stories, or a spaCy model's name or folder."""
+    match name:
+        case "lexicon":
+            return LexiconTagger()
+        case "stories":
+            return StoriesTagger()
+    return SpacyTagger(name)
+
+
+def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:
+    """Where the tokenizer of a job is to be had; trained now if it has to be and is not there."""
+    if job.tokenizer is not None:
+        Tokenizer.load(job.tokenizer)
+        path = Path(job.tokenizer)
+        # Relative paths mean something else on another machine.
+        return str(path.resolve()) if path.exists() else job.tokenizer
+    assert job.train_tokenizer is not None
+    folder = prepared / f"tokenizer_{job.train_tokenizer}_{fingerprint(corpus.source)}"
+    if not folder.exists():
+        texts = (document.text for document in corpus.documents())
+        Tokenizer.train(texts, job.train_tokenizer).save(folder)
+    return str(folder.resolve())

@@ -1,0 +1,102 @@
+"""Documents to tokens with importance: the part of preprocessing that costs time, in this process or in many."""
+
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple, TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+from cascaded_dllm.errors import WorkerDiedError
+from cascaded_dllm.importance.base import Scorer, align
+from cascaded_dllm.processes import process_pool
+from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+# Batches that are given out ahead of the one that is written, per process: enough to keep all of them busy.
+_AHEAD = 3
+
+
+class Encoded(NamedTuple):
+    """A document as tokens, each with its importance; empty where the tokenizer finds nothing to encode."""
+
+    document: Document
+    token_ids: npt.NDArray[np.int32]
+    importance: npt.NDArray[np.float32]
+
+
+EncodeAll: TypeAlias = Callable[[Iterable[Sequence[Document]]], Iterator[Sequence[Encoded]]]
+"""Batches of documents to batches of tokens, in order."""
+
+
+@final
+class Encoder:
+    """Scores and tokenises documents.
+
+    Args:
+        tokenizer: finds the tokens.
+        scorer: finds the words and their importance.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, scorer: Scorer) -> None:
+        self.tokenizer = tokenizer
+        self.scorer = scorer
+
+    def encode(self, documents: Sequence[Document]) -> list[Encoded]:
+        """The tokens of every document, each with its word's importance."""
+        texts = [document.text for document in documents]
+        scored, encodings = self.scorer.score(texts), self.tokenizer.encode_batch(texts)
+        return [
+            Encoded(
+                document,
+                np.array(encoding.ids, dtype=np.int32),
+                np.array(align(words, encoding.offsets, self.scorer.background), dtype=np.float32),
+            )
+            for document, words, encoding in zip(documents, scored, encodings, strict=True)
+        ]
+
+    def encode_all(self, batches: Iterable[Sequence[Document]]) -> Iterator[Sequence[Encoded]]:
+        """`encode` of every batch, here."""
+        return map(self.encode, batches)
+
+
+@contextlib.contextmanager
+def encoder_processes(make_encoder: Callable[[], Encoder], num_processes: int) -> Iterator[EncodeAll]:
+    """`Encoder.encode_all` on so many processes, with the same results in the same order.
+
+    Args:
+        make_encoder: called once in every process; picklable and hashable.
+        num_processes: how many.
+    """
+    with process_pool(num_processes, imports_main=False) as pool:
+
+        def encode_all(batches: Iterable[Sequence[Document]]) -> Iterator[Sequence[Encoded]]:
+            waiting: deque[Future[list[Encoded]]] = deque()
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(_encode_in_worker, make_encoder, batch))
+                    if len(waiting) > _AHEAD * num_processes:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BrokenProcessPool as error:
+                raise WorkerDiedError(
+                    "a process that scores documents was killed, often by the system for want of memory; complete "
+                    "shards are kept: run the same command again, with fewer workers if memory was short"
+                ) from error
+
+        yield encode_all
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder_of_process(make_encoder: Callable[[], Encoder]) -> Encoder:
+    # Not in the initializer of the pool, where a typed error would be lost.
+    return make_encoder()
+
+
+def _encode_in_worker(make_encoder: Callable[[], Encoder], documents: Sequence[Document]) -> list[Encoded]:
+    return _encoder_of_process(make_encoder).encode(documents)

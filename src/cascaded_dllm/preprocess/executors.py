@@ -1,0 +1,247 @@
+"""Where the tasks of a job run: on processes of this machine, on Slurm or on Ray, by datatrove's executors.
+
+A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, final
+
+from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, WorkerDiedError
+from cascaded_dllm.preprocess.progress import forget_progress, records_in_progress
+from cascaded_dllm.processes import process_pool
+
+if TYPE_CHECKING:
+    from datatrove.executor.base import PipelineExecutor
+
+EXECUTORS = ("local", "slurm", "ray")
+_POLL_SECONDS = 0.5
+
+
+Task: TypeAlias = Callable[[object, int, int], None]
+"""Makes a shard, in the form of a step of datatrove: called with what the step before gave (nothing), the number of
+the shard, and that of all shards. It is picklable, so that it can run anywhere."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The tasks of one dataset.
+
+    Attributes:
+        task: makes the shard whose number it is called with.
+        folder: of the dataset; logs go to `folder`/logs.
+        num_shards: all of them.
+        missing: those that are to be made.
+    """
+
+    task: Task
+    folder: Path
+    num_shards: int
+    missing: Sequence[int]
+
+    def with_task(self, task: Task) -> "Tasks":
+        """The same shards, made by another task."""
+        return replace(self, task=task)
+
+    @property
+    def logs(self) -> Path:
+        """Where datatrove keeps its logs, statistics and markers."""
+        return self.folder / "logs"
+
+    def mark(self) -> None:
+        """Makes datatrove's markers agree with the shards: one of them may have been lost or removed since."""
+        markers = self.logs / "completions"
+        markers.mkdir(parents=True, exist_ok=True)
+        for index in range(self.num_shards):
+            marker = markers / f"{index:05d}"
+            if index in self.missing:
+                marker.unlink(missing_ok=True)
+            else:
+                marker.touch()
+        forget_progress(self.folder, range(self.num_shards))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a cluster is asked for, for every task.
+
+    Attributes:
+        workers: tasks that run at the same time; -1 for no limit.
+        cpus: cores.
+        memory_gb: memory per core, in GB.
+        gpus: graphics processors.
+        time: limit, as Slurm writes it.
+        partition: of Slurm.
+        account: of Slurm; None for the user's own.
+        setup: shell command that prepares the environment on a node; None for the one this process runs in.
+    """
+
+    workers: int = -1
+    cpus: int = 1
+    memory_gb: int = 4
+    gpus: int = 0
+    time: str = "24:00:00"
+    partition: str | None = None
+    account: str | None = None
+    setup: str | None = None
+
+    def check(self, executor: str) -> None:
+        """Before any work: is this enough for an executor?
+
+        Raises:
+            ConfigError: the executor is unknown, or Slurm has no partition.
+        """
+        if executor not in EXECUTORS:
+            raise ConfigError(f"executor {executor!r} is unknown; choose one of {', '.join(EXECUTORS)}")
+        if executor == "slurm" and self.partition is None:
+            raise ConfigError("Slurm has to know where to run, and no partition is given; give --partition")
+
+
+def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Runs the missing tasks on processes of this machine, and returns when all are done.
+
+    Args:
+        tasks: see `Tasks`.
+        workers: processes.
+        on_progress: told, about twice a second, the finished tasks and the records done in unfinished ones.
+
+    Raises:
+        MissingExtraError: datatrove is not installed.
+        WorkerDiedError: a process was killed. What is complete is kept.
+        CascadeError: what a task raised; the others are ended.
+    """
+    executor = _local_executor(tasks)
+    tasks.mark()
+    num_processes = min(workers, len(tasks.missing))
+    with process_pool(num_processes, error_log=tasks.logs / "errors.log", imports_main=False) as pool:
+        try:
+            running = {pool.submit(_run_rank, executor, index) for index in tasks.missing}
+            while running:
+                done, running = wait(running, timeout=_POLL_SECONDS)
+                for future in done:
+                    future.result()
+                if on_progress is not None:
+                    on_progress(len(tasks.missing) - len(running), records_in_progress(tasks.folder, tasks.missing))
+        except BrokenProcessPool as error:
+            raise WorkerDiedError(
+                "a process that makes a shard was killed, often by the system for want of memory; complete shards are "
+                f"kept, logs are in {tasks.logs}: run the same command again, with fewer --workers if memory was short"
+            ) from error
+
+
+def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> str:
+    """Submits the missing tasks to Slurm as one array and returns the number of the job.
+
+    Args:
+        tasks: see `Tasks`; their folder must be seen by the nodes.
+        resources: for every task.
+        job_name: as it stands in the queue.
+
+    Raises:
+        ConfigError: no partition is given.
+        DataError: Slurm's commands are missing, or it refuses the job.
+        MissingExtraError: datatrove is not installed.
+    """
+    import subprocess
+
+    resources.check("slurm")
+    try:
+        from datatrove.executor.slurm import SlurmPipelineExecutor
+    except ImportError as error:
+        raise _missing("datatrove", "preprocess", "--executor slurm") from error
+    tasks.mark()
+    executor = SlurmPipelineExecutor(
+        pipeline=[tasks.task],
+        tasks=tasks.num_shards,
+        logging_dir=str(tasks.logs.resolve()),
+        time=resources.time,
+        partition=resources.partition,
+        cpus_per_task=resources.cpus,
+        mem_per_cpu_gb=resources.memory_gb,
+        gpus_per_task=resources.gpus,
+        workers=resources.workers,
+        job_name=job_name,
+        # Clusters without accounting know no quality of service.
+        qos="",
+        env_command=resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"',
+        sbatch_args={} if resources.account is None else {"account": resources.account},
+    )
+    try:
+        executor.run()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor "
+            "local or ray"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise DataError(
+            f"Slurm refused the job (exit code {error.returncode}); see its message above, and check --partition, "
+            "--account, --time, --cpus and --memory"
+        ) from error
+    return str(executor.job_id)
+
+
+def run_ray(tasks: Tasks, resources: Resources, address: str | None) -> None:
+    """Runs the missing tasks on Ray, and returns when all are done.
+
+    Args:
+        tasks: see `Tasks`; their folder must be seen by the nodes.
+        resources: for every task.
+        address: of the cluster; None for one that runs already, or else one started here.
+
+    Raises:
+        DataError: the cluster cannot be reached.
+        MissingExtraError: datatrove or Ray is not installed.
+    """
+    try:
+        import ray
+        from datatrove.executor.ray import RayPipelineExecutor
+    except ImportError as error:
+        raise _missing(error.name or "ray", "ray", "--executor ray") from error
+    tasks.mark()
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
+    except ConnectionError as error:
+        raise DataError(
+            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or leave --ray-address "
+            "out for one on this machine"
+        ) from error
+    try:
+        RayPipelineExecutor(
+            pipeline=[tasks.task],
+            tasks=tasks.num_shards,
+            workers=resources.workers,
+            logging_dir=str(tasks.logs.resolve()),
+            cpus_per_task=resources.cpus,
+            mem_per_cpu_gb=resources.memory_gb,
+            gpus_per_task=resources.gpus,
+        ).run()
+    finally:
+        ray.shutdown()
+
+
+def _local_executor(tasks: Tasks) -> "PipelineExecutor":
+    """datatrove's executor, of which every process runs one rank at a time.
+
+    Its own `run` hands the ranks to a pool that waits for ever when the system kills one of its processes.
+    """
+    try:
+        from datatrove.executor.local import LocalPipelineExecutor
+    except ImportError as error:
+        raise _missing("datatrove", "preprocess", "cdllm preprocess") from error
+    return LocalPipelineExecutor(pipeline=[tasks.task], tasks=tasks.num_shards, logging_dir=str(tasks.logs.resolve()))
+
+
+def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
+    return MissingExtraError(package, extra=extra, purpose=purpose)
+
+
+def _run_rank(executor: "PipelineExecutor", rank: int) -> None:
+    # Rank 1 of this node: what would go to the terminal of rank 0 is in its log file all the same.
+    executor._run_for_rank(rank, local_rank=1)

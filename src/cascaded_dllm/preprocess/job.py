@@ -1,0 +1,139 @@
+"""A preprocessing job as plain data: what a worker on another machine has to know to make one shard."""
+
+from dataclasses import asdict, dataclass
+from typing import final
+
+from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.errors import ConfigError
+
+TAGGED = ("constituency",)
+"""Methods that take a tagger."""
+EMBEDDED = ("keybert", "keybert_no_stopword")
+"""Methods that take a sentence model."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CorpusChoice:
+    """Which documents; see `text.corpora.open_corpus`.
+
+    Attributes:
+        dataset: a corpus by name, a hub id or a path.
+        split: its part.
+        name: what the folder is called; None for the corpus' own name.
+        form: whose detokenizer and record rule apply to local files; None for plain text.
+        text_field: field or column that holds the text.
+        unit: what a document of a .txt is.
+        streaming: whether a hub dataset is read over the network instead of being stored first.
+        num_documents: only the first so many records; None for all.
+    """
+
+    dataset: str
+    split: str = "train"
+    name: str | None = None
+    form: str | None = None
+    text_field: str = "text"
+    unit: str = "paragraph"
+    streaming: bool = False
+    num_documents: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ScorerChoice:
+    """How importance is found.
+
+    Attributes:
+        method: one of SELECTION_METHODS.
+        tagger: of constituency.
+        model: sentence-transformers model of the KeyBERT methods.
+        scope: of the KeyBERT methods: what a word is compared with, the "document" or its "window".
+        precision: of the KeyBERT methods: of the documents' embeddings.
+        device: of the KeyBERT methods.
+        word_cache: of the KeyBERT methods: folder of the embedded words; None keeps them in memory only.
+        seed: of random.
+    """
+
+    method: str
+    tagger: str | None = None
+    model: str | None = None
+    scope: str | None = None
+    precision: str | None = None
+    device: str | None = None
+    word_cache: str | None = None
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Before any work: is this a method, and do the other settings belong to it?
+
+        Raises:
+            ConfigError: the method is unknown, or a setting of another method is given.
+        """
+        if self.method not in SELECTION_METHODS:
+            raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
+        owners: dict[str, tuple[str, ...]] = dict.fromkeys(
+            ("model", "scope", "precision", "device", "word_cache"), EMBEDDED
+        )
+        owners |= {"tagger": TAGGED, "seed": ("random",)}
+        for key, value in asdict(self).items():
+            if key in owners and value is not None and self.method not in owners[key]:
+                option = "--" + key.replace("_", "-")
+                raise ConfigError(
+                    f"method {self.method} has no use for {option} {value!r}; leave it out, or choose "
+                    f"{' or '.join(owners[key])}"
+                )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides a preprocessed dataset, and where it goes.
+
+    Attributes:
+        corpus: which documents.
+        scorer: how importance is found.
+        tokenizer: file, folder or hub id; None if it is to be trained.
+        train_tokenizer: entries of a tokenizer to be trained on the corpus, or None.
+        num_shards: parts on disk; document j goes to shard j % num_shards.
+        out: the dataset lies in <out>/<method>/<name>_<split>.
+    """
+
+    corpus: CorpusChoice
+    scorer: ScorerChoice
+    tokenizer: str | None
+    train_tokenizer: int | None
+    num_shards: int
+    out: str
+
+    def check(self) -> None:
+        """What can be known before any work.
+
+        Raises:
+            ConfigError: the method is unknown, a setting of another method is given, the tokenizer is not determined,
+                or there is no shard.
+        """
+        self.scorer.check()
+        if (self.tokenizer is None) == (self.train_tokenizer is None):
+            raise ConfigError(
+                "the tokenizer is not determined; give either --tokenizer (a file, a folder or a hub id such as gpt2) "
+                "or --train-tokenizer with a vocabulary size"
+            )
+        if self.num_shards < 1:
+            raise ConfigError(f"the number of shards is {self.num_shards}; it must be at least 1")
+
+    def check_shard(self, index: int) -> None:
+        """Whether there is such a shard.
+
+        Raises:
+            ConfigError: there is not.
+        """
+        if not 0 <= index < self.num_shards:
+            raise shard_out_of_range(index, self.num_shards)
+
+
+def shard_out_of_range(index: int, num_shards: int) -> ConfigError:
+    """What is said about a shard that does not exist."""
+    return ConfigError(
+        f"shard {index} is out of range: the dataset has {num_shards}, numbered from 0 to {num_shards - 1}; choose one "
+        "of them, or another number of shards for all"
+    )

@@ -1,0 +1,84 @@
+"""What tasks say while they run and when they are done: small files, readable from any machine that sees the folder."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import final
+
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.data.manifest import Counts
+
+# A heartbeat now and then costs nothing; one for every batch would wear out a network file system.
+_EVERY_SECONDS = 1.0
+# Windows are cut later, at the length of the last stage; this one, of the default configuration, tells their order.
+WINDOW_LENGTH = 128
+
+
+@final
+class TaskLog:
+    """Progress and summary of one task, in files of its own.
+
+    Args:
+        folder: of the dataset.
+        index: the task, which is a shard.
+    """
+
+    def __init__(self, folder: Path, index: int) -> None:
+        self._heartbeat = _heartbeat_file(folder, index)
+        self._summary = _logs(folder) / "summaries" / f"{index:05d}.json"
+        self._started = time.monotonic()
+        self._last = float("-inf")
+
+    def tell(self, records: int, _: int | None = None) -> None:
+        """Notes how many records are done, at most once a second."""
+        now = time.monotonic()
+        if now - self._last >= _EVERY_SECONDS:
+            self._last = now
+            write_json(self._heartbeat, {"records": records})
+
+    def finish(self, counts: Counts) -> dict[str, object]:
+        """Writes the summary of the task and returns it."""
+        told = summary(counts, time.monotonic() - self._started)
+        write_json(self._summary, told)
+        self._heartbeat.unlink(missing_ok=True)
+        return told
+
+
+def summary(counts: Counts, seconds: float) -> dict[str, object]:
+    """Counts and throughput, for people and for scripts."""
+    return asdict(counts) | {
+        f"windows_of_{WINDOW_LENGTH}": (counts.tokens + counts.documents) // WINDOW_LENGTH,
+        "seconds": round(seconds, 3),
+        "documents_per_second": round(counts.records / max(seconds, 1e-9), 1),
+        "tokens_per_second": round(counts.tokens / max(seconds, 1e-9), 1),
+    }
+
+
+def records_in_progress(folder: Path, tasks: Iterable[int]) -> int:
+    """The records done in shards that are not complete, as their tasks last told."""
+    return sum(int(str(_read(_heartbeat_file(folder, index)).get("records", 0))) for index in tasks)
+
+
+def forget_progress(folder: Path, tasks: Iterable[int]) -> None:
+    """Removes what tasks that died have told."""
+    for index in tasks:
+        _heartbeat_file(folder, index).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        # Not begun, or done at this moment.
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _logs(folder: Path) -> Path:
+    return folder / "logs"
+
+
+def _heartbeat_file(folder: Path, index: int) -> Path:
+    return _logs(folder) / "progress" / f"{index:05d}.json"

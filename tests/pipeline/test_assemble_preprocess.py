@@ -1,0 +1,119 @@
+"""A preprocessing job becomes a corpus, a tokenizer, a scorer and a task; what cannot be is said before any work."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.assemble_preprocess import make_scorer, prepare
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
+from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.importance.tfidf import TfidfScorer
+from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+def job(out: Path, **scorer: object) -> Job:
+    choice = ScorerChoice(**({"method": "tfidf"} | scorer))
+    return Job(CorpusChoice("stories", "valid", num_documents=6), choice, None, 300, 2, str(out))
+
+
+def make(job: Job) -> Path:
+    task = prepare(job)
+    for index in task.plan.missing():
+        task.run(index)
+    return task.plan.folder
+
+
+def test_constituency_and_tfidf(tmp_path):
+    assert isinstance(make_scorer(ScorerChoice("constituency", tagger="stories")), PosScorer)
+    task = prepare(job(tmp_path))
+    assert isinstance(task.make_encoder().scorer, TfidfScorer)
+    assert task.plan.settings.scorer["num_documents"] == 6
+
+
+def test_dataset_is_complete_with_its_last_shard(tmp_path):
+    task = prepare(job(tmp_path))
+    summary = task.run(1)
+    assert summary is not None
+    assert summary["documents"] == 3
+    with pytest.raises(DataError, match="is no complete preprocessed dataset"):
+        PreprocessedDataset.open(task.plan.folder)
+    task.run(0)
+    assert PreprocessedDataset.open(task.plan.folder).counts.documents == 6
+    assert task.run(0) is None
+
+
+def test_preparations_are_kept(tmp_path, monkeypatch):
+    folder = make(job(tmp_path))
+    before = {path: path.read_bytes() for path in folder.rglob("*.json") if "logs" not in path.parts}
+    monkeypatch.setattr(Tokenizer, "train", None)
+    monkeypatch.setattr("cascaded_dllm.assemble_preprocess.document_frequencies", None)
+    assert prepare(job(tmp_path)).plan.missing() == []
+    assert {path: path.read_bytes() for path in folder.rglob("*.json") if "logs" not in path.parts} == before
+
+
+def test_another_tokenizer_leaves_what_was_prepared(tmp_path):
+    folder = make(job(tmp_path))
+    other = prepare(replace(job(tmp_path), train_tokenizer=280))
+    assert len(list((folder / "prepared").glob("tokenizer_*"))) == 2
+    with pytest.raises(
+        DataError, match=r"shard_0 was made with other settings \(tokenizer: .*vocab_size: 300, not 280"
+    ):
+        other.plan.missing()
+    assert Tokenizer.load(folder).vocab_size == 300
+
+
+def test_broken_word_counts(tmp_path):
+    task = prepare(job(tmp_path))
+    next(task.plan.folder.glob("prepared/word_counts_*.json")).write_text("[]")
+    with pytest.raises(DataError, match=r"holds no word counts .* remove it and preprocess again"):
+        prepare(job(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"method": "magic"},
+            "the method is 'magic'; it must be one of constituency, keybert_no_stopword, keybert, tf",
+        ),
+        ({"tagger": "lexicon"}, "method tfidf has no use for --tagger 'lexicon'; leave it out, or choose constituency"),
+        ({"word_cache": "x"}, "no use for --word-cache 'x'; leave it out, or choose keybert or keybert_no_stopword"),
+        ({"seed": 1}, "no use for --seed 1; leave it out, or choose random"),
+    ],
+)
+def test_settings_of_other_methods(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(job(tmp_path, **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_tokenizer": None}, "the tokenizer is not determined; give either --tokenizer"),
+        ({"tokenizer": "gpt2"}, "the tokenizer is not determined"),
+        ({"num_shards": 0}, "the number of shards is 0; it must be at least 1"),
+    ],
+)
+def test_settings_of_the_job(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(replace(job(tmp_path), **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tagger", ["lexicon", None])
+def test_missing_extra_is_said_before_any_work(monkeypatch, tmp_path, tagger):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(MissingExtraError, match=r"needs spacy, .* pip install 'cascaded-dllm\[preprocess\]'"):
+        prepare(job(tmp_path, method="constituency", tagger=tagger))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_spacy_model_is_said_before_any_work(tmp_path):
+    with pytest.raises(CascadeError, match="python -m spacy download en_core_web_md"):
+        prepare(job(tmp_path, method="constituency"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,58 +1,126 @@
-"""Readers give back what was written, in every format and compression."""
+"""Readers give back what was written, in every format and compression, whole and in parts."""
 
 import gzip
 import json
 import lzma
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cascaded_dllm.text.corpora import Corpus
-from cascaded_dllm.text.document import Document
-from cascaded_dllm.text.local import LocalFiles, Unit
+from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.document import Document, Dropped
+from cascaded_dllm.text.forms import FORMS
+from cascaded_dllm.text.local_files import LocalFiles
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
-DOCUMENTS = st.lists(TEXTS.filter(lambda text: bool(text.strip())), min_size=1, max_size=6)
+# Everything that a text can hold: letters of every script, emoji, control characters, line ends of every kind.
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+TEXTS = st.text(CHARACTERS, max_size=30)
+DOCUMENTS = st.lists(TEXTS, max_size=12)
+LONG = ["x" * 200_000, "", "語" * 200_000, "\u200b", "👩‍👩‍👧‍👦 \x07\x1b[0m"]
 # What a line holds: no line feed, and no carriage return at its end, which would belong to the line's end.
-LINES = st.lists(TEXTS.map(lambda text: text.replace("\n", " ").rstrip("\r")).filter(str.strip), min_size=1, max_size=6)
+LINES = DOCUMENTS.map(lambda texts: [text.replace("\n", " ").rstrip("\r") for text in texts])
 COMPRESSIONS = st.sampled_from([("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
+Compression = tuple[str, Callable[[bytes], bytes]]
+PARTS = st.integers(1, 15)
 
 
-def documents(path: Path, unit: Unit = "paragraph") -> Iterator[Document]:
-    return Corpus("a", LocalFiles(path, unit=unit)).documents()
+@contextmanager
+def written(name: str, content: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        yield path
 
 
-@given(DOCUMENTS, COMPRESSIONS, st.booleans())
-def test_jsonl(texts: list[str], compression: tuple[str, type[bytes]], is_ascii: bool) -> None:
+def as_parquet(texts: list[str], row_group_size: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), sink, row_group_size=row_group_size)
+    return bytes(sink.getvalue())
+
+
+def records(path: Path, num_parts: int, unit: str = "paragraph", form: str | None = None) -> list[Document | Dropped]:
+    """All records, after a check that any number of parts gives each of them once and in order."""
+    corpus = open_corpus(str(path), split="train", unit=unit, form=form)
+    whole = list(corpus.part(0, 1))
+    parts = [list(corpus.part(index, num_parts)) for index in range(num_parts)]
+    assert sum(map(len, parts)) == len(whole)
+    if form != "wikitext":  # There, an article also brings its headings.
+        assert [parts[number % num_parts][number // num_parts] for number in range(len(whole))] == whole
+        for num in (1, len(whole) // 2, len(whole) + 1):
+            if num:
+                assert list(corpus.first(num).part(0, 1)) == whole[:num]
+                assert list(corpus.first(num).part(num_parts - 1, num_parts)) == whole[:num][num_parts - 1 :: num_parts]
+    return whole
+
+
+def expected(texts: list[str], name: str) -> list[Document | Dropped]:
+    return [
+        Document(f"{name}:{index}", text) if text.strip() else Dropped(f"{name}:{index}", "empty", len(text))
+        for index, text in enumerate(texts)
+    ]
+
+
+@given(DOCUMENTS, COMPRESSIONS, st.booleans(), PARTS)
+@example(LONG, ("", bytes), True, 2)
+def test_jsonl(texts: list[str], compression: Compression, is_ascii: bool, num_parts: int) -> None:
     suffix, compress = compression
     lines = [json.dumps({"text": text}, ensure_ascii=is_ascii) for text in texts]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"a.jsonl{suffix}"
-        path.write_bytes(compress("\n".join(lines).encode()))
-        assert [document.text for document in documents(path)] == texts
+    with written(f"a.jsonl{suffix}", compress("\n".join(["", *lines, ""]).encode())) as path:
+        assert records(path, num_parts) == expected(["", *texts], path.name)
 
 
-@given(DOCUMENTS)
-def test_parquet(texts: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.parquet"
-        pq.write_table(pa.table({"text": texts}), path)
-        assert [document.text for document in documents(path)] == texts
+@given(DOCUMENTS, st.integers(1, 5), PARTS)
+@example(LONG, 2, 3)
+def test_parquet(texts: list[str], row_group_size: int, num_parts: int) -> None:
+    with written("a.parquet", as_parquet(texts, row_group_size)) as path:
+        assert records(path, num_parts) == expected(texts, path.name)
 
 
-@given(LINES, COMPRESSIONS, st.sampled_from(["\n", "\r\n"]))
-def test_lines_and_paragraphs(lines: list[str], compression: tuple[str, type[bytes]], line_end: str) -> None:
+@given(LINES, COMPRESSIONS, st.sampled_from(["\n", "\r\n"]), PARTS)
+@example(LONG, ("", bytes), "\n", 2)
+def test_txt(lines: list[str], compression: Compression, line_end: str, num_parts: int) -> None:
     suffix, compress = compression
+    name = f"a.txt{suffix}"
+    lines = ["x", *lines, "y"]
+    with written(name, compress(line_end.join(lines).encode())) as path:
+        assert records(path, num_parts, "line") == expected(lines, name)
+        (whole,) = records(path, num_parts, "file")
+        assert whole == Document(f"{name}:0", line_end.join(lines))
+    texts = [line for line in lines if line.strip()]
+    with written(name, compress((3 * line_end).join(texts).encode())) as path:
+        assert records(path, num_parts) == expected(texts, name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(lines=LINES, num_parts=PARTS)
+@example(lines=["= A =", *LONG, "= B =", " = = C = = "], num_parts=2)
+def test_forms(form: str, lines: list[str], num_parts: int) -> None:
+    with written("a.txt", "\n".join(["x", *lines]).encode()) as path:
+        found = records(path, num_parts, form=form)
+        assert found
+        assert all(record.text.strip() for record in found if isinstance(record, Document))
+
+
+@given(st.lists(DOCUMENTS, min_size=1, max_size=3), PARTS)
+def test_folder_of_all_kinds(documents: list[list[str]], num_parts: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"a.txt{suffix}"
-        path.write_bytes(compress(("x" + line_end + line_end.join(lines)).encode()))
-        assert [document.text for document in documents(path, "line")] == ["x", *lines]
-        path.write_bytes(compress(("x" + 2 * line_end + (2 * line_end).join(lines)).encode()))
-        assert [document.text for document in documents(path)] == ["x", *lines]
-        (whole,) = documents(path, "file")
-        assert whole.text == "x" + 2 * line_end + (2 * line_end).join(lines)
+        names = []
+        for number, texts in enumerate(documents):
+            lines = "\n".join(json.dumps({"text": text}) for text in texts) or " "
+            names += [f"{number}.jsonl", f"{number}.parquet"]
+            (Path(folder) / names[-2]).write_text(lines)
+            (Path(folder) / names[-1]).write_bytes(as_parquet(texts, 2))
+        found = records(Path(folder), num_parts)
+        assert list(dict.fromkeys(record.id.partition(":")[0] for record in found)) == [
+            name
+            for name, texts in zip(names, [texts for texts in documents for _ in "12"], strict=True)
+            if texts or name.endswith("jsonl")
+        ]
+        assert Corpus("a", LocalFiles(Path(folder))).source == Corpus("a", LocalFiles(Path(folder))).source

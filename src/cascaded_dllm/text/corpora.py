@@ -1,16 +1,21 @@
 """Corpora by name or path: streams of documents that can be read more than once, whole or in parts."""
 
+import difflib
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text.document import Document, Dropped, Part, Reader, as_record
-from cascaded_dllm.text.local import UNITS, LocalFiles, Unit
+from cascaded_dllm.text.document import Document, Dropped, Part, Reader
+from cascaded_dllm.text.forms import FORMS, Form, records_of
+from cascaded_dllm.text.hub import open_hub
+from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
+from cascaded_dllm.text.local import SUFFIXES, UNITS, Unit
+from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.python_docs import PythonDocs
 from cascaded_dllm.text.stories import Stories
 
@@ -18,6 +23,9 @@ BUILT_IN = ("stories", "python-docs")
 """Corpora that are present on every machine."""
 
 SPLITS = ("train", "valid", "test")
+
+_HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[^:]+))?")
+_Choice = TypeVar("_Choice", bound=str)
 
 
 @final
@@ -77,6 +85,10 @@ class Corpus:
             raise ConfigError(f"part {index} of {num_parts} does not exist; it must be one of 0..{num_parts - 1}")
         return self.reader.records(Part(index, num_parts, self.num_records))
 
+    def hint(self) -> str | None:
+        """What to say where the corpus does not look as if its documents were what was meant."""
+        return self.reader.hint() if isinstance(self.reader, LocalFiles) else None
+
     def first(self, num: int | None) -> "Corpus":
         """The corpus of the first `num` records, dropped ones counted, or of all.
 
@@ -90,33 +102,117 @@ class Corpus:
         return replace(self, num_records=num if self.num_records is None else min(num, self.num_records))
 
 
-def open_corpus(dataset: str, *, split: str, text_field: str = "text", unit: str = "paragraph") -> Corpus:
-    """The corpus called `dataset`: built in, or a file or folder.
+def open_corpus(
+    dataset: str,
+    *,
+    split: str,
+    text_field: str = "text",
+    unit: str = "paragraph",
+    form: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+) -> Corpus:
+    """The corpus called `dataset`: built in, known by name, a file or folder, or any dataset of the hub.
 
     Args:
-        dataset: stories, python-docs, or a path.
-        split: of a built-in corpus, train, valid or test; a path holds the split it holds.
-        text_field: see `LocalFiles`.
-        unit: see `LocalFiles`.
+        dataset: stories or python-docs; one of `HUB_CORPORA`; a path, where one with such a name is written ./name; or
+            owner/name, or owner/name:configuration, of a dataset of the hub.
+        split: train, valid or test, or as the dataset calls it; a path holds the split it holds.
+        text_field: the field or column that holds the text; a corpus known by name knows its own.
+        unit: what one document of a .txt file is, see `LocalFiles`; where there is a form, a line.
+        form: the form in which the texts of a path or a dataset are written, one of `FORMS`; None for plain text.
+        revision: of a dataset of the hub: a commit, branch or tag.
+        streaming: of a dataset of the hub: whether to read it over the network and keep nothing.
 
     Raises:
-        ConfigError: a built-in corpus has no such split, or `unit` is unknown.
-        DataError: the path does not exist, or a file below it is empty or of an unknown kind.
+        ConfigError: there is no such name, split, unit or form, or an option does not go with the corpus.
+        DataError: the path does not exist, a file below it is empty or of an unknown kind, or the hub has no such
+            dataset or column or does not answer.
     """
+    known_unit, known_form = _one_of("unit", unit, UNITS), None if form is None else _one_of("form", form, FORMS)
+    of_files = {"unit": unit != "paragraph"}
+    of_any = {"text_field": text_field != "text", "form": form is not None}
+    of_hub = {"revision": revision is not None, "streaming": streaming}
     if dataset in BUILT_IN:
-        if split not in SPLITS:
-            raise ConfigError(f"{dataset} has no split {split!r}; it must be one of {', '.join(SPLITS)}")
-        return Corpus(dataset, Stories.of_split(split) if dataset == "stories" else PythonDocs(split))
-    path = Path(dataset)
-    if not path.exists():
-        raise DataError(f"{dataset} is no file or folder, nor one of {', '.join(BUILT_IN)}; check the path")
-    if unit not in UNITS:
-        raise ConfigError(f"unit {unit!r} is unknown; choose one of {', '.join(UNITS)}")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.split(".")[0]).strip("-._") or "corpus"
-    chosen: Unit = next(known for known in UNITS if known == unit)
-    reader = LocalFiles(path, text_field=text_field, unit=chosen)
-    reader.files()  # What is missing is said now, not by the worker that reads it.
-    return Corpus(name, reader)
+        _refuse(dataset, of_files | of_any | of_hub)
+        return _built_in(dataset, split)
+    path = Path(dataset).expanduser()
+    if dataset in HUB_CORPORA:
+        _refuse(dataset, of_files | of_any)
+        hub = HUB_CORPORA[dataset]
+    elif path.exists():
+        _refuse(dataset, of_hub)
+        return _local(path, text_field, known_unit, known_form)
+    else:
+        _refuse(dataset, of_files)
+        hub = _hub_corpus(dataset, text_field, known_form)
+    return Corpus(_folder_name(dataset), open_hub(hub, split=split, revision=revision, streaming=streaming))
+
+
+def _built_in(dataset: str, split: str) -> Corpus:
+    if split not in SPLITS:
+        raise ConfigError(f"{dataset} has no split {split!r}; it must be one of {', '.join(SPLITS)}")
+    return Corpus(dataset, Stories.of_split(split) if dataset == "stories" else PythonDocs(split))
+
+
+def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus:
+    if form is not None and unit == "file":
+        raise ConfigError(f"the form {form} is read line by line, and the unit is file; leave one of them out")
+    files = LocalFiles(path, text_field, unit if form is None else "line", form)
+    files.files()  # What is missing is said now, not by the process that reads it.
+    return Corpus(_folder_name(path.name.split(".")[0]), files)
+
+
+def _hub_corpus(dataset: str, text_field: str, form: Form | None) -> HubCorpus:
+    """The dataset of the hub that a name of the form owner/name or owner/name:configuration means.
+
+    Raises:
+        ConfigError: it is another name.
+        DataError: it looks like a path.
+    """
+    if dataset.startswith((".", "/", "~")) or dataset.lower().endswith(SUFFIXES):
+        raise DataError(f"{dataset} is no file or folder; check the path")
+    match = _HUB_ID.fullmatch(dataset)
+    if match is not None:
+        return HubCorpus(match["id"], match["config"], text_field=text_field, form=form)
+    known = [*BUILT_IN, *HUB_CORPORA]
+    near = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ConfigError(
+        f"{dataset!r} is no corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of a "
+        "dataset on the Hugging Face hub"
+    )
+
+
+def _refuse(dataset: str, options: Mapping[str, bool]) -> None:
+    """Refuses options that a corpus has no use for.
+
+    Args:
+        dataset: the corpus.
+        options: name -> whether it is given.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    given = " and ".join(name for name, is_given in options.items() if is_given)
+    if given:
+        raise ConfigError(f"{given} cannot be chosen for the corpus {dataset}; leave it out")
+
+
+def _one_of(what: str, value: str, known: tuple[_Choice, ...]) -> _Choice:
+    """The known value that is meant.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for choice in known:
+        if choice == value:
+            return choice
+    raise ConfigError(f"{what} {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def _folder_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "corpus"
 
 
 @final
@@ -128,7 +224,7 @@ class _InMemory:
 
     def records(self, part: Part) -> Iterator[Document | Dropped]:
         """See `Reader`."""
-        return map(as_record, part.of(self.documents))
+        return records_of(lambda part: part.of(self.documents), None, part)
 
     def source(self) -> dict[str, object]:
         """See `Reader`."""

@@ -45,11 +45,6 @@ class Part:
         return itertools.islice(items, self.index, self.stop, self.num_parts)
 
 
-def as_record(row: Document) -> Document | Dropped:
-    """The row itself, or what is dropped where its text is blank."""
-    return row if row.text.strip() else Dropped(row.id, "empty", len(row.text))
-
-
 @runtime_checkable
 class Reader(Protocol):
     """Where the records of a corpus come from. It is pickled to the processes that read parts of it."""

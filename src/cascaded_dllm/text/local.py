@@ -1,21 +1,19 @@
-"""Documents from files and folders on this machine, read as a stream."""
+"""Rows of files on this machine: plain text, JSON lines and parquet, read as a stream."""
 
 import functools
 import gzip
-import hashlib
 import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text.document import Document, Dropped, Part, as_record
+from cascaded_dllm.text.document import Document
 
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
@@ -52,77 +50,36 @@ class _Line(NamedTuple):
         return text.removeprefix("\ufeff") if self.number == 1 else text
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class LocalFiles:
-    """A file, or all files of a folder in the order of their names, as a `Reader`.
+def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Callable[[], Document]]:
+    """The records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
 
-    Only one document (of a parquet file, one batch of rows) is in memory at a time. Records are named
-    "<file>:<index>", or by their own "id"; the index counts dropped ones too.
+    Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
 
-    Attributes:
-        path: a .txt, .jsonl (either also .gz or .xz) or .parquet file, or a folder; hidden files are ignored.
+    Args:
+        file: a .txt, .jsonl (either also .gz or .xz) or .parquet file.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
+
+    Yields:
+        Functions that return rows, blank ones too, named "<file>:<index>" or by their own "id".
+
+    Raises:
+        DataError: the file is broken, not text or of an unknown kind; with the place and the remedy.
     """
-
-    path: Path
-    text_field: str = "text"
-    unit: Unit = "paragraph"
-
-    def files(self) -> list[Path]:
-        """The files in the order in which they are read.
-
-        Raises:
-            DataError: there is none, or one is empty or of an unknown kind.
-        """
-        files = _files(self.path)
-        for file in files:
-            _checked_suffix(file)
-        return files
-
-    def records(self, part: Part) -> Iterator[Document | Dropped]:
-        """See `Reader`; the names and sizes of all files are checked before the first record is yielded.
-
-        Raises:
-            DataError: something is missing, empty, broken, not text or of an unknown kind; with the place and remedy.
-        """
-        unread = itertools.chain.from_iterable(map(self._unread, self.files()))
-        return (as_record(read()) for read in part.of(unread))
-
-    def source(self) -> dict[str, object]:
-        """See `Reader`; every file is read once per process."""
-        files = self.files()
-        suffixes = {_checked_suffix(file).split(".")[1] for file in files}
-        return {
-            "kind": "files",
-            "files": [_described(file) for file in files],
-            "text_field": self.text_field if suffixes - {"txt"} else None,
-            "unit": self.unit if "txt" in suffixes else None,
-        }
-
-    def _unread(self, file: Path) -> Iterator[Callable[[], Document]]:
-        """The records of a file, found but not parsed; each is to be read before the next one is asked for."""
-        suffix = _checked_suffix(file)
-        if suffix == ".parquet":
-            return _parquet_rows(file, self.text_field)
-        if suffix.startswith(".jsonl"):
-            return _jsonl_rows(file, self.text_field)
-        return _txt_rows(file, self.unit)
+    suffix = checked_suffix(file)
+    if suffix == ".parquet":
+        return _parquet_rows(file, text_field)
+    if suffix.startswith(".jsonl"):
+        return _jsonl_rows(file, text_field)
+    return _txt_rows(file, unit)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"there is no file or folder {path}; check the name")
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    if not files:
-        raise DataError(f"the folder {path} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")
-    return files
+def checked_suffix(file: Path) -> str:
+    """The one of `SUFFIXES` that tells the kind of a file.
 
-
-def _checked_suffix(file: Path) -> str:
+    Raises:
+        DataError: there is none, or the file is empty.
+    """
     suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise DataError(f"{file} is of an unknown kind; it must end in one of {', '.join(SUFFIXES)}")
@@ -131,26 +88,14 @@ def _checked_suffix(file: Path) -> str:
     return suffix
 
 
-def _described(file: Path) -> dict[str, object]:
-    status = file.stat()
-    return {"name": file.name, "bytes": status.st_size, "sha256": _sha256(file, status.st_size, status.st_mtime_ns)}
-
-
-@functools.lru_cache(maxsize=4096)
-def _sha256(file: Path, size: int, modified: int) -> str:
-    """The hash of a file of this size and time of change, which tell whether it has to be read again."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _txt_rows(file: Path, unit: Unit) -> Iterator[Callable[[], Document]]:
     match unit:
         case "line":
-            blocks: Iterable[str] = (line.rstrip("\r\n") for line in _lines(file))
+            blocks: Iterable[str] = (line.rstrip("\r\n") for line in text_lines(file))
         case "paragraph":
-            blocks = _paragraphs(_lines(file))
+            blocks = _paragraphs(text_lines(file))
         case "file":
-            blocks = iter(["".join(_lines(file))])
+            blocks = iter(["".join(text_lines(file))])
     for index, block in enumerate(blocks):
         yield functools.partial(Document, f"{file.name}:{index}", block)
 
@@ -179,8 +124,8 @@ def _jsonl_row(line: _Line, text_field: str) -> Document:
     if not isinstance(record, dict):
         raise DataError(f"{place} is a {type(record).__name__}, not an object; write {{{text_field!r}: ...}}")
     if text_field not in record:
-        raise _missing_field(place, text_field, list(record))
-    return Document(_name(record, default), _checked_text(record[text_field], place, text_field))
+        raise missing_field(place, text_field, list(record))
+    return Document(row_name(record, default), checked_text(record[text_field], place, text_field))
 
 
 def _parquet_rows(file: Path, text_field: str) -> Iterator[Callable[[], Document]]:
@@ -190,7 +135,7 @@ def _parquet_rows(file: Path, text_field: str) -> Iterator[Callable[[], Document
     with _parquet_errors(file), pq.ParquetFile(file) as table:
         names = list(table.schema_arrow.names)
         if text_field not in names:
-            raise _missing_field(str(file), text_field, names)
+            raise missing_field(str(file), text_field, names)
         columns = [text_field] + (["id"] if "id" in names and text_field != "id" else [])
         for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns):
             for place in range(batch.num_rows):
@@ -201,8 +146,8 @@ def _parquet_rows(file: Path, text_field: str) -> Iterator[Callable[[], Document
 def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str) -> Document:
     with _parquet_errors(file):
         row = {name: batch.column(name)[place].as_py() for name in batch.schema.names}
-    text = _checked_text(row[text_field], f"{file} row {index}", text_field)
-    return Document(_name(row, f"{file.name}:{index}"), text)
+    text = checked_text(row[text_field], f"{file} row {index}", text_field)
+    return Document(row_name(row, f"{file.name}:{index}"), text)
 
 
 @contextmanager
@@ -215,17 +160,24 @@ def _parquet_errors(file: Path) -> Iterator[None]:
         raise DataError(f"{file} is not a whole parquet file ({error}); write or download it again") from error
 
 
-def _name(record: dict[str, object], default: str) -> str:
+def row_name(record: Mapping[str, object], default: str) -> str:
+    """The row's own "id", or `default` where it has none."""
     own = record.get("id")
     return default if own is None else str(own)
 
 
-def _missing_field(place: str, text_field: str, fields: list[str]) -> DataError:
+def missing_field(place: str, text_field: str, fields: Iterable[str]) -> DataError:
+    """What to raise where rows have no such field."""
     listed = ", ".join(repr(field) for field in fields) or "none"
     return DataError(f"{place} has no field {text_field!r}; its fields are {listed}: choose one as the text field")
 
 
-def _checked_text(value: object, place: str, text_field: str) -> str:
+def checked_text(value: object, place: str, text_field: str) -> str:
+    """The text of a row.
+
+    Raises:
+        DataError: it is no string, or one that no UTF-8 file can hold.
+    """
     if not isinstance(value, str):
         raise DataError(
             f"{place} has a {type(value).__name__} in the field {text_field!r}, not a string; "
@@ -243,7 +195,12 @@ def _checked_text(value: object, place: str, text_field: str) -> str:
     return value
 
 
-def _lines(file: Path) -> Iterator[str]:
+def text_lines(file: Path) -> Iterator[str]:
+    """The lines of a text file with their line ends.
+
+    Raises:
+        DataError: the file cannot be read to its end, or is not UTF-8 text.
+    """
     return (line.decode() for line in _raw_lines(file))
 
 

@@ -12,7 +12,8 @@ import pytest
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
-from cascaded_dllm.text.local import PARQUET_BATCH_ROWS, LocalFiles, Unit
+from cascaded_dllm.text.local import PARQUET_BATCH_ROWS, Unit
+from cascaded_dllm.text.local_files import LocalFiles
 
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 EACH_COMPRESSION = pytest.mark.parametrize("suffix", COMPRESSIONS)

@@ -1,0 +1,93 @@
+"""Forms in which benchmark corpora are distributed: what one record of them is, and how its text is written out."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cascaded_dllm.text.detokenize import DETOKENIZERS, VERSION
+from cascaded_dllm.text.document import Document, Dropped, Part
+
+Form = Literal["wikitext", "ptb", "lm1b", "lambada"]
+FORMS: tuple[Form, ...] = ("wikitext", "ptb", "lm1b", "lambada")
+
+
+@dataclass(frozen=True, slots=True)
+class _Article:
+    """The lines of one WikiText article that are not blank; its id is that of the first."""
+
+    headings: tuple[Document, ...]
+    paragraphs: tuple[Document, ...]
+
+    def records(self) -> Iterator[Document | Dropped]:
+        """Its headings, as dropped, and then the article, which is dropped as well where it has nothing else."""
+        for heading in self.headings:
+            yield Dropped(heading.id, "heading", len(heading.text.strip()))
+        name = (*self.headings, *self.paragraphs)[0].id
+        text = "\n\n".join(DETOKENIZERS["wikitext"](paragraph.text).strip() for paragraph in self.paragraphs)
+        yield Document(name, text) if text else Dropped(name, "empty", 0)
+
+
+def records_of(
+    rows: Callable[[Part], Iterator[Document]], form: Form | None, part: Part
+) -> Iterator[Document | Dropped]:
+    """The wanted records of a corpus that is stored as rows; a row is a record, but in WikiText it is a line.
+
+    Args:
+        rows: gives the wanted rows, blank ones too.
+        form: None where the text is as people write it.
+        part: which records are wanted.
+    """
+    if form == "wikitext":
+        for article in part.of(_articles(rows(Part()))):
+            yield from article.records()
+        return
+    detokenize = DETOKENIZERS[form] if form else str
+    for row in rows(part):
+        is_blank = not row.text.strip()
+        yield Dropped(row.id, "empty", len(row.text)) if is_blank else Document(row.id, detokenize(row.text))
+
+
+def described(form: Form | None) -> dict[str, object] | None:
+    """The form and the version of its rules, as JSON values."""
+    return {"name": form, "version": VERSION} if form else None
+
+
+def _articles(lines: Iterable[Document]) -> Iterator[_Article]:
+    """Articles, each from its title to the next; what stands before the first title is one as well."""
+    headings: list[Document] = []
+    paragraphs: list[Document] = []
+    for line, is_heading in _marked(lines):
+        if is_heading and _is_title(line.text) and (headings or paragraphs):
+            yield _Article(tuple(headings), tuple(paragraphs))
+            headings, paragraphs = [], []
+        (headings if is_heading else paragraphs).append(line)
+    if headings or paragraphs:
+        yield _Article(tuple(headings), tuple(paragraphs))
+
+
+def _marked(lines: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
+    """The lines that are not blank, each with whether it is a heading.
+
+    A heading stands between blank lines. Legends such as " = Points ; A = " do not, and are text.
+    """
+    waiting: Document | None = None
+    is_alone = True
+    for line in lines:
+        is_blank = not line.text.strip()
+        if waiting is not None:
+            yield waiting, is_alone and is_blank and _is_heading(waiting.text)
+        is_alone = waiting is None
+        waiting = None if is_blank else line
+    if waiting is not None:
+        yield waiting, is_alone and _is_heading(waiting.text)
+
+
+def _is_heading(line: str) -> bool:
+    words = line.split()
+    return len(words) > 2 and words[0] == words[-1] == "="
+
+
+def _is_title(heading: str) -> bool:
+    """Whether a heading is " = Title = ", not " = = Section = = "."""
+    words = heading.split()
+    return words[1] != "=" and words[-2] != "="

@@ -1,0 +1,233 @@
+"""Datasets of the Hugging Face hub, read through the library that knows its formats."""
+
+import queue
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, final
+
+from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
+from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.forms import described, records_of
+from cascaded_dllm.text.hub_corpora import HubCorpus
+from cascaded_dllm.text.local import checked_text, missing_field, row_name
+
+HUB_DEADLINE_S = 8.0
+"""Without an answer from the hub for so long there is no network; a look-up of a name alone can hang for longer."""
+BATCH_ROWS = 1024
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HubRows:
+    """One split of a dataset of the hub, at one commit, as a `Reader`.
+
+    Attributes:
+        corpus: the dataset, with its commit and configuration.
+        split: as the dataset calls it.
+        files: the split on this machine, memory-mapped; empty where it is streamed from the hub.
+    """
+
+    corpus: HubCorpus
+    split: str
+    files: tuple[str, ...]
+
+    def records(self, part: Part) -> Iterator[Document | Dropped]:
+        """See `Reader`.
+
+        Raises:
+            DataError: the column is missing or holds no text, the files are gone or the hub does not answer.
+        """
+        return records_of(self._rows, self.corpus.form, part)
+
+    def source(self) -> dict[str, object]:
+        """See `Reader`."""
+        return {
+            "kind": "hub",
+            "id": self.corpus.id,
+            "revision": self.corpus.commit,
+            "config": self.corpus.config,
+            "split": self.split,
+            "text_field": self.corpus.text_field,
+            "form": described(self.corpus.form),
+        }
+
+    def _rows(self, part: Part) -> Iterator[Document]:
+        first, text_field = 0, self.corpus.text_field
+        for table in self._tables():
+            if text_field not in table.column_names:
+                raise missing_field(f"{self.corpus.id} ({self.split})", text_field, table.column_names)
+            texts, ids = table.column(text_field), table.column("id") if "id" in table.column_names else None
+            end = table.num_rows if part.stop is None else min(table.num_rows, part.stop - first)
+            for place in range((part.index - first) % part.num_parts, end, part.num_parts):
+                number = first + place
+                default = f"{self.split}:{number}"
+                text = checked_text(texts[place].as_py(), f"{self.corpus.id} {default}", text_field)
+                yield Document(row_name({} if ids is None else {"id": ids[place].as_py()}, default), text)
+            first += table.num_rows
+            if part.stop is not None and first >= part.stop:
+                return
+
+    def _tables(self) -> Iterator[Any]:
+        """The rows in batches, as Arrow tables."""
+        datasets = _library()
+        if not self.files:
+            _ask(self.corpus, self.corpus.commit or self.corpus.branch)
+        with _explained(self.corpus):
+            if self.files:
+                rows = datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in self.files])
+            else:
+                rows = _builder(self.corpus).as_streaming_dataset(split=self.split)
+            yield from rows.with_format("arrow").iter(batch_size=BATCH_ROWS)
+
+
+def open_hub(corpus: HubCorpus, *, split: str, revision: str | None, streaming: bool) -> HubRows:
+    """One split of a dataset: from the library's cache, or else downloaded into it or streamed.
+
+    Args:
+        corpus: the dataset.
+        split: as the dataset calls it, or valid for validation.
+        revision: a commit, branch or tag instead of the dataset's own.
+        streaming: whether to read over the network what is not in the cache, and keep nothing.
+
+    Raises:
+        ConfigError: there is no such split.
+        DataError: the dataset is not in the cache and the hub does not answer or has no such thing, or it has no such
+            column.
+        MissingExtraError: the library is not installed.
+    """
+    if corpus.splits:
+        split = _known_split(corpus, split, corpus.splits)
+    commit = revision or corpus.commit
+    if commit is not None and not _COMMIT.fullmatch(commit):
+        commit = _ask(corpus, commit)
+    folder = _cached(corpus, commit)
+    if folder is None:
+        corpus = replace(corpus, commit=_ask(corpus, commit or corpus.branch))
+        rows = _streamed(corpus, split) if streaming else _prepared(corpus, split, _downloaded(corpus))
+    else:
+        rows = _prepared(corpus, split, folder)
+    next(rows.records(Part(stop=1)), None)  # A column that is missing is said now.
+    return rows
+
+
+def _streamed(corpus: HubCorpus, split: str) -> HubRows:
+    with _explained(corpus):
+        builder = _builder(corpus)
+        splits = list(builder.as_streaming_dataset())
+    return HubRows(replace(corpus, config=builder.config.name), _known_split(corpus, split, splits), ())
+
+
+def _downloaded(corpus: HubCorpus) -> Path:
+    with _explained(corpus):
+        builder = _builder(corpus)
+        builder.download_and_prepare()
+    return Path(builder.cache_dir)
+
+
+def _prepared(corpus: HubCorpus, split: str, folder: Path) -> HubRows:
+    """A split of which the library has made memory-mapped files."""
+    info = _library().DatasetInfo.from_directory(str(folder))
+    split = _known_split(corpus, split, list(info.splits or ()))
+    shards = [*folder.glob(f"*-{split}.arrow"), *folder.glob(f"*-{split}-[0-9]*-of-[0-9]*.arrow")]
+    return HubRows(replace(corpus, commit=folder.name, config=info.config_name), split, tuple(map(str, sorted(shards))))
+
+
+def _known_split(corpus: HubCorpus, split: str, splits: Sequence[str]) -> str:
+    """What the dataset calls a split."""
+    name = "validation" if split == "valid" and "valid" not in splits else split
+    if name not in splits:
+        raise ConfigError(f"{corpus.id} has no split {split!r}; it must be one of {', '.join(splits)}")
+    return name
+
+
+def _cached(corpus: HubCorpus, commit: str | None) -> Path | None:
+    """The folder in which the library keeps a prepared dataset: of this commit, or the newest."""
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = corpus.id.rpartition("/")
+    root = Path(_library().config.HF_DATASETS_CACHE) / "___".join(filter(None, [owner, camelcase_to_snakecase(name)]))
+    found = [info.parent for info in root.glob(f"{corpus.config or '*'}/*/{commit or '*'}/dataset_info.json")]
+    if len({folder.parents[1] for folder in found}) != 1:  # None, or nobody said which configuration.
+        return None
+    return max(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def _builder(corpus: HubCorpus) -> Any:
+    return _library().load_dataset_builder(corpus.id, corpus.config, revision=corpus.commit)
+
+
+def _ask(corpus: HubCorpus, revision: str) -> str:
+    """The commit of a revision; asked for in a thread, because no timeout ends the look-up of a host's address.
+
+    Raises:
+        DataError: the hub does not answer in time, or has no such dataset or revision.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            info = HfApi().dataset_info(corpus.id, revision=revision, timeout=HUB_DEADLINE_S)
+            answers.put(str(info.sha))
+        except _errors() as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=HUB_DEADLINE_S)
+    except queue.Empty:
+        answer = TimeoutError(f"no answer in {HUB_DEADLINE_S:g} s")
+    match answer:
+        case str():
+            return answer
+        case RepositoryNotFoundError() | RevisionNotFoundError() | HFValidationError():
+            raise DataError(
+                f"the hub has no dataset {corpus.id!r} with the revision {revision!r}, or it is not public; check both "
+                "names, or log in with `hf auth login`"
+            ) from answer
+    form = f", with --form {corpus.form}" if corpus.form else ""
+    raise DataError(
+        f"the dataset {corpus.id} is not on this machine, and the hub does not answer ({type(answer).__name__}); check "
+        f"the network, or give a copy of your own instead: a .txt, .jsonl or .parquet file or a folder of them{form}"
+    ) from answer
+
+
+@contextmanager
+def _explained(corpus: HubCorpus) -> Iterator[None]:
+    """Turns what the library and the network raise into an error that says which dataset it was."""
+    try:
+        yield
+    except _errors() as error:
+        cause = error.__cause__ or error
+        raise DataError(
+            f"the dataset {corpus.id} cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())}); check the "
+            "configuration, named as in owner/name:configuration, the network and the free space, and run again"
+        ) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What the library and the hub's client raise for reasons of the dataset or the network.
+
+    The client's own errors derive from OSError and from the base of whichever HTTP library its release uses.
+    """
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (DatasetsError, ValueError, RuntimeError, *bases)
+
+
+def _library() -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", extra="preprocess", purpose="a corpus of the hub") from error
+    return datasets

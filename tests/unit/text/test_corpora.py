@@ -1,0 +1,163 @@
+import json
+import pickle
+import platform
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.text import python_docs
+from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.document import Document, Dropped
+from cascaded_dllm.text.hub_corpora import HUB_CORPORA
+from cascaded_dllm.text.local_files import LocalFiles
+from cascaded_dllm.text.stories import StoryGrammar
+
+DOCUMENTS = [Document("a", "One"), Document("b", " "), Document("c", "Three"), Document("d", "Four")]
+
+
+def test_documents_in_memory() -> None:
+    corpus = Corpus.from_documents("mine", DOCUMENTS)
+    assert corpus.name == "mine"
+    assert list(corpus.documents()) == [DOCUMENTS[0], *DOCUMENTS[2:]]
+    assert list(corpus.part(1, 2)) == [Dropped("b", "empty", 1), DOCUMENTS[3]]
+    assert corpus.source["documents"] == 4
+    other = Corpus.from_documents("mine", [*DOCUMENTS[:3], Document("d", "four")])
+    assert corpus.source["sha256"] != other.source["sha256"]
+    assert corpus.hint() is None
+
+
+def test_ids_and_texts_do_not_run_into_each_other() -> None:
+    first, second = [Document("ab", "c")], [Document("a", "bc")]
+    assert Corpus.from_documents("x", first).source != Corpus.from_documents("x", second).source
+
+
+def test_first_records() -> None:
+    corpus = Corpus.from_documents("mine", DOCUMENTS)
+    assert corpus.first(None) is corpus
+    assert [document.id for document in corpus.first(3).documents()] == ["a", "c"]
+    assert corpus.first(3).first(9) == corpus.first(9).first(3) == corpus.first(3)
+    assert corpus.first(3).source == {**corpus.source, "first": 3}
+    with pytest.raises(ConfigError, match="the number of documents is 0; it must be at least 1"):
+        corpus.first(0)
+
+
+def test_no_documents() -> None:
+    with pytest.raises(DataError, match="the corpus 'mine' holds 0 documents that are not blank; give one with text"):
+        list(Corpus.from_documents("mine", DOCUMENTS[1:2]).documents())
+
+
+@pytest.mark.parametrize(("index", "num_parts"), [(2, 2), (-1, 2), (0, 0)])
+def test_part_that_does_not_exist(index: int, num_parts: int) -> None:
+    with pytest.raises(ConfigError, match=rf"part {index} of {num_parts} does not exist; it must be one of 0\.\."):
+        Corpus.from_documents("mine", DOCUMENTS).part(index, num_parts)
+
+
+def test_stories() -> None:
+    corpus = open_corpus("stories", split="valid")
+    assert list(corpus.first(5).documents()) == list(StoryGrammar().documents(5, 1))
+    assert sum(1 for _ in corpus.part(2, 100)) == 10
+    assert corpus.source["seed"] == 1
+    assert corpus.source["grammar"] == open_corpus("stories", split="train").source["grammar"]
+
+
+def test_python_docs_are_parted_into_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [Document(str(number), "Text") for number in range(45)]
+    monkeypatch.setattr(python_docs, "python_docs_documents", lambda: iter(documents))
+    found = {split: open_corpus("python-docs", split=split) for split in ("train", "valid", "test")}
+    ids = {split: [int(document.id) for document in corpus.documents()] for split, corpus in found.items()}
+    assert ids == {
+        "valid": [0, 20, 40],
+        "test": [1, 21, 41],
+        "train": [*range(2, 20), *range(22, 40), 42, 43, 44],
+    }
+    assert [document.id for document in found["train"].part(1, 20)] == ["3", "25"]
+    source = found["test"].source
+    assert source["python"] == platform.python_version()
+    assert source == open_corpus("python-docs", split="test").source != found["train"].source
+
+
+def test_local_files(tmp_path: Path) -> None:
+    path = tmp_path / "my data.v2.txt"
+    path.write_text("One .\nTwo .\n")
+    corpus = open_corpus(str(path), split="train")
+    assert corpus == Corpus("my-data", LocalFiles(path))
+    assert (corpus.hint() or "").startswith("all 2 lines of my data.v2.txt are one document")
+    assert [document.text for document in open_corpus(str(path), split="x", unit="line").documents()] == [
+        "One .",
+        "Two .",
+    ]
+    formed = open_corpus(str(path), split="train", form="lm1b")
+    assert [document.text for document in formed.documents()] == ["One.", "Two."]
+    assert formed.hint() is None
+    (tmp_path / "...").mkdir()
+    (tmp_path / "..." / "a.txt").write_text("One")
+    assert open_corpus(str(tmp_path / "..."), split="train").name == "corpus"
+
+
+@pytest.mark.parametrize("dataset", [*HUB_CORPORA, "owner/name", "owner/name:config"])
+def test_hub_without_network(dataset: str) -> None:
+    split = "test" if dataset in HUB_CORPORA and dataset != "openwebtext" else "train"
+    with pytest.raises(DataError, match=r"not on this machine, and the hub does not answer \(OfflineModeIsEnabled\)"):
+        open_corpus(dataset, split=split)
+
+
+@pytest.mark.parametrize("dataset", ["stories", "python-docs"])
+def test_unknown_split(dataset: str) -> None:
+    with pytest.raises(ConfigError, match=f"{dataset} has no split 'all'; it must be one of train, valid, test"):
+        open_corpus(dataset, split="all")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (
+            "wikitext-2",
+            r"'wikitext-2' is no corpus, file or folder; did you mean wikitext2\b.*\? Give one of stories, ",
+        ),
+        ("OpenWebtxt", "did you mean openwebtext"),
+        ("zzz", "is no corpus, file or folder; Give one of stories, python-docs, wikitext103, .* or owner/name of a"),
+        ("a/b/c", "'a/b/c' is no corpus, file or folder"),
+    ],
+)
+def test_unknown_name(dataset: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_corpus(dataset, split="train")
+
+
+@pytest.mark.parametrize("dataset", ["./a", "data/a.jsonl.gz", "a.txt", "~/nowhere", "/a/b"])
+def test_path_that_does_not_exist(dataset: str) -> None:
+    with pytest.raises(DataError, match=f"{dataset} is no file or folder; check the path"):
+        open_corpus(dataset, split="train")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("stories", {"unit": "line"}, "unit cannot be chosen for the corpus stories"),
+        (
+            "python-docs",
+            {"form": "ptb", "revision": "main"},
+            "form and revision cannot be chosen for the corpus python-d",
+        ),
+        ("ptb", {"text_field": "body"}, "text_field cannot be chosen for the corpus ptb; leave it out"),
+        ("owner/name", {"unit": "file"}, "unit cannot be chosen for the corpus owner/name"),
+        (".", {"streaming": True}, r"streaming cannot be chosen for the corpus \.; leave it out"),
+        (".", {"unit": "page"}, "unit 'page' is unknown; choose one of paragraph, line, file"),
+        (".", {"form": "wiki"}, "form 'wiki' is unknown; choose one of wikitext, ptb, lm1b, lambada"),
+        (".", {"form": "ptb", "unit": "file"}, "the form ptb is read line by line, and the unit is file"),
+    ],
+)
+def test_options_that_do_not_fit(dataset: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_corpus(dataset, split="train", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dataset", ["stories", "python-docs", "."])
+def test_corpora_are_plain_data(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("One")
+    corpus = open_corpus(dataset, split="train").first(1)
+    assert pickle.loads(pickle.dumps(corpus)) == corpus
+    assert json.loads(json.dumps(corpus.source)) == corpus.source
+    assert str(tmp_path) not in json.dumps(corpus.source)

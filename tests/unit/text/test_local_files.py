@@ -1,0 +1,90 @@
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.local import Unit
+from cascaded_dllm.text.local_files import HINT_LINES, LocalFiles
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_bytes(content.encode())
+    return path
+
+
+def test_what_is_blank_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", '{"text": "One"}\n \n{"text": "\\t\\n"}\n{"text": "Two"}')
+    expected = [
+        Document("a.jsonl:0", "One"),
+        Dropped("a.jsonl:1", "empty", 1),
+        Dropped("a.jsonl:2", "empty", 2),
+        Document("a.jsonl:3", "Two"),
+    ]
+    assert list(LocalFiles(tmp_path).records(Part())) == expected
+    lines = write(tmp_path / "b.txt", "One\n\n \nTwo\n")
+    assert list(LocalFiles(lines, unit="line").records(Part()))[1:3] == [
+        Dropped("b.txt:1", "empty", 0),
+        Dropped("b.txt:2", "empty", 1),
+    ]
+    assert list(LocalFiles(write(tmp_path / "c.txt", " \n"), unit="file").records(Part())) == [
+        Dropped("c.txt:0", "empty", 2)
+    ]
+
+
+def test_lines_of_other_parts_are_not_parsed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "One"}\nnot JSON\n')
+    assert list(LocalFiles(path).records(Part(0, 2))) == [Document("a.jsonl:0", "One")]
+    assert list(LocalFiles(path).records(Part(stop=1))) == [Document("a.jsonl:0", "One")]
+
+
+def test_source_names_no_folder(tmp_path: Path) -> None:
+    text = write(tmp_path / "b.txt", "One")
+    write(tmp_path / "a.jsonl", "{}")
+    files = LocalFiles(tmp_path, text_field="body", unit="line", form="ptb")
+    assert files.source() == {
+        "kind": "files",
+        "files": [
+            {"name": "a.jsonl", "bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()},
+            {"name": "b.txt", "bytes": 3, "sha256": hashlib.sha256(b"One").hexdigest()},
+        ],
+        "text_field": "body",
+        "unit": "line",
+        "form": {"name": "ptb", "version": 1},
+    }
+    # What has no influence on a single file is left out, so that it does not make the data another one.
+    assert LocalFiles(text, text_field="body").source() == LocalFiles(text).source()
+    before = LocalFiles(text).source()
+    write(text, "Two")
+    os.utime(text, ns=(1, 1))
+    assert LocalFiles(text).source() != before
+
+
+def test_another_process_reads_the_same(tmp_path: Path) -> None:
+    files = LocalFiles(write(tmp_path / "a.txt", "One\n\nTwo"))
+    assert list(pickle.loads(pickle.dumps(files)).records(Part())) == list(files.records(Part()))
+
+
+@pytest.mark.parametrize(
+    ("content", "unit", "hint"),
+    [
+        (
+            "One.\nTwo.\n",
+            "paragraph",
+            "all 2 lines of b.txt are one document, as no blank line parts them; --unit line",
+        ),
+        ("One.\n" * (HINT_LINES + 1) + "\nTwo", "paragraph", "the first 1,000 lines of b.txt are one document"),
+        ("One.\n\nTwo.\n", "paragraph", None),
+        ("One.\n", "paragraph", None),
+        ("One.\nTwo.\n", "line", None),
+    ],
+)
+def test_hint(tmp_path: Path, content: str, unit: Unit, hint: str | None) -> None:
+    write(tmp_path / "a.jsonl", '{"text": "One"}')
+    assert LocalFiles(tmp_path, unit=unit).hint() is None
+    write(tmp_path / "b.txt", content)
+    found = LocalFiles(tmp_path, unit=unit).hint()
+    assert (found or "").startswith(hint or "")
+    assert (found is None) is (hint is None)

@@ -33,8 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": BASE | PARTS | {"train"},
     "config": {"errors"},
     "assemble": BASE | PARTS | {"train", "sample", "evaluate", "config"},
+    "assemble_preprocess": BASE | PARTS,
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
-    "cli": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble", "demo"},
+    "cli": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble", "assemble_preprocess", "demo"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -53,6 +54,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "omegaconf": ("cli", "assemble"),
     "rich": ("cli", "demo"),
     "typer": ("cli",),
+    "datatrove": ("preprocess.executors",),
+    "ray": ("preprocess.executors",),
     "spacy": ("importance.taggers",),
     "textblob": ("importance.taggers",),
     "transformers": ("evaluate.generative_ppl",),

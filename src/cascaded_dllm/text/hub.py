@@ -203,9 +203,10 @@ def _ask(corpus: HubCorpus, revision: str) -> str:
 @contextmanager
 def _explained(corpus: HubCorpus) -> Iterator[None]:
     """Turns what the library and the network raise into an error that says which dataset it was."""
+    errors = _errors()  # Not in the handler, which a generator left open reaches when nothing can be imported any more.
     try:
         yield
-    except _errors() as error:
+    except errors as error:
         cause = error.__cause__ or error
         raise DataError(
             f"the dataset {corpus.id} cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())}); check the "

@@ -316,3 +316,10 @@ def test_known_corpora(use_hub: Ask, name: str) -> None:
             assert [record.text for record in found.records(Part()) if isinstance(record, Document)] == texts
     assert rows.source()["revision"] == corpus.commit or (corpus.commit is None and rows.source()["revision"] == COMMIT)
     assert rows.source() | {"revision": ""} == streamed.source() | {"revision": ""}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", HUB_CORPORA)
+def test_known_corpora_where_they_really_lie(name: str) -> None:
+    rows = opened(HUB_CORPORA[name], "train" if name == "openwebtext" else "test", streaming=True)
+    assert any(isinstance(record, Document) for record in rows.records(Part(stop=3)))

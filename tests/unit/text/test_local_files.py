@@ -1,8 +1,11 @@
 import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cascaded_dllm.text.document import Document, Dropped, Part
@@ -38,6 +41,14 @@ def test_lines_of_other_parts_are_not_parsed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "One"}\nnot JSON\n')
     assert list(LocalFiles(path).records(Part(0, 2))) == [Document("a.jsonl:0", "One")]
     assert list(LocalFiles(path).records(Part(stop=1))) == [Document("a.jsonl:0", "One")]
+
+
+def test_lines_of_wikitext_may_be_rows_of_any_file(tmp_path: Path) -> None:
+    lines = ["", " = A = \n", "", " One , two . \n", "", " = B = \n", ""]
+    write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": line}) for line in lines))
+    pq.write_table(pa.table({"text": [" \n", " Three . \n"]}), tmp_path / "b.parquet")
+    found = [record for record in LocalFiles(tmp_path, form="wikitext").records(Part()) if isinstance(record, Document)]
+    assert found == [Document("a.jsonl:1", "One, two."), Document("a.jsonl:5", "Three.")]
 
 
 def test_source_names_no_folder(tmp_path: Path) -> None:

@@ -208,8 +208,9 @@ def _explained(corpus: HubCorpus) -> Iterator[None]:
         yield
     except errors as error:
         cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())
         raise DataError(
-            f"the dataset {corpus.id} cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())}); check the "
+            f"the dataset {corpus.id} cannot be read ({type(cause).__name__}: {reason}); check the "
             "configuration, named as in owner/name:configuration, the network and the free space, and run again"
         ) from error
 

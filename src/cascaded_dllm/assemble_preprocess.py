@@ -136,9 +136,15 @@ def prepare(job: Job) -> ShardTask:
 
 def make_corpus(choice: CorpusChoice) -> Corpus:
     """The chosen corpus, under the chosen name."""
-    corpus = open_corpus(choice.dataset, split=choice.split, text_field=choice.text_field, unit=choice.unit).first(
-        choice.num_documents
-    )
+    corpus = open_corpus(
+        choice.dataset,
+        split=choice.split,
+        text_field=choice.text_field,
+        unit=choice.unit,
+        form=choice.form,
+        revision=choice.revision,
+        streaming=choice.streaming,
+    ).first(choice.num_documents)
     return corpus if choice.name is None else replace(corpus, name=choice.name)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
@@ -59,7 +60,7 @@ def command_of(method: str) -> Callable[..., None]:
         form: Annotated[
             str | None,
             typer.Option(
-                help="For local files in the form of a named corpus, such as wikitext2: undo its tokenisation.",
+                help="Of local files in the tokenised form of a corpus: wikitext, ptb, lm1b or lambada.",
                 rich_help_panel=_CORPUS,
             ),
         ] = None,
@@ -72,6 +73,9 @@ def command_of(method: str) -> Callable[..., None]:
         streaming: Annotated[
             bool, typer.Option("--streaming", help="Read a hub dataset without storing it.", rich_help_panel=_CORPUS)
         ] = False,
+        revision: Annotated[
+            str | None, typer.Option(help="Of a hub dataset: commit or branch.", rich_help_panel=_CORPUS)
+        ] = None,
         num_documents: Annotated[
             int | None, typer.Option(help="Only the first so many documents.", rich_help_panel=_CORPUS)
         ] = None,
@@ -150,7 +154,7 @@ def command_of(method: str) -> Callable[..., None]:
         """Make the shards; the help text is that of the method."""
         words = out / "word_cache" if word_cache is None and method in EMBEDDED else word_cache
         job = Job(
-            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, num_documents),
+            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, revision, num_documents),
             ScorerChoice(
                 method,
                 tagger=tagger,
@@ -194,8 +198,12 @@ def run_job(
         raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
     with working("reading the corpus: tokenizer and settings"):
         task = prepare(job)
-        missing = task.plan.missing() if shard is None else [] if task.plan.has_shard(shard) else [shard]
-    tasks = Tasks(task, task.plan.folder, job.num_shards, missing)
+        wanted = range(job.num_shards) if shard is None else [shard]
+        complete = [index for index in wanted if task.plan.has_shard(index)]
+    missing = [index for index in wanted if index not in complete]
+    tasks = Tasks(task, task.plan.folder, job.num_shards, missing, complete)
+    if hint := task.plan.corpus.hint():
+        console.print(f"[yellow]note:[/] {escape(hint)}")
     started = time.monotonic()
     match executor:
         case _ if not missing:
@@ -216,14 +224,13 @@ def _run_here(task: ShardTask, tasks: Tasks, workers: int) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once = min(workers, len(tasks.missing))
     tasks = tasks.with_task(task.on_processes(max(1, workers // at_once)))
-    complete = [index for index in range(tasks.num_shards) if index not in tasks.missing]
     with progress_bar("documents") as (_, move):
 
         def tell(finished: int, in_progress: int) -> None:
             done = [shard for index in tasks.missing if (shard := _shard(tasks.folder, index)) is not None]
             records = sum(shard.counts.records for shard in done)
             # Shards differ by one record at most, so one of them tells the size of all.
-            total = done[0].counts.records * (tasks.num_shards - len(complete)) if done else None
+            total = done[0].counts.records * len(tasks.missing) if done else None
             move(records + (0 if finished == len(tasks.missing) else in_progress), total)
 
         run_local(tasks, at_once, tell)
@@ -238,11 +245,9 @@ def _shard(folder: Path, index: int) -> Shard | None:
 def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:
     """Prints and writes the counts of the dataset, or says what it still waits for."""
     folder, settings = task.plan.folder, task.plan.settings
-    missing = task.plan.missing()
-    if missing:
-        console.print(
-            f"made {counted(num_made, 'shard')}; {len(missing)} of {settings.num_shards} are still to be made",
-        )
+    still = settings.num_shards - len(task.plan.folders_of_shards())
+    if still:
+        console.print(f"made {counted(num_made, 'shard')}; of {settings.num_shards}, {still:,} are still to be made")
         return
     counts = PreprocessedDataset.open(folder).counts
     told = summary(counts, seconds)

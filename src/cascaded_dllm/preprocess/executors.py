@@ -3,6 +3,7 @@
 A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
 """
 
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("local", "slurm", "ray")
 _POLL_SECONDS = 0.5
+_ANSWER_SECONDS = 10.0
 
 
 Task: TypeAlias = Callable[[object, int, int], None]
@@ -36,13 +38,15 @@ class Tasks:
         task: makes the shard whose number it is called with.
         folder: of the dataset; logs go to `folder`/logs.
         num_shards: all of them.
-        missing: those that are to be made.
+        missing: those that are to be made now.
+        complete: those that are there; other tasks may be at work on the rest.
     """
 
     task: Task
     folder: Path
     num_shards: int
     missing: Sequence[int]
+    complete: Sequence[int]
 
     def with_task(self, task: Task) -> "Tasks":
         """The same shards, made by another task."""
@@ -57,13 +61,11 @@ class Tasks:
         """Makes datatrove's markers agree with the shards: one of them may have been lost or removed since."""
         markers = self.logs / "completions"
         markers.mkdir(parents=True, exist_ok=True)
-        for index in range(self.num_shards):
-            marker = markers / f"{index:05d}"
-            if index in self.missing:
-                marker.unlink(missing_ok=True)
-            else:
-                marker.touch()
-        forget_progress(self.folder, range(self.num_shards))
+        for index in self.missing:
+            (markers / f"{index:05d}").unlink(missing_ok=True)
+        for index in self.complete:
+            (markers / f"{index:05d}").touch()
+        forget_progress(self.folder, self.missing)
 
 
 @final
@@ -119,7 +121,9 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
     executor = _local_executor(tasks)
     tasks.mark()
     num_processes = min(workers, len(tasks.missing))
-    with process_pool(num_processes, error_log=tasks.logs / "errors.log", imports_main=False) as pool:
+    with process_pool(
+        num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log", imports_main=False
+    ) as pool:
         try:
             running = {pool.submit(_run_rank, executor, index) for index in tasks.missing}
             while running:
@@ -204,14 +208,10 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None) -> None:
         from datatrove.executor.ray import RayPipelineExecutor
     except ImportError as error:
         raise _missing(error.name or "ray", "ray", "--executor ray") from error
+    if address is not None:
+        _check_address(address)
     tasks.mark()
-    try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
-    except ConnectionError as error:
-        raise DataError(
-            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or leave --ray-address "
-            "out for one on this machine"
-        ) from error
+    ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
         RayPipelineExecutor(
             pipeline=[tasks.task],
@@ -224,6 +224,27 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None) -> None:
         ).run()
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Knocks at a Ray cluster, because Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: this is no address.
+        DataError: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not (host and port.isdecimal()):
+        raise ConfigError(f"--ray-address {address!r} is no address; write host:port, ray://host:port or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise DataError(
+            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or leave --ray-address "
+            "out for one on this machine"
+        ) from error
 
 
 def _local_executor(tasks: Tasks) -> "PipelineExecutor":

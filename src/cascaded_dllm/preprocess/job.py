@@ -25,6 +25,7 @@ class CorpusChoice:
         text_field: field or column that holds the text.
         unit: what a document of a .txt is.
         streaming: whether a hub dataset is read over the network instead of being stored first.
+        revision: of a hub dataset, in place of the one that its name stands for.
         num_documents: only the first so many records; None for all.
     """
 
@@ -35,6 +36,7 @@ class CorpusChoice:
     text_field: str = "text"
     unit: str = "paragraph"
     streaming: bool = False
+    revision: str | None = None
     num_documents: int | None = None
 
 

@@ -147,13 +147,18 @@ class Plan:
         Raises:
             DataError: there is not one document in it.
         """
-        folders = [shard_folder(self.folder, index) for index in range(self.settings.num_shards)]
-        if not all((folder / MANIFEST_FILE).is_file() for folder in folders):
+        folders = self.folders_of_shards()
+        if len(folders) < self.settings.num_shards:
             return None
         if not any(Shard.open(folder).counts.documents for folder in folders):
             raise self._no_documents()
         tokenizer.save(self.folder)
         return complete_dataset(self.folder, self.settings)
+
+    def folders_of_shards(self) -> list[Path]:
+        """The folders of all shards that are there, whole or damaged."""
+        folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
+        return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
 
     def _no_documents(self) -> DataError:
         return DataError(

@@ -1,0 +1,6 @@
+"""One shard of a corpus with importance by the method keybert_no_stopword; see --help."""
+
+from cascaded_dllm.cli.preprocess_entry import main
+
+if __name__ == "__main__":
+    main("keybert_no_stopword")

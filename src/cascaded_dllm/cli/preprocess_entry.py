@@ -1,0 +1,34 @@
+"""The documented entry scripts of preprocessing, which make one shard of a job array: their flags, our command."""
+
+import argparse
+import sys
+
+from cascaded_dllm.cli.main import app
+
+
+def main(method: str, arguments: list[str] | None = None) -> None:
+    """Runs `cdllm preprocess <method>` for one shard, or for all.
+
+    Args:
+        method: the preprocessing method.
+        arguments: flags of the entry, any option of the command besides; by default those of this process.
+    """
+    parser = argparse.ArgumentParser(
+        description=f"One shard of a corpus with importance by the method {method}.",
+        epilog=f"Every option of `cdllm preprocess {method}` may follow, such as --tagger, --tokenizer or --out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dataset_name", required=True, help="corpus by name, hub id or path")
+    parser.add_argument("--dataset_mode", default="train", help="its split (default: train)")
+    parser.add_argument("--num_shards", default="1", help="parts of the dataset (default: 1)")
+    parser.add_argument("--shard_idx", help="the part to be made, from 0 (default: all)")
+    parser.add_argument("--n_process", default="1", help="processes that score documents (default: 1)")
+    parser.add_argument("--tokenizer", help="file, folder or hub id (default: gpt2)")
+    flags, rest = parser.parse_known_args(arguments)
+    command = ["preprocess", method, "--dataset", flags.dataset_name, "--split", flags.dataset_mode]
+    command += ["--shards", flags.num_shards, "--workers", flags.n_process]
+    if flags.shard_idx is not None:
+        command += ["--shard", flags.shard_idx]
+    if flags.tokenizer is not None or "--train-tokenizer" not in rest:
+        command += ["--tokenizer", flags.tokenizer or "gpt2"]
+    app([*command, *rest], prog_name=sys.argv[0])

@@ -1,0 +1,60 @@
+"""A job whose documents come slowly, so that there is time to kill it; run as `python -m tests.pipeline.slow_job`."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascaded_dllm.assemble_preprocess import MakeEncoder, ShardTask
+from cascaded_dllm.preprocess.executors import Tasks, run_local
+from cascaded_dllm.preprocess.job import ScorerChoice
+from cascaded_dllm.preprocess.pipeline import Plan
+from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.document import Document
+
+NUM_SHARDS = 16
+
+
+@dataclass(frozen=True)
+class SlowStories:
+    """1,000 documents, each after a while."""
+
+    seconds: float
+
+    def records(self, part: Any) -> Iterator[Document]:
+        words = ["fox", "key", "mill", "rain", "stone", "hare"]
+        for number in part.of(range(1000)):
+            time.sleep(self.seconds)
+            yield Document(str(number), " ".join(words[(number * k) % 6] for k in range(1, 2 + number % 40)))
+
+    def source(self) -> dict[str, object]:
+        return {"kind": "slow"}
+
+
+def run(out: Path, tokenizer: Path, frequencies: Path, seconds: float, workers: int) -> Path:
+    """Makes what is missing and returns the folder of the dataset."""
+    make_encoder = MakeEncoder(ScorerChoice("tfidf"), str(tokenizer), str(frequencies))
+    encoder = make_encoder()
+    plan = Plan.make(
+        Corpus("slow", SlowStories(seconds)),
+        split="train",
+        out_dir=out,
+        tokenizer=encoder.tokenizer,
+        scorer=encoder.scorer,
+        num_shards=NUM_SHARDS,
+    )
+    missing = plan.missing()
+    complete = [index for index in range(NUM_SHARDS) if index not in missing]
+    if missing:
+        run_local(Tasks(ShardTask(plan, make_encoder), plan.folder, NUM_SHARDS, missing, complete), workers)
+    plan.complete(encoder.tokenizer)
+    return plan.folder
+
+
+if __name__ == "__main__":
+    # Not from this module, which is called __main__ here and would be nothing to the workers.
+    from tests.pipeline import slow_job
+
+    slow_job.run(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), 2)

@@ -1,0 +1,194 @@
+"""The tasks of a job on real processes and on Ray: killed anywhere, they end with the same bytes."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.errors import WorkerDiedError
+from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
+from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.pipeline import slow_job
+from tests.pipeline.commands import failure, success
+from tests.repo.source_tree import CHECKOUT
+
+WORDS = ["fox", "key", "mill", "rain", "stone", "hare"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 documents, some of them empty."""
+    draw = random.Random(0)
+    path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
+    texts = (" ".join(draw.choices(WORDS, k=draw.randrange(60))) for _ in range(200))
+    path.write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
+    return path
+
+
+def command(corpus: Path, out: Path, *more: object, shards: int = 3) -> list[object]:
+    return [
+        "preprocess",
+        "tfidf",
+        "--dataset",
+        corpus,
+        "--train-tokenizer",
+        300,
+        "--shards",
+        shards,
+        "--out",
+        out,
+        *more,
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the logs, which tell times."""
+    named = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in named.items() if not name.startswith("logs/")}
+
+
+@pytest.fixture(scope="module")
+def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("unbroken")
+    success(*command(corpus, out, "--workers", 1))
+    counts = PreprocessedDataset.open(out / "tfidf" / "toy_train").counts
+    assert counts.records == 200
+    assert counts.dropped["empty"] > 0
+    return contents(out / "tfidf" / "toy_train")
+
+
+def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
+    success(*command(corpus, tmp_path, "--workers", 6))
+    assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+def test_shards_one_by_one(corpus, expected, tmp_path):
+    for shard in (2, 0):
+        said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", shard)).stdout
+    assert "made 1 shard; of 3, 1 are still to be made" in said
+    assert "made 0 shards" in success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0)).stdout
+    assert "200" not in said
+    success(*command(corpus, tmp_path, "--workers", 1, "--shard", 1))
+    assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+def test_ray_makes_the_same_bytes(corpus, expected, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    # A process of its own: Ray leaves threads, signal handlers and environment variables behind.
+    arguments = [*command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1]
+    done = subprocess.run(
+        [sys.executable, "-c", "from cascaded_dllm.cli.main import app; app()", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+def test_ray_cluster_that_is_not_there(corpus, tmp_path):
+    pytest.importorskip("ray")
+    arguments = [*command(corpus, tmp_path), "--executor", "ray", "--ray-address"]
+    assert "no Ray cluster answers at 127.0.0.1:9 (" in failure(*arguments, "127.0.0.1:9")
+    assert "--ray-address 'nowhere' is no address; write host:port" in failure(*arguments, "nowhere")
+
+
+@pytest.fixture(scope="module")
+def slow_arguments(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("slow")
+    texts = [document.text for document in slow_job.SlowStories(0.0).records(slow_part())]
+    Tokenizer.train(texts, 280).save(folder)
+    documents = Corpus.from_documents("slow", [Document(str(i), text) for i, text in enumerate(texts)])
+    save_frequencies(document_frequencies(documents.documents()), folder / "counts.json")
+    return [folder / "tokenizer.json", folder / "counts.json"]
+
+
+def slow_part():
+    from cascaded_dllm.text.document import Part
+
+    return Part()
+
+
+def start_slow_job(out: Path, arguments: list[Path], seconds: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.pipeline.slow_job", str(out), *map(str, arguments), str(seconds)],
+        cwd=CHECKOUT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session, by the kernel's own list."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+
+
+@pytest.mark.slow
+@needs_proc
+def test_killed_twenty_times(slow_arguments, tmp_path):
+    expected = contents(slow_job.run(tmp_path / "unbroken", *slow_arguments, 0.0, 1))
+    draw = random.Random(1)
+    folder = tmp_path / "killed" / "tfidf" / "slow_train"
+    killed = 0
+    while killed < 20:
+        process = start_slow_job(tmp_path / "killed", slow_arguments, 0.01)
+        time.sleep(draw.uniform(0.5, 2.5))
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        elif draw.random() < 0.5:
+            # It came to its end: some of it gets lost.
+            shutil.rmtree(folder / f"shard_{draw.randrange(slow_job.NUM_SHARDS)}")
+        assert b"Error" not in process.communicate()[1]
+        wait_until(lambda session=process.pid: not processes_of(session))
+    slow_job.run(tmp_path / "killed", *slow_arguments, 0.0, 2)
+    assert contents(folder) == expected
+
+
+@needs_proc
+def test_a_killed_worker_is_said_and_the_rest_is_made_later(slow_arguments, tmp_path):
+    process = start_slow_job(tmp_path, slow_arguments, 0.01)
+    folder = tmp_path / "tfidf" / "slow_train"
+    wait_until(lambda: list(folder.glob("shard_*")))
+    workers = [pid for pid in processes_of(process.pid) if pid != process.pid and "spawn_main" in command_line(pid)]
+    os.kill(max(workers), signal.SIGKILL)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    assert f"{WorkerDiedError.__name__}: a process that makes a shard was killed" in said
+    assert "run the same command again, with fewer --workers" in said
+    wait_until(lambda: not processes_of(process.pid))
+    slow_job.run(tmp_path, *slow_arguments, 0.0, 2)
+    assert PreprocessedDataset.open(folder).counts.documents == 1000
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()

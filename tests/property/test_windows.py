@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascaded_dllm.data.row_groups import Documents
-from cascaded_dllm.data.windows import NO_TOKENS, Layout
+from cascaded_dllm.data.windows import Layout, Seam
 from tests.reference.plain_windows import plain_windows
 
 EOS = (99, -1.0)
@@ -41,18 +41,18 @@ def test_pieces_cut_apart_give_the_windows_of_the_whole(corpus, length, packing,
     documents = tagged(corpus)
     borders = [0, *sorted(min(border, len(corpus)) for border in borders), len(corpus)]
     layout = Layout(length, packing, *EOS)
-    found, begun, place = [], NO_TOKENS, 0
+    found, seam, place = [], Seam(length), 0
     for start, end in itertools.pairwise(borders):
         piece = as_documents(documents[start:end])
         head, windows, rest = layout.cut(piece, -place % length if packing == "stream" else 0)
-        begun = begun.joined(head)
-        if len(begun.token_ids) == length:
-            found += [pairs(begun)]
-            begun = NO_TOKENS
+        window = seam.ended_by(head)
+        if window is not None:
+            assert window.token_ids.shape == window.importance.shape == (1, length)
+            found += [pairs(window)]
         found += [pairs(windows.part(row, row + 1)) for row in range(len(windows.token_ids))]
-        begun = begun.joined(rest)
+        seam.begin(rest)
         place += int(layout.room(piece.lengths).sum())
-    assert (found, pairs(begun)) == plain_windows(documents, length, eos=EOS, packing=packing)
+    assert (found, pairs(seam.begun)) == plain_windows(documents, length, eos=EOS, packing=packing)
 
 
 @given(CORPUS, st.integers(1, 40), PACKINGS)

@@ -19,7 +19,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.array_file import ArrayFile
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import RowGroup, row_groups
-from cascaded_dllm.data.windows import NO_TOKENS, Layout, Tokens
+from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.errors import DataError, WorkerDiedError
 from cascaded_dllm.processes import process_pool
 
@@ -115,21 +115,20 @@ def write_stages(
     """
     groups = row_groups(dataset)
     tasks = list(zip(groups, rule.layout.missing(groups), strict=True))
-    begun, documents = NO_TOKENS, 0
+    seam, documents = Seam(rule.spec.window_length), 0
     with _StageFiles(folder, rule.spec) as files, _blocks(dataset, rule, tasks, workers) as blocks:
         for group, block in zip(groups, blocks, strict=True):
-            begun = begun.joined(block.head)
-            if len(begun.token_ids) == rule.spec.window_length:
-                files.append(rule.select(begun.in_windows(rule.spec.window_length)))
-                begun = NO_TOKENS
+            window = seam.ended_by(block.head)
+            if window is not None:
+                files.append(rule.select(window))
             for stages in block.stages:
                 files.append(stages)
-            begun = begun.joined(block.rest)
+            seam.begin(block.rest)
             documents += group.num_documents
             if on_progress is not None:
                 on_progress(documents, dataset.counts.documents)
     _require_windows(dataset, rule, files)
-    dropped = {"too_few_distinct_tokens": files.num_dropped, "tail_tokens": len(begun.token_ids)}
+    dropped = {"too_few_distinct_tokens": files.num_dropped, "tail_tokens": len(seam.begun.token_ids)}
     return {"windows": files.num_kept, "dropped": dropped}
 
 

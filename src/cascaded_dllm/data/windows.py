@@ -125,3 +125,28 @@ class Layout:
         rooms = [group.num_tokens + group.num_documents for group in groups]
         starts = itertools.accumulate(rooms[:-1], initial=0)
         return [-start % self.length for start in starts] if rooms else []
+
+
+@final
+class Seam:
+    """The window that lies across row groups, as they come one after another.
+
+    Attributes:
+        begun: its tokens so far.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.begun = NO_TOKENS
+        self._length = length
+
+    def ended_by(self, head: Tokens) -> Tokens | None:
+        """The window, if the head of the next row group fills it."""
+        self.begun = self.begun.joined(head)
+        if len(self.begun.token_ids) < self._length:
+            return None
+        window, self.begun = self.begun.in_windows(self._length), NO_TOKENS
+        return window
+
+    def begin(self, rest: Tokens) -> None:
+        """Takes what a row group leaves over."""
+        self.begun = self.begun.joined(rest)

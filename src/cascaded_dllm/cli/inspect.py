@@ -1,0 +1,145 @@
+"""`cdllm preprocess inspect`: what is chosen, before anything is trained on it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from omegaconf import OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from cascaded_dllm.atomic import write_text
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.train import config_folder
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
+from cascaded_dllm.preprocess.inspect_facts import facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_page import page
+from cascaded_dllm.preprocess.inspect_statistics import Bin
+
+_STYLES = ("bold yellow", "cyan", "magenta", "green")
+_BAR_WIDTH = 40
+# What moves the cursor or changes the colours of a terminal is shown and not done.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_CONTROLS = _PICTURES | dict.fromkeys(range(128, 160), 0xFFFD)
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder that `cdllm preprocess` made.")],
+    lengths: Annotated[
+        str | None, typer.Option(help="Stage lengths, for example 32,64,128; by default those of the configuration.")
+    ] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="stream or document; by default that of the configuration.")
+    ] = None,
+    num_windows: Annotated[int, typer.Option(help="Windows shown, at most.")] = 8,
+    seed: Annotated[int | None, typer.Option(help="Decides which windows; 0 by default.")] = None,
+    document: Annotated[str | None, typer.Option(help="Show the windows of the document with this id.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page for the browser to this file.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Show windows of a preprocessed dataset, what every stage keeps of them, and what is dropped and why.
+
+    Examples:
+
+      cdllm preprocess inspect data/preprocessed/constituency/mine_train
+      cdllm preprocess inspect D --lengths 16,32,128 --num-windows 20 --seed 7 --html look.html
+      cdllm preprocess inspect D --document 42
+    """
+    with reported_errors(debug):
+        if document is not None and seed is not None:
+            raise ConfigError(f"--document {document!r} and --seed {seed} both say what to show; give one of them")
+        configured = OmegaConf.load(config_folder() / "cascade_config.yaml")
+        inspection = inspect_dataset(
+            folder,
+            CascadeSpec(_parsed(lengths) if lengths is not None else tuple(configured.stage_lengths)),
+            packing=packing or configured.data.packing,
+            num_windows=num_windows,
+            seed=seed or 0,
+            document=document,
+        )
+        _show(inspection)
+        if html is not None:
+            write_text(html, page(inspection))
+            console.print(f"written to {html}", markup=False, soft_wrap=True)
+
+
+def _parsed(lengths: str) -> tuple[int, ...]:
+    """The stage lengths that are written with commas.
+
+    Raises:
+        ConfigError: one of them is no number.
+    """
+    try:
+        return tuple(int(length) for length in lengths.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--lengths is {lengths!r}; it must be whole numbers with commas between them, for example 32,64,128"
+        ) from error
+
+
+def _show(inspection: Inspection) -> None:
+    """Everything on the terminal."""
+    names = stage_names(inspection.spec)
+    console.rule(Text(visible(f"{inspection.settings.dataset}, {inspection.settings.split}")))
+    console.print(_pairs(facts(inspection)))
+    console.print(visible(inspection.choice), markup=False)
+    console.print(Text("  ").join(Text(name, _style(stage, len(names))) for stage, name in enumerate(names, start=1)))
+    for window in inspection.windows:
+        console.print()
+        console.print(_lines(window, inspection.spec))
+    console.rule("importance")
+    console.print(_histogram(inspection.statistics.bins, len(names)))
+    console.rule("what is dropped")
+    console.print(
+        _pairs((loss.reason, f"{loss.number:,} of {loss.total:,} {loss.what}") for loss in losses(inspection))
+    )
+
+
+def visible(text: str) -> str:
+    """`text` with pictures in the place of control characters, but for line feeds and tabs."""
+    return text.translate(_CONTROLS)
+
+
+def _style(stage: int, num_stages: int) -> str:
+    """The style of a stage; the last one is plain text."""
+    return _STYLES[(stage - 1) % len(_STYLES)] if stage < num_stages else ""
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(Text(visible(name), "dim"), Text(visible(value)))
+    return table
+
+
+def _lines(window: InspectedWindow, spec: CascadeSpec) -> Text:
+    """A window and its stages, one below the other."""
+    lines = Text.assemble((visible(window.title), "bold"), "  ", (visible(", ".join(window.documents)), "dim"), "\n")
+    lines.append_text(_coloured(window.spans, spec.num_stages))
+    for number, spans in enumerate(window.stages, start=1):
+        lines.append(f"\n  {number}  ", "dim")
+        lines.append_text(_coloured(spans, spec.num_stages))
+    if not window.stages:
+        lines.append(f"\n  {without_stages(window, spec)}", "dim")
+    return lines
+
+
+def _coloured(spans: Iterable[Span], num_stages: int) -> Text:
+    return Text.assemble(*((visible(span.text), _style(span.stage, num_stages)) for span in spans))
+
+
+def _histogram(bins: Iterable[Bin], num_stages: int) -> Table:
+    """A bar for every importance, divided by stages."""
+    rows = list(bins)
+    largest = max((sum(row.counts) for row in rows), default=1)
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        styles = [_style(stage, num_stages) for stage in range(1, num_stages + 1)]
+        bar = Text()
+        for count, style in zip(row.counts, [*styles, "dim"], strict=True):
+            bar.append("█" * round(_BAR_WIDTH * count / largest), style)
+        table.add_row(Text(row.label), Text(f"{sum(row.counts):,}", justify="right"), bar)
+    return table

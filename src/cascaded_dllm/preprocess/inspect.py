@@ -1,0 +1,164 @@
+"""A preprocessed dataset as training will see it: some of its windows, what every stage keeps of them, and counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, final
+
+import numpy as np
+
+from cascaded_dllm.cascade.select_many import kept_places
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.manifest import Counts, Settings
+from cascaded_dllm.data.preprocessed import TOKENIZER_FILE, PreprocessedDataset
+from cascaded_dllm.data.row_groups import row_groups
+from cascaded_dllm.data.windows import Layout
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, drawn_windows
+from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, first_windows, statistics
+from cascaded_dllm.text.token_groups import token_groups
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+class Span(NamedTuple):
+    """The smallest piece of a text that is text by itself; mostly one token.
+
+    Attributes:
+        text: of the piece.
+        stage: the first stage, 1..K, that keeps one of its tokens.
+        tokens: id and importance of each.
+    """
+
+    text: str
+    stage: int
+    tokens: tuple[tuple[int, float], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class InspectedWindow:
+    """A window and the stages made of it.
+
+    Attributes:
+        title: which one it is.
+        documents: ids of those that have tokens in it.
+        spans: its text.
+        stages: the texts of the shortened stages; none where the window is dropped.
+        num_distinct: tokens that the selection rule could keep.
+    """
+
+    title: str
+    documents: tuple[str, ...]
+    spans: tuple[Span, ...]
+    stages: tuple[tuple[Span, ...], ...]
+    num_distinct: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """All that is shown.
+
+    Attributes:
+        folder: of the dataset.
+        settings: what it was made with.
+        counts: what went into it.
+        fingerprint: of the dataset.
+        layout: how documents lie in windows.
+        spec: the stage lengths.
+        num_windows: of the dataset, where that is known without reading it: for packing "stream".
+        tail_tokens: at its end, in no window; None where `num_windows` is.
+        choice: which windows are shown.
+        windows: those.
+        statistics: of the first windows of the dataset.
+    """
+
+    folder: Path
+    settings: Settings
+    counts: Counts
+    fingerprint: str
+    layout: Layout
+    spec: CascadeSpec
+    num_windows: int | None
+    tail_tokens: int | None
+    choice: str
+    windows: tuple[InspectedWindow, ...]
+    statistics: Statistics
+
+
+def inspect_dataset(
+    folder: Path, spec: CascadeSpec, *, packing: str, num_windows: int, seed: int = 0, document: str | None = None
+) -> Inspection:
+    """Some windows of a preprocessed dataset of any size; shards are neither read as a whole nor verified.
+
+    Args:
+        folder: the dataset.
+        spec: the stage lengths; the last one is the window.
+        packing: see `Layout`.
+        num_windows: shown, at most.
+        seed: decides which windows of the dataset are drawn.
+        document: id of a document whose windows are shown instead; of several with this id, the first.
+
+    Raises:
+        ConfigError: there is no such packing, or no window is wanted.
+        DataError: the dataset is incomplete or cannot be read, or there is no such document.
+    """
+    if num_windows < 1:
+        raise ConfigError(f"the number of windows is {num_windows}; it must be at least 1")
+    dataset = PreprocessedDataset.open(folder)
+    settings = dataset.settings
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
+    groups = row_groups(dataset)
+    if document is None:
+        chosen = drawn_windows(groups, layout, num_windows, seed)
+    else:
+        chosen = document_windows(groups, layout, num_windows, document, folder)
+    whole, tail = divmod(dataset.counts.tokens + dataset.counts.documents, spec.window_length)
+    is_known = packing == "stream"
+    return Inspection(
+        folder=folder,
+        settings=settings,
+        counts=dataset.counts,
+        fingerprint=dataset.fingerprint,
+        layout=layout,
+        spec=spec,
+        num_windows=whole if is_known else None,
+        tail_tokens=tail if is_known else None,
+        choice=chosen.description,
+        windows=tuple(_inspected(found, spec, settings.method, tokenizer) for found in chosen.windows),
+        statistics=statistics(first_windows(groups, layout), spec, settings.method),
+    )
+
+
+def _inspected(found: Found, spec: CascadeSpec, method: str, tokenizer: Tokenizer) -> InspectedWindow:
+    """A window with the texts of its stages."""
+    ids, importance = found.tokens
+    places = kept_places(ids[None], importance[None], method=method)
+    [stages] = first_stages(places, spec)
+    # A window that is dropped has no stages: all of its tokens are like those that only the last stage keeps.
+    shown = np.where(stages == 0, spec.num_stages, stages)
+    kept = [np.flatnonzero(stages <= number) for number in range(1, spec.num_stages)] if stages[0] else []
+    return InspectedWindow(
+        title=found.title,
+        documents=found.documents,
+        spans=_spans(ids.tolist(), importance.tolist(), shown.tolist(), tokenizer),
+        stages=tuple(
+            _spans(ids[part].tolist(), importance[part].tolist(), shown[part].tolist(), tokenizer) for part in kept
+        ),
+        num_distinct=int((places < spec.window_length).sum()),
+    )
+
+
+def _spans(
+    ids: Sequence[int], importance: Sequence[float], stages: Sequence[int], tokenizer: Tokenizer
+) -> tuple[Span, ...]:
+    """The text of some tokens in pieces."""
+    return tuple(
+        Span(
+            tokenizer.decode(ids[start:end]),
+            min(stages[start:end]),
+            tuple(zip(ids[start:end], importance[start:end], strict=True)),
+        )
+        for start, end in token_groups(ids, tokenizer.decode)
+    )

@@ -1,0 +1,153 @@
+"""Windows of a dataset by chance or by document, read without the rest of it."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cascaded_dllm.data.row_groups import Documents, RowGroup
+from cascaded_dllm.data.windows import NO_TOKENS, Layout, Tokens
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.rng import numpy_generator
+
+_NAMES_SHOWN = 3
+
+
+class Found(NamedTuple):
+    """A window, with what it is and the ids of the documents that have tokens in it."""
+
+    title: str
+    documents: tuple[str, ...]
+    tokens: Tokens
+
+
+class Chosen(NamedTuple):
+    """Windows, and how they came to be chosen."""
+
+    description: str
+    windows: list[Found]
+
+
+def drawn_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed: int) -> Chosen:
+    """So many windows by chance: of the stream, or one each of so many documents.
+
+    Args:
+        groups: of the dataset.
+        layout: how documents lie in windows.
+        count: at most.
+        seed: decides which.
+    """
+    draw = numpy_generator(seed, "inspect")
+    if layout.packing == "stream":
+        total = _starts(groups)[-1] // layout.length
+        numbers = sorted(draw.choice(total, min(count, total), replace=False).tolist())
+        description = f"{len(numbers):,} of {total:,} windows, drawn with seed {seed}"
+        return Chosen(description, list(_stream_windows(groups, layout, numbers)))
+    starts = list(itertools.accumulate((group.num_documents for group in groups), initial=0))
+    documents = sorted(draw.choice(starts[-1], min(count, starts[-1]), replace=False).tolist())
+    description = f"one window each of {len(documents):,} of {starts[-1]:,} documents, drawn with seed {seed}"
+    read = _reader(groups)
+    windows = []
+    for number in documents:
+        place = _place(starts, number)
+        of_one = _windows_of(read(place), number - starts[place], layout)
+        windows.append(of_one[int(draw.integers(len(of_one)))])
+    return Chosen(description, windows)
+
+
+def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, document: str, folder: Path) -> Chosen:
+    """The windows that hold tokens of a document.
+
+    Args:
+        groups: of the dataset.
+        layout: how documents lie in windows.
+        count: at most.
+        document: its id; the first document with this id is taken.
+        folder: of the dataset, for messages.
+
+    Raises:
+        DataError: there is none.
+    """
+    place, row = _find(groups, document, folder)
+    documents = groups[place].read()
+    if layout.packing == "document":
+        windows = _windows_of(documents, row, layout)
+        total, shown = len(windows), windows[:count]
+    else:
+        start = _starts(groups)[place] + int(layout.room(documents.lengths[:row]).sum())
+        end = min(start + int(documents.lengths[row]), _starts(groups)[-1] // layout.length * layout.length)
+        numbers = range(start // layout.length, -(-end // layout.length))
+        total, shown = len(numbers), list(_stream_windows(groups, layout, numbers[:count]))
+    return Chosen(f"{len(shown):,} of the {total:,} windows that hold tokens of the document {document}", shown)
+
+
+def _find(groups: Sequence[RowGroup], document: str, folder: Path) -> tuple[int, int]:
+    """The row group and the row of a document.
+
+    Raises:
+        DataError: there is none.
+    """
+    for place, group in enumerate(groups):
+        names = group.read_ids()
+        if document in names:
+            return place, names.index(document)
+    first = ", ".join(map(repr, itertools.islice(itertools.chain.from_iterable(g.read_ids() for g in groups), 3)))
+    raise DataError(f"no document of {folder} has the id {document!r}; the first ids there are {first}")
+
+
+def _windows_of(documents: Documents, row: int, layout: Layout) -> list[Found]:
+    """The windows of one document that lies in windows of its own."""
+    ends = np.cumsum(documents.lengths)
+    part = slice(int(ends[row] - documents.lengths[row]), int(ends[row]))
+    alone = Documents(
+        [documents.ids[row]],
+        documents.lengths[row : row + 1],
+        documents.token_ids[part],
+        documents.importance[part],
+    )
+    windows = layout.lay_out(alone).in_windows(layout.length)
+    total = len(windows.token_ids)
+    return [
+        Found(
+            f"window {number + 1:,} of {total:,} of its document",
+            (documents.ids[row],),
+            Tokens(windows.token_ids[number], windows.importance[number]),
+        )
+        for number in range(total)
+    ]
+
+
+def _stream_windows(groups: Sequence[RowGroup], layout: Layout, numbers: Sequence[int]) -> Iterator[Found]:
+    """The windows of the stream with these numbers, which rise."""
+    starts, read = _starts(groups), _reader(groups)
+    for number in numbers:
+        first, last = number * layout.length, (number + 1) * layout.length
+        tokens, names = NO_TOKENS, []
+        for place in range(_place(starts, first), len(groups)):
+            if starts[place] >= last:
+                break
+            documents = read(place)
+            ends = starts[place] + np.cumsum(layout.room(documents.lengths))
+            begin, end = max(first - starts[place], 0), last - starts[place]
+            tokens = tokens.joined(layout.lay_out(documents).part(begin, end))
+            inside = np.flatnonzero((ends > first) & (ends - layout.room(documents.lengths) < last))
+            names += [documents.ids[row] for row in inside.tolist()]
+        yield Found(f"window {number + 1:,} of the stream", tuple(names), tokens)
+
+
+def _starts(groups: Sequence[RowGroup]) -> list[int]:
+    """Where every row group begins in the stream, and where the last one ends."""
+    return list(itertools.accumulate((group.num_tokens + group.num_documents for group in groups), initial=0))
+
+
+def _place(starts: Sequence[int], number: int) -> int:
+    """The row group that holds a token or document, given where each begins."""
+    return int(np.searchsorted(starts, number, side="right")) - 1
+
+
+def _reader(groups: Sequence[RowGroup]) -> Callable[[int], Documents]:
+    """Reads a row group by its place, and not again where the next window lies in it as well."""
+    return functools.lru_cache(maxsize=2)(lambda place: groups[place].read())

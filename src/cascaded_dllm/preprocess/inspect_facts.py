@@ -1,0 +1,89 @@
+"""What is said about a dataset beside its windows: settings, counts, and what is lost on the way to training."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection
+
+
+class Loss(NamedTuple):
+    """Something that does not reach training.
+
+    Attributes:
+        reason: why.
+        number: how much of it.
+        total: of how much.
+        what: the unit, as a plural.
+    """
+
+    reason: str
+    number: int
+    total: int
+    what: str
+
+
+def stage_names(spec: CascadeSpec) -> list[str]:
+    """What every stage is called, with its length."""
+    *shortened, length = spec.stage_lengths
+    names = [f"stage {number}: {kept} tokens" for number, kept in enumerate(shortened, start=1)]
+    return [*names, f"stage {spec.num_stages}: all {length}"]
+
+
+def facts(inspection: Inspection) -> list[tuple[str, str]]:
+    """The settings and counts, as names and values."""
+    settings, counts = inspection.settings, inspection.counts
+    known = [] if inspection.num_windows is None else [("windows", f"{inspection.num_windows:,}")]
+    return [
+        ("method", settings.method),
+        ("importance by", _described(settings.scorer)),
+        ("source", _described(settings.source)),
+        ("documents", f"{counts.documents:,}"),
+        ("tokens", f"{counts.tokens:,}"),
+        ("characters", f"{counts.characters:,}"),
+        *known,
+        ("stage lengths", ", ".join(map(str, inspection.spec.stage_lengths))),
+        ("packing", inspection.layout.packing),
+        ("shards", f"{settings.num_shards:,}"),
+        ("tokenizer", f"{settings.tokenizer}, {settings.vocab_size:,} tokens"),
+        ("fingerprint", inspection.fingerprint),
+    ]
+
+
+def losses(inspection: Inspection) -> list[Loss]:
+    """What is dropped, and why: records of the corpus, windows without stages, and the end of the stream."""
+    counts, seen = inspection.counts, inspection.statistics
+    dropped = [
+        Loss(f"records dropped by preprocessing: {reason}", number, counts.records, "records")
+        for reason, number in sorted(counts.dropped.items())
+    ]
+    if not dropped:
+        dropped = [Loss("records dropped by preprocessing", 0, counts.records, "records")]
+    first = f"the first {seen.num_windows:,} windows"
+    windows = Loss(
+        f"windows dropped for too few distinct tokens, of {first}", seen.num_dropped, seen.num_windows, "windows"
+    )
+    if inspection.tail_tokens is None:
+        return [*dropped, windows]
+    stream = counts.tokens + counts.documents
+    return [*dropped, windows, Loss("tokens at the end that fill no window", inspection.tail_tokens, stream, "tokens")]
+
+
+def without_stages(window: InspectedWindow, spec: CascadeSpec) -> str:
+    """Why a window has no stages to show."""
+    if spec.num_stages == 1:
+        return "there is one stage, the window"
+    return (
+        f"dropped: {window.num_distinct} distinct tokens can be kept, and stage {spec.num_stages - 1} needs "
+        f"{spec.stage_lengths[-2]}"
+    )
+
+
+def _described(values: Mapping[str, Any]) -> str:
+    """A description on one line; of a list, its length."""
+    parts = [
+        f"{name}: {len(value):,}" if isinstance(value, list | dict) else f"{name}: {value}"
+        for name, value in values.items()
+        if value is not None
+    ]
+    return ", ".join(parts).replace("_", " ") or "not said"

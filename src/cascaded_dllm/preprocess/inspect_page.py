@@ -1,0 +1,173 @@
+"""An inspection as one HTML page that needs nothing else: no script, no font, no picture, no connection."""
+
+import html
+import string
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span
+from cascaded_dllm.preprocess.inspect_facts import Loss, facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_statistics import Statistics, importance_name
+
+_TEMPLATE = "inspect_page.html"
+# Backgrounds of the first stage and of the last but one; those between lie between. The last one has none.
+_LIGHT = ((10, 74, 143), (207, 228, 251))
+_DARK = ((140, 200, 255), (31, 63, 99))
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+
+Colour = tuple[int, int, int]
+
+
+def page(inspection: Inspection) -> str:
+    """The page. Every text on it is escaped; that of a window is the text of its tokens, character by character."""
+    template = string.Template(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    settings = inspection.settings
+    return template.substitute(
+        title=escaped(f"{settings.dataset}, {settings.split}"),
+        subtitle=escaped(str(inspection.folder)),
+        colours=_styles(inspection.spec.num_stages - 1),
+        facts="\n".join(
+            f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts(inspection)
+        ),
+        choice=escaped(inspection.choice),
+        legend=_legend(stage_names(inspection.spec)),
+        windows="\n".join(_article(window, inspection) for window in inspection.windows),
+        importance=_importance(inspection.statistics, stage_names(inspection.spec)),
+        dropped=_losses(losses(inspection)),
+    )
+
+
+def escaped(text: str) -> str:
+    """`text` for a page, as text or as the value of an attribute.
+
+    A carriage return would be read as a line feed, so it is written by number. There is no way to write the character
+    0; its picture stands for it.
+    """
+    return html.escape(text.replace("\0", "\u2400")).replace("\r", "&#13;")
+
+
+def stage_colours(count: int, *, is_dark: bool) -> list[tuple[Colour, Colour]]:
+    """Background and text colour of the stages 1..`count`, from the strongest to the faintest.
+
+    One hue that loses strength: the order is seen without colour vision too, and every text can be read.
+    """
+    strong, weak = _DARK if is_dark else _LIGHT
+    backgrounds = [_between(strong, weak, place / max(count - 1, 1)) for place in range(count)]
+    return [(back, max(_BLACK, _WHITE, key=lambda text: contrast(text, back))) for back in backgrounds]
+
+
+def _between(one: Colour, other: Colour, part: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * part) for a, b in zip(one, other, strict=True))
+    return red, green, blue
+
+
+def contrast(one: Sequence[int], other: Sequence[int]) -> float:
+    """The contrast ratio of two colours by WCAG 2: from 1 to 21, of which 4.5 can be read."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Sequence[int]) -> float:
+    """The relative luminance of an sRGB colour, 0 to 1."""
+    parts = [part / 255 for part in colour]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _styles(count: int) -> str:
+    """The colours of the stages, by day and by night."""
+
+    def rules(*, is_dark: bool) -> str:
+        numbered = enumerate(stage_colours(count, is_dark=is_dark), start=1)
+        return "\n".join(
+            f".s{stage} {{ background: #{bytes(back).hex()}; color: #{bytes(text).hex()}; }}"
+            for stage, (back, text) in numbered
+        )
+
+    return f"{rules(is_dark=False)}\n@media (prefers-color-scheme: dark) {{\n{rules(is_dark=True)}\n}}"
+
+
+def _legend(names: Sequence[str]) -> str:
+    keys = [
+        f'<span class="key {_style(stage, len(names))}">{escaped(name)}</span>' for stage, name in enumerate(names, 1)
+    ]
+    return "A token has the colour of the first stage that keeps it: " + " ".join(keys)
+
+
+def _style(stage: int, num_stages: int) -> str:
+    """The class of a stage; the last one is plain text."""
+    return f"s{stage}" if stage < num_stages else "plain"
+
+
+def _article(window: InspectedWindow, inspection: Inspection) -> str:
+    """A window with the texts of its stages beneath."""
+    spec, method = inspection.spec, inspection.settings.method
+    names = ", ".join(window.documents)
+    text = _tokens(window.spans, spec.num_stages, method)
+    if window.stages:
+        rows = zip(stage_names(spec), window.stages, strict=False)
+        below = "\n".join(
+            f'<dt>{escaped(name)}</dt><dd class="text" dir="auto" data-stage="{number}">'
+            f"{_tokens(spans, spec.num_stages, method)}</dd>"
+            for number, (name, spans) in enumerate(rows, start=1)
+        )
+        below = f'<dl class="stages">\n{below}\n</dl>'
+    else:
+        below = f'<p class="stages faint">{escaped(without_stages(window, spec))}</p>'
+    return (
+        f"<article>\n<h3>{escaped(window.title)} <small>{escaped(names)}</small></h3>\n"
+        f'<p class="text" dir="auto" data-window="">{text}</p>\n{below}\n</article>'
+    )
+
+
+def _tokens(spans: Iterable[Span], num_stages: int, method: str) -> str:
+    """Every piece of a text in the colour of its stage, with its tokens on pointing at it."""
+    return "".join(
+        f'<span class="token {_style(span.stage, num_stages)}" title="{escaped(_note(span, method))}">'
+        f"{escaped(span.text)}</span>"
+        for span in spans
+    )
+
+
+def _note(span: Span, method: str) -> str:
+    tokens = "; ".join(f"token {token}, {importance_name(method, value)}" for token, value in span.tokens)
+    return f"{tokens}; from stage {span.stage}"
+
+
+def _importance(statistics: Statistics, names: Sequence[str]) -> str:
+    """The histogram of importance: a bar a value, divided by stages."""
+    largest = max((sum(row.counts) for row in statistics.bins), default=1)
+    classes = [*(_style(stage, len(names)) for stage in range(1, len(names))), "last", "lost"]
+    keys = [*names, "in dropped windows"]
+    rows = [
+        _bar_row(row.label, f"{sum(row.counts):,}", zip(classes, row.counts, strict=True), largest)
+        for row in statistics.bins
+    ]
+    legend = " ".join(
+        f'<span class="key"><span class="swatch {style}"></span>{escaped(name)}</span>'
+        for style, name in zip(classes, keys, strict=True)
+    )
+    caption = f"Tokens of the first {statistics.num_windows:,} windows by importance, the strongest first."
+    return f"<p>{legend}</p>\n{_table(caption, rows)}"
+
+
+def _losses(found: Iterable[Loss]) -> str:
+    """The table of what is dropped."""
+    rows = [
+        _bar_row(loss.reason, f"{loss.number:,} of {loss.total:,}", [("lost", loss.number)], max(loss.total, 1))
+        for loss in found
+    ]
+    return _table("Bars are parts of the whole.", rows)
+
+
+def _table(caption: str, rows: Iterable[str]) -> str:
+    return f"<table>\n<caption>{escaped(caption)}</caption>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _bar_row(label: str, number: str, parts: Iterable[tuple[str, int]], whole: int) -> str:
+    """A row of a table: a label, a number, and a bar of parts with their classes."""
+    bar = "".join(f'<span class="{style}" style="width:{100 * part / whole:.2f}%"></span>' for style, part in parts)
+    return (
+        f'<tr><th scope="row">{escaped(label)}</th><td class="number">{escaped(number)}</td>'
+        f'<td class="bars"><div class="bar" aria-hidden="true">{bar}</div></td></tr>'
+    )

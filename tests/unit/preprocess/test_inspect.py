@@ -1,0 +1,223 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.preprocess import inspect_choice, inspect_statistics
+from cascaded_dllm.preprocess.inspect import inspect_dataset
+from cascaded_dllm.preprocess.inspect_facts import Loss, facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_statistics import importance_name
+from tests.unit.preprocess.look import TOKENIZER, write_dataset
+
+SPEC = CascadeSpec((3, 6, 16))
+TEXTS = [
+    "The fox found a key.",
+    "日本語 and 😀😀",
+    "x",
+    "a" * 36,
+    "Once more, with feeling: été.",
+    "\t\x00\x1b[31m",
+    "<b>&amp;",
+    "The quick brown fox jumps over the lazy dog, and then it goes home.",
+]
+
+
+@pytest.fixture(scope="module", params=[(1, 1 << 20), (2, 12)], ids=["one row group", "many"])
+def folder(request, tmp_path_factory):
+    num_shards, group_tokens = request.param
+    place = tmp_path_factory.mktemp("look") / "data"
+    return write_dataset(place, TEXTS, num_shards=num_shards, group_tokens=group_tokens)
+
+
+def look(folder, packing="stream", num_windows=1000, spec=SPEC, **choice):
+    return inspect_dataset(folder, spec, packing=packing, num_windows=num_windows, **choice)
+
+
+def text_of(spans):
+    return "".join(span.text for span in spans)
+
+
+@pytest.mark.parametrize("method", ["constituency", "keybert_no_stopword"])
+def test_windows_and_stages_are_those_of_training(tmp_path, method):
+    folder = write_dataset(tmp_path / "data", TEXTS, method=method, num_shards=2, group_tokens=12)
+    arrays = StageArrays.build(folder, SPEC, packing="stream")
+    inspection = look(folder)
+    assert (
+        len(inspection.windows)
+        == inspection.num_windows
+        == arrays.num_windows + arrays.dropped["too_few_distinct_tokens"]
+    )
+    assert inspection.tail_tokens == arrays.dropped["tail_tokens"]
+    kept = [window for window in inspection.windows if window.stages]
+    assert len(kept) == arrays.num_windows > 3
+    for row, window in enumerate(kept):
+        assert text_of(window.spans) == TOKENIZER.decode(arrays.stages[-1][row].tolist())
+        for shortened, array in zip(window.stages, arrays.stages[:-1], strict=True):
+            assert text_of(shortened) == TOKENIZER.decode(array[row].tolist())
+        # The first stage that keeps a token, from the positions that training uses.
+        expected = np.full(SPEC.window_length, 3)
+        for stage in (2, 1):
+            expected[arrays.positions[stage - 1][row]] = stage
+        places = itertools.pairwise(itertools.accumulate((len(span.tokens) for span in window.spans), initial=0))
+        assert [span.stage for span in window.spans] == [expected[start:end].min() for start, end in places]
+    for window in inspection.windows:
+        assert (window.num_distinct >= 6) == bool(window.stages)
+
+
+def test_windows_by_document_are_those_of_training(folder, tmp_path):
+    arrays = StageArrays.build(folder, SPEC, packing="document", out=tmp_path)
+    inspection = look(folder, "document")
+    assert (inspection.num_windows, inspection.tail_tokens) == (None, None)
+    assert inspection.choice == "one window each of 8 of 8 documents, drawn with seed 0"
+    shown = [text_of(window.spans) for window in inspection.windows if window.stages]
+    assert set(shown) <= {TOKENIZER.decode(ids) for ids in arrays.stages[-1].tolist()}
+    assert sorted(window.documents for window in inspection.windows) == [(f"d{i}",) for i in range(8)]
+
+
+def test_seed_decides_what_is_drawn(folder):
+    titles = [[window.title for window in look(folder, num_windows=4, seed=seed).windows] for seed in (1, 1, 2)]
+    assert titles[0] == titles[1] != titles[2]
+    assert len(set(titles[0])) == 4
+    assert look(folder, num_windows=4, seed=2).choice == "4 of 12 windows, drawn with seed 2"
+
+
+def test_windows_name_their_documents(folder):
+    named = {name for window in look(folder).windows for name in window.documents}
+    assert named == {f"d{i}" for i in range(8)}
+    for window in look(folder).windows:
+        # The end of text is the only sign of a border between documents.
+        borders = text_of(window.spans).removesuffix("<|endoftext|>").count("<|endoftext|>")
+        assert len(window.documents) == borders + 1
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_windows_of_a_document(folder, packing):
+    inspection = look(folder, packing, document="d3")
+    joined = "".join(text_of(window.spans) for window in inspection.windows)
+    assert joined.count("a" * 36) == 1
+    assert all("d3" in window.documents for window in inspection.windows)
+    number = len(inspection.windows)
+    assert inspection.choice == f"{number} of the {number} windows that hold tokens of the document d3"
+    first = look(folder, packing, num_windows=1, document="d3")
+    assert first.windows == inspection.windows[:1]
+    assert first.choice == f"1 of the {number} windows that hold tokens of the document d3"
+
+
+def test_document_that_is_not_there(folder):
+    with pytest.raises(
+        DataError, match=r"no document of .* has the id 'd99'; the first ids there are 'd0', 'd\d', 'd\d'"
+    ):
+        look(folder, document="d99")
+
+
+def test_document_in_the_tail(tmp_path):
+    folder = write_dataset(tmp_path / "data", ["a" * 20, "b"])
+    inspection = look(folder, document="d1")
+    assert inspection.windows == ()
+    assert inspection.choice == "0 of the 0 windows that hold tokens of the document d1"
+
+
+def test_dataset_without_a_window(tmp_path):
+    inspection = look(write_dataset(tmp_path / "data", ["abc"]))
+    assert (inspection.windows, inspection.num_windows, inspection.tail_tokens) == ((), 0, 4)
+    assert inspection.statistics.bins == ()
+    assert inspection.choice == "0 of 0 windows, drawn with seed 0"
+
+
+def test_no_windows_wanted(folder):
+    with pytest.raises(ConfigError, match="the number of windows is 0; it must be at least 1"):
+        look(folder, num_windows=0)
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_statistics_add_up(folder, tmp_path, packing):
+    arrays = StageArrays.build(folder, SPEC, packing=packing, out=tmp_path)
+    found = look(folder, packing).statistics
+    assert found.num_dropped == arrays.dropped["too_few_distinct_tokens"]
+    assert found.num_windows == arrays.num_windows + found.num_dropped
+    by_stage = np.array([row.counts for row in found.bins]).sum(axis=0)
+    assert by_stage.tolist() == [*(arrays.num_windows * tokens for tokens in (3, 3, 10)), found.num_dropped * 16]
+    labels = ["head proper noun", "proper noun", "noun", "other", "in no word"]
+    assert [row.label for row in found.bins] == labels
+    # Nothing in no word is kept by a shortened stage.
+    assert found.bins[-1].counts[:2] == (0, 0)
+
+
+def test_statistics_of_the_first_windows(folder, monkeypatch):
+    whole = look(folder).statistics
+    monkeypatch.setattr(inspect_statistics, "_TOKENS", 5 * 16)
+    read = []
+    real_read = inspect_statistics.RowGroup.read
+    monkeypatch.setattr(
+        inspect_statistics.RowGroup, "read", lambda self: (read.append(self.number), real_read(self))[1]
+    )
+    part = look(folder, num_windows=1, document="d0").statistics
+    assert part.num_windows == 5 < whole.num_windows
+    assert sum(sum(row.counts) for row in part.bins) == 80
+    assert len(read) < 12
+
+
+def test_scores_are_counted_in_ranges(tmp_path, monkeypatch):
+    folder = write_dataset(tmp_path / "data", TEXTS, method="tfidf")
+    assert [row.label for row in look(folder).statistics.bins] == ["1.1", "1", "0.5", "0", "-0.25", "-1.2"]
+    monkeypatch.setattr(inspect_statistics, "_MAX_BINS", 2)
+    found = look(folder).statistics
+    assert [row.label for row in found.bins] == ["-0.05 to 1.1", "-1.2 to -0.05"]
+    assert sum(sum(row.counts) for row in found.bins) == found.num_windows * 16
+
+
+def test_names_of_importance():
+    assert importance_name("constituency", 1.0) == "head proper noun"
+    assert importance_name("constituency", -100.0) == "in no word"
+    assert importance_name("constituency", 2.5) == "2.5"
+    assert importance_name("tfidf", 1.0) == "1"
+    assert importance_name("tfidf", 0.123456) == "0.1235"
+
+
+def test_facts_and_losses(folder):
+    inspection = look(folder)
+    named = dict(facts(inspection))
+    assert named["source"] == "kind: by hand, files: 2"
+    assert named["importance by"] == "tagger: by hand"
+    assert named["documents"] == "8"
+    assert named["windows"] == "12"
+    assert "windows" not in dict(facts(look(folder, "document")))
+    found = losses(inspection)
+    assert found[0] == Loss("records dropped by preprocessing", 0, 8, "records")
+    assert found[1].reason == "windows dropped for too few distinct tokens, of the first 12 windows"
+    assert found[2][1:] == (inspection.tail_tokens, inspection.counts.tokens + 8, "tokens")
+    assert len(losses(look(folder, "document"))) == 2
+
+
+def test_records_that_were_dropped(tmp_path):
+    folder = write_dataset(tmp_path / "data", ["The fox found a key.", "", ""])
+    assert losses(look(folder))[0] == Loss("records dropped by preprocessing: empty", 2, 3, "records")
+
+
+def test_cascade_of_one_stage(folder):
+    inspection = look(folder, spec=CascadeSpec((16,)))
+    assert stage_names(inspection.spec) == ["stage 1: all 16"]
+    assert all(window.stages == () for window in inspection.windows)
+    assert without_stages(inspection.windows[0], inspection.spec) == "there is one stage, the window"
+    assert {span.stage for window in inspection.windows for span in window.spans} == {1}
+
+
+def test_why_a_window_is_dropped(folder):
+    [window, *_] = [window for window in look(folder).windows if not window.stages]
+    assert (
+        without_stages(window, SPEC)
+        == f"dropped: {window.num_distinct} distinct tokens can be kept, and stage 2 needs 6"
+    )
+
+
+def test_row_group_is_read_once_for_windows_beside_each_other(tmp_path, monkeypatch):
+    folder = write_dataset(tmp_path / "data", TEXTS)
+    read = []
+    real_read = inspect_choice.RowGroup.read
+    monkeypatch.setattr(inspect_choice.RowGroup, "read", lambda self: (read.append(1), real_read(self))[1])
+    look(folder)
+    # Once for the windows and once for the statistics.
+    assert len(read) == 2

@@ -1,0 +1,120 @@
+"""The array scripts and the Slurm executor on a real one-node Slurm that the test starts and stops."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.text.stories import story_tokenizer
+from tests.pipeline.commands import success
+from tests.pipeline.slurm_cluster import PARTITION, slurm_cluster, why_not
+from tests.pipeline.test_executors import contents
+from tests.repo.source_tree import CHECKOUT
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+NUM_SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    story_tokenizer().save(folder)
+    return folder / "tokenizer.json"
+
+
+def flags(tokenizer: Path, out: Path) -> list[object]:
+    common = ["--dataset", "stories", "--split", "valid", "--tagger", "stories", "--tokenizer", tokenizer]
+    return ["preprocess", "constituency", *common, "--shards", NUM_SHARDS, "--out", out]
+
+
+@pytest.fixture(scope="module")
+def expected(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("local")
+    success(*flags(tokenizer, out), "--workers", 1)
+    return contents(out / "constituency" / "stories_valid")
+
+
+def run(*command: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait_until(condition, seconds=150.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def queue(environment: dict[str, str], job: str, what: str = "%i %T") -> str:
+    # A job that is long over is unknown to the queue.
+    command = ["squeue", "-h", "-r", "-j", job, "-o", what]
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True).stdout
+
+
+def test_array_script_with_a_killed_task(cluster, tokenizer, expected, tmp_path):
+    environment = cluster | {
+        "SBATCH_PARTITION": PARTITION,
+        "NUM_SHARDS": str(NUM_SHARDS),
+        "OUT": str(tmp_path),
+        "TOKENIZER": str(tokenizer),
+        "OPTIONS": "--tagger stories",
+        "SETUP": f'export PATH="{Path(sys.executable).parent}:$PATH"',
+    }
+    # What the header asks for is more than this machine has; flags of sbatch win over it.
+    resources = [
+        f"--array=0-{NUM_SHARDS - 1}",
+        "--cpus-per-task=1",
+        "--mem-per-cpu=1000",
+        f"--output={tmp_path}/%a.out",
+    ]
+    submit = ["sbatch", "--parsable", *resources, "scripts/preprocess/constituency.slurm", "stories", "valid"]
+    job = run(*submit, environment=environment).strip()
+    wait_until(lambda: f"{job}_1 RUNNING" in queue(environment, job))
+    run("scancel", "--signal=KILL", f"{job}_1", environment=environment)
+    wait_until(lambda: not queue(environment, job))
+    folder = tmp_path / "constituency" / "stories_valid"
+    said = {path.name: path.read_text() for path in tmp_path.glob("*.out")}
+    assert sorted(path.name for path in folder.glob("shard_*")) == ["shard_0", "shard_2", "shard_3"], said
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("shard_*/*")}
+    assert not (folder / "manifest.json").exists()
+
+    job = run(*submit, environment=environment).strip()
+    wait_until(lambda: not queue(environment, job))
+    assert contents(folder) == expected
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_slurm_executor(cluster, tokenizer, expected, tmp_path):
+    arguments = [*flags(tokenizer, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
+    script = "from cascaded_dllm.cli.main import app; app()"
+    said = run(sys.executable, "-c", script, *map(str, arguments), environment=cluster)
+    assert f"makes {NUM_SHARDS} shards" in said
+    folder = tmp_path / "constituency" / "stories_valid"
+    wait_until((folder / "manifest.json").exists)
+    wait_until(lambda: not queue(cluster, "", "%i"))
+    assert contents(folder) == expected
+    assert PreprocessedDataset.open(folder).counts.documents == 1000
+    assert sorted(path.name for path in (folder / "logs" / "completions").iterdir()) == [
+        f"{index:05d}" for index in range(NUM_SHARDS)
+    ]
+
+
+def test_job_that_slurm_refuses(cluster, tokenizer, tmp_path):
+    arguments = [*flags(tokenizer, tmp_path), "--executor", "slurm", "--partition", "nowhere"]
+    script = "from cascaded_dllm.cli.main import app; app()"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env=cluster, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: Slurm refused the job" in done.stderr

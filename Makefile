@@ -31,9 +31,10 @@ check: $(DEV) ## style, types, docstrings, spelling and import layers
 	$(BIN)/codespell
 	$(BIN)/python -m pytest -q tests/repo/test_layers.py tests/repo/test_docstrings.py
 
-bench: $(DEV) ## time the training step and the sampler against a plain reference
+bench: $(DEV) ## time the training step, the sampler and the building of stages against plain references
 	$(BIN)/python benchmarks/bench_train_step.py
 	$(BIN)/python benchmarks/bench_sampler.py
+	$(BIN)/python benchmarks/bench_stages.py
 
 golden: $(DEV) ## rewrite the stored expectations after an intended change; say why in CHANGELOG.md
 	$(BIN)/python -m tests.repo.cli_surface

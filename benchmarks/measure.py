@@ -114,7 +114,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def arguments(description: str, *, repeats: int) -> argparse.ArgumentParser:
-    """The options that both benchmarks have."""
+    """The options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, metavar="N", help=f"rounds (default {repeats})")
     parser.add_argument("--quick", action="store_true", help="a toy network and little else, to see that it runs")

@@ -40,6 +40,13 @@ def test_sampler() -> None:
     assert re.search(r"\| first hitting float32 .*\| \d+ s, \d+\.\d +\|\n", text)
 
 
+def test_stages() -> None:
+    text = printed("bench_stages.py")
+    assert "all ways give the same arrays" in text
+    for way in ("plain", "1 process", r"\d+ processes"):
+        assert re.search(rf"\| {way} +\| .*({RATIO} +\|\s?){{2}}", text), way
+
+
 def test_turns_alternate_and_the_first_is_not_counted() -> None:
     seen: list[str] = []
 

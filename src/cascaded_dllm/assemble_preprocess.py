@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.data.manifest import fingerprint
-from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
 from cascaded_dllm.importance.pos import PosScorer, Tagger
+from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
@@ -21,6 +22,7 @@ from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 DEFAULT_TAGGER = "en_core_web_md"
+DEFAULT_WINDOW_WORDS = 96
 
 
 @final
@@ -164,10 +166,20 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
     match choice.method:
         case "constituency":
             return PosScorer(make_tagger(choice.tagger or DEFAULT_TAGGER))
-        case "tfidf":
-            assert frequencies is not None
-            return TfidfScorer(load_frequencies(frequencies))
-    raise ConfigError(f"the method is {choice.method!r}; it must be one of constituency, tfidf")
+        case "keybert_no_stopword" | "keybert":
+            return KeybertScorer(
+                choice.model or DEFAULT_MODEL,
+                stop_words_last=choice.method == "keybert_no_stopword",
+                scope=choice.scope or "document",
+                window_words=choice.window_words or DEFAULT_WINDOW_WORDS,
+                precision=choice.precision or "float32",
+                device=choice.device or "auto",
+                cache_dir=choice.word_cache,
+            )
+        case "random":
+            return RandomScorer(choice.seed or 0)
+    assert frequencies is not None
+    return TfidfScorer(load_frequencies(frequencies))
 
 
 def make_tagger(name: str) -> Tagger:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, working
+from cascaded_dllm.cli.inspect import inspect
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.errors import ConfigError
@@ -106,6 +107,10 @@ def command_of(method: str) -> Callable[..., None]:
                 rich_help_panel=_IMPORTANCE,
             ),
         ] = None,
+        window_words: Annotated[
+            int | None,
+            typer.Option(help="keybert: words of a window (default: 96).", rich_help_panel=_IMPORTANCE),
+        ] = None,
         precision: Annotated[
             str | None,
             typer.Option(
@@ -160,6 +165,7 @@ def command_of(method: str) -> Callable[..., None]:
                 tagger=tagger,
                 model=model,
                 scope=scope,
+                window_words=window_words,
                 precision=precision,
                 device=device,
                 word_cache=None if words is None else str(words),
@@ -325,3 +331,4 @@ app.command(
         "--dataset wikitext2 --tokenizer gpt2 --seed 1",
     ),
 )(command_of("random"))
+app.command("inspect")(inspect)

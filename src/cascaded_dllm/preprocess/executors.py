@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, final
 
-from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, WorkerDiedError
+from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, records_in_progress
 from cascaded_dllm.processes import process_pool
 
@@ -116,15 +116,16 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
     Raises:
         MissingExtraError: datatrove is not installed.
         WorkerDiedError: a process was killed. What is complete is kept.
+        OutputExistsError: the logs cannot be written.
         CascadeError: what a task raised; the others are ended.
     """
     executor = _local_executor(tasks)
-    tasks.mark()
     num_processes = min(workers, len(tasks.missing))
     with process_pool(
         num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log", imports_main=False
     ) as pool:
         try:
+            tasks.mark()
             running = {pool.submit(_run_rank, executor, index) for index in tasks.missing}
             while running:
                 done, running = wait(running, timeout=_POLL_SECONDS)
@@ -136,6 +137,11 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
             raise WorkerDiedError(
                 "a process that makes a shard was killed, often by the system for want of memory; complete shards are "
                 f"kept, logs are in {tasks.logs}: run the same command again, with fewer --workers if memory was short"
+            ) from error
+        except OSError as error:
+            # Shards say themselves what is wrong with the disk; logs and markers are datatrove's.
+            raise OutputExistsError(
+                f"{tasks.logs} cannot be written ({error}); choose an output folder that is yours to write and has room"
             ) from error
 
 

@@ -50,6 +50,7 @@ class ScorerChoice:
         tagger: of constituency.
         model: sentence-transformers model of the KeyBERT methods.
         scope: of the KeyBERT methods: what a word is compared with, the "document" or its "window".
+        window_words: of the KeyBERT methods: words of a window.
         precision: of the KeyBERT methods: of the documents' embeddings.
         device: of the KeyBERT methods.
         word_cache: of the KeyBERT methods: folder of the embedded words; None keeps them in memory only.
@@ -60,6 +61,7 @@ class ScorerChoice:
     tagger: str | None = None
     model: str | None = None
     scope: str | None = None
+    window_words: int | None = None
     precision: str | None = None
     device: str | None = None
     word_cache: str | None = None
@@ -74,7 +76,7 @@ class ScorerChoice:
         if self.method not in SELECTION_METHODS:
             raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
         owners: dict[str, tuple[str, ...]] = dict.fromkeys(
-            ("model", "scope", "precision", "device", "word_cache"), EMBEDDED
+            ("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED
         )
         owners |= {"tagger": TAGGED, "seed": ("random",)}
         for key, value in asdict(self).items():

@@ -10,7 +10,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.errors import ConfigError, DataError
 
 # "constituency" keeps small labels first, the others large scores first.
-SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf")
+SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random")
 # Part-of-speech label of a token in no word: never kept by a shortened stage.
 INELIGIBLE_LABEL = -100
 # Scores of words end at 1; above lies only the full stop, which structures a text and may therefore be kept often.

@@ -18,9 +18,9 @@ from cascaded_dllm.text.document import Document
 # Letters and digits; combining accents are characters of their own to Python, but belong to the letter before them.
 _LETTERS = r"(?:[^\W_]|[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f])+"
 # An apostrophe inside a word is part of it ("don't"); one at its edge may be a quotation mark.
-_WORD = re.compile(rf"{_LETTERS}(?:['\u2019]{_LETTERS})*")
+WORD = re.compile(rf"{_LETTERS}(?:['\u2019]{_LETTERS})*")
 # Below every word, whose importance is at least 0.
-_PUNCTUATION = -1.0
+PUNCTUATION = -1.0
 
 
 @final
@@ -47,7 +47,7 @@ def document_frequencies(documents: Iterable[Document]) -> DocumentFrequencies:
     num_documents = 0
     for document in documents:
         num_documents += 1
-        counts.update({match.group().lower() for match in _WORD.finditer(document.text)})
+        counts.update({match.group().lower() for match in WORD.finditer(document.text)})
     return DocumentFrequencies(num_documents, dict(counts))
 
 
@@ -85,7 +85,7 @@ class TfidfScorer:
     """
 
     method = "tfidf"
-    background = _PUNCTUATION
+    background = PUNCTUATION
 
     def __init__(self, frequencies: DocumentFrequencies) -> None:
         self._frequencies = frequencies
@@ -103,7 +103,7 @@ class TfidfScorer:
         }
 
     def _score(self, text: str) -> list[Word]:
-        spans = [(match.start(), match.end(), match.group().lower()) for match in _WORD.finditer(text)]
+        spans = [(match.start(), match.end(), match.group().lower()) for match in WORD.finditer(text)]
         terms = Counter(word for _, _, word in spans)
         weights = {word: count * self._frequencies.inverse(word) for word, count in terms.items()}
         # Where every word is in every document, all weights are zero, and so is the importance.

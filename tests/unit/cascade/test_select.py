@@ -28,7 +28,7 @@ def test_golden(method, field, case):
     assert select_stages(case["input_ids"], case[field], lengths[:2], method=method) == shortened
 
 
-@pytest.mark.parametrize("method", ["keybert", "tfidf"])
+@pytest.mark.parametrize("method", ["keybert", "tfidf", "random"])
 def test_score_methods_share_the_keybert_rule(method):
     for case in GOLDEN["keybert_no_stopword"]:
         stages = select_stages(case["input_ids"], case["scores"], GOLDEN["stage_lengths"], method=method)
@@ -102,7 +102,7 @@ def test_rejects_importance_of_another_length():
 
 
 def test_methods_are_closed():
-    assert SELECTION_METHODS == ("constituency", "keybert_no_stopword", "keybert", "tfidf")
+    assert SELECTION_METHODS == ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random")
 
 
 def test_random_windows_against_a_plain_reference():

@@ -1,0 +1,183 @@
+"""Importance by meaning: the cosine between the vectors of a word and of the document it stands in, as KeyBERT has it.
+
+KeyBERT (Grootendorst 2020) embeds a document and each of its words with one sentence model, and ranks the words by
+cosine. Words and numbers here are those of that library. What is saved is making the vector of a word again and again,
+padding, and reading a document further than the model does.
+"""
+
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias, final
+
+import numpy as np
+
+from cascaded_dllm.errors import ConfigError, MissingExtraError
+from cascaded_dllm.importance.base import JsonScalar, Word
+from cascaded_dllm.importance.sentence_model import DEVICES, PRECISIONS, SentenceModel
+from cascaded_dllm.importance.word_cache import WordCache
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+SCOPES = ("document", "window")
+
+FULL_STOP = 1.1
+"""Importance of a full stop: above every word, and above 1, so that it may be kept often."""
+NO_WORD = -1.2
+"""Importance of what is neither a word nor a full stop."""
+# Stop words keep their order among themselves, in the middle between the least word and NO_WORD.
+_STOP_CENTRE, _STOP_SPREAD = -1.05, 0.04
+
+# A word as scikit-learn's CountVectorizer has it, from which KeyBERT takes its candidates: at least two letters,
+# digits or underscores. A full stop is no part of an ellipsis, and no word goes on behind it as in 3.14.
+_WORD_OR_STOP = re.compile(r"\b\w\w+\b|(?<!\.)\.(?![.\w])")
+_PERIOD = "."
+_CHUNK_OF_TEXT = re.compile(r"\S+")
+
+_Found: TypeAlias = tuple[int, int, str]
+"""Start, end and lower-case form of a word of a text; a full stop is a word here."""
+
+
+@final
+class KeybertScorer:
+    """Scorer of the methods "keybert_no_stopword" and "keybert": words in [-1, 1] by their cosine with the document.
+
+    A full stop is at FULL_STOP. With "keybert_no_stopword" the stop words, those of scikit-learn's English list as in
+    KeyBERT, lie below all other words, in [-1.1, -1). All else is at NO_WORD, also words of one letter.
+
+    The model is loaded when it is first needed. The words and their importance depend on nothing but the text; on one
+    kind of processor and number of threads they do so to the last bit.
+
+    Args:
+        model: of sentence-transformers, by name or folder.
+        stop_words_last: whether stop words are put below all others.
+        scope: what a word is compared with: the "document", of which the model reads the beginning, mostly 256 tokens;
+            or the "window", the piece of the document it stands in.
+        window_words: words of a piece, as separated by white space; the last one may be shorter.
+        precision: of the documents' vectors: float32 or bfloat16.
+        device: auto, cpu or cuda.
+        cache_dir: folder for the vectors of words, which any number of processes may share; None for none.
+
+    Raises:
+        ConfigError: a choice is unknown, or a window has no words.
+    """
+
+    background = NO_WORD
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        stop_words_last: bool = True,
+        scope: str = "document",
+        window_words: int = 96,
+        precision: str = "float32",
+        device: str = "auto",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        for name, value, choices in (
+            ("scope", scope, SCOPES),
+            ("precision", precision, PRECISIONS),
+            ("device", device, DEVICES),
+        ):
+            if value not in choices:
+                raise ConfigError(f"the {name} is {value!r}; it must be one of {', '.join(choices)}")
+        if window_words < 1:
+            raise ConfigError(f"window_words is {window_words}; a window needs at least 1 word")
+        self.method = "keybert_no_stopword" if stop_words_last else "keybert"
+        self._last_words = _stop_words() if stop_words_last else frozenset()
+        self._model_name, self._device, self._precision = model, device, precision
+        self._window_words = window_words if scope == "window" else None
+        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+
+    def score(self, texts: Sequence[str]) -> list[list[Word]]:
+        """The words and full stops of every text with their importance; see `Scorer.score`.
+
+        Raises:
+            ConfigError: the device is not there.
+            DataError: the model is missing or broken, or a file of the cache cannot be read.
+            MissingExtraError: sentence-transformers is not installed.
+            OutputExistsError: the cache cannot be written.
+        """
+        pieces = [(number, *piece) for number, text in enumerate(texts) for piece in self._pieces(text)]
+        found = [_find_words(piece) for _, _, piece in pieces]
+        importance = self._importance([piece for _, _, piece in pieces], found)
+        scored: list[list[Word]] = [[] for _ in texts]
+        for (number, offset, _), words, of_word in zip(pieces, found, importance, strict=True):
+            scored[number] += [Word(offset + start, offset + end, of_word[word]) for start, end, word in words]
+        return scored
+
+    def describe(self) -> dict[str, JsonScalar]:
+        """The model by a hash of its contents, and the settings; see `Scorer.describe`.
+
+        Raises:
+            ConfigError: the device is not there.
+            DataError: the model is missing or broken.
+            MissingExtraError: sentence-transformers is not installed.
+        """
+        stop_words = hashlib.sha256("\n".join(sorted(self._last_words)).encode()).hexdigest()[:16]
+        return {
+            "model_sha256": self._model.fingerprint,
+            "precision": self._precision,
+            "scope": "document" if self._window_words is None else f"window of {self._window_words} words",
+            "stop_words_last": f"{len(self._last_words)} words, sha256 {stop_words}" if self._last_words else "none",
+        }
+
+    @functools.cached_property
+    def _model(self) -> SentenceModel:
+        return SentenceModel(self._model_name, device=self._device, precision=self._precision)
+
+    @functools.cached_property
+    def _word_cache(self) -> WordCache:
+        folder = None if self._cache_dir is None else self._cache_dir / self._model.fingerprint
+        return WordCache(self._model.embed_words, folder)
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, str]]:
+        """What is embedded as one document, with its place in the text."""
+        if self._window_words is None:
+            yield 0, text
+            return
+        starts = [chunk.start() for chunk in _CHUNK_OF_TEXT.finditer(text)][:: self._window_words]
+        for start, end in itertools.pairwise([*starts, len(text)]):
+            yield start, text[start:end]
+
+    def _importance(self, pieces: Sequence[str], found: Sequence[Sequence[_Found]]) -> list[dict[str, float]]:
+        """For every piece, the importance of each different word in it."""
+        importance: list[dict[str, float]] = [{} for _ in pieces]
+        of_piece = [list(dict.fromkeys(word for _, _, word in words if word != _PERIOD)) for words in found]
+        with_words = [number for number, words in enumerate(of_piece) if words]
+        if with_words:
+            places = {word: place for place, word in enumerate(dict.fromkeys(itertools.chain(*of_piece)))}
+            vectors = self._word_cache.vectors(list(places))
+            documents = self._model.embed_documents([pieces[number] for number in with_words])
+            for number, document in zip(with_words, documents, strict=True):
+                of_words = vectors[[places[word] for word in of_piece[number]]]
+                # A sum over each row: unlike a matrix product it does not depend on how many rows there are.
+                cosines = np.clip((of_words * document).sum(axis=1), -1, 1).tolist()
+                importance[number] = dict(zip(of_piece[number], cosines, strict=True))
+        for of_word in importance:
+            for word in self._last_words & of_word.keys():
+                of_word[word] = _STOP_CENTRE + _STOP_SPREAD * of_word[word]
+            of_word[_PERIOD] = FULL_STOP
+        return importance
+
+
+def _find_words(text: str) -> list[_Found]:
+    """The words and full stops of a text; words are found in its lower-case form, as KeyBERT does."""
+    lowered = text.lower()
+    found = [(*match.span(), match.group()) for match in _WORD_OR_STOP.finditer(lowered)]
+    if len(lowered) == len(text):
+        return found
+    # A Turkish capital I with its dot becomes two characters.
+    origin = [place for place, character in enumerate(text) for _ in character.lower()]
+    return [(origin[start], origin[end - 1] + 1, word) for start, end, word in found]
+
+
+def _stop_words() -> frozenset[str]:
+    try:
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", extra="preprocess", purpose="keybert_no_stopword") from error
+    return frozenset(ENGLISH_STOP_WORDS)

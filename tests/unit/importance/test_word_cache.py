@@ -1,0 +1,204 @@
+import random
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache, WordFiles
+from tests.unit.importance.word_vectors import Embed, expected
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+WORDS = ["sea", "na\u00efve", "\u65e5\u672c", "a_1", "stra\u00dfe"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a process that comes later finds in a folder."""
+    blocks = WordFiles(folder).new_blocks()
+    return {word: vector.tobytes() for words, vectors in blocks for word, vector in zip(words, vectors, strict=True)}
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_word_is_embedded_once(tmp_path, has_folder):
+    embed = Embed()
+    cache = WordCache(embed, tmp_path if has_folder else None)
+    assert np.array_equal(cache.vectors(WORDS[:3]), expected(WORDS[:3]))
+    assert np.array_equal(cache.vectors(WORDS[::-1]), expected(WORDS[::-1]))
+    assert embed.embedded == [*WORDS[:3], *WORDS[:2:-1]]
+
+
+def test_what_comes_back_is_the_callers_own():
+    cache = WordCache(Embed(), None)
+    cache.vectors(["sea"])[:] = 0
+    assert np.array_equal(cache.vectors(["sea"]), expected(["sea"]))
+
+
+def test_another_process_gets_the_same_bits_without_embedding(tmp_path):
+    WordCache(Embed(), tmp_path / "new" / "folder").vectors(WORDS)
+    embed = Embed()
+    assert WordCache(embed, tmp_path / "new" / "folder").vectors(WORDS).tobytes() == expected(WORDS).tobytes()
+    assert embed.embedded == []
+
+
+def test_words_of_others_are_found_while_both_run(tmp_path):
+    embeds = Embed(), Embed()
+    first, second = (WordCache(embed, tmp_path) for embed in embeds)
+    first.vectors(["sea"])
+    second.vectors(["sea", "house"])
+    first.vectors(["house", "dog"])
+    second.vectors(["dog", "cat"])
+    assert [embed.embedded for embed in embeds] == [["sea", "dog"], ["house", "cat"]]
+    # A file for each, and nothing twice.
+    assert len(list(tmp_path.iterdir())) == 2
+    assert contents(tmp_path).keys() == {"sea", "house", "dog", "cat"}
+
+
+def test_memory_is_bounded(tmp_path):
+    embed = Embed()
+    cache = WordCache(embed, tmp_path, max_words=3)
+    assert np.array_equal(cache.vectors(WORDS), expected(WORDS))
+    assert np.array_equal(cache.vectors(WORDS[::-1]), expected(WORDS[::-1]))
+    assert embed.embedded == [*WORDS, *WORDS[:2:-1]]
+    assert list(contents(tmp_path)) == WORDS[:3]
+    # As is what is read: the first words of a full folder.
+    small = WordCache(Embed(), tmp_path, max_words=2)
+    assert np.array_equal(small.vectors(WORDS), expected(WORDS))
+
+
+def test_what_is_hardly_a_word_is_not_kept(tmp_path):
+    embed = Embed()
+    cache, long = WordCache(embed, tmp_path), "x" * (MAX_CHARACTERS + 1)
+    for _ in range(2):
+        assert np.array_equal(cache.vectors([long, "sea", long[1:]]), expected([long, "sea", long[1:]]))
+    assert embed.embedded == [long, "sea", long[1:], long]
+    assert list(contents(tmp_path)) == ["sea", long[1:]]
+
+
+def file_of(folder: Path, *calls: list[str]) -> Path:
+    cache = WordCache(Embed(), folder)
+    for words in calls:
+        cache.vectors(words)
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_half_a_block_at_the_end_is_not_read(tmp_path):
+    """Wherever a writer is killed: the blocks before are good, and nobody is told."""
+    path = file_of(tmp_path, ["sea", "dog"], ["house"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"house") - 56])
+    first_block = path.stat().st_size
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert list(contents(tmp_path)) == ([] if size < first_block else ["sea", "dog"]), size
+    path.write_bytes(whole)
+    assert list(contents(tmp_path)) == ["sea", "dog", "house"]
+
+
+def test_a_block_is_read_once_it_is_complete(tmp_path):
+    path = file_of(tmp_path, ["sea"], ["house"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    files = WordFiles(tmp_path)
+    assert [words for words, _ in files.new_blocks()] == [["sea"]]
+    path.write_bytes(whole)
+    assert [words for words, _ in files.new_blocks()] == [["house"]]
+    assert list(files.new_blocks()) == []
+
+
+def test_a_damaged_byte_never_becomes_a_wrong_vector(tmp_path):
+    path = file_of(tmp_path, ["sea", "dog"], ["house"])
+    whole = path.read_bytes()
+    warned = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+        embed = Embed()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            vectors = WordCache(embed, tmp_path).vectors(["sea", "dog", "house"])
+        assert np.array_equal(vectors, expected(["sea", "dog", "house"]))
+        assert "house" in embed.embedded
+        warned += len(caught)
+        for own in set(tmp_path.iterdir()) - {path}:
+            own.unlink()
+    # Only where a length has grown is damage like a block that is being written.
+    assert warned > 0.8 * len(whole)
+
+
+def test_damage_is_told_once_with_the_remedy(tmp_path):
+    path = file_of(tmp_path, ["sea"], ["house"])
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    files = WordFiles(tmp_path)
+    with pytest.warns(UserWarning, match=r"\.words in the word cache is damaged at byte \d+; .* Remove the file"):
+        assert [words for words, _ in files.new_blocks()] == [["sea"]]
+    assert list(files.new_blocks()) == []
+
+
+def test_a_foreign_file_is_damage(tmp_path):
+    (tmp_path / "notes.words").write_text("These are words of another kind, and enough of them for a header. " * 2)
+    with pytest.warns(UserWarning, match="is damaged at byte 0"):
+        assert contents(tmp_path) == {}
+
+
+def test_a_cache_that_is_cleared_while_it_is_read(tmp_path, monkeypatch):
+    path = file_of(tmp_path, ["sea"])
+    listed = [path, tmp_path / "gone.words"]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(listed))
+    assert [words for words, _ in WordFiles(tmp_path).new_blocks()] == [["sea"]]
+
+
+def test_unreadable_file(tmp_path):
+    (tmp_path / "a.words").mkdir()
+    with pytest.raises(DataError, match=r"a\.words in the word cache cannot be read \(Is a directory\); remove it, or"):
+        WordCache(Embed(), tmp_path).vectors(["sea"])
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputExistsError, match=r"cannot be written .*; name a folder that is yours to write and has"):
+        WordCache(Embed(), tmp_path / "file" / "cache").vectors(["sea"])
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from cascaded_dllm.importance.word_cache import WordCache
+from tests.unit.importance.word_vectors import Embed
+folder, first, step, calls = Path(sys.argv[1]), *map(int, sys.argv[2:])
+cache = WordCache(Embed(), folder)
+for number in range(first, first + calls * step, step):
+    cache.vectors([f"word{place}" for place in range(number, number + 3 * step)])
+"""
+
+
+def writer(folder: Path, first: int, *, step: int, calls: int) -> subprocess.Popen[bytes]:
+    arguments = [str(folder), str(first), str(step), str(calls)]
+    return subprocess.Popen([sys.executable, "-c", WRITER, *arguments], cwd=CHECKOUT)
+
+
+def test_processes_that_write_at_the_same_time(tmp_path):
+    processes = [writer(tmp_path, first, step=7, calls=200) for first in (0, 300, 0)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) <= 3
+    found = contents(tmp_path)
+    assert len(found) == 300 + 199 * 7 + 21
+    assert all(found[word] == expected([word]).tobytes() for word in found)
+
+
+def test_a_writer_that_is_killed(tmp_path):
+    generator = random.Random(0)
+    for _ in range(5):
+        process = writer(tmp_path, 0, step=4000, calls=10**6)
+        files = set(tmp_path.iterdir())
+        while set(tmp_path.iterdir()) == files and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(generator.random() / 5)
+        process.kill()
+        assert process.wait() < 0
+    found = contents(tmp_path)
+    assert len(found) >= 12_000
+    assert all(found[word] == expected([word]).tobytes() for word in found)

@@ -94,8 +94,8 @@ def _find(groups: Sequence[RowGroup], document: str, folder: Path) -> tuple[int,
         names = group.read_ids()
         if document in names:
             return place, names.index(document)
-    names = itertools.chain.from_iterable(group.read_ids() for group in groups)
-    first = ", ".join(map(repr, itertools.islice(names, _NAMES_SHOWN)))
+    every = itertools.chain.from_iterable(group.read_ids() for group in groups)
+    first = ", ".join(map(repr, itertools.islice(every, _NAMES_SHOWN)))
     raise DataError(f"no document of {folder} has the id {document!r}; the first ids there are {first}")
 
 

@@ -27,7 +27,7 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import Trainer, make_batch
+from cascaded_dllm.train.trainer import LoopConfig, Trainer, make_batch
 
 SEED = 0
 DRAWS = Draws(SEED, "train-noise")
@@ -55,12 +55,10 @@ class Contest:
                 self.objective,
                 self.dataset,
                 optim=OPTIM,
-                batch_size=size.train_batch,
-                accum=1,
-                num_steps=1_000_000,
-                ema_decay=EMA_DECAY,
-                seed=SEED,
-                fingerprint="benchmark",
+                loop=LoopConfig(
+                    batch_size=size.train_batch, accum=1, num_steps=1_000_000, ema_decay=EMA_DECAY, seed=SEED
+                ),
+                course={},
             )
             self.fast_steps = self.fast.steps()
 

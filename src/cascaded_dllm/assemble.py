@@ -8,29 +8,30 @@ from pathlib import Path
 import torch
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import DataSettings, TrainConfig
+from cascaded_dllm.config import DataSettings, TrainConfig, leaves
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.windows import Layout
+from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.evaluate.likelihood import JointBound, stage_bounds
+from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
+from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.run import Run, RunPeriods
-from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.run import Progress, Run, RunPeriods
+from cascaded_dllm.train.trainer import LoopConfig, Trainer
 
-TOKENIZER_FILE = "tokenizer.json"
 # Of the processes that build stages: the one that writes what they give keeps up with about so many.
 _MAX_WORKERS = 8
 
@@ -60,6 +61,22 @@ def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDat
     return arrays, StageDataset.flat(arrays) if config.baseline else StageDataset(arrays, config.stage)
 
 
+def require_sound(config: TrainConfig) -> None:
+    """Judges every setting that can be judged without the data, so that a mistake costs no preprocessing.
+
+    Raises:
+        ConfigError: a setting is out of range or contradicts another.
+    """
+    choose_device(config.device)
+    spec = CascadeSpec(config.stage_lengths)
+    if not config.baseline:
+        spec.target_length(config.stage)
+    Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
+    _schedule(config), _optim(config), _loop(config)
+    process = process_from_name(_model_config(config, vocab_size=1).process, 1)
+    require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
+
+
 def assemble_run(config: TrainConfig) -> Run:
     """A training run, ready to go.
 
@@ -67,50 +84,30 @@ def assemble_run(config: TrainConfig) -> Run:
         ConfigError: a setting is out of range or contradicts another.
         DataError: the data is missing, broken, or validation data has another tokenizer, method or tagger.
     """
-    device = choose_device(config.device)
-    schedule = _schedule(config)
+    require_sound(config)
     arrays, dataset = stage_dataset(config.data.path, config)
-    valid = None
-    if config.data.valid is not None:
-        valid_arrays, valid = stage_dataset(config.data.valid, config)
-        for what, theirs, ours in (
-            ("tokenizer", valid_arrays.tokenizer, arrays.tokenizer),
-            ("method", valid_arrays.method, arrays.method),
-            # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
-            ("tagger", valid_arrays.scorer.get("tagger"), arrays.scorer.get("tagger")),
-        ):
-            if theirs != ours:
-                raise DataError(
-                    f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike"
-                )
-    model_config = _model_config(config, arrays.vocab_size)
-    process = process_from_name(model_config.process, arrays.vocab_size)
-    model = _new_model(model_config, config).to(device)
-    objective = Objective(process, schedule, config.training.t_min)
+    valid = _valid_dataset(config, arrays)
+    stage = _new_stage(config, arrays.vocab_size, dataset)
     trainer = Trainer(
-        model,
-        objective,
+        stage.model,
+        Objective(stage.process, stage.schedule, config.training.t_min),
         dataset,
-        optim=OptimConfig(**asdict(config.optim)),
-        batch_size=config.training.batch_size,
-        accum=config.training.accum,
-        num_steps=config.training.num_steps,
-        ema_decay=config.training.ema,
-        seed=config.training.seed,
-        fingerprint=_course(config, arrays),
+        optim=_optim(config),
+        loop=_loop(config),
+        course=_course(config, arrays),
     )
     tokenizer_file = Path(config.data.path) / TOKENIZER_FILE
-    stage = StageSampler(model, process, schedule, dataset.target_length, prefix_length=dataset.prefix_length)
     return Run(
         folder=Path(config.run_dir),
         trainer=trainer,
         config=_plain(config.to_dict()),
         settings=StageSettings(
-            model=model_config,
-            noise=schedule_settings(schedule),
+            model=stage.model.config,
+            noise=schedule_settings(stage.schedule),
             stage=0 if config.baseline else config.stage,
             stage_lengths=config.stage_lengths,
             tokenizer=arrays.tokenizer,
+            packing=arrays.packing,
         ),
         tokenizer_file=tokenizer_file,
         periods=RunPeriods(
@@ -119,9 +116,7 @@ def assemble_run(config: TrainConfig) -> Run:
             snapshot_every=config.training.snapshot_every,
             keep=config.training.keep,
         ),
-        valid=valid,
-        eval_windows=config.training.eval_windows,
-        eval_times=config.training.eval_times,
+        measure=_bound_measurer(config, trainer, valid),
         sample=_snapshot_sampler(config, stage, valid or dataset, Tokenizer.load(tokenizer_file)),
     )
 
@@ -140,8 +135,14 @@ def joint_bound(
     """The joint bound of a cascade, or of a flat model as a cascade of one stage, on windows of `data.path`.
 
     Raises:
+        ConfigError: the windows are to be cut in another way than those that the models were trained on.
         DataError: the data has another tokenizer than the cascade.
     """
+    if cascade.packing not in ("", data.packing):
+        raise ConfigError(
+            f"the packing is {data.packing!r}, and the models were trained on windows of packing {cascade.packing!r}: "
+            "the bound would be one on texts of another kind; leave --packing out"
+        )
     arrays = _arrays(data.path, CascadeSpec(cascade.trained_lengths), data)
     numbers = range(1, len(cascade.stages) + 1)
     datasets = [StageDataset.flat(arrays)] if cascade.is_flat else [StageDataset(arrays, k) for k in numbers]
@@ -162,7 +163,29 @@ def joint_bound(
         seed=seed,
         on_progress=on_progress,
     )
-    return JointBound(tuple(bounds), datasets[-1].target_length)
+    return JointBound(tuple(bounds), datasets[-1].target_length, 1 if cascade.is_flat else len(cascade.trained_lengths))
+
+
+def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | None:
+    """The windows of `data.valid`, if there are any; they must be of the same kind as those of the training data.
+
+    Raises:
+        DataError: they have another tokenizer, method or tagger.
+    """
+    if config.data.valid is None:
+        return None
+    valid_arrays, valid = stage_dataset(config.data.valid, config)
+    for what, theirs, ours in (
+        ("tokenizer", valid_arrays.tokenizer, arrays.tokenizer),
+        ("method", valid_arrays.method, arrays.method),
+        # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
+        ("tagger", valid_arrays.scorer.get("tagger"), arrays.scorer.get("tagger")),
+    ):
+        if theirs != ours:
+            raise DataError(
+                f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike"
+            )
+    return valid
 
 
 def _arrays(path: str, spec: CascadeSpec, data: DataSettings) -> StageArrays:
@@ -178,19 +201,41 @@ def _schedule(config: TrainConfig) -> Schedule:
     return schedule_from_settings({key: value for key, value in asdict(noise).items() if key not in unread})
 
 
+def _optim(config: TrainConfig) -> OptimConfig:
+    return OptimConfig(**asdict(config.optim))
+
+
+def _loop(config: TrainConfig) -> LoopConfig:
+    settings = config.training
+    return LoopConfig(
+        batch_size=settings.batch_size,
+        accum=settings.accum,
+        num_steps=settings.num_steps,
+        ema_decay=settings.ema,
+        seed=settings.seed,
+    )
+
+
 def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     settings = asdict(config.model)
     settings.pop("name")
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 
 
-def _new_model(model_config: ScoreModelConfig, config: TrainConfig) -> ScoreModel:
-    """A network with random weights that depend on the seed and the stage; the global generator is left alone."""
+def _new_stage(config: TrainConfig, vocab_size: int, dataset: StageDataset) -> StageSampler:
+    """A stage with random weights that depend on the seed and its number; the global generator is left alone."""
+    model_config = _model_config(config, vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
         model = ScoreModel(model_config)
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
-    return model
+    return StageSampler(
+        model.to(choose_device(config.device)),
+        process_from_name(model_config.process, vocab_size),
+        _schedule(config),
+        dataset.target_length,
+        prefix_length=dataset.prefix_length,
+    )
 
 
 def _plain(settings: dict[str, object]) -> dict[str, object]:
@@ -198,28 +243,45 @@ def _plain(settings: dict[str, object]) -> dict[str, object]:
     return dict(json.loads(json.dumps(settings)))
 
 
-def _course(config: TrainConfig, arrays: StageArrays) -> str:
-    """Fingerprint of all settings that decide the course of training; where and how often results go are none."""
+def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
+    """All settings that decide the course of training, by key.
+
+    Where and how often results go decides nothing; where the data lies neither, but what it holds. The number of steps
+    is judged by the trainer.
+    """
     settings = config.to_dict()
-    for free in ("run_dir", "device", "sampling"):
+    for free in ("run_dir", "device", "sampling", "data"):
         settings.pop(free)
-    for free in ("log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep"):
+    for free in ("num_steps", "log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep"):
         settings["training"].pop(free)
-    settings["data"] = arrays.fingerprint
-    return fingerprint(_plain(settings))
+    settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
+    return dict(leaves(_plain(settings)))
+
+
+def _bound_measurer(
+    config: TrainConfig, trainer: Trainer, valid: StageDataset | None
+) -> Callable[[Progress | None], BoundEstimate] | None:
+    """Estimates the bound of validation windows; None if there are none."""
+    if valid is None:
+        return None
+    return lambda on_progress: dataset_bound(
+        trainer.model,
+        trainer.objective,
+        valid,
+        num_windows=config.training.eval_windows,
+        num_times=config.training.eval_times,
+        batch_size=trainer.loop.batch_size // trainer.loop.accum,
+        seed=trainer.loop.seed,
+        on_progress=on_progress,
+    )
 
 
 def _snapshot_sampler(
     config: TrainConfig, stage: StageSampler, dataset: StageDataset, tokenizer: Tokenizer
 ) -> Callable[[], list[str]] | None:
-    """Draws the texts of a snapshot, on true prefixes for a later stage; None if none are wanted.
-
-    Raises:
-        ConfigError: the predictor is unknown or does not fit, or there are no steps; not only at the first snapshot.
-    """
+    """Draws the texts of a snapshot, on true prefixes for a later stage; None if none are wanted."""
     number = config.sampling.num_samples
     predictor = predictor_from_name(config.sampling.predictor)
-    stage.require_usable(predictor, config.sampling.num_steps)
     if number == 0:
         return None
 

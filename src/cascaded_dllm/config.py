@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -142,6 +142,15 @@ def parse_config(settings: Mapping[str, Any]) -> TrainConfig:
         ConfigError: a key is unknown (its nearest neighbour is named) or missing, or a value has the wrong type.
     """
     return _parse(TrainConfig, settings, "")
+
+
+def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that holds no group, as "training.seed", with its value."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def _parse(kind: type[T], settings: Mapping[str, Any], path: str) -> T:

@@ -45,7 +45,8 @@ class MissingExtraError(CascadeError, ImportError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]'"
+            f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]' "
+            f"(in a clone: pip install '.[{extra}]')"
         )
         self._arguments = (package, extra, purpose)
 

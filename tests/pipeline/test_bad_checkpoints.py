@@ -9,7 +9,7 @@ import pytest
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import tiny
-from tests.pipeline.commands import failure, files
+from tests.pipeline.commands import failure, files, success
 
 
 @pytest.fixture
@@ -84,6 +84,12 @@ def test_config_with_values_of_another_kind(exported, tmp_path, key, value):
     assert re.search(r"config\.json .*damaged", sample(tmp_path, exported))
 
 
+def test_stages_of_different_packing(runs, stories, tmp_path):
+    list(assemble_run(tiny.config(stories, tmp_path / "other", "stage=2", "data.packing=stream")).events())
+    message = sample(tmp_path, runs / "stage1", tmp_path / "other")
+    assert re.search(r"texts of different kinds: .* of packing 'document', .* of packing 'stream'; train them", message)
+
+
 def test_stages_in_the_wrong_order(runs, tmp_path):
     message = sample(tmp_path, runs / "stage2", runs / "stage1")
     assert re.search(r"is stage 2 of lengths \[4, 8, 40\], and stage 1 of lengths .* in order", message)
@@ -107,12 +113,12 @@ def test_another_tokenizer(runs, tmp_path, tokenizer):
 def test_no_tokenizer(exported, tmp_path):
     (exported / "tokenizer.json").unlink()
     message = sample(tmp_path, exported)
-    assert "holds no tokenizer.json; name the tokenizer, for example gpt2" in message
+    assert "holds no tokenizer.json; name one with --tokenizer, for example gpt2" in message
 
 
 def test_data_of_another_tokenizer(runs, make_stories, tmp_path):
     data = make_stories(tmp_path, split="x", num=9, seed=0, tokenizer=Tokenizer.train(["Once more."], 260))
-    flags = ["--stage", runs / "stage1", "--data", data, "--packing", "document"]
+    flags = ["--stage", runs / "stage1", "--data", data]
     assert "preprocess the text with the models' tokenizer" in failure("evaluate", "likelihood", *flags)
 
 
@@ -125,9 +131,37 @@ def test_first_hitting_of_a_uniform_process(stories, tmp_path):
 def test_resuming_with_other_settings(copy, stories):
     flags = ["--data", stories, "--out", copy / "stage1", *tiny.OVERRIDES]
     before = files(copy)
-    assert "was trained with other settings" in failure("train", *flags, "optim.lr=0.5")
-    assert "trained with other settings" in failure("train", *flags, "--stage", "3")
+    message = failure("train", *flags, "optim.lr=0.5")
+    assert "trained with other settings: optim.lr was 0.01 and is 0.5; give the settings of the run's config" in message
+    assert "other settings: stage was 1 and is 3; give" in failure("train", *flags, "--stage", "3")
+    several = failure("train", *flags, "training.seed=3", "model.hidden_size=32", "model.name=other")
+    assert "model.name was tiny and is other; model.hidden_size was 16 and is 32; training.seed was 0 and is" in several
+    assert "data.packing was document and is stream; " in failure("train", *flags, "data.packing=stream")
     assert files(copy) == before
+
+
+def test_data_of_another_content(copy, make_stories, tmp_path):
+    data = make_stories(tmp_path / "data", split="x", num=9, seed=7)
+    message = failure("train", "--data", data, "--out", copy / "stage1", *tiny.OVERRIDES)
+    assert re.search(r"other settings: data\.path \(fingerprint of its windows\) was \w+ and is \w+; give", message)
+
+
+def test_a_cosine_cannot_be_made_longer(stories, tmp_path):
+    flags = ["--data", stories, "--out", tmp_path / "run", *tiny.OVERRIDES, "optim.decay=cosine"]
+    success("train", *flags)
+    message = failure("train", *flags, "training.num_steps=4")
+    assert (
+        "training.num_steps was 2 and is 4: with optim.decay=cosine the learning rates of the 2 steps done" in message
+    )
+    assert "only optim.decay=constant can be prolonged" in message
+
+
+def test_run_without_a_checkpoint(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("stage: 1\n")
+    expected = "run is a run that has no checkpoint yet: the first one is written after training.snapshot_every steps"
+    assert expected in sample(tmp_path, tmp_path / "run")
+    assert expected in failure("evaluate", "likelihood", "--stage", tmp_path / "run", "--data", tmp_path)
 
 
 def test_resuming_from_damaged_checkpoints(copy, stories):

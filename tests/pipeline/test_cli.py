@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,9 @@ import yaml
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.text.listing import SEPARATOR
 from tests.pipeline import tiny
-from tests.pipeline.commands import success
-
-SEPARATOR = "=" * 80
+from tests.pipeline.commands import failure, success
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_run_folders(trained):
             "checksums.json",
         }
         settings = load_stage(folder).settings
-        assert (settings.stage, settings.step) == (number % 4, 2)
+        assert (settings.stage, settings.step, settings.packing) == (number % 4, 2, "document")
 
 
 def sampled(folder: Path) -> Path:
@@ -111,18 +111,19 @@ def test_sampling_a_cascade(trained, tmp_path):
         assert texts.pop() == ""
         assert texts == [sample["stages"][number - 1]["text"] for sample in samples]
         assert {len(sample["stages"][number - 1]["ids"]) for sample in samples} == {length}
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["stages"] == [str(folder) for folder in trained[:3]]
-    assert summary["stage_lengths"] == [4, 8, 40]
-    chosen = {key: summary[key] for key in ("num_samples", "steps", "predictor", "seed", "weights", "device")}
-    assert chosen == {
-        "num_samples": 5,
-        "steps": 3,
-        "predictor": "euler",
+    settings = {
         "seed": 0,
+        "predictor": "euler",
+        "num_steps": 3,
+        "stage_paths": [str(folder) for folder in trained[:3]],
+        "stage_lengths": [4, 8, 40],
         "weights": "ema",
-        "device": summary["device"],
+        "dtype": "float32",
     }
+    assert [sample["settings"] for sample in samples] == [settings] * 5
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {key: summary[key] for key in settings} == settings
+    assert (summary["num_samples"], summary["batch_size"]) == (5, 32)
     assert len(summary["nfe_per_stage"]) == 3
     assert summary["token_forwards"] > 0
 
@@ -146,6 +147,23 @@ def test_samples_do_not_depend_on_the_batch(trained, tmp_path):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_first_hitting_counts_its_network_calls(trained, tmp_path):
+    """One a token: 4 + 8 in the first two stages; there are no steps to name the folder after."""
+    success(
+        "sample", "--stage", trained[0], "--stage", trained[1], "--num-samples", 1, "--output-dir", tmp_path
+    )  # fmt: skip
+    folder = sampled(tmp_path)
+    assert folder.name.startswith("sample_cascade_steps_12_len_8_")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["num_steps"], summary["nfe_per_stage"]) == (None, [4, 8])
+
+
+def test_sampling_in_bfloat16(trained, tmp_path):
+    flags = ["--stage", trained[0], "--num-samples", 2, "--dtype", "bfloat16", "--output-dir", tmp_path]
+    assert "2 texts in " in success("sample", *flags).stdout
+    assert json.loads((sampled(tmp_path) / "summary.json").read_text())["dtype"] == "bfloat16"
+
+
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_sampling_a_flat_model_and_one_checkpoint(trained, tmp_path, weights):
     checkpoint = trained[3] / "checkpoints" / "step_2"
@@ -154,22 +172,94 @@ def test_sampling_a_flat_model_and_one_checkpoint(trained, tmp_path, weights):
 
 
 def test_likelihood_of_cascade_and_flat_model(trained, data, tmp_path):
-    common = ["--data", data / "stories_valid", "--packing", "document", "--num-windows", 6, "--num-times", 2]
+    common = ["--data", data / "stories_valid", "--num-windows", 6, "--num-times", 2]
     stages = [argument for folder in trained[:3] for argument in ("--stage", folder)]
     result = success("evaluate", "likelihood", *stages, *common, "--out", tmp_path / "cascade.json")
     summary = json.loads((tmp_path / "cascade.json").read_text())
     assert [stage["stage"] for stage in summary["stages"]] == [1, 2, 3]
     total = sum(stage["bound_nats_per_window"] for stage in summary["stages"])
     assert summary["bound_nats_per_window"] == pytest.approx(total, rel=1e-9)
-    assert (summary["num_windows"], summary["length"]) == (6, 40)
-    assert "written to" in result.stdout
-    assert "joint" in result.stdout
-    # Without --out the numbers follow on the terminal.
-    result = success("evaluate", "likelihood", "--stage", trained[3], *common)
-    flat = json.loads(result.stdout[result.stdout.index("{") :])
+    assert (summary["num_windows"], summary["length"], summary["num_stages"]) == (6, 40, 3)
+    assert f"written to {tmp_path / 'cascade.json'}" in result.stdout
+    for shown in ("1 of 3", "2 of 3", "3 of 3", "joint", "on 6 windows of 40 tokens, 2 times each"):
+        assert shown in result.stdout
+    assert "{" not in result.stdout
+
+    result = success("evaluate", "likelihood", "--stage", trained[3], *common, "--json")
+    flat = json.loads(result.stdout)
     assert len(flat["stages"]) == 1
     # Two steps of training: about log V for each of 40 tokens.
     assert 40 * 5 < flat["bound_nats_per_window"] < 40 * 8
+    flags = ["--num-windows", 1, "--num-times", 1]
+    result = success("evaluate", "likelihood", "--stage", trained[3], *common, *flags)
+    assert "flat" in result.stdout
+    assert "joint" not in result.stdout
+    assert "on 1 window of 40 tokens, 1 time each" in result.stdout
+
+
+def test_likelihood_of_a_part_of_a_cascade(trained, data):
+    """What the stages pay is told, and nothing is claimed of texts."""
+    common = ["--data", data / "stories_valid", "--num-windows", 6, "--num-times", 2]
+    stages = [argument for folder in trained[:2] for argument in ("--stage", folder)]
+    shown = success("evaluate", "likelihood", *stages, *common).stdout
+    assert "1 of 3" in shown
+    assert "no bound on texts: 2 of 3 stages are given, and what they write is a shorter version of 8 tokens" in shown
+    assert not any(word in shown for word in ("joint", "perplexity", "nats/token"))
+    summary = json.loads(success("evaluate", "likelihood", *stages, *common, "--json").stdout)
+    assert summary.keys() == {"num_windows", "length", "num_stages", "stages"}
+    assert (summary["num_stages"], len(summary["stages"])) == (3, 2)
+
+
+def test_packing_is_that_of_training(trained, data, tmp_path):
+    """The windows of a stream are other texts, so their bound is another number."""
+    common = ["evaluate", "likelihood", "--data", data / "stories_valid", "--stage"]
+    message = "the packing is 'stream', and the models were trained on windows of packing 'document'"
+    assert message in failure(*common, trained[0], "--packing", "stream")
+    flags = ["--num-windows", 2, "--num-times", 1, "--json"]
+    named, taken = (success(*common, trained[3], *flags, *given).stdout for given in (["--packing", "document"], []))
+    assert named == taken
+    # A checkpoint from before it was recorded.
+    old = tmp_path / "old"
+    shutil.copytree((trained[3] / "checkpoints" / "latest").resolve(), old)
+    (old / "checksums.json").unlink()
+    settings = json.loads((old / "config.json").read_text())
+    settings.pop("packing")
+    (old / "config.json").write_text(json.dumps(settings))
+    message = "the checkpoints do not say how documents lie in windows; give --packing stream or document"
+    assert failure(*common, old) == message
+    assert success(*common, old, *flags, "--packing", "document").stdout == taken
+
+
+def test_model_of_sedd(trained, data, tmp_path):
+    """Somebody else's flat model, which says neither its length nor its tokenizer nor its packing."""
+    ours = load_stage(trained[3])
+    model = ours.settings.model
+    sizes = {"hidden_size": model.hidden_size, "n_heads": model.num_heads, "n_blocks": model.num_blocks}
+    config = {
+        "tokens": model.vocab_size,
+        "graph": {"type": "absorb"},
+        "noise": {"type": "loglinear"},
+        "model": sizes | {"cond_dim": model.cond_dim, "dropout": 0.1, "scale_by_sigma": True, "length": 40},
+    }
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / "config.json").write_text(json.dumps(config))
+    shutil.copy(ours.folder / "ema.safetensors", hub / "model.safetensors")
+    common = ["--stage", hub, "--tokenizer", data / "stories_valid"]
+    texts = {}
+    for name, flags in (("sedd", common), ("ours", ["--stage", trained[3]])):
+        lengths = ["--lengths", "40"] if name == "sedd" else []
+        grid = ["--num-samples", 2, "--predictor", "analytic", "--steps", 3, "--output-dir", tmp_path / name]
+        success("sample", *flags, *lengths, *grid)
+        texts[name] = (sampled(tmp_path / name) / "sample_stage1.txt").read_text()
+    assert texts["sedd"] == texts["ours"]
+    assert "give their length with --lengths" in failure("sample", *common, "--output-dir", tmp_path / "none")
+    measure = ["evaluate", "likelihood", *common, "--data", data / "stories_valid", "--num-windows", 3, "--json"]
+    assert "give --packing" in failure(*measure, "--lengths", "40")
+    lengths = ["--lengths", "4,8,40"]
+    bound = json.loads(success(*measure, *lengths, "--packing", "document").stdout)
+    ours_too = ["evaluate", "likelihood", "--stage", trained[3], "--data", data / "stories_valid"]
+    assert bound == json.loads(success(*ours_too, "--num-windows", 3, "--json").stdout)
 
 
 def test_going_on_with_a_run(trained, data):
@@ -177,6 +267,17 @@ def test_going_on_with_a_run(trained, data):
     flags = ["--data", data / "stories_train", "--valid", data / "stories_valid", "--stage", 1, "--out", trained[0]]
     result = success("train", *flags, *tiny.OVERRIDES)
     assert "stage 1: resumed at step 2" in result.stdout
+
+
+def test_a_run_is_made_longer(trained, data, tmp_path):
+    """Its learning rate is constant, so that the two steps done are the first two of four."""
+    folder = tmp_path / "stage1"
+    shutil.copytree(trained[0], folder, symlinks=True)
+    flags = ["--data", data / "stories_train", "--valid", data / "stories_valid", "--stage", 1, "--out", folder]
+    result = success("train", *flags, *tiny.OVERRIDES, "training.num_steps=4")
+    assert "stage 1: resumed at step 2" in result.stdout
+    assert load_stage(folder).settings.step == 4
+    assert yaml.safe_load((folder / "config.yaml").read_text())["training"]["num_steps"] == 4
 
 
 def test_preprocessing_again_changes_nothing(place, data):

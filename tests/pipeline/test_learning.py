@@ -21,10 +21,11 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
+from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import Trainer, dataset_bound
+from cascaded_dllm.train.trainer import LoopConfig, Trainer
 from tests.reference import enumerate as oracle
 
 V, T_MIN = 4, 1e-3
@@ -137,12 +138,8 @@ def test_bound_approaches_the_floor_from_above(process, parameterization, reache
         objective,
         dataset(),
         optim=OptimConfig(lr=3e-3, warmup=10, decay="cosine", beta2=0.98),
-        batch_size=64,
-        accum=1,
-        num_steps=300,
-        ema_decay=0.98,
-        seed=0,
-        fingerprint="",
+        loop=LoopConfig(batch_size=64, accum=1, num_steps=300, ema_decay=0.98, seed=0),
+        course={},
     )
 
     def bound() -> tuple[float, float]:

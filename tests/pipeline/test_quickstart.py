@@ -13,19 +13,16 @@ from tests.pipeline.commands import failure, success
 
 # Steps, sizes and periods so small that nothing is learnt.
 SETTINGS = [
-    argument
-    for override in (
-        "training.num_steps=3",
-        "training.batch_size=4",
-        "training.eval_windows=2",
-        "training.eval_times=1",
-        "training.eval_every=3",
-        "training.snapshot_every=3",
-        "model.hidden_size=16",
-        "model.num_blocks=1",
-        "sampling.num_samples=1",
-    )
-    for argument in ("--set", override)
+    "training.num_steps=3",
+    "training.batch_size=4",
+    "training.eval_windows=2",
+    "training.eval_times=1",
+    "training.eval_every=3",
+    "training.snapshot_every=3",
+    "optim.warmup=0",
+    "model.hidden_size=16",
+    "model.num_blocks=1",
+    "sampling.num_samples=1",
 ]
 
 
@@ -62,19 +59,24 @@ def test_stories(tmp_path):
         assert str(out / name) in result.stdout
         assert (out / name).exists()
     (samples,) = (out / "samples").iterdir()
-    assert len((samples / "samples.jsonl").read_text().splitlines()) == 4
+    assert samples.name.startswith("sample_cascade_steps_64_len_40_")
+    texts = [json.loads(line) for line in (samples / "samples.jsonl").read_text().splitlines()]
+    assert len(texts) == 4
+    assert texts[0]["settings"]["stage_paths"] == [str(out / f"stage{number}") for number in (1, 2, 3)]
     assert json.loads((samples / "summary.json").read_text())["corpus"] == "stories"
     assert "rejected: " in result.stdout
 
     again = success("quickstart", "--out", out, "--num-samples", 2, *SETTINGS)
     assert again.stdout.count("resumed at step 3") == 3
-    assert "trained with other settings" in failure("quickstart", "--out", out, "--seed", 1, *SETTINGS)
+    message = failure("quickstart", "--out", out, "--seed", 1, *SETTINGS)
+    assert "trained with other settings: training.seed was 0 and is 1; give the settings of the run's config" in message
+    assert message.endswith("or another --out")
 
 
 def test_python_docs_in_two_stages(tmp_path):
     out = tmp_path / "docs"
     flags = ["--out", out, "--num-samples", 1, "--seed", 5]
-    result = success("quickstart", "--corpus", "python-docs", *flags, *SETTINGS, "--set", "stage_lengths=[4,16]")
+    result = success("quickstart", "--corpus", "python-docs", *flags, *SETTINGS, "stage_lengths=[4,16]")
     summary = json.loads((out / "summary.json").read_text())
     assert summary["corpus"] == "python-docs"
     assert summary["seed"] == 5
@@ -84,6 +86,19 @@ def test_python_docs_in_two_stages(tmp_path):
     assert f"cdllm sample --stage {out / 'stage1'} --stage {out / 'stage2'} --num-samples" in result.stdout
 
 
-def test_unknown_override(tmp_path):
-    message = failure("quickstart", "--out", tmp_path, "--set", "training.num_stepz=3")
-    assert "the key training.num_stepz is unknown; did you mean training.num_steps?" in message
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.num_stepz=3"], "the key training.num_stepz is unknown; did you mean training.num_steps?"),
+        (["optim.lr=-1"], "optim.lr is -1.0; it must be greater than 0"),
+        (["training.batch_size=0"], "training.batch_size is 0; it must be at least 1"),
+        (["stage_lengths=[16,8]"], "stage_lengths (16, 8) has 8 after 16"),
+        (["model=huge"], "model is 'huge'; it must be one of medium, quick, small, tiny"),
+        (["num_steps"], "the override 'num_steps' has no key and '='; write key=value"),
+        (["stage=2"], "the quickstart sets stage itself; leave it out, or use --out and --seed"),
+        (["training.seed=2"], "the quickstart sets training.seed itself"),
+    ],
+)
+def test_overrides_are_judged_before_anything_is_made(tmp_path, overrides, message):
+    assert message in failure("quickstart", "--out", tmp_path, *overrides)
+    assert list(tmp_path.iterdir()) == []

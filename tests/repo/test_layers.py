@@ -13,10 +13,11 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "rng", "atomic", "processes"}
+BASE = {"errors", "file_names", "rng", "atomic", "processes"}
 PARTS = {"numerics", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "file_names": set(),
     "rng": set(),
     "atomic": {"errors"},
     "processes": set(),

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cascaded_dllm.assemble import joint_bound
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.sample import load_cascade
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, OutputExistsError
@@ -18,21 +18,25 @@ from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 
 
 def _known(value: float) -> float | None:
-    """None for the error of a single window, which JSON has no number for."""
-    return None if math.isnan(value) else value
+    """None for what JSON has no number for: the error of a single window, a perplexity beyond all floats."""
+    return value if math.isfinite(value) else None
 
 
 def bound_summary(bound: JointBound) -> dict[str, object]:
-    """The numbers of a joint bound, with units in their names."""
+    """The numbers of a joint bound, with units in their names; the sum of a part of the stages is none of them."""
     total, error = mean_and_error(bound.nll_nats)
-    return {
+    joint = {
         "bound_nats_per_window": total,
         "standard_error_nats": _known(error),
         "bound_nats_per_token": total / bound.length,
-        "bound_ppl": bound.ppl,
+        "bound_ppl": _known(bound.ppl),
         "omitted_nats_per_window_at_most": bound.omitted_nats,
+    }
+    return {
+        **(joint if bound.is_whole else {}),
         "num_windows": len(bound.nll_nats),
         "length": bound.length,
+        "num_stages": bound.num_stages,
         "stages": [
             {
                 "stage": stage.stage,
@@ -48,36 +52,55 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
 
 def bound_table(bound: JointBound) -> Table:
     """The same for people."""
+    is_flat = bound.num_stages == 1
     table = Table(title="upper bound on -log p, nats a window")
     for column in ("stage", "bound", "+-", "omitted at most", "unigram"):
         table.add_column(column, justify="right")
     for stage in bound.stages:
         mean, error = mean_and_error(stage.nll_nats)
-        table.add_row(
-            str(stage.stage), f"{mean:.3f}", f"{error:.3f}", f"{stage.omitted_nats:.3f}", f"{stage.unigram_nats:.3f}"
-        )
-    mean, error = mean_and_error(bound.nll_nats)
-    table.add_section()
-    table.add_row("joint", f"{mean:.3f}", f"{error:.3f}", f"{bound.omitted_nats:.3f}", "")
+        name = "flat" if is_flat else f"{stage.stage} of {bound.num_stages}"
+        table.add_row(name, f"{mean:.3f}", f"{error:.3f}", f"{stage.omitted_nats:.3f}", f"{stage.unigram_nats:.3f}")
+    if bound.is_whole and not is_flat:
+        mean, error = mean_and_error(bound.nll_nats)
+        table.add_section()
+        table.add_row("joint", f"{mean:.3f}", f"{error:.3f}", f"{bound.omitted_nats:.3f}", "")
     return table
+
+
+def bound_line(bound: JointBound, num_times: int) -> str:
+    """What it was measured on, and what it says of a token."""
+    measured = (
+        f"on {counted(len(bound.nll_nats), 'window')} of {bound.length} tokens, {counted(num_times, 'time')} each"
+    )
+    if not bound.is_whole:
+        return (
+            f"{measured}; no bound on texts: {len(bound.stages)} of {bound.num_stages} stages are given, and what they "
+            f"write is a shorter version of {bound.length} tokens"
+        )
+    per_token = float(bound.nll_nats.mean()) / bound.length
+    return f"{per_token:.4f} nats/token, perplexity at most {bound.ppl:.2f}, {measured}"
 
 
 def likelihood(
     stage: Annotated[
         list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder that `cdllm preprocess` made.")] = Path("data"),
+    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
     stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
-    packing: Annotated[str, typer.Option(help="stream or document, as in training.")] = "stream",
+    packing: Annotated[
+        str | None, typer.Option(help="stream or document, for models whose checkpoints do not say it, as SEDD's.")
+    ] = None,
     num_windows: Annotated[int, typer.Option(help="The first so many windows.")] = 512,
     num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
     t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Decides times and noise.")] = 0,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, if the checkpoints have none.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Stage lengths, if the checkpoints do not say them.")] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of a table.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """The likelihood bound of a flat model, or of all stages of a cascade and their sum, on the same windows.
@@ -86,13 +109,21 @@ def likelihood(
 
       cdllm evaluate likelihood --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --data D
       cdllm evaluate likelihood --stage runs/flat --data D --out flat.json
+      cdllm evaluate likelihood --stage louaaron/sedd-small --data D --lengths 1024 --tokenizer gpt2 --packing stream
     """
     with reported_errors(debug):
         if not 0 < t_min < 1:
             raise ConfigError(f"--t-min is {t_min}; it must lie between 0 and 1, 0.001 is usual")
         if out is not None and (out.is_dir() or not out.parent.is_dir()):
             raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
-        cascade = load_cascade(stage, tokenizer=tokenizer, weights=weights, device=device)
+        if data is None:
+            raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
+        cascade = load_cascade(stage, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device)
+        packing = packing or cascade.packing
+        if not packing:
+            raise ConfigError(
+                "the checkpoints do not say how documents lie in windows; give --packing stream or document"
+            )
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
                 cascade,
@@ -110,13 +141,12 @@ def likelihood(
                 on_progress=move,
             )
         summary = bound_summary(bound)
-        console.print(bound_table(bound))
-        console.print(
-            f"{summary['bound_nats_per_token']:.4f} nats/token, perplexity at most {bound.ppl:.2f}, on "
-            f"{summary['num_windows']} windows of {bound.length} tokens, {num_times} times each"
-        )
         if out is not None:
             write_json(out, summary)
-            console.print(f"written to {out}", markup=False)
-        elif not console.is_terminal:
-            console.print_json(json.dumps(summary))
+        if as_json:
+            typer.echo(json.dumps(summary, indent=2))
+            return
+        console.print(bound_table(bound))
+        console.print(bound_line(bound, num_times), soft_wrap=True)
+        if out is not None:
+            console.print(f"written to {out}", markup=False, soft_wrap=True)

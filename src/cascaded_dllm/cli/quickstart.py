@@ -9,13 +9,14 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, joint_bound, stage_dataset
+from cascaded_dllm.assemble import assemble_run, joint_bound, require_sound, stage_dataset
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
+from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import compose_config, run_with_progress
+from cascaded_dllm.cli.train import compose_config, warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
@@ -26,10 +27,13 @@ from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
-from cascaded_dllm.sample.output import run_folder, write_samples
+from cascaded_dllm.sample.output import SampleSettings, run_folder, write_samples
 from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+_DECIDED = {"run_dir", "data.path", "data.valid", "stage", "baseline", "training.seed"}
+"""Keys that the quickstart sets itself."""
 
 _BOUND_WINDOWS, _BOUND_TIMES = 512, 16
 _SAMPLES_SHOWN = 4
@@ -37,23 +41,25 @@ _SAMPLES_SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """What differs between the two corpora: how importance is found, the tokenizer, and a few settings."""
+    """What differs between the two corpora: how importance is found, and the tokenizer."""
 
     make_scorer: Callable[[Corpus], Scorer]
     tokenizer: Tokenizer
-    overrides: tuple[str, ...]
 
 
 def quickstart(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Overrides key=value, as of `cdllm train`; see configs/quickstart.yaml.", show_default=False
+        ),
+    ] = None,
     corpus: Annotated[str, typer.Option(help="stories (a grammar of known entropy) or python-docs.")] = "stories",
     out: Annotated[Path, typer.Option(help="Where data, runs and samples go; started again, it goes on.")] = Path(
         "runs/quickstart"
     ),
     num_samples: Annotated[int, typer.Option(help="Texts to sample and judge.")] = 256,
     seed: Annotated[int, typer.Option(help="Decides everything.")] = 0,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override of the training configuration, key=value; repeat it.")
-    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Train, measure and sample a three-stage cascade on a corpus that is present on every machine.
@@ -62,7 +68,7 @@ def quickstart(
 
       cdllm quickstart
       cdllm quickstart --corpus python-docs --out runs/docs
-      cdllm quickstart --set training.num_steps=3000 --out runs/longer
+      cdllm quickstart training.num_steps=3000 --out runs/longer
     """
     with reported_errors(debug):
         if corpus not in BUILT_IN:
@@ -70,12 +76,14 @@ def quickstart(
         if num_samples < 1:
             raise ConfigError(f"--num-samples is {num_samples}; it must be at least 1")
         started = time.perf_counter()
+        config = _config(overrides or [], corpus, out, seed)
         recipe = _recipe(corpus)
         console.rule("[bold]1 of 4  corpus -> tokens with importance")
         train_data, valid_data = (_preprocess(corpus, split, recipe, out / "data") for split in ("train", "valid"))
         console.rule("[bold]2 of 4  one diffusion model a stage")
-        config = _train(out, [train_data, valid_data], seed, [*recipe.overrides, *(overrides or [])])
-        cascade = Cascade.from_pretrained([out / f"stage{k}" for k in range(1, len(config.stage_lengths) + 1)])
+        config = replace(config, data=replace(config.data, path=str(train_data), valid=str(valid_data)))
+        stages = _train(config, out)
+        cascade = Cascade.from_pretrained(stages)
         console.rule("[bold]3 of 4  what it knows")
         with progress_bar("measuring the bound") as (_, move):
             bound = joint_bound(
@@ -101,24 +109,27 @@ def quickstart(
             console.print(story_lines(cascade, samples, i))
         if corpus == "stories":
             summary |= _accepted(cascade, samples)
-        folder = run_folder(
-            out / "samples", steps=cascade.num_steps("first_hitting", None), length=cascade.stage_lengths[-1]
+        settings = SampleSettings(
+            seed=seed,
+            predictor="first_hitting",
+            num_steps=None,
+            stage_paths=tuple(str(path) for path in stages),
+            stage_lengths=cascade.stage_lengths,
         )
+        folder = run_folder(out / "samples", num_steps=None, stage_lengths=cascade.stage_lengths)
         summary["seconds"] = round(time.perf_counter() - started, 1)
-        write_samples(folder, samples, summary)
+        write_samples(folder, samples, settings, summary)
         write_json(out / "summary.json", summary)
-        _say_where(out, folder, len(cascade.stages), float(str(summary["seconds"])))
+        _say_where(out, folder, stages, time.perf_counter() - started)
 
 
 def _recipe(corpus: str) -> _Recipe:
     if corpus == "stories":
-        return _Recipe(lambda _: PosScorer(StoriesTagger()), story_tokenizer(), ())
+        return _Recipe(lambda _: PosScorer(StoriesTagger()), story_tokenizer())
     texts = (document.text for document in open_corpus(corpus, split="train").documents())
     with working("training a tokenizer on the corpus"):
         tokenizer = Tokenizer.train(texts, 2048)
-    return _Recipe(
-        lambda docs: TfidfScorer(document_frequencies(docs.documents())), tokenizer, ("data.packing=stream",)
-    )
+    return _Recipe(lambda docs: TfidfScorer(document_frequencies(docs.documents())), tokenizer)
 
 
 def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
@@ -136,25 +147,32 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
     return folder
 
 
-def _train(out: Path, data: list[Path], seed: int, overrides: list[str]) -> TrainConfig:
-    """Train all stages, one after another; the configuration they share."""
-    number, num_stages = 0, 1
-    while number < num_stages:
-        number += 1
-        config = compose_config(
-            [
-                f"stage={number}",
-                f"training.seed={seed}",
-                *overrides,
-            ],
-            name="quickstart",
-            paths={"run_dir": out / f"stage{number}", "data.path": data[0], "data.valid": data[1]},
-        )
-        num_stages = len(config.stage_lengths)
-        with working("building windows and stages"):
-            run = assemble_run(config)
-        run_with_progress(run, f"stage {number}, {config.stage_lengths[number - 1]} tokens")
+def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainConfig:
+    """What all stages share; the data, which is not there yet, is only named.
+
+    Raises:
+        ConfigError: an override cannot be read, is out of range, or is of a key that is not free here.
+    """
+    for key in (override.partition("=")[0] for override in overrides):
+        if key in _DECIDED:
+            raise ConfigError(f"the quickstart sets {key} itself; leave it out, or use --out and --seed")
+    packing = ["data.packing=stream"] if corpus == "python-docs" else []
+    paths = {"run_dir": out, "data.path": out / "data"}
+    config = compose_config([*packing, *overrides, f"training.seed={seed}"], name="quickstart", paths=paths)
+    require_sound(config)
+    warn_of_long_warmup(config)
     return config
+
+
+def _train(config: TrainConfig, out: Path) -> list[Path]:
+    """Train all stages, one after another; their run folders."""
+    folders = []
+    for number, length in enumerate(config.stage_lengths, start=1):
+        folders.append(out / f"stage{number}")
+        with working("building windows and stages"):
+            run = assemble_run(replace(config, stage=number, run_dir=str(folders[-1])))
+        run_with_progress(run, f"stage {number}, {length} tokens")
+    return folders
 
 
 def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer) -> dict[str, object]:
@@ -208,9 +226,8 @@ def _accepted(cascade: Cascade, samples: CascadeSamples) -> dict[str, object]:
     return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}
 
 
-def _say_where(out: Path, samples: Path, num_stages: int, seconds: float) -> None:
+def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> None:
     console.rule()
-    runs = [out / f"stage{k}" for k in range(1, num_stages + 1)]
     for line in (
         f"done in {seconds:.0f} s",
         f"data      {out / 'data'}",

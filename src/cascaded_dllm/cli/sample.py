@@ -7,25 +7,36 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.assemble import choose_device
-from cascaded_dllm.cli.console import console, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.options import choose_dtype, parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
-from cascaded_dllm.sample.output import run_folder, write_samples
+from cascaded_dllm.sample.output import SampleSettings, run_folder, write_samples
 
 
-def load_cascade(stages: list[Path] | None, *, tokenizer: str | None, weights: str, device: str) -> Cascade:
+def load_cascade(
+    stages: list[Path] | None,
+    *,
+    lengths: str | None,
+    tokenizer: str | None,
+    weights: str,
+    device: str,
+    dtype: str = "float32",
+) -> Cascade:
     """The cascade that `--stage` options name; damaged checkpoints that were passed over are told.
 
     Raises:
-        ConfigError: no stage is named.
+        ConfigError: no stage is named, or a value cannot be read.
     """
     if not stages:
         raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
     cascade = Cascade.from_pretrained(
         [str(path) for path in stages],
+        lengths=None if lengths is None else parse_lengths(lengths),
         tokenizer=tokenizer,
         weights=weights,  # type: ignore[arg-type]
         device=choose_device(device),
+        dtype=choose_dtype(dtype),
     )
     for fault in cascade.passed_over:
         error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
@@ -64,8 +75,12 @@ def sample(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer, if the checkpoints have none: a file, a folder or a hub id.")
     ] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the matrix products: float32 or bfloat16.")] = "float32",
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Sample texts, stage after stage.
@@ -74,28 +89,32 @@ def sample(
 
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --num-samples 16
       cdllm sample --stage runs/flat --predictor analytic --steps 256 --seed 7 --output-dir out
+      cdllm sample --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --predictor analytic --dtype bfloat16
     """
     with reported_errors(debug):
-        cascade = load_cascade(stage, tokenizer=tokenizer, weights=weights, device=device)
-        folder = run_folder(output_dir, steps=cascade.num_steps(predictor, steps), length=cascade.stage_lengths[-1])
+        cascade = load_cascade(stage, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device, dtype=dtype)
+        settings = SampleSettings(
+            seed=seed,
+            predictor=predictor,
+            num_steps=cascade.num_steps(predictor, steps),
+            stage_paths=tuple(str(path) for path in stage or []),
+            stage_lengths=cascade.stage_lengths,
+            weights=weights,
+            dtype=dtype,
+        )
+        folder = run_folder(output_dir, num_steps=settings.num_steps, stage_lengths=settings.stage_lengths)
         started = time.perf_counter()
         samples = sample_with_progress(
             cascade, num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size
         )
         summary = {
-            "stages": [str(path) for path in stage or []],
-            "stage_lengths": list(cascade.stage_lengths),
             "num_samples": num_samples,
-            "predictor": predictor,
-            "steps": cascade.num_steps(predictor, steps),
-            "seed": seed,
             "batch_size": batch_size,
-            "weights": weights,
             "device": str(cascade.device),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        write_samples(folder, samples, summary)
+        write_samples(folder, samples, settings, summary)
         for number, texts in enumerate(samples.texts, start=1):
             console.print(f"[bold]stage {number}[/]")
             console.print(texts[0], markup=False, soft_wrap=True)
-        console.print(f"{num_samples} texts in {folder}", markup=False, soft_wrap=True)
+        console.print(f"{counted(num_samples, 'text')} in {folder}", markup=False, soft_wrap=True)

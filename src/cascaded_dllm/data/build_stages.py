@@ -175,12 +175,12 @@ def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _Stag
     if files.num_dropped == 0:
         raise DataError(
             f"{dataset.folder} has {dataset.counts.tokens} tokens in {dataset.counts.documents} documents, and one "
-            f"window needs {length}; give a larger corpus or shorter stages"
+            f"window needs {length}; give a larger corpus or shorter stages (--lengths)"
         )
     raise DataError(
         f"none of the {files.num_dropped} windows of {length} tokens in {dataset.folder} has the "
         f"{rule.spec.stage_lengths[-2]} distinct tokens that {rule.method} needs for the longest shortened stage; "
-        "choose shorter stages or longer windows"
+        "choose shorter stages or longer windows (--lengths)"
     )
 
 

@@ -11,9 +11,9 @@ from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.manifest import Counts, Settings
 from cascaded_dllm.data.shards import Record, Shard
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.file_names import TOKENIZER_FILE
 
 KIND = "preprocessed dataset"
-TOKENIZER_FILE = "tokenizer.json"
 
 
 def shard_folder(folder: Path, index: int) -> Path:

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.diffusion.bound import omitted_nats
+from cascaded_dllm.diffusion.bound import BoundEstimate, omitted_nats
+from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Objective
-from cascaded_dllm.train.trainer import dataset_bound
+from cascaded_dllm.train.trainer import make_batch
 
 _COUNTED_AT_ONCE = 1 << 16
 """Windows whose tokens are counted together."""
@@ -44,15 +45,23 @@ class StageBound:
 
 @dataclass(frozen=True, slots=True)
 class JointBound:
-    """The bounds of all stages on the same windows.
+    """The bounds of stages on the same windows.
 
     Attributes:
         stages: one entry a stage.
-        length: tokens of the whole text.
+        length: tokens of the text that the last of them writes.
+        num_stages: stages of the cascade they belong to, 1 for a flat model. Where there are more than `stages`, the
+            sum is no bound on texts, only on their shorter versions.
     """
 
     stages: tuple[StageBound, ...]
     length: int
+    num_stages: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no stage is missing."""
+        return len(self.stages) == self.num_stages
 
     @property
     def nll_nats(self) -> Float[Tensor, " M"]:
@@ -122,6 +131,48 @@ def stage_bounds(
             t_min=objective.t_min,
         )
         yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset))
+
+
+def dataset_bound(
+    model: ScoreModel,
+    objective: Objective,
+    dataset: StageDataset,
+    *,
+    num_windows: int,
+    num_times: int,
+    batch_size: int,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> BoundEstimate:
+    """The bound of the first `num_windows` windows, at times and with noise that depend on `seed` alone.
+
+    Args:
+        model: the network; it is in its former mode again afterwards.
+        objective: process, schedule and smallest time.
+        dataset: windows of the stage.
+        num_windows: how many of them, or fewer if there are fewer.
+        num_times: times a window.
+        batch_size: windows computed together; the result does not depend on it.
+        seed: decides times and noise.
+        on_progress: told the windows done, and all of them.
+
+    Returns:
+        One estimate a window, on the CPU.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.vocab_embed.embedding.device
+    draws = Draws(seed, "bound-noise")
+    parts = []
+    total = min(num_windows, len(dataset))
+    for start in range(0, total, batch_size):
+        indices = np.arange(start, min(start + batch_size, total))
+        batch = make_batch(dataset, indices, start, device)
+        parts.append(objective.bound(model, batch, draws=draws, num_times=num_times))
+        if on_progress is not None:
+            on_progress(start + len(indices), total)
+    model.train(was_training)
+    return BoundEstimate(torch.cat([p.nll_nats for p in parts]), torch.cat([p.standard_error for p in parts]))
 
 
 def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stages: int) -> Callable[[int, int], None]:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.file_names import RUN_CONFIG_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 
@@ -42,6 +43,7 @@ class StageSettings:
         stage: 1..K, or 0 for a flat model.
         stage_lengths: lengths of all stages of the cascade it belongs to; empty if unknown, as for a SEDD model.
         tokenizer: fingerprint of the tokenizer; empty if unknown.
+        packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
         step: optimizer steps done.
     """
 
@@ -50,6 +52,7 @@ class StageSettings:
     stage: int
     stage_lengths: tuple[int, ...] = ()
     tokenizer: str = ""
+    packing: str = ""
     step: int = 0
 
     def at_step(self, step: int) -> "StageSettings":
@@ -65,6 +68,7 @@ class StageSettings:
             "stage": self.stage,
             "stage_lengths": list(self.stage_lengths),
             "tokenizer": self.tokenizer,
+            "packing": self.packing,
             "step": self.step,
         }
         return json.dumps(settings, indent=2) + "\n"
@@ -120,7 +124,7 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
         )
     model = ScoreModel(settings.model)
     load_weights(model, state, source=str(folder))
-    tokenizer = folder / "tokenizer.json"
+    tokenizer = folder / TOKENIZER_FILE
     found = tokenizer if tokenizer.is_file() else None
     return PretrainedStage(model.eval(), settings, folder, found, tuple(passed_over))
 
@@ -156,12 +160,18 @@ def _local_folder(source: str | Path) -> tuple[Path, list[str]]:
     """
     folder = Path(source)
     if folder.is_dir():
-        if not (folder / "checkpoints").is_dir():
+        is_new_run = (folder / RUN_CONFIG_FILE).is_file() and not (folder / "config.json").exists()
+        if not (folder / "checkpoints").is_dir() and not is_new_run:
             return folder, []
         newest, faults = newest_complete(folder / "checkpoints")
+        if newest is None and not faults:
+            raise CheckpointError(
+                f"{folder} is a run that has no checkpoint yet: the first one is written after training.snapshot_every "
+                "steps, or when the run is stopped with Ctrl-C; give the command that started it again, or wait"
+            )
         if newest is None:
             raise CheckpointError(
-                f"{folder} has no complete checkpoint ({'; '.join(faults) or 'none was written yet'}); train it further"
+                f"{folder} has no complete checkpoint ({'; '.join(faults)}); give another run, or train this one anew"
             )
         return newest, faults
     if folder.exists():
@@ -171,7 +181,7 @@ def _local_folder(source: str | Path) -> tuple[Path, list[str]]:
 
 def _snapshot(hub_id: str) -> Path:
     """A repository of the hub, from the local cache if it is whole there."""
-    patterns = ["config.json", "*.safetensors", "tokenizer.json"]
+    patterns = ["config.json", "*.safetensors", TOKENIZER_FILE]
     try:
         cached = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
         # A download that was broken off leaves a part of the files.
@@ -222,6 +232,7 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             stage=config["stage"],
             stage_lengths=tuple(config["stage_lengths"]),
             tokenizer=config["tokenizer"],
+            packing=config.get("packing", ""),  # earlier checkpoints do not say it
             step=config["step"],
         )
     except (KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,8 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
+from cascaded_dllm.model.pretrained import Weights, load_stage
+from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
 from cascaded_dllm.sample.sampler import SamplerState, StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -63,6 +64,7 @@ class Cascade:
         trained_lengths: all stage lengths of the cascade that the stages, or the flat model, were trained for; they
             decide which windows of a corpus belong to it.
         is_flat: the only stage is a flat model.
+        packing: how documents were cut into the windows that the stages were trained on; empty if no checkpoint says.
         passed_over: damaged checkpoints that a run folder had beside the one that was loaded.
     """
 
@@ -70,6 +72,7 @@ class Cascade:
     tokenizer: Tokenizer
     trained_lengths: tuple[int, ...]
     is_flat: bool = False
+    packing: str = ""
     passed_over: tuple[str, ...] = ()
 
     @classmethod
@@ -77,32 +80,41 @@ class Cascade:
         cls,
         stages: Sequence[str | Path],
         *,
+        lengths: Sequence[int] | None = None,
         tokenizer: str | Path | None = None,
         weights: Weights = "ema",
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "Cascade":
         """A cascade from one checkpoint, run folder or hub id a stage, first stage first.
 
         Args:
             stages: where the stages are.
+            lengths: stage lengths, for checkpoints that do not say them: a SEDD model is a flat model of the last one.
             tokenizer: file, folder or hub id; by default the one stored beside the first stage's weights.
             weights: the moving average or the raw weights.
             device: where the networks go.
+            dtype: of the matrix products of the trunk; the output layer and the probabilities stay in float32.
 
         Raises:
             CheckpointError: a checkpoint cannot be read, or the stages do not belong together.
-            ConfigError: no stage is given.
+            ConfigError: no stage is given, or `lengths` are none or others than those of a checkpoint.
         """
         if not stages:
             raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
-        loaded = [load_stage(source, weights=weights) for source in stages]
+        loaded = [with_lengths(load_stage(source, weights=weights), lengths) for source in stages]
         source = tokenizer or loaded[0].tokenizer_path
         if source is None:
-            raise CheckpointError(f"{loaded[0].folder} holds no tokenizer.json; name the tokenizer, for example gpt2")
+            raise CheckpointError(
+                f"{loaded[0].folder} holds no tokenizer.json; name one with --tokenizer, for example gpt2"
+            )
         shared = Tokenizer.load(source)
-        lengths = _stage_lengths(loaded)
+        used = written_lengths(loaded)
+        packing = shared_packing(loaded)
         for stage in loaded:
-            _require_same_tokenizer(stage, shared)
+            require_same_tokenizer(stage, shared)
+            if dtype != torch.float32:
+                stage.model.keep_trunk_in(dtype)
         samplers = tuple(
             StageSampler(
                 stage.model.to(device),
@@ -111,11 +123,11 @@ class Cascade:
                 length,
                 prefix_length=prefix,
             )
-            for stage, length, prefix in zip(loaded, lengths, (0, *lengths[:-1]), strict=True)
+            for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
         )
         settings = loaded[0].settings
         passed_over = tuple(fault for stage in loaded for fault in stage.passed_over)
-        return cls(samplers, shared, settings.stage_lengths, settings.stage == 0, passed_over)
+        return cls(samplers, shared, settings.stage_lengths, settings.stage == 0, packing, passed_over)
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:
@@ -127,8 +139,8 @@ class Cascade:
         """Where the networks are."""
         return self.stages[0].model.vocab_embed.embedding.device
 
-    def num_steps(self, predictor: str, steps: int | None) -> int:
-        """Steps of the last stage: of the time grid, or one a token for first hitting.
+    def num_steps(self, predictor: str, steps: int | None) -> int | None:
+        """Steps of the time grid of every stage; None for first hitting, which has none.
 
         Raises:
             ConfigError: the predictor is unknown, `steps` is given though it has no grid, or is less than 1.
@@ -139,7 +151,7 @@ class Cascade:
                     f"steps is {steps} and the predictor first_hitting, which has no time grid: it makes one call a "
                     "token; leave steps out, or choose euler or analytic"
                 )
-            return self.stage_lengths[-1]
+            return None
         if steps is not None and steps < 1:
             raise ConfigError(f"steps is {steps}; it must be at least 1, for example 128")
         return DEFAULT_STEPS if steps is None else steps
@@ -209,7 +221,7 @@ class Cascade:
                 for state in stage.states(
                     prefix,
                     predictor=chosen,
-                    num_steps=num_steps,
+                    num_steps=num_steps or DEFAULT_STEPS,  # of no account for first hitting
                     draws=Draws(seed, f"sample-stage-{number}"),
                     sample_index=torch.arange(first, min(first + batch_size, num_samples), device=self.device),
                 ):
@@ -224,42 +236,4 @@ class Cascade:
             if stage.model.config.prefix_attention == "joint"
             else calls * stage.length + prefix
             for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
-        )
-
-
-def _stage_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
-    """The lengths that the stages were trained for, once they are found to agree.
-
-    Raises:
-        CheckpointError: they are missing, in the wrong order, or of different cascades.
-    """
-    if len(loaded) == 1 and loaded[0].settings.stage == 0 and loaded[0].settings.stage_lengths:
-        return loaded[0].settings.stage_lengths[-1:]  # a flat model
-    lengths = loaded[0].settings.stage_lengths
-    if not lengths:
-        raise CheckpointError(
-            f"{loaded[0].folder} does not say how long its texts are, as models of SEDD do not; give checkpoints of "
-            "cdllm train or runs of the original code"
-        )
-    for number, stage in enumerate(loaded, start=1):
-        settings = stage.settings
-        if settings.stage != number or settings.stage_lengths != lengths or number > len(lengths):
-            raise CheckpointError(
-                f"{stage.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
-                f"{number} of lengths {list(lengths)} was expected; give the stages of one cascade in order"
-            )
-    return lengths[: len(loaded)]
-
-
-def _require_same_tokenizer(stage: PretrainedStage, tokenizer: Tokenizer) -> None:
-    settings = stage.settings
-    if settings.tokenizer and settings.tokenizer != tokenizer.fingerprint:
-        raise CheckpointError(
-            f"{stage.folder} was trained with the tokenizer {settings.tokenizer}, the cascade uses "
-            f"{tokenizer.fingerprint}; name the tokenizer it was trained with"
-        )
-    if settings.model.vocab_size != tokenizer.vocab_size:
-        raise CheckpointError(
-            f"{stage.folder} has {settings.model.vocab_size} tokens and the tokenizer {tokenizer.vocab_size}; "
-            "name the tokenizer it was trained with"
         )

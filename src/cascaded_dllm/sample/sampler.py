@@ -46,6 +46,21 @@ class SamplerState:
     nfe: float
 
 
+def require_usable(predictor: Predictor, process: Process, num_steps: int) -> None:
+    """Checks what `StageSampler.states` is given, for callers who learn of a mistake too late there.
+
+    Raises:
+        ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
+    """
+    if num_steps < 1:
+        raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
+    if isinstance(process, UniformProcess) and isinstance(predictor, FirstHittingPredictor):
+        raise ConfigError(
+            "predictor first_hitting needs the absorbing process, this model has the uniform one; "
+            "choose euler or analytic"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class StageSampler:
     """One stage, ready to be sampled.
@@ -65,20 +80,6 @@ class StageSampler:
     length: int
     t_end: float = 1e-5
     prefix_length: int | None = None
-
-    def require_usable(self, predictor: Predictor, num_steps: int) -> None:
-        """Check what `states` is given, for callers who learn of a mistake too late there.
-
-        Raises:
-            ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
-        """
-        if num_steps < 1:
-            raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
-        if isinstance(self.process, UniformProcess) and isinstance(predictor, FirstHittingPredictor):
-            raise ConfigError(
-                "predictor first_hitting needs the absorbing process, this model has the uniform one; "
-                "choose euler or analytic"
-            )
 
     def states(
         self,
@@ -101,7 +102,7 @@ class StageSampler:
         Raises:
             ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
         """
-        self.require_usable(predictor, num_steps)
+        require_usable(predictor, self.process, num_steps)
         found = 0 if prefix is None else prefix.shape[1]
         if self.prefix_length is not None and found != self.prefix_length:
             raise ConfigError(

@@ -11,7 +11,8 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text.tokenizer_files import FILE_NAME, byte_level, read_backend
+from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.text.tokenizer_files import byte_level, read_backend
 
 END_OF_TEXT = "<|endoftext|>"
 MASK_TEXT = "[MASK]"
@@ -119,7 +120,7 @@ class Tokenizer:
         Raises:
             OutputExistsError: it cannot be written.
         """
-        path = folder / FILE_NAME
+        path = folder / TOKENIZER_FILE
         if not (path.is_file() and path.read_bytes() == self._serialised.encode()):
             write_text(path, self._serialised)
 

@@ -8,8 +8,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.file_names import TOKENIZER_FILE
 
-FILE_NAME = "tokenizer.json"
 # The two historical names of GPT-2's vocabulary and merges.
 VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -34,7 +34,7 @@ def read_backend(source: str | Path) -> tokenizers.Tokenizer:
         return _from_file(path)
     if isinstance(source, Path) or path.suffix == ".json" or not _HUB_ID.fullmatch(source):
         raise DataError(
-            f"there is no tokenizer at {source}; give a {FILE_NAME}, a folder that holds one, "
+            f"there is no tokenizer at {source}; give a {TOKENIZER_FILE}, a folder that holds one, "
             "or a Hugging Face id such as gpt2"
         )
     return _from_file(_hub_file(source))
@@ -63,14 +63,16 @@ def _from_file(path: Path) -> tokenizers.Tokenizer:
 
 
 def _from_folder(folder: Path) -> tokenizers.Tokenizer:
-    if (folder / FILE_NAME).is_file():
-        return _from_file(folder / FILE_NAME)
+    if (folder / TOKENIZER_FILE).is_file():
+        return _from_file(folder / TOKENIZER_FILE)
     for vocabulary_name, merges_name in VOCABULARY_PAIRS:
         vocabulary_path, merges_path = folder / vocabulary_name, folder / merges_name
         if vocabulary_path.is_file() and merges_path.is_file():
             return _from_vocabulary(vocabulary_path, merges_path)
     pairs = " or ".join(f"{vocabulary} + {merges}" for vocabulary, merges in VOCABULARY_PAIRS)
-    raise DataError(f"the folder {folder} holds neither {FILE_NAME} nor {pairs}; name a folder that does, or a hub id")
+    raise DataError(
+        f"the folder {folder} holds neither {TOKENIZER_FILE} nor {pairs}; name a folder that does, or a hub id"
+    )
 
 
 def _from_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
@@ -103,13 +105,13 @@ def _hub_file(hub_id: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, FILE_NAME, local_files_only=True))
+        return Path(huggingface_hub.hf_hub_download(hub_id, TOKENIZER_FILE, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, FILE_NAME))
+        return Path(huggingface_hub.hf_hub_download(hub_id, TOKENIZER_FILE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise DataError(
             f"the tokenizer {hub_id!r} is neither a file here nor in the Hugging Face cache, and downloading it failed "
-            f"({type(error).__name__}); check the name and the network, or name a folder with {FILE_NAME}"
+            f"({type(error).__name__}); check the name and the network, or name a folder with {TOKENIZER_FILE}"
         ) from error

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cascaded_dllm.atomic import complete_folder, file_sha256
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.integrity import CHECKSUMS, PREFIX, fault, numbered
 
 
@@ -27,15 +28,17 @@ class TrainerState:
 
     Attributes:
         step: optimizer steps done.
+        num_steps: optimizer steps of the whole run, as it was planned when they were done.
         ema_updates: updates of the moving average done.
         optimizer: the optimizer's `state_dict`.
-        fingerprint: of the settings that decide the course of training; a resumed run must have the same.
+        course: the other settings that decide the course of training; a resumed run must have the same.
     """
 
     step: int
+    num_steps: int
     ema_updates: int
     optimizer: dict[str, Any]
-    fingerprint: str
+    course: dict[str, Any]
 
 
 def save_checkpoint(
@@ -65,7 +68,7 @@ def save_checkpoint(
             save_file({name: tensor.contiguous() for name, tensor in ema.items()}, folder / "ema.safetensors")
             (folder / "config.json").write_text(config_json, encoding="utf-8")
             if tokenizer_file is not None:
-                shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
+                shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
             # Not asdict(), which would copy the whole optimizer state.
             content = {field.name: getattr(state, field.name) for field in fields(state)}
             torch.save(content, folder / "trainer.pt")
@@ -86,7 +89,7 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
     path = checkpoint / "trainer.pt"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return TrainerState(content["step"], content["ema_updates"], content["optimizer"], content["fingerprint"])
+        return TrainerState(*(content[field.name] for field in fields(TrainerState)))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
         # Not the text of the error: torch's advises to run whatever the file holds.
         raise CheckpointError(

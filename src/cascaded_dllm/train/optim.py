@@ -51,7 +51,7 @@ class OptimConfig:
         """Learning rate of optimizer step `step` (0 for the first) of `num_steps`."""
         rate = self.lr * min(1.0, (step + 1) / max(1, self.warmup))
         if self.decay == "cosine" and step >= self.warmup:
-            progress = (step - self.warmup) / max(1, num_steps - self.warmup)
+            progress = (step - self.warmup) / max(1, num_steps - 1 - self.warmup)
             rate *= 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return rate
 

@@ -10,12 +10,17 @@ import yaml
 from safetensors.torch import load_file
 
 from cascaded_dllm.atomic import INCOMPLETE, write_text
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
-from cascaded_dllm.model.pretrained import StageSettings, load_weights
+from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.text.listing import listing
 from cascaded_dllm.train.checkpoint import load_trainer_state, save_checkpoint
-from cascaded_dllm.train.trainer import StepResult, Trainer, dataset_bound
+from cascaded_dllm.train.trainer import StepResult, Trainer
+
+Progress = Callable[[int, int], None]
+"""Told what is done, and all there is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,7 @@ class Run:
         settings: what checkpoints say of the stage.
         tokenizer_file: copied into every checkpoint.
         periods: how often what happens.
-        valid: validation windows, or None.
-        eval_windows: how many of them.
-        eval_times: times a window.
+        measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
         sample: draws texts with the averaged weights now in the network, or None.
     """
 
@@ -88,9 +91,7 @@ class Run:
     settings: StageSettings
     tokenizer_file: Path
     periods: RunPeriods
-    valid: StageDataset | None
-    eval_windows: int
-    eval_times: int
+    measure: Callable[[Progress | None], BoundEstimate] | None
     sample: Callable[[], list[str]] | None
 
     @property
@@ -98,8 +99,14 @@ class Run:
         """Folder of the checkpoints."""
         return self.folder / "checkpoints"
 
-    def events(self) -> Iterator[Event]:
+    def events(
+        self, *, should_stop: Callable[[], bool] = lambda: False, on_measured: Progress | None = None
+    ) -> Iterator[Event]:
         """Run to the end, from the newest complete checkpoint if the folder has one.
+
+        Args:
+            should_stop: asked after every step; if it says so, the step is kept in a checkpoint and the run ends.
+            on_measured: told the validation windows done and their number while a bound is measured.
 
         Raises:
             OutputExistsError: the folder holds another run, or cannot be written.
@@ -115,20 +122,25 @@ class Run:
                 metrics.flush()
 
             for result in trainer.steps():
-                is_last = result.step == trainer.num_steps
+                is_last = result.step == trainer.loop.num_steps
                 if result.step % periods.log_every == 0 or is_last:
                     log(result)
                 yield result
-                if self.valid is not None and (result.step % periods.eval_every == 0 or is_last):
-                    evaluation = self._evaluate(self.valid)
+                if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
+                    evaluation = self._evaluate(self.measure, on_measured)
                     log(evaluation)
                     yield evaluation
-                if result.step % periods.snapshot_every == 0 or is_last:
-                    yield self._snapshot()
+                is_due = result.step % periods.snapshot_every == 0 or is_last
+                # Asked last, so that what the step would have logged in an unbroken run is there.
+                is_stopped = should_stop()
+                if is_due or is_stopped:
+                    yield self._snapshot(with_samples=is_due)
+                if is_stopped:
+                    return
 
     def _open(self) -> Iterator[Resumed]:
         """Start the folder, or take up its newest complete checkpoint."""
-        path, text = self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False)
+        path, text = self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False)
         if not path.exists():
             self._new_folder()
             write_text(path, text)
@@ -144,8 +156,8 @@ class Run:
             write_text(self.folder / "metrics.jsonl", "")
             return
         state = load_trainer_state(checkpoint)
-        load_weights(self.trainer.model, load_file(checkpoint / "model.safetensors"), source=str(checkpoint))
-        self.trainer.restore(state, load_file(checkpoint / "ema.safetensors"))
+        weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
+        self.trainer.restore(state, weights=weights, ema=ema, source=str(checkpoint))
         write_text(path, text)
         self._forget_metrics_after(state.step)
         yield Resumed(state.step, faults)
@@ -153,12 +165,15 @@ class Run:
     def _new_folder(self) -> None:
         others = (path for path in self.folder.glob("*") if not path.name.startswith(INCOMPLETE))
         if self.folder.exists() and (not self.folder.is_dir() or any(others)):
-            raise OutputExistsError(f"{self.folder} exists and is no run folder; name an empty or a new one as run_dir")
+            raise OutputExistsError(
+                f"{self.folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputExistsError(
-                f"{self.folder} cannot be made ({error.strerror}); name a run_dir that is yours to write"
+                f"{self.folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out "
+                "(run_dir)"
             ) from error
 
     def _forget_metrics_after(self, step: int) -> None:
@@ -176,32 +191,25 @@ class Run:
                 ) from error
         write_text(path, "".join(kept))
 
-    def _evaluate(self, valid: StageDataset) -> Evaluation:
+    def _evaluate(
+        self, measure: Callable[[Progress | None], BoundEstimate], on_measured: Progress | None
+    ) -> Evaluation:
         trainer = self.trainer
         with trainer.averaged_weights():
-            estimate = dataset_bound(
-                trainer.model,
-                trainer.objective,
-                valid,
-                num_windows=self.eval_windows,
-                num_times=self.eval_times,
-                batch_size=trainer.batch_size // trainer.accum,
-                seed=trainer.seed,
-            )
-        per_token = estimate.nll_nats / valid.target_length
+            estimate = measure(on_measured)
+        per_token = estimate.nll_nats / trainer.dataset.target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
         return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, with_samples: bool) -> Snapshot:
         trainer = self.trainer
         state = trainer.state()
         samples = None
-        if self.sample is not None:
+        if with_samples and self.sample is not None:
             with trainer.averaged_weights():
                 texts = self.sample()
             samples = self.folder / "samples" / f"step_{state.step}.txt"
-            samples.parent.mkdir(exist_ok=True)
-            write_text(samples, "".join(f"{text}\n{'=' * 80}\n" for text in texts))
+            write_text(samples, listing(texts))
         checkpoint = save_checkpoint(
             self.checkpoints,
             config_json=self.settings.at_step(state.step).to_json(),

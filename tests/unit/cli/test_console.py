@@ -24,8 +24,8 @@ def test_an_error_is_one_line(capsys):
 def test_missing_extra_is_one_line(capsys):
     with pytest.raises(typer.Exit):
         fail(MissingExtraError("spacy", extra="preprocess", purpose="the tagger"))
-    expected = "error: the tagger needs spacy, which is not installed; run: pip install 'cascaded-dllm[preprocess]'\n"
-    assert capsys.readouterr().err == expected
+    message = "error: the tagger needs spacy, which is not installed; run: pip install 'cascaded-dllm[preprocess]'"
+    assert capsys.readouterr().err == f"{message} (in a clone: pip install '.[preprocess]')\n"
 
 
 def test_debug_keeps_the_error():

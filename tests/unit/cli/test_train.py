@@ -30,7 +30,7 @@ def test_other_file():
 
 def test_composing_leaves_no_state():
     compose_config(NEEDED)
-    with pytest.raises(ConfigError, match=r"data\.path has no value"):
+    with pytest.raises(ConfigError, match=r"data\.path has no value; give --data"):
         compose_config(["run_dir=x"])
     assert not GlobalHydra.instance().is_initialized()
 
@@ -38,11 +38,14 @@ def test_composing_leaves_no_state():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], r"data\.path, run_dir has no value; set data\.path=\.\.\."),
+        ([], r"data\.path and run_dir have no value; give --data and --out"),
+        ([*NEEDED, "optim.lr=???"], r"optim\.lr has no value; give optim\.lr=\.\.\."),
         ([*NEEDED, "training"], r"the override 'training' has no key and '='; write key=value, for example"),
         ([*NEEDED, "=1"], r"the override '=1' has no key and '='"),
-        ([*NEEDED, "model=huge"], "the configuration cannot be composed: .*huge"),
-        ([*NEEDED, "model=3"], "the configuration cannot be composed: .*; check the overrides"),
+        ([*NEEDED, "model=huge"], "^model is 'huge'; it must be one of medium, quick, small, tiny$"),
+        ([*NEEDED, "model=3"], "model is '3'; it must be one of"),
+        ([*NEEDED, "model="], "model is ''; it must be one of"),
+        ([*NEEDED, "+model=tiny"], "the configuration cannot be composed: .*; check the overrides"),
         ([*NEEDED, "optim.lr={"], "the configuration cannot be composed: "),
         (
             [*NEEDED, "optim.lr=1,2"],

@@ -12,7 +12,14 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate import likelihood
-from cascaded_dllm.evaluate.likelihood import JointBound, StageBound, mean_and_error, stage_bounds, unigram_nats
+from cascaded_dllm.evaluate.likelihood import (
+    JointBound,
+    StageBound,
+    dataset_bound,
+    mean_and_error,
+    stage_bounds,
+    unigram_nats,
+)
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.train.objective import Objective
 
@@ -58,14 +65,19 @@ def test_mean_and_error():
 
 
 def test_joint_bound_is_the_sum_of_its_stages():
-    bound = JointBound((StageBound(1, double(1, 2), 0.25, 3.0), StageBound(2, double(10, 30), 0.5, 40.0)), 5)
+    bound = JointBound((StageBound(1, double(1, 2), 0.25, 3.0), StageBound(2, double(10, 30), 0.5, 40.0)), 5, 2)
+    assert bound.is_whole
     assert bound.nll_nats.tolist() == [11, 32]
     assert bound.omitted_nats == 0.75
     assert bound.ppl == pytest.approx(math.exp(21.5 / 5))
 
 
+def test_first_stages_of_a_longer_cascade_are_not_whole():
+    assert not JointBound((StageBound(1, double(1, 2), 0.25, 3.0),), 2, 3).is_whole
+
+
 def test_perplexity_of_a_network_that_broke_down():
-    assert JointBound((StageBound(1, double(1e4), 0.0, 1.0),), 5).ppl == math.inf
+    assert JointBound((StageBound(1, double(1e4), 0.0, 1.0),), 5, 1).ppl == math.inf
 
 
 @pytest.mark.parametrize("t_min", [1e-3, 0.4])
@@ -88,6 +100,26 @@ def test_stages_are_numbered_and_omit_little(stages):
         assert bound.omitted_nats == pytest.approx(length * math.log(VOCAB_SIZE) * 2e-3, rel=1e-2)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_bound_of_a_dataset(stages, stage):
+    """It does not depend on the batches nor on the windows after it, and leaves the network in its mode."""
+    model, objective, dataset = stages[stage - 1]
+    with torch.no_grad():
+        model.output_layer.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
+    model.train()
+
+    def bound(num_windows, batch_size, seed=0):
+        sizes = {"num_windows": num_windows, "num_times": 3, "batch_size": batch_size}
+        return dataset_bound(model, objective, dataset, **sizes, seed=seed).nll_nats
+
+    whole = bound(100, 64)
+    assert whole.shape == (6,)
+    torch.testing.assert_close(bound(6, 4), whole, rtol=1e-5, atol=0)
+    torch.testing.assert_close(bound(3, 3), whole[:3], rtol=1e-5, atol=0)
+    assert (bound(6, 64, seed=1) - whole).abs().min() > 0
+    assert model.training
+
+
 def test_windows_beyond_the_data_are_not_invented(stages):
     (bound, _) = stage_bounds(stages, **(NUMBERS | {"num_windows": 1000}))
     assert len(bound.nll_nats) == 6
@@ -95,7 +127,7 @@ def test_windows_beyond_the_data_are_not_invented(stages):
 
 def test_does_not_depend_on_the_batch(stages):
     first, second = (
-        JointBound(tuple(stage_bounds(stages, **(NUMBERS | {"batch_size": size}))), 5).nll_nats for size in (1, 6)
+        JointBound(tuple(stage_bounds(stages, **(NUMBERS | {"batch_size": size}))), 5, 2).nll_nats for size in (1, 6)
     )
     torch.testing.assert_close(first, second, rtol=1e-5, atol=0)
 

@@ -31,7 +31,13 @@ def checkpoint(tmp_path: Path) -> Path:
     folder.mkdir()
     raw, average = tiny_model(seed=1), tiny_model(seed=2)
     settings = StageSettings(
-        raw.config, {"type": "loglinear", "eps": 1e-3}, stage=2, stage_lengths=(4, 5), tokenizer="abc", step=7
+        raw.config,
+        {"type": "loglinear", "eps": 1e-3},
+        stage=2,
+        stage_lengths=(4, 5),
+        tokenizer="abc",
+        packing="document",
+        step=7,
     )
     (folder / "config.json").write_text(settings.to_json())
     save_file(raw.state_dict(), folder / "model.safetensors")
@@ -69,6 +75,7 @@ def test_own_checkpoint(checkpoint: Path) -> None:
     assert torch.equal(log_score(ScoreModel.from_pretrained(str(checkpoint))), log_score(tiny_model(seed=2)))
     settings = stage.settings
     assert (settings.stage, settings.stage_lengths, settings.tokenizer, settings.step) == (2, (4, 5), "abc", 7)
+    assert settings.packing == "document"
     assert dict(settings.noise) == {"type": "loglinear", "eps": 1e-3}
     assert settings.model == tiny_model().config
     assert (stage.folder, stage.tokenizer_path) == (checkpoint, None)
@@ -97,10 +104,25 @@ def test_run_folder_stands_for_its_latest_checkpoint(checkpoint: Path, tmp_path:
         load_stage(newest)
 
 
-def test_run_folder_without_checkpoints(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(CheckpointError, match=r"has no complete checkpoint \(none was written yet\); train it further"):
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_run_folder_without_checkpoints(tmp_path: Path, has_folder: bool) -> None:
+    if has_folder:
+        (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("stage: 1")
+    message = r"is a run that has no checkpoint yet: the first one is written after training\.snapshot_every steps, or"
+    with pytest.raises(CheckpointError, match=message):
         load_stage(tmp_path)
+
+
+def test_config_of_something_else_beside_a_checkpoint(checkpoint: Path) -> None:
+    (checkpoint / "config.yaml").write_text("stage: 1")
+    assert load_stage(checkpoint).folder == checkpoint
+
+
+def test_checkpoint_that_does_not_say_how_windows_were_cut(checkpoint: Path) -> None:
+    """As those written before it was recorded."""
+    edit(checkpoint / "config.json", lambda settings: settings.pop("packing"))
+    assert load_stage(checkpoint).settings.packing == ""
 
 
 def write_checksums(folder: Path) -> None:

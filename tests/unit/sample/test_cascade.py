@@ -1,5 +1,6 @@
 """Stages one after another: texts that do not see their batch, counts, and checkpoints that do not belong together."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.unit.model.tiny import tiny_model
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 LENGTHS = (3, 6)
 PREDICTORS = ("euler", "analytic", "first_hitting")
 
@@ -155,12 +157,19 @@ def test_settings_that_are_refused(tokenizer: Tokenizer, settings: dict[str, Any
 def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
     """Writes a checkpoint folder of a stage; the weights of stage k are those of seed k."""
 
-    def write(stage: int, *, lengths: tuple[int, ...] = LENGTHS, vocab_size: int = 0, fingerprint: str = "") -> Path:
+    def write(
+        stage: int,
+        *,
+        lengths: tuple[int, ...] = LENGTHS,
+        vocab_size: int = 0,
+        fingerprint: str = "",
+        packing: str = "document",
+    ) -> Path:
         model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
         folder = tmp_path / f"stage{stage}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         settings = StageSettings(
-            model.config, {"type": "loglinear"}, stage, lengths, fingerprint or tokenizer.fingerprint
+            model.config, {"type": "loglinear"}, stage, lengths, fingerprint or tokenizer.fingerprint, packing
         )
         (folder / "config.json").write_text(settings.to_json())
         save_file(model.state_dict(), folder / "ema.safetensors")
@@ -183,7 +192,7 @@ def test_from_pretrained(tokenizer: Tokenizer, checkpoints: Callable[..., Path])
 def test_tokenizer_may_be_named(tokenizer: Tokenizer, checkpoints: Callable[..., Path], tmp_path: Path) -> None:
     folder = checkpoints(1)
     (folder / "tokenizer.json").rename(tmp_path / "elsewhere.json")
-    with pytest.raises(CheckpointError, match=r"holds no tokenizer\.json; name the tokenizer, for example gpt2"):
+    with pytest.raises(CheckpointError, match=r"holds no tokenizer\.json; name one with --tokenizer, for example gpt2"):
         Cascade.from_pretrained([folder])
     named = Cascade.from_pretrained([folder], tokenizer=tmp_path / "elsewhere.json")
     assert named.tokenizer.fingerprint == tokenizer.fingerprint
@@ -200,13 +209,101 @@ def test_stages_that_do_not_belong_together(checkpoints: Callable[..., Path]) ->
         Cascade.from_pretrained([one, one])
     with pytest.raises(CheckpointError, match=message.format(2, 3)):
         Cascade.from_pretrained([one, two, two])
-    with pytest.raises(CheckpointError, match="does not say how long its texts are, as models of SEDD do not; give"):
-        Cascade.from_pretrained([checkpoints(0, lengths=())])
     with pytest.raises(CheckpointError, match=message.format(3, 3)):
         Cascade.from_pretrained([one, two, checkpoints(3)])
     other = checkpoints(2, lengths=(4, 6))
     with pytest.raises(CheckpointError, match=r"is stage 2 of lengths \[4, 6\], and stage 2 of lengths \[3, 6\]"):
         Cascade.from_pretrained([one, other])
+
+
+def test_packing_is_that_of_all_stages_that_say_it(checkpoints: Callable[..., Path]) -> None:
+    one, two = checkpoints(1, packing="stream"), checkpoints(2, packing="")
+    assert Cascade.from_pretrained([one, two]).packing == "stream"
+    assert Cascade.from_pretrained([checkpoints(1, packing="")]).packing == ""
+    message = r"trained on texts of different kinds: .* of packing 'stream', .* of packing 'document'; train them alike"
+    with pytest.raises(CheckpointError, match=message):
+        Cascade.from_pretrained([one, checkpoints(2)])
+
+
+@pytest.fixture
+def sedd_folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    """A model as it lies on the hub, with the vocabulary of the tokenizer and the weights of seed 5."""
+    folder = tmp_path / "sedd"
+    model = tiny_model(vocab_size=tokenizer.vocab_size, seed=5)
+    config = json.loads((GOLDEN / "hub_model" / "config.json").read_text()) | {"tokens": tokenizer.vocab_size}
+    sizes = {"hidden_size": 16, "n_heads": 2, "n_blocks": 2, "cond_dim": 8}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config | {"model": config["model"] | sizes}))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def test_model_of_sedd_is_a_flat_model_of_the_given_length(
+    tokenizer: Tokenizer, sedd_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    with pytest.raises(CheckpointError, match=r"sedd does not say how long its texts are, .* with --lengths, 1024 for"):
+        Cascade.from_pretrained([sedd_folder], tokenizer=tmp_path / "tokenizer")
+    flat = Cascade.from_pretrained([sedd_folder], lengths=[6], tokenizer=tmp_path / "tokenizer")
+    assert (flat.is_flat, flat.stage_lengths, flat.trained_lengths, flat.packing) == (True, (6,), (6,), "")
+    stage = StageSampler(
+        tiny_model(vocab_size=tokenizer.vocab_size, seed=5),
+        AbsorbingProcess(tokenizer.vocab_size),
+        LogLinearSchedule(),
+        6,
+    )
+    expected = generated(Cascade((stage,), tokenizer, (6,)), predictor="analytic")
+    assert torch.equal(generated(flat, predictor="analytic").ids[0], expected.ids[0])
+    # On the windows of a cascade it is the flat model beside it.
+    beside = Cascade.from_pretrained([sedd_folder], lengths=LENGTHS, tokenizer=tmp_path / "tokenizer")
+    assert (beside.is_flat, beside.stage_lengths, beside.trained_lengths) == (True, (6,), LENGTHS)
+    with pytest.raises(CheckpointError, match=r"is stage 0 of lengths \[3, 6\], and stage 1 .* was expected"):
+        Cascade.from_pretrained([sedd_folder, sedd_folder], lengths=LENGTHS, tokenizer=tmp_path / "tokenizer")
+
+
+def test_lengths_of_the_hub_folder_need_its_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The golden folder has 60 tokens; no byte-level tokenizer has so few."""
+    tokenizer.save(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=rf"has 60 tokens and the tokenizer {tokenizer.vocab_size}; .*--tokenizer"
+    ):
+        Cascade.from_pretrained([GOLDEN / "hub_model"], lengths=[16], tokenizer=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ((3, 7), r"the lengths are \[3, 7\], and .* was trained for \[3, 6\]; leave --lengths out"),
+        ((6, 3), r"stage_lengths \(6, 3\) has 3 after 6; lengths must strictly increase"),
+        ((), "stage_lengths is empty"),
+    ],
+)
+def test_lengths_that_are_refused(checkpoints: Callable[..., Path], lengths: tuple[int, ...], message: str) -> None:
+    folder = checkpoints(1)
+    assert Cascade.from_pretrained([folder], lengths=LENGTHS).trained_lengths == LENGTHS
+    with pytest.raises(ConfigError, match=message):
+        Cascade.from_pretrained([folder], lengths=lengths)
+
+
+def test_trunk_in_another_dtype(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:
+    """As `keep_trunk_in` does it: the products in bfloat16, the output layer in float32, other numbers."""
+    folder = checkpoints(1)
+    exact, rounded = (Cascade.from_pretrained([folder], dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert (exact.stages[0].model.compute_dtype, rounded.stages[0].model.compute_dtype) == (None, torch.bfloat16)
+    assert rounded.stages[0].model.output_layer.linear.weight.dtype == torch.float32
+    sigma, xt = torch.tensor([1.0]), torch.full((1, 3), tokenizer.mask_id)
+    with torch.inference_mode():
+        found = [made.stages[0].model(xt, sigma) for made in (exact, rounded)]
+    assert found[1].dtype == torch.float32
+    assert not torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0.2)  # bfloat16 has 3 digits
+    assert generated(rounded).ids[0].shape == (5, 3)
+
+
+def test_steps_of_the_grid(tokenizer: Tokenizer) -> None:
+    made = cascade(tokenizer)
+    assert [made.num_steps("euler", steps) for steps in (None, 5)] == [128, 5]
+    assert made.num_steps("first_hitting", None) is None
 
 
 def test_tokenizer_that_does_not_match(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:

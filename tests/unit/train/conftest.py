@@ -13,12 +13,13 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, schedule_settings
+from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Run, RunPeriods
-from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.trainer import LoopConfig, Trainer
 
 VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
 
@@ -74,21 +75,26 @@ def make_objective() -> Callable[..., Objective]:
 
 @pytest.fixture(scope="session")
 def make_trainer(make_objective: Callable[..., Objective]) -> Callable[..., Trainer]:
-    """Of stage 2 unless told otherwise; `model` holds settings of the network, the others are those of `Trainer`."""
+    """Of stage 2 unless told otherwise; `model` holds settings of the network, `loop` are those of `LoopConfig`."""
 
-    def make(*, stage: int = 2, model: dict[str, Any] | None = None, **changes: Any) -> Trainer:
-        settings: dict[str, Any] = {
-            "optim": OptimConfig(lr=1e-2, warmup=2),
-            "batch_size": 8,
-            "accum": 1,
-            "num_steps": 6,
-            "ema_decay": 0.9,
-            "seed": 1,
-            "fingerprint": "the same",
-        }
+    def make(
+        *,
+        stage: int = 2,
+        model: dict[str, Any] | None = None,
+        optim: OptimConfig | None = None,
+        course: dict[str, Any] | None = None,
+        **loop: Any,
+    ) -> Trainer:
         network = _model(**(model or {}))
-        objective = make_objective(network.config.process)
-        return Trainer(network, objective, _stage_dataset(stage), **(settings | changes))
+        settings = {"batch_size": 8, "accum": 1, "num_steps": 6, "ema_decay": 0.9, "seed": 1}
+        return Trainer(
+            network,
+            make_objective(network.config.process),
+            _stage_dataset(stage),
+            optim=optim or OptimConfig(lr=1e-2, warmup=2),
+            loop=LoopConfig(**(settings | loop)),
+            course=course or {"some.key": "the same"},
+        )
 
     return make
 
@@ -97,7 +103,9 @@ def make_trainer(make_objective: Callable[..., Objective]) -> Callable[..., Trai
 def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[..., Run]:
     """A run in `tmp_path`/run that logs every step, measures every second one and keeps a checkpoint of each."""
 
-    def make(*, trainer: Trainer | None = None, name: str = "run", keep: int = 3, **changes: Any) -> Run:
+    def make(
+        *, trainer: Trainer | None = None, name: str = "run", keep: int = 3, eval_windows: int = 6, **changes: Any
+    ) -> Run:
         trainer = trainer or make_trainer()
         tokenizer_file = tmp_path / "tokenizer.json"
         tokenizer_file.write_text("{}")
@@ -113,9 +121,16 @@ def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[.
                 stage_lengths=LENGTHS,
                 tokenizer="0123456789abcdef",
             ),
-            "valid": trainer.dataset,
-            "eval_windows": 6,
-            "eval_times": 2,
+            "measure": lambda on_progress: dataset_bound(
+                trainer.model,
+                trainer.objective,
+                trainer.dataset,
+                num_windows=eval_windows,
+                num_times=2,
+                batch_size=4,
+                seed=1,
+                on_progress=on_progress,
+            ),
             "sample": lambda: ["a text", "another"],
         }
         return Run(

@@ -25,7 +25,7 @@ def save(tmp_path):
             config_json=json.dumps({"step": step}),
             model={"w": weight.T},
             ema={"w": weight + 0.5},
-            state=TrainerState(step, step, {"state": {}, "param_groups": []}, "settings"),
+            state=TrainerState(step, 20, step, {"state": {}, "param_groups": []}, {"optim.lr": 0.5}),
             tokenizer_file=tokenizer,
             keep=keep,
         )
@@ -71,7 +71,7 @@ def test_holds_every_file_and_its_checksum(save, tmp_path):
     assert torch.equal(load_file(folder / "model.safetensors")["w"], torch.full((3, 2), 3.0))
     assert torch.equal(load_file(folder / "ema.safetensors")["w"], torch.full((2, 3), 3.5))
     state = load_trainer_state(folder)
-    assert (state.step, state.ema_updates, state.fingerprint) == (3, 3, "settings")
+    assert (state.step, state.num_steps, state.ema_updates, state.course) == (3, 20, 3, {"optim.lr": 0.5})
     assert newest_complete(tmp_path / "checkpoints") == (folder, [])
 
 

@@ -38,14 +38,15 @@ def test_rate_without_warm_up():
 
 
 def test_cosine_falls_from_the_peak_to_a_tenth():
+    """At the first step after the warm-up and at the last step of the run, number `num_steps` - 1."""
     config = OptimConfig(lr=1.0, warmup=10, decay="cosine")
-    rates = [config.learning_rate(step, 110) for step in range(10, 111)]
+    rates = [config.learning_rate(step, 111) for step in range(10, 111)]
     assert rates[0] == 1.0
     assert rates[50] == pytest.approx(0.55)  # half way between 1 and 0.1
     assert rates[25] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
     assert rates[100] == pytest.approx(0.1)
     assert all(later < earlier for earlier, later in itertools.pairwise(rates))
-    assert config.learning_rate(4, 110) == 0.5  # the warm-up is the same
+    assert config.learning_rate(4, 111) == 0.5  # the warm-up is the same
 
 
 def test_cosine_of_a_run_that_is_all_warm_up():

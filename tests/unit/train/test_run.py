@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Evaluation, Resumed, Snapshot
 from cascaded_dllm.train.trainer import StepResult
 
@@ -105,7 +106,7 @@ def test_periods(make_run, make_trainer):
 
 
 def test_without_validation_data(make_run):
-    run = make_run(valid=None)
+    run = make_run(measure=None)
     assert not any(isinstance(event, Evaluation) for event in run.events())
     assert all("lr" in line for line in metrics(run))
 
@@ -155,6 +156,63 @@ def test_six_steps_are_three_and_three(make_run, make_trainer, network):
     assert_same_state(stored[0], stored[1])
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_finished_run_is_made_longer(make_run, make_trainer, network):
+    """Bit for bit a run that was planned so long, as the learning rate is constant."""
+    unbroken, first, second = (
+        make_run(trainer=make_trainer(model=NETWORKS[network], num_steps=num_steps), name=name)
+        for name, num_steps in (("whole", 6), ("longer", 3), ("longer", 6))
+    )
+    list(unbroken.events())
+    list(first.events())
+    assert [event.step for event in second.events() if isinstance(event, StepResult)] == [4, 5, 6]
+    for name in ("model", "ema"):
+        paths = [run.checkpoints / "step_6" / f"{name}.safetensors" for run in (unbroken, second)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    stored = [torch.load(run.checkpoints / "step_6" / "trainer.pt", weights_only=True) for run in (unbroken, second)]
+    assert_same_state(stored[0], stored[1])
+    # What is measured at the end of a run is measured at the former end as well.
+    steps = [[line for line in metrics(run) if "lr" in line] for run in (unbroken, second)]
+    assert steps[0] == steps[1]
+
+
+def test_a_cosine_is_not_made_longer(make_run, make_trainer):
+    first, second = (
+        make_run(trainer=make_trainer(optim=OptimConfig(lr=1e-2, warmup=1, decay="cosine"), num_steps=num_steps))
+        for num_steps in (3, 6)
+    )
+    list(first.events())
+    with pytest.raises(CheckpointError, match=r"training\.num_steps was 3 and is 6: with optim\.decay=cosine"):
+        list(second.events())
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 6])
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
+    """At any step: between checkpoints, at one, at a bound; what comes of it equals an unbroken run."""
+    periods = {"snapshot_every": 4, "eval_every": 2, "keep": 9}
+    unbroken, first, second = (make_run(name=name, **periods) for name in ("whole", "run", "run"))
+    list(unbroken.events())
+    events = list(first.events(should_stop=lambda: first.trainer.step == stop_at))
+    assert isinstance(events[-1], Snapshot)
+    assert events[-1].step == stop_at == first.trainer.step
+    # Samples belong to the periods, so that a stopped run has not more of them.
+    assert (events[-1].samples is not None) is (stop_at in (4, 6))
+    assert next(second.events()) == Resumed(stop_at, [])
+    list(second.events())
+    ends = [run.checkpoints / "step_6" / "model.safetensors" for run in (unbroken, second)]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+    assert metrics(second) == metrics(unbroken)
+    names = [sorted(path.name for path in (run.folder / "samples").iterdir()) for run in (unbroken, second)]
+    assert names[0] == names[1]
+
+
+def test_progress_of_a_measurement(make_run, make_trainer):
+    told = []
+    run = make_run(trainer=make_trainer(num_steps=2))
+    list(run.events(on_measured=lambda done, total: told.append((done, total))))
+    assert told == [(4, 6), (6, 6)]
+
+
 def test_a_finished_run_does_nothing(make_run):
     first, second = make_run(), make_run()
     list(first.events())
@@ -195,9 +253,9 @@ def test_all_damaged(make_run, damage):
 
 def test_other_settings_are_refused(make_run, make_trainer):
     stop_after(make_run(), 2)
-    other = make_run(trainer=make_trainer(fingerprint="changed"), config={"some": "other settings"})
+    other = make_run(trainer=make_trainer(course={"some.key": "changed"}), config={"some": "other settings"})
     with pytest.raises(
-        CheckpointError, match=r"trained with other settings .* resume with the settings in the run's config\.yaml"
+        CheckpointError, match=r"some\.key was the same and is changed; give the settings of the run's config\.yaml, or"
     ):
         list(other.events())
     assert yaml.safe_load((other.folder / "config.yaml").read_text()) == {"some": "settings"}
@@ -279,7 +337,9 @@ def test_folder_of_something_else(make_run, tmp_path, where):
     path = tmp_path / where
     path.parent.mkdir(exist_ok=True)
     path.write_text("three years of work")
-    with pytest.raises(OutputExistsError, match="run exists and is no run folder; name an empty or a new one"):
+    with pytest.raises(
+        OutputExistsError, match="run exists and is no run folder; name an empty or a new one with --out"
+    ):
         list(make_run().events())
     assert path.read_text() == "three years of work"
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -287,7 +347,7 @@ def test_folder_of_something_else(make_run, tmp_path, where):
 
 def test_folder_that_cannot_be_made(make_run, tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(OutputExistsError, match=r"file/run cannot be made \(Not a directory\); name a run_dir"):
+    with pytest.raises(OutputExistsError, match=r"file/run cannot be made \(Not a directory\); name a folder"):
         list(make_run(name="file/run").events())
 
 

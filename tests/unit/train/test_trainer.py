@@ -7,7 +7,7 @@ import torch
 
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import dataset_bound, make_batch
+from cascaded_dllm.train.trainer import make_batch
 
 
 def weights(trainer):
@@ -125,13 +125,32 @@ def test_stops_before_a_step_with_a_gradient_that_is_not_finite(make_trainer):
     assert moments(trainer) == {}
 
 
+def restore(trainer, other):
+    """Takes up where the other one stands, as from a checkpoint."""
+    trainer.restore(other.state(), weights=other.model.state_dict(), ema=other.ema.state_dict(), source="by hand")
+
+
+def test_restored_trainer_goes_on(make_trainer):
+    unbroken, first, second = (make_trainer(num_steps=4) for _ in range(3))
+    list(unbroken.steps())
+    list(itertools.islice(first.steps(), 2))
+    restore(second, first)
+    assert [result.step for result in second.steps()] == [3, 4]
+    assert torch.equal(weights(second), weights(unbroken))
+    assert_equal(moments(second), moments(unbroken))
+    assert_equal(second.ema.state_dict(), unbroken.ema.state_dict())
+
+
 def test_other_settings_are_refused(make_trainer):
-    first = make_trainer()
+    """Before anything is touched, and before the weights of another network are compared."""
+    first = make_trainer(model={"num_blocks": 2})
     next(first.steps())
-    second = make_trainer(fingerprint="another")
-    with pytest.raises(CheckpointError, match=r"checkpoint at step 1 .*fingerprint the same, now another"):
-        second.restore(first.state(), first.ema.state_dict())
+    second = make_trainer(course={"some.key": "another"})
+    before = weights(second)
+    with pytest.raises(CheckpointError, match=r"checkpoint at step 1 .*: some\.key was the same and is another; give"):
+        restore(second, first)
     assert second.step == 0
+    assert torch.equal(weights(second), before)
 
 
 def test_averaged_weights_inside_the_block_only(make_trainer):
@@ -161,32 +180,6 @@ def test_dropout_depends_on_the_place_in_the_global_batch_alone(make_trainer):
     ]
     assert losses[1] == losses[2]
     assert len(set(losses)) == 3
-
-
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_bound_of_a_dataset(make_trainer, make_dataset, stage):
-    """It does not depend on the size of the batches, and leaves the network in its mode."""
-    trainer = make_trainer(stage=stage)
-    dataset = make_dataset(stage)
-    trainer.model.train()
-
-    def bound(num_windows, batch_size, seed=0):
-        return dataset_bound(
-            trainer.model,
-            trainer.objective,
-            dataset,
-            num_windows=num_windows,
-            num_times=3,
-            batch_size=batch_size,
-            seed=seed,
-        ).nll_nats
-
-    whole = bound(100, 64)
-    assert whole.shape == (20,)
-    torch.testing.assert_close(bound(20, 3), whole, rtol=1e-5, atol=0)
-    torch.testing.assert_close(bound(7, 7), whole[:7], rtol=1e-5, atol=0)
-    assert (bound(20, 64, seed=1) - whole).abs().min() > 0
-    assert trainer.model.training
 
 
 def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):

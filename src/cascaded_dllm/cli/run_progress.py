@@ -1,0 +1,97 @@
+"""A training run on the terminal: bars, lines, and an orderly end when it is interrupted."""
+
+import math
+import time
+from typing import final
+
+import typer
+from rich.progress import Progress, TextColumn
+
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
+from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.train.run import Evaluation, Event, Resumed, Run, Snapshot
+from cascaded_dllm.train.trainer import StepResult
+
+_SECONDS_BETWEEN_LINES = 30.0
+"""Where there is no terminal for a bar, the progress of a run is a line now and then."""
+
+
+def run_with_progress(run: Run, description: str) -> None:
+    """Run to the end behind a progress bar.
+
+    Ctrl-C and SIGTERM end it after the current step, which is kept in a checkpoint.
+
+    Raises:
+        typer.Exit: it was interrupted.
+    """
+    kept = None
+    with progress_bar(description, TextColumn("{task.fields[status]}")) as (progress, _), stop_request() as request:
+        display = _Display(progress, description, run.trainer.loop.num_steps, request)
+        for event in run.events(should_stop=request.is_made, on_measured=display.show_measuring):
+            display.show(event)
+            kept = event.checkpoint if isinstance(event, Snapshot) else kept
+    if run.trainer.step < run.trainer.loop.num_steps:
+        error_console.print(
+            f"{description}: stopped at step {run.trainer.step} of {run.trainer.loop.num_steps}, which is kept in "
+            f"{kept}; the same command goes on from there",
+            markup=False,
+        )
+        raise typer.Exit(request.exit_code)
+
+
+@final
+class _Display:
+    """What is shown of a run: a bar for the steps, one for a bound while it is measured, lines for what stays."""
+
+    def __init__(self, progress: Progress, description: str, num_steps: int, request: StopRequest) -> None:
+        self.progress, self.description, self.num_steps, self.request = progress, description, num_steps, request
+        self.steps = progress.task_ids[0]
+        progress.update(self.steps, total=num_steps, status="")
+        self.bound = progress.add_task("measuring the bound", total=None, status="", visible=False)
+        self.rate = self.loss = 0.0
+        self.line_at = time.monotonic()
+        self.has_told = False
+
+    def show(self, event: Event) -> None:
+        """One event of the run."""
+        self._tell_of_request()
+        match event:
+            case Resumed():
+                for fault in event.faults:
+                    error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                console.print(f"{self.description}: resumed at step {event.step}")
+                self.progress.update(self.steps, completed=event.step)
+            case StepResult():
+                self._show_step(event)
+            case Evaluation():
+                self.progress.update(self.bound, visible=False)
+                console.print(
+                    f"{self.description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
+                    f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')}"
+                )
+            case Snapshot():
+                pass
+
+    def show_measuring(self, done: int, total: int) -> None:
+        """How far the measurement of a bound is."""
+        self._tell_of_request()
+        self.progress.update(self.bound, completed=done, total=total, visible=True)
+
+    def _show_step(self, event: StepResult) -> None:
+        now = event.tokens / event.seconds
+        self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
+        loss = event.loss_nats_per_token
+        self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
+        status = f"loss {self.loss:.3f} nats/token  {self.rate:,.0f} tokens/s"
+        self.progress.update(self.steps, completed=event.step, status=status)
+        if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:
+            self.line_at = time.monotonic()
+            console.print(f"{self.description}: step {event.step} of {self.num_steps}, {status}")
+
+    def _tell_of_request(self) -> None:
+        """Once, that the wish to stop was heard; not from the signal itself, which may arrive anywhere."""
+        if self.request.is_made() and not self.has_told:
+            self.has_told = True
+            error_console.print(
+                f"{self.description}: stopping after this step; Ctrl-C again stops at once, and loses it"
+            )

@@ -1,0 +1,48 @@
+"""Whether a run may go on from a checkpoint: only if the settings of now would have led to the same steps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.train.checkpoint import TrainerState
+from cascaded_dllm.train.optim import OptimConfig
+
+
+def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim: OptimConfig, num_steps: int) -> None:
+    """Checks that the steps of a checkpoint are the first ones of a run with these settings.
+
+    The number of steps of the whole run may change where the learning rates of the steps done do not: always with a
+    constant rate, never once a cosine has begun, since it is stretched over the run.
+
+    Args:
+        state: of the checkpoint.
+        course: the settings of now that decide the course, without the number of steps.
+        optim: of now.
+        num_steps: of the whole run, as it is planned now.
+
+    Raises:
+        CheckpointError: a setting differs, or the number of steps is another one and matters.
+    """
+    if changed := _changed(state.course, course):
+        raise CheckpointError(
+            f"the checkpoint at step {state.step} was trained with other settings: {'; '.join(changed)}; give the "
+            "settings of the run's config.yaml, or another --out"
+        )
+    if num_steps < state.step:
+        raise CheckpointError(
+            f"training.num_steps is {num_steps} and the run has done {state.step} steps; give at least as many, or "
+            "another --out"
+        )
+    rates = ((optim.learning_rate(step, n) for n in (state.num_steps, num_steps)) for step in range(state.step))
+    if num_steps != state.num_steps and any(before != now for before, now in rates):
+        raise CheckpointError(
+            f"training.num_steps was {state.num_steps} and is {num_steps}: with optim.decay={optim.decay} the learning "
+            f"rates of the {state.step} steps done depend on it, so that they belong to no run of {num_steps} steps; "
+            f"give training.num_steps={state.num_steps}, or another --out (only optim.decay=constant can be prolonged)"
+        )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs, a phrase a key."""
+    keys = [key for key in {**before, **now} if key not in before or key not in now or before[key] != now[key]]
+    return [f"{key} was {before.get(key, 'not there')} and is {now.get(key, 'not there')}" for key in keys]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cascaded_dllm.cli import quickstart
-from cascaded_dllm.text import corpora
+from cascaded_dllm.text import python_docs, stories
 from cascaded_dllm.text.python_docs import python_docs_documents
 from cascaded_dllm.text.stories import StoryGrammar
 from tests.pipeline.commands import failure, success
@@ -35,8 +35,8 @@ def documentation():
 @pytest.fixture(autouse=True)
 def few_documents(monkeypatch, documentation):
     """The first documents of each corpus, and few windows to measure."""
-    monkeypatch.setattr(corpora, "python_docs_documents", lambda: iter(documentation))
-    monkeypatch.setattr(corpora, "_STORIES", {"train": 30, "valid": 10})
+    monkeypatch.setattr(python_docs, "python_docs_documents", lambda: iter(documentation))
+    monkeypatch.setattr(stories, "_SPLITS", {"train": 30, "valid": 10})
     monkeypatch.setattr(quickstart, "_BOUND_WINDOWS", 8)
     monkeypatch.setattr(quickstart, "_BOUND_TIMES", 2)
 

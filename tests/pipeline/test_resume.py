@@ -1,4 +1,4 @@
-"""`cdllm train` killed with SIGKILL and started again ends with the bytes of a run that was never broken off."""
+"""`cdllm train` killed or stopped and started again ends with the bytes of a run that was never broken off."""
 
 import json
 import signal
@@ -27,6 +27,21 @@ KILLED_IN_STEP_5 = """
         return result
 
     torch.optim.AdamW.step = killing_step
+"""
+# Within step 5, at which no checkpoint is due: the optimizer has done its part, the average has not.
+STOPPED_IN_STEP_5 = """
+    import torch
+    step, calls = torch.optim.AdamW.step, []
+
+    def stopping_step(self, *arguments):
+        result = step(self, *arguments)
+        calls.append(1)
+        if len(calls) == 5:
+            for _ in range({times}):
+                os.kill(os.getpid(), signal.{name})
+        return result
+
+    torch.optim.AdamW.step = stopping_step
 """
 KILLED_WHILE_WRITING_A_CHECKPOINT = """
     import torch
@@ -123,3 +138,37 @@ def test_killed_three_times(arguments, tmp_path):
     assert names(run / "checkpoints") == ["latest", "step_10", "step_9"]
     assert [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")] == []
     assert_same_end(run, unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_stopped_in_order(arguments, tmp_path, name, exit_code):
+    """The step is finished and kept, the command says so, and given again it goes on from there."""
+    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
+    whole = CliRunner().invoke(app, [*arguments, "--out", str(unbroken)])
+    assert whole.exit_code == 0, whole.output
+    arguments = [*arguments, "--out", str(run)]
+    stopped = in_a_process(arguments, STOPPED_IN_STEP_5.format(name=name, times=1))
+    assert stopped.returncode == exit_code, stopped.stderr
+    lines = [
+        "stage 2: stopping after this step; Ctrl-C again stops at once, and loses it",
+        f"stage 2: stopped at step 5 of 10, which is kept in {run}/checkpoints/step_5; the same command goes on from",
+    ]
+    for found, expected in zip(stopped.stderr.splitlines(), lines, strict=True):
+        assert found.startswith(expected)
+    assert names(run / "checkpoints") == ["latest", "step_3", "step_5"]
+    assert names(run / "samples") == ["step_3.txt"]
+    finished = CliRunner().invoke(app, arguments)
+    assert finished.exit_code == 0, finished.output
+    assert "resumed at step 5" in finished.stdout
+    assert_same_end(run, unbroken)
+
+
+@pytest.mark.slow
+def test_stopped_twice(arguments, tmp_path):
+    """At once, without a traceback; the last checkpoint stands."""
+    arguments = [*arguments, "--out", str(tmp_path / "run")]
+    stopped = in_a_process(arguments, STOPPED_IN_STEP_5.format(name="SIGINT", times=2))
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr == "interrupted\n"
+    assert names(tmp_path / "run" / "checkpoints") == ["latest", "step_3"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from cascaded_dllm.cli.train import compose_config, config_folder
+from cascaded_dllm.cli.train import compose_config, config_folder, warn_of_long_warmup
 from cascaded_dllm.errors import ConfigError
 
 NEEDED = ["run_dir=runs/x", "data.path=data"]
@@ -92,3 +92,22 @@ def test_paths_of_any_name(path):
 
 def test_folder_of_the_configurations():
     assert {path.name for path in config_folder().iterdir()} >= {"cascade_config.yaml", "quickstart.yaml", "model"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "said"),
+    [
+        (1000, 2500, "the learning rate only rises, to 40% of optim.lr; a tenth of the steps is a usual warm-up, "),
+        (100, 100, "to 100% of optim.lr; a tenth of the steps is a usual warm-up, optim.warmup=10\n"),
+        (101, 100, None),
+        (1, 0, None),
+    ],
+)
+def test_warm_up_as_long_as_the_run(capsys, steps, warmup, said):
+    warn_of_long_warmup(compose_config([*NEEDED, f"training.num_steps={steps}", f"optim.warmup={warmup}"]))
+    found = capsys.readouterr().err
+    if said is None:
+        assert found == ""
+    else:
+        assert found.startswith(f"warning: optim.warmup is {warmup} and training.num_steps {steps}: ")
+        assert said in found

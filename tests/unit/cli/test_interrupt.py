@@ -1,0 +1,60 @@
+"""A first signal is a wish, a second one does what it always did."""
+
+import os
+import signal
+
+import pytest
+
+from cascaded_dllm.cli.interrupt import stop_request
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request):
+    """A signal, whose handler is what it was before once the test ends."""
+    before = signal.getsignal(request.param)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_no_request():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_request() as request:
+        assert not request.is_made()
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_first_signal_makes_the_request_and_the_second_is_handled_as_before(number):
+    told = []
+    signal.signal(number, lambda received, _: told.append(received))
+    with stop_request() as request:
+        os.kill(os.getpid(), number)
+        assert request.is_made()
+        assert request.exit_code == 128 + number
+        assert told == []
+        os.kill(os.getpid(), number)
+        assert told == [number]
+
+
+def test_keyboard_interrupt_is_the_second_one():
+    with stop_request() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_is_ignored_stays_so(number):
+    """As in a job that a shell has put in the background."""
+    signal.signal(number, signal.SIG_IGN)
+    with stop_request() as request:
+        assert signal.getsignal(number) == signal.SIG_IGN
+        os.kill(os.getpid(), number)
+        assert not request.is_made()
+
+
+def test_handlers_come_back_after_an_error(number):
+    before = signal.getsignal(number)
+    with pytest.raises(ZeroDivisionError), stop_request():
+        raise ZeroDivisionError
+    assert signal.getsignal(number) == before

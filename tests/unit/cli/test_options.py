@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from cascaded_dllm.cli.options import choose_dtype, parse_lengths
+from cascaded_dllm.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "lengths"), [("128", (128,)), ("32,64,128", (32, 64, 128)), (" 8, 16 ,40", (8, 16, 40)), ("0", (0,))]
+)
+def test_lengths(text, lengths):
+    assert parse_lengths(text) == lengths
+
+
+@pytest.mark.parametrize("text", ["", "8,", "8;16", "8,x", "[8,16]", "8.5", "-8", "8 16"])
+def test_lengths_that_are_none(text):
+    with pytest.raises(
+        ConfigError, match=r"--lengths is '.*'; it must be whole numbers with commas, for example 32,64,128"
+    ):
+        parse_lengths(text)
+
+
+def test_dtypes():
+    assert (choose_dtype("float32"), choose_dtype("bfloat16")) == (torch.float32, torch.bfloat16)
+    with pytest.raises(ConfigError, match="--dtype is 'float16'; it must be one of float32, bfloat16"):
+        choose_dtype("float16")

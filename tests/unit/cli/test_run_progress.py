@@ -1,0 +1,65 @@
+"""What a run shows: lines for what stays, a second bar while a bound is measured, an orderly end."""
+
+import signal
+
+import pytest
+
+from cascaded_dllm.cli import run_progress
+from cascaded_dllm.cli.console import progress_bar
+from cascaded_dllm.cli.interrupt import StopRequest
+from cascaded_dllm.cli.run_progress import _Display
+from cascaded_dllm.train.run import Evaluation, Resumed
+from cascaded_dllm.train.trainer import StepResult
+
+
+@pytest.fixture
+def display():
+    from rich.progress import TextColumn
+
+    with progress_bar("stage 1", TextColumn("{task.fields[status]}")) as (progress, _):
+        yield _Display(progress, "stage 1", 10, StopRequest())
+
+
+def step(number, loss=2.0):
+    return StepResult(number, loss, grad_norm=1.0, lr=0.1, tokens=100, seconds=0.5)
+
+
+def test_steps_move_the_bar(display):
+    for number in (1, 2):
+        display.show(step(number))
+    steps = display.progress.tasks[0]
+    assert (steps.completed, steps.total) == (2, 10)
+    assert steps.fields["status"] == "loss 2.000 nats/token  200 tokens/s"
+
+
+def test_measuring_a_bound_is_a_bar_of_its_own(display, capsys):
+    bound = display.progress.tasks[1]
+    assert not bound.visible
+    display.show_measuring(3, 8)
+    assert (bound.visible, bound.completed, bound.total) == (True, 3, 8)
+    display.show(Evaluation(4, 1.25, None, 1))
+    assert not bound.visible
+    assert capsys.readouterr().out == "stage 1: step 4, bound 1.2500 +- nan nats/token on 1 window\n"
+
+
+def test_where_a_run_goes_on(display, capsys):
+    display.show(Resumed(4, ["step_6: cut off"]))
+    captured = capsys.readouterr()
+    assert captured.out == "stage 1: resumed at step 4\n"
+    assert captured.err == "passed over a damaged checkpoint: step_6: cut off\n"
+    assert display.progress.tasks[0].completed == 4
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(display, capsys, monkeypatch):
+    display.show(step(1))
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(run_progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    display.show(step(2))
+    assert capsys.readouterr().out == "stage 1: step 2 of 10, loss 2.000 nats/token  200 tokens/s\n"
+
+
+def test_a_request_to_stop_is_answered_once(display, capsys):
+    display.request.signal_number = signal.SIGINT
+    display.show_measuring(1, 2)
+    display.show(step(5))
+    assert capsys.readouterr().err == ("stage 1: stopping after this step; Ctrl-C again stops at once, and loses it\n")

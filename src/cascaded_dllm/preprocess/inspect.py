@@ -10,10 +10,11 @@ import numpy as np
 from cascaded_dllm.cascade.select_many import kept_places
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.manifest import Counts, Settings
-from cascaded_dllm.data.preprocessed import TOKENIZER_FILE, PreprocessedDataset
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, drawn_windows
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, first_windows, statistics
 from cascaded_dllm.text.token_groups import token_groups

@@ -1,6 +1,5 @@
 """`cdllm preprocess`: a corpus to tokens with importance, on disk."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, run_ray, submit_slurm
 from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
+from cascaded_dllm.processes import usable_cores
 
 
 class _Methods(TyperGroup):
@@ -222,7 +222,7 @@ def run_job(
             with working(f"{counted(len(missing), 'shard')} on Ray"):
                 run_ray(tasks, resources, ray_address)
         case _:
-            _run_here(task, tasks, workers or len(os.sched_getaffinity(0)))
+            _run_here(task, tasks, workers or usable_cores())
     _say_what_came_out(task, time.monotonic() - started, len(missing))
 
 

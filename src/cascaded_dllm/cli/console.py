@@ -1,6 +1,5 @@
 """What all commands share on the terminal: errors as one line, progress bars, exit codes."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -51,23 +50,25 @@ def working(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(
-    description: str, *columns: TextColumn
-) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
-    """A bar on the terminal, and the function that moves it: (done, total or None)."""
+def progress_bar(description: str) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
+    """A bar on the terminal, and the function that moves it: (done, total or None).
+
+    Every task has a field `status`, which is shown; a task that is added needs it from the start, since it is drawn at
+    once.
+    """
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
-        *columns,
+        TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not sys.stdout.isatty(),
+        disable=not console.is_terminal,
     )
     with progress:
-        task = progress.add_task(description, total=None)
+        task = progress.add_task(description, total=None, status="")
 
         def move(done: int, total: int | None) -> None:
             progress.update(task, completed=done, total=total)

@@ -5,7 +5,7 @@ import time
 from typing import final
 
 import typer
-from rich.progress import Progress, TextColumn
+from rich.progress import Progress
 
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
@@ -25,7 +25,7 @@ def run_with_progress(run: Run, description: str) -> None:
         typer.Exit: it was interrupted.
     """
     kept = None
-    with progress_bar(description, TextColumn("{task.fields[status]}")) as (progress, _), stop_request() as request:
+    with progress_bar(description) as (progress, _), stop_request() as request:
         display = _Display(progress, description, run.trainer.loop.num_steps, request)
         for event in run.events(should_stop=request.is_made, on_measured=display.show_measuring):
             display.show(event)
@@ -46,7 +46,7 @@ class _Display:
     def __init__(self, progress: Progress, description: str, num_steps: int, request: StopRequest) -> None:
         self.progress, self.description, self.num_steps, self.request = progress, description, num_steps, request
         self.steps = progress.task_ids[0]
-        progress.update(self.steps, total=num_steps, status="")
+        progress.update(self.steps, total=num_steps)
         self.bound = progress.add_task("measuring the bound", total=None, status="", visible=False)
         self.rate = self.loss = 0.0
         self.line_at = time.monotonic()

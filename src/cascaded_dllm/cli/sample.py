@@ -47,15 +47,9 @@ def sample_with_progress(
     cascade: Cascade, num_samples: int, *, steps: int | None, predictor: str, seed: int, batch_size: int
 ) -> CascadeSamples:
     """`Cascade.generate` behind a progress bar that counts texts and stages."""
-    with progress_bar("sampling") as (progress, _):
-        task = progress.task_ids[0]
-        progress.update(task, total=None)
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    with progress_bar("sampling") as (_, move):
         return cascade.generate(
-            num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size, on_progress=show
+            num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size, on_progress=move
         )
 
 

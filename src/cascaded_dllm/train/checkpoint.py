@@ -93,7 +93,8 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
         # Not the text of the error: torch's advises to run whatever the file holds.
         raise CheckpointError(
-            f"{path} holds no trainer state ({type(error).__name__}); resume from another checkpoint"
+            f"{path} holds no trainer state ({type(error).__name__}); resume from another checkpoint, or train anew "
+            "with another --out"
         ) from error
 
 

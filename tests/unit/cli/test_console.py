@@ -1,6 +1,8 @@
+import io
+
 import pytest
 import typer
-from rich.progress import TextColumn
+from rich.console import Console
 
 from cascaded_dllm.cli.console import progress_bar, reported_errors, working
 from cascaded_dllm.errors import ConfigError, MissingExtraError
@@ -47,12 +49,23 @@ def test_interruption(capsys):
 
 
 def test_progress_moves():
-    with progress_bar("documents", TextColumn("{task.fields[status]}")) as (progress, move):
-        progress.update(progress.task_ids[0], status="")
+    with progress_bar("documents") as (progress, move):
         move(3, None)
         assert (progress.tasks[0].completed, progress.tasks[0].total) == (3, None)
         move(4, 5)
         assert (progress.tasks[0].completed, progress.tasks[0].total) == (4, 5)
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    """It is drawn as soon as there is a task, so no column may need what comes later."""
+    file = io.StringIO()
+    monkeypatch.setattr("cascaded_dllm.cli.console.console", Console(file=file, force_terminal=True, width=150))
+    with progress_bar("documents") as (progress, move):
+        move(3, 8)
+        progress.update(progress.task_ids[0], status="1.5 a second")
+    assert "documents" in file.getvalue()
+    assert "3/8" in file.getvalue()
+    assert "1.5 a second" in file.getvalue()
 
 
 def test_work_that_cannot_be_counted_is_announced(capsys):

@@ -14,9 +14,7 @@ from cascaded_dllm.train.trainer import StepResult
 
 @pytest.fixture
 def display():
-    from rich.progress import TextColumn
-
-    with progress_bar("stage 1", TextColumn("{task.fields[status]}")) as (progress, _):
+    with progress_bar("stage 1") as (progress, _):
         yield _Display(progress, "stage 1", 10, StopRequest())
 
 

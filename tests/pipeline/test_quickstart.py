@@ -97,6 +97,7 @@ def test_python_docs_in_two_stages(tmp_path):
         (["num_steps"], "the override 'num_steps' has no key and '='; write key=value"),
         (["stage=2"], "the quickstart sets stage itself; leave it out, or use --out and --seed"),
         (["training.seed=2"], "the quickstart sets training.seed itself"),
+        (["++stage=2"], "the quickstart sets stage itself"),
     ],
 )
 def test_overrides_are_judged_before_anything_is_made(tmp_path, overrides, message):

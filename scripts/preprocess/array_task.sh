@@ -6,7 +6,7 @@
 #   OUT             where preprocessed data goes (default data/preprocessed)
 #   SETUP           shell command that prepares the environment, such as "source .venv/bin/activate"
 #   CONTAINER       command in front of python, such as "apptainer exec image.sif"
-#   TOKENIZER       file, folder or hub id (default gpt2)
+#   TOKENIZER       file, folder or hub id (default gpt2, unless OPTIONS train one)
 #   OPTIONS         further options of cdllm preprocess, such as "--tagger english"
 set -euo pipefail
 
@@ -19,5 +19,5 @@ shift 2
 exec ${CONTAINER:-} python "preprocess/data_preprocess_$entry.py" \
     --dataset_name "$dataset" --dataset_mode "$split" \
     --shard_idx "${SLURM_ARRAY_TASK_ID:?submit this script with sbatch}" --num_shards "${NUM_SHARDS:-32}" \
-    --n_process "${SLURM_CPUS_PER_TASK:-1}" --tokenizer "${TOKENIZER:-gpt2}" --out "${OUT:-data/preprocessed}" \
-    ${OPTIONS:-} "$@"
+    --n_process "${SLURM_CPUS_PER_TASK:-1}" --out "${OUT:-data/preprocessed}" \
+    ${TOKENIZER:+--tokenizer "$TOKENIZER"} ${OPTIONS:-} "$@"

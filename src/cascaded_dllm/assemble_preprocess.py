@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
 from cascaded_dllm.importance.pos import PosScorer, Tagger
@@ -17,7 +18,7 @@ from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, lo
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
-from cascaded_dllm.preprocess.progress import TaskLog
+from cascaded_dllm.preprocess.progress import TaskLog, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -80,7 +81,9 @@ class ShardTask:
             log = TaskLog(self.plan.folder, index)
             with self._encoder() as encode_all:
                 summary = log.finish(self.plan.write(index, encode_all, log.tell))
-        self.plan.complete(self.tokenizer())
+        dataset = self.plan.complete(self.tokenizer())
+        if dataset is not None and summary is not None:
+            write_total(self.plan.folder, dataset.counts)
         return summary
 
     def on_processes(self, number: int) -> "ShardTask":
@@ -111,7 +114,8 @@ def prepare(job: Job) -> ShardTask:
     """
     job.check()
     corpus = make_corpus(job.corpus)
-    out_dir = Path(job.out)
+    # Relative paths mean something else on another machine.
+    out_dir = Path(job.out).absolute()
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
@@ -133,7 +137,20 @@ def prepare(job: Job) -> ShardTask:
         scorer=scorer,
         num_shards=job.num_shards,
     )
-    return ShardTask(plan, MakeEncoder(job.scorer, source, None if frequencies is None else str(frequencies.resolve())))
+    return ShardTask(
+        plan, MakeEncoder(_anywhere(job.scorer), source, None if frequencies is None else str(frequencies.resolve()))
+    )
+
+
+def _anywhere(choice: ScorerChoice) -> ScorerChoice:
+    """The same choice with absolute paths."""
+    cache = None if choice.word_cache is None else str(Path(choice.word_cache).absolute())
+    return replace(choice, tagger=_if_path(choice.tagger), model=_if_path(choice.model), word_cache=cache)
+
+
+def _if_path(name: str | None) -> str | None:
+    """The absolute path, where the name is one that exists."""
+    return str(Path(name).absolute()) if name is not None and Path(name).exists() else name
 
 
 def make_corpus(choice: CorpusChoice) -> Corpus:
@@ -171,7 +188,7 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
                 choice.model or DEFAULT_MODEL,
                 stop_words_last=choice.method == "keybert_no_stopword",
                 scope=choice.scope or "document",
-                window_words=choice.window_words or DEFAULT_WINDOW_WORDS,
+                window_words=DEFAULT_WINDOW_WORDS if choice.window_words is None else choice.window_words,
                 precision=choice.precision or "float32",
                 device=choice.device or "auto",
                 cache_dir=choice.word_cache,
@@ -197,11 +214,10 @@ def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:
     if job.tokenizer is not None:
         Tokenizer.load(job.tokenizer)
         path = Path(job.tokenizer)
-        # Relative paths mean something else on another machine.
         return str(path.resolve()) if path.exists() else job.tokenizer
     assert job.train_tokenizer is not None
     folder = prepared / f"tokenizer_{job.train_tokenizer}_{fingerprint(corpus.source)}"
-    if not folder.exists():
+    if not (folder / TOKENIZER_FILE).is_file():
         texts = (document.text for document in corpus.documents())
         Tokenizer.train(texts, job.train_tokenizer).save(folder)
     return str(folder.resolve())

@@ -1,5 +1,6 @@
 """A preprocessing job becomes a corpus, a tokenizer, a scorer and a task; what cannot be is said before any work."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,33 @@ def test_another_tokenizer_leaves_what_was_prepared(tmp_path):
     ):
         other.plan.missing()
     assert Tokenizer.load(folder).vocab_size == 300
+
+
+def test_folder_that_a_killed_process_left_empty(tmp_path):
+    folder = make(job(tmp_path))
+    (tokenizer,) = (folder / "prepared").glob("tokenizer_*/tokenizer.json")
+    tokenizer.unlink()
+    assert prepare(job(tmp_path)).tokenizer().fingerprint == Tokenizer.load(folder).fingerprint
+
+
+def test_shard_of_other_settings_leaves_the_dataset_as_it_is(tmp_path):
+    folder = make(job(tmp_path))
+    shutil.rmtree(folder / "shard_0")
+    before = {path: path.read_bytes() for path in folder.glob("*.json")}
+    other = prepare(replace(job(tmp_path), train_tokenizer=280))
+    with pytest.raises(DataError, match="shard_1 was made with other settings"):
+        other.run(0)
+    assert {path: path.read_bytes() for path in folder.glob("*.json")} == before
+
+
+def test_corpus_that_changes_after_the_plan(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("A fox.\n\nA key.\n")
+    task = prepare(replace(job(tmp_path / "out"), corpus=CorpusChoice(str(path))))
+    task.run(0)
+    path.write_text("A fox.\n\nA longer key.\n")
+    with pytest.raises(DataError, match="the corpus 'corpus' has changed since the job began"):
+        task.run(1)
 
 
 def test_broken_word_counts(tmp_path):

@@ -74,6 +74,12 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
         (["tfidf", "--tagger", "lexicon"], "method tfidf has no use for --tagger 'lexicon'; leave it out, or choose"),
         (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
+        (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),
+        (["tfidf", "--ray-address", "a:1"], "--executor local has no use for --ray-address; leave it out, or choose"),
+        (
+            ["tfidf", "--shard", "0", "--executor", "slurm", "--partition", "x"],
+            "--executor slurm submits one; leave one",
+        ),
         (["tfidf", "--workers", "0"], "the number of workers is 0; it must be at least 1"),
         (["tfidf", "--shard", "1"], "shard 1 is out of range: the dataset has 1, numbered from 0 to 0; choose one"),
         (

@@ -1,5 +1,6 @@
 """The tasks of a job on real processes and on Ray: killed anywhere, they end with the same bytes."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import slow_job
 from tests.pipeline.commands import failure, success
@@ -83,17 +85,34 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
 
 def test_ray_makes_the_same_bytes(corpus, expected, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    # A process of its own: Ray leaves threads, signal handlers and environment variables behind.
-    arguments = [*command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1]
-    done = subprocess.run(
-        [sys.executable, "-c", "from cascaded_dllm.cli.main import app; app()", *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = in_a_process(*command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own: Ray leaves threads, signal handlers and environment variables behind."""
+    script = "from cascaded_dllm.cli.main import app; app()"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+
+
+def test_what_a_task_on_ray_raises_is_said(tmp_path):
+    pytest.importorskip("ray")
+    path = tmp_path / "toy.jsonl"
+    path.write_text('{"text": "a fox"}\n{"text": 3}\n{"text": "a key"}\n')
+    story_tokenizer().save(tmp_path)
+    flags = ["--dataset", path, "--tokenizer", tmp_path, "--shards", 3, "--out", tmp_path, "--executor", "ray"]
+    done = in_a_process("preprocess", "random", *flags, "--memory-gb", 1)
+    assert done.returncode == 2
+    assert "line 2 has a int in the field 'text', not a string" in done.stderr
+
+
+def test_ray_without_room_for_a_task(corpus, tmp_path):
+    pytest.importorskip("ray")
+    done = in_a_process(*command(corpus, tmp_path), "--executor", "ray", "--gpus", 99)
+    assert done.returncode == 2
+    assert "a task asks for GPU 99, and all of the Ray cluster has" in done.stderr
 
 
 def test_ray_cluster_that_is_not_there(corpus, tmp_path):
@@ -158,18 +177,31 @@ def test_killed_twenty_times(slow_arguments, tmp_path):
     expected = contents(slow_job.run(tmp_path / "unbroken", *slow_arguments, 0.0, 1))
     draw = random.Random(1)
     folder = tmp_path / "killed" / "tfidf" / "slow_train"
-    killed = 0
+    killed = interrupted = 0
     while killed < 20:
-        process = start_slow_job(tmp_path / "killed", slow_arguments, 0.01)
-        time.sleep(draw.uniform(0.5, 2.5))
+        process = start_slow_job(tmp_path / "killed", slow_arguments, 0.005)
+        before = set(folder.glob(".incomplete*"))
+        wait_until(
+            lambda process=process, before=before: (
+                set(folder.glob(".incomplete*")) - before or process.poll() is not None
+            )
+        )
+        time.sleep(draw.uniform(0.0, 0.6))
         if process.poll() is None:
-            process.kill()
+            # The command, or one of its workers, or all at once.
+            victims = processes_of(process.pid)
+            for pid in draw.choice([[process.pid], [draw.choice(victims)], victims]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             killed += 1
-        elif draw.random() < 0.5:
-            # It came to its end: some of it gets lost.
-            shutil.rmtree(folder / f"shard_{draw.randrange(slow_job.NUM_SHARDS)}")
-        assert b"Error" not in process.communicate()[1]
+        process.communicate()
         wait_until(lambda session=process.pid: not processes_of(session))
+        interrupted += bool(list(folder.glob(".incomplete*")))
+        if len(list(folder.glob("shard_*"))) == slow_job.NUM_SHARDS:
+            # It came to its end: some of it gets lost.
+            for index in draw.sample(range(slow_job.NUM_SHARDS), 6):
+                shutil.rmtree(folder / f"shard_{index}")
+    assert interrupted >= 15, "the kills must hit shards that are being written"
     slow_job.run(tmp_path / "killed", *slow_arguments, 0.0, 2)
     assert contents(folder) == expected
 

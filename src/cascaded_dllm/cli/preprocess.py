@@ -10,14 +10,14 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
-from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, working
 from cascaded_dllm.cli.inspect import inspect
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, run_ray, submit_slurm
+from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
 from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
 from cascaded_dllm.processes import usable_cores
 
@@ -198,16 +198,23 @@ def run_job(
         CascadeError: see `prepare` and the executors.
     """
     resources.check(executor)
+    if ray_address is not None and executor != "ray":
+        raise ConfigError(f"--executor {executor} has no use for --ray-address; leave it out, or choose --executor ray")
     if shard is not None:
         job.check_shard(shard)
+        if executor == "slurm":
+            raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
     if workers is not None and workers < 1:
         raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
     with working("reading the corpus: tokenizer and settings"):
         task = prepare(job)
+        task.plan.check_shards()
         wanted = range(job.num_shards) if shard is None else [shard]
         complete = [index for index in wanted if task.plan.has_shard(index)]
     missing = [index for index in wanted if index not in complete]
-    tasks = Tasks(task, task.plan.folder, job.num_shards, missing, complete)
+    # What is booked on a cluster is used: inside a task by processes that score documents.
+    placed = task if executor == "local" else task.on_processes(resources.cpus)
+    tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
         console.print(f"[yellow]note:[/] {escape(hint)}")
     started = time.monotonic()
@@ -257,15 +264,13 @@ def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:
         return
     counts = PreprocessedDataset.open(folder).counts
     told = summary(counts, seconds)
-    if num_made:
-        write_json(folder / "logs" / "summary.json", told)
     console.print(
         f"{counted(counts.documents, 'document')}, {counts.tokens:,} tokens of a vocabulary of "
         f"{settings.vocab_size:,}, about {told[f'windows_of_{WINDOW_LENGTH}']:,} windows of {WINDOW_LENGTH}"
     )
     for reason, number in counts.dropped.items():
         console.print(f"dropped {number:,}: {reason}")
-    if num_made:
+    if num_made == settings.num_shards:
         console.print(f"{told['tokens_per_second']:,} tokens/s in {seconds:.1f} s")
     console.print(f"in {folder}", markup=False, soft_wrap=True)
 

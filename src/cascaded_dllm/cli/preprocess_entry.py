@@ -29,6 +29,6 @@ def main(method: str, arguments: list[str] | None = None) -> None:
     command += ["--shards", flags.num_shards, "--workers", flags.n_process]
     if flags.shard_idx is not None:
         command += ["--shard", flags.shard_idx]
-    if flags.tokenizer is not None or "--train-tokenizer" not in rest:
+    if flags.tokenizer is not None or not any(flag.startswith("--train-tokenizer") for flag in rest):
         command += ["--tokenizer", flags.tokenizer or "gpt2"]
     app([*command, *rest], prog_name=sys.argv[0])

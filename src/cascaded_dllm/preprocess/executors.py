@@ -3,7 +3,6 @@
 A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
 """
 
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("local", "slurm", "ray")
 _POLL_SECONDS = 0.5
-_ANSWER_SECONDS = 10.0
 
 
 Task: TypeAlias = Callable[[object, int, int], None]
@@ -103,6 +101,12 @@ class Resources:
             raise ConfigError(f"executor {executor!r} is unknown; choose one of {', '.join(EXECUTORS)}")
         if executor == "slurm" and self.partition is None:
             raise ConfigError("Slurm has to know where to run, and no partition is given; give --partition")
+        for option in ("partition", "account", "setup"):
+            if executor != "slurm" and getattr(self, option) is not None:
+                raise ConfigError(
+                    f"--executor {executor} has no use for --{option} {getattr(self, option)!r}; leave it out, or "
+                    "choose --executor slurm"
+                )
 
 
 def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -119,14 +123,14 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
         OutputExistsError: the logs cannot be written.
         CascadeError: what a task raised; the others are ended.
     """
-    executor = _local_executor(tasks)
+    executor = local_executor(tasks)
     num_processes = min(workers, len(tasks.missing))
     with process_pool(
         num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log", imports_main=False
     ) as pool:
         try:
             tasks.mark()
-            running = {pool.submit(_run_rank, executor, index) for index in tasks.missing}
+            running = {pool.submit(run_rank, executor, index) for index in tasks.missing}
             while running:
                 done, running = wait(running, timeout=_POLL_SECONDS)
                 for future in done:
@@ -182,6 +186,8 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> str:
         env_command=resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"',
         sbatch_args={} if resources.account is None else {"account": resources.account},
     )
+    # It would wait in the queue for ever after a task that failed; our summaries are written by the tasks.
+    executor.launch_merge_stats = lambda: None
     try:
         executor.run()
     except FileNotFoundError as error:
@@ -197,63 +203,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> str:
     return str(executor.job_id)
 
 
-def run_ray(tasks: Tasks, resources: Resources, address: str | None) -> None:
-    """Runs the missing tasks on Ray, and returns when all are done.
-
-    Args:
-        tasks: see `Tasks`; their folder must be seen by the nodes.
-        resources: for every task.
-        address: of the cluster; None for one that runs already, or else one started here.
-
-    Raises:
-        DataError: the cluster cannot be reached.
-        MissingExtraError: datatrove or Ray is not installed.
-    """
-    try:
-        import ray
-        from datatrove.executor.ray import RayPipelineExecutor
-    except ImportError as error:
-        raise _missing(error.name or "ray", "ray", "--executor ray") from error
-    if address is not None:
-        _check_address(address)
-    tasks.mark()
-    ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
-    try:
-        RayPipelineExecutor(
-            pipeline=[tasks.task],
-            tasks=tasks.num_shards,
-            workers=resources.workers,
-            logging_dir=str(tasks.logs.resolve()),
-            cpus_per_task=resources.cpus,
-            mem_per_cpu_gb=resources.memory_gb,
-            gpus_per_task=resources.gpus,
-        ).run()
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Knocks at a Ray cluster, because Ray itself would try for minutes.
-
-    Raises:
-        ConfigError: this is no address.
-        DataError: nobody answers.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    if not (host and port.isdecimal()):
-        raise ConfigError(f"--ray-address {address!r} is no address; write host:port, ray://host:port or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
-    except OSError as error:
-        raise DataError(
-            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or leave --ray-address "
-            "out for one on this machine"
-        ) from error
-
-
-def _local_executor(tasks: Tasks) -> "PipelineExecutor":
+def local_executor(tasks: Tasks) -> "PipelineExecutor":
     """datatrove's executor, of which every process runs one rank at a time.
 
     Its own `run` hands the ranks to a pool that waits for ever when the system kills one of its processes.
@@ -269,6 +219,7 @@ def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
     return MissingExtraError(package, extra=extra, purpose=purpose)
 
 
-def _run_rank(executor: "PipelineExecutor", rank: int) -> None:
+def run_rank(executor: "PipelineExecutor", rank: int) -> None:
+    """Runs one task in this process, with datatrove's log, statistics and marker."""
     # Rank 1 of this node: what would go to the terminal of rank 0 is in its log file all the same.
     executor._run_for_rank(rank, local_rank=1)

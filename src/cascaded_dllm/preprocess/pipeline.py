@@ -106,12 +106,7 @@ class Plan:
         except DamagedError:
             _remove_damaged(path)
             return False
-        if shard.fingerprint != shard_fingerprint(self.settings, index):
-            differences = shard.settings.differences(self.settings) or "another shard's number"
-            raise DataError(
-                f"{path} was made with other settings ({differences}); choose another output folder, dataset or split "
-                f"name, or remove {self.folder}"
-            )
+        self._check_settings(shard, index)
         return True
 
     def write(self, index: int, encode_all: EncodeAll, on_progress: Progress | None = None) -> Counts:
@@ -128,6 +123,12 @@ class Plan:
             OutputExistsError: the folder cannot be written.
         """
         self._check_index(index)
+        # Between the plan and this task may lie hours in a queue.
+        if dict(self.corpus.source) != self.settings.source:
+            raise DataError(
+                f"the corpus {self.corpus.name!r} has changed since the job began (its files have other content); "
+                f"leave its files alone meanwhile, and start anew with another output folder or without {self.folder}"
+            )
         source = SourceHash()
         records = self.corpus.part(index, self.settings.num_shards)
         with write_shard(shard_folder(self.folder, index), self.settings, index, source) as writer:
@@ -150,10 +151,32 @@ class Plan:
         folders = self.folders_of_shards()
         if len(folders) < self.settings.num_shards:
             return None
+        self.check_shards()
         if not any(Shard.open(folder).counts.documents for folder in folders):
             raise self._no_documents()
         tokenizer.save(self.folder)
         return complete_dataset(self.folder, self.settings)
+
+    def check_shards(self) -> None:
+        """Whether the shards that are there, by their manifests, belong to this plan.
+
+        Raises:
+            DataError: one was made with other settings or in another format.
+        """
+        for folder in self.folders_of_shards():
+            try:
+                self._check_settings(Shard.open(folder), int(folder.name.removeprefix("shard_")))
+            except DamagedError:
+                # Its own task finds it and makes it again.
+                continue
+
+    def _check_settings(self, shard: Shard, index: int) -> None:
+        if shard.fingerprint != shard_fingerprint(self.settings, index):
+            differences = shard.settings.differences(self.settings) or "another shard's number"
+            raise DataError(
+                f"{shard.folder} was made with other settings ({differences}); choose another output folder, dataset "
+                f"or split name, or remove {self.folder}"
+            )
 
     def folders_of_shards(self) -> list[Path]:
         """The folders of all shards that are there, whole or damaged."""

@@ -46,6 +46,14 @@ class TaskLog:
         return told
 
 
+def write_total(folder: Path, counts: Counts) -> None:
+    """Writes the summary of a dataset; its seconds are those of all tasks, wherever and whenever they ran."""
+    tasks = sorted((_logs(folder) / "summaries").glob("*.json"))
+    write_json(
+        _logs(folder) / "summary.json", summary(counts, sum(float(str(_read(path)["seconds"])) for path in tasks))
+    )
+
+
 def summary(counts: Counts, seconds: float) -> dict[str, object]:
     """Counts and throughput, for people and for scripts."""
     return asdict(counts) | {

@@ -1,5 +1,6 @@
 """A sampling run on disk: texts of every stage, ids, settings and a summary; complete or absent."""
 
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -43,15 +44,15 @@ def run_folder(output_dir: Path, *, num_steps: int | None, stage_lengths: Sequen
     for every token of every stage.
 
     Raises:
-        OutputExistsError: `output_dir` is a file, or the folder is taken.
+        OutputExistsError: `output_dir` is a file.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise OutputExistsError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
     steps = sum(stage_lengths) if num_steps is None else num_steps
-    folder = output_dir / f"sample_cascade_steps_{steps}_len_{stage_lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
-    if folder.exists():
-        raise OutputExistsError(f"{folder} exists already; wait a second or name another --output-dir")
-    return folder
+    name = f"sample_cascade_steps_{steps}_len_{stage_lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
+    # Two runs of one second are told apart by a number.
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(folder for candidate in candidates if not (folder := output_dir / candidate).exists())
 
 
 def write_samples(folder: Path, samples: CascadeSamples, settings: SampleSettings, summary: Mapping[str, Any]) -> None:

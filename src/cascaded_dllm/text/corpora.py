@@ -158,7 +158,8 @@ def _built_in(dataset: str, split: str) -> Corpus:
 def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus:
     if form is not None and unit == "file":
         raise ConfigError(f"the form {form} is read line by line, and the unit is file; leave one of them out")
-    files = LocalFiles(path, text_field, unit if form is None else "line", form)
+    # Absolute: parts are read by processes that may run elsewhere.
+    files = LocalFiles(path.absolute(), text_field, unit if form is None else "line", form)
     files.files()  # What is missing is said now, not by the process that reads it.
     return Corpus(_folder_name(path.name.split(".")[0]), files)
 

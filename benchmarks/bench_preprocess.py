@@ -3,7 +3,6 @@
 The parts, each interleaved in one run of its own process:
 
     keybert         KeyBERT's scores against the KeyBERT library, see bench_preprocess_keybert.py
-    constituency    part of speech against whole spaCy pipelines, see bench_preprocess_constituency.py
     workers         documents a second of the whole pipeline on 1, 2, ... processes, and the memory of the largest
                     process for a corpus and one that is four times as long
 
@@ -24,7 +23,7 @@ from measure import Report, Work, arguments, ratios, spread, table, take_turns
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.stories import story_tokenizer
 
-PARTS = ("keybert", "constituency", "workers")
+PARTS = ("keybert", "workers")
 LONGER = 4
 
 

@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rich": ("cli", "demo"),
     "typer": ("cli",),
     "datatrove": ("preprocess.executors",),
-    "ray": ("preprocess.executors",),
+    "ray": ("preprocess.on_ray",),
     "sentence_transformers": ("importance.sentence_files", "importance.sentence_model"),
     "sklearn": ("importance.keybert",),
     "spacy": ("importance.taggers",),

@@ -63,7 +63,7 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None) -> None:
         ray.shutdown()
 
 
-def _check_room(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
+def _check_room(there: Mapping[str, float], wanted: Mapping[str, int]) -> None:
     """Whether the cluster could ever run one task: Ray would wait for a node that has what is asked for.
 
     Raises:

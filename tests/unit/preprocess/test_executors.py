@@ -1,0 +1,123 @@
+"""What is said when something around the tasks fails; the tasks themselves run for real in tests/pipeline."""
+
+import contextlib
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
+
+import pytest
+
+from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, OutputExistsError, WorkerDiedError
+from cascaded_dllm.preprocess import encoder, executors, on_ray
+from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
+from cascaded_dllm.text.document import Document
+
+
+def nothing(data: object, rank: int, world_size: int) -> None:
+    """A task that is done at once."""
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    return Tasks(nothing, tmp_path / "data", 2, [0, 1], [])
+
+
+def failing_pool(error):
+    @contextlib.contextmanager
+    def process_pool(*_, **__):
+        def submit(*_):
+            raise error
+
+        yield SimpleNamespace(submit=submit)
+
+    return process_pool
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (
+            BrokenProcessPool("gone"),
+            WorkerDiedError,
+            "a process that makes a shard was killed, .* with fewer --workers",
+        ),
+        (OSError(28, "No space left on device"), OutputExistsError, r"logs cannot be written \(.*No space left"),
+    ],
+)
+def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected, message):
+    monkeypatch.setattr(executors, "process_pool", failing_pool(error))
+    with pytest.raises(expected, match=message):
+        run_local(tasks, 1)
+
+
+def test_killed_process_that_scores(monkeypatch):
+    monkeypatch.setattr(encoder, "process_pool", failing_pool(BrokenProcessPool("gone")))
+    with (
+        encoder.encoder_processes(lambda: None, 2) as encode_all,
+        pytest.raises(WorkerDiedError, match=r"a process that scores documents was killed, .* with fewer workers"),
+    ):
+        list(encode_all([[Document("a", "b")]]))
+
+
+@pytest.mark.parametrize("library", ["datatrove.executor.local", "datatrove.executor.slurm", "ray"])
+def test_missing_library(tasks, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    calls = {
+        "datatrove.executor.local": lambda: run_local(tasks, 1),
+        "datatrove.executor.slurm": lambda: submit_slurm(tasks, Resources(partition="main"), "job"),
+        "ray": lambda: on_ray.run_ray(tasks, Resources(), None),
+    }
+    with pytest.raises(MissingExtraError, match=rf"needs {library.split('.')[0]}, which is not installed"):
+        calls[library]()
+
+
+def test_machine_without_slurm(tasks, monkeypatch, tmp_path):
+    pytest.importorskip("datatrove")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match="sbatch is not on this machine; submit from a login node of the cluster"):
+        submit_slurm(tasks, Resources(partition="main"), "job")
+
+
+def test_job_that_slurm_refuses(tasks, monkeypatch, tmp_path):
+    pytest.importorskip("datatrove")
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\nexit 7\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"Slurm refused the job \(exit code 7\)"):
+        submit_slurm(tasks, Resources(partition="main"), "job")
+
+
+class CrashedError(Exception):
+    """Stands for what Ray raises."""
+
+
+def fake_ray(resources):
+    def get(_):
+        raise CrashedError
+
+    exceptions = SimpleNamespace(WorkerCrashedError=CrashedError, OutOfMemoryError=CrashedError, RayTaskError=KeyError)
+    handle = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: 1))
+    return SimpleNamespace(
+        init=lambda **_: None,
+        shutdown=lambda: None,
+        cluster_resources=lambda: resources,
+        remote=lambda _: handle,
+        wait=lambda running: (running[:1], running[1:]),
+        get=get,
+        exceptions=exceptions,
+    )
+
+
+def test_killed_process_on_ray(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray({"CPU": 2.0, "memory": 1e12}))
+    with pytest.raises(WorkerDiedError, match=r"a process that makes a shard was killed, .* with more --memory-gb"):
+        on_ray.run_ray(tasks, Resources(), None)
+
+
+def test_cluster_without_room(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray({"CPU": 2.0, "memory": 1e12}))
+    with pytest.raises(
+        ConfigError, match="a task asks for GPU 1, and all of the Ray cluster has 0; choose other --cpus"
+    ):
+        on_ray.run_ray(tasks, Resources(gpus=1), None)

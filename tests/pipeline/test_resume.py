@@ -124,7 +124,7 @@ def test_killed_three_times(arguments, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "resumed at step 3" in killed.stdout
     assert names(run / "checkpoints") == ["latest", "step_3"]
-    assert [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".incomplete-step_6-")]
+    assert [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".incomplete-step_6@")]
 
     killed = in_a_process(arguments, KILLED_BEFORE_LATEST)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -354,6 +354,6 @@ def test_folder_that_cannot_be_made(make_run, tmp_path):
 def test_folder_of_a_run_that_was_killed_at_its_start(make_run, tmp_path):
     """It was making config.yaml; nothing else is there, so the run simply starts."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".incomplete-config.yaml-elsewhere-1-0123abcd").write_text("")
+    (tmp_path / "run" / ".incomplete-config.yaml@elsewhere-1-0123abcd").write_text("")
     run = make_run()
     assert next(run.events()).step == 1

@@ -169,6 +169,8 @@ def test_killed_writer_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
         ("another-host", 2**22 + 1, ABANDONED_AFTER_SECONDS + 60, False),
         (socket.gethostname(), 2**22 + 1, 0, False),
     ],
+    # Fixed names: the processes of one run of the tests must agree on them.
+    ids=["own", "another user's", "elsewhere, young", "elsewhere, old", "dead"],
 )
 def test_only_abandoned_folders_are_removed(tmp_path, host, pid, age, stays):
     leftover = tmp_path / f".incomplete-final@{host}-{pid}-0a1b2c3d"

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from cascaded_dllm.assemble_data import locate, require_known_method
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
 from cascaded_dllm.data.dataset import StageDataset
@@ -19,18 +21,26 @@ from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, s
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.warm_start import start_from
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.run import Progress, Run, RunPeriods
+from cascaded_dllm.train.provenance import device_facts
+from cascaded_dllm.train.run import CHECKPOINTS_FOLDER, Progress, Run, RunPeriods
+from cascaded_dllm.train.run_log import LogChoice, require_viewers
 from cascaded_dllm.train.trainer import LoopConfig, Trainer
+
+_RUNS = "runs"
+"""Where the folders of runs lie that have no name of their own."""
 
 # Of the processes that build stages: the one that writes what they give keeps up with about so many.
 _MAX_WORKERS = 8
@@ -68,6 +78,7 @@ def require_sound(config: TrainConfig) -> None:
         ConfigError: a setting is out of range or contradicts another.
     """
     choose_device(config.device)
+    require_known_method(config.data)
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
@@ -82,12 +93,22 @@ def assemble_run(config: TrainConfig) -> Run:
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
-        DataError: the data is missing, broken, or validation data has another tokenizer, method or tagger.
+        DataError: the data is missing, broken or not what is asked for, or validation data has another tokenizer,
+            method or tagger.
+        CheckpointError: the weights to start from are missing or do not fit.
+        MissingExtraError: a viewer of the metrics is not installed.
     """
     require_sound(config)
-    arrays, dataset = stage_dataset(config.data.path, config)
+    log = _log_choice(config)
+    require_viewers(log)
+    located = locate(config.data)
+    name = config.run_name(located.corpus)
+    folder = Path(config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}")
+    config = replace(config, run_dir=str(folder), data=located.settings)
+    path = str(config.data.path)
+    arrays, dataset = stage_dataset(path, config)
     valid = _valid_dataset(config, arrays)
-    stage = _new_stage(config, arrays.vocab_size, dataset)
+    stage = _new_stage(config, arrays, dataset, folder)
     trainer = Trainer(
         stage.model,
         Objective(stage.process, stage.schedule, config.training.t_min),
@@ -96,9 +117,9 @@ def assemble_run(config: TrainConfig) -> Run:
         loop=_loop(config),
         course=_course(config, arrays),
     )
-    tokenizer_file = Path(config.data.path) / TOKENIZER_FILE
+    tokenizer_file = Path(path) / TOKENIZER_FILE
     return Run(
-        folder=Path(config.run_dir),
+        folder=folder,
         trainer=trainer,
         config=_plain(config.to_dict()),
         settings=StageSettings(
@@ -118,6 +139,10 @@ def assemble_run(config: TrainConfig) -> Run:
         ),
         measure=_bound_measurer(config, trainer, valid),
         sample=_snapshot_sampler(config, stage, valid or dataset, Tokenizer.load(tokenizer_file)),
+        num_valid_windows=0 if valid is None else len(valid),
+        log=replace(log, name=log.name or name),
+        provenance=_provenance(config, arrays, trainer.device),
+        peak_flops=config.training.peak_flops or known_peak_flops(trainer.device, stage.model.compute_dtype),
     )
 
 
@@ -143,7 +168,7 @@ def joint_bound(
             f"the packing is {data.packing!r}, and the models were trained on windows of packing {cascade.packing!r}: "
             "the bound would be one on texts of another kind; leave --packing out"
         )
-    arrays = _arrays(data.path, CascadeSpec(cascade.trained_lengths), data)
+    arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data)
     numbers = range(1, len(cascade.stages) + 1)
     datasets = [StageDataset.flat(arrays)] if cascade.is_flat else [StageDataset(arrays, k) for k in numbers]
     if arrays.tokenizer != cascade.tokenizer.fingerprint:
@@ -222,16 +247,23 @@ def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 
 
-def _new_stage(config: TrainConfig, vocab_size: int, dataset: StageDataset) -> StageSampler:
-    """A stage with random weights that depend on the seed and its number; the global generator is left alone."""
-    model_config = _model_config(config, vocab_size)
+def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset, folder: Path) -> StageSampler:
+    """A stage with the weights of another model, or random ones that depend on the seed and its number.
+
+    The global generator is left alone. A run that has checkpoints goes on from its own weights, so that it needs those
+    it started from no more.
+    """
+    model_config = _model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
         model = ScoreModel(model_config)
+    start = config.pretrained
+    if start.use_pretrained and not numbered(folder / CHECKPOINTS_FOLDER):
+        start_from(start.model_path, model, weights=start.weights, tokenizer=arrays.tokenizer)  # type: ignore[arg-type]
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
         model.to(choose_device(config.device)),
-        process_from_name(model_config.process, vocab_size),
+        process_from_name(model_config.process, arrays.vocab_size),
         _schedule(config),
         dataset.target_length,
         prefix_length=dataset.prefix_length,
@@ -250,12 +282,51 @@ def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
     is judged by the trainer.
     """
     settings = config.to_dict()
-    for free in ("run_dir", "device", "sampling", "data"):
+    for free in ("run_dir", "device", "sampling", "data", "logging"):
         settings.pop(free)
-    for free in ("num_steps", "log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep"):
+    if not config.pretrained.use_pretrained:
+        settings.pop("pretrained")
+    for free in (
+        "num_steps",
+        "log_every",
+        "eval_every",
+        "eval_windows",
+        "eval_times",
+        "snapshot_every",
+        "keep",
+        "peak_flops",
+    ):
         settings["training"].pop(free)
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
     return dict(leaves(_plain(settings)))
+
+
+def _log_choice(config: TrainConfig) -> LogChoice:
+    """The viewers of the metrics; the name of the run is empty unless it is given."""
+    settings = config.logging
+    return LogChoice(
+        wandb=settings.wandb,
+        project=settings.project,
+        name=settings.name or "",
+        tensorboard=settings.tensorboard,
+    )
+
+
+def _provenance(config: TrainConfig, arrays: StageArrays, device: torch.device) -> dict[str, Any]:
+    """What a run is made from, for its record."""
+    return {
+        "device": device_facts(device),
+        "data": {
+            "path": config.data.path,
+            "fingerprint": arrays.fingerprint,
+            "method": arrays.method,
+            "scorer": arrays.scorer,
+            "num_windows": arrays.num_windows,
+            "valid": config.data.valid,
+        },
+        "tokenizer": {"fingerprint": arrays.tokenizer, "vocab_size": arrays.vocab_size},
+        "config": _plain(config.to_dict()),
+    }
 
 
 def _bound_measurer(
@@ -268,7 +339,7 @@ def _bound_measurer(
         trainer.model,
         trainer.objective,
         valid,
-        num_windows=config.training.eval_windows,
+        num_windows=config.training.eval_windows or len(valid),
         num_times=config.training.eval_times,
         batch_size=trainer.loop.batch_size // trainer.loop.accum,
         seed=trainer.loop.seed,

@@ -18,12 +18,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """Preprocessed folders, how documents become windows, and where these lie; see `StageArrays.build`."""
+    """Preprocessed folders, how documents become windows, and where these lie; see `StageArrays.build`.
 
-    path: str
+    Attributes:
+        root: where `cdllm preprocess` puts its folders, <root>/<method>/<corpus>_<split>.
+        dataloader: method of the folders that are given by the name of their corpus; otherwise what the data must be.
+        train: corpus to train on, if `path` is not given; otherwise what the data must be.
+        path: folder to train on; it wins over what the names say.
+        valid: folder for the bound, or the name of a corpus: what has no slash is a name.
+        packing: how documents become windows.
+        stages_dir: where windows and stages lie.
+    """
+
+    root: str
+    dataloader: str | None
+    train: str | None
+    path: str | None
     valid: str | None
     packing: str
     stages_dir: str | None
+
+    @classmethod
+    def of_folder(cls, path: str, *, packing: str, stages_dir: str | None) -> "DataSettings":
+        """Those of one folder, without validation data and whatever it holds."""
+        return cls(root="", dataloader=None, train=None, path=path, valid=None, packing=packing, stages_dir=stages_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainedSettings:
+    """Weights that a run starts from in place of random ones; see `model.warm_start`."""
+
+    use_pretrained: bool
+    model_path: str
+    weights: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +99,11 @@ class TrainingSettings:
     seed: int
     log_every: int
     eval_every: int
-    eval_windows: int
+    eval_windows: int | None
     eval_times: int
     snapshot_every: int
     keep: int
+    peak_flops: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +130,20 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """One training run, fully resolved."""
+class LoggingSettings:
+    """Where the lines of metrics.jsonl are shown besides; see `train.run_log`."""
 
-    run_dir: str
+    wandb: str
+    project: str
+    name: str | None
+    tensorboard: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run; what may be None is filled in by `assemble_run`, and stored so."""
+
+    run_dir: str | None
     device: str
     dtype: str
     stage: int
@@ -115,20 +153,38 @@ class TrainConfig:
     model: ModelSettings
     graph: GraphSettings
     noise: NoiseSettings
+    pretrained: PretrainedSettings
+    logging: LoggingSettings
     training: TrainingSettings
     optim: OptimSettings
     sampling: SamplingSettings
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times"):
-            if getattr(self.training, name) < 1:
-                raise ConfigError(f"training.{name} is {getattr(self.training, name)}; it must be at least 1")
+        for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times", "peak_flops"):
+            value = getattr(self.training, name)
+            if value is not None and not value >= 1:
+                raise ConfigError(f"training.{name} is {value}; it must be at least 1")
+        for key, value, choices in (
+            ("logging.wandb", self.logging.wandb, ("disabled", "offline", "online")),
+            ("pretrained.weights", self.pretrained.weights, ("ema", "raw")),
+        ):
+            if value not in choices:
+                raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
         if not 0 < self.training.t_min < 1:
             raise ConfigError(f"training.t_min is {self.training.t_min}; it must lie between 0 and 1, 0.001 is usual")
         if self.sampling.num_samples < 0:
             raise ConfigError(f"sampling.num_samples is {self.sampling.num_samples}; it must be at least 0")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype is {self.dtype!r}; it must be float32 or bfloat16")
+
+    def run_name(self, corpus: str) -> str:
+        """What the run is called: "wikitext2-small-stage1", "...-flat", and "-finetuning" behind it.
+
+        Args:
+            corpus: name of the corpus that it trains on.
+        """
+        part = "flat" if self.baseline else f"stage{self.stage}"
+        return f"{corpus}-{self.model.name}-{part}" + ("-finetuning" if self.pretrained.use_pretrained else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The nested mapping that `parse_config` turns back into this."""

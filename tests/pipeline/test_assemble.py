@@ -10,7 +10,7 @@ import torch
 
 from cascaded_dllm import assemble
 from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, require_sound, stage_dataset
-from cascaded_dllm.cli.train import compose_config, config_folder
+from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -197,7 +197,7 @@ def test_joint_bound_is_measured_on_windows_as_in_training(stories, tmp_path):
     list(assemble_run(tiny.config(stories, folder)).events())
     cascade = Cascade.from_pretrained([folder])
     assert cascade.packing == "document"
-    data = DataSettings(path=str(stories), valid=None, packing="stream", stages_dir=None)
+    data = DataSettings.of_folder(str(stories), packing="stream", stages_dir=None)
     message = (
         "the packing is 'stream', and the models were trained on windows of packing 'document': .* leave --packing"
     )
@@ -208,7 +208,7 @@ def test_joint_bound_is_measured_on_windows_as_in_training(stories, tmp_path):
 @pytest.mark.parametrize(("flags", "num_stages"), [(["stage=1"], 3), (["baseline=true"], 1)])
 def test_bound_of_a_part_of_a_cascade_and_of_a_flat_model(stories, tmp_path, flags, num_stages):
     list(assemble_run(tiny.config(stories, tmp_path / "run", *flags)).events())
-    data = DataSettings(path=str(stories), valid=None, packing="document", stages_dir=None)
+    data = DataSettings.of_folder(str(stories), packing="document", stages_dir=None)
     cascade = Cascade.from_pretrained([tmp_path / "run"])
     bound = joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
     assert (bound.num_stages, bound.is_whole) == (num_stages, num_stages == 1)
@@ -219,7 +219,7 @@ def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tm
     list(assemble_run(tiny.config(stories, folder)).events())
     other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=Tokenizer.train(["Once more."], 260))
     cascade = Cascade.from_pretrained([folder])
-    data = DataSettings(path=str(other), valid=None, packing="document", stages_dir=None)
+    data = DataSettings.of_folder(str(other), packing="document", stages_dir=None)
     with pytest.raises(DataError, match=r"has the tokenizer \w+, the models \w+; preprocess the text with the models"):
         joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
 

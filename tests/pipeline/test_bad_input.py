@@ -199,9 +199,14 @@ def test_options_of_train(tmp_path, stories, arguments, message):
 
 
 def test_what_must_be_given(tmp_path):
-    assert failure("train", "--out", tmp_path / "run") == "data.path has no value; give --data"
-    assert failure("train", "--data", tmp_path) == "run_dir has no value; give --out"
-    assert failure("train") == "data.path and run_dir have no value; give --data and --out"
+    place = f"data.root='{tmp_path}'"
+    message = failure("train", place)
+    assert f"{tmp_path}/constituency/openwebtext_train is not there, the data of data.train=openwebtext and" in message
+    assert f"make it with `cdllm preprocess constituency --dataset openwebtext --tokenizer gpt2 --out {tmp_path}`" in message
+    message = failure("train", "data.train=null", "data.dataloader=null")
+    assert "there is no data to train on: data.path is null, data.train null and data.dataloader null; name a" in message
+    message = failure("train", place, "data.dataloader=magic")
+    assert "data.dataloader is 'magic'; it must be one of constituency, keybert_no_stopword, keybert, tfidf" in message
     message = "no --data is given; name a folder that `cdllm preprocess` made"
     assert failure("evaluate", "likelihood", "--stage", tmp_path) == message
     for command in (["sample"], ["evaluate", "likelihood", "--data", tmp_path]):
@@ -290,7 +295,7 @@ print(json.dumps([[result.exit_code, result.stderr] for result in results]))
 
 
 def test_debug_shows_the_error_itself():
-    for arguments in (["sample"], ["evaluate", "likelihood"], ["train"], ["quickstart", "--corpus", "x"]):
+    for arguments in (["sample"], ["evaluate", "likelihood"], ["train", "stage=7"], ["quickstart", "--corpus", "x"]):
         result = CliRunner().invoke(app, [*arguments, "--debug"])
         assert isinstance(result.exception, ConfigError)
         assert result.exit_code == 1

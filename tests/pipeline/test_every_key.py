@@ -1,13 +1,14 @@
 """No dead configuration: another value of any key changes the objects of the run, or is an error."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from cascaded_dllm.train.run import Run
 from tests.pipeline import tiny
 
@@ -32,6 +33,9 @@ def described(run: Run) -> dict[str, object]:
         "settings": run.settings,
         "periods": run.periods,
         "samples": samples,
+        "log": run.log,
+        "peak_flops": run.peak_flops,
+        "num_valid_windows": run.num_valid_windows,
     }
 
 
@@ -55,8 +59,11 @@ OTHERS = {
     "stage": 2,
     "baseline": True,
     "stage_lengths": (4, 9, 40),
+    "data.root": DataError("elsewhere/constituency/stories_validation is not there, the data of data.valid=stories"),
+    "data.dataloader": DataError("data.dataloader is tfidf, and .* was made of constituency; leave one of the two out"),
+    "data.train": DataError("data.train is elsewhere, and .* was made of stories; leave one of the two out"),
     "data.path": DataError("elsewhere is no complete preprocessed dataset"),
-    "data.valid": DataError("elsewhere is no complete preprocessed dataset"),
+    "data.valid": DataError("constituency/elsewhere_validation is not there, the data of data.valid=elsewhere; make it"),
     "data.packing": "stream",
     "data.stages_dir": OutputExistsError("cannot be written"),
     "model.hidden_size": 32,
@@ -74,6 +81,15 @@ OTHERS = {
     "noise.eps": 0.01,
     "noise.sigma_min": 0.001,
     "noise.sigma_max": 10.0,
+    "pretrained.use_pretrained": CheckpointError(
+        "elsewhere does not exist here and is no hub id|elsewhere is no folder"
+    ),
+    "pretrained.model_path": CheckpointError("elsewhere does not exist here and is no hub id|elsewhere is no folder"),
+    "pretrained.weights": "raw",
+    "logging.wandb": "offline",
+    "logging.project": "other",
+    "logging.name": "other",
+    "logging.tensorboard": True,
     "training.batch_size": 6,
     "training.accum": 2,
     "training.num_steps": 7,
@@ -86,6 +102,7 @@ OTHERS = {
     "training.eval_times": 9,
     "training.snapshot_every": 9,
     "training.keep": 9,
+    "training.peak_flops": 1e12,
     "optim.lr": 0.5,
     "optim.beta1": 0.5,
     "optim.beta2": 0.5,
@@ -99,25 +116,47 @@ OTHERS = {
     "sampling.num_samples": 2,
 }
 # Values that lead to those errors, where it is not a folder that does not exist.
-INVALID = {"device": "tpu", "data.stages_dir": __file__}
+INVALID = {"device": "tpu", "data.stages_dir": __file__, "data.dataloader": "tfidf", "pretrained.use_pretrained": True}
+# Keys that are read only if other ones have these values.
+NEEDS = {
+    "noise.sigma_min": {"noise.type": "geometric"},
+    "noise.sigma_max": {"noise.type": "geometric"},
+    "data.root": {"data.valid": "stories"},
+    "pretrained.use_pretrained": {"pretrained.model_path": "elsewhere"},
+    "pretrained.model_path": {"pretrained.use_pretrained": True},
+    "pretrained.weights": {"pretrained.use_pretrained": True},
+}
 # For people only: it is shown by `cdllm train` and stored, and two runs that differ in it are not the same run.
 SHOWN_ONLY = {"model.name"}
 
 
 @pytest.fixture(scope="module")
-def base(stories, valid_stories, tmp_path_factory):
-    overrides = ["sampling.num_steps=3", f"data.valid='{valid_stories}'"]
+def base(stories, valid_stories, runs, tmp_path_factory):
+    """Weights to start from are there, and are not used unless a key says so."""
+    overrides = ["sampling.num_steps=3", f"data.valid='{valid_stories}'", f"pretrained.model_path='{runs}/stage1'"]
     return tiny.config(stories, tmp_path_factory.mktemp("base"), *overrides)
 
 
+def in_its_place(base: TrainConfig, path: str) -> TrainConfig:
+    """The settings among which a key is read."""
+    for key, value in NEEDS.get(path, {}).items():
+        base = replaced(base, key, value)
+    return base
+
+
 @pytest.fixture(scope="module")
-def descriptions(base):
-    """By the kind of noise, since each kind reads other keys."""
-    return {kind: described(assemble_run(replaced(base, "noise.type", kind))) for kind in ("loglinear", "geometric")}
+def describe():
+    """`described`, once for equal settings."""
+
+    @functools.cache
+    def describe(config: TrainConfig) -> dict[str, object]:
+        return described(assemble_run(config))
+
+    return describe
 
 
-def test_equal_runs_are_found_equal(base, descriptions):
-    assert described(assemble_run(base)) == descriptions["loglinear"]
+def test_equal_runs_are_found_equal(base, describe):
+    assert described(assemble_run(base)) == describe(base)
 
 
 def test_every_key_has_another_value(base):
@@ -125,16 +164,14 @@ def test_every_key_has_another_value(base):
 
 
 @pytest.mark.parametrize("path", OTHERS)
-def test_every_key_is_read(base, descriptions, path):
-    other = OTHERS[path]
+def test_every_key_is_read(base, describe, path):
+    other, base = OTHERS[path], in_its_place(base, path)
     if isinstance(other, Exception):
         value = INVALID.get(path, "elsewhere")
         with pytest.raises(type(other), match=str(other)):
             assemble_run(replaced(base, path, value))
         return
-    noise = "geometric" if path.startswith("noise.sigma") else "loglinear"
-    base = replaced(base, "noise.type", noise)
-    assert described(assemble_run(replaced(base, path, other))) != descriptions[noise]
+    assert described(assemble_run(replaced(base, path, other))) != describe(base)
 
 
 def test_the_name_of_a_model_is_part_of_the_run(base):
@@ -144,7 +181,7 @@ def test_the_name_of_a_model_is_part_of_the_run(base):
 
 @pytest.mark.parametrize(
     ("path", "is_free"),
-    [(path, path.split(".")[0] in ("run_dir", "sampling")) for path in OTHERS if path[:4] != "data"],
+    [(path, path.split(".")[0] in ("run_dir", "sampling", "logging")) for path in OTHERS if path[:4] != "data"],
 )
 def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
     """Where results go and how often; all else decides the course of training, by its own name.
@@ -161,7 +198,9 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
         "snapshot_every",
         "keep",
         "num_steps",
+        "peak_flops",
     }
+    base = in_its_place(base, path)
     courses = [assemble_run(base).trainer.course, assemble_run(replaced(base, path, OTHERS[path])).trainer.course]
     differing = {key for key in courses[0] if courses[0][key] != courses[1][key]}
     assert courses[0].keys() == courses[1].keys()

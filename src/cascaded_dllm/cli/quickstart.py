@@ -11,12 +11,13 @@ import typer
 
 from cascaded_dllm.assemble import assemble_run, joint_bound, require_sound, stage_dataset
 from cascaded_dllm.atomic import write_json
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import compose_config, warn_of_long_warmup
+from cascaded_dllm.cli.train import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError

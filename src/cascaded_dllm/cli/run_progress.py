@@ -67,7 +67,8 @@ class _Display:
                 self.progress.update(self.bound, visible=False)
                 console.print(
                     f"{self.description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
-                    f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')}"
+                    f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')} "
+                    f"of {event.num_windows_in_set:,}"
                 )
             case Snapshot():
                 pass

@@ -67,13 +67,19 @@ class Objective:
         spread evenly over the global batch.
         """
         length = batch.target.shape[1]
-        shift = draws.uniform_pair(torch.zeros_like(batch.index[:1]), step, torch.full_like(batch.index[:1], length))[0]
-        t = low_discrepancy_times(shift, batch.index, global_batch_size, self.t_min)
+        t = self.times(batch.index, length, draws=draws, step=step, global_batch_size=global_batch_size)
         sigma, dsigma = self.schedule(t)
         position = torch.arange(length, device=t.device)
         xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
         total, _ = self._weighted_sum(model, batch, xt, sigma, dsigma / global_batch_size, generators=generators)
         return total
+
+    def times(
+        self, index: Int[Tensor, " B"], length: int, *, draws: Draws, step: int, global_batch_size: int
+    ) -> Float[Tensor, " B"]:
+        """The times that `step` trains the sequences `index` of its global batch at, which have `length` tokens."""
+        shift = draws.uniform_pair(torch.zeros_like(index[:1]), step, torch.full_like(index[:1], length))[0]
+        return low_discrepancy_times(shift, index, global_batch_size, self.t_min)
 
     def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
         """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""

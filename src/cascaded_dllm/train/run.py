@@ -1,8 +1,7 @@
 """A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened."""
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,14 @@ from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.text.listing import listing
 from cascaded_dllm.train.checkpoint import load_trainer_state, save_checkpoint
+from cascaded_dllm.train.dry_batch import try_one_batch
+from cascaded_dllm.train.meter import StepMeter
+from cascaded_dllm.train.provenance import append_start
+from cascaded_dllm.train.run_lock import LOCK_FILE, run_lock
+from cascaded_dllm.train.run_log import METRICS_FILE, LogChoice, RunLog, forget_after, open_log
 from cascaded_dllm.train.trainer import StepResult, Trainer
+
+CHECKPOINTS_FOLDER = "checkpoints"
 
 Progress = Callable[[int, int], None]
 """Told what is done, and all there is to do."""
@@ -39,13 +45,15 @@ class Evaluation:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
         standard_error: of that mean over windows; None for a single window.
-        num_windows: windows it was measured on.
+        num_windows: windows it was measured on, always the first ones, at the same times with the same noise.
+        num_windows_in_set: all that there are.
     """
 
     step: int
     bound_nats_per_token: float
     standard_error: float | None
     num_windows: int
+    num_windows_in_set: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,10 @@ class Run:
         periods: how often what happens.
         measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
         sample: draws texts with the averaged weights now in the network, or None.
+        num_valid_windows: all windows that `measure` could measure.
+        log: viewers of the metrics.
+        provenance: what the run is made from, see `append_start`.
+        peak_flops: of the devices, FLOP/s; None if unknown.
     """
 
     folder: Path
@@ -93,11 +105,15 @@ class Run:
     periods: RunPeriods
     measure: Callable[[Progress | None], BoundEstimate] | None
     sample: Callable[[], list[str]] | None
+    num_valid_windows: int = 0
+    log: LogChoice = field(default_factory=LogChoice)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    peak_flops: float | None = None
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS_FOLDER
 
     def events(
         self, *, should_stop: Callable[[], bool] = lambda: False, on_measured: Progress | None = None
@@ -109,41 +125,49 @@ class Run:
             on_measured: told the validation windows done and their number while a bound is measured.
 
         Raises:
-            OutputExistsError: the folder holds another run, or cannot be written.
+            OutputExistsError: the folder holds something else or belongs to a run that is going on, or cannot be
+                written.
             CheckpointError: it holds checkpoints and none of them is complete, or they have other settings.
+            DryBatchError: memory is short, or data and network do not fit.
             NonFiniteError: training broke down; the last checkpoint stands.
         """
-        yield from self._open()
+        self._require_run_folder()
+        with run_lock(self.folder):
+            yield from self._open()
+            if self.trainer.step < self.trainer.loop.num_steps:
+                try_one_batch(self.trainer)
+            with open_log(self.folder, self.log, config=self.config, step=self.trainer.step) as log:
+                yield from self._train(log, should_stop, on_measured)
+
+    def _train(
+        self, log: RunLog, should_stop: Callable[[], bool], on_measured: Progress | None
+    ) -> Iterator[StepResult | Evaluation | Snapshot]:
         trainer, periods = self.trainer, self.periods
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
-
-            def log(entry: Any) -> None:
-                metrics.write(json.dumps(asdict(entry)) + "\n")
-                metrics.flush()
-
-            for result in trainer.steps():
-                is_last = result.step == trainer.loop.num_steps
-                if result.step % periods.log_every == 0 or is_last:
-                    log(result)
-                yield result
-                if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
-                    evaluation = self._evaluate(self.measure, on_measured)
-                    log(evaluation)
-                    yield evaluation
-                is_due = result.step % periods.snapshot_every == 0 or is_last
-                # Asked last, so that what the step would have logged in an unbroken run is there.
-                is_stopped = should_stop()
-                if is_due or is_stopped:
-                    yield self._snapshot(with_samples=is_due)
-                if is_stopped:
-                    return
+        meter = StepMeter(trainer, self.peak_flops)
+        for result in trainer.steps():
+            is_last = result.step == trainer.loop.num_steps
+            meter.add(result)
+            if result.step % periods.log_every == 0 or is_last:
+                log.metrics(meter.line(result))
+            yield result
+            if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
+                evaluation = self._evaluate(self.measure, on_measured)
+                log.metrics(asdict(evaluation))
+                yield evaluation
+            is_due = result.step % periods.snapshot_every == 0 or is_last
+            # Asked last, so that what the step would have logged in an unbroken run is there.
+            is_stopped = should_stop()
+            if is_due or is_stopped:
+                yield self._snapshot(log, with_samples=is_due)
+            if is_stopped:
+                return
 
     def _open(self) -> Iterator[Resumed]:
         """Start the folder, or take up its newest complete checkpoint."""
         path, text = self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False)
         if not path.exists():
-            self._new_folder()
             write_text(path, text)
+            append_start(self.folder, self.provenance, step=0)
             return
         checkpoint, faults = newest_complete(self.checkpoints)
         if checkpoint is None:
@@ -153,18 +177,25 @@ class Run:
                     "remove the folder to start again"
                 )
             write_text(path, text)
-            write_text(self.folder / "metrics.jsonl", "")
+            write_text(self.folder / METRICS_FILE, "")
+            append_start(self.folder, self.provenance, step=0)
             return
         state = load_trainer_state(checkpoint)
         weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
         self.trainer.restore(state, weights=weights, ema=ema, source=str(checkpoint))
         write_text(path, text)
-        self._forget_metrics_after(state.step)
+        forget_after(self.folder, state.step)
+        append_start(self.folder, self.provenance, step=state.step)
         yield Resumed(state.step, faults)
 
-    def _new_folder(self) -> None:
-        others = (path for path in self.folder.glob("*") if not path.name.startswith(INCOMPLETE))
-        if self.folder.exists() and (not self.folder.is_dir() or any(others)):
+    def _require_run_folder(self) -> None:
+        """Makes the folder, or sees that what is there is a run, or nothing."""
+        if (self.folder / RUN_CONFIG_FILE).exists():
+            return
+        # What a run leaves that was killed while it began is nothing.
+        names = (path.name for path in self.folder.glob("*"))
+        others = [name for name in names if name != LOCK_FILE and not name.startswith(INCOMPLETE)]
+        if self.folder.exists() and (not self.folder.is_dir() or others):
             raise OutputExistsError(
                 f"{self.folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
             )
@@ -176,21 +207,6 @@ class Run:
                 "(run_dir)"
             ) from error
 
-    def _forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that will be done again, and a last line that was cut off."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
-                ) from error
-        write_text(path, "".join(kept))
-
     def _evaluate(
         self, measure: Callable[[Progress | None], BoundEstimate], on_measured: Progress | None
     ) -> Evaluation:
@@ -199,9 +215,9 @@ class Run:
             estimate = measure(on_measured)
         per_token = estimate.nll_nats / trainer.dataset.target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
-        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token))
+        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
 
-    def _snapshot(self, *, with_samples: bool) -> Snapshot:
+    def _snapshot(self, log: RunLog, *, with_samples: bool) -> Snapshot:
         trainer = self.trainer
         state = trainer.state()
         samples = None
@@ -210,6 +226,7 @@ class Run:
                 texts = self.sample()
             samples = self.folder / "samples" / f"step_{state.step}.txt"
             write_text(samples, listing(texts))
+            log.texts(state.step, "samples", texts)
         checkpoint = save_checkpoint(
             self.checkpoints,
             config_json=self.settings.at_step(state.step).to_json(),

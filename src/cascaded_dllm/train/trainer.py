@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,14 +123,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for batch in self._parts():
-            part = self.objective.loss(
-                self.model,
-                batch,
-                draws=Draws(self.loop.seed, "train-noise"),
-                step=self.step,
-                global_batch_size=self.loop.batch_size,
-                generators=self._dropout_generators(batch),
-            )
+            part = self._part_loss(batch)
             part.backward()
             loss += float(part.detach())
         grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.grad_clip))
@@ -193,6 +186,38 @@ class Trainer:
             with torch.no_grad():
                 for parameter, value in zip(self.model.parameters(), own, strict=True):
                     parameter.copy_(value)
+
+    def rehearse(self) -> None:
+        """Forward and backward of the part of a batch that takes most memory, beside the memory of the optimizer.
+
+        That part has the largest times, at which most is masked. No weight and no moment changes; gradients are left.
+        """
+        self.model.train()
+        is_new = not self.optimizer.state
+        moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(2)] if is_new else []
+        part = next(self._parts())
+        everyone = torch.arange(self.loop.batch_size, device=self.device)
+        t = self.objective.times(
+            everyone,
+            self.dataset.target_length,
+            draws=Draws(self.loop.seed, "train-noise"),
+            step=self.step,
+            global_batch_size=self.loop.batch_size,
+        )
+        latest = everyone[t.argsort(descending=True)[: len(part.index)]]
+        self._part_loss(replace(part, index=latest)).backward()
+        del moments
+
+    def _part_loss(self, batch: Batch) -> torch.Tensor:
+        """The share of a part of the current global batch in its loss, with its graph."""
+        return self.objective.loss(
+            self.model,
+            batch,
+            draws=Draws(self.loop.seed, "train-noise"),
+            step=self.step,
+            global_batch_size=self.loop.batch_size,
+            generators=self._dropout_generators(batch),
+        )
 
     def _parts(self) -> Iterator[Batch]:
         """The global batch of the current step, in `accum` parts."""

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.config import DataSettings, TrainConfig, parse_config
 from cascaded_dllm.errors import ConfigError
 from tests.repo.source_tree import CHECKOUT
 
@@ -17,7 +17,15 @@ SETTINGS = {
     "stage": 2,
     "baseline": False,
     "stage_lengths": [4, 8, 40],
-    "data": {"path": "data", "valid": None, "packing": "stream", "stages_dir": None},
+    "data": {
+        "root": "data/preprocessed",
+        "dataloader": "constituency",
+        "train": "stories",
+        "path": "data",
+        "valid": None,
+        "packing": "stream",
+        "stages_dir": None,
+    },
     "model": {
         "name": "tiny",
         "hidden_size": 16,
@@ -33,6 +41,8 @@ SETTINGS = {
     },
     "graph": {"type": "absorbing"},
     "noise": {"type": "loglinear", "eps": 0.001, "sigma_min": 0.0001, "sigma_max": 20.0},
+    "pretrained": {"use_pretrained": False, "model_path": "louaaron/sedd-small", "weights": "ema"},
+    "logging": {"wandb": "disabled", "project": "cascades", "name": None, "tensorboard": False},
     "training": {
         "batch_size": 8,
         "accum": 1,
@@ -46,6 +56,7 @@ SETTINGS = {
         "eval_times": 4,
         "snapshot_every": 5,
         "keep": 6,
+        "peak_flops": None,
     },
     "optim": {
         "lr": 0.001,
@@ -85,6 +96,9 @@ def changed(path, value):
 
 
 LEAVES = dict(leaves(SETTINGS))
+# May hold nothing, and what else they hold.
+OPTIONAL = dict.fromkeys(("run_dir", "data.dataloader", "data.train", "data.path", "data.valid"), str)
+OPTIONAL |= {"data.stages_dir": str, "logging.name": str, "training.eval_windows": int, "training.peak_flops": float}
 GROUPS = ["", *(f"{key}." for key, value in SETTINGS.items() if isinstance(value, dict))]
 
 
@@ -132,8 +146,8 @@ def test_missing_key(path):
 def test_wrong_type(path, value):
     """A value of every other kind; a whole number passes for a float, and nothing for a text or a truth value."""
     for wrong in ("text", 3, 2.5, True, None, [1], {"a": 1}):
-        is_same = type(wrong) is type(value) or (isinstance(value, float) and type(wrong) is int)
-        if is_same or (path in {"data.valid", "data.stages_dir"} and isinstance(wrong, str | None)):
+        kind = OPTIONAL.get(path, type(value))
+        if type(wrong) is kind or (kind is float and type(wrong) is int) or (wrong is None and path in OPTIONAL):
             continue
         pattern = rf"^{re.escape(path)} is .*; it must be (of type \w+|a list, for example \[32, 64, 128\])$"
         with pytest.raises(ConfigError, match=pattern):
@@ -173,6 +187,9 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
         ("training.keep", 0, r"training\.keep is 0; it must be at least 1"),
         ("training.t_min", 0.0, r"training\.t_min is 0\.0; it must lie between 0 and 1, 0\.001 is usual"),
         ("training.t_min", 1.0, r"training\.t_min is 1\.0; it must lie between 0 and 1"),
+        ("training.peak_flops", 0.0, r"training\.peak_flops is 0\.0; it must be at least 1"),
+        ("logging.wandb", "on", r"logging\.wandb is 'on'; it must be one of disabled, offline, online"),
+        ("pretrained.weights", "best", r"pretrained\.weights is 'best'; it must be one of ema, raw"),
         ("sampling.num_samples", -1, r"sampling\.num_samples is -1; it must be at least 0"),
         ("dtype", "float16", "dtype is 'float16'; it must be float32 or bfloat16"),
     ],
@@ -182,11 +199,35 @@ def test_values_out_of_range(path, value, message):
         parse_config(changed(path, value))
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "stories-tiny-stage2"),
+        ({"baseline": True}, "stories-tiny-flat"),
+        ({"pretrained.use_pretrained": True}, "stories-tiny-stage2-finetuning"),
+        ({"model.name": "small", "stage": 1}, "stories-small-stage1"),
+    ],
+)
+def test_names_of_runs(changes, name):
+    settings = SETTINGS
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        settings = settings | ({parents[0]: settings[parents[0]] | {last: value}} if parents else {last: value})
+    assert parse_config(settings).run_name("stories") == name
+
+
+def test_settings_of_one_folder():
+    data = DataSettings.of_folder("here", packing="document", stages_dir="there")
+    assert (data.path, data.packing, data.stages_dir) == ("here", "document", "there")
+    assert (data.dataloader, data.train, data.valid) == (None, None, None)
+
+
 def test_the_file_has_exactly_these_keys():
-    """`cascade_config.yaml` with a model says everything, and nothing else."""
+    """`cascade_config.yaml` with a model says everything, and nothing else but which run is to go on."""
     folder = CHECKOUT / "configs"
     files = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.rglob("*.yaml"))}
     base = {key: value for key, value in files[folder / "cascade_config.yaml"].items() if key != "defaults"}
+    assert base.pop("load_dir", "missing") is None
     for path in sorted((folder / "model").iterdir()):
         assert {name for name, _ in leaves(base | {"model": files[path]})} == LEAVES.keys(), path.name
         assert list(files[path]) == list(SETTINGS["model"])

@@ -132,6 +132,7 @@ def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[.
                 on_progress=on_progress,
             ),
             "sample": lambda: ["a text", "another"],
+            "num_valid_windows": NUM_WINDOWS,
         }
         return Run(
             trainer=trainer,

@@ -13,6 +13,8 @@ from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Evaluation, Resumed, Snapshot
 from cascaded_dllm.train.trainer import StepResult
 
+MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes", "mfu")
+"""Keys of a line of metrics that depend on the machine."""
 NETWORKS = {
     "normalized-one_way": {"parameterization": "normalized", "prefix_attention": "one_way", "time_conditioning": False},
     "score-joint-dropout": {"parameterization": "score", "prefix_attention": "joint", "dropout": 0.1},
@@ -20,9 +22,9 @@ NETWORKS = {
 
 
 def metrics(run):
-    """The lines of metrics.jsonl without the one number that differs between equal runs."""
+    """The lines of metrics.jsonl without the numbers that differ between equal runs."""
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
 
 
 def stop_after(run, step):
@@ -63,6 +65,7 @@ def test_events_and_files(make_run):
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
+        "provenance.json",
         "samples",
     ]
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == {"some": "settings"}
@@ -81,7 +84,9 @@ def test_metrics_are_the_events(make_run):
     for event in run.events():
         if isinstance(event, StepResult):
             fields = ("step", "loss_nats_per_token", "grad_norm", "lr", "tokens")
-            expected.append({name: getattr(event, name) for name in fields})
+            line = {name: getattr(event, name) for name in fields}
+            # Batches of 8 sequences of 3 + 7 tokens.
+            expected.append(line | {"token_forwards": 80 * event.step})
         elif isinstance(event, Evaluation):
             expected.append(
                 {
@@ -89,6 +94,7 @@ def test_metrics_are_the_events(make_run):
                     "bound_nats_per_token": event.bound_nats_per_token,
                     "standard_error": event.standard_error,
                     "num_windows": 6,
+                    "num_windows_in_set": 20,
                 }
             )
     assert metrics(run) == expected

@@ -202,9 +202,14 @@ def test_what_must_be_given(tmp_path):
     place = f"data.root='{tmp_path}'"
     message = failure("train", place)
     assert f"{tmp_path}/constituency/openwebtext_train is not there, the data of data.train=openwebtext and" in message
-    assert f"make it with `cdllm preprocess constituency --dataset openwebtext --tokenizer gpt2 --out {tmp_path}`" in message
+    assert (
+        f"make it with `cdllm preprocess constituency --dataset openwebtext --tokenizer gpt2 --out {tmp_path}`"
+        in message
+    )
     message = failure("train", "data.train=null", "data.dataloader=null")
-    assert "there is no data to train on: data.path is null, data.train null and data.dataloader null; name a" in message
+    assert (
+        "there is no data to train on: data.path is null, data.train null and data.dataloader null; name a" in message
+    )
     message = failure("train", place, "data.dataloader=magic")
     assert "data.dataloader is 'magic'; it must be one of constituency, keybert_no_stopword, keybert, tfidf" in message
     message = "no --data is given; name a folder that `cdllm preprocess` made"

@@ -63,7 +63,9 @@ OTHERS = {
     "data.dataloader": DataError("data.dataloader is tfidf, and .* was made of constituency; leave one of the two out"),
     "data.train": DataError("data.train is elsewhere, and .* was made of stories; leave one of the two out"),
     "data.path": DataError("elsewhere is no complete preprocessed dataset"),
-    "data.valid": DataError("constituency/elsewhere_validation is not there, the data of data.valid=elsewhere; make it"),
+    "data.valid": DataError(
+        "constituency/elsewhere_validation is not there, the data of data.valid=elsewhere; make it"
+    ),
     "data.packing": "stream",
     "data.stages_dir": OutputExistsError("cannot be written"),
     "model.hidden_size": 32,

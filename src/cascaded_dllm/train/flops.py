@@ -86,7 +86,7 @@ def forward_flops(
     total: int | float = _query_key_value(config, positions) * config.num_blocks
     total += _attention(config, positions, prefix_length + target_length) * config.num_blocks
     total += _rest_of_block(config, positions) * last + _rest_of_block(config, rows)
-    total += 2 * width * config.num_states * read
+    total += 2 * width * config.vocab_size * read  # the output of MASK is never read
     if has_encoded:
         encoded = batch_size * prefix_length
         total += _query_key_value(config, encoded) * config.num_blocks

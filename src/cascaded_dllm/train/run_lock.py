@@ -85,13 +85,21 @@ def _take(path: Path, own: Owner) -> None:
                 f"or stop it, or give this one another folder with --out (run_dir). If that process is gone for sure, "
                 f"remove {path}"
             )
-        # Whoever renames it has removed it; another one finds nothing, and tries again.
-        with contextlib.suppress(FileNotFoundError):
-            aside = path.with_name(f"{INCOMPLETE}{path.name}-{own.token}")
-            path.rename(aside)
-            if _owner(aside) not in (owner, None):
-                aside.rename(path)
-            aside.unlink(missing_ok=True)
+        _remove(path, owner, own)
+
+
+def _remove(path: Path, dead: Owner | None, own: Owner) -> None:
+    """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
+
+    Whose turn it is, a lock tells, which may have a dead owner in its turn.
+    """
+    turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token if dead else 'nobody'}")
+    _take(turn, own)
+    try:
+        if _owner(path) == dead:
+            path.unlink(missing_ok=True)
+    finally:
+        turn.unlink(missing_ok=True)
 
 
 def _create(path: Path, own: Owner) -> bool:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import Any, Protocol, TextIO, final, runtime_checkable
 
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError
@@ -37,6 +37,15 @@ class LogChoice:
     project: str = ""
     name: str = ""
     tensorboard: bool = False
+
+
+@runtime_checkable
+class _Viewer(Protocol):
+    """Something that shows the numbers and texts of a step."""
+
+    def metrics(self, entry: Mapping[str, Any]) -> None: ...
+
+    def texts(self, step: int, name: str, texts: Sequence[str]) -> None: ...
 
 
 @final
@@ -86,7 +95,7 @@ class RunLog:
         viewers: what shows the same.
     """
 
-    def __init__(self, file: TextIO, viewers: Sequence[_TensorBoard | _Wandb]) -> None:
+    def __init__(self, file: TextIO, viewers: Sequence[_Viewer]) -> None:
         self._file, self._viewers = file, tuple(viewers)
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
@@ -128,7 +137,7 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
         ConfigError: Weights & Biases cannot be reached, or does not know the user.
     """
     with contextlib.ExitStack() as stack:
-        viewers: list[_TensorBoard | _Wandb] = []
+        viewers: list[_Viewer] = []
         if choice.tensorboard:
             viewers.append(stack.enter_context(_tensorboard(folder / TENSORBOARD_FOLDER, step)))
         if choice.wandb != "disabled":

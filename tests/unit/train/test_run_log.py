@@ -1,0 +1,86 @@
+"""Lines of metrics, and what TensorBoard shows of them; Weights & Biases is met in tests/pipeline/test_viewers.py."""
+
+import json
+import sys
+
+import pytest
+
+from cascaded_dllm.errors import CheckpointError, MissingExtraError
+from cascaded_dllm.train.run_log import LogChoice, RunLog, forget_after, open_log, require_viewers
+
+NONE = LogChoice()
+
+
+class Viewer:
+    """Writes down what it is shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def metrics(self, entry):
+        self.shown.append(entry)
+
+    def texts(self, step, name, texts):
+        self.shown.append((step, name, texts))
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_entry_is_a_line_at_once(tmp_path):
+    with open_log(tmp_path, NONE, config={}, step=0) as log:
+        log.metrics({"step": 1, "loss_nats_per_token": 2.5, "mfu": None})
+        assert lines(tmp_path) == [{"step": 1, "loss_nats_per_token": 2.5, "mfu": None}]
+        log.texts(1, "samples", ["one"])
+        log.metrics({"step": 2, "loss_nats_per_token": 2.25, "mfu": 0.5})
+    with open_log(tmp_path, NONE, config={}, step=2) as log:
+        log.metrics({"step": 3})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_viewers_are_shown_the_same(tmp_path):
+    viewer = Viewer()
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        log = RunLog(file, [viewer])
+        log.metrics({"step": 1, "lr": 0.5})
+        log.texts(1, "samples", ["one", "two"])
+    assert viewer.shown == [{"step": 1, "lr": 0.5}, (1, "samples", ["one", "two"])]
+    assert lines(tmp_path) == [{"step": 1, "lr": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("package", "choice"),
+    [
+        ("wandb", LogChoice(wandb="offline")),
+        ("wandb", LogChoice(wandb="online")),
+        ("tensorboard", LogChoice(tensorboard=True)),
+    ],
+)
+def test_viewer_that_is_not_installed(monkeypatch, package, choice):
+    require_viewers(choice)
+    monkeypatch.setitem(sys.modules, package, None)
+    require_viewers(NONE)
+    with pytest.raises(
+        MissingExtraError, match=rf"logging\.{package} needs {package}, which is not installed; run: pip install '.*log"
+    ):
+        require_viewers(choice)
+
+
+def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "bound": 3}\n{"step": 3}\n{"step": 4, "lo')
+    forget_after(tmp_path, 2)
+    assert lines(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 2, "bound": 3}]
+    path.unlink()
+    forget_after(tmp_path, 2)
+    assert path.read_text() == ""
+
+
+def test_lines_of_something_else(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nby hand\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is no line of metrics \(JSONDecodeError\); rem"):
+        forget_after(tmp_path, 2)
+    assert path.read_text() == '{"step": 1}\nby hand\n'

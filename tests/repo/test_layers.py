@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
     "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "model"),
-    "yaml": ("model.pretrained", "train.run"),
+    "yaml": ("model.pretrained", "train.run", "cli.compose"),
     "safetensors": ("importance.sentence_files", "model", "train"),
     "pyarrow": ("text.local", "data.shards", "data.row_groups"),
     "datasets": ("text.hub",),

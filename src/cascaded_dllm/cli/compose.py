@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -141,13 +142,24 @@ def _stored_run(load_dir: Any, groups: list[str]) -> tuple[_StoredRun, list[str]
             "was written to, or start a new run from the weights that are there with pretrained.use_pretrained=true "
             f"pretrained.model_path={load_dir}"
         )
-    settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    settings = _read_settings(path)
     for group in groups:
         name, _, choice = group.partition("=")
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             chosen: Any = OmegaConf.to_container(compose(f"{name.partition('@')[0]}/{choice}"))
         settings = _overlaid(settings, chosen)
     return _StoredRun(str(load_dir), settings), []
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a run stored."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); put the file back") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds a {type(settings).__name__} in place of settings; put the file back")
+    return settings
 
 
 def _composed(name: str, groups: Sequence[str], stored: _StoredRun) -> dict[str, Any]:

@@ -43,6 +43,6 @@ def _short_of_memory(trainer: Trainer, reason: str) -> str:
         remedies.append("dtype=bfloat16")
     remedies.append("a smaller training.batch_size" if loop.batch_size > 1 else "a smaller model")
     return (
-        f"{size} sequences of {dataset.prefix_length} + {dataset.target_length} tokens do not fit into the memory of "
-        f"{trainer.device} together with the network and its optimizer ({reason}); give {', or '.join(remedies)}"
+        f"there is no room for {size} x ({dataset.prefix_length} + {dataset.target_length}) tokens in the memory of "
+        f"{trainer.device}, beside the network and its optimizer ({reason}); give {', or '.join(remedies)}"
     )

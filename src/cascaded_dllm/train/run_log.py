@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, final, runtime_checkable
 
 from cascaded_dllm.atomic import write_text
-from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError
+from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
@@ -99,9 +99,18 @@ class RunLog:
         self._file, self._viewers = file, tuple(viewers)
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
-        """Write one line; `entry` holds `step` and numbers whose names say their unit, or None for unknown ones."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        """Write one line; `entry` holds `step` and numbers whose names say their unit, or None for unknown ones.
+
+        Raises:
+            OutputExistsError: the disk is full, or away.
+        """
+        try:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OutputExistsError(
+                f"{self._file.name} cannot be written ({error.strerror}); make room, and give the same command again"
+            ) from error
         for viewer in self._viewers:
             viewer.metrics(entry)
 

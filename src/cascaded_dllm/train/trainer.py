@@ -240,7 +240,9 @@ class Trainer:
             if not abs(value) < float("inf"):
                 raise NonFiniteError(
                     f"the {name} is {value} at step {self.step + 1} with learning rate {lr:g}, it must be finite; the "
-                    "weights were not touched: resume from the last checkpoint with a lower optim.lr or optim.grad_clip"
+                    "weights were not touched: start a new run with a lower optim.lr or optim.grad_clip from the "
+                    "weights of a checkpoint before it broke down (pretrained.use_pretrained=true "
+                    "pretrained.model_path=...)"
                 )
 
 

@@ -2,10 +2,11 @@
 
 import json
 import sys
+from types import ModuleType
 
 import pytest
 
-from cascaded_dllm.errors import CheckpointError, MissingExtraError
+from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError
 from cascaded_dllm.train.run_log import LogChoice, RunLog, forget_after, open_log, require_viewers
 
 NONE = LogChoice()
@@ -84,3 +85,72 @@ def test_lines_of_something_else(tmp_path):
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is no line of metrics \(JSONDecodeError\); rem"):
         forget_after(tmp_path, 2)
     assert path.read_text() == '{"step": 1}\nby hand\n'
+
+
+class Wandb(ModuleType):
+    """Stands for the library; writes down what it is told, and fails if it is told to."""
+
+    class Error(Exception):
+        pass
+
+    class Settings(dict):
+        pass
+
+    def __init__(self, fails=False):
+        super().__init__("wandb")
+        self.fails, self.inits, self.defined, self.logged, self.finished = fails, [], [], [], []
+
+    def init(self, **arguments):
+        if self.fails:
+            raise Wandb.Error("No API key\n configured.")
+        self.inits.append(arguments)
+        return self
+
+    def define_metric(self, name, step_metric):
+        self.defined.append((name, step_metric))
+
+    def log(self, entry):
+        self.logged.append(entry)
+
+    def finish(self, exit_code=0):
+        self.finished.append(exit_code)
+
+
+@pytest.mark.parametrize(("mode", "resume"), [("offline", None), ("online", "allow")])
+def test_wandb_is_asked_for_the_same_run(tmp_path, monkeypatch, mode, resume):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
+    choice = LogChoice(wandb=mode, project="stories", name="stories-tiny-stage1")
+    for step in (0, 5):
+        with open_log(tmp_path, choice, config={"stage": 1}, step=step) as log:
+            log.metrics({"step": step + 1, "lr": 0.5, "mfu": None})
+    first, second = wandb.inits
+    assert first == second
+    assert (first["mode"], first["resume"], first["project"], first["name"]) == (mode, resume, "stories", choice.name)
+    assert (first["config"], first["dir"]) == ({"stage": 1}, str(tmp_path))
+    assert first["id"] == (tmp_path / "wandb_id.txt").read_text().strip()
+    assert wandb.defined == [("*", "step")] * 2
+    assert wandb.logged == [{"step": 1, "lr": 0.5}, {"step": 6, "lr": 0.5}]
+    assert wandb.finished == [0, 0]
+
+
+def test_wandb_is_told_of_a_run_that_breaks_down(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
+
+    def break_down():
+        with open_log(tmp_path, LogChoice(wandb="offline"), config={}, step=0):
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        break_down()
+    assert wandb.finished == [1]
+
+
+def test_wandb_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", Wandb(fails=True))
+    message = r"Weights & Biases cannot be used \(No API key configured\.\); run `wandb login`, or give "
+    with (
+        pytest.raises(ConfigError, match=message),
+        open_log(tmp_path, LogChoice(wandb="online"), config={}, step=0),
+    ):
+        pass
+    assert not (tmp_path / "metrics.jsonl").exists()

@@ -98,6 +98,9 @@ def test_python_docs_in_two_stages(tmp_path):
         (["stage=2"], "the quickstart sets stage itself; leave it out, or use --out and --seed"),
         (["training.seed=2"], "the quickstart sets training.seed itself"),
         (["++stage=2"], "the quickstart sets stage itself"),
+        (["stage@_global_=stage2"], "the quickstart sets stage itself"),
+        (["data.train=wikitext2"], "the quickstart sets data.train itself"),
+        (["load_dir=runs/x"], "the quickstart sets load_dir itself"),
     ],
 )
 def test_overrides_are_judged_before_anything_is_made(tmp_path, overrides, message):

@@ -86,8 +86,9 @@ class _StoredRun:
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The choices of groups among the overrides, in the form that Hydra takes, and the others."""
-    groups, keys = [], []
+    """The choices of groups among the overrides, the last one of each in the form that Hydra takes, and the others."""
+    groups: dict[str, str] = {}
+    keys = []
     for override in overrides:
         name, separator, value = override.partition("=")
         if not separator or not name:
@@ -103,8 +104,9 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
         else:
             # Whatever a file of stages says, it says of the whole configuration.
-            groups.append(f"stage@_global_={value}" if name == "stage" else override)
-    return groups, keys
+            name = "stage@_global_" if name == "stage" else name
+            groups[name] = f"{name}={value}"
+    return list(groups.values()), keys
 
 
 def _values(keys: Sequence[str]) -> dict[str, Any]:

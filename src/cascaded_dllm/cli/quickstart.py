@@ -33,7 +33,17 @@ from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
-_DECIDED = {"run_dir", "data.path", "data.valid", "stage", "baseline", "training.seed"}
+_DECIDED = {
+    "run_dir",
+    "load_dir",
+    "data.path",
+    "data.train",
+    "data.dataloader",
+    "data.valid",
+    "stage",
+    "baseline",
+    "training.seed",
+}
 """Keys that the quickstart sets itself."""
 
 _BOUND_WINDOWS, _BOUND_TIMES = 512, 16
@@ -154,7 +164,7 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainCon
     Raises:
         ConfigError: an override cannot be read, is out of range, or is of a key that is not free here.
     """
-    for key in (override.partition("=")[0].lstrip("+~") for override in overrides):
+    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
         if key in _DECIDED:
             raise ConfigError(f"the quickstart sets {key} itself; leave it out, or use --out and --seed")
     packing = ["data.packing=stream"] if corpus == "python-docs" else []

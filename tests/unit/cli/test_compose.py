@@ -118,6 +118,11 @@ def test_the_last_override_of_a_key_wins():
     assert compose_config(["optim.lr=0.5", "+optim.lr=0.25", "++optim.lr=0.125"]).optim.lr == 0.125
 
 
+def test_the_last_choice_of_a_group_wins():
+    config = compose_config(["model=small", "stage=stage2", "model=tiny", "stage@_global_=stage3"])
+    assert (config.model.name, config.stage) == ("tiny", 3)
+
+
 def test_a_group_as_a_whole():
     noise = compose_config(["noise.eps=0.5", "noise={type:geometric,sigma_max:9,eps:0.25}", "noise.sigma_min=1"]).noise
     assert (noise.type, noise.eps, noise.sigma_min, noise.sigma_max) == ("geometric", 0.25, 1.0, 9.0)

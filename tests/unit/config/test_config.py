@@ -231,3 +231,9 @@ def test_the_file_has_exactly_these_keys():
     for path in sorted((folder / "model").iterdir()):
         assert {name for name, _ in leaves(base | {"model": files[path]})} == LEAVES.keys(), path.name
         assert list(files[path]) == list(SETTINGS["model"])
+
+
+def test_every_key_is_documented():
+    """With its default, in docs/training.md."""
+    table = (CHECKOUT / "docs" / "training.md").read_text()
+    assert [key for key in ["load_dir", *LEAVES] if f"`{key}`" not in table] == []

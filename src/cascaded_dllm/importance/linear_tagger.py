@@ -2,17 +2,15 @@
 
 import hashlib
 import importlib.metadata
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, final
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int8, Int32
 
-from cascaded_dllm.importance.english import PIECE_CHARACTERS, SplitWord, WordSplitter, import_parser
-from cascaded_dllm.importance.pos import TaggedWord
-from cascaded_dllm.importance.tagged_corpora import CLASSES
+from cascaded_dllm.importance.english import MAX_WORDS, SplitText, WordSplitter, import_parser
+from cascaded_dllm.importance.pos import CLASSES, TaggedWord
 from cascaded_dllm.importance.tagger_features import (
     BOUNDARY,
     FIRST,
@@ -25,8 +23,10 @@ from cascaded_dllm.importance.tagger_weights import Weights, bucket, read_weight
 from cascaded_dllm.importance.word_layout import lay_out
 
 SHIPPED = Path(__file__).with_name("english_tagger.npz")
-# Of the distinct words whose sums are kept. Memory is bounded, whatever the size of a corpus.
-MAX_WORDS = 1 << 17
+# Of the texts that are tagged together: many enough for NumPy to be worth while, few enough for little memory.
+_GROUP_CHARACTERS = 100_000
+# Classes, and room up to what is fetched at once.
+_PADDED = 8
 
 Sums: TypeAlias = Int32[np.ndarray, "words classes"]
 
@@ -35,8 +35,8 @@ Sums: TypeAlias = Int32[np.ndarray, "words classes"]
 class LinearTagger:
     """Tags by the word, its neighbours and TextBlob's lexicon; the class with the largest sum of weights wins.
 
-    A word's class is one of CLASSES, and its tag the Penn tag that stands for the class, or XX. Classes do not depend
-    on those of other words, so that all words are decided together. Words and stop words are those of spaCy's rules.
+    A word's tag is one of CLASSES, and so the Penn tag that stands for a class, or XX. Classes do not depend on those
+    of other words, so that all words are decided together. Words and stop words are those of spaCy's rules.
 
     Args:
         weights: of the features, see `tagger_weights`.
@@ -48,20 +48,20 @@ class LinearTagger:
 
     def __init__(self, weights: Weights, title: str) -> None:
         self._splitter = WordSplitter("LinearTagger")
-        self._table = _Table(weights, dict(import_parser("LinearTagger").lexicon))
+        self._table = _Table(weights, import_parser("LinearTagger").lexicon)
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
         digest = hashlib.sha256(weights.tobytes()).hexdigest()[:16]
         self.name = f"{title} ({', '.join([digest, *versions])})"
 
     @classmethod
-    def load(cls, path: str | Path) -> "LinearTagger":
+    def load(cls, path: Path) -> "LinearTagger":
         """The tagger whose weights are in a file of `save_weights`.
 
         Raises:
             DataError: the file is missing, truncated or foreign.
             MissingExtraError: spaCy or TextBlob is not installed.
         """
-        return cls(read_weights(Path(path)), "linear")
+        return cls(read_weights(path), "linear")
 
     @classmethod
     def shipped(cls) -> "LinearTagger":
@@ -77,14 +77,14 @@ class LinearTagger:
         return [words for group in _groups(texts) for words in self._tag(group)]
 
     def _tag(self, texts: Sequence[str]) -> Iterator[list[TaggedWord]]:
-        split = [list(itertools.chain.from_iterable(self._splitter.split(text))) for text in texts]
-        tags = iter(self._tags([word for words in split for word in words]))
-        for words in split:
-            yield [TaggedWord(start, end, text, next(tags), is_stop) for start, end, text, is_stop, _ in words]
-
-    def _tags(self, words: Sequence[SplitWord]) -> list[str]:
-        sums = self._table.sums([word.text for word in words], [word.begins_paragraph for word in words])
-        return [CLASSES[number] for number in sums.argmax(axis=1).tolist()]
+        splits = [self._splitter.split(text) for text in texts]
+        numbers = iter(self._table.sums(splits).argmax(axis=1).tolist())
+        for split in splits:
+            columns = zip(split.starts, split.words, split.is_stop, strict=True)
+            yield [
+                TaggedWord(start, start + len(word), word, CLASSES[next(numbers)], is_stop)
+                for start, word, is_stop in columns
+            ]
 
 
 @final
@@ -97,61 +97,62 @@ class _Table:
     """
 
     def __init__(self, weights: Weights, lexicon: Mapping[str, str]) -> None:
-        self._weights = weights
+        # NumPy fetches numbers of eight bytes several times as fast as rows of six.
+        padded = np.zeros((len(weights), _PADDED), dtype=np.int8)
+        padded[:, : len(CLASSES)] = weights
+        self._weights = padded.view(np.uint64)[:, 0]
         self._lexicon = lexicon
-        self._clear()
+        self._forget()
 
-    def sums(self, words: Sequence[str], begins_paragraph: Sequence[bool]) -> Sums:
-        """The sums of the weights of every class for every word."""
+    def sums(self, splits: Sequence[SplitText]) -> Sums:
+        """The sums of the weights of every class for every word of the texts."""
+        words = [word for split in splits for word in split.words]
         if len(self._rows) > MAX_WORDS:
-            self._clear()
-        rows = np.array([self._rows.get(word) or self._add(word) for word in words], dtype=np.int64)
-        layout = lay_out(rows, np.array(begins_paragraph, dtype=bool), self._is_word, self._ends_sentence)
-        total = np.zeros((len(rows), len(CLASSES)), dtype=np.int32)
-        for number, role in enumerate(ROLES):
-            sums = self._sums[layout.at(role.offset), number]
-            total += sums * layout.is_first[:, None] if role is FIRST else sums
+            self._forget()
+        self._learn(words)
+        rows = np.array([self._rows[word] for word in words], dtype=np.int64)
+        begins_paragraph = np.array([begins for split in splits for begins in split.begins_paragraph], dtype=bool)
+        layout = lay_out(rows, begins_paragraph)
+        total = np.zeros((len(layout.at(0, layout.rows)), _PADDED), dtype=np.int32)
         for hashes in layout.joint_hashes(self._properties):
-            total += self._weights[bucket(hashes)]
-        return total
+            total += self._weights_of(hashes)
+        for number, role in enumerate(ROLES):
+            if role is not FIRST:
+                total += layout.at(role.offset, self._sums[layout.rows, number])
+        total = total[layout.places]
+        begins_sentence = np.flatnonzero([begins for split in splits for begins in split.begins_sentence])
+        total[begins_sentence] += self._sums[rows[begins_sentence], ROLES.index(FIRST)]
+        return total[:, : len(CLASSES)]
 
-    def _clear(self) -> None:
+    def _weights_of(self, hashes: Hashes) -> Int8[np.ndarray, "features padded"]:
+        return self._weights[bucket(hashes)].view(np.int8).reshape(-1, _PADDED)
+
+    def _forget(self) -> None:
         self._rows: dict[str, int] = {}
-        self._sums = np.zeros((1024, len(ROLES), len(CLASSES)), dtype=np.int32)
-        self._properties = np.zeros((1024, NUM_PROPERTIES), dtype=np.uint64)
-        self._is_word = np.zeros(1024, dtype=bool)
-        self._ends_sentence = np.zeros(1024, dtype=bool)
-        self._add(BOUNDARY)
+        self._sums = np.zeros((0, len(ROLES), _PADDED), dtype=np.int32)
+        self._properties = np.zeros((0, NUM_PROPERTIES), dtype=np.uint64)
+        self._learn([BOUNDARY])
 
-    def _add(self, word: str) -> int:
-        row = len(self._rows)
-        if row == len(self._sums):
-            self._sums, self._properties = _doubled(self._sums), _doubled(self._properties)
-            self._is_word, self._ends_sentence = _doubled(self._is_word), _doubled(self._ends_sentence)
-        features = word_features(word, self._lexicon)
-        self._sums[row] = [self._sum(hashes) for hashes in features.by_role]
-        self._properties[row] = features.properties
-        self._is_word[row], self._ends_sentence[row] = features.is_word, features.ends_sentence
-        self._rows[word] = row
-        return row
-
-    def _sum(self, hashes: Hashes) -> Int32[np.ndarray, " classes"]:
-        return self._weights[bucket(hashes)].sum(axis=0, dtype=np.int32)
-
-
-def _doubled(array: np.ndarray) -> np.ndarray:
-    """The array with room for as many rows again."""
-    return np.concatenate([array, np.zeros_like(array)])
+    def _learn(self, words: Sequence[str]) -> None:
+        new = [word for word in dict.fromkeys(words) if word not in self._rows]
+        if not new:
+            return
+        features = word_features(new, self._lexicon)
+        starts = np.cumsum(features.counts) - features.counts.ravel()
+        sums = np.add.reduceat(self._weights_of(features.hashes), starts, axis=0, dtype=np.int32)
+        self._sums = np.concatenate([self._sums, sums.reshape(len(new), len(ROLES), _PADDED)])
+        self._properties = np.concatenate([self._properties, features.properties])
+        self._rows.update(zip(new, range(len(self._rows), len(self._properties)), strict=True))
 
 
 def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in groups that are worth NumPy's while and need little memory."""
+    """The texts in groups of _GROUP_CHARACTERS or a little more."""
     group: list[str] = []
     characters = 0
     for text in texts:
         group.append(text)
         characters += len(text)
-        if characters >= PIECE_CHARACTERS:
+        if characters >= _GROUP_CHARACTERS:
             yield group
             group, characters = [], 0
     if group:

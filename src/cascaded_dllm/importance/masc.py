@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from cascaded_dllm.importance.english import ADDRESS, SENTENCE_END, is_word
-from cascaded_dllm.importance.tagged_corpora import NO_TAG, PARAGRAPH, GoldWord, TaggedText
+from cascaded_dllm.importance.english import ADDRESS, is_word
+from cascaded_dllm.importance.tagger_examples import NO_TAG, Example
 
 _ABBREVIATION = re.compile(r"[A-Z][A-Za-z]{0,3}\.")
 _NUMBER = re.compile(r"\d[^A-Za-z]*")
@@ -22,75 +22,54 @@ _HEADLINE = 0.6
 _COMMON = 10
 
 
-def repaired(texts: Sequence[TaggedText]) -> list[TaggedText]:
-    """The texts with better tags, or NO_TAG, for their words."""
-    forms = Counter(form for text in texts for form in _forms(text))
+def repaired(sentences: Sequence[list[Example]]) -> list[list[Example]]:
+    """The sentences with better tags, or NO_TAG, for their words."""
     small, capital = Counter[str](), Counter[str]()
-    for form, count in forms.items():
-        (capital if form[0].isupper() else small)[form.lower()] += count
-    common = {form for form, count in small.items() if count > _COMMON * capital[form]}
-    return [TaggedText(text.text, tuple(_repaired(text, small.keys(), common))) for text in texts]
+    for text in (word.text for sentence in sentences for word in sentence):
+        (capital if text[0].isupper() else small)[text.lower()] += 1
+    common = {text for text, count in small.items() if count > _COMMON * capital[text]}
+    return [list(_repaired(sentence, small.keys(), common)) for sentence in sentences]
 
 
-def _forms(text: TaggedText) -> Iterator[str]:
-    return (text.text[start:end] for start, end, _ in text.words)
-
-
-def _repaired(text: TaggedText, small: Collection[str], common: Collection[str]) -> Iterator[GoldWord]:
-    """The words of a text with better tags.
+def _repaired(sentence: Sequence[Example], small: Collection[str], common: Collection[str]) -> Iterator[Example]:
+    """The words of a sentence with better tags.
 
     Args:
-        text: as MASC has it.
+        sentence: as MASC has it.
         small: words that are somewhere written in small letters.
         common: those of them that hardly ever have a capital.
     """
-    for sentence in _sentences(text):
-        forms = [text.text[start:end] for start, end, _ in sentence]
-        initials = [form[0].isupper() for form in forms if form[0].isalpha()]
-        is_headline = len(initials) > 1 and sum(initials) > _HEADLINE * len(initials)
-        first = next((place for place, form in enumerate(forms) if is_word(form)), 0)
-        for place, (word, form) in enumerate(zip(sentence, forms, strict=True)):
-            next_form, next_tag = (forms[place + 1], sentence[place + 1].tag) if place + 1 < len(forms) else ("", "")
-            low = form.lower()
-            is_doubtful = low in common or ((is_headline or place == first) and low in small)
-            if is_doubtful and form[0].isupper() and word.tag.startswith("NNP"):
-                yield word._replace(tag=NO_TAG)
-            else:
-                yield word._replace(tag=_tag(form, word.tag, next_form.lower(), next_tag))
+    initials = [word.text[0].isupper() for word in sentence if word.text[0].isalpha()]
+    is_headline = len(initials) > 1 and sum(initials) > _HEADLINE * len(initials)
+    for word, follower in zip(sentence, [*sentence[1:], None], strict=True):
+        low = word.text.lower()
+        is_doubtful = low in common or ((is_headline or word.begins_sentence) and low in small)
+        if is_doubtful and word.text[0].isupper() and word.tag.startswith("NNP"):
+            yield word._replace(tag=NO_TAG)
+        elif word.tag != NO_TAG:
+            yield word._replace(tag=_tag(word, follower))
+        else:
+            yield word
 
 
-def _tag(form: str, tag: str, next_form: str, next_tag: str) -> str:
+def _tag(word: Example, follower: Example | None) -> str:
     """The tag that the Penn guidelines give, where MASC's is mostly another."""
-    low = form.lower()
-    if not is_word(form):
-        return "NN" if form == "%" else "SYM"
+    text, tag, low = word.text, word.tag, word.text.lower()
+    next_text, next_tag = (follower.text.lower(), follower.tag) if follower else ("", NO_TAG)
+    if not is_word(text):
+        return "NN" if text == "%" else "SYM"
     if low == "i":
         return "PRP"
     if _INTERJECTIONS.fullmatch(low):
         return "UH"
-    if ADDRESS.search(form):
+    if ADDRESS.search(text):
         return "ADD"
-    if _NUMBER.fullmatch(form):
+    if _NUMBER.fullmatch(text):
         return "CD"
-    if tag == "NN" and _ABBREVIATION.fullmatch(form):
+    if tag == "NN" and _ABBREVIATION.fullmatch(text):
         return "NNP"
     if tag == "NNP" and low in ("am", "pm"):
         return "NN"
-    if (tag == "IN" and low == "so" and next_form != "that") or (low in _APPROXIMATIONS and next_tag == "CD"):
+    if (tag == "IN" and low == "so" and next_text != "that") or (low in _APPROXIMATIONS and next_tag == "CD"):
         return "RB"
     return tag
-
-
-def _sentences(text: TaggedText) -> Iterator[list[GoldWord]]:
-    sentence: list[GoldWord] = []
-    has_ended = False
-    for word in text.words:
-        form = text.text[word.start : word.end]
-        between = text.text[sentence[-1].end : word.start] if sentence else ""
-        if sentence and (PARAGRAPH in between or (has_ended and is_word(form))):
-            yield sentence
-            sentence, has_ended = [], False
-        sentence.append(word)
-        has_ended = not is_word(form) and (has_ended or form[-1] in SENTENCE_END)
-    if sentence:
-        yield sentence

@@ -1,4 +1,4 @@
-"""Texts whose words somebody has tagged: read from files, aligned with our words, and compared with a tagger's."""
+"""Texts whose words somebody has tagged: read from files, and compared with what a tagger says."""
 
 import gzip
 import lzma
@@ -9,18 +9,11 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.importance.base import Word, align
 from cascaded_dllm.importance.english import SENTENCE_END, is_word
-from cascaded_dllm.importance.pos import Tagger
+from cascaded_dllm.importance.pos import CLASSES, Tagger, class_of
 
-CLASSES = ("NNP", "NN", "VB", "JJ", "RB", "XX")
-"""What importance distinguishes, each by the Penn tag that stands for it: proper nouns, nouns, verbs, adjectives,
-adverbs, and all else."""
-OTHER = CLASSES.index("XX")
-
-NO_TAG = ""
-"""Of a word whose tag is not known."""
-PARAGRAPH = "\n\n"
-
+_PARAGRAPH = "\n\n"
 _COMPRESSED = (".gz", ".xz")
 _REMEDY = "name a .conllu file, or a .tsv file with a word and its Penn tag on each line (also .gz or .xz)"
 
@@ -42,11 +35,6 @@ class TaggedText:
     words: tuple[GoldWord, ...]
 
 
-def class_of(tag: str) -> int:
-    """The place in CLASSES of a Penn tag, as `pos_labels` groups them; stop words and heads make no difference."""
-    return next((number for number, prefix in enumerate(CLASSES[:OTHER]) if tag.startswith(prefix)), OTHER)
-
-
 def read_tagged(path: Path) -> list[TaggedText]:
     """The texts of a file: `.conllu`, or `.tsv` with a word and its tag a line; also with `.gz` or `.xz` behind it.
 
@@ -66,13 +54,13 @@ def read_tagged(path: Path) -> list[TaggedText]:
         texts = [_joined(tokens) for tokens in readers[suffixes[-1]](lines) if tokens]
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path} is missing or broken ({error}); {_REMEDY}") from error
-    if all(class_of(word.tag) == OTHER for text in texts for word in text.words):
+    if not any(word.tag.startswith(CLASSES[:-1]) for text in texts for word in text.words):
         raise DataError(f"{path} holds no words with Penn tags; {_REMEDY}")
     return texts
 
 
 def accuracy(tagger: Tagger, texts: Sequence[TaggedText]) -> float:
-    """The part of the tagged words whose class, see CLASSES, a tagger finds in the raw text.
+    """The part of the tagged words whose class, see `pos.CLASSES`, a tagger finds in the raw text.
 
     The tagger splits the text by itself. A tagged word is given the class of the tagger's word that shares most of its
     characters, the earliest of equals, as a token of a tokenizer is given its importance. One without any is wrong.
@@ -80,36 +68,11 @@ def accuracy(tagger: Tagger, texts: Sequence[TaggedText]) -> float:
     found = tagger.tag([text.text for text in texts])
     right = total = 0
     for text, words in zip(texts, found, strict=True):
-        owners = owners_of(text.words, [(word.start, word.end) for word in words])
+        classes = [Word(word.start, word.end, float(class_of(word.tag))) for word in words]
+        of_gold = align(classes, [(gold.start, gold.end) for gold in text.words], background=-1.0)
+        right += sum(number == class_of(gold.tag) for number, gold in zip(of_gold, text.words, strict=True))
         total += len(text.words)
-        right += sum(
-            owner is not None and class_of(words[owner].tag) == class_of(gold.tag)
-            for owner, gold in zip(owners, text.words, strict=True)
-        )
     return right / total
-
-
-def owners_of(spans: Iterable[tuple[int, int] | GoldWord], others: Sequence[tuple[int, int]]) -> list[int | None]:
-    """For every span, the place of the one of `others` that shares most characters with it, the earliest of equals.
-
-    Args:
-        spans: in text order, without overlaps.
-        others: likewise.
-    """
-    owners: list[int | None] = []
-    first = 0
-    for span in spans:
-        start, end = span[:2]
-        while first < len(others) and others[first][1] <= start:
-            first += 1
-        best, owner, place = 0, None, first
-        while place < len(others) and others[place][0] < end:
-            shared = min(end, others[place][1]) - max(start, others[place][0])
-            if shared > best:
-                best, owner = shared, place
-            place += 1
-        owners.append(owner)
-    return owners
 
 
 def _content(path: Path) -> bytes:
@@ -151,7 +114,7 @@ def _conllu_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
             yield document
             document = []
         elif line.startswith("# newpar") and document:
-            document[-1] = document[-1]._replace(space=PARAGRAPH)
+            document[-1] = document[-1]._replace(space=_PARAGRAPH)
         elif line[:1].isdecimal():
             number, form, _, _, tag, _, _, _, _, rest = line.rstrip("\r").split("\t")
             space = "" if "SpaceAfter=No" in rest else " "
@@ -170,14 +133,14 @@ def _tsv_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
     """The documents of a list of words and tags."""
     document: list[_Token] = []
     for line in lines:
-        word, has_tag, tag = line.rstrip("\r").partition("\t")
-        if word and has_tag:
+        word, _, tag = line.rstrip("\r").partition("\t")
+        if word and tag:
             document.append(_Token(word, tag, " "))
         elif line.startswith("# doc"):
             yield document
             document = []
         elif not line.strip() and document and not _is_ended(document):
-            document[-1] = document[-1]._replace(space=PARAGRAPH)
+            document[-1] = document[-1]._replace(space=_PARAGRAPH)
         elif line.strip() and not line.startswith("#"):
             raise ValueError(f"the line {line.strip()[:40]!r} is no word with a tag")
     yield document

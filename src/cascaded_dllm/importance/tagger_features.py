@@ -6,13 +6,14 @@ distinct word, and the rest with NumPy for all words of a text together.
 
 import re
 import zlib
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Int64, UInt64
 
-from cascaded_dllm.importance.english import ADDRESS, SENTENCE_END, is_word
+from cascaded_dllm.importance.english import ADDRESS
 
 VERSION = 1
 """Of the features: weights that were learnt for others are of no use."""
@@ -66,48 +67,51 @@ JOINT = (
 _LONGEST = 20
 _REPEATED = re.compile(r"(.)\1+")
 _DIGIT = re.compile(r"\d")
+_BEGINS = tuple(zlib.crc32(f"{role.name}|".encode()) for role in ROLES)
+_PROPERTY = zlib.crc32(b"property|")
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 
 
-class WordFeatures(NamedTuple):
-    """What is known of a word by itself.
+@final
+@dataclass(frozen=True, slots=True)
+class WordFeatures:
+    """What is known of words by themselves.
 
     Attributes:
-        by_role: hashes of its features in each of ROLES.
-        properties: hashes of its properties, for JOINT.
-        is_word: whether it holds a letter or a digit.
-        ends_sentence: whether it is a mark that ends a sentence.
+        hashes: of the features of one word after another, and of each by its role.
+        counts: how many features each word has in each of ROLES; at least 1.
+        properties: hashes of the properties of each word, for JOINT.
     """
 
-    by_role: tuple[Hashes, ...]
-    properties: UInt64[np.ndarray, " properties"]
-    is_word: bool
-    ends_sentence: bool
+    hashes: Hashes
+    counts: Int64[np.ndarray, "words roles"]
+    properties: UInt64[np.ndarray, "words properties"]
 
 
-def word_features(word: str, lexicon: Mapping[str, str]) -> WordFeatures:
-    """The features of a word, or of BOUNDARY.
+def word_features(words: Sequence[str], lexicon: Mapping[str, str]) -> WordFeatures:
+    """The features of words, or of BOUNDARY.
 
     Args:
-        word: as it stands in the text.
+        words: as they stand in texts; at least one.
         lexicon: the usual tag of a word.
     """
-    form, shape = _form(word), _shape(word)
-    entry = f"{lexicon.get(word, '-')} {lexicon.get(word.lower(), '-')}"
-    ending = f"{form[-3:]} {shape[:2]}"
-    near = [f"w {form}", f"s {shape}", f"3 {form[-3:]}", f"2 {form[-2:]}", f"e {entry}"]
-    by_role = {CENTRE: _centre(word, form, shape, entry), FIRST: _first(form, shape, entry)}
-    is_mark = not is_word(word)
+    checksums, counts, properties = [], [], []
+    for word in words:
+        known = _known(word, lexicon)
+        for begin, features in zip(_BEGINS, [[b""]] * len(ROLES) if word == BOUNDARY else _by_role(known), strict=True):
+            checksums += [zlib.crc32(feature, begin) for feature in features]
+            counts.append(len(features))
+        ending = f"{known.form[-3:]} {known.shape[:2]}"
+        properties += _encoded([known.form, ending, known.shape[:3], known.entry])
     return WordFeatures(
-        tuple(_hashes(role.name, by_role.get(role, near) if word else [""]) for role in ROLES),
-        _hashes("property", [form, ending, shape[:3], entry]),
-        not is_mark,
-        is_mark and word[-1:] in SENTENCE_END,
+        _spread(checksums),
+        np.array(counts, dtype=np.int64).reshape(len(words), len(ROLES)),
+        _spread([zlib.crc32(value, _PROPERTY) for value in properties]).reshape(len(words), NUM_PROPERTIES),
     )
 
 
-def joint_hash(number: int, parts: list[UInt64[np.ndarray, " words"]]) -> UInt64[np.ndarray, " words"]:
+def joint_hash(number: int, parts: Sequence[UInt64[np.ndarray, " words"]]) -> UInt64[np.ndarray, " words"]:
     """The hashes of feature `number` of JOINT for many words, from the hashes of its properties."""
     mixed = np.full_like(parts[0], number + 1)
     for part in parts:
@@ -116,21 +120,32 @@ def joint_hash(number: int, parts: list[UInt64[np.ndarray, " words"]]) -> UInt64
     return mixed
 
 
-def _centre(word: str, form: str, shape: str, entry: str) -> list[str]:
+class _Known(NamedTuple):
+    """What features are made of: a word, its form, the shape of its characters and its entry in the lexicon."""
+
+    word: str
+    form: str
+    shape: str
+    entry: str
+
+
+def _known(word: str, lexicon: Mapping[str, str]) -> _Known:
+    low = word.lower()
+    # In lower case, without what makes equal words different.
+    form = _DIGIT.sub("0", low.replace("\u2019", "'"))[:_LONGEST]
+    return _Known(word, form, _shape(word), f"{lexicon.get(word, '-')} {lexicon.get(low, '-')}")
+
+
+def _by_role(known: _Known) -> list[list[bytes]]:
+    """The features of a word in each of ROLES."""
+    word, form, shape, entry = known
     endings = [f"e{length} {form[-length:]}" for length in range(1, 6) if len(form) >= length]
     beginnings = [f"b{length} {form[:length]}" for length in range(1, 5) if len(form) > length]
     rest = [f"w {form}", f"W {word[:_LONGEST]}", f"s {shape}", f"3s {form[-3:]} {shape[:3]}", f"n {min(len(form), 8)}"]
     lexical = [f"l {entry}", f"ls {entry} {shape[:2]}", f"ll {entry.split()[1]}"]
-    return ["", *endings, *beginnings, *rest, *lexical]
-
-
-def _first(form: str, shape: str, entry: str) -> list[str]:
-    return ["", f"w {form}", f"s {shape}", f"3 {form[-3:]}", f"2s {form[-2:]} {shape[:3]}", f"l {entry}"]
-
-
-def _form(word: str) -> str:
-    """The word in lower case, without what makes equal words different."""
-    return _DIGIT.sub("0", word.lower().replace("\u2019", "'"))[:_LONGEST]
+    first = ["", f"w {form}", f"s {shape}", f"3 {form[-3:]}", f"2s {form[-2:]} {shape[:3]}", f"l {entry}"]
+    near = _encoded([f"w {form}", f"s {shape}", f"3 {form[-3:]}", f"2 {form[-2:]}", f"e {entry}"])
+    return [_encoded(["", *endings, *beginnings, *rest, *lexical]), _encoded(first), near, near, near, near]
 
 
 def _shape(word: str) -> str:
@@ -150,7 +165,10 @@ def _kind(character: str) -> str:
     return "o" if character.isalpha() else character
 
 
-def _hashes(kind: str, features: list[str]) -> Hashes:
-    """A hash of each feature, the same on every machine."""
-    checksums = [zlib.crc32(f"{kind}|{feature}".encode(errors="surrogatepass")) for feature in features]
+def _encoded(features: list[str]) -> list[bytes]:
+    return [feature.encode(errors="surrogatepass") for feature in features]
+
+
+def _spread(checksums: list[int]) -> Hashes:
+    """Hashes of 64 bits, the leading ones of which are as mixed as the checksums', the same on every machine."""
     return np.array(checksums, dtype=np.uint64) * _ODD

@@ -11,7 +11,7 @@ from jaxtyping import Int8, Int64
 
 from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.importance.tagged_corpora import CLASSES
+from cascaded_dllm.importance.pos import CLASSES
 from cascaded_dllm.importance.tagger_features import VERSION, Hashes
 
 BUCKET_BITS = 21
@@ -23,6 +23,8 @@ Weights: TypeAlias = Int8[np.ndarray, "buckets classes"]
 """The weight of each of CLASSES for the features of each bucket; most are zero."""
 
 _REMEDY = "train one with scripts/train_tagger.py"
+# What NumPy and the zip archive raise, depending on which bytes of a file are not what they should be.
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def bucket(hashes: Hashes) -> Int64[np.ndarray, " features"]:
@@ -52,24 +54,15 @@ def read_weights(path: Path) -> Weights:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            version, gaps, weights = int(arrays["version"]), arrays["gaps"], arrays["weights"]
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise DataError(f"{path} holds no tagger, or is broken ({error}); {_REMEDY}") from error
+            version, gaps, weights = arrays["version"].tolist(), arrays["gaps"], arrays["weights"]
+    except _UNREADABLE as error:
+        raise DataError(f"{path} holds no tagger, or is missing or broken ({error}); {_REMEDY}") from error
     if version != VERSION:
         raise DataError(f"{path} holds a tagger of version {version}, and this program has {VERSION}; {_REMEDY}")
+    has_types = gaps.dtype == np.int32 and weights.dtype == np.int8
     used = np.cumsum(gaps, dtype=np.int64)
-    table = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
-    is_sound = weights.dtype == np.int8 and weights.shape == (len(used), len(CLASSES)) and gaps.dtype == np.int32
-    if not is_sound or np.any(used < 0) or np.any(used >= len(table)):
+    if not has_types or weights.shape != (len(used), len(CLASSES)) or not np.all((used >= 0) & (used < NUM_BUCKETS)):
         raise DataError(f"{path} holds no tagger: its arrays are not those that one has; {_REMEDY}")
+    table = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
     table[used] = weights
     return table

@@ -1,13 +1,20 @@
 """Taggers for any English text: a spaCy model, or a lexicon that needs no model at all."""
 
+import functools
 import importlib.metadata
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.importance.english import WordSplitter, import_parser, import_spacy, pieces, sentences
+from cascaded_dllm.importance.english import MAX_WORDS, WordSplitter, import_parser, import_spacy
 from cascaded_dllm.importance.pos import TaggedWord
+
+# spaCy refuses more than a million characters, and its memory grows with the length of a text.
+PIECE_CHARACTERS = 100_000
+# From the best place to cut to the worst: an empty line, the end of a line, any white space.
+_BORDERS = tuple(re.compile(pattern) for pattern in (r"\n[^\S\n]*\n\s*", r"\n", r"\s"))
 
 
 @final
@@ -29,7 +36,7 @@ class SpacyTagger:
         except OSError as error:
             raise DataError(
                 f"the spaCy pipeline {str(model)!r} is not installed or broken ({error}); name a folder that holds "
-                f"one, or run: python -m spacy download {model}"
+                f"one, or run: python -m spacy download {model}; or choose --tagger english, which needs no download"
             ) from error
         if not pipeline.has_pipe("tagger"):
             raise DataError(
@@ -45,7 +52,7 @@ class SpacyTagger:
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""
-        cut = [(number, start, piece) for number, text in enumerate(texts) for start, piece in pieces(text)]
+        cut = [(number, start, piece) for number, text in enumerate(texts) for start, piece in _pieces(text)]
         tagged: list[list[TaggedWord]] = [[] for _ in texts]
         docs = self._pipeline.pipe(piece for _, _, piece in cut)
         for (number, start, _), doc in zip(cut, docs, strict=True):
@@ -69,7 +76,14 @@ class LexiconTagger:
 
     def __init__(self) -> None:
         self._splitter = WordSplitter("LexiconTagger")
-        self._find_tags = import_parser("LexiconTagger").find_tags
+        find_tags = import_parser("LexiconTagger").find_tags
+
+        @functools.lru_cache(MAX_WORDS)
+        def tag_of(word: str, begins_sentence: bool) -> str:
+            # A tag depends on nothing but the word, and on whether it is the first, whose capital makes no name.
+            return str(find_tags([word] if begins_sentence else [".", word])[-1][1])
+
+        self._tag_of = tag_of
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
         self.name = f"lexicon ({', '.join(versions)})"
 
@@ -78,13 +92,24 @@ class LexiconTagger:
         return [self._tag(text) for text in texts]
 
     def _tag(self, text: str) -> list[TaggedWord]:
-        tagged: list[TaggedWord] = []
-        for words in self._splitter.split(text):
-            for sentence in sentences(words):
-                # One sentence at a time: the lexicon treats the capital of a first word as no name.
-                tags = self._find_tags([word.text for word in sentence])
-                tagged += [
-                    TaggedWord(word.start, word.end, word.text, tag, word.is_stop)
-                    for word, (_, tag) in zip(sentence, tags, strict=True)
-                ]
-        return tagged
+        split = self._splitter.split(text)
+        tags = map(self._tag_of, split.words, split.begins_sentence)
+        columns = zip(split.starts, split.words, tags, split.is_stop, strict=True)
+        return [TaggedWord(start, start + len(word), word, tag, is_stop) for start, word, tag, is_stop in columns]
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """The text in pieces of at most PIECE_CHARACTERS, with their places; cut at paragraph borders if there are any."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        window = text[start : start + PIECE_CHARACTERS]
+        end = start + next((cut for border in _BORDERS if (cut := _last_end(border, window))), PIECE_CHARACTERS)
+        yield start, text[start:end]
+        start = end
+    if start < len(text):
+        yield start, text[start:]
+
+
+def _last_end(border: re.Pattern[str], text: str) -> int:
+    """Where the last match ends; 0 where there is none."""
+    return max((match.end() for match in border.finditer(text)), default=0)

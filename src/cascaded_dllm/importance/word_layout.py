@@ -1,17 +1,13 @@
 """Texts as rows of a table of distinct words, with room between paragraphs, and what stands around each word."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Bool, Int64, Shaped, UInt64
 
-from cascaded_dllm.importance.tagger_features import JOINT, REACH, WordFeatures, joint_hash
-
-Rows: TypeAlias = Int64[np.ndarray, " words"]
-Properties: TypeAlias = UInt64[np.ndarray, "table properties"]
-Flags: TypeAlias = Bool[np.ndarray, " words"]
+from cascaded_dllm.importance.tagger_features import JOINT, REACH, joint_hash
 
 BOUNDARY_ROW = 0
 """Row of BOUNDARY in every table."""
@@ -20,58 +16,46 @@ BOUNDARY_ROW = 0
 @final
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Words of one or many texts in a row, with boundaries between paragraphs.
+    """Words of one or many texts in a row, with REACH boundaries before each paragraph and behind the last.
 
     Attributes:
         rows: of the table, one for each word and each boundary.
-        places: where among `rows` each word is.
-        is_first: whether a word is the first of a sentence.
+        places: where among all but the first REACH of `rows` each word is.
     """
 
-    rows: Rows
-    places: Rows
-    is_first: Flags
+    rows: Int64[np.ndarray, " rows"]
+    places: Int64[np.ndarray, " words"]
 
-    def at(self, offset: int) -> Rows:
-        """The table's rows of what stands `offset` words on from every word; at most REACH to each side."""
-        return self.rows[self.places + offset]
+    def at(self, offset: int, of_rows: Shaped[np.ndarray, "rows *values"]) -> Shaped[np.ndarray, "places *values"]:
+        """What stands `offset` places on from every place, at most REACH to each side.
+
+        Args:
+            offset: how many.
+            of_rows: something about each of `rows`.
+        """
+        return of_rows[REACH + offset : len(of_rows) - REACH + offset]
 
     def joint_hashes(
         self, properties: UInt64[np.ndarray, "table properties"]
-    ) -> Iterator[UInt64[np.ndarray, " words"]]:
-        """The hashes of each feature of JOINT for every word.
+    ) -> Iterator[UInt64[np.ndarray, " places"]]:
+        """The hashes of each feature of JOINT for every place.
 
         Args:
             properties: of the words of the table.
         """
-        around = {offset: self.at(offset) for offset in range(-REACH, REACH + 1)}
+        columns = properties.T[:, self.rows]
         for number, feature in enumerate(JOINT):
-            yield joint_hash(number, [properties[around[offset], column] for column, offset in feature])
+            yield joint_hash(number, [self.at(offset, columns[column]) for column, offset in feature])
 
 
-def lay_out(rows: Rows, begins_paragraph: Flags, is_word: Flags, ends_sentence: Flags) -> Layout:
-    """The words with REACH boundaries before each paragraph and behind the last, so that none reaches into the next.
+def lay_out(rows: Int64[np.ndarray, " words"], begins_paragraph: Bool[np.ndarray, " words"]) -> Layout:
+    """The words with boundaries between paragraphs, so that none reaches into the next.
 
     Args:
         rows: of the table, for every word.
         begins_paragraph: which words begin a paragraph; the very first one must.
-        is_word: which rows of the table are words and no marks.
-        ends_sentence: which rows of the table are marks that end a sentence.
     """
     places = np.arange(len(rows)) + REACH * np.cumsum(begins_paragraph)
     padded = np.full(len(rows) + REACH * (np.count_nonzero(begins_paragraph) + 1), BOUNDARY_ROW)
     padded[places] = rows
-    return Layout(padded, places, sentence_starts(is_word[rows], ends_sentence[rows], begins_paragraph))
-
-
-def sentence_starts(is_word: Flags, ends_sentence: Flags, begins_paragraph: Flags) -> Flags:
-    """Which words are the first of a sentence: between them and the last word before is an end, or an empty line."""
-    # How many of these there have been up to here, and up to the last word before.
-    ended = np.cumsum(ends_sentence) + np.cumsum(begins_paragraph)
-    before = np.maximum.accumulate(np.where(is_word, ended, 0))
-    return is_word & (ended > np.concatenate([[0], before])[: len(ended)])
-
-
-def stack_properties(features: Sequence[WordFeatures]) -> Properties:
-    """The properties of the words of a table, one in each row."""
-    return np.stack([word.properties for word in features])
+    return Layout(padded, places - REACH)

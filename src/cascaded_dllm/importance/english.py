@@ -17,12 +17,14 @@ ADDRESS = re.compile(r"@|://|^www\.", re.IGNORECASE)
 SENTENCE_END = frozenset(".!?")
 """Last characters of the marks that end a sentence."""
 
+LONGEST_RUN = 400
+"""Of characters without white space. spaCy takes some apart one by one, in quadratic time: longer runs are cut."""
+
+_RUN = re.compile(rf"\S{{1,{LONGEST_RUN}}}")
+
 _Part: TypeAlias = tuple[int, str, bool, bool, bool]
 """A word inside a run of characters that are no white space: where, its characters, whether it is a stop word, a mark,
 and a mark that ends a sentence. No NamedTuple, which the garbage collector would visit again and again."""
-
-# Characters without white space. spaCy takes them apart one by one, in quadratic time: longer runs are cut.
-_RUN = re.compile(r"\S{1,400}")
 
 
 @final

@@ -121,7 +121,14 @@ def joint_hash(number: int, parts: Sequence[UInt64[np.ndarray, " words"]]) -> UI
 
 
 class _Known(NamedTuple):
-    """What features are made of: a word, its form, the shape of its characters and its entry in the lexicon."""
+    """What features are made of.
+
+    Attributes:
+        word: with plain apostrophes.
+        form: the same in lower case, and with all digits alike.
+        shape: the kinds of its characters.
+        entry: its tag in the lexicon, and that of its lower case.
+    """
 
     word: str
     form: str
@@ -130,10 +137,10 @@ class _Known(NamedTuple):
 
 
 def _known(word: str, lexicon: Mapping[str, str]) -> _Known:
-    low = word.lower()
-    # In lower case, without what makes equal words different.
-    form = _DIGIT.sub("0", low.replace("\u2019", "'"))[:_LONGEST]
-    return _Known(word, form, _shape(word), f"{lexicon.get(word, '-')} {lexicon.get(low, '-')}")
+    plain = word.replace("\u2019", "'")
+    low = plain.lower()
+    form = _DIGIT.sub("0", low)[:_LONGEST]
+    return _Known(plain, form, _shape(plain), f"{lexicon.get(plain, '-')} {lexicon.get(low, '-')}")
 
 
 def _by_role(known: _Known) -> list[list[bytes]]:
@@ -166,7 +173,7 @@ def _kind(character: str) -> str:
 
 
 def _encoded(features: list[str]) -> list[bytes]:
-    return [feature.encode(errors="surrogatepass") for feature in features]
+    return [feature.encode() for feature in features]
 
 
 def _spread(checksums: list[int]) -> Hashes:

@@ -53,16 +53,23 @@ def read_weights(path: Path) -> Weights:
         DataError: it is missing, truncated, foreign, or of another version of the features.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             version, gaps, weights = arrays["version"].tolist(), arrays["gaps"], arrays["weights"]
     except _UNREADABLE as error:
         raise DataError(f"{path} holds no tagger, or is missing or broken ({error}); {_REMEDY}") from error
     if version != VERSION:
         raise DataError(f"{path} holds a tagger of version {version}, and this program has {VERSION}; {_REMEDY}")
-    has_types = gaps.dtype == np.int32 and weights.dtype == np.int8
-    used = np.cumsum(gaps, dtype=np.int64)
-    if not has_types or weights.shape != (len(used), len(CLASSES)) or not np.all((used >= 0) & (used < NUM_BUCKETS)):
+    if not _are_sound(gaps, weights):
         raise DataError(f"{path} holds no tagger: its arrays are not those that one has; {_REMEDY}")
     table = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
-    table[used] = weights
+    table[np.cumsum(gaps)] = weights
     return table
+
+
+def _are_sound(gaps: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether arrays are the distances between the buckets that are used, and their weights."""
+    has_shapes = weights.shape == (gaps.size, len(CLASSES))
+    if gaps.dtype != np.int32 or weights.dtype != np.int8 or not has_shapes:
+        return False
+    used = np.cumsum(gaps, dtype=np.int64)
+    return bool(np.all((used >= 0) & (used < NUM_BUCKETS)))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.importance.english import MAX_WORDS, WordSplitter, import_parser, import_spacy
+from cascaded_dllm.importance.english import LONGEST_RUN, MAX_WORDS, WordSplitter, import_parser, import_spacy
 from cascaded_dllm.importance.pos import TaggedWord
 
 # spaCy refuses more than a million characters, and its memory grows with the length of a text.
 PIECE_CHARACTERS = 100_000
+_LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
 # From the best place to cut to the worst: an empty line, the end of a line, any white space.
 _BORDERS = tuple(re.compile(pattern) for pattern in (r"\n[^\S\n]*\n\s*", r"\n", r"\s"))
 
@@ -99,15 +100,20 @@ class LexiconTagger:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """The text in pieces of at most PIECE_CHARACTERS, with their places; cut at paragraph borders if there are any."""
+    """The text in pieces of at most PIECE_CHARACTERS, with their places; cut at paragraph borders if there are any.
+
+    Runs without white space are cut as well, behind each LONGEST_RUN of their characters.
+    """
     start = 0
-    while len(text) - start > PIECE_CHARACTERS:
-        window = text[start : start + PIECE_CHARACTERS]
-        end = start + next((cut for border in _BORDERS if (cut := _last_end(border, window))), PIECE_CHARACTERS)
-        yield start, text[start:end]
-        start = end
-    if start < len(text):
-        yield start, text[start:]
+    for end in [*(run.end() for run in _LONG_RUN.finditer(text)), len(text)]:
+        while end - start > PIECE_CHARACTERS:
+            window = text[start : start + PIECE_CHARACTERS]
+            cut = start + next((cut for border in _BORDERS if (cut := _last_end(border, window))), PIECE_CHARACTERS)
+            yield start, text[start:cut]
+            start = cut
+        if start < end:
+            yield start, text[start:end]
+            start = end
 
 
 def _last_end(border: re.Pattern[str], text: str) -> int:

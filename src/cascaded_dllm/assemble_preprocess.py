@@ -10,6 +10,7 @@ from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
+from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import PosScorer, Tagger
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -23,6 +24,7 @@ from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 DEFAULT_TAGGER = "en_core_web_md"
+BUILT_IN_TAGGERS = ("english", "lexicon", "stories")
 DEFAULT_WINDOW_WORDS = 96
 
 
@@ -145,7 +147,9 @@ def prepare(job: Job) -> ShardTask:
 def _anywhere(choice: ScorerChoice) -> ScorerChoice:
     """The same choice with absolute paths."""
     cache = None if choice.word_cache is None else str(Path(choice.word_cache).absolute())
-    return replace(choice, tagger=_if_path(choice.tagger), model=_if_path(choice.model), word_cache=cache)
+    # A folder may well be called "stories".
+    tagger = choice.tagger if choice.tagger in BUILT_IN_TAGGERS else _if_path(choice.tagger)
+    return replace(choice, tagger=tagger, model=_if_path(choice.model), word_cache=cache)
 
 
 def _if_path(name: str | None) -> str | None:
@@ -200,12 +204,21 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
 
 
 def make_tagger(name: str) -> Tagger:
-    """The tagger called `name`: lexicon, stories, or a spaCy model's name or folder."""
+    """The tagger called `name`: a built-in one, weights in a file that ends in .npz, or a spaCy model's name or folder.
+
+    Raises:
+        DataError: there are no such weights, or no such model.
+        MissingExtraError: spaCy or TextBlob is not installed.
+    """
     match name:
+        case "english":
+            return LinearTagger.shipped()
         case "lexicon":
             return LexiconTagger()
         case "stories":
             return StoriesTagger()
+        case _ if name.endswith(".npz"):
+            return LinearTagger.load(Path(name))
     return SpacyTagger(name)
 
 

@@ -103,12 +103,21 @@ def write_text(final: Path, text: str) -> None:
     Raises:
         OutputExistsError: the file cannot be written.
     """
+    write_bytes(final, text.encode())
+
+
+def write_bytes(final: Path, content: bytes) -> None:
+    """Writes `content`, replacing what was there in one step; the folder is created if need be.
+
+    Raises:
+        OutputExistsError: the file cannot be written.
+    """
     temporary = _temporary_sibling(final)
     try:
         remove_abandoned(final.parent, final.name)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             _sync(temporary)
             temporary.replace(final)
         finally:

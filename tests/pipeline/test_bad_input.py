@@ -70,8 +70,16 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             ["magic"],
             "the method is 'magic'; it must be one of constituency, keybert_no_stopword, keybert, tfidf, random",
         ),
-        (["constituency"], r"the spaCy pipeline 'en_core_web_md' .* run: python -m spacy download en_core_web_md"),
-        (["tfidf", "--tagger", "lexicon"], "method tfidf has no use for --tagger 'lexicon'; leave it out, or choose"),
+        (
+            ["constituency"],
+            r"the spaCy pipeline 'en_core_web_md' .* run: python -m spacy download en_core_web_md; or choose --tagger "
+            "english, which needs no download$",
+        ),
+        (
+            ["constituency", "--tagger", "no.npz"],
+            r"no\.npz holds no tagger, or is missing or broken .*; train one with",
+        ),
+        (["tfidf", "--tagger", "english"], "method tfidf has no use for --tagger 'english'; leave it out, or choose"),
         (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
         (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),
@@ -310,7 +318,7 @@ def test_debug_shows_the_error_itself():
 
 def test_missing_extra(tmp_path, text_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
-    flags = ["--dataset", text_file, "--tagger", "lexicon", "--train-tokenizer", "300", "--out", tmp_path]
+    flags = ["--dataset", text_file, "--tagger", "english", "--train-tokenizer", "300", "--out", tmp_path]
     assert failure("preprocess", "constituency", *flags).endswith(
         "run: pip install 'cascaded-dllm[preprocess]' (in a clone: pip install '.[preprocess]')"
     )

@@ -89,8 +89,8 @@ def command_of(method: str) -> Callable[..., None]:
         tagger: Annotated[
             str | None,
             typer.Option(
-                help="constituency: lexicon (offline), stories, or a spaCy model's name or path "
-                "(default: en_core_web_md).",
+                help="constituency: english (offline), lexicon (offline, less exact), stories, a .npz of "
+                "scripts/train_tagger.py, or a spaCy model's name or path (default: en_core_web_md).",
                 rich_help_panel=_IMPORTANCE,
             ),
         ] = None,
@@ -295,7 +295,7 @@ app.command(
     help=_help(
         "Importance by part of speech: proper nouns first, then nouns, verbs, adjectives, adverbs, the rest.",
         "constituency",
-        "--dataset train.txt.xz --tagger lexicon --train-tokenizer 4096",
+        "--dataset train.txt.xz --tagger english --train-tokenizer 4096",
         "--dataset openwebtext --tokenizer gpt2 --shards 256 --executor slurm --partition cpu",
     ),
 )(command_of("constituency"))

@@ -1,14 +1,13 @@
 """The one place where a configuration becomes objects."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cascaded_dllm.assemble_data import locate, require_known_method
+from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
 from cascaded_dllm.data.dataset import StageDataset
@@ -21,10 +20,8 @@ from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, s
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
-from cascaded_dllm.model.warm_start import start_from
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
@@ -34,9 +31,8 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.provenance import device_facts
-from cascaded_dllm.train.run import CHECKPOINTS_FOLDER, Progress, Run, RunPeriods
-from cascaded_dllm.train.run_log import LogChoice, require_viewers
+from cascaded_dllm.train.run import Progress, Run, RunPeriods
+from cascaded_dllm.train.run_log import require_viewers
 from cascaded_dllm.train.trainer import LoopConfig, Trainer
 
 _RUNS = "runs"
@@ -99,7 +95,7 @@ def assemble_run(config: TrainConfig) -> Run:
         MissingExtraError: a viewer of the metrics is not installed.
     """
     require_sound(config)
-    log = _log_choice(config)
+    log = log_choice(config)
     require_viewers(log)
     located = locate(config.data)
     name = config.run_name(located.corpus)
@@ -108,7 +104,8 @@ def assemble_run(config: TrainConfig) -> Run:
     path = str(config.data.path)
     arrays, dataset = stage_dataset(path, config)
     valid = _valid_dataset(config, arrays)
-    stage = _new_stage(config, arrays, dataset, folder)
+    stage = _new_stage(config, arrays, dataset)
+    start = start_of_run(config, stage.model, arrays, folder)
     trainer = Trainer(
         stage.model,
         Objective(stage.process, stage.schedule, config.training.t_min),
@@ -121,7 +118,7 @@ def assemble_run(config: TrainConfig) -> Run:
     return Run(
         folder=folder,
         trainer=trainer,
-        config=_plain(config.to_dict()),
+        config=plain(config.to_dict()),
         settings=StageSettings(
             model=stage.model.config,
             noise=schedule_settings(stage.schedule),
@@ -141,7 +138,7 @@ def assemble_run(config: TrainConfig) -> Run:
         sample=_snapshot_sampler(config, stage, valid or dataset, Tokenizer.load(tokenizer_file)),
         num_valid_windows=0 if valid is None else len(valid),
         log=replace(log, name=log.name or name),
-        provenance=_provenance(config, arrays, trainer.device),
+        provenance=provenance(config, arrays, trainer.device, start),
         peak_flops=config.training.peak_flops or known_peak_flops(trainer.device, stage.model.compute_dtype),
     )
 
@@ -247,19 +244,12 @@ def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 
 
-def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset, folder: Path) -> StageSampler:
-    """A stage with the weights of another model, or random ones that depend on the seed and its number.
-
-    The global generator is left alone. A run that has checkpoints goes on from its own weights, so that it needs those
-    it started from no more.
-    """
+def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
+    """A stage with random weights that depend on the seed and its number; the global generator is left alone."""
     model_config = _model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
         model = ScoreModel(model_config)
-    start = config.pretrained
-    if start.use_pretrained and not numbered(folder / CHECKPOINTS_FOLDER):
-        start_from(start.model_path, model, weights=start.weights, tokenizer=arrays.tokenizer)  # type: ignore[arg-type]
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
         model.to(choose_device(config.device)),
@@ -268,11 +258,6 @@ def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset, 
         dataset.target_length,
         prefix_length=dataset.prefix_length,
     )
-
-
-def _plain(settings: dict[str, object]) -> dict[str, object]:
-    """`settings` with lists in place of tuples, as YAML and JSON hold them."""
-    return dict(json.loads(json.dumps(settings)))
 
 
 def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
@@ -298,35 +283,7 @@ def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
     ):
         settings["training"].pop(free)
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
-    return dict(leaves(_plain(settings)))
-
-
-def _log_choice(config: TrainConfig) -> LogChoice:
-    """The viewers of the metrics; the name of the run is empty unless it is given."""
-    settings = config.logging
-    return LogChoice(
-        wandb=settings.wandb,
-        project=settings.project,
-        name=settings.name or "",
-        tensorboard=settings.tensorboard,
-    )
-
-
-def _provenance(config: TrainConfig, arrays: StageArrays, device: torch.device) -> dict[str, Any]:
-    """What a run is made from, for its record."""
-    return {
-        "device": device_facts(device),
-        "data": {
-            "path": config.data.path,
-            "fingerprint": arrays.fingerprint,
-            "method": arrays.method,
-            "scorer": arrays.scorer,
-            "num_windows": arrays.num_windows,
-            "valid": config.data.valid,
-        },
-        "tokenizer": {"fingerprint": arrays.tokenizer, "vocab_size": arrays.vocab_size},
-        "config": _plain(config.to_dict()),
-    }
+    return dict(leaves(plain(settings)))
 
 
 def _bound_measurer(

@@ -1,6 +1,7 @@
 """A run that starts from the weights of another model: what it loses at first, and what it needs them for."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from cascaded_dllm import assemble
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.cli.main import app
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.loader import global_batch_indices
 from cascaded_dllm.data.stages import StageArrays
@@ -174,6 +177,7 @@ def test_the_command(trained, stories, tmp_path, monkeypatch):
     overrides = [*(item for item in tiny.OVERRIDES), *start(source)]
     result = success("train", "--data", stories, *overrides)
     assert "run folder: runs/stories-tiny-stage1-finetuning" in result.stdout
+    assert f"stage 1: starts from {source}/checkpoints/step_60 (ema weights)" in result.stdout
     shutil.rmtree(source)
     again = success("train", "--data", stories, *overrides, "training.num_steps=3")
     assert "resumed at step 2" in again.stdout
@@ -182,6 +186,27 @@ def test_the_command(trained, stories, tmp_path, monkeypatch):
     message = failure("train", "--data", stories, *overrides, "--out", "another")
     assert f"{source} does not exist here and is no hub id; check the path" in message
     assert not (tmp_path / "another").exists()
+
+
+def test_what_it_started_from_is_recorded(trained, stories, tmp_path):
+    """And that a newer checkpoint of the other model was damaged."""
+    source, run = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(trained, source, symlinks=True)
+    shutil.copytree(source / "checkpoints" / "step_60", source / "checkpoints" / "step_61")
+    (source / "checkpoints" / "step_61" / "ema.safetensors").write_bytes(b"")
+    flags = ["train", "--data", stories, "--out", run, *tiny.OVERRIDES, *start(source)]
+    result = CliRunner().invoke(app, [str(flag) for flag in flags])
+    assert result.exit_code == 0
+    fault = f"{source}/checkpoints/step_61: ema.safetensors does not have its recorded checksum"
+    assert result.stderr == f"passed over a damaged checkpoint: {fault}\n"
+    success(*flags, "training.num_steps=3")
+    first, second = json.loads((run / "provenance.json").read_text())["starts"]
+    folder = str(source / "checkpoints" / "step_60")
+    assert first["start"] == {"folder": folder, "weights": "ema", "stage": 1, "step": 60, "passed_over": [fault]}
+    assert (second["start"], second["step"]) == (None, 2)
+    assert first["data"]["fingerprint"] == second["data"]["fingerprint"]
+    assert first["tokenizer"]["fingerprint"] == load_stage(run).settings.tokenizer
+    assert first["config"]["training"]["num_steps"] == 2
 
 
 def test_networks_that_differ(trained, stories, tmp_path):

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sample": BASE | PARTS,
     "evaluate": BASE | PARTS | {"train"},
     "config": {"errors"},
-    "assemble": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_data"},
+    "assemble": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_data", "assemble_start"},
+    "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
     "assemble_preprocess": BASE | PARTS,
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
@@ -41,7 +42,18 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
-WITH_TENSORS = ("numerics", "diffusion", "model", "train", "sample", "evaluate", "assemble", "demo", "cli")
+WITH_TENSORS = (
+    "numerics",
+    "diffusion",
+    "model",
+    "train",
+    "sample",
+    "evaluate",
+    "assemble",
+    "assemble_start",
+    "demo",
+    "cli",
+)
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
     "numpy": ("rng", "text", "cascade", "importance", "data", "preprocess", *WITH_TENSORS),

@@ -13,6 +13,7 @@ from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.train.run import Run
 
 
 def warn_of_long_warmup(config: TrainConfig) -> None:
@@ -34,6 +35,16 @@ def _print_config(config: TrainConfig, what: str) -> None:
     if what != "job":
         raise ConfigError(f"--cfg is {what!r}; it must be job, which prints the configuration of the run")
     typer.echo(OmegaConf.to_yaml(config.to_dict()), nl=False)
+
+
+def _say_where_it_starts(run: Run, name: str) -> None:
+    """Which weights of another model a new run has, and which newer ones were damaged."""
+    start = run.provenance.get("start")
+    if start is None:
+        return
+    for fault in start["passed_over"]:
+        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+    console.print(f"{name}: starts from {start['folder']} ({start['weights']} weights)", markup=False, soft_wrap=True)
 
 
 def train(
@@ -91,5 +102,6 @@ def train(
             f"{name} of {list(config.stage_lengths)}: {config.model.name}, {size:,} parameters, "
             f"{counted(len(run.trainer.dataset), 'window')}, {run.trainer.device}"
         )
+        _say_where_it_starts(run, name)
         run_with_progress(run, name)
         console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)

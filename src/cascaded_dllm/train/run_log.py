@@ -9,8 +9,9 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol, TextIO, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
@@ -91,11 +92,11 @@ class RunLog:
     """The open logs of a run.
 
     Args:
-        file: metrics.jsonl, open for appending.
+        file: metrics.jsonl, open for appending, without a buffer: what it holds back could not be written at the end.
         viewers: what shows the same.
     """
 
-    def __init__(self, file: TextIO, viewers: Sequence[_Viewer]) -> None:
+    def __init__(self, file: FileIO, viewers: Sequence[_Viewer]) -> None:
         self._file, self._viewers = file, tuple(viewers)
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
@@ -104,9 +105,10 @@ class RunLog:
         Raises:
             OutputExistsError: the disk is full, or away.
         """
+        line = (json.dumps(entry) + "\n").encode()
         try:
-            self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise OutputExistsError(
                 f"{self._file.name} cannot be written ({error.strerror}); make room, and give the same command again"
@@ -151,7 +153,7 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
             viewers.append(stack.enter_context(_tensorboard(folder / TENSORBOARD_FOLDER, step)))
         if choice.wandb != "disabled":
             viewers.append(stack.enter_context(_wandb(folder, choice, config)))
-        yield RunLog(stack.enter_context((folder / METRICS_FILE).open("a", encoding="utf-8")), viewers)
+        yield RunLog(stack.enter_context((folder / METRICS_FILE).open("ab", buffering=0)), viewers)
 
 
 def forget_after(folder: Path, step: int) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError
+from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
 from cascaded_dllm.train.run_log import LogChoice, RunLog, forget_after, open_log, require_viewers
 
 NONE = LogChoice()
@@ -43,7 +44,7 @@ def test_every_entry_is_a_line_at_once(tmp_path):
 
 def test_viewers_are_shown_the_same(tmp_path):
     viewer = Viewer()
-    with (tmp_path / "metrics.jsonl").open("w") as file:
+    with (tmp_path / "metrics.jsonl").open("wb", buffering=0) as file:
         log = RunLog(file, [viewer])
         log.metrics({"step": 1, "lr": 0.5})
         log.texts(1, "samples", ["one", "two"])
@@ -154,3 +155,17 @@ def test_wandb_that_cannot_be_reached(tmp_path, monkeypatch):
     ):
         pass
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
+def test_line_that_cannot_be_written(tmp_path):
+    """The error is ours to the end, also when the file is closed."""
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    message = (
+        r"metrics\.jsonl cannot be written \(No space left on device\); make room, and give the same command again"
+    )
+    with (
+        pytest.raises(OutputExistsError, match=message),
+        open_log(tmp_path, NONE, config={}, step=0) as log,
+    ):
+        log.metrics({"step": 1})

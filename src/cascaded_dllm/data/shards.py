@@ -209,7 +209,7 @@ class Shard:
         Raises:
             DataError: there is no shard, or its manifest is broken.
         """
-        manifest = manifests.read_manifest(folder, KIND)
+        manifest = manifests.read_manifest(folder, KIND, whole=folder.parent)
         return cls(
             folder,
             manifests.parse_settings(manifest, folder),

@@ -15,7 +15,7 @@ from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpora import Corpus, no_documents
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -139,7 +139,7 @@ class Plan:
                 if on_progress is not None:
                     on_progress(writer.counts.documents + sum(writer.counts.dropped.values()), None)
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
-                raise self._no_documents()
+                raise no_documents(self.corpus.name, writer.counts.dropped)
             return writer.counts
 
     def complete(self, tokenizer: Tokenizer) -> PreprocessedDataset | None:
@@ -152,8 +152,9 @@ class Plan:
         if len(folders) < self.settings.num_shards:
             return None
         self.check_shards()
-        if not any(Shard.open(folder).counts.documents for folder in folders):
-            raise self._no_documents()
+        counts = sum((Shard.open(folder).counts for folder in folders), Counts())
+        if counts.documents == 0:
+            raise no_documents(self.corpus.name, counts.dropped)
         tokenizer.save(self.folder)
         return complete_dataset(self.folder, self.settings)
 
@@ -182,11 +183,6 @@ class Plan:
         """The folders of all shards that are there, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
-
-    def _no_documents(self) -> DataError:
-        return DataError(
-            f"the corpus {self.corpus.name!r} holds 0 documents that are not blank; give one with text in it"
-        )
 
     def _check_index(self, index: int) -> None:
         """Whether there is such a shard.

@@ -17,7 +17,7 @@ from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -119,7 +119,7 @@ def prepare(job: Job) -> ShardTask:
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
-    prepared = folder / "prepared"
+    prepared = folder / PREPARED_FOLDER
     # A missing model or library shows here, before a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     source = _tokenizer_source(job, corpus, prepared)

@@ -54,6 +54,9 @@ def records(path: Path, num_parts: int, unit: str = "paragraph", form: str | Non
     whole = list(corpus.part(0, 1))
     parts = [list(corpus.part(index, num_parts)) for index in range(num_parts)]
     assert sum(map(len, parts)) == len(whole)
+    dealt = list(corpus.dealt(num_parts))
+    assert [record for _, record in dealt] == whole
+    assert [[record for part, record in dealt if part == index] for index in range(num_parts)] == parts
     if form != "wikitext":  # There, an article also brings its headings.
         assert [parts[number % num_parts][number // num_parts] for number in range(len(whole))] == whole
         for num in (1, len(whole) // 2, len(whole) + 1):

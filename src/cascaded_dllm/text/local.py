@@ -101,8 +101,10 @@ def checked_suffix(file: Path) -> str:
     return suffix
 
 
-def is_compressed(file: Path) -> bool:
-    """Whether a file is read from its beginning whatever is wanted of it."""
+def is_read_through(file: Path, unit: Unit) -> bool:
+    """Whether to find one record of a file costs about as much as to read all of it."""
+    if checked_suffix(file).startswith(".txt"):
+        return unit != "file"
     return file.suffix.lower() in {".gz", ".xz"}
 
 
@@ -113,7 +115,8 @@ def _txt_rows(file: Path, unit: Unit) -> Iterator[Unread]:
         case "paragraph":
             blocks = _paragraphs(text_lines(file))
         case "file":
-            blocks = iter(["".join(text_lines(file))])
+            yield lambda: Document(f"{file.name}:0", "".join(text_lines(file)))
+            return
     for index, block in enumerate(blocks):
         yield functools.partial(Document, f"{file.name}:{index}", block)
 

@@ -15,7 +15,7 @@ from cascaded_dllm.text.local import (
     SUFFIXES,
     Unit,
     checked_suffix,
-    is_compressed,
+    is_read_through,
     row_fields,
     text_lines,
     unread_rows,
@@ -101,8 +101,8 @@ class LocalFiles:
         return records_of(self._rows, self.form, part)
 
     def reads_all(self) -> bool:
-        """See `WholeReader`: to find a line in a compressed file, all before it is unpacked."""
-        return self.form == "wikitext" or any(is_compressed(file) for file in self.files())
+        """See `WholeReader`."""
+        return self.form == "wikitext" or any(is_read_through(file, self.unit) for file in self.files())
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
         """See `WholeReader`."""

@@ -48,6 +48,12 @@ def test_lines_of_other_parts_are_not_parsed(tmp_path: Path) -> None:
     assert list(LocalFiles(path).records(Part(stop=1))) == [Document("a.jsonl:0", "One")]
 
 
+def test_files_of_other_parts_are_not_opened(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "One")
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    assert list(LocalFiles(tmp_path, unit="file").records(Part(0, 2))) == [Document("a.txt:0", "One")]
+
+
 def test_lines_of_wikitext_may_be_rows_of_any_file(tmp_path: Path) -> None:
     lines = ["", " = A = \n", "", " One , two . \n", "", " = B = \n", ""]
     write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": line}) for line in lines))

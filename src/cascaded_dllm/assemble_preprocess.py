@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
@@ -125,9 +126,7 @@ def prepare(job: Job) -> ShardTask:
     source = _tokenizer_source(job, corpus, prepared)
     frequencies = None
     if scorer is None:
-        frequencies = prepared / f"word_counts_{fingerprint(corpus.source)}.json"
-        if not frequencies.is_file():
-            save_frequencies(document_frequencies(corpus.documents()), frequencies)
+        frequencies = _word_counts(corpus, prepared)
         scorer = make_scorer(job.scorer, frequencies)
     plan = Plan.make(
         corpus,
@@ -207,6 +206,16 @@ def make_tagger(name: str) -> Tagger:
         case "stories":
             return StoriesTagger()
     return SpacyTagger(name)
+
+
+def _word_counts(corpus: Corpus, prepared: Path) -> Path:
+    """The file with the words of a corpus, which are counted now if it is not there."""
+    folder = prepared / f"word_counts_{fingerprint(corpus.source)}"
+    table = folder / "word_counts.json"
+    if not table.is_file():
+        with complete_folder(folder) as temporary:
+            save_frequencies(document_frequencies(corpus.documents(), folder=temporary), temporary / table.name)
+    return table
 
 
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:

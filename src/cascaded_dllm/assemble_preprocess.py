@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
@@ -18,7 +19,7 @@ from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -121,15 +122,13 @@ def prepare(job: Job) -> ShardTask:
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
-    prepared = folder / "prepared"
+    prepared = folder / PREPARED_FOLDER
     # A missing model or library shows here, before a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     source = _tokenizer_source(job, corpus, prepared)
     frequencies = None
     if scorer is None:
-        frequencies = prepared / f"word_counts_{fingerprint(corpus.source)}.json"
-        if not frequencies.is_file():
-            save_frequencies(document_frequencies(corpus.documents()), frequencies)
+        frequencies = _word_counts(corpus, prepared)
         scorer = make_scorer(job.scorer, frequencies)
     plan = Plan.make(
         corpus,
@@ -220,6 +219,16 @@ def make_tagger(name: str) -> Tagger:
         case _ if name.endswith(".npz"):
             return LinearTagger.load(Path(name))
     return SpacyTagger(name)
+
+
+def _word_counts(corpus: Corpus, prepared: Path) -> Path:
+    """The file with the words of a corpus, which are counted now if it is not there."""
+    folder = prepared / f"word_counts_{fingerprint(corpus.source)}"
+    table = folder / "word_counts.json"
+    if not table.is_file():
+        with complete_folder(folder) as temporary:
+            save_frequencies(document_frequencies(corpus.documents(), folder=temporary), temporary / table.name)
+    return table
 
 
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:

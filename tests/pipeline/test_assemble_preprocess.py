@@ -100,7 +100,7 @@ def test_corpus_that_changes_after_the_plan(tmp_path):
 
 def test_broken_word_counts(tmp_path):
     task = prepare(job(tmp_path))
-    next(task.plan.folder.glob("prepared/word_counts_*.json")).write_text("[]")
+    next(task.plan.folder.glob("prepared/word_counts_*/*.json")).write_text("[]")
     with pytest.raises(DataError, match=r"holds no word counts .* remove it and preprocess again"):
         prepare(job(tmp_path))
 

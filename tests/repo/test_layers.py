@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "model"),
     "yaml": ("model.pretrained", "train.run", "cli.compose"),
     "safetensors": ("importance.sentence_files", "model", "train"),
-    "pyarrow": ("text.local", "data.shards", "data.row_groups"),
+    "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),
     "datasets": ("text.hub",),
     "hydra": ("cli",),
     "omegaconf": ("cli", "assemble"),

@@ -12,9 +12,9 @@ from typing import Any, final
 
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
 from cascaded_dllm.text.document import Document, Dropped, Part
-from cascaded_dllm.text.forms import described, records_of
+from cascaded_dllm.text.forms import described, numbered_records, records_of
 from cascaded_dllm.text.hub_corpora import HubCorpus
-from cascaded_dllm.text.local import checked_text, missing_field, row_name
+from cascaded_dllm.text.rows import missing_field, row_record
 
 HUB_DEADLINE_S = 8.0
 """Without an answer from the hub for so long there is no network; a look-up of a name alone can hang for longer."""
@@ -45,6 +45,18 @@ class HubRows:
         """
         return records_of(self._rows, self.corpus.form, part)
 
+    def reads_all(self) -> bool:
+        """See `WholeReader`: what is streamed comes whole, and articles are found line by line."""
+        return not self.files or self.corpus.form == "wikitext"
+
+    def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
+        """See `WholeReader`.
+
+        Raises:
+            DataError: as in `records`.
+        """
+        return numbered_records(self._rows, self.corpus.form, Part(stop=stop))
+
     def source(self) -> dict[str, object]:
         """See `Reader`."""
         return {
@@ -57,18 +69,18 @@ class HubRows:
             "form": described(self.corpus.form),
         }
 
-    def _rows(self, part: Part) -> Iterator[Document]:
+    def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         first, text_field = 0, self.corpus.text_field
         for table in self._tables():
-            if text_field not in table.column_names:
+            # Streamed files may differ; where the first rows lack the column, its name is wrong.
+            if first == 0 and text_field not in table.column_names:
                 raise missing_field(f"{self.corpus.id} ({self.split})", text_field, table.column_names)
-            texts, ids = table.column(text_field), table.column("id") if "id" in table.column_names else None
+            columns = {name: table.column(name) for name in (text_field, "id") if name in table.column_names}
             end = table.num_rows if part.stop is None else min(table.num_rows, part.stop - first)
             for place in range((part.index - first) % part.num_parts, end, part.num_parts):
-                number = first + place
-                default = f"{self.split}:{number}"
-                text = checked_text(texts[place].as_py(), f"{self.corpus.id} {default}", text_field)
-                yield Document(row_name({} if ids is None else {"id": ids[place].as_py()}, default), text)
+                row = {name: column[place].as_py() for name, column in columns.items()}
+                default = f"{self.split}:{first + place}"
+                yield row_record(row, text_field, place=f"{self.corpus.id} {default}", default=default)
             first += table.num_rows
             if part.stop is not None and first >= part.stop:
                 return

@@ -14,7 +14,7 @@ from cascaded_dllm.diffusion.prefix_noise import noised_prefix
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import Weights, load_stage
+from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
 from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
@@ -118,14 +118,7 @@ class Cascade:
             if dtype != torch.float32:
                 stage.model.keep_trunk_in(dtype)
         samplers = tuple(
-            StageSampler(
-                stage.model.to(device),
-                process_from_name(stage.settings.model.process, stage.settings.model.vocab_size),
-                schedule_from_settings(stage.settings.noise),
-                length,
-                prefix_length=prefix,
-                trained_with=stage.settings.prefix,
-            )
+            stage_sampler(stage, length=length, prefix_length=prefix, device=device)
             for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
         )
         settings = loaded[0].settings
@@ -276,6 +269,21 @@ class Cascade:
             else calls * stage.length + num_kept * prefix
             for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
         )
+
+
+def stage_sampler(
+    stage: PretrainedStage, *, length: int, prefix_length: int, device: str | torch.device
+) -> StageSampler:
+    """A stage from a checkpoint, on `device` and ready to be sampled."""
+    settings = stage.settings
+    return StageSampler(
+        stage.model.to(device),
+        process_from_name(settings.model.process, settings.model.vocab_size),
+        schedule_from_settings(settings.noise),
+        length,
+        prefix_length=prefix_length,
+        trained_with=settings.prefix,
+    )
 
 
 def _noised(

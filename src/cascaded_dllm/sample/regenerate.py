@@ -6,6 +6,7 @@ of the stage before it. What comes out, z', is near z, so the text of the window
 tokens that the model wrote are such as it will write when the cascade is sampled. See docs/mathematics.md.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.model.pretrained import PretrainedStage
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.predictors import Predictor
 from cascaded_dllm.sample.sampler import StageSampler, Start
@@ -37,6 +39,7 @@ class PrefixRegenerator:
         level: largest share of tokens that are noised; the share of a prefix is uniform between 0 and it.
         predictor: how they are written back.
         num_steps: of the time grid.
+        fingerprint: of the weights of the models, see `weights_fingerprint`.
     """
 
     stages: tuple[StageSampler, ...]
@@ -45,6 +48,7 @@ class PrefixRegenerator:
     level: float
     predictor: Predictor
     num_steps: int
+    fingerprint: str
 
     def __call__(self, window: Int[Tensor, " B"], index: Int[Tensor, " B"], step: int, seed: int) -> Int[Tensor, "B P"]:
         """The prefixes of the windows `window`, rewritten in part.
@@ -70,8 +74,24 @@ class PrefixRegenerator:
         return written
 
 
+def weights_fingerprint(models: Sequence[ScoreModel]) -> str:
+    """16 hex digits of all weights, so that a run is not taken up with models that have gone on meanwhile."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
 def require_before(
-    loaded: Sequence[PretrainedStage], *, stage: int, stage_lengths: tuple[int, ...], tokenizer: str, packing: str
+    loaded: Sequence[PretrainedStage],
+    *,
+    stage: int,
+    stage_lengths: tuple[int, ...],
+    vocab_size: int,
+    tokenizer: str,
+    packing: str,
 ) -> None:
     """Checks that checkpoints are the stages just before `stage` of the same cascade, in order.
 
@@ -79,8 +99,9 @@ def require_before(
         loaded: the checkpoints.
         stage: number of the stage whose prefixes they write.
         stage_lengths: of the cascade.
-        tokenizer: fingerprint of the tokenizer of the data.
-        packing: how the windows of the data were cut.
+        vocab_size: number of real tokens of the data.
+        tokenizer: fingerprint of its tokenizer.
+        packing: how its windows were cut.
 
     Raises:
         CheckpointError: a checkpoint is of another stage or cascade, or was trained on windows of another kind.
@@ -90,14 +111,20 @@ def require_before(
         if settings.stage != number or settings.stage_lengths != stage_lengths:
             raise CheckpointError(
                 f"{found.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
-                f"{number} of lengths {list(stage_lengths)} was expected; give the stages just before stage {stage}, in "
-                "order (training.generated_prefix.stage_paths)"
+                f"{number} of lengths {list(stage_lengths)} was expected; give the stages just before stage {stage} "
+                "in order (training.generated_prefix.stage_paths)"
             )
-        if (settings.tokenizer, settings.packing) != (tokenizer, packing):
-            raise CheckpointError(
-                f"{found.folder} was trained with the tokenizer {settings.tokenizer} on windows of packing "
-                f"{settings.packing!r}, and the data has {tokenizer} and {packing!r}; train all stages on the same data"
-            )
+        for what, theirs, ours in (
+            ("vocabulary size", settings.model.vocab_size, vocab_size),
+            # Of a checkpoint of the original code neither of the others is known.
+            ("tokenizer", settings.tokenizer or tokenizer, tokenizer),
+            ("packing", settings.packing or packing, packing),
+        ):
+            if theirs != ours:
+                raise CheckpointError(
+                    f"{found.folder} was trained with the {what} {theirs}, and the data has {ours}; train all stages "
+                    "on the same data"
+                )
 
 
 def _noised(

@@ -8,8 +8,8 @@ global batch, position), so that neither accumulation nor the number of processe
     dropout     the whole prefix is replaced by MASK, which classifier-free guidance needs
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,8 +20,19 @@ from cascaded_dllm.diffusion.prefix_noise import masked_prefix, noised_prefix
 from cascaded_dllm.diffusion.process import Process
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 
-PrefixGenerator = Callable[[Tensor, Tensor, int, int], Tensor]
-"""(windows, their places in the global batch, step, seed) -> prefixes of these windows, rewritten in part."""
+
+@runtime_checkable
+class PrefixGenerator(Protocol):
+    """Rewrites prefixes in part; handed in from above, since training does not sample."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from generators that write something else."""
+        ...
+
+    def __call__(self, window: Int[Tensor, " B"], index: Int[Tensor, " B"], step: int, seed: int) -> Int[Tensor, "B P"]:
+        """Prefixes of the windows `window`, which stand at the places `index` in the global batch of `step`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

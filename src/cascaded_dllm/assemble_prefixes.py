@@ -22,6 +22,7 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
             contradict each other.
     """
     noise, generated = config.training.prefix_noise, config.training.generated_prefix
+    predictor_from_name(generated.predictor)
     if (generated.prob > 0) != bool(generated.stage_paths):
         raise ConfigError(
             f"training.generated_prefix.prob is {generated.prob} and stage_paths {list(generated.stage_paths)}; give "

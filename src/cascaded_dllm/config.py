@@ -203,6 +203,11 @@ class TrainConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+        if self.training.generated_prefix.num_steps < 1:
+            raise ConfigError(
+                f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
+                "least 1"
+            )
         if not 0 < self.training.t_min < 1:
             raise ConfigError(f"training.t_min is {self.training.t_min}; it must lie between 0 and 1, 0.001 is usual")
         if self.sampling.num_samples < 0:

@@ -120,8 +120,10 @@ OTHERS = {
     "training.prefix_noise.prob": 0.3,
     "training.prefix_noise.kind": "mask",
     "training.prefix_dropout": 0.3,
-    "training.generated_prefix.prob": ConfigError(r"prob is 0\.0 and stage_paths \['.*stage1'\]; give both"),
-    "training.generated_prefix.stage_paths": CheckpointError("elsewhere does not exist here and is no hub id|no folder"),
+    "training.generated_prefix.prob": 0.3,
+    "training.generated_prefix.stage_paths": CheckpointError(
+        "elsewhere does not exist here and is no hub id|no folder"
+    ),
     "training.generated_prefix.level": 1.0,
     "training.generated_prefix.predictor": "first_hitting",
     "training.generated_prefix.num_steps": 1,
@@ -145,7 +147,6 @@ INVALID = {
     "data.dataloader": "tfidf",
     "pretrained.use_pretrained": True,
     "earlier_stages": ("elsewhere",),
-    "training.generated_prefix.prob": 0.0,
     "training.generated_prefix.stage_paths": ("elsewhere",),
 }
 # Keys that are read only if other ones have these values.

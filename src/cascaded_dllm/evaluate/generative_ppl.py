@@ -22,8 +22,8 @@ from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 
-TokenNats = Float[Tensor, " T"]
-"""-log p of every token of one text under the judge, in nats, float64; empty for an empty text."""
+TokenNats = Float[Tensor, "_"]
+"""-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
 
 _CALL_ELEMENTS = 1 << 26
 """Logits of one call of the judge, 256 MB in float32."""

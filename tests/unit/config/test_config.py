@@ -221,7 +221,11 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
         ("logging.wandb", "on", r"logging\.wandb is 'on'; it must be one of disabled, offline, online"),
         ("pretrained.weights", "best", r"pretrained\.weights is 'best'; it must be one of ema, raw"),
         ("sampling.num_samples", -1, r"sampling\.num_samples is -1; it must be at least 0"),
-        ("training.generated_prefix.num_steps", 0, r"training\.generated_prefix\.num_steps is 0; it must be at least 1"),
+        (
+            "training.generated_prefix.num_steps",
+            0,
+            r"training\.generated_prefix\.num_steps is 0; it must be at least 1",
+        ),
         ("dtype", "float16", "dtype is 'float16'; it must be float32 or bfloat16"),
     ],
 )

@@ -149,21 +149,19 @@ def test_stages_that_cannot_write_the_prefix(stories, runs, tmp_path):
 def test_sampling_with_what_was_trained(stories, runs, tmp_path):
     """Guidance and noise from the command line; a stage that was not trained for them says what to do."""
     # Long enough for its output to depend on the prefix.
-    learning = ["training.num_steps=20", "optim.lr=3e-2", "sampling.num_samples=0"]
+    learning = ["training.num_steps=60", "optim.lr=3e-2", "sampling.num_samples=0"]
     list(assemble_run(tiny.config(stories, tmp_path / "stage2", "stage=2", *learning, *EVERYTHING)).events())
-    stages = ["--stage", runs / "stage1", "--stage", tmp_path / "stage2", "--num-samples", 4, "--device", "cpu"]
+    stages = ["--stage", runs / "stage1", "--stage", tmp_path / "stage2", "--num-samples", 8, "--device", "cpu"]
     texts = {}
     for name, flags in {
         "plain": [],
-        "guided": ["--guidance", 2.5],
-        "noised": ["--prefix-noise", 0.5],
+        "guided": ["--guidance", 20],
+        "noised": ["--prefix-noise", 1],
     }.items():
         success("sample", *stages, *flags, "--output-dir", tmp_path / name)
         [folder] = (tmp_path / name).iterdir()
         summary = json.loads((folder / "summary.json").read_text())
-        assert (summary["guidance"], summary["prefix_noise"]) == {"guided": (2.5, 0), "noised": (0, 0.5)}.get(
-            name, (0, 0)
-        )
+        assert (summary["guidance"], summary["prefix_noise"]) == {"guided": (20, 0), "noised": (0, 1)}.get(name, (0, 0))
         assert summary["nfe_per_stage"] == [4, 16 if name == "guided" else 8]
         texts[name] = [(folder / f"sample_stage{number}.txt").read_text() for number in (1, 2)]
     assert len({first for first, _ in texts.values()}) == 1

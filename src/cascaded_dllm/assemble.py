@@ -31,7 +31,6 @@ from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
-from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
@@ -146,7 +145,7 @@ def assemble_run(config: TrainConfig) -> Run:
             config,
             stage,
             valid or dataset,
-            tokenizer=Tokenizer.load(tokenizer_file),
+            tokenizer_file=tokenizer_file,
             packing=arrays.packing,
         ),
         num_valid_windows=0 if valid is None else len(valid),

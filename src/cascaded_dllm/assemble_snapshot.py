@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Int
@@ -34,6 +35,7 @@ class SnapshotSampler:
         stage_lengths: of the whole cascade.
         windows: the first of them give true prefixes and true texts.
         tokenizer: of the data.
+        tokenizer_file: where it lies; earlier stages must have been trained with the same.
         packing: how the windows were cut.
         predictor: name of the predictor.
         num_steps: of the time grid, for predictors that have one.
@@ -48,6 +50,7 @@ class SnapshotSampler:
     stage_lengths: tuple[int, ...]
     windows: StageDataset
     tokenizer: Tokenizer
+    tokenizer_file: Path
     packing: str
     predictor: str
     num_steps: int
@@ -74,18 +77,18 @@ class SnapshotSampler:
             CheckpointError: they are not the first stages of this cascade, or were trained on other data.
         """
         device = self.stage.model.vocab_embed.embedding.device
-        before = Cascade.from_pretrained(self.earlier, device=device)
-        expected = (self.tokenizer.fingerprint, self.packing)
+        before = Cascade.from_pretrained(self.earlier, tokenizer=self.tokenizer_file, device=device)
         if before.trained_lengths != self.stage_lengths or before.is_flat:
             raise CheckpointError(
                 f"{', '.join(self.earlier)} belong to {'a flat model' if before.is_flat else 'a cascade'} of lengths "
                 f"{list(before.trained_lengths)} and stage {self.number} to one of {list(self.stage_lengths)}; name "
                 "the stages of the same cascade (earlier_stages)"
             )
-        if (before.tokenizer.fingerprint, before.packing) != expected:
+        # A checkpoint of the original code does not say its packing.
+        if before.packing not in ("", self.packing):
             raise CheckpointError(
-                f"{', '.join(self.earlier)} have the tokenizer {before.tokenizer.fingerprint} and packing "
-                f"{before.packing!r}, the data {expected[0]} and {expected[1]!r}; train all stages on the same data"
+                f"{', '.join(self.earlier)} were trained on windows of packing {before.packing!r}, and those of the "
+                f"data have {self.packing!r}; train all stages on the same data"
             )
         return before
 
@@ -187,7 +190,7 @@ def _without_tail(row: Sequence[int], eos_id: int) -> int:
 
 
 def snapshot_sampler(
-    config: TrainConfig, stage: StageSampler, windows: StageDataset, *, tokenizer: Tokenizer, packing: str
+    config: TrainConfig, stage: StageSampler, windows: StageDataset, *, tokenizer_file: Path, packing: str
 ) -> SnapshotSampler | None:
     """Draws and measures the samples of a snapshot; None if none are wanted.
 
@@ -207,7 +210,8 @@ def snapshot_sampler(
         number=len(config.stage_lengths) if config.baseline else config.stage,
         stage_lengths=config.stage_lengths,
         windows=windows,
-        tokenizer=tokenizer,
+        tokenizer=Tokenizer.load(tokenizer_file),
+        tokenizer_file=tokenizer_file,
         packing=packing,
         predictor=settings.predictor,
         num_steps=settings.num_steps,

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from cascaded_dllm.assemble_data import locate, require_known_method
+from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
+from cascaded_dllm.assemble_snapshot import snapshot_sampler
 from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
@@ -14,7 +16,6 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
@@ -27,10 +28,10 @@ from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
-from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
 from cascaded_dllm.train.run_log import require_viewers
 from cascaded_dllm.train.trainer import LoopConfig, Trainer
@@ -79,7 +80,7 @@ def require_sound(config: TrainConfig) -> None:
     if not config.baseline:
         spec.target_length(config.stage)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
-    _schedule(config), _optim(config), _loop(config)
+    _schedule(config), _optim(config), _loop(config), prefix_settings(config)
     process = process_from_name(_model_config(config, vocab_size=1).process, 1)
     require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
 
@@ -106,13 +107,14 @@ def assemble_run(config: TrainConfig) -> Run:
     valid = _valid_dataset(config, arrays)
     stage = _new_stage(config, arrays, dataset)
     start = start_of_run(config, stage.model, arrays, folder)
+    prefixes = prefix_training(config, arrays, stage)
     trainer = Trainer(
         stage.model,
-        Objective(stage.process, stage.schedule, config.training.t_min),
+        Objective(stage.process, stage.schedule, config.training.t_min, prefixes),
         dataset,
         optim=_optim(config),
         loop=_loop(config),
-        course=_course(config, arrays),
+        course=_course(config, arrays, prefixes),
     )
     tokenizer_file = Path(path) / TOKENIZER_FILE
     return Run(
@@ -126,6 +128,7 @@ def assemble_run(config: TrainConfig) -> Run:
             stage_lengths=config.stage_lengths,
             tokenizer=arrays.tokenizer,
             packing=arrays.packing,
+            prefix=prefixes.settings,
         ),
         tokenizer_file=tokenizer_file,
         periods=RunPeriods(
@@ -135,7 +138,13 @@ def assemble_run(config: TrainConfig) -> Run:
             keep=config.training.keep,
         ),
         measure=_bound_measurer(config, trainer, valid),
-        sample=_snapshot_sampler(config, stage, valid or dataset, Tokenizer.load(tokenizer_file)),
+        sample=snapshot_sampler(
+            config,
+            stage,
+            valid or dataset,
+            tokenizer_file=tokenizer_file,
+            packing=arrays.packing,
+        ),
         num_valid_windows=0 if valid is None else len(valid),
         log=replace(log, name=log.name or name),
         provenance=provenance(config, arrays, trainer.device, start),
@@ -260,14 +269,15 @@ def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) 
     )
 
 
-def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
+def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) -> dict[str, object]:
     """All settings that decide the course of training, by key.
 
-    Where and how often results go decides nothing; where the data lies neither, but what it holds. The number of steps
-    is judged by the trainer.
+    Where and how often results go decides nothing; where data and models lie neither, but what they hold. The number of
+    steps is judged by the trainer.
     """
     settings = config.to_dict()
-    for free in ("run_dir", "device", "sampling", "data", "logging"):
+    of_snapshots = ("sampling", "evaluation", "earlier_stages", "stage1_root_dir", "stage2_root_dir")
+    for free in ("run_dir", "device", "data", "logging", *of_snapshots):
         settings.pop(free)
     if not config.pretrained.use_pretrained:
         settings.pop("pretrained")
@@ -282,6 +292,9 @@ def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
         "peak_flops",
     ):
         settings["training"].pop(free)
+    generated = settings["training"]["generated_prefix"]
+    generated.pop("stage_paths")
+    generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
     return dict(leaves(plain(settings)))
 
@@ -302,28 +315,3 @@ def _bound_measurer(
         seed=trainer.loop.seed,
         on_progress=on_progress,
     )
-
-
-def _snapshot_sampler(
-    config: TrainConfig, stage: StageSampler, dataset: StageDataset, tokenizer: Tokenizer
-) -> Callable[[], list[str]] | None:
-    """Draws the texts of a snapshot, on true prefixes for a later stage; None if none are wanted."""
-    number = config.sampling.num_samples
-    predictor = predictor_from_name(config.sampling.predictor)
-    if number == 0:
-        return None
-
-    def sample() -> list[str]:
-        device = stage.model.vocab_embed.embedding.device
-        index = torch.arange(min(number, len(dataset)), device=device)
-        prefix, _ = dataset.batch(index.cpu().numpy())
-        *_, last = stage.states(
-            None if prefix is None else torch.from_numpy(prefix).to(device),
-            predictor=predictor,
-            num_steps=config.sampling.num_steps,
-            draws=Draws(config.training.seed, "snapshot"),
-            sample_index=index,
-        )
-        return [tokenizer.decode(ids) for ids in last.xt.tolist()]
-
-    return sample

@@ -88,8 +88,27 @@ class NoiseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixNoiseSettings:
+    """Conditioning augmentation; see `PrefixSettings`."""
+
+    prob: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedPrefixSettings:
+    """Prefixes with the errors of earlier stages in them; see `PrefixRegenerator`."""
+
+    prob: float
+    stage_paths: tuple[str, ...]
+    level: float
+    predictor: str
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """Batches, lengths and periods of a run."""
+    """Batches, lengths and periods of a run, and what is done to its prefixes."""
 
     batch_size: int
     accum: int
@@ -104,6 +123,9 @@ class TrainingSettings:
     snapshot_every: int
     keep: int
     peak_flops: float | None
+    prefix_noise: PrefixNoiseSettings
+    prefix_dropout: float
+    generated_prefix: GeneratedPrefixSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +152,13 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """What judges the samples of a snapshot besides their overlap; see `Judge`."""
+
+    judge: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingSettings:
     """Where the lines of metrics.jsonl are shown besides; see `train.run_log`."""
 
@@ -149,6 +178,9 @@ class TrainConfig:
     stage: int
     baseline: bool
     stage_lengths: tuple[int, ...]
+    earlier_stages: tuple[str, ...]
+    stage1_root_dir: str | None
+    stage2_root_dir: str | None
     data: DataSettings
     model: ModelSettings
     graph: GraphSettings
@@ -158,6 +190,7 @@ class TrainConfig:
     training: TrainingSettings
     optim: OptimSettings
     sampling: SamplingSettings
+    evaluation: EvaluationSettings
 
     def __post_init__(self) -> None:
         for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times", "peak_flops"):
@@ -170,12 +203,44 @@ class TrainConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+        if self.training.generated_prefix.num_steps < 1:
+            raise ConfigError(
+                f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
+                "least 1"
+            )
         if not 0 < self.training.t_min < 1:
             raise ConfigError(f"training.t_min is {self.training.t_min}; it must lie between 0 and 1, 0.001 is usual")
         if self.sampling.num_samples < 0:
             raise ConfigError(f"sampling.num_samples is {self.sampling.num_samples}; it must be at least 0")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype is {self.dtype!r}; it must be float32 or bfloat16")
+        self._require_fitting_earlier_stages()
+
+    @property
+    def earlier_paths(self) -> tuple[str, ...]:
+        """Where stages 1 ... `stage` - 1 are, for snapshots of the whole cascade; empty if none are named."""
+        named = (path for path in (self.stage1_root_dir, self.stage2_root_dir) if path is not None)
+        return self.earlier_stages or tuple(named)
+
+    def _require_fitting_earlier_stages(self) -> None:
+        """Checks that every earlier stage is named once, or none.
+
+        Raises:
+            ConfigError: there are more or fewer, or both ways of naming them are used.
+        """
+        if self.earlier_stages and (self.stage1_root_dir, self.stage2_root_dir) != (None, None):
+            raise ConfigError(
+                f"earlier_stages is {list(self.earlier_stages)}, and stage1_root_dir or stage2_root_dir names earlier "
+                "stages as well; leave one of them out"
+            )
+        num_earlier = 0 if self.baseline else self.stage - 1
+        if self.earlier_paths and len(self.earlier_paths) != num_earlier:
+            what = "a flat model" if self.baseline else f"stage {self.stage}"
+            raise ConfigError(
+                f"{len(self.earlier_paths)} earlier stages are named ({', '.join(self.earlier_paths)}) and {what} has "
+                f"{num_earlier}; name all of them, first stage first (earlier_stages, or stage1_root_dir and "
+                "stage2_root_dir), or none"
+            )
 
     def run_name(self, corpus: str) -> str:
         """What the run is called: "wikitext2-small-stage1", "...-flat", and "-finetuning" behind it.
@@ -234,9 +299,11 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if isinstance(hint, types.UnionType):
         return None if value is None else _value(typing.get_args(hint)[0], value, path)
     if typing.get_origin(hint) is tuple:
+        kind = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path} is {value!r}; it must be a list, for example [32, 64, 128]")
-        return tuple(_value(typing.get_args(hint)[0], item, path) for item in value)
+            example = "[32, 64, 128]" if kind is int else "[runs/stage1, runs/stage2]"
+            raise ConfigError(f"{path} is {value!r}; it must be a list, for example {example}")
+        return tuple(_value(kind, item, path) for item in value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

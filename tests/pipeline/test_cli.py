@@ -136,6 +136,8 @@ def test_sampling_a_cascade(trained, tmp_path):
         "stage_lengths": [4, 8, 40],
         "weights": "ema",
         "dtype": "float32",
+        "guidance": 0.0,
+        "prefix_noise": 0.0,
     }
     assert [sample["settings"] for sample in samples] == [settings] * 5
     summary = json.loads((folder / "summary.json").read_text())

@@ -17,7 +17,7 @@ def described(run: Run) -> dict[str, object]:
     """Everything about a run but the copies of its configuration."""
     trainer, model = run.trainer, run.trainer.model
     with trainer.averaged_weights():
-        samples = run.sample() if run.sample else None
+        samples = run.sample(1) if run.sample else None
         bounds = run.measure(None) if run.measure else None
     return {
         "folder": run.folder,
@@ -25,7 +25,9 @@ def described(run: Run) -> dict[str, object]:
         "model": model.config,
         "weights": [parameter.detach().sum().item() for parameter in model.parameters()],
         "dtype": model.compute_dtype,
-        "objective": trainer.objective,
+        "objective": dataclasses.replace(trainer.objective, prefixes=None),
+        "prefixes": trainer.objective.prefixes.settings,
+        "rewritten": rewritten(run),
         "dataset": [array.tolist() for array in trainer.dataset.batch(torch.arange(3).numpy()) if array is not None],
         "bounds": None if bounds is None else bounds.nll_nats.tolist(),
         "optim": trainer.optim,
@@ -39,17 +41,24 @@ def described(run: Run) -> dict[str, object]:
     }
 
 
+def rewritten(run: Run) -> list[list[list[int]]] | None:
+    """Prefixes of three windows at three steps, if stages before write them."""
+    generate = run.trainer.objective.prefixes.generate
+    three = torch.arange(3)
+    return generate and [generate(three, three, step, run.trainer.loop.seed).tolist() for step in three.tolist()]
+
+
 def leaves(settings, path=""):
     for key, value in settings.items():
         yield from leaves(value, f"{path}{key}.") if isinstance(value, dict) else [(f"{path}{key}", value)]
 
 
 def replaced(config: TrainConfig, path: str, value: object) -> TrainConfig:
-    group, _, key = path.rpartition(".")
-    if not group:
-        return dataclasses.replace(config, **{key: value})
-    return dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{key: value})})
+    group, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{group: replaced(getattr(config, group), rest, value) if rest else value})
 
+
+GENERATED = "training.generated_prefix"
 
 # Another value for every key; an error is what the value must lead to.
 OTHERS = {
@@ -59,6 +68,9 @@ OTHERS = {
     "stage": 2,
     "baseline": True,
     "stage_lengths": (4, 9, 40),
+    "earlier_stages": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
+    "stage1_root_dir": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
+    "stage2_root_dir": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
     "data.root": DataError("elsewhere/constituency/stories_validation is not there, the data of data.valid=stories"),
     "data.dataloader": DataError("data.dataloader is tfidf, and .* was made of constituency; leave one of the two out"),
     "data.train": DataError("data.train is elsewhere, and .* was made of stories; leave one of the two out"),
@@ -105,6 +117,16 @@ OTHERS = {
     "training.snapshot_every": 9,
     "training.keep": 9,
     "training.peak_flops": 1e12,
+    "training.prefix_noise.prob": 0.3,
+    "training.prefix_noise.kind": "mask",
+    "training.prefix_dropout": 0.3,
+    "training.generated_prefix.prob": 0.3,
+    "training.generated_prefix.stage_paths": CheckpointError(
+        "elsewhere does not exist here and is no hub id|no folder"
+    ),
+    "training.generated_prefix.level": 1.0,
+    "training.generated_prefix.predictor": "first_hitting",
+    "training.generated_prefix.num_steps": 1,
     "optim.lr": 0.5,
     "optim.beta1": 0.5,
     "optim.beta2": 0.5,
@@ -116,9 +138,17 @@ OTHERS = {
     "sampling.predictor": "first_hitting",
     "sampling.num_steps": 1,
     "sampling.num_samples": 2,
+    "evaluation.judge": ConfigError("evaluation.judge is 'elsewhere', which is no causal language model here"),
 }
 # Values that lead to those errors, where it is not a folder that does not exist.
-INVALID = {"device": "tpu", "data.stages_dir": __file__, "data.dataloader": "tfidf", "pretrained.use_pretrained": True}
+INVALID = {
+    "device": "tpu",
+    "data.stages_dir": __file__,
+    "data.dataloader": "tfidf",
+    "pretrained.use_pretrained": True,
+    "earlier_stages": ("elsewhere",),
+    "training.generated_prefix.stage_paths": ("elsewhere",),
+}
 # Keys that are read only if other ones have these values.
 NEEDS = {
     "noise.sigma_min": {"noise.type": "geometric"},
@@ -141,7 +171,11 @@ def base(stories, valid_stories, runs, tmp_path_factory):
 
 def in_its_place(base: TrainConfig, path: str) -> TrainConfig:
     """The settings among which a key is read."""
-    for key, value in NEEDS.get(path, {}).items():
+    needed = NEEDS.get(path, {})
+    if path.startswith("training.generated_prefix."):
+        # Stage 2, whose prefixes the weights to start from may write.
+        needed = {"stage": 2, f"{GENERATED}.prob": 0.5, f"{GENERATED}.stage_paths": (base.pretrained.model_path,)}
+    for key, value in needed.items():
         base = replaced(base, key, value)
     return base
 
@@ -157,7 +191,9 @@ def describe():
     return describe
 
 
-def test_equal_runs_are_found_equal(base, describe):
+@pytest.mark.parametrize("path", ["stage", f"{GENERATED}.level"])
+def test_equal_runs_are_found_equal(base, describe, path):
+    base = in_its_place(base, path)
     assert described(assemble_run(base)) == describe(base)
 
 
@@ -192,7 +228,7 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
     """
     if isinstance(OTHERS[path], Exception):
         return
-    is_period = path.split(".")[-1] in {
+    is_period = path.removeprefix("training.") in {
         "log_every",
         "eval_every",
         "eval_windows",

@@ -158,7 +158,7 @@ def test_stopped_in_order(arguments, tmp_path, name, exit_code):
     for found, expected in zip(stopped.stderr.splitlines(), lines, strict=True):
         assert found.startswith(expected)
     assert names(run / "checkpoints") == ["latest", "step_3", "step_5"]
-    assert names(run / "samples") == ["step_3.txt"]
+    assert names(run / "samples") == ["step_3.json", "step_3.txt"]
     finished = CliRunner().invoke(app, arguments)
     assert finished.exit_code == 0, finished.output
     assert "resumed at step 5" in finished.stdout

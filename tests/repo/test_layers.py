@@ -33,9 +33,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sample": BASE | PARTS,
     "evaluate": BASE | PARTS | {"train"},
     "config": {"errors"},
-    "assemble": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_data", "assemble_start"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
+    "assemble_prefixes": BASE | PARTS | {"train", "sample", "config"},
+    "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
+    "assemble": BASE
+    | PARTS
+    | {"train", "sample", "evaluate", "config"}
+    | {"assemble_data", "assemble_prefixes", "assemble_snapshot", "assemble_start"},
     "assemble_preprocess": BASE | PARTS,
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble", "assemble_preprocess", "demo"},
@@ -43,16 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
 WITH_TENSORS = (
-    "numerics",
-    "diffusion",
-    "model",
-    "train",
-    "sample",
-    "evaluate",
-    "assemble",
-    "assemble_start",
-    "demo",
-    "cli",
+    *("numerics", "diffusion", "model", "train", "sample", "evaluate", "assemble", "assemble_prefixes"),
+    *("assemble_snapshot", "assemble_start", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
@@ -61,7 +58,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
     "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "model"),
     "yaml": ("model.pretrained", "train.run", "cli.compose"),
-    "safetensors": ("importance.sentence_files", "model", "train"),
+    "safetensors": ("importance.sentence_files", "model", "train", "evaluate.generative_ppl"),
     "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),
     "datasets": ("text.hub",),
     "hydra": ("cli",),

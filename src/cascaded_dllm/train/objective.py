@@ -1,7 +1,7 @@
 """The loss of a stage: noise the target, run the network on prefix and target, take the score entropy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.diffusion.score_entropy import fused_absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.prefixes import PrefixTraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,18 @@ class Batch:
         target: clean ids of this stage, (B, L).
         prefix: clean ids of the stage before, (B, P); None for stage 1 and flat models.
         index: place of each sequence in the global batch, (B,); its noise is derived from it.
+        window: number of each window in the dataset, (B,), always on the CPU: it leads to what is on disk.
     """
 
     target: Int[Tensor, "B L"]
     prefix: Int[Tensor, "B P"] | None
     index: Int[Tensor, " B"]
+    window: Int[Tensor, " B"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`."""
-        return Batch(
-            self.target.to(device), None if self.prefix is None else self.prefix.to(device), self.index.to(device)
-        )
+        prefix = None if self.prefix is None else self.prefix.to(device)
+        return Batch(self.target.to(device), prefix, self.index.to(device), self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,13 @@ class Objective:
         process: forward process.
         schedule: noise schedule.
         t_min: smallest training time; times are uniform on (t_min, 1].
+        prefixes: what is done to prefixes in training; None for nothing. Bounds are always on true ones.
     """
 
     process: Process
     schedule: Schedule
     t_min: float = 1e-3
+    prefixes: PrefixTraining | None = None
 
     def loss(
         self,
@@ -66,6 +70,7 @@ class Objective:
         The shares of all parts add up to the loss, so accumulation and data parallelism change nothing. Times are
         spread evenly over the global batch.
         """
+        batch = self._with_changed_prefix(batch, step, draws.seed)
         length = batch.target.shape[1]
         t = self.times(batch.index, length, draws=draws, step=step, global_batch_size=global_batch_size)
         sigma, dsigma = self.schedule(t)
@@ -80,6 +85,13 @@ class Objective:
         """The times that `step` trains the sequences `index` of its global batch at, which have `length` tokens."""
         shift = draws.uniform_pair(torch.zeros_like(index[:1]), step, torch.full_like(index[:1], length))[0]
         return low_discrepancy_times(shift, index, global_batch_size, self.t_min)
+
+    def _with_changed_prefix(self, batch: Batch, step: int, seed: int) -> Batch:
+        """The batch with the prefixes that `step` trains on."""
+        if self.prefixes is None or batch.prefix is None:
+            return batch
+        prefix = self.prefixes.changed(batch.prefix, window=batch.window, index=batch.index, step=step, seed=seed)
+        return replace(batch, prefix=prefix)
 
     def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
         """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""

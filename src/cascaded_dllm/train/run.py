@@ -8,19 +8,19 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.atomic import INCOMPLETE, write_text
+from cascaded_dllm.atomic import INCOMPLETE, write_json, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.text.listing import listing
 from cascaded_dllm.train.checkpoint import load_trainer_state, save_checkpoint
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.meter import StepMeter
 from cascaded_dllm.train.provenance import append_start
 from cascaded_dllm.train.run_lock import LOCK_FILE, run_lock
 from cascaded_dllm.train.run_log import METRICS_FILE, LogChoice, RunLog, forget_after, open_log
+from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -58,11 +58,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A checkpoint was written; `samples` holds the texts drawn with it, or is None."""
+    """A checkpoint was written; `samples` is the file of the texts drawn with it and `report` its content, or None."""
 
     step: int
     checkpoint: Path
     samples: Path | None
+    report: SnapshotReport | None = None
 
 
 Event = Resumed | StepResult | Evaluation | Snapshot
@@ -90,7 +91,7 @@ class Run:
         tokenizer_file: copied into every checkpoint.
         periods: how often what happens.
         measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
-        sample: draws texts with the averaged weights now in the network, or None.
+        sample: draws and measures texts with the averaged weights now in the network, given the step, or None.
         num_valid_windows: all windows that `measure` could measure.
         log: viewers of the metrics.
         provenance: what the run is made from, see `append_start`.
@@ -104,7 +105,7 @@ class Run:
     tokenizer_file: Path
     periods: RunPeriods
     measure: Callable[[Progress | None], BoundEstimate] | None
-    sample: Callable[[], list[str]] | None
+    sample: Callable[[int], SnapshotReport] | None
     num_valid_windows: int = 0
     log: LogChoice = field(default_factory=LogChoice)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -220,13 +221,16 @@ class Run:
     def _snapshot(self, log: RunLog, *, with_samples: bool) -> Snapshot:
         trainer = self.trainer
         state = trainer.state()
-        samples = None
+        samples = report = None
         if with_samples and self.sample is not None:
             with trainer.averaged_weights():
-                texts = self.sample()
+                report = self.sample(state.step)
             samples = self.folder / "samples" / f"step_{state.step}.txt"
-            write_text(samples, listing(texts))
-            log.texts(state.step, "samples", texts)
+            write_json(samples.with_suffix(".json"), report.to_dict())
+            write_text(samples, report.listing())
+            log.metrics({"step": state.step, **report.figures()})
+            for kind, texts in report.texts().items():
+                log.texts(state.step, f"samples/{kind}", texts)
         checkpoint = save_checkpoint(
             self.checkpoints,
             config_json=self.settings.at_step(state.step).to_json(),
@@ -236,4 +240,4 @@ class Run:
             tokenizer_file=self.tokenizer_file,
             keep=self.periods.keep,
         )
-        return Snapshot(state.step, checkpoint, samples)
+        return Snapshot(state.step, checkpoint, samples, report)

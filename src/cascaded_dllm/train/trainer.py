@@ -250,4 +250,5 @@ def make_batch(dataset: StageDataset, indices: npt.NDArray[np.int64], first: int
     """Windows `indices` as tensors; the first of them is sequence `first` of its global batch."""
     prefix, target = dataset.batch(indices)
     index = torch.arange(first, first + len(target))
-    return Batch(torch.from_numpy(target), None if prefix is None else torch.from_numpy(prefix), index).to(device)
+    prefix_ids = None if prefix is None else torch.from_numpy(prefix)
+    return Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices)).to(device)

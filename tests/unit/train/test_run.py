@@ -11,6 +11,7 @@ from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsEr
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Evaluation, Resumed, Snapshot
+from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult
 
 MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes", "mfu")
@@ -72,9 +73,13 @@ def test_events_and_files(make_run):
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["latest", "step_4", "step_5", "step_6"]
     for step in range(1, 7):
         text = (run.folder / "samples" / f"step_{step}.txt").read_text()
-        assert text == f"a text\n{'=' * 80}\nanother\n{'=' * 80}\n"
+        assert text == run.sample(step).listing()
+        assert f"[stage 2] a text\n[truth] the truth\n{'=' * 80}\n" in text
+        stored = json.loads((run.folder / "samples" / f"step_{step}.json").read_text())
+        assert stored == json.loads(json.dumps(run.sample(step).to_dict()))
     snapshots = [event for event in events if isinstance(event, Snapshot)]
-    assert snapshots[-1] == Snapshot(6, run.checkpoints / "step_6", run.folder / "samples" / "step_6.txt")
+    files = (run.checkpoints / "step_6", run.folder / "samples" / "step_6.txt")
+    assert snapshots[-1] == Snapshot(6, *files, run.sample(6))
     assert load_stage(run.folder).settings == run.settings.at_step(6)
 
 
@@ -127,7 +132,12 @@ def test_bound_of_one_window_has_no_error(make_run, make_trainer):
 def test_bound_and_samples_are_those_of_the_average(make_run, make_trainer):
     trainer = make_trainer(num_steps=2)
     seen = []
-    run = make_run(trainer=trainer, sample=lambda: seen.append(trainer.model.output_layer.linear.weight.clone()) or [])
+
+    def sample(step):
+        seen.append(trainer.model.output_layer.linear.weight.clone())
+        return SnapshotReport(step=step, groups={})
+
+    run = make_run(trainer=trainer, sample=sample)
     list(run.events())
     assert torch.equal(seen[-1], trainer.ema.state_dict()["output_layer.linear.weight"])
     own = trainer.model.output_layer.linear.weight
@@ -137,12 +147,16 @@ def test_bound_and_samples_are_those_of_the_average(make_run, make_trainer):
     assert torch.equal(stored["model"]["output_layer.linear.weight"], own)
 
 
+CHANGED = {"noise_prob": 0.3, "noise_kind": "mask", "dropout": 0.3}
+
+
+@pytest.mark.parametrize("prefix", [{}, CHANGED], ids=["true prefixes", "changed prefixes"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_six_steps_are_three_and_three(make_run, make_trainer, network):
+def test_six_steps_are_three_and_three(make_run, make_trainer, network, prefix):
     """Bit for bit: weights, average, optimizer and metrics."""
 
     def trainer():
-        return make_trainer(model=NETWORKS[network], accum=2)
+        return make_trainer(model=NETWORKS[network], accum=2, prefix=prefix)
 
     unbroken, first, second = (make_run(trainer=trainer(), name=name) for name in ("whole", "broken", "broken"))
     list(unbroken.events())

@@ -69,13 +69,17 @@ def test_a_step_uses_the_clipped_gradient(make_trainer):
     assert sums[0.01] == pytest.approx(0.01, rel=1e-3)
 
 
+ALL_CHANGES = {"noise_prob": 0.2, "noise_kind": "mask", "dropout": 0.3}
+
+
+@pytest.mark.parametrize("prefix", [{}, ALL_CHANGES], ids=["true", "changed"])
 @pytest.mark.parametrize(
     "model", [{}, {"dropout": 0.1}, {"prefix_attention": "one_way", "parameterization": "normalized"}]
 )
-def test_four_parts_of_two_are_one_of_eight(make_trainer, model):
+def test_four_parts_of_two_are_one_of_eight(make_trainer, model, prefix):
     """Only the order of sums differs; eps keeps Adam from dividing rounding errors by rounding errors."""
     optim = OptimConfig(lr=1e-3, warmup=0, eps=1e-4)
-    whole, parts = (make_trainer(accum=accum, model=model, optim=optim) for accum in (1, 4))
+    whole, parts = (make_trainer(accum=accum, model=model, optim=optim, prefix=prefix) for accum in (1, 4))
     start = weights(whole)
     for one, four in zip(whole.steps(), parts.steps(), strict=True):
         assert four.loss_nats_per_token == pytest.approx(one.loss_nats_per_token, abs=1e-6)
@@ -185,6 +189,7 @@ def test_dropout_depends_on_the_place_in_the_global_batch_alone(make_trainer):
 def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):
     batch = make_batch(make_dataset(2), np.array([4, 2]), 6, torch.device("cpu"))
     assert batch.index.tolist() == [6, 7]
+    assert batch.window.tolist() == [4, 2]
     assert (batch.target.shape, batch.prefix.shape) == ((2, 7), (2, 3))
     assert torch.equal(batch.prefix, batch.target[:, :3])
     assert make_batch(make_dataset(0), np.array([1]), 0, torch.device("cpu")).prefix is None

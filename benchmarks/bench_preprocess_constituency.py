@@ -98,7 +98,8 @@ def save_pipeline(documents: Sequence[str], network: Network, folder: Path) -> N
     pipeline.add_pipe(
         "tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "nO": None, "tok2vec": listener}}
     )
-    pipeline.add_pipe("parser", config={"model": transitions("parser", listener)})
+    # The labels are drawn, and no sentence may be left with labels that are too rare for the parser.
+    pipeline.add_pipe("parser", config={"model": transitions("parser", listener), "min_action_freq": 1})
     pipeline.add_pipe("ner", config={"model": transitions("ner", vectors(network, common))})
     sentences = list(itertools.islice(made_up(pipeline, documents), SENTENCES))
     optimizer = pipeline.initialize(lambda: sentences)

@@ -1,12 +1,17 @@
 """Taggers that need no model: the shipped one by name, and one of one's own from corpus to preprocessed data."""
 
+import io
+import random
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from cascaded_dllm.assemble_preprocess import make_tagger
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import PosLabel
@@ -20,9 +25,24 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 TEXT = "Ada Lovelace quickly wrote a long program.\n\nThe old fox was asleep."
 
 
+class Finished(NamedTuple):
+    """How a script ended and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
 def run(script, *arguments):
-    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    """Runs a script in this process, which has imported what it needs already."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        try:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    return Finished(code, out.getvalue(), err.getvalue())
 
 
 def labels(folder):
@@ -43,10 +63,13 @@ def labels(folder):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Every adverb ends in -ly and every adjective in -ous; all else is no class."""
+    """Every adverb ends in -ly and every adjective in -ous, in any order; all else is no class."""
     path = tmp_path_factory.mktemp("corpus") / "words.tsv"
-    stems = ["glor", "nerv", "fam", "jeal", "cur", "ser", "danger", "fur"]
-    lines = [f"it\tPRP\nwas\tIN\n{stem}ous\tJJ\nand\tCC\n{stem}ly\tRB\n.\t.\n\n" for stem in stems]
+    draws, lines = random.Random(0), []
+    for stem in ["glor", "nerv", "fam", "jeal", "cur", "ser", "danger", "fur"] * 10:
+        words = [f"{stem}ous\tJJ\n", f"{stem}ly\tRB\n", "it\tPRP\n", "was\tIN\n", "and\tCC\n"]
+        draws.shuffle(words)
+        lines += [*words, ".\t.\n\n"]
     path.write_text("".join(lines))
     return path
 
@@ -55,21 +78,17 @@ def corpus(tmp_path_factory):
 def weights(corpus):
     path = corpus.with_name("own.npz")
     done = run("train_tagger.py", corpus, "--out", path, "--iterations", 20)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert "iteration 1: " in done.stderr
     assert f"{path}: linear (" in done.stdout
     return path
 
 
-def preprocessed(folder, tagger):
-    (folder / "corpus.txt").write_text(TEXT)
-    flags = ["--dataset", folder / "corpus.txt", "--train-tokenizer", 300, "--shards", 1, "--workers", 2]
-    success("preprocess", "constituency", "--tagger", tagger, *flags, "--out", folder)
-    return folder / "constituency" / "corpus_train"
-
-
 def test_shipped_tagger(tmp_path):
-    folder = preprocessed(tmp_path, "english")
+    (tmp_path / "corpus.txt").write_text(TEXT)
+    flags = ["--dataset", tmp_path / "corpus.txt", "--train-tokenizer", 300, "--workers", 1, "--out", tmp_path]
+    success("preprocess", "constituency", "--tagger", "english", *flags)
+    folder = tmp_path / "constituency" / "corpus_train"
     first, second = labels(folder)
     assert first == {
         "Ada": PosLabel.PROPER_NOUN,
@@ -84,19 +103,18 @@ def test_shipped_tagger(tmp_path):
     assert PreprocessedDataset.open(folder).settings.scorer["tagger"].startswith("english (")
 
 
-def test_tagger_of_ones_own(tmp_path, weights):
+def test_tagger_of_ones_own(weights):
     """It knows nothing but endings."""
-    (first, second) = labels(preprocessed(tmp_path, weights))
-    assert first["quickly"] == PosLabel.ADVERB
-    assert first["Lovelace"] == second["fox"] == PosLabel.OTHER
+    (words,) = make_tagger(str(weights)).tag(["Lovelace was curious and slowly wrote"])
+    assert [word.tag for word in words] == ["XX", "XX", "JJ", "XX", "RB", "XX"]
 
 
 def test_accuracy_of_taggers(corpus, weights):
     done = run("tagger_accuracy.py", weights, "lexicon", "--corpus", corpus)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     own, lexicon = done.stdout.splitlines()
-    assert re.fullmatch(r"1\.0000 of 48 words of words\.tsv: linear \(.*\)", own)
-    assert re.fullmatch(r"0\.\d{4} of 48 words of words\.tsv: lexicon \(.*\)", lexicon)
+    assert re.fullmatch(r"1\.0000 of 480 words of words\.tsv: linear \(.*\)", own)
+    assert re.fullmatch(r"0\.\d{4} of 480 words of words\.tsv: lexicon \(.*\)", lexicon)
 
 
 def test_repairs_of_masc(tmp_path):
@@ -107,7 +125,7 @@ def test_repairs_of_masc(tmp_path):
     for flags in ([], ["--repair-masc"]):
         out = tmp_path / "tagger.npz"
         done = run("train_tagger.py", path, "--out", out, *flags)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.stderr
         (words,) = LinearTagger.load(out).tag(["* i saw foxes"])
         outputs.append([word.tag for word in words])
     assert outputs == [["NN", "NN", "VB", "NN"], ["XX", "XX", "VB", "NN"]]
@@ -125,6 +143,6 @@ def test_repairs_of_masc(tmp_path):
 )
 def test_mistakes(tmp_path, corpus, arguments, message):
     done = run(*(argument.format(corpus=corpus) for argument in arguments))
-    assert done.returncode == 2
+    assert done.code == 2
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1

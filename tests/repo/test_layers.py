@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "numpy": ("rng", "text", "cascade", "importance", "data", "preprocess", *WITH_TENSORS),
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
-    "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "model"),
+    "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "text.hub_answer", "model"),
     "yaml": ("model.pretrained", "train.run"),
     "safetensors": ("importance.sentence_files", "model", "train"),
     "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),

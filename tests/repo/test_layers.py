@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "numpy": ("rng", "text", "cascade", "importance", "data", "preprocess", *WITH_TENSORS),
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
-    "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "model"),
+    "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "text.hub_answer", "model"),
     "yaml": ("model.pretrained", "train.run", "cli.compose"),
     "safetensors": ("importance.sentence_files", "model", "train", "evaluate.generative_ppl"),
     "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),

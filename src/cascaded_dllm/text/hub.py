@@ -1,8 +1,6 @@
 """Datasets of the Hugging Face hub, read through the library that knows its formats."""
 
-import queue
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,11 +11,11 @@ from typing import Any, final
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.forms import described, numbered_records, records_of
+from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.rows import missing_field, row_record
 
-HUB_DEADLINE_S = 8.0
-"""Without an answer from the hub for so long there is no network; a look-up of a name alone can hang for longer."""
+HUB_DEADLINE_S = DEADLINE_S
 BATCH_ROWS = 1024
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -175,7 +173,7 @@ def _builder(corpus: HubCorpus) -> Any:
 
 
 def _ask(corpus: HubCorpus, revision: str) -> str:
-    """The commit of a revision; asked for in a thread, because no timeout ends the look-up of a host's address.
+    """The commit of a revision.
 
     Raises:
         DataError: the hub does not answer in time, or has no such dataset or revision.
@@ -183,20 +181,10 @@ def _ask(corpus: HubCorpus, revision: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+    def ask() -> str:
+        return str(HfApi().dataset_info(corpus.id, revision=revision, timeout=HUB_DEADLINE_S).sha)
 
-    def ask() -> None:
-        try:
-            info = HfApi().dataset_info(corpus.id, revision=revision, timeout=HUB_DEADLINE_S)
-            answers.put(str(info.sha))
-        except _errors() as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=HUB_DEADLINE_S)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer in {HUB_DEADLINE_S:g} s")
+    answer = answer_of(ask, deadline_s=HUB_DEADLINE_S)
     match answer:
         case str():
             return answer
@@ -228,15 +216,10 @@ def _explained(corpus: HubCorpus) -> Iterator[None]:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What the library and the hub's client raise for reasons of the dataset or the network.
-
-    The client's own errors derive from OSError and from the base of whichever HTTP library its release uses.
-    """
+    """What the library and the hub's client raise for reasons of the dataset or the network."""
     from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
 
-    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    return (DatasetsError, ValueError, RuntimeError, *bases)
+    return (DatasetsError, *hub_errors())
 
 
 def _library() -> ModuleType:

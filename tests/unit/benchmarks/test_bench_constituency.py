@@ -13,5 +13,5 @@ def test_constituency() -> None:
     text = printed("bench_preprocess_constituency.py")
     assert re.search(r"find the same words with the same tags, of \d+ kinds", text)
     speed = r"[\d,]+ \[[\d,]+, [\d,]+\]"
-    for variant in ("whole pipeline", "SpacyTagger", "english", "lexicon"):
+    for variant in ("whole pipeline", "SpacyTagger", "english", "english warm", "lexicon", "lexicon warm"):
         assert re.search(rf"\| {variant} +\| {speed} +\| ({RATIO} +\|\s){{2}}", text), variant

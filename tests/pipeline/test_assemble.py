@@ -19,6 +19,7 @@ from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.train.run import Evaluation
 from tests.pipeline import tiny
 
 MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
@@ -95,6 +96,30 @@ def test_snapshot_has_as_many_samples_as_there_are_windows(stories, valid_storie
         tiny.config(stories, tmp_path, f"data.valid='{valid_stories}'", "sampling.num_samples=30", "stage=2")
     )
     assert len(run.sample(7).groups["conditional"].samples) == 20
+
+
+@pytest.mark.parametrize(("windows", "num"), [("5", 5), ("null", 20), ("99", 20)])
+def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, tmp_path, windows, num):
+    """The first so many, or all; weights that did not change give the same number, window by window."""
+    run = assemble_run(
+        tiny.config(
+            stories,
+            tmp_path / "run",
+            f"data.valid='{valid_stories}'",
+            f"training.eval_windows={windows}",
+            "training.num_steps=3",
+            "training.eval_every=1",
+            "training.ema=0.999999",
+        )
+    )
+    before = run.measure(None).nll_nats
+    assert len(before) == num
+    assert torch.equal(before, run.measure(None).nll_nats)
+    evaluations = [event for event in run.events() if isinstance(event, Evaluation)]
+    assert [(event.num_windows, event.num_windows_in_set) for event in evaluations] == [(num, 20)] * 3
+    after = run.measure(None).nll_nats
+    assert not torch.equal(before, after)
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9, "the same windows in the same order"
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
     console.print(bound_table(bound))
     if corpus != "stories":
         return bound_summary(bound)
-    arrays, _ = stage_dataset(config.data.path, config)
+    arrays, _ = stage_dataset(str(config.data.path), config)
     return bound_summary(bound) | _against_truth(bound, arrays, cascade.tokenizer)
 
 

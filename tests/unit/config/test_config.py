@@ -238,9 +238,9 @@ def test_values_out_of_range(path, value, message):
     ("changes", "name"),
     [
         ({}, "stories-tiny-stage2"),
-        ({"baseline": True}, "stories-tiny-flat"),
+        ({"baseline": True, "earlier_stages": []}, "stories-tiny-flat"),
         ({"pretrained.use_pretrained": True}, "stories-tiny-stage2-finetuning"),
-        ({"model.name": "small", "stage": 1}, "stories-small-stage1"),
+        ({"model.name": "small", "stage": 1, "earlier_stages": []}, "stories-small-stage1"),
     ],
 )
 def test_names_of_runs(changes, name):

@@ -22,7 +22,7 @@ quickstart: $(CORE) ## train and sample a small three-stage cascade on this mach
 	$(BIN)/cdllm quickstart
 
 test: $(DEV) ## run every test, on all cores; needs no network
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(DEV) ## style, types, docstrings, spelling and import layers
 	$(BIN)/ruff check

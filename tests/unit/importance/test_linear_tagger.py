@@ -20,14 +20,14 @@ for library in ("spacy", "textblob"):
 # Written for this test. What has no tag behind a slash is none of the five classes.
 SENTENCES = [
     "The old/JJ farmer/NN slowly/RB opened/VB the heavy/JJ door/NN .",
-    "Mary/NNP Smith/NNP lives/VB in London/NNP with her two cats/NN .",
+    "Mary/NNP Smith/NNP moved/VB to London/NNP with her two cats/NN .",
     "We will visit/VB the new/JJ museum/NN on Friday/NNP .",
     "Visitors/NN usually/RB leave/VB before noon/NN .",
     "He does/VB n't/RB know/VB what happened/VB yesterday/NN .",
     "Microsoft/NNP bought/VB a small/JJ company/NN in Seattle/NNP for 3 million dollars/NN .",
     "Her work/NN is/VB good/JJ , but they work/VB harder/RB .",
-    "I want/VB to book/VB a room/NN , not a book/NN !",
-    "Walking/VB home/RB , the children/NN sang/VB loudly/RB .",
+    "I want/VB to book/VB a room/NN , and you read/VB a book/NN !",
+    "Walking/VB slowly/RB , the children/NN sang/VB a song/NN .",
     "The United/NNP States/NNP has/VB a beautiful/JJ coast/NN .",
 ]
 

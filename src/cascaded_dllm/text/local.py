@@ -83,15 +83,25 @@ def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Unread]:
     return _txt_rows(file, unit)
 
 
-def checked_suffix(file: Path) -> str:
+def suffix_of(file: Path) -> str:
     """The one of `SUFFIXES` that tells the kind of a file.
 
     Raises:
-        DataError: there is none, or the file is empty or out of reach.
+        DataError: there is none.
     """
     suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise DataError(f"{file} is of an unknown kind; it must end in one of {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def checked_suffix(file: Path) -> str:
+    """`suffix_of` a file, after a look at its size.
+
+    Raises:
+        DataError: there is none, or the file is empty or out of reach.
+    """
+    suffix = suffix_of(file)
     try:
         size = file.stat().st_size
     except OSError as error:
@@ -103,9 +113,8 @@ def checked_suffix(file: Path) -> str:
 
 def is_read_through(file: Path, unit: Unit) -> bool:
     """Whether to find one record of a file costs about as much as to read all of it."""
-    if checked_suffix(file).startswith(".txt"):
-        return unit != "file"
-    return file.suffix.lower() in {".gz", ".xz"}
+    suffix = suffix_of(file)
+    return unit != "file" if suffix.startswith(".txt") else suffix.endswith((".gz", ".xz"))
 
 
 def _txt_rows(file: Path, unit: Unit) -> Iterator[Unread]:
@@ -197,7 +206,7 @@ def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str]]]:
     Raises:
         DataError: the file cannot be read, or a line is no object.
     """
-    if checked_suffix(file) == ".parquet":
+    if suffix_of(file) == ".parquet":
         import pyarrow.parquet as pq
 
         with _parquet_errors(file), pq.ParquetFile(file) as table:

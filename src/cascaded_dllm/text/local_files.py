@@ -17,6 +17,7 @@ from cascaded_dllm.text.local import (
     checked_suffix,
     is_read_through,
     row_fields,
+    suffix_of,
     text_lines,
     unread_rows,
     unreadable,
@@ -70,8 +71,8 @@ class LocalFiles:
             checked_suffix(file)
         return files
 
-    def check(self) -> None:
-        """What is said before any work: the names and sizes of all files, and the text field.
+    def checked_files(self) -> list[Path]:
+        """`files`, after a look at the text field, so that a wrong one is said before any work.
 
         The field may be missing in some rows, which are dropped; where it is missing in all of the first
         `ROWS_LOOKED_AT`, it is the wrong one.
@@ -80,20 +81,21 @@ class LocalFiles:
             DataError: something is missing, empty, of an unknown kind or out of reach, or no row has the text field.
         """
         files = self.files()
-        if any(checked_suffix(file).startswith(".txt") for file in files):
-            return
+        if any(suffix_of(file).startswith(".txt") for file in files):
+            return files
         rows = itertools.chain.from_iterable(row_fields(file, self.text_field) for file in files)
         first_place, fields, number = "", dict[str, None](), 0
         for place, names in itertools.islice(rows, ROWS_LOOKED_AT):
             if self.text_field in names:
-                return
+                return files
             first_place, number = first_place or place, number + 1
             fields |= dict.fromkeys(names)
         if number:
             raise missing_field(first_place, self.text_field, fields, others=number - 1)
+        return files
 
     def records(self, part: Part) -> Iterator[Document | Dropped]:
-        """See `Reader`; what `check` looks at is looked at before the first record is yielded.
+        """See `Reader`; what `checked_files` looks at is looked at before the first record is yielded.
 
         Raises:
             DataError: something is missing, empty, broken, not text or of an unknown kind; with the place and remedy.
@@ -111,7 +113,7 @@ class LocalFiles:
     def source(self) -> dict[str, object]:
         """See `Reader`; every file is read once per process, to hash it."""
         files = self.files()
-        kinds = {checked_suffix(file).split(".")[1] for file in files}
+        kinds = {suffix_of(file).split(".")[1] for file in files}
         return {
             "kind": "files",
             "files": [_described(file) for file in files],
@@ -133,9 +135,8 @@ class LocalFiles:
         return f"{num} lines of {first.name} are one document, as no blank line parts them; --unit line makes each one"
 
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
-        self.check()
         unread = itertools.chain.from_iterable(
-            unread_rows(file, text_field=self.text_field, unit=self.unit) for file in self.files()
+            unread_rows(file, text_field=self.text_field, unit=self.unit) for file in self.checked_files()
         )
         yield from (read() for read in part.of(unread))
 

@@ -47,6 +47,12 @@ def test_stages() -> None:
         assert re.search(rf"\| {way} +\| .*({RATIO} +\|\s?){{2}}", text), way
 
 
+def test_reading() -> None:
+    text = printed("bench_preprocess_reading.py")
+    for form in ("jsonl.xz", "jsonl.gz", "txt"):
+        assert re.search(rf"\| novels.{form} +\| .*{RATIO} +\|", text), form
+
+
 def test_turns_alternate_and_the_first_is_not_counted() -> None:
     seen: list[str] = []
 

@@ -100,7 +100,9 @@ def test_steps_have_one_shape_for_a_length(tiny_model, monkeypatch):
 
     def spy(self, network, tokens):
         shapes.append((tokens[0].length, len(tokens)))
-        assert {text.length for text in tokens} == {tokens[0].length}
+        assert {(text.length, text.is_padded) for text in tokens} == {tokens[0][:2]}
+        # Some models look whether anything is masked, so all of a step is or nothing.
+        assert {bool(text.tensors["attention_mask"].all()) for text in tokens} == {not tokens[0].is_padded}
         return forward(self, network, tokens)
 
     monkeypatch.setattr(SentenceModel, "_forward", spy)
@@ -110,9 +112,9 @@ def test_steps_have_one_shape_for_a_length(tiny_model, monkeypatch):
     model.embed_words(["sea"] * 9 + ["cats", LONG])
     assert shapes == [(3, 4), (3, 4), (3, 4), (4, 3), (tiny_models.MAX_TOKENS, 1)]
     shapes.clear()
-    # Lengths 3, 4, 7, 8 and 24: always some padding, and none where the model reads no further.
-    model.embed_documents(["sea", "cats", "sea " * 5, "sea " * 6, LONG])
-    assert shapes == [(8, 2), (8, 2), (16, 1), (tiny_models.MAX_TOKENS, 1)]
+    # Lengths 3, 4, 7, 8, 18 and 24: always some padding, and none where the model reads no further.
+    model.embed_documents(["sea", "cats", "sea " * 5, "sea " * 6, "sea " * 16, LONG])
+    assert shapes == [(8, 2), (8, 2), (16, 1), (tiny_models.MAX_TOKENS, 1), (tiny_models.MAX_TOKENS, 1)]
 
 
 @pytest.mark.parametrize("embed", ["embed_words", "embed_documents"])
@@ -171,6 +173,16 @@ def test_padding_changes_the_last_bits_only(tiny_model, monkeypatch):
     padded = load(tiny_model).embed_documents(TEXTS)
     monkeypatch.setattr(sentence_model, "_PADDED_BELOW", 0)
     np.testing.assert_allclose(load(tiny_model).embed_documents(TEXTS), padded, rtol=0, atol=1e-6)
+
+
+def test_full_and_padded_texts_of_one_length_do_not_meet(tiny_model):
+    """A step in which nothing is masked may be computed in another way."""
+    model = load(tiny_model)
+    full, shorter = ("the house by the sea " * 9, "the house by the sea " * 3)
+    alone = [model.embed_documents([text])[0] for text in (full, shorter)]
+    for texts in ([full, shorter] * 9, [shorter, full], [full, full, shorter]):
+        for text, vector in zip(texts, model.embed_documents(texts), strict=True):
+            assert np.array_equal(vector, alone[text == shorter])
 
 
 def test_bfloat16_is_for_documents_alone(tiny_model):

@@ -73,7 +73,7 @@ def test_run_folders(trained):
         assert config["stage_lengths"] == [4, 8, 40]
         assert (config["stage"], config["baseline"]) == ((number, False) if number < 4 else (1, True))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in lines] == [1, 2, 2]
+        assert [line["step"] for line in lines] == [1, 2, 2, 2]
         assert lines[1].keys() == {
             "step",
             "loss_nats_per_token",
@@ -87,6 +87,8 @@ def test_run_folders(trained):
             "mfu",
         }
         assert lines[2].keys() >= {"step", "bound_nats_per_token", "standard_error", "num_windows"}
+        group = "conditional" if number in (2, 3) else "unconditional"
+        assert lines[3].keys() >= {"step", f"{group}/token_entropy_nats_mean"}
         assert (folder / "samples" / "step_2.txt").read_text().endswith(f"\n{SEPARATOR}\n")
         assert (folder / "checkpoints" / "latest").resolve() == folder / "checkpoints" / "step_2"
         assert {path.name for path in (folder / "checkpoints" / "step_2").iterdir()} == {

@@ -67,6 +67,14 @@ def test_the_commands_end_well_and_say_nothing_more(place):
     assert stderr.endswith("run `wandb login`, or give logging.wandb=offline and `wandb sync` later\n")
 
 
+def samples(place: Path) -> list[str]:
+    """The sample of each snapshot, which stands behind the figures."""
+    files = [place / "run" / "samples" / f"step_{step}.txt" for step in (2, 4)]
+    blocks = [path.read_text().split(f"\n{'=' * 80}\n") for path in files]
+    assert [(len(parts), parts[-1]) for parts in blocks] == [(3, "")] * 2
+    return [parts[1] for parts in blocks]
+
+
 def test_tensorboard_shows_every_number(place, lines):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -84,9 +92,8 @@ def test_tensorboard_shows_every_number(place, lines):
         # Event files hold float32.
         assert found[step] == pytest.approx(values, rel=1e-6)
     assert {"loss_nats_per_token", "tokens_per_second", "mfu", "bound_nats_per_token"} <= found[4].keys()
-    texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("samples/0/text_summary")]
-    stored = [(place / "run" / "samples" / f"step_{step}.txt").read_text() for step in (2, 4)]
-    assert texts == [text.rpartition(f"\n{'=' * 80}\n")[0] for text in stored]
+    shown = events.Tensors("samples/unconditional/0/text_summary")
+    assert [event.tensor_proto.string_val[0].decode() for event in shown] == samples(place)
 
 
 def records(path: Path) -> Iterator[bytes]:
@@ -146,7 +153,6 @@ def test_wandb_holds_every_number_of_one_run(place, lines):
 
 
 def test_wandb_keeps_the_texts(place):
-    tables = sorted((place / "run" / "wandb").glob("offline-run-*/files/media/table/*.json"))
+    tables = sorted((place / "run" / "wandb").glob("offline-run-*/files/media/table/**/*.json"))
     rows = [json.loads(path.read_text())["data"] for path in tables]
-    stored = [(place / "run" / "samples" / f"step_{step}.txt").read_text() for step in (2, 4)]
-    assert rows == [[[0, text.rpartition(f"\n{'=' * 80}\n")[0]]] for text in stored]
+    assert rows == [[[0, text]] for text in samples(place)]

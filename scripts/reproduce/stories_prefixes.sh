@@ -53,7 +53,9 @@ for seed in $seeds; do
     train_way "$folder" mask training.prefix_noise.prob=0.1 training.prefix_noise.kind=mask
     train_way "$folder" dropout training.prefix_dropout=0.1
     train_way "$folder" generated training.generated_prefix.prob=0.5 'training.generated_prefix.stage_paths=[@]'
-    for way in true random mask dropout generated; do measure "$folder" $way $way; done
+    train_way "$folder" slightly training.generated_prefix.prob=0.5 training.generated_prefix.level=0.1 \
+        'training.generated_prefix.stage_paths=[@]'
+    for way in true random mask dropout generated slightly; do measure "$folder" $way $way; done
     measure "$folder" dropout guidance1 --guidance 1
     measure "$folder" random noised --prefix-noise 0.1
 done
@@ -68,7 +70,7 @@ from cascaded_dllm import StoryGrammar
 
 grammar, (out, *seeds) = StoryGrammar(), sys.argv[1:]
 print("way", *(f"accepted, bound (nats) of seed {seed}" for seed in seeds), sep=" | ")
-for name in ("true", "random", "noised", "mask", "dropout", "guidance1", "generated"):
+for name in ("true", "random", "noised", "mask", "dropout", "guidance1", "generated", "slightly"):
     row = []
     for seed in seeds:
         folder = Path(out) / f"seed{seed}"

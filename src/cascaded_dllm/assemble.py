@@ -27,13 +27,69 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.execution import prepare_execution
+from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
-from cascaded_dllm.train.trainer import LoopConfig, Trainer
+from cascaded_dllm.train.trainer import LoopConfig, Trainer, require_divisible
+from cascaded_dllm.train.world import World
+
+_FREE_IN_TRAINING = (
+    "num_steps",
+    "log_every",
+    "eval_every",
+    "eval_windows",
+    "eval_times",
+    "snapshot_every",
+    "keep",
+    "keep_every",
+    "accum",
+    "strategy",
+    "compile",
+    "deterministic",
+)
+"""Keys of the group `training` that may change when a run is taken up again."""
 
 # Of the processes that build stages: the one that writes what they give keeps up with about so many.
 _MAX_WORKERS = 8
+
+
+def process_device(name: str, world: World | None) -> torch.device:
+    """The device that this process of a run computes on: each of several has a GPU of its own, or all use the CPU.
+
+    Raises:
+        ConfigError: there is no such device on this machine, or not one for every process.
+    """
+    if world is None or world.size == 1:
+        return choose_device(name)
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if kind not in ("cuda", "cpu"):
+        raise ConfigError(
+            f"device is {name} and {world.size} processes train; give device=cuda or device=cpu, or ngpus=1"
+        )
+    if kind == "cpu":
+        return choose_device("cpu")
+    count = torch.cuda.device_count()
+    # Slurm may show every task its own GPU alone.
+    if count != 1 or world.has_store:
+        require_gpus(count, world.local_size)
+    return choose_device(f"cuda:{world.local_rank % max(1, count)}")
+
+
+def require_gpus(count: int, num_processes: int) -> None:
+    """Checks that every process of this machine has a GPU.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
+    """
+    if count < num_processes:
+        raise ConfigError(
+            f"{num_processes} processes are to compute on the GPUs of this machine, and it shows {count}; start as "
+            "many processes as there are GPUs, or give device=cpu"
+        )
 
 
 def choose_device(name: str) -> torch.device:
@@ -61,33 +117,47 @@ def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDat
     return arrays, StageDataset.flat(arrays) if config.baseline else StageDataset(arrays, config.stage)
 
 
-def require_sound(config: TrainConfig) -> None:
-    """Judges every setting that can be judged without the data, so that a mistake costs no preprocessing.
+def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
+    """Judges every setting that can be judged without data and device, so that a mistake costs no preprocessing.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
     """
-    choose_device(config.device)
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
-    _schedule(config), _optim(config), _loop(config)
+    _schedule(config), _optim(config)
+    require_divisible(_loop(config), num_processes)
     process = process_from_name(_model_config(config, vocab_size=1).process, 1)
     require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
 
 
-def assemble_run(config: TrainConfig) -> Run:
+def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.device | None = None) -> Run:
     """A training run, ready to go.
+
+    Args:
+        config: of the run.
+        group: the processes that train, all of which assemble the run together; None: this one alone.
+        device: of this process; None: the one that the configuration names.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
         DataError: the data is missing, broken, or validation data has another tokenizer, method or tagger.
     """
-    require_sound(config)
-    arrays, dataset = stage_dataset(config.data.path, config)
-    valid = _valid_dataset(config, arrays)
+    group = group or Group()
+    device = device or choose_device(config.device)
+    require_sound(config, group.size)
+    # What the first process has made on the disk, the others only open.
+    arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _datasets(config)))
     stage = _new_stage(config, arrays.vocab_size, dataset)
+    execution = prepare_execution(
+        stage.model,
+        device,
+        compiles=config.training.compile,
+        deterministic=config.training.deterministic,
+        log_every=config.training.log_every,
+    )
     trainer = Trainer(
         stage.model,
         Objective(stage.process, stage.schedule, config.training.t_min),
@@ -95,6 +165,8 @@ def assemble_run(config: TrainConfig) -> Run:
         optim=_optim(config),
         loop=_loop(config),
         course=_course(config, arrays),
+        parallel=_place(stage.model, config.training.strategy, group, device),
+        execution=execution,
     )
     tokenizer_file = Path(config.data.path) / TOKENIZER_FILE
     return Run(
@@ -114,7 +186,7 @@ def assemble_run(config: TrainConfig) -> Run:
             log_every=config.training.log_every,
             eval_every=config.training.eval_every,
             snapshot_every=config.training.snapshot_every,
-            keep=config.training.keep,
+            keeping=Keeping(newest=config.training.keep, every=config.training.keep_every),
         ),
         measure=_bound_measurer(config, trainer, valid),
         sample=_snapshot_sampler(config, stage, valid or dataset, Tokenizer.load(tokenizer_file)),
@@ -164,6 +236,28 @@ def joint_bound(
         on_progress=on_progress,
     )
     return JointBound(tuple(bounds), datasets[-1].target_length, 1 if cascade.is_flat else len(cascade.trained_lengths))
+
+
+def _datasets(config: TrainConfig) -> tuple[StageArrays, StageDataset, StageDataset | None]:
+    """The windows to train on, and those to measure the bound on if there are any."""
+    arrays, dataset = stage_dataset(config.data.path, config)
+    return arrays, dataset, _valid_dataset(config, arrays)
+
+
+def _place(model: ScoreModel, strategy: str, group: Group, device: torch.device) -> Parallel:
+    """Brings the network to the device, whole or split, and says how its processes share the work."""
+    if group.size == 1:
+        model.to(device)
+        return Single()
+    match strategy:
+        case "fsdp":
+            # Not at the top: what it needs of torch takes seconds to import.
+            from cascaded_dllm.train.sharded import FullySharded
+
+            return FullySharded(model, group, device)
+        case _:
+            model.to(device)
+            return Replicated(model, group)
 
 
 def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | None:
@@ -223,14 +317,17 @@ def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
 
 
 def _new_stage(config: TrainConfig, vocab_size: int, dataset: StageDataset) -> StageSampler:
-    """A stage with random weights that depend on the seed and its number; the global generator is left alone."""
+    """A stage with random weights that depend on the seed and its number, in the memory of the host.
+
+    The global generator is left alone.
+    """
     model_config = _model_config(config, vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
         model = ScoreModel(model_config)
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
-        model.to(choose_device(config.device)),
+        model,
         process_from_name(model_config.process, vocab_size),
         _schedule(config),
         dataset.target_length,
@@ -246,13 +343,13 @@ def _plain(settings: dict[str, object]) -> dict[str, object]:
 def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
     """All settings that decide the course of training, by key.
 
-    Where and how often results go decides nothing; where the data lies neither, but what it holds. The number of steps
-    is judged by the trainer.
+    Where and how often results go decides nothing; where the data lies neither, but what it holds; nor in how many
+    processes and parts a batch is computed. The number of steps is judged by the trainer.
     """
     settings = config.to_dict()
-    for free in ("run_dir", "device", "sampling", "data"):
+    for free in ("run_dir", "device", "ngpus", "sampling", "data"):
         settings.pop(free)
-    for free in ("num_steps", "log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep"):
+    for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
     return dict(leaves(_plain(settings)))
@@ -273,6 +370,7 @@ def _bound_measurer(
         batch_size=trainer.loop.batch_size // trainer.loop.accum,
         seed=trainer.loop.seed,
         on_progress=on_progress,
+        group=trainer.group,
     )
 
 

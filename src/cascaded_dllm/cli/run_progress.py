@@ -78,10 +78,11 @@ class _Display:
         self.progress.update(self.bound, completed=done, total=total, visible=True)
 
     def _show_step(self, event: StepResult) -> None:
-        now = event.tokens / event.seconds
-        self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
-        loss = event.loss_nats_per_token
-        self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
+        # What was left on the device is shown when it is read.
+        if (loss := event.loss_nats_per_token) is not None:
+            now = event.tokens / event.seconds
+            self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
+            self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
         status = f"loss {self.loss:.3f} nats/token  {self.rate:,.0f} tokens/s"
         self.progress.update(self.steps, completed=event.step, status=status)
         if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:

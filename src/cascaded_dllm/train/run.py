@@ -1,5 +1,6 @@
 """A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,11 +14,20 @@ from cascaded_dllm.atomic import INCOMPLETE, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
-from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.model.integrity import PREFIX, newest_complete
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.text.listing import listing
-from cascaded_dllm.train.checkpoint import load_trainer_state, save_checkpoint
+from cascaded_dllm.train.checkpoint import (
+    PARTS,
+    HostCopy,
+    Keeping,
+    load_trainer_state,
+    parts_beside,
+    save_checkpoint,
+)
+from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.trainer import StepResult, Trainer
+from cascaded_dllm.train.writer import BackgroundWriter
 
 Progress = Callable[[int, int], None]
 """Told what is done, and all there is to do."""
@@ -50,7 +60,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A checkpoint was written; `samples` holds the texts drawn with it, or is None."""
+    """A checkpoint is being written, and will be there when the run ends; `samples` holds the texts drawn with it."""
 
     step: int
     checkpoint: Path
@@ -62,12 +72,12 @@ Event = Resumed | StepResult | Evaluation | Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPeriods:
-    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and how many checkpoints stay."""
+    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and which checkpoints stay."""
 
     log_every: int
     eval_every: int
     snapshot_every: int
-    keep: int
+    keeping: Keeping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +125,9 @@ class Run:
         """
         yield from self._open()
         trainer, periods = self.trainer, self.periods
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
-
-            def log(entry: Any) -> None:
-                metrics.write(json.dumps(asdict(entry)) + "\n")
-                metrics.flush()
-
+        with self._metrics() as log, BackgroundWriter() as writer:
             for result in trainer.steps():
+                writer.check()
                 is_last = result.step == trainer.loop.num_steps
                 if result.step % periods.log_every == 0 or is_last:
                     log(result)
@@ -131,20 +137,55 @@ class Run:
                     log(evaluation)
                     yield evaluation
                 is_due = result.step % periods.snapshot_every == 0 or is_last
-                # Asked last, so that what the step would have logged in an unbroken run is there.
-                is_stopped = should_stop()
+                # Asked last, so that what the step would have logged in an unbroken run is there; and all together,
+                # so that no process goes on without the others.
+                is_stopped = trainer.group.any(should_stop())
                 if is_due or is_stopped:
-                    yield self._snapshot(with_samples=is_due)
+                    yield self._snapshot(writer, with_samples=is_due)
                 if is_stopped:
-                    return
+                    break
+            writer.finish()
+            # A process that ended before the others are done might take them with it.
+            trainer.group.any(False)
+
+    @contextlib.contextmanager
+    def _metrics(self) -> Iterator[Callable[[Any], None]]:
+        """Appends lines to metrics.jsonl, in the first process."""
+        if not self.trainer.group.is_first:
+            yield lambda entry: None
+            return
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+
+            def log(entry: Any) -> None:
+                metrics.write(json.dumps(asdict(entry)) + "\n")
+                metrics.flush()
+
+            yield log
 
     def _open(self) -> Iterator[Resumed]:
-        """Start the folder, or take up its newest complete checkpoint."""
+        """Start the folder, or take up its newest complete checkpoint; the first process looks for all."""
+        group = self.trainer.group
+        checkpoint, faults = group.from_first(self._begin)
+        if checkpoint is None:
+            return
+        state = load_trainer_state(checkpoint)
+        weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
+        parts = checkpoint / PARTS
+        self.trainer.restore(
+            state, weights=weights, ema=ema, source=str(checkpoint), parts=parts if parts.is_dir() else None
+        )
+        if group.is_first:
+            write_text(self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False))
+            self._forget_metrics_after(state.step)
+        yield Resumed(state.step, faults)
+
+    def _begin(self) -> tuple[Path | None, list[str]]:
+        """The checkpoint to go on from, None for a run that starts, and what is wrong with newer ones."""
         path, text = self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False)
         if not path.exists():
             self._new_folder()
             write_text(path, text)
-            return
+            return None, []
         checkpoint, faults = newest_complete(self.checkpoints)
         if checkpoint is None:
             if faults:
@@ -154,13 +195,7 @@ class Run:
                 )
             write_text(path, text)
             write_text(self.folder / "metrics.jsonl", "")
-            return
-        state = load_trainer_state(checkpoint)
-        weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
-        self.trainer.restore(state, weights=weights, ema=ema, source=str(checkpoint))
-        write_text(path, text)
-        self._forget_metrics_after(state.step)
-        yield Resumed(state.step, faults)
+        return checkpoint, faults
 
     def _new_folder(self) -> None:
         others = (path for path in self.folder.glob("*") if not path.name.startswith(INCOMPLETE))
@@ -201,22 +236,41 @@ class Run:
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
         return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token))
 
-    def _snapshot(self, *, with_samples: bool) -> Snapshot:
+    def _snapshot(self, writer: BackgroundWriter, *, with_samples: bool) -> Snapshot:
         trainer = self.trainer
-        state = trainer.state()
+        content = copy_to_host(trainer)
+        step = content.state.step
+        writer.begin(lambda: self._save(content))
         samples = None
         if with_samples and self.sample is not None:
             with trainer.averaged_weights():
                 texts = self.sample()
-            samples = self.folder / "samples" / f"step_{state.step}.txt"
-            write_text(samples, listing(texts))
-        checkpoint = save_checkpoint(
-            self.checkpoints,
-            config_json=self.settings.at_step(state.step).to_json(),
-            model=trainer.model.state_dict(),
-            ema=trainer.model.state_dict() | trainer.ema.state_dict(),
-            state=state,
-            tokenizer_file=self.tokenizer_file,
-            keep=self.periods.keep,
-        )
-        return Snapshot(state.step, checkpoint, samples)
+            samples = self.folder / "samples" / f"step_{step}.txt"
+            if trainer.group.is_first:
+                write_text(samples, listing(texts))
+        return Snapshot(step, self.checkpoints / f"{PREFIX}{step}", samples)
+
+    def _save(self, content: HostCopy) -> None:
+        """Write a checkpoint: first every process its parts, then the first one the rest.
+
+        Raises:
+            OutputExistsError: something cannot be written.
+        """
+        folder, storage = parts_beside(self.checkpoints, content.state.step), self.trainer.parallel.storage
+        try:
+            sums = storage.write_parts(content.parts, folder)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{folder} cannot be written ({error.strerror}); choose a run folder that is yours to write "
+                "and has room"
+            ) from error
+        if self.trainer.group.is_first:
+            save_checkpoint(
+                self.checkpoints,
+                config_json=self.settings.at_step(content.state.step).to_json(),
+                content=content,
+                tokenizer_file=self.tokenizer_file,
+                keeping=self.periods.keeping,
+                parts_folder=folder if storage.is_split else None,
+                parts_sums=sums,
+            )

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.model.integrity import newest_complete
-from cascaded_dllm.train.checkpoint import TrainerState, load_trainer_state, save_checkpoint
+from cascaded_dllm.train.checkpoint import HostCopy, Keeping, TrainerState, load_trainer_state, save_checkpoint
 
 FILES = ["checksums.json", "config.json", "ema.safetensors", "model.safetensors", "tokenizer.json", "trainer.pt"]
 
@@ -18,16 +18,20 @@ def save(tmp_path):
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text("{}")
 
-    def call(step, *, keep=10, value=None):
+    def call(step, *, keep=10, every=None, value=None, **parts):
         weight = torch.full((2, 3), float(step if value is None else value))
         return save_checkpoint(
             tmp_path / "checkpoints",
             config_json=json.dumps({"step": step}),
-            model={"w": weight.T},
-            ema={"w": weight + 0.5},
-            state=TrainerState(step, 20, step, {"state": {}, "param_groups": []}, {"optim.lr": 0.5}),
+            content=HostCopy(
+                model={"w": weight.T},
+                ema={"w": weight + 0.5},
+                state=TrainerState(step, 20, step, {"state": {}, "param_groups": []}, {"optim.lr": 0.5}),
+                parts={},
+            ),
             tokenizer_file=tokenizer,
-            keep=keep,
+            keeping=Keeping(newest=keep, every=every),
+            **parts,
         )
 
     return call

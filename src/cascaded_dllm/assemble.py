@@ -79,6 +79,17 @@ def process_device(name: str, world: World | None) -> torch.device:
     return choose_device(f"cuda:{world.local_rank % max(1, count)}")
 
 
+def require_launchable(config: TrainConfig, num_processes: int) -> None:
+    """Judges whether `num_processes` on this machine can train as configured, without touching a device.
+
+    Raises:
+        ConfigError: a setting is out of range, or there are not devices enough.
+    """
+    require_sound(config, num_processes)
+    if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
+        require_gpus(torch.cuda.device_count(), num_processes)
+
+
 def require_gpus(count: int, num_processes: int) -> None:
     """Checks that every process of this machine has a GPU.
 

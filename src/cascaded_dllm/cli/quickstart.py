@@ -9,14 +9,15 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, joint_bound, require_sound, stage_dataset
+from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, require_sound, stage_dataset
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import compose_config, warn_of_long_warmup
+from cascaded_dllm.cli.train import compose_config
+from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
@@ -32,7 +33,7 @@ from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
-_DECIDED = {"run_dir", "data.path", "data.valid", "stage", "baseline", "training.seed"}
+_DECIDED = {"run_dir", "data.path", "data.valid", "stage", "baseline", "training.seed", "ngpus"}
 """Keys that the quickstart sets itself."""
 
 _BOUND_WINDOWS, _BOUND_TIMES = 512, 16
@@ -159,6 +160,7 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainCon
     packing = ["data.packing=stream"] if corpus == "python-docs" else []
     paths = {"run_dir": out, "data.path": out / "data"}
     config = compose_config([*packing, *overrides, f"training.seed={seed}"], name="quickstart", paths=paths)
+    choose_device(config.device)
     require_sound(config)
     warn_of_long_warmup(config)
     return config

@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 def run_with_progress(run: Run, description: str) -> None:
     """Run to the end behind a progress bar.
 
-    Ctrl-C and SIGTERM end it after the current step, which is kept in a checkpoint.
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint.
 
     Raises:
         typer.Exit: it was interrupted.

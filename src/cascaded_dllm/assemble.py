@@ -129,11 +129,15 @@ def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDat
 
 
 def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
-    """Judges every setting that can be judged without data and device, so that a mistake costs no preprocessing.
+    """Judges every setting that can be judged without the data, so that a mistake costs no preprocessing.
+
+    The device of one process is judged as well; that of several is the business of each of them.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
     """
+    if num_processes == 1:
+        choose_device(config.device)
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
@@ -157,6 +161,11 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         DataError: the data is missing, broken, or validation data has another tokenizer, method or tagger.
     """
     group = group or Group()
+    if config.ngpus not in (None, group.size):
+        raise ConfigError(
+            f"ngpus is {config.ngpus} and {group.size} process assembles the run; `cdllm train` starts as many, and "
+            "elsewhere ngpus is left out"
+        )
     device = device or choose_device(config.device)
     require_sound(config, group.size)
     # What the first process has made on the disk, the others only open.

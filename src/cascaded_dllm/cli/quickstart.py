@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, require_sound, stage_dataset
+from cascaded_dllm.assemble import assemble_run, joint_bound, require_sound, stage_dataset
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
@@ -160,7 +160,6 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainCon
     packing = ["data.packing=stream"] if corpus == "python-docs" else []
     paths = {"run_dir": out, "data.path": out / "data"}
     config = compose_config([*packing, *overrides, f"training.seed={seed}"], name="quickstart", paths=paths)
-    choose_device(config.device)
     require_sound(config)
     warn_of_long_warmup(config)
     return config

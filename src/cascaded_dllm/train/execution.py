@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext as nothing
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class Execution:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """The same, without compilation: bounds and samples call the blocks with ever other shapes."""
-        with self.computing(), torch.compiler.set_stance("force_eager" if self.is_compiled else "default"):
+        with self.computing(), torch.compiler.set_stance("force_eager") if self.is_compiled else nothing():
             yield
 
     def description(self) -> str:

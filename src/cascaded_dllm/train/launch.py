@@ -73,7 +73,7 @@ def launch(
         launcher.join()
         if launcher.error is None:
             return [launcher.results[rank] for rank in range(number)]
-        raise _reason(processes, ended, Path(folder))
+        raise _reason([process.exitcode or 0 for process in processes], ended, Path(folder))
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
@@ -154,14 +154,18 @@ def _watch(
     return ended
 
 
-def _reason(processes: list[BaseProcess], ended: list[list[int]], folder: Path) -> Exception:
+def _reason(codes: list[int], ended: list[list[int]], folder: Path) -> Exception:
     """Why processes have failed, as one error.
 
     A process that was killed goes first: it says nothing itself, and the others only that they have lost it. Then one
     of our errors, then any other, of which the traceback is told.
+
+    Args:
+        codes: how they ended, by rank.
+        ended: their ranks in the order in which they did, those together that were seen at once.
+        folder: where they have left what they raised.
     """
-    number = len(processes)
-    codes = [process.exitcode or 0 for process in processes]
+    number = len(codes)
     again = "give the same command again: the run goes on from its last checkpoint"
     for rank in ended[0] if ended else []:
         if codes[rank] < 0:

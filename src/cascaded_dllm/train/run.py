@@ -1,6 +1,5 @@
 """A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened."""
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -125,16 +124,16 @@ class Run:
         """
         yield from self._open()
         trainer, periods = self.trainer, self.periods
-        with self._metrics() as log, BackgroundWriter() as writer:
+        with BackgroundWriter() as writer:
             for result in trainer.steps():
                 writer.check()
                 is_last = result.step == trainer.loop.num_steps
                 if result.step % periods.log_every == 0 or is_last:
-                    log(result)
+                    self._log(result)
                 yield result
                 if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
                     evaluation = self._evaluate(self.measure, on_measured)
-                    log(evaluation)
+                    self._log(evaluation)
                     yield evaluation
                 is_due = result.step % periods.snapshot_every == 0 or is_last
                 # Asked last, so that what the step would have logged in an unbroken run is there; and all together,
@@ -148,19 +147,18 @@ class Run:
             # A process that ended before the others are done might take them with it.
             trainer.group.any(False)
 
-    @contextlib.contextmanager
-    def _metrics(self) -> Iterator[Callable[[Any], None]]:
-        """Appends lines to metrics.jsonl, in the first process."""
+    def _log(self, entry: Any) -> None:
+        """Append a line to metrics.jsonl, in the first process."""
         if not self.trainer.group.is_first:
-            yield lambda entry: None
             return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
-
-            def log(entry: Any) -> None:
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as metrics:
                 metrics.write(json.dumps(asdict(entry)) + "\n")
-                metrics.flush()
-
-            yield log
+        except OSError as error:
+            raise OutputExistsError(
+                f"{path} cannot be written ({error.strerror}); choose a run folder that is yours to write and has room"
+            ) from error
 
     def _open(self) -> Iterator[Resumed]:
         """Start the folder, or take up its newest complete checkpoint; the first process looks for all."""

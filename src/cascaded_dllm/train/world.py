@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cascaded_dllm.errors import ConfigError
 
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _FIRST_PORT, _NUM_PORTS = 20_000, 10_000
 
 
@@ -47,7 +46,7 @@ def joined_world(environment: Mapping[str, str], *, ngpus: int | None) -> World 
     """
     if environment.keys() & {"RANK", "WORLD_SIZE"}:
         world, launcher = _of_torchrun(environment), "torchrun"
-    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    elif "SLURM_STEP_NUM_TASKS" in environment and _number(environment, "SLURM_STEP_NUM_TASKS") > 1:
         world, launcher = _of_slurm(environment), "srun"
     else:
         return None
@@ -59,14 +58,13 @@ def joined_world(environment: Mapping[str, str], *, ngpus: int | None) -> World 
 
 
 def _of_torchrun(environment: Mapping[str, str]) -> World:
-    numbers = {name: _number(environment, name) for name in _TORCHRUN if name != "MASTER_ADDR"}
     return World(
-        rank=numbers["RANK"],
-        size=numbers["WORLD_SIZE"],
-        local_rank=numbers["LOCAL_RANK"],
-        local_size=int(environment.get("LOCAL_WORLD_SIZE", numbers["WORLD_SIZE"])),
+        rank=_number(environment, "RANK"),
+        size=_number(environment, "WORLD_SIZE"),
+        local_rank=_number(environment, "LOCAL_RANK"),
+        local_size=_number(environment, "LOCAL_WORLD_SIZE"),
         address=_value(environment, "MASTER_ADDR"),
-        port=numbers["MASTER_PORT"],
+        port=_number(environment, "MASTER_PORT"),
         has_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
@@ -76,17 +74,16 @@ def _of_slurm(environment: Mapping[str, str]) -> World:
 
     MASTER_ADDR and MASTER_PORT win, for networks in which that host has another name or the port is taken.
     """
-    hosts = environment.get("SLURM_STEP_NODELIST") or _value(environment, "SLURM_JOB_NODELIST")
     tasks = _value(environment, "SLURM_STEP_TASKS_PER_NODE")
     # Steps of one job may run beside one another, and jobs on one machine.
-    step = 7 * _number(environment, "SLURM_JOB_ID") + int(environment.get("SLURM_STEP_ID", "0"))
+    step = 7 * _number(environment, "SLURM_JOB_ID") + _number(environment, "SLURM_STEP_ID")
     return World(
         rank=_number(environment, "SLURM_PROCID"),
         size=_number(environment, "SLURM_STEP_NUM_TASKS"),
         local_rank=_number(environment, "SLURM_LOCALID"),
         local_size=tasks_of_node(tasks, _number(environment, "SLURM_NODEID")),
-        address=environment.get("MASTER_ADDR") or first_host(hosts),
-        port=int(environment.get("MASTER_PORT", _FIRST_PORT + step % _NUM_PORTS)),
+        address=environment.get("MASTER_ADDR") or first_host(_value(environment, "SLURM_STEP_NODELIST")),
+        port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else _FIRST_PORT + step % _NUM_PORTS,
     )
 
 

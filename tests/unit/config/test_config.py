@@ -13,6 +13,7 @@ from tests.repo.source_tree import CHECKOUT
 SETTINGS = {
     "run_dir": "runs/x",
     "device": "cpu",
+    "ngpus": 2,
     "dtype": "float32",
     "stage": 2,
     "baseline": False,
@@ -46,6 +47,10 @@ SETTINGS = {
         "eval_times": 4,
         "snapshot_every": 5,
         "keep": 6,
+        "keep_every": 10,
+        "strategy": "ddp",
+        "compile": False,
+        "deterministic": False,
     },
     "optim": {
         "lr": 0.001,
@@ -135,6 +140,8 @@ def test_wrong_type(path, value):
         is_same = type(wrong) is type(value) or (isinstance(value, float) and type(wrong) is int)
         if is_same or (path in {"data.valid", "data.stages_dir"} and isinstance(wrong, str | None)):
             continue
+        if path in {"ngpus", "training.keep_every"} and wrong is None:
+            continue
         pattern = rf"^{re.escape(path)} is .*; it must be (of type \w+|a list, for example \[32, 64, 128\])$"
         with pytest.raises(ConfigError, match=pattern):
             parse_config(changed(path, wrong))
@@ -171,6 +178,14 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
         ("training.eval_times", 0, r"training\.eval_times is 0; it must be at least 1"),
         ("training.snapshot_every", 0, r"training\.snapshot_every is 0; it must be at least 1"),
         ("training.keep", 0, r"training\.keep is 0; it must be at least 1"),
+        ("training.keep_every", 0, r"training\.keep_every is 0; it must be a multiple of training\.snapshot_every, 5,"),
+        (
+            "training.keep_every",
+            12,
+            r"training\.keep_every is 12; it must be a multiple of training\.snapshot_every, 5",
+        ),
+        ("training.strategy", "zero", r"training\.strategy is 'zero'; it must be ddp or fsdp"),
+        ("ngpus", 0, r"ngpus is 0; it must be at least 1, or null for the processes that are there"),
         ("training.t_min", 0.0, r"training\.t_min is 0\.0; it must lie between 0 and 1, 0\.001 is usual"),
         ("training.t_min", 1.0, r"training\.t_min is 1\.0; it must lie between 0 and 1"),
         ("sampling.num_samples", -1, r"sampling\.num_samples is -1; it must be at least 0"),

@@ -17,6 +17,7 @@ from cascaded_dllm.errors import ConfigError, DataError, NonFiniteError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
@@ -214,6 +215,22 @@ def interrupted(group: Group, strategy: str, folder: Path) -> dict[str, Any]:
         "same bits": weights_of(second) == weights_of(unbroken),
         "weights": weights_of(second),
     }
+
+
+def losses_with_and_without_compilation(world: World, cache: str) -> list[dict[str, Any]]:
+    """Four steps, in which the number of masked positions changes, and a bound after them."""
+    os.environ |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    found = []
+    for compiles in (False, True):
+        trainer = trainer_of(
+            Group(), "single", num_steps=4, accum=1, num_blocks=1, dropout=0.0, prefix_attention="joint"
+        )
+        trainer.execution = prepare_execution(trainer.model, CPU, compiles=compiles, deterministic=False, log_every=1)
+        losses = [result.loss_nats_per_token for result in trainer.steps()]
+        with trainer.averaged_weights():
+            bound = bound_of(trainer)
+        found.append({"losses": losses, "bound": bound.nll_nats.tolist(), "names": list(trainer.model.state_dict())})
+    return found
 
 
 def killed_once(world: World, strategy: str, folder: Path, die_in_step: int | None) -> None:

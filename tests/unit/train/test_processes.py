@@ -6,6 +6,7 @@ They are asked once, by `everything` in `in_processes`; the tests look at what t
 import itertools
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_moved_to_one_process(found, folder, strategy):
     of_two = [process[f"{strategy} resumed"]["windows"] for process in found]
     for step in range(2):
         part = slice(2 * step, 2 * step + 2)
-        assert sum(asked[part], []) == sum(of_two[0][part] + of_two[1][part], [])
+        assert list(chain(*asked[part])) == list(chain(*of_two[0][part], *of_two[1][part]))
 
 
 @BOTH

@@ -30,21 +30,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     story_tokenizer().save(folder)
     return folder / "tokenizer.json"
 
 
-def flags(tokenizer: Path, out: Path) -> list[object]:
-    common = ["--dataset", "stories", "--split", "valid", "--tagger", "stories", "--tokenizer", tokenizer]
+def flags(tokenizer_file: Path, out: Path) -> list[object]:
+    common = ["--dataset", "stories", "--split", "valid", "--tagger", "stories", "--tokenizer", tokenizer_file]
     return ["preprocess", "constituency", *common, "--shards", NUM_SHARDS, "--out", out]
 
 
 @pytest.fixture(scope="module")
-def expected(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("local")
-    success(*flags(tokenizer, out), "--workers", 1)
+    success(*flags(tokenizer_file, out), "--workers", 1)
     return contents(out / "constituency" / "stories_valid")
 
 
@@ -67,12 +67,12 @@ def queue(environment: dict[str, str], job: str, what: str = "%i %T") -> str:
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True).stdout
 
 
-def test_array_script_with_a_killed_task(cluster, tokenizer, expected, tmp_path):
+def test_array_script_with_a_killed_task(cluster, tokenizer_file, expected, tmp_path):
     environment = cluster | {
         "SBATCH_PARTITION": PARTITION,
         "NUM_SHARDS": str(NUM_SHARDS),
         "OUT": str(tmp_path),
-        "TOKENIZER": str(tokenizer),
+        "TOKENIZER": str(tokenizer_file),
         "OPTIONS": "--tagger stories",
         "SETUP": f'export PATH="{Path(sys.executable).parent}:$PATH"',
     }
@@ -100,8 +100,8 @@ def test_array_script_with_a_killed_task(cluster, tokenizer, expected, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_slurm_executor(cluster, tokenizer, expected, tmp_path):
-    arguments = [*flags(tokenizer, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
+def test_slurm_executor(cluster, tokenizer_file, expected, tmp_path):
+    arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
     script = "from cascaded_dllm.cli.main import app; app()"
     said = run(sys.executable, "-c", script, *map(str, arguments), environment=cluster)
     assert f"makes {NUM_SHARDS} shards" in said
@@ -146,8 +146,8 @@ def test_first_host_as_slurm_has_it(cluster):
         assert first_host(hosts) == listed.split()[0]
 
 
-def test_job_that_slurm_refuses(cluster, tokenizer, tmp_path):
-    arguments = [*flags(tokenizer, tmp_path), "--executor", "slurm", "--partition", "nowhere"]
+def test_job_that_slurm_refuses(cluster, tokenizer_file, tmp_path):
+    arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", "nowhere"]
     script = "from cascaded_dllm.cli.main import app; app()"
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=cluster, check=False, capture_output=True, text=True)

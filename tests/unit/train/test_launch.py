@@ -1,13 +1,34 @@
-"""Why launched processes have failed, said as one error; that they work is shown by tests/pipeline."""
+"""Why launched processes have failed, said as one error; tests/pipeline/test_train_processes.py shows them at work."""
 
 import json
+import os
 import pickle
 import signal
 
 import pytest
 
 from cascaded_dllm.errors import ConfigError, WorkerDiedError
-from cascaded_dllm.train.launch import _reason
+from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.train.launch import _reason, launch
+
+
+def fail(value):
+    """In a launched process: defined here, where little has to be imported."""
+    if value is None:
+        return os.environ["OMP_NUM_THREADS"]
+    raise ConfigError(f"stage is {value}")
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_and_returns(monkeypatch, caplog):
+    """An error as it was raised, and nothing of the launcher's own talk."""
+    with pytest.raises(ConfigError, match=r"^stage is 9$"):
+        launch(fail, (9,), number=1)
+    assert caplog.text == ""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert launch(fail, (None,), number=1) == [str(usable_cores())]
+    assert "OMP_NUM_THREADS" not in os.environ
+
 
 LOST = WorkerDiedError("process 0 of 3 has lost the others")
 

@@ -21,8 +21,8 @@ help: ## show this list
 quickstart: $(CORE) ## train and sample a small three-stage cascade on this machine, in minutes
 	$(BIN)/cdllm quickstart
 
-test: $(DEV) ## run every test; needs no network
-	$(BIN)/python -m pytest
+test: $(DEV) ## run every test, on all cores; needs no network
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(DEV) ## style, types, docstrings, spelling and import layers
 	$(BIN)/ruff check

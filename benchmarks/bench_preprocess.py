@@ -2,6 +2,7 @@
 
 The parts, each interleaved in one run of its own process:
 
+    constituency    the taggers, against spaCy's whole pipeline, see bench_preprocess_constituency.py
     keybert         KeyBERT's scores against the KeyBERT library, see bench_preprocess_keybert.py
     workers         documents a second of the whole pipeline on 1, 2, ... processes, and the memory of the largest
                     process for a corpus and one that is four times as long
@@ -17,13 +18,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_preprocess_keybert import WORDS, novels, stories
+from documents import WORDS, novels, stories
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.stories import story_tokenizer
 
-PARTS = ("keybert", "workers")
+PARTS = ("constituency", "keybert", "workers")
 LONGER = 4
 
 
@@ -35,7 +36,7 @@ def write_corpus(path: Path, documents: list[str]) -> None:
 def run_pipeline(corpus: Path, tokenizer: Path, workers: int) -> None:
     """The command, as a user gives it, into a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as out:
-        flags = ["--dataset", str(corpus), "--tokenizer", str(tokenizer), "--tagger", "lexicon", "--out", out]
+        flags = ["--dataset", str(corpus), "--tokenizer", str(tokenizer), "--tagger", "english", "--out", out]
         command = ["preprocess", "constituency", *flags, "--shards", "8", "--workers", str(workers)]
         script = "from cascaded_dllm.cli.main import app; app()"
         subprocess.run([sys.executable, "-c", script, *command], check=True, stdout=subprocess.DEVNULL)
@@ -76,7 +77,7 @@ def compare_workers(report: Report, documents: list[str], *, rounds: int) -> Non
             gain = ratios([taken.wall for taken in seconds["1"]], walls)
             rows.append((workers, f"{1 / spread(walls).median:.1f}", gain))
             report.record(part="workers", workers=workers, documents_per_second=1 / spread(walls).median, speedup=gain)
-        report.text(f"{len(documents)} documents of {WORDS} words, lexicon tagger, start of the command included.\n")
+        report.text(f"{len(documents)} documents of {WORDS} words, tagger english, start of the command included.\n")
         report.text(table(["workers", "documents a second", "speed-up (wall)"], rows) + "\n")
         short, long = peak_megabytes(corpus, folder), peak_megabytes(longer, folder)
         report.record(part="memory", peak_megabytes=short, peak_megabytes_longer=long, longer=LONGER)

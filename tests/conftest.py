@@ -1,8 +1,10 @@
 """What every test can rely on: one CPU thread, no network, a fixed search by hypothesis, and the optional real data."""
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,7 @@ from tests.repo import error_sites
 CHECKOUT = Path(__file__).resolve().parents[1]
 REACHED_ERRORS = pytest.StashKey[set[tuple[str, int]]]()
 IS_PARTIAL_RUN = pytest.StashKey[bool]()
+SHORTCOMINGS = pytest.StashKey[list[str]]()
 
 # Derandomised, so that a failure seen once is seen by everyone; no deadline, because a loaded machine is not a bug.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, database=None)
@@ -29,11 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--network"):
         os.environ["HF_HUB_OFFLINE"] = "1"
     config.stash[REACHED_ERRORS] = error_sites.record()
-    config.stash[IS_PARTIAL_RUN] = (
-        config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-        or bool(config.getoption("ignore"))
-        or bool(config.getoption("ignore_glob"))
+    config.stash[IS_PARTIAL_RUN] = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(
+        config.getoption(name) for name in ("ignore", "ignore_glob", "keyword", "markexpr", "deselect", "lf")
     )
+    # A shell that starts the tests in the background makes them, and what they start, deaf to Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -51,14 +55,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         skip_gpu = pytest.mark.skip(reason="no CUDA device on this machine")
         for item in gpu_items:
             item.add_marker(skip_gpu)
-    # It looks back on the errors that all others have reached.
-    items.sort(key=lambda item: item.name == "test_every_error_is_reached")
 
 
 def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collects what a process of pytest-xdist has reached; one that crashed tells nothing."""
+    reached = getattr(node, "workeroutput", {}).get("reached_errors", [])
+    node.config.stash[REACHED_ERRORS].update((path, line) for path, line in reached)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a whole run without failures in which some error was not reached by any test."""
+    config = session.config
+    reached = config.stash[REACHED_ERRORS]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["reached_errors"] = sorted(reached)
+    elif session.exitstatus == pytest.ExitCode.OK and not config.stash[IS_PARTIAL_RUN]:
+        config.stash[SHORTCOMINGS] = error_sites.shortcomings(reached)
+        if config.stash[SHORTCOMINGS]:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    shortcomings = config.stash.get(SHORTCOMINGS, None)
+    if shortcomings is None:
+        terminalreporter.write_line(
+            "Whether tests reach every error is told by a run of all tests without a failure only."
+        )
+    for shortcoming in shortcomings or []:
+        terminalreporter.write_line(f"FAILED: {shortcoming}", red=True)
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +106,3 @@ def shared() -> Path:
 def reached_errors(pytestconfig: pytest.Config) -> set[tuple[str, int]]:
     """(path, line) of every place in the package that has built one of its errors so far in this run."""
     return pytestconfig.stash[REACHED_ERRORS]
-
-
-@pytest.fixture(scope="session")
-def is_whole_run(pytestconfig: pytest.Config) -> bool:
-    return not pytestconfig.stash[IS_PARTIAL_RUN]

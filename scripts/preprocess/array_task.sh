@@ -7,7 +7,7 @@
 #   SETUP           shell command that prepares the environment, such as "source .venv/bin/activate"
 #   CONTAINER       command in front of python, such as "apptainer exec image.sif"
 #   TOKENIZER       file, folder or hub id (default gpt2, unless OPTIONS train one)
-#   OPTIONS         further options of cdllm preprocess, such as "--tagger lexicon"
+#   OPTIONS         further options of cdllm preprocess, such as "--tagger english"
 set -euo pipefail
 
 dataset=${1:?usage: sbatch $entry.slurm DATASET SPLIT [options of cdllm preprocess]}

@@ -40,11 +40,11 @@ both() {
 }
 
 [ -e "$out/tokenizer.done" ] || {
-    $cdllm preprocess constituency --dataset "$(file train)" --split train --name wikitext2 --tagger lexicon \
+    $cdllm preprocess constituency --dataset "$(file train)" --split train --name wikitext2 --tagger english \
         --train-tokenizer 4096 --out "$out/data"
     touch "$out/tokenizer.done"
 }
-$cdllm preprocess constituency --dataset "$(file valid)" --split valid --name wikitext2 --tagger lexicon \
+$cdllm preprocess constituency --dataset "$(file valid)" --split valid --name wikitext2 --tagger english \
     --tokenizer "$(folder train)" --out "$out/data"
 
 # Stage 1 is short and cheap, and its words say little about each other: it needs more windows, and not to learn them by

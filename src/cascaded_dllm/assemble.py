@@ -1,19 +1,22 @@
 """The one place where a configuration becomes objects."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from cascaded_dllm.assemble_data import locate, require_known_method
+from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
+from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
+from cascaded_dllm.assemble_snapshot import snapshot_sampler
+from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
@@ -26,17 +29,20 @@ from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
-from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
+from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.group import Group
+from cascaded_dllm.train.loop import LoopConfig, require_divisible
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.parallel import Parallel, Replicated, Single
+from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
-from cascaded_dllm.train.trainer import LoopConfig, Trainer, require_divisible
-from cascaded_dllm.train.world import World
+from cascaded_dllm.train.run_log import require_viewers
+from cascaded_dllm.train.trainer import Trainer
 
+_FREE = ("run_dir", "device", "ngpus", "data", "logging")
+_FREE_OF_SNAPSHOTS = ("sampling", "evaluation", "earlier_stages", "stage1_root_dir", "stage2_root_dir")
 _FREE_IN_TRAINING = (
     "num_steps",
     "log_every",
@@ -46,80 +52,19 @@ _FREE_IN_TRAINING = (
     "snapshot_every",
     "keep",
     "keep_every",
+    "peak_flops",
     "accum",
     "strategy",
     "compile",
     "deterministic",
 )
-"""Keys of the group `training` that may change when a run is taken up again."""
+"""Keys, and keys of the group `training`, that may change when a run is taken up again."""
+
+_RUNS = "runs"
+"""Where the folders of runs lie that have no name of their own."""
 
 # Of the processes that build stages: the one that writes what they give keeps up with about so many.
 _MAX_WORKERS = 8
-
-
-def process_device(name: str, world: World | None) -> torch.device:
-    """The device that this process of a run computes on: each of several has a GPU of its own, or all use the CPU.
-
-    Raises:
-        ConfigError: there is no such device on this machine, or not one for every process.
-    """
-    if world is None or world.size == 1:
-        return choose_device(name)
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    if kind not in ("cuda", "cpu"):
-        raise ConfigError(
-            f"device is {name} and {world.size} processes train; give device=cuda or device=cpu, or ngpus=1"
-        )
-    if kind == "cpu":
-        return choose_device("cpu")
-    count = torch.cuda.device_count()
-    # Slurm may show every task its own GPU alone.
-    if count != 1 or world.has_store:
-        require_gpus(count, world.local_size)
-    return choose_device(f"cuda:{world.local_rank % max(1, count)}")
-
-
-def require_launchable(config: TrainConfig, num_processes: int) -> None:
-    """Judges whether `num_processes` on this machine can train as configured, without touching a device.
-
-    Raises:
-        ConfigError: a setting is out of range, or there are not devices enough.
-    """
-    require_sound(config, num_processes)
-    if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
-        require_gpus(torch.cuda.device_count(), num_processes)
-
-
-def require_gpus(count: int, num_processes: int) -> None:
-    """Checks that every process of this machine has a GPU.
-
-    Raises:
-        ConfigError: there are fewer GPUs than processes.
-    """
-    if count < num_processes:
-        raise ConfigError(
-            f"{num_processes} processes are to compute on the GPUs of this machine, and it shows {count}; start as "
-            "many processes as there are GPUs, or give device=cpu"
-        )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: there is no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose auto, cpu, mps or cuda") from error
-    return device
 
 
 def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
@@ -138,14 +83,26 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     """
     if num_processes == 1:
         choose_device(config.device)
+    require_known_method(config.data)
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
-    _schedule(config), _optim(config)
+    _schedule(config), _optim(config), prefix_settings(config)
     require_divisible(_loop(config), num_processes)
     process = process_from_name(_model_config(config, vocab_size=1).process, 1)
     require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
+
+
+def require_launchable(config: TrainConfig, num_processes: int) -> None:
+    """Judges whether `num_processes` on this machine can train as configured, without touching a device.
+
+    Raises:
+        ConfigError: a setting is out of range, or there are not devices enough.
+    """
+    require_sound(config, num_processes)
+    if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
+        require_gpus(torch.cuda.device_count(), num_processes)
 
 
 def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.device | None = None) -> Run:
@@ -158,7 +115,10 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
-        DataError: the data is missing, broken, or validation data has another tokenizer, method or tagger.
+        DataError: the data is missing, broken or not what is asked for, or validation data has another tokenizer,
+            method or tagger.
+        CheckpointError: the weights to start from are missing or do not fit.
+        MissingExtraError: a viewer of the metrics is not installed.
     """
     group = group or Group()
     if config.ngpus not in (None, group.size):
@@ -168,9 +128,13 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         )
     device = device or choose_device(config.device)
     require_sound(config, group.size)
-    # What the first process has made on the disk, the others only open.
-    arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _datasets(config)))
-    stage = _new_stage(config, arrays.vocab_size, dataset)
+    log = log_choice(config)
+    require_viewers(log)
+    # What the first process has made on the disk, or brought there, the others only open.
+    config, name, arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _with_data(config)))
+    folder, tokenizer_file = Path(str(config.run_dir)), Path(str(config.data.path)) / TOKENIZER_FILE
+    stage = _new_stage(config, arrays, dataset)
+    start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, folder)))
     execution = prepare_execution(
         stage.model,
         device,
@@ -178,21 +142,31 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         deterministic=config.training.deterministic,
         log_every=config.training.log_every,
     )
+    parallel = place(stage.model, config.training.strategy, group, device)
+    prefixes = group.together(lambda: prefix_training(config, arrays, stage, device))
+    # Where weights are split, samples need all processes; otherwise the first draws them alone.
+    draws_samples = group.is_first or parallel.storage.is_split
+    sample = group.together(
+        lambda: (
+            snapshot_sampler(config, stage, valid or dataset, tokenizer_file=tokenizer_file, packing=arrays.packing)
+            if draws_samples
+            else None
+        )
+    )
     trainer = Trainer(
         stage.model,
-        Objective(stage.process, stage.schedule, config.training.t_min),
+        Objective(stage.process, stage.schedule, config.training.t_min, prefixes),
         dataset,
         optim=_optim(config),
         loop=_loop(config),
-        course=_course(config, arrays),
-        parallel=_place(stage.model, config.training.strategy, group, device),
+        course=_course(config, arrays, prefixes),
+        parallel=parallel,
         execution=execution,
     )
-    tokenizer_file = Path(config.data.path) / TOKENIZER_FILE
     return Run(
-        folder=Path(config.run_dir),
+        folder=folder,
         trainer=trainer,
-        config=_plain(config.to_dict()),
+        config=plain(config.to_dict()),
         settings=StageSettings(
             model=stage.model.config,
             noise=schedule_settings(stage.schedule),
@@ -200,6 +174,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
             stage_lengths=config.stage_lengths,
             tokenizer=arrays.tokenizer,
             packing=arrays.packing,
+            prefix=prefixes.settings,
         ),
         tokenizer_file=tokenizer_file,
         periods=RunPeriods(
@@ -209,7 +184,11 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
             keeping=Keeping(newest=config.training.keep, every=config.training.keep_every),
         ),
         measure=_bound_measurer(config, trainer, valid),
-        sample=_snapshot_sampler(config, stage, valid or dataset, Tokenizer.load(tokenizer_file)),
+        sample=sample,
+        num_valid_windows=0 if valid is None else len(valid),
+        log=replace(log, name=log.name or name),
+        provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
+        peak_flops=_peak_flops(config, trainer),
     )
 
 
@@ -235,7 +214,7 @@ def joint_bound(
             f"the packing is {data.packing!r}, and the models were trained on windows of packing {cascade.packing!r}: "
             "the bound would be one on texts of another kind; leave --packing out"
         )
-    arrays = _arrays(data.path, CascadeSpec(cascade.trained_lengths), data)
+    arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data)
     numbers = range(1, len(cascade.stages) + 1)
     datasets = [StageDataset.flat(arrays)] if cascade.is_flat else [StageDataset(arrays, k) for k in numbers]
     if arrays.tokenizer != cascade.tokenizer.fingerprint:
@@ -258,26 +237,14 @@ def joint_bound(
     return JointBound(tuple(bounds), datasets[-1].target_length, 1 if cascade.is_flat else len(cascade.trained_lengths))
 
 
-def _datasets(config: TrainConfig) -> tuple[StageArrays, StageDataset, StageDataset | None]:
-    """The windows to train on, and those to measure the bound on if there are any."""
-    arrays, dataset = stage_dataset(config.data.path, config)
-    return arrays, dataset, _valid_dataset(config, arrays)
-
-
-def _place(model: ScoreModel, strategy: str, group: Group, device: torch.device) -> Parallel:
-    """Brings the network to the device, whole or split, and says how its processes share the work."""
-    if group.size == 1:
-        model.to(device)
-        return Single()
-    match strategy:
-        case "fsdp":
-            # Not at the top: what it needs of torch takes seconds to import.
-            from cascaded_dllm.train.sharded import FullySharded
-
-            return FullySharded(model, group, device)
-        case _:
-            model.to(device)
-            return Replicated(model, group)
+def _with_data(config: TrainConfig) -> tuple[TrainConfig, str, StageArrays, StageDataset, StageDataset | None]:
+    """The configuration with its folders, the name of the run, and the windows to train and to measure on."""
+    located = locate(config.data)
+    name = config.run_name(located.corpus)
+    run_dir = config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}"
+    config = replace(config, run_dir=run_dir, data=located.settings)
+    arrays, dataset = stage_dataset(str(config.data.path), config)
+    return config, name, arrays, dataset, _valid_dataset(config, arrays)
 
 
 def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | None:
@@ -336,43 +303,49 @@ def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 
 
-def _new_stage(config: TrainConfig, vocab_size: int, dataset: StageDataset) -> StageSampler:
+def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
     """A stage with random weights that depend on the seed and its number, in the memory of the host.
 
     The global generator is left alone.
     """
-    model_config = _model_config(config, vocab_size)
+    model_config = _model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
         model = ScoreModel(model_config)
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
         model,
-        process_from_name(model_config.process, vocab_size),
+        process_from_name(model_config.process, arrays.vocab_size),
         _schedule(config),
         dataset.target_length,
         prefix_length=dataset.prefix_length,
     )
 
 
-def _plain(settings: dict[str, object]) -> dict[str, object]:
-    """`settings` with lists in place of tuples, as YAML and JSON hold them."""
-    return dict(json.loads(json.dumps(settings)))
-
-
-def _course(config: TrainConfig, arrays: StageArrays) -> dict[str, object]:
+def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) -> dict[str, object]:
     """All settings that decide the course of training, by key.
 
-    Where and how often results go decides nothing; where the data lies neither, but what it holds; nor in how many
-    processes and parts a batch is computed. The number of steps is judged by the trainer.
+    Where and how often results go decides nothing; where data and models lie neither, but what they hold; nor in how
+    many processes and parts a batch is computed. The number of steps is judged by the trainer.
     """
     settings = config.to_dict()
-    for free in ("run_dir", "device", "ngpus", "sampling", "data"):
+    for free in (*_FREE, *_FREE_OF_SNAPSHOTS):
         settings.pop(free)
+    if not config.pretrained.use_pretrained:
+        settings.pop("pretrained")
     for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
+    generated = settings["training"]["generated_prefix"]
+    generated.pop("stage_paths")
+    generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
-    return dict(leaves(_plain(settings)))
+    return dict(leaves(plain(settings)))
+
+
+def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:
+    """Of all devices together, FLOP/s; None where it is not known."""
+    peak = config.training.peak_flops or known_peak_flops(trainer.device, trainer.model.compute_dtype)
+    return None if peak is None else peak * trainer.group.size
 
 
 def _bound_measurer(
@@ -385,35 +358,10 @@ def _bound_measurer(
         trainer.model,
         trainer.objective,
         valid,
-        num_windows=config.training.eval_windows,
+        num_windows=config.training.eval_windows or len(valid),
         num_times=config.training.eval_times,
         batch_size=trainer.loop.batch_size // trainer.loop.accum,
         seed=trainer.loop.seed,
         on_progress=on_progress,
         group=trainer.group,
     )
-
-
-def _snapshot_sampler(
-    config: TrainConfig, stage: StageSampler, dataset: StageDataset, tokenizer: Tokenizer
-) -> Callable[[], list[str]] | None:
-    """Draws the texts of a snapshot, on true prefixes for a later stage; None if none are wanted."""
-    number = config.sampling.num_samples
-    predictor = predictor_from_name(config.sampling.predictor)
-    if number == 0:
-        return None
-
-    def sample() -> list[str]:
-        device = stage.model.vocab_embed.embedding.device
-        index = torch.arange(min(number, len(dataset)), device=device)
-        prefix, _ = dataset.batch(index.cpu().numpy())
-        *_, last = stage.states(
-            None if prefix is None else torch.from_numpy(prefix).to(device),
-            predictor=predictor,
-            num_steps=config.sampling.num_steps,
-            draws=Draws(config.training.seed, "snapshot"),
-            sample_index=index,
-        )
-        return [tokenizer.decode(ids) for ids in last.xt.tolist()]
-
-    return sample

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
+from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import PosScorer, Tagger
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -17,12 +19,13 @@ from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 DEFAULT_TAGGER = "en_core_web_md"
+BUILT_IN_TAGGERS = ("english", "lexicon", "stories")
 DEFAULT_WINDOW_WORDS = 96
 
 
@@ -119,15 +122,13 @@ def prepare(job: Job) -> ShardTask:
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
-    prepared = folder / "prepared"
+    prepared = folder / PREPARED_FOLDER
     # A missing model or library shows here, before a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     source = _tokenizer_source(job, corpus, prepared)
     frequencies = None
     if scorer is None:
-        frequencies = prepared / f"word_counts_{fingerprint(corpus.source)}.json"
-        if not frequencies.is_file():
-            save_frequencies(document_frequencies(corpus.documents()), frequencies)
+        frequencies = _word_counts(corpus, prepared)
         scorer = make_scorer(job.scorer, frequencies)
     plan = Plan.make(
         corpus,
@@ -145,7 +146,9 @@ def prepare(job: Job) -> ShardTask:
 def _anywhere(choice: ScorerChoice) -> ScorerChoice:
     """The same choice with absolute paths."""
     cache = None if choice.word_cache is None else str(Path(choice.word_cache).absolute())
-    return replace(choice, tagger=_if_path(choice.tagger), model=_if_path(choice.model), word_cache=cache)
+    # A folder may well be called "stories".
+    tagger = choice.tagger if choice.tagger in BUILT_IN_TAGGERS else _if_path(choice.tagger)
+    return replace(choice, tagger=tagger, model=_if_path(choice.model), word_cache=cache)
 
 
 def _if_path(name: str | None) -> str | None:
@@ -200,13 +203,32 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
 
 
 def make_tagger(name: str) -> Tagger:
-    """The tagger called `name`: lexicon, stories, or a spaCy model's name or folder."""
+    """The tagger called `name`: a built-in one, weights in a file that ends in .npz, or a spaCy model's name or folder.
+
+    Raises:
+        DataError: there are no such weights, or no such model.
+        MissingExtraError: spaCy or TextBlob is not installed.
+    """
     match name:
+        case "english":
+            return LinearTagger.shipped()
         case "lexicon":
             return LexiconTagger()
         case "stories":
             return StoriesTagger()
+        case _ if name.endswith(".npz"):
+            return LinearTagger.load(Path(name))
     return SpacyTagger(name)
+
+
+def _word_counts(corpus: Corpus, prepared: Path) -> Path:
+    """The file with the words of a corpus, which are counted now if it is not there."""
+    folder = prepared / f"word_counts_{fingerprint(corpus.source)}"
+    table = folder / "word_counts.json"
+    if not table.is_file():
+        with complete_folder(folder) as temporary:
+            save_frequencies(document_frequencies(corpus.documents(), folder=temporary), temporary / table.name)
+    return table
 
 
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:

@@ -18,6 +18,7 @@ INCOMPLETE = ".incomplete-"
 # A living writer touches its folder every few seconds; after a day nobody comes back to it.
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 _READ_BYTES = 1 << 20
+_OWNED = re.compile(re.escape(INCOMPLETE) + r"(?P<name>.+)@(?P<host>[^@]+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 @contextlib.contextmanager
@@ -39,7 +40,7 @@ def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
     """
     temporary = _temporary_sibling(final)
     try:
-        _remove_abandoned(final)
+        remove_abandoned(final.parent, final.name)
         temporary.mkdir(parents=True)
         yield temporary
         for path in sorted(temporary.iterdir()):
@@ -102,12 +103,21 @@ def write_text(final: Path, text: str) -> None:
     Raises:
         OutputExistsError: the file cannot be written.
     """
+    write_bytes(final, text.encode())
+
+
+def write_bytes(final: Path, content: bytes) -> None:
+    """Writes `content`, replacing what was there in one step; the folder is created if need be.
+
+    Raises:
+        OutputExistsError: the file cannot be written.
+    """
     temporary = _temporary_sibling(final)
     try:
-        _remove_abandoned(final)
+        remove_abandoned(final.parent, final.name)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             _sync(temporary)
             temporary.replace(final)
         finally:
@@ -126,20 +136,24 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _temporary_sibling(final: Path) -> Path:
-    """A fresh hidden name beside `final` that tells which process it belongs to."""
-    owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    return final.parent / f"{INCOMPLETE}{final.name}-{owner}"
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Removes from `folder` what writers that are dead have left there half-written.
 
-
-def _remove_abandoned(final: Path) -> None:
-    """Removes the temporary siblings of `final` whose writer is dead."""
-    pattern = re.compile(rf"{re.escape(INCOMPLETE + final.name)}-(.+)-(\d+)-[0-9a-f]{{8}}")
-    for path in final.parent.glob(f"{INCOMPLETE}*"):
-        owner = pattern.fullmatch(path.name)
-        if owner and _is_abandoned(path, owner[1], int(owner[2])):
+    Args:
+        folder: what they wrote into.
+        name: of what it was to become; None for whatever it was.
+    """
+    for path in folder.glob(f"{INCOMPLETE}*"):
+        # No name of a machine holds an "@".
+        owner = _OWNED.fullmatch(path.name)
+        if owner and name in (None, owner["name"]) and _is_abandoned(path, owner["host"], int(owner["pid"])):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
+
+
+def _temporary_sibling(final: Path) -> Path:
+    """A fresh hidden name beside `final` that tells which process it belongs to."""
+    return final.parent / f"{INCOMPLETE}{final.name}@{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _is_abandoned(path: Path, host: str, pid: int) -> bool:
@@ -164,7 +178,16 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits for its parent to ask how, where the system tells."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state == "Z"
 
 
 def _sync(path: Path) -> None:

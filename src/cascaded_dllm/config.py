@@ -18,12 +18,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """Preprocessed folders, how documents become windows, and where these lie; see `StageArrays.build`."""
+    """Preprocessed folders, how documents become windows, and where these lie; see `StageArrays.build`.
 
-    path: str
+    Attributes:
+        root: where `cdllm preprocess` puts its folders, <root>/<method>/<corpus>_<split>.
+        dataloader: method of the folders that are given by the name of their corpus; otherwise what the data must be.
+        train: corpus to train on, if `path` is not given; otherwise what the data must be.
+        path: folder to train on; it wins over what the names say.
+        valid: folder for the bound, or the name of a corpus: what has no slash is a name.
+        packing: how documents become windows.
+        stages_dir: where windows and stages lie.
+    """
+
+    root: str
+    dataloader: str | None
+    train: str | None
+    path: str | None
     valid: str | None
     packing: str
     stages_dir: str | None
+
+    @classmethod
+    def of_folder(cls, path: str, *, packing: str, stages_dir: str | None) -> "DataSettings":
+        """Those of one folder, without validation data and whatever it holds."""
+        return cls(root="", dataloader=None, train=None, path=path, valid=None, packing=packing, stages_dir=stages_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainedSettings:
+    """Weights that a run starts from in place of random ones; see `model.warm_start`."""
+
+    use_pretrained: bool
+    model_path: str
+    weights: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +88,27 @@ class NoiseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixNoiseSettings:
+    """Conditioning augmentation; see `PrefixSettings`."""
+
+    prob: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedPrefixSettings:
+    """Prefixes with the errors of earlier stages in them; see `PrefixRegenerator`."""
+
+    prob: float
+    stage_paths: tuple[str, ...]
+    level: float
+    predictor: str
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """Batches, lengths and periods of a run."""
+    """Batches, lengths and periods of a run, and what is done to its prefixes."""
 
     batch_size: int
     accum: int
@@ -72,7 +118,7 @@ class TrainingSettings:
     seed: int
     log_every: int
     eval_every: int
-    eval_windows: int
+    eval_windows: int | None
     eval_times: int
     snapshot_every: int
     keep: int
@@ -80,6 +126,10 @@ class TrainingSettings:
     strategy: str
     compile: bool
     deterministic: bool
+    peak_flops: float | None
+    prefix_noise: PrefixNoiseSettings
+    prefix_dropout: float
+    generated_prefix: GeneratedPrefixSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,28 +156,63 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """One training run, fully resolved."""
+class EvaluationSettings:
+    """What judges the samples of a snapshot besides their overlap; see `Judge`."""
 
-    run_dir: str
+    judge: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingSettings:
+    """Where the lines of metrics.jsonl are shown besides; see `train.run_log`."""
+
+    wandb: str
+    project: str
+    name: str | None
+    tensorboard: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run; what may be None is filled in by `assemble_run`, and stored so."""
+
+    run_dir: str | None
     device: str
     ngpus: int | None
     dtype: str
     stage: int
     baseline: bool
     stage_lengths: tuple[int, ...]
+    earlier_stages: tuple[str, ...]
+    stage1_root_dir: str | None
+    stage2_root_dir: str | None
     data: DataSettings
     model: ModelSettings
     graph: GraphSettings
     noise: NoiseSettings
+    pretrained: PretrainedSettings
+    logging: LoggingSettings
     training: TrainingSettings
     optim: OptimSettings
     sampling: SamplingSettings
+    evaluation: EvaluationSettings
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times"):
-            if getattr(self.training, name) < 1:
-                raise ConfigError(f"training.{name} is {getattr(self.training, name)}; it must be at least 1")
+        for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times", "peak_flops"):
+            value = getattr(self.training, name)
+            if value is not None and not value >= 1:
+                raise ConfigError(f"training.{name} is {value}; it must be at least 1")
+        for key, value, choices in (
+            ("logging.wandb", self.logging.wandb, ("disabled", "offline", "online")),
+            ("pretrained.weights", self.pretrained.weights, ("ema", "raw")),
+        ):
+            if value not in choices:
+                raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+        if self.training.generated_prefix.num_steps < 1:
+            raise ConfigError(
+                f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
+                "least 1"
+            )
         if not 0 < self.training.t_min < 1:
             raise ConfigError(f"training.t_min is {self.training.t_min}; it must lie between 0 and 1, 0.001 is usual")
         if self.sampling.num_samples < 0:
@@ -144,6 +229,42 @@ class TrainConfig:
                 f"training.keep_every is {every}; it must be a multiple of training.snapshot_every, {period}, at whose "
                 "multiples there are checkpoints, or null"
             )
+        self._require_fitting_earlier_stages()
+
+    @property
+    def earlier_paths(self) -> tuple[str, ...]:
+        """Where stages 1 ... `stage` - 1 are, for snapshots of the whole cascade; empty if none are named."""
+        named = (path for path in (self.stage1_root_dir, self.stage2_root_dir) if path is not None)
+        return self.earlier_stages or tuple(named)
+
+    def _require_fitting_earlier_stages(self) -> None:
+        """Checks that every earlier stage is named once, or none.
+
+        Raises:
+            ConfigError: there are more or fewer, or both ways of naming them are used.
+        """
+        if self.earlier_stages and (self.stage1_root_dir, self.stage2_root_dir) != (None, None):
+            raise ConfigError(
+                f"earlier_stages is {list(self.earlier_stages)}, and stage1_root_dir or stage2_root_dir names earlier "
+                "stages as well; leave one of them out"
+            )
+        num_earlier = 0 if self.baseline else self.stage - 1
+        if self.earlier_paths and len(self.earlier_paths) != num_earlier:
+            what = "a flat model" if self.baseline else f"stage {self.stage}"
+            raise ConfigError(
+                f"{len(self.earlier_paths)} earlier stages are named ({', '.join(self.earlier_paths)}) and {what} has "
+                f"{num_earlier}; name all of them, first stage first (earlier_stages, or stage1_root_dir and "
+                "stage2_root_dir), or none"
+            )
+
+    def run_name(self, corpus: str) -> str:
+        """What the run is called: "wikitext2-small-stage1", "...-flat", and "-finetuning" behind it.
+
+        Args:
+            corpus: name of the corpus that it trains on.
+        """
+        part = "flat" if self.baseline else f"stage{self.stage}"
+        return f"{corpus}-{self.model.name}-{part}" + ("-finetuning" if self.pretrained.use_pretrained else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The nested mapping that `parse_config` turns back into this."""
@@ -193,9 +314,11 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if isinstance(hint, types.UnionType):
         return None if value is None else _value(typing.get_args(hint)[0], value, path)
     if typing.get_origin(hint) is tuple:
+        kind = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path} is {value!r}; it must be a list, for example [32, 64, 128]")
-        return tuple(_value(typing.get_args(hint)[0], item, path) for item in value)
+            example = "[32, 64, 128]" if kind is int else "[runs/stage1, runs/stage2]"
+            raise ConfigError(f"{path} is {value!r}; it must be a list, for example {example}")
+        return tuple(_value(kind, item, path) for item in value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -30,6 +30,10 @@ class NonFiniteError(CascadeError, ArithmeticError):
     """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
 
 
+class DryBatchError(CascadeError):
+    """The first batch of a run cannot be computed: memory is short, or data and network do not fit."""
+
+
 class WorkerDiedError(CascadeError):
     """A process of ours was killed from outside, by the system for want of memory or by somebody."""
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from cascaded_dllm.diffusion import score_entropy
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, fused_absorbing_score_entropy
@@ -177,6 +178,15 @@ def test_without_gradients_nothing_is_kept() -> None:
     expected, expected_rows = case.fused("normalized", True)
     torch.testing.assert_close(total.clone(), expected.detach(), rtol=0, atol=0)
     torch.testing.assert_close(rows.clone(), expected_rows, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_none_are_computed(mode: type[torch.no_grad] | type[torch.inference_mode]) -> None:
+    """One product a masked position and token; its gradients would be two more."""
+    case = Case()
+    with mode(), FlopCounterMode(display=False) as count:
+        _, rows = case.fused("score", True)
+    assert count.get_total_flops() == 2 * len(rows) * V * D
 
 
 def test_half_precision_is_refused() -> None:

@@ -15,10 +15,11 @@ from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.train.execution import Execution, prepare_execution
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.host_copy import copy_to_host
+from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
-from cascaded_dllm.train.trainer import LoopConfig, Trainer
+from cascaded_dllm.train.trainer import Trainer
 from cascaded_dllm.train.world import World
 from tests.unit.train.conftest import VOCAB_SIZE, _model, _stage_dataset
 

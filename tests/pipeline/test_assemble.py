@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm import assemble
-from cascaded_dllm.assemble import (
-    assemble_run,
-    choose_device,
-    joint_bound,
-    process_device,
-    require_launchable,
-    require_sound,
-    stage_dataset,
-)
-from cascaded_dllm.cli.train import compose_config, config_folder
+from cascaded_dllm import assemble, assemble_devices
+from cascaded_dllm.assemble import assemble_run, joint_bound, require_launchable, require_sound, stage_dataset
+from cascaded_dllm.assemble_devices import choose_device, process_device
+from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -27,6 +20,7 @@ from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.train.run import Evaluation
 from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 
@@ -90,7 +84,7 @@ def gpus(monkeypatch):
     def show(number):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
-        monkeypatch.setattr(assemble, "choose_device", torch.device)
+        monkeypatch.setattr(assemble_devices, "choose_device", torch.device)
 
     return show
 
@@ -160,7 +154,31 @@ def test_snapshot_has_as_many_samples_as_there_are_windows(stories, valid_storie
     run = assemble_run(
         tiny.config(stories, tmp_path, f"data.valid='{valid_stories}'", "sampling.num_samples=30", "stage=2")
     )
-    assert len(run.sample()) == 20
+    assert len(run.sample(7).groups["conditional"].samples) == 20
+
+
+@pytest.mark.parametrize(("windows", "num"), [("5", 5), ("null", 20), ("99", 20)])
+def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, tmp_path, windows, num):
+    """The first so many, or all; weights that did not change give the same number, window by window."""
+    run = assemble_run(
+        tiny.config(
+            stories,
+            tmp_path / "run",
+            f"data.valid='{valid_stories}'",
+            f"training.eval_windows={windows}",
+            "training.num_steps=3",
+            "training.eval_every=1",
+            "training.ema=0.999999",
+        )
+    )
+    before = run.measure(None).nll_nats
+    assert len(before) == num
+    assert torch.equal(before, run.measure(None).nll_nats)
+    evaluations = [event for event in run.events() if isinstance(event, Evaluation)]
+    assert [(event.num_windows, event.num_windows_in_set) for event in evaluations] == [(num, 20)] * 3
+    after = run.measure(None).nll_nats
+    assert not torch.equal(before, after)
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9, "the same windows in the same order"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +281,7 @@ def test_joint_bound_is_measured_on_windows_as_in_training(stories, tmp_path):
     list(assemble_run(tiny.config(stories, folder)).events())
     cascade = Cascade.from_pretrained([folder])
     assert cascade.packing == "document"
-    data = DataSettings(path=str(stories), valid=None, packing="stream", stages_dir=None)
+    data = DataSettings.of_folder(str(stories), packing="stream", stages_dir=None)
     message = (
         "the packing is 'stream', and the models were trained on windows of packing 'document': .* leave --packing"
     )
@@ -274,7 +292,7 @@ def test_joint_bound_is_measured_on_windows_as_in_training(stories, tmp_path):
 @pytest.mark.parametrize(("flags", "num_stages"), [(["stage=1"], 3), (["baseline=true"], 1)])
 def test_bound_of_a_part_of_a_cascade_and_of_a_flat_model(stories, tmp_path, flags, num_stages):
     list(assemble_run(tiny.config(stories, tmp_path / "run", *flags)).events())
-    data = DataSettings(path=str(stories), valid=None, packing="document", stages_dir=None)
+    data = DataSettings.of_folder(str(stories), packing="document", stages_dir=None)
     cascade = Cascade.from_pretrained([tmp_path / "run"])
     bound = joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
     assert (bound.num_stages, bound.is_whole) == (num_stages, num_stages == 1)
@@ -285,7 +303,7 @@ def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tm
     list(assemble_run(tiny.config(stories, folder)).events())
     other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=Tokenizer.train(["Once more."], 260))
     cascade = Cascade.from_pretrained([folder])
-    data = DataSettings(path=str(other), valid=None, packing="document", stages_dir=None)
+    data = DataSettings.of_folder(str(other), packing="document", stages_dir=None)
     with pytest.raises(DataError, match=r"has the tokenizer \w+, the models \w+; preprocess the text with the models"):
         joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
 

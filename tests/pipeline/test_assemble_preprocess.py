@@ -5,12 +5,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cascaded_dllm.assemble_preprocess import make_scorer, prepare
+from cascaded_dllm.assemble_preprocess import BUILT_IN_TAGGERS, make_scorer, make_tagger, prepare
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
-from cascaded_dllm.importance.pos import PosScorer
+from cascaded_dllm.importance.linear_tagger import LinearTagger
+from cascaded_dllm.importance.pos import CLASSES, PosLabel, PosScorer
+from cascaded_dllm.importance.tagger_weights import NUM_BUCKETS, save_weights
+from cascaded_dllm.importance.taggers import LexiconTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -96,7 +100,7 @@ def test_corpus_that_changes_after_the_plan(tmp_path):
 
 def test_broken_word_counts(tmp_path):
     task = prepare(job(tmp_path))
-    next(task.plan.folder.glob("prepared/word_counts_*.json")).write_text("[]")
+    next(task.plan.folder.glob("prepared/word_counts_*/*.json")).write_text("[]")
     with pytest.raises(DataError, match=r"holds no word counts .* remove it and preprocess again"):
         prepare(job(tmp_path))
 
@@ -133,7 +137,7 @@ def test_settings_of_the_job(tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("tagger", ["lexicon", None])
+@pytest.mark.parametrize("tagger", ["english", "lexicon", None])
 def test_missing_extra_is_said_before_any_work(monkeypatch, tmp_path, tagger):
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(MissingExtraError, match=r"needs spacy, .* pip install 'cascaded-dllm\[preprocess\]'"):
@@ -142,6 +146,66 @@ def test_missing_extra_is_said_before_any_work(monkeypatch, tmp_path, tagger):
 
 
 def test_missing_spacy_model_is_said_before_any_work(tmp_path):
-    with pytest.raises(CascadeError, match="python -m spacy download en_core_web_md"):
+    remedies = "run: python -m spacy download en_core_web_md; or choose --tagger english, which needs no download"
+    with pytest.raises(CascadeError, match=remedies):
         prepare(job(tmp_path, method="constituency"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tagger", "message"),
+    [
+        (
+            "nowhere.npz",
+            r"nowhere\.npz holds no tagger, or is missing or broken .*; train one with scripts/train_tagger",
+        ),
+        ("{tmp}", r"the spaCy pipeline '.*' is not installed or broken .*; or choose --tagger english"),
+        ("englsh", r"the spaCy pipeline 'englsh' is not installed or broken .*; or choose --tagger english"),
+    ],
+)
+def test_tagger_that_is_none(tmp_path, tagger, message):
+    needs_taggers()
+    with pytest.raises(DataError, match=message):
+        prepare(job(tmp_path / "out", method="constituency", tagger=tagger.format(tmp=tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def needs_taggers():
+    pytest.importorskip("spacy", reason="the extra `preprocess` is not installed")
+    pytest.importorskip("textblob", reason="the extra `preprocess` is not installed")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("english", LinearTagger), ("lexicon", LexiconTagger)])
+def test_built_in_taggers(name, kind):
+    needs_taggers()
+    tagger = make_tagger(name)
+    assert isinstance(tagger, kind)
+    assert tagger.name.startswith(f"{name} (")
+    assert name in BUILT_IN_TAGGERS
+
+
+def test_weights_of_ones_own_are_found_from_another_folder(tmp_path, monkeypatch):
+    """And other weights make another dataset."""
+    needs_taggers()
+    monkeypatch.chdir(tmp_path)
+    weights = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
+    weights[:, CLASSES.index("JJ")] = 1
+    save_weights(weights, Path("mine.npz"))
+    task = prepare(job(tmp_path / "out", method="constituency", tagger="mine.npz"))
+    monkeypatch.chdir("/")
+    assert task.make_encoder.scorer.tagger == str(tmp_path / "mine.npz")
+    ((word,),) = task.make_encoder().scorer.score(["fox"])
+    assert word.importance == PosLabel.ADJECTIVE
+    task.run(0)
+    save_weights(weights * np.int8(2), tmp_path / "mine.npz")
+    with pytest.raises(DataError, match=r"was made with other settings \(scorer.*: .*linear \([0-9a-f]{16}, textblob"):
+        prepare(job(tmp_path / "out", method="constituency", tagger=str(tmp_path / "mine.npz"))).plan.check_shards()
+
+
+@pytest.mark.parametrize("name", BUILT_IN_TAGGERS)
+def test_folder_with_the_name_of_a_tagger(tmp_path, monkeypatch, name):
+    needs_taggers()
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    task = prepare(job(tmp_path / "out", method="constituency", tagger=name))
+    assert task.make_encoder().scorer.describe() == {"tagger": make_tagger(name).name}

@@ -70,8 +70,16 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             ["magic"],
             "the method is 'magic'; it must be one of constituency, keybert_no_stopword, keybert, tfidf, random",
         ),
-        (["constituency"], r"the spaCy pipeline 'en_core_web_md' .* run: python -m spacy download en_core_web_md"),
-        (["tfidf", "--tagger", "lexicon"], "method tfidf has no use for --tagger 'lexicon'; leave it out, or choose"),
+        (
+            ["constituency"],
+            r"the spaCy pipeline 'en_core_web_md' .* run: python -m spacy download en_core_web_md; or choose --tagger "
+            "english, which needs no download$",
+        ),
+        (
+            ["constituency", "--tagger", "no.npz"],
+            r"no\.npz holds no tagger, or is missing or broken .*; train one with",
+        ),
+        (["tfidf", "--tagger", "english"], "method tfidf has no use for --tagger 'english'; leave it out, or choose"),
         (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
         (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),
@@ -199,9 +207,19 @@ def test_options_of_train(tmp_path, stories, arguments, message):
 
 
 def test_what_must_be_given(tmp_path):
-    assert failure("train", "--out", tmp_path / "run") == "data.path has no value; give --data"
-    assert failure("train", "--data", tmp_path) == "run_dir has no value; give --out"
-    assert failure("train") == "data.path and run_dir have no value; give --data and --out"
+    place = f"data.root='{tmp_path}'"
+    message = failure("train", place)
+    assert f"{tmp_path}/constituency/openwebtext_train is not there, the data of data.train=openwebtext and" in message
+    assert (
+        f"make it with `cdllm preprocess constituency --dataset openwebtext --tokenizer gpt2 --out {tmp_path}`"
+        in message
+    )
+    message = failure("train", "data.train=null", "data.dataloader=null")
+    assert (
+        "there is no data to train on: data.path is null, data.train null and data.dataloader null; name a" in message
+    )
+    message = failure("train", place, "data.dataloader=magic")
+    assert "data.dataloader is 'magic'; it must be one of constituency, keybert_no_stopword, keybert, tfidf" in message
     message = "no --data is given; name a folder that `cdllm preprocess` made"
     assert failure("evaluate", "likelihood", "--stage", tmp_path) == message
     for command in (["sample"], ["evaluate", "likelihood", "--data", tmp_path]):
@@ -290,7 +308,7 @@ print(json.dumps([[result.exit_code, result.stderr] for result in results]))
 
 
 def test_debug_shows_the_error_itself():
-    for arguments in (["sample"], ["evaluate", "likelihood"], ["train"], ["quickstart", "--corpus", "x"]):
+    for arguments in (["sample"], ["evaluate", "likelihood"], ["train", "stage=7"], ["quickstart", "--corpus", "x"]):
         result = CliRunner().invoke(app, [*arguments, "--debug"])
         assert isinstance(result.exception, ConfigError)
         assert result.exit_code == 1
@@ -300,7 +318,7 @@ def test_debug_shows_the_error_itself():
 
 def test_missing_extra(tmp_path, text_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
-    flags = ["--dataset", text_file, "--tagger", "lexicon", "--train-tokenizer", "300", "--out", tmp_path]
+    flags = ["--dataset", text_file, "--tagger", "english", "--train-tokenizer", "300", "--out", tmp_path]
     assert failure("preprocess", "constituency", *flags).endswith(
         "run: pip install 'cascaded-dllm[preprocess]' (in a clone: pip install '.[preprocess]')"
     )

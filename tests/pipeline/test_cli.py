@@ -62,13 +62,30 @@ def test_preprocessed_data(data):
 
 def test_run_folders(trained):
     for number, folder in enumerate(trained, start=1):
-        assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.jsonl", "samples", "checkpoints"}
+        assert {path.name for path in folder.iterdir()} == {
+            "config.yaml",
+            "provenance.json",
+            "metrics.jsonl",
+            "samples",
+            "checkpoints",
+        }
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["stage_lengths"] == [4, 8, 40]
         assert (config["stage"], config["baseline"]) == ((number, False) if number < 4 else (1, True))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [1, 2, 2]
-        assert lines[1].keys() == {"step", "loss_nats_per_token", "grad_norm", "lr", "tokens", "seconds"}
+        assert lines[1].keys() == {
+            "step",
+            "loss_nats_per_token",
+            "grad_norm",
+            "lr",
+            "tokens",
+            "seconds",
+            "tokens_per_second",
+            "token_forwards",
+            "peak_memory_bytes",
+            "mfu",
+        }
         assert lines[2].keys() >= {"step", "bound_nats_per_token", "standard_error", "num_windows"}
         assert (folder / "samples" / "step_2.txt").read_text().endswith(f"\n{SEPARATOR}\n")
         assert (folder / "checkpoints" / "latest").resolve() == folder / "checkpoints" / "step_2"
@@ -119,6 +136,8 @@ def test_sampling_a_cascade(trained, tmp_path):
         "stage_lengths": [4, 8, 40],
         "weights": "ema",
         "dtype": "float32",
+        "guidance": 0.0,
+        "prefix_noise": 0.0,
     }
     assert [sample["settings"] for sample in samples] == [settings] * 5
     summary = json.loads((folder / "summary.json").read_text())

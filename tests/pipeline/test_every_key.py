@@ -1,13 +1,14 @@
 """No dead configuration: another value of any key changes the objects of the run, or is an error."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from cascaded_dllm.train.run import Run
 from tests.pipeline import tiny
 
@@ -16,7 +17,7 @@ def described(run: Run) -> dict[str, object]:
     """Everything about a run but the copies of its configuration."""
     trainer, model = run.trainer, run.trainer.model
     with trainer.averaged_weights():
-        samples = run.sample() if run.sample else None
+        samples = run.sample(1) if run.sample else None
         bounds = run.measure(None) if run.measure else None
     return {
         "folder": run.folder,
@@ -24,7 +25,9 @@ def described(run: Run) -> dict[str, object]:
         "model": model.config,
         "weights": [parameter.detach().sum().item() for parameter in model.parameters()],
         "dtype": model.compute_dtype,
-        "objective": trainer.objective,
+        "objective": dataclasses.replace(trainer.objective, prefixes=None),
+        "prefixes": trainer.objective.prefixes.settings,
+        "rewritten": rewritten(run),
         "dataset": [array.tolist() for array in trainer.dataset.batch(torch.arange(3).numpy()) if array is not None],
         "bounds": None if bounds is None else bounds.nll_nats.tolist(),
         "optim": trainer.optim,
@@ -33,7 +36,17 @@ def described(run: Run) -> dict[str, object]:
         "settings": run.settings,
         "periods": run.periods,
         "samples": samples,
+        "log": run.log,
+        "peak_flops": run.peak_flops,
+        "num_valid_windows": run.num_valid_windows,
     }
+
+
+def rewritten(run: Run) -> list[list[list[int]]] | None:
+    """Prefixes of three windows at three steps, if stages before write them."""
+    generate = run.trainer.objective.prefixes.generate
+    three = torch.arange(3)
+    return generate and [generate(three, three, step, run.trainer.loop.seed).tolist() for step in three.tolist()]
 
 
 def leaves(settings, path=""):
@@ -42,11 +55,11 @@ def leaves(settings, path=""):
 
 
 def replaced(config: TrainConfig, path: str, value: object) -> TrainConfig:
-    group, _, key = path.rpartition(".")
-    if not group:
-        return dataclasses.replace(config, **{key: value})
-    return dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{key: value})})
+    group, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{group: replaced(getattr(config, group), rest, value) if rest else value})
 
+
+GENERATED = "training.generated_prefix"
 
 # Another value for every key; an error is what the value must lead to.
 OTHERS = {
@@ -57,8 +70,16 @@ OTHERS = {
     "stage": 2,
     "baseline": True,
     "stage_lengths": (4, 9, 40),
+    "earlier_stages": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
+    "stage1_root_dir": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
+    "stage2_root_dir": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
+    "data.root": DataError("elsewhere/constituency/stories_validation is not there, the data of data.valid=stories"),
+    "data.dataloader": DataError("data.dataloader is tfidf, and .* was made of constituency; leave one of the two out"),
+    "data.train": DataError("data.train is elsewhere, and .* was made of stories; leave one of the two out"),
     "data.path": DataError("elsewhere is no complete preprocessed dataset"),
-    "data.valid": DataError("elsewhere is no complete preprocessed dataset"),
+    "data.valid": DataError(
+        "constituency/elsewhere_validation is not there, the data of data.valid=elsewhere; make it"
+    ),
     "data.packing": "stream",
     "data.stages_dir": OutputExistsError("cannot be written"),
     "model.hidden_size": 32,
@@ -76,6 +97,15 @@ OTHERS = {
     "noise.eps": 0.01,
     "noise.sigma_min": 0.001,
     "noise.sigma_max": 10.0,
+    "pretrained.use_pretrained": CheckpointError(
+        "elsewhere does not exist here and is no hub id|elsewhere is no folder"
+    ),
+    "pretrained.model_path": CheckpointError("elsewhere does not exist here and is no hub id|elsewhere is no folder"),
+    "pretrained.weights": "raw",
+    "logging.wandb": "offline",
+    "logging.project": "other",
+    "logging.name": "other",
+    "logging.tensorboard": True,
     "training.batch_size": 6,
     "training.accum": 2,
     "training.num_steps": 7,
@@ -91,6 +121,17 @@ OTHERS = {
     "training.keep_every": 4,
     "training.compile": True,
     "training.deterministic": True,
+    "training.peak_flops": 1e12,
+    "training.prefix_noise.prob": 0.3,
+    "training.prefix_noise.kind": "mask",
+    "training.prefix_dropout": 0.3,
+    "training.generated_prefix.prob": 0.3,
+    "training.generated_prefix.stage_paths": CheckpointError(
+        "elsewhere does not exist here and is no hub id|no folder"
+    ),
+    "training.generated_prefix.level": 1.0,
+    "training.generated_prefix.predictor": "first_hitting",
+    "training.generated_prefix.num_steps": 1,
     "optim.lr": 0.5,
     "optim.beta1": 0.5,
     "optim.beta2": 0.5,
@@ -102,9 +143,27 @@ OTHERS = {
     "sampling.predictor": "first_hitting",
     "sampling.num_steps": 1,
     "sampling.num_samples": 2,
+    "evaluation.judge": ConfigError("evaluation.judge is 'elsewhere', which is no causal language model here"),
 }
 # Values that lead to those errors, where it is not a folder that does not exist.
-INVALID = {"device": "tpu", "ngpus": 2, "data.stages_dir": __file__}
+INVALID = {
+    "device": "tpu",
+    "ngpus": 2,
+    "data.stages_dir": __file__,
+    "data.dataloader": "tfidf",
+    "pretrained.use_pretrained": True,
+    "earlier_stages": ("elsewhere",),
+    "training.generated_prefix.stage_paths": ("elsewhere",),
+}
+# Keys that are read only if other ones have these values.
+NEEDS = {
+    "noise.sigma_min": {"noise.type": "geometric"},
+    "noise.sigma_max": {"noise.type": "geometric"},
+    "data.root": {"data.valid": "stories"},
+    "pretrained.use_pretrained": {"pretrained.model_path": "elsewhere"},
+    "pretrained.model_path": {"pretrained.use_pretrained": True},
+    "pretrained.weights": {"pretrained.use_pretrained": True},
+}
 # For people only: it is shown by `cdllm train` and stored, and two runs that differ in it are not the same run.
 SHOWN_ONLY = {"model.name"}
 # Says how several processes share the work; see tests/pipeline/test_train_processes.py.
@@ -112,19 +171,38 @@ OF_SEVERAL_PROCESSES = {"training.strategy"}
 
 
 @pytest.fixture(scope="module")
-def base(stories, valid_stories, tmp_path_factory):
-    overrides = ["sampling.num_steps=3", f"data.valid='{valid_stories}'"]
+def base(stories, valid_stories, runs, tmp_path_factory):
+    """Weights to start from are there, and are not used unless a key says so."""
+    overrides = ["sampling.num_steps=3", f"data.valid='{valid_stories}'", f"pretrained.model_path='{runs}/stage1'"]
     return tiny.config(stories, tmp_path_factory.mktemp("base"), *overrides)
 
 
+def in_its_place(base: TrainConfig, path: str) -> TrainConfig:
+    """The settings among which a key is read."""
+    needed = NEEDS.get(path, {})
+    if path.startswith("training.generated_prefix."):
+        # Stage 2, whose prefixes the weights to start from may write.
+        needed = {"stage": 2, f"{GENERATED}.prob": 0.5, f"{GENERATED}.stage_paths": (base.pretrained.model_path,)}
+    for key, value in needed.items():
+        base = replaced(base, key, value)
+    return base
+
+
 @pytest.fixture(scope="module")
-def descriptions(base):
-    """By the kind of noise, since each kind reads other keys."""
-    return {kind: described(assemble_run(replaced(base, "noise.type", kind))) for kind in ("loglinear", "geometric")}
+def describe():
+    """`described`, once for equal settings."""
+
+    @functools.cache
+    def describe(config: TrainConfig) -> dict[str, object]:
+        return described(assemble_run(config))
+
+    return describe
 
 
-def test_equal_runs_are_found_equal(base, descriptions):
-    assert described(assemble_run(base)) == descriptions["loglinear"]
+@pytest.mark.parametrize("path", ["stage", f"{GENERATED}.level"])
+def test_equal_runs_are_found_equal(base, describe, path):
+    base = in_its_place(base, path)
+    assert described(assemble_run(base)) == describe(base)
 
 
 def test_every_key_has_another_value(base):
@@ -132,16 +210,14 @@ def test_every_key_has_another_value(base):
 
 
 @pytest.mark.parametrize("path", OTHERS)
-def test_every_key_is_read(base, descriptions, path):
-    other = OTHERS[path]
+def test_every_key_is_read(base, describe, path):
+    other, base = OTHERS[path], in_its_place(base, path)
     if isinstance(other, Exception):
         value = INVALID.get(path, "elsewhere")
         with pytest.raises(type(other), match=str(other)):
             assemble_run(replaced(base, path, value))
         return
-    noise = "geometric" if path.startswith("noise.sigma") else "loglinear"
-    base = replaced(base, "noise.type", noise)
-    assert described(assemble_run(replaced(base, path, other))) != descriptions[noise]
+    assert described(assemble_run(replaced(base, path, other))) != describe(base)
 
 
 def test_the_name_of_a_model_is_part_of_the_run(base):
@@ -151,7 +227,7 @@ def test_the_name_of_a_model_is_part_of_the_run(base):
 
 @pytest.mark.parametrize(
     ("path", "is_free"),
-    [(path, path.split(".")[0] in ("run_dir", "sampling")) for path in OTHERS if path[:4] != "data"],
+    [(path, path.split(".")[0] in ("run_dir", "sampling", "logging")) for path in OTHERS if path[:4] != "data"],
 )
 def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
     """Where results go and how often, and how a step is carried out; all else decides the course, by its own name.
@@ -160,7 +236,7 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
     """
     if isinstance(OTHERS[path], Exception):
         return
-    is_period_or_execution = path.split(".")[-1] in {
+    is_period_or_execution = path.removeprefix("training.") in {
         "log_every",
         "eval_every",
         "eval_windows",
@@ -172,7 +248,9 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
         "accum",
         "compile",
         "deterministic",
+        "peak_flops",
     }
+    base = in_its_place(base, path)
     courses = [assemble_run(base).trainer.course, assemble_run(replaced(base, path, OTHERS[path])).trainer.course]
     differing = {key for key in courses[0] if courses[0][key] != courses[1][key]}
     assert courses[0].keys() == courses[1].keys()

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.train.run_log import LogChoice, forget_after, open_log
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
 
@@ -67,3 +69,18 @@ def test_full_disk(disk, tmp_path, workers):
     success(*arguments)
     assert PreprocessedDataset.open(dataset).counts.documents == 200
     assert not list(dataset.glob(".incomplete*"))
+
+
+def test_full_disk_at_a_line_of_metrics(disk):
+    """It is dropped when the run goes on."""
+    folder, resize = disk
+    with open_log(folder, LogChoice(), config={}, step=0) as log:
+        log.metrics({"step": 1})
+        (folder / "filler").write_bytes(b"x" * (180 * 1024 - 4096))
+        long = {"step": 2, "texts": "y" * 20_000}
+        with pytest.raises(OutputExistsError, match=r"metrics\.jsonl cannot be written \(No space left .*; make room"):
+            log.metrics(long)
+        (folder / "filler").unlink()
+    resize("50m")
+    forget_after(folder, 1)
+    assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n'

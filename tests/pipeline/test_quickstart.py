@@ -73,6 +73,22 @@ def test_stories(tmp_path):
     assert message.endswith("or another --out")
 
 
+def test_a_flat_model_beside(tmp_path):
+    """Three steps of 8 + (8 + 16) + (16 + 40) positions a story are seven of 40, but for rounding."""
+    result = success("quickstart", "--out", tmp_path, "--num-samples", 2, "--flat", *SETTINGS)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["training_token_forwards"] == 3 * 4 * 88
+    lines = [json.loads(line) for line in (tmp_path / "flat" / "metrics.jsonl").read_text().splitlines()]
+    assert max(line["step"] for line in lines) == 7
+    flat = summary["flat"]
+    assert (flat["num_stages"], summary["num_stages"]) == (1, 3)
+    assert (flat["num_windows"], flat["length"], flat["num_samples"], flat["accepted_share"]) == (8, 40, 2, 0)
+    assert flat["true_nats_of_windows"] == summary["true_nats_of_windows"]
+    assert flat["bound_nats_per_window"] != summary["bound_nats_per_window"]
+    assert "flat, 40 tokens, 7 steps" in result.stdout
+    assert str(tmp_path / "flat") not in result.stdout.splitlines()[-1], "no stage of the cascade"
+
+
 def test_python_docs_in_two_stages(tmp_path):
     out = tmp_path / "docs"
     flags = ["--out", out, "--num-samples", 1, "--seed", 5]
@@ -98,6 +114,9 @@ def test_python_docs_in_two_stages(tmp_path):
         (["stage=2"], "the quickstart sets stage itself; leave it out, or use --out and --seed"),
         (["training.seed=2"], "the quickstart sets training.seed itself"),
         (["++stage=2"], "the quickstart sets stage itself"),
+        (["stage@_global_=stage2"], "the quickstart sets stage itself"),
+        (["data.train=wikitext2"], "the quickstart sets data.train itself"),
+        (["load_dir=runs/x"], "the quickstart sets load_dir itself"),
     ],
 )
 def test_overrides_are_judged_before_anything_is_made(tmp_path, overrides, message):

@@ -91,7 +91,8 @@ def assert_same_end(run: Path, unbroken: Path) -> None:
     for (key, first), (_, second) in zip(*flat, strict=True):
         assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second, key
     lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (run, unbroken)]
-    metrics = [[{**json.loads(line), "seconds": 0} for line in part] for part in lines]
+    measured = dict.fromkeys(("seconds", "tokens_per_second", "peak_memory_bytes", "mfu"))
+    metrics = [[{**json.loads(line), **measured} for line in part] for part in lines]
     assert metrics[0] == metrics[1]
     assert [line["step"] for line in metrics[0] if "lr" in line] == list(range(1, 11))
     assert names(run / "samples") == names(unbroken / "samples")
@@ -124,7 +125,7 @@ def test_killed_three_times(arguments, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "resumed at step 3" in killed.stdout
     assert names(run / "checkpoints") == ["latest", "step_3"]
-    assert [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".incomplete-step_6-")]
+    assert [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".incomplete-step_6@")]
 
     killed = in_a_process(arguments, KILLED_BEFORE_LATEST)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -157,7 +158,7 @@ def test_stopped_in_order(arguments, tmp_path, name, exit_code):
     for found, expected in zip(stopped.stderr.splitlines(), lines, strict=True):
         assert found.startswith(expected)
     assert names(run / "checkpoints") == ["latest", "step_3", "step_5"]
-    assert names(run / "samples") == ["step_3.txt"]
+    assert names(run / "samples") == ["step_3.json", "step_3.txt"]
     finished = CliRunner().invoke(app, arguments)
     assert finished.exit_code == 0, finished.output
     assert "resumed at step 5" in finished.stdout

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cascaded_dllm.cli.train import compose_config
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.config import TrainConfig
 
 LENGTHS = (4, 8, 40)

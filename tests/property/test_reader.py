@@ -4,8 +4,9 @@ import gzip
 import json
 import lzma
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,12 +21,14 @@ from cascaded_dllm.text.forms import FORMS
 from cascaded_dllm.text.local_files import LocalFiles
 
 # Everything that a text can hold: letters of every script, emoji, control characters, line ends of every kind.
-CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-TEXTS = st.text(CHARACTERS, max_size=30)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 DOCUMENTS = st.lists(TEXTS, max_size=12)
-LONG = ["x" * 200_000, "", "語" * 200_000, "\u200b", "👩‍👩‍👧‍👦 \x07\x1b[0m"]
-# What a line holds: no line feed, and no carriage return at its end, which would belong to the line's end.
-LINES = DOCUMENTS.map(lambda texts: [text.replace("\n", " ").rstrip("\r") for text in texts])
+LONG = ["x" * 200_000, "", "語" * 200_000, "\u200b", "👩‍👩‍👧‍👦 \x07\x1b[0m", "\0", "a\0b"]
+# What JSON can say and nobody can write: half of a surrogate pair.
+BROKEN = st.tuples(TEXTS, st.characters(categories=["Cs"]), TEXTS).map("".join)
+# What a line holds: no line feed, and no carriage return at its end, which would belong to the line's end. A NUL at the
+# head of a file makes it a binary one.
+LINES = DOCUMENTS.map(lambda texts: [text.translate({0: "?", 10: " "}).rstrip("\r") for text in texts])
 COMPRESSIONS = st.sampled_from([("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
 Compression = tuple[str, Callable[[bytes], bytes]]
 PARTS = st.integers(1, 15)
@@ -39,7 +42,7 @@ def written(name: str, content: bytes) -> Iterator[Path]:
         yield path
 
 
-def as_parquet(texts: list[str], row_group_size: int) -> bytes:
+def as_parquet(texts: Sequence[str | None], row_group_size: int) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), sink, row_group_size=row_group_size)
     return bytes(sink.getvalue())
@@ -51,6 +54,9 @@ def records(path: Path, num_parts: int, unit: str = "paragraph", form: str | Non
     whole = list(corpus.part(0, 1))
     parts = [list(corpus.part(index, num_parts)) for index in range(num_parts)]
     assert sum(map(len, parts)) == len(whole)
+    dealt = list(corpus.dealt(num_parts))
+    assert [record for _, record in dealt] == whole
+    assert [[record for part, record in dealt if part == index] for index in range(num_parts)] == parts
     if form != "wikitext":  # There, an article also brings its headings.
         assert [parts[number % num_parts][number // num_parts] for number in range(len(whole))] == whole
         for num in (1, len(whole) // 2, len(whole) + 1):
@@ -60,25 +66,45 @@ def records(path: Path, num_parts: int, unit: str = "paragraph", form: str | Non
     return whole
 
 
-def expected(texts: list[str], name: str) -> list[Document | Dropped]:
+def expected(texts: Sequence[str | None], name: str) -> list[Document | Dropped]:
     return [
-        Document(f"{name}:{index}", text) if text.strip() else Dropped(f"{name}:{index}", "empty", len(text))
+        Dropped(f"{name}:{index}", "null text", 0)
+        if text is None
+        else Document(f"{name}:{index}", text)
+        if text.strip()
+        else Dropped(f"{name}:{index}", "empty", len(text))
         for index, text in enumerate(texts)
     ]
 
 
-@given(DOCUMENTS, COMPRESSIONS, st.booleans(), PARTS)
-@example(LONG, ("", bytes), True, 2)
-def test_jsonl(texts: list[str], compression: Compression, is_ascii: bool, num_parts: int) -> None:
+@given(st.lists(st.none() | TEXTS, max_size=12), COMPRESSIONS, st.booleans(), PARTS)
+@example([*LONG, None], ("", bytes), True, 2)
+def test_jsonl(texts: list[str | None], compression: Compression, is_ascii: bool, num_parts: int) -> None:
     suffix, compress = compression
     lines = [json.dumps({"text": text}, ensure_ascii=is_ascii) for text in texts]
     with written(f"a.jsonl{suffix}", compress("\n".join(["", *lines, ""]).encode())) as path:
         assert records(path, num_parts) == expected(["", *texts], path.name)
 
 
-@given(DOCUMENTS, st.integers(1, 5), PARTS)
-@example(LONG, 2, 3)
-def test_parquet(texts: list[str], row_group_size: int, num_parts: int) -> None:
+@given(st.lists(st.one_of(TEXTS, BROKEN), max_size=12), PARTS)
+@example(["\ud83d\ude00", "\ude00\ud83d"], 2)
+def test_jsonl_with_lone_surrogates(texts: list[str], num_parts: int) -> None:
+    with written("a.jsonl", "\n".join(["", *(json.dumps({"text": text}) for text in texts), ""]).encode()) as path:
+        for text, found in zip(["", *texts], records(path, num_parts), strict=True):
+            try:
+                # Two halves in the right order are one character to JSON.
+                whole = text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                assert isinstance(found, Dropped)
+                assert found.reason == "lone surrogate"
+            else:
+                (as_expected,) = expected([whole], "a.jsonl")
+                assert found == replace(as_expected, id=found.id)
+
+
+@given(st.lists(st.none() | TEXTS, max_size=12), st.integers(1, 5), PARTS)
+@example([*LONG, None], 2, 3)
+def test_parquet(texts: list[str | None], row_group_size: int, num_parts: int) -> None:
     with written("a.parquet", as_parquet(texts, row_group_size)) as path:
         assert records(path, num_parts) == expected(texts, path.name)
 

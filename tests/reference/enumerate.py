@@ -188,14 +188,42 @@ def denoising_integral(conditionals: Tensor, text: list[int], vocab_size: int) -
     return total
 
 
-def grid_law(conditionals: Tensor, leave_probs: list[float], vocab_size: int, length: int) -> Tensor:
+def masked_states(text: list[int], move_prob: float, vocab_size: int) -> Tensor:
+    """The law of a text whose tokens have turned into MASK, each with probability `move_prob`."""
+    law = torch.zeros((vocab_size + 1) ** len(text), dtype=torch.float64)
+    for hidden in itertools.product([False, True], repeat=len(text)):
+        state = [vocab_size if is_hidden else token for is_hidden, token in zip(hidden, text, strict=True)]
+        count = sum(hidden)
+        law[index_of(state, vocab_size + 1)] += move_prob**count * (1 - move_prob) ** (len(text) - count)
+    return law
+
+
+def completion_law(conditionals: Tensor, state: list[int], vocab_size: int) -> Tensor:
+    """The law of texts when the masked tokens of `state` are written one at a time in a uniformly random order."""
+    masked = [position for position, token in enumerate(state) if token == vocab_size]
+    law = torch.zeros(vocab_size ** len(state), dtype=torch.float64)
+    if not masked:
+        law[index_of(state, vocab_size)] = 1
+        return law
+    for position in masked:
+        for token in range(vocab_size):
+            after = [*state[:position], token, *state[position + 1 :]]
+            probability = float(conditionals[index_of(state, vocab_size + 1), position, token]) / len(masked)
+            law += probability * completion_law(conditionals, after, vocab_size)
+    return law
+
+
+def grid_law(
+    conditionals: Tensor, leave_probs: list[float], vocab_size: int, length: int, start: Tensor | None = None
+) -> Tensor:
     """The law of texts when every position leaves MASK on its own with the probability of each step, then all do.
 
-    `leave_probs` are those of the steps before the last one.
+    `leave_probs` are those of the steps before the last one; `start` is the law to begin with, all MASK if None.
     """
     states = all_states(vocab_size + 1, length).tolist()
     law = torch.zeros(len(states), dtype=torch.float64)
     law[-1] = 1
+    law = law if start is None else start
     for leave in [*leave_probs, 1.0]:
         after = torch.zeros_like(law)
         for i, state in enumerate(states):

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import beartype
@@ -15,6 +16,7 @@ import jaxtyping
 
 from tests.repo.source_tree import CHECKOUT, PACKAGE_ROOT, modules, parse, project_files
 
+ALLOWED = Path(__file__).with_name("unreached_errors.txt")
 # Code that stands between the line that builds an error and its constructor: ours, and the run-time type checks.
 BETWEEN = (
     str(PACKAGE_ROOT / "errors.py"),
@@ -84,6 +86,34 @@ def written_sites() -> list[ErrorSite]:
         ErrorSite(module.relative_path, node.lineno, node.end_lineno or node.lineno, ast.unparse(node))
         for module in modules()
         for node in constructions(module.tree, names)
+    ]
+
+
+def _allowed_fragments() -> list[tuple[str, str]]:
+    """(path, part of the source) of every excused error; each line must also give the reason."""
+    lines = [line for line in ALLOWED.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    fields = [[field.strip() for field in line.split(" | ")] for line in lines]
+    assert [line for line, parts in zip(lines, fields, strict=True) if len(parts) != 3 or not all(parts)] == []
+    return [(path, fragment) for path, fragment, _reason in fields]
+
+
+def excused_sites(sites: list[ErrorSite]) -> list[ErrorSite]:
+    """Those of `sites` that no test need reach."""
+    excused = []
+    for path, fragment in _allowed_fragments():
+        found = [site for site in sites if site.path == path and fragment in site.source]
+        assert len(found) == 1, f"{ALLOWED.name}: {fragment!r} names {len(found)} errors of {path}, it must name one"
+        excused += found
+    return excused
+
+
+def shortcomings(reached: set[tuple[str, int]]) -> list[str]:
+    """What is wrong with a run of all tests that reached these places: errors never seen, and needless excuses."""
+    sites = written_sites()
+    excused = excused_sites(sites)
+    missed = [site for site in sites if not site.is_reached(reached) and site not in excused]
+    return [f"no test reaches {site}; test it, or excuse it with a reason in {ALLOWED.name}" for site in missed] + [
+        f"{site} need not be excused in {ALLOWED.name}: it is reached" for site in excused if site.is_reached(reached)
     ]
 
 

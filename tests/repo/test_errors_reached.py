@@ -1,37 +1,17 @@
 """Every error of ours is built by some test, and every test that expects one says which message it means."""
 
 import ast
-from pathlib import Path
-
-import pytest
 
 from tests.repo.error_sites import (
     ErrorSite,
     accepts_any_message,
     constructions,
     error_names,
+    excused_sites,
     expectations_without_match,
+    shortcomings,
     written_sites,
 )
-
-ALLOWED = Path(__file__).with_name("unreached_errors.txt")
-
-
-def allowed_fragments() -> list[tuple[str, str]]:
-    """(path, part of the source) of every excused error; each line must also give the reason."""
-    lines = [line for line in ALLOWED.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    fields = [[field.strip() for field in line.split(" | ")] for line in lines]
-    assert [line for line, parts in zip(lines, fields, strict=True) if len(parts) != 3 or not all(parts)] == []
-    return [(path, fragment) for path, fragment, _reason in fields]
-
-
-def excused_sites(sites: list[ErrorSite]) -> list[ErrorSite]:
-    excused = []
-    for path, fragment in allowed_fragments():
-        found = [site for site in sites if site.path == path and fragment in site.source]
-        assert len(found) == 1, f"{ALLOWED.name}: {fragment!r} names {len(found)} errors of {path}, it must name one"
-        excused += found
-    return excused
 
 
 def test_expected_errors_name_their_message() -> None:
@@ -70,16 +50,15 @@ def test_checks_find_what_they_look_for(reached_errors: set[tuple[str, int]]) ->
     assert reached_errors == before
 
 
-def test_every_error_is_reached(request: pytest.FixtureRequest, reached_errors: set[tuple[str, int]]) -> None:
-    """Runs last, see tests/conftest.py; says nothing about a partial or failing run."""
-    if not request.getfixturevalue("is_whole_run"):
-        pytest.skip("only a run of all tests can tell which errors no test reaches")
-    if request.session.testsfailed:
-        pytest.skip(f"{request.session.testsfailed} tests failed, and may have stopped before an error was reached")
+def test_whole_run_is_told_what_it_misses() -> None:
+    """See tests/conftest.py, which asks at the end of a run."""
     sites = written_sites()
     excused = excused_sites(sites)
-    unreached = [str(site) for site in sites if not site.is_reached(reached_errors) and site not in excused]
-    if unreached:
-        listing = "\n".join(unreached)
-        pytest.fail(f"no test reaches these errors; test or, with a reason, excuse them in {ALLOWED.name}:\n{listing}")
-    assert [str(site) for site in excused if site.is_reached(reached_errors)] == [], f"remove it from {ALLOWED.name}"
+    everything = {(site.path, site.first_line) for site in sites}
+    needless = [line for line in shortcomings(everything) if "it is reached" in line]
+    assert len(needless) == len(excused)
+    enough = {(site.path, site.first_line) for site in sites if site not in excused}
+    assert shortcomings(enough) == []
+    missed = next(site for site in sites if site not in excused)
+    told = shortcomings({(path, line) for path, line in enough if path != missed.path})
+    assert f"no test reaches {missed}; test it, or excuse it with a reason in unreached_errors.txt" in told

@@ -33,23 +33,46 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sample": BASE | PARTS,
     "evaluate": BASE | PARTS | {"train"},
     "config": {"errors"},
-    "assemble": BASE | PARTS | {"train", "sample", "evaluate", "config"},
+    "assemble_start": BASE | PARTS | {"train", "config"},
+    "assemble_data": BASE | PARTS | {"config"},
+    "assemble_devices": BASE | PARTS | {"train"},
+    "assemble_prefixes": BASE | PARTS | {"train", "sample", "config"},
+    "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
+    "assemble": BASE
+    | PARTS
+    | {"train", "sample", "evaluate", "config"}
+    | {"assemble_data", "assemble_devices", "assemble_prefixes", "assemble_snapshot", "assemble_start"},
     "assemble_preprocess": BASE | PARTS,
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
-    "cli": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble", "assemble_preprocess", "demo"},
+    "cli": BASE
+    | PARTS
+    | {"train", "sample", "evaluate", "config", "assemble", "assemble_devices", "assemble_preprocess", "demo"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
-WITH_TENSORS = ("numerics", "diffusion", "model", "train", "sample", "evaluate", "assemble", "demo", "cli")
+WITH_TENSORS = (
+    *(
+        "numerics",
+        "diffusion",
+        "model",
+        "train",
+        "sample",
+        "evaluate",
+        "assemble",
+        "assemble_prefixes",
+        "assemble_devices",
+    ),
+    *("assemble_snapshot", "assemble_start", "demo", "cli"),
+)
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
     "numpy": ("rng", "text", "cascade", "importance", "data", "preprocess", *WITH_TENSORS),
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
-    "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "model"),
-    "yaml": ("model.pretrained", "train.run"),
-    "safetensors": ("importance.sentence_files", "model", "train"),
-    "pyarrow": ("text.local", "data.shards", "data.row_groups"),
+    "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "text.hub_answer", "model"),
+    "yaml": ("model.pretrained", "train.run_folder", "cli.compose"),
+    "safetensors": ("importance.sentence_files", "model", "train", "evaluate.generative_ppl"),
+    "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),
     "datasets": ("text.hub",),
     "hydra": ("cli",),
     "omegaconf": ("cli", "assemble"),
@@ -59,8 +82,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "ray": ("preprocess.on_ray",),
     "sentence_transformers": ("importance.sentence_files", "importance.sentence_model"),
     "sklearn": ("importance.keybert",),
-    "spacy": ("importance.taggers",),
-    "textblob": ("importance.taggers",),
+    "scipy": ("importance.tagger_training",),
+    "spacy": ("importance.english",),
+    "textblob": ("importance.english",),
     "transformers": ("importance.sentence_files", "evaluate.generative_ppl"),
     "wandb": ("train.run_log",),
     "tensorboard": ("train.run_log",),

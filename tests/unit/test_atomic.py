@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm import atomic
-from cascaded_dllm.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, write_json
+from cascaded_dllm.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, remove_abandoned, write_json
 from cascaded_dllm.errors import OutputExistsError
 
 
@@ -151,7 +151,7 @@ def test_killed_writer_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(final)], check=False)
     assert result.returncode == -9
     (leftover,) = names(tmp_path)
-    assert leftover.startswith(".incomplete-final-")
+    assert leftover.startswith(".incomplete-final@")
     with complete_folder(tmp_path / "another"):
         pass
     assert names(tmp_path) == [leftover, "another"]
@@ -169,9 +169,11 @@ def test_killed_writer_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
         ("another-host", 2**22 + 1, ABANDONED_AFTER_SECONDS + 60, False),
         (socket.gethostname(), 2**22 + 1, 0, False),
     ],
+    # Fixed names: the processes of one run of the tests must agree on them.
+    ids=["own", "another user's", "elsewhere, young", "elsewhere, old", "dead"],
 )
 def test_only_abandoned_folders_are_removed(tmp_path, host, pid, age, stays):
-    leftover = tmp_path / f".incomplete-final-{host}-{pid}-0a1b2c3d"
+    leftover = tmp_path / f".incomplete-final@{host}-{pid}-0a1b2c3d"
     leftover.mkdir()
     (leftover / "file").write_text("half")
     for path in (leftover / "file", leftover):
@@ -179,6 +181,27 @@ def test_only_abandoned_folders_are_removed(tmp_path, host, pid, age, stays):
         os.utime(path, (changed, changed))
     with complete_folder(tmp_path / "final"):
         assert leftover.exists() == stays
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a zombie is told from a process by /proc")
+def test_killed_writer_that_nobody_has_waited_for_is_dead(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "final")]) as process:
+        # The writer is a zombie until its parent asks how it ended, as in a container whose first process never does.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert len(names(tmp_path)) == 1
+        with complete_folder(tmp_path / "final"):
+            pass
+        assert names(tmp_path) == ["final"]
+    assert process.returncode == -9
+
+
+def test_all_that_killed_writers_left_in_a_folder_is_removed(tmp_path):
+    mine, gone = f"{socket.gethostname()}-{os.getpid()}-0a1b2c3d", f"{socket.gethostname()}-{2**22 + 1}-0a1b2c3d"
+    for name in (f".incomplete-a-b@{gone}", f".incomplete-c@{mine}", ".incomplete-notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".incomplete-d.json@{gone}").write_text("{")
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == [f".incomplete-c@{mine}", ".incomplete-notes"]
 
 
 def test_names_of_others_are_left_alone(tmp_path):

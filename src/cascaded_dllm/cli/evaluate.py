@@ -127,12 +127,7 @@ def likelihood(
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
                 cascade,
-                DataSettings(
-                    path=str(data),
-                    valid=None,
-                    packing=packing,
-                    stages_dir=None if stages is None else str(stages),
-                ),
+                DataSettings.of_folder(str(data), packing=packing, stages_dir=None if stages is None else str(stages)),
                 num_windows=num_windows,
                 num_times=num_times,
                 batch_size=batch_size,

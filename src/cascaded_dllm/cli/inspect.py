@@ -11,8 +11,8 @@ from rich.text import Text
 
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.cli.compose import config_folder
 from cascaded_dllm.cli.console import console, reported_errors
-from cascaded_dllm.cli.train import config_folder
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
 from cascaded_dllm.preprocess.inspect_facts import facts, losses, stage_names, without_stages

@@ -1,7 +1,7 @@
 """`cdllm preprocess`: a corpus to tokens with importance, on disk."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
 from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.on_ray import run_ray
+from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
 from cascaded_dllm.processes import usable_cores
 
@@ -89,8 +90,8 @@ def command_of(method: str) -> Callable[..., None]:
         tagger: Annotated[
             str | None,
             typer.Option(
-                help="constituency: lexicon (offline), stories, or a spaCy model's name or path "
-                "(default: en_core_web_md).",
+                help="constituency: english (offline), lexicon (offline, less exact), stories, a .npz of "
+                "scripts/train_tagger.py, or a spaCy model's name or path (default: en_core_web_md).",
                 rich_help_panel=_IMPORTANCE,
             ),
         ] = None,
@@ -218,6 +219,8 @@ def run_job(
     if hint := task.plan.corpus.hint():
         console.print(f"[yellow]note:[/] {escape(hint)}")
     started = time.monotonic()
+    if task.plan.to_be_read_once(missing):
+        _read_once(task.plan, missing)
     match executor:
         case _ if not missing:
             task.plan.complete(task.tokenizer())
@@ -231,6 +234,14 @@ def run_job(
         case _:
             _run_here(task, tasks, workers or usable_cores())
     _say_what_came_out(task, time.monotonic() - started, len(missing))
+
+
+def _read_once(plan: Plan, missing: Sequence[int]) -> None:
+    """Reads a corpus of which every part costs as much as the whole, once for all shards that are to be made."""
+    if not console.is_terminal:
+        console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
+    with progress_bar("records read") as (_, move):
+        plan.read_once(missing, lambda number: move(number, None))
 
 
 def _run_here(task: ShardTask, tasks: Tasks, workers: int) -> None:
@@ -295,7 +306,7 @@ app.command(
     help=_help(
         "Importance by part of speech: proper nouns first, then nouns, verbs, adjectives, adverbs, the rest.",
         "constituency",
-        "--dataset train.txt.xz --tagger lexicon --train-tokenizer 4096",
+        "--dataset train.txt.xz --tagger english --train-tokenizer 4096",
         "--dataset openwebtext --tokenizer gpt2 --shards 256 --executor slurm --partition cpu",
     ),
 )(command_of("constituency"))

@@ -11,12 +11,12 @@ import typer
 
 from cascaded_dllm.assemble import assemble_run, joint_bound, require_sound, stage_dataset
 from cascaded_dllm.atomic import write_json
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import compose_config
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
@@ -33,7 +33,18 @@ from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
-_DECIDED = {"run_dir", "data.path", "data.valid", "stage", "baseline", "training.seed", "ngpus"}
+_DECIDED = {
+    "run_dir",
+    "load_dir",
+    "data.path",
+    "data.train",
+    "data.dataloader",
+    "data.valid",
+    "stage",
+    "baseline",
+    "training.seed",
+    "ngpus",
+}
 """Keys that the quickstart sets itself."""
 
 _BOUND_WINDOWS, _BOUND_TIMES = 512, 16
@@ -61,6 +72,10 @@ def quickstart(
     ),
     num_samples: Annotated[int, typer.Option(help="Texts to sample and judge.")] = 256,
     seed: Annotated[int, typer.Option(help="Decides everything.")] = 0,
+    flat: Annotated[
+        bool,
+        typer.Option("--flat", help="Also train a flat model, with as many token-forwards as all stages together."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Train, measure and sample a three-stage cascade on a corpus that is present on every machine.
@@ -70,6 +85,7 @@ def quickstart(
       cdllm quickstart
       cdllm quickstart --corpus python-docs --out runs/docs
       cdllm quickstart training.num_steps=3000 --out runs/longer
+      cdllm quickstart --flat --out runs/beside
     """
     with reported_errors(debug):
         if corpus not in BUILT_IN:
@@ -84,32 +100,20 @@ def quickstart(
         console.rule("[bold]2 of 4  one diffusion model a stage")
         config = replace(config, data=replace(config.data, path=str(train_data), valid=str(valid_data)))
         stages = _train(config, out)
+        flat_run = _train_flat(config, out) if flat else None
         cascade = Cascade.from_pretrained(stages)
         console.rule("[bold]3 of 4  what it knows")
-        with progress_bar("measuring the bound") as (_, move):
-            bound = joint_bound(
-                cascade,
-                replace(config.data, path=str(valid_data)),
-                num_windows=_BOUND_WINDOWS,
-                num_times=_BOUND_TIMES,
-                batch_size=128,
-                seed=seed,
-                t_min=1e-3,
-                on_progress=move,
-            )
-        summary: dict[str, object] = {"corpus": corpus, "seed": seed} | bound_summary(bound)
-        console.print(bound_table(bound))
-        if corpus == "stories":
-            arrays, _ = stage_dataset(str(valid_data), config)
-            summary |= _against_truth(bound, arrays, cascade.tokenizer)
+        valid_config = replace(config, data=replace(config.data, path=str(valid_data)))
+        summary: dict[str, object] = {"corpus": corpus, "seed": seed} | _measured(cascade, corpus, valid_config)
         console.rule("[bold]4 of 4  what it writes")
-        samples = sample_with_progress(
-            cascade, num_samples, steps=None, predictor="first_hitting", seed=seed, batch_size=64
-        )
-        for i in range(min(_SAMPLES_SHOWN, num_samples)):
-            console.print(story_lines(cascade, samples, i))
-        if corpus == "stories":
-            summary |= _accepted(cascade, samples)
+        samples, accepted = _sampled(cascade, corpus, num_samples, seed)
+        summary |= accepted
+        if flat_run is not None:
+            console.rule("[bold]beside it: a flat model")
+            model = Cascade.from_pretrained([flat_run])
+            _, accepted = _sampled(model, corpus, num_samples, seed)
+            summary["flat"] = _measured(model, corpus, valid_config) | accepted
+            summary["training_token_forwards"] = _token_forwards(config)
         settings = SampleSettings(
             seed=seed,
             predictor="first_hitting",
@@ -154,7 +158,7 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainCon
     Raises:
         ConfigError: an override cannot be read, is out of range, or is of a key that is not free here.
     """
-    for key in (override.partition("=")[0].lstrip("+~") for override in overrides):
+    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
         if key in _DECIDED:
             raise ConfigError(f"the quickstart sets {key} itself; leave it out, or use --out and --seed")
     packing = ["data.packing=stream"] if corpus == "python-docs" else []
@@ -176,6 +180,56 @@ def _train(config: TrainConfig, out: Path) -> list[Path]:
     return folders
 
 
+def _token_forwards(config: TrainConfig) -> int:
+    """Positions that go through the networks of all stages in training, prefixes included."""
+    lengths = config.stage_lengths
+    positions = sum(prefix + length for prefix, length in zip((0, *lengths), lengths, strict=False))
+    return config.training.num_steps * config.training.batch_size * positions
+
+
+def _train_flat(config: TrainConfig, out: Path) -> Path:
+    """Train a flat model until it has computed as many positions as all stages together; its run folder."""
+    length, batch_size = config.stage_lengths[-1], config.training.batch_size
+    num_steps = round(_token_forwards(config) / (batch_size * length))
+    training = replace(config.training, num_steps=num_steps)
+    folder = out / "flat"
+    with working("building windows"):
+        run = assemble_run(replace(config, baseline=True, run_dir=str(folder), training=training))
+    run_with_progress(run, f"flat, {length} tokens, {num_steps} steps")
+    return folder
+
+
+def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, object]:
+    """The joint bound on the windows of `config.data.path`, shown and as numbers; for stories beside the truth."""
+    with progress_bar("measuring the bound") as (_, move):
+        bound = joint_bound(
+            cascade,
+            config.data,
+            num_windows=_BOUND_WINDOWS,
+            num_times=_BOUND_TIMES,
+            batch_size=128,
+            seed=config.training.seed,
+            t_min=1e-3,
+            on_progress=move,
+        )
+    console.print(bound_table(bound))
+    if corpus != "stories":
+        return bound_summary(bound)
+    assert config.data.path is not None, "the quickstart names its folders"
+    arrays, _ = stage_dataset(config.data.path, config)
+    return bound_summary(bound) | _against_truth(bound, arrays, cascade.tokenizer)
+
+
+def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
+    """Samples, the first of them shown, and for stories how many are such."""
+    samples = sample_with_progress(
+        cascade, num_samples, steps=None, predictor="first_hitting", seed=seed, batch_size=64
+    )
+    for i in range(min(_SAMPLES_SHOWN, num_samples)):
+        console.print(story_lines(cascade, samples, i))
+    return samples, _accepted(cascade, samples) if corpus == "stories" else {}
+
+
 def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer) -> dict[str, object]:
     """The bound beside the true surprisal of the same windows and the entropy of the grammar.
 
@@ -193,7 +247,7 @@ def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer)
     ratio = float(bound.nll_nats.mean() / truth.mean())
     console.print(
         f"true entropy of the grammar {grammar.entropy:.3f} nats a story, of these stories {float(truth.mean()):.3f}\n"
-        f"the joint bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it, "
+        f"the bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it, "
         f"of which at most {bound.omitted_nats:.3f} may be hidden by terms left out\n"
         f"(tokens still unmasked at t = 1, and the integral below t = 0.001)"
     )

@@ -48,7 +48,8 @@ class _Display:
         self.steps = progress.task_ids[0]
         progress.update(self.steps, total=num_steps)
         self.bound = progress.add_task("measuring the bound", total=None, status="", visible=False)
-        self.rate = self.loss = 0.0
+        self.rate = self.loss = self.seconds = 0.0
+        self.tokens = 0
         self.line_at = time.monotonic()
         self.has_told = False
 
@@ -67,7 +68,8 @@ class _Display:
                 self.progress.update(self.bound, visible=False)
                 console.print(
                     f"{self.description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
-                    f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')}"
+                    f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')} "
+                    f"of {event.num_windows_in_set:,}"
                 )
             case Snapshot():
                 pass
@@ -78,9 +80,11 @@ class _Display:
         self.progress.update(self.bound, completed=done, total=total, visible=True)
 
     def _show_step(self, event: StepResult) -> None:
-        # What was left on the device is shown when it is read.
+        self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
+        # What was left on the device is shown when it is read, with the rate of all steps since.
         if (loss := event.loss_nats_per_token) is not None:
-            now = event.tokens / event.seconds
+            now = self.tokens / self.seconds
+            self.tokens, self.seconds = 0, 0.0
             self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
             self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
         status = f"loss {self.loss:.3f} nats/token  {self.rate:,.0f} tokens/s"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble import choose_device
+from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.options import choose_dtype, parse_lengths
 from cascaded_dllm.errors import ConfigError
@@ -44,12 +44,27 @@ def load_cascade(
 
 
 def sample_with_progress(
-    cascade: Cascade, num_samples: int, *, steps: int | None, predictor: str, seed: int, batch_size: int
+    cascade: Cascade,
+    num_samples: int,
+    *,
+    steps: int | None,
+    predictor: str,
+    seed: int,
+    batch_size: int,
+    guidance: float = 0.0,
+    prefix_noise: float = 0.0,
 ) -> CascadeSamples:
     """`Cascade.generate` behind a progress bar that counts texts and stages."""
     with progress_bar("sampling") as (_, move):
         return cascade.generate(
-            num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size, on_progress=move
+            num_samples,
+            steps=steps,
+            predictor=predictor,
+            seed=seed,
+            batch_size=batch_size,
+            guidance=guidance,
+            prefix_noise=prefix_noise,
+            on_progress=move,
         )
 
 
@@ -65,6 +80,12 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides everything; text i does not depend on the batch.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Texts drawn together.")] = 32,
+    guidance: Annotated[
+        float, typer.Option(help="Weight of guidance by the prefix; twice the calls, needs training.prefix_dropout.")
+    ] = 0.0,
+    prefix_noise: Annotated[
+        float, typer.Option(help="Share of a prefix that is replaced, as in training with training.prefix_noise.")
+    ] = 0.0,
     output_dir: Annotated[Path, typer.Option(help="Where the folder of this run goes.")] = Path("sampling_outputs"),
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer, if the checkpoints have none: a file, a folder or a hub id.")
@@ -95,11 +116,20 @@ def sample(
             stage_lengths=cascade.stage_lengths,
             weights=weights,
             dtype=dtype,
+            guidance=guidance,
+            prefix_noise=prefix_noise,
         )
         folder = run_folder(output_dir, num_steps=settings.num_steps, stage_lengths=settings.stage_lengths)
         started = time.perf_counter()
         samples = sample_with_progress(
-            cascade, num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size
+            cascade,
+            num_samples,
+            steps=steps,
+            predictor=predictor,
+            seed=seed,
+            batch_size=batch_size,
+            guidance=guidance,
+            prefix_noise=prefix_noise,
         )
         summary = {
             "num_samples": num_samples,

@@ -1,87 +1,28 @@
 """`cdllm train`: one stage or one flat model, from a configuration and overrides."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.cli.train_run import train_run
-from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 
-_FLAGS = {"data.path": "--data", "run_dir": "--out"}
-"""Flags of the keys that have no default."""
 
-
-def config_folder() -> Path:
-    """Where the configurations are: inside the installed package, or at the root of a checkout."""
-    inside = Path(__file__).resolve().parents[1] / "configs"
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "configs"
-
-
-def compose_config(
-    overrides: Sequence[str], *, name: str = "cascade_config", paths: Mapping[str, Path] | None = None
-) -> TrainConfig:
-    """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
-
-    Args:
-        overrides: in Hydra's grammar.
-        name: file in `configs/`.
-        paths: values of `run_dir` and of the paths in `data`, taken as they are: in the grammar of overrides a path
-            with a dollar sign or a backslash would be something else.
+def _print_config(config: TrainConfig, what: str) -> None:
+    """Prints the composed configuration as YAML.
 
     Raises:
-        ConfigError: an override cannot be read, a key is unknown or missing, or a value has the wrong type.
+        ConfigError: something else is to be printed.
     """
-    composed = _composed(overrides, name, paths or {})
-    return parse_config(composed)
-
-
-def _composed(overrides: Sequence[str], name: str, paths: Mapping[str, Path]) -> dict[str, Any]:
-    # "+" lets unknown keys through Hydra, so that our own check can name the nearest known one.
-    forced = [_forced(override) for override in overrides]
-    try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            composed = compose(name, overrides=forced)
-        missing = sorted(OmegaConf.missing_keys(composed) - paths.keys())
-        settings: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        # Hydra has errors of its own for most mistakes, and a ValueError for a group that is a number.
-        raise ConfigError(
-            f"the configuration cannot be composed: {str(error).strip()}; check the overrides, key=value"
-        ) from error
-    if missing:
-        given = " and ".join(_FLAGS.get(key, f"{key}=...") for key in missing)
-        raise ConfigError(f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no value; give {given}")
-    for key, path in paths.items():
-        *groups, last = key.split(".")
-        group = settings
-        for part in groups:
-            group = group[part]
-        group[last] = str(path)
-    return dict(settings)
-
-
-def _forced(override: str) -> str:
-    name, separator, value = override.partition("=")
-    if not separator or not name:
-        raise ConfigError(
-            f"the override {override!r} has no key and '='; write key=value, for example training.num_steps=1000"
-        )
-    group = config_folder() / name
-    if group.is_dir():
-        choices = sorted(path.stem for path in group.glob("*.yaml"))
-        if value not in choices:
-            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-        return override
-    return override if name[0] in "+~" else f"++{override}"
+    if what != "job":
+        raise ConfigError(f"--cfg is {what!r}; it must be job, which prints the configuration of the run")
+    typer.echo(OmegaConf.to_yaml(config.to_dict()), nl=False)
 
 
 def train(
@@ -100,9 +41,12 @@ def train(
     model: Annotated[str | None, typer.Option(help="quick, tiny, small or medium.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (run_dir); an existing run is resumed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...")] = None,
+    cfg: Annotated[
+        str | None, typer.Option(help='"job" prints the configuration and stops, as in Hydra.', show_default=False)
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Train one stage of a cascade, or a flat model.
+    """Train one stage of a cascade, or a flat model; `python train.py` is the same.
 
     A run folder that holds a run already is taken up at its newest complete checkpoint, and ends with the numbers of
     a run that was never broken off. Ctrl-C, SIGTERM and SIGUSR1 end a run after the current step, which is kept in a
@@ -125,4 +69,8 @@ def train(
             *(overrides or []),
         ]
         paths = {"data.path": data, "data.valid": valid, "data.stages_dir": stages, "run_dir": out}
-        train_run(compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None}))
+        config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
+        if cfg is not None:
+            _print_config(config, cfg)
+            return
+        train_run(config)

@@ -5,13 +5,15 @@ import os
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, process_device, require_launchable
+from cascaded_dllm.assemble import assemble_run, require_launchable
+from cascaded_dllm.assemble_devices import process_device
 from cascaded_dllm.cli.console import console, counted, error_console, working
 from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.launch import launch
+from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.world import joined_world
 
 
@@ -61,8 +63,19 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     )
     processes = "" if group.size == 1 else f"{group.size} processes ({layout['strategy']}), "
     console.print(f"{processes}{layout['device']}, {layout['execution']}")
+    _say_where_it_starts(run, name)
     run_with_progress(run, name)
     console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)
+
+
+def _say_where_it_starts(run: Run, name: str) -> None:
+    """Which weights of another model a new run has, and which newer ones were damaged."""
+    start = run.provenance.get("start")
+    if start is None:
+        return
+    for fault in start["passed_over"]:
+        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+    console.print(f"{name}: starts from {start['folder']} ({start['weights']} weights)", markup=False, soft_wrap=True)
 
 
 def warn_of_long_warmup(config: TrainConfig) -> None:

@@ -118,8 +118,13 @@ def header(kind: str) -> dict[str, Any]:
     return {"kind": kind, "format_version": FORMAT_VERSION, "versions": _versions()}
 
 
-def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict[str, Any]:
     """The manifest of `folder`.
+
+    Args:
+        folder: that it describes.
+        kind: what the folder should be.
+        whole: the folder of which it is a part and without which it is nothing; None where it stands for itself.
 
     Raises:
         DamagedError: there is none, or it is broken.
@@ -144,8 +149,8 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         raise DataError(f"{path} describes {found!r}, not {kind!r}; name a folder made by preprocessing")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
-            f"{path} has format {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}; "
-            "preprocess again"
+            f"{path} has format version {manifest.get('format_version')!r}, and this version of the package reads "
+            f"{FORMAT_VERSION}; remove {folder if whole is None else whole} and preprocess again"
         )
     return manifest
 

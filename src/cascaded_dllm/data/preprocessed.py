@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, final
 
-from cascaded_dllm.atomic import file_sha256, write_json
+from cascaded_dllm.atomic import file_sha256, remove_abandoned, write_json
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.manifest import Counts, Settings
 from cascaded_dllm.data.shards import Record, Shard
@@ -96,8 +96,9 @@ def read_identity(folder: Path) -> Identity:
 def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
     """Writes the manifest that makes the finished shards and the tokenizer in `folder` a dataset.
 
-    It is written last: a folder with a manifest is complete.
+    It is written last: a folder with a manifest is complete. What killed writers left behind is removed.
     """
+    remove_abandoned(folder)
     shards = tuple(Shard.open(shard_folder(folder, index)) for index in range(settings.num_shards))
     dataset = _assembled(folder, settings, shards)
     write_json(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import DataError, OutputExistsError
 
 KIND = "shard"
 RECORDS_FILE = "documents.parquet"
@@ -209,7 +209,7 @@ class Shard:
         Raises:
             DataError: there is no shard, or its manifest is broken.
         """
-        manifest = manifests.read_manifest(folder, KIND)
+        manifest = manifests.read_manifest(folder, KIND, whole=folder.parent)
         return cls(
             folder,
             manifests.parse_settings(manifest, folder),
@@ -247,6 +247,29 @@ class Shard:
         with pq.ParquetFile(self.folder / RECORDS_FILE) as file:
             for batch in file.iter_batches(batch_size=_READ_DOCUMENTS):
                 yield from _records(batch)
+
+
+def remove_damaged(path: Path) -> None:
+    """Removes a shard that is damaged, file by file: what we did not write is not ours to delete.
+
+    Raises:
+        OutputExistsError: it holds other files, or cannot be removed.
+    """
+    own = (manifests.FILE_NAME, RECORDS_FILE)
+    try:
+        foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
+        if foreign:
+            raise OutputExistsError(
+                f"{path} is no shard and holds other files ({', '.join(foreign[:3])}); move it away or choose another "
+                "output folder"
+            )
+        for name in own:
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()
+    except OSError as error:
+        raise OutputExistsError(
+            f"the damaged shard {path} cannot be removed ({error.strerror}); remove it or choose another output folder"
+        ) from error
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[Record]:

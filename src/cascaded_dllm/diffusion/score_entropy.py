@@ -148,6 +148,9 @@ def fused_absorbing_score_entropy(
         raise TypeError("log_scale is None; the score parameterization needs it: zeros where scores are not scaled")
     log_r = -log_expm1(sigma.to(hidden.dtype))
     scale = log_scale.to(hidden.dtype) if log_scale is not None and parameterization == "score" else None
+    if not torch.is_grad_enabled():
+        # Parameters ask for a gradient even where none is kept, and it is two thirds of the work.
+        hidden, weight, bias = hidden.detach(), weight.detach(), bias.detach()
     arguments = (hidden, weight, bias, x0, log_r, row_weight.to(hidden.dtype), scale)
     total, rows = _FusedScoreEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
     return total, rows

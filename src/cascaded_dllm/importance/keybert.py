@@ -48,7 +48,7 @@ class KeybertScorer:
     KeyBERT, lie below all other words, in [-1.1, -1). All else is at NO_WORD, also words of one letter.
 
     The model is loaded when it is first needed. The words and their importance depend on nothing but the text; on one
-    kind of processor and number of threads they do so to the last bit.
+    kind of processor they do so to the last bit, in any number of processes and threads.
 
     Args:
         model: of sentence-transformers, by name or folder.
@@ -131,7 +131,7 @@ class KeybertScorer:
 
     @functools.cached_property
     def _word_cache(self) -> WordCache:
-        folder = None if self._cache_dir is None else self._cache_dir / self._model.fingerprint
+        folder = None if self._cache_dir is None else self._cache_dir / self._model.fingerprint / self._model.arithmetic
         return WordCache(self._model.embed_words, folder)
 
     def _pieces(self, text: str) -> Iterator[tuple[int, str]]:

@@ -20,6 +20,11 @@ class PosLabel(IntEnum):
     NONE = -100
 
 
+CLASSES = ("NNP", "NN", "VB", "JJ", "RB", "XX")
+"""What the labels distinguish besides heads and stop words, each by the Penn tag that stands for it: proper nouns,
+nouns, verbs, adjectives, adverbs, and all else."""
+
+
 class TaggedWord(NamedTuple):
     """A word `text[start:end]` with its Penn Treebank tag; `is_stop` says that it is a function word."""
 
@@ -53,6 +58,12 @@ def pos_labels(tags: Sequence[str], is_stop: Sequence[bool]) -> list[PosLabel]:
     """
     followers = [*tags[1:], ""][: len(tags)]
     return [_label(tag, follower, stop=stop) for tag, follower, stop in zip(tags, followers, is_stop, strict=True)]
+
+
+def class_of(tag: str) -> int:
+    """The place in CLASSES of a Penn tag."""
+    other = len(CLASSES) - 1
+    return next((number for number, prefix in enumerate(CLASSES[:other]) if tag.startswith(prefix)), other)
 
 
 def _label(tag: str, follower: str, *, stop: bool) -> PosLabel:

@@ -2,21 +2,19 @@
 
 import contextlib
 import hashlib
-import queue
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cascaded_dllm.errors import DataError, MissingExtraError
+from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-HUB_DEADLINE_S = 8.0
-"""Without an answer from the hub for so long there is no network; the library itself would try for a minute."""
+HUB_DEADLINE_S = DEADLINE_S
 # How the library completes a name without an owner.
 _DEFAULT_OWNER = "sentence-transformers"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -95,30 +93,18 @@ def _broken(model: str, error: Exception) -> DataError:
 def _ask_hub(model: str) -> None:
     """Returns if the hub answers, whatever it says.
 
-    It is asked in a thread, because no timeout ends the look-up of its address.
-
     Raises:
         DataError: it does not, or it is not to be asked.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-
     def ask() -> None:
-        try:
+        # An error that it answers with is an answer.
+        with contextlib.suppress(HfHubHTTPError):
             HfApi().model_info(model if "/" in model else f"{_DEFAULT_OWNER}/{model}", timeout=HUB_DEADLINE_S)
-            answers.put(None)
-        except HfHubHTTPError:
-            answers.put(None)
-        except _errors() as error:
-            answers.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        problem = answers.get(timeout=HUB_DEADLINE_S)
-    except queue.Empty:
-        problem = TimeoutError(f"no answer in {HUB_DEADLINE_S:g} s")
+    problem = answer_of(ask, deadline_s=HUB_DEADLINE_S)
     if problem is not None:
         raise DataError(
             f"the sentence model {model!r} is not on this machine, and the hub does not answer "
@@ -128,15 +114,10 @@ def _ask_hub(model: str) -> None:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What loading raises for reasons of the name, the files or the network.
-
-    The hub client's errors derive from the base of whichever HTTP library its release uses.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
+    """What loading raises for reasons of the name, the files or the network."""
     from safetensors import SafetensorError
 
-    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    return (OSError, ValueError, KeyError, RuntimeError, SafetensorError, *bases)
+    return (KeyError, SafetensorError, *hub_errors())
 
 
 @contextlib.contextmanager

@@ -1,11 +1,14 @@
 """Vectors of texts by a sentence-transformers model, where the bits of a vector depend on its text alone.
 
-A matrix product adds in an order that depends on its shape. So all steps for texts of one length have one shape: texts
-of exactly that length, as many as make a step, and copies in the place of those that are lacking. Nothing is padded, a
-text has the same vector in any company, and a run that was interrupted ends with the bytes of one that was not.
+A matrix product adds in an order that depends on its shape and on the number of threads. So all steps for texts of one
+length have one shape: texts of that length, as many as make a step, and copies in the place of those that are lacking;
+and a step runs on one thread. A text has the same vector in any company and with any number of processes, and a run
+that was interrupted ends with the bytes of one that was not.
 """
 
+import contextlib
 import copy
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,9 +27,17 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 
-# Tokens of one step. On a CPU more gain little, and a step for a single word costs as much as a full one; on a GPU a
+# Tokens of one step. On a CPU more gain little, and a step for a single text costs as much as a full one; on a GPU a
 # step costs its launches until it has some thousand tokens.
 _STEP_TOKENS = {"cpu": 256, "cuda": 8192}
+# New words come in small numbers once a corpus is under way.
+_WORD_STEP_TOKENS = {"cpu": 128, "cuda": 8192}
+# Documents shorter than this are padded to a multiple of a few tokens: of the dozens of lengths that short ones have,
+# hardly any would fill its steps.
+_PADDED_BELOW = 128
+_PADDED_TO = 8
+# What a tokenizer gives, and the attribute of the tokenizer that says with what it is padded.
+_PADDED_WITH = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id", "attention_mask": None}
 # Texts tokenised at a time, which bounds memory.
 _CHUNK = 4096
 # Where a tokenizer splits at white space whatever is around it, a document that a model cuts off need be read only so
@@ -69,6 +80,15 @@ class SentenceModel:
         self._has_rows = "attention_mask" in self._model.preprocess(["a"])
         self._readable = _readable_characters(self._model)
 
+    @property
+    def arithmetic(self) -> str:
+        """What decides the last bits of a word's vector besides model and word, as a part of a file name."""
+        import torch
+
+        kind = torch.backends.cpu.get_cpu_capability()
+        name = f"cpu {kind}" if self._device == "cpu" else f"cuda {torch.cuda.get_device_name()}"
+        return "-".join(re.findall(r"[\w.]+", f"{name} float32 torch {torch.__version__}")).lower()
+
     def embed_words(self, words: Sequence[str]) -> Vectors:
         """Vectors of words, in their order, of length 1 and in float32.
 
@@ -78,7 +98,7 @@ class SentenceModel:
         Raises:
             DataError: the model makes numbers that are not finite.
         """
-        return self._embed(self._model, words)
+        return self._embed(self._model, words, _WORD_STEP_TOKENS[self._device], is_padded=False)
 
     def embed_documents(self, documents: Sequence[str]) -> Vectors:
         """Vectors of documents, in their order, of length 1.
@@ -89,13 +109,20 @@ class SentenceModel:
         Raises:
             DataError: the model makes numbers that are not finite.
         """
-        return self._embed(self._for_documents, documents)
+        return self._embed(self._for_documents, documents, _STEP_TOKENS[self._device], is_padded=True)
 
-    def _embed(self, model: "SentenceTransformer", texts: Sequence[str]) -> Vectors:
+    def _embed(
+        self, model: "SentenceTransformer", texts: Sequence[str], step_tokens: int, *, is_padded: bool
+    ) -> Vectors:
         import torch
 
-        with torch.inference_mode():
-            outputs = self._outputs(model, texts) if self._has_rows else _encoded(model, texts)
+        with torch.inference_mode(), _one_thread():
+            if self._has_rows:
+                tokens = self._tokenized(texts)
+                padded = [self._padded(text) for text in tokens] if is_padded else tokens
+                outputs = self._outputs(model, padded, step_tokens)
+            else:
+                outputs = _encoded(model, texts)
             vectors = outputs.float().cpu().numpy()
         if not np.isfinite(vectors).all():
             raise DataError(f"the sentence model {self._name!r} makes vectors that are not finite; choose another one")
@@ -104,13 +131,12 @@ class SentenceModel:
         unit: Vectors = vectors / np.where(lengths == 0, np.float32(1), lengths)
         return unit
 
-    def _outputs(self, model: "SentenceTransformer", texts: Sequence[str]) -> "torch.Tensor":
+    def _outputs(self, model: "SentenceTransformer", tokens: Sequence[_Tokens], step_tokens: int) -> "torch.Tensor":
         """What the model makes of texts, in their order, step by step."""
         import torch
 
-        tokens = self._tokenized(texts)
-        outputs: list[torch.Tensor | None] = [None] * len(texts)
-        for places, size in _steps([text.length for text in tokens], _STEP_TOKENS[self._device]):
+        outputs: list[torch.Tensor | None] = [None] * len(tokens)
+        for places, size in _steps([text.length for text in tokens], step_tokens):
             filled = [tokens[place] for place in places] + [tokens[places[0]]] * (size - len(places))
             for place, output in zip(places, self._forward(model, filled), strict=False):
                 outputs[place] = output
@@ -132,6 +158,23 @@ class SentenceModel:
             features = module(features)
         embedding: torch.Tensor = features["sentence_embedding"]
         return embedding
+
+    def _padded(self, text: _Tokens) -> _Tokens:
+        """A short text with padding, always some: a step without any is computed in another way by some models."""
+        import torch
+
+        length, tokenizer = _PADDED_TO * (text.length // _PADDED_TO + 1), self._model.tokenizer
+        is_short = length <= min(_PADDED_BELOW, self._model.max_seq_length or 0)
+        # Padding on the left would move the text, which many a network notices.
+        is_plain = tokenizer.padding_side == "right" and text.tensors.keys() <= _PADDED_WITH.keys()
+        if not (is_short and is_plain):
+            return text
+        sides = (0, length - text.length)
+        tensors = {
+            key: torch.nn.functional.pad(value, sides, value=_padding_of(tokenizer, key))
+            for key, value in text.tensors.items()
+        }
+        return _Tokens(length, tensors, text.settings)
 
     def _tokenized(self, texts: Sequence[str]) -> list[_Tokens]:
         """The tokens of every text, as many as the model reads."""
@@ -171,6 +214,25 @@ class SentenceModel:
             _Tokens(length, {key: value[row, start : start + length] for key, value in tensors.items()}, settings)
             for row, (start, length) in enumerate(zip(starts, lengths, strict=True))
         ]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On several threads a processor adds in another order, and the last bits of a vector would tell their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _padding_of(tokenizer: Any, key: str) -> int:
+    """What a tokenizer pads one of its outputs with."""
+    attribute = _PADDED_WITH[key]
+    return 0 if attribute is None else int(getattr(tokenizer, attribute) or 0)
 
 
 def _resolved(device: str) -> str:

@@ -54,5 +54,5 @@ class StoriesTagger:
 def _foreign(what: str, position: int) -> DataError:
     return DataError(
         f"{what} at character {position} is in no built-in story, and the tagger 'stories' knows only those; "
-        "choose the tagger 'lexicon' or 'spacy' for other texts"
+        "choose --tagger english, or a spaCy model, for other texts"
     )

@@ -1,21 +1,21 @@
 """Taggers for any English text: a spaCy model, or a lexicon that needs no model at all."""
 
+import functools
 import importlib.metadata
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, final
+from typing import final
 
-from cascaded_dllm.errors import DataError, MissingExtraError
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.importance.english import LONGEST_RUN, MAX_WORDS, WordSplitter, import_parser, import_spacy
 from cascaded_dllm.importance.pos import TaggedWord
 
 # spaCy refuses more than a million characters, and its memory grows with the length of a text.
 PIECE_CHARACTERS = 100_000
+_LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
 # From the best place to cut to the worst: an empty line, the end of a line, any white space.
 _BORDERS = tuple(re.compile(pattern) for pattern in (r"\n[^\S\n]*\n\s*", r"\n", r"\s"))
-_SENTENCE_END = frozenset(".!?")
 
 
 @final
@@ -31,13 +31,13 @@ class SpacyTagger:
     """
 
     def __init__(self, model: str | Path) -> None:
-        spacy = _import_spacy("SpacyTagger")
+        spacy = import_spacy("SpacyTagger")
         try:
             pipeline = spacy.load(model)
         except OSError as error:
             raise DataError(
                 f"the spaCy pipeline {str(model)!r} is not installed or broken ({error}); name a folder that holds "
-                f"one, or run: python -m spacy download {model}"
+                f"one, or run: python -m spacy download {model}; or choose --tagger english, which needs no download"
             ) from error
         if not pipeline.has_pipe("tagger"):
             raise DataError(
@@ -53,10 +53,10 @@ class SpacyTagger:
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""
-        pieces = [(number, start, piece) for number, text in enumerate(texts) for start, piece in _pieces(text)]
+        cut = [(number, start, piece) for number, text in enumerate(texts) for start, piece in _pieces(text)]
         tagged: list[list[TaggedWord]] = [[] for _ in texts]
-        docs = self._pipeline.pipe(piece for _, _, piece in pieces)
-        for (number, start, _), doc in zip(pieces, docs, strict=True):
+        docs = self._pipeline.pipe(piece for _, _, piece in cut)
+        for (number, start, _), doc in zip(cut, docs, strict=True):
             tagged[number] += [
                 TaggedWord(start + token.idx, start + token.idx + len(token), token.text, token.tag_, token.is_stop)
                 for token in doc
@@ -76,8 +76,15 @@ class LexiconTagger:
     """
 
     def __init__(self) -> None:
-        self._tokenize = _import_spacy("LexiconTagger").blank("en").tokenizer
-        self._find_tags = _import_find_tags()
+        self._splitter = WordSplitter("LexiconTagger")
+        find_tags = import_parser("LexiconTagger").find_tags
+
+        @functools.lru_cache(MAX_WORDS)
+        def tag_of(word: str, begins_sentence: bool) -> str:
+            # A tag depends on nothing but the word, and on whether it is the first, whose capital makes no name.
+            return str(find_tags([word] if begins_sentence else [".", word])[-1][1])
+
+        self._tag_of = tag_of
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
         self.name = f"lexicon ({', '.join(versions)})"
 
@@ -86,72 +93,27 @@ class LexiconTagger:
         return [self._tag(text) for text in texts]
 
     def _tag(self, text: str) -> list[TaggedWord]:
-        tagged: list[TaggedWord] = []
-        for start, piece in _pieces(text):
-            for sentence in _sentences(self._tokenize(piece)):
-                # One sentence at a time: the lexicon treats the capital of a first word as no name.
-                tags = self._find_tags([token.text for token in sentence])
-                tagged += [
-                    TaggedWord(start + token.idx, start + token.idx + len(token), token.text, tag, token.is_stop)
-                    for token, (_, tag) in zip(sentence, tags, strict=True)
-                ]
-        return tagged
-
-
-def _import_spacy(purpose: str) -> ModuleType:
-    try:
-        import spacy
-    except ImportError as error:
-        raise MissingExtraError("spacy", extra="preprocess", purpose=purpose) from error
-    return spacy
-
-
-def _import_find_tags() -> Callable[[list[str]], list[list[str]]]:
-    try:
-        from textblob.en import parser
-    except ImportError as error:
-        raise MissingExtraError("textblob", extra="preprocess", purpose="LexiconTagger") from error
-    find_tags: Callable[[list[str]], list[list[str]]] = parser.find_tags
-    # The first call reads the lexicon, and TextBlob leaves the file for the garbage collector to close.
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-        find_tags(["a"])
-    return find_tags
-
-
-def _sentences(tokens: Iterable[Any]) -> Iterator[list[Any]]:
-    """The spaCy tokens without white space in sentences, each beginning with a word.
-
-    A sentence ends with a full stop, a question or exclamation mark, or an empty line. Quotation marks and brackets in
-    between go to the end of the one before, so that the next begins with its first word.
-    """
-    sentence: list[Any] = []
-    has_ended = True
-    for token in tokens:
-        if token.is_space:
-            has_ended = has_ended or token.text.count("\n") > 1
-            continue
-        is_word = any(character.isalnum() for character in token.text)
-        if has_ended and is_word:
-            if sentence:
-                yield sentence
-            sentence, has_ended = [], False
-        sentence.append(token)
-        if not is_word and token.text[-1] in _SENTENCE_END:
-            has_ended = True
-    if sentence:
-        yield sentence
+        split = self._splitter.split(text)
+        tags = map(self._tag_of, split.words, split.begins_sentence)
+        columns = zip(split.starts, split.words, tags, split.is_stop, strict=True)
+        return [TaggedWord(start, start + len(word), word, tag, is_stop) for start, word, tag, is_stop in columns]
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """The text in pieces of at most PIECE_CHARACTERS, with their places; cut at paragraph borders if there are any."""
+    """The text in pieces of at most PIECE_CHARACTERS, with their places; cut at paragraph borders if there are any.
+
+    Runs without white space are cut as well, behind each LONGEST_RUN of their characters.
+    """
     start = 0
-    while len(text) - start > PIECE_CHARACTERS:
-        window = text[start : start + PIECE_CHARACTERS]
-        end = start + next((cut for border in _BORDERS if (cut := _last_end(border, window))), PIECE_CHARACTERS)
-        yield start, text[start:end]
-        start = end
-    if start < len(text):
-        yield start, text[start:]
+    for end in [*(run.end() for run in _LONG_RUN.finditer(text)), len(text)]:
+        while end - start > PIECE_CHARACTERS:
+            window = text[start : start + PIECE_CHARACTERS]
+            cut = start + next((cut for border in _BORDERS if (cut := _last_end(border, window))), PIECE_CHARACTERS)
+            yield start, text[start:cut]
+            start = cut
+        if start < end:
+            yield start, text[start:end]
+            start = end
 
 
 def _last_end(border: re.Pattern[str], text: str) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import final
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.importance.base import JsonScalar, Word
+from cascaded_dllm.importance.word_runs import WordRuns
 from cascaded_dllm.text.document import Document
 
 # Letters and digits; combining accents are characters of their own to Python, but belong to the letter before them.
@@ -22,33 +24,75 @@ WORD = re.compile(rf"{_LETTERS}(?:['\u2019]{_LETTERS})*")
 # Below every word, whose importance is at least 0.
 PUNCTUATION = -1.0
 
+# The words of a large corpus have no end: names, numbers, misprints.
+MAX_WORDS = 1 << 20
+"""Words of a table, and words counted in memory at a time."""
+MAX_CHARACTERS = 16 * MAX_WORDS
+"""Characters of all words of a table together: a "word" may be a line of 200,000 letters."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class DocumentFrequencies:
-    """In how many documents of a corpus every lower-cased word occurs.
+    """In how many documents of a corpus the lower-cased words occur.
 
     Attributes:
         num_documents: N, documents of the corpus.
         counts: per word, the number of documents that hold it.
+        fewest: words in fewer documents are left out of `counts`; 1 where it holds all words.
+        left_out: how many these are.
     """
 
     num_documents: int
     counts: Mapping[str, int]
+    fewest: int = 1
+    left_out: int = 0
 
     def inverse(self, word: str) -> float:
-        """log(N / df) in nats; a word that the corpus does not hold counts as being in one document."""
+        """log(N / df) in nats; a word that the table does not hold counts as being in one document.
+
+        Of a word that was left out this is at most log(fewest - 1) too much.
+        """
         return math.log(self.num_documents / self.counts.get(word, 1))
 
 
-def document_frequencies(documents: Iterable[Document]) -> DocumentFrequencies:
-    """The exact frequencies of a corpus, in one pass over it."""
+def document_frequencies(
+    documents: Iterable[Document],
+    *,
+    folder: Path | None = None,
+    max_words: int = MAX_WORDS,
+    max_characters: int = MAX_CHARACTERS,
+) -> DocumentFrequencies:
+    """The exact frequencies of a corpus, in one pass over it.
+
+    Where the corpus has more words than the bounds allow, those in at least `fewest` documents are kept, with the
+    smallest number for which they are within the bounds. It does not depend on the order of the documents.
+
+    Args:
+        documents: the corpus.
+        folder: where files lie meanwhile if there are more words than are kept in memory; None for the system's own.
+        max_words: how many are kept, and counted in memory.
+        max_characters: of these words together.
+    """
     counts: Counter[str] = Counter()
-    num_documents = 0
-    for document in documents:
-        num_documents += 1
-        counts.update({match.group().lower() for match in WORD.finditer(document.text)})
-    return DocumentFrequencies(num_documents, dict(counts))
+    num_documents = characters = 0
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        runs = WordRuns(Path(temporary))
+        for document in documents:
+            num_documents += 1
+            words = {match.group().lower() for match in WORD.finditer(document.text)}
+            characters += sum(map(len, words - counts.keys()))
+            counts.update(words)
+            if len(counts) > max_words or characters > max_characters:
+                runs.add(sorted(counts.items()))
+                counts.clear()
+                characters = 0
+        if runs.is_empty:
+            return DocumentFrequencies(num_documents, dict(counts))
+        runs.add(sorted(counts.items()))
+        counts.clear()
+        kept = runs.most_frequent(max_words, max_characters)
+    return DocumentFrequencies(num_documents, kept.counts, kept.fewest, kept.left_out)
 
 
 def save_frequencies(frequencies: DocumentFrequencies, path: Path) -> None:
@@ -57,7 +101,13 @@ def save_frequencies(frequencies: DocumentFrequencies, path: Path) -> None:
     Raises:
         OutputExistsError: it cannot be written.
     """
-    write_json(path, {"num_documents": frequencies.num_documents, "counts": dict(sorted(frequencies.counts.items()))})
+    table = {
+        "num_documents": frequencies.num_documents,
+        "fewest": frequencies.fewest,
+        "left_out": frequencies.left_out,
+        "counts": dict(sorted(frequencies.counts.items())),
+    }
+    write_json(path, table)
 
 
 def load_frequencies(path: Path) -> DocumentFrequencies:
@@ -68,7 +118,8 @@ def load_frequencies(path: Path) -> DocumentFrequencies:
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        return DocumentFrequencies(int(table["num_documents"]), dict(table["counts"]))
+        counts = dict(table["counts"])
+        return DocumentFrequencies(int(table["num_documents"]), counts, int(table["fewest"]), int(table["left_out"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} holds no word counts ({error}); remove it and preprocess again, and it is made anew"
@@ -95,12 +146,16 @@ class TfidfScorer:
         return [self._score(text) for text in texts]
 
     def describe(self) -> dict[str, JsonScalar]:
-        """The size of the corpus and a hash of its table; see `Scorer.describe`."""
-        table = "\n".join(f"{word}\t{count}" for word, count in sorted(self._frequencies.counts.items()))
-        return {
-            "num_documents": self._frequencies.num_documents,
+        """The size of the corpus, a hash of its table, and what the table had no room for; see `Scorer.describe`."""
+        frequencies = self._frequencies
+        table = "\n".join(f"{word}\t{count}" for word, count in sorted(frequencies.counts.items()))
+        described: dict[str, JsonScalar] = {
+            "num_documents": frequencies.num_documents,
             "table_sha256": hashlib.sha256(table.encode()).hexdigest()[:16],
         }
+        if frequencies.left_out:
+            described |= {"words_in_at_least": frequencies.fewest, "words_left_out": frequencies.left_out}
+        return described
 
     def _score(self, text: str) -> list[Word]:
         spans = [(match.start(), match.end(), match.group().lower()) for match in WORD.finditer(text)]

@@ -22,6 +22,7 @@ from torch import Tensor
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
+from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 
 FORMAT = "cascaded-dllm/1"
@@ -45,6 +46,7 @@ class StageSettings:
         tokenizer: fingerprint of the tokenizer; empty if unknown.
         packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
         step: optimizer steps done.
+        prefix: what was done to its prefixes in training.
     """
 
     model: ScoreModelConfig
@@ -54,6 +56,7 @@ class StageSettings:
     tokenizer: str = ""
     packing: str = ""
     step: int = 0
+    prefix: PrefixSettings = TRUE_PREFIXES
 
     def at_step(self, step: int) -> "StageSettings":
         """The same settings after `step` optimizer steps."""
@@ -70,6 +73,7 @@ class StageSettings:
             "tokenizer": self.tokenizer,
             "packing": self.packing,
             "step": self.step,
+            "prefix": self.prefix.to_dict(),
         }
         return json.dumps(settings, indent=2) + "\n"
 
@@ -241,8 +245,9 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             stage=config["stage"],
             stage_lengths=tuple(config["stage_lengths"]),
             tokenizer=config["tokenizer"],
-            packing=config.get("packing", ""),  # earlier checkpoints do not say it
+            packing=config.get("packing", ""),  # earlier checkpoints say neither it nor what was done to prefixes
             step=config["step"],
+            prefix=PrefixSettings.from_dict(config.get("prefix", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

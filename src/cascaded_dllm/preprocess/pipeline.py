@@ -1,31 +1,35 @@
 """The way of a corpus to a preprocessed dataset, shard by shard."""
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, final
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
-from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
+from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, complete_dataset, shard_folder
-from cascaded_dllm.data.shards import RECORDS_FILE, Shard, ShardWriter, SourceHash, shard_fingerprint, write_shard
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_fingerprint, write_shard
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.preprocess.batches import Batches
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
-from cascaded_dllm.text.corpora import Corpus
-from cascaded_dllm.text.document import Document, Dropped
+from cascaded_dllm.preprocess.parts import read_part, write_parts
+from cascaded_dllm.text.corpora import Corpus, no_documents
 from cascaded_dllm.text.tokenizer import Tokenizer
 
-# Documents are scored and tokenised together up to these limits; the result does not depend on them.
-BATCH_DOCUMENTS = 256
-BATCH_CHARACTERS = 1_000_000
+PREPARED_FOLDER = "prepared"
+"""What is made from a corpus before its first shard, in the folder of the dataset."""
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Told the records done, and their number where it is known."""
 
+# To write the records once more and read that costs about as much as to read the corpus twice.
+_READ_ONCE_FROM = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -104,10 +108,29 @@ class Plan:
             shard = Shard.open(path)
             shard.verify()
         except DamagedError:
-            _remove_damaged(path)
+            remove_damaged(path)
             return False
         self._check_settings(shard, index)
         return True
+
+    def to_be_read_once(self, missing: Sequence[int]) -> bool:
+        """Whether reading the corpus once for all missing shards, with `read_once` before the first, saves work."""
+        return (
+            len(missing) >= _READ_ONCE_FROM and self.corpus.reads_all() and not (self._parts / MANIFEST_FILE).is_file()
+        )
+
+    def read_once(self, missing: Sequence[int], on_progress: Callable[[int], None]) -> None:
+        """Lays down the records of the missing shards for `write`, until the dataset is complete.
+
+        Args:
+            missing: numbers of shards.
+            on_progress: told the records read.
+
+        Raises:
+            DataError: the corpus cannot be read.
+            OutputExistsError: the folder cannot be written.
+        """
+        write_parts(self.corpus, self.settings.num_shards, missing, self._parts, on_progress)
 
     def write(self, index: int, encode_all: EncodeAll, on_progress: Progress | None = None) -> Counts:
         """Makes shard `index`, which is on the disk completely or not at all, and returns what is in it.
@@ -130,16 +153,18 @@ class Plan:
                 f"leave its files alone meanwhile, and start anew with another output folder or without {self.folder}"
             )
         source = SourceHash()
-        records = self.corpus.part(index, self.settings.num_shards)
+        records = read_part(self._parts, index)
+        if records is None:
+            records = self.corpus.part(index, self.settings.num_shards)
         with write_shard(shard_folder(self.folder, index), self.settings, index, source) as writer:
-            batches = _Batches(records, source, writer)
+            batches = Batches(records, source, writer)
             for batch in encode_all(batches):
                 for document, token_ids, importance in batch:
                     writer.add(document.id, token_ids, importance, num_characters=len(document.text))
                 if on_progress is not None:
                     on_progress(writer.counts.documents + sum(writer.counts.dropped.values()), None)
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
-                raise self._no_documents()
+                raise no_documents(self.corpus.name, writer.counts.dropped)
             return writer.counts
 
     def complete(self, tokenizer: Tokenizer) -> PreprocessedDataset | None:
@@ -152,10 +177,22 @@ class Plan:
         if len(folders) < self.settings.num_shards:
             return None
         self.check_shards()
-        if not any(Shard.open(folder).counts.documents for folder in folders):
-            raise self._no_documents()
+        counts = sum((Shard.open(folder).counts for folder in folders), Counts())
+        if counts.documents == 0:
+            raise no_documents(self.corpus.name, counts.dropped)
         tokenizer.save(self.folder)
-        return complete_dataset(self.folder, self.settings)
+        dataset = complete_dataset(self.folder, self.settings)
+        # Another task may be removing it as well, and what is left over is read by nobody.
+        shutil.rmtree(self._parts, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._parts.parent.rmdir()
+        return dataset
+
+    @property
+    def _parts(self) -> Path:
+        """Where `read_once` lays down the records."""
+        identity = {"source": self.settings.source, "num_shards": self.settings.num_shards}
+        return self.folder / PREPARED_FOLDER / f"records_{fingerprint(identity)}"
 
     def check_shards(self) -> None:
         """Whether the shards that are there, by their manifests, belong to this plan.
@@ -182,11 +219,6 @@ class Plan:
         """The folders of all shards that are there, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
-
-    def _no_documents(self) -> DataError:
-        return DataError(
-            f"the corpus {self.corpus.name!r} holds 0 documents that are not blank; give one with text in it"
-        )
 
     def _check_index(self, index: int) -> None:
         """Whether there is such a shard.
@@ -248,6 +280,8 @@ def preprocess(
     plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
     encoder = Encoder(tokenizer, scorer)
     missing = plan.missing()
+    if plan.to_be_read_once(missing):
+        plan.read_once(missing, lambda _: None)
     done, total = 0, None
     for index in missing:
         tell = None if on_progress is None else _shifted(on_progress, done, total)
@@ -264,52 +298,3 @@ def preprocess(
 def _shifted(on_progress: Progress, before: int, total: int | None) -> Progress:
     """Tells the records of one shard as those of all shards so far."""
     return lambda in_shard, _: on_progress(before + in_shard, total)
-
-
-@final
-class _Batches(Iterator[list[Document]]):
-    """The documents of a shard in lists of bounded size; what is dropped goes to the counts at once."""
-
-    def __init__(self, records: Iterator[Document | Dropped], source: SourceHash, writer: ShardWriter) -> None:
-        self._records = records
-        self._source = source
-        self._writer = writer
-
-    def __next__(self) -> list[Document]:
-        batch: list[Document] = []
-        characters = 0
-        for record in self._records:
-            if isinstance(record, Dropped):
-                self._writer.drop(record.reason, record.characters)
-                continue
-            self._source.add(record.id, record.text)
-            batch.append(record)
-            characters += len(record.text)
-            if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
-                break
-        if not batch:
-            raise StopIteration
-        return batch
-
-
-def _remove_damaged(path: Path) -> None:
-    """Removes a shard that is damaged, file by file: what we did not write is not ours to delete.
-
-    Raises:
-        OutputExistsError: it holds other files, or cannot be removed.
-    """
-    own = (MANIFEST_FILE, RECORDS_FILE)
-    try:
-        foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
-        if foreign:
-            raise OutputExistsError(
-                f"{path} is no shard and holds other files ({', '.join(foreign[:3])}); move it away or choose another "
-                "output folder"
-            )
-        for name in own:
-            (path / name).unlink(missing_ok=True)
-        path.rmdir()
-    except OSError as error:
-        raise OutputExistsError(
-            f"the damaged shard {path} cannot be removed ({error.strerror}); remove it or choose another output folder"
-        ) from error

@@ -10,11 +10,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.prefix_noise import noised_prefix
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import Weights, load_stage
+from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
 from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
+from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
 from cascaded_dllm.sample.sampler import SamplerState, StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -44,7 +46,7 @@ class CascadeSamples:
     Attributes:
         ids: per stage, ids of all texts, (num_samples, length of the stage), on the CPU.
         texts: per stage, the decoded texts.
-        nfe: per stage, network calls a batch, averaged over batches.
+        nfe: per stage, network calls a batch, averaged over batches; a guided step takes two.
         token_forwards: positions that went through a network, prefix included, over all texts and stages.
     """
 
@@ -116,13 +118,7 @@ class Cascade:
             if dtype != torch.float32:
                 stage.model.keep_trunk_in(dtype)
         samplers = tuple(
-            StageSampler(
-                stage.model.to(device),
-                process_from_name(stage.settings.model.process, stage.settings.model.vocab_size),
-                schedule_from_settings(stage.settings.noise),
-                length,
-                prefix_length=prefix,
-            )
+            stage_sampler(stage, length=length, prefix_length=prefix, device=device)
             for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
         )
         settings = loaded[0].settings
@@ -164,6 +160,8 @@ class Cascade:
         predictor: str = "first_hitting",
         seed: int = 0,
         batch_size: int = 32,
+        guidance: float = 0.0,
+        prefix_noise: float = 0.0,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> CascadeSamples:
         """Texts of all stages; text i depends on `seed` and i, not on the batch it is drawn in.
@@ -174,15 +172,26 @@ class Cascade:
             predictor: euler, analytic or first_hitting.
             seed: decides everything.
             batch_size: texts drawn together.
+            guidance: weight of classifier-free guidance by the prefix, for stages trained with prefix dropout; 0 is
+                none.
+            prefix_noise: probability that a token that a later stage is given is replaced as in its training, for
+                stages trained with prefix noise. What a stage wrote stays as it is.
             on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
 
         Raises:
-            ConfigError: a number is less than 1, or the predictor is unknown or does not fit.
+            ConfigError: a number is less than 1, the predictor is unknown or does not fit, or a stage was not trained
+                for guidance or prefix noise.
         """
         finished: list[list[Tensor]] = [[] for _ in self.stages]
         calls: list[list[tuple[float, int]]] = [[] for _ in self.stages]
         for stage, _, state in self.stream(
-            num_samples, steps=steps, predictor=predictor, seed=seed, batch_size=batch_size
+            num_samples,
+            steps=steps,
+            predictor=predictor,
+            seed=seed,
+            batch_size=batch_size,
+            guidance=guidance,
+            prefix_noise=prefix_noise,
         ):
             if on_progress is not None:
                 before = sum(size for parts in calls for _, size in parts)
@@ -197,7 +206,7 @@ class Cascade:
             ids,
             tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
             nfe,
-            round(self._token_forwards(nfe) * num_samples),
+            round(self._token_forwards(nfe, guidance) * num_samples),
         )
 
     def stream(
@@ -208,6 +217,8 @@ class Cascade:
         predictor: str = "first_hitting",
         seed: int = 0,
         batch_size: int = 32,
+        guidance: float = 0.0,
+        prefix_noise: float = 0.0,
     ) -> Iterator[CascadeState]:
         """The states that `generate` goes through, for those who want to watch; same arguments."""
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -215,25 +226,69 @@ class Cascade:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         chosen = predictor_from_name(predictor)
         num_steps = self.num_steps(predictor, steps)
+        self._require_conditioning(guidance, prefix_noise)
         for first in range(0, num_samples, batch_size):
             prefix = None
+            index = torch.arange(first, min(first + batch_size, num_samples), device=self.device)
             for number, stage in enumerate(self.stages, start=1):
+                if prefix is not None and prefix_noise > 0:
+                    draws = Draws(seed, f"sample-prefix-noise-{number}")
+                    prefix = _noised(prefix, stage, draws, sample_index=index, prob=prefix_noise)
                 for state in stage.states(
                     prefix,
                     predictor=chosen,
                     num_steps=num_steps or DEFAULT_STEPS,  # of no account for first hitting
                     draws=Draws(seed, f"sample-stage-{number}"),
-                    sample_index=torch.arange(first, min(first + batch_size, num_samples), device=self.device),
+                    sample_index=index,
+                    guidance=0.0 if prefix is None else guidance,
                 ):
                     yield CascadeState(number, first, state)
                 prefix = state.xt
 
-    def _token_forwards(self, nfe: Sequence[float]) -> float:
-        """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once."""
+    def _require_conditioning(self, guidance: float, prefix_noise: float) -> None:
+        """Checks, before anything is drawn, that every later stage can be guided and given noised prefixes.
+
+        Raises:
+            ConfigError: a stage was not trained for it, there is no later stage, or a value is out of range.
+        """
+        prefixed = list(zip(self.stages[1:], self.stage_lengths, strict=False)) or [(self.stages[0], 0)]
+        for stage, prefix_length in prefixed:
+            require_guidable(guidance, stage.trained_with, prefix_length)
+            require_noisable(prefix_noise, stage.trained_with, prefix_length)
+
+    def _token_forwards(self, nfe: Sequence[float], guidance: float) -> float:
+        """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once.
+
+        With guidance the empty prefix is kept as well.
+        """
         prefixes = (0, *self.stage_lengths[:-1])
+        num_kept = 1 if guidance == 0 else 2
         return sum(
             calls * (stage.length + prefix)
             if stage.model.config.prefix_attention == "joint"
-            else calls * stage.length + prefix
+            else calls * stage.length + num_kept * prefix
             for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
         )
+
+
+def stage_sampler(
+    stage: PretrainedStage, *, length: int, prefix_length: int, device: str | torch.device
+) -> StageSampler:
+    """A stage from a checkpoint, on `device` and ready to be sampled."""
+    settings = stage.settings
+    return StageSampler(
+        stage.model.to(device),
+        process_from_name(settings.model.process, settings.model.vocab_size),
+        schedule_from_settings(settings.noise),
+        length,
+        prefix_length=prefix_length,
+        trained_with=settings.prefix,
+    )
+
+
+def _noised(
+    prefix: Int[Tensor, "B P"], stage: StageSampler, draws: Draws, *, sample_index: Int[Tensor, " B"], prob: float
+) -> Int[Tensor, "B P"]:
+    """What `stage` is given in place of `prefix`: tokens replaced in the way that it was trained with."""
+    u = draws.uniform_pair(sample_index[:, None], 0, torch.arange(prefix.shape[1], device=prefix.device))
+    return noised_prefix(prefix, u, prob=prob, kind=stage.trained_with.noise_kind, process=stage.process)

@@ -26,6 +26,8 @@ class SampleSettings:
         stage_lengths: tokens every stage writes.
         weights: ema or raw.
         dtype: of the matrix products of the trunk.
+        guidance: weight of classifier-free guidance by the prefixes.
+        prefix_noise: probability that a token that a later stage was given was replaced.
     """
 
     seed: int
@@ -35,6 +37,8 @@ class SampleSettings:
     stage_lengths: tuple[int, ...]
     weights: str = "ema"
     dtype: str = "float32"
+    guidance: float = 0.0
+    prefix_noise: float = 0.0
 
 
 def run_folder(output_dir: Path, *, num_steps: int | None, stage_lengths: Sequence[int]) -> Path:

@@ -17,7 +17,9 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess, Process, UniformPr
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.ddit import Rows
-from cascaded_dllm.model.score_model import Prefix, ScoreModel
+from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.sample.conditioning import Conditioning, require_guidable
 from cascaded_dllm.sample.predictors import (
     FirstHittingPredictor,
     GridPredictor,
@@ -46,6 +48,19 @@ class SamplerState:
     nfe: float
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Texts that are noised in part, to begin with in place of pure noise.
+
+    Attributes:
+        xt: ids, (B, L); what is not noised stays under the absorbing process.
+        t: time that each text is noised to, (B,).
+    """
+
+    xt: Int[Tensor, "B L"]
+    t: Float[Tensor, " B"]
+
+
 def require_usable(predictor: Predictor, process: Process, num_steps: int) -> None:
     """Checks what `StageSampler.states` is given, for callers who learn of a mistake too late there.
 
@@ -72,6 +87,7 @@ class StageSampler:
         length: tokens it writes.
         t_end: time at which the steps stop and the final denoising takes over.
         prefix_length: tokens of the stage before, 0 for none; a prefix of another length is refused. None: any.
+        trained_with: what was done to its prefixes in training, which decides whether it can be guided.
     """
 
     model: ScoreModel
@@ -80,6 +96,7 @@ class StageSampler:
     length: int
     t_end: float = 1e-5
     prefix_length: int | None = None
+    trained_with: PrefixSettings = TRUE_PREFIXES
 
     def states(
         self,
@@ -89,8 +106,10 @@ class StageSampler:
         num_steps: int,
         draws: Draws,
         sample_index: Int[Tensor, " B"],
+        start: Start | None = None,
+        guidance: float = 0.0,
     ) -> Iterator[SamplerState]:
-        """States from pure noise to finished texts; the last one holds no MASK.
+        """States from noise to finished texts; the last one holds no MASK.
 
         Args:
             prefix: ids of the stage before, or None.
@@ -98,9 +117,12 @@ class StageSampler:
             num_steps: steps of the time grid, before the final denoising; first hitting has no grid and ignores it.
             draws: the stream of random numbers.
             sample_index: number of each text; its random numbers depend on it and not on the batch.
+            start: texts to begin with; pure noise if None.
+            guidance: weight of classifier-free guidance; 0 is none, everything else takes two calls in place of one.
 
         Raises:
-            ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
+            ConfigError: `num_steps` is less than 1, the predictor does not exist for this process, the prefix has
+                another length than in training, or the stage cannot be guided.
         """
         require_usable(predictor, self.process, num_steps)
         found = 0 if prefix is None else prefix.shape[1]
@@ -109,40 +131,40 @@ class StageSampler:
                 f"the prefix has {found} tokens, this stage was trained on {self.prefix_length}; give it what the "
                 "stage before writes"
             )
-        # Never across a yield: the mode would hold for whoever consumes the states as well.
-        with torch.inference_mode():
-            encoded = None if prefix is None else self.model.encode_prefix(prefix, self.length)
+        require_guidable(guidance, self.trained_with, found)
+        given = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
         if isinstance(self.process, UniformProcess):
             assert not isinstance(predictor, FirstHittingPredictor)
-            yield from self._uniform(self.process, encoded, predictor, num_steps, draws, sample_index)
+            yield from self._uniform(self.process, given, predictor, num_steps, draws, sample_index, start)
         elif isinstance(predictor, FirstHittingPredictor):
-            yield from self._first_hitting(self.process, encoded, draws, sample_index)
+            yield from self._first_hitting(self.process, given, draws, sample_index, start)
         else:
-            yield from self._absorbing(self.process, encoded, predictor, num_steps, draws, sample_index)
+            yield from self._absorbing(self.process, given, predictor, num_steps, draws, sample_index, start)
 
     def _absorbing(
         self,
         process: AbsorbingProcess,
-        prefix: Prefix | None,
+        given: Conditioning,
         predictor: GridPredictor,
         num_steps: int,
         draws: Draws,
         sample_index: Tensor,
+        start: Start | None,
     ) -> Iterator[SamplerState]:
         """Steps on a time grid, then the final denoising of what is still MASK."""
-        xt = torch.full((len(sample_index), self.length), process.mask_id, device=sample_index.device)
+        xt = self._first_texts(process, sample_index, start)
         nfe = 0.0
         yield SamplerState(xt.clone(), 0, num_steps + 1, nfe)
-        times = torch.linspace(1, self.t_end, num_steps + 1, device=xt.device)
+        times = self._grid(num_steps, sample_index, start)
         for step in range(num_steps + 1):
             rows = Rows(*torch.nonzero(xt == process.mask_id, as_tuple=True))
             u = draws.uniform_pair(sample_index[rows.batch], step, rows.position)
             t = times[step]
             if step == num_steps:
-                nfe += self._unmask(xt, rows, u, t.expand(len(xt)), prefix)
+                nfe += self._unmask(xt, rows, u, t, given)
             else:
                 factor = predictor.unmask_factor(self.schedule, t, times[step + 1])
-                nfe += self._leave_mask(xt, rows, u, t.expand(len(xt)), factor, prefix)
+                nfe += self._leave_mask(xt, rows, u, t, factor, given)
             yield SamplerState(xt.clone(), step + 1, num_steps + 1, nfe)
 
     @torch.inference_mode()
@@ -152,8 +174,8 @@ class StageSampler:
         rows: Rows,
         u: tuple[Tensor, Tensor],
         t: Float[Tensor, " B"],
-        factor: Float[Tensor, ""],
-        prefix: Prefix | None,
+        factor: Float[Tensor, " B"],
+        given: Conditioning,
     ) -> float:
         """One step in place: P(leave MASK) = factor * sum of scores, then the token from softmax(logits).
 
@@ -165,23 +187,25 @@ class StageSampler:
         """
         sigma = self.schedule(t).sigma
         if self.model.config.parameterization == "normalized":
-            leaves, fresh = _split(u, (factor / torch.expm1(sigma[:1])).expand(len(u[0])))
-            return self._unmask(xt, Rows(rows.batch[leaves], rows.position[leaves]), fresh, t, prefix)
+            leaves, fresh = _split(u, (factor / torch.expm1(sigma))[rows.batch])
+            return self._unmask(xt, Rows(rows.batch[leaves], rows.position[leaves]), fresh, t, given)
         if len(rows.batch) == 0:
             return 0.0
-        batch, local, part = _active(rows)
-        hidden = self.model.hidden(xt[batch], sigma[batch], _select(prefix, batch, len(xt)), rows=local)
+        batch, local = _active(rows)
+        hidden, unconditional = given.hidden(self.model, xt, sigma[batch], batch, local)
         log_scale = self.model.log_scale(sigma)[rows.batch]
         for chunk in self._chunks(len(hidden)):
-            logits = self.model.logits(hidden[chunk])[:, : self.model.config.vocab_size]
+            logits = self._token_logits(hidden[chunk])
             total = torch.exp(torch.logsumexp(logits, -1) - log_scale[chunk])
-            leaves, fresh = _split((u[0][chunk], u[1][chunk]), factor * total)
-            xt[rows.batch[chunk][leaves], rows.position[chunk][leaves]] = sample_tokens(logits[leaves], fresh)
-        return part / len(xt)
+            leaves, fresh = _split((u[0][chunk], u[1][chunk]), factor[rows.batch[chunk]] * total)
+            other = None if unconditional is None else self._token_logits(unconditional[chunk][leaves])
+            token = sample_tokens(given.guided(logits[leaves], other), fresh)
+            xt[rows.batch[chunk][leaves], rows.position[chunk][leaves]] = token
+        return given.num_calls * len(batch) / len(xt)
 
     @torch.inference_mode()
     def _unmask(
-        self, xt: Tensor, rows: Rows, u: tuple[Tensor, Tensor], t: Float[Tensor, " B"], prefix: Prefix | None
+        self, xt: Tensor, rows: Rows, u: tuple[Tensor, Tensor], t: Float[Tensor, " B"], given: Conditioning
     ) -> float:
         """Fill the positions `rows` of `xt` in place with tokens from softmax(logits) at the times `t`.
 
@@ -190,63 +214,94 @@ class StageSampler:
         """
         if len(rows.batch) == 0:
             return 0.0
-        batch, local, part = _active(rows)
-        sigma = self.schedule(t[batch]).sigma
-        hidden = self.model.hidden(xt[batch], sigma, _select(prefix, batch, len(xt)), rows=local)
+        batch, local = _active(rows)
+        hidden, unconditional = given.hidden(self.model, xt, self.schedule(t[batch]).sigma, batch, local)
         for chunk in self._chunks(len(hidden)):
-            logits = self.model.logits(hidden[chunk])[:, : self.model.config.vocab_size]
+            other = None if unconditional is None else self._token_logits(unconditional[chunk])
+            logits = given.guided(self._token_logits(hidden[chunk]), other)
             xt[rows.batch[chunk], rows.position[chunk]] = sample_tokens(logits, (u[0][chunk], u[1][chunk]))
-        return part / len(xt)
+        return given.num_calls * len(batch) / len(xt)
 
     def _first_hitting(
-        self, process: AbsorbingProcess, prefix: Prefix | None, draws: Draws, sample_index: Tensor
+        self,
+        process: AbsorbingProcess,
+        given: Conditioning,
+        draws: Draws,
+        sample_index: Tensor,
+        start: Start | None,
     ) -> Iterator[SamplerState]:
         """One token a text and call, in a uniformly random order, at exact times."""
-        num_samples, length = len(sample_index), self.length
-        xt = torch.full((num_samples, length), process.mask_id, device=sample_index.device)
-        yield SamplerState(xt.clone(), 0, length, 0.0)
+        length = self.length
+        xt = self._first_texts(process, sample_index, start)
+        num_masked = (xt == process.mask_id).sum(-1)
+        num_steps = length if start is None else int(num_masked.max())
+        nfe = 0.0
+        yield SamplerState(xt.clone(), 0, num_steps, nfe)
         position = torch.arange(length, device=xt.device)
-        order = draws.uniform_pair(sample_index[:, None], 0, position)[0].argsort(dim=-1)
-        move_prob = -torch.expm1(-self.schedule(torch.ones((), device=xt.device)).sigma)
-        log_move_prob = torch.log(move_prob).expand(num_samples)
-        every = torch.arange(num_samples, device=xt.device)
-        for step in range(length):
+        # What is not masked comes last in the order, and its turn never comes.
+        place = draws.uniform_pair(sample_index[:, None], 0, position)[0] + (xt != process.mask_id)
+        order = place.argsort(dim=-1)
+        first = torch.ones(len(xt), device=xt.device) if start is None else start.t
+        log_move_prob = torch.log(-torch.expm1(-self.schedule(first).sigma))
+        for step in range(num_steps):
             # Counters beyond the positions of the text belong to the times.
             wait, _ = draws.uniform_pair(sample_index, step + 1, torch.full_like(sample_index, length))
-            log_move_prob = log_move_prob + torch.log(wait).to(log_move_prob) / (length - step)
+            left = num_masked - step
+            log_move_prob = log_move_prob + torch.log(wait).to(log_move_prob) / left.clamp_min(1)
             # Where noise all but saturates, rounding may put the first time beyond the end.
             t = self.schedule.time_at(-torch.log1p(-log_move_prob.exp())).clamp_max(1)
-            rows = Rows(every, order[:, step])
-            self._unmask(xt, rows, draws.uniform_pair(sample_index, step + 1, rows.position), t, prefix)
-            yield SamplerState(xt.clone(), step + 1, length, step + 1.0)
+            (batch,) = torch.nonzero(left > 0, as_tuple=True)
+            rows = Rows(batch, order[batch, step])
+            nfe += self._unmask(xt, rows, draws.uniform_pair(sample_index[batch], step + 1, rows.position), t, given)
+            yield SamplerState(xt.clone(), step + 1, num_steps, nfe)
 
     def _uniform(
         self,
         process: UniformProcess,
-        prefix: Prefix | None,
+        given: Conditioning,
         predictor: GridPredictor,
         num_steps: int,
         draws: Draws,
         sample_index: Tensor,
+        start: Start | None,
     ) -> Iterator[SamplerState]:
         """Steps on a time grid in which every position may jump."""
         position = torch.arange(self.length, device=sample_index.device)
-        start, _ = draws.uniform_pair(sample_index[:, None], 0, position)
-        xt = (start * process.num_states).long().clamp_max(process.num_states - 1)
+        if start is None:
+            noise, _ = draws.uniform_pair(sample_index[:, None], 0, position)
+            xt = (noise * process.num_states).long().clamp_max(process.num_states - 1)
+        else:
+            xt = start.xt
         yield SamplerState(xt, 0, num_steps + 1, 0.0)
-        times = torch.linspace(1, self.t_end, num_steps + 1, device=xt.device)
+        times = self._grid(num_steps, sample_index, start)
         for step in range(num_steps + 1):
-            t = times[step].expand(len(xt))
+            t = times[step]
             with torch.inference_mode():
-                log_score = self.model(xt, self.schedule(t).sigma, prefix)
+                log_score = self.model(xt, self.schedule(t).sigma, given.prefix)
             if step == num_steps:
                 probs = denoise_probs(process, log_score, xt, self.schedule(t).sigma)
             else:
-                s = times[step + 1].expand(len(xt))
-                probs = predictor.step_probs(process, self.schedule, log_score, xt, t, s)
+                probs = predictor.step_probs(process, self.schedule, log_score, xt, t, times[step + 1])
             u, _ = draws.uniform_pair(sample_index[:, None], step + 1, position)
             xt = sample_states(probs, u)
             yield SamplerState(xt, step + 1, num_steps + 1, step + 1.0)
+
+    def _first_texts(self, process: AbsorbingProcess, sample_index: Tensor, start: Start | None) -> Int[Tensor, "B L"]:
+        """A copy of the given texts, or nothing but MASK."""
+        if start is not None:
+            return start.xt.clone()
+        return torch.full((len(sample_index), self.length), process.mask_id, device=sample_index.device)
+
+    def _grid(self, num_steps: int, sample_index: Tensor, start: Start | None) -> Float[Tensor, "n B"]:
+        """Times of `num_steps` equal steps from the beginning of every text to `t_end`, both ends included."""
+        times = torch.linspace(1, self.t_end, num_steps + 1, device=sample_index.device)[:, None]
+        if start is not None:
+            # The same grid, shrunk to what is left of the way.
+            times = self.t_end + (times - self.t_end) * (start.t.clamp_min(self.t_end) - self.t_end) / (1 - self.t_end)
+        return times.expand(-1, len(sample_index))
+
+    def _token_logits(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
+        return self.model.logits(hidden)[:, : self.model.config.vocab_size]
 
     def _chunks(self, num_rows: int) -> Iterator[slice]:
         size = max(1, _ROW_CHUNK_ELEMENTS // self.model.config.num_states)
@@ -266,14 +321,7 @@ def _split(
     return happens, (u[0][happens] / prob[happens], u[1][happens])
 
 
-def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows, int]:
-    """The sequences that `rows` touch, the rows numbered within them, and how many they are."""
+def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows]:
+    """The sequences that `rows` touch, and the rows numbered within them."""
     batch, local = torch.unique(rows.batch, return_inverse=True)
-    return batch, Rows(local, rows.position), len(batch)
-
-
-def _select(prefix: Prefix | None, batch: Int[Tensor, " b"], num_samples: int) -> Prefix | None:
-    """The prefix of the touched sequences; no copy when they are all."""
-    if prefix is None or len(batch) == num_samples:
-        return prefix
-    return prefix.select(batch)
+    return batch, Rows(local, rows.position)

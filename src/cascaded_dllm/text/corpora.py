@@ -4,17 +4,18 @@ import difflib
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, final
 
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text.document import Document, Dropped, Part, Reader
+from cascaded_dllm.text.document import Document, Dropped, Part, Reader, WholeReader
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
-from cascaded_dllm.text.local import SUFFIXES, UNITS, Unit
+from cascaded_dllm.text.local import SUFFIXES, UNITS, Unit, unreadable
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.python_docs import PythonDocs
 from cascaded_dllm.text.stories import Stories
@@ -64,12 +65,15 @@ class Corpus:
             DataError: there are none, or the input is broken.
         """
         num = 0
+        dropped: Counter[str] = Counter()
         for record in self.part(0, 1):
             if isinstance(record, Document):
                 num += 1
                 yield record
+            else:
+                dropped[record.reason] += 1
         if num == 0:
-            raise DataError(f"the corpus {self.name!r} holds 0 documents that are not blank; give one with text in it")
+            raise no_documents(self.name, dropped)
 
     def part(self, index: int, num_parts: int) -> Iterator[Document | Dropped]:
         """Every `num_parts`-th record from number `index` on, without parsing the others where the format allows.
@@ -84,6 +88,22 @@ class Corpus:
         if not 0 <= index < num_parts:
             raise ConfigError(f"part {index} of {num_parts} does not exist; it must be one of 0..{num_parts - 1}")
         return self.reader.records(Part(index, num_parts, self.num_records))
+
+    def reads_all(self) -> bool:
+        """Whether a part costs about as much to read as the whole corpus, so that it is better read once for all."""
+        return isinstance(self.reader, WholeReader) and self.reader.reads_all()
+
+    def dealt(self, num_parts: int) -> Iterator[tuple[int, Document | Dropped]]:
+        """All records in order, in one pass, each with the number of the `part` it belongs to.
+
+        Raises:
+            DataError: the input is broken.
+        """
+        if isinstance(self.reader, WholeReader):
+            numbered = self.reader.numbered(self.num_records)
+        else:
+            numbered = enumerate(self.reader.records(Part(stop=self.num_records)))
+        return ((number % num_parts, record) for number, record in numbered)
 
     def hint(self) -> str | None:
         """What to say where the corpus does not look as if its documents were what was meant."""
@@ -100,6 +120,20 @@ class Corpus:
         if num < 1:
             raise ConfigError(f"the number of documents is {num}; it must be at least 1")
         return replace(self, num_records=num if self.num_records is None else min(num, self.num_records))
+
+
+def no_documents(name: str, dropped: Mapping[str, int]) -> DataError:
+    """What to raise about a corpus without a text.
+
+    Args:
+        name: of the corpus.
+        dropped: how many of its records are no documents, by reason.
+    """
+    told = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
+    return DataError(
+        f"the corpus {name!r} holds 0 documents that are not blank; give one with text in it"
+        + (f" (what it holds was dropped: {told})" if told else "")
+    )
 
 
 def open_corpus(
@@ -140,7 +174,7 @@ def open_corpus(
     if dataset in HUB_CORPORA:
         _refuse(dataset, of_files | of_any)
         hub = HUB_CORPORA[dataset]
-    elif path.exists():
+    elif _exists(path):
         _refuse(dataset, of_hub)
         return _local(path, text_field, known_unit, known_form)
     else:
@@ -155,12 +189,24 @@ def _built_in(dataset: str, split: str) -> Corpus:
     return Corpus(dataset, Stories.of_split(split) if dataset == "stories" else PythonDocs(split))
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises:
+        DataError: the system does not tell.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus:
     if form is not None and unit == "file":
         raise ConfigError(f"the form {form} is read line by line, and the unit is file; leave one of them out")
     # Absolute: parts are read by processes that may run elsewhere.
     files = LocalFiles(path.absolute(), text_field, unit if form is None else "line", form)
-    files.files()  # What is missing is said now, not by the process that reads it.
+    files.check()  # What is missing is said now, not by the process that reads it.
     return Corpus(_folder_name(path.name.split(".")[0]), files)
 
 

@@ -56,3 +56,16 @@ class Reader(Protocol):
     def source(self) -> dict[str, object]:
         """Everything that decides the records, as plain JSON values; no path of this machine."""
         ...
+
+
+@runtime_checkable
+class WholeReader(Reader, Protocol):
+    """A reader that may have to read everything to find any part."""
+
+    def reads_all(self) -> bool:
+        """Whether a part costs about as much to read as the whole corpus."""
+        ...
+
+    def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
+        """The first `stop` records, or all, in one pass, each with its number; one record may bring several."""
+        ...

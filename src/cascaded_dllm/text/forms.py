@@ -1,5 +1,6 @@
 """Forms in which benchmark corpora are distributed: what one record of them is, and how its text is written out."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,38 +14,63 @@ FORMS: tuple[Form, ...] = ("wikitext", "ptb", "lm1b", "lambada")
 
 @dataclass(frozen=True, slots=True)
 class _Article:
-    """The lines of one WikiText article that are not blank; its id is that of the first."""
+    """The lines of one WikiText article that are not blank; its id is that of the first.
+
+    Attributes:
+        headings: of it and its sections.
+        paragraphs: all else.
+        dropped: rows among its lines that have no text.
+    """
 
     headings: tuple[Document, ...]
     paragraphs: tuple[Document, ...]
+    dropped: tuple[Dropped, ...]
 
     def records(self) -> Iterator[Document | Dropped]:
         """Its headings, as dropped, and then the article, which is dropped as well where it has nothing else."""
         for heading in self.headings:
             yield Dropped(heading.id, "heading", len(heading.text.strip()))
+        yield from self.dropped
+        if not self.headings and not self.paragraphs:
+            return
         name = (*self.headings, *self.paragraphs)[0].id
         text = "\n\n".join(DETOKENIZERS["wikitext"](paragraph.text).strip() for paragraph in self.paragraphs)
         yield Document(name, text) if text else Dropped(name, "empty", 0)
 
 
 def records_of(
-    rows: Callable[[Part], Iterator[Document]], form: Form | None, part: Part
+    rows: Callable[[Part], Iterator[Document | Dropped]], form: Form | None, part: Part
 ) -> Iterator[Document | Dropped]:
     """The wanted records of a corpus that is stored as rows; a row is a record, but in WikiText it is a line.
 
     Args:
-        rows: gives the wanted rows, blank ones too.
+        rows: gives the wanted rows, blank ones too, and those without a text as what was dropped.
         form: None where the text is as people write it.
         part: which records are wanted.
     """
+    return (record for _, record in numbered_records(rows, form, part))
+
+
+def numbered_records(
+    rows: Callable[[Part], Iterator[Document | Dropped]], form: Form | None, part: Part
+) -> Iterator[tuple[int, Document | Dropped]]:
+    """`records_of`, each with the number of its record in the corpus; a WikiText article also brings its headings."""
+    numbers = itertools.count(part.index, part.num_parts)
     if form == "wikitext":
-        for article in part.of(_articles(rows(Part()))):
-            yield from article.records()
+        for number, article in zip(numbers, part.of(_articles(rows(Part()))), strict=False):
+            yield from ((number, record) for record in article.records())
         return
     detokenize = DETOKENIZERS[form] if form else str
-    for row in rows(part):
-        is_blank = not row.text.strip()
-        yield Dropped(row.id, "empty", len(row.text)) if is_blank else Document(row.id, detokenize(row.text))
+    for number, row in zip(numbers, rows(part), strict=False):
+        yield number, _detokenized(row, detokenize)
+
+
+def _detokenized(row: Document | Dropped, detokenize: Callable[[str], str]) -> Document | Dropped:
+    """The record of a row, which is dropped where it is blank."""
+    if isinstance(row, Dropped):
+        return row
+    is_blank = not row.text.strip()
+    return Dropped(row.id, "empty", len(row.text)) if is_blank else Document(row.id, detokenize(row.text))
 
 
 def described(form: Form | None) -> dict[str, object] | None:
@@ -52,32 +78,39 @@ def described(form: Form | None) -> dict[str, object] | None:
     return {"name": form, "version": VERSION} if form else None
 
 
-def _articles(lines: Iterable[Document]) -> Iterator[_Article]:
+def _articles(lines: Iterable[Document | Dropped]) -> Iterator[_Article]:
     """Articles, each from its title to the next; what stands before the first title is one as well."""
     headings: list[Document] = []
     paragraphs: list[Document] = []
+    dropped: list[Dropped] = []
     for line, is_heading in _marked(lines):
-        if is_heading and _is_title(line.text) and (headings or paragraphs):
-            yield _Article(tuple(headings), tuple(paragraphs))
-            headings, paragraphs = [], []
+        if isinstance(line, Dropped):
+            dropped.append(line)
+            continue
+        if is_heading and _is_title(line.text) and (headings or paragraphs or dropped):
+            yield _Article(tuple(headings), tuple(paragraphs), tuple(dropped))
+            headings, paragraphs, dropped = [], [], []
         (headings if is_heading else paragraphs).append(line)
-    if headings or paragraphs:
-        yield _Article(tuple(headings), tuple(paragraphs))
+    if headings or paragraphs or dropped:
+        yield _Article(tuple(headings), tuple(paragraphs), tuple(dropped))
 
 
-def _marked(lines: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
+def _marked(lines: Iterable[Document | Dropped]) -> Iterator[tuple[Document | Dropped, bool]]:
     """The lines that are not blank, each with whether it is a heading.
 
-    A heading stands between blank lines. Legends such as " = Points ; A = " do not, and are text.
+    A heading stands between blank lines. Legends such as " = Points ; A = " do not, and are text. A row without a text
+    is a blank line, as which a null was written by many a program.
     """
     waiting: Document | None = None
     is_alone = True
     for line in lines:
-        is_blank = not line.text.strip()
+        is_blank = isinstance(line, Dropped) or not line.text.strip()
         if waiting is not None:
             yield waiting, is_alone and is_blank and _is_heading(waiting.text)
         is_alone = waiting is None
-        waiting = None if is_blank else line
+        if isinstance(line, Dropped):
+            yield line, False
+        waiting = None if isinstance(line, Dropped) or is_blank else line
     if waiting is not None:
         yield waiting, is_alone and _is_heading(waiting.text)
 

@@ -1,8 +1,6 @@
 """Datasets of the Hugging Face hub, read through the library that knows its formats."""
 
-import queue
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,12 +10,12 @@ from typing import Any, final
 
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
 from cascaded_dllm.text.document import Document, Dropped, Part
-from cascaded_dllm.text.forms import described, records_of
+from cascaded_dllm.text.forms import described, numbered_records, records_of
+from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
-from cascaded_dllm.text.local import checked_text, missing_field, row_name
+from cascaded_dllm.text.rows import missing_field, row_record
 
-HUB_DEADLINE_S = 8.0
-"""Without an answer from the hub for so long there is no network; a look-up of a name alone can hang for longer."""
+HUB_DEADLINE_S = DEADLINE_S
 BATCH_ROWS = 1024
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -45,6 +43,18 @@ class HubRows:
         """
         return records_of(self._rows, self.corpus.form, part)
 
+    def reads_all(self) -> bool:
+        """See `WholeReader`: what is streamed comes whole, and articles are found line by line."""
+        return not self.files or self.corpus.form == "wikitext"
+
+    def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
+        """See `WholeReader`.
+
+        Raises:
+            DataError: as in `records`.
+        """
+        return numbered_records(self._rows, self.corpus.form, Part(stop=stop))
+
     def source(self) -> dict[str, object]:
         """See `Reader`."""
         return {
@@ -57,18 +67,18 @@ class HubRows:
             "form": described(self.corpus.form),
         }
 
-    def _rows(self, part: Part) -> Iterator[Document]:
+    def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         first, text_field = 0, self.corpus.text_field
         for table in self._tables():
-            if text_field not in table.column_names:
+            # Streamed files may differ; where the first rows lack the column, its name is wrong.
+            if first == 0 and text_field not in table.column_names:
                 raise missing_field(f"{self.corpus.id} ({self.split})", text_field, table.column_names)
-            texts, ids = table.column(text_field), table.column("id") if "id" in table.column_names else None
+            columns = {name: table.column(name) for name in (text_field, "id") if name in table.column_names}
             end = table.num_rows if part.stop is None else min(table.num_rows, part.stop - first)
             for place in range((part.index - first) % part.num_parts, end, part.num_parts):
-                number = first + place
-                default = f"{self.split}:{number}"
-                text = checked_text(texts[place].as_py(), f"{self.corpus.id} {default}", text_field)
-                yield Document(row_name({} if ids is None else {"id": ids[place].as_py()}, default), text)
+                row = {name: column[place].as_py() for name, column in columns.items()}
+                default = f"{self.split}:{first + place}"
+                yield row_record(row, text_field, place=f"{self.corpus.id} {default}", default=default)
             first += table.num_rows
             if part.stop is not None and first >= part.stop:
                 return
@@ -163,7 +173,7 @@ def _builder(corpus: HubCorpus) -> Any:
 
 
 def _ask(corpus: HubCorpus, revision: str) -> str:
-    """The commit of a revision; asked for in a thread, because no timeout ends the look-up of a host's address.
+    """The commit of a revision.
 
     Raises:
         DataError: the hub does not answer in time, or has no such dataset or revision.
@@ -171,20 +181,10 @@ def _ask(corpus: HubCorpus, revision: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+    def ask() -> str:
+        return str(HfApi().dataset_info(corpus.id, revision=revision, timeout=HUB_DEADLINE_S).sha)
 
-    def ask() -> None:
-        try:
-            info = HfApi().dataset_info(corpus.id, revision=revision, timeout=HUB_DEADLINE_S)
-            answers.put(str(info.sha))
-        except _errors() as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=HUB_DEADLINE_S)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer in {HUB_DEADLINE_S:g} s")
+    answer = answer_of(ask, deadline_s=HUB_DEADLINE_S)
     match answer:
         case str():
             return answer
@@ -216,15 +216,10 @@ def _explained(corpus: HubCorpus) -> Iterator[None]:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What the library and the hub's client raise for reasons of the dataset or the network.
-
-    The client's own errors derive from OSError and from the base of whichever HTTP library its release uses.
-    """
+    """What the library and the hub's client raise for reasons of the dataset or the network."""
     from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
 
-    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    return (DatasetsError, ValueError, RuntimeError, *bases)
+    return (DatasetsError, *hub_errors())
 
 
 def _library() -> ModuleType:

@@ -5,20 +5,27 @@ import gzip
 import itertools
 import json
 import lzma
+import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.document import Document, Dropped
+from cascaded_dllm.text.rows import row_record
 
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
 PARQUET_BATCH_ROWS = 1024
+# A file with a NUL byte among its first ones is taken for a binary one, as other tools do; further on it is text.
+_BINARY_WITHIN_BYTES = 8000
+
+Unread: TypeAlias = Callable[[], Document | Dropped]
+"""A record that was found but not parsed."""
 
 
 class _Line(NamedTuple):
@@ -33,12 +40,13 @@ class _Line(NamedTuple):
         """The line as text; a byte-order mark at the head of the file is dropped.
 
         Raises:
-            DataError: it is binary or not UTF-8.
+            DataError: the file is binary, or the line not UTF-8.
         """
-        if b"\0" in self.content:
+        nul = self.offset + self.content.find(b"\0")
+        if self.offset <= nul < _BINARY_WITHIN_BYTES:
             raise DataError(
-                f"{self.file} line {self.number} has a NUL byte at byte {self.offset + self.content.index(0)}; "
-                "give UTF-8 text, not a binary file"
+                f"{self.file} line {self.number} has a NUL byte at byte {nul}; give UTF-8 text, not a binary file "
+                "(texts that begin with NUL characters can be given as .parquet, or escaped in .jsonl)"
             )
         try:
             text = self.content.decode("utf-8")
@@ -50,7 +58,7 @@ class _Line(NamedTuple):
         return text.removeprefix("\ufeff") if self.number == 1 else text
 
 
-def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Callable[[], Document]]:
+def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Unread]:
     """The records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
 
     Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
@@ -61,7 +69,8 @@ def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Callable
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
 
     Yields:
-        Functions that return rows, blank ones too, named "<file>:<index>" or by their own "id".
+        Functions that return rows, blank ones too, named "<file>:<index>" or by their own "id"; those without a text
+        as what was dropped.
 
     Raises:
         DataError: the file is broken, not text or of an unknown kind; with the place and the remedy.
@@ -78,24 +87,36 @@ def checked_suffix(file: Path) -> str:
     """The one of `SUFFIXES` that tells the kind of a file.
 
     Raises:
-        DataError: there is none, or the file is empty.
+        DataError: there is none, or the file is empty or out of reach.
     """
     suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise DataError(f"{file} is of an unknown kind; it must end in one of {', '.join(SUFFIXES)}")
-    if file.stat().st_size == 0:
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise unreadable(file, error) from error
+    if size == 0:
         raise DataError(f"{file} is empty (0 bytes); give a file with text, or remove it")
     return suffix
 
 
-def _txt_rows(file: Path, unit: Unit) -> Iterator[Callable[[], Document]]:
+def is_read_through(file: Path, unit: Unit) -> bool:
+    """Whether to find one record of a file costs about as much as to read all of it."""
+    if checked_suffix(file).startswith(".txt"):
+        return unit != "file"
+    return file.suffix.lower() in {".gz", ".xz"}
+
+
+def _txt_rows(file: Path, unit: Unit) -> Iterator[Unread]:
     match unit:
         case "line":
             blocks: Iterable[str] = (line.rstrip("\r\n") for line in text_lines(file))
         case "paragraph":
             blocks = _paragraphs(text_lines(file))
         case "file":
-            blocks = iter(["".join(text_lines(file))])
+            yield lambda: Document(f"{file.name}:0", "".join(text_lines(file)))
+            return
     for index, block in enumerate(blocks):
         yield functools.partial(Document, f"{file.name}:{index}", block)
 
@@ -107,47 +128,53 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
             yield "".join(block).rstrip("\r\n")
 
 
-def _jsonl_rows(file: Path, text_field: str) -> Iterator[Callable[[], Document]]:
+def _jsonl_rows(file: Path, text_field: str) -> Iterator[Unread]:
     for line in _raw_lines(file):
         yield functools.partial(_jsonl_row, line, text_field)
 
 
-def _jsonl_row(line: _Line, text_field: str) -> Document:
-    content = line.decode()
+def _jsonl_row(line: _Line, text_field: str) -> Document | Dropped:
     place, default = f"{line.file} line {line.number}", f"{line.file.name}:{line.number - 1}"
+    fields = _json_object(line, text_field)
+    if isinstance(fields, str):
+        return Document(default, fields)
+    return row_record(fields, text_field, place=place, default=default)
+
+
+def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
+    """The object in a line, or the line itself where it is blank.
+
+    Raises:
+        DataError: it is something else, or not UTF-8.
+    """
+    content, place = line.decode(), f"{line.file} line {line.number}"
     if not content.strip():
-        return Document(default, content.rstrip("\r\n"))
+        return content.rstrip("\r\n")
     try:
-        record = json.loads(content)
+        found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON ({error}); repair or remove the line") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{place} is a {type(record).__name__}, not an object; write {{{text_field!r}: ...}}")
-    if text_field not in record:
-        raise missing_field(place, text_field, list(record))
-    return Document(row_name(record, default), checked_text(record[text_field], place, text_field))
+    if not isinstance(found, dict):
+        raise DataError(f"{place} is a {type(found).__name__}, not an object; write {{{text_field!r}: ...}}")
+    return found
 
 
-def _parquet_rows(file: Path, text_field: str) -> Iterator[Callable[[], Document]]:
+def _parquet_rows(file: Path, text_field: str) -> Iterator[Unread]:
     import pyarrow.parquet as pq
 
     first = 0
     with _parquet_errors(file), pq.ParquetFile(file) as table:
-        names = list(table.schema_arrow.names)
-        if text_field not in names:
-            raise missing_field(str(file), text_field, names)
-        columns = [text_field] + (["id"] if "id" in names and text_field != "id" else [])
-        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns):
+        names = [name for name in dict.fromkeys((text_field, "id")) if name in table.schema_arrow.names]
+        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names):
             for place in range(batch.num_rows):
                 yield functools.partial(_parquet_row, file, batch, place, first + place, text_field)
             first += batch.num_rows
 
 
-def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str) -> Document:
+def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str) -> Document | Dropped:
     with _parquet_errors(file):
         row = {name: batch.column(name)[place].as_py() for name in batch.schema.names}
-    text = checked_text(row[text_field], f"{file} row {index}", text_field)
-    return Document(row_name(row, f"{file.name}:{index}"), text)
+    return row_record(row, text_field, place=f"{file} row {index}", default=f"{file.name}:{index}")
 
 
 @contextmanager
@@ -157,42 +184,39 @@ def _parquet_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(file, error) from error
         raise DataError(f"{file} is not a whole parquet file ({error}); write or download it again") from error
 
 
-def row_name(record: Mapping[str, object], default: str) -> str:
-    """The row's own "id", or `default` where it has none."""
-    own = record.get("id")
-    return default if own is None else str(own)
+def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str]]]:
+    """What the rows of a .jsonl or .parquet file are made of: a place and the names of the fields there.
 
-
-def missing_field(place: str, text_field: str, fields: Iterable[str]) -> DataError:
-    """What to raise where rows have no such field."""
-    listed = ", ".join(repr(field) for field in fields) or "none"
-    return DataError(f"{place} has no field {text_field!r}; its fields are {listed}: choose one as the text field")
-
-
-def checked_text(value: object, place: str, text_field: str) -> str:
-    """The text of a row.
+    Every line of a .jsonl that is not blank has fields of its own, a .parquet file has the same in all rows.
 
     Raises:
-        DataError: it is no string, or one that no UTF-8 file can hold.
+        DataError: the file cannot be read, or a line is no object.
     """
-    if not isinstance(value, str):
-        raise DataError(
-            f"{place} has a {type(value).__name__} in the field {text_field!r}, not a string; "
-            "choose another text field or repair the record"
-        )
-    if "\0" in value:
-        raise DataError(f"{place} has a NUL character at {value.index(chr(0))}, so it is no text; remove the record")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{place} has half of a surrogate pair at character {error.start}, which no UTF-8 text can hold; "
-            "write the file again with whole characters"
-        ) from error
-    return value
+    if checked_suffix(file) == ".parquet":
+        import pyarrow.parquet as pq
+
+        with _parquet_errors(file), pq.ParquetFile(file) as table:
+            yield str(file), list(table.schema_arrow.names)
+        return
+    for line in _raw_lines(file):
+        fields = _json_object(line, text_field)
+        if not isinstance(fields, str):
+            yield f"{line.file} line {line.number}", list(fields)
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What to raise where the system does not let a file or folder of a corpus be read."""
+    # Not the text of the error itself, in which Arrow repeats the path.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return DataError(
+        f"{path} cannot be read ({reason}); check that you have the right to read it, and the disk "
+        "or network that it lies on"
+    )
 
 
 def text_lines(file: Path) -> Iterator[str]:
@@ -220,6 +244,9 @@ def _opened(file: Path) -> Iterator[BufferedIOBase]:
         with _open_bytes(file) as stream:
             yield stream
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        # A foreign or broken archive is none of the system's errors, which have numbers.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(file, error) from error
         raise DataError(f"{file} cannot be read to its end ({error}); write or download it again") from error
 
 

@@ -10,11 +10,23 @@ from typing import final
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
-from cascaded_dllm.text.forms import Form, described, records_of
-from cascaded_dllm.text.local import SUFFIXES, Unit, checked_suffix, text_lines, unread_rows
+from cascaded_dllm.text.forms import Form, described, numbered_records, records_of
+from cascaded_dllm.text.local import (
+    SUFFIXES,
+    Unit,
+    checked_suffix,
+    is_read_through,
+    row_fields,
+    text_lines,
+    unread_rows,
+    unreadable,
+)
+from cascaded_dllm.text.rows import missing_field
 
 HINT_LINES = 1000
 """So many lines of a text file without a blank one make it likely that its paragraphs are lines."""
+ROWS_LOOKED_AT = 1000
+"""Where none of so many rows has the text field, it is the name that is wrong and not the rows."""
 
 
 @final
@@ -38,27 +50,63 @@ class LocalFiles:
         """The files in the order in which they are read.
 
         Raises:
-            DataError: there is none, or one is empty or of an unknown kind.
+            DataError: there is none, or one is empty, of an unknown kind or out of reach.
         """
-        if self.path.is_file():
-            files = [self.path]
-        elif self.path.is_dir():
-            files = sorted(file for file in self.path.iterdir() if file.is_file() and not file.name.startswith("."))
-        else:
-            raise DataError(f"there is no file or folder {self.path}; check the name")
+        try:
+            if self.path.is_dir():
+                # A link that leads nowhere is a file that is missing.
+                files = sorted(
+                    file for file in self.path.iterdir() if not file.name.startswith(".") and not file.is_dir()
+                )
+            elif self.path.exists():
+                files = [self.path]
+            else:
+                raise DataError(f"there is no file or folder {self.path}; check the name")
+        except OSError as error:
+            raise unreadable(self.path, error) from error
         if not files:
             raise DataError(f"the folder {self.path} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")
         for file in files:
             checked_suffix(file)
         return files
 
+    def check(self) -> None:
+        """What is said before any work: the names and sizes of all files, and the text field.
+
+        The field may be missing in some rows, which are dropped; where it is missing in all of the first
+        `ROWS_LOOKED_AT`, it is the wrong one.
+
+        Raises:
+            DataError: something is missing, empty, of an unknown kind or out of reach, or no row has the text field.
+        """
+        files = self.files()
+        if any(checked_suffix(file).startswith(".txt") for file in files):
+            return
+        rows = itertools.chain.from_iterable(row_fields(file, self.text_field) for file in files)
+        first_place, fields, number = "", dict[str, None](), 0
+        for place, names in itertools.islice(rows, ROWS_LOOKED_AT):
+            if self.text_field in names:
+                return
+            first_place, number = first_place or place, number + 1
+            fields |= dict.fromkeys(names)
+        if number:
+            raise missing_field(first_place, self.text_field, fields, others=number - 1)
+
     def records(self, part: Part) -> Iterator[Document | Dropped]:
-        """See `Reader`; the names and sizes of all files are checked before the first record is yielded.
+        """See `Reader`; what `check` looks at is looked at before the first record is yielded.
 
         Raises:
             DataError: something is missing, empty, broken, not text or of an unknown kind; with the place and remedy.
         """
         return records_of(self._rows, self.form, part)
+
+    def reads_all(self) -> bool:
+        """See `WholeReader`."""
+        return self.form == "wikitext" or any(is_read_through(file, self.unit) for file in self.files())
+
+    def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
+        """See `WholeReader`."""
+        return numbered_records(self._rows, self.form, Part(stop=stop))
 
     def source(self) -> dict[str, object]:
         """See `Reader`; every file is read once per process, to hash it."""
@@ -84,11 +132,12 @@ class LocalFiles:
         num = f"the first {HINT_LINES:,}" if len(lines) == HINT_LINES else f"all {len(lines)}"
         return f"{num} lines of {first.name} are one document, as no blank line parts them; --unit line makes each one"
 
-    def _rows(self, part: Part) -> Iterator[Document]:
+    def _rows(self, part: Part) -> Iterator[Document | Dropped]:
+        self.check()
         unread = itertools.chain.from_iterable(
             unread_rows(file, text_field=self.text_field, unit=self.unit) for file in self.files()
         )
-        return (read() for read in part.of(unread))
+        yield from (read() for read in part.of(unread))
 
 
 def _described(file: Path) -> dict[str, object]:
@@ -99,5 +148,8 @@ def _described(file: Path) -> dict[str, object]:
 @functools.lru_cache(maxsize=4096)
 def _sha256(file: Path, size: int, modified: int) -> str:
     """The hash of a file of this size and time of change, which tell whether it has to be read again."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(file, error) from error

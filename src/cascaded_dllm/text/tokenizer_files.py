@@ -9,9 +9,11 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 
 # The two historical names of GPT-2's vocabulary and merges.
 VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+HUB_DEADLINE_S = DEADLINE_S
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -102,16 +104,24 @@ def _from_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tok
 def _hub_file(hub_id: str) -> Path:
     """The cached or downloaded tokenizer.json of a repository; the cache comes first, as offline look-ups hang."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(huggingface_hub.hf_hub_download(hub_id, TOKENIZER_FILE, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
-    try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, TOKENIZER_FILE))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise DataError(
-            f"the tokenizer {hub_id!r} is neither a file here nor in the Hugging Face cache, and downloading it failed "
-            f"({type(error).__name__}); check the name and the network, or name a folder with {TOKENIZER_FILE}"
-        ) from error
+
+    def ask() -> None:
+        huggingface_hub.HfApi().model_info(hub_id, timeout=HUB_DEADLINE_S)
+
+    # The download itself would try again and again, and tell of every time.
+    problem = answer_of(ask, deadline_s=HUB_DEADLINE_S)
+    if problem is None:
+        try:
+            return Path(huggingface_hub.hf_hub_download(hub_id, TOKENIZER_FILE))
+        except hub_errors() as error:
+            problem = error
+    raise DataError(
+        f"the tokenizer {hub_id!r} is neither a file here nor in the Hugging Face cache, and downloading it failed "
+        f"({type(problem).__name__}); check the name and the network, or name a folder with {TOKENIZER_FILE}"
+    ) from problem

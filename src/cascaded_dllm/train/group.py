@@ -38,7 +38,7 @@ class Group:
     def __init__(self, world: World | None = None, store: Store | None = None) -> None:
         self.rank, self.size = (0, 1) if world is None else (world.rank, world.size)
         self.is_first = self.rank == 0
-        self._store = store
+        self._store, self._num_prepared = store, 0
 
     def sum(self, tensor: Tensor) -> None:
         """Overwrite `tensor` in every process with the sum over all of them."""
@@ -112,15 +112,17 @@ class Group:
 
         For work that the first leaves on the disk for all, and that may take longer than they would wait otherwise.
         """
+        self._num_prepared += 1
+        key = f"prepared-{self._num_prepared}"
         if self.is_first:
             try:
                 return function()
             finally:
                 if self._store is not None:
-                    self._store.set("prepared", "1")
+                    self._store.set(key, "1")
         assert self._store is not None
         with self._others():
-            self._store.wait(["prepared"], _TO_PREPARE)
+            self._store.wait([key], _TO_PREPARE)
         return function()
 
     @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The loss of a stage: noise the target, run the network on prefix and target, take the score entropy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.diffusion.score_entropy import fused_absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.prefixes import PrefixTraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,13 @@ class Batch:
         target: clean ids of this stage, (B, L).
         prefix: clean ids of the stage before, (B, P); None for stage 1 and flat models.
         index: place of each sequence in the global batch, (B,); its noise is derived from it.
+        window: number of each window in the dataset, (B,), always on the CPU: it leads to what is on disk.
     """
 
     target: Int[Tensor, "B L"]
     prefix: Int[Tensor, "B P"] | None
     index: Int[Tensor, " B"]
+    window: Int[Tensor, " B"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`."""
@@ -36,6 +39,7 @@ class Batch:
             on_device(self.target, device),
             None if self.prefix is None else on_device(self.prefix, device),
             on_device(self.index, device),
+            self.window,
         )
 
 
@@ -47,11 +51,13 @@ class Objective:
         process: forward process.
         schedule: noise schedule.
         t_min: smallest training time; times are uniform on (t_min, 1].
+        prefixes: what is done to prefixes in training; None for nothing. Bounds are always on true ones.
     """
 
     process: Process
     schedule: Schedule
     t_min: float = 1e-3
+    prefixes: PrefixTraining | None = None
 
     def loss(
         self,
@@ -69,14 +75,28 @@ class Objective:
         spread evenly over the global batch. The batch is best left in the memory of the host: it is noised where it
         is, and the host has to know how many positions are masked, for which it would wait for a device.
         """
+        batch = self._with_changed_prefix(batch, step, draws.seed)
         length = batch.target.shape[1]
-        shift = draws.uniform_pair(torch.zeros_like(batch.index[:1]), step, torch.full_like(batch.index[:1], length))[0]
-        t = low_discrepancy_times(shift, batch.index, global_batch_size, self.t_min)
+        t = self.times(batch.index, length, draws=draws, step=step, global_batch_size=global_batch_size)
         sigma, dsigma = self.schedule(t)
         position = torch.arange(length, device=t.device)
         xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
         total, _ = self._weighted_sum(model, batch, xt, sigma, dsigma / global_batch_size, generators=generators)
         return total
+
+    def times(
+        self, index: Int[Tensor, " B"], length: int, *, draws: Draws, step: int, global_batch_size: int
+    ) -> Float[Tensor, " B"]:
+        """The times that `step` trains the sequences `index` of its global batch at, which have `length` tokens."""
+        shift = draws.uniform_pair(torch.zeros_like(index[:1]), step, torch.full_like(index[:1], length))[0]
+        return low_discrepancy_times(shift, index, global_batch_size, self.t_min)
+
+    def _with_changed_prefix(self, batch: Batch, step: int, seed: int) -> Batch:
+        """The batch with the prefixes that `step` trains on."""
+        if self.prefixes is None or batch.prefix is None:
+            return batch
+        prefix = self.prefixes.changed(batch.prefix, window=batch.window, index=batch.index, step=step, seed=seed)
+        return replace(batch, prefix=prefix)
 
     def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
         """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""

@@ -41,7 +41,6 @@ class Readings:
     def __init__(self, device: torch.device) -> None:
         self.is_broken = torch.zeros((), device=device)
         self._unread: list[tuple[int, float, Tensor]] = []
-        self._seconds: list[float] = []
 
     def note(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
         """Remember the numbers of step `step` without waiting for them."""
@@ -63,17 +62,9 @@ class Readings:
                 if not math.isfinite(value):
                     raise NonFiniteError(
                         f"the {name} is {value} at step {step} with learning rate {lr:g}, it must be finite; the "
-                        "weights were not touched: resume from the last checkpoint with a lower optim.lr or "
-                        "optim.grad_clip"
+                        "weights were not touched: start a new run with a lower optim.lr or optim.grad_clip from the "
+                        "weights of a checkpoint before it broke down (pretrained.use_pretrained=true "
+                        "pretrained.model_path=...)"
                     )
         self._unread.clear()
         return Reading(*values[-1])
-
-    def seconds(self, step_seconds: float, *, is_read: bool) -> float:
-        """The duration to report of a step that took the host so long: its own, or after a reading the mean."""
-        self._seconds.append(step_seconds)
-        if not is_read:
-            return step_seconds
-        mean = sum(self._seconds) / len(self._seconds)
-        self._seconds.clear()
-        return mean

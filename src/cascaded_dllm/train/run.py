@@ -1,30 +1,27 @@
-"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened."""
+"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened.
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+Several processes run the same: each yields all that happened, the first one writes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from safetensors.torch import load_file
-
-from cascaded_dllm.atomic import INCOMPLETE, write_text
+from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.errors import CheckpointError, OutputExistsError
-from cascaded_dllm.file_names import RUN_CONFIG_FILE
-from cascaded_dllm.model.integrity import PREFIX, newest_complete
+from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.text.listing import listing
-from cascaded_dllm.train.checkpoint import (
-    PARTS,
-    HostCopy,
-    Keeping,
-    load_trainer_state,
-    parts_beside,
-    save_checkpoint,
-)
+from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
+from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
+from cascaded_dllm.train.meter import StepMeter
+from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
+from cascaded_dllm.train.run_lock import run_lock
+from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log
+from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer
 from cascaded_dllm.train.writer import BackgroundWriter
 
@@ -48,22 +45,27 @@ class Evaluation:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
         standard_error: of that mean over windows; None for a single window.
-        num_windows: windows it was measured on.
+        num_windows: windows it was measured on, always the first ones, at the same times with the same noise.
+        num_windows_in_set: all that there are.
     """
 
     step: int
     bound_nats_per_token: float
     standard_error: float | None
     num_windows: int
+    num_windows_in_set: int
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A checkpoint is being written, and will be there when the run ends; `samples` holds the texts drawn with it."""
+    """A checkpoint is being written, and is there when the run ends; `samples` is the file of the texts drawn with it
+    and `report` its content, or None.
+    """
 
     step: int
     checkpoint: Path
     samples: Path | None
+    report: SnapshotReport | None = None
 
 
 Event = Resumed | StepResult | Evaluation | Snapshot
@@ -91,7 +93,12 @@ class Run:
         tokenizer_file: copied into every checkpoint.
         periods: how often what happens.
         measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
-        sample: draws texts with the averaged weights now in the network, or None.
+        sample: draws and measures texts with the averaged weights now in the network, given the step, or None: also in
+            processes that have no part in it.
+        num_valid_windows: all windows that `measure` could measure.
+        log: viewers of the metrics.
+        provenance: what the run is made from, see `append_start`.
+        peak_flops: of the devices, FLOP/s; None if unknown.
     """
 
     folder: Path
@@ -101,12 +108,16 @@ class Run:
     tokenizer_file: Path
     periods: RunPeriods
     measure: Callable[[Progress | None], BoundEstimate] | None
-    sample: Callable[[], list[str]] | None
+    sample: Callable[[int], SnapshotReport] | None
+    num_valid_windows: int = 0
+    log: LogChoice = field(default_factory=LogChoice)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    peak_flops: float | None = None
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS_FOLDER
 
     def events(
         self, *, should_stop: Callable[[], bool] = lambda: False, on_measured: Progress | None = None
@@ -118,111 +129,76 @@ class Run:
             on_measured: told the validation windows done and their number while a bound is measured.
 
         Raises:
-            OutputExistsError: the folder holds another run, or cannot be written.
+            OutputExistsError: the folder holds something else or belongs to a run that is going on, or cannot be
+                written.
             CheckpointError: it holds checkpoints and none of them is complete, or they have other settings.
+            DryBatchError: memory is short, or data and network do not fit.
             NonFiniteError: training broke down; the last checkpoint stands.
         """
-        yield from self._open()
-        trainer, periods = self.trainer, self.periods
-        with BackgroundWriter() as writer:
-            for result in trainer.steps():
-                writer.check()
-                is_last = result.step == trainer.loop.num_steps
-                if result.step % periods.log_every == 0 or is_last:
-                    self._log(result)
-                yield result
-                if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
-                    evaluation = self._evaluate(self.measure, on_measured)
-                    self._log(evaluation)
-                    yield evaluation
-                is_due = result.step % periods.snapshot_every == 0 or is_last
-                # Asked last, so that what the step would have logged in an unbroken run is there; and all together,
-                # so that no process goes on without the others.
-                is_stopped = trainer.group.any(should_stop())
-                if is_due or is_stopped:
-                    yield self._snapshot(writer, with_samples=is_due)
-                if is_stopped:
-                    break
-            writer.finish()
+        trainer, group = self.trainer, self.trainer.group
+        with contextlib.ExitStack() as stack:
+            checkpoint, faults = group.from_first(lambda: self._take_folder(stack))
+            if checkpoint is not None:
+                take_up(checkpoint, trainer)
+            group.from_first(self._record_start)
+            if checkpoint is not None:
+                yield Resumed(trainer.step, faults)
+            if trainer.step < trainer.loop.num_steps:
+                self._rehearse()
+            log = RunLog(None)
+            if group.is_first:
+                log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
+            with BackgroundWriter() as writer:
+                yield from self._train(log, writer, should_stop, on_measured)
+                writer.finish()
             # A process that ended before the others are done might take them with it.
-            trainer.group.any(False)
+            group.any(False)
 
-    def _log(self, entry: Any) -> None:
-        """Append a line to metrics.jsonl, in the first process."""
-        if not self.trainer.group.is_first:
-            return
-        path = self.folder / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as metrics:
-                metrics.write(json.dumps(asdict(entry)) + "\n")
-        except OSError as error:
-            raise OutputExistsError(
-                f"{path} cannot be written ({error.strerror}); choose a run folder that is yours to write and has room"
-            ) from error
+    def _take_folder(self, stack: contextlib.ExitStack) -> tuple[Path | None, list[str]]:
+        """The folder belongs to this run as long as `stack` is open; the checkpoint to go on from, and worse ones."""
+        require_run_folder(self.folder)
+        stack.enter_context(run_lock(self.folder))
+        return newest_start(self.folder)
 
-    def _open(self) -> Iterator[Resumed]:
-        """Start the folder, or take up its newest complete checkpoint; the first process looks for all."""
-        group = self.trainer.group
-        checkpoint, faults = group.from_first(self._begin)
-        if checkpoint is None:
-            return
-        state = load_trainer_state(checkpoint)
-        weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
-        parts = checkpoint / PARTS
-        self.trainer.restore(
-            state, weights=weights, ema=ema, source=str(checkpoint), parts=parts if parts.is_dir() else None
-        )
-        if group.is_first:
-            write_text(self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False))
-            self._forget_metrics_after(state.step)
-        yield Resumed(state.step, faults)
+    def _record_start(self) -> None:
+        record_start(self.folder, config=self.config, provenance=self.provenance, step=self.trainer.step)
 
-    def _begin(self) -> tuple[Path | None, list[str]]:
-        """The checkpoint to go on from, None for a run that starts, and what is wrong with newer ones."""
-        path, text = self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False)
-        if not path.exists():
-            self._new_folder()
-            write_text(path, text)
-            return None, []
-        checkpoint, faults = newest_complete(self.checkpoints)
-        if checkpoint is None:
-            if faults:
-                raise CheckpointError(
-                    f"no checkpoint in {self.checkpoints} is complete ({'; '.join(faults)}); "
-                    "remove the folder to start again"
-                )
-            write_text(path, text)
-            write_text(self.folder / "metrics.jsonl", "")
-        return checkpoint, faults
+    def _rehearse(self) -> None:
+        """A first batch; where processes need each other for it, one that fails ends, and the others with it."""
+        trainer = self.trainer
+        if trainer.parallel.storage.is_split:
+            try_one_batch(trainer)
+        else:
+            trainer.group.together(lambda: try_one_batch(trainer))
 
-    def _new_folder(self) -> None:
-        others = (path for path in self.folder.glob("*") if not path.name.startswith(INCOMPLETE))
-        if self.folder.exists() and (not self.folder.is_dir() or any(others)):
-            raise OutputExistsError(
-                f"{self.folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{self.folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out "
-                "(run_dir)"
-            ) from error
-
-    def _forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that will be done again, and a last line that was cut off."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
-                ) from error
-        write_text(path, "".join(kept))
+    def _train(
+        self,
+        log: RunLog,
+        writer: BackgroundWriter,
+        should_stop: Callable[[], bool],
+        on_measured: Progress | None,
+    ) -> Iterator[StepResult | Evaluation | Snapshot]:
+        trainer, periods = self.trainer, self.periods
+        meter = StepMeter(trainer, self.peak_flops)
+        for result in trainer.steps():
+            writer.check()
+            is_last = result.step == trainer.loop.num_steps
+            meter.add(result)
+            if result.step % periods.log_every == 0 or is_last:
+                log.metrics(meter.line(result))
+            yield result
+            if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
+                evaluation = self._evaluate(self.measure, on_measured)
+                log.metrics(asdict(evaluation))
+                yield evaluation
+            is_due = result.step % periods.snapshot_every == 0 or is_last
+            # Asked last, so that what the step would have logged in an unbroken run is there; and all together, so
+            # that no process goes on without the others.
+            is_stopped = trainer.group.any(should_stop())
+            if is_due or is_stopped:
+                yield self._snapshot(log, writer, with_samples=is_due)
+            if is_stopped:
+                return
 
     def _evaluate(
         self, measure: Callable[[Progress | None], BoundEstimate], on_measured: Progress | None
@@ -232,21 +208,25 @@ class Run:
             estimate = measure(on_measured)
         per_token = estimate.nll_nats / trainer.dataset.target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
-        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token))
+        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
 
-    def _snapshot(self, writer: BackgroundWriter, *, with_samples: bool) -> Snapshot:
+    def _snapshot(self, log: RunLog, writer: BackgroundWriter, *, with_samples: bool) -> Snapshot:
+        """Draw samples, and begin to write a checkpoint: one that is complete has its samples."""
         trainer = self.trainer
-        content = copy_to_host(trainer)
-        step = content.state.step
-        writer.begin(lambda: self._save(content))
-        samples = None
+        samples = report = None
         if with_samples and self.sample is not None:
             with trainer.averaged_weights():
-                texts = self.sample()
-            samples = self.folder / "samples" / f"step_{step}.txt"
+                report = self.sample(trainer.step)
+            samples = self.folder / "samples" / f"step_{trainer.step}.txt"
             if trainer.group.is_first:
-                write_text(samples, listing(texts))
-        return Snapshot(step, self.checkpoints / f"{PREFIX}{step}", samples)
+                write_json(samples.with_suffix(".json"), report.to_dict())
+                write_text(samples, report.listing())
+            log.metrics({"step": trainer.step, **report.figures()})
+            for kind, texts in report.texts().items():
+                log.texts(trainer.step, f"samples/{kind}", texts)
+        content = copy_to_host(trainer)
+        writer.begin(lambda: self._save(content))
+        return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
 
     def _save(self, content: HostCopy) -> None:
         """Write a checkpoint: first every process its parts, then the first one the rest.
@@ -259,8 +239,7 @@ class Run:
             sums = storage.write_parts(content.parts, folder)
         except OSError as error:
             raise OutputExistsError(
-                f"{folder} cannot be written ({error.strerror}); choose a run folder that is yours to write "
-                "and has room"
+                f"{folder} cannot be written ({error.strerror}); make room, and give the same command again"
             ) from error
         if self.trainer.group.is_first:
             save_checkpoint(

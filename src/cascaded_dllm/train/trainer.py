@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.loader import global_batch_indices, rank_slice
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import matching_weights
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.rng import derive_seed
@@ -23,6 +22,7 @@ from cascaded_dllm.train.course import require_same_course
 from cascaded_dllm.train.ema import Ema
 from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.group import Group
+from cascaded_dllm.train.loop import LoopConfig, require_divisible
 from cascaded_dllm.train.moments import placed_moments
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig, make_optimizer
@@ -40,8 +40,8 @@ class StepResult:
         grad_norm: norm of the gradient before clipping; None likewise.
         lr: learning rate of this step.
         tokens: target tokens seen in this step, in all processes.
-        seconds: wall-clock duration of the step; where numbers were left on the device before, the mean over the steps
-            since they were last read, since a device runs behind.
+        seconds: wall-clock time that the host spent on the step. Where numbers are left on the device, the step that
+            reads them has the wait for those before it as well, so that sums are right.
     """
 
     step: int
@@ -50,34 +50,6 @@ class StepResult:
     lr: float
     tokens: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopConfig:
-    """Batches and length of a run.
-
-    Attributes:
-        batch_size: sequences in a global batch, whatever the accumulation and the number of processes.
-        accum: parts that a process computes its share of a batch in; must divide `batch_size`.
-        num_steps: optimizer steps of the whole run.
-        ema_decay: final decay of the moving average.
-        seed: decides order, times, noise and dropout.
-    """
-
-    batch_size: int
-    accum: int
-    num_steps: int
-    ema_decay: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "accum", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.batch_size % self.accum:
-            raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training.ema is {self.ema_decay}; it must be at least 0 and less than 1")
 
 
 class Trainer:
@@ -160,7 +132,7 @@ class Trainer:
             grad_norm=read and read.grad_norm,
             lr=lr,
             tokens=self.loop.batch_size * self.dataset.target_length,
-            seconds=self._readings.seconds(time.perf_counter() - started, is_read=is_read),
+            seconds=time.perf_counter() - started,
         )
 
     def _update(self, lr: float, is_void: torch.Tensor | None) -> None:
@@ -244,6 +216,38 @@ class Trainer:
             for parameter, value in zip(parameters, own, strict=True):
                 storage.local(parameter.detach()).copy_(value)
 
+    def layout(self) -> dict[str, Any]:
+        """What may differ between two runs that train the same: processes, device and how it computes."""
+        return {
+            "processes": self.group.size,
+            "strategy": self.parallel.name,
+            "device": str(self.device),
+            "execution": self.execution.description(),
+        }
+
+    def rehearse(self) -> None:
+        """Forward and backward of the part of a batch that takes most memory, beside the memory of the optimizer.
+
+        That part has the largest times, at which most is masked. No weight and no moment changes; gradients are left.
+        """
+        self.model.train()
+        is_new = not self.optimizer.state
+        moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(2)] if is_new else []
+        self.parallel.begin(self.optimizer)
+        part = next(self._parts())
+        everyone = torch.arange(self.loop.batch_size)
+        t = self.objective.times(
+            everyone,
+            self.dataset.target_length,
+            draws=Draws(self.loop.seed, "train-noise"),
+            step=self.step,
+            global_batch_size=self.loop.batch_size,
+        )
+        latest = everyone[t.argsort(descending=True)[: len(part.index)]]
+        with self.execution.computing():
+            self.parallel.backward(self._part_loss(replace(part, index=latest)), is_last=False)
+        del moments
+
     def _part_loss(self, batch: Batch) -> torch.Tensor:
         """The share of a part of the current global batch in its loss, with its graph."""
         return self.objective.loss(
@@ -254,15 +258,6 @@ class Trainer:
             global_batch_size=self.loop.batch_size,
             generators=self._dropout_generators(batch),
         )
-
-    def layout(self) -> dict[str, Any]:
-        """What may differ between two runs that train the same: processes, device and how it computes."""
-        return {
-            "processes": self.group.size,
-            "strategy": self.parallel.name,
-            "device": str(self.device),
-            "execution": self.execution.description(),
-        }
 
     def _parts(self) -> Iterator[Batch]:
         """This process's share of the global batch of the current step, in `accum` parts."""
@@ -281,19 +276,6 @@ class Trainer:
         ]
 
 
-def require_divisible(loop: LoopConfig, num_processes: int) -> None:
-    """Checks that every process gets the same number of sequences in every part of a batch.
-
-    Raises:
-        ConfigError: the batch does not divide.
-    """
-    if loop.batch_size % (loop.accum * num_processes):
-        raise ConfigError(
-            f"training.batch_size is {loop.batch_size}, which does not divide among {num_processes} processes in "
-            f"{loop.accum} parts; choose a multiple of {loop.accum * num_processes}"
-        )
-
-
 def make_batch(
     dataset: StageDataset, indices: npt.NDArray[np.int64], first: int, device: torch.device | None = None
 ) -> Batch:
@@ -303,5 +285,6 @@ def make_batch(
     """
     prefix, target = dataset.batch(indices)
     index = torch.arange(first, first + len(target))
-    batch = Batch(torch.from_numpy(target), None if prefix is None else torch.from_numpy(prefix), index)
+    prefix_ids = None if prefix is None else torch.from_numpy(prefix)
+    batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices))
     return batch if device is None else batch.to(device)

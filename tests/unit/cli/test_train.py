@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from cascaded_dllm.cli.train import compose_config, config_folder
+from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.errors import ConfigError
 
@@ -32,14 +32,14 @@ def test_other_file():
 def test_composing_leaves_no_state():
     compose_config(NEEDED)
     with pytest.raises(ConfigError, match=r"data\.path has no value; give --data"):
-        compose_config(["run_dir=x"])
+        compose_config(["data.path=???"])
     assert not GlobalHydra.instance().is_initialized()
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], r"data\.path and run_dir have no value; give --data and --out"),
+        (["run_dir=???", "data.path=???"], r"data\.path and run_dir have no value; give --data and --out"),
         ([*NEEDED, "optim.lr=???"], r"optim\.lr has no value; give optim\.lr=\.\.\."),
         ([*NEEDED, "training"], r"the override 'training' has no key and '='; write key=value, for example"),
         ([*NEEDED, "=1"], r"the override '=1' has no key and '='"),
@@ -48,9 +48,10 @@ def test_composing_leaves_no_state():
         ([*NEEDED, "model="], "model is ''; it must be one of"),
         ([*NEEDED, "+model=tiny"], "the configuration cannot be composed: .*; check the overrides"),
         ([*NEEDED, "optim.lr={"], "the configuration cannot be composed: "),
+        ([*NEEDED, "optim.lr=1,2"], r"'optim\.lr=1,2' names several values, and a run takes one; put a text with"),
         (
-            [*NEEDED, "optim.lr=1,2"],
-            r"cannot be composed: Ambiguous value for argument '\+\+optim\.lr=1,2'",
+            [*NEEDED, "~optim.lr=1"],
+            r"the override '~optim\.lr=1' removes a key, and every key is read; give it a value",
         ),
         ([*NEEDED, "device=${elsewhere}"], "the configuration cannot be composed: .*elsewhere"),
         ([*NEEDED, "~optim.lr"], r"the override '~optim\.lr' has no key and '='"),

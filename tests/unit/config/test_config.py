@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.config import DataSettings, TrainConfig, parse_config
 from cascaded_dllm.errors import ConfigError
 from tests.repo.source_tree import CHECKOUT
 
@@ -18,7 +18,18 @@ SETTINGS = {
     "stage": 2,
     "baseline": False,
     "stage_lengths": [4, 8, 40],
-    "data": {"path": "data", "valid": None, "packing": "stream", "stages_dir": None},
+    "earlier_stages": ["runs/stage1"],
+    "stage1_root_dir": None,
+    "stage2_root_dir": None,
+    "data": {
+        "root": "data/preprocessed",
+        "dataloader": "constituency",
+        "train": "stories",
+        "path": "data",
+        "valid": None,
+        "packing": "stream",
+        "stages_dir": None,
+    },
     "model": {
         "name": "tiny",
         "hidden_size": 16,
@@ -34,6 +45,8 @@ SETTINGS = {
     },
     "graph": {"type": "absorbing"},
     "noise": {"type": "loglinear", "eps": 0.001, "sigma_min": 0.0001, "sigma_max": 20.0},
+    "pretrained": {"use_pretrained": False, "model_path": "louaaron/sedd-small", "weights": "ema"},
+    "logging": {"wandb": "disabled", "project": "cascades", "name": None, "tensorboard": False},
     "training": {
         "batch_size": 8,
         "accum": 1,
@@ -51,6 +64,16 @@ SETTINGS = {
         "strategy": "ddp",
         "compile": False,
         "deterministic": False,
+        "peak_flops": None,
+        "prefix_noise": {"prob": 0.1, "kind": "random"},
+        "prefix_dropout": 0.1,
+        "generated_prefix": {
+            "prob": 0.1,
+            "stage_paths": ["runs/stage1"],
+            "level": 0.5,
+            "predictor": "analytic",
+            "num_steps": 4,
+        },
     },
     "optim": {
         "lr": 0.001,
@@ -63,6 +86,7 @@ SETTINGS = {
         "grad_clip": 1.0,
     },
     "sampling": {"predictor": "euler", "num_steps": 8, "num_samples": 1},
+    "evaluation": {"judge": None},
 }
 
 
@@ -89,8 +113,27 @@ def changed(path, value):
     return settings
 
 
+def groups(settings, path=""):
+    """Every group of keys with its final dot, "training." for example, and "" for all of them."""
+    yield path
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from groups(value, f"{path}{key}.")
+
+
+def as_lists(value):
+    """Tuples as lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: as_lists(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
 LEAVES = dict(leaves(SETTINGS))
-GROUPS = ["", *(f"{key}." for key, value in SETTINGS.items() if isinstance(value, dict))]
+# May hold nothing, and what else they hold.
+OPTIONAL = dict.fromkeys(("run_dir", "data.dataloader", "data.train", "data.path", "data.valid"), str)
+OPTIONAL |= dict.fromkeys(("stage1_root_dir", "stage2_root_dir", "evaluation.judge"), str)
+OPTIONAL |= {"data.stages_dir": str, "logging.name": str, "training.eval_windows": int, "training.peak_flops": float}
+GROUPS = list(groups(SETTINGS))
 
 
 def test_settings_become_typed_and_come_back():
@@ -99,7 +142,8 @@ def test_settings_become_typed_and_come_back():
     assert config.stage_lengths == (4, 8, 40)
     assert config.training.keep == 6
     assert config.data.valid is None
-    assert config.to_dict() == SETTINGS | {"stage_lengths": (4, 8, 40)}
+    assert (config.earlier_stages, config.training.generated_prefix.stage_paths) == (("runs/stage1",),) * 2
+    assert as_lists(config.to_dict()) == SETTINGS
     assert parse_config(config.to_dict()) == config
 
 
@@ -137,12 +181,12 @@ def test_missing_key(path):
 def test_wrong_type(path, value):
     """A value of every other kind; a whole number passes for a float, and nothing for a text or a truth value."""
     for wrong in ("text", 3, 2.5, True, None, [1], {"a": 1}):
-        is_same = type(wrong) is type(value) or (isinstance(value, float) and type(wrong) is int)
-        if is_same or (path in {"data.valid", "data.stages_dir"} and isinstance(wrong, str | None)):
+        kind = OPTIONAL.get(path, type(value))
+        if type(wrong) is kind or (kind is float and type(wrong) is int) or (wrong is None and path in OPTIONAL):
             continue
         if path in {"ngpus", "training.keep_every"} and wrong is None:
             continue
-        pattern = rf"^{re.escape(path)} is .*; it must be (of type \w+|a list, for example \[32, 64, 128\])$"
+        pattern = rf"^{re.escape(path)} is .*; it must be (of type \w+|a list, for example \[.*\])$"
         with pytest.raises(ConfigError, match=pattern):
             parse_config(changed(path, wrong))
 
@@ -188,7 +232,15 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
         ("ngpus", 0, r"ngpus is 0; it must be at least 1, or null for the processes that are there"),
         ("training.t_min", 0.0, r"training\.t_min is 0\.0; it must lie between 0 and 1, 0\.001 is usual"),
         ("training.t_min", 1.0, r"training\.t_min is 1\.0; it must lie between 0 and 1"),
+        ("training.peak_flops", 0.0, r"training\.peak_flops is 0\.0; it must be at least 1"),
+        ("logging.wandb", "on", r"logging\.wandb is 'on'; it must be one of disabled, offline, online"),
+        ("pretrained.weights", "best", r"pretrained\.weights is 'best'; it must be one of ema, raw"),
         ("sampling.num_samples", -1, r"sampling\.num_samples is -1; it must be at least 0"),
+        (
+            "training.generated_prefix.num_steps",
+            0,
+            r"training\.generated_prefix\.num_steps is 0; it must be at least 1",
+        ),
         ("dtype", "float16", "dtype is 'float16'; it must be float32 or bfloat16"),
     ],
 )
@@ -197,11 +249,76 @@ def test_values_out_of_range(path, value, message):
         parse_config(changed(path, value))
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "stories-tiny-stage2"),
+        ({"baseline": True, "earlier_stages": []}, "stories-tiny-flat"),
+        ({"pretrained.use_pretrained": True}, "stories-tiny-stage2-finetuning"),
+        ({"model.name": "small", "stage": 1, "earlier_stages": []}, "stories-small-stage1"),
+    ],
+)
+def test_names_of_runs(changes, name):
+    settings = SETTINGS
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        settings = settings | ({parents[0]: settings[parents[0]] | {last: value}} if parents else {last: value})
+    assert parse_config(settings).run_name("stories") == name
+
+
+def test_settings_of_one_folder():
+    data = DataSettings.of_folder("here", packing="document", stages_dir="there")
+    assert (data.path, data.packing, data.stages_dir) == ("here", "document", "there")
+    assert (data.dataloader, data.train, data.valid) == (None, None, None)
+
+
 def test_the_file_has_exactly_these_keys():
-    """`cascade_config.yaml` with a model says everything, and nothing else."""
+    """`cascade_config.yaml` with a model says everything, and nothing else but which run is to go on."""
     folder = CHECKOUT / "configs"
     files = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.rglob("*.yaml"))}
     base = {key: value for key, value in files[folder / "cascade_config.yaml"].items() if key != "defaults"}
+    assert base.pop("load_dir", "missing") is None
     for path in sorted((folder / "model").iterdir()):
         assert {name for name, _ in leaves(base | {"model": files[path]})} == LEAVES.keys(), path.name
         assert list(files[path]) == list(SETTINGS["model"])
+
+
+def test_every_key_is_documented():
+    """With its default, in docs/training.md."""
+    table = (CHECKOUT / "docs" / "training.md").read_text()
+    assert [key for key in ["load_dir", *LEAVES] if f"`{key}`" not in table] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [
+        ({"earlier_stages": []}, ()),
+        ({}, ("runs/stage1",)),
+        ({"stage1_root_dir": "a", "earlier_stages": []}, ("a",)),
+        ({"stage1_root_dir": "a", "stage2_root_dir": "b", "earlier_stages": [], "stage": 3}, ("a", "b")),
+        ({"earlier_stages": ["a", "b", "c"], "stage": 4, "stage_lengths": [2, 4, 8, 40]}, ("a", "b", "c")),
+    ],
+)
+def test_earlier_stages_have_two_names(changes, paths):
+    assert parse_config(SETTINGS | changes).earlier_paths == paths
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": 1}, r"1 earlier stages are named \(runs/stage1\) and stage 1 has 0; name all of them"),
+        ({"stage": 3}, r"1 earlier stages are named \(runs/stage1\) and stage 3 has 2; name all of them"),
+        ({"baseline": True}, "1 earlier stages are named .* and a flat model has 0"),
+        (
+            {"stage2_root_dir": "b", "stage": 3, "earlier_stages": []},
+            r"1 earlier stages are named \(b\) and stage 3 has 2",
+        ),
+        (
+            {"stage1_root_dir": "a"},
+            r"earlier_stages is \['runs/stage1'\], and stage1_root_dir or stage2_root_dir names .*; leave one",
+        ),
+    ],
+)
+def test_earlier_stages_that_do_not_fit(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(SETTINGS | changes)

@@ -222,6 +222,21 @@ def test_words_come_from_the_cache_of_another_scorer(tiny_model, tmp_path, monke
     assert embedded[1:] == ["nothing", "in", "mouse"]
 
 
+def test_words_of_another_arithmetic_are_not_taken(tiny_model, tmp_path, monkeypatch):
+    """What a GPU has embedded has other last bits."""
+    KeybertScorer(tiny_model, cache_dir=tmp_path, device="cpu").score(DOCUMENTS)
+    ours = SentenceModel(tiny_model, device="cpu", precision="float32").arithmetic
+    monkeypatch.setattr(SentenceModel, "arithmetic", "cuda-h100")
+    embedded: list[str] = []
+    embed_words = SentenceModel.embed_words
+    monkeypatch.setattr(
+        SentenceModel, "embed_words", lambda self, words: embedded.extend(words) or embed_words(self, words)
+    )
+    KeybertScorer(tiny_model, cache_dir=tmp_path, device="cpu").score(DOCUMENTS)
+    assert len(embedded) > 10
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == sorted([ours, "cuda-h100"])
+
+
 def test_describe_tells_all_that_changes_the_result(tiny_model, tmp_path_factory):
     other_model = tiny_models.save_bert(tmp_path_factory.mktemp("other"), seed=1)
     described = [

@@ -104,10 +104,73 @@ def test_steps_have_one_shape_for_a_length(tiny_model, monkeypatch):
         return forward(self, network, tokens)
 
     monkeypatch.setattr(SentenceModel, "_forward", spy)
-    monkeypatch.setitem(sentence_model._STEP_TOKENS, "cpu", 12)
+    monkeypatch.setitem(sentence_model._WORD_STEP_TOKENS, "cpu", 12)
+    monkeypatch.setitem(sentence_model._STEP_TOKENS, "cpu", 16)
     monkeypatch.setattr(sentence_model, "_CHUNK", 5)
     model.embed_words(["sea"] * 9 + ["cats", LONG])
     assert shapes == [(3, 4), (3, 4), (3, 4), (4, 3), (tiny_models.MAX_TOKENS, 1)]
+    shapes.clear()
+    # Lengths 3, 4, 7, 8 and 24: always some padding, and none where the model reads no further.
+    model.embed_documents(["sea", "cats", "sea " * 5, "sea " * 6, LONG])
+    assert shapes == [(8, 2), (8, 2), (16, 1), (tiny_models.MAX_TOKENS, 1)]
+
+
+@pytest.mark.parametrize("embed", ["embed_words", "embed_documents"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_runs_on_one_thread(tiny_model, monkeypatch, embed, threads):
+    model = load(tiny_model)
+    used = []
+    forward = SentenceModel._forward
+    monkeypatch.setattr(
+        SentenceModel, "_forward", lambda *arguments: used.append(torch.get_num_threads()) or forward(*arguments)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        getattr(model, embed)(TEXTS)
+        with pytest.raises(TypeError):
+            getattr(model, embed)([None])
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}
+
+
+def test_any_number_of_threads_gives_the_same_bits(real_model, monkeypatch):
+    """A processor adds in another order on two threads, in small products above all."""
+    model = load(real_model)
+    monkeypatch.setitem(sentence_model._WORD_STEP_TOKENS, "cpu", 1)
+    texts = [" ".join(["the", "old", "house", "by", "the", "sea", "and", "all"][:length]) for length in range(1, 9)]
+    vectors, raw = [], []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            vectors.append([model.embed_words(texts), model.embed_documents(texts)])
+            with torch.inference_mode():
+                raw.append(torch.cat([model._forward(model._model, [text]) for text in model._tokenized(texts)]))
+        finally:
+            torch.set_num_threads(before)
+    for one, two in zip(*vectors, strict=True):
+        assert np.array_equal(one, two)
+    if torch.equal(*raw):
+        pytest.skip("this processor adds alike on two threads, so the test has no power")
+
+
+def test_arithmetic_is_a_name_of_device_dtype_and_library(tiny_model, monkeypatch):
+    model = load(tiny_model)
+    assert model.arithmetic == f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}-float32-torch-" + (
+        torch.__version__.replace("+", "-")
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    model._device = "cuda"
+    assert model.arithmetic.startswith("cuda-nvidia-h100-80gb-hbm3-float32-torch-")
+
+
+def test_padding_changes_the_last_bits_only(tiny_model, monkeypatch):
+    padded = load(tiny_model).embed_documents(TEXTS)
+    monkeypatch.setattr(sentence_model, "_PADDED_BELOW", 0)
+    np.testing.assert_allclose(load(tiny_model).embed_documents(TEXTS), padded, rtol=0, atol=1e-6)
 
 
 def test_bfloat16_is_for_documents_alone(tiny_model):

@@ -3,9 +3,12 @@ import lzma
 import sys
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cascaded_dllm.errors import DataError, MissingExtraError
 from cascaded_dllm.importance import taggers
+from cascaded_dllm.importance.tagged_corpora import read_tagged
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 
 spacy = pytest.importorskip("spacy", reason="the extra `preprocess` is not installed")
@@ -71,7 +74,8 @@ def test_spacy_words_are_characters_of_the_text(trained_pipeline):
 
 
 def test_spacy_pipeline_by_name_that_is_not_installed():
-    with pytest.raises(DataError, match=r"'en_core_web_none' is not installed .*spacy download en_core_web_none"):
+    remedy = r"spacy download en_core_web_none; or choose --tagger english, which needs no download$"
+    with pytest.raises(DataError, match=rf"'en_core_web_none' is not installed .*{remedy}"):
         SpacyTagger("en_core_web_none")
 
 
@@ -149,13 +153,65 @@ def test_lexicon_words_are_characters_of_the_text(lexicon):
     assert "".join(word.text for word in tagged[1]) == "".join(text.split())
 
 
-def test_long_texts_are_cut_at_paragraphs(lexicon, trained_pipeline, monkeypatch):
+ORACLE_PIECES = ["The", "fox", "Ada", "barks", "Blorg", "don't", "42", "U.S.", ".", "!", '"', "(", "\n", "\n\n"]
+
+
+@given(st.lists(st.sampled_from(ORACLE_PIECES), max_size=20).map(" ".join))
+@example('"Ada." barks "the fox ." ( Blorg ) Ada')
+def test_lexicon_tags_are_those_of_textblob_for_whole_sentences(lexicon, text):
+    assert [(word.text, word.tag) for word in lexicon.tag([text])[0]] == textblob_tags(text)
+
+
+def textblob_tags(text):
+    """TextBlob's tags of spaCy's words, one sentence at a time."""
+    from textblob.en import parser
+
+    sentences, has_ended = [[]], True
+    for token in ENGLISH(text):
+        if token.is_space:
+            has_ended = has_ended or token.text.count("\n") > 1
+            continue
+        is_word = any(character.isalnum() for character in token.text)
+        if has_ended and is_word:
+            sentences.append([])
+            has_ended = False
+        sentences[-1].append(token.text)
+        has_ended = has_ended or (not is_word and token.text[-1] in ".!?")
+    return [tuple(pair) for sentence in sentences if sentence for pair in parser.find_tags(sentence)]
+
+
+ENGLISH = spacy.blank("en").tokenizer
+
+
+def test_lexicon_tags_are_those_of_textblob_on_real_text(shared, lexicon):
+    path = shared / "data" / "ud_ewt" / "en_ewt-ud-dev.conllu.xz"
+    for text in read_tagged(path)[:80]:
+        assert [(word.text, word.tag) for word in lexicon.tag([text.text])[0]] == textblob_tags(text.text)
+
+
+def test_long_texts_are_cut_at_paragraphs(trained_pipeline, monkeypatch):
     text = "".join(f"The first dog number {i} barks loudly .\n\n" for i in range(30))
-    for tagger in (lexicon, SpacyTagger(trained_pipeline)):
-        monkeypatch.setattr(taggers, "PIECE_CHARACTERS", 100_000)
-        whole = tagger.tag([text, "The cat"])
-        monkeypatch.setattr(taggers, "PIECE_CHARACTERS", 100)
-        assert tagger.tag([text, "The cat"]) == whole
+    tagger = SpacyTagger(trained_pipeline)
+    whole = tagger.tag([text, "The cat"])
+    monkeypatch.setattr(taggers, "PIECE_CHARACTERS", 100)
+    assert tagger.tag([text, "The cat"]) == whole
+
+
+def test_long_runs_are_cut(trained_pipeline):
+    """Without the cut, spaCy takes 20 minutes for this."""
+    (words,) = SpacyTagger(trained_pipeline).tag(["(" * 100_000 + " cat"])
+    assert len(words) == 100_001
+    assert words[-1][:3] == (100_001, 100_004, "cat")
+
+
+def test_runs_are_cut():
+    text = f"a {'b' * 805} c{'d' * 399} {'e' * 400}"
+    assert [piece for _, piece in taggers._pieces(text)] == [
+        f"a {'b' * 400}",
+        "b" * 400,
+        f"bbbbb c{'d' * 399} {'e' * 400}",
+    ]
+    assert [start for start, _ in taggers._pieces(text)] == [0, 402, 802]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,20 @@
+import itertools
 import math
+import tracemalloc
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer, document_frequencies
+from cascaded_dllm.importance import word_runs
+from cascaded_dllm.importance.tfidf import (
+    DocumentFrequencies,
+    TfidfScorer,
+    document_frequencies,
+    load_frequencies,
+    save_frequencies,
+)
 from cascaded_dllm.text.document import Document
 
 CORPUS = [
@@ -79,3 +91,70 @@ def test_describe_tells_tables_apart():
     assert first != TfidfScorer(DocumentFrequencies(3, {"a": 2, "b": 2})).describe()
     assert first != TfidfScorer(DocumentFrequencies(4, {"a": 1, "b": 2})).describe()
     assert TfidfScorer.background < 0
+
+
+LETTERS = st.text("abc\u00e9\U0001d4d0", min_size=1, max_size=3)
+
+
+@given(
+    st.lists(st.lists(LETTERS, max_size=8), max_size=12),
+    st.integers(1, 12),
+    st.integers(1, 40),
+    st.sampled_from([2, 64]),
+)
+def test_bounded_table_holds_exact_counts_of_the_frequent_words(documents, max_words, max_characters, max_runs):
+    exact = Counter(word for words in documents for word in {word.lower() for word in words})
+    corpus = [Document(str(number), " ".join(words)) for number, words in enumerate(documents)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(word_runs, "_MAX_RUNS", max_runs)
+        found = document_frequencies(corpus, max_words=max_words, max_characters=max_characters)
+        backwards = document_frequencies(corpus[::-1], max_words=max_words, max_characters=max_characters)
+    assert found == backwards
+    assert found.num_documents == len(documents)
+    assert found.counts == {word: count for word, count in exact.items() if count >= found.fewest}
+    assert found.left_out == len(exact) - len(found.counts)
+
+    def fits(fewest):
+        kept = [word for word, count in exact.items() if count >= fewest]
+        return len(kept) <= max_words and sum(map(len, kept)) <= max_characters
+
+    # The smallest number with which the table is within its bounds; a corpus within them is counted as ever.
+    assert found.fewest == next(fewest for fewest in itertools.count(1) if fits(fewest))
+    if fits(1):
+        assert (found.fewest, found.left_out) == (1, 0)
+
+
+def test_memory_does_not_grow_with_the_words(tmp_path):
+    peaks = []
+    for max_words in (200, 1_000_000):
+        texts = (f"every {'word' * 50}{number} x{number % 50}" for number in range(8_000))
+        documents = (Document("", text) for text in texts)
+        tracemalloc.start()
+        found = document_frequencies(documents, folder=tmp_path, max_words=max_words)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        frequent = {word: count for word, count in found.counts.items() if count > 1}
+        assert frequent == {"every": 8_000} | {f"x{number}": 160 for number in range(50)}
+        assert (found.fewest, found.left_out) == ((2, 8_000) if max_words == 200 else (1, 0))
+    assert peaks[0] < peaks[1] / 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_is_one_word_has_no_room():
+    texts = ["x" * 200, "fox y", "fox key", "key"]
+    documents = [Document(str(number), text) for number, text in enumerate(texts)]
+    found = document_frequencies(documents, max_characters=100)
+    assert found == DocumentFrequencies(4, {"fox": 2, "key": 2}, 2, 2)
+    # It is in one document, so log(fewest - 1) = 0 is too much by which it is off.
+    assert found.inverse("y") == math.log(4)
+
+
+def test_bounded_table_survives_the_disk_and_is_described(tmp_path):
+    bounded = DocumentFrequencies(9, {"fox": 5, "\u65e5": 3}, 3, 70)
+    save_frequencies(bounded, tmp_path / "table.json")
+    assert load_frequencies(tmp_path / "table.json") == bounded
+    described = TfidfScorer(bounded).describe()
+    assert described == TfidfScorer(DocumentFrequencies(9, bounded.counts)).describe() | {
+        "words_in_at_least": 3,
+        "words_left_out": 70,
+    }

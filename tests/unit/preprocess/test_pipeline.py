@@ -14,7 +14,7 @@ import pytest
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.importance.base import Word
-from cascaded_dllm.preprocess import pipeline
+from cascaded_dllm.preprocess import batches
 from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan, preprocess
 from cascaded_dllm.text.corpora import Corpus
@@ -132,8 +132,8 @@ def test_documents_are_dealt_to_shards(run):
 @pytest.mark.parametrize(("documents", "characters"), [(1, 10**6), (2, 10**6), (3, 10**6), (256, 1), (256, 30)])
 def test_batches_change_nothing(run, tmp_path, monkeypatch, documents, characters):
     expected = PreprocessedDataset.open(run(num_shards=2)).fingerprint
-    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", documents)
-    monkeypatch.setattr(pipeline, "BATCH_CHARACTERS", characters)
+    monkeypatch.setattr(batches, "BATCH_DOCUMENTS", documents)
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", characters)
     folder = run(num_shards=2, out_dir=tmp_path / "again")
     assert PreprocessedDataset.open(folder).fingerprint == expected
 
@@ -234,7 +234,7 @@ class Broken:
 
 
 def test_exception_in_the_corpus_leaves_nothing(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(batches, "BATCH_DOCUMENTS", 2)
     with pytest.raises(OSError, match="the disk is gone"):
         run(Corpus("toy", Broken(OSError(5, "the disk is gone", str(tmp_path / "corpus.txt")))), num_shards=2)
     assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
@@ -252,7 +252,7 @@ def test_shard_index_out_of_range(tokenizer, tmp_path, index):
 
 
 def test_progress_knows_the_total_after_the_first_shard(run, monkeypatch):
-    monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(batches, "BATCH_DOCUMENTS", 2)
     told = []
     run(num_shards=2, on_progress=lambda *numbers: told.append(numbers))
     assert told == [(2, None), (4, None), (7, 8), (7, 7)]
@@ -289,11 +289,11 @@ KILLED = """
     from dataclasses import dataclass
     from pathlib import Path
     from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
-    from cascaded_dllm.preprocess import pipeline
+    from cascaded_dllm.preprocess import batches, pipeline
     from cascaded_dllm.text.corpora import Corpus
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.tokenizer import Tokenizer
-    pipeline.BATCH_DOCUMENTS = 1
+    batches.BATCH_DOCUMENTS = 1
 
     @dataclass(frozen=True)
     class Deadly:
@@ -347,7 +347,7 @@ def test_shard_of_another_version_is_left_alone(run, change):
     path = folder / "shard_0" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     before = {path: path.read_bytes() for path in folder.glob("shard_0/*")}
-    with pytest.raises(DataError, match=r"has format 99|describes 'map'|is incomplete"):
+    with pytest.raises(DataError, match=rf"has format version 99.* remove {folder} and|describes 'map'|is incomplete"):
         run()
     assert {path: path.read_bytes() for path in folder.glob("shard_0/*")} == before
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
 from cascaded_dllm.sample.sampler import StageSampler
@@ -28,7 +29,13 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["the cat saw the dog and the dog saw the cat"] * 3, vocab_size=270)
 
 
-def cascade(tokenizer: Tokenizer, *, seeds: tuple[int, int] = (1, 2), **options: Any) -> Cascade:
+def cascade(
+    tokenizer: Tokenizer,
+    *,
+    seeds: tuple[int, int] = (1, 2),
+    trained_with: PrefixSettings = TRUE_PREFIXES,
+    **options: Any,
+) -> Cascade:
     """Two stages of random weights."""
     stages = tuple(
         StageSampler(
@@ -36,6 +43,7 @@ def cascade(tokenizer: Tokenizer, *, seeds: tuple[int, int] = (1, 2), **options:
             AbsorbingProcess(tokenizer.vocab_size),
             LogLinearSchedule(),
             length,
+            trained_with=trained_with,
         )
         for seed, length in zip(seeds, LENGTHS, strict=True)
     )
@@ -92,12 +100,14 @@ def test_stages_draw_from_streams_of_their_own(tokenizer: Tokenizer) -> None:
         assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize("attention", ["joint", "one_way"])
 @pytest.mark.parametrize("reading", ["score", "normalized"])
-def test_calls_are_counted(tokenizer: Tokenizer, reading: str, attention: str, predictor: str) -> None:
+def test_calls_are_counted(tokenizer: Tokenizer, reading: str, attention: str, predictor: str, guidance: float) -> None:
     """Calls a text, and positions that went through the networks, as the embedding saw them."""
-    made = cascade(tokenizer, parameterization=reading, prefix_attention=attention)
+    trained_with = PrefixSettings(dropout=0.1)
+    made = cascade(tokenizer, parameterization=reading, prefix_attention=attention, trained_with=trained_with)
     calls, positions = [0, 0], [0]
 
     def watch(number: int) -> Callable[..., None]:
@@ -111,13 +121,15 @@ def test_calls_are_counted(tokenizer: Tokenizer, reading: str, attention: str, p
 
     for number, stage in enumerate(made.stages):
         stage.model.vocab_embed.register_forward_hook(watch(number))
-    samples = generated(made, predictor=predictor, batch_size=2)
+    samples = generated(made, predictor=predictor, batch_size=2, guidance=guidance)
     assert [round(5 * nfe, 6) for nfe in samples.nfe] == calls
     assert samples.token_forwards == positions[0]
+    # A guided step takes two calls; stage 1 has nothing to be guided by.
+    most = [LENGTHS[0], LENGTHS[1] if guidance == 0 else 2 * LENGTHS[1]]
     if predictor == "first_hitting":
-        assert samples.nfe == LENGTHS
+        assert list(samples.nfe) == most
     elif reading == "normalized":
-        assert all(nfe <= length for nfe, length in zip(samples.nfe, LENGTHS, strict=True))
+        assert all(nfe <= length for nfe, length in zip(samples.nfe, most, strict=True))
 
 
 def test_progress_and_stream(tokenizer: Tokenizer) -> None:
@@ -136,6 +148,53 @@ def test_progress_and_stream(tokenizer: Tokenizer) -> None:
     assert {(first, stage) for first, stage, _ in order} == {(f, s) for f in (0, 2, 4) for s in (1, 2)}
     last = [state.state.xt for state in seen if state.stage == 2 and state.state.step == state.state.num_steps]
     assert torch.equal(torch.cat(last), samples.ids[1])
+
+
+@pytest.mark.parametrize("kind", ["random", "mask"])
+@pytest.mark.parametrize("attention", ["joint", "one_way"])
+def test_noised_prefixes(tokenizer: Tokenizer, attention: str, kind: str) -> None:
+    """Stage 2 is given other tokens than stage 1 wrote; what stage 1 wrote stays, and no MASK is written."""
+    trained_with = PrefixSettings(noise_prob=0.1, noise_kind=kind)
+    made = cascade(tokenizer, prefix_attention=attention, trained_with=trained_with)
+    plain, noised, empty = (generated(made, prefix_noise=prob) for prob in (0.0, 0.5, 1.0))
+    assert torch.equal(plain.ids[0], noised.ids[0])
+    assert not torch.equal(plain.ids[1], noised.ids[1])
+    assert noised.ids[0].max() < tokenizer.vocab_size
+    assert plain.token_forwards == noised.token_forwards
+    apart = generated(made, prefix_noise=0.5, batch_size=1)
+    assert torch.equal(apart.ids[1], noised.ids[1])
+    # With all of it replaced by MASK, stage 2 does not see stage 1: its texts are those of any other first stage.
+    stages = (cascade(tokenizer, seeds=(9, 2), prefix_attention=attention).stages[0], made.stages[1])
+    other = generated(Cascade(stages, tokenizer, LENGTHS), prefix_noise=1.0)
+    assert not torch.equal(other.ids[0], empty.ids[0])
+    assert torch.equal(other.ids[1], empty.ids[1])
+
+
+def test_guided_texts(tokenizer: Tokenizer) -> None:
+    made = cascade(tokenizer, trained_with=PrefixSettings(dropout=0.1))
+    plain, guided = (generated(made, guidance=weight) for weight in (0.0, 2.0))
+    assert torch.equal(plain.ids[0], guided.ids[0])
+    assert not torch.equal(plain.ids[1], guided.ids[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guidance": 1.0}, r"guidance is 1\.0, and the stage was trained without prefix dropout"),
+        ({"guidance": -1.0}, r"guidance is -1\.0; it must be at least 0"),
+        ({"prefix_noise": 0.1}, r"prefix_noise is 0\.1, and the stage was trained on prefixes without noise"),
+        ({"prefix_noise": 2.0}, r"prefix_noise is 2\.0; it must lie between 0"),
+    ],
+)
+def test_what_the_stages_were_not_trained_for(tokenizer: Tokenizer, settings: dict[str, Any], message: str) -> None:
+    """It is said before anything is drawn, also for a single stage."""
+    told: list[int] = []
+    with pytest.raises(ConfigError, match=message):
+        generated(cascade(tokenizer), on_progress=lambda *_: told.append(1), **settings)
+    assert told == []
+    alone = Cascade(cascade(tokenizer).stages[:1], tokenizer, LENGTHS)
+    with pytest.raises(ConfigError, match=r"there is no prefix|it must"):
+        generated(alone, **settings)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +223,19 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         vocab_size: int = 0,
         fingerprint: str = "",
         packing: str = "document",
+        prefix: PrefixSettings = TRUE_PREFIXES,
     ) -> Path:
         model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
         folder = tmp_path / f"stage{stage}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         settings = StageSettings(
-            model.config, {"type": "loglinear"}, stage, lengths, fingerprint or tokenizer.fingerprint, packing
+            model.config,
+            {"type": "loglinear"},
+            stage,
+            lengths,
+            fingerprint or tokenizer.fingerprint,
+            packing,
+            prefix=prefix,
         )
         (folder / "config.json").write_text(settings.to_json())
         save_file(model.state_dict(), folder / "ema.safetensors")
@@ -187,6 +253,20 @@ def test_from_pretrained(tokenizer: Tokenizer, checkpoints: Callable[..., Path])
     assert (first_only.stage_lengths, first_only.trained_lengths) == ((3,), LENGTHS)
     flat = Cascade.from_pretrained([checkpoints(0)])
     assert (flat.stage_lengths, flat.trained_lengths, flat.is_flat) == ((6,), LENGTHS, True)
+
+
+def test_checkpoints_say_what_was_done_to_prefixes(checkpoints: Callable[..., Path]) -> None:
+    """Earlier ones do not, and were trained on true prefixes; so are models of other origin."""
+    settings = PrefixSettings(noise_prob=0.1, noise_kind="mask", dropout=0.2)
+    one, two = checkpoints(1), checkpoints(2, prefix=settings)
+    assert [stage.trained_with for stage in Cascade.from_pretrained([one, two]).stages] == [TRUE_PREFIXES, settings]
+    path = two / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key != "prefix"}))
+    assert Cascade.from_pretrained([one, two]).stages[1].trained_with == TRUE_PREFIXES
+    path.write_text(json.dumps(content | {"prefix": [1]}))
+    with pytest.raises(CheckpointError, match=r"(?s)config\.json lacks or misstates .*; the checkpoint is damaged"):
+        Cascade.from_pretrained([one, two])
 
 
 def test_tokenizer_may_be_named(tokenizer: Tokenizer, checkpoints: Callable[..., Path], tmp_path: Path) -> None:

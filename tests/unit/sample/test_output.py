@@ -30,6 +30,8 @@ SETTINGS_STORED: dict[str, Any] = {
     "stage_lengths": [2, 3],
     "weights": "raw",
     "dtype": "float32",
+    "guidance": 0.0,
+    "prefix_noise": 0.0,
 }
 SUMMARY: dict[str, Any] = {"seconds": 8}
 

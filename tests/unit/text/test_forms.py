@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.text.document import Document, Dropped, Part
-from cascaded_dllm.text.forms import Form, records_of
+from cascaded_dllm.text.forms import Form, numbered_records, records_of
 from cascaded_dllm.text.local_files import LocalFiles
 
 LINES = """
@@ -59,6 +59,31 @@ def test_parts_of_wikitext_are_articles(num_parts: int) -> None:
         part = records(LINES, "wikitext", Part(index, num_parts))
         assert part == [record for article in articles[index::num_parts] for record in article]
     assert records(LINES, "wikitext", Part(stop=2)) == whole[:6]
+
+
+def test_rows_without_text() -> None:
+    """In WikiText they stand where blank lines do, and belong to the article around them."""
+    dropped = {index: Dropped(str(index), "null text", 0) for index in (0, 2, 4)}
+    lines = ["", "= One =", "", "Two .", "", "= Three =", "", "Four ."]
+
+    def rows(wanted: Part) -> Iterator[Document | Dropped]:
+        return wanted.of(dropped.get(index, Document(str(index), line)) for index, line in enumerate(lines))
+
+    whole = list(records_of(rows, "wikitext", Part()))
+    assert whole == [
+        dropped[0],
+        Dropped("1", "heading", 7),
+        dropped[2],
+        dropped[4],
+        Document("1", "Two."),
+        Dropped("5", "heading", 9),
+        Document("5", "Four."),
+    ]
+    assert [number for number, _ in numbered_records(rows, "wikitext", Part())] == [0, 1, 1, 1, 1, 2, 2]
+    assert list(records_of(rows, "wikitext", Part(1, 2))) == whole[1:5]
+    assert list(records_of(rows, "wikitext", Part(stop=1))) == [dropped[0]]
+    assert list(records_of(rows, "lm1b", Part(0, 3))) == [dropped[0], Document("3", "Two."), Dropped("6", "empty", 0)]
+    assert [number for number, _ in numbered_records(rows, "lm1b", Part(1, 3))] == [1, 4, 7]
 
 
 def test_rows_are_records_of_the_other_forms() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
@@ -166,6 +167,25 @@ def test_missing_column(requests: list[str], streaming: bool) -> None:
     assert list(opened(HubCorpus(DATASET, "other", text_field="body")).records(Part())) == [Document("train:0", "One")]
     with pytest.raises(DataError, match="train:0 has a int in the field 'number', not a string"):
         opened(HubCorpus(DATASET, "other", text_field="number"))
+
+
+@EACH_WAY
+def test_rows_without_text(use_hub: Ask, streaming: bool) -> None:
+    with served({"train-00000-of-00001.parquet": parquet(text=["a\0b", None], id=["x", "y"])}) as (address, _):
+        use_hub(address)
+        records = list(opened(HubCorpus(DATASET), streaming=streaming).records(Part()))
+    assert records == [Document("x", "a\0b"), Dropped("y", "null text", 0)]
+
+
+def test_streamed_files_may_lack_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = HubRows(SMALL, "train", ())
+    tables = [pa.table({"text": ["One"]}), pa.table({"body": ["Two"], "id": [7]}), pa.table({"text": ["Three"]})]
+    monkeypatch.setattr(HubRows, "_tables", lambda self: iter(tables))
+    assert list(rows.records(Part())) == [
+        Document("train:0", "One"),
+        Dropped("7", "no text field", 0),
+        Document("train:2", "Three"),
+    ]
 
 
 @pytest.mark.parametrize("config", [None, "large"])

@@ -11,9 +11,9 @@ import pytest
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.corpora import Corpus
-from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.local import PARQUET_BATCH_ROWS, Unit
-from cascaded_dllm.text.local_files import LocalFiles
+from cascaded_dllm.text.local_files import ROWS_LOOKED_AT, LocalFiles
 
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 EACH_COMPRESSION = pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -27,13 +27,17 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def write_parquet(path: Path, **columns: list[object]) -> Path:
+def write_parquet(path: Path, **columns: object) -> Path:
     pq.write_table(pa.table(columns), path, row_group_size=10)
     return path
 
 
 def documents(path: Path, *, text_field: str = "text", unit: Unit = "paragraph") -> Iterator[Document]:
     return Corpus(path.name, LocalFiles(path, text_field, unit)).documents()
+
+
+def records(path: Path) -> list[Document | Dropped]:
+    return list(LocalFiles(path).records(Part()))
 
 
 def texts(path: Path, *, text_field: str = "text", unit: Unit = "paragraph") -> list[str]:
@@ -183,20 +187,86 @@ def test_jsonl_line_that_is_no_object(tmp_path: Path) -> None:
         texts(write(tmp_path / "a.jsonl", '["One"]'))
 
 
-def test_missing_text_field_lists_the_fields(tmp_path: Path) -> None:
+def test_text_field_that_no_row_has_lists_the_fields(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1 has no field 'text'; its fields are 'body', 'id': choose one"):
         texts(write(tmp_path / "a.jsonl", '{"body": "One", "id": 1}'))
     with pytest.raises(DataError, match=r"line 1 has no field 'text'; its fields are none"):
         texts(write(tmp_path / "a.jsonl", "{}"))
     with pytest.raises(DataError, match=r"a\.parquet has no field 'text'; its fields are 'body'"):
         texts(write_parquet(tmp_path / "a.parquet", body=["One"]))
+    lines = ["", '{"body": "One"}', '{"content": 1}', '{"body": null, "id": 3}']
+    with pytest.raises(
+        DataError,
+        match=r"line 2 has no field 'text', nor has any of 2 others .*; their fields are 'body', 'content', 'id': cho",
+    ):
+        texts(write(tmp_path / "a.jsonl", "\n".join(lines)))
+
+
+def test_wrong_text_field_is_found_out_early(tmp_path: Path) -> None:
+    """A corpus of a year is not read to its end before the user is told."""
+    write(tmp_path / "a.jsonl", '{"body": "One"}\n' * ROWS_LOOKED_AT + "broken")
+    with pytest.raises(DataError, match="line 1 has no field 'text', nor has any of 999 others looked at"):
+        texts(tmp_path / "a.jsonl")
+    write(tmp_path / "a.jsonl", '{"body": "One"}\n' * (ROWS_LOOKED_AT - 1) + '{"text": "Two"}')
+    assert texts(tmp_path / "a.jsonl") == ["Two"]
+
+
+def test_rows_without_text_are_dropped_and_counted(tmp_path: Path) -> None:
+    lines = [
+        '{"text": null, "id": "n"}',
+        '{"text": "One"}',
+        '{"body": "other"}',
+        '{"text": "x\\ud83d"}',
+        '{"text": ""}',
+        '{"id": "\\udc00", "text": "Two"}',
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert records(path) == [
+        Dropped("n", "null text", 0),
+        Document("a.jsonl:1", "One"),
+        Dropped("a.jsonl:2", "no text field", 0),
+        Dropped("a.jsonl:3", "lone surrogate", 2),
+        Dropped("a.jsonl:4", "empty", 0),
+        # A name that cannot be written is no reason to lose a text.
+        Document("a.jsonl:5", "Two"),
+    ]
+    path = write_parquet(tmp_path / "a.parquet", text=["One", None, "Two"], id=["x", "y", None])
+    assert records(path) == [Document("x", "One"), Dropped("y", "null text", 0), Document("a.parquet:2", "Two")]
+    assert records(write_parquet(tmp_path / "b.parquet", text=pa.nulls(2))) == [
+        Dropped("b.parquet:0", "null text", 0),
+        Dropped("b.parquet:1", "null text", 0),
+    ]
+
+
+def test_files_of_a_folder_that_lack_the_field(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", '{"body": "One"}')
+    write_parquet(tmp_path / "b.parquet", body=["One", "Two"])
+    write_parquet(tmp_path / "c.parquet", body=["One"], id=["c"])
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 has no field 'text', nor has any of 2 others looked at"):
+        records(tmp_path)
+    write_parquet(tmp_path / "d.parquet", text=["Three"])
+    assert records(tmp_path) == [
+        Dropped("a.jsonl:0", "no text field", 0),
+        Dropped("b.parquet:0", "no text field", 0),
+        Dropped("b.parquet:1", "no text field", 0),
+        Dropped("c", "no text field", 0),
+        Document("d.parquet:0", "Three"),
+    ]
+
+
+def test_corpus_of_dropped_rows_says_what_was_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": null}\n{"text": null}\n{"text": " "}\n')
+    with pytest.raises(DataError, match=r"holds 0 documents .* \(what it holds was dropped: 1 empty, 2 null text\)"):
+        texts(path)
 
 
 def test_text_that_is_no_string(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl line 1 has a int in the field 'text', not a string"):
-        texts(write(tmp_path / "a.jsonl", '{"text": 1}'))
-    with pytest.raises(DataError, match=r"a\.parquet row 1 has a NoneType in the field 'text', not a string"):
-        texts(write_parquet(tmp_path / "a.parquet", text=["One", None]))
+    with pytest.raises(DataError, match=r"a\.jsonl line 2 has a int in the field 'text', not a string"):
+        texts(write(tmp_path / "a.jsonl", '{"text": null}\n{"text": 1}'))
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 has a list in the field 'text', not a string"):
+        texts(write(tmp_path / "a.jsonl", '{"text": ["One"]}'))
+    with pytest.raises(DataError, match=r"a\.parquet row 1 has a float in the field 'text', not a string"):
+        texts(write_parquet(tmp_path / "a.parquet", text=[None, 1.5]))
 
 
 @EACH_COMPRESSION
@@ -213,14 +283,21 @@ def test_binary(tmp_path: Path, kind: str) -> None:
         texts(write(tmp_path / f"a.{kind}", b"\x20\x20\x20\n  \0\x7f"))
 
 
-def test_nul_inside_a_record(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl line 1 has a NUL character at 3, so it is no text"):
-        texts(write(tmp_path / "a.jsonl", '{"text": "One\\u0000"}'))
+def test_text_with_a_nul_far_inside_is_no_binary_file(tmp_path: Path) -> None:
+    """A job does not end after hours for one character."""
+    lines = ["x" * 7999, "One\0two", "\0"]
+    assert texts(write(tmp_path / "a.txt", "\n".join(lines)), unit="line") == lines
+    with pytest.raises(DataError, match=r"line 1 has a NUL byte at byte 7999"):
+        texts(write(tmp_path / "a.txt", "x" * 7999 + "\0"))
 
 
-def test_half_a_surrogate_pair(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="line 1 has half of a surrogate pair at character 1"):
-        texts(write(tmp_path / "a.jsonl", '{"text": "x\\ud83d"}'))
+def test_every_control_character_of_a_record_is_kept(tmp_path: Path) -> None:
+    text = "x" + "".join(map(chr, [*range(32), *range(127, 160), 0x2028, 0xFEFF, 0xFFFE, 0x10FFFF])) + "y"
+    assert texts(write(tmp_path / "a.jsonl", json.dumps({"text": text}))) == [text]
+    assert texts(write_parquet(tmp_path / "a.parquet", text=[text])) == [text]
+
+
+def test_whole_surrogate_pair(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "a.jsonl", '{"text": "x\\ud83d\\ude00"}')) == ["x😀"]
 
 

@@ -1,13 +1,18 @@
+import errno
 import hashlib
 import json
 import os
 import pickle
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.local import Unit
 from cascaded_dllm.text.local_files import HINT_LINES, LocalFiles
@@ -43,6 +48,12 @@ def test_lines_of_other_parts_are_not_parsed(tmp_path: Path) -> None:
     assert list(LocalFiles(path).records(Part(stop=1))) == [Document("a.jsonl:0", "One")]
 
 
+def test_files_of_other_parts_are_not_opened(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "One")
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    assert list(LocalFiles(tmp_path, unit="file").records(Part(0, 2))) == [Document("a.txt:0", "One")]
+
+
 def test_lines_of_wikitext_may_be_rows_of_any_file(tmp_path: Path) -> None:
     lines = ["", " = A = \n", "", " One , two . \n", "", " = B = \n", ""]
     write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": line}) for line in lines))
@@ -76,6 +87,78 @@ def test_source_names_no_folder(tmp_path: Path) -> None:
 def test_another_process_reads_the_same(tmp_path: Path) -> None:
     files = LocalFiles(write(tmp_path / "a.txt", "One\n\nTwo"))
     assert list(pickle.loads(pickle.dumps(files)).records(Part())) == list(files.records(Part()))
+
+
+NO_RIGHTS = r" cannot be read \(Permission denied\); check that you have the right to read it, and the disk or network"
+
+
+@pytest.fixture
+def without_rights() -> Iterator[None]:
+    """As a user to whom rights apply."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def visible() -> Iterator[Path]:
+    """A folder that any user may enter, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz", "a.jsonl.xz", "a.parquet"])
+def test_file_that_may_not_be_read(visible: Path, name: str, request: pytest.FixtureRequest) -> None:
+    path = write(visible / name, '{"text": "One"}')
+    path.chmod(0)
+    request.getfixturevalue("without_rights")
+    for read in (lambda: next(LocalFiles(path).records(Part())), LocalFiles(path).source):
+        with pytest.raises(DataError, match=name.replace(".", r"\.") + NO_RIGHTS):
+            read()
+    # A folder is read past none of its files.
+    with pytest.raises(DataError, match=name.replace(".", r"\.") + NO_RIGHTS):
+        list(LocalFiles(visible).records(Part()))
+
+
+def test_folder_that_may_not_be_read(visible: Path, request: pytest.FixtureRequest) -> None:
+    folder = visible / "data"
+    folder.mkdir()
+    write(folder / "a.txt", "One")
+    folder.chmod(0)
+    request.getfixturevalue("without_rights")
+    with pytest.raises(DataError, match="data" + NO_RIGHTS):
+        open_corpus(str(folder), split="train")
+    with pytest.raises(DataError, match="a.txt" + NO_RIGHTS):
+        open_corpus(str(folder / "a.txt"), split="train")
+    with pytest.raises(DataError, match=r"x cannot be read \(File name too long\)"):
+        open_corpus("x" * 300, split="train")
+
+
+def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.txt", "One")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", fail)
+    for read in (lambda: next(LocalFiles(path).records(Part())), LocalFiles(path).source):
+        with pytest.raises(
+            DataError, match=r"a\.txt cannot be read \(Input/output error\); check that you have the rig"
+        ):
+            read()
+
+
+def test_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "One")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(DataError, match=r"b\.txt cannot be read \(No such file or directory\)"):
+        LocalFiles(tmp_path).files()
 
 
 @pytest.mark.parametrize(

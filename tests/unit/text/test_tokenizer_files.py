@@ -1,4 +1,5 @@
 import json
+import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -6,6 +7,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.text import tokenizer_files
 from cascaded_dllm.text.tokenizer import END_OF_TEXT, Tokenizer
 from cascaded_dllm.text.tokenizer_files import VOCABULARY_PAIRS
 
@@ -103,6 +105,7 @@ def test_hub_id_asks_the_cache_before_the_network(
             raise LocalEntryNotFoundError("not cached")
         return str(tmp_path / filename)
 
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert Tokenizer.load("someone/some-model").fingerprint == tokenizer.fingerprint
     assert calls == [True, False]
@@ -118,6 +121,34 @@ def test_hub_id_in_the_cache(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert Tokenizer.load("gpt2").fingerprint == tokenizer.fingerprint
+    assert calls == [True]
+
+
+def test_repository_without_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repo_id: str, filename: str, *, local_files_only: bool = False) -> str:
+        raise LocalEntryNotFoundError("not cached") if local_files_only else OSError("404")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(DataError, match=r"downloading it failed \(OSError\); check the name and the network"):
+        Tokenizer.load("someone/some-model")
+
+
+def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is downloaded then, which the library would try for half a minute."""
+    waiting = threading.Event()
+    calls: list[bool] = []
+
+    def download(repo_id: str, filename: str, *, local_files_only: bool = False) -> str:
+        calls.append(local_files_only)
+        raise LocalEntryNotFoundError("not cached")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: waiting.wait(10))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(tokenizer_files, "HUB_DEADLINE_S", 0.05)
+    with pytest.raises(DataError, match=r"downloading it failed \(TimeoutError\); check the name and the network"):
+        Tokenizer.load("someone/some-model")
+    waiting.set()
     assert calls == [True]
 
 

@@ -14,13 +14,17 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, schedule_settings
 from cascaded_dllm.evaluate.likelihood import dataset_bound
+from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Run, RunPeriods
-from cascaded_dllm.train.trainer import LoopConfig, Trainer
+from cascaded_dllm.train.snapshot import SampledText, SampleGroup, SnapshotReport
+from cascaded_dllm.train.trainer import Trainer
 
 VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
 
@@ -55,6 +59,16 @@ def _model(seed: int = 3, *, spread: float = 0.3, **settings: Any) -> ScoreModel
     return model
 
 
+def _report(step: int) -> SnapshotReport:
+    """Two texts of stage 2, on a true prefix."""
+    samples = tuple(
+        SampledText(stages={1: "a", 2: text}, truth="the truth", multiset_overlap=(0.5,), ordered_coverage=(0.25,))
+        for text in ("a text", "another")
+    )
+    group = SampleGroup(samples=samples, figures={"multiset_overlap_mean_stage1_in_stage2": 0.5})
+    return SnapshotReport(step=step, groups={"conditional": group})
+
+
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[[int], StageDataset]:
     return _stage_dataset
@@ -67,9 +81,12 @@ def make_model() -> Callable[..., ScoreModel]:
 
 @pytest.fixture(scope="session")
 def make_objective() -> Callable[..., Objective]:
-    def make(process: str = "absorbing", noise: str = "loglinear", t_min: float = 1e-3) -> Objective:
+    def make(process: str = "absorbing", noise: str = "loglinear", t_min: float = 1e-3, **prefix: Any) -> Objective:
+        """`prefix` are settings of what is done to prefixes, and `generate`."""
         schedule = LogLinearSchedule() if noise == "loglinear" else GeometricSchedule()
-        return Objective(process_from_name(process, VOCAB_SIZE), schedule, t_min)
+        forward, generate = process_from_name(process, VOCAB_SIZE), prefix.pop("generate", None)
+        prefixes = PrefixTraining(forward, PrefixSettings(**prefix), generate)
+        return Objective(forward, schedule, t_min, prefixes)
 
     return make
 
@@ -84,13 +101,14 @@ def make_trainer(make_objective: Callable[..., Objective]) -> Callable[..., Trai
         model: dict[str, Any] | None = None,
         optim: OptimConfig | None = None,
         course: dict[str, Any] | None = None,
+        prefix: dict[str, Any] | None = None,
         **loop: Any,
     ) -> Trainer:
         network = _model(**(model or {}))
         settings = {"batch_size": 8, "accum": 1, "num_steps": 6, "ema_decay": 0.9, "seed": 1}
         return Trainer(
             network,
-            make_objective(network.config.process),
+            make_objective(network.config.process, **(prefix or {})),
             _stage_dataset(stage),
             optim=optim or OptimConfig(lr=1e-2, warmup=2),
             loop=LoopConfig(**(settings | loop)),
@@ -138,7 +156,8 @@ def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[.
                 seed=1,
                 on_progress=on_progress,
             ),
-            "sample": lambda: ["a text", "another"],
+            "sample": _report,
+            "num_valid_windows": NUM_WINDOWS,
         }
         return Run(
             trainer=trainer,

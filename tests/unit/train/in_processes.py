@@ -19,14 +19,15 @@ from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.group import Group, open_group
+from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.run import Run, RunPeriods, Snapshot
 from cascaded_dllm.train.sharded import FullySharded
-from cascaded_dllm.train.trainer import LoopConfig, StepResult, Trainer
+from cascaded_dllm.train.trainer import StepResult, Trainer
 from cascaded_dllm.train.world import World
-from tests.unit.train.conftest import LENGTHS, VOCAB_SIZE, _model, _stage_dataset
+from tests.unit.train.conftest import LENGTHS, NUM_WINDOWS, VOCAB_SIZE, _model, _report, _stage_dataset
 
 CPU = torch.device("cpu")
 # eps keeps Adam from dividing rounding errors by rounding errors.
@@ -63,7 +64,8 @@ def run_of(trainer: Trainer, folder: Path, *, snapshot_every: int = 2) -> Run:
         tokenizer_file=tokenizer_file,
         periods=RunPeriods(log_every=1, eval_every=100, snapshot_every=snapshot_every, keeping=Keeping(newest=20)),
         measure=lambda _: bound_of(trainer),
-        sample=lambda: ["a text"],
+        sample=_report,
+        num_valid_windows=NUM_WINDOWS,
     )
 
 

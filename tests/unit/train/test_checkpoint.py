@@ -176,7 +176,7 @@ def test_what_a_killed_process_leaves_is_no_checkpoint(save, tmp_path):
     """A whole copy under the temporary name that a writer uses, with a later step."""
     save(1)
     folder = tmp_path / "checkpoints"
-    shutil.copytree(folder / "step_1", folder / ".incomplete-step_7-host-1-0123abcd")
+    shutil.copytree(folder / "step_1", folder / ".incomplete-step_7@host-1-0123abcd")
     assert newest_complete(folder) == (folder / "step_1", [])
 
 

@@ -8,7 +8,6 @@ import torch
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
 from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.readings import Readings
 from cascaded_dllm.train.trainer import make_batch, require_divisible
 
 
@@ -79,13 +78,17 @@ def test_a_step_uses_the_clipped_gradient(make_trainer):
     assert sums[0.01] == pytest.approx(0.01, rel=1e-3)
 
 
+ALL_CHANGES = {"noise_prob": 0.2, "noise_kind": "mask", "dropout": 0.3}
+
+
+@pytest.mark.parametrize("prefix", [{}, ALL_CHANGES], ids=["true", "changed"])
 @pytest.mark.parametrize(
     "model", [{}, {"dropout": 0.1}, {"prefix_attention": "one_way", "parameterization": "normalized"}]
 )
-def test_four_parts_of_two_are_one_of_eight(make_trainer, model):
+def test_four_parts_of_two_are_one_of_eight(make_trainer, model, prefix):
     """Only the order of sums differs; eps keeps Adam from dividing rounding errors by rounding errors."""
     optim = OptimConfig(lr=1e-3, warmup=0, eps=1e-4)
-    whole, parts = (make_trainer(accum=accum, model=model, optim=optim) for accum in (1, 4))
+    whole, parts = (make_trainer(accum=accum, model=model, optim=optim, prefix=prefix) for accum in (1, 4))
     start = weights(whole)
     for one, four in zip(whole.steps(), parts.steps(), strict=True):
         assert four.loss_nats_per_token == pytest.approx(one.loss_nats_per_token, abs=1e-6)
@@ -129,7 +132,7 @@ def test_stops_before_a_step_with_a_gradient_that_is_not_finite(make_trainer):
     trainer = make_trainer()
     before = weights(trainer)
     trainer.model.vocab_embed.embedding.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(NonFiniteError, match=r"the gradient norm is (inf|nan) at step 1 .* resume from the last"):
+    with pytest.raises(NonFiniteError, match=r"the gradient norm is (inf|nan) at step 1 .* start a new run"):
         next(trainer.steps())
     assert torch.equal(weights(trainer), before)
     assert moments(trainer) == {}
@@ -178,14 +181,6 @@ def test_reading_later_changes_nothing(make_trainer):
     assert torch.equal(weights(seldom), weights(often))
     assert_equal(moments(seldom), moments(often))
     assert_equal(seldom.ema.state_dict(), often.ema.state_dict())
-
-
-def test_duration_of_steps_that_are_read_together():
-    """A device runs behind: what the host took for a step says little, the mean between readings is right."""
-    readings = Readings(torch.device("cpu"))
-    assert [readings.seconds(1.0, is_read=False), readings.seconds(2.0, is_read=False)] == [1.0, 2.0]
-    assert readings.seconds(9.0, is_read=True) == 4.0
-    assert readings.seconds(3.0, is_read=True) == 3.0
 
 
 def restore(trainer, other):
@@ -248,6 +243,7 @@ def test_dropout_depends_on_the_place_in_the_global_batch_alone(make_trainer):
 def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):
     batch = make_batch(make_dataset(2), np.array([4, 2]), 6)
     assert batch.index.tolist() == [6, 7]
+    assert batch.window.tolist() == [4, 2]
     assert (batch.target.shape, batch.prefix.shape) == ((2, 7), (2, 3))
     assert torch.equal(batch.prefix, batch.target[:, :3])
     assert make_batch(make_dataset(0), np.array([1]), 0, torch.device("cpu")).prefix is None

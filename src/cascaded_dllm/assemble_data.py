@@ -1,0 +1,101 @@
+"""Which preprocessed folders a run reads: by name or by path, and whether they are what the configuration asks for."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.config import DataSettings
+from cascaded_dllm.data.manifest import Settings
+from cascaded_dllm.data.preprocessed import read_identity
+from cascaded_dllm.errors import ConfigError, DataError
+
+_VALIDATION_SPLITS = ("validation", "valid")
+"""What corpora call the part to measure on: those of the hub the first, the built-in ones the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedData:
+    """Data settings whose folders are known, and the corpus in the training folder.
+
+    Attributes:
+        settings: with `path`, and with a folder as `valid` if there is one.
+        corpus: name of the corpus to train on.
+    """
+
+    settings: DataSettings
+    corpus: str
+
+
+def require_known_method(data: DataSettings) -> None:
+    """Judges `data.dataloader` without the data.
+
+    Raises:
+        ConfigError: it is no method of preprocessing.
+    """
+    if data.dataloader is not None and data.dataloader not in SELECTION_METHODS:
+        raise ConfigError(
+            f"data.dataloader is {data.dataloader!r}; it must be one of {', '.join(SELECTION_METHODS)}, or null where "
+            "data.path names the folder"
+        )
+
+
+def locate(data: DataSettings) -> LocatedData:
+    """The folders to train and to measure on.
+
+    Without `data.path` the training folder is <root>/<dataloader>/<train>_train, as `cdllm preprocess` calls it.
+    With it, the names are what the folder must hold, if they are given.
+
+    Raises:
+        ConfigError: no data is named.
+        DataError: a folder is not there or incomplete, or the training folder holds something else than is asked for.
+    """
+    require_known_method(data)
+    path = data.path if data.path is not None else _named_folder(data)
+    found = read_identity(Path(path)).settings
+    _require_what_is_asked_for(data, path, found)
+    return LocatedData(replace(data, path=path, valid=_valid_folder(data, path, found.method)), found.dataset)
+
+
+def _named_folder(data: DataSettings) -> str:
+    if data.train is None or data.dataloader is None:
+        raise ConfigError(
+            f"there is no data to train on: data.path is null, data.train {data.train or 'null'} and data.dataloader "
+            f"{data.dataloader or 'null'}; name a folder with --data (data.path), or corpus and method with the others"
+        )
+    folder = Path(data.root) / data.dataloader / f"{data.train}_train"
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} is not there, the data of data.train={data.train} and data.dataloader={data.dataloader}; make "
+            f"it with `cdllm preprocess {data.dataloader} --dataset {data.train} --tokenizer gpt2 --out {data.root}`, "
+            "choose another corpus (data.train) or method (data.dataloader), or name a folder with --data (data.path)"
+        )
+    return str(folder)
+
+
+def _require_what_is_asked_for(data: DataSettings, path: str, found: Settings) -> None:
+    for key, asked, held in (
+        ("data.dataloader", data.dataloader, found.method),
+        ("data.train", data.train, found.dataset),
+    ):
+        if asked is not None and asked != held:
+            raise DataError(f"{key} is {asked}, and {path} was made of {held}; leave one of the two out")
+
+
+def _valid_folder(data: DataSettings, path: str, method: str) -> str | None:
+    """The folder of `data.valid`; by name it lies beside that of the training data, and has the same method."""
+    if data.valid is None or "/" in data.valid:
+        return data.valid
+    parent = Path(data.root) / method
+    candidates = [parent / f"{data.valid}_{split}" for split in _VALIDATION_SPLITS]
+    there = [folder for folder in candidates if folder.is_dir()]
+    if len(there) > 1:
+        raise DataError(
+            f"data.valid is {data.valid}, and both {there[0]} and {there[1]} are there; name one of them by its path"
+        )
+    if not there:
+        raise DataError(
+            f"{candidates[0]} is not there, the data of data.valid={data.valid}; make it with `cdllm preprocess "
+            f"{method} --dataset {data.valid} --split validation --tokenizer {path} --out {data.root}`, name another "
+            "corpus or a folder (with a slash) with data.valid, or give data.valid=null to measure no bound"
+        )
+    return str(there[0])

@@ -1,0 +1,99 @@
+"""What a stage does to its prefixes in training, from a configuration."""
+
+import torch
+
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.prefix_settings import PrefixSettings
+from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
+from cascaded_dllm.sample.cascade import stage_sampler
+from cascaded_dllm.sample.predictors import predictor_from_name
+from cascaded_dllm.sample.regenerate import PrefixRegenerator, require_before, weights_fingerprint
+from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.train.prefixes import PrefixTraining
+
+
+def prefix_settings(config: TrainConfig) -> PrefixSettings:
+    """What is done to prefixes in training.
+
+    Raises:
+        ConfigError: a value is out of range, needs a MASK that the process does not have, or `stage_paths` and `prob`
+            contradict each other.
+    """
+    noise, generated = config.training.prefix_noise, config.training.generated_prefix
+    predictor_from_name(generated.predictor)
+    if (generated.prob > 0) != bool(generated.stage_paths):
+        raise ConfigError(
+            f"training.generated_prefix.prob is {generated.prob} and stage_paths {list(generated.stage_paths)}; give "
+            "both, the folder of the stage before and a probability above 0, or neither"
+        )
+    num_earlier = 0 if config.baseline else config.stage - 1
+    if len(generated.stage_paths) > num_earlier:
+        raise ConfigError(
+            f"training.generated_prefix.stage_paths names {len(generated.stage_paths)} stages, and there are "
+            f"{num_earlier} before this one; name the stage just before it, or several in order"
+        )
+    settings = PrefixSettings(
+        noise_prob=noise.prob,
+        noise_kind=noise.kind,
+        dropout=config.training.prefix_dropout,
+        generated_prob=generated.prob,
+        generated_level=generated.level,
+    )
+    settings.require_mask(config.graph.type)
+    return settings
+
+
+def prefix_training(
+    config: TrainConfig, arrays: StageArrays, stage: StageSampler, device: torch.device
+) -> PrefixTraining:
+    """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
+
+    Raises:
+        ConfigError: a setting is out of range or contradicts another.
+        CheckpointError: a checkpoint cannot be read, or is not of a stage before this one.
+    """
+    settings = prefix_settings(config)
+    paths = config.training.generated_prefix.stage_paths
+    if not paths:
+        return PrefixTraining(stage.process, settings)
+    loaded = [load_stage(path) for path in paths]
+    require_before(
+        loaded,
+        stage=config.stage,
+        stage_lengths=config.stage_lengths,
+        vocab_size=arrays.vocab_size,
+        tokenizer=arrays.tokenizer,
+        packing=arrays.packing,
+    )
+    return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
+
+
+def _regenerator(
+    config: TrainConfig, arrays: StageArrays, loaded: list[PretrainedStage], device: torch.device
+) -> PrefixRegenerator:
+    """Rewrites prefixes with the models of the stages before, which stay on `device`.
+
+    Raises:
+        ConfigError: the predictor does not exist, or not for the process of a stage.
+    """
+    settings, first = config.training.generated_prefix, config.stage - len(loaded)
+    predictor = predictor_from_name(settings.predictor)
+    fingerprint = weights_fingerprint([stage.model for stage in loaded])
+    samplers = []
+    for number, stage in enumerate(loaded, start=first):
+        if config.dtype == "bfloat16":
+            stage.model.keep_trunk_in(torch.bfloat16)
+        length, prefix_length = arrays.spec.target_length(number), arrays.spec.prefix_length(number)
+        samplers.append(stage_sampler(stage, length=length, prefix_length=prefix_length, device=device))
+        require_usable(predictor, samplers[-1].process, settings.num_steps)
+    return PrefixRegenerator(
+        stages=tuple(samplers),
+        texts=arrays.stages[first - 1 : config.stage - 1],
+        context=arrays.stages[first - 2] if first > 1 else None,
+        level=settings.level,
+        predictor=predictor,
+        num_steps=settings.num_steps,
+        fingerprint=fingerprint,
+    )

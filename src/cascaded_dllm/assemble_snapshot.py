@@ -1,0 +1,225 @@
+"""Snapshots: samples of a stage in training on true prefixes and, with the stages before it, of the whole cascade."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.evaluate.diversity import distinct_bigram_share, mean_token_entropy_nats
+from cascaded_dllm.evaluate.generative_ppl import Judge, num_empty, ppl_corpus, ppl_per_sequence
+from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.train.snapshot import SampledText, SampleGroup, SnapshotReport
+
+Ids = Int[Tensor, "B _"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSampler:
+    """Draws the samples of a snapshot and measures them.
+
+    Attributes:
+        stage: in training; its network has the averaged weights when this is called.
+        number: 1..K; for a flat model the number of the stage whose length it has.
+        stage_lengths: of the whole cascade.
+        windows: the first of them give true prefixes and true texts.
+        tokenizer: of the data.
+        tokenizer_file: where it lies; earlier stages must have been trained with the same.
+        packing: how the windows were cut.
+        predictor: name of the predictor.
+        num_steps: of the time grid, for predictors that have one.
+        num_samples: texts of each kind, or fewer if there are fewer windows.
+        seed: decides everything.
+        earlier: folders of the stages before; they are read at every snapshot, so that they may be trained meanwhile.
+        judge: of generative perplexity, or None.
+    """
+
+    stage: StageSampler
+    number: int
+    stage_lengths: tuple[int, ...]
+    windows: StageDataset
+    tokenizer: Tokenizer
+    tokenizer_file: Path
+    packing: str
+    predictor: str
+    num_steps: int
+    num_samples: int
+    seed: int
+    earlier: tuple[str, ...]
+    judge: Judge | None
+
+    def __call__(self, step: int) -> SnapshotReport:
+        """The report of `step`."""
+        groups: dict[str, SampleGroup] = {}
+        if self.stage.prefix_length:
+            groups |= self._conditional()
+        else:
+            groups["unconditional"] = self._group({self.number: self._sampled(None)})
+        if self.earlier:
+            groups["unconditional"] = self._of_the_cascade()
+        return SnapshotReport(step=step, groups=groups)
+
+    def earlier_cascade(self) -> Cascade:
+        """The stages before, as they are now.
+
+        Raises:
+            CheckpointError: they are not the first stages of this cascade, or were trained on other data.
+        """
+        device = self.stage.model.vocab_embed.embedding.device
+        before = Cascade.from_pretrained(self.earlier, tokenizer=self.tokenizer_file, device=device)
+        if before.trained_lengths != self.stage_lengths or before.is_flat:
+            raise CheckpointError(
+                f"{', '.join(self.earlier)} belong to {'a flat model' if before.is_flat else 'a cascade'} of lengths "
+                f"{list(before.trained_lengths)} and stage {self.number} to one of {list(self.stage_lengths)}; name "
+                "the stages of the same cascade (earlier_stages)"
+            )
+        # A checkpoint of the original code does not say its packing.
+        if before.packing not in ("", self.packing):
+            raise CheckpointError(
+                f"{', '.join(self.earlier)} were trained on windows of packing {before.packing!r}, and those of the "
+                f"data have {self.packing!r}; train all stages on the same data"
+            )
+        return before
+
+    def _conditional(self) -> dict[str, SampleGroup]:
+        """Samples on true prefixes, and the true texts."""
+        index = torch.arange(min(self.num_samples, len(self.windows)))
+        prefix, truth = self.windows.batch(index.numpy())
+        assert prefix is not None
+        prefix_ids, truth_ids = torch.from_numpy(prefix), torch.from_numpy(truth)
+        stages = {self.number - 1: prefix_ids, self.number: self._sampled(prefix_ids)}
+        figures = self._figures({self.number: truth_ids})
+        return {"conditional": self._group(stages, truth_ids), "truth": SampleGroup(samples=(), figures=figures)}
+
+    def _of_the_cascade(self) -> SampleGroup:
+        """Samples whose every stage is generated."""
+        before = self.earlier_cascade()
+        cascade = Cascade((*before.stages, self.stage), self.tokenizer, self.stage_lengths)
+        has_grid = not isinstance(predictor_from_name(self.predictor), FirstHittingPredictor)
+        samples = cascade.generate(
+            self.num_samples,
+            steps=self.num_steps if has_grid else None,
+            predictor=self.predictor,
+            seed=self.seed,
+            batch_size=self.num_samples,
+        )
+        return self._group(dict(enumerate(samples.ids, start=1)))
+
+    def _sampled(self, prefix: Ids | None) -> Ids:
+        """Texts of the stage in training, on the CPU."""
+        device = self.stage.model.vocab_embed.embedding.device
+        index = torch.arange(self.num_samples if prefix is None else len(prefix), device=device)
+        *_, last = self.stage.states(
+            None if prefix is None else prefix.to(device),
+            predictor=predictor_from_name(self.predictor),
+            num_steps=self.num_steps,
+            draws=Draws(self.seed, "snapshot"),
+            sample_index=index,
+        )
+        return last.xt.cpu()
+
+    def _group(self, stages: Mapping[int, Ids], truth: Ids | None = None) -> SampleGroup:
+        """Texts and overlaps of samples, given the ids of every stage."""
+        pairs = list(itertools.pairwise(stages.values()))
+        overlaps = [multiset_overlap_per_text(*pair) for pair in pairs]
+        coverages = [ordered_coverage_per_text(*pair) for pair in pairs]
+        texts = {number: self._texts(ids) for number, ids in stages.items()}
+        true_texts = None if truth is None else self._texts(truth)
+        samples = tuple(
+            SampledText(
+                stages={number: stage[i] for number, stage in texts.items()},
+                truth=None if true_texts is None else true_texts[i],
+                multiset_overlap=tuple(float(shares[i]) for shares in overlaps),
+                ordered_coverage=tuple(float(shares[i]) for shares in coverages),
+            )
+            for i in range(len(stages[self.number]))
+        )
+        return SampleGroup(samples=samples, figures=self._figures(stages))
+
+    def _figures(self, stages: Mapping[int, Ids]) -> dict[str, float]:
+        """Overlaps between stages; of the texts of the last one also diversity and what the judge says."""
+        figures: dict[str, float] = {}
+        for (before, prefix), (after, target) in itertools.pairwise(stages.items()):
+            name = f"mean_stage{before}_in_stage{after}"
+            figures[f"multiset_overlap_{name}"] = float(multiset_overlap_per_text(prefix, target).mean())
+            figures[f"ordered_coverage_{name}"] = float(ordered_coverage_per_text(prefix, target).mean())
+        written = stages[self.number]
+        figures["token_entropy_nats_mean"] = mean_token_entropy_nats(written)
+        figures["distinct_bigram_share"] = distinct_bigram_share(written)
+        if self.judge is not None:
+            figures |= self._judged(self.judge, self._texts(written, is_padding_hidden=True))
+        return figures
+
+    def _judged(self, judge: Judge, texts: Sequence[str]) -> dict[str, float]:
+        """Generative perplexities, as far as there is a text that has one."""
+        with judge.on(self.stage.model.vocab_embed.embedding.device):
+            nats = judge.token_nats(texts)
+        found = {
+            "generative_ppl_per_sequence": ppl_per_sequence(nats),
+            "generative_ppl_corpus": ppl_corpus(nats),
+            "num_empty_texts": float(num_empty(nats)),
+            "num_judged_tokens": float(sum(map(len, nats))),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _texts(self, ids: Ids, *, is_padding_hidden: bool = False) -> list[str]:
+        """Decoded texts; without the ends of text that fill a window, if they are hidden."""
+        rows = ids.tolist()
+        if is_padding_hidden:
+            rows = [row[: _without_tail(row, self.tokenizer.eos_id)] for row in rows]
+        return [self.tokenizer.decode(row) for row in rows]
+
+
+def _without_tail(row: Sequence[int], eos_id: int) -> int:
+    """The length of `row` without the ends of text at its end."""
+    length = len(row)
+    while length > 0 and row[length - 1] == eos_id:
+        length -= 1
+    return length
+
+
+def snapshot_sampler(
+    config: TrainConfig, stage: StageSampler, windows: StageDataset, *, tokenizer_file: Path, packing: str
+) -> SnapshotSampler | None:
+    """Draws and measures the samples of a snapshot; None if none are wanted.
+
+    The stages before and the judge are looked at now, so that a mistake is not found hours later.
+
+    Raises:
+        ConfigError: there is no such predictor, or the judge cannot be had.
+        CheckpointError: an earlier stage cannot be read, or is of another cascade.
+        MissingExtraError: there is a judge, and its library is not installed.
+    """
+    settings, judge = config.sampling, config.evaluation.judge
+    predictor_from_name(settings.predictor)
+    if settings.num_samples == 0:
+        return None
+    sampler = SnapshotSampler(
+        stage=stage,
+        number=len(config.stage_lengths) if config.baseline else config.stage,
+        stage_lengths=config.stage_lengths,
+        windows=windows,
+        tokenizer=Tokenizer.load(tokenizer_file),
+        tokenizer_file=tokenizer_file,
+        packing=packing,
+        predictor=settings.predictor,
+        num_steps=settings.num_steps,
+        num_samples=settings.num_samples,
+        seed=config.training.seed,
+        earlier=config.earlier_paths,
+        judge=None if judge is None else Judge.load(judge),
+    )
+    if sampler.earlier:
+        sampler.earlier_cascade()
+    return sampler

@@ -1,0 +1,71 @@
+"""What a run begins with: weights of another model, viewers of its metrics, and the record of its start."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.model.integrity import numbered
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.warm_start import start_from
+from cascaded_dllm.train.provenance import device_facts
+from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
+from cascaded_dllm.train.run_log import LogChoice
+
+
+def start_of_run(config: TrainConfig, model: ScoreModel, arrays: StageArrays, folder: Path) -> dict[str, Any] | None:
+    """Gives the network the weights of another model, if it is to have them, and says which they are.
+
+    A run that has checkpoints goes on from its own weights, so that it needs those it started from no more.
+    """
+    choice = config.pretrained
+    if not choice.use_pretrained or numbered(folder / CHECKPOINTS_FOLDER):
+        return None
+    stage = start_from(choice.model_path, model, weights=choice.weights, tokenizer=arrays.tokenizer)  # type: ignore[arg-type]
+    return {
+        "folder": str(stage.folder),
+        "weights": choice.weights,
+        "stage": stage.settings.stage,
+        "step": stage.settings.step,
+        "passed_over": list(stage.passed_over),
+    }
+
+
+def log_choice(config: TrainConfig) -> LogChoice:
+    """The viewers of the metrics; the name of the run is empty unless it is given."""
+    settings = config.logging
+    return LogChoice(
+        wandb=settings.wandb,
+        project=settings.project,
+        name=settings.name or "",
+        tensorboard=settings.tensorboard,
+    )
+
+
+def provenance(
+    config: TrainConfig, arrays: StageArrays, device: torch.device, start: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a run is made from, for its record; `start` says which weights it began with, None for its own."""
+    return {
+        "start": start,
+        "device": device_facts(device),
+        "data": {
+            "path": config.data.path,
+            "fingerprint": arrays.fingerprint,
+            "method": arrays.method,
+            "scorer": arrays.scorer,
+            "num_windows": arrays.num_windows,
+            "valid": config.data.valid,
+        },
+        "tokenizer": {"fingerprint": arrays.tokenizer, "vocab_size": arrays.vocab_size},
+        "config": plain(config.to_dict()),
+    }
+
+
+def plain(settings: dict[str, object]) -> dict[str, object]:
+    """`settings` with lists in place of tuples, as YAML and JSON hold them."""
+    return dict(json.loads(json.dumps(settings)))

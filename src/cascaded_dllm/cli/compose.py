@@ -1,0 +1,232 @@
+"""A run's configuration from the files in `configs/`, overrides `key=value`, and a run that is to go on.
+
+Groups (`model=tiny`, `stage@_global_=stage2`) are composed by Hydra. Keys are set afterwards, by its grammar too: only
+so may `stage` be a number beside the group of that name, and may a run's stored settings be changed in the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cascaded_dllm.config import TrainConfig, leaves, parse_config
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.file_names import RUN_CONFIG_FILE
+
+_FLAGS = {"data.path": "--data", "data.valid": "--valid", "data.stages_dir": "--stages", "run_dir": "--out"}
+"""Keys that are paths, and their flags."""
+
+_NAMES = ("data.train", "data.dataloader", "data.valid")
+"""What says which data in the files, and nothing about a folder that is given by its path."""
+
+
+def config_folder() -> Path:
+    """Where the configurations are: inside the installed package, or at the root of a checkout."""
+    inside = Path(__file__).resolve().parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "configs"
+
+
+def compose_config(
+    overrides: Sequence[str], *, name: str = "cascade_config", paths: Mapping[str, Path] | None = None
+) -> TrainConfig:
+    """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
+
+    With `load_dir` among them, the settings of that run come between the file and the other overrides.
+
+    Args:
+        overrides: in Hydra's grammar; the last one of a key wins.
+        name: file in `configs/`.
+        paths: values of `run_dir` and of the paths in `data`, taken as they are: in the grammar of overrides a path
+            with a dollar sign or a backslash would be something else.
+
+    Raises:
+        ConfigError: an override cannot be read, a key is unknown or missing, a value has the wrong type, or
+            `load_dir` is no run, or not the one that is given besides.
+    """
+    groups, keys = _split(overrides)
+    as_they_are = {key: _folder(key, path) for key, path in (paths or {}).items()}
+    try:
+        values = _values(keys)
+        stored, groups = _stored_run(values.get("load_dir"), groups)
+        tree = OmegaConf.create(_composed(name, groups, stored))
+        for key, value in values.items():
+            OmegaConf.update(tree, key, value, force_add=True)
+        missing = sorted(OmegaConf.missing_keys(tree) - as_they_are.keys())
+        settings: Any = {} if missing else OmegaConf.to_container(tree, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"the configuration cannot be composed: {str(error).strip()}; check the overrides, key=value"
+        ) from error
+    if missing:
+        given = " and ".join(_FLAGS.get(key, f"{key}=...") for key in missing)
+        raise ConfigError(f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no value; give {given}")
+    for key, text in (_literal(stored.settings, values) | as_they_are).items():
+        _set(settings, key, text)
+    given_keys = values.keys() | as_they_are.keys()
+    if stored.folder is None:
+        _forget_names(settings, given_keys)
+    _take_up(settings, stored.folder, has_run_dir="run_dir" in given_keys)
+    return parse_config(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredRun:
+    """The run folder that is to go on, and its settings; None and nothing for a new run."""
+
+    folder: str | None
+    settings: dict[str, Any]
+
+
+def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The choices of groups among the overrides, the last one of each in the form that Hydra takes, and the others."""
+    groups: dict[str, str] = {}
+    keys = []
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if not separator or not name:
+            raise ConfigError(
+                f"the override {override!r} has no key and '='; write key=value, for example training.num_steps=1000"
+            )
+        group, _, package = name.partition("@")
+        choices = sorted(path.stem for path in (config_folder() / group.lstrip("+~")).glob("*.yaml"))
+        is_number_of_stage = not package and group.lstrip("+~") == "stage" and value.lstrip("-").isdecimal()
+        if "/" in group or "." in group or not choices or is_number_of_stage:
+            keys.append(override)
+        elif value not in choices:
+            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        else:
+            # Whatever a file of stages says, it says of the whole configuration.
+            name = "stage@_global_" if name == "stage" else name
+            groups[name] = f"{name}={value}"
+    return list(groups.values()), keys
+
+
+def _values(keys: Sequence[str]) -> dict[str, Any]:
+    """The values of overrides that set keys, read by Hydra's grammar; "+" and "++" in front change nothing.
+
+    Raises:
+        ConfigError: an override would remove a key, or names several values.
+    """
+    values: dict[str, Any] = {}
+    for override in OverridesParser.create().parse_overrides(list(keys)):
+        if override.is_delete():
+            raise ConfigError(
+                f"the override {override.input_line!r} removes a key, and every key is read; give it a value"
+            )
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"the override {override.input_line!r} names several values, and a run takes one; put a text with "
+                "commas in quotes, a list in brackets"
+            )
+        key = override.key_or_group
+        # A group that is set as a whole must not keep keys that were set in it before.
+        values = {other: value for other, value in values.items() if not other.startswith(f"{key}.")}
+        values[key] = override.value()
+    return values
+
+
+def _stored_run(load_dir: Any, groups: list[str]) -> tuple[_StoredRun, list[str]]:
+    """The run in `load_dir` with its settings, over which the files of `groups` are laid, and no groups are left."""
+    if load_dir is None:
+        return _StoredRun(None, {}), groups
+    path = Path(str(load_dir)) / RUN_CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"load_dir is {load_dir}, which is no run folder: it has no {RUN_CONFIG_FILE}; name a folder that a run "
+            "was written to, or start a new run from the weights that are there with pretrained.use_pretrained=true "
+            f"pretrained.model_path={load_dir}"
+        )
+    settings = _read_settings(path)
+    for group in groups:
+        name, _, choice = group.partition("=")
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            chosen: Any = OmegaConf.to_container(compose(f"{name.partition('@')[0]}/{choice}"))
+        settings = _overlaid(settings, chosen)
+    return _StoredRun(str(load_dir), settings), []
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a run stored."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); put the file back") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds a {type(settings).__name__} in place of settings; put the file back")
+    return settings
+
+
+def _composed(name: str, groups: Sequence[str], stored: _StoredRun) -> dict[str, Any]:
+    """The file with its groups, and the stored settings of a run over it."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        composed = compose(name, overrides=list(groups))
+    settings: Any = OmegaConf.to_container(composed)
+    settings = _overlaid(settings, stored.settings)
+    for key in _literal(settings, {}):
+        _set(settings, key, "")
+    return dict(settings)
+
+
+def _overlaid(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the keys of `above`, group by group."""
+    result = dict(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        result[key] = _overlaid(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _literal(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
+    """Stored texts that the grammar would take for something else, of the keys that are not given anew."""
+    return {
+        key: value
+        for key, value in leaves(settings)
+        if isinstance(value, str) and ("${" in value or value == "???") and key not in given
+    }
+
+
+def _set(settings: dict[str, Any], key: str, value: object) -> None:
+    """Sets a key, unless something else stands in place of its group, which `parse_config` will name."""
+    *groups, last = key.split(".")
+    group: Any = settings
+    for name in groups:
+        group = group[name]
+        if not isinstance(group, dict):
+            return
+    group[last] = value
+
+
+def _folder(key: str, path: Path) -> str:
+    """A path as the configuration holds it; `data.valid` needs a slash to be told from the name of a corpus."""
+    text = str(path)
+    return f"./{text}" if key == "data.valid" and "/" not in text else text
+
+
+def _forget_names(settings: dict[str, Any], given: AbstractSet[str]) -> None:
+    """Leaves out which data the files name, where a folder is given: they know nothing of it."""
+    if "data.path" in given:
+        for key in _NAMES:
+            if key not in given:
+                _set(settings, key, None)
+
+
+def _take_up(settings: dict[str, Any], load_dir: str | None, *, has_run_dir: bool) -> None:
+    """Puts the folder of `load_dir` in the place of `run_dir`: a run goes on where it is."""
+    settings.pop("load_dir", None)
+    if load_dir is None:
+        return
+    if has_run_dir and Path(str(settings["run_dir"])).resolve() != Path(load_dir).resolve():
+        raise ConfigError(
+            f"run_dir (--out) is {settings['run_dir']} and load_dir {load_dir}: a run goes on in its own folder; leave "
+            "run_dir out, or start a new run from its weights with pretrained.use_pretrained=true "
+            f"pretrained.model_path={load_dir}"
+        )
+    settings["run_dir"] = load_dir

@@ -1,0 +1,198 @@
+"""Generative perplexity: how probable texts are to another language model, the judge, a causal one.
+
+Published figures differ in what they average, so each way has a function of its own, named after it. Both look at every
+token: texts are taken as they are and cut into the judge's tokens, the first token is judged given the judge's token
+for the beginning of a text, and a text longer than the judge's context is judged in windows. SEDD and MDLM leave the
+first token out, which matters little for 1,024 tokens and much for 40. A low value alone says nothing: a text that
+repeats one word has the lowest (Zheng et al. 2024, arXiv:2409.02908), so that diversity belongs beside it.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor
+
+from cascaded_dllm.errors import ConfigError, MissingExtraError
+
+TokenNats = Float[Tensor, "_"]
+"""-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
+
+_CALL_ELEMENTS = 1 << 26
+"""Logits of one call of the judge, 256 MB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A causal language model with its own tokenizer.
+
+    Attributes:
+        model: of the transformers library, in evaluation mode and float32.
+        tokenizer: its own.
+        source: how it was named.
+        begin_id: token that every text is read after.
+        context: most tokens that it reads at once, that one included.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    begin_id: int
+    context: int
+
+    @classmethod
+    def load(cls, source: str) -> "Judge":
+        """The judge in a folder or, where there is none, of a hub id, for example `gpt2`; on the CPU.
+
+        Raises:
+            ConfigError: it is not there, lacks weights, or has no token that begins a text.
+            MissingExtraError: transformers is not installed.
+        """
+        library = _library()
+        tokenizer, model = _load(library, source)
+        # GPT-2 has one token for the beginning and the end of a text.
+        begin_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if begin_id is None:
+            raise ConfigError(
+                f"evaluation.judge is {source!r}, whose tokenizer has neither a beginning nor an end of a text, so "
+                "that a first token cannot be judged; choose another, for example gpt2"
+            )
+        context = getattr(model.config, "max_position_embeddings", None) or 1024
+        return cls(model, tokenizer, source, begin_id, context)
+
+    @contextlib.contextmanager
+    def on(self, device: torch.device) -> Iterator[None]:
+        """The judge is on `device` inside the block, and on the CPU, where it is in nobody's way, after it."""
+        self.model.to(device)
+        try:
+            yield
+        finally:
+            self.model.to("cpu")
+
+    @torch.inference_mode()
+    def token_nats(self, texts: Sequence[str]) -> list[TokenNats]:
+        """-log p of every token of every text, in the order of the texts.
+
+        In a text of more than `context` - 1 tokens each is judged once, in windows that overlap by half a context: so
+        every token sees at least half a context before it, or all there is.
+        """
+        ids = [self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+        windows = [window for number, row in enumerate(ids) for window in self._windows(number, row)]
+        # Long ones together, so that little is padded; where a text is in a call changes nothing but rounding.
+        windows.sort(key=lambda window: len(window.ids), reverse=True)
+        found = [torch.zeros(len(row), dtype=torch.float64) for row in ids]
+        start = 0
+        while start < len(windows):
+            per_window = len(windows[start].ids) * self.model.config.vocab_size
+            part = windows[start : start + max(1, _CALL_ELEMENTS // per_window)]
+            start += len(part)
+            for window, nats in zip(part, self._window_nats(part), strict=True):
+                found[window.text][window.first : window.first + window.num_judged] = nats
+        return found
+
+    def _windows(self, number: int, ids: list[int]) -> Iterator["_Window"]:
+        """Pieces of one text that fit into the context, each with what it adds."""
+        read, stride = [self.begin_id, *ids], max(1, self.context // 2)
+        judged = 0
+        while judged < len(ids):
+            # The first window begins with the beginning; every later one half a context before what it adds.
+            begin = 0 if judged == 0 else judged + 1 - stride
+            piece = read[begin : begin + self.context]
+            num_new = begin + len(piece) - 1 - judged
+            yield _Window(number, piece, judged, num_new)
+            judged += num_new
+
+    def _window_nats(self, windows: Sequence["_Window"]) -> Iterator[TokenNats]:
+        """What each window adds, from one call."""
+        length = max(len(window.ids) for window in windows)
+        # Padding stands behind the text, where a causal model does not see it.
+        rows = [window.ids + [self.begin_id] * (length - len(window.ids)) for window in windows]
+        read = torch.tensor(rows, device=self.model.device)
+        mask = torch.tensor([[1] * len(w.ids) + [0] * (length - len(w.ids)) for w in windows], device=self.model.device)
+        logits = self.model(input_ids=read, attention_mask=mask).logits.float()
+        for window, row, ids in zip(windows, logits, read, strict=True):
+            nats = F.cross_entropy(row[: len(window.ids) - 1], ids[1 : len(window.ids)], reduction="none")
+            yield nats[-window.num_judged :].double().cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A piece of a text: `ids` are read, and the last `num_judged` of them, from token `first` of the text, judged."""
+
+    text: int
+    ids: list[int]
+    first: int
+    num_judged: int
+
+
+def ppl_per_sequence(token_nats: Sequence[TokenNats]) -> float | None:
+    """The mean over texts of exp(mean nats a token): what SEDD and its kin report.
+
+    Every text counts alike; a single bad one can decide the mean.
+
+    Returns:
+        The mean over the texts that have a token; None if none has. `num_empty` counts the others.
+    """
+    each = [float(nats.mean().exp()) for nats in token_nats if len(nats) > 0]
+    return sum(each) / len(each) if each else None
+
+
+def ppl_corpus(token_nats: Sequence[TokenNats]) -> float | None:
+    """exp(nats of all texts together / tokens of all texts together): what MDLM and its kin report.
+
+    Every token counts alike, and an empty text has none.
+
+    Returns:
+        The perplexity; None if no text has a token.
+    """
+    every = torch.cat(list(token_nats)) if token_nats else torch.zeros(0)
+    return float(every.mean().exp()) if len(every) > 0 else None
+
+
+def num_empty(token_nats: Sequence[TokenNats]) -> int:
+    """Texts without a token, which have no perplexity."""
+    return sum(len(nats) == 0 for nats in token_nats)
+
+
+def _library() -> ModuleType:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", extra="eval", purpose="generative perplexity") from error
+    return transformers
+
+
+def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
+    """Tokenizer and network, from the local cache if they are there, or else from the hub.
+
+    Raises:
+        ConfigError: they are neither, or not whole.
+    """
+    found = None
+    for is_local in (True,) if Path(source).is_dir() else (True, False):
+        try:
+            tokenizer = library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
+            model, info = library.AutoModelForCausalLM.from_pretrained(
+                source, local_files_only=is_local, output_loading_info=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            found = error
+            continue
+        # The library gives missing weights random values, and only warns.
+        if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
+            raise ConfigError(
+                f"evaluation.judge is {source!r}, whose files lack {len(missing)} weights of the network, for example "
+                f"{missing[0]}; give the folder or hub id of a whole causal language model"
+            )
+        return tokenizer, model.eval().requires_grad_(False)
+    raise ConfigError(
+        f"evaluation.judge is {source!r}, which is no causal language model here and could not be had from the hub "
+        f"({type(found).__name__}); give a folder or a hub id, for example gpt2"
+    )

@@ -1,0 +1,159 @@
+"""A tagger that adds up integer weights: small, fast, trained on any tagged corpus, the same on every machine."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, final
+
+import numpy as np
+from jaxtyping import Int8, Int32
+
+from cascaded_dllm.importance.english import MAX_WORDS, SplitText, WordSplitter, import_parser
+from cascaded_dllm.importance.pos import CLASSES, TaggedWord
+from cascaded_dllm.importance.tagger_features import (
+    BOUNDARY,
+    FIRST,
+    NUM_PROPERTIES,
+    ROLES,
+    Hashes,
+    word_features,
+)
+from cascaded_dllm.importance.tagger_weights import Weights, bucket, read_weights
+from cascaded_dllm.importance.word_layout import lay_out
+
+SHIPPED = Path(__file__).with_name("english_tagger.npz")
+# Of the texts that are tagged together: many enough for NumPy to be worth while, few enough for little memory.
+_GROUP_CHARACTERS = 100_000
+# Classes, and room up to what is fetched at once.
+_PADDED = 8
+
+Sums: TypeAlias = Int32[np.ndarray, "words classes"]
+
+
+@final
+class LinearTagger:
+    """Tags by the word, its neighbours and TextBlob's lexicon; the class with the largest sum of weights wins.
+
+    A word's tag is one of CLASSES, and so the Penn tag that stands for a class, or XX. Classes do not depend on those
+    of other words, so that all words are decided together. Words and stop words are those of spaCy's rules.
+
+    Args:
+        weights: of the features, see `tagger_weights`.
+        title: how the tagger is called.
+
+    Raises:
+        MissingExtraError: spaCy or TextBlob is not installed.
+    """
+
+    def __init__(self, weights: Weights, title: str) -> None:
+        self._splitter = WordSplitter("LinearTagger")
+        self._table = _Table(weights, import_parser("LinearTagger").lexicon)
+        versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
+        digest = hashlib.sha256(weights.tobytes()).hexdigest()[:16]
+        self.name = f"{title} ({', '.join([digest, *versions])})"
+
+    @classmethod
+    def load(cls, path: Path) -> "LinearTagger":
+        """The tagger whose weights are in a file of `save_weights`.
+
+        Raises:
+            DataError: the file is missing, truncated or foreign.
+            MissingExtraError: spaCy or TextBlob is not installed.
+        """
+        return cls(read_weights(path), "linear")
+
+    @classmethod
+    def shipped(cls) -> "LinearTagger":
+        """The tagger "english", which comes with the package.
+
+        Raises:
+            MissingExtraError: spaCy or TextBlob is not installed.
+        """
+        return cls(read_weights(SHIPPED), "english")
+
+    def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
+        """The words of every text; see `Tagger.tag`."""
+        return [words for group in _groups(texts) for words in self._tag(group)]
+
+    def _tag(self, texts: Sequence[str]) -> Iterator[list[TaggedWord]]:
+        splits = [self._splitter.split(text) for text in texts]
+        numbers = iter(self._table.sums(splits).argmax(axis=1).tolist())
+        for split in splits:
+            columns = zip(split.starts, split.words, split.is_stop, strict=True)
+            yield [
+                TaggedWord(start, start + len(word), word, CLASSES[next(numbers)], is_stop)
+                for start, word, is_stop in columns
+            ]
+
+
+@final
+class _Table:
+    """The sums of the weights of single words, by their role, each computed once.
+
+    Args:
+        weights: of the features.
+        lexicon: the usual tag of a word.
+    """
+
+    def __init__(self, weights: Weights, lexicon: Mapping[str, str]) -> None:
+        # NumPy fetches numbers of eight bytes several times as fast as rows of six.
+        padded = np.zeros((len(weights), _PADDED), dtype=np.int8)
+        padded[:, : len(CLASSES)] = weights
+        self._weights = padded.view(np.uint64)[:, 0]
+        self._lexicon = lexicon
+        self._forget()
+
+    def sums(self, splits: Sequence[SplitText]) -> Sums:
+        """The sums of the weights of every class for every word of the texts."""
+        words = [word for split in splits for word in split.words]
+        if len(self._rows) > MAX_WORDS:
+            self._forget()
+        self._learn(words)
+        rows = np.array([self._rows[word] for word in words], dtype=np.int64)
+        begins_paragraph = np.array([begins for split in splits for begins in split.begins_paragraph], dtype=bool)
+        layout = lay_out(rows, begins_paragraph)
+        total = np.zeros((len(layout.at(0, layout.rows)), _PADDED), dtype=np.int32)
+        for hashes in layout.joint_hashes(self._properties):
+            total += self._weights_of(hashes)
+        for number, role in enumerate(ROLES):
+            if role is not FIRST:
+                total += layout.at(role.offset, self._sums[layout.rows, number])
+        total = total[layout.places]
+        begins_sentence = np.flatnonzero([begins for split in splits for begins in split.begins_sentence])
+        total[begins_sentence] += self._sums[rows[begins_sentence], ROLES.index(FIRST)]
+        return total[:, : len(CLASSES)]
+
+    def _weights_of(self, hashes: Hashes) -> Int8[np.ndarray, "features padded"]:
+        return self._weights[bucket(hashes)].view(np.int8).reshape(-1, _PADDED)
+
+    def _forget(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._sums = np.zeros((0, len(ROLES), _PADDED), dtype=np.int32)
+        self._properties = np.zeros((0, NUM_PROPERTIES), dtype=np.uint64)
+        self._learn([BOUNDARY])
+
+    def _learn(self, words: Sequence[str]) -> None:
+        new = [word for word in dict.fromkeys(words) if word not in self._rows]
+        if not new:
+            return
+        features = word_features(new, self._lexicon)
+        starts = np.cumsum(features.counts) - features.counts.ravel()
+        sums = np.add.reduceat(self._weights_of(features.hashes), starts, axis=0, dtype=np.int32)
+        self._sums = np.concatenate([self._sums, sums.reshape(len(new), len(ROLES), _PADDED)])
+        self._properties = np.concatenate([self._properties, features.properties])
+        self._rows.update(zip(new, range(len(self._rows), len(self._properties)), strict=True))
+
+
+def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in groups of _GROUP_CHARACTERS or a little more."""
+    group: list[str] = []
+    characters = 0
+    for text in texts:
+        group.append(text)
+        characters += len(text)
+        if characters >= _GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group

@@ -1,0 +1,81 @@
+"""What was done to the prefixes of a stage in training: a checkpoint says it, because sampling depends on it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cascaded_dllm.errors import ConfigError
+
+NOISE_KINDS = ("random", "mask")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixSettings:
+    """How the prefixes of a stage differ from the true ones in training; by default not at all.
+
+    Attributes:
+        noise_prob: probability that a prefix token is replaced.
+        noise_kind: by what: `random`, a uniformly random token, or `mask`.
+        dropout: probability that a whole prefix is replaced by MASK, so that the stage also learns what it writes
+            without one.
+        generated_prob: probability that a prefix is rewritten in part by the stages before.
+        generated_level: largest share of it that is rewritten.
+    """
+
+    noise_prob: float = 0.0
+    noise_kind: str = "random"
+    dropout: float = 0.0
+    generated_prob: float = 0.0
+    generated_level: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, key in (
+            ("noise_prob", "training.prefix_noise.prob"),
+            ("dropout", "training.prefix_dropout"),
+            ("generated_prob", "training.generated_prefix.prob"),
+            ("generated_level", "training.generated_prefix.level"),
+        ):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{key} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.noise_kind not in NOISE_KINDS:
+            raise ConfigError(
+                f"training.prefix_noise.kind is {self.noise_kind!r}; it must be one of {', '.join(NOISE_KINDS)}"
+            )
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "PrefixSettings":
+        """The settings in a checkpoint's `config.json`; an unknown key is a ConfigError."""
+        unknown = settings.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ConfigError(
+                f"the prefix settings of the checkpoint have the unknown keys {sorted(unknown)}; it was written by a "
+                "later version of this package: use that one"
+            )
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`."""
+        return asdict(self)
+
+    def require_mask(self, process: str) -> None:
+        """Checks that the forward process has the MASK that the settings ask for.
+
+        Raises:
+            ConfigError: it is the uniform process, which has none.
+        """
+        if process == "absorbing":
+            return
+        if self.noise_prob > 0 and self.noise_kind == "mask":
+            raise ConfigError(
+                f"training.prefix_noise.kind is mask and graph.type {process}, which has no MASK; set "
+                "training.prefix_noise.kind=random or graph.type=absorbing"
+            )
+        if self.dropout > 0:
+            raise ConfigError(
+                f"training.prefix_dropout is {self.dropout} and graph.type {process}, which has no MASK to put in "
+                "place of a prefix; set training.prefix_dropout=0 or graph.type=absorbing"
+            )
+
+
+TRUE_PREFIXES = PrefixSettings()
+"""Of a stage that was trained on true prefixes alone, and of one without a prefix."""

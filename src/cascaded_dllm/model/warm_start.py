@@ -1,0 +1,61 @@
+"""Starting a network from the weights of another one: a SEDD model, a run of ours or of the original code."""
+
+from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage, load_weights
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+
+
+def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: str) -> PretrainedStage:
+    """Copies the weights in `source` into `model`; returns what they came from.
+
+    Every setting of the network must be the same but its dropout: others change its shape, or what its weights mean.
+    A `one_way` network may start from a `joint` one, as their weights have the same shapes and nearly the same use. A
+    stage may start from any other.
+
+    Args:
+        source: whatever `load_stage` takes.
+        model: the network in training.
+        weights: the moving average or the raw weights; a SEDD model has one set and takes both.
+        tokenizer: fingerprint of the tokenizer of the training data.
+
+    Raises:
+        CheckpointError: nothing can be loaded, the vocabulary is another one, or the networks differ; every difference
+            is listed.
+    """
+    stage = load_stage(source, weights=weights)
+    _require_same_vocabulary(source, stage, model.config, tokenizer)
+    if differences := _differences(stage, model.config):
+        raise CheckpointError(
+            f"{source} cannot be the start of this network: {'; '.join(differences)}; give the settings of its "
+            "network, or start from another model (pretrained.model_path)"
+        )
+    load_weights(model, stage.model.state_dict(), source=source)
+    return stage
+
+
+def _require_same_vocabulary(source: str, stage: PretrainedStage, ours: ScoreModelConfig, tokenizer: str) -> None:
+    remedy = (
+        "what a token means was learnt with the tokenizer: preprocess the text with that of the model (--tokenizer "
+        "gpt2 for SEDD's, a checkpoint folder for one of this package), or train from random weights"
+    )
+    vocab_size = stage.settings.model.vocab_size
+    if vocab_size != ours.vocab_size:
+        raise CheckpointError(f"{source} has {vocab_size} tokens, and the data {ours.vocab_size}; {remedy}")
+    if stage.settings.tokenizer not in ("", tokenizer):
+        raise CheckpointError(
+            f"{source} was trained with the tokenizer {stage.settings.tokenizer}, the data has {tokenizer}; {remedy}"
+        )
+
+
+def _differences(stage: PretrainedStage, ours: ScoreModelConfig) -> list[str]:
+    """The settings in which two networks differ, so far as it matters to their weights, a phrase a setting."""
+    free = {"vocab_size", "dropout"}
+    had_no_prefix = stage.settings.stage == 1
+    if had_no_prefix or ours.prefix_attention == "one_way":
+        free.add("prefix_attention")
+    theirs, wanted = stage.settings.model.to_dict(), ours.to_dict()
+    return [
+        f"{'graph.type' if key == 'process' else f'model.{key}'} is {value} there and {wanted[key]} here"
+        for key, value in theirs.items()
+        if key not in free and value != wanted[key]
+    ]

@@ -1,0 +1,120 @@
+"""What a network call is conditioned on: a prefix and, with guidance, the same stage without one."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.prefix_settings import PrefixSettings
+from cascaded_dllm.model.score_model import Prefix, ScoreModel
+
+
+def require_guidable(guidance: float, settings: PrefixSettings, prefix_length: int) -> None:
+    """Checks that a stage can be sampled with this weight of guidance.
+
+    Raises:
+        ConfigError: the weight is negative or not finite, or not zero for a stage that has no prefix or has never
+            been trained without one.
+    """
+    if not 0 <= guidance < math.inf:
+        raise ConfigError(f"guidance is {guidance}; it must be at least 0, which is none, and finite: 1 is usual")
+    if guidance > 0 and prefix_length == 0:
+        raise ConfigError(f"guidance is {guidance}, and there is no prefix to guide by; set guidance to 0")
+    if guidance > 0 and settings.dropout == 0:
+        raise ConfigError(
+            f"guidance is {guidance}, and the stage was trained without prefix dropout, so that it does not know what "
+            "it would write without a prefix; set guidance to 0, or train it with training.prefix_dropout=0.1"
+        )
+
+
+def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int) -> None:
+    """Checks that a stage can be given prefixes of which this share is replaced.
+
+    Raises:
+        ConfigError: `prob` is no probability, or not zero for a stage that has no prefix or has only been trained on
+            prefixes without noise.
+    """
+    if not 0 <= prob <= 1:
+        raise ConfigError(f"prefix_noise is {prob}; it must lie between 0, which is none, and 1")
+    if prob > 0 and prefix_length == 0:
+        raise ConfigError(f"prefix_noise is {prob}, and there is no prefix to put it in; set prefix_noise to 0")
+    if prob > 0 and settings.noise_prob == 0:
+        raise ConfigError(
+            f"prefix_noise is {prob}, and the stage was trained on prefixes without noise; set prefix_noise to 0, or "
+            "train it with training.prefix_noise.prob=0.1"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the calls of a stage are told besides the noised text.
+
+    Attributes:
+        prefix: the text of the stage before, or None.
+        empty: a prefix of nothing but MASK, for guidance; None without.
+        weight: of guidance, w.
+    """
+
+    prefix: Prefix | None
+    empty: Prefix | None = None
+    weight: float = 0.0
+
+    @classmethod
+    def encode(
+        cls, model: ScoreModel, prefix: Int[Tensor, "B P"] | None, *, target_length: int, guidance: float
+    ) -> "Conditioning":
+        """The prefix, and an empty one if there is guidance, in the form that the network reuses in every call."""
+        if prefix is None:
+            return cls(None)
+        with torch.inference_mode():
+            encoded = model.encode_prefix(prefix, target_length)
+            if guidance == 0:
+                return cls(encoded)
+            empty = torch.full_like(prefix, model.config.vocab_size)
+            return cls(encoded, model.encode_prefix(empty, target_length), guidance)
+
+    @property
+    def num_calls(self) -> int:
+        """Network calls that one look at the conditioned law takes."""
+        return 1 if self.empty is None else 2
+
+    def hidden(
+        self,
+        model: ScoreModel,
+        xt: Int[Tensor, "B L"],
+        sigma: Float[Tensor, " b"],
+        batch: Int[Tensor, " b"],
+        rows: Rows,
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"] | None]:
+        """Last hidden states of `rows` of the texts `batch`, with the prefix and, for guidance, without it."""
+        texts, num_texts = xt[batch], len(xt)
+        given = model.hidden(texts, sigma, _select(self.prefix, batch, num_texts), rows=rows)
+        if self.empty is None:
+            return given, None
+        return given, model.hidden(texts, sigma, _select(self.empty, batch, num_texts), rows=rows)
+
+    def guided(self, logits: Float[Tensor, "M V"], unconditional: Float[Tensor, "M V"] | None) -> Float[Tensor, "M V"]:
+        """Logits of the law that tokens are drawn from; `logits` themselves without guidance.
+
+        Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6) of the law of the clean token:
+
+            log p_w(x0 | xt, prefix) = (1 + w) log p(x0 | xt, prefix) - w log p(x0 | xt) - log of the sum over x0
+
+        When a position leaves MASK is decided without guidance: the exact total of the scores, 1 / expm1(sigma), is
+        the same with every prefix.
+        """
+        if unconditional is None:
+            return logits
+        return (1 + self.weight) * F.log_softmax(logits, -1) - self.weight * F.log_softmax(unconditional, -1)
+
+
+def _select(prefix: Prefix | None, batch: Int[Tensor, " b"], num_texts: int) -> Prefix | None:
+    """The prefix of the touched sequences; no copy when they are all."""
+    if prefix is None or len(batch) == num_texts:
+        return prefix
+    return prefix.select(batch)

@@ -1,0 +1,142 @@
+"""Prefixes with the errors of the stages before in them: true ones, noised in part and written back by a model.
+
+A free sample of the stages before has no target: nobody knows what text belongs to it. So the true prefix z of a window
+is noised until a drawn share of its tokens has moved, and the model of its stage denoises it again, given the true text
+of the stage before it. What comes out, z', is near z, so the text of the window remains a plausible completion, and the
+tokens that the model wrote are such as it will write when the cascade is sampled. See docs/mathematics.md.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.model.pretrained import PretrainedStage
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.rng import derive_seed
+from cascaded_dllm.sample.predictors import Predictor
+from cascaded_dllm.sample.sampler import StageSampler, Start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixRegenerator:
+    """Rewrites prefixes of a dataset in part.
+
+    Several models make a part of a cascade: the first is given true texts, each of the others what the one before it
+    wrote, so that errors add up as they do in sampling.
+
+    Attributes:
+        stages: models of consecutive stages; the last one writes the prefixes.
+        texts: true ids of every window, (num_windows, length) of each of `stages`.
+        context: true ids of the stage before the first of `stages`; None if that is stage 1.
+        level: largest share of tokens that are noised; the share of a prefix is uniform between 0 and it.
+        predictor: how they are written back.
+        num_steps: of the time grid.
+        fingerprint: of the weights of the models, see `weights_fingerprint`.
+    """
+
+    stages: tuple[StageSampler, ...]
+    texts: tuple[npt.NDArray[np.int32], ...]
+    context: npt.NDArray[np.int32] | None
+    level: float
+    predictor: Predictor
+    num_steps: int
+    fingerprint: str
+
+    def __call__(self, window: Int[Tensor, " B"], index: Int[Tensor, " B"], step: int, seed: int) -> Int[Tensor, "B P"]:
+        """The prefixes of the windows `window`, rewritten in part; on the device of `index`.
+
+        Every random number depends on `seed`, `step` and `index`, the place in the global batch, and on nothing else.
+        """
+        rows, home = window.numpy(), index.device
+        index = index.to(self.stages[0].model.vocab_embed.embedding.device)
+        share = self.level * Draws(seed, "regenerate-share").uniform_pair(index, step, torch.zeros_like(index))[0]
+        draws_seed = derive_seed(seed, "regenerate", step)
+        written = None if self.context is None else _ids(self.context, rows, index.device)
+        for number, (stage, texts) in enumerate(zip(self.stages, self.texts, strict=True)):
+            start = _noised(stage, _ids(texts, rows, index.device), share, Draws(draws_seed, f"noise-{number}"), index)
+            *_, last = stage.states(
+                written,
+                predictor=self.predictor,
+                num_steps=self.num_steps,
+                draws=Draws(draws_seed, f"stage-{number}"),
+                sample_index=index,
+                start=start,
+            )
+            written = last.xt
+        assert written is not None
+        return written.to(home)
+
+
+def weights_fingerprint(models: Sequence[ScoreModel]) -> str:
+    """16 hex digits of all weights, so that a run is not taken up with models that have gone on meanwhile."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def require_before(
+    loaded: Sequence[PretrainedStage],
+    *,
+    stage: int,
+    stage_lengths: tuple[int, ...],
+    vocab_size: int,
+    tokenizer: str,
+    packing: str,
+) -> None:
+    """Checks that checkpoints are the stages just before `stage` of the same cascade, in order.
+
+    Args:
+        loaded: the checkpoints.
+        stage: number of the stage whose prefixes they write.
+        stage_lengths: of the cascade.
+        vocab_size: number of real tokens of the data.
+        tokenizer: fingerprint of its tokenizer.
+        packing: how its windows were cut.
+
+    Raises:
+        CheckpointError: a checkpoint is of another stage or cascade, or was trained on windows of another kind.
+    """
+    for number, found in enumerate(loaded, start=stage - len(loaded)):
+        settings = found.settings
+        if settings.stage != number or settings.stage_lengths != stage_lengths:
+            raise CheckpointError(
+                f"{found.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
+                f"{number} of lengths {list(stage_lengths)} was expected; give the stages just before stage {stage} "
+                "in order (training.generated_prefix.stage_paths)"
+            )
+        for what, theirs, ours in (
+            ("vocabulary size", settings.model.vocab_size, vocab_size),
+            # Of a checkpoint of the original code neither of the others is known.
+            ("tokenizer", settings.tokenizer or tokenizer, tokenizer),
+            ("packing", settings.packing or packing, packing),
+        ):
+            if theirs != ours:
+                raise CheckpointError(
+                    f"{found.folder} was trained with the {what} {theirs}, and the data has {ours}; train all stages "
+                    "on the same data"
+                )
+
+
+def _noised(
+    stage: StageSampler, text: Int[Tensor, "B L"], share: Float[Tensor, " B"], draws: Draws, index: Int[Tensor, " B"]
+) -> Start:
+    """`text` noised until every token has moved with probability `share`, and the time at which that is so."""
+    last = stage.schedule(torch.ones((), device=text.device)).sigma
+    sigma = (-torch.log1p(-share)).to(last).clamp_max(last)
+    u = draws.uniform_pair(index[:, None], 0, torch.arange(text.shape[1], device=text.device))
+    return Start(stage.process.sample_xt(text, sigma, u), stage.schedule.time_at(sigma).clamp_max(1))
+
+
+def _ids(array: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], device: torch.device) -> Int[Tensor, "B _"]:
+    return torch.from_numpy(array[rows].astype(np.int64)).to(device)

@@ -1,0 +1,43 @@
+"""Questions to the Hugging Face hub that are answered within seconds, or else there is no network."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+DEADLINE_S = 8.0
+"""Without an answer from the hub for so long there is no network; its client would go on trying for a minute."""
+
+_Answer = TypeVar("_Answer")
+
+
+def answer_of(ask: Callable[[], _Answer], *, deadline_s: float) -> _Answer | Exception:
+    """What `ask` returns, or what went wrong; a TimeoutError where that is not known in time.
+
+    It is called in a thread, because no timeout ends the look-up of a host's address.
+    """
+    answers: queue.SimpleQueue[_Answer | Exception] = queue.SimpleQueue()
+    errors = hub_errors()
+
+    def put() -> None:
+        try:
+            answers.put(ask())
+        except errors as error:
+            answers.put(error)
+
+    threading.Thread(target=put, daemon=True).start()
+    try:
+        return answers.get(timeout=deadline_s)
+    except queue.Empty:
+        return TimeoutError(f"no answer in {deadline_s:g} s")
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises for reasons of a name or of the network.
+
+    Its own errors derive from OSError and from the base of whichever HTTP library its release uses.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (OSError, ValueError, RuntimeError, *bases)

@@ -1,0 +1,68 @@
+"""One row of a file or a dataset: its document, or what was dropped and why, by the same rules for every format."""
+
+from collections.abc import Iterable, Mapping
+
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.text.document import Document, Dropped
+
+NULL_TEXT = "null text"
+"""Why a row is dropped whose text is null."""
+NO_TEXT_FIELD = "no text field"
+"""Why a row is dropped that lacks the field which other rows have."""
+LONE_SURROGATE = "lone surrogate"
+"""Why a row is dropped whose text holds half of a surrogate pair, which no encoding and no tokenizer has a form for."""
+
+
+def row_record(row: Mapping[str, object], text_field: str, *, place: str, default: str) -> Document | Dropped:
+    """The document of a row, or what was dropped; every text that UTF-8 can hold is kept as it is.
+
+    Args:
+        row: its fields.
+        text_field: the one that holds the text.
+        place: where it stands, for the message.
+        default: its name where it has no "id" of its own.
+
+    Raises:
+        DataError: the text is a number, a list or something else.
+    """
+    name, text = _name(row, default), row.get(text_field)
+    match text:
+        case None:
+            return Dropped(name, NULL_TEXT if text_field in row else NO_TEXT_FIELD, 0)
+        case str():
+            return Document(name, text) if _has_form(text) else Dropped(name, LONE_SURROGATE, len(text))
+    raise DataError(
+        f"{place} has a {type(text).__name__} in the field {text_field!r}, not a string; "
+        "choose another text field or repair the record"
+    )
+
+
+def missing_field(place: str, text_field: str, fields: Iterable[str], *, others: int = 0) -> DataError:
+    """What to raise where no row has the field.
+
+    Args:
+        place: of the first row.
+        text_field: what it lacks.
+        fields: those that there are.
+        others: rows that lack it as well.
+    """
+    listed = ", ".join(repr(field) for field in fields) or "none"
+    where, whose = (f", nor has any of {others:,} others looked at", "their") if others else ("", "its")
+    return DataError(
+        f"{place} has no field {text_field!r}{where}; {whose} fields are {listed}: choose one as the text field"
+    )
+
+
+def _name(row: Mapping[str, object], default: str) -> str:
+    """The row's own "id"; `default` where it has none, or one that cannot be written."""
+    own = row.get("id")
+    return default if own is None or not _has_form(str(own)) else str(own)
+
+
+def _has_form(text: str) -> bool:
+    """Whether UTF-8 can hold a text: all but half of a surrogate pair, which JSON can name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,49 @@
+"""The first minute of a run: what would fail at the first step, or at the largest one, fails before anything else."""
+
+import torch
+
+from cascaded_dllm.errors import DryBatchError
+from cascaded_dllm.train.trainer import Trainer
+
+_SHORT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""What the devices' own errors have in common, where there is no type for them."""
+
+
+def try_one_batch(trainer: Trainer) -> None:
+    """Computes the largest part of a batch with its gradient, and leaves the trainer as it was.
+
+    Raises:
+        DryBatchError: memory is short, or data and network do not fit; the remedy is in the message.
+    """
+    try:
+        trainer.rehearse()
+    except (RuntimeError, IndexError, MemoryError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if _is_short_of_memory(error):
+            raise DryBatchError(_short_of_memory(trainer, reason)) from error
+        raise DryBatchError(
+            f"a first batch cannot be computed ({reason}): the data and the network do not fit; check that the "
+            "settings of model and data belong together, and show the traceback with --debug"
+        ) from error
+    finally:
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    is_typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_typed or any(text in str(error).lower() for text in _SHORT_OF_MEMORY)
+
+
+def _short_of_memory(trainer: Trainer, reason: str) -> str:
+    loop, dataset = trainer.loop, trainer.dataset
+    own = loop.batch_size // trainer.group.size
+    size = own // loop.accum
+    finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)
+    remedies = [] if finer is None else [f"training.accum={finer}, which changes no number"]
+    if trainer.model.compute_dtype is None:
+        remedies.append("dtype=bfloat16")
+    remedies.append("a smaller training.batch_size" if loop.batch_size > 1 else "a smaller model")
+    return (
+        f"there is no room for {size} x ({dataset.prefix_length} + {dataset.target_length}) tokens in the memory of "
+        f"{trainer.device}, beside the network and its optimizer ({reason}); give {', or '.join(remedies)}"
+    )

@@ -1,0 +1,99 @@
+"""What a run was made with and from: a record a start, in provenance.json of the run folder."""
+
+import importlib.metadata
+import json
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cascaded_dllm
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.errors import CheckpointError
+
+PROVENANCE_FILE = "provenance.json"
+_LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "hydra-core", "omegaconf", "wandb", "tensorboard")
+_SECONDS_FOR_GIT = 20
+
+
+def append_start(folder: Path, facts: Mapping[str, Any], *, step: int) -> None:
+    """Adds a start of the run in `folder`, at `step`, to those before.
+
+    Args:
+        folder: of the run.
+        facts: what is known of the run whatever the process, such as its configuration and its data.
+        step: optimizer steps that were done before.
+
+    Raises:
+        CheckpointError: the record of the starts before cannot be read.
+        OutputExistsError: it cannot be written.
+    """
+    path = folder / PROVENANCE_FILE
+    starts = _starts(path) if path.exists() else []
+    write_json(path, {"starts": [*starts, {"step": step} | process_facts() | dict(facts)]})
+
+
+def process_facts() -> dict[str, Any]:
+    """When, where and with which program this process runs; `commit` is None unless it runs from a checkout."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(sys.argv),
+        "host": socket.gethostname(),
+        "commit": checkout_commit(Path(cascaded_dllm.__file__).resolve().parents[2]),
+        "versions": _versions(),
+    }
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """A device by its kind and its maker's name; of a CPU, the threads that compute on it as well."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {"type": "cuda", "name": properties.name, "memory_bytes": properties.total_memory}
+    return {"type": device.type, "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+
+
+def checkout_commit(folder: Path) -> dict[str, Any] | None:
+    """The commit that `folder` has checked out, and whether files differ from it; None if it is no checkout of git."""
+    if not (folder / ".git").exists():
+        return None
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(folder), *command],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS_FOR_GIT,
+            ).stdout
+            for command in commands
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # git is not installed, or does not trust the folder
+    return {"id": commit.strip(), "has_changes": bool(changes.strip())}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"cascaded-dllm": cascaded_dllm.__version__, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _starts(path: Path) -> list[Any]:
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}), and the record of a run's starts is not to be lost; "
+            "repair it, or move it away"
+        ) from error

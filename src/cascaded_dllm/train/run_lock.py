@@ -1,0 +1,172 @@
+"""One process a run folder: a lock that a dead owner does not keep, however it died.
+
+File locks of the system would do it, but network file systems of clusters often lack them. So the lock is a file that
+names its owner. On the owner's own machine it is asked whether that process lives, and is the same one (numbers of
+processes are given out again). From another machine the owner is judged by its silence: it touches the file now and
+then, and one that has not done so for a minute is gone. Times are those of the file system, so that clocks may differ.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cascaded_dllm.atomic import INCOMPLETE
+from cascaded_dllm.errors import OutputExistsError
+
+LOCK_FILE = "run.lock"
+SECONDS_BETWEEN_SIGNS = 10.0
+SECONDS_OF_SILENCE = 60.0
+"""After which an owner on another machine counts as dead."""
+
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, told from all others.
+
+    Attributes:
+        host: its machine.
+        pid: its number there.
+        started: when it began, as its machine writes it; processes that had the same number before have another.
+        token: of this lock; two runs of one process differ in it.
+    """
+
+    host: str
+    pid: int
+    started: str
+    token: str
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """The folder belongs to this process inside the block.
+
+    Where the owner is on another machine and silent, this waits until a minute of silence has passed.
+
+    Raises:
+        OutputExistsError: another process that lives has the folder, or it cannot be written.
+    """
+    path = folder / LOCK_FILE
+    own = Owner(socket.gethostname(), os.getpid(), _start_of(os.getpid()) or "", secrets.token_hex(8))
+    try:
+        _take(path, own)
+    except OSError as error:
+        raise OutputExistsError(
+            f"{path} cannot be written ({error.strerror}); name a run folder that is yours to write, and has room"
+        ) from error
+    stop = threading.Event()
+    signs = threading.Thread(target=_give_signs, args=(path, stop), daemon=True)
+    signs.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        signs.join()
+        if _owner(path) == own:
+            path.unlink(missing_ok=True)
+
+
+def _take(path: Path, own: Owner) -> None:
+    """Writes the lock, over that of a dead owner if need be; of several that try at once one succeeds."""
+    while not _create(path, own):
+        owner = _owner(path)
+        if owner is not None and _is_alive(path, owner):
+            raise OutputExistsError(
+                f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
+                f"or stop it, or give this one another folder with --out (run_dir). If that process is gone for sure, "
+                f"remove {path}"
+            )
+        _remove(path, owner, own)
+
+
+def _remove(path: Path, dead: Owner | None, own: Owner) -> None:
+    """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
+
+    Whose turn it is, a lock tells, which may have a dead owner in its turn.
+    """
+    turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token if dead else 'nobody'}")
+    _take(turn, own)
+    try:
+        if _owner(path) == dead:
+            path.unlink(missing_ok=True)
+    finally:
+        turn.unlink(missing_ok=True)
+
+
+def _create(path: Path, own: Owner) -> bool:
+    """Whether the lock was free. It appears with its content: half of one would belong to nobody."""
+    whole = path.with_name(f"{INCOMPLETE}{path.name}-{own.token}")
+    try:
+        whole.write_text(json.dumps(asdict(own)), encoding="utf-8")
+        os.link(whole, path)
+    except FileExistsError:
+        return False
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
+
+
+def _owner(path: Path) -> Owner | None:
+    """Whose lock it is; None if it is gone or was written by something else."""
+    try:
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _is_alive(path: Path, owner: Owner) -> bool:
+    if owner.host == socket.gethostname():
+        return _start_of(owner.pid) == owner.started
+    return _gives_signs(path)
+
+
+def _gives_signs(path: Path) -> bool:
+    """Whether the lock is touched within the time of silence, counted from its last sign of life."""
+    try:
+        first = path.stat().st_mtime
+        while _now(path) - first < SECONDS_OF_SILENCE:
+            if path.stat().st_mtime != first:
+                return True
+            time.sleep(_POLL_SECONDS)
+        return path.stat().st_mtime != first
+    except FileNotFoundError:
+        return False
+
+
+def _now(path: Path) -> float:
+    """The time as the file system of `path` has it."""
+    probe = path.with_name(f"{INCOMPLETE}{path.name}-time-{secrets.token_hex(4)}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _give_signs(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(SECONDS_BETWEEN_SIGNS):
+        with contextlib.suppress(OSError):  # a file system that is away for a moment; silence will tell
+            os.utime(path)
+
+
+def _start_of(pid: int) -> str | None:
+    """When process `pid` of this machine began; None if there is none, or it is a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            # The name in parentheses may hold anything; state and start are fields 3 and 22.
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] == "Z" else fields[19]
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], check=False, capture_output=True, text=True)
+    return listed.stdout.strip() or None

@@ -1,0 +1,228 @@
+"""Where the numbers of a run go: metrics.jsonl always, TensorBoard and Weights & Biases if they are asked for.
+
+All show the same names. What a viewer shows is a copy: a run can be read, and resumed, from its folder alone.
+"""
+
+import contextlib
+import importlib.util
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, Protocol, final, runtime_checkable
+
+from cascaded_dllm.atomic import write_text
+from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
+
+METRICS_FILE = "metrics.jsonl"
+WANDB_ID_FILE = "wandb_id.txt"
+"""In a run folder, so that a resumed run is the same one on Weights & Biases."""
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChoice:
+    """Which viewers a run has besides metrics.jsonl.
+
+    Attributes:
+        wandb: disabled, offline (files in <run>/wandb, for `wandb sync`) or online.
+        project: of Weights & Biases.
+        name: of the run there.
+        tensorboard: whether there are event files in <run>/tensorboard.
+    """
+
+    wandb: str = "disabled"
+    project: str = ""
+    name: str = ""
+    tensorboard: bool = False
+
+
+@runtime_checkable
+class _Viewer(Protocol):
+    """Something that shows the numbers and texts of a step."""
+
+    def metrics(self, entry: Mapping[str, Any]) -> None: ...
+
+    def texts(self, step: int, name: str, texts: Sequence[str]) -> None: ...
+
+
+@final
+class _TensorBoard:
+    """Numbers and texts in event files."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def metrics(self, entry: Mapping[str, Any]) -> None:
+        for name, value in entry.items():
+            if name != "step" and value is not None:
+                self._writer.add_scalar(name, value, entry["step"])
+        self._writer.flush()
+
+    def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
+        for number, text in enumerate(texts):
+            self._writer.add_text(f"{name}/{number}", text, step)
+        self._writer.flush()
+
+
+@final
+class _Wandb:
+    """Numbers and texts in a run of Weights & Biases."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        # Our step and not theirs, which may never go back: a run resumes at its last checkpoint.
+        run.define_metric("*", step_metric="step")
+
+    def metrics(self, entry: Mapping[str, Any]) -> None:
+        self._run.log({name: value for name, value in entry.items() if value is not None})
+
+    def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
+        import wandb
+
+        table = wandb.Table(columns=["sample", "text"], data=[[number, text] for number, text in enumerate(texts)])
+        self._run.log({"step": step, name: table})
+
+
+@final
+class RunLog:
+    """The open logs of a run.
+
+    Args:
+        file: metrics.jsonl, open for appending, without a buffer: what it holds back could not be written at the end.
+            None for processes that have nothing to write.
+        viewers: what shows the same.
+    """
+
+    def __init__(self, file: FileIO | None, viewers: Sequence[_Viewer] = ()) -> None:
+        self._file, self._viewers = file, tuple(viewers)
+
+    def metrics(self, entry: Mapping[str, Any]) -> None:
+        """Write one line; `entry` holds `step` and numbers whose names say their unit, or None for unknown ones.
+
+        Raises:
+            OutputExistsError: the disk is full, or away.
+        """
+        if self._file is None:
+            return
+        line = (json.dumps(entry) + "\n").encode()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise OutputExistsError(
+                f"{self._file.name} cannot be written ({error.strerror}); make room, and give the same command again"
+            ) from error
+        for viewer in self._viewers:
+            viewer.metrics(entry)
+
+    def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
+        """Show texts, which lie in the run folder already, where there is a viewer."""
+        for viewer in self._viewers:
+            viewer.texts(step, name, texts)
+
+
+def require_viewers(choice: LogChoice) -> None:
+    """Checks that what the viewers need is installed, before anything long.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    wanted = {"wandb": choice.wandb != "disabled", "tensorboard": choice.tensorboard}
+    for package, is_wanted in wanted.items():
+        if is_wanted and importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra="logging", purpose=f"logging.{package}")
+
+
+@contextlib.contextmanager
+def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step: int) -> Iterator[RunLog]:
+    """The logs of the run in `folder`, which has done `step` steps; closed with the block.
+
+    Args:
+        folder: of the run.
+        choice: its viewers.
+        config: resolved settings, shown beside the numbers.
+        step: steps done; what viewers show of later ones was lost, and is done again.
+
+    Raises:
+        ConfigError: Weights & Biases cannot be reached, or does not know the user.
+    """
+    with contextlib.ExitStack() as stack:
+        viewers: list[_Viewer] = []
+        if choice.tensorboard:
+            viewers.append(stack.enter_context(_tensorboard(folder / TENSORBOARD_FOLDER, step)))
+        if choice.wandb != "disabled":
+            viewers.append(stack.enter_context(_wandb(folder, choice, config)))
+        yield RunLog(stack.enter_context((folder / METRICS_FILE).open("ab", buffering=0)), viewers)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl of steps that will be done again, and a last line that was cut off.
+
+    Raises:
+        CheckpointError: there is a line that is none of metrics.
+    """
+    path = folder / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
+            ) from error
+    write_text(path, "".join(kept))
+
+
+@contextlib.contextmanager
+def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    try:
+        yield _TensorBoard(writer)
+    finally:
+        writer.close()
+
+
+@contextlib.contextmanager
+def _wandb(folder: Path, choice: LogChoice, config: Mapping[str, Any]) -> Iterator[_Wandb]:
+    import wandb
+
+    is_online = choice.wandb == "online"
+    try:
+        run = wandb.init(
+            project=choice.project,
+            name=choice.name,
+            id=_wandb_id(folder),
+            # Offline there is nobody to ask for the run; its parts are joined by their id when they are synchronised.
+            resume="allow" if is_online else None,
+            mode="online" if is_online else "offline",
+            dir=str(folder),
+            config=dict(config),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.Error as error:
+        raise ConfigError(
+            f"Weights & Biases cannot be used ({' '.join(str(error).split())}); run `wandb login`, or give "
+            "logging.wandb=offline and `wandb sync` later"
+        ) from error
+    try:
+        yield _Wandb(run)
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
+
+
+def _wandb_id(folder: Path) -> str:
+    """The id of the run in `folder`, made when it is first asked for."""
+    path = folder / WANDB_ID_FILE
+    if not path.exists():
+        write_text(path, secrets.token_hex(4) + "\n")
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,82 @@
+"""What a snapshot shows of a stage: samples with what they were made from, and figures about them.
+
+Plain data: it is drawn and measured above (`assemble_snapshot`), written by the run and shown by loggers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cascaded_dllm.text.listing import listing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledText:
+    """One text and its way through the stages.
+
+    Attributes:
+        stages: texts by the number of their stage, in order; the last one is what this run wrote.
+        truth: the true text of the same window, where the prefix is a true one.
+        multiset_overlap: for every stage but the first of `stages`, the share of the tokens before that it kept.
+        ordered_coverage: the same for tokens kept in their order.
+    """
+
+    stages: Mapping[int, str]
+    truth: str | None
+    multiset_overlap: tuple[float, ...]
+    ordered_coverage: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleGroup:
+    """Samples of one kind.
+
+    Attributes:
+        samples: one entry a text.
+        figures: numbers about all of them, named after what they are, with their unit or reduction.
+    """
+
+    samples: tuple[SampledText, ...]
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotReport:
+    """Samples of a stage with the averaged weights at one step.
+
+    Attributes:
+        step: optimizer steps done.
+        groups: by kind. `conditional`: the prefix is a true one. `unconditional`: the whole text is generated. `truth`,
+            without samples: the figures of the true texts that the conditional ones stand beside.
+    """
+
+    step: int
+    groups: Mapping[str, SampleGroup]
+
+    def figures(self) -> dict[str, float]:
+        """All figures, "conditional/multiset_overlap_mean_stage1_in_stage2" for example."""
+        return {f"{kind}/{name}": value for kind, group in self.groups.items() for name, value in group.figures.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What samples/step_<n>.json holds."""
+        return asdict(self)
+
+    def listing(self) -> str:
+        """The same for people: the figures, then one block a text, each followed by a line of 80 "="."""
+        head = [f"step {self.step}", *(f"{name}: {value:.4g}" for name, value in self.figures().items())]
+        blocks = (block for texts in self.texts().values() for block in texts)
+        return listing(["\n".join(head), *blocks])
+
+    def texts(self) -> dict[str, list[str]]:
+        """By kind, one block a sample: its number, its stages and, where there is one, the true text."""
+        return {
+            kind: [_block(f"{kind} {number}", sample) for number, sample in enumerate(group.samples)]
+            for kind, group in self.groups.items()
+            if group.samples
+        }
+
+
+def _block(title: str, sample: SampledText) -> str:
+    stages = [f"[stage {stage}] {text}" for stage, text in sample.stages.items()]
+    truth = [] if sample.truth is None else [f"[truth] {sample.truth}"]
+    return "\n".join([title, *stages, *truth])

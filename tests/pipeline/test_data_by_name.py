@@ -1,0 +1,106 @@
+"""Which folders of data are read, and what is said where they are not there or hold something else."""
+
+import pytest
+import yaml
+
+from cascaded_dllm.assemble_data import LocatedData, locate
+from cascaded_dllm.cli.compose import compose_config
+from cascaded_dllm.errors import ConfigError, DataError
+from tests.pipeline.commands import success
+
+
+def located(*overrides: str) -> LocatedData:
+    return locate(compose_config(overrides).data)
+
+
+@pytest.fixture
+def root(stories, valid_stories, tmp_path):
+    for method in ("constituency", "keybert"):
+        (tmp_path / method).mkdir()
+    for folder in (stories, valid_stories):
+        (tmp_path / "constituency" / folder.name).symlink_to(folder)
+    (tmp_path / "keybert" / stories.name).symlink_to(stories)
+    return tmp_path
+
+
+def test_names_lead_to_folders(root):
+    found = located(f"data.root='{root}'", "data.train=stories", "data.valid=stories")
+    assert found.settings.path == f"{root}/constituency/stories_train"
+    assert found.settings.valid == f"{root}/constituency/stories_valid"
+    assert found.corpus == "stories"
+
+
+def test_the_hub_calls_it_validation(root, valid_stories):
+    (root / "constituency" / "other_validation").symlink_to(valid_stories)
+    found = located(f"data.root='{root}'", "data.train=stories", "data.valid=other")
+    assert found.settings.valid == f"{root}/constituency/other_validation"
+    (root / "constituency" / "other_valid").symlink_to(valid_stories)
+    with pytest.raises(DataError, match=r"data\.valid is other, and both .*other_validation and .*other_valid are th"):
+        located(f"data.root='{root}'", "data.train=stories", "data.valid=other")
+
+
+def test_a_path_wins_over_the_names_of_the_files(root, stories):
+    """And validation data by name lies beside that of its method."""
+    found = located(f"data.path='{stories}'")
+    assert (found.settings.path, found.settings.valid) == (str(stories), None)
+    found = located(f"data.path='{stories}'", "data.valid=stories", f"data.root='{root}'")
+    assert found.settings.valid == f"{root}/constituency/stories_valid"
+    found = located(f"data.path='{stories}'", "data.valid=./elsewhere")
+    assert found.settings.valid == "./elsewhere"
+
+
+def test_names_that_say_the_same_as_the_path(stories):
+    named = ["data.dataloader=constituency", "data.train=stories"]
+    assert located(f"data.path='{stories}'", *named).settings.path == str(stories)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.dataloader=keybert",
+            "data.dataloader is keybert, and .*stories_train was made of constituency; leave",
+        ),
+        ("data.train=wikitext2", "data.train is wikitext2, and .*_train was made of stories; leave one of"),
+    ],
+)
+def test_names_that_contradict_the_path(stories, override, message):
+    with pytest.raises(DataError, match=message):
+        located(f"data.path='{stories}'", override)
+
+
+def test_folder_that_holds_the_data_of_another_method(root):
+    with pytest.raises(DataError, match=r"data\.dataloader is keybert, and .* was made of constituency"):
+        located(f"data.root='{root}'", "data.train=stories", "data.dataloader=keybert", "data.valid=null")
+
+
+@pytest.mark.parametrize("method", ["constituency", "keybert", "keybert_no_stopword"])
+def test_data_that_is_not_there(tmp_path, method):
+    expected = rf"{tmp_path}/{method}/wikitext2_train is not there, .*`cdllm preprocess {method} --dataset wikitext2"
+    with pytest.raises(DataError, match=expected):
+        located(f"data.root='{tmp_path}'", "data.train=wikitext2", f"data.dataloader={method}")
+
+
+def test_validation_data_that_is_not_there(root):
+    expected = r"constituency/ptb_validation is not there, .*--split validation --tokenizer .*stories_train --out .* or"
+    with pytest.raises(DataError, match=expected):
+        located(f"data.root='{root}'", "data.train=stories", "data.valid=ptb")
+
+
+def test_the_flag_names_a_folder(stories, tmp_path, monkeypatch):
+    """Even one without a slash, which in an override would be the name of a corpus."""
+    monkeypatch.chdir(tmp_path)
+    shown = success("train", "--data", stories, "--valid", "mine", "--cfg", "job").stdout
+    assert yaml.safe_load(shown)["data"]["valid"] == "./mine"
+
+
+@pytest.mark.parametrize("names", [("null", "null"), ("null", "keybert"), ("stories", "null")])
+def test_no_data_is_named(names):
+    train, method = names
+    with pytest.raises(ConfigError, match=rf"data\.path is null, data\.train {train} and data\.dataloader {method};"):
+        located(f"data.train={train}", f"data.dataloader={method}")
+
+
+def test_unknown_method():
+    with pytest.raises(ConfigError, match=r"data\.dataloader is 'bert'; it must be one of constituency, "):
+        located("data.dataloader=bert")

@@ -1,0 +1,88 @@
+"""A corpus that can only be read as a whole is read once for all shards, also when the job is killed in between."""
+
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.importance.random_scores import RandomScorer
+from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.stories import story_tokenizer
+from tests.pipeline.commands import success
+
+SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def lines() -> str:
+    texts = [f"text {number} of a fox" if number % 7 else None for number in range(300)]
+    return "".join(json.dumps({"text": text, "id": number}) + "\n" for number, text in enumerate(texts))
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    story_tokenizer().save(folder)
+    return ["--tokenizer", folder, "--shards", SHARDS, "--workers", 2]
+
+
+def shards(folder: Path) -> list[bytes]:
+    return [(folder / f"shard_{index}" / "documents.parquet").read_bytes() for index in range(SHARDS)]
+
+
+def test_compressed_and_plain_lines_make_the_same_shards(tmp_path, lines, common):
+    plain, packed = tmp_path / "toy.jsonl", tmp_path / "toy.jsonl.xz"
+    plain.write_text(lines)
+    packed.write_bytes(lzma.compress(lines.encode()))
+    said = {}
+    for path in (plain, packed):
+        out = tmp_path / path.suffix
+        said[path] = success("preprocess", "random", "--dataset", path, "--out", out, *common).stdout
+    assert "once" not in said[plain]
+    assert "reading the corpus once for 4 shards" in said[packed]
+    folders = [tmp_path / path.suffix / "random" / "toy_train" for path in (plain, packed)]
+    assert shards(folders[0]) == shards(folders[1])
+    assert [PreprocessedDataset.open(folder).counts.dropped for folder in folders] == [{"null text": 43}] * 2
+    assert "dropped 43: null text" in said[packed]
+    assert not (folders[1] / "prepared").exists()
+
+
+def test_killed_while_the_corpus_is_read(tmp_path, common):
+    path = tmp_path / "toy.txt"
+    path.write_text("".join(f"text {number} of a fox\n\n" for number in range(1_000)))
+    arguments = ["preprocess", "random", "--dataset", path, *common, "--out"]
+    script = (
+        "import time; from cascaded_dllm.preprocess import parts; from cascaded_dllm.cli.main import app; "
+        "append = parts._append; parts._HELD_CHARACTERS = 10_000; "
+        "parts._append = lambda *arguments: (append(*arguments), time.sleep(0.2)); app()"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments), str(tmp_path / "killed")]
+    prepared = tmp_path / "killed" / "random" / "toy_train" / "prepared"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not list(prepared.glob(".incomplete-records_*/*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+    assert list(prepared.glob(".incomplete-records_*"))
+    assert not list(prepared.glob("records_*"))
+    success(*arguments, tmp_path / "killed")
+    assert not prepared.exists()
+    unbroken = preprocess(
+        open_corpus(str(path), split="train"),
+        split="train",
+        out_dir=tmp_path / "unbroken",
+        tokenizer=story_tokenizer(),
+        scorer=RandomScorer(0),
+        num_shards=SHARDS,
+    )
+    assert shards(prepared.parent) == shards(unbroken)

@@ -1,0 +1,128 @@
+"""Overrides on the settings of a run that is to go on; other overrides are tested in test_train.py."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from cascaded_dllm.cli.compose import compose_config
+from cascaded_dllm.errors import ConfigError
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A run folder with the settings of a run, which differ from those of the files."""
+
+    def store(*overrides: str, **paths: Path) -> Path:
+        folder = tmp_path / "run"
+        folder.mkdir()
+        own = ["model=tiny", "stage@_global_=stage2-lr5e-4-16_32_128", "training.seed=7"]
+        given = {"run_dir": folder, "data.path": Path("data/a_train"), "data.valid": Path("data/a_valid")} | paths
+        config = compose_config([*own, *overrides], paths=given)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config.to_dict()))
+        return folder
+
+    return store
+
+
+def test_the_settings_of_the_run(stored):
+    folder = stored()
+    config = compose_config([f"load_dir='{folder}'"])
+    assert (config.stage, config.stage_lengths, config.optim.lr) == (2, (16, 32, 128), 5e-4)
+    assert (config.model.name, config.training.seed, config.run_dir) == ("tiny", 7, str(folder))
+    assert (config.data.path, config.data.valid) == ("data/a_train", "data/a_valid")
+
+
+@pytest.mark.parametrize("overrides", [["optim.lr=1e-3", "load_dir={}"], ["load_dir={}", "optim.lr=1e-3"]])
+def test_other_overrides_change_them(stored, overrides):
+    folder = stored()
+    config = compose_config([override.format(f"'{folder}'") for override in overrides])
+    assert (config.optim.lr, config.training.seed, config.stage) == (1e-3, 7, 2)
+
+
+def test_groups_change_them(stored):
+    folder = stored()
+    overrides = [f"load_dir='{folder}'", "model=small", "stage@_global_=stage3-lr1e-4-32_64_128", "model.dropout=0.25"]
+    config = compose_config(overrides)
+    assert (config.model.name, config.model.num_blocks, config.model.dropout) == ("small", 12, 0.25)
+    assert (config.stage, config.stage_lengths, config.optim.lr) == (3, (32, 64, 128), 1e-4)
+    assert (config.training.seed, config.data.path) == (7, "data/a_train")
+
+
+def test_keys_that_came_later_have_their_defaults(stored):
+    folder = stored()
+    path = folder / "config.yaml"
+    settings = OmegaConf.load(path)
+    del settings["logging"]
+    del settings["data"]["root"]
+    OmegaConf.save(settings, path)
+    config = compose_config([f"load_dir='{folder}'"])
+    assert (config.logging.wandb, config.data.root) == ("disabled", "data/preprocessed")
+
+
+def test_other_data(stored):
+    folder = stored()
+    config = compose_config([f"load_dir='{folder}'"], paths={"data.path": Path("moved/a_train")})
+    assert (config.data.path, config.data.valid) == ("moved/a_train", "data/a_valid")
+
+
+@pytest.mark.parametrize("name", ["${nowhere}", "a ${oc.env:HOME} b", "???", "it's", "a\\"])
+def test_stored_paths_of_any_name(stored, name):
+    folder = stored(**{"data.path": Path(name)})
+    assert compose_config([f"load_dir='{folder}'"]).data.path == name
+    assert compose_config([f"load_dir='{folder}'", "data.path=b"]).data.path == "b"
+
+
+def test_the_folder_of_the_run_is_the_only_one(stored, tmp_path):
+    folder = stored()
+    same = compose_config([f"load_dir='{folder}'"], paths={"run_dir": tmp_path / "x" / ".." / "run"})
+    assert same.run_dir == str(folder)
+    with pytest.raises(ConfigError, match=r"run_dir \(--out\) is other and load_dir .*run: a run goes on in its own"):
+        compose_config([f"load_dir='{folder}'", "run_dir=other"])
+
+
+@pytest.mark.parametrize("value", ["nowhere", "3", "''"])
+def test_no_run(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = r"load_dir is .*, which is no run folder: it has no config\.yaml; .*pretrained\.use_pretrained=true"
+    with pytest.raises(ConfigError, match=expected):
+        compose_config([f"load_dir={value}"])
+
+
+@pytest.mark.parametrize("text", ["stage: [1", "stage: 1\n\tx: 2", "- 1", "3", "b\xe9".encode("latin-1")])
+def test_settings_that_are_damaged(stored, text):
+    folder = stored()
+    (folder / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"config\.yaml .*; put the file back"):
+        compose_config([f"load_dir='{folder}'"])
+
+
+def test_unknown_key_of_the_run(stored):
+    folder = stored()
+    with (folder / "config.yaml").open("a") as file:
+        file.write("former: 1\n")
+    with pytest.raises(ConfigError, match="the key former is unknown"):
+        compose_config([f"load_dir='{folder}'"])
+
+
+def test_null_is_no_run():
+    assert compose_config(["load_dir=null"]) == compose_config([])
+
+
+def test_overrides_may_speak_of_other_keys():
+    config = compose_config(["run_dir=runs/lr-${optim.lr}-${model.name}", "optim.lr=0.5", "model=tiny"])
+    assert config.run_dir == "runs/lr-0.5-tiny"
+
+
+def test_the_last_override_of_a_key_wins():
+    assert compose_config(["optim.lr=0.5", "+optim.lr=0.25", "++optim.lr=0.125"]).optim.lr == 0.125
+
+
+def test_the_last_choice_of_a_group_wins():
+    config = compose_config(["model=small", "stage=stage2", "model=tiny", "stage@_global_=stage3"])
+    assert (config.model.name, config.stage) == ("tiny", 3)
+
+
+def test_a_group_as_a_whole():
+    noise = compose_config(["noise.eps=0.5", "noise={type:geometric,sigma_max:9,eps:0.25}", "noise.sigma_min=1"]).noise
+    assert (noise.type, noise.eps, noise.sigma_min, noise.sigma_max) == ("geometric", 0.25, 1.0, 9.0)

@@ -1,0 +1,229 @@
+"""One process a run folder, and none that is dead."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.train import run_lock as lock_module
+from cascaded_dllm.train.run_lock import LOCK_FILE, Owner, run_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cascaded_dllm.train.run_lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """Another process of this machine that has the folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def write_lock(folder: Path, **changes):
+    owner = {"host": "another-machine", "pid": 1, "started": "7", "token": "ab"} | changes
+    (folder / LOCK_FILE).write_text(json.dumps(owner))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_inside_the_block_only(tmp_path):
+    with run_lock(tmp_path):
+        owner = json.loads((tmp_path / LOCK_FILE).read_text())
+        assert (owner["host"], owner["pid"]) == (socket.gethostname(), os.getpid())
+    assert names(tmp_path) == []
+    with pytest.raises(KeyError), run_lock(tmp_path):
+        raise KeyError("inside")
+    assert names(tmp_path) == []
+
+
+def test_second_run_of_the_same_process(tmp_path):
+    message = rf"belongs to a run that is going on: process {os.getpid()} on .*; wait for it or stop it, or give this"
+    with run_lock(tmp_path):
+        with pytest.raises(OutputExistsError, match=message), run_lock(tmp_path):
+            pass
+        assert names(tmp_path) == [LOCK_FILE]
+
+
+def test_another_process(tmp_path, other_process):
+    expected = (
+        rf"is going on: process {other_process.pid} on .*--out \(run_dir\).* is gone for sure, remove .*run\.lock"
+    )
+    for _ in range(2):
+        with pytest.raises(OutputExistsError, match=expected), run_lock(tmp_path):
+            pass
+    assert names(tmp_path) == [LOCK_FILE]
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_owner_that_was_killed(tmp_path, other_process, is_waited_for):
+    """Also while its parent has not asked how it ended, when it still has its number."""
+    other_process.send_signal(signal.SIGKILL)
+    if is_waited_for:
+        other_process.wait()
+    else:
+        while "Z" not in Path(f"/proc/{other_process.pid}/stat").read_text().rpartition(")")[2]:
+            time.sleep(0.01)
+    assert names(tmp_path) == [LOCK_FILE]
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert names(tmp_path) == []
+
+
+def test_number_that_was_given_out_again(tmp_path):
+    """The owner had the number of this process, in another life."""
+    write_lock(tmp_path, host=socket.gethostname(), pid=os.getpid(), started="1")
+    with run_lock(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "x"}'])
+def test_lock_of_nobody(tmp_path, content):
+    (tmp_path / LOCK_FILE).write_text(content)
+    with run_lock(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def age(folder, seconds):
+    past = time.time() - seconds
+    os.utime(folder / LOCK_FILE, (past, past))
+
+
+def test_silent_owner_on_another_machine(tmp_path, monkeypatch):
+    """After an hour at once; after most of a minute when the minute has passed."""
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    age(tmp_path, 3600)
+    with run_lock(tmp_path):
+        pass
+    write_lock(tmp_path)
+    age(tmp_path, lock_module.SECONDS_OF_SILENCE - 0.3)
+    started = time.monotonic()
+    with run_lock(tmp_path):
+        assert time.monotonic() - started > 0.2
+    assert names(tmp_path) == []
+
+
+def test_owner_on_another_machine_that_gives_signs(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    age(tmp_path, 5)
+    sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
+    sign.start()
+    with (
+        pytest.raises(OutputExistsError, match="process 1 on another-machine; wait for it or stop it"),
+        run_lock(tmp_path),
+    ):
+        pass
+    sign.join()
+    assert names(tmp_path) == [LOCK_FILE]
+
+
+def test_owner_that_leaves_while_it_is_watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    leave = threading.Timer(0.2, (tmp_path / LOCK_FILE).unlink)
+    leave.start()
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    leave.join()
+
+
+def test_a_living_owner_gives_signs(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "SECONDS_BETWEEN_SIGNS", 0.02)
+    with run_lock(tmp_path):
+        age(tmp_path, 3600)
+        before = (tmp_path / LOCK_FILE).stat().st_mtime
+        for _ in range(500):
+            if (tmp_path / LOCK_FILE).stat().st_mtime > before + 60:
+                return
+            time.sleep(0.01)
+        pytest.fail("no sign in five seconds")
+
+
+def test_a_lock_that_was_taken_over_is_left_to_its_owner(tmp_path):
+    """Somebody removed the lock by hand, and another run began."""
+    with run_lock(tmp_path):
+        write_lock(tmp_path)
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["host"] == "another-machine"
+
+
+def test_of_many_that_start_together_one_begins(tmp_path):
+    """All find the lock of a dead process."""
+    write_lock(tmp_path, host=socket.gethostname(), pid=2**22 + 1)
+    barrier, holds, refused = threading.Barrier(8), [], []
+    release = threading.Event()
+
+    def start():
+        barrier.wait()
+        try:
+            with run_lock(tmp_path):
+                holds.append(1)
+                release.wait(20)
+        except OutputExistsError as error:
+            refused.append(str(error))
+        if len(refused) == 7:
+            release.set()
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(holds), len(refused)) == (1, 7)
+    assert names(tmp_path) == []
+
+
+def test_process_that_was_killed_while_it_removed_a_dead_lock(tmp_path):
+    write_lock(tmp_path, host=socket.gethostname(), pid=2**22 + 1, token="first")
+    (tmp_path / LOCK_FILE).rename(tmp_path / "kept")
+    write_lock(tmp_path, host=socket.gethostname(), pid=2**22 + 2, token="second")
+    (tmp_path / LOCK_FILE).rename(tmp_path / f".incomplete-{LOCK_FILE}-of-first")
+    (tmp_path / "kept").rename(tmp_path / LOCK_FILE)
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert names(tmp_path) == []
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    with (
+        pytest.raises(OutputExistsError, match=r"nowhere/run\.lock cannot be written \(No such file .*; name a run"),
+        run_lock(tmp_path / "nowhere"),
+    ):
+        pass
+
+
+def test_start_of_a_process_without_proc(monkeypatch):
+    """As on macOS, where `ps` tells it."""
+    real = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) != "/proc/self/stat" and real(path))
+    own = lock_module._start_of(os.getpid())
+    assert own
+    assert own == lock_module._start_of(os.getpid())
+    assert lock_module._start_of(2**22 + 1) is None
+
+
+def test_owners_differ_in_their_token():
+    assert Owner("a", 1, "2", "x") != Owner("a", 1, "2", "y")

@@ -283,9 +283,7 @@ def test_parts_that_cannot_be_written(make_run, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(run.trainer.parallel.storage, "write_parts", fail)
-    with pytest.raises(
-        OutputExistsError, match=r"optimizer-1 cannot be written \(No space left on device\); make room"
-    ):
+    with pytest.raises(OutputExistsError, match=r"optimizer-1 cannot be written \(No space .*\); make room"):
         list(run.events())
 
 

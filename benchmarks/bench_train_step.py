@@ -27,7 +27,8 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import LoopConfig, Trainer, make_batch
+from cascaded_dllm.train.loop import LoopConfig
+from cascaded_dllm.train.trainer import Trainer, make_batch
 
 SEED = 0
 DRAWS = Draws(SEED, "train-noise")

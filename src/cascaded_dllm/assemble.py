@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from cascaded_dllm.assemble_data import locate, require_known_method
+from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
 from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run
@@ -28,13 +29,36 @@ from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.flops import known_peak_flops
+from cascaded_dllm.train.group import Group
+from cascaded_dllm.train.loop import LoopConfig, require_divisible
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
 from cascaded_dllm.train.run_log import require_viewers
-from cascaded_dllm.train.trainer import LoopConfig, Trainer
+from cascaded_dllm.train.trainer import Trainer
+
+_FREE = ("run_dir", "device", "ngpus", "data", "logging")
+_FREE_OF_SNAPSHOTS = ("sampling", "evaluation", "earlier_stages", "stage1_root_dir", "stage2_root_dir")
+_FREE_IN_TRAINING = (
+    "num_steps",
+    "log_every",
+    "eval_every",
+    "eval_windows",
+    "eval_times",
+    "snapshot_every",
+    "keep",
+    "keep_every",
+    "peak_flops",
+    "accum",
+    "strategy",
+    "compile",
+    "deterministic",
+)
+"""Keys, and keys of the group `training`, that may change when a run is taken up again."""
 
 _RUNS = "runs"
 """Where the folders of runs lie that have no name of their own."""
@@ -43,50 +67,51 @@ _RUNS = "runs"
 _MAX_WORKERS = 8
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: there is no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose auto, cpu, mps or cuda") from error
-    return device
-
-
 def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
     """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
     arrays = _arrays(path, CascadeSpec(config.stage_lengths), config.data)
     return arrays, StageDataset.flat(arrays) if config.baseline else StageDataset(arrays, config.stage)
 
 
-def require_sound(config: TrainConfig) -> None:
+def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     """Judges every setting that can be judged without the data, so that a mistake costs no preprocessing.
+
+    The device of one process is judged as well; that of several is the business of each of them.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
     """
-    choose_device(config.device)
+    if num_processes == 1:
+        choose_device(config.device)
     require_known_method(config.data)
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
-    _schedule(config), _optim(config), _loop(config), prefix_settings(config)
+    _schedule(config), _optim(config), prefix_settings(config)
+    require_divisible(_loop(config), num_processes)
     process = process_from_name(_model_config(config, vocab_size=1).process, 1)
     require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
 
 
-def assemble_run(config: TrainConfig) -> Run:
+def require_launchable(config: TrainConfig, num_processes: int) -> None:
+    """Judges whether `num_processes` on this machine can train as configured, without touching a device.
+
+    Raises:
+        ConfigError: a setting is out of range, or there are not devices enough.
+    """
+    require_sound(config, num_processes)
+    if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
+        require_gpus(torch.cuda.device_count(), num_processes)
+
+
+def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.device | None = None) -> Run:
     """A training run, ready to go.
+
+    Args:
+        config: of the run.
+        group: the processes that train, all of which assemble the run together; None: this one alone.
+        device: of this process; None: the one that the configuration names.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -95,19 +120,39 @@ def assemble_run(config: TrainConfig) -> Run:
         CheckpointError: the weights to start from are missing or do not fit.
         MissingExtraError: a viewer of the metrics is not installed.
     """
-    require_sound(config)
+    group = group or Group()
+    if config.ngpus not in (None, group.size):
+        raise ConfigError(
+            f"ngpus is {config.ngpus} and {group.size} process assembles the run; `cdllm train` starts as many, and "
+            "elsewhere ngpus is left out"
+        )
+    device = device or choose_device(config.device)
+    require_sound(config, group.size)
     log = log_choice(config)
     require_viewers(log)
-    located = locate(config.data)
-    name = config.run_name(located.corpus)
-    folder = Path(config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}")
-    config = replace(config, run_dir=str(folder), data=located.settings)
-    path = str(config.data.path)
-    arrays, dataset = stage_dataset(path, config)
-    valid = _valid_dataset(config, arrays)
+    # What the first process has made on the disk, or brought there, the others only open.
+    config, name, arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _with_data(config)))
+    folder, tokenizer_file = Path(str(config.run_dir)), Path(str(config.data.path)) / TOKENIZER_FILE
     stage = _new_stage(config, arrays, dataset)
-    start = start_of_run(config, stage.model, arrays, folder)
-    prefixes = prefix_training(config, arrays, stage)
+    start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, folder)))
+    execution = prepare_execution(
+        stage.model,
+        device,
+        compiles=config.training.compile,
+        deterministic=config.training.deterministic,
+        log_every=config.training.log_every,
+    )
+    parallel = place(stage.model, config.training.strategy, group, device)
+    prefixes = group.together(lambda: prefix_training(config, arrays, stage, device))
+    # Where weights are split, samples need all processes; otherwise the first draws them alone.
+    draws_samples = group.is_first or parallel.storage.is_split
+    sample = group.together(
+        lambda: (
+            snapshot_sampler(config, stage, valid or dataset, tokenizer_file=tokenizer_file, packing=arrays.packing)
+            if draws_samples
+            else None
+        )
+    )
     trainer = Trainer(
         stage.model,
         Objective(stage.process, stage.schedule, config.training.t_min, prefixes),
@@ -115,8 +160,9 @@ def assemble_run(config: TrainConfig) -> Run:
         optim=_optim(config),
         loop=_loop(config),
         course=_course(config, arrays, prefixes),
+        parallel=parallel,
+        execution=execution,
     )
-    tokenizer_file = Path(path) / TOKENIZER_FILE
     return Run(
         folder=folder,
         trainer=trainer,
@@ -135,20 +181,14 @@ def assemble_run(config: TrainConfig) -> Run:
             log_every=config.training.log_every,
             eval_every=config.training.eval_every,
             snapshot_every=config.training.snapshot_every,
-            keep=config.training.keep,
+            keeping=Keeping(newest=config.training.keep, every=config.training.keep_every),
         ),
         measure=_bound_measurer(config, trainer, valid),
-        sample=snapshot_sampler(
-            config,
-            stage,
-            valid or dataset,
-            tokenizer_file=tokenizer_file,
-            packing=arrays.packing,
-        ),
+        sample=sample,
         num_valid_windows=0 if valid is None else len(valid),
         log=replace(log, name=log.name or name),
-        provenance=provenance(config, arrays, trainer.device, start),
-        peak_flops=config.training.peak_flops or known_peak_flops(trainer.device, stage.model.compute_dtype),
+        provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
+        peak_flops=_peak_flops(config, trainer),
     )
 
 
@@ -195,6 +235,16 @@ def joint_bound(
         on_progress=on_progress,
     )
     return JointBound(tuple(bounds), datasets[-1].target_length, 1 if cascade.is_flat else len(cascade.trained_lengths))
+
+
+def _with_data(config: TrainConfig) -> tuple[TrainConfig, str, StageArrays, StageDataset, StageDataset | None]:
+    """The configuration with its folders, the name of the run, and the windows to train and to measure on."""
+    located = locate(config.data)
+    name = config.run_name(located.corpus)
+    run_dir = config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}"
+    config = replace(config, run_dir=run_dir, data=located.settings)
+    arrays, dataset = stage_dataset(str(config.data.path), config)
+    return config, name, arrays, dataset, _valid_dataset(config, arrays)
 
 
 def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | None:
@@ -254,14 +304,17 @@ def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
 
 
 def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
-    """A stage with random weights that depend on the seed and its number; the global generator is left alone."""
+    """A stage with random weights that depend on the seed and its number, in the memory of the host.
+
+    The global generator is left alone.
+    """
     model_config = _model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
         model = ScoreModel(model_config)
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
-        model.to(choose_device(config.device)),
+        model,
         process_from_name(model_config.process, arrays.vocab_size),
         _schedule(config),
         dataset.target_length,
@@ -272,31 +325,27 @@ def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) 
 def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) -> dict[str, object]:
     """All settings that decide the course of training, by key.
 
-    Where and how often results go decides nothing; where data and models lie neither, but what they hold. The number of
-    steps is judged by the trainer.
+    Where and how often results go decides nothing; where data and models lie neither, but what they hold; nor in how
+    many processes and parts a batch is computed. The number of steps is judged by the trainer.
     """
     settings = config.to_dict()
-    of_snapshots = ("sampling", "evaluation", "earlier_stages", "stage1_root_dir", "stage2_root_dir")
-    for free in ("run_dir", "device", "data", "logging", *of_snapshots):
+    for free in (*_FREE, *_FREE_OF_SNAPSHOTS):
         settings.pop(free)
     if not config.pretrained.use_pretrained:
         settings.pop("pretrained")
-    for free in (
-        "num_steps",
-        "log_every",
-        "eval_every",
-        "eval_windows",
-        "eval_times",
-        "snapshot_every",
-        "keep",
-        "peak_flops",
-    ):
+    for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
     generated = settings["training"]["generated_prefix"]
     generated.pop("stage_paths")
     generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
     return dict(leaves(plain(settings)))
+
+
+def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:
+    """Of all devices together, FLOP/s; None where it is not known."""
+    peak = config.training.peak_flops or known_peak_flops(trainer.device, trainer.model.compute_dtype)
+    return None if peak is None else peak * trainer.group.size
 
 
 def _bound_measurer(
@@ -314,4 +363,5 @@ def _bound_measurer(
         batch_size=trainer.loop.batch_size // trainer.loop.accum,
         seed=trainer.loop.seed,
         on_progress=on_progress,
+        group=trainer.group,
     )

@@ -45,8 +45,10 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
     return settings
 
 
-def prefix_training(config: TrainConfig, arrays: StageArrays, stage: StageSampler) -> PrefixTraining:
-    """What `stage` does to its prefixes in training, with the stages before it if they are to write some.
+def prefix_training(
+    config: TrainConfig, arrays: StageArrays, stage: StageSampler, device: torch.device
+) -> PrefixTraining:
+    """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -65,7 +67,6 @@ def prefix_training(config: TrainConfig, arrays: StageArrays, stage: StageSample
         tokenizer=arrays.tokenizer,
         packing=arrays.packing,
     )
-    device = stage.model.vocab_embed.embedding.device
     return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
 
 

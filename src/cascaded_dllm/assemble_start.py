@@ -13,7 +13,7 @@ from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.warm_start import start_from
 from cascaded_dllm.train.provenance import device_facts
-from cascaded_dllm.train.run import CHECKPOINTS_FOLDER
+from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
 from cascaded_dllm.train.run_log import LogChoice
 
 

@@ -122,6 +122,10 @@ class TrainingSettings:
     eval_times: int
     snapshot_every: int
     keep: int
+    keep_every: int | None
+    strategy: str
+    compile: bool
+    deterministic: bool
     peak_flops: float | None
     prefix_noise: PrefixNoiseSettings
     prefix_dropout: float
@@ -174,6 +178,7 @@ class TrainConfig:
 
     run_dir: str | None
     device: str
+    ngpus: int | None
     dtype: str
     stage: int
     baseline: bool
@@ -214,6 +219,16 @@ class TrainConfig:
             raise ConfigError(f"sampling.num_samples is {self.sampling.num_samples}; it must be at least 0")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype is {self.dtype!r}; it must be float32 or bfloat16")
+        if self.ngpus is not None and self.ngpus < 1:
+            raise ConfigError(f"ngpus is {self.ngpus}; it must be at least 1, or null for the processes that are there")
+        if self.training.strategy not in ("ddp", "fsdp"):
+            raise ConfigError(f"training.strategy is {self.training.strategy!r}; it must be ddp or fsdp")
+        every, period = self.training.keep_every, self.training.snapshot_every
+        if every is not None and (every < 1 or every % period):
+            raise ConfigError(
+                f"training.keep_every is {every}; it must be a multiple of training.snapshot_every, {period}, at whose "
+                "multiples there are checkpoints, or null"
+            )
         self._require_fitting_earlier_stages()
 
     @property

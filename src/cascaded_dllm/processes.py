@@ -38,7 +38,7 @@ def process_pool(
     # A forked process would inherit the locks of threads that it does not have.
     context = multiprocessing.get_context("spawn") if imports_main else _ContextWithoutMain()
     others = set(multiprocessing.active_children())
-    with _thread_counts(1 if num_processes > 1 else None):
+    with thread_counts(1 if num_processes > 1 else None):
         pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log,))
         try:
             yield pool
@@ -70,7 +70,7 @@ class _ContextWithoutMain(SpawnContext):
 
 
 @contextlib.contextmanager
-def _thread_counts(number: int | None) -> Iterator[None]:
+def thread_counts(number: int | None) -> Iterator[None]:
     """Processes started inside use so many threads, unless the environment says otherwise already."""
     names = [name for name in _THREAD_COUNTS if number is not None and name not in os.environ]
     os.environ.update(dict.fromkeys(names, str(number)))
@@ -83,14 +83,14 @@ def _thread_counts(number: int | None) -> Iterator[None]:
 
 def _begin(error_log: Path | None) -> None:
     """The first thing a process does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if error_log is not None:
         file = os.open(error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(file, 2)
         os.close(file)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ends this process when its parent is gone: a pool's own processes would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None

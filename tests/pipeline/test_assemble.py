@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm import assemble
-from cascaded_dllm.assemble import assemble_run, choose_device, joint_bound, require_sound, stage_dataset
+from cascaded_dllm import assemble, assemble_devices
+from cascaded_dllm.assemble import assemble_run, joint_bound, require_launchable, require_sound, stage_dataset
+from cascaded_dllm.assemble_devices import choose_device, process_device
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, DataError
@@ -20,6 +21,7 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.run import Evaluation
+from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 
 MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
@@ -68,6 +70,63 @@ def test_every_configuration_assembles(stories, tmp_path, on_meta_device, name):
         run = assemble_run(dataclasses.replace(config, stage=stage))
         assert run.trainer.dataset.target_length == config.stage_lengths[stage - 1]
     assert json.loads(json.dumps(run.config)) == run.config
+
+
+def world(local_rank=1, local_size=2, has_store=True):
+    place = {"address": "127.0.0.1", "port": 1, "has_store": has_store}
+    return World(rank=local_rank, size=4, local_rank=local_rank, local_size=local_size, **place)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine that shows so many GPUs, of which none is touched."""
+
+    def show(number):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+        monkeypatch.setattr(assemble_devices, "choose_device", torch.device)
+
+    return show
+
+
+def test_every_process_has_a_gpu_of_its_own(gpus):
+    gpus(4)
+    assert process_device("auto", world(local_rank=1)) == torch.device("cuda:1")
+    assert process_device("cuda", world(local_rank=3, local_size=4)) == torch.device("cuda:3")
+    assert process_device("cpu", world()) == torch.device("cpu")
+    assert process_device("cuda:2", None) == torch.device("cuda:2")
+
+
+def test_slurm_may_show_every_task_its_own_gpu_alone(gpus):
+    gpus(1)
+    assert process_device("cuda", world(local_rank=1, has_store=False)) == torch.device("cuda:0")
+
+
+def test_processes_share_the_cpu(gpus):
+    gpus(0)
+    assert process_device("auto", world()) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda:1"])
+def test_one_device_for_many(gpus, name):
+    gpus(4)
+    with pytest.raises(
+        ConfigError, match=f"device is {name} and 4 processes train; give device=cuda or device=cpu, or"
+    ):
+        process_device(name, world())
+
+
+def test_fewer_gpus_than_processes(stories, tmp_path, gpus):
+    gpus(1)
+    message = "processes are to compute on the GPUs of this machine, and it shows 1; start as many processes as there"
+    with pytest.raises(ConfigError, match=f"2 {message}"):
+        process_device("cuda", world())
+    config = tiny.config(stories, tmp_path, "device=auto", "ngpus=4")
+    with pytest.raises(ConfigError, match=f"4 {message}"):
+        require_launchable(config, 4)
+    with pytest.raises(ConfigError, match=r"batch_size is 4, which does not divide among 3 processes in 1 parts"):
+        require_launchable(config, 3)
+    require_launchable(dataclasses.replace(config, device="cpu"), 4)
 
 
 def test_stages_and_flat_models_start_from_different_weights(stories, tmp_path):

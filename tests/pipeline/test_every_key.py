@@ -32,6 +32,7 @@ def described(run: Run) -> dict[str, object]:
         "bounds": None if bounds is None else bounds.nll_nats.tolist(),
         "optim": trainer.optim,
         "loop": trainer.loop,
+        "execution": trainer.execution,
         "settings": run.settings,
         "periods": run.periods,
         "samples": samples,
@@ -64,6 +65,7 @@ GENERATED = "training.generated_prefix"
 OTHERS = {
     "run_dir": "elsewhere",
     "device": ConfigError("device 'tpu' cannot be used .*; choose auto, cpu, mps or cuda"),
+    "ngpus": ConfigError("ngpus is 2 and 1 process assembles the run; `cdllm train` starts as many, and elsewhere"),
     "dtype": "bfloat16",
     "stage": 2,
     "baseline": True,
@@ -116,6 +118,9 @@ OTHERS = {
     "training.eval_times": 9,
     "training.snapshot_every": 9,
     "training.keep": 9,
+    "training.keep_every": 4,
+    "training.compile": True,
+    "training.deterministic": True,
     "training.peak_flops": 1e12,
     "training.prefix_noise.prob": 0.3,
     "training.prefix_noise.kind": "mask",
@@ -143,6 +148,7 @@ OTHERS = {
 # Values that lead to those errors, where it is not a folder that does not exist.
 INVALID = {
     "device": "tpu",
+    "ngpus": 2,
     "data.stages_dir": __file__,
     "data.dataloader": "tfidf",
     "pretrained.use_pretrained": True,
@@ -160,6 +166,8 @@ NEEDS = {
 }
 # For people only: it is shown by `cdllm train` and stored, and two runs that differ in it are not the same run.
 SHOWN_ONLY = {"model.name"}
+# Says how several processes share the work; see tests/pipeline/test_train_processes.py.
+OF_SEVERAL_PROCESSES = {"training.strategy"}
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +206,7 @@ def test_equal_runs_are_found_equal(base, describe, path):
 
 
 def test_every_key_has_another_value(base):
-    assert {path for path, _ in leaves(base.to_dict())} == OTHERS.keys() | SHOWN_ONLY
+    assert {path for path, _ in leaves(base.to_dict())} == OTHERS.keys() | SHOWN_ONLY | OF_SEVERAL_PROCESSES
 
 
 @pytest.mark.parametrize("path", OTHERS)
@@ -222,27 +230,33 @@ def test_the_name_of_a_model_is_part_of_the_run(base):
     [(path, path.split(".")[0] in ("run_dir", "sampling", "logging")) for path in OTHERS if path[:4] != "data"],
 )
 def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
-    """Where results go and how often; all else decides the course of training, by its own name.
+    """Where results go and how often, and how a step is carried out; all else decides the course, by its own name.
 
     The number of steps is judged by the trainer, as it matters to some schedules only.
     """
     if isinstance(OTHERS[path], Exception):
         return
-    is_period = path.removeprefix("training.") in {
+    is_period_or_execution = path.removeprefix("training.") in {
         "log_every",
         "eval_every",
         "eval_windows",
         "eval_times",
         "snapshot_every",
         "keep",
+        "keep_every",
         "num_steps",
+        "accum",
+        "compile",
+        "deterministic",
         "peak_flops",
     }
     base = in_its_place(base, path)
     courses = [assemble_run(base).trainer.course, assemble_run(replaced(base, path, OTHERS[path])).trainer.course]
     differing = {key for key in courses[0] if courses[0][key] != courses[1][key]}
     assert courses[0].keys() == courses[1].keys()
-    assert (differing - {"data.path (fingerprint of its windows)"}) == (set() if is_free or is_period else {path})
+    assert (differing - {"data.path (fingerprint of its windows)"}) == (
+        set() if is_free or is_period_or_execution else {path}
+    )
 
 
 def test_other_packing_or_content_is_another_course(base, make_stories, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.train.run_log import LogChoice, forget_after, open_log
+from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
 
 
@@ -29,6 +31,25 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
 
     yield folder, resize
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk_while_a_checkpoint_is_written(disk, stories):
+    """Of a run whose checkpoints take a sixth of a MiB each; the one before stands, and the run goes on from it."""
+    folder, resize = disk
+    resize("600k")
+    changes = ["training.num_steps=12", "training.snapshot_every=2", "training.keep=9", "sampling.num_samples=0"]
+    arguments = ["train", "--data", stories, "--out", folder / "run", *tiny.OVERRIDES, *changes]
+    message = failure(*arguments)
+    assert re.search(r"/run/.* cannot be written \(No space left on device\); choose", message)
+    checkpoints = folder / "run" / "checkpoints"
+    newest, faults = newest_complete(checkpoints)
+    assert newest is not None
+    assert faults == []
+    assert newest == (checkpoints / "latest").resolve()
+    assert not list(checkpoints.glob(".incomplete*"))
+    resize("50m")
+    assert f"resumed at step {newest.name.removeprefix('step_')}" in success(*arguments).stdout
+    assert (checkpoints / "latest").resolve().name == "step_12"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

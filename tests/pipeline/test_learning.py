@@ -23,9 +23,10 @@ from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedul
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import LoopConfig, Trainer
+from cascaded_dllm.train.trainer import Trainer
 from tests.reference import enumerate as oracle
 
 V, T_MIN = 4, 1e-3

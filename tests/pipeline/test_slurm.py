@@ -1,5 +1,7 @@
 """The array scripts and the Slurm executor on a real one-node Slurm that the test starts and stops."""
 
+import json
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +12,8 @@ import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.text.stories import story_tokenizer
+from cascaded_dllm.train.world import first_host
+from tests.pipeline import tiny
 from tests.pipeline.commands import success
 from tests.pipeline.slurm_cluster import PARTITION, slurm_cluster, why_not
 from tests.pipeline.test_executors import contents
@@ -26,21 +30,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     story_tokenizer().save(folder)
     return folder / "tokenizer.json"
 
 
-def flags(tokenizer: Path, out: Path) -> list[object]:
-    common = ["--dataset", "stories", "--split", "valid", "--tagger", "stories", "--tokenizer", tokenizer]
+def flags(tokenizer_file: Path, out: Path) -> list[object]:
+    common = ["--dataset", "stories", "--split", "valid", "--tagger", "stories", "--tokenizer", tokenizer_file]
     return ["preprocess", "constituency", *common, "--shards", NUM_SHARDS, "--out", out]
 
 
 @pytest.fixture(scope="module")
-def expected(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("local")
-    success(*flags(tokenizer, out), "--workers", 1)
+    success(*flags(tokenizer_file, out), "--workers", 1)
     return contents(out / "constituency" / "stories_valid")
 
 
@@ -63,12 +67,12 @@ def queue(environment: dict[str, str], job: str, what: str = "%i %T") -> str:
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True).stdout
 
 
-def test_array_script_with_a_killed_task(cluster, tokenizer, expected, tmp_path):
+def test_array_script_with_a_killed_task(cluster, tokenizer_file, expected, tmp_path):
     environment = cluster | {
         "SBATCH_PARTITION": PARTITION,
         "NUM_SHARDS": str(NUM_SHARDS),
         "OUT": str(tmp_path),
-        "TOKENIZER": str(tokenizer),
+        "TOKENIZER": str(tokenizer_file),
         "OPTIONS": "--tagger stories",
         "SETUP": f'export PATH="{Path(sys.executable).parent}:$PATH"',
     }
@@ -96,8 +100,8 @@ def test_array_script_with_a_killed_task(cluster, tokenizer, expected, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_slurm_executor(cluster, tokenizer, expected, tmp_path):
-    arguments = [*flags(tokenizer, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
+def test_slurm_executor(cluster, tokenizer_file, expected, tmp_path):
+    arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
     script = "from cascaded_dllm.cli.main import app; app()"
     said = run(sys.executable, "-c", script, *map(str, arguments), environment=cluster)
     assert f"makes {NUM_SHARDS} shards" in said
@@ -111,8 +115,39 @@ def test_slurm_executor(cluster, tokenizer, expected, tmp_path):
     ]
 
 
-def test_job_that_slurm_refuses(cluster, tokenizer, tmp_path):
-    arguments = [*flags(tokenizer, tmp_path), "--executor", "slurm", "--partition", "nowhere"]
+def test_training_that_is_told_that_its_time_is_short(cluster, stories, tmp_path):
+    """As Slurm does with --signal=B:USR1@300: the state is kept, the job comes again and completes the run."""
+    out = tmp_path / "run"
+    environment = cluster | {
+        "SBATCH_PARTITION": PARTITION,
+        "OUT": str(out),
+        "SETUP": f'export PATH="{Path(sys.executable).parent}:$PATH" OMP_NUM_THREADS=1',
+    }
+    resources = ["--ntasks-per-node=2", "--cpus-per-task=1", "--mem-per-cpu=1500", f"--output={tmp_path}/job.out"]
+    settings = ["training.num_steps=300", "training.snapshot_every=100", "sampling.num_samples=0"]
+    script = ["scripts/training/train.slurm", "2", "tiny", str(stories), *tiny.OVERRIDES, *settings]
+    job = run("sbatch", "--parsable", *resources, *script, environment=environment).strip()
+    metrics = out / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0)
+    run("scancel", "--batch", "--signal=USR1", job, environment=environment)
+    wait_until(lambda: (out / "checkpoints" / "step_300").exists() and not queue(environment, job))
+    said = (tmp_path / "job.out").read_text()
+    assert said.count("2 processes (ddp), cpu") == 2
+    stopped = re.search(r"stage 2: stopped at step (\d+) of 300, which is kept in", said)
+    assert stopped, said
+    assert f"stage 2: resumed at step {stopped[1]}\n" in said
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == list(range(1, 301))
+
+
+def test_first_host_as_slurm_has_it(cluster):
+    for hosts in ("gpu-[003-005,009],login1", "rack[2-3]node[11-12]", "a,b[1-2]"):
+        listed = run("scontrol", "show", "hostnames", hosts, environment=cluster)
+        assert first_host(hosts) == listed.split()[0]
+
+
+def test_job_that_slurm_refuses(cluster, tokenizer_file, tmp_path):
+    arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", "nowhere"]
     script = "from cascaded_dllm.cli.main import app; app()"
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=cluster, check=False, capture_output=True, text=True)

@@ -35,20 +35,33 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
+    "assemble_devices": BASE | PARTS | {"train"},
     "assemble_prefixes": BASE | PARTS | {"train", "sample", "config"},
     "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
     "assemble": BASE
     | PARTS
     | {"train", "sample", "evaluate", "config"}
-    | {"assemble_data", "assemble_prefixes", "assemble_snapshot", "assemble_start"},
+    | {"assemble_data", "assemble_devices", "assemble_prefixes", "assemble_snapshot", "assemble_start"},
     "assemble_preprocess": BASE | PARTS,
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
-    "cli": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble", "assemble_preprocess", "demo"},
+    "cli": BASE
+    | PARTS
+    | {"train", "sample", "evaluate", "config", "assemble", "assemble_devices", "assemble_preprocess", "demo"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
 WITH_TENSORS = (
-    *("numerics", "diffusion", "model", "train", "sample", "evaluate", "assemble", "assemble_prefixes"),
+    *(
+        "numerics",
+        "diffusion",
+        "model",
+        "train",
+        "sample",
+        "evaluate",
+        "assemble",
+        "assemble_prefixes",
+        "assemble_devices",
+    ),
     *("assemble_snapshot", "assemble_start", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -57,7 +70,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
     "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
     "huggingface_hub": ("importance.sentence_files", "text.tokenizer_files", "text.hub", "text.hub_answer", "model"),
-    "yaml": ("model.pretrained", "train.run", "cli.compose"),
+    "yaml": ("model.pretrained", "train.run_folder", "cli.compose"),
     "safetensors": ("importance.sentence_files", "model", "train", "evaluate.generative_ppl"),
     "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),
     "datasets": ("text.hub",),

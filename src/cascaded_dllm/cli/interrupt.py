@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that long work can grant at a good moment; a second one is an order."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a wish that long work can grant at a good moment; a second one is an order."""
 
 import signal
 from collections.abc import Iterator
@@ -6,10 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+EXIT_AGAIN = 75
+"""Exit code of a program that has kept its work unfinished because it was told to make room, by SIGTERM or SIGUSR1: the
+same command goes on with it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether somebody has asked the program to stop, and by which signal."""
+    """Whether somebody has asked the program to stop, and by which signal first."""
 
     signal_number: int | None = None
 
@@ -19,32 +25,33 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What shells report for a program that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + (self.signal_number or 0)
+        """130 for Ctrl-C, as shells report it; otherwise `EXIT_AGAIN`, also where another process was told."""
+        return 130 if self.signal_number == signal.SIGINT else EXIT_AGAIN
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM only make the request inside the block; after the first one they do what they did before.
+    """Ctrl-C, SIGTERM and SIGUSR1 only make the request inside the block.
+
+    Given a second time, Ctrl-C and SIGTERM do what they did before. SIGUSR1, by which a batch system announces that
+    time is running out, never does more than ask.
 
     Nothing is printed here: a signal may arrive while a progress bar holds the terminal. A signal that is ignored, as
     in jobs that a shell has put in the background, stays so.
     """
     request = StopRequest()
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.getsignal(number) for number in _SIGNALS}
     caught = {number: handler for number, handler in former.items() if handler not in (signal.SIG_IGN, None)}
 
-    def restore() -> None:
-        for number, handler in caught.items():
-            signal.signal(number, handler)
-
     def note(number: int, _: FrameType | None) -> None:
-        request.signal_number = number
-        restore()
+        request.signal_number = request.signal_number or number
+        if number != signal.SIGUSR1:
+            signal.signal(number, caught[signal.Signals(number)])
 
     for number in caught:
         signal.signal(number, note)
     try:
         yield request
     finally:
-        restore()
+        for number, handler in caught.items():
+            signal.signal(number, handler)

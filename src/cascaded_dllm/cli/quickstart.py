@@ -17,7 +17,7 @@ from cascaded_dllm.cli.evaluate import bound_summary, bound_table
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
-from cascaded_dllm.cli.train import warn_of_long_warmup
+from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
@@ -43,6 +43,7 @@ _DECIDED = {
     "stage",
     "baseline",
     "training.seed",
+    "ngpus",
 }
 """Keys that the quickstart sets itself."""
 

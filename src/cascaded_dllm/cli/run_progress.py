@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 def run_with_progress(run: Run, description: str) -> None:
     """Run to the end behind a progress bar.
 
-    Ctrl-C and SIGTERM end it after the current step, which is kept in a checkpoint.
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint.
 
     Raises:
         typer.Exit: it was interrupted.
@@ -48,7 +48,8 @@ class _Display:
         self.steps = progress.task_ids[0]
         progress.update(self.steps, total=num_steps)
         self.bound = progress.add_task("measuring the bound", total=None, status="", visible=False)
-        self.rate = self.loss = 0.0
+        self.rate = self.loss = self.seconds = 0.0
+        self.tokens = 0
         self.line_at = time.monotonic()
         self.has_told = False
 
@@ -79,10 +80,13 @@ class _Display:
         self.progress.update(self.bound, completed=done, total=total, visible=True)
 
     def _show_step(self, event: StepResult) -> None:
-        now = event.tokens / event.seconds
-        self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
-        loss = event.loss_nats_per_token
-        self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
+        self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
+        # What was left on the device is shown when it is read, with the rate of all steps since.
+        if (loss := event.loss_nats_per_token) is not None:
+            now = self.tokens / self.seconds
+            self.tokens, self.seconds = 0, 0.0
+            self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
+            self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
         status = f"loss {self.loss:.3f} nats/token  {self.rate:,.0f} tokens/s"
         self.progress.update(self.steps, completed=event.step, status=status)
         if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble import choose_device
+from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.options import choose_dtype, parse_lengths
 from cascaded_dllm.errors import ConfigError

@@ -6,24 +6,12 @@ from typing import Annotated
 import typer
 from omegaconf import OmegaConf
 
-from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import console, counted, error_console, reported_errors, working
+from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.options import parse_lengths
-from cascaded_dllm.cli.run_progress import run_with_progress
+from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.train.run import Run
-
-
-def warn_of_long_warmup(config: TrainConfig) -> None:
-    """Says so on the terminal if the learning rate would not come to its peak before the run ends."""
-    steps, warmup = config.training.num_steps, config.optim.warmup
-    if warmup >= steps:
-        error_console.print(
-            f"warning: optim.warmup is {warmup} and training.num_steps {steps}: the learning rate only rises, to "
-            f"{steps / warmup:.0%} of optim.lr; a tenth of the steps is a usual warm-up, optim.warmup={steps // 10}"
-        )
 
 
 def _print_config(config: TrainConfig, what: str) -> None:
@@ -35,16 +23,6 @@ def _print_config(config: TrainConfig, what: str) -> None:
     if what != "job":
         raise ConfigError(f"--cfg is {what!r}; it must be job, which prints the configuration of the run")
     typer.echo(OmegaConf.to_yaml(config.to_dict()), nl=False)
-
-
-def _say_where_it_starts(run: Run, name: str) -> None:
-    """Which weights of another model a new run has, and which newer ones were damaged."""
-    start = run.provenance.get("start")
-    if start is None:
-        return
-    for fault in start["passed_over"]:
-        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
-    console.print(f"{name}: starts from {start['folder']} ({start['weights']} weights)", markup=False, soft_wrap=True)
 
 
 def train(
@@ -71,12 +49,14 @@ def train(
     """Train one stage of a cascade, or a flat model; `python train.py` is the same.
 
     A run folder that holds a run already is taken up at its newest complete checkpoint, and ends with the numbers of
-    a run that was never broken off. Ctrl-C ends a run after the current step, which is kept in a checkpoint.
+    a run that was never broken off. Ctrl-C, SIGTERM and SIGUSR1 end a run after the current step, which is kept in a
+    checkpoint. ngpus=N trains with N processes; under torchrun or srun this is one of them.
 
     Examples:
 
       cdllm train --data data/preprocessed/constituency/mine_train --stage 1 --model tiny --out runs/stage1
       cdllm train --data D --valid V --stage 2 --lengths 16,32,128 --out runs/stage2 training.num_steps=20000
+      cdllm train --data D --stage 3 --out runs/stage3 ngpus=8 dtype=bfloat16
       cdllm train --data D --flat --out runs/flat model.parameterization=normalized optim.lr=1e-3
     """
     with reported_errors(debug):
@@ -93,15 +73,4 @@ def train(
         if cfg is not None:
             _print_config(config, cfg)
             return
-        with working("building windows and stages"):
-            run = assemble_run(config)
-        warn_of_long_warmup(config)
-        name = "flat" if config.baseline else f"stage {config.stage}"
-        size = sum(parameter.numel() for parameter in run.trainer.model.parameters())
-        console.print(
-            f"{name} of {list(config.stage_lengths)}: {config.model.name}, {size:,} parameters, "
-            f"{counted(len(run.trainer.dataset), 'window')}, {run.trainer.device}"
-        )
-        _say_where_it_starts(run, name)
-        run_with_progress(run, name)
-        console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)
+        train_run(config)

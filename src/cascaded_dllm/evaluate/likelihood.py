@@ -19,6 +19,7 @@ from cascaded_dllm.diffusion.bound import BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.trainer import make_batch
 
@@ -143,6 +144,7 @@ def dataset_bound(
     batch_size: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
+    group: Group | None = None,
 ) -> BoundEstimate:
     """The bound of the first `num_windows` windows, at times and with noise that depend on `seed` alone.
 
@@ -155,24 +157,34 @@ def dataset_bound(
         batch_size: windows computed together; the result does not depend on it.
         seed: decides times and noise.
         on_progress: told the windows done, and all of them.
+        group: processes that take batches in turn, the same ones that a single process would compute; None: this one
+            alone.
 
     Returns:
-        One estimate a window, on the CPU.
+        One estimate a window, on the CPU, in every process.
     """
     was_training = model.training
     model.eval()
+    group = group or Group()
     device = model.vocab_embed.embedding.device
     draws = Draws(seed, "bound-noise")
-    parts = []
     total = min(num_windows, len(dataset))
-    for start in range(0, total, batch_size):
+    found = torch.zeros(2, total, dtype=torch.float64)
+    for first in range(0, total, batch_size * group.size):
+        # A process that is left over computes the last batch too and drops it: weights that are split need everyone.
+        start = first + batch_size * group.rank
+        is_own = start < total
+        start = start if is_own else (total - 1) // batch_size * batch_size
         indices = np.arange(start, min(start + batch_size, total))
         batch = make_batch(dataset, indices, start, device)
-        parts.append(objective.bound(model, batch, draws=draws, num_times=num_times))
+        estimate = objective.bound(model, batch, draws=draws, num_times=num_times)
+        if is_own:
+            found[:, indices] = torch.stack(estimate)
         if on_progress is not None:
-            on_progress(start + len(indices), total)
+            on_progress(min(first + batch_size * group.size, total), total)
     model.train(was_training)
-    return BoundEstimate(torch.cat([p.nll_nats for p in parts]), torch.cat([p.standard_error for p in parts]))
+    group.sum(found)
+    return BoundEstimate(*found)
 
 
 def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stages: int) -> Callable[[int, int], None]:

@@ -139,6 +139,15 @@ def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str)
     Raises:
         CheckpointError: names are missing, unexpected or have another shape; all of them are listed.
     """
+    model.load_state_dict(matching_weights(model, state, source=source))
+
+
+def matching_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+    """`state` under the names of `model`; every name and every shape must match.
+
+    Raises:
+        CheckpointError: names are missing, unexpected or have another shape; all of them are listed.
+    """
     wanted = model.state_dict()
     found = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(_DEAD_PREFIX)}
@@ -154,7 +163,7 @@ def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str)
             f"the weights in {source} do not fit the network: {'; '.join(faults)}; "
             "give the checkpoint that belongs to this configuration"
         )
-    model.load_state_dict(found)
+    return found
 
 
 def _local_folder(source: str | Path) -> tuple[Path, list[str]]:

@@ -51,11 +51,12 @@ class PrefixRegenerator:
     fingerprint: str
 
     def __call__(self, window: Int[Tensor, " B"], index: Int[Tensor, " B"], step: int, seed: int) -> Int[Tensor, "B P"]:
-        """The prefixes of the windows `window`, rewritten in part.
+        """The prefixes of the windows `window`, rewritten in part; on the device of `index`.
 
         Every random number depends on `seed`, `step` and `index`, the place in the global batch, and on nothing else.
         """
-        rows = window.numpy()
+        rows, home = window.numpy(), index.device
+        index = index.to(self.stages[0].model.vocab_embed.embedding.device)
         share = self.level * Draws(seed, "regenerate-share").uniform_pair(index, step, torch.zeros_like(index))[0]
         draws_seed = derive_seed(seed, "regenerate", step)
         written = None if self.context is None else _ids(self.context, rows, index.device)
@@ -71,7 +72,7 @@ class PrefixRegenerator:
             )
             written = last.xt
         assert written is not None
-        return written
+        return written.to(home)
 
 
 def weights_fingerprint(models: Sequence[ScoreModel]) -> str:

@@ -1,25 +1,35 @@
 """Checkpoints on disk: whole or absent, checksummed, the newest ones kept.
 
 A run folder holds `checkpoints/step_<n>/` with model.safetensors, ema.safetensors, config.json, trainer.pt and, written
-last, checksums.json; `checkpoints/latest` is a link to the newest one.
+last, checksums.json; `checkpoints/latest` is a link to the newest one. Where the optimizer is split over processes, its
+moments are in the folder optimizer/, in the format of torch.distributed.checkpoint.
 """
 
+import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascaded_dllm.atomic import complete_folder, file_sha256
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, file_sha256
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.integrity import CHECKSUMS, PREFIX, fault, numbered
+
+PARTS = "optimizer"
+"""Folder of moments that were split over processes; any number of processes can read it."""
+
+_PARTS_BESIDE = f"{INCOMPLETE}{PARTS}-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class TrainerState:
         step: optimizer steps done.
         num_steps: optimizer steps of the whole run, as it was planned when they were done.
         ema_updates: updates of the moving average done.
-        optimizer: the optimizer's `state_dict`.
+        optimizer: the optimizer's `state_dict`, without its moments where these are in parts.
         course: the other settings that decide the course of training; a resumed run must have the same.
     """
 
@@ -41,43 +51,91 @@ class TrainerState:
     course: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCopy:
+    """What a checkpoint holds of a trainer, copied into the memory of the host, so that training may go on.
+
+    Attributes:
+        model: the weights; empty in processes that do not write them.
+        ema: the averaged weights, likewise.
+        state: the rest, without the moments of the optimizer where these are in `parts`.
+        parts: the moments where they are split over processes, this one's part of each.
+    """
+
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    state: TrainerState
+    parts: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """Which checkpoints of a run stay.
+
+    Attributes:
+        newest: so many of the newest ones.
+        every: those of the steps that are a multiple of it, for good; None for none.
+    """
+
+    newest: int
+    every: int | None = None
+
+
 def save_checkpoint(
     checkpoints: Path,
     *,
     config_json: str,
-    model: dict[str, Tensor],
-    ema: dict[str, Tensor],
-    state: TrainerState,
+    content: HostCopy,
     tokenizer_file: Path | None,
-    keep: int,
+    keeping: Keeping,
+    parts_folder: Path | None = None,
+    parts_sums: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `checkpoints/step_<n>`, point `latest` at it and delete all older ones but the newest `keep` - 1.
+    """Write `checkpoints/step_<n>`, point `latest` at it and delete older ones that need not stay.
 
     A complete checkpoint of the same step is left as it is: it was made by the same run. A damaged one is written
     again; damaged ones of later steps, which a resumed run has passed over, are left until it comes to them.
 
+    Args:
+        checkpoints: folder of all checkpoints of the run.
+        config_json: text of `config.json`.
+        content: what is kept.
+        tokenizer_file: copied into the checkpoint.
+        keeping: which ones stay.
+        parts_folder: where all processes have put the split moments; it becomes a part of the checkpoint.
+        parts_sums: checksums of its files where they are known.
+
     Raises:
         OutputExistsError: the folder cannot be written.
     """
-    final = checkpoints / f"{PREFIX}{state.step}"
+    step = content.state.step
+    final = checkpoints / f"{PREFIX}{step}"
     if final.exists() and fault(final) is not None:
         shutil.rmtree(final)
     if not final.exists():
-        with complete_folder(final) as folder:
-            save_file({name: tensor.contiguous() for name, tensor in model.items()}, folder / "model.safetensors")
-            save_file({name: tensor.contiguous() for name, tensor in ema.items()}, folder / "ema.safetensors")
+        with complete_folder(final) as folder, _disk_errors():
+            save_file(_contiguous(content.model), folder / "model.safetensors")
+            save_file(_contiguous(content.ema), folder / "ema.safetensors")
             (folder / "config.json").write_text(config_json, encoding="utf-8")
             if tokenizer_file is not None:
                 shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
             # Not asdict(), which would copy the whole optimizer state.
-            content = {field.name: getattr(state, field.name) for field in fields(state)}
-            torch.save(content, folder / "trainer.pt")
-            sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+            fields_by_name = {field.name: getattr(content.state, field.name) for field in fields(content.state)}
+            with (folder / "trainer.pt").open("wb") as file:
+                torch.save(fields_by_name, file)
+            if parts_folder is not None:
+                parts_folder.rename(folder / PARTS)
+            known = {f"{PARTS}/{name}": value for name, value in (parts_sums or {}).items()}
+            sums = {name: known.get(name) or file_sha256(folder / name) for name in _file_names(folder)}
             (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     _point_latest(checkpoints, final.name)
-    for old in [folder for step, folder in numbered(checkpoints) if step <= state.step][:-keep]:
-        shutil.rmtree(old)
+    _delete_older(checkpoints, step, keeping)
     return final
+
+
+def parts_beside(checkpoints: Path, step: int) -> Path:
+    """Where processes put the parts of a checkpoint before it is complete."""
+    return checkpoints / f"{_PARTS_BESIDE}{step}"
 
 
 def load_trainer_state(checkpoint: Path) -> TrainerState:
@@ -103,3 +161,38 @@ def _point_latest(checkpoints: Path, name: str) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(name)
     os.replace(link, checkpoints / "latest")
+
+
+def _delete_older(checkpoints: Path, step: int, keeping: Keeping) -> None:
+    older = [(number, folder) for number, folder in numbered(checkpoints) if number <= step][: -keeping.newest]
+    for number, folder in older:
+        if keeping.every is None or number % keeping.every:
+            shutil.rmtree(folder)
+    # Of processes that were killed before they had put them into a checkpoint.
+    for path in checkpoints.glob(f"{_PARTS_BESIDE}*"):
+        if int(path.name.removeprefix(_PARTS_BESIDE)) <= step:
+            shutil.rmtree(path)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _file_names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turns what safetensors and torch say of a disk that is full, or fails otherwise, into what it was."""
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
+    except RuntimeError as error:
+        # Raised while the archive is closed, after the write has failed.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

@@ -36,8 +36,9 @@ def _is_short_of_memory(error: BaseException) -> bool:
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:
     loop, dataset = trainer.loop, trainer.dataset
-    size = loop.batch_size // loop.accum
-    finer = next((n for n in range(loop.accum + 1, loop.batch_size + 1) if loop.batch_size % n == 0), None)
+    own = loop.batch_size // trainer.group.size
+    size = own // loop.accum
+    finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)
     remedies = [] if finer is None else [f"training.accum={finer}, which changes no number"]
     if trainer.model.compute_dtype is None:
         remedies.append("dtype=bfloat16")

@@ -1,7 +1,11 @@
 """Exponential moving average of the weights."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor, nn
+
+from cascaded_dllm.train.storage import Storage, Whole
 
 
 class Ema:
@@ -13,32 +17,46 @@ class Ema:
     Args:
         model: the network whose parameters are averaged.
         decay: final decay, in [0, 1).
+        storage: where its parameters are; their averages are there too.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, storage: Storage | None = None) -> None:
         self.decay = decay
         self.num_updates = 0
+        self._storage = storage or Whole()
         self._names = [name for name, _ in model.named_parameters()]
         self._shadow = [parameter.detach().clone() for parameter in model.parameters()]
 
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards the current weights."""
+    def update(self, model: nn.Module, *, is_void: Tensor | None = None) -> None:
+        """Move the average towards the current weights.
+
+        Args:
+            model: the network.
+            is_void: 1 on the device if the step must leave no trace and 0 otherwise, for callers who do not wait to
+                know; None is 0.
+        """
         self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        torch._foreach_lerp_(self._shadow, [p.detach() for p in model.parameters()], 1 - decay)
+        weight = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        shadow, now = self._local(self._shadow), self._local(model.parameters())
+        if is_void is None:
+            torch._foreach_lerp_(shadow, now, weight)
+        else:
+            torch._foreach_lerp_(shadow, now, [weight * (1 - is_void)] * len(shadow))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters by name."""
         return dict(zip(self._names, self._shadow, strict=True))
 
-    def load_state_dict(self, state: dict[str, Tensor], *, num_updates: int) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], *, num_updates: int) -> None:
         """Continue from a stored average."""
         self.num_updates = num_updates
         for name, shadow in zip(self._names, self._shadow, strict=True):
-            shadow.copy_(state[name])
+            self._storage.fill(shadow, state[name])
 
     def copy_to(self, model: nn.Module) -> None:
         """Overwrite the parameters of `model` with the averages."""
         with torch.no_grad():
-            for parameter, shadow in zip(model.parameters(), self._shadow, strict=True):
-                parameter.copy_(shadow)
+            torch._foreach_copy_(self._local(model.parameters()), self._local(self._shadow))
+
+    def _local(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        return [self._storage.local(tensor.detach()) for tensor in tensors]

@@ -35,8 +35,12 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`."""
-        prefix = None if self.prefix is None else self.prefix.to(device)
-        return Batch(self.target.to(device), prefix, self.index.to(device), self.window)
+        return Batch(
+            on_device(self.target, device),
+            None if self.prefix is None else on_device(self.prefix, device),
+            on_device(self.index, device),
+            self.window,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ class Objective:
         """This part's share of the mean over the global batch of dsigma * score entropy, nats per sequence.
 
         The shares of all parts add up to the loss, so accumulation and data parallelism change nothing. Times are
-        spread evenly over the global batch.
+        spread evenly over the global batch. The batch is best left in the memory of the host: it is noised where it
+        is, and the host has to know how many positions are masked, for which it would wait for a device.
         """
         batch = self._with_changed_prefix(batch, step, draws.seed)
         length = batch.target.shape[1]
@@ -127,15 +132,19 @@ class Objective:
         generators: Sequence[torch.Generator] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Sum of weight * score entropy over the batch, and the same for each sequence (without gradient)."""
+        device = model.vocab_embed.embedding.device
+        rows = None
+        if isinstance(self.process, AbsorbingProcess):
+            rows = Rows(*(on_device(i, device) for i in torch.nonzero(xt == self.process.mask_id, as_tuple=True)))
+        batch, xt, sigma, weight = batch.to(device), *(on_device(tensor, device) for tensor in (xt, sigma, weight))
         prefix = batch.prefix if encoded_prefix is None else encoded_prefix
         x0 = batch.target
-        if not isinstance(self.process, AbsorbingProcess):
+        if rows is None:
             # The uniform process noises every position, so there is no row to save.
             hidden = model.hidden(xt, sigma, prefix, generators=generators)  # type: ignore[arg-type]
             log_score = model.log_score(model.logits(hidden), sigma).scatter(-1, xt[..., None], 0.0)
             by_sequence = weight * uniform_score_entropy(log_score, xt, x0, sigma).sum(-1)
             return by_sequence.sum(), by_sequence.detach()
-        rows = Rows(*torch.nonzero(xt == self.process.mask_id, as_tuple=True))
         hidden = model.hidden(xt, sigma, prefix, rows=rows, generators=generators)  # type: ignore[arg-type]
         head = model.output_layer.linear
         total, entropies = fused_absorbing_score_entropy(
@@ -150,3 +159,11 @@ class Objective:
         )
         by_sequence = torch.zeros_like(weight).index_add(0, rows.batch, entropies * weight[rows.batch])
         return total, by_sequence
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`, without waiting for what the device is still computing."""
+    if tensor.is_cpu and device.type == "cuda":
+        # From memory that may be swapped out, the copy would wait.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,29 +1,29 @@
-"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened."""
+"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened.
 
+Several processes run the same: each yields all that happened, the first one writes.
+"""
+
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from safetensors.torch import load_file
-
-from cascaded_dllm.atomic import INCOMPLETE, write_json, write_text
+from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.errors import CheckpointError, OutputExistsError
-from cascaded_dllm.file_names import RUN_CONFIG_FILE
-from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.train.checkpoint import load_trainer_state, save_checkpoint
+from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
 from cascaded_dllm.train.dry_batch import try_one_batch
+from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter
-from cascaded_dllm.train.provenance import append_start
-from cascaded_dllm.train.run_lock import LOCK_FILE, run_lock
-from cascaded_dllm.train.run_log import METRICS_FILE, LogChoice, RunLog, forget_after, open_log
+from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
+from cascaded_dllm.train.run_lock import run_lock
+from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer
-
-CHECKPOINTS_FOLDER = "checkpoints"
+from cascaded_dllm.train.writer import BackgroundWriter
 
 Progress = Callable[[int, int], None]
 """Told what is done, and all there is to do."""
@@ -58,7 +58,9 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A checkpoint was written; `samples` is the file of the texts drawn with it and `report` its content, or None."""
+    """A checkpoint is being written, and is there when the run ends; `samples` is the file of the texts drawn with it
+    and `report` its content, or None.
+    """
 
     step: int
     checkpoint: Path
@@ -71,12 +73,12 @@ Event = Resumed | StepResult | Evaluation | Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPeriods:
-    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and how many checkpoints stay."""
+    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and which checkpoints stay."""
 
     log_every: int
     eval_every: int
     snapshot_every: int
-    keep: int
+    keeping: Keeping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,8 @@ class Run:
         tokenizer_file: copied into every checkpoint.
         periods: how often what happens.
         measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
-        sample: draws and measures texts with the averaged weights now in the network, given the step, or None.
+        sample: draws and measures texts with the averaged weights now in the network, given the step, or None: also in
+            processes that have no part in it.
         num_valid_windows: all windows that `measure` could measure.
         log: viewers of the metrics.
         provenance: what the run is made from, see `append_start`.
@@ -132,20 +135,53 @@ class Run:
             DryBatchError: memory is short, or data and network do not fit.
             NonFiniteError: training broke down; the last checkpoint stands.
         """
-        self._require_run_folder()
-        with run_lock(self.folder):
-            yield from self._open()
-            if self.trainer.step < self.trainer.loop.num_steps:
-                try_one_batch(self.trainer)
-            with open_log(self.folder, self.log, config=self.config, step=self.trainer.step) as log:
-                yield from self._train(log, should_stop, on_measured)
+        trainer, group = self.trainer, self.trainer.group
+        with contextlib.ExitStack() as stack:
+            checkpoint, faults = group.from_first(lambda: self._take_folder(stack))
+            if checkpoint is not None:
+                take_up(checkpoint, trainer)
+            group.from_first(self._record_start)
+            if checkpoint is not None:
+                yield Resumed(trainer.step, faults)
+            if trainer.step < trainer.loop.num_steps:
+                self._rehearse()
+            log = RunLog(None)
+            if group.is_first:
+                log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
+            with BackgroundWriter() as writer:
+                yield from self._train(log, writer, should_stop, on_measured)
+                writer.finish()
+            # A process that ended before the others are done might take them with it.
+            group.any(False)
+
+    def _take_folder(self, stack: contextlib.ExitStack) -> tuple[Path | None, list[str]]:
+        """The folder belongs to this run as long as `stack` is open; the checkpoint to go on from, and worse ones."""
+        require_run_folder(self.folder)
+        stack.enter_context(run_lock(self.folder))
+        return newest_start(self.folder)
+
+    def _record_start(self) -> None:
+        record_start(self.folder, config=self.config, provenance=self.provenance, step=self.trainer.step)
+
+    def _rehearse(self) -> None:
+        """A first batch; where processes need each other for it, one that fails ends, and the others with it."""
+        trainer = self.trainer
+        if trainer.parallel.storage.is_split:
+            try_one_batch(trainer)
+        else:
+            trainer.group.together(lambda: try_one_batch(trainer))
 
     def _train(
-        self, log: RunLog, should_stop: Callable[[], bool], on_measured: Progress | None
+        self,
+        log: RunLog,
+        writer: BackgroundWriter,
+        should_stop: Callable[[], bool],
+        on_measured: Progress | None,
     ) -> Iterator[StepResult | Evaluation | Snapshot]:
         trainer, periods = self.trainer, self.periods
         meter = StepMeter(trainer, self.peak_flops)
         for result in trainer.steps():
+            writer.check()
             is_last = result.step == trainer.loop.num_steps
             meter.add(result)
             if result.step % periods.log_every == 0 or is_last:
@@ -156,57 +192,13 @@ class Run:
                 log.metrics(asdict(evaluation))
                 yield evaluation
             is_due = result.step % periods.snapshot_every == 0 or is_last
-            # Asked last, so that what the step would have logged in an unbroken run is there.
-            is_stopped = should_stop()
+            # Asked last, so that what the step would have logged in an unbroken run is there; and all together, so
+            # that no process goes on without the others.
+            is_stopped = trainer.group.any(should_stop())
             if is_due or is_stopped:
-                yield self._snapshot(log, with_samples=is_due)
+                yield self._snapshot(log, writer, with_samples=is_due)
             if is_stopped:
                 return
-
-    def _open(self) -> Iterator[Resumed]:
-        """Start the folder, or take up its newest complete checkpoint."""
-        path, text = self.folder / RUN_CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False)
-        if not path.exists():
-            write_text(path, text)
-            append_start(self.folder, self.provenance, step=0)
-            return
-        checkpoint, faults = newest_complete(self.checkpoints)
-        if checkpoint is None:
-            if faults:
-                raise CheckpointError(
-                    f"no checkpoint in {self.checkpoints} is complete ({'; '.join(faults)}); "
-                    "remove the folder to start again"
-                )
-            write_text(path, text)
-            write_text(self.folder / METRICS_FILE, "")
-            append_start(self.folder, self.provenance, step=0)
-            return
-        state = load_trainer_state(checkpoint)
-        weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
-        self.trainer.restore(state, weights=weights, ema=ema, source=str(checkpoint))
-        write_text(path, text)
-        forget_after(self.folder, state.step)
-        append_start(self.folder, self.provenance, step=state.step)
-        yield Resumed(state.step, faults)
-
-    def _require_run_folder(self) -> None:
-        """Makes the folder, or sees that what is there is a run, or nothing."""
-        if (self.folder / RUN_CONFIG_FILE).exists():
-            return
-        # What a run leaves that was killed while it began is nothing.
-        names = (path.name for path in self.folder.glob("*"))
-        others = [name for name in names if name != LOCK_FILE and not name.startswith(INCOMPLETE)]
-        if self.folder.exists() and (not self.folder.is_dir() or others):
-            raise OutputExistsError(
-                f"{self.folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{self.folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out "
-                "(run_dir)"
-            ) from error
 
     def _evaluate(
         self, measure: Callable[[Progress | None], BoundEstimate], on_measured: Progress | None
@@ -218,26 +210,44 @@ class Run:
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
         return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
 
-    def _snapshot(self, log: RunLog, *, with_samples: bool) -> Snapshot:
+    def _snapshot(self, log: RunLog, writer: BackgroundWriter, *, with_samples: bool) -> Snapshot:
+        """Draw samples, and begin to write a checkpoint: one that is complete has its samples."""
         trainer = self.trainer
-        state = trainer.state()
         samples = report = None
         if with_samples and self.sample is not None:
             with trainer.averaged_weights():
-                report = self.sample(state.step)
-            samples = self.folder / "samples" / f"step_{state.step}.txt"
-            write_json(samples.with_suffix(".json"), report.to_dict())
-            write_text(samples, report.listing())
-            log.metrics({"step": state.step, **report.figures()})
+                report = self.sample(trainer.step)
+            samples = self.folder / "samples" / f"step_{trainer.step}.txt"
+            if trainer.group.is_first:
+                write_json(samples.with_suffix(".json"), report.to_dict())
+                write_text(samples, report.listing())
+            log.metrics({"step": trainer.step, **report.figures()})
             for kind, texts in report.texts().items():
-                log.texts(state.step, f"samples/{kind}", texts)
-        checkpoint = save_checkpoint(
-            self.checkpoints,
-            config_json=self.settings.at_step(state.step).to_json(),
-            model=trainer.model.state_dict(),
-            ema=trainer.model.state_dict() | trainer.ema.state_dict(),
-            state=state,
-            tokenizer_file=self.tokenizer_file,
-            keep=self.periods.keep,
-        )
-        return Snapshot(state.step, checkpoint, samples, report)
+                log.texts(trainer.step, f"samples/{kind}", texts)
+        content = copy_to_host(trainer)
+        writer.begin(lambda: self._save(content))
+        return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
+
+    def _save(self, content: HostCopy) -> None:
+        """Write a checkpoint: first every process its parts, then the first one the rest.
+
+        Raises:
+            OutputExistsError: something cannot be written.
+        """
+        folder, storage = parts_beside(self.checkpoints, content.state.step), self.trainer.parallel.storage
+        try:
+            sums = storage.write_parts(content.parts, folder)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{folder} cannot be written ({error.strerror}); make room, and give the same command again"
+            ) from error
+        if self.trainer.group.is_first:
+            save_checkpoint(
+                self.checkpoints,
+                config_json=self.settings.at_step(content.state.step).to_json(),
+                content=content,
+                tokenizer_file=self.tokenizer_file,
+                keeping=self.periods.keeping,
+                parts_folder=folder if storage.is_split else None,
+                parts_sums=sums,
+            )

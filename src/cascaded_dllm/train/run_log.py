@@ -93,10 +93,11 @@ class RunLog:
 
     Args:
         file: metrics.jsonl, open for appending, without a buffer: what it holds back could not be written at the end.
+            None for processes that have nothing to write.
         viewers: what shows the same.
     """
 
-    def __init__(self, file: FileIO, viewers: Sequence[_Viewer]) -> None:
+    def __init__(self, file: FileIO | None, viewers: Sequence[_Viewer] = ()) -> None:
         self._file, self._viewers = file, tuple(viewers)
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
@@ -105,6 +106,8 @@ class RunLog:
         Raises:
             OutputExistsError: the disk is full, or away.
         """
+        if self._file is None:
+            return
         line = (json.dumps(entry) + "\n").encode()
         try:
             while line:

@@ -4,25 +4,30 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.loader import global_batch_indices
+from cascaded_dllm.data.loader import global_batch_indices, rank_slice
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.errors import ConfigError, NonFiniteError
-from cascaded_dllm.model.pretrained import load_weights
+from cascaded_dllm.model.pretrained import matching_weights
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.course import require_same_course
 from cascaded_dllm.train.ema import Ema
+from cascaded_dllm.train.execution import Execution
+from cascaded_dllm.train.group import Group
+from cascaded_dllm.train.loop import LoopConfig, require_divisible
+from cascaded_dllm.train.moments import placed_moments
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig, make_optimizer
+from cascaded_dllm.train.parallel import Parallel, Single
+from cascaded_dllm.train.readings import Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,47 +36,20 @@ class StepResult:
 
     Attributes:
         step: optimizer steps done, this one included.
-        loss_nats_per_token: loss of the global batch, nats per target token.
-        grad_norm: norm of the gradient before clipping.
+        loss_nats_per_token: loss of the global batch, nats per target token; None where it was left on the device.
+        grad_norm: norm of the gradient before clipping; None likewise.
         lr: learning rate of this step.
-        tokens: target tokens seen in this step.
-        seconds: wall-clock duration of the step.
+        tokens: target tokens seen in this step, in all processes.
+        seconds: wall-clock time that the host spent on the step. Where numbers are left on the device, the step that
+            reads them has the wait for those before it as well, so that sums are right.
     """
 
     step: int
-    loss_nats_per_token: float
-    grad_norm: float
+    loss_nats_per_token: float | None
+    grad_norm: float | None
     lr: float
     tokens: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopConfig:
-    """Batches and length of a run.
-
-    Attributes:
-        batch_size: sequences in a global batch, whatever the accumulation.
-        accum: parts a global batch is computed in; must divide `batch_size`.
-        num_steps: optimizer steps of the whole run.
-        ema_decay: final decay of the moving average.
-        seed: decides order, times, noise and dropout.
-    """
-
-    batch_size: int
-    accum: int
-    num_steps: int
-    ema_decay: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "accum", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.batch_size % self.accum:
-            raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training.ema is {self.ema_decay}; it must be at least 0 and less than 1")
 
 
 class Trainer:
@@ -84,6 +62,8 @@ class Trainer:
         optim: optimizer settings.
         loop: batches and length.
         course: all other settings that decide the course of training, by key; a run resumed must have the same.
+        parallel: how several processes share the work; None: there is one.
+        execution: how a step is carried out on the device; None: the plain way.
     """
 
     def __init__(
@@ -95,56 +75,90 @@ class Trainer:
         optim: OptimConfig,
         loop: LoopConfig,
         course: Mapping[str, Any],
+        parallel: Parallel | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self.model, self.objective, self.dataset = model, objective, dataset
         self.optim, self.loop, self.course = optim, loop, course
+        self.parallel, self.execution = parallel or Single(), execution or Execution()
+        require_divisible(loop, self.group.size)
         self.optimizer = make_optimizer(model, optim)
-        self.ema = Ema(model, loop.ema_decay)
+        self.ema = Ema(model, loop.ema_decay, self.parallel.storage)
         self.step = 0
+        self._readings = Readings(self.device)
 
     @property
     def device(self) -> torch.device:
         """Where the network lives."""
         return self.model.vocab_embed.embedding.device
 
+    @property
+    def group(self) -> Group:
+        """The processes that train."""
+        return self.parallel.group
+
     def steps(self) -> Iterator[StepResult]:
         """Train up to the last step of the run, yielding after every optimizer step.
 
         Raises:
-            NonFiniteError: the loss or the gradient is not finite; weights and optimizer are those before the step.
+            NonFiniteError: the loss or the gradient is not finite; weights, optimizer and average are those before
+                the step. With `read_every` above 1, it is raised up to so many steps later.
         """
         while self.step < self.loop.num_steps:
-            yield self._advance()
+            with self.execution.computing():
+                result = self._advance()
+            yield result
 
     def _advance(self) -> StepResult:
         started = time.perf_counter()
         self.model.train()
         lr = self.optim.learning_rate(self.step, self.loop.num_steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = 0.0
-        for batch in self._parts():
-            part = self._part_loss(batch)
-            part.backward()
-            loss += float(part.detach())
-        grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.grad_clip))
-        per_token = loss / self.dataset.target_length
-        self._require_finite(per_token, grad_norm, lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.ema.update(self.model)
+        self.parallel.begin(self.optimizer)
+        loss = torch.zeros((), device=self.device)
+        for number, batch in enumerate(self._parts(), start=1):
+            share = self._part_loss(batch)
+            self.parallel.backward(share, is_last=number == self.loop.accum)
+            loss += share.detach()
+        self.group.sum(loss)
+        norm = self.parallel.clip(list(self.model.parameters()), self.optim.grad_clip)
+        self._readings.note(self.step + 1, lr, loss / self.dataset.target_length, norm)
+        is_read = (self.step + 1) % self.execution.read_every == 0 or self.step + 1 == self.loop.num_steps
+        read = self._readings.read() if is_read else None
+        self._update(lr, None if is_read else self._readings.is_broken)
         self.step += 1
         return StepResult(
             step=self.step,
-            loss_nats_per_token=per_token,
-            grad_norm=grad_norm,
+            loss_nats_per_token=read and read.loss,
+            grad_norm=read and read.grad_norm,
             lr=lr,
             tokens=self.loop.batch_size * self.dataset.target_length,
             seconds=time.perf_counter() - started,
         )
 
+    def _update(self, lr: float, is_void: torch.Tensor | None) -> None:
+        """The optimizer's part of a step and the average's, which leave no trace where `is_void` is 1 on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # What the fused step asks of a gradient scaler: whether to leave everything as it is.
+        self.optimizer.found_inf = is_void  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.ema.update(self.model, is_void=is_void)
+
+    def require_finite(self) -> None:
+        """Waits for the steps done and looks at their numbers.
+
+        Raises:
+            NonFiniteError: one of them was not finite.
+        """
+        self._readings.read()
+
     def state(self) -> TrainerState:
-        """What a checkpoint keeps besides the weights."""
+        """What a checkpoint keeps besides the weights.
+
+        Raises:
+            NonFiniteError: a step since the last reading was not finite.
+        """
+        self.require_finite()
         return TrainerState(
             step=self.step,
             num_steps=self.loop.num_steps,
@@ -154,38 +168,62 @@ class Trainer:
         )
 
     def restore(
-        self, state: TrainerState, *, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor], source: str
+        self,
+        state: TrainerState,
+        *,
+        weights: Mapping[str, torch.Tensor],
+        ema: Mapping[str, torch.Tensor],
+        source: str,
+        parts: Path | None = None,
     ) -> None:
-        """Continue from a checkpoint.
+        """Continue from a checkpoint, which any number of processes may have written.
 
         Args:
             state: of the checkpoint.
             weights: its raw weights.
             ema: its averaged weights.
             source: where it lies, for messages.
+            parts: folder of the optimizer's moments where `state` lacks them, see `checkpoint`.
 
         Raises:
             CheckpointError: it was trained with other settings, or its weights do not fit.
         """
         # The settings first: another size of the network is easier to read there than in a list of shapes.
         require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps)
-        load_weights(self.model, weights, source=source)
-        self.optimizer.load_state_dict(state.optimizer)
+        found = matching_weights(self.model, weights, source=source)
+        for name, tensor in self.model.state_dict().items():
+            self.parallel.storage.fill(tensor, found[name])
+        self.optimizer.load_state_dict(placed_moments(state.optimizer, parts, self.model, self.parallel.storage))
         self.ema.load_state_dict(ema, num_updates=state.ema_updates)
         self.step = state.step
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """The network has the averaged weights and is in evaluation mode inside the block, its own again after it."""
-        own = [parameter.detach().clone() for parameter in self.model.parameters()]
+        """The network has the averaged weights and is in evaluation mode inside the block, its own again after it.
+
+        Raises:
+            NonFiniteError: a step since the last reading was not finite.
+        """
+        self.require_finite()
+        storage, parameters = self.parallel.storage, list(self.model.parameters())
+        own = [storage.local(parameter.detach()).clone() for parameter in parameters]
         self.ema.copy_to(self.model)
         self.model.eval()
         try:
-            yield
+            with self.execution.evaluating(), storage.evaluating():
+                yield
         finally:
-            with torch.no_grad():
-                for parameter, value in zip(self.model.parameters(), own, strict=True):
-                    parameter.copy_(value)
+            for parameter, value in zip(parameters, own, strict=True):
+                storage.local(parameter.detach()).copy_(value)
+
+    def layout(self) -> dict[str, Any]:
+        """What may differ between two runs that train the same: processes, device and how it computes."""
+        return {
+            "processes": self.group.size,
+            "strategy": self.parallel.name,
+            "device": str(self.device),
+            "execution": self.execution.description(),
+        }
 
     def rehearse(self) -> None:
         """Forward and backward of the part of a batch that takes most memory, beside the memory of the optimizer.
@@ -195,8 +233,9 @@ class Trainer:
         self.model.train()
         is_new = not self.optimizer.state
         moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(2)] if is_new else []
+        self.parallel.begin(self.optimizer)
         part = next(self._parts())
-        everyone = torch.arange(self.loop.batch_size, device=self.device)
+        everyone = torch.arange(self.loop.batch_size)
         t = self.objective.times(
             everyone,
             self.dataset.target_length,
@@ -205,7 +244,8 @@ class Trainer:
             global_batch_size=self.loop.batch_size,
         )
         latest = everyone[t.argsort(descending=True)[: len(part.index)]]
-        self._part_loss(replace(part, index=latest)).backward()
+        with self.execution.computing():
+            self.parallel.backward(self._part_loss(replace(part, index=latest)), is_last=False)
         del moments
 
     def _part_loss(self, batch: Batch) -> torch.Tensor:
@@ -220,12 +260,12 @@ class Trainer:
         )
 
     def _parts(self) -> Iterator[Batch]:
-        """The global batch of the current step, in `accum` parts."""
-        batch_size = self.loop.batch_size
+        """This process's share of the global batch of the current step, in `accum` parts."""
+        batch_size, group = self.loop.batch_size, self.group
         indices = global_batch_indices(len(self.dataset), batch_size, self.step, seed=self.loop.seed)
-        size = batch_size // self.loop.accum
-        for start in range(0, batch_size, size):
-            yield make_batch(self.dataset, indices[start : start + size], start, self.device)
+        places = rank_slice(np.arange(batch_size), group.rank, group.size)
+        for part in np.split(places, self.loop.accum):
+            yield make_batch(self.dataset, indices[part], int(part[0]))
 
     def _dropout_generators(self, batch: Batch) -> list[torch.Generator] | None:
         if self.model.config.dropout == 0:
@@ -235,20 +275,16 @@ class Trainer:
             for index in batch.index.tolist()
         ]
 
-    def _require_finite(self, loss: float, grad_norm: float, lr: float) -> None:
-        for name, value in (("loss", loss), ("gradient norm", grad_norm)):
-            if not abs(value) < float("inf"):
-                raise NonFiniteError(
-                    f"the {name} is {value} at step {self.step + 1} with learning rate {lr:g}, it must be finite; the "
-                    "weights were not touched: start a new run with a lower optim.lr or optim.grad_clip from the "
-                    "weights of a checkpoint before it broke down (pretrained.use_pretrained=true "
-                    "pretrained.model_path=...)"
-                )
 
+def make_batch(
+    dataset: StageDataset, indices: npt.NDArray[np.int64], first: int, device: torch.device | None = None
+) -> Batch:
+    """Windows `indices` as tensors; the first of them is sequence `first` of its global batch.
 
-def make_batch(dataset: StageDataset, indices: npt.NDArray[np.int64], first: int, device: torch.device) -> Batch:
-    """Windows `indices` as tensors; the first of them is sequence `first` of its global batch."""
+    In the memory of the host unless there is a `device`.
+    """
     prefix, target = dataset.batch(indices)
     index = torch.arange(first, first + len(target))
     prefix_ids = None if prefix is None else torch.from_numpy(prefix)
-    return Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices)).to(device)
+    batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices))
+    return batch if device is None else batch.to(device)

@@ -8,7 +8,7 @@ import pytest
 from cascaded_dllm.cli.interrupt import stop_request
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def number(request):
     """A signal, whose handler is what it was before once the test ends."""
     before = signal.getsignal(request.param)
@@ -25,15 +25,24 @@ def test_no_request():
 
 
 def test_first_signal_makes_the_request_and_the_second_is_handled_as_before(number):
+    """But SIGUSR1, of which a batch system may send several, never does more than ask."""
     told = []
     signal.signal(number, lambda received, _: told.append(received))
     with stop_request() as request:
         os.kill(os.getpid(), number)
         assert request.is_made()
-        assert request.exit_code == 128 + number
+        assert request.exit_code == (130 if number == signal.SIGINT else 75)
         assert told == []
         os.kill(os.getpid(), number)
-        assert told == [number]
+        assert told == ([] if number == signal.SIGUSR1 else [number])
+
+
+def test_a_second_kind_of_signal_is_a_wish_again():
+    """Slurm announces the end of the time by SIGUSR1 and sends SIGTERM when it has come: what is kept is kept."""
+    with stop_request() as request:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signal_number == signal.SIGUSR1
 
 
 def test_keyboard_interrupt_is_the_second_one():

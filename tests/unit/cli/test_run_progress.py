@@ -30,6 +30,15 @@ def test_steps_move_the_bar(display):
     assert steps.fields["status"] == "loss 2.000 nats/token  200 tokens/s"
 
 
+def test_steps_whose_numbers_are_on_the_device(display):
+    """The rate is that of all steps since the last reading: the one that is read waits for the others."""
+    display.show(StepResult(1, None, None, lr=0.1, tokens=100, seconds=0.1))
+    assert display.progress.tasks[0].fields["status"] == "loss 0.000 nats/token  0 tokens/s"
+    display.show(StepResult(2, 2.0, 1.0, lr=0.1, tokens=100, seconds=0.9))
+    assert display.progress.tasks[0].completed == 2
+    assert display.progress.tasks[0].fields["status"] == "loss 2.000 nats/token  200 tokens/s"
+
+
 def test_measuring_a_bound_is_a_bar_of_its_own(display, capsys):
     bound = display.progress.tasks[1]
     assert not bound.visible

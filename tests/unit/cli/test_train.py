@@ -6,7 +6,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from cascaded_dllm.cli.compose import compose_config, config_folder
-from cascaded_dllm.cli.train import warn_of_long_warmup
+from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.errors import ConfigError
 
 NEEDED = ["run_dir=runs/x", "data.path=data"]

@@ -13,6 +13,7 @@ from tests.repo.source_tree import CHECKOUT
 SETTINGS = {
     "run_dir": "runs/x",
     "device": "cpu",
+    "ngpus": 2,
     "dtype": "float32",
     "stage": 2,
     "baseline": False,
@@ -59,6 +60,10 @@ SETTINGS = {
         "eval_times": 4,
         "snapshot_every": 5,
         "keep": 6,
+        "keep_every": 10,
+        "strategy": "ddp",
+        "compile": False,
+        "deterministic": False,
         "peak_flops": None,
         "prefix_noise": {"prob": 0.1, "kind": "random"},
         "prefix_dropout": 0.1,
@@ -179,6 +184,8 @@ def test_wrong_type(path, value):
         kind = OPTIONAL.get(path, type(value))
         if type(wrong) is kind or (kind is float and type(wrong) is int) or (wrong is None and path in OPTIONAL):
             continue
+        if path in {"ngpus", "training.keep_every"} and wrong is None:
+            continue
         pattern = rf"^{re.escape(path)} is .*; it must be (of type \w+|a list, for example \[.*\])$"
         with pytest.raises(ConfigError, match=pattern):
             parse_config(changed(path, wrong))
@@ -215,6 +222,14 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
         ("training.eval_times", 0, r"training\.eval_times is 0; it must be at least 1"),
         ("training.snapshot_every", 0, r"training\.snapshot_every is 0; it must be at least 1"),
         ("training.keep", 0, r"training\.keep is 0; it must be at least 1"),
+        ("training.keep_every", 0, r"training\.keep_every is 0; it must be a multiple of training\.snapshot_every, 5,"),
+        (
+            "training.keep_every",
+            12,
+            r"training\.keep_every is 12; it must be a multiple of training\.snapshot_every, 5",
+        ),
+        ("training.strategy", "zero", r"training\.strategy is 'zero'; it must be ddp or fsdp"),
+        ("ngpus", 0, r"ngpus is 0; it must be at least 1, or null for the processes that are there"),
         ("training.t_min", 0.0, r"training\.t_min is 0\.0; it must lie between 0 and 1, 0\.001 is usual"),
         ("training.t_min", 1.0, r"training\.t_min is 1\.0; it must lie between 0 and 1"),
         ("training.peak_flops", 0.0, r"training\.peak_flops is 0\.0; it must be at least 1"),

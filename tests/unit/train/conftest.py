@@ -17,12 +17,14 @@ from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Run, RunPeriods
 from cascaded_dllm.train.snapshot import SampledText, SampleGroup, SnapshotReport
-from cascaded_dllm.train.trainer import LoopConfig, Trainer
+from cascaded_dllm.train.trainer import Trainer
 
 VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
 
@@ -121,12 +123,18 @@ def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[.
     """A run in `tmp_path`/run that logs every step, measures every second one and keeps a checkpoint of each."""
 
     def make(
-        *, trainer: Trainer | None = None, name: str = "run", keep: int = 3, eval_windows: int = 6, **changes: Any
+        *,
+        trainer: Trainer | None = None,
+        name: str = "run",
+        keep: int = 3,
+        keep_every: int | None = None,
+        eval_windows: int = 6,
+        **changes: Any,
     ) -> Run:
         trainer = trainer or make_trainer()
         tokenizer_file = tmp_path / "tokenizer.json"
         tokenizer_file.write_text("{}")
-        periods = {"log_every": 1, "eval_every": 2, "snapshot_every": 1, "keep": keep}
+        periods = {"log_every": 1, "eval_every": 2, "snapshot_every": 1}
         others = {key: changes.pop(key) for key in set(changes) - set(periods)}
         settings: dict[str, Any] = {
             "folder": tmp_path / name,
@@ -154,7 +162,7 @@ def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[.
         return Run(
             trainer=trainer,
             tokenizer_file=tokenizer_file,
-            periods=RunPeriods(**(periods | changes)),
+            periods=RunPeriods(**(periods | changes), keeping=Keeping(newest=keep, every=keep_every)),
             **(settings | others),
         )
 

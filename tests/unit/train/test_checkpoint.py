@@ -1,14 +1,25 @@
+import errno
+import hashlib
 import json
 import re
 import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.model.integrity import newest_complete
-from cascaded_dllm.train.checkpoint import TrainerState, load_trainer_state, save_checkpoint
+from cascaded_dllm.train import checkpoint
+from cascaded_dllm.train.checkpoint import (
+    HostCopy,
+    Keeping,
+    TrainerState,
+    load_trainer_state,
+    parts_beside,
+    save_checkpoint,
+)
 
 FILES = ["checksums.json", "config.json", "ema.safetensors", "model.safetensors", "tokenizer.json", "trainer.pt"]
 
@@ -18,16 +29,20 @@ def save(tmp_path):
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text("{}")
 
-    def call(step, *, keep=10, value=None):
+    def call(step, *, keep=10, every=None, value=None, **parts):
         weight = torch.full((2, 3), float(step if value is None else value))
         return save_checkpoint(
             tmp_path / "checkpoints",
             config_json=json.dumps({"step": step}),
-            model={"w": weight.T},
-            ema={"w": weight + 0.5},
-            state=TrainerState(step, 20, step, {"state": {}, "param_groups": []}, {"optim.lr": 0.5}),
+            content=HostCopy(
+                model={"w": weight.T},
+                ema={"w": weight + 0.5},
+                state=TrainerState(step, 20, step, {"state": {}, "param_groups": []}, {"optim.lr": 0.5}),
+                parts={},
+            ),
             tokenizer_file=tokenizer,
-            keep=keep,
+            keeping=Keeping(newest=keep, every=every),
+            **parts,
         )
 
     return call
@@ -89,6 +104,35 @@ def test_keeps_the_newest(save, tmp_path, keep, kept):
     for step in (8, 9, 10, 11, 12):
         save(step, keep=keep)
     assert names(tmp_path / "checkpoints") == sorted(["latest", *(f"step_{step}" for step in kept)])
+
+
+def test_keeps_every_nth_for_good(save, tmp_path):
+    for step in range(2, 15, 2):
+        save(step, keep=2, every=6)
+    assert names(tmp_path / "checkpoints") == ["latest", "step_12", "step_14", "step_6"]
+
+
+def test_parts_of_several_processes_become_a_part_of_it(save, tmp_path):
+    """Checksums that their writers know are taken from them; what a killed run has left beside is removed."""
+    checkpoints = tmp_path / "checkpoints"
+    for step in (3, 2, 9):
+        parts = parts_beside(checkpoints, step)
+        parts.mkdir(parents=True)
+        (parts / "__0_0.distcp").write_bytes(b"moments")
+        (parts / ".metadata").write_bytes(b"where they are")
+    folder = save(3, parts_folder=parts_beside(checkpoints, 3), parts_sums={"__0_0.distcp": file_sha256_of(b"moments")})
+    assert names(folder / "optimizer") == [".metadata", "__0_0.distcp"]
+    assert {"optimizer/.metadata", "optimizer/__0_0.distcp"} < json.loads(
+        (folder / "checksums.json").read_text()
+    ).keys()
+    assert newest_complete(checkpoints) == (folder, [])
+    assert [path.name for path in checkpoints.iterdir() if path.name[0] == "."] == [parts_beside(checkpoints, 9).name]
+    (folder / "optimizer" / "__0_0.distcp").write_bytes(b"moment?")
+    assert "optimizer/__0_0.distcp does not have its recorded checksum" in newest_complete(checkpoints)[1][0]
+
+
+def file_sha256_of(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_other_things_in_the_folder_are_left_alone(save, tmp_path):
@@ -170,6 +214,52 @@ def test_folder_that_cannot_be_written(save, tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(OutputExistsError, match=r"step_1 cannot be written .*choose an output folder that is yours"):
         save(1)
+
+
+def full_disk(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_disk_as_torch_says_it(*arguments, **options):
+    try:
+        full_disk()
+    finally:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+
+def full_disk_as_safetensors_says_it(*arguments, **options):
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        ("torch.save", full_disk_as_torch_says_it),
+        ("save_file", full_disk_as_safetensors_says_it),
+        ("save_file", full_disk),
+    ],
+)
+def test_full_disk(save, tmp_path, monkeypatch, function, fault):
+    """The libraries have errors of their own for it; tests/pipeline/test_full_disk.py has a real one."""
+    first = save(1)
+    monkeypatch.setattr(checkpoint.torch if function == "torch.save" else checkpoint, function.split(".")[-1], fault)
+    with pytest.raises(OutputExistsError, match=r"step_2 cannot be written \(No space left on device\); choose an"):
+        save(2)
+    assert names(tmp_path / "checkpoints") == ["latest", "step_1"]
+    assert newest_complete(tmp_path / "checkpoints") == (first, [])
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [("torch.save", RuntimeError("of another kind")), ("save_file", SafetensorError("of another kind"))],
+)
+def test_errors_that_are_not_the_disks(save, monkeypatch, function, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(checkpoint.torch if function == "torch.save" else checkpoint, function.split(".")[-1], fail)
+    with pytest.raises(type(error), match="of another kind"):
+        save(2)
 
 
 class Foreign:

@@ -1,6 +1,8 @@
+import errno
 import itertools
 import json
 import shutil
+import threading
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ import yaml
 from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
+from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.train import run as run_module
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Evaluation, Resumed, Snapshot
 from cascaded_dllm.train.snapshot import SnapshotReport
@@ -234,6 +238,53 @@ def test_progress_of_a_measurement(make_run, make_trainer):
     run = make_run(trainer=make_trainer(num_steps=2))
     list(run.events(on_measured=lambda done, total: told.append((done, total))))
     assert told == [(4, 6), (6, 6)]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(make_run, monkeypatch):
+    """The write of step 1 waits for step 2 to be done: what it writes is what was there at step 1 all the same."""
+    reference, run = make_run(name="reference"), make_run(name="run")
+    stop_after(reference, 1)
+    is_later, save = threading.Event(), run_module.save_checkpoint
+    monkeypatch.setattr(run_module, "save_checkpoint", lambda *a, **o: is_later.wait(60) and save(*a, **o))
+    for event in run.events():
+        if isinstance(event, StepResult) and event.step == 2:
+            is_later.set()
+            break
+    assert is_later.is_set()
+    for name in ("model.safetensors", "ema.safetensors", "trainer.pt"):
+        written = [folder.checkpoints / "step_1" / name for folder in (reference, run)]
+        assert written[0].read_bytes() == written[1].read_bytes()
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_error_of_the_writer_is_not_lost(make_run, monkeypatch, at_the_end):
+    """It ends the run at the next step, or when the run ends; the checkpoint before stands."""
+    run = make_run(trainer=None, snapshot_every=2)
+    save = run_module.save_checkpoint
+
+    def fail(*arguments, content, **options):
+        if content.state.step == (6 if at_the_end else 4):
+            raise OutputExistsError("step_n cannot be written (No space left on device)")
+        return save(*arguments, content=content, **options)
+
+    monkeypatch.setattr(run_module, "save_checkpoint", fail)
+    done = []
+    with pytest.raises(OutputExistsError, match="No space left on device"):
+        done.extend(event.step for event in run.events() if isinstance(event, StepResult))
+    assert newest_complete(run.checkpoints)[0].name == ("step_4" if at_the_end else "step_2")
+    monkeypatch.setattr(run_module, "save_checkpoint", save)
+    assert next(make_run().events()) == Resumed(4 if at_the_end else 2, [])
+
+
+def test_parts_that_cannot_be_written(make_run, monkeypatch):
+    run = make_run()
+
+    def fail(parts, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run.trainer.parallel.storage, "write_parts", fail)
+    with pytest.raises(OutputExistsError, match=r"optimizer-1 cannot be written \(No space .*\); make room"):
+        list(run.events())
 
 
 def test_a_finished_run_does_nothing(make_run):

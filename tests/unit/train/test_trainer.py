@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
+from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import make_batch
+from cascaded_dllm.train.trainer import make_batch, require_divisible
 
 
 def weights(trainer):
@@ -42,6 +43,14 @@ def assert_equal(first, second):
 def test_settings_out_of_range(make_trainer, changes, message):
     with pytest.raises(ConfigError, match=message):
         make_trainer(**changes)
+
+
+def test_batch_that_does_not_divide_among_processes(make_trainer):
+    loop = make_trainer(batch_size=12, accum=2).loop
+    require_divisible(loop, 6)
+    message = r"training\.batch_size is 12, which does not divide among 4 processes in 2 parts; choose a multiple of 8"
+    with pytest.raises(ConfigError, match=message):
+        require_divisible(loop, 4)
 
 
 def test_steps_end_after_num_steps(make_trainer):
@@ -129,6 +138,51 @@ def test_stops_before_a_step_with_a_gradient_that_is_not_finite(make_trainer):
     assert moments(trainer) == {}
 
 
+@pytest.mark.parametrize("poison", [math.inf, math.nan])
+def test_numbers_that_are_left_on_the_device(make_trainer, poison):
+    """Step 3 of 4 is broken and nobody has looked yet: it and those after it leave no trace, and the error names it."""
+    trainer, before = (make_trainer(num_steps=8) for _ in range(2))
+    trainer.execution = Execution(read_every=4)
+    steps = trainer.steps()
+    results = list(itertools.islice(steps, 2))
+    list(itertools.islice(before.steps(), 2))
+    assert [(result.loss_nats_per_token, result.grad_norm) for result in results] == [(None, None)] * 2
+    hook = trainer.model.vocab_embed.embedding.register_hook(lambda gradient: gradient * poison)
+    next(steps)
+    hook.remove()
+    with pytest.raises(NonFiniteError, match=r"the gradient norm is (inf|nan) at step 3 with learning rate 0\.01, it"):
+        next(steps)
+    assert torch.equal(weights(trainer), weights(before))
+    assert_equal(moments(trainer), moments(before))
+    assert_equal(trainer.ema.state_dict(), before.ema.state_dict())
+
+
+def test_nothing_is_kept_of_steps_that_nobody_has_looked_at(make_trainer):
+    trainer = make_trainer(num_steps=8)
+    trainer.execution = Execution(read_every=4)
+    trainer.model.vocab_embed.embedding.register_hook(lambda gradient: gradient * math.nan)
+    next(trainer.steps())
+    with pytest.raises(NonFiniteError, match="at step 1"):
+        trainer.state()
+    with pytest.raises(NonFiniteError, match="at step 1"), trainer.averaged_weights():
+        pass
+
+
+def test_reading_later_changes_nothing(make_trainer):
+    """Numbers of steps 4, 8 and the last; a mask over updates that nothing has broken multiplies by one."""
+    often, seldom = make_trainer(num_steps=10), make_trainer(num_steps=10)
+    seldom.execution = Execution(read_every=4)
+    results = [list(trainer.steps()) for trainer in (often, seldom)]
+    read = {result.step: (result.loss_nats_per_token, result.grad_norm) for result in results[1]}
+    assert [step for step, (loss, _) in read.items() if loss is not None] == [4, 8, 10]
+    for result in results[0]:
+        if result.step in (4, 8, 10):
+            assert read[result.step] == (result.loss_nats_per_token, result.grad_norm)
+    assert torch.equal(weights(seldom), weights(often))
+    assert_equal(moments(seldom), moments(often))
+    assert_equal(seldom.ema.state_dict(), often.ema.state_dict())
+
+
 def restore(trainer, other):
     """Takes up where the other one stands, as from a checkpoint."""
     trainer.restore(other.state(), weights=other.model.state_dict(), ema=other.ema.state_dict(), source="by hand")
@@ -187,7 +241,7 @@ def test_dropout_depends_on_the_place_in_the_global_batch_alone(make_trainer):
 
 
 def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):
-    batch = make_batch(make_dataset(2), np.array([4, 2]), 6, torch.device("cpu"))
+    batch = make_batch(make_dataset(2), np.array([4, 2]), 6)
     assert batch.index.tolist() == [6, 7]
     assert batch.window.tolist() == [4, 2]
     assert (batch.target.shape, batch.prefix.shape) == ((2, 7), (2, 3))

@@ -1,0 +1,79 @@
+"""Where a run computes: the device of every process, and how the processes hold the network."""
+
+import torch
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.group import Group
+from cascaded_dllm.train.parallel import Parallel, Replicated, Single
+from cascaded_dllm.train.world import World
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: there is no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose auto, cpu, mps or cuda") from error
+    return device
+
+
+def process_device(name: str, world: World | None) -> torch.device:
+    """The device that this process of a run computes on: each of several has a GPU of its own, or all use the CPU.
+
+    Raises:
+        ConfigError: there is no such device on this machine, or not one for every process.
+    """
+    if world is None or world.size == 1:
+        return choose_device(name)
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if kind not in ("cuda", "cpu"):
+        raise ConfigError(
+            f"device is {name} and {world.size} processes train; give device=cuda or device=cpu, or ngpus=1"
+        )
+    if kind == "cpu":
+        return choose_device("cpu")
+    count = torch.cuda.device_count()
+    # Slurm may show every task its own GPU alone.
+    if count != 1 or world.has_store:
+        require_gpus(count, world.local_size)
+    return choose_device(f"cuda:{world.local_rank % max(1, count)}")
+
+
+def require_gpus(count: int, num_processes: int) -> None:
+    """Checks that every process of this machine has a GPU.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
+    """
+    if count < num_processes:
+        raise ConfigError(
+            f"{num_processes} processes are to compute on the GPUs of this machine, and it shows {count}; start as "
+            "many processes as there are GPUs, or give device=cpu"
+        )
+
+
+def place(model: ScoreModel, strategy: str, group: Group, device: torch.device) -> Parallel:
+    """Brings the network to the device, whole or split, and says how its processes share the work."""
+    if group.size == 1:
+        model.to(device)
+        return Single()
+    match strategy:
+        case "fsdp":
+            # Not at the top: what it needs of torch takes seconds to import.
+            from cascaded_dllm.train.sharded import FullySharded
+
+            return FullySharded(model, group, device)
+        case _:
+            model.to(device)
+            return Replicated(model, group)

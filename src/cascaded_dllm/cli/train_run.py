@@ -1,0 +1,88 @@
+"""A training run with all its processes: started here, or this one among those that torchrun or srun has started."""
+
+import os
+
+import torch
+import typer
+
+from cascaded_dllm.assemble import assemble_run, require_launchable
+from cascaded_dllm.assemble_devices import process_device
+from cascaded_dllm.cli.console import console, counted, error_console, working
+from cascaded_dllm.cli.interrupt import stop_request
+from cascaded_dllm.cli.run_progress import run_with_progress
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.train.group import Group, open_group
+from cascaded_dllm.train.launch import launch
+from cascaded_dllm.train.run import Run
+from cascaded_dllm.train.world import joined_world
+
+
+def train_run(config: TrainConfig) -> None:
+    """Trains with the processes that are there, or with as many new ones as `ngpus` says.
+
+    Raises:
+        ConfigError: `ngpus` contradicts the processes or the devices that are there, or a setting is out of range.
+        WorkerDiedError: a process was lost; the others have been ended.
+        typer.Exit: the run was interrupted.
+    """
+    world = joined_world(os.environ, ngpus=config.ngpus)
+    if world is None and config.ngpus is not None and config.ngpus > 1:
+        require_launchable(config, config.ngpus)
+        with stop_request() as request:
+            codes = launch(_worker, (config,), number=config.ngpus, should_stop=request.is_made)
+        if codes[0] != 0:
+            raise typer.Exit(request.exit_code if request.is_made() else codes[0])
+        return
+    device = process_device(config.device, world)
+    with open_group(world, device) as group:
+        # The others have nothing to say that the first does not: what one of them raises, all do.
+        console.quiet = error_console.quiet = not group.is_first
+        _train(config, group, device)
+
+
+def _worker(config: TrainConfig) -> int:
+    """The exit code of one process of a launched run."""
+    try:
+        train_run(config)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
+def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
+    """Trains as one of `group`."""
+    with working("building windows and stages"):
+        run = assemble_run(config, group, device)
+    warn_of_long_warmup(config)
+    name = "flat" if config.baseline else f"stage {config.stage}"
+    size = sum(parameter.numel() for parameter in run.trainer.model.parameters())
+    layout = run.trainer.layout()
+    console.print(
+        f"{name} of {list(config.stage_lengths)}: {config.model.name}, {size:,} parameters, "
+        f"{counted(len(run.trainer.dataset), 'window')}"
+    )
+    processes = "" if group.size == 1 else f"{group.size} processes ({layout['strategy']}), "
+    console.print(f"{processes}{layout['device']}, {layout['execution']}")
+    _say_where_it_starts(run, name)
+    run_with_progress(run, name)
+    console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)
+
+
+def _say_where_it_starts(run: Run, name: str) -> None:
+    """Which weights of another model a new run has, and which newer ones were damaged."""
+    start = run.provenance.get("start")
+    if start is None:
+        return
+    for fault in start["passed_over"]:
+        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+    console.print(f"{name}: starts from {start['folder']} ({start['weights']} weights)", markup=False, soft_wrap=True)
+
+
+def warn_of_long_warmup(config: TrainConfig) -> None:
+    """Says so on the terminal if the learning rate would not come to its peak before the run ends."""
+    steps, warmup = config.training.num_steps, config.optim.warmup
+    if warmup >= steps:
+        error_console.print(
+            f"warning: optim.warmup is {warmup} and training.num_steps {steps}: the learning rate only rises, to "
+            f"{steps / warmup:.0%} of optim.lr; a tenth of the steps is a usual warm-up, optim.warmup={steps // 10}"
+        )

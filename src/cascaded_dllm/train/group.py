@@ -1,0 +1,197 @@
+"""What processes that train together say to one another outside of the gradients: sums, votes, errors."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+from cascaded_dllm.errors import CascadeError, WorkerDiedError
+from cascaded_dllm.train.world import World
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""A process that has waited so long for another one ends with an error. Nothing that one of them does alone, the rest
+of a checkpoint at the end of a run for instance, takes nearly so long."""
+
+_TO_MEET = timedelta(minutes=10)
+_TO_PREPARE = timedelta(days=2)
+
+
+@final
+class Group:
+    """The processes of a run, seen from one of them.
+
+    Small things travel through the memory of the host, so that they never wait for a device.
+
+    Attributes:
+        rank: the number of this process.
+        size: how many there are.
+        is_first: whether this is the one that writes and reports.
+    """
+
+    def __init__(self, world: World | None = None, store: Store | None = None) -> None:
+        self.rank, self.size = (0, 1) if world is None else (world.rank, world.size)
+        self.is_first = self.rank == 0
+        self._store, self._num_prepared = store, 0
+
+    def sum(self, tensor: Tensor) -> None:
+        """Overwrite `tensor` in every process with the sum over all of them."""
+        if self.size > 1:
+            with self._others():
+                dist.all_reduce(tensor)
+
+    def begin_sum(self, tensor: Tensor) -> Callable[[], None]:
+        """The same in the background; `tensor` holds the sum for whoever has called what is returned."""
+        with self._others():
+            work = dist.all_reduce(tensor, async_op=True)
+        assert work is not None
+
+        def end() -> None:
+            with self._others():
+                work.wait()
+
+        return end
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Overwrite `tensor` in every process with that of the first."""
+        if self.size > 1:
+            with self._others():
+                dist.broadcast(tensor, src=0)
+
+    def any(self, answer: bool) -> bool:
+        """Whether `answer` is true in any process; all of them learn the same."""
+        if self.size == 1:
+            return answer
+        votes = torch.tensor(int(answer))
+        self.sum(votes)
+        return bool(votes)
+
+    def gather(self, value: T) -> list[T]:
+        """The `value` of every process, in their order, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with self._others():
+            dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, function: Callable[[], T]) -> T:
+        """What `function` returns in the first process, which alone calls it, in all of them.
+
+        Raises:
+            CascadeError: the one that it raises there; in all of them, so that none waits for the others.
+        """
+        if self.size == 1:
+            return function()
+        (value, error), *_ = self.gather(_caught(function) if self.is_first else (None, None))
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    def together(self, function: Callable[[], T]) -> T:
+        """What `function` returns here, once it has returned in every process.
+
+        Raises:
+            CascadeError: the one of the first process that raises one; in all of them.
+        """
+        value, error = _caught(function)
+        errors = self.gather(error)
+        for other in errors:
+            if other is not None:
+                raise other
+        return value  # type: ignore[return-value]
+
+    def after_first(self, function: Callable[[], T]) -> T:
+        """What `function` returns, called in the first process and only then in the others.
+
+        For work that the first leaves on the disk for all, and that may take longer than they would wait otherwise.
+        """
+        self._num_prepared += 1
+        key = f"prepared-{self._num_prepared}"
+        if self.is_first:
+            try:
+                return function()
+            finally:
+                if self._store is not None:
+                    self._store.set(key, "1")
+        assert self._store is not None
+        with self._others():
+            self._store.wait([key], _TO_PREPARE)
+        return function()
+
+    @contextlib.contextmanager
+    def _others(self) -> Iterator[None]:
+        """Says what it means when something between the processes fails.
+
+        Raises:
+            WorkerDiedError: another process is gone, or did not answer in time.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            raise WorkerDiedError(
+                f"process {self.rank} of {self.size} has lost the others ({str(error).splitlines()[0]}): one of them "
+                "has ended or did not answer; see what it said itself, and give the same command again: the run goes "
+                "on from its last checkpoint"
+            ) from error
+
+
+def _caught(function: Callable[[], T]) -> tuple[T | None, CascadeError | None]:
+    try:
+        return function(), None
+    except CascadeError as error:
+        return None, error
+
+
+@contextlib.contextmanager
+def open_group(world: World | None, device: torch.device, *, to_meet: timedelta = _TO_MEET) -> Iterator[Group]:
+    """The group of `world`, in which this process computes on `device`; a group of one where there is no world.
+
+    Args:
+        world: this process among those of the run.
+        device: gradients are exchanged by NCCL between CUDA devices, by Gloo between others.
+        to_meet: time for all processes to come.
+
+    Raises:
+        WorkerDiedError: the others cannot be reached.
+    """
+    if world is None:
+        yield Group()
+        return
+    on_cuda = device.type == "cuda"
+    try:
+        store = TCPStore(
+            world.address,
+            world.port,
+            world.size,
+            is_master=world.rank == 0 and not world.has_store,
+            timeout=to_meet,
+        )
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+            store=PrefixStore("cascaded-dllm", store),
+            rank=world.rank,
+            world_size=world.size,
+            timeout=TIMEOUT,
+            device_id=device if on_cuda else None,
+        )
+    except RuntimeError as error:
+        raise WorkerDiedError(
+            f"process {world.rank} of {world.size} cannot meet the others at {world.address}:{world.port} "
+            f"({str(error).splitlines()[0]}); see that all were started and that the port is free and reachable, or "
+            "name another one with MASTER_ADDR and MASTER_PORT"
+        ) from error
+    try:
+        yield Group(world, store)
+    except BaseException:
+        # NCCL would wait for what the others will never send; the end of the process closes its connections.
+        if not on_cuda:
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()

@@ -1,0 +1,46 @@
+"""Batches and length of a run."""
+
+from dataclasses import dataclass
+
+from cascaded_dllm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """Batches and length of a run.
+
+    Attributes:
+        batch_size: sequences in a global batch, whatever the accumulation and the number of processes.
+        accum: parts that a process computes its share of a batch in; must divide `batch_size`.
+        num_steps: optimizer steps of the whole run.
+        ema_decay: final decay of the moving average.
+        seed: decides order, times, noise and dropout.
+    """
+
+    batch_size: int
+    accum: int
+    num_steps: int
+    ema_decay: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accum", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch_size % self.accum:
+            raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"training.ema is {self.ema_decay}; it must be at least 0 and less than 1")
+
+
+def require_divisible(loop: LoopConfig, num_processes: int) -> None:
+    """Checks that every process gets the same number of sequences in every part of a batch.
+
+    Raises:
+        ConfigError: the batch does not divide.
+    """
+    if loop.batch_size % (loop.accum * num_processes):
+        raise ConfigError(
+            f"training.batch_size is {loop.batch_size}, which does not divide among {num_processes} processes in "
+            f"{loop.accum} parts; choose a multiple of {loop.accum * num_processes}"
+        )

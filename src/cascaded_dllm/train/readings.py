@@ -1,0 +1,70 @@
+"""The numbers of a step, which stay on the device until somebody needs them.
+
+Reading a number makes the host wait until the device has come to it, and leaves the device without work afterwards.
+"""
+
+import math
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from cascaded_dllm.errors import NonFiniteError
+
+
+class Reading(NamedTuple):
+    """What a step has brought.
+
+    Attributes:
+        loss: of the global batch, nats per target token.
+        grad_norm: before clipping.
+    """
+
+    loss: float
+    grad_norm: float
+
+
+@final
+class Readings:
+    """Loss and gradient norm of the steps since the last reading.
+
+    A step that is not finite must not touch the weights, nor must any step after it, although nobody knows yet: from
+    then on `is_broken` is 1, on the device, where the updates look at it.
+
+    Args:
+        device: of the numbers.
+
+    Attributes:
+        is_broken: 1 once a step was not finite, 0 before; float32, without axes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.is_broken = torch.zeros((), device=device)
+        self._unread: list[tuple[int, float, Tensor]] = []
+
+    def note(self, step: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
+        """Remember the numbers of step `step` without waiting for them."""
+        numbers = torch.stack([loss, grad_norm])
+        self._unread.append((step, lr, numbers))
+        self.is_broken = torch.maximum(self.is_broken, 1 - numbers.isfinite().all().float())
+
+    def read(self) -> Reading | None:
+        """The numbers of the last step; None if they have been read before.
+
+        Raises:
+            NonFiniteError: those of any step since the last reading are not finite.
+        """
+        if not self._unread:
+            return None
+        values = torch.stack([numbers for _, _, numbers in self._unread]).tolist()
+        for (step, lr, _), pair in zip(self._unread, values, strict=True):
+            for name, value in zip(("loss", "gradient norm"), pair, strict=True):
+                if not math.isfinite(value):
+                    raise NonFiniteError(
+                        f"the {name} is {value} at step {step} with learning rate {lr:g}, it must be finite; the "
+                        "weights were not touched: start a new run with a lower optim.lr or optim.grad_clip from the "
+                        "weights of a checkpoint before it broke down (pretrained.use_pretrained=true "
+                        "pretrained.model_path=...)"
+                    )
+        self._unread.clear()
+        return Reading(*values[-1])

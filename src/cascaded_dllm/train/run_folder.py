@@ -1,0 +1,92 @@
+"""The folder of a run: begun, or taken up at its newest complete checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file
+
+from cascaded_dllm.atomic import INCOMPLETE, write_text
+from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.file_names import RUN_CONFIG_FILE
+from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.train.checkpoint import PARTS, load_trainer_state
+from cascaded_dllm.train.provenance import append_start
+from cascaded_dllm.train.run_lock import LOCK_FILE
+from cascaded_dllm.train.run_log import METRICS_FILE, forget_after
+from cascaded_dllm.train.trainer import Trainer
+
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+def require_run_folder(folder: Path) -> None:
+    """Makes the folder, or sees that what is there is a run, or nothing.
+
+    Raises:
+        OutputExistsError: it holds something else, or cannot be made.
+    """
+    if (folder / RUN_CONFIG_FILE).exists():
+        return
+    # What a run leaves that was killed while it began is nothing.
+    names = (path.name for path in folder.glob("*"))
+    others = [name for name in names if name != LOCK_FILE and not name.startswith(INCOMPLETE)]
+    if folder.exists() and (not folder.is_dir() or others):
+        raise OutputExistsError(
+            f"{folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputExistsError(
+            f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out (run_dir)"
+        ) from error
+
+
+def newest_start(folder: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to go on from, None for a run that starts, and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: there are checkpoints and none of them is complete.
+    """
+    if not (folder / RUN_CONFIG_FILE).exists():
+        return None, []
+    checkpoint, faults = newest_complete(folder / CHECKPOINTS_FOLDER)
+    if checkpoint is None and faults:
+        raise CheckpointError(
+            f"no checkpoint in {folder / CHECKPOINTS_FOLDER} is complete ({'; '.join(faults)}); remove the folder to "
+            "start again"
+        )
+    return checkpoint, faults
+
+
+def record_start(folder: Path, *, config: Mapping[str, Any], provenance: Mapping[str, Any], step: int) -> None:
+    """The folder as it is when a run of these settings has done `step` steps, and one more start in its record.
+
+    Raises:
+        CheckpointError: a file of the run is damaged.
+    """
+    is_new = not (folder / RUN_CONFIG_FILE).exists()
+    write_text(folder / RUN_CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+    if step > 0:
+        forget_after(folder, step)
+    elif not is_new:
+        write_text(folder / METRICS_FILE, "")
+    append_start(folder, provenance, step=step)
+
+
+def take_up(checkpoint: Path, trainer: Trainer) -> None:
+    """The trainer goes on from a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint has other settings, or does not fit the network.
+    """
+    weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
+    parts = checkpoint / PARTS
+    trainer.restore(
+        load_trainer_state(checkpoint),
+        weights=weights,
+        ema=ema,
+        source=str(checkpoint),
+        parts=parts if parts.is_dir() else None,
+    )

@@ -1,0 +1,187 @@
+"""Training on a CUDA device: without waiting, alone or in a group, compiled, in half precision, in its memory."""
+
+import itertools
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.train.execution import Execution, prepare_execution
+from cascaded_dllm.train.group import Group, open_group
+from cascaded_dllm.train.host_copy import copy_to_host
+from cascaded_dllm.train.loop import LoopConfig
+from cascaded_dllm.train.objective import Objective
+from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.parallel import Parallel, Replicated, Single
+from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.world import World
+from tests.unit.train.conftest import VOCAB_SIZE, _model, _stage_dataset
+
+pytestmark = pytest.mark.gpu
+DEVICE = torch.device("cuda:0")
+
+
+def trainer_on(
+    device: torch.device,
+    *,
+    group: Group | None = None,
+    strategy: str = "single",
+    execution: Execution | None = None,
+    dtype: torch.dtype | None = None,
+    num_steps: int = 8,
+    **network: Any,
+) -> Trainer:
+    model = _model(**({"num_blocks": 2} | network))
+    model.compute_dtype = dtype
+    return Trainer(
+        model,
+        Objective(AbsorbingProcess(VOCAB_SIZE), LogLinearSchedule(), 1e-2),
+        _stage_dataset(2),
+        optim=OptimConfig(lr=1e-2, warmup=2, eps=1e-4),
+        loop=LoopConfig(batch_size=12, accum=2, num_steps=num_steps, ema_decay=0.9, seed=1),
+        course={},
+        parallel=placed(model, device, group, strategy),
+        execution=execution,
+    )
+
+
+def placed(model: ScoreModel, device: torch.device, group: Group | None, strategy: str) -> Parallel:
+    if strategy == "fsdp":
+        from cascaded_dllm.train.sharded import FullySharded
+
+        assert group is not None
+        return FullySharded(model, group, device)
+    model.to(device)
+    return Single() if group is None else Replicated(model, group)
+
+
+def losses(trainer: Trainer) -> list[float | None]:
+    return [result.loss_nats_per_token for result in trainer.steps()]
+
+
+@pytest.fixture
+def nccl_group():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = World(rank=0, size=1, local_rank=0, local_size=1, address="127.0.0.1", port=port)
+    with open_group(world, DEVICE) as group:
+        yield group
+
+
+def test_losses_are_those_of_the_cpu() -> None:
+    """Noise is drawn in the memory of the host, so that it is the same; dropout would not be."""
+    assert losses(trainer_on(DEVICE)) == pytest.approx(losses(trainer_on(torch.device("cpu"))), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "network", [{"dropout": 0.1}, {"prefix_attention": "one_way", "parameterization": "normalized"}]
+)
+def test_host_never_waits_between_readings(network: dict[str, Any]) -> None:
+    """torch raises an error where it would make the host wait for the device."""
+    trainer = trainer_on(DEVICE, execution=Execution(read_every=8), **network)
+    steps = trainer.steps()
+    list(itertools.islice(steps, 2))  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = list(itertools.islice(steps, 4))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [result.loss_nats_per_token for result in results] == [None] * 4
+    assert [result.loss_nats_per_token is None for result in steps] == [True, False]
+
+
+def test_reading_later_changes_nothing() -> None:
+    """A step that is read is checked before the update, any other is masked on the device; the bits are the same."""
+    fixed = {"is_deterministic": True}
+    often, seldom = (trainer_on(DEVICE, execution=Execution(read_every=n, **fixed)) for n in (1, 4))
+    assert losses(often)[3::4] == losses(seldom)[3::4]
+    for one, other in zip(often.model.parameters(), seldom.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_broken_step_leaves_no_trace_though_nobody_has_looked() -> None:
+    trainer = trainer_on(DEVICE, execution=Execution(read_every=8))
+    steps = trainer.steps()
+    list(itertools.islice(steps, 2))
+    weights = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    averages = [value.clone() for value in trainer.ema.state_dict().values()]
+    hook = trainer.model.vocab_embed.embedding.register_hook(lambda gradient: gradient * float("nan"))
+    next(steps)
+    hook.remove()
+    list(itertools.islice(steps, 3))
+    for before, now in zip(weights, trainer.model.parameters(), strict=True):
+        assert torch.equal(before, now)
+    for before, now in zip(averages, trainer.ema.state_dict().values(), strict=True):
+        assert torch.equal(before, now)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_group_of_one_over_nccl(nccl_group: Group, strategy: str) -> None:
+    trainer = trainer_on(DEVICE, group=nccl_group, strategy=strategy)
+    assert losses(trainer) == pytest.approx(losses(trainer_on(DEVICE)), abs=1e-5)
+    assert all(tensor.device.type == "cpu" for tensor in copy_to_host(trainer).model.values())
+    with trainer.averaged_weights():
+        weight = trainer.model.output_layer.linear.weight
+        assert weight.shape == (VOCAB_SIZE + 1, 16)
+
+
+def test_half_precision_keeps_weights_and_averages_whole() -> None:
+    model = _model()
+    model.compute_dtype = torch.bfloat16
+    execution = prepare_execution(model, DEVICE, compiles=False, deterministic=False, log_every=4)
+    assert "flash" in execution.description()
+    trainer = trainer_on(DEVICE, execution=execution, dtype=torch.bfloat16)
+    found, expected = losses(trainer), losses(trainer_on(DEVICE))
+    assert [found[3], found[7]] == pytest.approx([expected[3], expected[7]], abs=0.1)
+    tensors = [*trainer.model.parameters(), *trainer.ema.state_dict().values()]
+    tensors += [value for entry in trainer.optimizer.state.values() for value in entry.values()]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+def test_the_same_bits_from_run_to_run() -> None:
+    execution = prepare_execution(_model(), DEVICE, compiles=False, deterministic=True, log_every=1)
+    ends = []
+    for _ in range(2):
+        trainer = trainer_on(DEVICE, execution=execution, dropout=0.1)
+        list(trainer.steps())
+        ends.append([parameter.detach().clone() for parameter in trainer.model.parameters()])
+    for one, other in zip(*ends, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_blocks_lose_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    trainer = trainer_on(DEVICE)
+    trainer.execution = prepare_execution(trainer.model, DEVICE, compiles=True, deterministic=False, log_every=1)
+    assert losses(trainer) == pytest.approx(losses(trainer_on(DEVICE)), abs=1e-4)
+
+
+def test_memory_of_a_step() -> None:
+    """2,400 targets of 7 tokens over 30,000 words: all logits would take 2 GB, those of the masked half 1 GB."""
+    vocab_size, batch_size = 30_000, 2400
+    sizes = {"hidden_size": 16, "num_heads": 2, "num_blocks": 1, "cond_dim": 8}
+    model = ScoreModel(ScoreModelConfig(vocab_size=vocab_size, **sizes)).to(DEVICE)  # type: ignore[arg-type]
+    trainer = Trainer(
+        model,
+        Objective(AbsorbingProcess(vocab_size), LogLinearSchedule(), 1e-2),
+        _stage_dataset(2),
+        optim=OptimConfig(lr=1e-3),
+        loop=LoopConfig(batch_size=batch_size, accum=1, num_steps=4, ema_decay=0.9, seed=1),
+        course={},
+    )
+    steps = trainer.steps()
+    list(itertools.islice(steps, 2))
+    resident = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    next(steps)
+    assert torch.cuda.max_memory_allocated() - resident < batch_size * 7 * vocab_size * 4 / 8

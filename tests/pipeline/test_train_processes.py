@@ -1,0 +1,105 @@
+"""`cdllm train ngpus=2` as a user runs it: one terminal, one error when a process is lost, an end on a signal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.model.integrity import numbered
+from tests.pipeline import tiny
+from tests.pipeline.commands import failure, success
+
+STEPS = 120
+CHANGES = (
+    "model.dropout=0.1",
+    "training.accum=2",
+    f"training.num_steps={STEPS}",
+    "training.snapshot_every=10",
+    "sampling.num_samples=0",
+    "optim.eps=1e-4",
+)
+
+
+@pytest.fixture(scope="module")
+def arguments(stories: Path) -> list[str]:
+    """Of stage 2, long enough to be interrupted."""
+    return ["train", "--data", str(stories), "--stage", "2", *tiny.OVERRIDES, *CHANGES]
+
+
+def started(arguments: list[str], folder: Path, *changes: str) -> subprocess.Popen[str]:
+    code = "import sys; from cascaded_dllm.cli.main import app; app(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *arguments, "--out", str(folder), *changes]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_a_checkpoint(process: subprocess.Popen[str], folder: Path, after: int = 0) -> None:
+    while not any(step > after for step, _ in numbered(folder / "checkpoints")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that it has started, by their number; Python starts another one to clean up after them."""
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    found = [int(pid) for path in children for pid in path.read_text().split()]
+    return sorted(pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def losses(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss_nats_per_token"] for line in lines if "lr" in line}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
+def test_lost_then_stopped_then_moved(arguments, tmp_path):
+    """Two processes with split weights, one of which is killed; two with whole ones, told to stop; one that ends it."""
+    run, unbroken = tmp_path / "run", tmp_path / "unbroken"
+    process = started(arguments, run, "ngpus=2", "training.strategy=fsdp")
+    wait_for_a_checkpoint(process, run)
+    lost = workers(process)[1]
+    os.kill(lost, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.startswith("error: process 1 of 2 was ended by SIGKILL, by the system for want of memory or by somebody")
+    assert err.count("\n") == 1
+    assert out.count("stage 2 of [4, 8, 40]") == 1
+    assert "2 processes (fsdp), cpu, attention kernel: torch's choice" in out
+    kept = numbered(run / "checkpoints")[-1][0]
+
+    process = started(arguments, run, "ngpus=2", "training.strategy=ddp")
+    wait_for_a_checkpoint(process, run, after=kept)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    assert "2 processes (ddp), cpu" in out
+    assert f"stage 2: resumed at step {kept}\n" in out
+    stopped_at = numbered(run / "checkpoints")[-1][0]
+    assert err.splitlines() == [
+        "stage 2: stopping after this step; Ctrl-C again stops at once, and loses it",
+        f"stage 2: stopped at step {stopped_at} of {STEPS}, which is kept in {run}/checkpoints/step_{stopped_at}; the "
+        "same command goes on from there",
+    ]
+    assert kept < stopped_at < STEPS
+
+    assert f"resumed at step {stopped_at}" in success(*arguments, "--out", run).stdout
+    success(*arguments, "--out", unbroken)
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+    starts = json.loads((run / "provenance.json").read_text())["starts"]
+    layouts = [(start["step"], start["layout"]["processes"], start["layout"]["strategy"]) for start in starts]
+    assert layouts == [(0, 2, "fsdp"), (kept, 2, "ddp"), (stopped_at, 1, "single")]
+    # Rounding grows with the steps; other samples would be off by nats.
+    assert losses(run) == pytest.approx(losses(unbroken), abs=0.1)
+
+
+def test_more_processes_than_torchrun_has_started(arguments, tmp_path, monkeypatch):
+    place = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    for name, value in (place | {"WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    message = failure(*arguments, "--out", tmp_path / "run", "ngpus=4")
+    assert message == "ngpus is 4 and torchrun has started 2 processes; leave ngpus out, or start 4"

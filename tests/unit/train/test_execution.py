@@ -1,0 +1,89 @@
+"""How a step is carried out: choices hold inside, all is as before outside, and compiling changes nothing."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+
+from cascaded_dllm.train import execution
+from cascaded_dllm.train.execution import Execution, prepare_execution
+from tests.unit.train import in_processes
+from tests.unit.train.forked import together
+
+CPU = torch.device("cpu")
+
+
+def flags():
+    cuda = torch.backends.cuda
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        cuda.flash_sdp_enabled(),
+        cuda.math_sdp_enabled(),
+    )
+
+
+def test_nothing_is_changed_by_default():
+    before = flags()
+    with Execution().computing():
+        assert flags() == before
+    assert Execution().description() == "attention kernel: torch's choice"
+
+
+def test_choices_hold_inside_only():
+    before = flags()
+    chosen = Execution(attention=SDPBackend.MATH, is_deterministic=True)
+    with chosen.computing():
+        assert flags() == (True, False, False, True)
+    assert flags() == before
+    with pytest.raises(ZeroDivisionError), chosen.evaluating():
+        raise ZeroDivisionError
+    assert flags() == before
+    assert chosen.description() == "attention kernel: math, deterministic"
+
+
+def test_numbers_are_read_every_step_of_a_cpu(make_model):
+    assert prepare_execution(make_model(), CPU, compiles=False, deterministic=False, log_every=50) == Execution()
+
+
+def test_determinism_is_asked_of_cublas_before_it_starts(make_model, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    chosen = prepare_execution(make_model(), CPU, compiles=False, deterministic=True, log_every=50)
+    assert chosen == Execution(is_deterministic=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    prepare_execution(make_model(), CPU, compiles=False, deterministic=True, log_every=50)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.parametrize(
+    ("usable", "kernel"),
+    [({"flash", "efficient"}, "flash"), ({"efficient"}, "efficient"), (set(), "math")],
+)
+def test_fastest_kernel_that_takes_the_heads(make_model, monkeypatch, usable, kernel):
+    """On a CUDA device numbers are read when they are logged; which kernels it has is only known there."""
+    asked = []
+    monkeypatch.setattr(execution, "can_use_flash_attention", lambda call: asked.append(call) or "flash" in usable)
+    monkeypatch.setattr(execution, "can_use_efficient_attention", lambda call: "efficient" in usable)
+    model = make_model()
+    model.compute_dtype = torch.bfloat16
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, device, dtype: empty(*shape, dtype=dtype))
+    chosen = prepare_execution(model, torch.device("cuda"), compiles=False, deterministic=False, log_every=50)
+    assert chosen.read_every == 50
+    assert chosen.description() == f"attention kernel: {kernel}"
+    assert asked[0].query.shape[1::2] == (2, 8)
+    assert asked[0].query.dtype == torch.bfloat16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_blocks_lose_the_same(tmp_path):
+    """In a process of its own, since torch cannot look through the run-time type checks of the tests."""
+    ((plain, compiled),) = together(in_processes.losses_with_and_without_compilation, str(tmp_path), number=1)
+    assert compiled["losses"] == pytest.approx(plain["losses"], abs=1e-5)
+    assert compiled["bound"] == pytest.approx(plain["bound"], abs=1e-4)
+    assert compiled["names"] == plain["names"]
+    assert list(tmp_path.rglob("*.so")), "nothing was compiled"

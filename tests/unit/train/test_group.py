@@ -1,0 +1,78 @@
+"""A group of one, and what is said when others are lost; two processes are in test_processes.py."""
+
+import socket
+from datetime import timedelta
+
+import pytest
+import torch
+
+from cascaded_dllm.errors import DataError, WorkerDiedError
+from cascaded_dllm.train.group import open_group
+from cascaded_dllm.train.world import World
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def world():
+    """Of one process, with a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return World(rank=0, size=1, local_rank=0, local_size=1, address="127.0.0.1", port=port)
+
+
+def raise_error():
+    raise DataError("no data")
+
+
+def test_alone():
+    with open_group(None, CPU) as group:
+        assert (group.rank, group.size, group.is_first) == (0, 1, True)
+        value = torch.tensor([1.0, 2.0])
+        group.sum(value)
+        group.broadcast(value)
+        assert value.tolist() == [1.0, 2.0]
+        assert [group.any(answer) for answer in (True, False)] == [True, False]
+        assert group.gather("here") == ["here"]
+        for call in (group.from_first, group.together, group.after_first):
+            assert call(lambda: "done") == "done"
+            with pytest.raises(DataError, match="no data"):
+                call(raise_error)
+
+
+def test_a_world_of_one_has_real_connections(world):
+    with open_group(world, CPU) as group:
+        value = torch.tensor([1.0, 2.0])
+        group.begin_sum(value)()
+        assert value.tolist() == [1.0, 2.0]
+        assert group.after_first(lambda: "prepared") == "prepared"
+
+
+def test_an_error_inside_ends_the_group(world):
+    """The next one can be opened at once, in the same process."""
+    with pytest.raises(DataError, match="no data"), open_group(world, CPU):
+        raise_error()
+    with open_group(world, CPU):
+        pass
+
+
+def test_a_failure_between_processes_is_one_of_the_others(world, monkeypatch):
+    """Whatever torch says of a connection that is gone, it is told what that means."""
+
+    def closed(*arguments, **options):
+        raise RuntimeError("Connection closed by peer [10.0.0.1]:4711\nException raised from ...")
+
+    with open_group(world, CPU) as group:
+        monkeypatch.setattr(torch.distributed, "all_reduce", closed)
+        with pytest.raises(
+            WorkerDiedError, match=r"process 0 of 1 has lost the others \(Connection closed by peer \[.*\]:4711\): one"
+        ):
+            group.begin_sum(torch.zeros(1))
+
+
+def test_nobody_to_meet(world):
+    second = World(rank=1, size=2, local_rank=1, local_size=2, address="127.0.0.1", port=world.port)
+    message = rf"process 1 of 2 cannot meet the others at 127\.0\.0\.1:{world.port} \(.*MASTER_ADDR and MASTER_PORT"
+    with pytest.raises(WorkerDiedError, match=message), open_group(second, CPU, to_meet=timedelta(seconds=1)):
+        pass

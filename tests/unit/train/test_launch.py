@@ -1,0 +1,92 @@
+"""Why launched processes have failed, said as one error; tests/pipeline/test_train_processes.py shows them at work."""
+
+import json
+import os
+import pickle
+import signal
+
+import pytest
+
+from cascaded_dllm.errors import ConfigError, WorkerDiedError
+from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.train.launch import _reason, launch
+
+
+def fail(value):
+    """In a launched process: defined here, where little has to be imported."""
+    if value is None:
+        return os.environ["OMP_NUM_THREADS"]
+    raise ConfigError(f"stage is {value}")
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_and_returns(monkeypatch, caplog):
+    """An error as it was raised, and nothing of the launcher's own talk."""
+    with pytest.raises(ConfigError, match=r"^stage is 9$"):
+        launch(fail, (9,), number=1)
+    assert caplog.text == ""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert launch(fail, (None,), number=1) == [str(usable_cores())]
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+LOST = WorkerDiedError("process 0 of 3 has lost the others")
+
+
+@pytest.fixture
+def reason(tmp_path):
+    """The error of processes with these exit codes, that ended in this order, some of them with an error."""
+
+    def find(codes, ended, raised=(), tracebacks=()):
+        for rank, error in dict(raised).items():
+            (tmp_path / f"raised-{rank}").write_bytes(pickle.dumps(error))
+        for rank in {*dict(raised), *dict(tracebacks)}:
+            folder = tmp_path / "run_x" / "attempt_0" / str(rank)
+            folder.mkdir(parents=True)
+            text = dict(tracebacks).get(rank, "Traceback of one of ours")
+            content = {"message": {"message": "...", "extraInfo": {"py_callstack": text}}}
+            (folder / "error.json").write_text(json.dumps(content))
+        return _reason(codes, ended, tmp_path)
+
+    return find
+
+
+def test_killed_process_goes_before_those_that_have_lost_it(reason):
+    error = reason([1, -signal.SIGKILL, -signal.SIGTERM], [[0, 1], [2]], {0: LOST})
+    with pytest.raises(WorkerDiedError, match=r"^process 1 of 3 was ended by SIGKILL, .*; give the same command again"):
+        raise error
+
+
+def test_process_that_the_launcher_ended_is_not_the_cause(reason):
+    """A process that hung while another one failed is killed in the end."""
+    error = reason([2, -signal.SIGKILL, 1], [[0], [2], [1]], {0: ConfigError("stage is 9"), 2: LOST})
+    with pytest.raises(ConfigError, match=r"^stage is 9$"):
+        raise error
+
+
+def test_error_of_ours_goes_before_the_loss_of_others(reason):
+    with pytest.raises(ConfigError, match=r"^stage is 9$"):
+        raise reason([1, 1, 1], [[0, 1, 2]], {0: LOST, 1: ConfigError("stage is 9"), 2: LOST})
+
+
+def test_unforeseen_error_comes_with_its_traceback(reason):
+    error = reason([1, 1, 0], [[0, 1]], {0: LOST}, {1: "Traceback ...\nIndexError: 7"})
+    with pytest.raises(RuntimeError, match=r"process 1 of 3 has failed:\nTraceback \.\.\.\nIndexError: 7"):
+        raise error
+
+
+def test_nothing_but_losses(reason):
+    with pytest.raises(WorkerDiedError, match=r"^process 0 of 3 has lost the others$"):
+        raise reason([1, 1, 1], [[0, 1, 2]], {0: LOST, 1: LOST, 2: LOST})
+
+
+def test_process_that_said_nothing(reason):
+    with pytest.raises(
+        WorkerDiedError, match=r"^process 1 of 3 ended with exit code 9 and said nothing; give the same"
+    ):
+        raise reason([0, 9, 0], [[0], [1]])
+
+
+def test_killed_before_it_was_looked_at(reason):
+    with pytest.raises(WorkerDiedError, match=r"^process 0 of 1 ended with exit code -9 and said nothing; give the"):
+        raise reason([-9], [])

@@ -25,9 +25,9 @@ from cascaded_dllm.data.loader import global_batch_indices
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.trainer import Trainer, make_batch
 
 SEED = 0

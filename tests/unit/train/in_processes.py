@@ -84,19 +84,23 @@ def bound_of(trainer: Trainer) -> Any:
 
 @contextlib.contextmanager
 def recorded(trainer: Trainer) -> Iterator[list[list[int]]]:
-    """The windows that this process asks for inside the block, part by part."""
+    """The windows that this process trains on inside the block, part by part; those of the dry batch are left out."""
     asked: list[list[int]] = []
-    batch = trainer.dataset.batch
+    batch, rehearse = trainer.dataset.batch, trainer.rehearse
 
     def recording(indices: Any) -> Any:
         asked.append(indices.tolist())
         return batch(indices)
 
-    trainer.dataset.batch = recording  # type: ignore[method-assign]
+    def rehearsing() -> None:
+        rehearse()
+        asked.clear()
+
+    trainer.dataset.batch, trainer.rehearse = recording, rehearsing  # type: ignore[method-assign]
     try:
         yield asked
     finally:
-        trainer.dataset.batch = batch  # type: ignore[method-assign]
+        trainer.dataset.batch, trainer.rehearse = batch, rehearse  # type: ignore[method-assign]
 
 
 def numbers(trainer: Trainer) -> dict[str, Any]:

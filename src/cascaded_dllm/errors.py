@@ -3,7 +3,7 @@
 A message names the offending value, the limit it breaks and the remedy. `assert` is kept for internal invariants.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 
 class CascadeError(Exception):
@@ -52,12 +52,8 @@ class MissingExtraError(CascadeError, ImportError):
             f"{purpose} needs {package}, which is not installed; run: pip install 'cascaded-dllm[{extra}]' "
             f"(in a clone: pip install '.[{extra}]')"
         )
-        self._arguments = (package, extra, purpose)
+        self._package, self._options = package, {"extra": extra, "purpose": purpose}
 
-    def __reduce__(self) -> tuple[Callable[[str, str, str], "MissingExtraError"], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[partial["MissingExtraError"], tuple[str]]:
         """How the error comes back from another process: made anew from its arguments."""
-        return _missing_extra, self._arguments
-
-
-def _missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
-    return MissingExtraError(package, extra=extra, purpose=purpose)
+        return partial(MissingExtraError, **self._options), (self._package,)

@@ -25,7 +25,7 @@ def _collect(path: str, command: Any, found: dict[str, set[str]]) -> None:
         names = [f"<{parameter.name}>"] if is_argument else [*parameter.opts, *parameter.secondary_opts]
         found[path].update(names)
     for name, child in getattr(command, "commands", {}).items():
-        _collect(f"{path} {name}", child, found)
+        _collect(f"{path} {name}", getattr(child, "loaded", child), found)
 
 
 def surface() -> str:

@@ -16,6 +16,13 @@ from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def _evaluate() -> None:
+    """Measure models."""
+
 
 def _known(value: float) -> float | None:
     """None for what JSON has no number for: the error of a single window, a perplexity beyond all floats."""
@@ -81,6 +88,7 @@ def bound_line(bound: JointBound, num_times: int) -> str:
     return f"{per_token:.4f} nats/token, perplexity at most {bound.ppl:.2f}, {measured}"
 
 
+@app.command()
 def likelihood(
     stage: Annotated[
         list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")

@@ -1,14 +1,37 @@
 """The application `cdllm`: one module a command, joined here."""
 
-from typing import Annotated
+from typing import Annotated, Any, final
 
 import typer
+from typer.core import TyperGroup
 
 from cascaded_dllm import __version__
-from cascaded_dllm.cli import evaluate, preprocess, quickstart, sample, train
+from cascaded_dllm.cli.lazy import LazyCommand
+
+_COMMANDS = {
+    "quickstart": "Train, measure and sample a three-stage cascade on a corpus that is present on every machine.",
+    "preprocess": "Give every token of a corpus its importance, and look at what is chosen.",
+    "train": "Train one stage of a cascade, or a flat model; `python train.py` is the same.",
+    "sample": "Sample texts, stage after stage.",
+    "evaluate": "Measure models.",
+}
+"""What every command is for; its module has its name."""
+
+
+@final
+class _Commands(TyperGroup):
+    """All commands, in the order in which a newcomer needs them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {
+            name: LazyCommand(name, f"cascaded_dllm.cli.{name}", purpose) for name, purpose in _COMMANDS.items()
+        }
+
 
 app = typer.Typer(
     name="cdllm",
+    cls=_Commands,
     help="Cascaded discrete diffusion language models: texts written in stages, first the words that matter.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -31,12 +54,3 @@ def _main(
     ] = False,
 ) -> None:
     """Options of every command."""
-
-
-app.command("quickstart")(quickstart.quickstart)
-app.add_typer(preprocess.app, name="preprocess")
-app.command("train")(train.train)
-app.command("sample")(sample.sample)
-evaluation = typer.Typer(help="Measure models.", no_args_is_help=True)
-evaluation.command("likelihood")(evaluate.likelihood)
-app.add_typer(evaluation, name="evaluate")

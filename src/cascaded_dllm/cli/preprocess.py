@@ -36,6 +36,7 @@ class _Methods(TyperGroup):
 
 app = typer.Typer(
     cls=_Methods,
+    add_completion=False,
     no_args_is_help=True,
     help="Give every token of a corpus its importance, and look at what is chosen.",
 )

@@ -33,6 +33,8 @@ from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 _DECIDED = {
     "run_dir",
     "load_dir",
@@ -59,6 +61,7 @@ class _Recipe:
     tokenizer: Tokenizer
 
 
+@app.command()
 def quickstart(
     overrides: Annotated[
         list[str] | None,

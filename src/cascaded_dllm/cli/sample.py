@@ -13,6 +13,8 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
 from cascaded_dllm.sample.output import SampleSettings, run_folder, write_samples
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 
 def load_cascade(
     stages: list[Path] | None,
@@ -68,6 +70,7 @@ def sample_with_progress(
         )
 
 
+@app.command()
 def sample(
     stage: Annotated[
         list[Path] | None,

@@ -13,6 +13,8 @@ from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 
 def _print_config(config: TrainConfig, what: str) -> None:
     """Prints the composed configuration as YAML.
@@ -25,6 +27,7 @@ def _print_config(config: TrainConfig, what: str) -> None:
     typer.echo(OmegaConf.to_yaml(config.to_dict()), nl=False)
 
 
+@app.command()
 def train(
     overrides: Annotated[
         list[str] | None,

@@ -1,5 +1,8 @@
 """Help: every command says what it does, shows how, and describes every option."""
 
+import subprocess
+import sys
+
 import pytest
 import typer.main
 from click import Command, Group
@@ -12,7 +15,7 @@ from cascaded_dllm.cli.main import app
 def commands(command: Command, path: tuple[str, ...] = ()):
     if isinstance(command, Group) or hasattr(command, "commands"):
         for name, child in command.commands.items():
-            yield from commands(child, (*path, name))
+            yield from commands(getattr(child, "loaded", child), (*path, name))
     else:
         yield path, command
 
@@ -49,6 +52,18 @@ def test_no_command_shows_the_help(arguments):
     result = CliRunner().invoke(app, arguments)
     assert "Usage: " in result.output
     assert result.exit_code in (0, 2)
+
+
+def test_purposes_are_those_of_the_commands():
+    for name, command in typer.main.get_command(app).commands.items():
+        purpose, _, _ = command.loaded.help.partition("\n")
+        assert command.help == purpose, name
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = "import sys; from cascaded_dllm.cli.main import app; app(['--help'], standalone_mode=False); "
+    code += "import cascaded_dllm.cli.preprocess; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def test_flags_of_another_kind_are_refused():

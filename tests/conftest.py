@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not config.getoption("--network"):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    # The tests start many processes; each would compile the whole package again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.stash[REACHED_ERRORS] = error_sites.record()
     config.stash[IS_PARTIAL_RUN] = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(
         config.getoption(name) for name in ("ignore", "ignore_glob", "keyword", "markexpr", "deselect", "lf")

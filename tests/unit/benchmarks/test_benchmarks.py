@@ -40,6 +40,8 @@ def test_training_step() -> None:
     assert re.search(r"Losses differ by \de[+-]\d\d, gradients by at most \de-0[5-9]", text)
     for variant in ("plain whole float32", "plain float32", "plain bfloat16", "fast float32", "fast bfloat16"):
         assert re.search(rf"\| {variant} .*({RATIO} +\|\s){{4}}", text), variant
+    # A process of its own tells the memory.
+    assert re.search(r"\| fast bfloat16 +(\| \d\.\d{3} +){2}\| \d\.\d\d +\| -?\d\.\d\d +\|", text)
 
 
 def test_sampler() -> None:

@@ -152,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.quick and options.data is None:
         parser.error("--data is needed, or --quick")
-    size = 4 if options.quick else BATCH
+    size = 2 if options.quick else BATCH
     documents = stories(2 * size) if options.quick else novels(options.data, options.batches * size, options.words)
     batches = [documents[start : start + size] for start in range(0, len(documents), size)]
     report = Report("KeyBERT's importance", save=options.save)

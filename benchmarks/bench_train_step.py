@@ -146,9 +146,10 @@ def report_memory(size: str, attention: Attention, variant: str) -> None:
 
 
 def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> None:
-    """Time all variants of one network and report them."""
+    """Time all variants of one network and report them; of a toy network, memory is measured for the last only."""
     variants = (WHOLE, *VARIANTS) if attention == "joint" else VARIANTS
-    memory = {variant: memory_in_child(name, attention, variant) for variant in variants}
+    measured = variants[-1:] if name == "toy" else variants
+    memory = {variant: memory_in_child(name, attention, variant) for variant in measured}
     contest = Contest(SIZES[name], attention)
     loss_gap, gradient_gap = contest.disagreement()
     if loss_gap > 1e-5 or gradient_gap > 1e-4:
@@ -160,13 +161,13 @@ def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> 
         same_dtype = _ratios(seconds, f"plain {variant.split()[-1]}", variant, "cpu")
         to_whole = _ratios(seconds, WHOLE, variant, "cpu") if WHOLE in seconds else None
         own = [spread([getattr(taken, clock) for taken in seconds[variant]]).median for clock in ("cpu", "wall")]
-        peak, transient = memory[variant]["peak_gb"], memory[variant]["transient_gb"]
-        numbers = (f"{number:.{digits}f}" for number, digits in zip((*own, peak, transient), (3, 3, 2, 2), strict=True))
-        rows.append((variant, *numbers, cpu, wall, same_dtype, to_whole or "-"))
+        seconds_of_a_step = (f"{value:.3f}" for value in own)
+        gigabytes = [f"{value:.2f}" for value in memory[variant].values()] if variant in memory else ["-", "-"]
+        rows.append((variant, *seconds_of_a_step, *gigabytes, cpu, wall, same_dtype, to_whole or "-"))
         report.record(
             size=name, attention=attention, variant=variant, cpu_seconds=own[0], wall_seconds=own[1], speedup_cpu=cpu,
             speedup_wall=wall, speedup_cpu_same_dtype=same_dtype, speedup_cpu_to_whole=to_whole, loss_gap=loss_gap,
-            gradient_gap=gradient_gap, **memory[variant],
+            gradient_gap=gradient_gap, **memory.get(variant, {}),
         )  # fmt: skip
     report.text(
         f"### {name}, {attention}, batch {contest.batch_size}\n\n"

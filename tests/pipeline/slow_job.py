@@ -1,12 +1,13 @@
-"""A job whose documents come slowly, so that there is time to kill it; run as `python -m tests.pipeline.slow_job`."""
+"""A job whose documents come slowly, so that there is time to kill it."""
 
-import sys
+import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cascaded_dllm import processes
 from cascaded_dllm.assemble_preprocess import MakeEncoder, ShardTask
 from cascaded_dllm.preprocess.executors import Tasks, run_local
 from cascaded_dllm.preprocess.job import ScorerChoice
@@ -53,8 +54,7 @@ def run(out: Path, tokenizer: Path, frequencies: Path, seconds: float, workers: 
     return plan.folder
 
 
-if __name__ == "__main__":
-    # Not from this module, which is called __main__ here and would be nothing to the workers.
-    from tests.pipeline import slow_job
-
-    slow_job.run(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), 2)
+def run_forking(*arguments: Any) -> None:
+    """The same on processes that are forked, which work at once; nothing else runs in this one that they could miss."""
+    processes._ContextWithoutMain = lambda: multiprocessing.get_context("fork")  # type: ignore[assignment, misc]
+    run(*arguments)

@@ -6,7 +6,6 @@ The errors themselves are tested where they are raised; here it counts that they
 import gzip
 import json
 import re
-import subprocess
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ from cascaded_dllm.cli.main import app
 from cascaded_dllm.errors import CascadeError, ConfigError
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, files
+from tests.processes import run
 
 
 def results(folder):
@@ -282,6 +282,12 @@ def test_options_of_quickstart(tmp_path):
     assert files(tmp_path) == set()
 
 
+def results_of(commands: list[list[str]]) -> None:
+    """In a process: how the commands end and what they say on stderr, as JSON."""
+    results = [CliRunner().invoke(app, arguments) for arguments in commands]
+    print(json.dumps([[result.exit_code, result.stderr] for result in results]))
+
+
 def test_choices_that_are_checked_by_type_as_well(tmp_path, stories, runs):
     """In a process of its own: the type checks of the tests would stop these before the program does."""
     stage, data = str(runs / "stage1"), str(stories)
@@ -292,15 +298,9 @@ def test_choices_that_are_checked_by_type_as_well(tmp_path, stories, runs):
         "model.prefix_attention is 'none'; it must be one of joint, one_way": [*train, "model.prefix_attention=none"],
         "process is 'gaussian'; it must be one of absorbing, uniform": [*train, "graph.type=gaussian"],
     }
-    code = """
-import json, sys
-from typer.testing import CliRunner
-from cascaded_dllm.cli.main import app
-results = [CliRunner().invoke(app, arguments) for arguments in json.loads(sys.argv[1])]
-print(json.dumps([[result.exit_code, result.stderr] for result in results]))
-"""
-    command = [sys.executable, "-c", code, json.dumps(list(commands.values()))]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+    done = run(results_of, list(commands.values()))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     for (exit_code, stderr), message in zip(found, commands, strict=True):
         assert exit_code == 2
         assert re.fullmatch(rf"error: (model\.)?{re.escape(message)}\n", stderr)

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import slow_job
 from tests.pipeline.commands import failure, success
-from tests.repo.source_tree import CHECKOUT
+from tests.processes import cdllm, run, started
 
 WORDS = ["fox", "key", "mill", "rain", "stone", "hare"]
 
@@ -85,16 +83,9 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
 
 def test_ray_makes_the_same_bytes(corpus, expected, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    done = in_a_process(*command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1)
+    done = run(cdllm, *command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
-
-
-def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own: Ray leaves threads, signal handlers and environment variables behind."""
-    script = "from cascaded_dllm.cli.main import app; app()"
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
 
 
 def test_what_a_task_on_ray_raises_is_said(tmp_path):
@@ -103,14 +94,14 @@ def test_what_a_task_on_ray_raises_is_said(tmp_path):
     path.write_text('{"text": "a fox"}\n{"text": 3}\n{"text": "a key"}\n')
     story_tokenizer().save(tmp_path)
     flags = ["--dataset", path, "--tokenizer", tmp_path, "--shards", 3, "--out", tmp_path, "--executor", "ray"]
-    done = in_a_process("preprocess", "random", *flags, "--memory-gb", 1)
+    done = run(cdllm, "preprocess", "random", *flags, "--memory-gb", 1)
     assert done.returncode == 2
     assert "line 2 has a int in the field 'text', not a string" in done.stderr
 
 
 def test_ray_without_room_for_a_task(corpus, tmp_path):
     pytest.importorskip("ray")
-    done = in_a_process(*command(corpus, tmp_path), "--executor", "ray", "--gpus", 99)
+    done = run(cdllm, *command(corpus, tmp_path), "--executor", "ray", "--gpus", 99)
     assert done.returncode == 2
     assert "a task asks for GPU 99, and all of the Ray cluster has" in done.stderr
 
@@ -138,16 +129,6 @@ def slow_part():
     return Part()
 
 
-def start_slow_job(out: Path, arguments: list[Path], seconds: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.pipeline.slow_job", str(out), *map(str, arguments), str(seconds)],
-        cwd=CHECKOUT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
 def processes_of(session: int) -> list[int]:
     """The living processes of a session, by the kernel's own list."""
     found = []
@@ -165,7 +146,7 @@ def wait_until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
@@ -179,23 +160,21 @@ def test_killed_twenty_times(slow_arguments, tmp_path):
     folder = tmp_path / "killed" / "tfidf" / "slow_train"
     killed = interrupted = 0
     while killed < 20:
-        process = start_slow_job(tmp_path / "killed", slow_arguments, 0.005)
         before = set(folder.glob(".incomplete*"))
-        wait_until(
-            lambda process=process, before=before: (
-                set(folder.glob(".incomplete*")) - before or process.poll() is not None
-            )
-        )
-        time.sleep(draw.uniform(0.0, 0.6))
-        if process.poll() is None:
-            # The command, or one of its workers, or all at once.
-            victims = processes_of(process.pid)
-            for pid in draw.choice([[process.pid], [draw.choice(victims)], victims]):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            killed += 1
-        process.communicate()
-        wait_until(lambda session=process.pid: not processes_of(session))
+        arguments = (tmp_path / "killed", *slow_arguments, 0.003, 2)
+        with started(slow_job.run_forking, *arguments, leads_session=True) as process:
+            while not set(folder.glob(".incomplete*")) - before and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(draw.uniform(0.0, 0.4))
+            if process.poll() is None:
+                # The command, or one of its workers, or all at once.
+                victims = processes_of(process.pid)
+                for pid in draw.choice([[process.pid], [draw.choice(victims)], victims]):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                killed += 1
+            process.wait()
+            wait_until(lambda session=process.pid: not processes_of(session))
         interrupted += bool(list(folder.glob(".incomplete*")))
         if len(list(folder.glob("shard_*"))) == slow_job.NUM_SHARDS:
             # It came to its end: some of it gets lost.
@@ -208,16 +187,16 @@ def test_killed_twenty_times(slow_arguments, tmp_path):
 
 @needs_proc
 def test_a_killed_worker_is_said_and_the_rest_is_made_later(slow_arguments, tmp_path):
-    process = start_slow_job(tmp_path, slow_arguments, 0.01)
     folder = tmp_path / "tfidf" / "slow_train"
-    wait_until(lambda: list(folder.glob("shard_*")))
-    workers = [pid for pid in processes_of(process.pid) if pid != process.pid and "spawn_main" in command_line(pid)]
-    os.kill(max(workers), signal.SIGKILL)
-    said = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 1
-    assert f"{WorkerDiedError.__name__}: a process that makes a shard was killed" in said
-    assert "run the same command again, with fewer --workers" in said
-    wait_until(lambda: not processes_of(process.pid))
+    with started(slow_job.run, tmp_path, *slow_arguments, 0.01, 2, leads_session=True) as process:
+        wait_until(lambda: list(folder.glob("shard_*")))
+        workers = [pid for pid in processes_of(process.pid) if "spawn_main" in command_line(pid)]
+        os.kill(max(workers), signal.SIGKILL)
+        ended = process.wait()
+        wait_until(lambda: not processes_of(process.pid))
+    assert ended.returncode == 1
+    assert f"{WorkerDiedError.__name__}: a process that makes a shard was killed" in ended.stderr
+    assert "run the same command again, with fewer --workers" in ended.stderr
     slow_job.run(tmp_path, *slow_arguments, 0.0, 2)
     assert PreprocessedDataset.open(folder).counts.documents == 1000
 

@@ -2,21 +2,21 @@
 
 import json
 import lzma
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.random_scores import RandomScorer
+from cascaded_dllm.preprocess import parts
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.stories import story_tokenizer
 from tests.pipeline.commands import success
+from tests.processes import cdllm, started
 
 SHARDS = 4
 
@@ -55,24 +55,31 @@ def test_compressed_and_plain_lines_make_the_same_shards(tmp_path, lines, common
     assert not (folders[1] / "prepared").exists()
 
 
+def reading_slowly(arguments: list[str]) -> None:
+    """In a process: the command, that waits after every part it has read."""
+    append = parts._append
+
+    def slow_append(*arguments: Any) -> None:
+        append(*arguments)
+        time.sleep(0.2)
+
+    parts._append, parts._HELD_CHARACTERS = slow_append, 10_000
+    cdllm(*arguments)
+
+
 def test_killed_while_the_corpus_is_read(tmp_path, common):
     path = tmp_path / "toy.txt"
     path.write_text("".join(f"text {number} of a fox\n\n" for number in range(1_000)))
     arguments = ["preprocess", "random", "--dataset", path, *common, "--out"]
-    script = (
-        "import time; from cascaded_dllm.preprocess import parts; from cascaded_dllm.cli.main import app; "
-        "append = parts._append; parts._HELD_CHARACTERS = 10_000; "
-        "parts._append = lambda *arguments: (append(*arguments), time.sleep(0.2)); app()"
-    )
-    command = [sys.executable, "-c", script, *map(str, arguments), str(tmp_path / "killed")]
     prepared = tmp_path / "killed" / "random" / "toy_train" / "prepared"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with started(reading_slowly, [*map(str, arguments), str(tmp_path / "killed")]) as process:
         deadline = time.monotonic() + 60
         while not list(prepared.glob(".incomplete-records_*/*")):
-            assert process.poll() is None
+            assert process.poll() is None, process.stderr
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+        process.send(signal.SIGKILL)
+        process.wait()
     assert list(prepared.glob(".incomplete-records_*"))
     assert not list(prepared.glob("records_*"))
     success(*arguments, tmp_path / "killed")

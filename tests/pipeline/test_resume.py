@@ -1,66 +1,55 @@
 """`cdllm train` killed or stopped and started again ends with the bytes of a run that was never broken off."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from cascaded_dllm.cli.main import app
+from cascaded_dllm.train import checkpoint
 from tests.pipeline import tiny
+from tests.processes import cdllm
+from tests.processes import run as run_process
+
 
 # The process kills itself, so that it dies at the same place on every machine.
-KILLED_IN_STEP_5 = """
-    import torch
+def signalled_in_step_5(number: signal.Signals, times: int, arguments: list[str]) -> None:
+    """In a process: within step 5, at which no checkpoint is due, the optimizer has done its part, and nothing else."""
     step, calls = torch.optim.AdamW.step, []
 
-    def killing_step(self, *arguments):
+    def signalling_step(self: Any, *arguments: Any) -> Any:
         result = step(self, *arguments)
         calls.append(1)
         if len(calls) == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
+            for _ in range(times):
+                os.kill(os.getpid(), number)
         return result
 
-    torch.optim.AdamW.step = killing_step
-"""
-# Within step 5, at which no checkpoint is due: the optimizer has done its part, the average has not.
-STOPPED_IN_STEP_5 = """
-    import torch
-    step, calls = torch.optim.AdamW.step, []
+    torch.optim.AdamW.step = signalling_step
+    cdllm(*arguments)
 
-    def stopping_step(self, *arguments):
-        result = step(self, *arguments)
-        calls.append(1)
-        if len(calls) == 5:
-            for _ in range({times}):
-                os.kill(os.getpid(), signal.{name})
-        return result
 
-    torch.optim.AdamW.step = stopping_step
-"""
-KILLED_WHILE_WRITING_A_CHECKPOINT = """
-    import torch
-
-    def killing_save(state, file):
+def killed_while_writing_a_checkpoint(arguments: list[str]) -> None:
+    def killing_save(state: Any, file: Any) -> None:
         file.write(b"half of the state")
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = killing_save
-"""
-KILLED_BEFORE_LATEST = """
-    from cascaded_dllm.train import checkpoint
+    cdllm(*arguments)
 
-    def killing_point_latest(checkpoints, name):
+
+def killed_before_latest(arguments: list[str]) -> None:
+    def killing_point_latest(checkpoints: Path, name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoint._point_latest = killing_point_latest
-"""
+    cdllm(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +60,12 @@ def arguments(stories: Path, valid_stories: Path) -> list[str]:
     return ["train", *flags, *tiny.OVERRIDES, *changes, "training.keep=2"]
 
 
-def in_a_process(arguments: list[str], prologue: str = "") -> subprocess.CompletedProcess[str]:
-    code = "\n".join(textwrap.dedent(part) for part in ("import os, signal, sys", prologue))
-    code += "\nfrom cascaded_dllm.cli.main import app\napp(sys.argv[1:])\n"
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+@pytest.fixture(scope="module")
+def unbroken(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken")
+    whole = CliRunner().invoke(app, [*arguments, "--out", str(run)])
+    assert whole.exit_code == 0, whole.output
+    return run
 
 
 def names(folder: Path) -> list[str]:
@@ -111,24 +101,22 @@ def flattened(value, key=""):
 
 
 @pytest.mark.slow
-def test_killed_three_times(arguments, tmp_path):
-    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
-    whole = CliRunner().invoke(app, [*arguments, "--out", str(unbroken)])
-    assert whole.exit_code == 0, whole.output
+def test_killed_three_times(arguments, unbroken, tmp_path):
+    run = tmp_path / "run"
     arguments = [*arguments, "--out", str(run)]
 
-    killed = in_a_process(arguments, KILLED_IN_STEP_5)
+    killed = run_process(signalled_in_step_5, signal.SIGKILL, 1, arguments)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert names(run / "checkpoints") == ["latest", "step_3"]
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()][-1] == 4
 
-    killed = in_a_process(arguments, KILLED_WHILE_WRITING_A_CHECKPOINT)
+    killed = run_process(killed_while_writing_a_checkpoint, arguments)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "resumed at step 3" in killed.stdout
     assert names(run / "checkpoints") == ["latest", "step_3"]
     assert [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".incomplete-step_6@")]
 
-    killed = in_a_process(arguments, KILLED_BEFORE_LATEST)
+    killed = run_process(killed_before_latest, arguments)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "resumed at step 3" in killed.stdout
     assert names(run / "checkpoints") == ["latest", "step_3", "step_6"]
@@ -144,13 +132,11 @@ def test_killed_three_times(arguments, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 75)])
-def test_stopped_in_order(arguments, tmp_path, name, exit_code):
+def test_stopped_in_order(arguments, unbroken, tmp_path, name, exit_code):
     """The step is finished and kept, the command says so, and given again it goes on from there."""
-    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
-    whole = CliRunner().invoke(app, [*arguments, "--out", str(unbroken)])
-    assert whole.exit_code == 0, whole.output
+    run = tmp_path / "run"
     arguments = [*arguments, "--out", str(run)]
-    stopped = in_a_process(arguments, STOPPED_IN_STEP_5.format(name=name, times=1))
+    stopped = run_process(signalled_in_step_5, signal.Signals[name], 1, arguments)
     assert stopped.returncode == exit_code, stopped.stderr
     lines = [
         "stage 2: stopping after this step; Ctrl-C again stops at once, and loses it",
@@ -170,7 +156,7 @@ def test_stopped_in_order(arguments, tmp_path, name, exit_code):
 def test_stopped_twice(arguments, tmp_path):
     """At once, without a traceback; the last checkpoint stands."""
     arguments = [*arguments, "--out", str(tmp_path / "run")]
-    stopped = in_a_process(arguments, STOPPED_IN_STEP_5.format(name="SIGINT", times=2))
+    stopped = run_process(signalled_in_step_5, signal.SIGINT, 2, arguments)
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr == "interrupted\n"
     assert names(tmp_path / "run" / "checkpoints") == ["latest", "step_3"]

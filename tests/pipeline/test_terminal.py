@@ -1,51 +1,42 @@
 """The commands on a real terminal, where bars are drawn that no other test sees."""
 
-import json
 import os
 import re
-import subprocess
-import sys
+import select
 from pathlib import Path
 
 import pytest
 
+from cascaded_dllm.cli.main import app
 from tests.pipeline import tiny
+from tests.processes import started
 
 pty = pytest.importorskip("pty")
 
-# One process for all commands, since starting one takes seconds.
-COMMANDS = """
-import json, sys
-from cascaded_dllm.cli.main import app
-for arguments in json.loads(sys.argv[1]):
-    app(arguments, standalone_mode=False)
-"""
+
+def commands(words: list[list[str]]) -> None:
+    """In a process: one command after the other."""
+    for arguments in words:
+        app(arguments, standalone_mode=False)
 
 
-def shown_on_a_terminal(*commands: list[object]) -> str:
+def shown_on_a_terminal(*words: list[object]) -> str:
     """What the commands print, without the control sequences; every one must end well."""
     terminal, theirs = pty.openpty()
-    arguments = json.dumps([[str(argument) for argument in command] for command in commands])
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMANDS, arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "160"},
-    )
+    arguments = [[str(argument) for argument in command] for command in words]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
+    with started(commands, arguments, terminal=Path(os.ttyname(theirs)), environment=environment) as process:
+        printed = bytearray()
+        # Its end is not seen on a terminal that this process holds open itself.
+        while process.poll() is None or select.select([terminal], [], [], 0)[0]:
+            if select.select([terminal], [], [], 0.05)[0]:
+                printed += os.read(terminal, 1 << 16)
+        code = process.wait().returncode
     os.close(theirs)
-    printed = b"".join(iter(lambda: _read(terminal), b""))
     os.close(terminal)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode())
-    assert process.wait(timeout=60) == 0, text
+    assert code == 0, text
     return text
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 1 << 16)
-    except OSError:  # how a terminal ends on Linux
-        return b""
 
 
 @pytest.mark.slow

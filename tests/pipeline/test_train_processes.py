@@ -1,18 +1,19 @@
 """`cdllm train ngpus=2` as a user runs it: one terminal, one error when a process is lost, an end on a signal."""
 
+import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from cascaded_dllm.model.integrity import numbered
+from cascaded_dllm.train import launch
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
+from tests.processes import Process, cdllm, started
 
 STEPS = 120
 CHANGES = (
@@ -31,19 +32,19 @@ def arguments(stories: Path) -> list[str]:
     return ["train", "--data", str(stories), "--stage", "2", *tiny.OVERRIDES, *CHANGES]
 
 
-def started(arguments: list[str], folder: Path, *changes: str) -> subprocess.Popen[str]:
-    code = "import sys; from cascaded_dllm.cli.main import app; app(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *arguments, "--out", str(folder), *changes]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def forking(*words: str) -> None:
+    """In a process: `cdllm`, that forks its own, which start at once; there is nothing yet that they could miss."""
+    launch.LaunchConfig = functools.partial(launch.LaunchConfig, start_method="fork")
+    cdllm(*words)
 
 
-def wait_for_a_checkpoint(process: subprocess.Popen[str], folder: Path, after: int = 0) -> None:
+def wait_for_a_checkpoint(process: Process, folder: Path, after: int = 0) -> None:
     while not any(step > after for step, _ in numbered(folder / "checkpoints")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.stdout + process.stderr
         time.sleep(0.01)
 
 
-def workers(process: subprocess.Popen[str]) -> list[int]:
+def workers(process: Process) -> list[int]:
     """The processes that it has started, by their number; Python starts another one to clean up after them."""
     children = Path(f"/proc/{process.pid}/task").glob("*/children")
     found = [int(pid) for path in children for pid in path.read_text().split()]
@@ -60,23 +61,25 @@ def losses(folder: Path) -> dict[int, float]:
 def test_lost_then_stopped_then_moved(arguments, tmp_path):
     """Two processes with split weights, one of which is killed; two with whole ones, told to stop; one that ends it."""
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"
-    process = started(arguments, run, "ngpus=2", "training.strategy=fsdp")
-    wait_for_a_checkpoint(process, run)
-    lost = workers(process)[1]
-    os.kill(lost, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 2
+    arguments = [*arguments, "--out"]
+    with started(cdllm, *arguments, str(run), "ngpus=2", "training.strategy=fsdp") as process:
+        wait_for_a_checkpoint(process, run)
+        os.kill(workers(process)[1], signal.SIGKILL)
+        ended = process.wait()
+    assert ended.returncode == 2
+    out, err = ended.stdout, ended.stderr
     assert err.startswith("error: process 1 of 2 was ended by SIGKILL, by the system for want of memory or by somebody")
     assert err.count("\n") == 1
     assert out.count("stage 2 of [4, 8, 40]") == 1
     assert "2 processes (fsdp), cpu, attention kernel: torch's choice" in out
     kept = numbered(run / "checkpoints")[-1][0]
 
-    process = started(arguments, run, "ngpus=2", "training.strategy=ddp")
-    wait_for_a_checkpoint(process, run, after=kept)
-    process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 75, err
+    with started(forking, *arguments, str(run), "ngpus=2", "training.strategy=ddp") as process:
+        wait_for_a_checkpoint(process, run, after=kept)
+        process.send(signal.SIGUSR1)
+        ended = process.wait()
+    out, err = ended.stdout, ended.stderr
+    assert ended.returncode == 75, err
     assert "2 processes (ddp), cpu" in out
     assert f"stage 2: resumed at step {kept}\n" in out
     stopped_at = numbered(run / "checkpoints")[-1][0]
@@ -87,8 +90,8 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     ]
     assert kept < stopped_at < STEPS
 
-    assert f"resumed at step {stopped_at}" in success(*arguments, "--out", run).stdout
-    success(*arguments, "--out", unbroken)
+    assert f"resumed at step {stopped_at}" in success(*arguments, run).stdout
+    success(*arguments, unbroken)
     assert list(losses(run)) == list(range(1, STEPS + 1))
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     layouts = [(start["step"], start["layout"]["processes"], start["layout"]["strategy"]) for start in starts]

@@ -3,27 +3,25 @@
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cascaded_dllm.cli.main import app
 from tests.pipeline import tiny
+from tests.processes import run
 
 pytestmark = pytest.mark.slow
 
-# One process, since starting one takes seconds: a run, the same run made longer, and one that nobody is logged in for.
-COMMANDS = """
-import json, sys
-from typer.testing import CliRunner
-from cascaded_dllm.cli.main import app
-results = [CliRunner().invoke(app, arguments) for arguments in json.loads(sys.argv[1])]
-print(json.dumps([[result.exit_code, result.stdout, result.stderr] for result in results]))
-"""
+
+def results_of(commands: list[list[str]]) -> None:
+    """In a process, for W&B leaves much behind: how the commands end and what they say, as a line of JSON."""
+    results = [CliRunner().invoke(app, arguments) for arguments in commands]
+    print(json.dumps([[result.exit_code, result.stdout, result.stderr] for result in results]))
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +32,11 @@ def place(stories, valid_stories, tmp_path_factory):
     common = ["train", "--data", str(stories), "--valid", str(valid_stories), *tiny.OVERRIDES]
     common += ["logging.project=stories", "training.peak_flops=1e9"]
     shown = [*common, "--out", "run", "logging.wandb=offline", "logging.tensorboard=true"]
+    # A run, the same run made longer, and one that nobody is logged in for.
     commands = [shown, [*shown, "training.num_steps=4"], [*common, "--out", "other", "logging.wandb=online"]]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        cwd=place,
-        env=environment | {"HOME": str(place / "home")},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    environment["HOME"] = str(place / "home")
+    done = run(results_of, commands, folder=place, environment=environment)
     assert done.returncode == 0, done.stderr
     (place / "results.json").write_text(done.stdout.splitlines()[-1])
     return place

@@ -4,9 +4,10 @@
 """
 
 import ast
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,10 +69,11 @@ def _building_frame(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
-def error_names() -> set[str]:
+@functools.cache
+def error_names() -> frozenset[str]:
     """Every class that derives from CascadeError, found in the source, wherever it is defined."""
     classes = [node for module in modules() for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
-    names = {"CascadeError"}
+    names = frozenset({"CascadeError"})
     while True:
         derived = {node.name for node in classes if names & {_last_name(base) for base in node.bases}}
         if derived <= names:
@@ -79,14 +81,15 @@ def error_names() -> set[str]:
         names |= derived
 
 
-def written_sites() -> list[ErrorSite]:
+@functools.cache
+def written_sites() -> tuple[ErrorSite, ...]:
     """Every construction of one of our errors in the package, with or without arguments."""
     names = error_names()
-    return [
+    return tuple(
         ErrorSite(module.relative_path, node.lineno, node.end_lineno or node.lineno, ast.unparse(node))
         for module in modules()
         for node in constructions(module.tree, names)
-    ]
+    )
 
 
 def _allowed_fragments() -> list[tuple[str, str]]:
@@ -97,7 +100,7 @@ def _allowed_fragments() -> list[tuple[str, str]]:
     return [(path, fragment) for path, fragment, _reason in fields]
 
 
-def excused_sites(sites: list[ErrorSite]) -> list[ErrorSite]:
+def excused_sites(sites: Sequence[ErrorSite]) -> list[ErrorSite]:
     """Those of `sites` that no test need reach."""
     excused = []
     for path, fragment in _allowed_fragments():
@@ -117,7 +120,7 @@ def shortcomings(reached: set[tuple[str, int]]) -> list[str]:
     ]
 
 
-def constructions(tree: ast.AST, names: set[str]) -> Iterator[ast.expr | ast.Raise]:
+def constructions(tree: ast.AST, names: Set[str]) -> Iterator[ast.expr | ast.Raise]:
     """Calls of an error class, and `raise Name` without a call."""
     for node in ast.walk(tree):
         match node:
@@ -127,7 +130,7 @@ def constructions(tree: ast.AST, names: set[str]) -> Iterator[ast.expr | ast.Rai
                 yield node
 
 
-def expectations_without_match(names: set[str]) -> Iterator[str]:
+def expectations_without_match(names: Set[str]) -> Iterator[str]:
     """`pytest.raises` of one of our errors that would accept any message."""
     for path in project_files():
         if path.suffix == ".py" and path.is_relative_to(CHECKOUT / "tests"):
@@ -136,8 +139,8 @@ def expectations_without_match(names: set[str]) -> Iterator[str]:
                     yield f"{path.relative_to(CHECKOUT)}:{node.lineno}"
 
 
-def accepts_any_message(call: ast.Call, names: set[str]) -> bool:
-    if ast.unparse(call.func) not in {"pytest.raises", "raises"} or not call.args:
+def accepts_any_message(call: ast.Call, names: Set[str]) -> bool:
+    if _last_name(call.func) != "raises" or not call.args:
         return False
     expected = call.args[0].elts if isinstance(call.args[0], ast.Tuple) else [call.args[0]]
     is_ours = any(_last_name(node) in names for node in expected)
@@ -146,4 +149,7 @@ def accepts_any_message(call: ast.Call, names: set[str]) -> bool:
 
 def _last_name(node: ast.expr) -> str:
     """The final name of a dotted expression, "" for anything else."""
-    return ast.unparse(node).split(".")[-1] if isinstance(node, ast.Name | ast.Attribute) else ""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""

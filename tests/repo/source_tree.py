@@ -39,6 +39,7 @@ class Module:
     def relative_path(self) -> str:
         return self.path.relative_to(PACKAGE_ROOT).as_posix()
 
+    @functools.cached_property
     def imports(self) -> list[Import]:
         """Everything the module imports, wherever the statement stands."""
         visitor = _ImportVisitor(self)

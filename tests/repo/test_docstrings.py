@@ -8,6 +8,7 @@ import ast
 import builtins
 import inspect
 import re
+from collections.abc import Set
 
 import pytest
 
@@ -64,7 +65,7 @@ def is_field(item: ast.stmt) -> bool:
     return isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
 
 
-def faults(node: Documented, errors: set[str]) -> list[str]:
+def faults(node: Documented, errors: Set[str]) -> list[str]:
     """What a docstring claims and the code does not have."""
     found = sections(ast.get_docstring(node) or "")
     result = [f"write the section {name} as one of {sorted(SECTIONS)}" for name in found if name in MISNAMED]

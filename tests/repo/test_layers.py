@@ -1,6 +1,7 @@
 """A module imports only what lies below it, each library stays in its room, and importing does nothing else."""
 
 import ast
+import functools
 import itertools
 import re
 import subprocess
@@ -117,7 +118,7 @@ def library_target(imported: Import) -> str | None:
 
 def layer_faults(module: Module) -> list[str]:
     faults = []
-    for imported in module.imports():
+    for imported in module.imports:
         target = own_target(imported)
         if target is None or target in {module.part, "__version__"}:
             continue
@@ -129,7 +130,7 @@ def layer_faults(module: Module) -> list[str]:
 def room_faults(module: Module) -> list[str]:
     faults = []
     local_name = module.name.removeprefix(f"{PACKAGE}.")
-    for imported in module.imports():
+    for imported in module.imports:
         library = library_target(imported)
         if library is None:
             continue
@@ -145,6 +146,7 @@ def parsed(name: str, source: str) -> Module:
     return Module(f"{PACKAGE}.{name}", Path(f"{name.replace('.', '/')}.py"), ast.parse(source))
 
 
+@functools.cache
 def core_libraries() -> set[str]:
     """Import names of what a plain installation brings."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -173,7 +175,7 @@ def test_optional_library_is_imported_inside_functions(module: Module) -> None:
     core = core_libraries()
     early = [
         f"line {imported.line}: {imported.target}"
-        for imported in module.imports()
+        for imported in module.imports
         if (library_target(imported) or "torch") not in core and not (imported.is_lazy or imported.is_for_types)
     ]
     assert early == [], "an optional library is imported where it is used, so that the core works without it"
@@ -211,7 +213,7 @@ def network_names(module: Module) -> list[str]:
     """Mentions of torch's modules and parameters; functions of torch.nn.functional are fine."""
     forbidden = {"Module", "Parameter", "ModuleList", "Linear", "Embedding"}
     names = [node.attr for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)]
-    names += [imported.target.split(".")[-1] for imported in module.imports()]
+    names += [imported.target.split(".")[-1] for imported in module.imports]
     return sorted(forbidden.intersection(names))
 
 
@@ -305,7 +307,7 @@ def test_importing_every_module_changes_nothing(tmp_path: Path) -> None:
     early = [
         imported
         for module in ALL_MODULES
-        for imported in module.imports()
+        for imported in module.imports
         if not (imported.is_lazy or imported.is_for_types)
     ]
     libraries = ",".join(sorted({imported.target for imported in early if own_target(imported) is None}))

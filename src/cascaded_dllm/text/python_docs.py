@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import platform
 import sysconfig
 import tokenize
@@ -21,6 +22,8 @@ EXCLUDED_FOLDERS = frozenset(
 MIN_CHARACTERS = 200
 _EVERY = 20
 """One document in so many is for validation, and one for test."""
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+"""Where a statement holds others, in the order of the source."""
 
 
 @final
@@ -100,9 +103,13 @@ def _standard_library() -> Path:
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:
     """The modules below `root` by name, such as "json/decoder.py", in the order of their names."""
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py")):
-        if EXCLUDED_FOLDERS.isdisjoint(name.split("/")):
-            yield name, path
+    found: list[tuple[str, Path]] = []
+    for folder, subfolders, names in os.walk(root):
+        # Not even looked into: site-packages may hold far more than the library.
+        subfolders[:] = [subfolder for subfolder in subfolders if subfolder not in EXCLUDED_FOLDERS]
+        paths = (Path(folder, name) for name in names if name.endswith(".py"))
+        found += ((path.relative_to(root).as_posix(), path) for path in paths)
+    yield from sorted(found)
 
 
 def _parse(path: Path) -> ast.Module | None:
@@ -118,11 +125,15 @@ def _parse(path: Path) -> ast.Module | None:
         return None
 
 
-def _docstrings(node: ast.AST) -> Iterator[str]:
-    """The docstrings of a module, class or function and of everything inside, cleaned of indentation."""
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        docstring = ast.get_docstring(node, clean=True)
-        if docstring:
-            yield docstring
-    for child in ast.iter_child_nodes(node):
-        yield from _docstrings(child)
+def _docstrings(module: ast.Module) -> Iterator[str]:
+    """The docstrings of a module and of every class and function inside, cleaned of indentation, in source order."""
+    waiting: list[ast.AST] = [module]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=True)
+            if docstring:
+                yield docstring
+        # Expressions hold no docstring; what does is a statement, or part of one that holds statements.
+        inside = [child for name in _BLOCKS for child in getattr(node, name, ())]
+        waiting.extend(reversed(inside))

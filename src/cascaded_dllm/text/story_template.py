@@ -84,7 +84,7 @@ class Template:
         words: list[str] = []
         # Backwards, because an article agrees with the word after it.
         for part in reversed(self._parts):
-            words.append(self._word(part, choices, words[-1] if words else ""))
+            words.append(part.literal or self._word(part, choices, words[-1] if words else ""))
         return words[::-1]
 
     def match(self, words: Sequence[str]) -> tuple[dict[str, str], Mismatch | None]:
@@ -99,6 +99,8 @@ class Template:
                     choices[slot] = words[place]
         followers = [*words[1:], ""]
         for position, (part, word, follower) in enumerate(zip(self._parts, words, followers, strict=False)):
+            if word == part.literal:
+                continue
             # A form may stand before its draw; where that draw is wrong, the draw is what is reported.
             is_known = not part.slot or part.slot in choices
             if is_known and word != (expected := self._word(part, choices, follower)):

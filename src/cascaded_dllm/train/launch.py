@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import tempfile
 import threading
@@ -125,8 +126,8 @@ def _started(others: set[BaseProcess], number: int, launcher: threading.Thread) 
     while launcher.is_alive():
         processes = [process for process in multiprocessing.active_children() if process not in others]
         if len(processes) == number:
-            # They were started by rising rank, and are counted.
-            return sorted(processes, key=lambda process: int(process.name.rpartition("-")[2]))
+            # They were started by rising rank, and are counted: ...-1, or ...-3:1 inside of another such process.
+            return sorted(processes, key=lambda process: int(re.split("[-:]", process.name)[-1]))
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     return []
 

@@ -1,6 +1,6 @@
+import contextlib
 import random
-import subprocess
-import sys
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -10,9 +10,9 @@ import pytest
 
 from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache, WordFiles
+from tests.processes import started
 from tests.unit.importance.word_vectors import WIDTH, Embed, expected
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 WORDS = ["sea", "na\u00efve", "\u65e5\u672c", "a_1", "stra\u00dfe"]
 
 
@@ -185,26 +185,25 @@ def test_folder_that_cannot_be_written(tmp_path):
         WordCache(Embed(), tmp_path / "file" / "cache").vectors(["sea"])
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from cascaded_dllm.importance.word_cache import WordCache
-from tests.unit.importance.word_vectors import Embed
-folder, first, step, calls = Path(sys.argv[1]), *map(int, sys.argv[2:])
-cache = WordCache(Embed(), folder)
-for number in range(first, first + calls * step, step):
-    cache.vectors([f"word{place}" for place in range(number, number + 3 * step)])
-"""
+def write(folder: Path, first: int, *, step: int, calls: int) -> None:
+    """In a process: words from `first` on, some of which it has had before."""
+    cache = WordCache(Embed(), folder)
+    for number in range(first, first + calls * step, step):
+        cache.vectors([f"word{place}" for place in range(number, number + 3 * step)])
 
 
-def writer(folder: Path, first: int, *, step: int, calls: int) -> subprocess.Popen[bytes]:
-    arguments = [str(folder), str(first), str(step), str(calls)]
-    return subprocess.Popen([sys.executable, "-c", WRITER, *arguments], cwd=CHECKOUT)
+def write_small(folder: Path, first: int) -> None:
+    write(folder, first, step=7, calls=200)
+
+
+def write_much(folder: Path) -> None:
+    write(folder, 0, step=4000, calls=10**6)
 
 
 def test_processes_that_write_at_the_same_time(tmp_path):
-    processes = [writer(tmp_path, first, step=7, calls=200) for first in (0, 300, 0)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(started(write_small, tmp_path, first)) for first in (0, 300, 0)]
+        assert [process.wait().returncode for process in processes] == [0, 0, 0]
     assert len(list(tmp_path.iterdir())) <= 3
     found = contents(tmp_path)
     assert len(found) == 300 + 199 * 7 + 21
@@ -214,13 +213,13 @@ def test_processes_that_write_at_the_same_time(tmp_path):
 def test_a_writer_that_is_killed(tmp_path):
     generator = random.Random(0)
     for _ in range(5):
-        process = writer(tmp_path, 0, step=4000, calls=10**6)
         files = set(tmp_path.iterdir())
-        while set(tmp_path.iterdir()) == files and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(generator.random() / 5)
-        process.kill()
-        assert process.wait() < 0
+        with started(write_much, tmp_path) as process:
+            while set(tmp_path.iterdir()) == files and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(generator.random() / 5)
+            process.send(signal.SIGKILL)
+            assert process.wait().returncode == -signal.SIGKILL
     found = contents(tmp_path)
     assert len(found) >= 12_000
     assert all(found[word] == expected([word]).tobytes() for word in found)

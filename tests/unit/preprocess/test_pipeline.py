@@ -2,9 +2,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import textwrap
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +12,14 @@ import pytest
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.importance.base import Word
+from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import batches
 from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan, preprocess
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.processes import run as run_process
 
 TEXTS = [
     "A small fox found a key.",
@@ -284,46 +284,44 @@ def test_text_that_is_none(run, tmp_path):
     assert list((tmp_path / "tfidf" / "toy_train").iterdir()) == []
 
 
-KILLED = """
-    import os, signal, sys
-    from dataclasses import dataclass
-    from pathlib import Path
-    from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
-    from cascaded_dllm.preprocess import batches, pipeline
-    from cascaded_dllm.text.corpora import Corpus
-    from cascaded_dllm.text.document import Document
-    from cascaded_dllm.text.tokenizer import Tokenizer
+@dataclass(frozen=True)
+class Deadly:
+    """Ten documents, of which a part kills its process."""
+
+    killed_in: int
+
+    def records(self, part):
+        yield from part.of(Document(str(number), "a b c") for number in range(10))
+        if part.index == self.killed_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def source(self):
+        return {"kind": "toy"}
+
+
+def preprocess_deadly(out, killed_in):
+    """In a process."""
     batches.BATCH_DOCUMENTS = 1
-
-    @dataclass(frozen=True)
-    class Deadly:
-        killed_in: int
-
-        def records(self, part):
-            yield from part.of(Document(str(number), "a b c") for number in range(10))
-            if part.index == self.killed_in:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def source(self):
-            return {"kind": "toy"}
-
-    pipeline.preprocess(
-        Corpus("toy", Deadly(int(sys.argv[2]))), out_dir=Path(sys.argv[1]), split="train", num_shards=3,
-        tokenizer=Tokenizer.train(["a b c"], 257), scorer=TfidfScorer(DocumentFrequencies(1, {})),
+    preprocess(
+        Corpus("toy", Deadly(killed_in)),
+        out_dir=out,
+        split="train",
+        num_shards=3,
+        tokenizer=Tokenizer.train(["a b c"], 257),
+        scorer=TfidfScorer(DocumentFrequencies(1, {})),
     )
-"""
 
 
 def test_kill_costs_one_shard_and_the_next_run_completes(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
-    assert subprocess.run([*command, "1"], check=False).returncode == -9
+    assert run_process(preprocess_deadly, tmp_path, 1).returncode == -signal.SIGKILL
     folder = tmp_path / "tfidf" / "toy_train"
     assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == [".incomplete", "shard_0"]
     before = {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")}
     assert len(before) == 2
     with pytest.raises(DataError, match="is no complete preprocessed dataset"):
         PreprocessedDataset.open(folder)
-    subprocess.run([*command, "-1"], check=True)
+    done = run_process(preprocess_deadly, tmp_path, -1)
+    assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")} == before
     assert sorted(path.name for path in folder.iterdir()) == [
         "manifest.json",

@@ -37,7 +37,7 @@ def grammar() -> StoryGrammar:
 
 @pytest.fixture(scope="module")
 def stories(grammar: StoryGrammar) -> list[str]:
-    return [document.text for document in grammar.documents(20_000, seed=0)]
+    return [document.text for document in grammar.documents(4_000, seed=0)]
 
 
 def every_text(lexicon: Lexicon) -> dict[str, float]:
@@ -73,10 +73,12 @@ def test_small_grammar_against_enumeration() -> None:
 
 
 def test_small_grammar_accepts_only_its_texts() -> None:
-    """Every text with one word replaced by any other word of the grammar."""
+    """Every fourth text of each template with one word replaced by any other word of the grammar."""
     grammar = StoryGrammar(SMALL)
     probabilities = every_text(SMALL)
-    for text in probabilities:
+    chosen = list(probabilities)[::4]
+    assert {grammar.parse(text).template for text in chosen} == set(SMALL.templates)  # type: ignore[union-attr]
+    for text in chosen:
         words = split_words(text)
         for place, word in itertools.product(range(len(words)), [*sorted(grammar.words), ",", "."]):
             changed = join_words([*words[:place], word, *words[place + 1 :]])
@@ -88,13 +90,13 @@ def test_small_grammar_samples_by_probability() -> None:
     grammar = StoryGrammar(SMALL)
     probabilities = every_text(SMALL)
     generator = np.random.default_rng(1)
-    counts = Counter(grammar.sample(generator) for _ in range(20_000))
+    counts = Counter(grammar.sample(generator) for _ in range(5_000))
     assert set(counts) <= set(probabilities)
     observed = [counts[text] for text in probabilities]
-    expected = np.array(list(probabilities.values())) * 20_000
+    expected = np.array(list(probabilities.values())) * 5_000
     assert stats.chisquare(observed, expected).pvalue > 1e-6
     # Power: ignoring the weights would be seen.
-    assert stats.chisquare(observed, np.full(len(observed), 20_000 / len(observed))).pvalue < 1e-6
+    assert stats.chisquare(observed, np.full(len(observed), 5_000 / len(observed))).pvalue < 1e-6
 
 
 def test_size_of_the_grammar(grammar: StoryGrammar) -> None:
@@ -117,19 +119,36 @@ def test_num_texts_is_the_product_of_the_lists(grammar: StoryGrammar) -> None:
     assert grammar.num_texts == total
 
 
+def test_entropy_is_that_of_all_draws(grammar: StoryGrammar) -> None:
+    """Of the draws of a class, by going through all of them in every order; draws of two classes are independent."""
+    of_templates = []
+    for name in STORIES.templates:
+        entropy = 0.0
+        for word_class, num in Counter(Template(name, STORIES).draws.values()).items():
+            weights = list(STORIES.classes[word_class].values())
+            drawn = np.array(list(itertools.permutations(weights, num)), dtype=np.float64)
+            left = sum(weights) - np.cumsum(drawn, axis=1) + drawn
+            probabilities = (drawn / left).prod(axis=1)
+            assert probabilities.sum() == pytest.approx(1, abs=1e-9)
+            entropy -= float(probabilities @ np.log(probabilities))
+        of_templates.append(entropy)
+    expected = math.log(len(of_templates)) + sum(of_templates) / len(of_templates)
+    assert grammar.entropy == pytest.approx(expected, abs=1e-9)
+
+
 def test_entropy_is_the_mean_surprise(grammar: StoryGrammar, stories: list[str]) -> None:
     surprises = -np.array([grammar.log_prob(text) for text in stories])
     standard_error = surprises.std() / math.sqrt(len(surprises))
-    assert standard_error < 0.02
+    assert standard_error < 0.05
     assert abs(surprises.mean() - grammar.entropy) < 4 * standard_error
 
 
 def test_stories_are_distinct_and_accepted(grammar: StoryGrammar, stories: list[str]) -> None:
     assert len(set(stories)) == len(stories)
-    derivations = [grammar.parse(text) for text in stories[:5_000]]
+    derivations = [grammar.parse(text) for text in stories[:1_500]]
     assert None not in derivations
     keys = {(found.template, *found.choices.values()) for found in derivations if found is not None}
-    assert len(keys) == 5_000
+    assert len(keys) == 1_500
     assert {key[0] for key in keys} == set(STORIES.templates)
 
 
@@ -213,7 +232,7 @@ def test_agreement_and_coreference_in_every_story(grammar: StoryGrammar, stories
     swap |= {"are": "is", "a": "an", "an": "a", "A": "An", "An": "A"}
     repeated = STORIES.classes["name"] | STORIES.classes["thing"] | STORIES.classes["animal"]
     chooser = random.Random(0)
-    for text in stories[:500]:
+    for text in stories[:150]:
         words = split_words(text)
         for place, word in enumerate(words):
             wrong = swap.get(word)
@@ -245,7 +264,7 @@ def test_words_that_cannot_be_drawn(word: str, weight: int) -> None:
 def test_one_token_per_word(stories: list[str]) -> None:
     tokenizer = story_tokenizer()
     assert tokenizer.vocab_size < 1_000
-    for text, encoding in zip(stories[:2_000], tokenizer.encode_batch(stories[:2_000]), strict=True):
+    for text, encoding in zip(stories[:1_000], tokenizer.encode_batch(stories[:1_000]), strict=True):
         assert [text[start:end].strip() for start, end in encoding.offsets] == split_words(text)
         assert tokenizer.decode(encoding.ids) == text
 

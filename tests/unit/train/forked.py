@@ -1,6 +1,5 @@
-"""Processes for tests, in no time: forked from one that has imported everything and done nothing else."""
+"""Groups of processes that train together, forked as `tests.processes` does it."""
 
-import multiprocessing
 import signal
 import socket
 from collections.abc import Callable
@@ -8,20 +7,19 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from cascaded_dllm.train.world import World
+from tests.processes import context
 
 
 def processes_of(function: Callable[..., Any], *arguments: Any, number: int) -> tuple[list[ForkServerProcess], Any]:
     """`number` processes that have been started, each with its world before the other arguments, and their results."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.unit.train.in_processes"])
-    results = context.SimpleQueue()
+    results = context().SimpleQueue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = []
     for rank in range(number):
         world = World(rank=rank, size=number, local_rank=rank, local_size=number, address="127.0.0.1", port=port)
-        process = context.Process(target=_put, args=(results, function, world, *arguments), daemon=True)
+        process = context().Process(target=_put, args=(results, function, world, *arguments), daemon=True)
         process.start()
         processes.append(process)
     return processes, results

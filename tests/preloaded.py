@@ -1,0 +1,18 @@
+"""Imports what processes of tests need, once, for `tests.processes`; including what the program imports when needed."""
+
+import importlib
+
+NAMES = (
+    "cascaded_dllm.assemble",
+    "cascaded_dllm.assemble_preprocess",
+    "cascaded_dllm.cli.main",
+    "datatrove.executor.local",
+    "pytest",  # test modules define what the processes do
+    "tests.unit.train.in_processes",
+    "torch._dynamo",  # the first step of an optimizer imports it
+    "torch.distributed.launcher.api",
+    "typer.testing",
+)
+
+for name in NAMES:
+    importlib.import_module(name)

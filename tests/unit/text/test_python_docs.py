@@ -37,6 +37,36 @@ if True:
     assert document.text.split("\n\n") == [LONG, "Outer.", "Method\nin two lines.", "Inner.", "Last."]
 
 
+def test_docstrings_inside_of_every_statement(tmp_path: Path) -> None:
+    source = f'''"""{LONG}"""
+try:
+    def a(): "1"
+except ValueError:
+    def a(): "2"
+else:
+    def a(): "3"
+finally:
+    def a(): "4"
+match a:
+    case 0:
+        def a(): "5"
+    case _:
+        with a, a:
+            def a(): "6"
+for _ in a:
+    while a:
+        def a(): "7"
+    else:
+        def a(): "8"
+else:
+    async def a(): "9"
+b = lambda: a
+'''
+    write_module(tmp_path, "module.py", source)
+    (document,) = python_docs_documents(folder=tmp_path)
+    assert document.text.split("\n\n") == [LONG, *"123456789"]
+
+
 def test_order_duplicates_and_short_modules(tmp_path: Path) -> None:
     write_module(tmp_path, "b.py", f'"""b {LONG}"""\ndef f(): "Same."\ndef g(): "Same."')
     write_module(tmp_path, "a/b.py", f'"""a {LONG}"""\ndef f(): "Same."')

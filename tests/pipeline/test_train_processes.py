@@ -12,7 +12,7 @@ import pytest
 from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.train import launch
 from tests.pipeline import tiny
-from tests.pipeline.commands import failure, success
+from tests.pipeline.commands import failure
 from tests.processes import Process, cdllm, started
 
 STEPS = 120
@@ -90,8 +90,12 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     ]
     assert kept < stopped_at < STEPS
 
-    assert f"resumed at step {stopped_at}" in success(*arguments, run).stdout
-    success(*arguments, unbroken)
+    with started(cdllm, *arguments, str(run)) as resumed, started(cdllm, *arguments, str(unbroken)) as whole:
+        ended = resumed.wait()
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert f"resumed at step {stopped_at}" in ended.stdout
+        ended = whole.wait()
+        assert (ended.returncode, ended.stderr) == (0, "")
     assert list(losses(run)) == list(range(1, STEPS + 1))
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     layouts = [(start["step"], start["layout"]["processes"], start["layout"]["strategy"]) for start in starts]

@@ -104,8 +104,9 @@ def test_array_script_with_a_killed_task(cluster, tokenizer_file, expected, tmp_
 
 def test_slurm_executor(cluster, tokenizer_file, expected, tmp_path):
     arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
-    said = run_process(cdllm, *arguments, environment=cluster).stdout
-    assert f"makes {NUM_SHARDS} shards" in said
+    done = run_process(cdllm, *arguments, environment=cluster)
+    assert done.returncode == 0, done.stderr
+    assert f"makes {NUM_SHARDS} shards" in done.stdout
     folder = tmp_path / "constituency" / "stories_valid"
     wait_until((folder / "manifest.json").exists)
     wait_until(lambda: not queue(cluster, "", "%i"))

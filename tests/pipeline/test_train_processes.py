@@ -1,6 +1,5 @@
 """`cdllm train ngpus=2` as a user runs it: one terminal, one error when a process is lost, an end on a signal."""
 
-import functools
 import json
 import os
 import signal
@@ -10,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.model.integrity import numbered
-from cascaded_dllm.train import launch
 from tests.pipeline import tiny
-from tests.pipeline.commands import failure, success
+from tests.pipeline.commands import failure
 from tests.processes import Process, cdllm, started
 
 STEPS = 120
@@ -30,12 +28,6 @@ CHANGES = (
 def arguments(stories: Path) -> list[str]:
     """Of stage 2, long enough to be interrupted."""
     return ["train", "--data", str(stories), "--stage", "2", *tiny.OVERRIDES, *CHANGES]
-
-
-def forking(*words: str) -> None:
-    """In a process: `cdllm`, that forks its own, which start at once; there is nothing yet that they could miss."""
-    launch.LaunchConfig = functools.partial(launch.LaunchConfig, start_method="fork")
-    cdllm(*words)
 
 
 def wait_for_a_checkpoint(process: Process, folder: Path, after: int = 0) -> None:
@@ -74,7 +66,7 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     assert "2 processes (fsdp), cpu, attention kernel: torch's choice" in out
     kept = numbered(run / "checkpoints")[-1][0]
 
-    with started(forking, *arguments, str(run), "ngpus=2", "training.strategy=ddp") as process:
+    with started(cdllm, *arguments, str(run), "ngpus=2", "training.strategy=ddp") as process:
         wait_for_a_checkpoint(process, run, after=kept)
         process.send(signal.SIGUSR1)
         ended = process.wait()
@@ -90,8 +82,12 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     ]
     assert kept < stopped_at < STEPS
 
-    assert f"resumed at step {stopped_at}" in success(*arguments, run).stdout
-    success(*arguments, unbroken)
+    with started(cdllm, *arguments, str(run)) as resumed, started(cdllm, *arguments, str(unbroken)) as whole:
+        ended = resumed.wait()
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert f"resumed at step {stopped_at}" in ended.stdout
+        ended = whole.wait()
+        assert (ended.returncode, ended.stderr) == (0, "")
     assert list(losses(run)) == list(range(1, STEPS + 1))
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     layouts = [(start["step"], start["layout"]["processes"], start["layout"]["strategy"]) for start in starts]

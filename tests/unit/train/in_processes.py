@@ -246,12 +246,12 @@ def losses_with_and_without_compilation(world: World, cache: str) -> list[dict[s
 
 
 def killed_once(world: World, strategy: str, folder: Path, die_in_step: int | None) -> None:
-    """A run of 20 steps that goes on until it kills itself, in the middle of a step; a checkpoint every third step.
+    """A run of 12 steps that goes on until it kills itself, in the middle of a step; a checkpoint every third step.
 
     The windows of every step go into a file a process: those of a step that is done again stand there again.
     """
     with open_group(world if world.size > 1 else None, CPU) as group:
-        trainer = trainer_of(group, strategy)
+        trainer = trainer_of(group, strategy, num_steps=12)
         average = trainer.ema.update
 
         def update(*arguments: Any, **options: Any) -> None:

@@ -1,6 +1,5 @@
 """Why launched processes have failed, said as one error; tests/pipeline/test_train_processes.py shows them at work."""
 
-import functools
 import json
 import os
 import pickle
@@ -10,7 +9,6 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, WorkerDiedError
 from cascaded_dllm.processes import usable_cores
-from cascaded_dllm.train import launch as launch_module
 from cascaded_dllm.train.launch import _reason, launch
 from tests.processes import run
 
@@ -24,22 +22,21 @@ def fail(value):
 
 @pytest.mark.slow
 def test_what_a_process_raises(caplog):
-    """An error as it was raised, and nothing of the launcher's own talk; the process is a new interpreter."""
+    """An error as it was raised, and nothing of the launcher's own talk."""
     with pytest.raises(ConfigError, match=r"^stage is 9$"):
         launch(fail, (9,), number=1)
     assert caplog.text == ""
 
 
-def print_threads() -> None:
-    """In a process, that counts its own by itself: what they return, and what of it stays here."""
-    launch_module.LaunchConfig = functools.partial(launch_module.LaunchConfig, start_method="fork")
+def launch_inside() -> None:
+    """In a process that was started by multiprocessing itself, and has a name of its own: what two more return."""
     print(launch(fail, (None,), number=2), os.environ.get("OMP_NUM_THREADS"))
 
 
 @pytest.mark.slow
-def test_cores_are_shared_out():
+def test_what_processes_return_that_share_the_cores():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = run(print_threads, environment=environment)
+    done = run(launch_inside, environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{[str(max(1, usable_cores() // 2))] * 2} None\n"
 

@@ -189,11 +189,11 @@ def test_killed_again_and_again(tmp_path, strategy, number, num_deaths):
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
     assert until_killed(in_processes.killed_once, strategy, unbroken, None, number=number)
     # Some on the way from one checkpoint to the next, some of the same step again.
-    for death in sorted(np.random.default_rng(0).integers(1, 21, size=num_deaths).tolist()):
+    for death in sorted(np.random.default_rng(0).integers(1, 13, size=num_deaths).tolist()):
         assert not until_killed(in_processes.killed_once, strategy, run, death, number=number)
     assert until_killed(in_processes.killed_once, strategy, run, None, number=number)
     for name in ("model.safetensors", "ema.safetensors"):
-        ends = [folder / "checkpoints" / "step_20" / name for folder in (run, unbroken)]
+        ends = [folder / "checkpoints" / "step_12" / name for folder in (run, unbroken)]
         assert ends[0].read_bytes() == ends[1].read_bytes()
     for rank in range(number):
         seen = [
@@ -201,7 +201,7 @@ def test_killed_again_and_again(tmp_path, strategy, number, num_deaths):
             for name in ("run", "unbroken")
         ]
         assert seen[0] == seen[1]
-        assert list(seen[1]) == list(range(1, 21))
+        assert list(seen[1]) == list(range(1, 13))
     metrics = [
         [json.loads(line) | MEASURED for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (run, unbroken)

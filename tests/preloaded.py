@@ -5,7 +5,10 @@ import importlib
 NAMES = (
     "cascaded_dllm.assemble",
     "cascaded_dllm.assemble_preprocess",
+    "cascaded_dllm.cli.evaluate",
     "cascaded_dllm.cli.main",
+    "cascaded_dllm.cli.preprocess",
+    "cascaded_dllm.cli.train",
     "datatrove.executor.local",
     "pytest",  # test modules define what the processes do
     "tests.unit.train.in_processes",

@@ -28,7 +28,7 @@ class Size:
 
 SIZES = {
     "toy": Size(32, 2, 2, 97, (4, 8, 16), 4),
-    "reduced": Size(256, 4, 4, 50_257, (32, 64, 128), 8),
+    "reduced": Size(256, 4, 4, 50_257, (32, 64, 128), 16),
     "small": Size(768, 12, 12, 50_257, (32, 64, 128), 4),
 }
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}

@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from measure import Report, Seconds, Spread, Work, arguments, peak_bytes, ratios, spread, table, take_turns
 from networks import DTYPES, SIZES, Attention, Size, random_network, random_windows
@@ -111,7 +112,7 @@ class Contest:
 
     def _batch(self, step: int) -> Batch:
         indices = global_batch_indices(len(self.dataset), self.batch_size, step, seed=SEED)
-        return make_batch(self.dataset, indices, 0, torch.device("cpu"))
+        return make_batch(self.dataset, indices, np.arange(self.batch_size), torch.device("cpu"))
 
     def _noised(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """xt, sigma and dsigma as `Objective.loss` draws them."""

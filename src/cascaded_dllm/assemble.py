@@ -360,7 +360,7 @@ def _bound_measurer(
         valid,
         num_windows=config.training.eval_windows or len(valid),
         num_times=config.training.eval_times,
-        batch_size=trainer.loop.batch_size // trainer.loop.accum,
+        batch_size=trainer.loop.batch_size // (trainer.loop.accum * trainer.group.size),
         seed=trainer.loop.seed,
         on_progress=on_progress,
         group=trainer.group,

@@ -31,6 +31,8 @@ def choose_device(name: str) -> torch.device:
 def process_device(name: str, world: World | None) -> torch.device:
     """The device that this process of a run computes on: each of several has a GPU of its own, or all use the CPU.
 
+    A GPU becomes the current one of the process, which is where `fully_shard` puts what it splits.
+
     Raises:
         ConfigError: there is no such device on this machine, or not one for every process.
     """
@@ -47,7 +49,9 @@ def process_device(name: str, world: World | None) -> torch.device:
     # Slurm may show every task its own GPU alone.
     if count != 1 or world.has_store:
         require_gpus(count, world.local_size)
-    return choose_device(f"cuda:{world.local_rank % max(1, count)}")
+    device = choose_device(f"cuda:{world.local_rank % max(1, count)}")
+    torch.cuda.set_device(device)
+    return device
 
 
 def require_gpus(count: int, num_processes: int) -> None:

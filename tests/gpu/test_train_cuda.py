@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend
 
+from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
@@ -154,6 +157,23 @@ def test_the_same_bits_from_run_to_run() -> None:
         ends.append([parameter.detach().clone() for parameter in trainer.model.parameters()])
     for one, other in zip(*ends, strict=True):
         assert torch.equal(one, other)
+
+
+def test_samples_while_only_deterministic_algorithms_are_allowed() -> None:
+    """Torch refuses to sum up in this mode; a draw does it row by row, where the order of sums is fixed."""
+    logits = torch.randn(3, 700, device=DEVICE)
+    u = (torch.rand(3, device=DEVICE, dtype=torch.float64), torch.rand(3, device=DEVICE, dtype=torch.float64))
+    expected = sample_tokens(logits, u)
+    with Execution(is_deterministic=True).evaluating():
+        assert torch.equal(sample_tokens(logits, u), expected)
+        assert torch.equal(sample_tokens(logits[:1], (u[0][:1], u[1][:1])), expected[:1])
+
+
+def test_networks_in_another_precision_beside_the_kernel() -> None:
+    """A judge and earlier stages are float32 beside a run in half precision, for which flash was chosen."""
+    query = torch.randn(1, 2, 8, 16, device=DEVICE)
+    with Execution(attention=SDPBackend.FLASH_ATTENTION).evaluating():
+        assert F.scaled_dot_product_attention(query, query, query).shape == query.shape
 
 
 @pytest.mark.slow

@@ -85,7 +85,10 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
         monkeypatch.setattr(assemble_devices, "choose_device", torch.device)
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
 
+    chosen: list[torch.device] = []
+    show.chosen = chosen
     return show
 
 
@@ -93,8 +96,10 @@ def test_every_process_has_a_gpu_of_its_own(gpus):
     gpus(4)
     assert process_device("auto", world(local_rank=1)) == torch.device("cuda:1")
     assert process_device("cuda", world(local_rank=3, local_size=4)) == torch.device("cuda:3")
+    assert gpus.chosen == [torch.device("cuda:1"), torch.device("cuda:3")]
     assert process_device("cpu", world()) == torch.device("cpu")
     assert process_device("cuda:2", None) == torch.device("cuda:2")
+    assert len(gpus.chosen) == 2
 
 
 def test_slurm_may_show_every_task_its_own_gpu_alone(gpus):

@@ -118,3 +118,17 @@ def test_states_reach_far_tails() -> None:
     probs = torch.tensor([1 - 1e-9, 1e-9], dtype=torch.float64).expand(NUM_DRAWS, -1)
     hits = int(sample_states(probs, in_the_tail(1e-7)).sum())
     assert fits(torch.tensor([hits, NUM_DRAWS - hits]), torch.tensor([0.01, 0.99], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("num_rows", [1, 5])
+def test_deterministic_algorithms_draw_the_same(num_rows: int) -> None:
+    """They refuse to sum up on CUDA, which the draw goes around; the mode is as it was afterwards."""
+    logits, u = peaked_logits(700).expand(num_rows, -1), uniform_pairs(num_rows)
+    expected = sample_tokens(logits, u)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.equal(sample_tokens(logits, u), expected)
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -37,20 +37,21 @@ def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: 
 
 
 def rank_slice(indices: npt.NDArray[np.int64], rank: int, world_size: int) -> npt.NDArray[np.int64]:
-    """The part of a global batch that process `rank` of `world_size` works on: contiguous, equal parts.
+    """The part of a global batch that process `rank` of `world_size` works on: every `world_size`-th, from `rank` on.
+
+    Times fall along the batch, and with them the number of masked tokens and the work; so every part has its share.
 
     Raises:
         ConfigError: there is no such rank, or the batch does not divide.
     """
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank {rank} does not exist among {world_size} processes; ranks are 0..{world_size - 1}")
-    size, rest = divmod(len(indices), world_size)
-    if rest:
+    if len(indices) % world_size:
         raise ConfigError(
             f"a batch of {len(indices)} windows does not divide among {world_size} processes; choose a batch size that "
             f"is a multiple of {world_size}"
         )
-    return indices[rank * size : (rank + 1) * size]
+    return indices[rank::world_size]
 
 
 @functools.lru_cache(maxsize=2)

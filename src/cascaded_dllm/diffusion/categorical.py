@@ -35,9 +35,25 @@ def sample_states(probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]) -> Int
 
 def _inverse_cdf(weights: Float[Tensor, "M C"], u: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
     """The first column whose cumulated weight exceeds `u` times the total; never a column of weight zero."""
-    cumulated = weights.cumsum(-1)
+    cumulated = _running_sums(weights)
     total = cumulated[:, -1:]
     # Rounding may lift u * total to the total itself, which no column exceeds; the number just below it is exceeded
     # by the last column that has weight.
     threshold = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulated, threshold, right=True)[:, 0]
+
+
+def _running_sums(weights: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:
+    """`weights.cumsum(-1)`, also where torch is told to take deterministic algorithms only.
+
+    It then refuses every floating cumsum on CUDA. Only that of a single row, which is cut into blocks, depends on which
+    block ends first; several rows are summed one by one. So a row never goes alone.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return weights.cumsum(-1)
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        return torch.cat([weights, weights[:1]]).cumsum(-1)[: len(weights)]
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warns)

@@ -176,7 +176,7 @@ def dataset_bound(
         is_own = start < total
         start = start if is_own else (total - 1) // batch_size * batch_size
         indices = np.arange(start, min(start + batch_size, total))
-        batch = make_batch(dataset, indices, start, device)
+        batch = make_batch(dataset, indices, indices, device)
         estimate = objective.bound(model, batch, draws=draws, num_times=num_times)
         if is_own:
             found[:, indices] = torch.stack(estimate)

@@ -13,13 +13,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cascaded_dllm.model.score_model import ScoreModel
 
+_KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+"""Those that come with torch, the fastest first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """Choices that are made once, before the first step.
 
     Attributes:
-        attention: kernel of scaled dot-product attention; None leaves the choice to torch, call by call.
+        attention: kernel of scaled dot-product attention wherever it can be used; None leaves the choice to torch, call
+            by call.
         is_compiled: whether the blocks go through torch.compile.
         is_deterministic: whether torch must take algorithms that give the same bits from run to run.
         read_every: steps between readings of loss and gradient norm, for each of which the host waits for the device.
@@ -35,7 +39,9 @@ class Execution:
         """The choices hold inside the block."""
         with contextlib.ExitStack() as stack:
             if self.attention is not None:
-                stack.enter_context(sdpa_kernel(self.attention))
+                # The others are for calls of other networks, in another precision or with a mask of their own.
+                others = [kernel for kernel in _KERNELS if kernel != self.attention]
+                stack.enter_context(sdpa_kernel([self.attention, *others], set_priority=True))
             if self.is_deterministic:
                 stack.enter_context(_deterministic_algorithms())
             yield

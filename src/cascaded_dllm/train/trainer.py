@@ -228,7 +228,8 @@ class Trainer:
     def rehearse(self) -> None:
         """Forward and backward of the part of a batch that takes most memory, beside the memory of the optimizer.
 
-        That part has the largest times, at which most is masked. No weight and no moment changes; gradients are left.
+        That part has the largest times that a part can have, at which most is masked. No weight and no moment changes;
+        gradients are left.
         """
         self.model.train()
         is_new = not self.optimizer.state
@@ -243,7 +244,8 @@ class Trainer:
             step=self.step,
             global_batch_size=self.loop.batch_size,
         )
-        latest = everyone[t.argsort(descending=True)[: len(part.index)]]
+        num_parts = self.loop.batch_size // len(part.index)
+        latest = everyone[t.argsort(descending=True)[::num_parts]]
         with self.execution.computing():
             self.parallel.backward(self._part_loss(replace(part, index=latest)), is_last=False)
         del moments
@@ -264,8 +266,9 @@ class Trainer:
         batch_size, group = self.loop.batch_size, self.group
         indices = global_batch_indices(len(self.dataset), batch_size, self.step, seed=self.loop.seed)
         places = rank_slice(np.arange(batch_size), group.rank, group.size)
-        for part in np.split(places, self.loop.accum):
-            yield make_batch(self.dataset, indices[part], int(part[0]))
+        for number in range(self.loop.accum):
+            part = rank_slice(places, number, self.loop.accum)
+            yield make_batch(self.dataset, indices[part], part)
 
     def _dropout_generators(self, batch: Batch) -> list[torch.Generator] | None:
         if self.model.config.dropout == 0:
@@ -277,14 +280,17 @@ class Trainer:
 
 
 def make_batch(
-    dataset: StageDataset, indices: npt.NDArray[np.int64], first: int, device: torch.device | None = None
+    dataset: StageDataset,
+    indices: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    device: torch.device | None = None,
 ) -> Batch:
-    """Windows `indices` as tensors; the first of them is sequence `first` of its global batch.
+    """Windows `indices` as tensors, which stand at `places` of their global batch.
 
     In the memory of the host unless there is a `device`.
     """
     prefix, target = dataset.batch(indices)
-    index = torch.arange(first, first + len(target))
+    index = torch.from_numpy(places)
     prefix_ids = None if prefix is None else torch.from_numpy(prefix)
     batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices))
     return batch if device is None else batch.to(device)

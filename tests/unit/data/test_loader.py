@@ -52,9 +52,9 @@ def test_bad_numbers(arguments, message):
         global_batch_indices(*arguments, seed=0)
 
 
-def test_ranks_take_contiguous_parts():
+def test_ranks_take_turns():
     indices = np.array([5, 3, 1, 0, 2, 4], dtype=np.int64)
-    assert [rank_slice(indices, rank, 3).tolist() for rank in range(3)] == [[5, 3], [1, 0], [2, 4]]
+    assert [rank_slice(indices, rank, 3).tolist() for rank in range(3)] == [[5, 0], [3, 2], [1, 4]]
     assert rank_slice(indices, 0, 1).tolist() == indices.tolist()
 
 

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cascaded_dllm.train import execution
 from cascaded_dllm.train.execution import Execution, prepare_execution
@@ -36,12 +37,25 @@ def test_choices_hold_inside_only():
     before = flags()
     chosen = Execution(attention=SDPBackend.MATH, is_deterministic=True)
     with chosen.computing():
-        assert flags() == (True, False, False, True)
+        assert flags()[:2] == (True, False)
     assert flags() == before
     with pytest.raises(ZeroDivisionError), chosen.evaluating():
         raise ZeroDivisionError
     assert flags() == before
     assert chosen.description() == "attention kernel: math, deterministic"
+
+
+def test_other_networks_are_not_bound_to_the_kernel():
+    """A judge has a mask, earlier stages another precision: here a call with dropout, for which flash is not made."""
+    query = torch.ones(1, 2, 8, 4)
+
+    def attend():
+        return F.scaled_dot_product_attention(query, query, query, dropout_p=0.5)
+
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION), pytest.raises(RuntimeError):
+        attend()
+    with Execution(attention=SDPBackend.FLASH_ATTENTION).computing():
+        assert attend().shape == query.shape
 
 
 def test_numbers_are_read_every_step_of_a_cpu(make_model):

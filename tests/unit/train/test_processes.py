@@ -81,11 +81,14 @@ def test_weights_and_averages_after_20_steps(found, alone, strategy):
 def test_samples_and_their_order(found, alone, strategy):
     """A batch of 12 in two parts: 3 windows a process and part, which are together the batch in its order."""
     parts = [process[strategy]["windows"][:40] for process in found]
-    together = [
-        parts[0][2 * step] + parts[0][2 * step + 1] + parts[1][2 * step] + parts[1][2 * step + 1] for step in range(20)
-    ]
-    assert together == [alone["windows"][2 * step] + alone["windows"][2 * step + 1] for step in range(20)]
+    assert [batch_of(parts, step) for step in range(20)] == [batch_of([alone["windows"]], step) for step in range(20)]
     assert {len(part) for part in parts[0]} == {3}
+
+
+def batch_of(parts: list[list[list[int]]], step: int) -> list[int]:
+    """The windows of a batch in its order; `parts` are those of every process, two a step, dealt out one by one."""
+    dealt = [process[2 * step + number] for number in range(2) for process in parts]
+    return list(chain(*zip(*dealt, strict=True)))
 
 
 @BOTH
@@ -121,8 +124,7 @@ def test_moved_to_one_process(found, folder, strategy):
     assert_close(in_processes.weights_of(trainer), found[0][f"{strategy} resumed"]["weights"])
     of_two = [process[f"{strategy} resumed"]["windows"] for process in found]
     for step in range(2):
-        part = slice(2 * step, 2 * step + 2)
-        assert list(chain(*asked[part])) == list(chain(*of_two[0][part], *of_two[1][part]))
+        assert batch_of([asked], step) == batch_of(of_two, step)
 
 
 @BOTH

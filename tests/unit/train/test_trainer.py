@@ -241,9 +241,9 @@ def test_dropout_depends_on_the_place_in_the_global_batch_alone(make_trainer):
 
 
 def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):
-    batch = make_batch(make_dataset(2), np.array([4, 2]), 6)
-    assert batch.index.tolist() == [6, 7]
+    batch = make_batch(make_dataset(2), np.array([4, 2]), np.array([6, 9]))
+    assert batch.index.tolist() == [6, 9]
     assert batch.window.tolist() == [4, 2]
     assert (batch.target.shape, batch.prefix.shape) == ((2, 7), (2, 3))
     assert torch.equal(batch.prefix, batch.target[:, :3])
-    assert make_batch(make_dataset(0), np.array([1]), 0, torch.device("cpu")).prefix is None
+    assert make_batch(make_dataset(0), np.array([1]), np.array([0]), torch.device("cpu")).prefix is None

@@ -1,7 +1,7 @@
 """Snapshots: samples of a stage in training on true prefixes and, with the stages before it, of the whole cascade."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.evaluate.diversity import distinct_bigram_share, mean_token_entropy_nats
-from cascaded_dllm.evaluate.generative_ppl import Judge, num_empty, ppl_corpus, ppl_per_sequence
+from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
+from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
@@ -149,44 +149,14 @@ class SnapshotSampler:
 
     def _figures(self, stages: Mapping[int, Ids]) -> dict[str, float]:
         """Overlaps between stages; of the texts of the last one also diversity and what the judge says."""
-        figures: dict[str, float] = {}
-        for (before, prefix), (after, target) in itertools.pairwise(stages.items()):
-            name = f"mean_stage{before}_in_stage{after}"
-            figures[f"multiset_overlap_{name}"] = float(multiset_overlap_per_text(prefix, target).mean())
-            figures[f"ordered_coverage_{name}"] = float(ordered_coverage_per_text(prefix, target).mean())
-        written = stages[self.number]
-        figures["token_entropy_nats_mean"] = mean_token_entropy_nats(written)
-        figures["distinct_bigram_share"] = distinct_bigram_share(written)
+        figures = stage_figures(stages)
         if self.judge is not None:
-            figures |= self._judged(self.judge, self._texts(written, is_padding_hidden=True))
+            texts = [self.tokenizer.decode_window(row) for row in stages[self.number].tolist()]
+            figures |= judged_figures(self.judge, texts, self.stage.model.vocab_embed.embedding.device)
         return figures
 
-    def _judged(self, judge: Judge, texts: Sequence[str]) -> dict[str, float]:
-        """Generative perplexities, as far as there is a text that has one."""
-        with judge.on(self.stage.model.vocab_embed.embedding.device):
-            nats = judge.token_nats(texts)
-        found = {
-            "generative_ppl_per_sequence": ppl_per_sequence(nats),
-            "generative_ppl_corpus": ppl_corpus(nats),
-            "num_empty_texts": float(num_empty(nats)),
-            "num_judged_tokens": float(sum(map(len, nats))),
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-    def _texts(self, ids: Ids, *, is_padding_hidden: bool = False) -> list[str]:
-        """Decoded texts; without the ends of text that fill a window, if they are hidden."""
-        rows = ids.tolist()
-        if is_padding_hidden:
-            rows = [row[: _without_tail(row, self.tokenizer.eos_id)] for row in rows]
-        return [self.tokenizer.decode(row) for row in rows]
-
-
-def _without_tail(row: Sequence[int], eos_id: int) -> int:
-    """The length of `row` without the ends of text at its end."""
-    length = len(row)
-    while length > 0 and row[length - 1] == eos_id:
-        length -= 1
-    return length
+    def _texts(self, ids: Ids) -> list[str]:
+        return [self.tokenizer.decode(row) for row in ids.tolist()]
 
 
 def snapshot_sampler(

@@ -240,7 +240,7 @@ def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer)
     """
     grammar = StoryGrammar()
     windows = arrays.stages[-1][: len(bound.nll_nats)].tolist()
-    truth = -torch.tensor([grammar.log_prob(_story(ids, tokenizer)) for ids in windows], dtype=torch.float64)
+    truth = -torch.tensor([grammar.log_prob(tokenizer.decode_window(ids)) for ids in windows], dtype=torch.float64)
     if not bool(truth.isfinite().all()):
         console.print(
             "no comparison with the true entropy: with these stage_lengths and data.packing a window is not one story"
@@ -263,18 +263,10 @@ def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer)
     }
 
 
-def _story(ids: list[int], tokenizer: Tokenizer) -> str:
-    """The text of a window whose tail is end-of-text; one in the middle stays visible, and no story holds it."""
-    end = len(ids)
-    while end > 0 and ids[end - 1] == tokenizer.eos_id:
-        end -= 1
-    return tokenizer.decode(ids[:end])
-
-
 def _accepted(cascade: Cascade, samples: CascadeSamples) -> dict[str, object]:
     """The share of texts that belong to the grammar, and why the first few others do not."""
     grammar = StoryGrammar()
-    texts = [_story(ids, cascade.tokenizer) for ids in samples.ids[-1].tolist()]
+    texts = [cascade.tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
     rejected = [text for text in texts if not grammar.accepts(text)]
     share = 1 - len(rejected) / len(texts)
     distinct = len(set(texts))

@@ -61,7 +61,7 @@ class Judge:
         begin_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if begin_id is None:
             raise ConfigError(
-                f"evaluation.judge is {source!r}, whose tokenizer has neither a beginning nor an end of a text, so "
+                f"the judge is {source!r}, whose tokenizer has neither a beginning nor an end of a text, so "
                 "that a first token cannot be judged; choose another, for example gpt2"
             )
         context = getattr(model.config, "max_position_embeddings", None) or 1024
@@ -188,11 +188,11 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
         # The library gives missing weights random values, and only warns.
         if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
             raise ConfigError(
-                f"evaluation.judge is {source!r}, whose files lack {len(missing)} weights of the network, for example "
+                f"the judge is {source!r}, whose files lack {len(missing)} weights of the network, for example "
                 f"{missing[0]}; give the folder or hub id of a whole causal language model"
             )
         return tokenizer, model.eval().requires_grad_(False)
     raise ConfigError(
-        f"evaluation.judge is {source!r}, which is no causal language model here and could not be had from the hub "
+        f"the judge is {source!r}, which is no causal language model here and could not be had from the hub "
         f"({type(found).__name__}); give a folder or a hub id, for example gpt2"
     )

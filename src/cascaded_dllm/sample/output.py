@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import complete_folder
+from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.sample.cascade import CascadeSamples
 from cascaded_dllm.text.listing import listing
@@ -76,6 +76,12 @@ def write_samples(folder: Path, samples: CascadeSamples, settings: SampleSetting
         counts = {"nfe_per_stage": list(samples.nfe), "token_forwards": samples.token_forwards}
         content = {**asdict(settings), **summary, **counts}
         (temporary / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def change_summary(folder: Path, **values: Any) -> None:
+    """Put what was found later into the summary of a run, whole or not at all."""
+    path = folder / "summary.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | values)
 
 
 def _record(number: int, samples: CascadeSamples, settings: SampleSettings) -> dict[str, Any]:

@@ -85,6 +85,17 @@ class Tokenizer:
         batch = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return [Encoding(encoded.ids, encoded.offsets) for encoded in batch]
 
+    def decode_window(self, ids: Sequence[int]) -> str:
+        """The text of a window, without the ends of text that fill it; one in the middle is shown.
+
+        Raises:
+            DataError: an id is negative or above `mask_id`.
+        """
+        length = len(ids)
+        while length > 0 and ids[length - 1] == self.eos_id:
+            length -= 1
+        return self.decode(ids[:length])
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, hiding nothing: end of text shows as "<|endoftext|>", the mask as "[MASK]".
 

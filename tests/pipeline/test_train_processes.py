@@ -92,8 +92,8 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     layouts = [(start["step"], start["layout"]["processes"], start["layout"]["strategy"]) for start in starts]
     assert layouts == [(0, 2, "fsdp"), (kept, 2, "ddp"), (stopped_at, 1, "single")]
-    # Rounding grows with the steps; other samples would be off by nats.
-    assert losses(run) == pytest.approx(losses(unbroken), abs=0.1)
+    # Rounding grows with the steps, to 1.3e-4 where it was looked at; other samples would be off by tenths of nats.
+    assert losses(run) == pytest.approx(losses(unbroken), abs=1e-3)
 
 
 def test_more_processes_than_torchrun_has_started(arguments, tmp_path, monkeypatch):

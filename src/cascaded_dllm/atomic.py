@@ -127,6 +127,24 @@ def write_bytes(final: Path, content: bytes) -> None:
         raise _cannot_write(final, error) from error
 
 
+def write_link(link: Path, target: str) -> None:
+    """Makes `link` a symbolic link to `target`, in one step if it is one already.
+
+    Raises:
+        OutputExistsError: it cannot be written.
+    """
+    temporary = _temporary_sibling(link)
+    try:
+        remove_abandoned(link.parent, link.name)
+        try:
+            temporary.symlink_to(target)
+            temporary.replace(link)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(link, error) from error
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal, read in pieces."""
     digest = hashlib.sha256()

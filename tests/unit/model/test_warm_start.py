@@ -66,7 +66,7 @@ def test_dropout_is_free(tmp_path):
     ],
 )
 def test_attention_of_the_prefix(tmp_path, there, here, stage, is_allowed):
-    """One way may start from joint weights; the first stage and flat models have no prefix, so that they have no way to read one."""
+    """One way may start from joint weights; first stages and flat models have no prefix, and no way to read one."""
     source = checkpoint(tmp_path / "a", stage=stage, prefix_attention=there)
     model = tiny_model(seed=9, prefix_attention=here)
     if not is_allowed:

@@ -71,7 +71,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class NotDeleted:
-    """An old checkpoint is still there, and `fault` says why; told once, though it is tried again with every new one."""
+    """An old checkpoint is still there, and `fault` says why; told once, and tried again with every new one."""
 
     step: int
     fault: str

@@ -10,7 +10,7 @@ from cascaded_dllm.assemble_data import locate, require_known_method
 from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
-from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run
+from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run, stored_config
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
 from cascaded_dllm.data.dataset import StageDataset
@@ -166,7 +166,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     return Run(
         folder=folder,
         trainer=trainer,
-        config=plain(config.to_dict()),
+        config=stored_config(config),
         settings=StageSettings(
             model=stage.model.config,
             noise=schedule_settings(stage.schedule),

@@ -66,6 +66,27 @@ def provenance(
     }
 
 
+def stored_config(config: TrainConfig) -> dict[str, Any]:
+    """What config.yaml holds, so that the run can go on wherever one stands: folders of data and models are absolute.
+
+    Models of other runs may also be ids of the hub. The one that the weights came from stays as it was given, since it
+    decides the course of the run, and is read no more once there is a checkpoint.
+    """
+    settings: dict[str, Any] = plain(config.to_dict())
+    data, generated = settings["data"], settings["training"]["generated_prefix"]
+    for key in ("path", "valid", "stages_dir"):
+        data[key] = None if data[key] is None else str(Path(data[key]).absolute())
+    for group, key in ((settings, "stage1_root_dir"), (settings, "stage2_root_dir"), (settings["evaluation"], "judge")):
+        group[key] = None if group[key] is None else _where_it_is(group[key])
+    for group, key in ((settings, "earlier_stages"), (generated, "stage_paths")):
+        group[key] = [_where_it_is(name) for name in group[key]]
+    return settings
+
+
+def _where_it_is(name: str) -> str:
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
+
+
 def plain(settings: dict[str, object]) -> dict[str, object]:
     """`settings` with lists in place of tuples, as YAML and JSON hold them."""
     return dict(json.loads(json.dumps(settings)))

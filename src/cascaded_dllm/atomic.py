@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.pid_space import pid_space
 
 INCOMPLETE = ".incomplete-"
 # A living writer touches its folder every few seconds; after a day nobody comes back to it.
@@ -127,6 +128,24 @@ def write_bytes(final: Path, content: bytes) -> None:
         raise _cannot_write(final, error) from error
 
 
+def write_link(link: Path, target: str) -> None:
+    """Makes `link` a symbolic link to `target`, in one step if it is one already.
+
+    Raises:
+        OutputExistsError: it cannot be written.
+    """
+    temporary = _temporary_sibling(link)
+    try:
+        remove_abandoned(link.parent, link.name)
+        try:
+            temporary.symlink_to(target)
+            temporary.replace(link)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(link, error) from error
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
@@ -153,15 +172,20 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
 
 def _temporary_sibling(final: Path) -> Path:
     """A fresh hidden name beside `final` that tells which process it belongs to."""
-    return final.parent / f"{INCOMPLETE}{final.name}@{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return final.parent / f"{INCOMPLETE}{final.name}@{_here()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _here() -> str:
+    """This host, and where on it the number of this process means something."""
+    return f"{socket.gethostname()}-{pid_space()}"
 
 
 def _is_abandoned(path: Path, host: str, pid: int) -> bool:
-    """Whether the process that made `path` is gone: known on this host, otherwise judged by its silence.
+    """Whether the process that made `path` is gone: known where its number tells, otherwise judged by its silence.
 
     File locks would tell more directly, but network file systems of clusters often lack them.
     """
-    if host == socket.gethostname() and not _is_alive(pid):
+    if host == _here() and not _is_alive(pid):
         return True
     try:
         newest = max(item.stat().st_mtime for item in (path, *path.glob("*")))

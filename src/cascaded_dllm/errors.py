@@ -38,6 +38,10 @@ class WorkerDiedError(CascadeError):
     """A process of ours was killed from outside, by the system for want of memory or by somebody."""
 
 
+class StoppedError(CascadeError):
+    """Processes of ours were told to stop, as somebody wished, and have ended before they could keep anything."""
+
+
 class MissingExtraError(CascadeError, ImportError):
     """An optional library is not installed.
 

@@ -6,6 +6,7 @@ import yaml
 from cascaded_dllm.assemble_data import LocatedData, locate
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.errors import ConfigError, DataError
+from tests.pipeline import tiny
 from tests.pipeline.commands import success
 
 
@@ -47,6 +48,32 @@ def test_a_path_wins_over_the_names_of_the_files(root, stories):
     assert found.settings.valid == f"{root}/constituency/stories_valid"
     found = located(f"data.path='{stories}'", "data.valid=./elsewhere")
     assert found.settings.valid == "./elsewhere"
+
+
+def test_a_run_goes_on_from_another_folder(stories, valid_stories, runs, tmp_path, monkeypatch):
+    """`load_dir` is all that has to be said there, however data and models were named at first."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    for name, target in (("train", stories), ("valid", valid_stories), ("stage1", runs / "stage1")):
+        (here / name).symlink_to(target)
+    generated = "training.generated_prefix"
+    models = ["earlier_stages=[stage1]", f"{generated}.prob=0.5", f"{generated}.stage_paths=[stage1]"]
+    flags = ["--data", "train", "--valid", "valid", "--stages", "stages", "--stage", "2", "--out", "run"]
+    success("train", *flags, *tiny.OVERRIDES, *models, "training.num_steps=2", "sampling.num_samples=1")
+    stored = yaml.safe_load((here / "run" / "config.yaml").read_text())
+    assert [stored["data"][key] for key in ("path", "valid", "stages_dir")] == [
+        str(here / name) for name in ("train", "valid", "stages")
+    ]
+    assert stored["earlier_stages"] == stored["training"]["generated_prefix"]["stage_paths"] == [str(here / "stage1")]
+    monkeypatch.chdir(there)
+    assert "resumed at step 2" in success("train", "load_dir=../here/run", "training.num_steps=3").stdout
+    assert list(there.iterdir()) == []
+    # The folder that one stands in, and the same command, still do.
+    monkeypatch.chdir(here)
+    again = success("train", *flags, *tiny.OVERRIDES, *models, "training.num_steps=4", "sampling.num_samples=1")
+    assert "resumed at step 3" in again.stdout
 
 
 def test_names_that_say_the_same_as_the_path(stories):

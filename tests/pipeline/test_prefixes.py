@@ -51,6 +51,17 @@ def test_generated_prefixes_are_trained_on(stories, runs, tmp_path, settings):
     assert len({tuple(course) for course in found.values()}) == 3
 
 
+@pytest.mark.parametrize("model", ["stage=1", "baseline=true"])
+def test_noise_and_dropout_of_no_prefix(stories, tmp_path, model):
+    """The same command line trains every stage."""
+    plain = ["training.num_steps=4", "sampling.num_samples=0", model]
+    noisy, true = (
+        losses(assemble_run(tiny.config(stories, tmp_path / name, *way)))
+        for name, way in (("noisy", [*plain, *EVERYTHING]), ("true", plain))
+    )
+    assert noisy == true
+
+
 def test_accumulation_changes_nothing(stories, runs, tmp_path, settings):
     way = [*settings, *generated(runs / "stage2"), "optim.lr=1e-3", "optim.eps=1e-4"]
     whole, parts = (

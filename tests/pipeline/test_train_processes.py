@@ -92,8 +92,26 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     layouts = [(start["step"], start["layout"]["processes"], start["layout"]["strategy"]) for start in starts]
     assert layouts == [(0, 2, "fsdp"), (kept, 2, "ddp"), (stopped_at, 1, "single")]
-    # Rounding grows with the steps; other samples would be off by nats.
-    assert losses(run) == pytest.approx(losses(unbroken), abs=0.1)
+    # Rounding grows with the steps, to 1.3e-4 where it was looked at; other samples would be off by tenths of nats.
+    assert losses(run) == pytest.approx(losses(unbroken), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_stopped_while_the_processes_begin(arguments, tmp_path, number, code):
+    """They import the program, and know of no wishes yet."""
+    with started(cdllm, *arguments, "--out", str(tmp_path / "run"), "ngpus=2") as process:
+        while len(workers(process)) < 2:
+            assert process.poll() is None, process.stdout + process.stderr
+            time.sleep(0.01)
+        process.send(number)
+        ended = process.wait()
+    assert (ended.returncode, ended.stderr) == (
+        code,
+        "told to stop, the 2 processes have ended before they could keep a step; the same command goes on from the "
+        "last checkpoint, or begins again where there is none\n",
+    )
 
 
 def test_more_processes_than_torchrun_has_started(arguments, tmp_path, monkeypatch):

@@ -14,13 +14,14 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "file_names", "rng", "atomic", "processes"}
+BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "processes"}
 PARTS = {"numerics", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "file_names": set(),
     "rng": set(),
-    "atomic": {"errors"},
+    "pid_space": set(),
+    "atomic": {"errors", "pid_space"},
     "processes": set(),
     "numerics": set(),
     "text": BASE,

@@ -13,6 +13,9 @@ import pytest
 from cascaded_dllm import atomic
 from cascaded_dllm.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, remove_abandoned, write_json
 from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.pid_space import pid_space
+
+HERE = f"{socket.gethostname()}-{pid_space()}"
 
 
 def names(folder):
@@ -163,14 +166,15 @@ def test_killed_writer_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
 @pytest.mark.parametrize(
     ("host", "pid", "age", "stays"),
     [
-        (socket.gethostname(), os.getpid(), 0, True),
-        (socket.gethostname(), 1, 0, True),
+        (HERE, os.getpid(), 0, True),
+        (HERE, 1, 0, True),
         ("another-host", 2**22 + 1, 0, True),
         ("another-host", 2**22 + 1, ABANDONED_AFTER_SECONDS + 60, False),
-        (socket.gethostname(), 2**22 + 1, 0, False),
+        (HERE, 2**22 + 1, 0, False),
+        (f"{socket.gethostname()}-0123abcd", 2**22 + 1, 0, True),
     ],
     # Fixed names: the processes of one run of the tests must agree on them.
-    ids=["own", "another user's", "elsewhere, young", "elsewhere, old", "dead"],
+    ids=["own", "another user's", "elsewhere, young", "elsewhere, old", "dead", "another container"],
 )
 def test_only_abandoned_folders_are_removed(tmp_path, host, pid, age, stays):
     leftover = tmp_path / f".incomplete-final@{host}-{pid}-0a1b2c3d"
@@ -196,7 +200,7 @@ def test_killed_writer_that_nobody_has_waited_for_is_dead(tmp_path):
 
 
 def test_all_that_killed_writers_left_in_a_folder_is_removed(tmp_path):
-    mine, gone = f"{socket.gethostname()}-{os.getpid()}-0a1b2c3d", f"{socket.gethostname()}-{2**22 + 1}-0a1b2c3d"
+    mine, gone = f"{HERE}-{os.getpid()}-0a1b2c3d", f"{HERE}-{2**22 + 1}-0a1b2c3d"
     for name in (f".incomplete-a-b@{gone}", f".incomplete-c@{mine}", ".incomplete-notes"):
         (tmp_path / name).mkdir()
     (tmp_path / f".incomplete-d.json@{gone}").write_text("{")

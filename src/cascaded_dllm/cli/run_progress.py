@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
-from cascaded_dllm.train.run import Evaluation, Event, Resumed, Run, Snapshot
+from cascaded_dllm.train.run import Evaluation, Event, NotDeleted, Resumed, Run, Snapshot
 from cascaded_dllm.train.trainer import StepResult
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -70,6 +70,12 @@ class _Display:
                     f"{self.description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
                     f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')} "
                     f"of {event.num_windows_in_set:,}"
+                )
+            case NotDeleted():
+                error_console.print(
+                    f"{self.description}: {event.fault}; this is tried again with every checkpoint. See that nobody "
+                    "reads it, and that its folder is yours to write",
+                    markup=False,
                 )
             case Snapshot():
                 pass

@@ -11,6 +11,7 @@ from cascaded_dllm.cli.console import console, counted, error_console, working
 from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.launch import launch
 from cascaded_dllm.train.run import Run
@@ -28,16 +29,29 @@ def train_run(config: TrainConfig) -> None:
     world = joined_world(os.environ, ngpus=config.ngpus)
     if world is None and config.ngpus is not None and config.ngpus > 1:
         require_launchable(config, config.ngpus)
-        with stop_request() as request:
-            codes = launch(_worker, (config,), number=config.ngpus, should_stop=request.is_made)
-        if codes[0] != 0:
-            raise typer.Exit(request.exit_code if request.is_made() else codes[0])
+        _launch(config, config.ngpus)
         return
     device = process_device(config.device, world)
     with open_group(world, device) as group:
         # The others have nothing to say that the first does not: what one of them raises, all do.
         console.quiet = error_console.quiet = not group.is_first
         _train(config, group, device)
+
+
+def _launch(config: TrainConfig, number: int) -> None:
+    """Trains with `number` new processes.
+
+    Raises:
+        typer.Exit: the run was interrupted.
+    """
+    with stop_request() as request:
+        try:
+            codes = launch(_worker, (config,), number=number, should_stop=request.is_made)
+        except StoppedError as stopped:
+            error_console.print(str(stopped), markup=False)
+            raise typer.Exit(request.exit_code) from None
+    if codes[0] != 0:
+        raise typer.Exit(request.exit_code if request.is_made() else codes[0])
 
 
 def _worker(config: TrainConfig) -> int:

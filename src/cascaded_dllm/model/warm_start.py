@@ -50,7 +50,8 @@ def _require_same_vocabulary(source: str, stage: PretrainedStage, ours: ScoreMod
 def _differences(stage: PretrainedStage, ours: ScoreModelConfig) -> list[str]:
     """The settings in which two networks differ, so far as it matters to their weights, a phrase a setting."""
     free = {"vocab_size", "dropout"}
-    had_no_prefix = stage.settings.stage == 1
+    # Flat models are stage 0; so are SEDD's, which are joint.
+    had_no_prefix = stage.settings.stage in (0, 1)
     if had_no_prefix or ours.prefix_attention == "one_way":
         free.add("prefix_attention")
     theirs, wanted = stage.settings.model.to_dict(), ours.to_dict()

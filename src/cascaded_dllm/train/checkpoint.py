@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascaded_dllm.atomic import INCOMPLETE, complete_folder, file_sha256
-from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, file_sha256, write_link
+from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.integrity import CHECKSUMS, PREFIX, fault, numbered
+from cascaded_dllm.train.deletion import Deletion
 
 PARTS = "optimizer"
 """Folder of moments that were split over processes; any number of processes can read it."""
@@ -88,6 +89,7 @@ def save_checkpoint(
     content: HostCopy,
     tokenizer_file: Path | None,
     keeping: Keeping,
+    deletion: Deletion,
     parts_folder: Path | None = None,
     parts_sums: Mapping[str, str] | None = None,
 ) -> Path:
@@ -102,6 +104,7 @@ def save_checkpoint(
         content: what is kept.
         tokenizer_file: copied into the checkpoint.
         keeping: which ones stay.
+        deletion: of those that do not; it says what could not be deleted, for which nothing fails.
         parts_folder: where all processes have put the split moments; it becomes a part of the checkpoint.
         parts_sums: checksums of its files where they are known.
 
@@ -111,7 +114,7 @@ def save_checkpoint(
     step = content.state.step
     final = checkpoints / f"{PREFIX}{step}"
     if final.exists() and fault(final) is not None:
-        shutil.rmtree(final)
+        _make_way(final, deletion)
     if not final.exists():
         with complete_folder(final) as folder, _disk_errors():
             save_file(_contiguous(content.model), folder / "model.safetensors")
@@ -128,8 +131,8 @@ def save_checkpoint(
             known = {f"{PARTS}/{name}": value for name, value in (parts_sums or {}).items()}
             sums = {name: known.get(name) or file_sha256(folder / name) for name in _file_names(folder)}
             (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-    _point_latest(checkpoints, final.name)
-    _delete_older(checkpoints, step, keeping)
+    write_link(checkpoints / "latest", final.name)
+    _delete_older(checkpoints, step, keeping, deletion)
     return final
 
 
@@ -156,22 +159,26 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
         ) from error
 
 
-def _point_latest(checkpoints: Path, name: str) -> None:
-    link = checkpoints / f".latest.tmp-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    os.replace(link, checkpoints / "latest")
+def _make_way(damaged: Path, deletion: Deletion) -> None:
+    try:
+        deletion.put_away(damaged)
+    except OSError as error:
+        raise OutputExistsError(
+            f"{damaged} is damaged and cannot be written again ({error.strerror}); see that its folder is yours to "
+            "write, and give the same command again"
+        ) from error
 
 
-def _delete_older(checkpoints: Path, step: int, keeping: Keeping) -> None:
+def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Deletion) -> None:
     older = [(number, folder) for number, folder in numbered(checkpoints) if number <= step][: -keeping.newest]
     for number, folder in older:
         if keeping.every is None or number % keeping.every:
-            shutil.rmtree(folder)
+            deletion.delete(folder)
     # Of processes that were killed before they had put them into a checkpoint.
     for path in checkpoints.glob(f"{_PARTS_BESIDE}*"):
         if int(path.name.removeprefix(_PARTS_BESIDE)) <= step:
-            shutil.rmtree(path)
+            deletion.delete(path)
+    deletion.delete_rest()
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -166,16 +166,18 @@ def open_group(world: World | None, device: torch.device, *, to_meet: timedelta 
         return
     on_cuda = device.type == "cuda"
     try:
-        store = TCPStore(
+        server = TCPStore(
             world.address,
             world.port,
             world.size,
             is_master=world.rank == 0 and not world.has_store,
             timeout=to_meet,
         )
+        # That of a launcher may outlive the processes, and still hold what those before a restart have said.
+        store = PrefixStore(f"cascaded-dllm/{world.num_restarts}", server)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-            store=PrefixStore("cascaded-dllm", store),
+            store=PrefixStore("processes", store),
             rank=world.rank,
             world_size=world.size,
             timeout=TIMEOUT,

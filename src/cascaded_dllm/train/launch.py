@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from cascaded_dllm.errors import CascadeError, WorkerDiedError
+from cascaded_dllm.errors import CascadeError, StoppedError, WorkerDiedError
 from cascaded_dllm.processes import end_with_parent, thread_counts, usable_cores
 
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -53,6 +53,7 @@ def launch(
 
     Raises:
         CascadeError: the one that a process has raised.
+        StoppedError: the wish to stop came before a process could heed it, and has ended it.
         WorkerDiedError: a process was killed, or ended without a word.
         RuntimeError: it failed in a way that nobody has foreseen; the message has its traceback.
     """
@@ -64,7 +65,7 @@ def launch(
             launcher.start()
             processes = _started(others, number, launcher)
         try:
-            ended = _watch(processes, launcher, should_stop)
+            ended, is_told = _watch(processes, launcher, should_stop)
         except BaseException:
             # A second Ctrl-C, for instance.
             for process in processes:
@@ -74,7 +75,7 @@ def launch(
         launcher.join()
         if launcher.error is None:
             return [launcher.results[rank] for rank in range(number)]
-        raise _reason([process.exitcode or 0 for process in processes], ended, Path(folder))
+        raise _reason([process.exitcode or 0 for process in processes], ended, Path(folder), is_told=is_told)
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
@@ -134,8 +135,12 @@ def _started(others: set[BaseProcess], number: int, launcher: threading.Thread) 
 
 def _watch(
     processes: list[BaseProcess], launcher: threading.Thread, should_stop: Callable[[], bool]
-) -> list[list[int]]:
-    """Pass on the wish to stop until the launcher is done; the ranks that have ended, together with each other."""
+) -> tuple[list[list[int]], bool]:
+    """Pass on the wish to stop until the launcher is done.
+
+    Returns:
+        The ranks that have ended, together with each other, and whether the wish was passed on.
+    """
     running = {process.sentinel: rank for rank, process in enumerate(processes)}
     ended: list[list[int]] = []
     is_told = False
@@ -152,29 +157,40 @@ def _watch(
             ended += [sorted(now)] if now else []
         else:
             launcher.join(_SECONDS_BETWEEN_LOOKS)
-    return ended
+    return ended, is_told
 
 
-def _reason(codes: list[int], ended: list[list[int]], folder: Path) -> Exception:
+def _reason(codes: list[int], ended: list[list[int]], folder: Path, *, is_told: bool) -> Exception:
     """Why processes have failed, as one error.
 
     A process that was killed goes first: it says nothing itself, and the others only that they have lost it. Then one
     of our errors, then any other, of which the traceback is told.
 
+    Until it trains, a process does not know of wishes: the signal that says one ends it, or something that it works
+    with.
+
     Args:
         codes: how they ended, by rank.
         ended: their ranks in the order in which they did, those together that were seen at once.
         folder: where they have left what they raised.
+        is_told: whether they were told to stop.
     """
     number = len(codes)
     again = "give the same command again: the run goes on from its last checkpoint"
-    for rank in ended[0] if ended else []:
-        if codes[rank] < 0:
+    stopped = StoppedError(
+        f"told to stop, the {number} processes have ended before they could keep a step; the same command goes on from "
+        "the last checkpoint, or begins again where there is none"
+    )
+    killed = [rank for rank in (ended[0] if ended else []) if codes[rank] < 0]
+    for rank in killed:
+        if not is_told or codes[rank] != -signal.SIGTERM:
             name = signal.Signals(-codes[rank]).name
             return WorkerDiedError(
                 f"process {rank} of {number} was ended by {name}, by the system for want of memory or by somebody, and "
                 f"the others with it; {again}"
             )
+    if killed:
+        return stopped
     order = [rank for ranks in ended for rank in ranks]
     paths = [folder / f"{_RAISED}{rank}" for rank in order]
     raised: list[CascadeError] = [pickle.loads(path.read_bytes()) for path in paths if path.exists()]
@@ -186,7 +202,7 @@ def _reason(codes: list[int], ended: list[list[int]], folder: Path) -> Exception
         if traceback is not None and not (folder / f"{_RAISED}{rank}").exists():
             return RuntimeError(f"process {rank} of {number} has failed:\n{traceback}")
     if raised:
-        return raised[0]
+        return stopped if is_told else raised[0]
     rank = next((rank for rank in order if codes[rank] != 0), 0)
     return WorkerDiedError(f"process {rank} of {number} ended with exit code {codes[rank]} and said nothing; {again}")
 

@@ -15,6 +15,7 @@ from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
+from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter
@@ -68,7 +69,15 @@ class Snapshot:
     report: SnapshotReport | None = None
 
 
-Event = Resumed | StepResult | Evaluation | Snapshot
+@dataclass(frozen=True, slots=True)
+class NotDeleted:
+    """An old checkpoint is still there, and `fault` says why; told once, and tried again with every new one."""
+
+    step: int
+    fault: str
+
+
+Event = Resumed | StepResult | Evaluation | Snapshot | NotDeleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +157,11 @@ class Run:
             log = RunLog(None)
             if group.is_first:
                 log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
+            deletion = Deletion(self.checkpoints)
             with BackgroundWriter() as writer:
-                yield from self._train(log, writer, should_stop, on_measured)
+                yield from self._train(log, writer, deletion, should_stop, on_measured)
                 writer.finish()
+            yield from self._not_deleted(deletion)
             # A process that ended before the others are done might take them with it.
             group.any(False)
 
@@ -175,13 +186,15 @@ class Run:
         self,
         log: RunLog,
         writer: BackgroundWriter,
+        deletion: Deletion,
         should_stop: Callable[[], bool],
         on_measured: Progress | None,
-    ) -> Iterator[StepResult | Evaluation | Snapshot]:
+    ) -> Iterator[StepResult | Evaluation | Snapshot | NotDeleted]:
         trainer, periods = self.trainer, self.periods
         meter = StepMeter(trainer, self.peak_flops)
         for result in trainer.steps():
             writer.check()
+            yield from self._not_deleted(deletion)
             is_last = result.step == trainer.loop.num_steps
             meter.add(result)
             if result.step % periods.log_every == 0 or is_last:
@@ -196,7 +209,7 @@ class Run:
             # that no process goes on without the others.
             is_stopped = trainer.group.any(should_stop())
             if is_due or is_stopped:
-                yield self._snapshot(log, writer, with_samples=is_due)
+                yield self._snapshot(log, writer, deletion, with_samples=is_due)
             if is_stopped:
                 return
 
@@ -210,7 +223,11 @@ class Run:
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
         return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
 
-    def _snapshot(self, log: RunLog, writer: BackgroundWriter, *, with_samples: bool) -> Snapshot:
+    def _not_deleted(self, deletion: Deletion) -> Iterator[NotDeleted]:
+        if fault := deletion.fault_to_tell():
+            yield NotDeleted(self.trainer.step, fault)
+
+    def _snapshot(self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, *, with_samples: bool) -> Snapshot:
         """Draw samples, and begin to write a checkpoint: one that is complete has its samples."""
         trainer = self.trainer
         samples = report = None
@@ -225,10 +242,10 @@ class Run:
             for kind, texts in report.texts().items():
                 log.texts(trainer.step, f"samples/{kind}", texts)
         content = copy_to_host(trainer)
-        writer.begin(lambda: self._save(content))
+        writer.begin(lambda: self._save(content, deletion))
         return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
 
-    def _save(self, content: HostCopy) -> None:
+    def _save(self, content: HostCopy, deletion: Deletion) -> None:
         """Write a checkpoint: first every process its parts, then the first one the rest.
 
         Raises:
@@ -248,6 +265,7 @@ class Run:
                 content=content,
                 tokenizer_file=self.tokenizer_file,
                 keeping=self.periods.keeping,
+                deletion=deletion,
                 parts_folder=folder if storage.is_split else None,
                 parts_sums=sums,
             )

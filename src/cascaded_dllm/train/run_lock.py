@@ -1,9 +1,10 @@
 """One process a run folder: a lock that a dead owner does not keep, however it died.
 
 File locks of the system would do it, but network file systems of clusters often lack them. So the lock is a file that
-names its owner. On the owner's own machine it is asked whether that process lives, and is the same one (numbers of
-processes are given out again). From another machine the owner is judged by its silence: it touches the file now and
-then, and one that has not done so for a minute is gone. Times are those of the file system, so that clocks may differ.
+names its owner. Where the owner's number means the same process to both, it is asked whether that process lives, and is
+the same one (numbers of processes are given out again). From another machine, and from another container, the owner is
+judged by its silence: it touches the file now and then, and one that has not done so for a minute is gone. Times are
+those of the file system, so that clocks may differ.
 """
 
 import contextlib
@@ -20,11 +21,12 @@ from pathlib import Path
 
 from cascaded_dllm.atomic import INCOMPLETE
 from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.pid_space import pid_space
 
 LOCK_FILE = "run.lock"
 SECONDS_BETWEEN_SIGNS = 10.0
 SECONDS_OF_SILENCE = 60.0
-"""After which an owner on another machine counts as dead."""
+"""After which an owner on another machine, or in another container, counts as dead."""
 
 _POLL_SECONDS = 1.0
 
@@ -38,25 +40,29 @@ class Owner:
         pid: its number there.
         started: when it began, as its machine writes it; processes that had the same number before have another.
         token: of this lock; two runs of one process differ in it.
+        space: where its number is its own, see `pid_space`; empty if unknown.
     """
 
     host: str
     pid: int
     started: str
     token: str
+    space: str = ""
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """The folder belongs to this process inside the block.
 
-    Where the owner is on another machine and silent, this waits until a minute of silence has passed.
+    Where the owner is on another machine, or in another container, and silent, this waits until a minute of silence has
+    passed.
 
     Raises:
         OutputExistsError: another process that lives has the folder, or it cannot be written.
     """
     path = folder / LOCK_FILE
-    own = Owner(socket.gethostname(), os.getpid(), _start_of(os.getpid()) or "", secrets.token_hex(8))
+    pid = os.getpid()
+    own = Owner(socket.gethostname(), pid, _start_of(pid) or "", secrets.token_hex(8), pid_space())
     try:
         _take(path, own)
     except OSError as error:
@@ -124,7 +130,7 @@ def _owner(path: Path) -> Owner | None:
 
 
 def _is_alive(path: Path, owner: Owner) -> bool:
-    if owner.host == socket.gethostname():
+    if owner.space == pid_space():
         return _start_of(owner.pid) == owner.started
     return _gives_signs(path)
 

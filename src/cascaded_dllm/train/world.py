@@ -21,6 +21,7 @@ class World:
         address: where the first one can be reached.
         port: there.
         has_store: a launcher keeps the place at which the processes meet; otherwise the first process does.
+        num_restarts: how often the launcher has started all of them again.
     """
 
     rank: int
@@ -30,6 +31,7 @@ class World:
     address: str
     port: int
     has_store: bool = False
+    num_restarts: int = 0
 
 
 def joined_world(environment: Mapping[str, str], *, ngpus: int | None) -> World | None:
@@ -66,6 +68,9 @@ def _of_torchrun(environment: Mapping[str, str]) -> World:
         address=_value(environment, "MASTER_ADDR"),
         port=_number(environment, "MASTER_PORT"),
         has_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        num_restarts=_number(environment, "TORCHELASTIC_RESTART_COUNT")
+        if "TORCHELASTIC_RESTART_COUNT" in environment
+        else 0,
     )
 
 

@@ -8,7 +8,7 @@ from cascaded_dllm.cli import run_progress
 from cascaded_dllm.cli.console import progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.run_progress import _Display
-from cascaded_dllm.train.run import Evaluation, Resumed
+from cascaded_dllm.train.run import Evaluation, NotDeleted, Resumed
 from cascaded_dllm.train.trainer import StepResult
 
 
@@ -55,6 +55,14 @@ def test_where_a_run_goes_on(display, capsys):
     assert captured.out == "stage 1: resumed at step 4\n"
     assert captured.err == "passed over a damaged checkpoint: step_6: cut off\n"
     assert display.progress.tasks[0].completed == 4
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted(display, capsys):
+    display.show(NotDeleted(4, "c/step_1 cannot be deleted (Permission denied)"))
+    assert capsys.readouterr().err == (
+        "stage 1: c/step_1 cannot be deleted (Permission denied); this is tried again with every checkpoint. See that "
+        "nobody reads it, and that its folder is yours to write\n"
+    )
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(display, capsys, monkeypatch):

@@ -119,9 +119,7 @@ def test_judge_is_not_trained(judge: Judge) -> None:
 
 def test_judge_without_a_beginning(tmp_path: Path) -> None:
     save_judge(tmp_path, special={})
-    with pytest.raises(
-        ConfigError, match=r"the judge is .* neither a beginning nor an end of a text, so that a"
-    ):
+    with pytest.raises(ConfigError, match=r"the judge is .* neither a beginning nor an end of a text, so that a"):
         Judge.load(str(tmp_path))
 
 

@@ -61,11 +61,12 @@ def test_dropout_is_free(tmp_path):
         ("joint", "one_way", 2, True),
         ("one_way", "joint", 2, False),
         ("one_way", "joint", 1, True),
+        ("one_way", "joint", 0, True),
         ("one_way", "one_way", 2, True),
     ],
 )
 def test_attention_of_the_prefix(tmp_path, there, here, stage, is_allowed):
-    """One way may start from joint weights; the first stage has no prefix, so that it has no way to read one."""
+    """One way may start from joint weights; first stages and flat models have no prefix, and no way to read one."""
     source = checkpoint(tmp_path / "a", stage=stage, prefix_attention=there)
     model = tiny_model(seed=9, prefix_attention=here)
     if not is_allowed:

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.pid_space import pid_space
 from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Tokenizer, _fingerprint
 from cascaded_dllm.text.tokenizer_files import byte_level
 
@@ -172,7 +173,7 @@ def test_tokenizer_that_cannot_be_saved(tokenizer: Tokenizer, tmp_path: Path) ->
 
 
 def test_killed_save_leaves_the_old_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    leftover = tmp_path / f".incomplete-tokenizer.json@{socket.gethostname()}-{2**22 + 1}-0a1b2c3d"
+    leftover = tmp_path / f".incomplete-tokenizer.json@{socket.gethostname()}-{pid_space()}-{2**22 + 1}-0a1b2c3d"
     leftover.write_text("half")
     tokenizer.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]

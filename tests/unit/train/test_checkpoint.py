@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 
@@ -9,9 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from cascaded_dllm import atomic
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.model.integrity import newest_complete
-from cascaded_dllm.train import checkpoint
+from cascaded_dllm.train import checkpoint, deletion
 from cascaded_dllm.train.checkpoint import (
     HostCopy,
     Keeping,
@@ -20,6 +22,7 @@ from cascaded_dllm.train.checkpoint import (
     parts_beside,
     save_checkpoint,
 )
+from cascaded_dllm.train.deletion import Deletion
 
 FILES = ["checksums.json", "config.json", "ema.safetensors", "model.safetensors", "tokenizer.json", "trainer.pt"]
 
@@ -29,7 +32,9 @@ def save(tmp_path):
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text("{}")
 
-    def call(step, *, keep=10, every=None, value=None, **parts):
+    old = Deletion(tmp_path / "checkpoints")
+
+    def call(step, *, keep=10, every=None, value=None, deletion=old, **parts):
         weight = torch.full((2, 3), float(step if value is None else value))
         return save_checkpoint(
             tmp_path / "checkpoints",
@@ -42,6 +47,7 @@ def save(tmp_path):
             ),
             tokenizer_file=tokenizer,
             keeping=Keeping(newest=keep, every=every),
+            deletion=deletion,
             **parts,
         )
 
@@ -247,6 +253,68 @@ def test_full_disk(save, tmp_path, monkeypatch, function, fault):
         save(2)
     assert names(tmp_path / "checkpoints") == ["latest", "step_1"]
     assert newest_complete(tmp_path / "checkpoints") == (first, [])
+
+
+def test_full_disk_at_the_link(save, tmp_path, monkeypatch):
+    """The checkpoint is whole; a run that goes on finds it without the link."""
+    save(1)
+    monkeypatch.setattr(atomic.Path, "symlink_to", full_disk)
+    with pytest.raises(OutputExistsError, match=r"latest cannot be written \(No space left on device\); choose an"):
+        save(2)
+    assert newest_complete(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "step_2", [])
+    assert names(tmp_path / "checkpoints") == ["latest", "step_1", "step_2"]
+
+
+class Reader:
+    """Has a file of checkpoint 1 open, on a file system that keeps it for as long."""
+
+    def __init__(self, monkeypatch):
+        self.is_there, self._remove = True, shutil.rmtree
+        monkeypatch.setattr(deletion.shutil, "rmtree", self.remove)
+
+    def remove(self, folder, *arguments, **options):
+        if self.is_there and "step_1-" in folder.name:
+            (folder / "checksums.json").unlink(missing_ok=True)
+            raise OSError(errno.EBUSY, "Device or resource busy", str(folder / ".nfs0001"))
+        self._remove(folder, *arguments, **options)
+
+
+def test_old_one_that_somebody_reads(save, tmp_path, monkeypatch):
+    """Nothing fails for it, what is left of it is no checkpoint, and it goes when the reader has."""
+    checkpoints, old, reader = tmp_path / "checkpoints", Deletion(tmp_path / "checkpoints"), Reader(monkeypatch)
+    for step in (1, 2, 3):
+        save(step, keep=1, deletion=old)
+    (left,) = checkpoints.glob(".deleted-step_1-*")
+    assert names(checkpoints) == [left.name, "latest", "step_3"]
+    assert newest_complete(checkpoints) == (checkpoints / "step_3", [])
+    assert old.fault_to_tell() == f"{left} cannot be deleted (Device or resource busy)"
+    assert old.fault_to_tell() is None
+    save(4, keep=1, deletion=old)
+    assert old.fault_to_tell() is None
+    reader.is_there = False
+    save(5, keep=2, deletion=Deletion(checkpoints))
+    assert names(checkpoints) == ["latest", "step_4", "step_5"]
+
+
+def test_old_one_that_keeps_its_name(save, tmp_path, monkeypatch):
+    checkpoints, old = tmp_path / "checkpoints", Deletion(tmp_path / "checkpoints")
+
+    def refuse(source, target, replace=os.replace):
+        if target.name.startswith(".deleted"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    save(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(deletion.os, "replace", refuse)
+        save(2, keep=1, deletion=old)
+        assert old.fault_to_tell() == f"{checkpoints / 'step_1'} cannot be deleted (Permission denied)"
+        flip_byte(checkpoints / "step_2" / "model.safetensors")
+        message = r"step_2 is damaged and cannot be written again \(Permission denied\); see that its folder is yours"
+        with pytest.raises(OutputExistsError, match=message):
+            save(2)
+    save(2, keep=1, deletion=old)
+    assert names(checkpoints) == ["latest", "step_2"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """A group of one, and what is said when others are lost; two processes are in test_processes.py."""
 
 import socket
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import torch
 
 from cascaded_dllm.errors import DataError, WorkerDiedError
+from cascaded_dllm.train import group as group_module
 from cascaded_dllm.train.group import open_group
 from cascaded_dllm.train.world import World
 
@@ -76,3 +78,28 @@ def test_nobody_to_meet(world):
     message = rf"process 1 of 2 cannot meet the others at 127\.0\.0\.1:{world.port} \(.*MASTER_ADDR and MASTER_PORT"
     with pytest.raises(WorkerDiedError, match=message), open_group(second, CPU, to_meet=timedelta(seconds=1)):
         pass
+
+
+def test_what_was_said_before_a_restart_is_not_heard(world, monkeypatch):
+    """The launcher keeps one store for all its attempts; the second process does not go before the first."""
+    launcher = torch.distributed.TCPStore("127.0.0.1", world.port, is_master=True, wait_for_workers=False)
+    joined = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, store, **__: joined.append(store))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(group_module, "_TO_PREPARE", timedelta(seconds=0.2))
+
+    def after_first(rank, num_restarts):
+        place = replace(world, rank=rank, size=2, has_store=True, num_restarts=num_restarts)
+        with open_group(place, CPU) as group:
+            return group.after_first(lambda: f"{rank} after {num_restarts} restarts")
+
+    assert after_first(0, 0) == "0 after 0 restarts"
+    assert after_first(1, 0) == "1 after 0 restarts"
+    with pytest.raises(WorkerDiedError, match="process 1 of 2 has lost the others"):
+        after_first(1, 1)
+    assert after_first(0, 1) == "0 after 1 restarts"
+    assert after_first(1, 1) == "1 after 1 restarts"
+    joined[0].set("address of 0", "old")
+    assert joined[1].check(["address of 0"])
+    assert not joined[2].check(["address of 0"])
+    del launcher

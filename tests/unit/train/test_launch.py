@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cascaded_dllm.errors import ConfigError, WorkerDiedError
+from cascaded_dllm.errors import ConfigError, StoppedError, WorkerDiedError
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.train.launch import _reason, launch
 from tests.processes import run
@@ -48,7 +48,7 @@ LOST = WorkerDiedError("process 0 of 3 has lost the others")
 def reason(tmp_path):
     """The error of processes with these exit codes, that ended in this order, some of them with an error."""
 
-    def find(codes, ended, raised=(), tracebacks=()):
+    def find(codes, ended, raised=(), tracebacks=(), *, is_told=False):
         for rank, error in dict(raised).items():
             (tmp_path / f"raised-{rank}").write_bytes(pickle.dumps(error))
         for rank in {*dict(raised), *dict(tracebacks)}:
@@ -57,7 +57,7 @@ def reason(tmp_path):
             text = dict(tracebacks).get(rank, "Traceback of one of ours")
             content = {"message": {"message": "...", "extraInfo": {"py_callstack": text}}}
             (folder / "error.json").write_text(json.dumps(content))
-        return _reason(codes, ended, tmp_path)
+        return _reason(codes, ended, tmp_path, is_told=is_told)
 
     return find
 
@@ -89,6 +89,36 @@ def test_unforeseen_error_comes_with_its_traceback(reason):
 def test_nothing_but_losses(reason):
     with pytest.raises(WorkerDiedError, match=r"^process 0 of 3 has lost the others$"):
         raise reason([1, 1, 1], [[0, 1, 2]], {0: LOST, 1: LOST, 2: LOST})
+
+
+STOPPED = (
+    r"^told to stop, the 2 processes have ended before they could keep a step; the same command goes on from the last"
+)
+
+
+@pytest.mark.parametrize(
+    ("codes", "raised", "tracebacks"),
+    [
+        ([-signal.SIGTERM, -signal.SIGTERM], {}, {}),
+        # The first one had heard of the wish, and lost the second.
+        ([1, -signal.SIGTERM], {0: LOST}, {}),
+        ([1, -signal.SIGTERM], {}, {0: "Traceback ...\nRuntimeError: connection closed"}),
+        # Ctrl-C on a terminal also ends the processes that build stages for one of ours.
+        ([1, 1], {0: WorkerDiedError("a process that builds stages was killed"), 1: LOST}, {}),
+    ],
+)
+def test_told_to_stop_before_the_first_step(reason, codes, raised, tracebacks):
+    with pytest.raises(StoppedError, match=STOPPED):
+        raise reason(codes, [[0, 1]], raised, tracebacks, is_told=True)
+
+
+def test_other_ends_of_processes_that_were_told_to_stop(reason):
+    with pytest.raises(WorkerDiedError, match=r"^process 1 of 2 was ended by SIGKILL"):
+        raise reason([-signal.SIGTERM, -signal.SIGKILL], [[0, 1]], is_told=True)
+    with pytest.raises(ConfigError, match=r"^stage is 9$"):
+        raise reason([1, 0], [[0, 1]], {0: ConfigError("stage is 9")}, is_told=True)
+    with pytest.raises(WorkerDiedError, match=r"^process 0 of 2 was ended by SIGTERM"):
+        raise reason([-signal.SIGTERM, 1], [[0], [1]])
 
 
 def test_process_that_said_nothing(reason):

@@ -1,6 +1,7 @@
 import errno
 import itertools
 import json
+import re
 import shutil
 import threading
 
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.train import deletion
 from cascaded_dllm.train import run as run_module
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.run import Evaluation, Resumed, Snapshot
+from cascaded_dllm.train.run import Evaluation, NotDeleted, Resumed, Snapshot
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult
 
@@ -274,6 +276,27 @@ def test_error_of_the_writer_is_not_lost(make_run, monkeypatch, at_the_end):
     assert newest_complete(run.checkpoints)[0].name == ("step_4" if at_the_end else "step_2")
     monkeypatch.setattr(run_module, "save_checkpoint", save)
     assert next(make_run().events()) == Resumed(4 if at_the_end else 2, [])
+
+
+def test_old_checkpoint_that_cannot_be_deleted(make_run, monkeypatch):
+    """The run ends well, and says it once, also where it happens at the very end."""
+
+    def busy(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deletion.shutil, "rmtree", busy)
+        run, late = make_run(name="run", keep=2), make_run(name="late", keep=5)
+        faults = [[event for event in each.events() if isinstance(event, NotDeleted)] for each in (run, late)]
+    for told, each in zip(faults, (run, late), strict=True):
+        (event,) = told
+        assert re.fullmatch(
+            rf"{each.checkpoints}/\.deleted-step_1-[0-9a-f]{{8}} cannot be deleted \(Device or resource busy\)",
+            event.fault,
+        )
+    assert faults[1][0].step == 6
+    assert newest_complete(run.checkpoints) == (run.checkpoints / "step_6", [])
 
 
 def test_parts_that_cannot_be_written(make_run, monkeypatch):

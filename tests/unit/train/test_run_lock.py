@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,13 +14,16 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.pid_space import pid_space
 from cascaded_dllm.train import run_lock as lock_module
 from cascaded_dllm.train.run_lock import LOCK_FILE, Owner, run_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
+from cascaded_dllm.train import run_lock as module
 from cascaded_dllm.train.run_lock import run_lock
+module.SECONDS_BETWEEN_SIGNS = 0.05
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -50,7 +54,7 @@ def names(folder):
 def test_inside_the_block_only(tmp_path):
     with run_lock(tmp_path):
         owner = json.loads((tmp_path / LOCK_FILE).read_text())
-        assert (owner["host"], owner["pid"]) == (socket.gethostname(), os.getpid())
+        assert (owner["host"], owner["pid"], owner["space"]) == (socket.gethostname(), os.getpid(), pid_space())
     assert names(tmp_path) == []
     with pytest.raises(KeyError), run_lock(tmp_path):
         raise KeyError("inside")
@@ -92,10 +96,55 @@ def test_owner_that_was_killed(tmp_path, other_process, is_waited_for):
 
 def test_number_that_was_given_out_again(tmp_path):
     """The owner had the number of this process, in another life."""
-    write_lock(tmp_path, host=socket.gethostname(), pid=os.getpid(), started="1")
+    write_lock(tmp_path, space=pid_space(), pid=os.getpid(), started="1")
     with run_lock(tmp_path):
         pass
     assert names(tmp_path) == []
+
+
+def test_another_container_with_the_same_host_name(tmp_path, monkeypatch):
+    """It numbers its processes by itself: that there is none of that number here, or another one, says nothing."""
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    for space in ({"space": "0123abcd"}, {}):
+        write_lock(tmp_path, host=socket.gethostname(), **space)
+        age(tmp_path, 5)
+        sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
+        sign.start()
+        with pytest.raises(OutputExistsError, match=r"process 1 on .*; wait for it or stop it"), run_lock(tmp_path):
+            pass
+        sign.join()
+    age(tmp_path, 3600)
+    with run_lock(tmp_path):
+        pass
+
+
+@pytest.fixture
+def contained_process(tmp_path):
+    """One in a namespace of processes of its own that has the folder."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", HOLD, str(tmp_path)]
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare on this system")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = process.stdout.readline()
+    try:
+        if said != "held\n":
+            refused = process.stderr.read()
+            assert "unshare" in refused, refused
+            pytest.skip(f"a namespace of processes cannot be made ({refused.strip()})")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_process_in_a_container(tmp_path, contained_process, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == 1
+    with pytest.raises(OutputExistsError, match="is going on: process 1 on "), run_lock(tmp_path):
+        pass
+    assert names(tmp_path) == [LOCK_FILE]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "x"}'])
@@ -172,7 +221,7 @@ def test_a_lock_that_was_taken_over_is_left_to_its_owner(tmp_path):
 
 def test_of_many_that_start_together_one_begins(tmp_path):
     """All find the lock of a dead process."""
-    write_lock(tmp_path, host=socket.gethostname(), pid=2**22 + 1)
+    write_lock(tmp_path, space=pid_space(), pid=2**22 + 1)
     barrier, holds, refused = threading.Barrier(8), [], []
     release = threading.Event()
 
@@ -197,9 +246,9 @@ def test_of_many_that_start_together_one_begins(tmp_path):
 
 
 def test_process_that_was_killed_while_it_removed_a_dead_lock(tmp_path):
-    write_lock(tmp_path, host=socket.gethostname(), pid=2**22 + 1, token="first")
+    write_lock(tmp_path, space=pid_space(), pid=2**22 + 1, token="first")
     (tmp_path / LOCK_FILE).rename(tmp_path / "kept")
-    write_lock(tmp_path, host=socket.gethostname(), pid=2**22 + 2, token="second")
+    write_lock(tmp_path, space=pid_space(), pid=2**22 + 2, token="second")
     (tmp_path / LOCK_FILE).rename(tmp_path / f".incomplete-{LOCK_FILE}-of-first")
     (tmp_path / "kept").rename(tmp_path / LOCK_FILE)
     with run_lock(tmp_path):

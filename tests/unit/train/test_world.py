@@ -1,6 +1,7 @@
 """Which process this one is, from the variables of torchrun and Slurm as their own programs set them."""
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -42,6 +43,7 @@ def test_torchrun():
     assert joined_world(TORCHRUN, ngpus=None) == world
     assert joined_world(TORCHRUN, ngpus=8) == world
     assert joined_world(TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "True"}, ngpus=8).has_store
+    assert joined_world(TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "3"}, ngpus=8) == replace(world, num_restarts=3)
 
 
 def test_srun():

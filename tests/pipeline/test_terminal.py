@@ -20,11 +20,11 @@ def commands(words: list[list[str]]) -> None:
         app(arguments, standalone_mode=False)
 
 
-def shown_on_a_terminal(*words: list[object]) -> str:
+def shown_on_a_terminal(*words: list[object], columns: int) -> str:
     """What the commands print, without the control sequences; every one must end well."""
     terminal, theirs = pty.openpty()
     arguments = [[str(argument) for argument in command] for command in words]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)}
     with started(commands, arguments, terminal=Path(os.ttyname(theirs)), environment=environment) as process:
         printed = bytearray()
         # Its end is not seen on a terminal that this process holds open itself.
@@ -40,13 +40,17 @@ def shown_on_a_terminal(*words: list[object]) -> str:
 
 
 @pytest.mark.slow
-def test_bars(stories: Path, valid_stories: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", [80, 160])
+def test_bars(stories: Path, valid_stories: Path, tmp_path: Path, columns: int) -> None:
     run = tmp_path / "run"
     shown = shown_on_a_terminal(
         ["train", "--data", stories, "--valid", valid_stories, "--out", run, *tiny.OVERRIDES],
         ["evaluate", "likelihood", "--stage", run, "--data", valid_stories, "--num-windows", 4, "--num-times", 1],
         ["sample", "--stage", run, "--num-samples", 3, "--output-dir", tmp_path / "out"],
+        columns=columns,
     )
+    assert ("tokens/s" in shown) == (columns > 80)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert re.search(r"stage 1 .* 2/2 loss \d+\.\d+ nats/token", shown)
     assert re.search(r"windows .* 4/4", shown)
     assert re.search(r"sampling .* 3/3", shown)

@@ -138,6 +138,8 @@ def _stored_run(load_dir: Any, groups: list[str]) -> tuple[_StoredRun, list[str]
     if load_dir is None:
         return _StoredRun(None, {}), groups
     path = Path(str(load_dir)) / RUN_CONFIG_FILE
+    if not path.parent.is_dir():
+        raise ConfigError(f"load_dir is {load_dir}, which is not there; name the folder that a run was written to")
     if not path.is_file():
         raise ConfigError(
             f"load_dir is {load_dir}, which is no run folder: it has no {RUN_CONFIG_FILE}; name a folder that a run "

@@ -15,6 +15,9 @@ EXIT_ERROR = 2
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_WIDE = 110
+"""Columns that a bar of training takes with everything that it can show."""
+
 
 @contextmanager
 def reported_errors(debug: bool) -> Iterator[None]:
@@ -49,19 +52,24 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+def is_wide() -> bool:
+    """Whether the terminal has room for more than what is needed."""
+    return console.width >= _WIDE
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
     """A bar on the terminal, and the function that moves it: (done, total or None).
 
     Every task has a field `status`, which is shown; a task that is added needs it from the start, since it is drawn at
-    once.
+    once. A narrow terminal gets a shorter bar without the time that has passed, so that nothing is cut.
     """
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=28 if is_wide() else 8),
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if is_wide() else []),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,

@@ -7,7 +7,7 @@ from typing import final
 import typer
 from rich.progress import Progress
 
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
+from cascaded_dllm.cli.console import console, counted, error_console, is_wide, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.train.run import Evaluation, Event, NotDeleted, Resumed, Run, Snapshot
 from cascaded_dllm.train.trainer import StepResult
@@ -93,8 +93,9 @@ class _Display:
             self.tokens, self.seconds = 0, 0.0
             self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
             self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
-        status = f"loss {self.loss:.3f} nats/token  {self.rate:,.0f} tokens/s"
-        self.progress.update(self.steps, completed=event.step, status=status)
+        loss, rate = f"loss {self.loss:.3f} nats/token", f"{self.rate:,.0f} tokens/s"
+        status = f"{loss}  {rate}"
+        self.progress.update(self.steps, completed=event.step, status=status if is_wide() else loss)
         if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:
             self.line_at = time.monotonic()
             console.print(f"{self.description}: step {event.step} of {self.num_steps}, {status}")
@@ -104,5 +105,5 @@ class _Display:
         if self.request.is_made() and not self.has_told:
             self.has_told = True
             error_console.print(
-                f"{self.description}: stopping after this step; Ctrl-C again stops at once, and loses it"
+                f"{self.description}: stopping after this step; told again, it stops at once and loses it"
             )

@@ -47,8 +47,8 @@ class LinearTagger:
     """
 
     def __init__(self, weights: Weights, title: str) -> None:
-        self._splitter = WordSplitter("LinearTagger")
-        self._table = _Table(weights, import_parser("LinearTagger").lexicon)
+        self._splitter = WordSplitter(f"the tagger {title}")
+        self._table = _Table(weights, import_parser(f"the tagger {title}").lexicon)
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
         digest = hashlib.sha256(weights.tobytes()).hexdigest()[:16]
         self.name = f"{title} ({', '.join([digest, *versions])})"

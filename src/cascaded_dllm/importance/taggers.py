@@ -31,7 +31,7 @@ class SpacyTagger:
     """
 
     def __init__(self, model: str | Path) -> None:
-        spacy = import_spacy("SpacyTagger")
+        spacy = import_spacy("a spaCy model as the tagger")
         try:
             pipeline = spacy.load(model)
         except OSError as error:
@@ -76,8 +76,8 @@ class LexiconTagger:
     """
 
     def __init__(self) -> None:
-        self._splitter = WordSplitter("LexiconTagger")
-        find_tags = import_parser("LexiconTagger").find_tags
+        self._splitter = WordSplitter("the tagger lexicon")
+        find_tags = import_parser("the tagger lexicon").find_tags
 
         @functools.lru_cache(MAX_WORDS)
         def tag_of(word: str, begins_sentence: bool) -> str:

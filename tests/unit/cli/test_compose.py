@@ -81,7 +81,14 @@ def test_the_folder_of_the_run_is_the_only_one(stored, tmp_path):
         compose_config([f"load_dir='{folder}'", "run_dir=other"])
 
 
-@pytest.mark.parametrize("value", ["nowhere", "3", "''"])
+@pytest.mark.parametrize("value", ["nowhere", "3"])
+def test_no_folder(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"load_dir is {value}, which is not there; name the folder that a run was"):
+        compose_config([f"load_dir={value}"])
+
+
+@pytest.mark.parametrize("value", [".", "''"])
 def test_no_run(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = r"load_dir is .*, which is no run folder: it has no config\.yaml; .*pretrained\.use_pretrained=true"

@@ -77,4 +77,4 @@ def test_a_request_to_stop_is_answered_once(display, capsys):
     display.request.signal_number = signal.SIGINT
     display.show_measuring(1, 2)
     display.show(step(5))
-    assert capsys.readouterr().err == ("stage 1: stopping after this step; Ctrl-C again stops at once, and loses it\n")
+    assert capsys.readouterr().err == ("stage 1: stopping after this step; told again, it stops at once and loses it\n")

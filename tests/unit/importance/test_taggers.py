@@ -96,13 +96,13 @@ def test_spacy_pipeline_without_tagger(tmp_path):
 def test_missing_library(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     name = missing.partition(".")[0]
-    with pytest.raises(MissingExtraError, match=rf"LexiconTagger needs {name}.*'cascaded-dllm\[preprocess\]'"):
+    with pytest.raises(MissingExtraError, match=rf"the tagger lexicon needs {name}.*'cascaded-dllm\[preprocess\]'"):
         LexiconTagger()
 
 
 def test_missing_spacy_for_its_tagger(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(MissingExtraError, match="SpacyTagger needs spacy"):
+    with pytest.raises(MissingExtraError, match="a spaCy model as the tagger needs spacy"):
         SpacyTagger("en_core_web_sm")
 
 

@@ -93,9 +93,9 @@ class _Display:
             self.tokens, self.seconds = 0, 0.0
             self.rate = now if self.rate == 0 else 0.95 * self.rate + 0.05 * now
             self.loss = loss if self.loss == 0 else 0.95 * self.loss + 0.05 * loss
-        loss, rate = f"loss {self.loss:.3f} nats/token", f"{self.rate:,.0f} tokens/s"
-        status = f"{loss}  {rate}"
-        self.progress.update(self.steps, completed=event.step, status=status if is_wide() else loss)
+        short = f"loss {self.loss:.3f} nats/token"
+        status = f"{short}  {self.rate:,.0f} tokens/s"
+        self.progress.update(self.steps, completed=event.step, status=status if is_wide() else short)
         if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:
             self.line_at = time.monotonic()
             console.print(f"{self.description}: step {event.step} of {self.num_steps}, {status}")

@@ -13,7 +13,8 @@ from cascaded_dllm.train.trainer import StepResult
 
 
 @pytest.fixture
-def display():
+def display(monkeypatch):
+    monkeypatch.setattr(run_progress, "is_wide", lambda: True)
     with progress_bar("stage 1") as (progress, _):
         yield _Display(progress, "stage 1", 10, StopRequest())
 
@@ -28,6 +29,12 @@ def test_steps_move_the_bar(display):
     steps = display.progress.tasks[0]
     assert (steps.completed, steps.total) == (2, 10)
     assert steps.fields["status"] == "loss 2.000 nats/token  200 tokens/s"
+
+
+def test_a_narrow_terminal_shows_no_rate(display, monkeypatch):
+    monkeypatch.setattr(run_progress, "is_wide", lambda: False)
+    display.show(step(1))
+    assert display.progress.tasks[0].fields["status"] == "loss 2.000 nats/token"
 
 
 def test_steps_whose_numbers_are_on_the_device(display):

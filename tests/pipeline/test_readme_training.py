@@ -159,9 +159,10 @@ def test_every_command_runs_and_leaves_the_run_it_speaks_of(place):
     assert {name: config["run_dir"] for name, config in runs.items()} == {name: f"runs/{name}" for name in runs}
     medium = runs["openwebtext-medium-stage3"]
     assert (medium["stage"], medium["stage_lengths"], medium["optim"]["lr"]) == (3, [16, 32, 128], 5e-4)
-    assert medium["data"]["path"] == "data/preprocessed/keybert_no_stopword/openwebtext_train"
-    assert medium["data"]["valid"] == "data/preprocessed/keybert_no_stopword/wikitext103_validation"
-    assert runs["wikitext103-small-stage2"]["data"]["path"] == "data/preprocessed/keybert/wikitext103_train"
+    preprocessed = place / "data" / "preprocessed"
+    assert medium["data"]["path"] == str(preprocessed / "keybert_no_stopword" / "openwebtext_train")
+    assert medium["data"]["valid"] == str(preprocessed / "keybert_no_stopword" / "wikitext103_validation")
+    assert runs["wikitext103-small-stage2"]["data"]["path"] == str(preprocessed / "keybert" / "wikitext103_train")
     assert {path.name for path in place.iterdir()} <= {"data", "hub", "home", "runs"}
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from tests.processes import run as run_process
 def signalled_in_step_5(number: signal.Signals, times: int, arguments: list[str]) -> None:
     """In a process: within step 5, at which no checkpoint is due, the optimizer has done its part, and nothing else."""
     step, calls = torch.optim.AdamW.step, []
+    latest = Path(arguments[arguments.index("--out") + 1], "checkpoints", "latest")
 
     def signalling_step(self: Any, *arguments: Any) -> Any:
         result = step(self, *arguments)
         calls.append(1)
         if len(calls) == 5:
+            # The checkpoint of step 3 is written beside the steps, which are faster here.
+            while not latest.is_symlink():
+                time.sleep(0.01)
             for _ in range(times):
                 os.kill(os.getpid(), number)
         return result
@@ -45,10 +50,12 @@ def killed_while_writing_a_checkpoint(arguments: list[str]) -> None:
 
 
 def killed_before_latest(arguments: list[str]) -> None:
-    def killing_point_latest(checkpoints: Path, name: str) -> None:
+    def killing_link(link: Path, target: str) -> None:
+        assert link.name == "latest"
         os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint._point_latest = killing_point_latest
+    assert checkpoint.write_link
+    checkpoint.write_link = killing_link
     cdllm(*arguments)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cascaded_dllm.cli import sample_entry
 from cascaded_dllm.cli.sample_entry import main
 from cascaded_dllm.evaluate.figures import stage_figures
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus, ppl_per_sequence
@@ -57,12 +58,18 @@ def test_texts_and_separators_byte_for_byte(runs, tmp_path):
         assert (only(tmp_path) / f"sample_stage{number}.txt").read_bytes() == expected
 
 
-def test_what_is_not_given(runs, tmp_path):
-    """As many texts as a batch has, 1,024 steps where there are steps; --num-samples of the command wins."""
-    assert run(*stages(runs), "--num-samples=1", "--output_dir", tmp_path / "grid") == 0
-    found = summary(tmp_path / "grid")
-    assert [found[key] for key in ("num_samples", "batch_size", "num_steps")] == [1, 32, 1024]
-    assert found["predictor"] == "analytic"
+def test_what_is_not_given(runs, tmp_path, monkeypatch):
+    """As many texts as a batch has, 1,024 steps where there are steps; what is given of the command wins."""
+    flags = ["--num-samples=1", "--lengths", "4,8,40"]
+    with monkeypatch.context() as patched:
+        asked: list[list[str]] = []
+        patched.setattr(sample_entry, "app", lambda words, prog_name: asked.append(words))
+        main([*stages(runs), *flags])
+    assert asked[0][:5] == ["sample", "--batch-size", "32", "--predictor", "analytic"]
+    assert asked[0][5:] == [
+        *["--output-dir", "./sampling_outputs", "--stage", f"{runs}/stage1", "--stage", f"{runs}/stage2"],
+        *["--steps", "1024", *flags],
+    ]
     assert run(*stages(runs), "--predictor", "first_hitting", "--batch_size", 2, "--output_dir", tmp_path / "none") == 0
     assert [summary(tmp_path / "none")[key] for key in ("num_samples", "num_steps")] == [2, None]
 

@@ -31,7 +31,8 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, TweediePredictor
-from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.state import SamplerState
 
 BATCH = 4
 GRID = 1024

@@ -17,7 +17,7 @@ from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
+from cascaded_dllm.sample.predictors import has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.snapshot import SampledText, SampleGroup, SnapshotReport
@@ -106,10 +106,9 @@ class SnapshotSampler:
         """Samples whose every stage is generated."""
         before = self.earlier_cascade()
         cascade = Cascade((*before.stages, self.stage), self.tokenizer, self.stage_lengths)
-        has_grid = not isinstance(predictor_from_name(self.predictor), FirstHittingPredictor)
         samples = cascade.generate(
             self.num_samples,
-            steps=self.num_steps if has_grid else None,
+            steps=self.num_steps if has_grid(predictor_from_name(self.predictor)) else None,
             predictor=self.predictor,
             seed=self.seed,
             batch_size=self.num_samples,

@@ -9,7 +9,7 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy
 from cascaded_dllm.numerics import log_expm1
-from cascaded_dllm.sample.predictors import EulerPredictor, GridPredictor, TweediePredictor, denoise_probs
+from cascaded_dllm.sample.predictors import EulerPredictor, ScorePredictor, TweediePredictor, denoise_probs
 from tests.reference import enumerate as oracle
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-12}
@@ -29,7 +29,7 @@ def times(value: float) -> torch.Tensor:
     return torch.full((len(STATES),), value, dtype=torch.float64)
 
 
-def step(predictor: GridPredictor, schedule: Schedule, log_score: torch.Tensor, t: float, s: float) -> torch.Tensor:
+def step(predictor: ScorePredictor, schedule: Schedule, log_score: torch.Tensor, t: float, s: float) -> torch.Tensor:
     return predictor.step_probs(PROCESS, schedule, log_score, STATES, times(t), times(s))
 
 

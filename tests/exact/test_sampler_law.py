@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process, UniformProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule
-from cascaded_dllm.sample.predictors import EulerPredictor, GridPredictor, TweediePredictor, denoise_probs
+from cascaded_dllm.sample.predictors import EulerPredictor, ScorePredictor, TweediePredictor, denoise_probs
 from tests.reference import enumerate as oracle
 
 V, L = 3, 2
@@ -42,7 +42,7 @@ def chain(name: str, schedule: Schedule) -> tuple[Process, Tensor, Tensor]:
 
 
 def laws(
-    name: str, schedule: Schedule, predictor: GridPredictor, num_steps: int, score_of: ScoreOf = exact_score
+    name: str, schedule: Schedule, predictor: ScorePredictor, num_steps: int, score_of: ScoreOf = exact_score
 ) -> Iterator[Tensor]:
     """The law after every step, the last of which is the final denoising."""
     process, data, law = chain(name, schedule)
@@ -61,13 +61,13 @@ def laws(
 
 
 def sampled_law(
-    name: str, schedule: Schedule, predictor: GridPredictor, num_steps: int, score_of: ScoreOf = exact_score
+    name: str, schedule: Schedule, predictor: ScorePredictor, num_steps: int, score_of: ScoreOf = exact_score
 ) -> Tensor:
     *_, law = laws(name, schedule, predictor, num_steps, score_of)
     return law
 
 
-def errors(name: str, schedule: Schedule, predictor: GridPredictor, step_counts: list[int]) -> list[float]:
+def errors(name: str, schedule: Schedule, predictor: ScorePredictor, step_counts: list[int]) -> list[float]:
     data = chain(name, schedule)[1]
     return [oracle.total_variation(sampled_law(name, schedule, predictor, n), data) for n in step_counts]
 
@@ -85,7 +85,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "schedule", "predictor", "step_counts"), CASES)
 def test_error_halves_as_steps_double(
-    name: str, schedule: Schedule, predictor: GridPredictor, step_counts: list[int]
+    name: str, schedule: Schedule, predictor: ScorePredictor, step_counts: list[int]
 ) -> None:
     found = errors(name, schedule, predictor, step_counts)
     assert found[-1] < 0.017

@@ -17,8 +17,8 @@ from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedul
 from cascaded_dllm.sample.predictors import (
     EulerPredictor,
     FirstHittingPredictor,
-    GridPredictor,
     Predictor,
+    ScorePredictor,
     TweediePredictor,
     denoise_probs,
 )
@@ -61,7 +61,7 @@ def counts(texts: Tensor, vocab_size: int = V) -> Tensor:
 
 
 @functools.cache
-def expected_grid_law(predictor: GridPredictor, schedule: Schedule, num_steps: int) -> Tensor:
+def expected_grid_law(predictor: ScorePredictor, schedule: Schedule, num_steps: int) -> Tensor:
     """Written out from the formulas of the step: Euler (t - s) dsigma / expm1(sigma), Tweedie 1 - m_s / m_t."""
     times = torch.linspace(1, 1e-5, num_steps + 1, dtype=torch.float64)
     sigma, dsigma = schedule(times)
@@ -76,7 +76,7 @@ def expected_grid_law(predictor: GridPredictor, schedule: Schedule, num_steps: i
 @EACH_READING
 @pytest.mark.parametrize("schedule", [LogLinearSchedule(), MILD], ids=["loglinear", "geometric"])
 @pytest.mark.parametrize("predictor", [EulerPredictor(), TweediePredictor()], ids=["euler", "analytic"])
-def test_few_steps(predictor: GridPredictor, schedule: Schedule, reading: Reading) -> None:
+def test_few_steps(predictor: ScorePredictor, schedule: Schedule, reading: Reading) -> None:
     """Four steps, where many tokens leave together and the law is far from any order."""
     texts, _ = sampled(from_table(TABLE), predictor, reading=reading, num_steps=4, schedule=schedule)
     found = counts(texts)
@@ -154,7 +154,7 @@ def test_words_in_several_blocks_of_columns(predictor: Predictor, reading: Readi
 
 
 @pytest.mark.parametrize("predictor", [EulerPredictor(), TweediePredictor()], ids=["euler", "analytic"])
-def test_uniform_process(predictor: GridPredictor) -> None:
+def test_uniform_process(predictor: ScorePredictor) -> None:
     """Against the product of the kernels of its steps, from uniform noise on."""
     process, schedule, num_steps = UniformProcess(V), LogLinearSchedule(0.2), 6
     states = oracle.all_states(V, L)

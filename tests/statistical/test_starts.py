@@ -15,12 +15,13 @@ from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedul
 from cascaded_dllm.sample.predictors import (
     EulerPredictor,
     FirstHittingPredictor,
-    GridPredictor,
     Predictor,
+    ScorePredictor,
     TweediePredictor,
     denoise_probs,
 )
-from cascaded_dllm.sample.sampler import StageSampler, Start
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.state import Start
 from tests.reference import enumerate as oracle
 from tests.statistical.chi_square import fits, is_refuted
 from tests.statistical.table_network import TableNetwork, UniformTableNetwork, from_table
@@ -98,7 +99,7 @@ def test_first_hitting(reading: str, schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("reading", ["score", "normalized"])
 @pytest.mark.parametrize("predictor", [EulerPredictor(), TweediePredictor()], ids=["euler", "analytic"])
-def test_grid(predictor: GridPredictor, reading: str) -> None:
+def test_grid(predictor: ScorePredictor, reading: str) -> None:
     """Three steps from the time of each text on: the probabilities of leaving MASK are those of its own grid."""
     process, schedule, num_steps = AbsorbingProcess(V), GeometricSchedule(0.02, 2.5), 3
     network = TableNetwork(from_table(TABLE), V, reading)  # type: ignore[arg-type]

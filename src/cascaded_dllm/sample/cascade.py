@@ -17,8 +17,9 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
 from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
-from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+from cascaded_dllm.sample.predictors import has_grid, predictor_from_name
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.state import SamplerState
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 DEFAULT_STEPS = 128
@@ -141,7 +142,7 @@ class Cascade:
         Raises:
             ConfigError: the predictor is unknown, `steps` is given though it has no grid, or is less than 1.
         """
-        if isinstance(predictor_from_name(predictor), FirstHittingPredictor):
+        if not has_grid(predictor_from_name(predictor)):
             if steps is not None:
                 raise ConfigError(
                     f"steps is {steps} and the predictor first_hitting, which has no time grid: it makes one call a "

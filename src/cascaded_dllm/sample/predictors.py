@@ -1,6 +1,7 @@
-"""Reverse steps from time t to s < t: pure functions from scores to probabilities, and their fast absorbing form."""
+"""How a reverse step is taken: pure functions from scores to probabilities, and their fast absorbing form."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,11 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
 
-PREDICTORS = ("euler", "analytic", "first_hitting")
+PREDICTORS = ("euler", "analytic", "ancestral", "remask", "first_hitting", "confidence", "entropy")
 """Names a user may choose; `tweedie` is another name of `analytic`."""
+
+GRID_PREDICTORS = ("euler", "analytic", "ancestral", "remask")
+"""Those that walk along a time grid and take a number of steps; the others take a number of tokens a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class EulerPredictor:
 
     P(xs = y) = (t - s) dsigma(t) Q[y, xt] score[y]   for y != xt; stays at xt with the rest
     """
+
+    name: ClassVar[str] = "euler"
 
     def step_probs(
         self,
@@ -51,6 +57,8 @@ class TweediePredictor:
     For the absorbing process with log-linear noise it coincides with Euler's step.
     """
 
+    name: ClassVar[str] = "analytic"
+
     def step_probs(
         self,
         process: Process,
@@ -72,33 +80,159 @@ class TweediePredictor:
 
 
 @dataclass(frozen=True, slots=True)
+class AncestralPredictor:
+    """The reverse transition of the masked process, given the law of the clean token (Sahoo et al. 2024, Eq. 7).
+
+        P(leave MASK from t to s) = 1 - move_prob(s) / move_prob(t),   then x0 ~ p(x0 | unmasked tokens)
+
+    When a position leaves MASK is decided without the network, which is called for the texts that change and for no
+    other: at most one call a token, however fine the grid. For a normalised network it is Tweedie's step; for an
+    unnormalised one the learned total rate is replaced by its exact value.
+    """
+
+    name: ClassVar[str] = "ancestral"
+
+    def leave_prob(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """Probability that a masked position leaves MASK between t and s."""
+        sigma = schedule(t).sigma
+        return torch.expm1(sigma - schedule(s).sigma) / torch.expm1(sigma)
+
+
+@dataclass(frozen=True, slots=True)
+class RemaskPredictor:
+    """Ancestral steps that also mask written tokens again, so that early mistakes can be mended.
+
+    With keep(t) = 1 - move_prob(t) and r = eta min(1, move_prob(s) / keep(t)) (Wang et al. 2025, arXiv:2503.00307,
+    Eq. 4 and the rescaled schedule):
+
+        P(a written token is masked) = r,   P(leave MASK) = (keep(s) - (1 - r) keep(t)) / move_prob(t)
+
+    Every such step has the marginals of the forward process for a law of the clean token that does not change, so that
+    eta trades nothing but calls: with more of them, each token is written anew more often.
+
+    Attributes:
+        eta: share of the largest possible probability of being masked again; 0 is the ancestral step.
+    """
+
+    name: ClassVar[str] = "remask"
+
+    eta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"eta is {self.eta}; it must lie between 0, which never masks again, and 1")
+
+    def probs(
+        self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]
+    ) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
+        """Probabilities of leaving MASK, and of going back to it."""
+        moved_t, moved_s = (-torch.expm1(-schedule(time).sigma) for time in (t, s))
+        again = self.eta * (moved_s / (1 - moved_t)).clamp_max(1)
+        return (moved_t - moved_s + again * (1 - moved_t)) / moved_t, again
+
+
+@dataclass(frozen=True, slots=True)
 class FirstHittingPredictor:
     """Tokens leave MASK one at a time, at the exact times of the process (Zheng et al. 2024, arXiv:2409.02908, Alg. 1).
 
     With n masked positions at time t the next one leaves at move_prob(t_next) = move_prob(t) u^(1/n), and it is each
     of them with the same probability. Exact for a network whose scores are normalised, without a time grid, at one
     network call a token. For an unnormalised network the learned total rate is replaced by its exact value.
+
+    Attributes:
+        tokens_per_call: tokens that leave together, drawn independently given the text before. 1 is exact; more is
+            that many times faster and approximate.
     """
 
+    name: ClassVar[str] = "first_hitting"
 
-Predictor = EulerPredictor | TweediePredictor | FirstHittingPredictor
-GridPredictor = EulerPredictor | TweediePredictor
+    tokens_per_call: int = 1
+
+    def __post_init__(self) -> None:
+        _require_tokens_per_call(self.tokens_per_call)
 
 
-def predictor_from_name(name: str) -> Predictor:
+@dataclass(frozen=True, slots=True)
+class SurestPredictor:
+    """The positions of which the network is surest leave MASK first, a fixed number a call.
+
+    Not a sampler of the network's law: texts become more probable and less varied, as with a lower temperature. Tokens
+    are drawn as ever; only the order is chosen (Chang et al. 2022, arXiv:2202.04200; Ye et al. 2025, arXiv:2508.15487).
+
+    Attributes:
+        measure: `confidence`, the largest probability of a token, or `entropy`, the smallest entropy of its law.
+        tokens_per_call: tokens that leave together.
+    """
+
+    measure: Literal["confidence", "entropy"]
+    tokens_per_call: int = 1
+
+    def __post_init__(self) -> None:
+        _require_tokens_per_call(self.tokens_per_call)
+
+    @property
+    def name(self) -> str:
+        """As a user chooses it."""
+        return self.measure
+
+    def sureness(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
+        """How sure the network is of every position; larger is surer."""
+        log_probs = F.log_softmax(logits, -1)
+        if self.measure == "confidence":
+            return log_probs.amax(-1)
+        # A token of probability zero adds nothing, where 0 * -inf would be no number.
+        return (log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
+
+
+def _require_tokens_per_call(count: int) -> None:
+    if count < 1:
+        raise ConfigError(f"tokens_per_call is {count}; it must be at least 1, which is exact for first_hitting")
+
+
+Predictor = (
+    EulerPredictor | TweediePredictor | AncestralPredictor | RemaskPredictor | FirstHittingPredictor | SurestPredictor
+)
+ScorePredictor = EulerPredictor | TweediePredictor
+"""Those that are given by probabilities of every state, for any process."""
+
+
+def predictor_from_name(name: str, *, tokens_per_call: int | None = None, eta: float | None = None) -> Predictor:
     """The predictor called `name`.
 
+    Args:
+        name: one of `PREDICTORS`.
+        tokens_per_call: for those that have no time grid; 1 if None.
+        eta: for `remask`; 0.1 if None.
+
     Raises:
-        ConfigError: there is no such predictor.
+        ConfigError: there is no such predictor, it does not take what is given, or a number is out of range.
     """
+    if tokens_per_call is not None and name in (*GRID_PREDICTORS, "tweedie"):
+        raise ConfigError(
+            f"tokens_per_call is {tokens_per_call} and the predictor {name}, which walks along a time grid; give it "
+            "steps, or choose first_hitting, confidence or entropy"
+        )
+    if eta is not None and name != "remask":
+        raise ConfigError(f"eta is {eta} and the predictor {name}; only remask masks tokens again")
     match name:
         case "euler":
             return EulerPredictor()
         case "analytic" | "tweedie":
             return TweediePredictor()
+        case "ancestral":
+            return AncestralPredictor()
+        case "remask":
+            return RemaskPredictor() if eta is None else RemaskPredictor(eta)
         case "first_hitting":
-            return FirstHittingPredictor()
+            return FirstHittingPredictor(1 if tokens_per_call is None else tokens_per_call)
+        case "confidence" | "entropy":
+            return SurestPredictor(name, 1 if tokens_per_call is None else tokens_per_call)
     raise ConfigError(f"the predictor is {name!r}; it must be one of {', '.join(PREDICTORS)}")
+
+
+def has_grid(predictor: Predictor) -> bool:
+    """Whether it walks along a time grid, so that a number of steps means something."""
+    return not isinstance(predictor, FirstHittingPredictor | SurestPredictor)
 
 
 def denoise_probs(

@@ -22,7 +22,8 @@ from cascaded_dllm.model.pretrained import PretrainedStage
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.predictors import Predictor
-from cascaded_dllm.sample.sampler import StageSampler, Start
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.state import Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.sample import sampler as sampler_module
+from cascaded_dllm.sample import writing as writing_module
 from cascaded_dllm.sample.predictors import Predictor, predictor_from_name
-from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.state import SamplerState
 from tests.unit.model.tiny import tiny_model
 
 # More than one block of 256 columns, so that both uniform numbers of a draw matter.
@@ -162,7 +163,7 @@ def test_size_of_chunks_does_not_matter(reading: str, name: str, monkeypatch: py
     sampler = stage({"parameterization": reading})
     whole = states(sampler, name, torch.arange(7))[-1].xt
     for rows in (0, 1, 3):
-        monkeypatch.setattr(sampler_module, "_ROW_CHUNK_ELEMENTS", rows * (VOCAB + 1))
+        monkeypatch.setattr(writing_module, "_ROW_CHUNK_ELEMENTS", rows * (VOCAB + 1))
         assert torch.equal(states(sampler, name, torch.arange(7))[-1].xt, whole)
 
 

@@ -1,0 +1,204 @@
+"""Reverse steps of the absorbing process, as generators of states: masked positions turn into tokens.
+
+A step splits exactly into two draws, whether a position leaves MASK and to which token, so nothing of the size of the
+vocabulary exists but the logits of the rows that need them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.diffusion.schedule import Schedule
+from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.sample.calls import CallOrder, first_hitting_calls, grid_calls
+from cascaded_dllm.sample.predictors import (
+    AncestralPredictor,
+    FirstHittingPredictor,
+    Predictor,
+    RemaskPredictor,
+    ScorePredictor,
+    SurestPredictor,
+)
+from cascaded_dllm.sample.state import SamplerState, Start
+from cascaded_dllm.sample.writing import Pair, TokenWriter, masked_rows
+
+
+@dataclass(frozen=True, slots=True)
+class AbsorbingSampling:
+    """A batch of texts to be written.
+
+    Attributes:
+        process: the forward process.
+        schedule: of its noise.
+        writer: of tokens.
+        draws: the stream of random numbers.
+        sample_index: number of each text.
+        start: where they begin.
+        t_end: where a time grid ends.
+    """
+
+    process: AbsorbingProcess
+    schedule: Schedule
+    writer: TokenWriter
+    draws: Draws
+    sample_index: Int[Tensor, " B"]
+    start: Start
+    t_end: float
+
+    def states(self, predictor: Predictor, num_steps: int) -> Iterator[SamplerState]:
+        """The states that a predictor goes through."""
+        match predictor:
+            case FirstHittingPredictor():
+                return self._in_order(self._first_hitting(predictor))
+            case SurestPredictor():
+                return self._surest(predictor)
+            case RemaskPredictor():
+                return self._remask(predictor, time_grid(self.start, num_steps, self.t_end))
+        times = time_grid(self.start, num_steps, self.t_end)
+        is_normalized = self.writer.model.config.parameterization == "normalized"
+        if isinstance(predictor, AncestralPredictor) or is_normalized:
+            return self._in_order(self._on_grid(predictor, times))
+        return self._scored(predictor, times)
+
+    def _first_hitting(self, predictor: FirstHittingPredictor) -> CallOrder:
+        return first_hitting_calls(
+            self.start.xt,
+            self.start.t,
+            mask_id=self.process.mask_id,
+            tokens_per_call=predictor.tokens_per_call,
+            schedule=self.schedule,
+            draws=self.draws,
+            sample_index=self.sample_index,
+        )
+
+    def _on_grid(self, predictor: AncestralPredictor | ScorePredictor, times: Float[Tensor, "n B"]) -> CallOrder:
+        """Steps whose rates are known without the network: normalised scores sum to 1 / expm1(sigma)."""
+        t, s = times[:-1], times[1:]
+        if isinstance(predictor, AncestralPredictor):
+            leave_probs = predictor.leave_prob(self.schedule, t, s)
+        else:
+            leave_probs = predictor.unmask_factor(self.schedule, t, s) / torch.expm1(self.schedule(t).sigma)
+        return grid_calls(
+            self.start.xt,
+            times,
+            leave_probs,
+            mask_id=self.process.mask_id,
+            draws=self.draws,
+            sample_index=self.sample_index,
+        )
+
+    def _in_order(self, order: CallOrder) -> Iterator[SamplerState]:
+        """Calls that are known before the first of them."""
+        xt, nfe, calls = self.start.xt.clone(), 0.0, order.calls()
+        yield SamplerState(xt.clone(), 0, len(calls), nfe)
+        for number, call in enumerate(calls, start=1):
+            index = self.sample_index[call.texts]
+            u = self.draws.uniform_pair(index[call.rows.batch], call.step[call.rows.batch], call.rows.position)
+            self.writer.write(xt, call.texts, call.rows, self.schedule(call.t).sigma, call.step, u)
+            nfe += self.writer.nfe(call.texts)
+            yield SamplerState(xt.clone(), number, len(calls), nfe)
+
+    def _scored(self, predictor: ScorePredictor, times: Float[Tensor, "n B"]) -> Iterator[SamplerState]:
+        """Steps with learned rates: P(leave MASK) = factor * sum of scores, then the token from softmax(logits)."""
+        xt, nfe, last = self.start.xt.clone(), 0.0, len(times) - 1
+        yield SamplerState(xt.clone(), 0, last + 1, nfe)
+        for step, t in enumerate(times):
+            rows = masked_rows(xt, self.process.mask_id)
+            texts, local = _active(rows)
+            u = self.draws.uniform_pair(self.sample_index[rows.batch], step, rows.position)
+            if len(texts):
+                nfe += self.writer.nfe(texts)
+                sigma, numbers = self.schedule(t).sigma, torch.full_like(texts, step)
+                answer = self.writer.ask(xt, texts, local, sigma[texts])
+                if step == last:
+                    self.writer.fill(xt, answer, slice(None), u, numbers)
+                else:
+                    log_scale = self.writer.model.log_scale(sigma)[rows.batch]
+                    factor = predictor.unmask_factor(self.schedule, t, times[step + 1])[rows.batch]
+                    leaves, fresh = _split(u, factor * torch.exp(self.writer.log_total(answer) - log_scale))
+                    self.writer.fill(xt, answer, leaves, fresh, numbers)
+            yield SamplerState(xt.clone(), step + 1, last + 1, nfe)
+
+    def _surest(self, predictor: SurestPredictor) -> Iterator[SamplerState]:
+        """A fixed number of tokens a call, where the network is surest.
+
+        The network is told the time at which the process is expected to have as many masked positions.
+        """
+        xt, nfe, length = self.start.xt.clone(), 0.0, self.start.xt.shape[1]
+        most = int((xt == self.process.mask_id).sum(-1).max())
+        num_steps = -(-most // predictor.tokens_per_call)
+        whole = -torch.expm1(-self.schedule(torch.ones((), device=xt.device)).sigma)
+        yield SamplerState(xt.clone(), 0, num_steps, nfe)
+        for step in range(num_steps):
+            rows = masked_rows(xt, self.process.mask_id)
+            texts, local = _active(rows)
+            share = (xt[texts] == self.process.mask_id).sum(-1) / length
+            sigma = -torch.log1p(-share * whole)
+            answer = self.writer.ask(xt, texts, local, sigma)
+            kept = _largest(self.writer.sureness(answer, predictor), local, length, predictor.tokens_per_call)
+            u = self.draws.uniform_pair(self.sample_index[rows.batch[kept]], step + 1, rows.position[kept])
+            self.writer.fill(xt, answer, kept, u, torch.full_like(texts, step + 1))
+            nfe += self.writer.nfe(texts)
+            yield SamplerState(xt.clone(), step + 1, num_steps, nfe)
+
+    def _remask(self, predictor: RemaskPredictor, times: Float[Tensor, "n B"]) -> Iterator[SamplerState]:
+        """Ancestral steps that mask again what was written since the start, and what leaves MASK at the end stays."""
+        xt, nfe, last = self.start.xt.clone(), 0.0, len(times) - 1
+        position = torch.arange(xt.shape[1], device=xt.device)
+        is_free = xt == self.process.mask_id
+        yield SamplerState(xt.clone(), 0, last + 1, nfe)
+        for step, t in enumerate(times):
+            u = self.draws.uniform_pair(self.sample_index[:, None], step, position)
+            is_masked = xt == self.process.mask_id
+            if step == last:
+                leaves = is_masked
+            else:
+                leave, again = predictor.probs(self.schedule, t, times[step + 1])
+                leaves = is_masked & (u[0] < leave[:, None])
+                is_lost = is_free & ~is_masked & (u[0] < again[:, None])
+                # Tokens are drawn given the text before this step, so that what is lost in it is still seen.
+            rows = Rows(*torch.nonzero(leaves, as_tuple=True))
+            texts, local = _active(rows)
+            if len(texts):
+                fresh = self.draws.uniform_pair(self.sample_index[rows.batch], step + len(times), rows.position)
+                self.writer.write(xt, texts, local, self.schedule(t[texts]).sigma, torch.full_like(texts, step), fresh)
+                nfe += self.writer.nfe(texts)
+            if step < last:
+                xt[is_lost] = self.process.mask_id
+            yield SamplerState(xt.clone(), step + 1, last + 1, nfe)
+
+
+def time_grid(start: Start, num_steps: int, t_end: float) -> Float[Tensor, "n B"]:
+    """Times of `num_steps` equal steps from the beginning of every text to `t_end`, both ends included."""
+    times = torch.linspace(1, t_end, num_steps + 1, device=start.t.device)[:, None]
+    # The grid from 1 on, shrunk to what is left of the way.
+    return t_end + (times - t_end) * (start.t.clamp_min(t_end) - t_end) / (1 - t_end)
+
+
+def _split(u: Pair, prob: Float[Tensor, " M"]) -> tuple[Bool[Tensor, " M"], Pair]:
+    """Which rows have the event of probability `prob`, and two numbers for those that are uniform given that.
+
+    The first of `u` decides; below its threshold it is uniform up to the threshold only, so it is stretched again.
+    """
+    prob = prob.to(u[0].dtype).clamp_max(1)
+    happens = u[0] < prob
+    return happens, (u[0][happens] / prob[happens], u[1][happens])
+
+
+def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows]:
+    """The sequences that `rows` touch, and the rows numbered within them."""
+    texts, local = torch.unique(rows.batch, return_inverse=True)
+    return texts, Rows(local, rows.position)
+
+
+def _largest(values: Float[Tensor, " M"], rows: Rows, length: int, count: int) -> Bool[Tensor, " M"]:
+    """Which rows have the `count` largest values of their text; of equal ones those that come first."""
+    table = values.new_full((int(rows.batch.max()) + 1, length), -torch.inf)
+    table[rows.batch, rows.position] = values
+    rank = table.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return rank[rows.batch, rows.position] < count

@@ -1,0 +1,190 @@
+"""Asking the network about masked positions, and writing tokens there: the part that all samplers share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.categorical import sample_tokens
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.sample.conditioning import Conditioning
+from cascaded_dllm.sample.predictors import SurestPredictor
+from cascaded_dllm.sample.required import Path, RequiredWords
+from cascaded_dllm.sample.token_law import TokenLaw
+
+_ROW_CHUNK_ELEMENTS = 1 << 24
+"""Logits held at once, 64 MB in float32."""
+
+Pair = tuple[Float[Tensor, "_"], Float[Tensor, "_"]]
+"""Two uniform numbers a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the network says of masked positions of some texts, as last hidden states.
+
+    Attributes:
+        texts: the texts, numbers within the batch.
+        rows: the positions, texts numbered within `texts`.
+        hidden: of every row.
+        unconditional: the same without the prefix, for guidance; None without.
+    """
+
+    texts: Int[Tensor, " b"]
+    rows: Rows
+    hidden: Float[Tensor, "M D"]
+    unconditional: Float[Tensor, "M D"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWriter:
+    """Writes tokens of one stage.
+
+    Attributes:
+        model: the network.
+        given: what it is conditioned on.
+        law: how its law is changed.
+        required: words that the texts must contain; None for none.
+        mask_id: of MASK.
+        path_draws: stream of random numbers for the places of these words.
+        sample_index: number of each text.
+    """
+
+    model: ScoreModel
+    given: Conditioning
+    law: TokenLaw
+    required: RequiredWords | None
+    mask_id: int
+    path_draws: Draws
+    sample_index: Int[Tensor, " B"]
+
+    def nfe(self, texts: Int[Tensor, " b"]) -> float:
+        """Network calls that asking about these texts takes, as the share of the batch that is computed."""
+        return self.given.num_calls * len(texts) / len(self.sample_index)
+
+    @torch.inference_mode()
+    def ask(self, xt: Int[Tensor, "B L"], texts: Int[Tensor, " b"], rows: Rows, sigma: Float[Tensor, " b"]) -> Answer:
+        """The answer about `rows` of `texts` at noise `sigma`."""
+        return Answer(texts, rows, *self.given.hidden(self.model, xt, sigma, texts, rows))
+
+    def write(
+        self,
+        xt: Int[Tensor, "B L"],
+        texts: Int[Tensor, " b"],
+        rows: Rows,
+        sigma: Float[Tensor, " b"],
+        step: Int[Tensor, " b"],
+        u: Pair,
+    ) -> None:
+        """Asks about some masked positions and writes tokens there, in place.
+
+        Args:
+            xt: the texts of the batch.
+            texts: those that are computed.
+            rows: what is written, texts numbered within `texts`.
+            sigma: noise that the network is told.
+            step: of each text, for the random numbers of required words.
+            u: uniform numbers of each row.
+        """
+        if self.required is None:
+            self.fill(xt, self.ask(xt, texts, rows, sigma), slice(None), u, step)
+            return
+        masked = masked_rows(xt[texts], self.mask_id)
+        is_written = torch.zeros_like(xt[texts], dtype=torch.bool)
+        is_written[rows.batch, rows.position] = True
+        self.fill(xt, self.ask(xt, texts, masked, sigma), masked.of(is_written), u, step)
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        xt: Int[Tensor, "B L"],
+        answer: Answer,
+        kept: Bool[Tensor, " M"] | slice,
+        u: Pair,
+        step: Int[Tensor, " b"],
+    ) -> None:
+        """Writes tokens into some rows of an answer, in place.
+
+        Args:
+            xt: the texts of the batch.
+            answer: with required words it must be about all masked positions of its texts.
+            kept: the rows that are written.
+            u: uniform numbers of each of them.
+            step: of each text, for the random numbers of required words.
+        """
+        rows = Rows(answer.rows.batch[kept], answer.rows.position[kept])
+        hidden, unconditional = answer.hidden[kept], _part(answer.unconditional, kept)
+        path = None if self.required is None else self._path(self.required, xt, answer, step)
+        for chunk in self._chunks(len(hidden)):
+            logits = self._law(hidden[chunk], _part(unconditional, chunk))
+            part = Rows(rows.batch[chunk], rows.position[chunk])
+            if path is None:
+                token = sample_tokens(self.law.cut(logits), (u[0][chunk], u[1][chunk]))
+            else:
+                logits = _without(logits, path.excluded[part.batch, part.position])
+                token = sample_tokens(self.law.cut(logits), (u[0][chunk], u[1][chunk]))
+                fixed = path.token[part.batch, part.position]
+                token = torch.where(fixed >= 0, fixed, token)
+            xt[answer.texts[part.batch], part.position] = token
+
+    @torch.inference_mode()
+    def sureness(self, answer: Answer, predictor: SurestPredictor) -> Float[Tensor, " M"]:
+        """How sure the network is of every row, by the law that tokens are drawn from."""
+        chunks = self._chunks(len(answer.hidden))
+        laws = (self._law(answer.hidden[chunk], _part(answer.unconditional, chunk)) for chunk in chunks)
+        return torch.cat([answer.hidden.new_empty(0), *map(predictor.sureness, laws)])
+
+    @torch.inference_mode()
+    def log_total(self, answer: Answer) -> Float[Tensor, " M"]:
+        """Log of the sum of exp(logits) over all tokens, with the prefix and without guidance, of every row."""
+        chunks = self._chunks(len(answer.hidden))
+        totals = (torch.logsumexp(self._logits(answer.hidden[chunk]), -1) for chunk in chunks)
+        return torch.cat([answer.hidden.new_empty(0), *totals])
+
+    def _path(self, required: RequiredWords, xt: Tensor, answer: Answer, step: Int[Tensor, " b"]) -> Path:
+        """Where the required words go: drawn for all masked positions together, whatever part of them is written."""
+        required, texts = required.select(answer.texts), xt[answer.texts]
+        states, width = required.tokens.shape[1:]
+        log_probs = torch.zeros(*texts.shape, states, width, device=xt.device)
+        for chunk in self._chunks(len(answer.hidden)):
+            logits = self._law(answer.hidden[chunk], _part(answer.unconditional, chunk))
+            batch, position = answer.rows.batch[chunk], answer.rows.position[chunk]
+            matters = required.tokens[batch].clamp_min(0).flatten(1)
+            found = torch.log_softmax(logits, -1).gather(1, matters)
+            log_probs[batch, position] = found.view(len(found), states, width).to(log_probs)
+        position = torch.arange(xt.shape[1], device=xt.device)
+        u, _ = self.path_draws.uniform_pair(self.sample_index[answer.texts][:, None], step[:, None], position)
+        return required.draw(log_probs, texts, u, mask_id=self.mask_id)
+
+    def _law(self, hidden: Float[Tensor, "M D"], unconditional: Float[Tensor, "M D"] | None) -> Float[Tensor, "M V"]:
+        """Logits of the law that tokens are drawn from, before anything is cut off."""
+        other = None if unconditional is None else self._logits(unconditional)
+        return self.law.tempered(self.given.guided(self._logits(hidden), other))
+
+    def _logits(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
+        return self.model.logits(hidden)[:, : self.model.config.vocab_size]
+
+    def _chunks(self, num_rows: int) -> Iterator[slice]:
+        size = max(1, _ROW_CHUNK_ELEMENTS // self.model.config.num_states)
+        for start in range(0, num_rows, size):
+            yield slice(start, start + size)
+
+
+def masked_rows(xt: Int[Tensor, "B L"], mask_id: int) -> Rows:
+    """The masked positions of all texts, text by text."""
+    return Rows(*torch.nonzero(xt == mask_id, as_tuple=True))
+
+
+def _part(values: Tensor | None, kept: Tensor | slice) -> Tensor | None:
+    return None if values is None else values[kept]
+
+
+def _without(logits: Float[Tensor, "M V"], excluded: Int[Tensor, "M A"]) -> Float[Tensor, "M V"]:
+    """Logits with -inf for the excluded tokens; -1 excludes nothing."""
+    spare = logits.shape[-1]
+    wider = torch.nn.functional.pad(logits, (0, 1))
+    return wider.scatter(-1, torch.where(excluded < 0, spare, excluded), -torch.inf)[:, :spare]

@@ -150,11 +150,12 @@ def random_conditionals(vocab_size: int, length: int, seed: int) -> Tensor:
     return weights / weights.sum(-1, keepdim=True)
 
 
-def any_order_law(conditionals: Tensor, vocab_size: int, length: int) -> Tensor:
+def any_order_law(conditionals: Tensor, vocab_size: int, length: int, per_call: int = 1) -> Tensor:
     """The law of texts unmasked one token at a time in a uniformly random order: the mean over all L! orders.
 
     With independent continuous waiting times two tokens never leave MASK together, so this is the law of the reverse
-    process itself, whatever its speed, for a network that does not see the time.
+    process itself, whatever its speed, for a network that does not see the time. With several tokens `per_call`, those
+    that follow each other in the order are drawn independently given the text before them.
     """
     orders = list(itertools.permutations(range(length)))
     law = torch.zeros(vocab_size**length, dtype=torch.float64)
@@ -162,11 +163,79 @@ def any_order_law(conditionals: Tensor, vocab_size: int, length: int) -> Tensor:
         for order in orders:
             state = [vocab_size] * length
             probability = 1.0
-            for position in order:
-                row = conditionals[index_of(state, vocab_size + 1), position]
-                probability *= float(row[text[position]])
-                state[position] = text[position]
+            for first in range(0, length, per_call):
+                rows = conditionals[index_of(state, vocab_size + 1)]
+                for position in order[first : first + per_call]:
+                    probability *= float(rows[position, text[position]])
+                    state[position] = text[position]
             law[i] += probability / len(orders)
+    return law
+
+
+def surest_first_law(conditionals: Tensor, vocab_size: int, length: int, measure: str, per_call: int) -> Tensor:
+    """The law of texts in which the positions whose law is surest are written first, ties to the left."""
+
+    def doubt(row: Tensor) -> float:
+        return -float(row.max()) if measure == "confidence" else entropy(row)
+
+    law = torch.zeros(vocab_size**length, dtype=torch.float64)
+    for i, text in enumerate(all_states(vocab_size, length).tolist()):
+        state, probability = [vocab_size] * length, 1.0
+        while vocab_size in state:
+            rows = conditionals[index_of(state, vocab_size + 1)]
+            masked = [position for position in range(length) if state[position] == vocab_size]
+            for position in sorted(masked, key=lambda p: doubt(rows[p]))[:per_call]:
+                probability *= float(rows[position, text[position]])
+                state[position] = text[position]
+        law[i] = probability
+    return law
+
+
+def contains_in_order(text: list[int], words: list[tuple[int, ...]]) -> bool:
+    """Whether the words stand in the text one after another, each whole: the first place of each is the best."""
+    begin = 0
+    for word in words:
+        places = [i for i in range(begin, len(text) - len(word) + 1) if tuple(text[i : i + len(word)]) == word]
+        if not places:
+            return False
+        begin = places[0] + len(word)
+    return True
+
+
+def required_law(
+    conditionals: Tensor, words: list[tuple[int, ...]], vocab_size: int, length: int, per_call: int, state: list[int]
+) -> Tensor:
+    """The law of texts that contain `words`, from `state` on, its masked positions written in a random order.
+
+    At every call the masked positions are independent given the text so far; that law, given that the words are there,
+    is what the positions of the call are drawn from.
+    """
+    law = torch.zeros(vocab_size**length, dtype=torch.float64)
+    masked = [position for position, token in enumerate(state) if token == vocab_size]
+    if not masked:
+        law[index_of(state, vocab_size)] = 1
+        return law
+    rows = conditionals[index_of(state, vocab_size + 1)]
+    completions: list[tuple[list[int], float]] = []
+    for choice in itertools.product(range(vocab_size), repeat=len(masked)):
+        text = list(state)
+        for position, token in zip(masked, choice, strict=True):
+            text[position] = token
+        if contains_in_order(text, words):
+            completions.append((text, math.prod(float(rows[p, text[p]]) for p in masked)))
+    total = sum(probability for _, probability in completions)
+    groups = list(itertools.combinations(masked, min(per_call, len(masked))))
+    for group in groups:
+        after: dict[tuple[int, ...], float] = {}
+        for text, probability in completions:
+            written = tuple(text[p] if p in group else token for p, token in enumerate(state))
+            after[written] = after.get(written, 0.0) + probability / total
+        for written, probability in after.items():
+            law += (
+                probability
+                / len(groups)
+                * required_law(conditionals, words, vocab_size, length, per_call, list(written))
+            )
     return law
 
 
@@ -214,21 +283,28 @@ def completion_law(conditionals: Tensor, state: list[int], vocab_size: int) -> T
 
 
 def grid_law(
-    conditionals: Tensor, leave_probs: list[float], vocab_size: int, length: int, start: Tensor | None = None
+    conditionals: Tensor,
+    leave_probs: list[float],
+    vocab_size: int,
+    length: int,
+    start: Tensor | None = None,
+    again_probs: list[float] | None = None,
 ) -> Tensor:
     """The law of texts when every position leaves MASK on its own with the probability of each step, then all do.
 
-    `leave_probs` are those of the steps before the last one; `start` is the law to begin with, all MASK if None.
+    `leave_probs` are those of the steps before the last one, `again_probs` those of written tokens to be masked again;
+    `start` is the law to begin with, all MASK if None.
     """
     states = all_states(vocab_size + 1, length).tolist()
     law = torch.zeros(len(states), dtype=torch.float64)
     law[-1] = 1
     law = law if start is None else start
-    for leave in [*leave_probs, 1.0]:
+    again_probs = [0.0] * len(leave_probs) if again_probs is None else again_probs
+    for leave, again in [*zip(leave_probs, again_probs, strict=True), (1.0, 0.0)]:
         after = torch.zeros_like(law)
         for i, state in enumerate(states):
             options = [
-                [(token, 1.0)]
+                [(token, 1 - again), (vocab_size, again)]
                 if token != vocab_size
                 else [(vocab_size, 1 - leave), *((y, leave * float(conditionals[i, p, y])) for y in range(vocab_size))]
                 for p, token in enumerate(state)

@@ -5,6 +5,7 @@ the expected laws are enumerated step by step (`grid_law`) or order by order (`a
 """
 
 import functools
+import math
 from typing import Literal
 
 import pytest
@@ -15,14 +16,19 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule
 from cascaded_dllm.sample.predictors import (
+    AncestralPredictor,
     EulerPredictor,
     FirstHittingPredictor,
     Predictor,
+    RemaskPredictor,
     ScorePredictor,
+    SurestPredictor,
     TweediePredictor,
     denoise_probs,
 )
+from cascaded_dllm.sample.required import Word
 from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.token_law import UNCHANGED, TokenLaw
 from tests.reference import enumerate as oracle
 from tests.statistical.chi_square import fits, is_refuted
 from tests.statistical.table_network import Conditionals, TableNetwork, UniformTableNetwork, from_table
@@ -34,6 +40,7 @@ LAW = oracle.random_law(V**L, seed=6)
 EXACT = oracle.exact_conditionals(LAW, V, L)
 MILD = GeometricSchedule(0.02, 2.5)
 Reading = Literal["score", "normalized"]
+GRID = [EulerPredictor(), TweediePredictor(), AncestralPredictor(), RemaskPredictor(0.7)]
 EACH_READING = pytest.mark.parametrize("reading", ["score", "normalized"])
 
 
@@ -46,11 +53,20 @@ def sampled(
     schedule: Schedule | None = None,
     vocab_size: int = V,
     length: int = L,
+    law: TokenLaw = UNCHANGED,
+    words: list[Word] | None = None,
+    num_texts: int = NUM_TEXTS,
 ) -> tuple[Tensor, TableNetwork]:
     network = TableNetwork(conditionals, vocab_size, reading)
     sampler = StageSampler(network, AbsorbingProcess(vocab_size), schedule or LogLinearSchedule(), length)
     *_, last = sampler.states(
-        None, predictor=predictor, num_steps=num_steps, draws=Draws(2, "samplers"), sample_index=torch.arange(NUM_TEXTS)
+        None,
+        predictor=predictor,
+        num_steps=num_steps,
+        draws=Draws(2, "samplers"),
+        sample_index=torch.arange(num_texts),
+        law=law,
+        required=None if words is None else [words] * num_texts,
     )
     return last.xt, network
 
@@ -61,11 +77,16 @@ def counts(texts: Tensor, vocab_size: int = V) -> Tensor:
 
 
 @functools.cache
-def expected_grid_law(predictor: ScorePredictor, schedule: Schedule, num_steps: int) -> Tensor:
+def expected_grid_law(predictor: Predictor, schedule: Schedule, num_steps: int) -> Tensor:
     """Written out from the formulas of the step: Euler (t - s) dsigma / expm1(sigma), Tweedie 1 - m_s / m_t."""
     times = torch.linspace(1, 1e-5, num_steps + 1, dtype=torch.float64)
     sigma, dsigma = schedule(times)
     moved = -torch.expm1(-sigma)
+    if isinstance(predictor, RemaskPredictor):
+        m_t, m_s = moved[:-1], moved[1:]
+        again = predictor.eta * (m_s / (1 - m_t)).clamp_max(1)
+        leave = ((1 - m_s) - (1 - again) * (1 - m_t)) / m_t
+        return oracle.grid_law(TABLE, leave.tolist(), V, L, again_probs=again.tolist())
     if isinstance(predictor, EulerPredictor):
         leave = (times[:-1] - times[1:]) * (dsigma / torch.expm1(sigma))[:-1]
     else:
@@ -75,8 +96,8 @@ def expected_grid_law(predictor: ScorePredictor, schedule: Schedule, num_steps: 
 
 @EACH_READING
 @pytest.mark.parametrize("schedule", [LogLinearSchedule(), MILD], ids=["loglinear", "geometric"])
-@pytest.mark.parametrize("predictor", [EulerPredictor(), TweediePredictor()], ids=["euler", "analytic"])
-def test_few_steps(predictor: ScorePredictor, schedule: Schedule, reading: Reading) -> None:
+@pytest.mark.parametrize("predictor", GRID, ids=lambda predictor: predictor.name)
+def test_few_steps(predictor: Predictor, schedule: Schedule, reading: Reading) -> None:
     """Four steps, where many tokens leave together and the law is far from any order."""
     texts, _ = sampled(from_table(TABLE), predictor, reading=reading, num_steps=4, schedule=schedule)
     found = counts(texts)
@@ -109,12 +130,121 @@ def left_to_right_law(table: Tensor, length: int) -> Tensor:
 
 @EACH_READING
 @pytest.mark.parametrize(
-    ("predictor", "num_steps"), [(EulerPredictor(), 256), (TweediePredictor(), 256), (FirstHittingPredictor(), 1)]
+    ("predictor", "num_steps"),
+    [
+        (EulerPredictor(), 256),
+        (TweediePredictor(), 256),
+        (AncestralPredictor(), 256),
+        (FirstHittingPredictor(), 1),
+    ],
 )
 def test_exact_network_writes_the_data(predictor: Predictor, num_steps: int, reading: Reading) -> None:
     texts, _ = sampled(from_table(EXACT), predictor, reading=reading, num_steps=num_steps)
     assert fits(counts(texts), LAW)
     assert is_refuted(counts(texts), 0.97 * LAW + 0.03 / len(LAW))
+
+
+@EACH_READING
+@pytest.mark.parametrize("per_call", [2, 3, 5])
+def test_several_tokens_a_call(per_call: int, reading: Reading) -> None:
+    """Groups of a random order; the last one may be smaller. Not the law of one token a call."""
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=31)
+    texts, network = sampled(from_table(table), FirstHittingPredictor(per_call), reading=reading, length=length)
+    assert fits(counts(texts), oracle.any_order_law(table, V, length, per_call))
+    # Power: neither more a call nor fewer.
+    for other in {1, 2, 3} - {min(per_call, length)}:
+        assert is_refuted(counts(texts), oracle.any_order_law(table, V, length, other))
+    assert len(network.noise) == math.ceil(length / per_call)
+    assert network.num_rows == length * NUM_TEXTS
+
+
+@EACH_READING
+@pytest.mark.parametrize("per_call", [1, 2])
+@pytest.mark.parametrize("measure", ["confidence", "entropy"])
+def test_surest_first(measure: Literal["confidence", "entropy"], per_call: int, reading: Reading) -> None:
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=5)
+    # With nothing written yet the measures rank the positions 2, 1, 0 and 0, 2, 1.
+    table[-1] = torch.tensor([[0.5, 0.49, 0.01], [0.55, 0.225, 0.225], [0.6, 0.2, 0.2]])
+    expected = oracle.surest_first_law(table, V, length, measure, per_call)
+    predictor = SurestPredictor(measure, per_call)
+    texts, network = sampled(from_table(table), predictor, reading=reading, length=length)
+    assert fits(counts(texts), expected)
+    assert len(network.noise) == math.ceil(length / per_call)
+    # Power: neither the other measure, nor another number a call, nor a random order has this law.
+    other = "entropy" if measure == "confidence" else "confidence"
+    assert is_refuted(counts(texts), oracle.surest_first_law(table, V, length, other, per_call))
+    assert is_refuted(counts(texts), oracle.surest_first_law(table, V, length, measure, 3 - per_call))
+    assert is_refuted(counts(texts), oracle.any_order_law(table, V, length, per_call))
+
+
+def test_masking_again_costs_calls() -> None:
+    """Written tokens are written anew, which the exact network has no need of; its law is left nearly as it is."""
+    rows = []
+    for eta in (0.0, 0.2):
+        texts, network = sampled(from_table(EXACT), RemaskPredictor(eta), reading="normalized", num_steps=64)
+        assert oracle.total_variation(counts(texts) / NUM_TEXTS, LAW) < 0.03
+        rows.append(network.num_rows / NUM_TEXTS)
+    assert rows[0] == L
+    assert rows[1] > 1.5 * L
+
+
+@EACH_READING
+@pytest.mark.parametrize(
+    "law",
+    [
+        TokenLaw(temperature=0.5),
+        TokenLaw(top_k=2),
+        TokenLaw(top_p=0.7),
+        TokenLaw(temperature=0.0),
+        TokenLaw(temperature=2.0, top_k=2, top_p=0.9),
+    ],
+    ids=str,
+)
+def test_law_of_a_token_is_changed(law: TokenLaw, reading: Reading) -> None:
+    """First hitting with the change is first hitting with the changed table, written out."""
+    texts, _ = sampled(from_table(TABLE), FirstHittingPredictor(), reading=reading, law=law)
+    changed = TABLE ** (1 / law.temperature if law.temperature else 1)
+    ordered, order = (changed / changed.sum(-1, keepdim=True)).sort(-1, descending=True)
+    ordered[..., 1 if law.temperature == 0 else law.top_k or V :] = 0
+    ordered /= ordered.sum(-1, keepdim=True)
+    ordered[ordered.cumsum(-1) - ordered >= law.top_p] = 0
+    changed = torch.zeros_like(changed).scatter(-1, order, ordered)
+    changed /= changed.sum(-1, keepdim=True)
+    assert fits(counts(texts), oracle.any_order_law(changed, V, L))
+    assert is_refuted(counts(texts), oracle.any_order_law(TABLE, V, L))
+
+
+WORDS: list[list[Word]] = [[(0,)], [(0,), (1,)], [(1, 0)], [(0, 0), (0,)], [(0, 1, 0)], []]
+
+
+@pytest.mark.parametrize(("reading", "per_call"), [("score", 1), ("normalized", 2)])
+@pytest.mark.parametrize("words", WORDS, ids=str)
+def test_required_words(words: list[Word], per_call: int, reading: Reading) -> None:
+    """Every call is drawn from the law of the masked positions given the words; all texts contain them."""
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=8)
+    expected = oracle.required_law(table, words, V, length, per_call, [V] * length)
+    predictor = FirstHittingPredictor(per_call)
+    texts, _ = sampled(from_table(table), predictor, reading=reading, length=length, words=words)
+    assert all(oracle.contains_in_order(text, words) for text in texts.unique(dim=0).tolist())
+    assert fits(counts(texts), expected)
+    if 0 < sum(map(len, words)) < length:
+        # Power: it is not the law of unconditioned texts, those without the words thrown away.
+        kept = torch.tensor([oracle.contains_in_order(text, words) for text in oracle.all_states(V, length).tolist()])
+        free = oracle.any_order_law(table, V, length, per_call) * kept
+        assert is_refuted(counts(texts), free / free.sum())
+
+
+@EACH_READING
+@pytest.mark.parametrize("predictor", [*GRID, SurestPredictor("entropy", 2)], ids=lambda predictor: predictor.name)
+@pytest.mark.parametrize("words", WORDS, ids=str)
+def test_required_words_whatever_the_predictor(words: list[Word], predictor: Predictor, reading: Reading) -> None:
+    table = oracle.random_conditionals(V, 3, seed=8)
+    texts, _ = sampled(from_table(table), predictor, reading=reading, num_steps=4, length=3, words=words, num_texts=500)
+    assert all(oracle.contains_in_order(text, words) for text in texts.unique(dim=0).tolist())
+    assert len(texts.unique(dim=0)) > 1 or sum(map(len, words)) == 3
 
 
 def test_first_hitting_times() -> None:

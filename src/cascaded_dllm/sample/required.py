@@ -60,7 +60,10 @@ class RequiredWords:
         Raises:
             ConfigError: a word has no token.
         """
-        tables = [_automaton(of_text) for of_text in words]
+        keys = [tuple(map(tuple, of_text)) for of_text in words]
+        # Texts often require the same words.
+        number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        tables = [_automaton(key) for key in number]
         num_states = max(len(table) for table in tables)
         width = max(1, *(len(moves) for table in tables for moves, _ in table))
         shape = (len(tables), num_states, width)
@@ -72,7 +75,8 @@ class RequiredWords:
                 for place, (token, after) in enumerate(moves.items()):
                     tokens[text, state, place], target[text, state, place] = token, after
         end = torch.tensor([len(table) - 1 for table in tables])
-        return cls(*(tensor.to(device) for tensor in (tokens, target, otherwise, end)))
+        kind = torch.tensor([number[key] for key in keys], device=device)
+        return cls(*(tensor.to(device) for tensor in (tokens, target, otherwise, end))).select(kind)
 
     def select(self, index: Int[Tensor, " b"]) -> "RequiredWords":
         """Those of some of the texts."""

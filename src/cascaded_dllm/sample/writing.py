@@ -96,7 +96,7 @@ class TokenWriter:
         masked = masked_rows(xt[texts], self.mask_id)
         is_written = torch.zeros_like(xt[texts], dtype=torch.bool)
         is_written[rows.batch, rows.position] = True
-        self.fill(xt, self.ask(xt, texts, masked, sigma), masked.of(is_written), u, step)
+        self.fill(xt, self.ask(xt, texts, masked, sigma), is_written[masked.batch, masked.position], u, step)
 
     @torch.inference_mode()
     def fill(

@@ -27,6 +27,9 @@ from cascaded_dllm.sample.predictors import (
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.writing import Pair, TokenWriter, masked_rows
 
+_EQUALLY_SURE = 1e-4
+"""Nats by which log probabilities may differ through rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class AbsorbingSampling:
@@ -133,6 +136,7 @@ class AbsorbingSampling:
         most = int((xt == self.process.mask_id).sum(-1).max())
         num_steps = -(-most // predictor.tokens_per_call)
         whole = -torch.expm1(-self.schedule(torch.ones((), device=xt.device)).sigma)
+        position = torch.arange(length, device=xt.device)
         yield SamplerState(xt.clone(), 0, num_steps, nfe)
         for step in range(num_steps):
             rows = masked_rows(xt, self.process.mask_id)
@@ -140,9 +144,13 @@ class AbsorbingSampling:
             share = (xt[texts] == self.process.mask_id).sum(-1) / length
             sigma = -torch.log1p(-share * whole)
             answer = self.writer.ask(xt, texts, local, sigma)
-            kept = _largest(self.writer.sureness(answer, predictor), local, length, predictor.tokens_per_call)
-            u = self.draws.uniform_pair(self.sample_index[rows.batch[kept]], step + 1, rows.position[kept])
-            self.writer.fill(xt, answer, kept, u, torch.full_like(texts, step + 1))
+            u = self.draws.uniform_pair(self.sample_index[rows.batch], step + 1, rows.position)
+            sureness = torch.full(xt.shape, -torch.inf, device=xt.device)
+            sureness[rows.batch, rows.position] = self.writer.sureness(answer, predictor).to(sureness)
+            chance, _ = self.draws.uniform_pair(self.sample_index[:, None], 0, position)
+            is_chosen = _surest(sureness, chance, predictor.tokens_per_call)
+            kept = is_chosen[rows.batch, rows.position]
+            self.writer.fill(xt, answer, kept, (u[0][kept], u[1][kept]), torch.full_like(texts, step + 1))
             nfe += self.writer.nfe(texts)
             yield SamplerState(xt.clone(), step + 1, num_steps, nfe)
 
@@ -196,9 +204,15 @@ def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows]:
     return texts, Rows(local, rows.position)
 
 
-def _largest(values: Float[Tensor, " M"], rows: Rows, length: int, count: int) -> Bool[Tensor, " M"]:
-    """Which rows have the `count` largest values of their text; of equal ones those that come first."""
-    table = values.new_full((int(rows.batch.max()) + 1, length), -torch.inf)
-    table[rows.batch, rows.position] = values
-    rank = table.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return rank[rows.batch, rows.position] < count
+def _surest(sureness: Float[Tensor, "B L"], chance: Float[Tensor, "B L"], count: int) -> Bool[Tensor, "B L"]:
+    """The `count` positions of largest sureness of every text; what is -inf is written already and never chosen.
+
+    While nothing is written, a network that only sees relative positions is equally sure of all: their differences are
+    rounding, which another batch rounds otherwise, so `chance` decides.
+    """
+    is_masked = sureness > -torch.inf
+    smallest = sureness.masked_fill(~is_masked, torch.inf).amin(-1, keepdim=True)
+    is_flat = sureness.amax(-1, keepdim=True) - smallest < _EQUALLY_SURE
+    decisive = torch.where(is_flat & is_masked, chance.to(sureness), sureness)
+    rank = decisive.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return is_masked & (rank < count)

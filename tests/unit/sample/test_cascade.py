@@ -204,7 +204,7 @@ def test_what_the_stages_were_not_trained_for(tokenizer: Tokenizer, settings: di
         ({"batch_size": -2}, "batch_size is -2; it must be at least 1"),
         ({"steps": 0, "predictor": "euler"}, "steps is 0; it must be at least 1"),
         ({"steps": 7}, "steps is 7 and the predictor first_hitting, which has no time grid"),
-        ({"predictor": "ancestral"}, "the predictor is 'ancestral'; it must be one of euler, analytic, first_hitting"),
+        ({"predictor": "ddim"}, "the predictor is 'ddim'; it must be one of euler, analytic, ancestral"),
     ],
 )
 def test_settings_that_are_refused(tokenizer: Tokenizer, settings: dict[str, Any], message: str) -> None:

@@ -13,9 +13,11 @@ from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample import writing as writing_module
-from cascaded_dllm.sample.predictors import Predictor, predictor_from_name
+from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
-from cascaded_dllm.sample.state import SamplerState
+from cascaded_dllm.sample.state import SamplerState, Start
+from cascaded_dllm.sample.token_law import TokenLaw
+from tests.reference.enumerate import contains_in_order
 from tests.unit.model.tiny import tiny_model
 
 # More than one block of 256 columns, so that both uniform numbers of a draw matter.
@@ -30,8 +32,8 @@ CASES = [
         {"parameterization": "normalized", "prefix_attention": "one_way", "time_conditioning": False},
         {"process": "uniform", "scale_by_sigma": False},
     )
-    for name in ("euler", "analytic", "first_hitting")
-    if not (options.get("process") == "uniform" and name == "first_hitting")
+    for name in PREDICTORS
+    if not (options.get("process") == "uniform" and name not in ("euler", "analytic"))
 ]
 EACH_CASE = pytest.mark.parametrize(("options", "name"), CASES, ids=str)
 
@@ -65,6 +67,11 @@ def states(
     return list(sampler.states(prefix, predictor=predictor, num_steps=num_steps, draws=draws, sample_index=index))
 
 
+def course_of(seen: list[SamplerState], row: int = 0) -> list[list[int]]:
+    """What becomes of a text, step by step; a text waits while only others of its batch are written."""
+    return [text for text, _ in itertools.groupby(state.xt[row].tolist() for state in seen)]
+
+
 @EACH_CASE
 def test_text_does_not_see_its_batch(options: dict[str, Any], name: str) -> None:
     """Five texts together, one by one, and in another order, with a prefix and without: the same ids at every step."""
@@ -77,9 +84,7 @@ def test_text_does_not_see_its_batch(options: dict[str, Any], name: str) -> None
         for row in range(5):
             part = slice(row, row + 1)
             alone = states(sampler, name, index[part], prefix=None if prefix is None else prefix[part])
-            assert len(alone) == len(together)
-            for one, many in zip(alone, together, strict=True):
-                assert torch.equal(one.xt, many.xt[part])
+            assert course_of(alone) == course_of(together, row)
 
 
 @EACH_CASE
@@ -87,7 +92,7 @@ def test_course_of_a_text(options: dict[str, Any], name: str) -> None:
     """From noise to text: every step is yielded, the last state holds tokens only, written tokens stay."""
     sampler = stage(options)
     course = states(sampler, name, torch.arange(20), num_steps=5)
-    num_steps = LENGTH if name == "first_hitting" else 6
+    num_steps = 6 if has_grid(predictor_from_name(name)) else LENGTH
     assert [state.step for state in course] == list(range(num_steps + 1))
     assert {state.num_steps for state in course} == {num_steps}
     assert all(state.xt.shape == (20, LENGTH) for state in course)
@@ -99,8 +104,10 @@ def test_course_of_a_text(options: dict[str, Any], name: str) -> None:
         assert (course[0].xt == VOCAB).all()
         for before, after in itertools.pairwise(course):
             is_written = before.xt < VOCAB
-            assert torch.equal(after.xt[is_written], before.xt[is_written])
-        if name == "first_hitting":
+            is_kept = after.xt[is_written] == before.xt[is_written]
+            assert is_kept.all() or name == "remask"
+            assert (is_kept | (after.xt[is_written] == VOCAB)).all()
+        if not has_grid(predictor_from_name(name)):
             assert [int((state.xt == VOCAB).sum()) for state in course] == [20 * left for left in range(LENGTH, -1, -1)]
     else:
         assert len(course[0].xt.unique()) > 20
@@ -142,11 +149,14 @@ def test_calls_are_counted(options: dict[str, Any], name: str) -> None:
     course = states(sampler, name, torch.arange(5), num_steps=num_steps)
     assert course[0].nfe == 0
     assert abs(course[-1].nfe - sum(sizes) / 5) < 1e-9
-    if name == "first_hitting":
+    if not has_grid(predictor_from_name(name)):
         assert course[-1].nfe == LENGTH
-    elif options.get("parameterization") == "normalized":
+    elif name == "remask":
+        assert 1 < course[-1].nfe < num_steps
+    elif name == "ancestral" or options.get("parameterization") == "normalized":
         assert course[-1].nfe <= LENGTH
-        assert len(sizes) <= 5 * LENGTH
+        # Texts at different times share a call.
+        assert len(sizes) <= LENGTH
     elif options.get("process") == "uniform":
         assert course[-1].nfe == num_steps + 1
     else:
@@ -157,7 +167,7 @@ def test_calls_are_counted(options: dict[str, Any], name: str) -> None:
         assert after.nfe >= before.nfe
 
 
-@pytest.mark.parametrize("name", ["euler", "analytic", "first_hitting"])
+@pytest.mark.parametrize("name", PREDICTORS)
 @pytest.mark.parametrize("reading", ["score", "normalized"])
 def test_size_of_chunks_does_not_matter(reading: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = stage({"parameterization": reading})
@@ -201,9 +211,75 @@ def test_one_step_is_enough() -> None:
         assert states(stage(options), name, torch.arange(2), num_steps=1)[-1].xt.max() < VOCAB
 
 
-def test_first_hitting_needs_the_absorbing_process() -> None:
-    with pytest.raises(ConfigError, match=r"predictor first_hitting needs the absorbing process, .* euler or analytic"):
-        states(stage({"process": "uniform"}), "first_hitting", torch.arange(1))
+@pytest.mark.parametrize("name", sorted(set(PREDICTORS) - {"euler", "analytic"}))
+def test_most_predictors_need_the_absorbing_process(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"predictor {name} needs the absorbing process, .* euler or analytic"):
+        states(stage({"process": "uniform"}), name, torch.arange(1))
+
+
+def asked(sampler: StageSampler, count: int = 5, name: str = "first_hitting", **options: Any) -> Tensor:
+    """Finished texts, with whatever else is asked."""
+    predictor, index = predictor_from_name(name), torch.arange(count)
+    *_, last = sampler.states(None, predictor=predictor, num_steps=1, draws=DRAWS, sample_index=index, **options)
+    return last.xt
+
+
+def test_the_uniform_process_keeps_nothing() -> None:
+    sampler = stage({"process": "uniform"})
+    for options, message in (
+        ({"law": TokenLaw(top_k=3)}, r"tokens are to be drawn from TokenLaw\(.*top_k=3.* leave temperature, top_k and"),
+        ({"required": [[(1,)]]}, "words are required, which needs the absorbing process, .* require none"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            asked(sampler, name="euler", **options)
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+@pytest.mark.parametrize("reading", ["score", "normalized"])
+def test_what_is_pinned_stays(reading: str, name: str) -> None:
+    """Whatever the predictor, and though one of them masks tokens again; the other positions are written."""
+    sampler = stage({"parameterization": reading})
+    xt = torch.full((3, LENGTH), VOCAB)
+    xt[:, 1], xt[0, 4], xt[2] = 7, 9, torch.arange(LENGTH)
+    predictor = predictor_from_name(name)
+    index = torch.arange(3)
+    start = Start(xt, torch.ones(3))
+    seen = list(sampler.states(None, predictor=predictor, num_steps=20, draws=DRAWS, sample_index=index, start=start))
+    for state in seen:
+        assert torch.equal(state.xt[xt < VOCAB], xt[xt < VOCAB])
+    assert seen[-1].xt.max() < VOCAB
+    assert course_of(seen, 2) == [list(range(LENGTH))]
+
+
+def test_required_words_see_no_batch() -> None:
+    """Texts that must contain different words, together and alone; with guidance's second call or pinned text too."""
+    sampler = stage({})
+    words: list[list[tuple[int, ...]]] = [[(5,), (6, 7)], [], [(1, 2, 3)], [(9,), (9,)], [(4,)]]
+    together = asked(sampler, required=words)
+    for row in range(5):
+        *_, alone = sampler.states(
+            None, predictor=predictor_from_name("first_hitting"), num_steps=1, draws=DRAWS,
+            sample_index=torch.tensor([row]), required=words[row : row + 1],
+        )  # fmt: skip
+        assert torch.equal(alone.xt[0], together[row])
+        assert contains_in_order(together[row].tolist(), words[row])
+    # What asks for nothing is what it was.
+    assert torch.equal(asked(sampler)[1], together[1])
+
+
+def test_words_without_room() -> None:
+    sampler, long = stage({}), [(1, 2), (3, 4), (5, 6), (7,)]
+    message = rf"4 words of 7 tokens are required in order, and there is no room for them: the stage writes {LENGTH} "
+    with pytest.raises(ConfigError, match=message + "tokens, of which 6 are free; require fewer words, or pin less"):
+        asked(sampler, 1, required=[long])
+    pinned = torch.full((1, LENGTH), VOCAB)
+    pinned[0, 2] = 50
+    start = Start(pinned, torch.ones(1))
+    with pytest.raises(ConfigError, match=r"1 words of 4 tokens are required .* of which 5 are free"):
+        asked(sampler, 1, required=[[(1, 2, 3, 4)]], start=start)
+    assert asked(sampler, 1, required=[[(1, 2), (3, 4)]], start=start)[0, 2] == 50
+    with pytest.raises(ConfigError, match="a required word has no token; leave out words that are empty"):
+        asked(sampler, 1, required=[[()]])
 
 
 @pytest.mark.parametrize("length", [0, PREFIX_LENGTH + 1])

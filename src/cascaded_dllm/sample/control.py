@@ -1,0 +1,286 @@
+"""What a person says that a text should hold: keywords, an outline, pinned text, or the texts of a stage themselves.
+
+Everything is turned into one form, constraints of every stage, before anything is drawn, so that all faults are told
+at once and a stage knows nothing of where its constraints come from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cascaded_dllm.cascade.select import select_stages
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.required import Word
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+Importance = Callable[[str], tuple[Sequence[int], Sequence[float], str]]
+"""From a text to its token ids, the importance of each, and the selection rule that understands it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Text that stands at a place of a stage, whatever is written around it.
+
+    Attributes:
+        stage: 1..K.
+        position: of its first token; `start` is 0, and `end` puts its last token last.
+        text: as it is, a leading space included.
+    """
+
+    stage: int
+    position: int | Literal["start", "end"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenStage:
+    """Texts of a stage that are taken as they are; the stages after it are written.
+
+    Attributes:
+        stage: 1..K - 1.
+        ids: for every text, those of this stage and, where they are known, of all stages before it.
+    """
+
+    stage: int
+    ids: tuple[tuple[tuple[int, ...], ...], ...]
+
+    @property
+    def first_stage(self) -> int:
+        """The first stage that is known."""
+        return self.stage + 1 - len(self.ids[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """All that is asked of the texts; nothing by default. Keywords, outline and given texts exclude each other.
+
+    Attributes:
+        keywords: words that stage 1 contains, in this order; the rest is written around them.
+        outline: a text whose words, in order, are contained in the first stage that has room for it; the stages before
+            are its most important tokens, chosen as in preprocessing.
+        pins: text at fixed places.
+        given: texts of a stage.
+        require_coverage: whether every stage contains all tokens of the stage before, in order.
+    """
+
+    keywords: tuple[str, ...] = ()
+    outline: str | None = None
+    pins: tuple[Pin, ...] = ()
+    given: GivenStage | None = None
+    require_coverage: bool = False
+
+    def __post_init__(self) -> None:
+        asked = [
+            name
+            for name, is_asked in (
+                ("keywords", bool(self.keywords)),
+                ("outline", self.outline is not None),
+                ("from_stage", self.given is not None),
+            )
+            if is_asked
+        ]
+        if len(asked) > 1:
+            raise ConfigError(f"{' and '.join(asked)} are given together; a text begins with one of them, choose")
+
+
+@dataclass(frozen=True, slots=True)
+class StageConstraints:
+    """What is asked of the texts of one stage. Text i has the entry i modulo their number.
+
+    Attributes:
+        given: whole texts, which are not written; empty if they are.
+        words: words to be contained in order; empty if none are.
+        pinned: ids by position.
+    """
+
+    given: tuple[tuple[int, ...], ...] = ()
+    words: tuple[tuple[Word, ...], ...] = ()
+    pinned: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What is asked of every stage.
+
+    Attributes:
+        stages: from `first_stage` on.
+        first_stage: the first one that is known or written.
+        require_coverage: see `Control`.
+    """
+
+    stages: tuple[StageConstraints, ...]
+    first_stage: int
+    require_coverage: bool
+
+
+def constraints(
+    control: Control, tokenizer: Tokenizer, stage_lengths: Sequence[int], importance: Importance
+) -> Constraints:
+    """What `control` asks of every stage.
+
+    Args:
+        control: what a person asked.
+        tokenizer: of the stages.
+        stage_lengths: of the stages.
+        importance: for an outline.
+
+    Raises:
+        ConfigError: something does not fit: a stage that is not there, too many tokens, or a word without any.
+    """
+    num_stages, first_stage = len(stage_lengths), 1
+    words: dict[int, tuple[tuple[Word, ...], ...]] = {}
+    given: dict[int, tuple[tuple[int, ...], ...]] = {}
+    if control.keywords:
+        words[1] = (_keywords(control.keywords, tokenizer, stage_lengths[0]),)
+    if control.outline is not None:
+        entry, required, given = _outline(control.outline, tokenizer, stage_lengths, importance)
+        words[entry] = (required,)
+    if control.given is not None:
+        _require_given(control.given, stage_lengths)
+        first_stage = control.given.first_stage
+        by_stage = zip(*control.given.ids, strict=True)
+        given = {stage: tuple(texts) for stage, texts in enumerate(by_stage, start=first_stage)}
+    pinned = _pinned(control.pins, tokenizer, stage_lengths, given)
+    return Constraints(
+        tuple(
+            StageConstraints(given.get(stage, ()), words.get(stage, ()), pinned.get(stage, {}))
+            for stage in range(first_stage, num_stages + 1)
+        ),
+        first_stage,
+        control.require_coverage,
+    )
+
+
+def words_of(text: str, tokenizer: Tokenizer) -> tuple[Word, ...]:
+    """The tokens of every word of `text`, each with the space before it that it would have inside a text.
+
+    Raises:
+        ConfigError: the tokenizer does not know a word.
+    """
+    found = []
+    for piece in text.split():
+        word = tuple(tokenizer.encode(f" {piece}").ids)
+        if not word or tokenizer.decode(word).strip() != piece:
+            raise ConfigError(
+                f"the tokenizer has no tokens for {piece!r}: it reads {tokenizer.decode(word)!r}; leave the word "
+                "out, or use another"
+            )
+        found.append(word)
+    return tuple(found)
+
+
+def coverage_words(ids: Sequence[int], words: Sequence[Word]) -> tuple[Word, ...]:
+    """What the next stage must contain to keep `ids`: all of them in order, required words in one piece.
+
+    Args:
+        ids: of a stage.
+        words: words that it was required to contain, in order.
+    """
+    found: list[Word] = []
+    rest, left = list(words), tuple(ids)
+    while left:
+        if rest and left[: len(rest[0])] == rest[0]:
+            found.append(rest.pop(0))
+        else:
+            found.append(left[:1])
+        left = left[len(found[-1]) :]
+    return tuple(found)
+
+
+def _keywords(keywords: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[Word, ...]:
+    found: list[Word] = []
+    for number, keyword in enumerate(keywords, start=1):
+        if not keyword.strip():
+            raise ConfigError(f"keyword {number} of {len(keywords)} is empty; leave it out")
+        # Words of one keyword are one: they stay together.
+        found.append(tuple(token for word in words_of(keyword, tokenizer) for token in word))
+    num_tokens = sum(map(len, found))
+    if num_tokens > length:
+        raise ConfigError(
+            f"the keywords have {num_tokens} tokens and stage 1 writes {length}; leave some out, or give them as an "
+            "outline, which enters at a later stage"
+        )
+    return tuple(found)
+
+
+def _outline(
+    text: str, tokenizer: Tokenizer, stage_lengths: Sequence[int], importance: Importance
+) -> tuple[int, tuple[Word, ...], dict[int, tuple[tuple[int, ...], ...]]]:
+    """The stage at which an outline enters, the words required there, and the texts of the stages before it."""
+    words = words_of(text, tokenizer)
+    num_tokens = sum(map(len, words))
+    if not words:
+        raise ConfigError("the outline is empty; give at least one word, or none at all")
+    entry = next((k for k, length in enumerate(stage_lengths, start=1) if length >= num_tokens), None)
+    if entry is None:
+        raise ConfigError(
+            f"the outline has {num_tokens} tokens and the last stage writes {stage_lengths[-1]}; shorten it"
+        )
+    if entry == 1:
+        return 1, words, {}
+    # As the tokens of its words, so that what the earlier stages hold is found in it again.
+    spaced = "".join(f" {piece}" for piece in text.split())
+    ids, values, method = importance(spaced)
+    earlier = list(stage_lengths[: entry - 1])
+    stages = select_stages(ids, values, [*earlier, len(ids)] if earlier[-1] < len(ids) else earlier, method=method)
+    if stages is None:
+        raise ConfigError(
+            f"the outline has {len(set(ids))} different tokens, and stage {entry - 1} needs {earlier[-1]} of them that "
+            f"its selection rule keeps; give it more words, or at most {stage_lengths[0]} tokens"
+        )
+    return entry, words, {stage: (tuple(stages[stage - 1]),) for stage in range(1, entry)}
+
+
+def _require_given(given: GivenStage, stage_lengths: Sequence[int]) -> None:
+    num_stages = len(stage_lengths)
+    if not 1 <= given.stage < num_stages:
+        raise ConfigError(
+            f"from_stage is {given.stage}; it must be from 1 to {num_stages - 1}, a stage with another one after it"
+        )
+    if not given.ids:
+        raise ConfigError("there is no text to go on from; give a file that holds at least one")
+    lengths = stage_lengths[given.first_stage - 1 : given.stage]
+    for number, stages in enumerate(given.ids):
+        for stage, (ids, length) in enumerate(zip(stages, lengths, strict=True), start=given.first_stage):
+            if len(ids) != length:
+                raise ConfigError(
+                    f"text {number} of stage {stage} has {len(ids)} tokens and must have {length}; lengthen or shorten "
+                    "it, or give fewer words as keywords or an outline, which are written around"
+                )
+
+
+def _pinned(
+    pins: Sequence[Pin], tokenizer: Tokenizer, stage_lengths: Sequence[int], given: Mapping[int, object]
+) -> dict[int, dict[int, int]]:
+    found: dict[int, dict[int, int]] = {}
+    for pin in pins:
+        if not 1 <= pin.stage <= len(stage_lengths):
+            raise ConfigError(f"text is pinned in stage {pin.stage}; the stages are 1 to {len(stage_lengths)}")
+        if pin.stage in given:
+            raise ConfigError(
+                f"{pin.text!r} is pinned in stage {pin.stage}, whose text is given as a whole; pin it in a later one"
+            )
+        ids, length = tokenizer.encode(pin.text).ids, stage_lengths[pin.stage - 1]
+        if not ids or tokenizer.decode(ids) != pin.text:
+            raise ConfigError(
+                f"the tokenizer has no tokens for the pinned text {pin.text!r}: it reads {tokenizer.decode(ids)!r}; "
+                "pin another"
+            )
+        match pin.position:
+            case "start":
+                first = 0
+            case "end":
+                first = length - len(ids)
+            case _:
+                first = pin.position
+        if not 0 <= first <= length - len(ids):
+            raise ConfigError(
+                f"{pin.text!r} has {len(ids)} tokens and is pinned at {pin.position} of stage {pin.stage}, which "
+                f"writes {length}; its first token must be at 0 to {length - len(ids)}, start or end"
+            )
+        places = found.setdefault(pin.stage, {})
+        for place, token in enumerate(ids, start=first):
+            if places.get(place, token) != token:
+                raise ConfigError(f"two texts are pinned at position {place} of stage {pin.stage}; move one of them")
+            places[place] = token
+    return found

@@ -1,0 +1,166 @@
+"""From what a person asks to constraints of every stage, and the words for what cannot be."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.control import (
+    Constraints,
+    Control,
+    GivenStage,
+    Pin,
+    StageConstraints,
+    constraints,
+    coverage_words,
+    words_of,
+)
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+LENGTHS = (6, 12, 24)
+TEXT = "the storm took the lighthouse and the keeper saw it from the boat at night " * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train([TEXT], 280)
+
+
+def by_length(tokenizer: Tokenizer) -> Any:
+    """Tokens of longer words are more important: the later of two equals too."""
+
+    def importance(text: str) -> tuple[Sequence[int], Sequence[float], str]:
+        encoding = tokenizer.encode(text)
+        values = [min(1.0, len(text[start:end]) / 20 + start / 1e5) for start, end in encoding.offsets]
+        return encoding.ids, values, "keybert_no_stopword"
+
+    return importance
+
+
+def found(tokenizer: Tokenizer, **asked: Any) -> Constraints:
+    return constraints(Control(**asked), tokenizer, LENGTHS, by_length(tokenizer))
+
+
+def ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text).ids)
+
+
+def test_nothing_is_asked_by_default(tokenizer: Tokenizer) -> None:
+    assert found(tokenizer) == Constraints((StageConstraints(),) * 3, 1, require_coverage=False)
+
+
+def test_keywords_have_the_space_before_them(tokenizer: Tokenizer) -> None:
+    asked = found(tokenizer, keywords=("storm", " keeper ", "the boat"), require_coverage=True)
+    expected = tuple(ids(tokenizer, text) for text in (" storm", " keeper", " the boat"))
+    assert [stage.words for stage in asked.stages] == [(expected,), (), ()]
+    assert asked.require_coverage
+    assert words_of("storm  \n keeper", tokenizer) == expected[:2]
+
+
+def test_outline_enters_where_it_has_room(tokenizer: Tokenizer) -> None:
+    short = found(tokenizer, outline="storm took\nthe boat")
+    assert [bool(stage.words) for stage in short.stages] == [True, False, False]
+    assert short.stages[0].words == (words_of("storm took the boat", tokenizer),)
+    text = "storm took the lighthouse and the keeper saw it"
+    assert LENGTHS[0] < sum(map(len, words_of(text, tokenizer))) <= LENGTHS[1]
+    longer = found(tokenizer, outline=text)
+    assert longer.stages[1] == StageConstraints(words=(words_of(text, tokenizer),))
+    (first,) = longer.stages[0].given
+    # The most important ones, in their order: a part of the outline.
+    assert len(first) == LENGTHS[0]
+    rest = iter(ids(tokenizer, " " + text))
+    assert all(token in rest for token in first)
+    assert ids(tokenizer, " lighthouse")[0] in first
+    assert longer.stages[2] == StageConstraints()
+
+
+def test_pins(tokenizer: Tokenizer) -> None:
+    asked = found(tokenizer, pins=(Pin(3, "start", "the storm"), Pin(3, "end", " the boat"), Pin(2, 4, " keeper")))
+    start, end, middle = (ids(tokenizer, text) for text in ("the storm", " the boat", " keeper"))
+    assert asked.stages[2].pinned == dict(enumerate(start)) | dict(enumerate(end, start=24 - len(end)))
+    assert asked.stages[1].pinned == dict(enumerate(middle, start=4))
+    assert not asked.stages[0].pinned
+    # The same text twice at the same place is no contradiction.
+    assert found(tokenizer, pins=(Pin(2, 4, " keeper"),) * 2).stages[1].pinned == asked.stages[1].pinned
+
+
+def test_given_texts(tokenizer: Tokenizer) -> None:
+    first, second = tuple(range(6)), tuple(range(12))
+    both = found(tokenizer, given=GivenStage(stage=2, ids=((first, second), (second[:6], second))))
+    assert both.first_stage == 1
+    assert [stage.given for stage in both.stages] == [(first, second[:6]), (second, second), ()]
+    later = found(tokenizer, given=GivenStage(stage=2, ids=((second,),)))
+    assert later.first_stage == 2
+    assert [stage.given for stage in later.stages] == [(second,), ()]
+
+
+def test_what_the_next_stage_must_contain() -> None:
+    assert coverage_words([1, 2, 3, 2], []) == ((1,), (2,), (3,), (2,))
+    assert coverage_words([1, 2, 3, 2, 3], [(2, 3), (2, 3)]) == ((1,), (2, 3), (2, 3))
+    assert coverage_words([2, 3, 1], [(1,)]) == ((2,), (3,), (1,))
+    assert coverage_words([], []) == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"keywords": ("storm", " ")}, "keyword 2 of 2 is empty; leave it out"),
+        (
+            {"keywords": ("lighthouse keeper storm boat",) * 3},
+            r"the keywords have \d+ tokens and stage 1 writes 6; leave some out, or give them as an outline",
+        ),
+        ({"outline": " \n"}, "the outline is empty; give at least one word"),
+        ({"outline": "storm boat " * 20}, r"the outline has \d+ tokens and the last stage writes 24; shorten it"),
+        (
+            {"outline": "the the the the the the the boat"},
+            r"the outline has 2 different tokens, and stage 1 needs 6 of them .* or at most 6 tokens",
+        ),
+        ({"pins": (Pin(4, 0, "a"),)}, "text is pinned in stage 4; the stages are 1 to 3"),
+        ({"pins": (Pin(0, 0, "a"),)}, "text is pinned in stage 0; the stages are 1 to 3"),
+        ({"pins": (Pin(1, 0, ""),)}, "the tokenizer has no tokens for the pinned text ''"),
+        (
+            {"pins": (Pin(1, 6, " boat"),)},
+            r"' boat' has 1 tokens and is pinned at 6 of stage 1, which writes 6; its first token must be at 0 to 5",
+        ),
+        ({"pins": (Pin(1, -1, " boat"),)}, "is pinned at -1 of stage 1"),
+        ({"pins": (Pin(1, 0, "storm " * 9),)}, r"has \d+ tokens and is pinned at 0 of stage 1"),
+        (
+            {"pins": (Pin(2, 0, " boat"), Pin(2, 0, " storm"))},
+            "two texts are pinned at position 0 of stage 2; move one of them",
+        ),
+        ({"given": GivenStage(stage=3, ids=((tuple(range(24)),),))}, "from_stage is 3; it must be from 1 to 2"),
+        ({"given": GivenStage(stage=0, ids=(((1,),),))}, "from_stage is 0; it must be from 1 to 2"),
+        ({"given": GivenStage(stage=1, ids=())}, "there is no text to go on from; give a file that holds at least"),
+        (
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),), (tuple(range(5)),)))},
+            "text 1 of stage 1 has 5 tokens and must have 6; lengthen or shorten it",
+        ),
+        (
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),),)), "pins": (Pin(1, 0, " boat"),)},
+            "' boat' is pinned in stage 1, whose text is given as a whole; pin it in a later one",
+        ),
+        ({"keywords": ("storm",), "outline": "boat"}, "keywords and outline are given together; a text begins with"),
+    ],
+)
+def test_what_cannot_be(tokenizer: Tokenizer, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        found(tokenizer, **asked)
+
+
+class SilentTokenizer(Tokenizer):
+    """Drops every letter that it does not know, as a tokenizer of whole words may."""
+
+    def encode(self, text: str) -> Any:
+        return super().encode("".join(letter for letter in text if letter.isascii()))
+
+
+def test_words_that_the_tokenizer_does_not_know(tokenizer: Tokenizer) -> None:
+    """A byte-level one knows all; of another the loss is told before it is pinned."""
+    assert found(tokenizer, keywords=("Ωé🙂"[:1],)).stages[0].words
+    silent = SilentTokenizer(tokenizer._backend, origin="silent")
+    with pytest.raises(ConfigError, match=re.escape("the tokenizer has no tokens for 'aΩb': it reads ' ab'; leave")):
+        found(silent, keywords=("aΩb",))
+    with pytest.raises(ConfigError, match=re.escape("no tokens for the pinned text 'Ω': it reads ''; pin another")):
+        found(silent, pins=(Pin(1, 0, "Ω"),))

@@ -1,5 +1,6 @@
 """A cascade: stages sampled one after another, each on what the one before wrote."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,10 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
 from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.predictors import FirstHittingPredictor, predictor_from_name
+from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
+from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import SamplerState, StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-DEFAULT_STEPS = 128
-"""Steps of the time grid of a stage, for the predictors that have one."""
 
 
 class CascadeState(NamedTuple):
@@ -54,6 +53,18 @@ class CascadeSamples:
     texts: tuple[list[str], ...]
     nfe: tuple[float, ...]
     token_forwards: int
+
+
+class CascadeBatch(NamedTuple):
+    """Texts that are finished.
+
+    Attributes:
+        numbers: of the texts, in the order of the rows.
+        samples: the texts themselves, and what this batch has cost.
+    """
+
+    numbers: tuple[int, ...]
+    samples: CascadeSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +152,7 @@ class Cascade:
         Raises:
             ConfigError: the predictor is unknown, `steps` is given though it has no grid, or is less than 1.
         """
-        if isinstance(predictor_from_name(predictor), FirstHittingPredictor):
-            if steps is not None:
-                raise ConfigError(
-                    f"steps is {steps} and the predictor first_hitting, which has no time grid: it makes one call a "
-                    "token; leave steps out, or choose euler or analytic"
-                )
-            return None
-        if steps is not None and steps < 1:
-            raise ConfigError(f"steps is {steps}; it must be at least 1, for example 128")
-        return DEFAULT_STEPS if steps is None else steps
+        return Drawing(steps=steps, predictor=predictor).num_steps()
 
     def generate(
         self,
@@ -182,31 +184,66 @@ class Cascade:
             ConfigError: a number is less than 1, the predictor is unknown or does not fit, or a stage was not trained
                 for guidance or prefix noise.
         """
-        finished: list[list[Tensor]] = [[] for _ in self.stages]
-        calls: list[list[tuple[float, int]]] = [[] for _ in self.stages]
-        for stage, _, state in self.stream(
-            num_samples,
+        drawing = Drawing(
             steps=steps,
             predictor=predictor,
             seed=seed,
             batch_size=batch_size,
             guidance=guidance,
             prefix_noise=prefix_noise,
-        ):
-            if on_progress is not None:
-                before = sum(size for parts in calls for _, size in parts)
-                within = len(state.xt) * state.step // state.num_steps
-                on_progress(before + within, num_samples * len(self.stages))
-            if state.step == state.num_steps:
-                finished[stage - 1].append(state.xt.cpu())
-                calls[stage - 1].append((state.nfe, len(state.xt)))
-        ids = tuple(torch.cat(parts) for parts in finished)
-        nfe = tuple(sum(n * size for n, size in parts) / num_samples for parts in calls)
+        )
+        drawing.require_sound(num_samples)
+        parts = [part for _, part in self.batches(range(num_samples), drawing, on_progress=on_progress)]
+        return CascadeSamples(
+            tuple(torch.cat(stage) for stage in zip(*(part.ids for part in parts), strict=True)),
+            tuple(list(itertools.chain(*stage)) for stage in zip(*(part.texts for part in parts), strict=True)),
+            tuple(
+                sum(part.nfe[k] * len(part.texts[k]) for part in parts) / num_samples for k in range(len(self.stages))
+            ),
+            sum(part.token_forwards for part in parts),
+        )
+
+    def batches(
+        self,
+        numbers: Sequence[int],
+        drawing: Drawing,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[CascadeBatch]:
+        """The texts of these numbers, a batch as soon as it is finished; text i is the same in any of them.
+
+        Args:
+            numbers: of the texts, in any order: those that are missing, for example.
+            drawing: how they are drawn.
+            on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
+            should_stop: asked after every step; if so, no more batches come, and the unfinished one is lost.
+
+        Raises:
+            ConfigError: a setting is out of range or does not fit the stages.
+        """
+        num_stages = len(self.stages)
+        for start, batch in self._cut(numbers, drawing):
+            ended: list[SamplerState] = []
+            for _, _, state in self._states(batch, drawing):
+                if on_progress is not None:
+                    within = len(batch) * state.step // state.num_steps
+                    on_progress(start * num_stages + len(ended) * len(batch) + within, len(numbers) * num_stages)
+                if state.step == state.num_steps:
+                    ended.append(state)
+                if len(ended) < num_stages and should_stop is not None and should_stop():
+                    return
+            yield CascadeBatch(tuple(batch), self._finished(ended, drawing.guidance))
+
+    def _finished(self, ended: Sequence[SamplerState], guidance: float) -> CascadeSamples:
+        """A batch from the last state of every stage."""
+        ids = tuple(state.xt.cpu() for state in ended)
+        nfe = tuple(state.nfe for state in ended)
         return CascadeSamples(
             ids,
             tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
             nfe,
-            round(self._token_forwards(nfe, guidance) * num_samples),
+            round(self._token_forwards(nfe, guidance) * len(ids[0])),
         )
 
     def stream(
@@ -221,29 +258,45 @@ class Cascade:
         prefix_noise: float = 0.0,
     ) -> Iterator[CascadeState]:
         """The states that `generate` goes through, for those who want to watch; same arguments."""
-        for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        chosen = predictor_from_name(predictor)
-        num_steps = self.num_steps(predictor, steps)
-        self._require_conditioning(guidance, prefix_noise)
-        for first in range(0, num_samples, batch_size):
-            prefix = None
-            index = torch.arange(first, min(first + batch_size, num_samples), device=self.device)
-            for number, stage in enumerate(self.stages, start=1):
-                if prefix is not None and prefix_noise > 0:
-                    draws = Draws(seed, f"sample-prefix-noise-{number}")
-                    prefix = _noised(prefix, stage, draws, sample_index=index, prob=prefix_noise)
-                for state in stage.states(
-                    prefix,
-                    predictor=chosen,
-                    num_steps=num_steps or DEFAULT_STEPS,  # of no account for first hitting
-                    draws=Draws(seed, f"sample-stage-{number}"),
-                    sample_index=index,
-                    guidance=0.0 if prefix is None else guidance,
-                ):
-                    yield CascadeState(number, first, state)
-                prefix = state.xt
+        drawing = Drawing(
+            steps=steps,
+            predictor=predictor,
+            seed=seed,
+            batch_size=batch_size,
+            guidance=guidance,
+            prefix_noise=prefix_noise,
+        )
+        drawing.require_sound(num_samples)
+        for _, batch in self._cut(range(num_samples), drawing):
+            yield from self._states(batch, drawing)
+
+    def _cut(self, numbers: Sequence[int], drawing: Drawing) -> Iterator[tuple[int, Sequence[int]]]:
+        """Batches of the texts `numbers`, each with the texts before it; nothing is drawn that could not be finished."""
+        drawing.require_sound(max(1, len(numbers)))
+        self._require_conditioning(drawing.guidance, drawing.prefix_noise)
+        for start in range(0, len(numbers), drawing.batch_size):
+            yield start, numbers[start : start + drawing.batch_size]
+
+    def _states(self, batch: Sequence[int], drawing: Drawing) -> Iterator[CascadeState]:
+        """The way of one batch through the stages."""
+        predictor = predictor_from_name(drawing.predictor)
+        num_steps = drawing.num_steps() or DEFAULT_STEPS  # of no account for first hitting
+        prefix = None
+        index = torch.tensor(batch, device=self.device)
+        for number, stage in enumerate(self.stages, start=1):
+            if prefix is not None and drawing.prefix_noise > 0:
+                draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
+                prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
+            for state in stage.states(
+                prefix,
+                predictor=predictor,
+                num_steps=num_steps,
+                draws=Draws(drawing.seed, f"sample-stage-{number}"),
+                sample_index=index,
+                guidance=0.0 if prefix is None else drawing.guidance,
+            ):
+                yield CascadeState(number, batch[0], state)
+            prefix = state.xt
 
     def _require_conditioning(self, guidance: float, prefix_noise: float) -> None:
         """Checks, before anything is drawn, that every later stage can be guided and given noised prefixes.

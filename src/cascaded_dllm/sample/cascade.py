@@ -271,7 +271,7 @@ class Cascade:
             yield from self._states(batch, drawing)
 
     def _cut(self, numbers: Sequence[int], drawing: Drawing) -> Iterator[tuple[int, Sequence[int]]]:
-        """Batches of the texts `numbers`, each with the texts before it; nothing is drawn that could not be finished."""
+        """Batches of the texts `numbers`, each with how many come before it, once all settings are checked."""
         drawing.require_sound(max(1, len(numbers)))
         self._require_conditioning(drawing.guidance, drawing.prefix_noise)
         for start in range(0, len(numbers), drawing.batch_size):

@@ -18,9 +18,9 @@ def mean_token_entropy_nats(ids: Int[Tensor, "B L"]) -> float:
 def distinct_ngram_share(ids: Int[Tensor, "B L"], n: int) -> float:
     """The number of different runs of `n` neighbouring tokens over that of all such runs, over all texts together.
 
-    distinct-n of Li et al. 2016 (arXiv:1510.03055, Sec. 5.1), counted over the corpus and not text by text: it falls
-    with the number of texts, so that only figures of as many texts of the same length compare. No run spans two texts.
-    Texts shorter than `n` have none, and the share is 1: nothing is repeated.
+    Known as distinct-n (Li et al. 2016, arXiv:1510.03055). Counted over the corpus and not text by text, it falls with
+    the number of texts, so that only figures of as many texts of the same length compare. No run spans two texts.
+    Differs from the paper: divided by the number of runs, not of tokens, so that 1 is the most for every n. Texts shorter than `n` have none, and the share is 1: nothing is repeated.
     """
     if ids.shape[1] < n:
         return 1.0

@@ -57,16 +57,19 @@ def draw_missing(
         except (RuntimeError, MemoryError) as error:
             if not is_short_of_memory(error):
                 raise
-            reason = " ".join(str(error).split(". ")[0].split()) or type(error).__name__
-            remedy = _remedy(cascade, drawing, min(drawing.batch_size, total - done), error)
-            raise BatchTooLargeError(
-                f"there is no room for the batch in the memory of {device} ({reason}); {done} of {total} texts are kept: "
-                f"{remedy}, with cdllm sample --resume {run.folder}"
-            ) from error
+            # Its traceback holds what did not fit.
+            short = error.with_traceback(None)
+            break
         if batch is None:
             return run.progress()
         run.append(batch.numbers[0], batch.samples, seconds=time.perf_counter() - started, device=device)
         done += len(batch.numbers)
+    reason = " ".join(str(short).split(". ")[0].split()) or type(short).__name__
+    raise BatchTooLargeError(
+        f"there is no room for the batch in the memory of {device} ({reason}); {done} of {total} texts are kept: "
+        f"{_remedy(cascade, drawing, min(drawing.batch_size, total - done), short)}, with cdllm sample --resume "
+        f"{run.folder}"
+    ) from short
 
 
 def _remedy(cascade: Cascade, drawing: Drawing, size: int, error: BaseException) -> str:

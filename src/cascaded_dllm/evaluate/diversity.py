@@ -20,7 +20,9 @@ def distinct_ngram_share(ids: Int[Tensor, "B L"], n: int) -> float:
 
     Known as distinct-n (Li et al. 2016, arXiv:1510.03055). Counted over the corpus and not text by text, it falls with
     the number of texts, so that only figures of as many texts of the same length compare. No run spans two texts.
-    Differs from the paper: divided by the number of runs, not of tokens, so that 1 is the most for every n. Texts shorter than `n` have none, and the share is 1: nothing is repeated.
+    Differs from the paper: divided by the number of runs, not of tokens, so that 1 is the most for every n.
+
+    Texts shorter than `n` have no run, and the share is 1: nothing is repeated.
     """
     if ids.shape[1] < n:
         return 1.0

@@ -20,7 +20,7 @@ from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packin
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.sampler import SamplerState, StageSampler
+from cascaded_dllm.sample.sampler import SamplerState, StageSampler, require_usable
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
@@ -272,8 +272,7 @@ class Cascade:
 
     def _cut(self, numbers: Sequence[int], drawing: Drawing) -> Iterator[tuple[int, Sequence[int]]]:
         """Batches of the texts `numbers`, each with how many come before it, once all settings are checked."""
-        drawing.require_sound(max(1, len(numbers)))
-        self._require_conditioning(drawing.guidance, drawing.prefix_noise)
+        self.require_drawable(drawing)
         for start in range(0, len(numbers), drawing.batch_size):
             yield start, numbers[start : start + drawing.batch_size]
 
@@ -297,6 +296,18 @@ class Cascade:
             ):
                 yield CascadeState(number, batch[0], state)
             prefix = state.xt
+
+    def require_drawable(self, drawing: Drawing) -> None:
+        """Checks, before anything is drawn, that these stages can do what is asked.
+
+        Raises:
+            ConfigError: a setting is out of range or does not fit the stages.
+        """
+        drawing.require_sound(1)
+        predictor, num_steps = predictor_from_name(drawing.predictor), drawing.num_steps() or DEFAULT_STEPS
+        for stage in self.stages:
+            require_usable(predictor, stage.process, num_steps)
+        self._require_conditioning(drawing.guidance, drawing.prefix_noise)
 
     def _require_conditioning(self, guidance: float, prefix_noise: float) -> None:
         """Checks, before anything is drawn, that every later stage can be guided and given noised prefixes.

@@ -226,25 +226,15 @@ class SampleRun:
         )
 
 
-def write_samples(
-    output_dir: Path, samples: CascadeSamples, settings: RunSettings, *, seconds: float, device: str, **summary: Any
-) -> Path:
-    """The folder of a run whose texts are all there already.
-
-    Args:
-        output_dir: where the folder goes.
-        samples: the texts.
-        settings: of the run.
-        seconds: that drawing them took.
-        device: where.
-        summary: what else its summary says.
+def write_samples(output_dir: Path, samples: CascadeSamples, settings: RunSettings, summary: Mapping[str, Any]) -> Path:
+    """The folder of a run whose texts are all there already, in `output_dir`.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputExistsError: it cannot be written.
     """
     run = SampleRun.begin(output_dir, settings)
     with run.lock():
-        run.append(0, samples, seconds=seconds, device=device)
+        run.append(0, samples, seconds=0.0, device=settings.device)
         run.conclude(run.samples(), run.progress(), summary)
     return run.folder
 

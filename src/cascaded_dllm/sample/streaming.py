@@ -11,14 +11,16 @@ import torch
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import BatchTooLargeError
 from cascaded_dllm.memory import is_short_of_memory
-from cascaded_dllm.sample.cascade import DEFAULT_STEPS, Cascade
-from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.progress import Progress
 
 _ASKED_FOR = re.compile(r"tried to allocate (\d+) bytes")
 """How the allocator of the CPU says what it had no room for."""
+
+_NOT_ONE = "not even one text fits, go on with a --device that has more memory"
 
 
 def draw_missing(
@@ -76,11 +78,9 @@ def _remedy(cascade: Cascade, drawing: Drawing, size: int, error: BaseException)
     """What to do about a batch of `size` texts that did not fit."""
     if isinstance(error, torch.OutOfMemoryError):
         fits = _fitting_size(cascade, drawing, size // 2)
-        return (
-            "not even one text fits, go on with another --device" if fits == 0 else f"--batch-size {fits} fits, go on"
-        )
+        return f"--batch-size {fits} fits, go on" if fits > 0 else _NOT_ONE
     if size == 1:
-        return "not even one text fits, go on where there is more memory"
+        return _NOT_ONE
     # Trying would be dangerous on a CPU, where the system kills processes for want of memory. What one array of the
     # batch took is a lower bound of what a text needs.
     found = _ASKED_FOR.search(str(error))

@@ -66,12 +66,18 @@ def draw_missing(
             return run.progress()
         run.append(batch.numbers[0], batch.samples, seconds=time.perf_counter() - started, device=device)
         done += len(batch.numbers)
-    reason = " ".join(str(short).split(". ")[0].split()) or type(short).__name__
     raise BatchTooLargeError(
-        f"there is no room for the batch in the memory of {device} ({reason}); {done} of {total} texts are kept: "
-        f"{_remedy(cascade, drawing, min(drawing.batch_size, total - done), short)}, with cdllm sample --resume "
+        f"there is no room for the batch in the memory of {device} ({_reason(short)}); {done} of {total} texts are kept"
+        f": {_remedy(cascade, drawing, min(drawing.batch_size, total - done), short)}, with cdllm sample --resume "
         f"{run.folder}"
     ) from short
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of an error of a device; of the CPU's, in which it is about the source of PyTorch, another."""
+    if (found := _ASKED_FOR.search(str(error))) is not None:
+        return f"{int(found[1]):,} bytes more were asked for"
+    return " ".join(str(error).split(". ")[0].split()) or type(error).__name__
 
 
 def _remedy(cascade: Cascade, drawing: Drawing, size: int, error: BaseException) -> str:

@@ -34,6 +34,10 @@ class DryBatchError(CascadeError):
     """The first batch of a run cannot be computed: memory is short, or data and network do not fit."""
 
 
+class BatchTooLargeError(CascadeError):
+    """A batch of texts does not fit into memory; the message says which size does, as far as it can be known."""
+
+
 class WorkerDiedError(CascadeError):
     """A process of ours was killed from outside, by the system for want of memory or by somebody."""
 

@@ -12,7 +12,7 @@ def success(*arguments: object) -> Result:
     """The result of a command that must end well and say nothing on stderr."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, f"{result.output}{result.exception!r}"
-    assert result.stderr == ""
+    assert result.stderr == "", result.stderr
     return result
 
 

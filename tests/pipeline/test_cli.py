@@ -10,6 +10,7 @@ import yaml
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.sample.regenerate import weights_fingerprint
 from cascaded_dllm.text.listing import SEPARATOR
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
@@ -120,6 +121,7 @@ def test_sampling_a_cascade(trained, tmp_path):
         "sample_stage2.txt",
         "sample_stage3.txt",
         "samples.jsonl",
+        "settings.json",
         "summary.json",
     ]
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
@@ -129,12 +131,17 @@ def test_sampling_a_cascade(trained, tmp_path):
         assert texts.pop() == ""
         assert texts == [sample["stages"][number - 1]["text"] for sample in samples]
         assert {len(sample["stages"][number - 1]["ids"]) for sample in samples} == {length}
+    loaded = [load_stage(folder) for folder in trained[:3]]
     settings = {
         "seed": 0,
         "predictor": "euler",
         "num_steps": 3,
         "stage_paths": [str(folder) for folder in trained[:3]],
         "stage_lengths": [4, 8, 40],
+        "weights_fingerprints": [weights_fingerprint([stage.model]) for stage in loaded],
+        "tokenizer_fingerprint": loaded[0].settings.tokenizer,
+        "lengths": None,
+        "tokenizer": None,
         "weights": "ema",
         "dtype": "float32",
         "guidance": 0.0,
@@ -143,7 +150,7 @@ def test_sampling_a_cascade(trained, tmp_path):
     assert [sample["settings"] for sample in samples] == [settings] * 5
     summary = json.loads((folder / "summary.json").read_text())
     assert {key: summary[key] for key in settings} == settings
-    assert (summary["num_samples"], summary["batch_size"]) == (5, 32)
+    assert [summary[key] for key in ("complete", "num_samples", "num_finished", "batch_size")] == [True, 5, 5, 32]
     assert len(summary["nfe_per_stage"]) == 3
     assert summary["token_forwards"] > 0
 

@@ -65,10 +65,9 @@ def test_what_is_not_given(runs, tmp_path, monkeypatch):
         asked: list[list[str]] = []
         patched.setattr(sample_entry, "app", lambda words, prog_name: asked.append(words))
         main([*stages(runs), *flags])
-    assert asked[0][:5] == ["sample", "--batch-size", "32", "--predictor", "analytic"]
-    assert asked[0][5:] == [
-        *["--output-dir", "./sampling_outputs", "--stage", f"{runs}/stage1", "--stage", f"{runs}/stage2"],
-        *["--steps", "1024", *flags],
+    assert asked[0] == [
+        *["sample", "--stage", f"{runs}/stage1", "--stage", f"{runs}/stage2", "--batch-size", "32"],
+        *["--predictor", "analytic", "--output-dir", "./sampling_outputs", "--steps", "1024", *flags],
     ]
     assert run(*stages(runs), "--predictor", "first_hitting", "--batch_size", 2, "--output_dir", tmp_path / "none") == 0
     assert [summary(tmp_path / "none")[key] for key in ("num_samples", "num_steps")] == [2, None]
@@ -113,6 +112,7 @@ def test_figures_are_those_of_the_texts(runs, judge, tmp_path):
     texts = [tokenizer.decode_window(row) for row in ids[2].tolist()]
     nats = Judge.load(str(judge)).token_nats(texts)
     expected = stage_figures(ids) | {
+        "num_samples": 3,
         "generative_ppl_per_sequence": ppl_per_sequence(nats),
         "generative_ppl_corpus": ppl_corpus(nats),
         "num_empty_texts": sum(text == "" for text in texts),
@@ -120,6 +120,7 @@ def test_figures_are_those_of_the_texts(runs, judge, tmp_path):
     }
     assert found["figures"] == pytest.approx(expected, rel=1e-5)
     assert (found["judge"], found["num_samples"]) == (str(judge), 3)
+    assert found["definitions"].keys() == {"generative_ppl_per_sequence", "generative_ppl_corpus"}
 
 
 def test_without_a_judge_there_is_no_perplexity(runs, tmp_path):
@@ -128,7 +129,7 @@ def test_without_a_judge_there_is_no_perplexity(runs, tmp_path):
     assert "perplexity" not in said
     assert (summary(tmp_path)["judge"], set(summary(tmp_path)["figures"])) == (
         None,
-        {"token_entropy_nats_mean", "distinct_bigram_share"},
+        {"num_samples", "token_entropy_nats_mean"} | {f"distinct_{n}gram_share" for n in ("uni", "bi", "tri")},
     )
 
 

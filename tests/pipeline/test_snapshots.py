@@ -10,7 +10,7 @@ import torch
 from cascaded_dllm.assemble import assemble_run, stage_dataset
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.evaluate.diversity import distinct_bigram_share, mean_token_entropy_nats
+from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus, ppl_per_sequence
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
@@ -21,7 +21,8 @@ from cascaded_dllm.train.snapshot import SampleGroup
 from tests.pipeline import tiny
 from tests.unit.evaluate.tiny_judge import save_judge
 
-DIVERSITY = {"token_entropy_nats_mean", "distinct_bigram_share"}
+DISTINCT = {f"distinct_{name}_share": n for n, name in enumerate(("unigram", "bigram", "trigram"), start=1)}
+DIVERSITY = {"token_entropy_nats_mean", *DISTINCT}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +82,13 @@ def test_true_prefixes(stories, tokenizer, tmp_path):
         "multiset_overlap_mean_stage1_in_stage2": float(overlap.mean()),
         "ordered_coverage_mean_stage1_in_stage2": float(coverage.mean()),
         "token_entropy_nats_mean": mean_token_entropy_nats(last.xt),
-        "distinct_bigram_share": distinct_bigram_share(last.xt),
+        **{name: distinct_ngram_share(last.xt, n) for name, n in DISTINCT.items()},
     }
     assert found.groups["truth"] == SampleGroup(
         samples=(),
         figures={
             "token_entropy_nats_mean": mean_token_entropy_nats(truth),
-            "distinct_bigram_share": distinct_bigram_share(truth),
+            **{name: distinct_ngram_share(truth, n) for name, n in DISTINCT.items()},
         },
     )
 
@@ -184,7 +185,10 @@ def test_judge_of_nothing(judge_folder, stories, tokenizer, tmp_path):
     figures = run.sample(5).groups["unconditional"].figures
     assert figures == {
         "token_entropy_nats_mean": 0,
+        # One token, pair and triple in three texts of four tokens.
+        "distinct_unigram_share": pytest.approx(1 / 12),
         "distinct_bigram_share": pytest.approx(1 / 9),
+        "distinct_trigram_share": pytest.approx(1 / 6),
         "num_empty_texts": 3,
         "num_judged_tokens": 0,
     }

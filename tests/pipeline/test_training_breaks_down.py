@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.run_lock import run_lock
 from cascaded_dllm.train.objective import Objective
-from cascaded_dllm.train.run_lock import run_lock
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, files, success
 

@@ -14,16 +14,18 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "processes"}
-PARTS = {"numerics", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
+BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes"}
+PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "file_names": set(),
     "rng": set(),
     "pid_space": set(),
     "atomic": {"errors", "pid_space"},
+    "run_lock": {"errors", "atomic", "pid_space"},
     "processes": set(),
     "numerics": set(),
+    "memory": set(),
     "text": BASE,
     "cascade": BASE,
     "diffusion": BASE | {"numerics"},
@@ -55,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 WITH_TENSORS = (
     *(
         "numerics",
+        "memory",
         "diffusion",
         "model",
         "train",

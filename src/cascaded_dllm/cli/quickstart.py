@@ -28,7 +28,9 @@ from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
-from cascaded_dllm.sample.output import SampleSettings, run_folder, write_samples
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.output import write_samples
+from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -50,7 +52,7 @@ _DECIDED = {
 """Keys that the quickstart sets itself."""
 
 _BOUND_WINDOWS, _BOUND_TIMES = 512, 16
-_SAMPLES_SHOWN = 4
+_SAMPLES_SHOWN, _BATCH_SIZE = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,15 @@ def quickstart(
             _, accepted = _sampled(model, corpus, num_samples, seed)
             summary["flat"] = _measured(model, corpus, valid_config) | accepted
             summary["training_token_forwards"] = _token_forwards(config)
-        settings = SampleSettings(
-            seed=seed,
-            predictor="first_hitting",
-            num_steps=None,
-            stage_paths=tuple(str(path) for path in stages),
-            stage_lengths=cascade.stage_lengths,
+        settings = RunSettings(
+            num_samples=num_samples,
+            batch_size=_BATCH_SIZE,
+            device=str(cascade.device),
+            judge=None,
+            texts=SampleSettings.of(cascade, Drawing(seed=seed), stages),
         )
-        folder = run_folder(out / "samples", num_steps=None, stage_lengths=cascade.stage_lengths)
         summary["seconds"] = round(time.perf_counter() - started, 1)
-        write_samples(folder, samples, settings, summary)
+        folder = write_samples(out / "samples", samples, settings, summary)
         write_json(out / "summary.json", summary)
         _say_where(out, folder, stages, time.perf_counter() - started)
 
@@ -226,7 +227,7 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
     """Samples, the first of them shown, and for stories how many are such."""
     samples = sample_with_progress(
-        cascade, num_samples, steps=None, predictor="first_hitting", seed=seed, batch_size=64
+        cascade, num_samples, steps=None, predictor="first_hitting", seed=seed, batch_size=_BATCH_SIZE
     )
     for i in range(min(_SAMPLES_SHOWN, num_samples)):
         console.print(story_lines(cascade, samples, i))

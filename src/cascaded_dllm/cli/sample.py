@@ -1,23 +1,27 @@
 """`cdllm sample`: texts from a cascade or a flat model, every stage on disk."""
 
-import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.options import choose_dtype, parse_lengths
+from cascaded_dllm.cli.sample_run import SampleOptions, complete_run, is_judged, judge_run, options_to_go_on
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
-from cascaded_dllm.sample.output import SampleSettings, change_summary, run_folder, write_samples
+from cascaded_dllm.sample.output import SampleRun
+from cascaded_dllm.sample.settings import absolute_source
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _JUDGE = "gpt2-large"
+_DEFAULTS = SampleOptions()
+_NO_STAGE = "no --stage is given; name at least 1 run folder, checkpoint or hub id"
 
 
 def load_cascade(
@@ -35,7 +39,7 @@ def load_cascade(
         ConfigError: no stage is named, or a value cannot be read.
     """
     if not stages:
-        raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
+        raise ConfigError(_NO_STAGE)
     cascade = Cascade.from_pretrained(
         [str(path) for path in stages],
         lengths=None if lengths is None else parse_lengths(lengths),
@@ -74,18 +78,52 @@ def sample_with_progress(
         )
 
 
-def _judge_texts(cascade: Cascade, samples: CascadeSamples, judge: Judge) -> dict[str, float]:
-    """How probable the final texts are to the judge; shown as well."""
-    texts = [cascade.tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
-    figures = judged_figures(judge, texts, cascade.device)
-    values = (figures.get(f"generative_ppl_{name}") for name in ("per_sequence", "corpus"))
-    per_sequence, corpus = ("none" if value is None else f"{value:.2f}" for value in values)
-    console.print(
-        f"generative perplexity under {judge.source}: {per_sequence} as the mean over texts, {corpus} over all tokens",
-        markup=False,
-        soft_wrap=True,
+def _begin(options: SampleOptions) -> None:
+    """A new run: whatever can be known to go wrong is told before anything long begins."""
+    if not options.stage:
+        raise ConfigError(_NO_STAGE)
+    options.require_sound()
+    cascade = _loaded(options)
+    cascade.require_drawable(options.drawing())
+    judge = None if options.judge is None else Judge.load(options.judge)
+    run = SampleRun.begin(options.output_dir, options.run_settings(cascade))
+    with run.lock():
+        complete_run(run, cascade, options, judge)
+
+
+def _go_on(folder: Path, given: Mapping[str, Any]) -> None:
+    """The run in `folder`, from where it was left."""
+    run = SampleRun.open(folder)
+    options = options_to_go_on(run, given)
+    options.drawing().require_sound(options.num_samples)
+    if run.is_complete() and is_judged(run, options):
+        run.forget_batches()
+        console.print(
+            f"{folder} is complete: all of {counted(options.num_samples, 'text')} are there, and nothing is changed",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
+    with run.lock():
+        cascade = _loaded(options)
+        run.settings.texts.require_same_cascade(cascade)
+        judge = None if options.judge is None else Judge.load(options.judge)
+        if not run.is_complete():
+            complete_run(run, cascade, options, judge)
+        elif judge is not None:
+            judge_run(run, cascade, judge)
+
+
+def _loaded(options: SampleOptions) -> Cascade:
+    """The cascade that the options name."""
+    return load_cascade(
+        [Path(path) for path in options.stage],
+        lengths=None if options.lengths is None else ",".join(map(str, options.lengths)),
+        tokenizer=options.tokenizer,
+        weights=options.weights,
+        device=options.device,
+        dtype=options.dtype,
     )
-    return figures
 
 
 @app.command()
@@ -94,20 +132,39 @@ def sample(
         list[Path] | None,
         typer.Option(help="Run folder, checkpoint or hub id of a stage, first stage first; repeat it."),
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="How many texts.")] = 8,
-    predictor: Annotated[str, typer.Option(help="euler, analytic or first_hitting.")] = "first_hitting",
+    num_samples: Annotated[
+        int | None, typer.Option(help="How many texts.", show_default=str(_DEFAULTS.num_samples))
+    ] = None,
+    predictor: Annotated[
+        str | None, typer.Option(help="euler, analytic or first_hitting.", show_default=_DEFAULTS.predictor)
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Time steps of a stage, for euler and analytic (128); first_hitting takes none.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides everything; text i does not depend on the batch.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Texts drawn together.")] = 32,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Decides everything; text i does not depend on the batch.", show_default=str(_DEFAULTS.seed)),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Texts drawn together.", show_default=str(_DEFAULTS.batch_size))
+    ] = None,
     guidance: Annotated[
-        float, typer.Option(help="Weight of guidance by the prefix; twice the calls, needs training.prefix_dropout.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Weight of guidance by the prefix; twice the calls, needs training.prefix_dropout.",
+            show_default=str(_DEFAULTS.guidance),
+        ),
+    ] = None,
     prefix_noise: Annotated[
-        float, typer.Option(help="Share of a prefix that is replaced, as in training with training.prefix_noise.")
-    ] = 0.0,
-    output_dir: Annotated[Path, typer.Option(help="Where the folder of this run goes.")] = Path("sampling_outputs"),
+        float | None,
+        typer.Option(
+            help="Share of a prefix that is replaced, as in training with training.prefix_noise.",
+            show_default=str(_DEFAULTS.prefix_noise),
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where the folder of this run goes.", show_default=str(_DEFAULTS.output_dir))
+    ] = None,
     eval_perplexity: Annotated[
         bool, typer.Option("--eval-perplexity", help="Generative perplexity of the final texts.")
     ] = False,
@@ -124,12 +181,18 @@ def sample(
     lengths: Annotated[
         str | None, typer.Option(help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the matrix products: float32 or bfloat16.")] = "float32",
+    weights: Annotated[str | None, typer.Option(help="ema or raw.", show_default=_DEFAULTS.weights)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...", show_default=_DEFAULTS.device)] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of the matrix products: float32 or bfloat16.", show_default=_DEFAULTS.dtype),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, which needs no other option.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Sample texts, stage after stage.
+    """Sample texts, stage after stage. What is finished is on the disk, and --resume goes on from there.
 
     Examples:
 
@@ -137,51 +200,28 @@ def sample(
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --judge gpt2
       cdllm sample --stage runs/flat --predictor analytic --steps 256 --seed 7 --output-dir out
       cdllm sample --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --predictor analytic --dtype bfloat16
+      cdllm sample --resume out/sample_cascade_steps_256_len_128_20260301_120000
     """
     with reported_errors(debug):
-        cascade = load_cascade(stage, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device, dtype=dtype)
-        settings = SampleSettings(
-            seed=seed,
-            predictor=predictor,
-            num_steps=cascade.num_steps(predictor, steps),
-            stage_paths=tuple(str(path) for path in stage or []),
-            stage_lengths=cascade.stage_lengths,
-            weights=weights,
-            dtype=dtype,
-            guidance=guidance,
-            prefix_noise=prefix_noise,
-        )
-        # Before the texts are drawn, so that a mistake costs no time.
-        chosen = Judge.load(judge or _JUDGE) if eval_perplexity or judge is not None else None
-        folder = run_folder(output_dir, num_steps=settings.num_steps, stage_lengths=settings.stage_lengths)
-        started = time.perf_counter()
-        samples = sample_with_progress(
-            cascade,
-            num_samples,
-            steps=steps,
-            predictor=predictor,
-            seed=seed,
-            batch_size=batch_size,
-            guidance=guidance,
-            prefix_noise=prefix_noise,
-        )
-        seconds = round(time.perf_counter() - started, 3)
-        figures = stage_figures(dict(enumerate(samples.ids, start=1)))
-        summary = {
+        asked = {
+            "stage": tuple(absolute_source(path) for path in stage) if stage else None,
             "num_samples": num_samples,
+            "predictor": predictor,
+            "steps": steps,
+            "seed": seed,
             "batch_size": batch_size,
-            "device": str(cascade.device),
-            "seconds": seconds,
-            "judge": None if chosen is None else chosen.source,
-            "figures": figures,
+            "guidance": guidance,
+            "prefix_noise": prefix_noise,
+            "output_dir": output_dir,
+            "judge": absolute_source(judge or _JUDGE) if eval_perplexity or judge is not None else None,
+            "tokenizer": None if tokenizer is None else absolute_source(tokenizer),
+            "lengths": None if lengths is None else parse_lengths(lengths),
+            "weights": weights,
+            "device": device,
+            "dtype": dtype,
         }
-        write_samples(folder, samples, settings, summary)
-        for number, texts in enumerate(samples.texts, start=1):
-            console.print(f"[bold]stage {number}[/]")
-            console.print(texts[0], markup=False, soft_wrap=True)
-        distinct, entropy = figures["distinct_bigram_share"], figures["token_entropy_nats_mean"]
-        console.print(f"final texts: token entropy {entropy:.3f} nats, distinct bigrams {distinct:.1%}")
-        if chosen is not None:
-            # The texts are kept by now, whatever becomes of their judge.
-            change_summary(folder, figures=figures | _judge_texts(cascade, samples, chosen))
-        console.print(f"{counted(num_samples, 'text')} in {folder}", markup=False, soft_wrap=True)
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        if resume is None:
+            _begin(replace(_DEFAULTS, **given))
+        else:
+            _go_on(resume, given)

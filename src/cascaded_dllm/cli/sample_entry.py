@@ -27,21 +27,34 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(
             f"--stage{number}_model_path", metavar="PATH", help=f"run, checkpoint or hub id of stage {number}"
         )
-    parser.add_argument("--batch_size", default="32", help="texts drawn together, and how many (default: 32)")
+    parser.add_argument("--batch_size", help="texts drawn together, and how many (default: 32)")
     parser.add_argument("--steps", help="time steps of a stage (default: 1024; first_hitting has none)")
-    parser.add_argument("--predictor", default="analytic", help="euler, analytic or first_hitting (default: analytic)")
-    parser.add_argument("--output_dir", default="./sampling_outputs", help="default: ./sampling_outputs")
+    parser.add_argument("--predictor", help="euler, analytic or first_hitting (default: analytic)")
+    parser.add_argument("--output_dir", help="default: ./sampling_outputs")
     parser.add_argument("--eval_perplexity", action="store_true", help="generative perplexity under gpt2-large")
     flags, rest = parser.parse_known_args(given)
-    if missing := [number for number in range(1, max(named, default=1) + 1) if number not in named]:
+    goes_on = any(flag.split("=")[0] == "--resume" for flag in rest)
+    missing = [number for number in range(1, max(named, default=1) + 1) if number not in named]
+    if missing and not (goes_on and not named):
         parser.error(f"--stage{missing[0]}_model_path is missing; give a path for every stage, from the first on")
-    command = ["sample", "--batch-size", flags.batch_size, "--predictor", flags.predictor]
-    command += ["--output-dir", flags.output_dir]
+    if not goes_on:
+        _add_defaults(flags, rest)
+    command = ["sample"]
     for number in named:
         command += ["--stage", getattr(flags, f"stage{number}_model_path")]
-    if not any(flag.split("=")[0] == "--num-samples" for flag in rest):
-        command += ["--num-samples", flags.batch_size]
-    if flags.steps is not None or flags.predictor != "first_hitting":
-        command += ["--steps", flags.steps or "1024"]
+    for name in ("batch_size", "predictor", "output_dir", "steps"):
+        if (value := getattr(flags, name)) is not None:
+            command += [f"--{name.replace('_', '-')}", value]
     command += ["--eval-perplexity"] if flags.eval_perplexity else []
     app([*command, *rest], prog_name=sys.argv[0])
+
+
+def _add_defaults(flags: argparse.Namespace, rest: list[str]) -> None:
+    """Put in what a new run is not told; one that goes on has its own settings."""
+    flags.batch_size = flags.batch_size or "32"
+    flags.predictor = flags.predictor or "analytic"
+    flags.output_dir = flags.output_dir or "./sampling_outputs"
+    if not any(flag.split("=")[0] == "--num-samples" for flag in rest):
+        rest += ["--num-samples", flags.batch_size]
+    if flags.steps is None and flags.predictor != "first_hitting":
+        flags.steps = "1024"

@@ -15,12 +15,16 @@ def mean_token_entropy_nats(ids: Int[Tensor, "B L"]) -> float:
     return float(torch.log(ids.shape[1] / counts).mean())
 
 
-def distinct_bigram_share(ids: Int[Tensor, "B L"]) -> float:
-    """The number of different pairs of neighbouring tokens over that of all pairs, over all texts together.
+def distinct_ngram_share(ids: Int[Tensor, "B L"], n: int) -> float:
+    """The number of different runs of `n` neighbouring tokens over that of all such runs, over all texts together.
 
-    Texts of one token have no pair, and the share is 1: nothing is repeated.
+    Known as distinct-n (Li et al. 2016, arXiv:1510.03055). Counted over the corpus and not text by text, it falls with
+    the number of texts, so that only figures of as many texts of the same length compare. No run spans two texts.
+    Differs from the paper: divided by the number of runs, not of tokens, so that 1 is the most for every n.
+
+    Texts shorter than `n` have no run, and the share is 1: nothing is repeated.
     """
-    pairs = torch.stack([ids[:, :-1], ids[:, 1:]], -1).flatten(0, 1)
-    if len(pairs) == 0:
+    if ids.shape[1] < n:
         return 1.0
-    return len(pairs.unique(dim=0)) / len(pairs)
+    runs = ids.unfold(1, n, 1).flatten(0, 1)
+    return len(runs.unique(dim=0)) / len(runs)

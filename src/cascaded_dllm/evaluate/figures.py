@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.evaluate.diversity import distinct_bigram_share, mean_token_entropy_nats
+from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
 from cascaded_dllm.evaluate.generative_ppl import Judge, num_empty, ppl_corpus, ppl_per_sequence
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 
@@ -25,7 +25,8 @@ def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
         figures[f"ordered_coverage_{name}"] = float(ordered_coverage_per_text(prefix, target).mean())
     written = stages[max(stages)]
     figures["token_entropy_nats_mean"] = mean_token_entropy_nats(written)
-    figures["distinct_bigram_share"] = distinct_bigram_share(written)
+    for n, name in enumerate(("unigram", "bigram", "trigram"), start=1):
+        figures[f"distinct_{name}_share"] = distinct_ngram_share(written, n)
     return figures
 
 

@@ -25,6 +25,12 @@ from cascaded_dllm.errors import ConfigError, MissingExtraError
 TokenNats = Float[Tensor, "_"]
 """-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
 
+PPL_DEFINITIONS = {
+    "generative_ppl_per_sequence": "mean over texts of exp(mean nats a token of the judge); all texts that have one",
+    "generative_ppl_corpus": "exp(nats of all texts / tokens of the judge in all texts)",
+}
+"""What the figures are, for those who read them without this package."""
+
 _CALL_ELEMENTS = 1 << 26
 """Logits of one call of the judge, 256 MB in float32."""
 

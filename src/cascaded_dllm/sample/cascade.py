@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int
@@ -11,50 +11,31 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.prefix_noise import noised_prefix
-from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
 from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.predictors import has_grid, predictor_from_name
-from cascaded_dllm.sample.sampler import StageSampler
-from cascaded_dllm.sample.state import SamplerState
+from cascaded_dllm.sample.control import (
+    Constraints,
+    Control,
+    GivenStage,
+    Pin,
+    StageConstraints,
+    constraints,
+    coverage_words,
+)
+from cascaded_dllm.sample.drawing import Drawing, require_counts
+from cascaded_dllm.sample.outline import english_importance
+from cascaded_dllm.sample.required import Word
+from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
+from cascaded_dllm.sample.state import SamplerState, Start
+from cascaded_dllm.sample.token_law import TokenLaw
 from cascaded_dllm.text.tokenizer import Tokenizer
 
-DEFAULT_STEPS = 128
-"""Steps of the time grid of a stage, for the predictors that have one."""
-
-
-class CascadeState(NamedTuple):
-    """One state of one batch on its way through the cascade.
-
-    Attributes:
-        stage: 1..K.
-        first_sample: number of the first text of the batch.
-        state: ids and progress within the stage.
-    """
-
-    stage: int
-    first_sample: int
-    state: SamplerState
-
-
-@dataclass(frozen=True, slots=True)
-class CascadeSamples:
-    """Finished texts.
-
-    Attributes:
-        ids: per stage, ids of all texts, (num_samples, length of the stage), on the CPU.
-        texts: per stage, the decoded texts.
-        nfe: per stage, network calls a batch, averaged over batches; a guided step takes two.
-        token_forwards: positions that went through a network, prefix included, over all texts and stages.
-    """
-
-    ids: tuple[Int[Tensor, "B _"], ...]
-    texts: tuple[list[str], ...]
-    nfe: tuple[float, ...]
-    token_forwards: int
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,115 +117,196 @@ class Cascade:
         """Where the networks are."""
         return self.stages[0].model.vocab_embed.embedding.device
 
-    def num_steps(self, predictor: str, steps: int | None) -> int | None:
-        """Steps of the time grid of every stage; None for first hitting, which has none.
-
-        Raises:
-            ConfigError: the predictor is unknown, `steps` is given though it has no grid, or is less than 1.
-        """
-        if not has_grid(predictor_from_name(predictor)):
-            if steps is not None:
-                raise ConfigError(
-                    f"steps is {steps} and the predictor first_hitting, which has no time grid: it makes one call a "
-                    "token; leave steps out, or choose euler or analytic"
-                )
-            return None
-        if steps is not None and steps < 1:
-            raise ConfigError(f"steps is {steps}; it must be at least 1, for example 128")
-        return DEFAULT_STEPS if steps is None else steps
-
     def generate(
         self,
         num_samples: int,
         *,
-        steps: int | None = None,
-        predictor: str = "first_hitting",
+        steps: int | Sequence[int | None] | None = None,
+        predictor: str | Sequence[str] = "first_hitting",
+        tokens_per_call: int | Sequence[int | None] | None = None,
+        eta: float | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
         seed: int = 0,
         batch_size: int = 32,
         guidance: float = 0.0,
         prefix_noise: float = 0.0,
+        keywords: Sequence[str] = (),
+        outline: str | None = None,
+        pinned: Sequence[Pin] = (),
+        given: GivenStage | None = None,
+        require_coverage: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> CascadeSamples:
         """Texts of all stages; text i depends on `seed` and i, not on the batch it is drawn in.
 
         Args:
             num_samples: how many.
-            steps: steps of the time grid of every stage, 128 if None; first hitting has no grid and takes None only.
-            predictor: euler, analytic or first_hitting.
+            steps: steps of the time grid, 128 if None; for all stages, or one entry for each. Predictors without a
+                grid take none.
+            predictor: one of `PREDICTORS`, or one for each stage; docs/sampling.md says what each is for.
+            tokens_per_call: tokens that leave MASK together with a predictor that has no grid; 1 if None.
+            eta: how much `remask` masks again; 0.1 if None.
+            temperature: of the law of a token; 1 leaves it, 0 takes the most probable one.
+            top_k: tokens that a draw chooses from; None for all.
+            top_p: probability that they have together; 1 for all.
             seed: decides everything.
             batch_size: texts drawn together.
             guidance: weight of classifier-free guidance by the prefix, for stages trained with prefix dropout; 0 is
                 none.
             prefix_noise: probability that a token that a later stage is given is replaced as in its training, for
                 stages trained with prefix noise. What a stage wrote stays as it is.
+            keywords: words that stage 1 contains in this order.
+            outline: a text whose words the first stage with room for it contains in order.
+            pinned: text at fixed places of stages.
+            given: texts of a stage to go on from; text i goes on from the one of number i modulo their number.
+            require_coverage: whether every stage contains all tokens of the one before, in order.
             on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
 
         Raises:
-            ConfigError: a number is less than 1, the predictor is unknown or does not fit, or a stage was not trained
-                for guidance or prefix noise.
+            ConfigError: a number is out of range, a predictor is unknown or does not fit, a stage was not trained for
+                guidance or prefix noise, or what is asked of the texts has no room.
         """
-        finished: list[list[Tensor]] = [[] for _ in self.stages]
-        calls: list[list[tuple[float, int]]] = [[] for _ in self.stages]
-        for stage, _, state in self.stream(
-            num_samples,
-            steps=steps,
-            predictor=predictor,
+        drawing = Drawing(
+            predictor=_entries(predictor),
+            steps=_entries(steps),
+            tokens_per_call=_entries(tokens_per_call),
+            eta=eta,
+            law=TokenLaw(temperature=temperature, top_k=top_k, top_p=top_p),
             seed=seed,
-            batch_size=batch_size,
             guidance=guidance,
             prefix_noise=prefix_noise,
-        ):
-            if on_progress is not None:
-                before = sum(size for parts in calls for _, size in parts)
-                within = len(state.xt) * state.step // state.num_steps
-                on_progress(before + within, num_samples * len(self.stages))
-            if state.step == state.num_steps:
-                finished[stage - 1].append(state.xt.cpu())
-                calls[stage - 1].append((state.nfe, len(state.xt)))
-        ids = tuple(torch.cat(parts) for parts in finished)
-        nfe = tuple(sum(n * size for n, size in parts) / num_samples for parts in calls)
+            control=Control(
+                keywords=tuple(keywords),
+                outline=outline,
+                pins=tuple(pinned),
+                given=given,
+                require_coverage=require_coverage,
+            ),
+        )
+        require_counts(num_samples=num_samples)
+        parts = self.batches(range(num_samples), drawing, batch_size=batch_size, on_progress=on_progress)
+        return CascadeSamples.joined([part for _, part in parts])
+
+    def batches(
+        self,
+        numbers: Sequence[int],
+        drawing: Drawing,
+        *,
+        batch_size: int = 32,
+        on_progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[CascadeBatch]:
+        """The texts of these numbers, a batch as soon as it is finished; text i is the same in any of them.
+
+        Args:
+            numbers: of the texts, in any order: those that are missing, for example.
+            drawing: how they are drawn.
+            batch_size: texts drawn together.
+            on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
+            should_stop: asked after every step; if so, no more batches come, and the unfinished one is lost.
+
+        Raises:
+            ConfigError: a setting is out of range or does not fit the stages.
+        """
+        asked = self.require_drawable(drawing)
+        require_counts(batch_size=batch_size)
+        num_stages = len(asked.stages)
+        for first in range(0, len(numbers), batch_size):
+            batch = numbers[first : first + batch_size]
+            ended: list[SamplerState] = []
+            for _, _, state in self._states(batch, drawing, asked):
+                if on_progress is not None:
+                    within = len(batch) * state.step // max(state.num_steps, 1)
+                    on_progress(first * num_stages + len(ended) * len(batch) + within, len(numbers) * num_stages)
+                if state.step == state.num_steps:
+                    ended.append(state)
+                if len(ended) < num_stages and should_stop is not None and should_stop():
+                    return
+            yield CascadeBatch(tuple(batch), self._finished(ended, drawing.guidance, asked.first_stage))
+
+    def stream(
+        self, num_samples: int, drawing: Drawing | None = None, *, batch_size: int = 32
+    ) -> Iterator[CascadeState]:
+        """The states that texts go through, for those who want to watch.
+
+        Args:
+            num_samples: how many.
+            drawing: how they are drawn; by first hitting from seed 0 if None.
+            batch_size: texts drawn together.
+
+        Raises:
+            ConfigError: a setting is out of range or does not fit the stages.
+        """
+        drawing = drawing or Drawing()
+        require_counts(num_samples=num_samples, batch_size=batch_size)
+        asked = self.require_drawable(drawing)
+        for first in range(0, num_samples, batch_size):
+            yield from self._states(range(first, min(first + batch_size, num_samples)), drawing, asked)
+
+    def require_drawable(self, drawing: Drawing) -> Constraints:
+        """What is asked of every stage, once these stages are found to be able to do it.
+
+        Raises:
+            ConfigError: a setting is out of range or does not fit the stages.
+        """
+        drawing.require_sound()
+        for stage, plan in zip(self.stages, drawing.plans(len(self.stages)), strict=True):
+            require_usable(plan.predictor, stage.process, plan.num_steps or 1)
+        self._require_conditioning(drawing.guidance, drawing.prefix_noise)
+        asked = constraints(drawing.control, self.tokenizer, self.stage_lengths, english_importance(self.tokenizer))
+        for stage, of_stage in zip(self.stages[asked.first_stage - 1 :], asked.stages, strict=True):
+            if of_stage.pinned and not isinstance(stage.process, AbsorbingProcess):
+                raise ConfigError(
+                    "text is pinned, which needs the absorbing process, and this model has the uniform one; pin none, "
+                    "or use a model of the absorbing process"
+                )
+        return asked
+
+    def _states(self, batch: Sequence[int], drawing: Drawing, asked: Constraints) -> Iterator[CascadeState]:
+        """The way of one batch through the stages."""
+        plans = drawing.plans(len(self.stages))
+        index = torch.tensor(batch, device=self.device)
+        prefix: Tensor | None = None
+        words: list[tuple[Word, ...]] = [()] * len(batch)
+        for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
+            stage, plan = self.stages[number - 1], plans[number - 1]
+            if of_stage.given:
+                rows = [of_stage.given[i % len(of_stage.given)] for i in batch]
+                prefix = torch.tensor(rows, device=self.device)
+                yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
+                continue
+            words = _words(of_stage, batch, prefix, words, asked.require_coverage)
+            if prefix is not None and drawing.prefix_noise > 0:
+                draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
+                prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
+            for state in stage.states(
+                prefix,
+                predictor=plan.predictor,
+                num_steps=plan.num_steps or 1,  # of no account where there is no grid
+                draws=Draws(drawing.seed, f"sample-stage-{number}"),
+                sample_index=index,
+                start=_start(stage, of_stage, index),
+                guidance=0.0 if prefix is None else drawing.guidance,
+                law=drawing.law,
+                required=words if any(words) else None,
+            ):
+                yield CascadeState(number, batch[0], state)
+            prefix = state.xt
+
+    def _finished(self, ended: Sequence[SamplerState], guidance: float, first_stage: int) -> CascadeSamples:
+        """A batch from the last state of every stage."""
+        ids = tuple(state.xt.cpu() for state in ended)
+        nfe = tuple(state.nfe for state in ended)
+        every = (0.0,) * (first_stage - 1) + nfe
         return CascadeSamples(
             ids,
             tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
             nfe,
-            round(self._token_forwards(nfe, guidance) * num_samples),
+            round(self._token_forwards(every, guidance) * len(ids[0])),
+            first_stage,
         )
-
-    def stream(
-        self,
-        num_samples: int,
-        *,
-        steps: int | None = None,
-        predictor: str = "first_hitting",
-        seed: int = 0,
-        batch_size: int = 32,
-        guidance: float = 0.0,
-        prefix_noise: float = 0.0,
-    ) -> Iterator[CascadeState]:
-        """The states that `generate` goes through, for those who want to watch; same arguments."""
-        for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        chosen = predictor_from_name(predictor)
-        num_steps = self.num_steps(predictor, steps)
-        self._require_conditioning(guidance, prefix_noise)
-        for first in range(0, num_samples, batch_size):
-            prefix = None
-            index = torch.arange(first, min(first + batch_size, num_samples), device=self.device)
-            for number, stage in enumerate(self.stages, start=1):
-                if prefix is not None and prefix_noise > 0:
-                    draws = Draws(seed, f"sample-prefix-noise-{number}")
-                    prefix = _noised(prefix, stage, draws, sample_index=index, prob=prefix_noise)
-                for state in stage.states(
-                    prefix,
-                    predictor=chosen,
-                    num_steps=num_steps or DEFAULT_STEPS,  # of no account for first hitting
-                    draws=Draws(seed, f"sample-stage-{number}"),
-                    sample_index=index,
-                    guidance=0.0 if prefix is None else guidance,
-                ):
-                    yield CascadeState(number, first, state)
-                prefix = state.xt
 
     def _require_conditioning(self, guidance: float, prefix_noise: float) -> None:
         """Checks, before anything is drawn, that every later stage can be guided and given noised prefixes.
@@ -260,7 +322,7 @@ class Cascade:
     def _token_forwards(self, nfe: Sequence[float], guidance: float) -> float:
         """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once.
 
-        With guidance the empty prefix is kept as well.
+        With guidance the empty prefix is kept as well. A stage without a call computes nothing.
         """
         prefixes = (0, *self.stage_lengths[:-1])
         num_kept = 1 if guidance == 0 else 2
@@ -269,6 +331,7 @@ class Cascade:
             if stage.model.config.prefix_attention == "joint"
             else calls * stage.length + num_kept * prefix
             for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
+            if calls > 0
         )
 
 
@@ -293,3 +356,40 @@ def _noised(
     """What `stage` is given in place of `prefix`: tokens replaced in the way that it was trained with."""
     u = draws.uniform_pair(sample_index[:, None], 0, torch.arange(prefix.shape[1], device=prefix.device))
     return noised_prefix(prefix, u, prob=prob, kind=stage.trained_with.noise_kind, process=stage.process)
+
+
+def _entries(value: "_Entry | Sequence[_Entry]") -> "tuple[_Entry, ...]":
+    """One entry for all stages, or one for each, as a tuple."""
+    return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
+
+
+def _words(
+    asked: StageConstraints,
+    batch: Sequence[int],
+    prefix: Int[Tensor, "B P"] | None,
+    words: Sequence[tuple[Word, ...]],
+    require_coverage: bool,
+) -> list[tuple[Word, ...]]:
+    """The words that a stage must contain, from what is asked of it, or else from the stage before.
+
+    Args:
+        asked: of this stage.
+        batch: numbers of the texts.
+        prefix: of the stage before.
+        words: that it had to contain.
+        require_coverage: whether the stage must contain all of it.
+    """
+    if asked.words:
+        return [asked.words[i % len(asked.words)] for i in batch]
+    if require_coverage and prefix is not None:
+        return [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
+    return [()] * len(batch)
+
+
+def _start(stage: StageSampler, asked: StageConstraints, index: Int[Tensor, " B"]) -> Start | None:
+    """Texts with nothing but what is pinned; None if nothing is."""
+    if not asked.pinned:
+        return None
+    xt = torch.full((len(index), stage.length), stage.model.config.vocab_size, device=index.device)
+    xt[:, list(asked.pinned)] = torch.tensor(list(asked.pinned.values()), device=index.device)
+    return Start(xt, torch.ones(len(index), device=index.device))

@@ -1,93 +1,262 @@
-"""A sampling run on disk: texts of every stage, ids, settings and a summary; complete or absent."""
+"""A sampling run on disk: there from the start, with every batch as soon as it is drawn, whatever ends the process.
 
+samples.jsonl grows by whole batches, and batches.jsonl says how long it is with each of them: what was half-written
+when the process was killed lies beyond, and is cut off when the run goes on. The files for readers are made from it,
+whole or absent, and batches.jsonl goes when all texts are there.
+"""
+
+import contextlib
 import itertools
 import json
+import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import complete_folder, write_json
-from cascaded_dllm.errors import OutputExistsError
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.atomic import complete_folder, write_json, write_text
+from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.run_lock import run_lock
 from cascaded_dllm.sample.cascade import CascadeSamples
+from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
+from cascaded_dllm.sample.settings import SETTINGS_FILE, RunSettings, SampleSettings
 from cascaded_dllm.text.listing import listing
 
+SUMMARY_FILE = "summary.json"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleSettings:
-    """Everything that decides the texts of a run, stored with each of them.
+
+@dataclass(frozen=True, slots=True)
+class StoredSamples:
+    """Texts as they lie on disk.
 
     Attributes:
-        seed: of all random numbers.
-        predictor: how a step is taken.
-        num_steps: of the time grid of every stage; None for first hitting, which has none.
-        stage_paths: where each stage came from, as it was named.
-        stage_lengths: tokens every stage writes.
-        weights: ema or raw.
-        dtype: of the matrix products of the trunk.
-        guidance: weight of classifier-free guidance by the prefixes.
-        prefix_noise: probability that a token that a later stage was given was replaced.
+        ids: per stage, (number of texts, length of the stage).
+        texts: per stage.
     """
 
-    seed: int
-    predictor: str
-    num_steps: int | None
-    stage_paths: tuple[str, ...]
-    stage_lengths: tuple[int, ...]
-    weights: str = "ema"
-    dtype: str = "float32"
-    guidance: float = 0.0
-    prefix_noise: float = 0.0
+    ids: tuple[Int[Tensor, "B _"], ...]
+    texts: tuple[list[str], ...]
 
 
-def run_folder(output_dir: Path, *, num_steps: int | None, stage_lengths: Sequence[int]) -> Path:
-    """Where a run that starts now goes: <output_dir>/sample_cascade_steps_<n>_len_<L>_<time>.
-
-    <n> are the steps of the time grid of every stage or, where there is none, the network calls that a text takes: one
-    for every token of every stage.
+def require_writable(output_dir: Path) -> None:
+    """Checks, before hours of work, that the folder of a run can be made in `output_dir`; nothing is left there.
 
     Raises:
-        OutputExistsError: `output_dir` is a file.
+        OutputExistsError: it cannot, or `output_dir` is a file.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise OutputExistsError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
-    steps = sum(stage_lengths) if num_steps is None else num_steps
-    name = f"sample_cascade_steps_{steps}_len_{stage_lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
-    # Two runs of one second are told apart by a number.
-    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    return next(folder for candidate in candidates if not (folder := output_dir / candidate).exists())
+    nearest = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cdllm-", dir=nearest):
+            pass
+    except OSError as error:
+        raise OutputExistsError(
+            f"{output_dir} cannot be written ({error.strerror}); name a folder that is yours to write with --output-dir"
+        ) from error
 
 
-def write_samples(folder: Path, samples: CascadeSamples, settings: SampleSettings, summary: Mapping[str, Any]) -> None:
-    """Write sample_stage<k>.txt, samples.jsonl and summary.json into a new folder.
+@dataclass(frozen=True, slots=True)
+class SampleRun:
+    """The folder of one sampling run.
+
+    Attributes:
+        folder: of the run.
+        settings: what it was begun with.
+    """
+
+    folder: Path
+    settings: RunSettings
+
+    @classmethod
+    def begin(cls, output_dir: Path, settings: RunSettings) -> "SampleRun":
+        """A new folder in `output_dir`, called sample_cascade_steps_<n>_len_<L>_<time>, that holds the settings.
+
+        <n> are the steps of the time grid of every stage or, where there is none, the network calls that a text takes:
+        one for every token of every stage. Two runs of one second are told apart by a number.
+
+        Raises:
+            OutputExistsError: the folder cannot be written.
+        """
+        num_steps, lengths = settings.texts.num_steps, settings.texts.stage_lengths
+        steps = sum(lengths) if num_steps is None else num_steps
+        name = f"sample_cascade_steps_{steps}_len_{lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
+        for number in itertools.count(1):
+            folder = output_dir / (name if number == 1 else f"{name}_{number}")
+            if not folder.exists() and _made(folder, settings):
+                return cls(folder, settings)
+        raise AssertionError("there is a number for every run")
+
+    @classmethod
+    def open(cls, folder: Path) -> "SampleRun":
+        """The run that was begun in `folder`; a ConfigError or a DataError if there is none."""
+        return cls(folder, RunSettings.read(folder))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """No other process writes to the run inside the block; an OutputExistsError if one does already."""
+        with run_lock(self.folder, other="sample into a new folder"):
+            yield
+
+    def is_complete(self) -> bool:
+        """Whether all texts and all files are there."""
+        return self.summary().get("complete") is True
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds; nothing before it is first written.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        path = self.folder / SUMMARY_FILE
+        if not path.exists():
+            return {}
+        return parsed_object(path, path.read_bytes())
+
+    def change_summary(self, **values: Any) -> None:
+        """Put what was found later into the summary, whole or not at all."""
+        write_json(self.folder / SUMMARY_FILE, self.summary() | values)
+
+    def progress(self) -> Progress:
+        """What is finished; see `Progress.read`."""
+        return Progress.read(self.folder)
+
+    def append(self, first: int, samples: CascadeSamples, *, seconds: float, device: str) -> None:
+        """Put a batch on the disk, whose texts are number `first` and those that follow it; first the texts.
+
+        Raises:
+            OutputExistsError: there is no room; what was there before stays.
+        """
+        size = len(samples.texts[0])
+        lines = (
+            json.dumps(_record(first + i, i, samples, self.settings.texts), ensure_ascii=False) for i in range(size)
+        )
+        content = "".join(f"{line}\n" for line in lines).encode()
+        batch = {
+            "num_finished": size,
+            "num_bytes": len(content),
+            # A call on a part of a batch counts as its share, so that these are whole numbers.
+            "calls_per_stage": [round(nfe * size) for nfe in samples.nfe],
+            "token_forwards": samples.token_forwards,
+            "seconds": seconds,
+            "devices": [device],
+        }
+        self._append(SAMPLES_FILE, content)
+        self._append(BATCHES_FILE, f"{json.dumps(batch)}\n".encode())
+
+    def _append(self, name: str, content: bytes) -> None:
+        """Puts `content` at the end of a file, and waits until it is on the disk.
+
+        Raises:
+            OutputExistsError: the file cannot be written.
+        """
+        path = self.folder / name
+        try:
+            with path.open("r+b") as file:
+                file.seek(0, os.SEEK_END)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputExistsError(
+                f"{path} cannot be written ({error.strerror}); what is finished is kept: make room, and go on with "
+                f"cdllm sample --resume {self.folder}"
+            ) from error
+
+    def conclude(self, samples: StoredSamples, progress: Progress, summary: Mapping[str, Any]) -> None:
+        """Write the files for readers: sample_stage<k>.txt and, when they are there, summary.json.
+
+        Args:
+            samples: all finished texts.
+            progress: what they have cost.
+            summary: what else the summary says.
+
+        Raises:
+            OutputExistsError: they cannot be written.
+        """
+        for stage, texts in enumerate(samples.texts, start=1):
+            write_text(self.folder / f"sample_stage{stage}.txt", listing(texts))
+        is_complete = progress.num_finished == self.settings.num_samples
+        content = {
+            "complete": is_complete,
+            "num_samples": self.settings.num_samples,
+            "num_finished": progress.num_finished,
+            **asdict(self.settings.texts),
+            "device": ", ".join(progress.devices),
+            "seconds": round(progress.seconds, 3),
+            **summary,
+            "nfe_per_stage": [calls / progress.num_finished for calls in progress.calls_per_stage],
+            "token_forwards": progress.token_forwards,
+        }
+        write_json(self.folder / SUMMARY_FILE, content)
+        if is_complete:
+            self.forget_batches()
+
+    def forget_batches(self) -> None:
+        """Remove what is of use only while texts are missing."""
+        (self.folder / BATCHES_FILE).unlink(missing_ok=True)
+
+    def samples(self) -> StoredSamples:
+        """All finished texts.
+
+        Raises:
+            DataError: they are damaged, or not those that should be there.
+        """
+        path, num_stages = self.folder / SAMPLES_FILE, len(self.settings.texts.stage_lengths)
+        records = [parsed_object(path, line) for line in whole_lines(path.read_bytes())]
+        numbers = [record.get("sample") for record in records]
+        if numbers != list(range(len(records))):
+            raise DataError(
+                f"{path} holds the texts {numbers[:8]}..., and those from 0 on were written; bring them back or "
+                "sample anew"
+            )
+        stages = [[record["stages"][k] for record in records] for k in range(num_stages)]
+        return StoredSamples(
+            tuple(
+                torch.tensor([entry["ids"] for entry in stage], dtype=torch.int64).reshape(len(stage), length)
+                for stage, length in zip(stages, self.settings.texts.stage_lengths, strict=True)
+            ),
+            tuple([entry["text"] for entry in stage] for stage in stages),
+        )
+
+
+def write_samples(output_dir: Path, samples: CascadeSamples, settings: RunSettings, summary: Mapping[str, Any]) -> Path:
+    """The folder of a run whose texts are all there already, in `output_dir`.
 
     Raises:
-        OutputExistsError: the folder exists, or cannot be written.
+        OutputExistsError: it cannot be written.
     """
-    if folder.exists():
-        raise OutputExistsError(f"{folder} exists already and is not overwritten; name another folder")
-    with complete_folder(folder, exclusive=True) as temporary:
-        for stage, texts in enumerate(samples.texts, start=1):
-            (temporary / f"sample_stage{stage}.txt").write_text(listing(texts), encoding="utf-8")
-        with (temporary / "samples.jsonl").open("w", encoding="utf-8") as file:
-            for i in range(len(samples.texts[0])):
-                file.write(json.dumps(_record(i, samples, settings), ensure_ascii=False) + "\n")
-        counts = {"nfe_per_stage": list(samples.nfe), "token_forwards": samples.token_forwards}
-        content = {**asdict(settings), **summary, **counts}
-        (temporary / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    run = SampleRun.begin(output_dir, settings)
+    with run.lock():
+        run.append(0, samples, seconds=0.0, device=settings.device)
+        run.conclude(run.samples(), run.progress(), summary)
+    return run.folder
 
 
-def change_summary(folder: Path, **values: Any) -> None:
-    """Put what was found later into the summary of a run, whole or not at all."""
-    path = folder / "summary.json"
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | values)
+def _made(folder: Path, settings: RunSettings) -> bool:
+    """Whether the folder was free, and is now that of a run without texts."""
+    try:
+        with complete_folder(folder, exclusive=True) as temporary:
+            (temporary / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
+            for name in (SAMPLES_FILE, BATCHES_FILE):
+                (temporary / name).touch()
+    except OutputExistsError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True
 
 
-def _record(number: int, samples: CascadeSamples, settings: SampleSettings) -> dict[str, Any]:
+def _record(number: int, row: int, samples: CascadeSamples, settings: SampleSettings) -> dict[str, Any]:
     """Everything about one text; with it the text can be drawn again."""
     stages = [
-        {"stage": k, "ids": ids[number].tolist(), "text": texts[number]}
+        {"stage": k, "ids": ids[row].tolist(), "text": texts[row]}
         for k, (ids, texts) in enumerate(zip(samples.ids, samples.texts, strict=True), start=1)
     ]
     return {"sample": number, "settings": asdict(settings), "stages": stages}

@@ -82,7 +82,8 @@ def weights_fingerprint(models: Sequence[ScoreModel]) -> str:
     for model in models:
         for name, tensor in model.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
+            # As bytes, because numpy knows no bfloat16.
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

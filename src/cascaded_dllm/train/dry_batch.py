@@ -1,12 +1,8 @@
 """The first minute of a run: what would fail at the first step, or at the largest one, fails before anything else."""
 
-import torch
-
 from cascaded_dllm.errors import DryBatchError
+from cascaded_dllm.memory import is_short_of_memory
 from cascaded_dllm.train.trainer import Trainer
-
-_SHORT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""What the devices' own errors have in common, where there is no type for them."""
 
 
 def try_one_batch(trainer: Trainer) -> None:
@@ -19,7 +15,7 @@ def try_one_batch(trainer: Trainer) -> None:
         trainer.rehearse()
     except (RuntimeError, IndexError, MemoryError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if _is_short_of_memory(error):
+        if is_short_of_memory(error):
             raise DryBatchError(_short_of_memory(trainer, reason)) from error
         raise DryBatchError(
             f"a first batch cannot be computed ({reason}): the data and the network do not fit; check that the "
@@ -27,11 +23,6 @@ def try_one_batch(trainer: Trainer) -> None:
         ) from error
     finally:
         trainer.optimizer.zero_grad(set_to_none=True)
-
-
-def _is_short_of_memory(error: BaseException) -> bool:
-    is_typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_typed or any(text in str(error).lower() for text in _SHORT_OF_MEMORY)
 
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:

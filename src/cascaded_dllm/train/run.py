@@ -14,13 +14,13 @@ from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.run_lock import run_lock
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
 from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
-from cascaded_dllm.train.run_lock import run_lock
 from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer

@@ -11,9 +11,9 @@ from cascaded_dllm.atomic import INCOMPLETE, write_text
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.run_lock import LOCK_FILE
 from cascaded_dllm.train.checkpoint import PARTS, load_trainer_state
 from cascaded_dllm.train.provenance import append_start
-from cascaded_dllm.train.run_lock import LOCK_FILE
 from cascaded_dllm.train.run_log import METRICS_FILE, forget_after
 from cascaded_dllm.train.trainer import Trainer
 

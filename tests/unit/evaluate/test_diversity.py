@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cascaded_dllm.evaluate.diversity import distinct_bigram_share, mean_token_entropy_nats
+from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
 
 
 def test_entropy_by_hand():
@@ -23,6 +23,14 @@ def test_entropy_against_counts():
 
 def test_distinct_bigrams_by_hand():
     """1 2, 2 1, 1 2 and 2 1, 1 3, 3 3: four different ones of six; none spans two texts."""
-    assert distinct_bigram_share(torch.tensor([[1, 2, 1, 2], [2, 1, 3, 3]])) == pytest.approx(4 / 6)
-    assert distinct_bigram_share(torch.tensor([[5, 5, 5]])) == 0.5
-    assert distinct_bigram_share(torch.tensor([[1], [1]])) == 1
+    assert distinct_ngram_share(torch.tensor([[1, 2, 1, 2], [2, 1, 3, 3]]), 2) == pytest.approx(4 / 6)
+    assert distinct_ngram_share(torch.tensor([[5, 5, 5]]), 2) == 0.5
+    assert distinct_ngram_share(torch.tensor([[1], [1]]), 2) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
+def test_distinct_runs_against_sets(n):
+    """Over all texts together: runs of one text are found again in another."""
+    ids = torch.randint(4, (5, 8), generator=torch.Generator().manual_seed(1))
+    runs = [tuple(row[i : i + n]) for row in ids.tolist() for i in range(8 - n + 1)]
+    assert distinct_ngram_share(ids, n) == (len(set(runs)) / len(runs) if runs else 1)

@@ -51,11 +51,15 @@ class Owner:
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, *, other: str = "give this one another folder with --out (run_dir)") -> Iterator[None]:
     """The folder belongs to this process inside the block.
 
     Where the owner is on another machine, or in another container, and silent, this waits until a minute of silence has
     passed.
+
+    Args:
+        folder: of the run.
+        other: what else may be done while another process has it, for the message.
 
     Raises:
         OutputExistsError: another process that lives has the folder, or it cannot be written.
@@ -64,7 +68,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     pid = os.getpid()
     own = Owner(socket.gethostname(), pid, _start_of(pid) or "", secrets.token_hex(8), pid_space())
     try:
-        _take(path, own)
+        _take(path, own, other)
     except OSError as error:
         raise OutputExistsError(
             f"{path} cannot be written ({error.strerror}); name a run folder that is yours to write, and has room"
@@ -81,26 +85,25 @@ def run_lock(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _take(path: Path, own: Owner) -> None:
+def _take(path: Path, own: Owner, other: str) -> None:
     """Writes the lock, over that of a dead owner if need be; of several that try at once one succeeds."""
     while not _create(path, own):
         owner = _owner(path)
         if owner is not None and _is_alive(path, owner):
             raise OutputExistsError(
                 f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
-                f"or stop it, or give this one another folder with --out (run_dir). If that process is gone for sure, "
-                f"remove {path}"
+                f"or stop it, or {other}. If that process is gone for sure, remove {path}"
             )
-        _remove(path, owner, own)
+        _remove(path, owner, own, other)
 
 
-def _remove(path: Path, dead: Owner | None, own: Owner) -> None:
+def _remove(path: Path, dead: Owner | None, own: Owner, other: str) -> None:
     """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
 
     Whose turn it is, a lock tells, which may have a dead owner in its turn.
     """
     turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token if dead else 'nobody'}")
-    _take(turn, own)
+    _take(turn, own, other)
     try:
         if _owner(path) == dead:
             path.unlink(missing_ok=True)

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm import run_lock as lock_module
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.pid_space import pid_space
-from cascaded_dllm.train import run_lock as lock_module
-from cascaded_dllm.train.run_lock import LOCK_FILE, Owner, run_lock
+from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cascaded_dllm.train import run_lock as module
-from cascaded_dllm.train.run_lock import run_lock
+from cascaded_dllm import run_lock as module
+from cascaded_dllm.run_lock import run_lock
 module.SECONDS_BETWEEN_SIGNS = 0.05
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)

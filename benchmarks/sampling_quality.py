@@ -1,0 +1,127 @@
+"""What a way of sampling costs in quality: texts of a trained story cascade, judged by the grammar they come from.
+
+    make quickstart
+    OMP_NUM_THREADS=1 python benchmarks/sampling_quality.py runs/stories/stage1 runs/stories/stage2 runs/stories/stage3
+
+The grammar knows the probability of every text, so that nothing has to be estimated but the share of texts that belong
+to it: accepted, and the mean surprisal of those that are, beside the entropy of the grammar. A sampler that only writes
+probable texts is found out by a surprisal below the entropy and by fewer distinct texts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from measure import Report, arguments, table
+
+from cascaded_dllm import Cascade, StoryGrammar
+from cascaded_dllm.evaluate.overlap import ordered_coverage_per_text
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of sampling.
+
+    Attributes:
+        name: as it is reported.
+        options: of `Cascade.generate`.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the grammar says of some texts.
+
+    Attributes:
+        calls: network calls a text.
+        accepted_share: texts that belong to the grammar.
+        accepted_error: standard error of this share.
+        surprisal: mean -log p of those that do, in nats; nan if none does.
+        distinct_share: different texts.
+        coverage: share of the prefix that the last stage keeps in its order.
+    """
+
+    calls: float
+    accepted_share: float
+    accepted_error: float
+    surprisal: float
+    distinct_share: float
+    coverage: float
+
+
+WAYS = (
+    Way("analytic, 1,024 steps", {"predictor": "analytic", "steps": 1024}),
+    Way("analytic, 128 steps", {"predictor": "analytic", "steps": 128}),
+    Way("analytic, 16 steps", {"predictor": "analytic", "steps": 16}),
+    Way("remask 0.1, 128 steps", {"predictor": "remask", "steps": 128}),
+    Way("first_hitting", {}),
+    Way("first_hitting, 2 a call", {"tokens_per_call": 2}),
+    Way("first_hitting, 4 a call", {"tokens_per_call": 4}),
+    Way("first_hitting, 8 a call", {"tokens_per_call": 8}),
+    Way("confidence", {"predictor": "confidence"}),
+    Way("confidence, 4 a call", {"predictor": "confidence", "tokens_per_call": 4}),
+    Way("entropy", {"predictor": "entropy"}),
+    Way("entropy, 4 a call", {"predictor": "entropy", "tokens_per_call": 4}),
+    Way("first_hitting, temperature 0.7", {"temperature": 0.7}),
+    Way("first_hitting, top_p 0.9", {"top_p": 0.9}),
+    Way("first_hitting, coverage", {"require_coverage": True}),
+)
+
+
+def quality(cascade: Cascade, options: dict[str, Any], *, num_samples: int, seed: int = 0) -> Quality:
+    """The quality of texts that are drawn in one way."""
+    samples = cascade.generate(num_samples, seed=seed, batch_size=64, **options)
+    grammar = StoryGrammar()
+    texts = [cascade.tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
+    accepted = [text for text in texts if grammar.accepts(text)]
+    share = len(accepted) / num_samples
+    coverage = 1.0 if len(samples.ids) == 1 else float(ordered_coverage_per_text(*samples.ids[-2:]).mean())
+    return Quality(
+        sum(samples.nfe),
+        share,
+        math.sqrt(share * (1 - share) / num_samples),
+        -sum(map(grammar.log_prob, accepted)) / len(accepted) if accepted else math.nan,
+        len(set(texts)) / num_samples,
+        coverage,
+    )
+
+
+def compare(report: Report, cascade: Cascade, ways: Sequence[Way], *, num_samples: int) -> None:
+    """Judge all ways and report them."""
+    rows = []
+    for way in ways:
+        found = quality(cascade, way.options, num_samples=num_samples)
+        accepted = f"{found.accepted_share:.1%} +- {found.accepted_error:.1%}"
+        rows.append(
+            (way.name, f"{found.calls:.1f}", accepted, f"{found.surprisal:.2f}", f"{found.distinct_share:.1%}",
+             f"{found.coverage:.3f}")
+        )  # fmt: skip
+        report.record(
+            way=way.name, num_samples=num_samples, calls=found.calls, accepted_share=found.accepted_share,
+            surprisal_nats=found.surprisal, distinct_share=found.distinct_share, coverage=found.coverage,
+        )  # fmt: skip
+    report.text(f"Stages of {', '.join(map(str, cascade.stage_lengths))} tokens, {num_samples} texts each; the entropy ")
+    report.text(f"of the grammar is {StoryGrammar().entropy:.2f} nats.\n")
+    header = ["way of sampling", "calls a text", "accepted", "nats a text", "distinct", "coverage by the last stage"]
+    report.text(table(header, rows) + "\n")
+
+
+def main() -> None:
+    """Judge the cascade that the command line names."""
+    parser = arguments(__doc__, repeats=1)
+    parser.add_argument("stages", nargs="+", help="runs of the story corpus, first stage first")
+    parser.add_argument("--num-samples", type=int, default=512, help="texts of every way (default 512)")
+    options = parser.parse_args()
+    report = Report("Quality of samples", save=options.save)
+    cascade = Cascade.from_pretrained(options.stages)
+    ways = WAYS[4:6] if options.quick else WAYS
+    compare(report, cascade, ways, num_samples=16 if options.quick else options.num_samples)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()

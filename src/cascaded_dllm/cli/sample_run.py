@@ -1,0 +1,241 @@
+"""One sampling run on the terminal: what is asked of it, drawing what is missing, and what is said of the texts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cascaded_dllm.assemble_devices import choose_device
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
+from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.options import choose_dtype
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
+from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.output import SampleRun, require_writable
+from cascaded_dllm.sample.settings import RunSettings, SampleSettings
+from cascaded_dllm.sample.streaming import draw_missing
+
+_FREE = ("batch_size", "device", "judge")
+"""What may change when a run goes on, since no text depends on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOptions:
+    """What the command is told, under the names of its options, and what it takes by itself.
+
+    Attributes:
+        stage: where each stage is, absolute where it is a path.
+        num_samples: how many texts.
+        predictor: how a step is taken.
+        steps: of the time grid, or None.
+        seed: of all random numbers.
+        batch_size: texts drawn together.
+        guidance: weight of guidance by the prefix.
+        prefix_noise: share of a prefix that is replaced.
+        output_dir: where the folder of a new run goes.
+        judge: who is asked about the final texts, or None.
+        tokenizer: where it is, or None.
+        lengths: of the stages, or None.
+        weights: ema or raw.
+        device: as it is named.
+        dtype: of the matrix products.
+    """
+
+    stage: tuple[str, ...] = ()
+    num_samples: int = 8
+    predictor: str = "first_hitting"
+    steps: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    guidance: float = 0.0
+    prefix_noise: float = 0.0
+    output_dir: Path = Path("sampling_outputs")
+    judge: str | None = None
+    tokenizer: str | None = None
+    lengths: tuple[int, ...] | None = None
+    weights: str = "ema"
+    device: str = "auto"
+    dtype: str = "float32"
+
+    @classmethod
+    def of_run(cls, run: SampleRun) -> "SampleOptions":
+        """The options that a run was begun with."""
+        stored = run.settings
+        texts = stored.texts
+        return cls(
+            stage=texts.stage_paths,
+            num_samples=stored.num_samples,
+            predictor=texts.predictor,
+            steps=texts.num_steps,
+            seed=texts.seed,
+            batch_size=stored.batch_size,
+            guidance=texts.guidance,
+            prefix_noise=texts.prefix_noise,
+            output_dir=run.folder.resolve().parent,
+            judge=stored.judge,
+            tokenizer=texts.tokenizer,
+            lengths=texts.lengths,
+            weights=texts.weights,
+            device=stored.device,
+            dtype=texts.dtype,
+        )
+
+    def drawing(self) -> Drawing:
+        """How the texts are drawn."""
+        return Drawing(
+            steps=self.steps,
+            predictor=self.predictor,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            guidance=self.guidance,
+            prefix_noise=self.prefix_noise,
+        )
+
+    def require_sound(self) -> None:
+        """Checks all that can be told before a checkpoint is read.
+
+        Raises:
+            ConfigError: no stage is named, or a value is out of range.
+            OutputExistsError: the output folder cannot be written.
+        """
+        self.drawing().require_sound(self.num_samples)
+        choose_dtype(self.dtype)
+        choose_device(self.device)
+        require_writable(self.output_dir)
+
+    def run_settings(self, cascade: Cascade) -> RunSettings:
+        """What is stored of a run of these options."""
+        texts = SampleSettings.of(
+            cascade,
+            self.drawing(),
+            self.stage,
+            lengths=self.lengths,
+            tokenizer=self.tokenizer,
+            weights=self.weights,
+            dtype=self.dtype,
+        )
+        return RunSettings(
+            num_samples=self.num_samples,
+            batch_size=self.batch_size,
+            device=self.device,
+            judge=self.judge,
+            texts=texts,
+        )
+
+
+def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
+    """What a run goes on with: its own options, and of those that are `given` the ones that are free.
+
+    Raises:
+        ConfigError: a given one contradicts the run's.
+    """
+    stored = SampleOptions.of_run(run)
+    for name, now in given.items():
+        before = getattr(stored, name)
+        is_same = now.resolve() == before if isinstance(now, Path) else now == before
+        if name not in _FREE and not is_same:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{flag} is {_shown(now)}, and the run in {run.folder} was begun with {_shown(before)}; all its texts "
+                f"are drawn alike: leave {flag} out, or sample into a new folder without --resume"
+            )
+    return replace(stored, **{name: given[name] for name in _FREE if name in given})
+
+
+def _shown(value: Any) -> str:
+    """A value as an option gives it; none where there is no option."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+
+
+def complete_run(run: SampleRun, cascade: Cascade, options: SampleOptions, judge: Judge | None) -> None:
+    """Draw the texts that are missing, write the files for readers, and have the texts judged.
+
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step; the batches before it are kept.
+
+    Raises:
+        typer.Exit: it was interrupted.
+    """
+    _say_what_begins(run, cascade, options)
+    with stop_request() as request:
+        with progress_bar("sampling") as (_, move):
+            progress = draw_missing(run, cascade, options.drawing(), on_progress=move, should_stop=_that_tells(request))
+        samples = run.samples()
+        num_finished = progress.num_finished
+        figures: dict[str, float] = {}
+        if num_finished > 0:
+            figures = {"num_samples": num_finished, **stage_figures(dict(enumerate(samples.ids, start=1)))}
+        run.conclude(samples, progress, {"batch_size": options.batch_size, "judge": None, "figures": figures})
+    if num_finished < options.num_samples:
+        error_console.print(
+            f"stopped with {num_finished} of {counted(options.num_samples, 'text')}, which are kept in {run.folder}; "
+            f"cdllm sample --resume {run.folder} goes on from there",
+            markup=False,
+        )
+        raise typer.Exit(request.exit_code)
+    for number, texts in enumerate(samples.texts, start=1):
+        console.print(f"[bold]stage {number}[/]")
+        console.print(texts[0], markup=False, soft_wrap=True)
+    distinct, entropy = figures["distinct_bigram_share"], figures["token_entropy_nats_mean"]
+    console.print(f"final texts: token entropy {entropy:.3f} nats, distinct bigrams {distinct:.1%}")
+    if judge is not None:
+        # The texts are kept by now, whatever becomes of their judge.
+        judge_run(run, cascade, judge)
+    console.print(f"{counted(num_finished, 'text')} in {run.folder}", markup=False, soft_wrap=True)
+
+
+def judge_run(run: SampleRun, cascade: Cascade, judge: Judge) -> None:
+    """Put into the summary how probable the final texts are to the judge; shown as well."""
+    texts = [cascade.tokenizer.decode_window(ids) for ids in run.samples().ids[-1].tolist()]
+    found = judged_figures(judge, texts, cascade.device)
+    before = {name: value for name, value in run.summary()["figures"].items() if name not in found}
+    definitions = {name: text for name, text in PPL_DEFINITIONS.items() if name in found}
+    run.change_summary(judge=judge.source, figures=before | found, definitions=definitions)
+    values = (found.get(f"generative_ppl_{name}") for name in ("per_sequence", "corpus"))
+    per_sequence, corpus = ("none" if value is None else f"{value:.2f}" for value in values)
+    console.print(
+        f"generative perplexity under {judge.source}: {per_sequence} as the mean over texts, {corpus} over all tokens",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def is_judged(run: SampleRun, options: SampleOptions) -> bool:
+    """Whether the summary of a complete run says all that the judge was to be asked."""
+    return options.judge is None or run.summary().get("judge") == options.judge
+
+
+def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -> None:
+    """What is drawn and where it goes; and what a change of device means."""
+    progress, device = run.progress(), str(cascade.device)
+    stages = f"{counted(len(cascade.stages), 'stage')} ({', '.join(map(str, cascade.stage_lengths))} tokens)"
+    so_far = f", of which {progress.num_finished} are there," if progress.num_finished else ""
+    console.print(
+        f"sampling {counted(options.num_samples, 'text')}{so_far} from {stages} with {options.predictor} on {device} "
+        f"into {run.folder}",
+        markup=False,
+        soft_wrap=True,
+    )
+    if others := [other for other in progress.devices if other != device]:
+        error_console.print(
+            f"the texts so far were drawn on {', '.join(others)}: {device} may round otherwise, so that a text can "
+            "differ from that of an unbroken run",
+            markup=False,
+        )
+
+
+def _that_tells(request: StopRequest) -> Callable[[], bool]:
+    """Whether to stop; the first time so, it is said that the wish was heard."""
+    told: list[bool] = []
+
+    def should_stop() -> bool:
+        if request.is_made() and not told:
+            told.append(True)
+            error_console.print("stopping after this step, and keeping the batches before; told again, at once")
+        return request.is_made()
+
+    return should_stop

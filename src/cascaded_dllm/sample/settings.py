@@ -1,0 +1,177 @@
+"""What a sampling run is asked for, as it is stored with it, so that it can go on from there and from nothing else."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.regenerate import weights_fingerprint
+
+SETTINGS_FILE = "settings.json"
+FORMAT = "cascaded-dllm-samples/1"
+"""Written into the settings of every sampling run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSettings:
+    """Everything that decides the texts of a run, stored with each of them.
+
+    Attributes:
+        seed: of all random numbers.
+        predictor: how a step is taken.
+        num_steps: of the time grid of every stage; None for first hitting, which has none.
+        stage_paths: where each stage came from: absolute paths, and hub ids as they are.
+        stage_lengths: tokens every stage writes.
+        weights_fingerprints: of the weights of every stage, which may have been trained on since.
+        tokenizer_fingerprint: of the tokenizer of all stages.
+        lengths: as they were given for checkpoints that do not say theirs; None otherwise.
+        tokenizer: where it came from, if it was named; None if it was found beside the first stage's weights.
+        weights: ema or raw.
+        dtype: of the matrix products of the trunk.
+        guidance: weight of classifier-free guidance by the prefixes.
+        prefix_noise: probability that a token that a later stage was given was replaced.
+    """
+
+    seed: int
+    predictor: str
+    num_steps: int | None
+    stage_paths: tuple[str, ...]
+    stage_lengths: tuple[int, ...]
+    weights_fingerprints: tuple[str, ...]
+    tokenizer_fingerprint: str
+    lengths: tuple[int, ...] | None = None
+    tokenizer: str | None = None
+    weights: str = "ema"
+    dtype: str = "float32"
+    guidance: float = 0.0
+    prefix_noise: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        cascade: Cascade,
+        drawing: Drawing,
+        stage_paths: Sequence[str | Path],
+        *,
+        lengths: Sequence[int] | None = None,
+        tokenizer: str | None = None,
+        weights: str = "ema",
+        dtype: str = "float32",
+    ) -> "SampleSettings":
+        """The settings of texts that `cascade` draws; the rest says how it was loaded."""
+        return cls(
+            seed=drawing.seed,
+            predictor=drawing.predictor,
+            num_steps=drawing.num_steps(),
+            stage_paths=tuple(absolute_source(path) for path in stage_paths),
+            stage_lengths=cascade.stage_lengths,
+            weights_fingerprints=tuple(weights_fingerprint([stage.model]) for stage in cascade.stages),
+            tokenizer_fingerprint=cascade.tokenizer.fingerprint,
+            lengths=None if lengths is None else tuple(lengths),
+            tokenizer=None if tokenizer is None else absolute_source(tokenizer),
+            weights=weights,
+            dtype=dtype,
+            guidance=drawing.guidance,
+            prefix_noise=drawing.prefix_noise,
+        )
+
+    def drawing(self, batch_size: int) -> Drawing:
+        """How the texts are drawn, `batch_size` of them together."""
+        return Drawing(
+            steps=self.num_steps,
+            predictor=self.predictor,
+            seed=self.seed,
+            batch_size=batch_size,
+            guidance=self.guidance,
+            prefix_noise=self.prefix_noise,
+        )
+
+    def require_same_cascade(self, cascade: Cascade) -> None:
+        """Checks that `cascade` is the one that has drawn the first texts.
+
+        Raises:
+            CheckpointError: it has other weights, or another tokenizer.
+        """
+        if cascade.tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise CheckpointError(
+                f"the texts so far were written with the tokenizer {self.tokenizer_fingerprint}, and the stages now "
+                f"have {cascade.tokenizer.fingerprint}; bring the former one back, or sample into a new folder"
+            )
+        now = [weights_fingerprint([stage.model]) for stage in cascade.stages]
+        for number, (path, before, after) in enumerate(
+            zip(self.stage_paths, self.weights_fingerprints, now, strict=True), start=1
+        ):
+            if before != after:
+                raise CheckpointError(
+                    f"the texts so far were drawn with the weights {before} of stage {number}, and those in {path} are "
+                    f"now {after}: it was trained on, or replaced; bring the former ones back, or sample into a new "
+                    "folder from a checkpoint that stays, such as checkpoints/step_<n>"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What settings.json of a run folder holds.
+
+    Attributes:
+        num_samples: how many texts are asked for.
+        batch_size: texts drawn together at first; no text depends on it.
+        device: as it was named, `auto` for example.
+        judge: who is asked about the texts when all are there; None for nobody.
+        texts: what decides them.
+    """
+
+    num_samples: int
+    batch_size: int
+    device: str
+    judge: str | None
+    texts: SampleSettings
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunSettings":
+        """The settings of the run in `folder`.
+
+        Raises:
+            ConfigError: `folder` is no sampling run that could go on.
+            DataError: the settings are damaged, or of another version.
+        """
+        path = folder / SETTINGS_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"{folder} is no folder of a sampling run, for it has no {SETTINGS_FILE}; give one that `cdllm sample` "
+                "has begun, <output_dir>/sample_cascade_steps_<n>_len_<L>_<time>"
+            )
+        try:
+            content = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
+            if content.pop("format") != FORMAT:
+                raise KeyError("format")
+            return cls(**content | {"texts": SampleSettings(**content["texts"])})
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is damaged, or was written by another version ({error}); sample into a new folder"
+            ) from error
+
+
+def absolute_source(source: str | Path) -> str:
+    """A path here so that it means the same from everywhere; what is no path here, a hub id, as it is."""
+    path = Path(source)
+    return str(path.resolve()) if path.exists() else str(source)
+
+
+def _with_tuples(value: Any) -> Any:
+    """A value of JSON with tuples for its lists, as settings hold them."""
+    match value:
+        case dict():
+            return {key: _with_tuples(inner) for key, inner in value.items()}
+        case list():
+            return tuple(_with_tuples(inner) for inner in value)
+        case _:
+            return value

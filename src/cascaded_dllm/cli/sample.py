@@ -21,7 +21,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _JUDGE = "gpt2-large"
 _DEFAULTS = SampleOptions()
-_NO_STAGE = "no --stage is given; name at least 1 run folder, checkpoint or hub id"
 
 
 def load_cascade(
@@ -39,7 +38,7 @@ def load_cascade(
         ConfigError: no stage is named, or a value cannot be read.
     """
     if not stages:
-        raise ConfigError(_NO_STAGE)
+        raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
     cascade = Cascade.from_pretrained(
         [str(path) for path in stages],
         lengths=None if lengths is None else parse_lengths(lengths),
@@ -80,8 +79,6 @@ def sample_with_progress(
 
 def _begin(options: SampleOptions) -> None:
     """A new run: whatever can be known to go wrong is told before anything long begins."""
-    if not options.stage:
-        raise ConfigError(_NO_STAGE)
     options.require_sound()
     cascade = _loaded(options)
     cascade.require_drawable(options.drawing())
@@ -97,7 +94,7 @@ def _go_on(folder: Path, given: Mapping[str, Any]) -> None:
     options = options_to_go_on(run, given)
     options.drawing().require_sound(options.num_samples)
     if run.is_complete() and is_judged(run, options):
-        run.forget_batches()
+        run.tidy()
         console.print(
             f"{folder} is complete: all of {counted(options.num_samples, 'text')} are there, and nothing is changed",
             markup=False,
@@ -192,7 +189,9 @@ def sample(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Sample texts, stage after stage. What is finished is on the disk, and --resume goes on from there.
+    """Sample texts, stage after stage.
+
+    Every batch is on the disk as soon as it is finished; --resume goes on with a run that was broken off.
 
     Examples:
 

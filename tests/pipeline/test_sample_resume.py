@@ -325,6 +325,8 @@ def test_judge_of_a_run_that_goes_on(arguments, judge, tmp_path):
     folders = {name: tmp_path / name for name in ("whole", "stopped", "later")}
     judged(*arguments, "--judge", judge, "--output-dir", folders["whole"])
     expected = contents(only(folders["whole"]))
+    again = judged("sample", "--resume", only(folders["whole"]), "--eval-perplexity")
+    assert "nothing is changed" in again, "the judge is the one that the run was begun with"
     words = [*arguments, "--judge", str(judge), "--output-dir", str(folders["stopped"])]
     ended = run_process(signalled_at_call, CALLS_OF_A_BATCH + 6, signal.SIGINT, 1, words)
     assert ended.returncode == 130, ended.stderr
@@ -336,6 +338,15 @@ def test_judge_of_a_run_that_goes_on(arguments, judge, tmp_path):
     found = contents(only(folders["later"]))
     assert found["summary.json"] == expected["summary.json"]
     assert "nothing is changed" in judged(*later)
+
+
+def test_default_judge_of_a_run_that_is_complete(arguments, judge, tmp_path, monkeypatch):
+    success(*arguments, "--output-dir", tmp_path)
+    load = Judge.load
+    asked = []
+    monkeypatch.setattr(Judge, "load", lambda source: asked.append(source) or load(str(judge)))
+    assert "generative perplexity under" in judged("sample", "--resume", only(tmp_path), "--eval-perplexity")
+    assert asked == ["gpt2-large"]
 
 
 def test_judge_that_was_not_asked_is_asked_later(arguments, judge, tmp_path, monkeypatch):

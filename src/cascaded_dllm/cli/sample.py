@@ -88,9 +88,17 @@ def _begin(options: SampleOptions) -> None:
         complete_run(run, cascade, options, judge)
 
 
-def _go_on(folder: Path, given: Mapping[str, Any]) -> None:
-    """The run in `folder`, from where it was left."""
+def _go_on(folder: Path, given: Mapping[str, Any], *, is_judged_by_default: bool) -> None:
+    """The run in `folder`, from where it was left.
+
+    Args:
+        folder: of the run.
+        given: options of the command that are not left out.
+        is_judged_by_default: whether the texts are judged even if no judge was named, now or when the run was begun.
+    """
     run = SampleRun.open(folder)
+    if is_judged_by_default and run.settings.judge is None:
+        given = {"judge": absolute_source(_JUDGE)} | dict(given)
     options = options_to_go_on(run, given)
     options.drawing().require_sound(options.num_samples)
     if run.is_complete() and is_judged(run, options):
@@ -212,7 +220,7 @@ def sample(
             "guidance": guidance,
             "prefix_noise": prefix_noise,
             "output_dir": output_dir,
-            "judge": absolute_source(judge or _JUDGE) if eval_perplexity or judge is not None else None,
+            "judge": None if judge is None else absolute_source(judge),
             "tokenizer": None if tokenizer is None else absolute_source(tokenizer),
             "lengths": None if lengths is None else parse_lengths(lengths),
             "weights": weights,
@@ -220,7 +228,9 @@ def sample(
             "dtype": dtype,
         }
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        if resume is None:
-            _begin(replace(_DEFAULTS, **given))
-        else:
-            _go_on(resume, given)
+        if resume is not None:
+            _go_on(resume, given, is_judged_by_default=eval_perplexity)
+            return
+        if eval_perplexity:
+            given = {"judge": absolute_source(_JUDGE)} | given
+        _begin(replace(_DEFAULTS, **given))

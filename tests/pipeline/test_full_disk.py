@@ -71,6 +71,27 @@ def test_full_disk(disk, tmp_path, workers):
     assert not list(dataset.glob(".incomplete*"))
 
 
+def test_full_disk_while_texts_are_drawn(disk, runs, tmp_path):
+    """What is finished is kept, and once there is room the run ends with the bytes of one that had it all the time."""
+    folder, resize = disk
+    arguments = ["sample", "--stage", runs / "stage1", "--num-samples", 400, "--batch-size", 40, "--device", "cpu"]
+    message = failure(*arguments, "--output-dir", folder / "out")
+    (run,) = (folder / "out").iterdir()
+    expected = (
+        rf"cannot be written \(No space left on device\); .*make room, and go on with cdllm sample --resume {run}"
+    )
+    assert re.search(expected, message)
+    kept = (run / "batches.jsonl").read_bytes().count(b"\n")
+    assert 0 < kept < 10
+    resize("50m")
+    assert f"400 texts, of which {40 * kept} are there," in success("sample", "--resume", run).stdout
+    success(*arguments, "--output-dir", tmp_path / "out")
+    (whole,) = (tmp_path / "out").iterdir()
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in whole.iterdir())
+    for name in ("samples.jsonl", "sample_stage1.txt", "settings.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_full_disk_at_a_line_of_metrics(disk):
     """It is dropped when the run goes on."""
     folder, resize = disk

@@ -155,7 +155,6 @@ def test_killed_when_all_was_written(arguments, unbroken, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run = only(tmp_path)
     assert "is complete: all of 7 texts are there, and nothing is changed" in success("sample", "--resume", run).stdout
-    (run / "run.lock").unlink()  # of the dead process, which nobody wanted to take over
     assert contents(run) == unbroken
 
 
@@ -326,6 +325,8 @@ def test_judge_of_a_run_that_goes_on(arguments, judge, tmp_path):
     folders = {name: tmp_path / name for name in ("whole", "stopped", "later")}
     judged(*arguments, "--judge", judge, "--output-dir", folders["whole"])
     expected = contents(only(folders["whole"]))
+    again = judged("sample", "--resume", only(folders["whole"]), "--eval-perplexity")
+    assert "nothing is changed" in again, "the judge is the one that the run was begun with"
     words = [*arguments, "--judge", str(judge), "--output-dir", str(folders["stopped"])]
     ended = run_process(signalled_at_call, CALLS_OF_A_BATCH + 6, signal.SIGINT, 1, words)
     assert ended.returncode == 130, ended.stderr
@@ -339,7 +340,22 @@ def test_judge_of_a_run_that_goes_on(arguments, judge, tmp_path):
     assert "nothing is changed" in judged(*later)
 
 
-def test_judge_that_failed_is_asked_again(arguments, judge, tmp_path, monkeypatch):
+def test_default_judge_of_a_run_that_is_complete(arguments, judge, tmp_path, monkeypatch):
+    success(*arguments, "--output-dir", tmp_path)
+    load = Judge.load
+    asked = []
+    monkeypatch.setattr(Judge, "load", lambda source: asked.append(source) or load(str(judge)))
+    assert "generative perplexity under" in judged("sample", "--resume", only(tmp_path), "--eval-perplexity")
+    assert asked == ["gpt2-large"]
+
+
+def test_judge_that_was_not_asked_is_asked_later(arguments, judge, tmp_path, monkeypatch):
+    words = [*arguments, "--judge", str(judge), "--output-dir", str(tmp_path / "stopped")]
+    # In the last call of the last batch.
+    ended = run_process(signalled_at_call, 3 * CALLS_OF_A_BATCH, signal.SIGTERM, 1, words)
+    assert ended.returncode == 75, ended.stderr
+    assert "stopped with 7 of 7 texts" in ended.stderr
+    assert "generative perplexity under" in judged("sample", "--resume", only(tmp_path / "stopped"))
     with monkeypatch.context() as patched:
 
         def failing(*_: Any) -> None:
@@ -347,8 +363,8 @@ def test_judge_that_failed_is_asked_again(arguments, judge, tmp_path, monkeypatc
 
         patched.setattr(Judge, "token_nats", failing)
         with pytest.raises(AssertionError, match="interrupted"):
-            judged(*arguments, "--judge", judge, "--output-dir", tmp_path)
-    run = only(tmp_path)
+            judged(*arguments, "--judge", judge, "--output-dir", tmp_path / "failed")
+    run = only(tmp_path / "failed")
     assert SampleRun.open(run).is_complete()
     assert "generative perplexity under" in judged("sample", "--resume", run)
 

@@ -21,7 +21,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _JUDGE = "gpt2-large"
 _DEFAULTS = SampleOptions()
-_NO_STAGE = "no --stage is given; name at least 1 run folder, checkpoint or hub id"
 
 
 def load_cascade(
@@ -39,7 +38,7 @@ def load_cascade(
         ConfigError: no stage is named, or a value cannot be read.
     """
     if not stages:
-        raise ConfigError(_NO_STAGE)
+        raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
     cascade = Cascade.from_pretrained(
         [str(path) for path in stages],
         lengths=None if lengths is None else parse_lengths(lengths),
@@ -80,8 +79,6 @@ def sample_with_progress(
 
 def _begin(options: SampleOptions) -> None:
     """A new run: whatever can be known to go wrong is told before anything long begins."""
-    if not options.stage:
-        raise ConfigError(_NO_STAGE)
     options.require_sound()
     cascade = _loaded(options)
     cascade.require_drawable(options.drawing())
@@ -91,13 +88,21 @@ def _begin(options: SampleOptions) -> None:
         complete_run(run, cascade, options, judge)
 
 
-def _go_on(folder: Path, given: Mapping[str, Any]) -> None:
-    """The run in `folder`, from where it was left."""
+def _go_on(folder: Path, given: Mapping[str, Any], *, is_judged_by_default: bool) -> None:
+    """The run in `folder`, from where it was left.
+
+    Args:
+        folder: of the run.
+        given: options of the command that are not left out.
+        is_judged_by_default: whether the texts are judged even if no judge was named, now or when the run was begun.
+    """
     run = SampleRun.open(folder)
+    if is_judged_by_default and run.settings.judge is None:
+        given = {"judge": absolute_source(_JUDGE)} | dict(given)
     options = options_to_go_on(run, given)
     options.drawing().require_sound(options.num_samples)
     if run.is_complete() and is_judged(run, options):
-        run.forget_batches()
+        run.tidy()
         console.print(
             f"{folder} is complete: all of {counted(options.num_samples, 'text')} are there, and nothing is changed",
             markup=False,
@@ -192,7 +197,9 @@ def sample(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Sample texts, stage after stage. What is finished is on the disk, and --resume goes on from there.
+    """Sample texts, stage after stage.
+
+    Every batch is on the disk as soon as it is finished; --resume goes on with a run that was broken off.
 
     Examples:
 
@@ -213,7 +220,7 @@ def sample(
             "guidance": guidance,
             "prefix_noise": prefix_noise,
             "output_dir": output_dir,
-            "judge": absolute_source(judge or _JUDGE) if eval_perplexity or judge is not None else None,
+            "judge": None if judge is None else absolute_source(judge),
             "tokenizer": None if tokenizer is None else absolute_source(tokenizer),
             "lengths": None if lengths is None else parse_lengths(lengths),
             "weights": weights,
@@ -221,7 +228,9 @@ def sample(
             "dtype": dtype,
         }
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        if resume is None:
-            _begin(replace(_DEFAULTS, **given))
-        else:
-            _go_on(resume, given)
+        if resume is not None:
+            _go_on(resume, given, is_judged_by_default=eval_perplexity)
+            return
+        if eval_perplexity:
+            given = {"judge": absolute_source(_JUDGE)} | given
+        _begin(replace(_DEFAULTS, **given))

@@ -100,7 +100,7 @@ class SampleOptions:
         """Checks all that can be told before a checkpoint is read.
 
         Raises:
-            ConfigError: no stage is named, or a value is out of range.
+            ConfigError: a value is out of range, or there is no such device.
             OutputExistsError: the output folder cannot be written.
         """
         self.drawing().require_sound(self.num_samples)
@@ -170,7 +170,7 @@ def complete_run(run: SampleRun, cascade: Cascade, options: SampleOptions, judge
         if num_finished > 0:
             figures = {"num_samples": num_finished, **stage_figures(dict(enumerate(samples.ids, start=1)))}
         run.conclude(samples, progress, {"batch_size": options.batch_size, "judge": None, "figures": figures})
-    if num_finished < options.num_samples:
+    if num_finished < options.num_samples or (request.is_made() and judge is not None):
         error_console.print(
             f"stopped with {num_finished} of {counted(options.num_samples, 'text')}, which are kept in {run.folder}; "
             f"cdllm sample --resume {run.folder} goes on from there",

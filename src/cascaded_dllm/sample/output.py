@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cascaded_dllm.atomic import complete_folder, write_json, write_text
 from cascaded_dllm.errors import DataError, OutputExistsError
-from cascaded_dllm.run_lock import run_lock
+from cascaded_dllm.run_lock import LOCK_FILE, run_lock
 from cascaded_dllm.sample.cascade import CascadeSamples
 from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
 from cascaded_dllm.sample.settings import SETTINGS_FILE, RunSettings, SampleSettings
@@ -87,11 +87,9 @@ class SampleRun:
         num_steps, lengths = settings.texts.num_steps, settings.texts.stage_lengths
         steps = sum(lengths) if num_steps is None else num_steps
         name = f"sample_cascade_steps_{steps}_len_{lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
-        for number in itertools.count(1):
-            folder = output_dir / (name if number == 1 else f"{name}_{number}")
-            if not folder.exists() and _made(folder, settings):
-                return cls(folder, settings)
-        raise AssertionError("there is a number for every run")
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        folders = (output_dir / candidate for candidate in candidates)
+        return cls(next(folder for folder in folders if not folder.exists() and _made(folder, settings)), settings)
 
     @classmethod
     def open(cls, folder: Path) -> "SampleRun":
@@ -201,6 +199,12 @@ class SampleRun:
     def forget_batches(self) -> None:
         """Remove what is of use only while texts are missing."""
         (self.folder / BATCHES_FILE).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove from a complete run what a process has left that was killed when everything was written."""
+        if any((self.folder / name).exists() for name in (BATCHES_FILE, LOCK_FILE)):
+            with self.lock():
+                self.forget_batches()
 
     def samples(self) -> StoredSamples:
         """All finished texts.

@@ -1,6 +1,5 @@
 """Texts that are missing are drawn, and a batch for which there is no room is told with the size that has it."""
 
-import gc
 import os
 import weakref
 
@@ -81,7 +80,6 @@ class Memory:
                 self.kept.append(weakref.ref(big))
                 raise type(error)(*error.args)
             # What a batch that failed had on the device is free before another size is tried.
-            gc.collect()
             assert all(found() is None for found in self.kept)
             return hidden(xt, *given, **more)
 

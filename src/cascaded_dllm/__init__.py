@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
     from cascaded_dllm.errors import CascadeError
     from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
-    from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+    from cascaded_dllm.sample.cascade import Cascade
+    from cascaded_dllm.sample.samples import CascadeSamples
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.stories import StoryGrammar
     from cascaded_dllm.text.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ _HOMES = {
     "AbsorbingProcess": "diffusion.process",
     "Cascade": "sample.cascade",
     "CascadeError": "errors",
-    "CascadeSamples": "sample.cascade",
+    "CascadeSamples": "sample.samples",
     "CascadeSpec": "cascade.spec",
     "Document": "text.document",
     "GeometricSchedule": "diffusion.schedule",

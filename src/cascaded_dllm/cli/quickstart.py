@@ -27,9 +27,10 @@ from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import write_samples
+from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer

@@ -1,7 +1,8 @@
 """One sampling run on the terminal: what is asked of it, drawing what is missing, and what is said of the texts."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.cli.options import choose_dtype
+from cascaded_dllm.cli.sample_drawing import options_of
+from cascaded_dllm.cli.show import live_states
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.drawing import Drawing, require_counts
+from cascaded_dllm.sample.given import read_given
 from cascaded_dllm.sample.output import SampleRun, require_writable
+from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.sample.streaming import draw_missing
 
@@ -26,17 +31,15 @@ _FREE = ("batch_size", "device", "judge")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOptions:
-    """What the command is told, under the names of its options, and what it takes by itself.
+    """What the command is told, and what it takes by itself.
 
     Attributes:
         stage: where each stage is, absolute where it is a path.
         num_samples: how many texts.
-        predictor: how a step is taken.
-        steps: of the time grid, or None.
-        seed: of all random numbers.
+        drawing: how they are drawn.
+        from_stage: stage whose texts are given, or None.
+        input: file or run that holds them, or None.
         batch_size: texts drawn together.
-        guidance: weight of guidance by the prefix.
-        prefix_noise: share of a prefix that is replaced.
         output_dir: where the folder of a new run goes.
         judge: who is asked about the final texts, or None.
         tokenizer: where it is, or None.
@@ -48,12 +51,10 @@ class SampleOptions:
 
     stage: tuple[str, ...] = ()
     num_samples: int = 8
-    predictor: str = "first_hitting"
-    steps: int | None = None
-    seed: int = 0
+    drawing: Drawing = Drawing()
+    from_stage: int | None = None
+    input: Path | None = None
     batch_size: int = 32
-    guidance: float = 0.0
-    prefix_noise: float = 0.0
     output_dir: Path = Path("sampling_outputs")
     judge: str | None = None
     tokenizer: str | None = None
@@ -67,15 +68,13 @@ class SampleOptions:
         """The options that a run was begun with."""
         stored = run.settings
         texts = stored.texts
+        given = texts.drawing.control.given
         return cls(
             stage=texts.stage_paths,
             num_samples=stored.num_samples,
-            predictor=texts.predictor,
-            steps=texts.num_steps,
-            seed=texts.seed,
+            drawing=texts.drawing,
+            from_stage=None if given is None else given.stage,
             batch_size=stored.batch_size,
-            guidance=texts.guidance,
-            prefix_noise=texts.prefix_noise,
             output_dir=run.folder.resolve().parent,
             judge=stored.judge,
             tokenizer=texts.tokenizer,
@@ -85,16 +84,18 @@ class SampleOptions:
             dtype=texts.dtype,
         )
 
-    def drawing(self) -> Drawing:
-        """How the texts are drawn."""
-        return Drawing(
-            steps=self.steps,
-            predictor=self.predictor,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            guidance=self.guidance,
-            prefix_noise=self.prefix_noise,
-        )
+    def with_given_texts(self, cascade: Cascade) -> "SampleOptions":
+        """The same with the texts that are to be gone on from read in.
+
+        Raises:
+            ConfigError: they are not there, or do not fit.
+            DataError: they cannot be read.
+        """
+        if self.input is None or self.from_stage is None:
+            return self
+        given = read_given(self.input, self.from_stage, cascade.tokenizer)
+        control = replace(self.drawing.control, given=given)
+        return replace(self, drawing=replace(self.drawing, control=control))
 
     def require_sound(self) -> None:
         """Checks all that can be told before a checkpoint is read.
@@ -103,7 +104,16 @@ class SampleOptions:
             ConfigError: a value is out of range, or there is no such device.
             OutputExistsError: the output folder cannot be written.
         """
-        self.drawing().require_sound(self.num_samples)
+        require_counts(num_samples=self.num_samples, batch_size=self.batch_size)
+        self.drawing.require_sound()
+        if (self.from_stage is None) != (self.input is None):
+            missing = "--input" if self.input is None else "--from-stage"
+            raise ConfigError(f"{missing} is missing; --from-stage names the stage whose texts --input holds")
+        control = self.drawing.control
+        if self.input is not None and (control.keywords or control.outline is not None):
+            raise ConfigError("--input is given with --keywords or --outline; a text begins with one of them, choose")
+        if self.input is not None and not self.input.exists():
+            raise ConfigError(f"--input is {self.input}, which does not exist; name a sampling run or a text file")
         choose_dtype(self.dtype)
         choose_device(self.device)
         require_writable(self.output_dir)
@@ -112,7 +122,7 @@ class SampleOptions:
         """What is stored of a run of these options."""
         texts = SampleSettings.of(
             cascade,
-            self.drawing(),
+            self.drawing,
             self.stage,
             lengths=self.lengths,
             tokenizer=self.tokenizer,
@@ -135,8 +145,9 @@ def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
         ConfigError: a given one contradicts the run's.
     """
     stored = SampleOptions.of_run(run)
+    before_of = {**options_of(stored.drawing), **{field.name: getattr(stored, field.name) for field in fields(stored)}}
     for name, now in given.items():
-        before = getattr(stored, name)
+        before = before_of[name]
         is_same = now.resolve() == before if isinstance(now, Path) else now == before
         if name not in _FREE and not is_same:
             flag = f"--{name.replace('_', '-')}"
@@ -152,7 +163,9 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
-def complete_run(run: SampleRun, cascade: Cascade, options: SampleOptions, judge: Judge | None) -> None:
+def complete_run(
+    run: SampleRun, cascade: Cascade, options: SampleOptions, judge: Judge | None, *, watch: bool = False
+) -> None:
     """Draw the texts that are missing, write the files for readers, and have the texts judged.
 
     Ctrl-C, SIGTERM and SIGUSR1 end it after the current step; the batches before it are kept.
@@ -161,14 +174,23 @@ def complete_run(run: SampleRun, cascade: Cascade, options: SampleOptions, judge
         typer.Exit: it was interrupted.
     """
     _say_what_begins(run, cascade, options)
+    first_stage = run.settings.texts.first_stage
     with stop_request() as request:
-        with progress_bar("sampling") as (_, move):
-            progress = draw_missing(run, cascade, options.drawing(), on_progress=move, should_stop=_that_tells(request))
+        with _progress(cascade, options.num_samples, watch=watch) as (move, show):
+            progress = draw_missing(
+                run,
+                cascade,
+                options.drawing,
+                batch_size=options.batch_size,
+                on_progress=move,
+                on_state=show,
+                should_stop=_that_tells(request),
+            )
         samples = run.samples()
         num_finished = progress.num_finished
         figures: dict[str, float] = {}
         if num_finished > 0:
-            figures = {"num_samples": num_finished, **stage_figures(dict(enumerate(samples.ids, start=1)))}
+            figures = {"num_samples": num_finished, **stage_figures(dict(enumerate(samples.ids, start=first_stage)))}
         run.conclude(samples, progress, {"batch_size": options.batch_size, "judge": None, "figures": figures})
     if num_finished < options.num_samples or (request.is_made() and judge is not None):
         error_console.print(
@@ -177,7 +199,7 @@ def complete_run(run: SampleRun, cascade: Cascade, options: SampleOptions, judge
             markup=False,
         )
         raise typer.Exit(request.exit_code)
-    for number, texts in enumerate(samples.texts, start=1):
+    for number, texts in enumerate(samples.texts, start=first_stage):
         console.print(f"[bold]stage {number}[/]")
         console.print(texts[0], markup=False, soft_wrap=True)
     distinct, entropy = figures["distinct_bigram_share"], figures["token_entropy_nats_mean"]
@@ -186,6 +208,19 @@ def complete_run(run: SampleRun, cascade: Cascade, options: SampleOptions, judge
         # The texts are kept by now, whatever becomes of their judge.
         judge_run(run, cascade, judge)
     console.print(f"{counted(num_finished, 'text')} in {run.folder}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(
+    cascade: Cascade, num_samples: int, *, watch: bool
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[CascadeState], None]]]:
+    """What is told of texts done and of every state: a bar, or the texts themselves."""
+    if watch:
+        with live_states(cascade, num_samples) as show:
+            yield lambda done, total: None, show
+    else:
+        with progress_bar("sampling") as (_, move):
+            yield move, lambda state: None
 
 
 def judge_run(run: SampleRun, cascade: Cascade, judge: Judge) -> None:
@@ -213,9 +248,10 @@ def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -
     """What is drawn and where it goes; and what a change of device means."""
     progress, device = run.progress(), str(cascade.device)
     stages = f"{counted(len(cascade.stages), 'stage')} ({', '.join(map(str, cascade.stage_lengths))} tokens)"
+    predictors = ", ".join(options.drawing.predictor)
     so_far = f", of which {progress.num_finished} are there," if progress.num_finished else ""
     console.print(
-        f"sampling {counted(options.num_samples, 'text')}{so_far} from {stages} with {options.predictor} on {device} "
+        f"sampling {counted(options.num_samples, 'text')}{so_far} from {stages} with {predictors} on {device} "
         f"into {run.folder}",
         markup=False,
         soft_wrap=True,

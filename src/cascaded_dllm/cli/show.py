@@ -1,37 +1,80 @@
-"""Texts of a cascade on the terminal, each token in the colour of the stage that wrote it."""
+"""Texts of a cascade on the terminal, each token in the colour of the stage that wrote it, finished or under way."""
 
 import itertools
-from difflib import SequenceMatcher
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from rich.live import Live
 from rich.text import Text
 
-from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+from cascaded_dllm.cascade.provenance import provenance
+from cascaded_dllm.cli.console import console
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.samples import CascadeSamples, CascadeState
+from cascaded_dllm.text.tokenizer import Tokenizer
 
 _STYLES = ("bold yellow", "cyan", "white", "magenta", "green")
-
-
-def written_by(stages: list[list[int]]) -> list[list[int]]:
-    """For every stage and token, the stage (1..K) it was first written in.
-
-    A token comes from the stage before if it lies on the longest common run of matching tokens, in order.
-    """
-    origins = [[1] * len(stages[0])]
-    for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
-        origin = [number] * len(after)
-        for match in SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks():
-            origin[match.b : match.b + match.size] = origins[-1][match.a : match.a + match.size]
-        origins.append(origin)
-    return origins
+_MASKED = " ·"
+_NUM_WATCHED = 2
+"""Texts shown while they are written."""
 
 
 def story_lines(cascade: Cascade, samples: CascadeSamples, index: int) -> Text:
     """All stages of one text, one below the other."""
-    eos = cascade.tokenizer.eos_id
-    stages = [[token for token in ids[index].tolist() if token != eos] for ids in samples.ids]
+    stages = [ids[index].tolist() for ids in samples.ids]
+    return stage_lines(cascade.tokenizer, stages, first_stage=samples.first_stage)
+
+
+def stage_lines(tokenizer: Tokenizer, stages: Sequence[Sequence[int]], *, first_stage: int = 1) -> Text:
+    """All stages of one text, one below the other; ends of text are left out, and what is not written is a dot."""
+    shown = [[token for token in ids if token != tokenizer.eos_id] for ids in stages]
     text = Text()
-    for number, (ids, origins) in enumerate(zip(stages, written_by(stages), strict=True), start=1):
+    for number, (ids, origins) in enumerate(
+        zip(shown, provenance(shown, first_stage=first_stage), strict=True), start=first_stage
+    ):
         text.append(f"  {number}  ", style="dim")
-        for token, origin in zip(ids, origins, strict=True):
-            text.append(cascade.tokenizer.decode([token]), style=_STYLES[(origin - 1) % len(_STYLES)])
+        # Tokens of one origin are decoded together: a character may lie in several of them.
+        pairs = zip(ids, origins, strict=True)
+        for (origin, is_masked), run in itertools.groupby(pairs, lambda pair: (pair[1], pair[0] == tokenizer.mask_id)):
+            tokens = [token for token, _ in run]
+            if is_masked:
+                text.append(_MASKED * len(tokens), style="dim")
+            else:
+                text.append(tokenizer.decode(tokens), style=_STYLES[(origin - 1) % len(_STYLES)])
         text.append("\n")
     return text
+
+
+@contextmanager
+def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState], None]]:
+    """A part of the terminal that shows the first texts of a batch, and the function that is told of every state.
+
+    Args:
+        cascade: that writes them.
+        total: texts in all.
+
+    Raises:
+        ConfigError: there is no terminal.
+    """
+    if not console.is_terminal:
+        raise ConfigError("--watch needs a terminal, and the output goes elsewhere; leave it out")
+    with Live(console=console, transient=True, refresh_per_second=12) as live:
+        stages: dict[int, list[list[int]]] = {}
+
+        def show(seen: CascadeState) -> None:
+            stage, first, state = seen
+            for later in [number for number in stages if number > stage]:
+                del stages[later]
+            stages[stage] = state.xt[:_NUM_WATCHED].tolist()
+            text = Text(f"texts from {first} of {total}, stage {stage}: step {state.step} of {state.num_steps}\n")
+            for i in range(len(stages[stage])):
+                text.append_text(
+                    stage_lines(
+                        cascade.tokenizer, [stages[number][i] for number in sorted(stages)], first_stage=min(stages)
+                    )
+                )
+                text.append("\n")
+            live.update(text)
+
+        yield show

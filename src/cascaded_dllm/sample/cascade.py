@@ -196,6 +196,7 @@ class Cascade:
         *,
         batch_size: int = 32,
         on_progress: Callable[[int, int], None] | None = None,
+        on_state: Callable[[CascadeState], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[CascadeBatch]:
         """The texts of these numbers, a batch as soon as it is finished; text i is the same in any of them.
@@ -205,6 +206,7 @@ class Cascade:
             drawing: how they are drawn.
             batch_size: texts drawn together.
             on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
+            on_state: told of every state, for those who want to watch.
             should_stop: asked after every step; if so, no more batches come, and the unfinished one is lost.
 
         Raises:
@@ -216,7 +218,10 @@ class Cascade:
         for first in range(0, len(numbers), batch_size):
             batch = numbers[first : first + batch_size]
             ended: list[SamplerState] = []
-            for _, _, state in self._states(batch, drawing, asked):
+            for seen in self._states(batch, drawing, asked):
+                state = seen.state
+                if on_state is not None:
+                    on_state(seen)
                 if on_progress is not None:
                     within = len(batch) * state.step // max(state.num_steps, 1)
                     on_progress(first * num_stages + len(ended) * len(batch) + within, len(numbers) * num_stages)

@@ -36,6 +36,9 @@ class Pin:
 class GivenStage:
     """Texts of a stage that are taken as they are; the stages after it are written.
 
+    A text of stage 1 may have fewer tokens than the stage writes: its words are kept in order, and the rest is written
+    around them.
+
     Attributes:
         stage: 1..K - 1.
         ids: for every text, those of this stage and, where they are known, of all stages before it.
@@ -140,6 +143,8 @@ def constraints(
         first_stage = control.given.first_stage
         by_stage = zip(*control.given.ids, strict=True)
         given = {stage: tuple(texts) for stage, texts in enumerate(by_stage, start=first_stage)}
+        if control.given.stage == 1 and any(len(ids) < stage_lengths[0] for ids in given[1]):
+            words[1] = tuple(_glued(ids, tokenizer) for ids in given.pop(1))
     pinned = _pinned(control.pins, tokenizer, stage_lengths, given)
     return Constraints(
         tuple(
@@ -229,11 +234,23 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int]) -> None:
     lengths = stage_lengths[given.first_stage - 1 : given.stage]
     for number, stages in enumerate(given.ids):
         for stage, (ids, length) in enumerate(zip(stages, lengths, strict=True), start=given.first_stage):
-            if len(ids) != length:
+            if len(ids) > length or (len(ids) < length and given.stage > 1) or not ids:
+                fewer = " or fewer, but at least one" if given.stage == 1 else ""
                 raise ConfigError(
-                    f"text {number} of stage {stage} has {len(ids)} tokens and must have {length}; lengthen or shorten "
-                    "it, or give fewer words as keywords or an outline, which are written around"
+                    f"text {number} of stage {stage} has {len(ids)} tokens and must have {length}{fewer}; change it, or "
+                    "give its words as an outline, around which the rest is written"
                 )
+
+
+def _glued(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[Word, ...]:
+    """Words: a token that does not begin with a space belongs to the one before."""
+    found: list[Word] = []
+    for token in ids:
+        if found and not tokenizer.decode([token])[:1].isspace():
+            found[-1] = (*found[-1], token)
+        else:
+            found.append((token,))
+    return tuple(found)
 
 
 def _pinned(

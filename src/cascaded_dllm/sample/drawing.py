@@ -1,13 +1,13 @@
 """How texts are drawn, in one place: what `Cascade.generate` takes, and what can be told of it without a network."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.control import Control
+from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.sample.predictors import Predictor, has_grid, predictor_from_name
 from cascaded_dllm.sample.token_law import TokenLaw
 
@@ -83,6 +83,32 @@ class Drawing:
         # Of stages that could do both: what they were trained for is not known yet.
         require_guidable(self.guidance, PrefixSettings(dropout=0.5), prefix_length=1)
         require_noisable(self.prefix_noise, PrefixSettings(noise_prob=0.5), prefix_length=1)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Drawing":
+        """The inverse of `asdict`; a KeyError or a TypeError if that is not what `values` are."""
+        control = dict(values["control"])
+        control["pins"] = tuple(Pin(**pin) for pin in control["pins"])
+        control["given"] = None if control["given"] is None else GivenStage(**control["given"])
+        return cls(**{**values, "law": TokenLaw(**values["law"]), "control": Control(**control)})
+
+    def described(self) -> dict[str, Any]:
+        """All settings for readers, without the texts that were given, which lie beside them in the run."""
+        values = asdict(self)
+        if self.control.given is not None:
+            values["control"]["given"] = {"stage": self.control.given.stage, "texts": len(self.control.given.ids)}
+        return values
+
+    def num_steps(self, stage_lengths: Sequence[int]) -> int:
+        """Steps of every stage, where all walk along the same grid; else the steps of a text through all stages."""
+        plans = self.plans(len(stage_lengths))
+        grids = {plan.num_steps for plan in plans}
+        if len(grids) == 1 and (of_all := grids.pop()) is not None:
+            return of_all
+        return sum(
+            -(-length // getattr(plan.predictor, "tokens_per_call", 1)) if plan.num_steps is None else plan.num_steps
+            for plan, length in zip(plans, stage_lengths, strict=True)
+        )
 
     def _for_some(
         self, what: str, values: Sequence[_Value | None], names: Sequence[str], *, takes: Callable[[str], bool]

@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from torch import Tensor
 from cascaded_dllm.atomic import complete_folder, write_json, write_text
 from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.run_lock import LOCK_FILE, run_lock
-from cascaded_dllm.sample.cascade import CascadeSamples
 from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
+from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import SETTINGS_FILE, RunSettings, SampleSettings
 from cascaded_dllm.text.listing import listing
 
@@ -84,8 +84,8 @@ class SampleRun:
         Raises:
             OutputExistsError: the folder cannot be written.
         """
-        num_steps, lengths = settings.texts.num_steps, settings.texts.stage_lengths
-        steps = sum(lengths) if num_steps is None else num_steps
+        lengths = settings.texts.stage_lengths
+        steps = settings.texts.drawing.num_steps(lengths)
         name = f"sample_cascade_steps_{steps}_len_{lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
         candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
         folders = (output_dir / candidate for candidate in candidates)
@@ -178,14 +178,14 @@ class SampleRun:
         Raises:
             OutputExistsError: they cannot be written.
         """
-        for stage, texts in enumerate(samples.texts, start=1):
+        for stage, texts in enumerate(samples.texts, start=self.settings.texts.first_stage):
             write_text(self.folder / f"sample_stage{stage}.txt", listing(texts))
         is_complete = progress.num_finished == self.settings.num_samples
         content = {
             "complete": is_complete,
             "num_samples": self.settings.num_samples,
             "num_finished": progress.num_finished,
-            **asdict(self.settings.texts),
+            **self.settings.texts.described(),
             "device": ", ".join(progress.devices),
             "seconds": round(progress.seconds, 3),
             **summary,
@@ -212,7 +212,8 @@ class SampleRun:
         Raises:
             DataError: they are damaged, or not those that should be there.
         """
-        path, num_stages = self.folder / SAMPLES_FILE, len(self.settings.texts.stage_lengths)
+        path, lengths = self.folder / SAMPLES_FILE, self.settings.texts.stage_lengths
+        lengths = lengths[self.settings.texts.first_stage - 1 :]
         records = [parsed_object(path, line) for line in whole_lines(path.read_bytes())]
         numbers = [record.get("sample") for record in records]
         if numbers != list(range(len(records))):
@@ -220,11 +221,11 @@ class SampleRun:
                 f"{path} holds the texts {numbers[:8]}..., and those from 0 on were written; bring them back or "
                 "sample anew"
             )
-        stages = [[record["stages"][k] for record in records] for k in range(num_stages)]
+        stages = [[record["stages"][k] for record in records] for k in range(len(lengths))]
         return StoredSamples(
             tuple(
                 torch.tensor([entry["ids"] for entry in stage], dtype=torch.int64).reshape(len(stage), length)
-                for stage, length in zip(stages, self.settings.texts.stage_lengths, strict=True)
+                for stage, length in zip(stages, lengths, strict=True)
             ),
             tuple([entry["text"] for entry in stage] for stage in stages),
         )
@@ -260,7 +261,9 @@ def _made(folder: Path, settings: RunSettings) -> bool:
 def _record(number: int, row: int, samples: CascadeSamples, settings: SampleSettings) -> dict[str, Any]:
     """Everything about one text; with it the text can be drawn again."""
     stages = [
-        {"stage": k, "ids": ids[row].tolist(), "text": texts[row]}
-        for k, (ids, texts) in enumerate(zip(samples.ids, samples.texts, strict=True), start=1)
+        {"stage": k, "ids": ids[row].tolist(), "written_by": written_by, "text": texts[row]}
+        for k, ids, written_by, texts in zip(
+            samples.stage_numbers, samples.ids, samples.provenance(row), samples.texts, strict=True
+        )
     ]
-    return {"sample": number, "settings": asdict(settings), "stages": stages}
+    return {"sample": number, "settings": settings.described(), "stages": stages}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,7 @@ class SampleSettings:
     """Everything that decides the texts of a run, stored with each of them.
 
     Attributes:
-        seed: of all random numbers.
-        predictor: how a step is taken.
-        num_steps: of the time grid of every stage; None for first hitting, which has none.
+        drawing: how they are drawn.
         stage_paths: where each stage came from: absolute paths, and hub ids as they are.
         stage_lengths: tokens every stage writes.
         weights_fingerprints: of the weights of every stage, which may have been trained on since.
@@ -32,13 +30,9 @@ class SampleSettings:
         tokenizer: where it came from, if it was named; None if it was found beside the first stage's weights.
         weights: ema or raw.
         dtype: of the matrix products of the trunk.
-        guidance: weight of classifier-free guidance by the prefixes.
-        prefix_noise: probability that a token that a later stage was given was replaced.
     """
 
-    seed: int
-    predictor: str
-    num_steps: int | None
+    drawing: Drawing
     stage_paths: tuple[str, ...]
     stage_lengths: tuple[int, ...]
     weights_fingerprints: tuple[str, ...]
@@ -47,8 +41,6 @@ class SampleSettings:
     tokenizer: str | None = None
     weights: str = "ema"
     dtype: str = "float32"
-    guidance: float = 0.0
-    prefix_noise: float = 0.0
 
     @classmethod
     def of(
@@ -64,9 +56,7 @@ class SampleSettings:
     ) -> "SampleSettings":
         """The settings of texts that `cascade` draws; the rest says how it was loaded."""
         return cls(
-            seed=drawing.seed,
-            predictor=drawing.predictor,
-            num_steps=drawing.num_steps(),
+            drawing=drawing,
             stage_paths=tuple(absolute_source(path) for path in stage_paths),
             stage_lengths=cascade.stage_lengths,
             weights_fingerprints=tuple(weights_fingerprint([stage.model]) for stage in cascade.stages),
@@ -75,20 +65,18 @@ class SampleSettings:
             tokenizer=None if tokenizer is None else absolute_source(tokenizer),
             weights=weights,
             dtype=dtype,
-            guidance=drawing.guidance,
-            prefix_noise=drawing.prefix_noise,
         )
 
-    def drawing(self, batch_size: int) -> Drawing:
-        """How the texts are drawn, `batch_size` of them together."""
-        return Drawing(
-            steps=self.num_steps,
-            predictor=self.predictor,
-            seed=self.seed,
-            batch_size=batch_size,
-            guidance=self.guidance,
-            prefix_noise=self.prefix_noise,
-        )
+    @property
+    def first_stage(self) -> int:
+        """Number of the first stage whose texts are there: later than 1 if the run goes on from a later one."""
+        given = self.drawing.control.given
+        return 1 if given is None else given.first_stage
+
+    def described(self) -> dict[str, Any]:
+        """All settings on one level, as a record and a summary hold them."""
+        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "drawing"}
+        return {**self.drawing.described(), **rest}
 
     def require_same_cascade(self, cascade: Cascade) -> None:
         """Checks that `cascade` is the one that has drawn the first texts.
@@ -153,7 +141,9 @@ class RunSettings:
             content = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
             if content.pop("format") != FORMAT:
                 raise KeyError("format")
-            return cls(**content | {"texts": SampleSettings(**content["texts"])})
+            texts = dict(content["texts"])
+            texts["drawing"] = Drawing.from_dict(texts["drawing"])
+            return cls(**content | {"texts": SampleSettings(**texts)})
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is damaged, or was written by another version ({error}); sample into a new folder"

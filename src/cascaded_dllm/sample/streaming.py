@@ -12,10 +12,10 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import BatchTooLargeError
 from cascaded_dllm.memory import is_short_of_memory
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
+from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun
-from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.progress import Progress
+from cascaded_dllm.sample.samples import CascadeState
 
 _ASKED_FOR = re.compile(r"tried to allocate (\d+) bytes")
 """How the allocator of the CPU says what it had no room for."""
@@ -28,7 +28,9 @@ def draw_missing(
     cascade: Cascade,
     drawing: Drawing,
     *,
+    batch_size: int,
     on_progress: Callable[[int, int], None],
+    on_state: Callable[[CascadeState], None],
     should_stop: Callable[[], bool],
 ) -> Progress:
     """How far the run is once its missing texts are drawn, or the drawing was stopped.
@@ -36,8 +38,10 @@ def draw_missing(
     Args:
         run: whose lock this process holds.
         cascade: the one of the run.
-        drawing: how its texts are drawn; the batch size is free.
+        drawing: how its texts are drawn.
+        batch_size: texts drawn together; none of them depends on it.
         on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
+        on_state: told of every state.
         should_stop: asked after every step; if so, the unfinished batch is lost.
 
     Raises:
@@ -45,11 +49,13 @@ def draw_missing(
         OutputExistsError: a batch cannot be written; what was there before is kept.
     """
     done, total, device = Progress.take_up(run.folder).num_finished, run.settings.num_samples, str(cascade.device)
-    before = done * len(cascade.stages)
+    before = done * (len(cascade.stages) + 1 - run.settings.texts.first_stage)
     batches = cascade.batches(
         range(done, total),
         drawing,
+        batch_size=batch_size,
         on_progress=lambda now, missing: on_progress(before + now, before + missing),
+        on_state=on_state,
         should_stop=should_stop,
     )
     while True:
@@ -68,7 +74,7 @@ def draw_missing(
         done += len(batch.numbers)
     raise BatchTooLargeError(
         f"there is no room for the batch in the memory of {device} ({_reason(short)}); {done} of {total} texts are kept"
-        f": {_remedy(cascade, drawing, min(drawing.batch_size, total - done), short)}, with cdllm sample --resume "
+        f": {_remedy(cascade, drawing, min(batch_size, total - done), short)}, with cdllm sample --resume "
         f"{run.folder}"
     ) from short
 
@@ -105,12 +111,13 @@ def _fitting_size(cascade: Cascade, drawing: Drawing, size: int) -> int:
 def _fits(cascade: Cascade, drawing: Drawing, size: int) -> bool:
     """Whether the first step of every stage has room for `size` texts, and for its prefix what a stage could write."""
     index = torch.arange(size, device=cascade.device)
-    for stage, prefix_length in zip(cascade.stages, (0, *cascade.stage_lengths), strict=False):
+    plans = drawing.plans(len(cascade.stages))
+    for stage, plan, prefix_length in zip(cascade.stages, plans, (0, *cascade.stage_lengths), strict=False):
         prefix = torch.zeros(size, prefix_length, dtype=torch.int64, device=cascade.device) if prefix_length else None
         states = stage.states(
             prefix,
-            predictor=predictor_from_name(drawing.predictor),
-            num_steps=drawing.num_steps() or DEFAULT_STEPS,
+            predictor=plan.predictor,
+            num_steps=plan.num_steps or 1,
             draws=Draws(drawing.seed, "memory"),
             sample_index=index,
             guidance=drawing.guidance if prefix_length else 0.0,

@@ -1,5 +1,6 @@
 """From what a person asks to constraints of every stage, and the words for what cannot be."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,15 @@ def test_given_texts(tokenizer: Tokenizer) -> None:
     assert [stage.given for stage in later.stages] == [(second,), ()]
 
 
+def test_a_shorter_text_of_stage_1_is_written_around(tokenizer: Tokenizer) -> None:
+    keeper, whole = ids(tokenizer, " keeper storm"), ids(tokenizer, " boat" * 6)
+    asked = found(tokenizer, given=GivenStage(stage=1, ids=((keeper,), (whole[:6],))))
+    assert asked.first_stage == 1
+    assert asked.stages[0].given == ()
+    assert [tuple(itertools.chain(*words)) for words in asked.stages[0].words] == [keeper, whole[:6]]
+    assert [tokenizer.decode(word) for word in asked.stages[0].words[0]] == [" keeper", " storm"]
+
+
 def test_what_the_next_stage_must_contain() -> None:
     assert coverage_words([1, 2, 3, 2], []) == ((1,), (2,), (3,), (2,))
     assert coverage_words([1, 2, 3, 2, 3], [(2, 3), (2, 3)]) == ((1,), (2, 3), (2, 3))
@@ -133,8 +143,13 @@ def test_what_the_next_stage_must_contain() -> None:
         ({"given": GivenStage(stage=0, ids=(((1,),),))}, "from_stage is 0; it must be from 1 to 2"),
         ({"given": GivenStage(stage=1, ids=())}, "there is no text to go on from; give a file that holds at least"),
         (
-            {"given": GivenStage(stage=1, ids=((tuple(range(6)),), (tuple(range(5)),)))},
-            "text 1 of stage 1 has 5 tokens and must have 6; lengthen or shorten it",
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),), (tuple(range(7)),)))},
+            "text 1 of stage 1 has 7 tokens and must have 6 or fewer, but at least one; change it, or give its words",
+        ),
+        ({"given": GivenStage(stage=1, ids=(((),),))}, "text 0 of stage 1 has 0 tokens and must have 6 or fewer, but"),
+        (
+            {"given": GivenStage(stage=2, ids=((tuple(range(6)), tuple(range(11))),))},
+            "text 0 of stage 2 has 11 tokens and must have 12; change it, or give its words as an outline",
         ),
         (
             {"given": GivenStage(stage=1, ids=((tuple(range(6)),),)), "pins": (Pin(1, 0, " boat"),)},

@@ -1,0 +1,66 @@
+"""Texts of a stage to go on from, from where a person has them: a sampling run, one of its files, or any text file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.sample.control import GivenStage
+from cascaded_dllm.sample.progress import SAMPLES_FILE
+from cascaded_dllm.text.listing import texts_of_listing
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
+    """The texts of stage `stage` in `path`.
+
+    Of a sampling run, which is a folder or its samples.jsonl, the ids are taken as they are, with those of the stages
+    before. Any other file is a listing as in sample_stage<k>.txt, which may have been edited, or a single text.
+
+    Raises:
+        ConfigError: there is no such file, or the run has no such stage.
+        DataError: the file is damaged, or no text.
+    """
+    file = path / SAMPLES_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"{file} does not exist; name a sampling run, its {SAMPLES_FILE}, or a text file")
+    try:
+        content = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+    if file.suffix == ".jsonl":
+        return GivenStage(stage=stage, ids=tuple(_stored(file, content, stage)))
+    texts = texts_of_listing(content)
+    return GivenStage(stage=stage, ids=tuple((tuple(tokenizer.encode(text).ids),) for text in texts))
+
+
+def read_outline(path: Path) -> str:
+    """The text of an outline.
+
+    Raises:
+        ConfigError: there is no such file.
+        DataError: it is no text.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; name a text file that holds the outline")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+
+
+def _stored(file: Path, content: str, stage: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Ids of the stages up to `stage` of every text of a run; the ones that are known."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            stages = {entry["stage"]: tuple(map(int, entry["ids"])) for entry in json.loads(line)["stages"]}
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"line {number} of {file} is damaged ({error!r}); remove it, or give another run"
+            ) from error
+        if stage not in stages:
+            raise ConfigError(
+                f"from_stage is {stage}, and {file} has the stages {', '.join(map(str, sorted(stages)))}; choose one of "
+                "them"
+            )
+        yield tuple(stages[k] for k in sorted(stages) if k <= stage)

@@ -227,9 +227,7 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
 
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
     """Samples, the first of them shown, and for stories how many are such."""
-    samples = sample_with_progress(
-        cascade, num_samples, steps=None, predictor="first_hitting", seed=seed, batch_size=_BATCH_SIZE
-    )
+    samples = sample_with_progress(cascade, num_samples, seed=seed, batch_size=_BATCH_SIZE)
     for i in range(min(_SAMPLES_SHOWN, num_samples)):
         console.print(story_lines(cascade, samples, i))
     return samples, _accepted(cascade, samples) if corpus == "stories" else {}

@@ -19,6 +19,7 @@ from cascaded_dllm.cli.sample_drawing import (
     parse_pins,
 )
 from cascaded_dllm.cli.sample_run import SampleOptions, complete_run, is_judged, judge_run, options_to_go_on
+from cascaded_dllm.cli.show import require_terminal
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade
@@ -303,6 +304,8 @@ def sample(
             "device": device,
             "dtype": dtype,
         }
+        if watch:
+            require_terminal()
         chosen = {name: value for name, value in drawing.items() if value is not None}
         given: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
         if resume is not None:

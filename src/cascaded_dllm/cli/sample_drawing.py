@@ -60,9 +60,7 @@ def parse_keywords(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     if not text.strip():
-        raise ConfigError(
-            '--keywords is empty; give words with commas, for example "storm, lighthouse", or leave it out'
-        )
+        raise ConfigError('--keywords is empty; give words with commas, "storm, lighthouse", or leave it out')
     return tuple(part.strip() for part in text.split(","))
 
 

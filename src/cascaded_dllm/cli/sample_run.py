@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class SampleOptions:
 
     stage: tuple[str, ...] = ()
     num_samples: int = 8
-    drawing: Drawing = Drawing()
+    drawing: Drawing = field(default_factory=Drawing)
     from_stage: int | None = None
     input: Path | None = None
     batch_size: int = 32
@@ -145,7 +145,7 @@ def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
         ConfigError: a given one contradicts the run's.
     """
     stored = SampleOptions.of_run(run)
-    before_of = {**options_of(stored.drawing), **{field.name: getattr(stored, field.name) for field in fields(stored)}}
+    before_of = {**options_of(stored.drawing), **{known.name: getattr(stored, known.name) for known in fields(stored)}}
     for name, now in given.items():
         before = before_of[name]
         is_same = now.resolve() == before if isinstance(now, Path) else now == before

@@ -46,6 +46,16 @@ def stage_lines(tokenizer: Tokenizer, stages: Sequence[Sequence[int]], *, first_
     return text
 
 
+def require_terminal() -> None:
+    """Checks that there is something to watch on.
+
+    Raises:
+        ConfigError: there is no terminal.
+    """
+    if not console.is_terminal:
+        raise ConfigError("--watch needs a terminal, and the output goes elsewhere; leave it out")
+
+
 @contextmanager
 def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState], None]]:
     """A part of the terminal that shows the first texts of a batch, and the function that is told of every state.
@@ -53,12 +63,7 @@ def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState
     Args:
         cascade: that writes them.
         total: texts in all.
-
-    Raises:
-        ConfigError: there is no terminal.
     """
-    if not console.is_terminal:
-        raise ConfigError("--watch needs a terminal, and the output goes elsewhere; leave it out")
     with Live(console=console, transient=True, refresh_per_second=12) as live:
         stages: dict[int, list[list[int]]] = {}
 

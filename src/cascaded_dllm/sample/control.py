@@ -237,8 +237,8 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int]) -> None:
             if len(ids) > length or (len(ids) < length and given.stage > 1) or not ids:
                 fewer = " or fewer, but at least one" if given.stage == 1 else ""
                 raise ConfigError(
-                    f"text {number} of stage {stage} has {len(ids)} tokens and must have {length}{fewer}; change it, or "
-                    "give its words as an outline, around which the rest is written"
+                    f"text {number} of stage {stage} has {len(ids)} tokens and must have {length}{fewer}; change it, "
+                    "or give its words as an outline, around which the rest is written"
                 )
 
 

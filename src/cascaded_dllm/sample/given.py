@@ -60,7 +60,7 @@ def _stored(file: Path, content: str, stage: int) -> Iterator[tuple[tuple[int, .
             ) from error
         if stage not in stages:
             raise ConfigError(
-                f"from_stage is {stage}, and {file} has the stages {', '.join(map(str, sorted(stages)))}; choose one of "
-                "them"
+                f"from_stage is {stage}, and {file} has the stages {', '.join(map(str, sorted(stages)))}; choose one "
+                "of them"
             )
         yield tuple(stages[k] for k in sorted(stages) if k <= stage)

@@ -65,7 +65,7 @@ def test_documented_command(
         assert (run / name).read_bytes() == b"".join(text + b"\n" + b"=" * 80 + b"\n" for text in texts)
         assert {len(record["stages"][k]["ids"]) for record in records} == {LENGTHS[k]}
     summary = json.loads((run / "summary.json").read_text())
-    assert [summary[key] for key in ("complete", "num_samples", "num_steps", "seed")] == [True, 3, 5, 0]
+    assert [summary[key] for key in ("complete", "num_samples", "steps", "seed")] == [True, 3, [5], 0]
     assert summary["tokenizer"] == str(tokenizer)
     # The original's networks are not normalized: they are called in every step in which something is masked.
     assert all(1 <= calls <= 6 for calls in summary["nfe_per_stage"])

@@ -9,8 +9,9 @@ import torch
 
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
-from cascaded_dllm.sample.predictors import PREDICTORS
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
+from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.train.run import Evaluation
 from cascaded_dllm.train.trainer import StepResult
 from tests.pipeline import tiny
@@ -62,12 +63,12 @@ def test_every_reading(stories, valid_stories, tmp_path, parameterization, time_
     assert (cascade.is_flat, single.is_flat) == (False, True)
     for predictor in PREDICTORS:
         assert_texts(
-            cascade.generate(3, steps=None if predictor == "first_hitting" else 3, predictor=predictor),
+            cascade.generate(3, steps=3 if has_grid(predictor_from_name(predictor)) else None, predictor=predictor),
             (4, 8),
             cascade.tokenizer.vocab_size,
         )
         assert_texts(
-            single.generate(3, steps=None if predictor == "first_hitting" else 3, predictor=predictor),
+            single.generate(3, steps=3 if has_grid(predictor_from_name(predictor)) else None, predictor=predictor),
             (40,),
             cascade.tokenizer.vocab_size,
         )
@@ -85,7 +86,7 @@ def test_uniform_process(stories, valid_stories, tmp_path, time_conditioning, pr
     cascade = Cascade.from_pretrained(stages)
     for predictor in ("euler", "analytic"):
         assert_texts(
-            cascade.generate(3, steps=None if predictor == "first_hitting" else 3, predictor=predictor),
+            cascade.generate(3, steps=3 if has_grid(predictor_from_name(predictor)) else None, predictor=predictor),
             (4, 8),
             cascade.tokenizer.vocab_size,
         )
@@ -109,7 +110,7 @@ def test_other_settings(stories, valid_stories, tmp_path, settings):
     cascade = Cascade.from_pretrained([folder])
     for predictor in PREDICTORS:
         assert_texts(
-            cascade.generate(3, steps=None if predictor == "first_hitting" else 3, predictor=predictor),
+            cascade.generate(3, steps=3 if has_grid(predictor_from_name(predictor)) else None, predictor=predictor),
             (4,),
             cascade.tokenizer.vocab_size,
         )

@@ -16,7 +16,7 @@ from cascaded_dllm.cli.sample_entry import main
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample import output
 from cascaded_dllm.sample.output import SampleRun
-from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.writing import TokenWriter
 from tests.pipeline.commands import failure, success
 from tests.processes import cdllm
 from tests.processes import run as run_process
@@ -28,16 +28,16 @@ CALLS_OF_A_BATCH = 4 + 8
 # The process signals itself, so that it does so at the same place on every machine.
 def signalled_at_call(call: int, number: signal.Signals, times: int, arguments: list[str]) -> None:
     """In a process: while a network call of this number is made."""
-    unmask, calls = StageSampler._unmask, []
+    ask, calls = TokenWriter.ask, []
 
-    def signalling(self: Any, *given: Any) -> float:
+    def signalling(self: Any, *given: Any) -> Any:
         calls.append(1)
         if len(calls) == call:
             for _ in range(times):
                 os.kill(os.getpid(), number)
-        return unmask(self, *given)
+        return ask(self, *given)
 
-    StageSampler._unmask = signalling  # type: ignore[method-assign]
+    TokenWriter.ask = signalling  # type: ignore[method-assign]
     cdllm(*arguments)
 
 
@@ -395,16 +395,16 @@ def test_no_stage():
 
 def test_short_of_memory(arguments, unbroken, tmp_path, monkeypatch):
     """In the second batch: the first is kept, and the command that is named goes on."""
-    unmask, calls = StageSampler._unmask, []
+    ask, calls = TokenWriter.ask, []
 
-    def limited(self: Any, xt: torch.Tensor, *given: Any) -> float:
+    def limited(self: Any, xt: torch.Tensor, *given: Any) -> Any:
         calls.append(1)
         if len(calls) > CALLS_OF_A_BATCH + 6 and len(xt) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return unmask(self, xt, *given)
+        return ask(self, xt, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StageSampler, "_unmask", limited)
+        patched.setattr(TokenWriter, "ask", limited)
         message = failure(*arguments, "--output-dir", tmp_path)
     run = only(tmp_path)
     assert_matches(message, rf"3 of 7 texts are kept: --batch-size 1 fits, go on, with cdllm sample --resume {run}")

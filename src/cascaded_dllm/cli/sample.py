@@ -262,7 +262,9 @@ def sample(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Sample texts, stage after stage. What is finished is on the disk, and --resume goes on from there.
+    """Sample texts, stage after stage.
+
+    What is finished is on the disk, and --resume goes on from there.
 
     Examples:
 

@@ -160,7 +160,9 @@ def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
 
 def _shown(value: Any) -> str:
     """A value as an option gives it; none where there is no option."""
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def complete_run(

@@ -135,21 +135,22 @@ class AbsorbingSampling:
         xt, nfe, length = self.start.xt.clone(), 0.0, self.start.xt.shape[1]
         most = int((xt == self.process.mask_id).sum(-1).max())
         num_steps = -(-most // predictor.tokens_per_call)
-        whole = -torch.expm1(-self.schedule(torch.ones((), device=xt.device)).sigma)
+        highest = self.schedule(torch.ones((), device=xt.device)).sigma
         position = torch.arange(length, device=xt.device)
         yield SamplerState(xt.clone(), 0, num_steps, nfe)
         for step in range(num_steps):
             rows = masked_rows(xt, self.process.mask_id)
             texts, local = _active(rows)
             share = (xt[texts] == self.process.mask_id).sum(-1) / length
-            sigma = -torch.log1p(-share * whole)
+            # Where noise saturates, rounding leaves no token to be expected, and infinite noise.
+            sigma = (-torch.log1p(share * torch.expm1(-highest))).clamp_max(highest)
             answer = self.writer.ask(xt, texts, local, sigma)
             u = self.draws.uniform_pair(self.sample_index[rows.batch], step + 1, rows.position)
             sureness = torch.full(xt.shape, -torch.inf, device=xt.device)
             sureness[rows.batch, rows.position] = self.writer.sureness(answer, predictor).to(sureness)
             chance, _ = self.draws.uniform_pair(self.sample_index[:, None], 0, position)
-            is_chosen = _surest(sureness, chance, predictor.tokens_per_call)
-            kept = is_chosen[rows.batch, rows.position]
+            is_masked = xt == self.process.mask_id
+            kept = _chosen(sureness, is_masked, chance, predictor.tokens_per_call)[rows.batch, rows.position]
             self.writer.fill(xt, answer, kept, (u[0][kept], u[1][kept]), torch.full_like(texts, step + 1))
             nfe += self.writer.nfe(texts)
             yield SamplerState(xt.clone(), step + 1, num_steps, nfe)
@@ -204,13 +205,14 @@ def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows]:
     return texts, Rows(local, rows.position)
 
 
-def _surest(sureness: Float[Tensor, "B L"], chance: Float[Tensor, "B L"], count: int) -> Bool[Tensor, "B L"]:
-    """The `count` positions of largest sureness of every text; what is -inf is written already and never chosen.
+def _chosen(
+    sureness: Float[Tensor, "B L"], is_masked: Bool[Tensor, "B L"], chance: Float[Tensor, "B L"], count: int
+) -> Bool[Tensor, "B L"]:
+    """The `count` masked positions of largest sureness of every text; of all others it is -inf.
 
     While nothing is written, a network that only sees relative positions is equally sure of all: their differences are
     rounding, which another batch rounds otherwise, so `chance` decides.
     """
-    is_masked = sureness > -torch.inf
     smallest = sureness.masked_fill(~is_masked, torch.inf).amin(-1, keepdim=True)
     is_flat = sureness.amax(-1, keepdim=True) - smallest < _EQUALLY_SURE
     decisive = torch.where(is_flat & is_masked, chance.to(sureness), sureness)

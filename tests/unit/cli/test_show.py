@@ -1,36 +1,10 @@
-import pytest
 import torch
 
-from cascaded_dllm.cli.show import story_lines, written_by
-from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+from cascaded_dllm.cli.show import story_lines
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.samples import CascadeSamples, CascadeState
+from cascaded_dllm.sample.state import SamplerState
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-
-@pytest.mark.parametrize(
-    ("stages", "expected"),
-    [
-        ([[5, 6]], [[1, 1]]),
-        ([[5, 6], [5, 9, 6]], [[1, 1], [1, 2, 1]]),
-        # What stage 3 takes over from stage 2 keeps the stage it was first written in.
-        ([[5], [4, 5], [3, 4, 5, 7]], [[1], [2, 1], [3, 2, 1, 3]]),
-        # A token that a later stage dropped and wrote again is its own.
-        ([[5, 6], [7, 7], [5, 7]], [[1, 1], [2, 2], [3, 2]]),
-        # Order counts: only one of two exchanged tokens can have stayed.
-        ([[1, 2], [2, 1]], [[1, 1], [2, 1]]),
-        # Two copies, of which one was there before.
-        ([[8], [8, 8]], [[1], [1, 2]]),
-        ([[], [3]], [[], [2]]),
-        ([[3], []], [[1], []]),
-    ],
-)
-def test_stage_that_wrote_a_token(stages, expected):
-    assert written_by(stages) == expected
-
-
-def test_nested_stages_of_any_number():
-    stages = [list(range(0, 16, step)) for step in (8, 4, 2, 1)]
-    origins = written_by(stages)
-    assert origins[-1] == [1, 4, 3, 4, 2, 4, 3, 4, 1, 4, 3, 4, 2, 4, 3, 4]
 
 
 def test_lines_show_every_stage_without_end_of_text():
@@ -48,5 +22,42 @@ def test_lines_show_every_stage_without_end_of_text():
     assert lines.plain == f"  1  {tokenizer.decode(short)}\n  2  The fox found a key.\n"
     styles = {lines.plain[span.start : span.end]: span.style for span in lines.spans}
     assert styles[tokenizer.decode(whole[:1])] == "bold yellow"
-    assert styles[tokenizer.decode(whole[1:2])] == "cyan"
+    # What one stage wrote is shown in one piece, so that no character is torn.
+    assert styles[tokenizer.decode(whole[1:-1])] == "cyan"
     assert story_lines(cascade, samples, 1).plain.endswith("  2  \n")
+
+
+def test_a_text_under_way():
+    """What is not written is a dot; the colour of a stage is its own, also where the first ones are unknown."""
+    tokenizer = Tokenizer.train(["The fox found a key. " * 9], 300)
+    whole = tokenizer.encode("The fox").ids
+    half = [whole[0], *[tokenizer.mask_id] * 2]
+    lines = stage_lines(tokenizer, [whole, half], first_stage=2)
+    assert lines.plain == f"  2  The fox\n  3  {tokenizer.decode(whole[:1])} · ·\n"
+    assert [str(span.style) for span in lines.spans] == ["dim", "cyan", "dim", "cyan", "dim"]
+
+
+def test_watching_needs_a_terminal():
+    with pytest.raises(ConfigError, match="--watch needs a terminal, and the output goes elsewhere; leave it out"):
+        require_terminal()
+
+
+def test_the_first_texts_are_watched(monkeypatch):
+    """A later stage stands below the one before; with the next batch it begins anew."""
+    tokenizer = Tokenizer.train(["The fox found a key. " * 9], 300)
+    whole = torch.tensor([tokenizer.encode("The fox").ids] * 3)
+    shown = []
+    monkeypatch.setattr(show, "console", Console(file=io.StringIO(), force_terminal=True, width=80))
+    monkeypatch.setattr(show.Live, "update", lambda self, text: shown.append(text.plain))
+    with show.live_states(Cascade((), tokenizer, ()), 6) as tell:
+        tell(CascadeState(1, 0, SamplerState(torch.full_like(whole, tokenizer.mask_id), 0, 2, 0.0)))
+        tell(CascadeState(1, 0, SamplerState(whole, 2, 2, 2.0)))
+        tell(CascadeState(2, 0, SamplerState(whole, 1, 2, 1.0)))
+        tell(CascadeState(1, 3, SamplerState(whole, 2, 2, 2.0)))
+    dots = " ·" * whole.shape[1]
+    assert shown == [
+        "texts from 0 of 6, stage 1: step 0 of 2\n" + f"  1  {dots}\n\n" * 2,
+        "texts from 0 of 6, stage 1: step 2 of 2\n" + "  1  The fox\n\n" * 2,
+        "texts from 0 of 6, stage 2: step 1 of 2\n" + "  1  The fox\n  2  The fox\n\n" * 2,
+        "texts from 3 of 6, stage 1: step 2 of 2\n" + "  1  The fox\n\n" * 2,
+    ]

@@ -1,13 +1,18 @@
 """Finished batches of any texts: each text is a function of the seed and its number."""
 
 import itertools
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.sample.cascade import Cascade, CascadeBatch
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.predictors import FirstHittingPredictor, RemaskPredictor, TweediePredictor
+from cascaded_dllm.sample.samples import CascadeBatch
+from cascaded_dllm.sample.token_law import TokenLaw
 
 PREDICTORS = [("euler", 4), ("analytic", 4), ("first_hitting", None)]
 COUNT = 7
@@ -22,13 +27,14 @@ def rows(batches: list[CascadeBatch]) -> dict[int, list[list[int]]]:
     }
 
 
-def drawn(cascade: Cascade, numbers: list[int], **how) -> dict[int, list[list[int]]]:
-    return rows(list(cascade.batches(numbers, Drawing(**{"predictor": "euler", "steps": 4, "seed": 3} | how))))
+def drawn(cascade: Cascade, numbers: list[int], *, batch_size: int = 32, **how) -> dict[int, list[list[int]]]:
+    drawing = Drawing(**{"predictor": ("euler",), "steps": (4,), "seed": 3} | how)
+    return rows(list(cascade.batches(numbers, drawing, batch_size=batch_size)))
 
 
 @pytest.mark.parametrize(("predictor", "steps"), PREDICTORS)
 def test_batches_of_any_size_and_order(drawn_from, predictor, steps):
-    how = {"predictor": predictor, "steps": steps}
+    how = {"predictor": (predictor,), "steps": (steps,)}
     together = drawn(drawn_from, list(range(COUNT)), batch_size=32, **how)
     assert sorted(together) == list(range(COUNT))
     for batch_size in (1, 3):
@@ -41,9 +47,9 @@ def test_batches_of_any_size_and_order(drawn_from, predictor, steps):
 
 
 def test_generate_is_the_collection_of_batches(drawn_from):
-    how = {"predictor": "analytic", "steps": 5, "seed": 1, "batch_size": 3}
-    samples = drawn_from.generate(COUNT, **how)
-    parts = [part for _, part in drawn_from.batches(range(COUNT), Drawing(**how))]
+    samples = drawn_from.generate(COUNT, predictor="analytic", steps=5, seed=1, batch_size=3)
+    drawing = Drawing(predictor=("analytic",), steps=(5,), seed=1)
+    parts = [part for _, part in drawn_from.batches(range(COUNT), drawing, batch_size=3)]
     assert [len(part.texts[0]) for part in parts] == [3, 3, 1]
     for k in range(2):
         assert torch.equal(torch.cat([part.ids[k] for part in parts]), samples.ids[k])
@@ -56,9 +62,9 @@ def test_cost_does_not_depend_on_the_batch(drawn_from, predictor, steps):
     """As whole numbers: the calls of all texts, and the positions that they computed."""
     costs = set()
     for batch_size in (1, 2, 3, 32):
-        drawing = Drawing(predictor=predictor, steps=steps, seed=3, batch_size=batch_size)
+        drawing = Drawing(predictor=(predictor,), steps=(steps,), seed=3)
         calls, forwards = [0, 0], 0
-        for numbers, samples in drawn_from.batches(range(COUNT), drawing):
+        for numbers, samples in drawn_from.batches(range(COUNT), drawing, batch_size=batch_size):
             whole = [round(nfe * len(numbers)) for nfe in samples.nfe]
             assert whole == pytest.approx([nfe * len(numbers) for nfe in samples.nfe], abs=1e-6)
             calls = [before + now for before, now in zip(calls, whole, strict=True)]
@@ -75,13 +81,12 @@ def test_stop_between_two_steps(drawn_from):
         asked.append(1)
         return len(asked) > 15
 
-    drawing = Drawing(predictor="euler", steps=4, batch_size=2, seed=3)
-    batches = list(
-        drawn_from.batches(range(COUNT), drawing, on_progress=lambda *now: told.append(now), should_stop=should_stop)
-    )
+    drawing = Drawing(predictor=("remask",), steps=(4,), seed=3)
+    told_of = {"on_progress": lambda *now: told.append(now), "should_stop": should_stop}
+    batches = list(drawn_from.batches(range(COUNT), drawing, batch_size=2, **told_of))
     # A batch has 6 states a stage, the first of which is none of its steps; at the last one it is finished.
     assert [numbers for numbers, _ in batches] == [(0, 1)]
-    assert rows(batches) == drawn(drawn_from, [0, 1])
+    assert rows(batches) == drawn(drawn_from, [0, 1], predictor=("remask",))
     assert told[-1][1] == 2 * COUNT
     assert 4 < told[-1][0] < 8
     assert list(drawn_from.batches(range(COUNT), drawing, should_stop=lambda: True)) == []
@@ -94,23 +99,62 @@ def test_nothing_to_draw(drawn_from):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-        ({"predictor": "magic"}, "the predictor is 'magic'; it must be one of euler"),
-        ({"predictor": "euler", "steps": 0}, "steps is 0; it must be at least 1"),
-        ({"steps": 3}, "steps is 3 and the predictor first_hitting, which has no time grid"),
+        ({"predictor": ("magic",)}, "the predictor is 'magic'; it must be one of euler"),
+        ({"predictor": ("euler",), "steps": (0,)}, "steps is 0; it must be at least 1"),
+        ({"steps": (3,)}, "steps is 3 and the predictor first_hitting, which has no time grid"),
+        (
+            {"predictor": ("euler",), "tokens_per_call": (3,)},
+            "tokens_per_call is 3 and the predictor euler",
+        ),
+        ({"eta": 0.5}, "eta is 0.5 and the predictor first_hitting; only remask masks tokens again"),
+        ({"predictor": ("euler", "entropy"), "steps": (4, 4)}, "steps is 4 and the predictor entropy, which has no"),
+        (
+            {"predictor": ("euler",) * 3, "steps": (4, 4)},
+            "2 steps are given for 3 stages; give one for all",
+        ),
         ({"guidance": -1.0}, "guidance is -1.0; it must be at least 0"),
         ({"prefix_noise": 2.0}, "prefix_noise is 2.0; it must lie between 0"),
     ],
 )
 def test_settings_that_need_no_stage_to_be_refused(how, message):
     with pytest.raises(ConfigError, match=message):
-        Drawing(**how).require_sound(1)
+        Drawing(**how).require_sound()
 
 
-def test_number_of_texts():
+def test_numbers_of_texts(drawn_from):
     with pytest.raises(ConfigError, match="num_samples is 0; it must be at least 1"):
-        Drawing().require_sound(0)
-    Drawing(guidance=1.0, prefix_noise=0.5).require_sound(1)
+        drawn_from.generate(0)
+    with pytest.raises(ConfigError, match="batch_size is 0; it must be at least 1"):
+        drawn_from.generate(1, batch_size=0)
+    with pytest.raises(ConfigError, match="num_samples is -1; it must be at least 1"):
+        next(drawn_from.stream(-1))
+    Drawing(guidance=1.0, prefix_noise=0.5).require_sound()
+
+
+def test_one_value_for_all_stages_goes_to_those_that_take_it():
+    drawing = Drawing(predictor=("analytic", "first_hitting", "remask"), steps=(9,), tokens_per_call=(2,), eta=0.3)
+    plans = [(plan.predictor, plan.num_steps) for plan in drawing.plans(3)]
+    assert plans == [(TweediePredictor(), 9), (FirstHittingPredictor(2), None), (RemaskPredictor(0.3), 9)]
+    each = Drawing(predictor=("first_hitting",), tokens_per_call=(1, 2, None))
+    assert [plan.predictor for plan in each.plans(3)] == [FirstHittingPredictor(count) for count in (1, 2, 1)]
+    assert Drawing(predictor=("euler", "confidence"), steps=(7, None)).plans(2)[0].num_steps == 7
+
+
+def test_steps_in_the_name_of_a_run():
+    lengths = (8, 16, 40)
+    assert Drawing(predictor=("analytic",)).num_steps(lengths) == 128
+    assert Drawing(predictor=("euler",), steps=(5,)).num_steps(lengths) == 5
+    assert Drawing().num_steps(lengths) == 64
+    assert Drawing(tokens_per_call=(1, 3, 4)).num_steps(lengths) == 8 + 6 + 10
+    assert Drawing(predictor=("analytic", "entropy", "euler"), steps=(4, None, 6)).num_steps(lengths) == 4 + 16 + 6
+
+
+def test_a_drawing_is_stored_and_read():
+    control = Control(pins=(Pin(2, "end", " x"), Pin(1, 3, "y")), given=GivenStage(stage=1, ids=(((1, 2),), ((3, 4),))))
+    drawing = Drawing(predictor=("euler", "remask"), steps=(3, None), eta=0.2, law=TokenLaw(top_k=4), control=control)
+    assert Drawing.from_dict(asdict(drawing)) == drawing
+    assert drawing.described()["control"]["given"] == {"stage": 1, "texts": 2}
+    assert Drawing.from_dict(Drawing().described()) == Drawing()
 
 
 def test_settings_that_the_stages_refuse(drawn_from):

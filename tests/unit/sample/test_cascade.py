@@ -14,8 +14,10 @@ from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.sample.cascade import Cascade, CascadeSamples
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.unit.model.tiny import tiny_model
 
@@ -142,7 +144,7 @@ def test_progress_and_stream(tokenizer: Tokenizer) -> None:
     assert {total for _, total in told} == {10}
     assert [done for done, _ in told][-1] == 10
     assert {2, 4, 6, 8, 9} < {done for done, _ in told}
-    seen = list(made.stream(5, steps=4, predictor="euler", seed=3, batch_size=2))
+    seen = list(made.stream(5, Drawing(steps=(4,), predictor=("euler",), seed=3), batch_size=2))
     order = [(state.first_sample, state.stage, state.state.step) for state in seen]
     assert order == sorted(order)
     assert {(first, stage) for first, stage, _ in order} == {(f, s) for f in (0, 2, 4) for s in (1, 2)}
@@ -378,12 +380,6 @@ def test_trunk_in_another_dtype(tokenizer: Tokenizer, checkpoints: Callable[...,
     assert not torch.equal(found[0], found[1])
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0.2)  # bfloat16 has 3 digits
     assert generated(rounded).ids[0].shape == (5, 3)
-
-
-def test_steps_of_the_grid(tokenizer: Tokenizer) -> None:
-    made = cascade(tokenizer)
-    assert [made.num_steps("euler", steps) for steps in (None, 5)] == [128, 5]
-    assert made.num_steps("first_hitting", None) is None
 
 
 def test_tokenizer_that_does_not_match(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
-from cascaded_dllm.sample.cascade import CascadeSamples
+from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun, require_writable, write_samples
 from cascaded_dllm.sample.progress import Progress
+from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.text.listing import SEPARATOR
 
@@ -23,9 +24,7 @@ SAMPLES = CascadeSamples(
     token_forwards=23,
 )
 TEXTS = SampleSettings(
-    seed=1,
-    predictor="euler",
-    num_steps=8,
+    drawing=Drawing(seed=1, predictor=("euler",), steps=(8,)),
     stage_paths=("runs/a", "runs/b"),
     stage_lengths=(2, 3),
     weights_fingerprints=("aa", "bb"),
@@ -33,10 +32,18 @@ TEXTS = SampleSettings(
     weights="raw",
 )
 SETTINGS = RunSettings(num_samples=4, batch_size=2, device="auto", judge=None, texts=TEXTS)
-TEXTS_STORED: dict[str, Any] = {
+DRAWING_STORED: dict[str, Any] = {
+    "predictor": ["euler"],
+    "steps": [8],
+    "tokens_per_call": [None],
+    "eta": None,
+    "law": {"temperature": 1.0, "top_k": None, "top_p": 1.0},
     "seed": 1,
-    "predictor": "euler",
-    "num_steps": 8,
+    "guidance": 0.0,
+    "prefix_noise": 0.0,
+    "control": {"keywords": [], "outline": None, "pins": [], "given": None, "require_coverage": False},
+}
+LOADING_STORED: dict[str, Any] = {
     "stage_paths": ["runs/a", "runs/b"],
     "stage_lengths": [2, 3],
     "weights_fingerprints": ["aa", "bb"],
@@ -45,9 +52,8 @@ TEXTS_STORED: dict[str, Any] = {
     "tokenizer": None,
     "weights": "raw",
     "dtype": "float32",
-    "guidance": 0.0,
-    "prefix_noise": 0.0,
 }
+TEXTS_STORED = DRAWING_STORED | LOADING_STORED
 FOR_READERS = ["sample_stage1.txt", "sample_stage2.txt", "samples.jsonl", "settings.json", "summary.json"]
 UNFINISHED = ["batches.jsonl", "samples.jsonl", "settings.json"]
 
@@ -80,7 +86,7 @@ def test_begin(tmp_path: Path) -> None:
         "batch_size": 2,
         "device": "auto",
         "judge": None,
-        "texts": TEXTS_STORED,
+        "texts": {"drawing": DRAWING_STORED, **LOADING_STORED},
     }
     assert SampleRun.open(run.folder) == run
     assert run.progress() == Progress()
@@ -103,7 +109,12 @@ def test_files(tmp_path: Path) -> None:
             "sample": i,
             "settings": TEXTS_STORED,
             "stages": [
-                {"stage": k + 1, "ids": SAMPLES.ids[k][i % 2].tolist(), "text": SAMPLES.texts[k][i % 2]}
+                {
+                    "stage": k + 1,
+                    "ids": SAMPLES.ids[k][i % 2].tolist(),
+                    "written_by": [k + 1] * (k + 2),
+                    "text": SAMPLES.texts[k][i % 2],
+                }
                 for k in range(2)
             ],
         }
@@ -171,7 +182,7 @@ def test_folder_is_named_after_steps_length_and_time(tmp_path: Path, monkeypatch
     """Without a grid after its network calls, one a token of every stage; by a number if the name is taken."""
     assert re.fullmatch(r"sample_cascade_steps_8_len_3_\d{8}_\d{6}", begun(tmp_path).folder.name)
     monkeypatch.setattr("time.strftime", lambda _: "20260101_000000")
-    hitting = replace(TEXTS, num_steps=None, stage_lengths=(8, 16, 40), predictor="first_hitting")
+    hitting = replace(TEXTS, drawing=Drawing(), stage_lengths=(8, 16, 40))
     names = [begun(tmp_path, texts=hitting).folder.name for _ in range(3)]
     assert names == [f"sample_cascade_steps_64_len_40_20260101_000000{end}" for end in ("", "_2", "_3")]
 
@@ -292,8 +303,8 @@ def test_folder_of_something_else(tmp_path: Path) -> None:
         ("[]", "pop"),
         ("{}", "'format'"),
         ('{"format": "cascaded-dllm-samples/9", "texts": {}}', "'format'"),
-        ('{"format": "cascaded-dllm-samples/1", "texts": {"seed": 1}}', "missing"),
-        ('{"format": "cascaded-dllm-samples/1", "texts": 3}', "mapping"),
+        ('{"format": "cascaded-dllm-samples/1", "texts": {"seed": 1}}', "drawing"),
+        ('{"format": "cascaded-dllm-samples/1", "texts": 3}', "not iterable"),
     ],
 )
 def test_settings_that_are_damaged(tmp_path: Path, content: str, reason: str) -> None:

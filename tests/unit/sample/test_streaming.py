@@ -27,8 +27,10 @@ def draw(run, cascade, *, batch_size=4, should_stop=lambda: False, **how):
     progress = draw_missing(
         run,
         cascade,
-        run.settings.texts.drawing(batch_size) if not how else Drawing(batch_size=batch_size, **how),
+        Drawing(**how) if how else run.settings.texts.drawing,
+        batch_size=batch_size,
         on_progress=lambda *now: told.append(now),
+        on_state=lambda state: None,
         should_stop=should_stop,
     )
     return progress, told

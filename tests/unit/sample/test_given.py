@@ -1,0 +1,79 @@
+"""Texts to go on from, read from a run, its file, a listing that a person has edited, or a plain text."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.sample.control import GivenStage
+from cascaded_dllm.sample.given import read_given, read_outline
+from cascaded_dllm.text.listing import SEPARATOR, listing, texts_of_listing
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+RECORDS = [
+    {"sample": i, "stages": [{"stage": k, "ids": list(range(i, i + 2 * k)), "text": ""} for k in (1, 2, 3)]}
+    for i in range(2)
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(["storm lighthouse keeper " * 9], 290)
+
+
+def stored(folder: Path, records: list[dict[str, object]]) -> Path:
+    path = folder / "samples.jsonl"
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_a_run_gives_all_stages_up_to_the_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = stored(tmp_path, RECORDS)
+    expected = GivenStage(stage=2, ids=(((0, 1), (0, 1, 2, 3)), ((1, 2), (1, 2, 3, 4))))
+    assert read_given(path, 2, tokenizer) == read_given(tmp_path, 2, tokenizer) == expected
+    assert read_given(tmp_path, 1, tokenizer).ids == (((0, 1),), ((1, 2),))
+    assert expected.first_stage == 1
+
+
+def test_a_listing_gives_one_stage(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "sample_stage2.txt"
+    path.write_text(listing([" storm keeper", "lighthouse\nkeeper"]), encoding="utf-8")
+    found = read_given(path, 2, tokenizer)
+    assert [tokenizer.decode(ids) for (ids,) in found.ids] == [" storm keeper", "lighthouse\nkeeper"]
+    assert found.first_stage == 2
+    path.write_text(" storm keeper\n", encoding="utf-8")
+    assert [tokenizer.decode(ids) for (ids,) in read_given(path, 1, tokenizer).ids] == [" storm keeper"]
+
+
+def test_listings_are_read_as_they_are_written() -> None:
+    for texts in (["a"], ["", ""], ["a\nb", " c "], ["a\n"]):
+        assert texts_of_listing(listing(texts)) == texts
+    # What a person adds behind the last separator counts, blanks do not.
+    assert texts_of_listing(f"a\n{SEPARATOR}\nb\n") == ["a", "b"]
+    assert texts_of_listing(f"a\n{SEPARATOR}\n\n \n") == ["a"]
+    assert texts_of_listing("one text\nof two lines") == ["one text\nof two lines"]
+
+
+def test_what_cannot_be_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"nowhere does not exist; name a sampling run, its samples\.jsonl, or a text"
+    ):
+        read_given(tmp_path / "nowhere", 1, tokenizer)
+    with pytest.raises(ConfigError, match=r"samples\.jsonl does not exist"):
+        read_given(tmp_path, 1, tokenizer)
+    path = stored(tmp_path, RECORDS)
+    with pytest.raises(ConfigError, match=r"from_stage is 4, and .*samples\.jsonl has the stages 1, 2, 3; choose one"):
+        read_given(path, 4, tokenizer)
+    path.write_text(json.dumps(RECORDS[0]) + '\n{"stages": [{"stage": 1}]}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 2 of .*samples\.jsonl is damaged \(KeyError\('ids'\)\); remove it"):
+        read_given(path, 1, tokenizer)
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"latin is no text in UTF-8 \(unexpected end of data at byte 3\); convert it"):
+        read_given(tmp_path / "latin", 1, tokenizer)
+    with pytest.raises(DataError, match=r"latin is no text in UTF-8"):
+        read_outline(tmp_path / "latin")
+    with pytest.raises(ConfigError, match="nowhere does not exist; name a text file that holds the outline"):
+        read_outline(tmp_path / "nowhere")
+    (tmp_path / "outline.txt").write_text("storm\nkeeper", encoding="utf-8")
+    assert read_outline(tmp_path / "outline.txt") == "storm\nkeeper"

@@ -1,6 +1,14 @@
-import torch
+"""Stages on the terminal: the colours of tokens, texts under way, and what is shown while they are written."""
 
-from cascaded_dllm.cli.show import story_lines
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from cascaded_dllm.cli import show
+from cascaded_dllm.cli.show import require_terminal, stage_lines, story_lines
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.samples import CascadeSamples, CascadeState
 from cascaded_dllm.sample.state import SamplerState

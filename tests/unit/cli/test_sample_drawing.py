@@ -1,0 +1,76 @@
+"""Options of `cdllm sample` as text, what they mean, and what is no such option."""
+
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.cli.sample_drawing import (
+    drawing_of,
+    options_of,
+    parse_keywords,
+    parse_names,
+    parse_numbers,
+    parse_outline,
+    parse_pins,
+)
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.control import Control, Pin
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.token_law import TokenLaw
+
+
+def test_what_is_given_is_found_again() -> None:
+    given = {
+        "predictor": ("analytic", "entropy"),
+        "steps": (3, None),
+        "tokens_per_call": (None, 2),
+        "eta": None,
+        "seed": 4,
+        "guidance": 0.5,
+        "prefix_noise": 0.1,
+        "temperature": 0.9,
+        "top_k": 5,
+        "top_p": 0.8,
+        "keywords": ("a", "b"),
+        "outline": None,
+        "pin": (Pin(1, "end", "x"),),
+        "require_coverage": True,
+    }
+    drawing = drawing_of(given)
+    assert drawing.law == TokenLaw(temperature=0.9, top_k=5, top_p=0.8)
+    assert drawing.control == Control(keywords=("a", "b"), pins=(Pin(1, "end", "x"),), require_coverage=True)
+    assert options_of(drawing) == given
+    assert drawing_of({}) == Drawing()
+    # Every setting of a drawing has an option, but for the texts that a file holds.
+    names = {*Drawing.__dataclass_fields__, *TokenLaw.__dataclass_fields__, *Control.__dataclass_fields__}
+    assert {"pins" if name == "pin" else name for name in given} == names - {"law", "control", "given"}
+
+
+def test_lists(tmp_path: Path) -> None:
+    assert parse_names("analytic, first_hitting") == ("analytic", "first_hitting")
+    assert parse_numbers("--steps", "32, -,64") == (32, None, 64)
+    assert parse_numbers("--steps", "-1") == (-1,)
+    assert parse_keywords(" storm, the keeper ,boat") == ("storm", "the keeper", "boat")
+    assert parse_pins(["3:start:The: storm", "1:12: x", "2:end:\n"]) == (
+        Pin(3, "start", "The: storm"),
+        Pin(1, 12, " x"),
+        Pin(2, "end", "\n"),
+    )
+    (tmp_path / "outline").write_text("some words")
+    assert parse_outline(tmp_path / "outline") == "some words"
+    for nothing in (parse_names(None), parse_numbers("", None), parse_keywords(None), parse_pins(None), parse_pins([])):
+        assert nothing is None
+    assert parse_outline(None) is None
+
+
+def test_what_is_no_list() -> None:
+    with pytest.raises(ConfigError, match=r"--steps is '3,x'; it must be a whole number, or one for each stage with"):
+        parse_numbers("--steps", "3,x")
+    with pytest.raises(ConfigError, match="--keywords is empty; give words with commas"):
+        parse_keywords(" ")
+
+
+@pytest.mark.parametrize("text", ["storm", "3:storm", "3:middle:x", "x:0:y", "3:-1:y", ":0:y"])
+def test_what_is_no_pin(text: str) -> None:
+    with pytest.raises(ConfigError, match="it must be STAGE:POSITION:TEXT, POSITION a number from 0 on, start or end"):
+        parse_pins([text])

@@ -1,7 +1,7 @@
 """What a way of sampling costs in quality: texts of a trained story cascade, judged by the grammar they come from.
 
     make quickstart
-    OMP_NUM_THREADS=1 python benchmarks/sampling_quality.py runs/stories/stage1 runs/stories/stage2 runs/stories/stage3
+    cd runs/quickstart && OMP_NUM_THREADS=1 python ../../benchmarks/sampling_quality.py stage1 stage2 stage3 --save
 
 The grammar knows the probability of every text, so that nothing has to be estimated but the share of texts that belong
 to it: accepted, and the mean surprisal of those that are, beside the entropy of the grammar. A sampler that only writes
@@ -59,16 +59,19 @@ WAYS = (
     Way("analytic, 16 steps", {"predictor": "analytic", "steps": 16}),
     Way("remask 0.1, 128 steps", {"predictor": "remask", "steps": 128}),
     Way("first_hitting", {}),
+    Way("first_hitting, 1, 1 and 4 a call", {"tokens_per_call": [1, 1, 4]}),
     Way("first_hitting, 2 a call", {"tokens_per_call": 2}),
     Way("first_hitting, 4 a call", {"tokens_per_call": 4}),
     Way("first_hitting, 8 a call", {"tokens_per_call": 8}),
     Way("confidence", {"predictor": "confidence"}),
+    Way("confidence, 1, 1 and 4 a call", {"predictor": "confidence", "tokens_per_call": [1, 1, 4]}),
     Way("confidence, 4 a call", {"predictor": "confidence", "tokens_per_call": 4}),
     Way("entropy", {"predictor": "entropy"}),
     Way("entropy, 4 a call", {"predictor": "entropy", "tokens_per_call": 4}),
     Way("first_hitting, temperature 0.7", {"temperature": 0.7}),
     Way("first_hitting, top_p 0.9", {"top_p": 0.9}),
-    Way("first_hitting, coverage", {"require_coverage": True}),
+    Way("first_hitting, coverage required", {"require_coverage": True}),
+    Way("first_hitting, 4 a call, coverage required", {"tokens_per_call": 4, "require_coverage": True}),
 )
 
 
@@ -120,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     report = Report("Quality of samples", save=options.save)
     cascade = Cascade.from_pretrained(options.stages)
-    ways = WAYS[4:6] if options.quick else WAYS
+    ways = WAYS[4:7:2] if options.quick else WAYS
     compare(report, cascade, ways, num_samples=16 if options.quick else options.num_samples)
     report.close()
 

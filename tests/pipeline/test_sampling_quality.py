@@ -1,0 +1,43 @@
+"""The benchmark of quality runs on a story cascade, and its numbers are those of the texts."""
+
+import importlib
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm import Cascade, StoryGrammar
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("sampling_quality")
+
+
+def test_table(module, runs, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sampling_quality.py", f"{runs}/stage1", f"{runs}/stage2", "--quick"])
+    module.main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| first")]
+    assert len(rows) == 2
+    assert rows[0][:2] == ["first_hitting", "12.0"]
+    assert f"the grammar has {StoryGrammar().entropy:.2f} nats a text" in "\n".join(lines)
+
+
+def test_numbers_are_those_of_the_texts(module, runs, monkeypatch):
+    """Of texts of two steps of training none belongs to the grammar; of the grammar's own all do."""
+    cascade = Cascade.from_pretrained([f"{runs}/stage1", f"{runs}/stage2"])
+    found = module.quality(cascade, {"tokens_per_call": 2}, num_samples=8)
+    assert (found.calls, found.accepted_share) == (6.0, 0.0)
+    assert math.isnan(found.surprisal)
+    grammar = StoryGrammar()
+    texts = [document.text for document in grammar.documents(8, seed=5)]
+    monkeypatch.setattr(type(cascade.tokenizer), "decode_window", lambda self, ids: texts.pop(0))
+    expected = -sum(map(grammar.log_prob, texts)) / 8
+    found = module.quality(cascade, {}, num_samples=8)
+    assert (found.accepted_share, found.accepted_error, found.distinct_share) == (1.0, 0.0, 1.0)
+    assert found.surprisal == pytest.approx(expected)

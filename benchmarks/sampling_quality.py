@@ -107,10 +107,8 @@ def compare(report: Report, cascade: Cascade, ways: Sequence[Way], *, num_sample
             way=way.name, num_samples=num_samples, calls=found.calls, accepted_share=found.accepted_share,
             surprisal_nats=found.surprisal, distinct_share=found.distinct_share, coverage=found.coverage,
         )  # fmt: skip
-    report.text(
-        f"Stages of {', '.join(map(str, cascade.stage_lengths))} tokens, {num_samples} texts each; the entropy "
-    )
-    report.text(f"of the grammar is {StoryGrammar().entropy:.2f} nats.\n")
+    lengths, entropy = ", ".join(map(str, cascade.stage_lengths)), StoryGrammar().entropy
+    report.text(f"Stages of {lengths} tokens, {num_samples} texts each; the grammar has {entropy:.2f} nats a text.\n")
     header = ["way of sampling", "calls a text", "accepted", "nats a text", "distinct", "coverage by the last stage"]
     report.text(table(header, rows) + "\n")
 

@@ -10,6 +10,7 @@ less than --longest seconds. Samplers take turns, stage by stage.
     analytic normalized    and no call for a text that does not change in a step
     first hitting          one call a token, without a time grid
     first hitting one_way  and the prefix encoded once
+    4 tokens a call        and four tokens together, which is no more exact: sampling_quality.py says what it costs
 
     OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --save
 """
@@ -171,10 +172,15 @@ def calls_with_a_change(length: int) -> float:
     return GRID * (1 - (1 - 1 / GRID) ** length)
 
 
+def a_quarter(length: int) -> float:
+    """Calls of first hitting with four tokens a call."""
+    return math.ceil(length / 4)
+
+
 def samplers(size: Size) -> list[Sampler]:
     """All samplers in all dtypes; the two plain ones in float32, to which all are compared, first."""
     weights, lengths = random_network(size, "joint"), size.stage_lengths
-    analytic, hitting = TweediePredictor(), FirstHittingPredictor()
+    analytic, hitting, by_four = TweediePredictor(), FirstHittingPredictor(), FirstHittingPredictor(4)
     plain = same_weights(weights, "joint", "score")
     found = [Sampler("plain whole", "float32", plain, lengths, None, all_calls, plain_whole_call)]
     for dtype, compute_dtype in DTYPES.items():
@@ -190,6 +196,7 @@ def samplers(size: Size) -> list[Sampler]:
             Sampler("analytic normalized", dtype, normal, lengths, analytic, calls_with_a_change, calls_of_a_run),
             Sampler("first hitting", dtype, normal, lengths, hitting, float, calls_of_a_run),
             Sampler("first hitting one_way", dtype, one_way, lengths, hitting, float, calls_of_a_run),
+            Sampler("4 tokens a call", dtype, one_way, lengths, by_four, a_quarter, calls_of_a_run),
         ]
     return found
 

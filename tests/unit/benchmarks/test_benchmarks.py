@@ -46,7 +46,15 @@ def test_training_step() -> None:
 
 def test_sampler() -> None:
     text = printed("bench_sampler.py")
-    for sampler in ("plain", "analytic score", "analytic normalized", "first hitting", "first hitting one_way"):
+    ways = (
+        "plain",
+        "analytic score",
+        "analytic normalized",
+        "first hitting",
+        "first hitting one_way",
+        "4 tokens a call",
+    )
+    for sampler in ways:
         for dtype in ("float32", "bfloat16"):
             assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\| ){{4}}", text), sampler
     assert "| plain whole float32 " in text

@@ -13,7 +13,7 @@ from cascaded_dllm.cli.console import console, counted, error_console, progress_
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.cli.options import choose_dtype
 from cascaded_dllm.cli.sample_drawing import options_of
-from cascaded_dllm.cli.show import live_states
+from cascaded_dllm.cli.show import live_states, stage_lines
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
@@ -201,9 +201,8 @@ def complete_run(
             markup=False,
         )
         raise typer.Exit(request.exit_code)
-    for number, texts in enumerate(samples.texts, start=first_stage):
-        console.print(f"[bold]stage {number}[/]")
-        console.print(texts[0], markup=False, soft_wrap=True)
+    first_text = [ids[0].tolist() for ids in samples.ids]
+    console.print(stage_lines(cascade.tokenizer, first_text, first_stage=first_stage), soft_wrap=True, end="")
     distinct, entropy = figures["distinct_bigram_share"], figures["token_entropy_nats_mean"]
     console.print(f"final texts: token entropy {entropy:.3f} nats, distinct bigrams {distinct:.1%}")
     if judge is not None:

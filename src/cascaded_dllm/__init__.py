@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascaded_dllm.errors import CascadeError
     from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
     from cascaded_dllm.sample.cascade import Cascade
+    from cascaded_dllm.sample.control import Pin
     from cascaded_dllm.sample.samples import CascadeSamples
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.stories import StoryGrammar
@@ -31,6 +32,7 @@ _HOMES = {
     "Document": "text.document",
     "GeometricSchedule": "diffusion.schedule",
     "LogLinearSchedule": "diffusion.schedule",
+    "Pin": "sample.control",
     "ScoreModel": "model.score_model",
     "ScoreModelConfig": "model.score_model",
     "StageArrays": "data.stages",
@@ -49,6 +51,7 @@ __all__ = [
     "Document",
     "GeometricSchedule",
     "LogLinearSchedule",
+    "Pin",
     "ScoreModel",
     "ScoreModelConfig",
     "StageArrays",

@@ -155,7 +155,9 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
     assert "file/deeper cannot be made (Not a directory)" in failure(*train, file / "deeper")
     sample = ["sample", "--stage", runs / "stage1", "--num-samples", "1", "--output-dir"]
     assert "file is a file; name a folder for the samples with --output-dir" in failure(*sample, file)
-    assert re.search(r"file/deeper/sample_.* cannot be written", failure(*sample, file / "deeper"))
+    assert re.search(
+        r"file/deeper cannot be written \(Not a directory\); name a folder", failure(*sample, file / "deeper")
+    )
     measure = ["evaluate", "likelihood", "--stage", runs / "stage1", "--data", stories, "--out"]
     assert re.search(
         "--out is .*file/x.json; it must be a file, new or old, in a folder", failure(*measure, file / "x.json")
@@ -187,7 +189,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         (["training.num_steps"], r"the override 'training\.num_steps' has no key and '='; write key=value"),
         (["training.num_steps=0"], r"training\.num_steps is 0; it must be at least 1"),
         (["noise.type=cosine"], r"noise\.type is 'cosine'; it must be one of loglinear, geometric"),
-        (["sampling.predictor=magic"], "the predictor is 'magic'; it must be one of euler, analytic, first_hitting"),
+        (["sampling.predictor=magic"], "the predictor is 'magic'; it must be one of euler, analytic, ancestral"),
         (["sampling.num_steps=0"], "steps is 0; it must be at least 1"),
         (["optim.lr=[1"], "the configuration cannot be composed: "),
         (["=3"], r"the override '=3' has no key and '='"),
@@ -244,7 +246,7 @@ def test_data_that_is_none(tmp_path, runs):
         (["--steps", "-5", "--predictor", "euler"], "steps is -5; it must be at least 1"),
         (["--num-samples", "0"], "num_samples is 0; it must be at least 1"),
         (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
-        (["--predictor", "ddim"], "the predictor is 'ddim'; it must be one of euler, analytic, first_hitting"),
+        (["--predictor", "ddim"], "the predictor is 'ddim'; it must be one of euler, analytic, ancestral"),
         (["--device", "tpu"], "device 'tpu' cannot be used"),
         (["--dtype", "float16"], "--dtype is 'float16'; it must be one of float32, bfloat16"),
         (["--lengths", "4;8"], "--lengths is '4;8'; it must be whole numbers with commas"),

@@ -134,8 +134,12 @@ def test_sampling_a_cascade(trained, tmp_path):
     loaded = [load_stage(folder) for folder in trained[:3]]
     settings = {
         "seed": 0,
-        "predictor": "euler",
-        "num_steps": 3,
+        "predictor": ["euler"],
+        "steps": [3],
+        "tokens_per_call": [None],
+        "eta": None,
+        "law": {"temperature": 1.0, "top_k": None, "top_p": 1.0},
+        "control": {"keywords": [], "outline": None, "pins": [], "given": None, "require_coverage": False},
         "stage_paths": [str(folder) for folder in trained[:3]],
         "stage_lengths": [4, 8, 40],
         "weights_fingerprints": [weights_fingerprint([stage.model]) for stage in loaded],
@@ -182,7 +186,7 @@ def test_first_hitting_counts_its_network_calls(trained, tmp_path):
     folder = sampled(tmp_path)
     assert folder.name.startswith("sample_cascade_steps_12_len_8_")
     summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["num_steps"], summary["nfe_per_stage"]) == (None, [4, 8])
+    assert (summary["steps"], summary["nfe_per_stage"]) == ([None], [4, 8])
 
 
 def test_sampling_in_bfloat16(trained, tmp_path):

@@ -120,7 +120,7 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
         (new / BUNDLE_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         write_checksums(new)
         card = model_card(
-            name or str(folder), description, content.models, content.settings, content.tokenizer, license=license
+            name or folder.name, description, content.models, content.settings, content.tokenizer, license=license
         )
         (new / "README.md").write_text(card, encoding="utf-8")
 

@@ -3,14 +3,12 @@
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from cascaded_dllm.errors import ConfigError, HubError
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
-
-_OF_AN_OLDER_BUNDLE = ["stage_*/*"]
 
 
 def push_bundle(
@@ -24,7 +22,8 @@ def push_bundle(
 ) -> str:
     """The address of the bundle, once it is uploaded; here nothing is left of it, whatever happens.
 
-    Stages that an older bundle in the same repository had besides are deleted from it in the same commit.
+    All of it is one commit, which also deletes stages that an older bundle in the same repository had besides. Where
+    that fails, a new repository may stay empty. The model card is made anew.
 
     Args:
         repo_id: owner/name; the repository is created if there is none.
@@ -48,15 +47,24 @@ def push_bundle(
         errors = hub_errors()
         try:
             url = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                delete_patterns=_OF_AN_OLDER_BUNDLE,
-            )
+            _commit(api, repo_id, folder, commit_message)
         except errors as error:
             raise _refused(repo_id, error) from error
     return str(url)
+
+
+def _commit(api: HfApi, repo_id: str, folder: Path, message: str) -> None:
+    """Makes the repository hold the bundle in `folder`, in one commit, so that nobody downloads half of it."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    old = {name for name in api.list_repo_files(repo_id) if name.startswith("stage_")}
+    api.create_commit(
+        repo_id,
+        operations=[
+            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in sorted(names)),
+            *(CommitOperationDelete(path_in_repo=name) for name in sorted(old - names)),
+        ],
+        commit_message=message,
+    )
 
 
 def require_repo_id(repo_id: str) -> None:

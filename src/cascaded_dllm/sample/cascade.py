@@ -94,12 +94,12 @@ class Cascade:
         return cls(
             read.samplers,
             read.tokenizer,
-            read.settings[0].stage_lengths,
-            read.settings[0].stage == 0,
-            read.packing,
-            read.passed_over,
-            read.settings,
-            read.weights,
+            trained_lengths=read.settings[0].stage_lengths,
+            is_flat=read.settings[0].stage == 0,
+            packing=read.packing,
+            passed_over=read.passed_over,
+            settings=read.settings,
+            weights=read.weights,
         )
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:

@@ -65,7 +65,7 @@ def model_card(
             *("tags:", "- text-diffusion", "- discrete-diffusion"),
             *([] if license is None else [f"license: {license}"]),
             *("---", "", f"# {name.rstrip('/').split('/')[-1]}", "", _purpose(description), ""),
-            *("## How to load it", "", "```python", load),
+            *("## How to load it", "", "With the path or the hub id of this model:", "", "```python", load),
             *("samples = cascade.generate(num_samples=4, seed=0)", "print(samples.texts[-1][0])", "```", ""),
             *("```bash", f"cdllm sample --cascade {shlex.quote(name)} --num-samples 4", "```", ""),
             *("## Stages", "", *lines, ""),

@@ -83,5 +83,5 @@ def bundle(
             console.print(f"written to {out}", markup=False, soft_wrap=True)
         if push is not None:
             with working(f"uploading to {push}"):
-                address = loaded.push_to_hub(push, private=private, commit_message=message, license=license)
+                address = loaded.push_to_hub(push, private=private or None, commit_message=message, license=license)
             console.print(f"uploaded to {address}", markup=False, soft_wrap=True)

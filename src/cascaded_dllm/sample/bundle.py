@@ -10,7 +10,6 @@
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,9 +149,7 @@ class Bundle:
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
             written_by = description["format"]
-            if written_by == FORMAT and not (
-                description["weights"] in WEIGHTS_FILES and description["stages"] == _counted(description["stages"])
-            ):
+            if written_by == FORMAT and not _is_sound(description["weights"], description["stages"]):
                 raise ValueError("stages or weights")
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} lacks or misstates {error}; make the bundle anew") from error
@@ -203,6 +200,7 @@ class Bundle:
             )
 
 
-def _counted(names: Sequence[Any]) -> list[str]:
-    """The names that as many stages have; of none there is no bundle."""
-    return stage_folders(max(len(names), 1))
+def _is_sound(weights: Any, stages: Any) -> bool:
+    """Whether a bundle could hold these weights, and stages in folders of these names."""
+    has_stages = isinstance(stages, list) and len(stages) > 0 and stages == stage_folders(len(stages))
+    return has_stages and weights in tuple(WEIGHTS_FILES)

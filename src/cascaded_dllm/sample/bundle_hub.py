@@ -15,7 +15,7 @@ def push_bundle(
     repo_id: str,
     content: BundleContent,
     *,
-    private: bool,
+    private: bool | None,
     token: str | None,
     commit_message: str,
     license: str | None,
@@ -28,7 +28,7 @@ def push_bundle(
     Args:
         repo_id: owner/name; the repository is created if there is none.
         content: what is uploaded.
-        private: whether a new repository is private; an old one stays what it is.
+        private: whether a new repository is private, None for the custom of its owner; an old one stays what it is.
         token: of a user who may write there; None for the one that `hf auth login` has stored.
         commit_message: of the one commit.
         license: as in `save_bundle`.

@@ -120,7 +120,7 @@ class Cascade:
         self,
         repo_id: str,
         *,
-        private: bool = False,
+        private: bool | None = None,
         token: str | None = None,
         commit_message: str = "Upload a cascade",
         license: str | None = None,
@@ -129,7 +129,7 @@ class Cascade:
 
         Args:
             repo_id: owner/name; the repository is created if there is none.
-            private: whether a new repository is private; an old one stays what it is.
+            private: whether a new repository is private, None for the custom of its owner; an old one stays as it is.
             token: of a user who may write there; None for the one that `hf auth login` has stored.
             commit_message: of the commit.
             license: as in `save_pretrained`.

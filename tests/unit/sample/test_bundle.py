@@ -100,7 +100,7 @@ def test_what_is_known_of_a_cascade_comes_back(made: Cascade, bundle: Path, attr
 
 
 def test_same_texts(made: Cascade, bundle: Path) -> None:
-    """Bit for bit, also from a copy, with raw weights, and with networks in bfloat16."""
+    """Bit for bit, wherever the folder has gone."""
     moved = Path(shutil.move(bundle, bundle.parent / "elsewhere"))
     again = Cascade.from_pretrained(str(moved))
     for settings in ({}, {"predictor": "analytic", "steps": 5}):
@@ -238,7 +238,7 @@ def test_card(made: Cascade, tmp_path: Path) -> None:
         "12 tokens, packing `document`",
         "loglinear, eps 0.001",
         "Prefixes of stage 2 in training: the true ones.",
-        "0.1 of the tokens replaced (random), 0.2 of them left out, 0.5 of them rewritten by the stages before, up to 0.3",
+        "0.1 of the tokens replaced (random), 0.2 of them left out, 0.5 of them rewritten by the stages before, up to",
         "On which texts it was trained is not stored",
     ):
         assert part in card
@@ -354,7 +354,7 @@ def test_card_may_be_edited(bundle: Path) -> None:
         ),
         ({"stages": ["stage_1", "../stage_2"]}, "lacks or misstates stages or weights; make the bundle anew"),
         ({"stages": []}, "lacks or misstates stages or weights; make the bundle anew"),
-        ({"stages": 3}, "lacks or misstates .*; make the bundle anew"),
+        ({"stages": 3}, "lacks or misstates stages or weights; make the bundle anew"),
         ({"weights": "best"}, "lacks or misstates stages or weights; make the bundle anew"),
         ({"stage_lengths": [3, 6, 13]}, r"differ: stage_lengths \[3, 6, 13\] and \[3, 6, 12\]; leave --tokenizer out"),
         ({"is_flat": True, "packing": "stream"}, "differ: is_flat True and False; packing 'stream' and 'document'; "),

@@ -72,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             repo_id = f"{asked.get('organization', 'somebody')}/{asked['name']}"
             is_new = repo_id not in self.hub.files
             self.hub.files.setdefault(repo_id, {})
-            if is_new and asked.get("private"):
+            if is_new and (asked.get("private") or asked.get("visibility") == "private"):
                 self.hub.private.add(repo_id)
             self._json({"url": f"{self.hub.address}/{repo_id}"}, 200 if is_new else 409)
         elif path.startswith("/api/models/") and "/preupload/" in path:

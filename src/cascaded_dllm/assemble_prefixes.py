@@ -7,7 +7,7 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
-from cascaded_dllm.sample.cascade import stage_sampler
+from cascaded_dllm.sample.loading import stage_sampler
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.regenerate import PrefixRegenerator, require_before, weights_fingerprint
 from cascaded_dllm.sample.sampler import StageSampler, require_usable

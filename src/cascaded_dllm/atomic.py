@@ -44,7 +44,7 @@ def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
         remove_abandoned(final.parent, final.name)
         temporary.mkdir(parents=True)
         yield temporary
-        for path in sorted(temporary.iterdir()):
+        for path in sorted(temporary.rglob("*")):
             _sync(path)
         _sync(temporary)
         _rename(temporary, final, exclusive=exclusive)

@@ -26,6 +26,10 @@ class OutputExistsError(CascadeError):
     """An output folder already holds something that would be overwritten, or cannot be written."""
 
 
+class HubError(CascadeError):
+    """The Hugging Face hub does not answer, or refuses what it is asked to keep."""
+
+
 class NonFiniteError(CascadeError, ArithmeticError):
     """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
 

@@ -5,3 +5,6 @@ TOKENIZER_FILE = "tokenizer.json"
 
 RUN_CONFIG_FILE = "config.yaml"
 """The resolved configuration in a run folder, which tells a run folder from others."""
+
+BUNDLE_FILE = "cascade.json"
+"""What a bundle of all stages is, which tells its folder from others."""

@@ -225,7 +225,8 @@ def test_what_must_be_given(tmp_path):
     message = "no --data is given; name a folder that `cdllm preprocess` made"
     assert failure("evaluate", "likelihood", "--stage", tmp_path) == message
     for command in (["sample"], ["evaluate", "likelihood", "--data", tmp_path]):
-        assert failure(*command) == "no --stage is given; name at least 1 run folder, checkpoint or hub id"
+        message = "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of"
+        assert failure(*command) == f"{message} all stages"
 
 
 def test_data_that_is_none(tmp_path, runs):

@@ -131,6 +131,20 @@ def test_full_disk_when_flushing(tmp_path, monkeypatch, write):
     assert names(tmp_path) == []
 
 
+def test_files_in_folders_below_are_flushed_too(tmp_path, monkeypatch):
+    flushed, sync = [], atomic._sync
+
+    def note(path):
+        flushed.append(path.name)
+        sync(path)
+
+    monkeypatch.setattr(atomic, "_sync", note)
+    with complete_folder(tmp_path / "new") as folder:
+        (folder / "below").mkdir()
+        (folder / "below" / "deep").write_text("x")
+    assert {"below", "deep"} <= set(flushed)
+
+
 def test_error_about_something_else_is_passed_on(tmp_path):
     with pytest.raises(FileNotFoundError, match="corpus"), complete_folder(tmp_path / "final"):
         (tmp_path / "corpus.txt").read_text()

@@ -93,6 +93,7 @@ def likelihood(
     stage: Annotated[
         list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")
     ] = None,
+    cascade: Annotated[str | None, typer.Option(help="Instead of --stage, as in `cdllm sample`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
     stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
     packing: Annotated[
@@ -105,7 +106,7 @@ def likelihood(
     seed: Annotated[int, typer.Option(help="Decides times and noise.")] = 0,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, if the checkpoints have none.")] = None,
     lengths: Annotated[str | None, typer.Option(help="Stage lengths, if the checkpoints do not say them.")] = None,
-    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+    weights: Annotated[str | None, typer.Option(help="ema or raw.", show_default="ema, or those of the bundle")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of a table.")] = False,
@@ -116,6 +117,7 @@ def likelihood(
     Examples:
 
       cdllm evaluate likelihood --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --data D
+      cdllm evaluate likelihood --cascade bundles/stories --data D
       cdllm evaluate likelihood --stage runs/flat --data D --out flat.json
       cdllm evaluate likelihood --stage louaaron/sedd-small --data D --lengths 1024 --tokenizer gpt2 --packing stream
     """
@@ -126,15 +128,17 @@ def likelihood(
             raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
-        cascade = load_cascade(stage, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device)
-        packing = packing or cascade.packing
+        loaded = load_cascade(
+            stage, bundle=cascade, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device
+        )
+        packing = packing or loaded.packing
         if not packing:
             raise ConfigError(
                 "the checkpoints do not say how documents lie in windows; give --packing stream or document"
             )
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
-                cascade,
+                loaded,
                 DataSettings.of_folder(str(data), packing=packing, stages_dir=None if stages is None else str(stages)),
                 num_windows=num_windows,
                 num_times=num_times,

@@ -40,21 +40,29 @@ _CONTROL, _METHOD = "What the texts hold", "How they are drawn"
 def load_cascade(
     stages: list[Path] | None,
     *,
+    bundle: str | None = None,
     lengths: str | None,
     tokenizer: str | None,
-    weights: str,
+    weights: str | None,
     device: str,
     dtype: str = "float32",
 ) -> Cascade:
-    """The cascade that `--stage` options name; damaged checkpoints that were passed over are told.
+    """The cascade that `--stage` options or `--cascade` name; damaged checkpoints that were passed over are told.
 
     Raises:
-        ConfigError: no stage is named, or a value cannot be read.
+        ConfigError: no stage is named or the stages are named twice, or a value cannot be read.
     """
-    if not stages:
-        raise ConfigError("no --stage is given; name at least 1 run folder, checkpoint or hub id")
+    if stages and bundle is not None:
+        raise ConfigError(
+            f"--stage is given {len(stages)} times and --cascade as {bundle}, which holds all stages; leave one out"
+        )
+    if not stages and bundle is None:
+        raise ConfigError(
+            "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of all "
+            "stages"
+        )
     cascade = Cascade.from_pretrained(
-        [str(path) for path in stages],
+        [str(path) for path in stages or ()] if bundle is None else bundle,
         lengths=None if lengths is None else parse_lengths(lengths),
         tokenizer=tokenizer,
         weights=weights,  # type: ignore[arg-type]
@@ -120,6 +128,7 @@ def _loaded(options: SampleOptions) -> Cascade:
     """The cascade that the options name."""
     return load_cascade(
         [Path(path) for path in options.stage],
+        bundle=options.cascade,
         lengths=None if options.lengths is None else ",".join(map(str, options.lengths)),
         tokenizer=options.tokenizer,
         weights=options.weights,
@@ -133,6 +142,9 @@ def sample(
     stage: Annotated[
         list[Path] | None,
         typer.Option(help="Run folder, checkpoint or hub id of a stage, first stage first; repeat it."),
+    ] = None,
+    cascade: Annotated[
+        str | None, typer.Option(help="Instead of --stage: a bundle that holds all stages, a folder or a hub id.")
     ] = None,
     num_samples: Annotated[
         int | None, typer.Option(help="How many texts.", show_default=str(_DEFAULTS.num_samples))
@@ -254,7 +266,7 @@ def sample(
     lengths: Annotated[
         str | None, typer.Option(help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="ema or raw.", show_default=_DEFAULTS.weights)] = None,
+    weights: Annotated[str | None, typer.Option(help="ema or raw.", show_default="ema, or those of the bundle")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...", show_default=_DEFAULTS.device)] = None,
     dtype: Annotated[
         str | None,
@@ -271,6 +283,7 @@ def sample(
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --num-samples 16
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --keywords "storm, lighthouse" --watch
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --judge gpt2
+      cdllm sample --cascade bundles/stories --num-samples 16
       cdllm sample --stage runs/flat --predictor analytic --steps 256 --seed 7 --output-dir out
       cdllm sample --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --predictor analytic --dtype bfloat16
       cdllm sample --resume out/sample_cascade_steps_256_len_128_20260301_120000
@@ -294,6 +307,7 @@ def sample(
         }
         others = {
             "stage": tuple(absolute_source(path) for path in stage) if stage else None,
+            "cascade": None if cascade is None else absolute_source(cascade),
             "num_samples": num_samples,
             "from_stage": from_stage,
             "input": input,

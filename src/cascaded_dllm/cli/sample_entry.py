@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> None:
     named = sorted({int(found[1]) for flag in given if (found := _STAGE.match(flag))})
     parser = argparse.ArgumentParser(
         description="Texts from a cascade, every stage on disk.",
-        epilog="Every option of `cdllm sample` may follow, such as --num-samples, --seed, --device or --dtype.",
+        epilog="Every option of `cdllm sample` may follow, such as --num-samples, --seed, --device or --dtype; "
+        "--cascade with a bundle stands in place of the stages.",
         allow_abbrev=False,
     )
     for number in sorted({1, 2, 3, *named}):
@@ -34,9 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--eval_perplexity", action="store_true", help="generative perplexity under gpt2-large")
     flags, rest = parser.parse_known_args(given)
     goes_on = any(flag.split("=")[0] == "--resume" for flag in rest)
+    has_bundle = any(flag.split("=")[0] == "--cascade" for flag in rest)
     missing = [number for number in range(1, max(named, default=1) + 1) if number not in named]
-    if missing and not (goes_on and not named):
-        parser.error(f"--stage{missing[0]}_model_path is missing; give a path for every stage, from the first on")
+    if missing and not ((goes_on or has_bundle) and not named):
+        parser.error(
+            f"--stage{missing[0]}_model_path is missing; give a path for every stage, from the first on, or --cascade"
+        )
     if not goes_on:
         _add_defaults(flags, rest)
     command = ["sample"]

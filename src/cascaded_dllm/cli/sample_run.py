@@ -34,7 +34,8 @@ class SampleOptions:
     """What the command is told, and what it takes by itself.
 
     Attributes:
-        stage: where each stage is, absolute where it is a path.
+        stage: where each stage is, absolute where it is a path; none for a bundle.
+        cascade: bundle that holds all stages, or None.
         num_samples: how many texts.
         drawing: how they are drawn.
         from_stage: stage whose texts are given, or None.
@@ -44,12 +45,13 @@ class SampleOptions:
         judge: who is asked about the final texts, or None.
         tokenizer: where it is, or None.
         lengths: of the stages, or None.
-        weights: ema or raw.
+        weights: ema or raw; None for those of the bundle, or ema.
         device: as it is named.
         dtype: of the matrix products.
     """
 
     stage: tuple[str, ...] = ()
+    cascade: str | None = None
     num_samples: int = 8
     drawing: Drawing = field(default_factory=Drawing)
     from_stage: int | None = None
@@ -59,7 +61,7 @@ class SampleOptions:
     judge: str | None = None
     tokenizer: str | None = None
     lengths: tuple[int, ...] | None = None
-    weights: str = "ema"
+    weights: str | None = None
     device: str = "auto"
     dtype: str = "float32"
 
@@ -70,7 +72,8 @@ class SampleOptions:
         texts = stored.texts
         given = texts.drawing.control.given
         return cls(
-            stage=texts.stage_paths,
+            stage=texts.stage_paths if texts.cascade is None else (),
+            cascade=texts.cascade,
             num_samples=stored.num_samples,
             drawing=texts.drawing,
             from_stage=None if given is None else given.stage,
@@ -126,8 +129,8 @@ class SampleOptions:
             self.stage,
             lengths=self.lengths,
             tokenizer=self.tokenizer,
-            weights=self.weights,
             dtype=self.dtype,
+            cascade_source=self.cascade,
         )
         return RunSettings(
             num_samples=self.num_samples,

@@ -1,12 +1,13 @@
-"""Which of a run's checkpoints are whole: every file has the checksum that was recorded when it was written."""
+"""Which checkpoints are whole: every file has the checksum that was recorded when it was written."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from cascaded_dllm.atomic import file_sha256
 
 CHECKSUMS = "checksums.json"
-"""Written last into every checkpoint: file name -> SHA-256."""
+"""Written last into every checkpoint and every bundle of stages: file name -> SHA-256."""
 
 PREFIX = "step_"
 """A checkpoint is called `step_<n>` after n optimizer steps."""
@@ -34,6 +35,27 @@ def fault(folder: Path) -> str | None:
         if file_sha256(folder / name) != expected:
             return f"{name} does not have its recorded checksum"
     return None
+
+
+def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Writes the checksums of all files in `folder` and below it.
+
+    Args:
+        folder: a folder that is complete otherwise.
+        known: checksums that need not be computed, by file name.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    sums = {name: (known or {}).get(name) or file_sha256(folder / name) for name in names}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Files that the checksums name and that are not there; `CHECKSUMS` itself if it says nothing."""
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [CHECKSUMS]
+    return [name for name in sums if not (folder / name).is_file()] if sums else [CHECKSUMS]
 
 
 def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:

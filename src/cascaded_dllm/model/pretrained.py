@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.file_names import RUN_CONFIG_FILE, TOKENIZER_FILE
+from cascaded_dllm.file_names import BUNDLE_FILE, RUN_CONFIG_FILE, TOKENIZER_FILE
+from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
@@ -29,6 +28,9 @@ FORMAT = "cascaded-dllm/1"
 """Written into the `config.json` of every checkpoint of this package."""
 
 Weights = Literal["ema", "raw"]
+
+WEIGHTS_FILES: Mapping[Weights, str] = {"ema": "ema.safetensors", "raw": "model.safetensors"}
+"""Where a checkpoint of this package keeps them."""
 
 _DEAD_PREFIX = "prediction_head."
 """Weights of the original code that nothing reads."""
@@ -121,6 +123,11 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
                 f"{folder / 'config.json'} describes neither a checkpoint of this package nor a SEDD model (its keys "
                 f"are {sorted(config)[:8]}); give a folder that `cdllm train` wrote or a SEDD folder or hub id"
             )
+    elif (folder / BUNDLE_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} is a bundle of all stages, and one stage is asked for; give the bundle alone (--cascade), or "
+            "its folder stage_<k>"
+        )
     else:
         raise CheckpointError(
             f"{folder} is no checkpoint: it has neither config.json nor checkpoints/latest nor .hydra/config.yaml; "
@@ -189,28 +196,7 @@ def _local_folder(source: str | Path) -> tuple[Path, list[str]]:
         return newest, faults
     if folder.exists():
         raise CheckpointError(f"{folder} is a file; give the folder that holds config.json and model.safetensors")
-    return _snapshot(str(source)), []
-
-
-def _snapshot(hub_id: str) -> Path:
-    """A repository of the hub, from the local cache if it is whole there."""
-    patterns = ["config.json", "*.safetensors", TOKENIZER_FILE]
-    try:
-        cached = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
-        # A download that was broken off leaves a part of the files.
-        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
-            return cached
-    except HFValidationError as error:
-        raise CheckpointError(f"{hub_id} does not exist here and is no hub id; check the path") from error
-    except LocalEntryNotFoundError:
-        pass  # not in the cache: ask the hub
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{hub_id} is no folder here and could not be had from the hub ({type(error).__name__}); check the path, "
-            "or download the model where there is a network"
-        ) from error
+    return hub_folder(str(source)), []
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -253,8 +239,7 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
         raise CheckpointError(
             f"{folder / 'config.json'} lacks or misstates {error}; the checkpoint is damaged, use another"
         ) from error
-    name = "ema.safetensors" if weights == "ema" else "model.safetensors"
-    return settings, _read_safetensors(folder / name)
+    return settings, _read_safetensors(folder / WEIGHTS_FILES[weights])
 
 
 def _settings_of_original(config: Mapping[str, Any], path: Path) -> StageSettings:

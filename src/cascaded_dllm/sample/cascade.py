@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.prefix_noise import noised_prefix
-from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
-from cascaded_dllm.diffusion.schedule import schedule_from_settings
-from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage
-from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.pretrained import StageSettings, Weights
+from cascaded_dllm.sample.bundle import BundleContent, save_bundle
+from cascaded_dllm.sample.bundle_hub import push_bundle
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.control import (
     Constraints,
@@ -27,6 +27,7 @@ from cascaded_dllm.sample.control import (
     coverage_words,
 )
 from cascaded_dllm.sample.drawing import Drawing, require_counts
+from cascaded_dllm.sample.loading import read_cascade
 from cascaded_dllm.sample.outline import english_importance
 from cascaded_dllm.sample.required import Word
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
@@ -50,6 +51,8 @@ class Cascade:
         is_flat: the only stage is a flat model.
         packing: how documents were cut into the windows that the stages were trained on; empty if no checkpoint says.
         passed_over: damaged checkpoints that a run folder had beside the one that was loaded.
+        settings: what the checkpoint of every stage says; empty without checkpoints.
+        weights: which weights of the checkpoints these are.
     """
 
     stages: tuple[StageSampler, ...]
@@ -58,54 +61,101 @@ class Cascade:
     is_flat: bool = False
     packing: str = ""
     passed_over: tuple[str, ...] = ()
+    settings: tuple[StageSettings, ...] = ()
+    weights: Weights = "ema"
 
     @classmethod
     def from_pretrained(
         cls,
-        stages: Sequence[str | Path],
+        source: str | Path | Sequence[str | Path],
         *,
         lengths: Sequence[int] | None = None,
         tokenizer: str | Path | None = None,
-        weights: Weights = "ema",
+        weights: Weights | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Cascade":
-        """A cascade from one checkpoint, run folder or hub id a stage, first stage first.
+        """A cascade from a bundle, or from one checkpoint, run folder or hub id a stage, first stage first.
 
         Args:
-            stages: where the stages are.
+            source: a bundle, or the stages; what is no list and no bundle is a cascade of one stage or a flat model.
             lengths: stage lengths, for checkpoints that do not say them: a SEDD model is a flat model of the last one.
-            tokenizer: file, folder or hub id; by default the one stored beside the first stage's weights.
-            weights: the moving average or the raw weights.
+            tokenizer: file, folder or hub id; by default that of the bundle, or beside the first stage's weights.
+            weights: `ema`, the moving average, or `raw`; by default those of the bundle, or else the average.
             device: where the networks go.
             dtype: of the matrix products of the trunk; the output layer and the probabilities stay in float32.
 
         Raises:
-            CheckpointError: a checkpoint cannot be read, or the stages do not belong together.
-            ConfigError: no stage is given, or `lengths` are none or others than those of a checkpoint.
+            CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
+            ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, or a bundle holds
+                other weights.
         """
-        if not stages:
-            raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
-        loaded = [with_lengths(load_stage(source, weights=weights), lengths) for source in stages]
-        source = tokenizer or loaded[0].tokenizer_path
-        if source is None:
-            raise CheckpointError(
-                f"{loaded[0].folder} holds no tokenizer.json; name one with --tokenizer, for example gpt2"
-            )
-        shared = Tokenizer.load(source)
-        used = written_lengths(loaded)
-        packing = shared_packing(loaded)
-        for stage in loaded:
-            require_same_tokenizer(stage, shared)
-            if dtype != torch.float32:
-                stage.model.keep_trunk_in(dtype)
-        samplers = tuple(
-            stage_sampler(stage, length=length, prefix_length=prefix, device=device)
-            for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
+        read = read_cascade(source, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device, dtype=dtype)
+        return cls(
+            read.samplers,
+            read.tokenizer,
+            trained_lengths=read.settings[0].stage_lengths,
+            is_flat=read.settings[0].stage == 0,
+            packing=read.packing,
+            passed_over=read.passed_over,
+            settings=read.settings,
+            weights=read.weights,
         )
-        settings = loaded[0].settings
-        passed_over = tuple(fault for stage in loaded for fault in stage.passed_over)
-        return cls(samplers, shared, settings.stage_lengths, settings.stage == 0, packing, passed_over)
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
+        """The new folder, a bundle that holds all stages, the tokenizer and a model card.
+
+        Args:
+            folder: where there is nothing yet.
+            license: identifier of a licence, for the card; it says none by default.
+
+        Raises:
+            ConfigError: the cascade does not come from checkpoints, or its weights are rounded to another dtype.
+            OutputExistsError: there is something already, or the folder cannot be written.
+        """
+        save_bundle(Path(folder), self._content(), license=license)
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a cascade",
+        license: str | None = None,
+    ) -> str:
+        """The address on the Hugging Face hub, once the bundle of this cascade is uploaded there, in one commit.
+
+        Args:
+            repo_id: owner/name; the repository is created if there is none.
+            private: whether a new repository is private, None for the custom of its owner; an old one stays as it is.
+            token: of a user who may write there; None for the one that `hf auth login` has stored.
+            commit_message: of the commit.
+            license: as in `save_pretrained`.
+
+        Raises:
+            ConfigError: `repo_id` is none, or the cascade cannot be saved.
+            HubError: there is no network, nobody is logged in, or the hub refuses.
+        """
+        return push_bundle(
+            repo_id,
+            self._content(),
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            license=license,
+        )
+
+    def _content(self) -> BundleContent:
+        """This cascade as it is kept."""
+        return BundleContent(
+            models=tuple(stage.model for stage in self.stages),
+            settings=self.settings[: len(self.stages)],
+            tokenizer=self.tokenizer,
+            weights=self.weights,
+            packing=self.packing,
+        )
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:
@@ -338,21 +388,6 @@ class Cascade:
             for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
             if calls > 0
         )
-
-
-def stage_sampler(
-    stage: PretrainedStage, *, length: int, prefix_length: int, device: str | torch.device
-) -> StageSampler:
-    """A stage from a checkpoint, on `device` and ready to be sampled."""
-    settings = stage.settings
-    return StageSampler(
-        stage.model.to(device),
-        process_from_name(settings.model.process, settings.model.vocab_size),
-        schedule_from_settings(settings.noise),
-        length,
-        prefix_length=prefix_length,
-        trained_with=settings.prefix,
-    )
 
 
 def _noised(

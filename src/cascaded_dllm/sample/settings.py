@@ -22,7 +22,7 @@ class SampleSettings:
 
     Attributes:
         drawing: how they are drawn.
-        stage_paths: where each stage came from: absolute paths, and hub ids as they are.
+        stage_paths: where each stage came from: absolute paths, and hub ids as they are; the bundle, if there is one.
         stage_lengths: tokens every stage writes.
         weights_fingerprints: of the weights of every stage, which may have been trained on since.
         tokenizer_fingerprint: of the tokenizer of all stages.
@@ -30,6 +30,7 @@ class SampleSettings:
         tokenizer: where it came from, if it was named; None if it was found beside the first stage's weights.
         weights: ema or raw.
         dtype: of the matrix products of the trunk.
+        cascade: the bundle that all stages came from, as an absolute path or a hub id; None if they came one by one.
     """
 
     drawing: Drawing
@@ -41,6 +42,7 @@ class SampleSettings:
     tokenizer: str | None = None
     weights: str = "ema"
     dtype: str = "float32"
+    cascade: str | None = None
 
     @classmethod
     def of(
@@ -51,20 +53,26 @@ class SampleSettings:
         *,
         lengths: Sequence[int] | None = None,
         tokenizer: str | None = None,
-        weights: str = "ema",
         dtype: str = "float32",
+        cascade_source: str | None = None,
     ) -> "SampleSettings":
-        """The settings of texts that `cascade` draws; the rest says how it was loaded."""
+        """The settings of texts that `cascade` draws; the rest says how it was loaded, from a bundle or by stages."""
+        bundle = None if cascade_source is None else absolute_source(cascade_source)
         return cls(
             drawing=drawing,
-            stage_paths=tuple(absolute_source(path) for path in stage_paths),
+            stage_paths=(
+                tuple(absolute_source(path) for path in stage_paths)
+                if bundle is None
+                else (bundle,) * len(cascade.stages)
+            ),
             stage_lengths=cascade.stage_lengths,
             weights_fingerprints=tuple(weights_fingerprint([stage.model]) for stage in cascade.stages),
             tokenizer_fingerprint=cascade.tokenizer.fingerprint,
             lengths=None if lengths is None else tuple(lengths),
             tokenizer=None if tokenizer is None else absolute_source(tokenizer),
-            weights=weights,
+            weights=cascade.weights,
             dtype=dtype,
+            cascade=bundle,
         )
 
     @property

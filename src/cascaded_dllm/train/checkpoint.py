@@ -5,26 +5,22 @@ last, checksums.json; `checkpoints/latest` is a link to the newest one. Where th
 moments are in the folder optimizer/, in the format of torch.distributed.checkpoint.
 """
 
-import contextlib
-import json
-import os
 import pickle
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascaded_dllm.atomic import INCOMPLETE, complete_folder, file_sha256, write_link
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_link
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.model.integrity import CHECKSUMS, PREFIX, fault, numbered
+from cascaded_dllm.model.disk_errors import disk_errors
+from cascaded_dllm.model.integrity import PREFIX, fault, numbered, write_checksums
 from cascaded_dllm.train.deletion import Deletion
 
 PARTS = "optimizer"
@@ -116,7 +112,7 @@ def save_checkpoint(
     if final.exists() and fault(final) is not None:
         _make_way(final, deletion)
     if not final.exists():
-        with complete_folder(final) as folder, _disk_errors():
+        with complete_folder(final) as folder, disk_errors():
             save_file(_contiguous(content.model), folder / "model.safetensors")
             save_file(_contiguous(content.ema), folder / "ema.safetensors")
             (folder / "config.json").write_text(config_json, encoding="utf-8")
@@ -129,8 +125,7 @@ def save_checkpoint(
             if parts_folder is not None:
                 parts_folder.rename(folder / PARTS)
             known = {f"{PARTS}/{name}": value for name, value in (parts_sums or {}).items()}
-            sums = {name: known.get(name) or file_sha256(folder / name) for name in _file_names(folder)}
-            (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+            write_checksums(folder, known)
     write_link(checkpoints / "latest", final.name)
     _delete_older(checkpoints, step, keeping, deletion)
     return final
@@ -183,23 +178,3 @@ def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Dele
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _file_names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Turns what safetensors and torch say of a disk that is full, or fails otherwise, into what it was."""
-    try:
-        yield
-    except SafetensorError as error:
-        if found := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
-        raise
-    except RuntimeError as error:
-        # Raised while the archive is closed, after the write has failed.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise

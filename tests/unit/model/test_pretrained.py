@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model import pretrained
+from cascaded_dllm.model import hub_folder as hub_folder_module
 from cascaded_dllm.model.pretrained import StageSettings, load_stage, load_weights
 from cascaded_dllm.model.score_model import ScoreModel
 from tests.unit.model.tiny import tiny_batch, tiny_model
@@ -151,7 +151,7 @@ def test_hub_id(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             return str(partial)
         return str(hub_folder)
 
-    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    monkeypatch.setattr(hub_folder_module, "snapshot_download", download)
     assert load_stage("someone/cached").folder == hub_folder
     assert asked == [True]
     assert load_stage("someone/new").folder == hub_folder

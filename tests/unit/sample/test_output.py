@@ -52,6 +52,7 @@ LOADING_STORED: dict[str, Any] = {
     "tokenizer": None,
     "weights": "raw",
     "dtype": "float32",
+    "cascade": None,
 }
 TEXTS_STORED = DRAWING_STORED | LOADING_STORED
 FOR_READERS = ["sample_stage1.txt", "sample_stage2.txt", "samples.jsonl", "settings.json", "summary.json"]

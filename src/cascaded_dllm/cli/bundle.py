@@ -1,0 +1,87 @@
+"""`cdllm bundle`: all stages of a cascade, their tokenizer and a model card in one folder, or on the hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.cli.console import console, reported_errors, working
+from cascaded_dllm.cli.sample import load_cascade
+from cascaded_dllm.errors import ConfigError, OutputExistsError
+from cascaded_dllm.sample.bundle_hub import require_repo_id
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _require_place(out: Path | None, push: str | None, *, private: bool) -> None:
+    """Checks, before a checkpoint is read, that the bundle has somewhere to go.
+
+    Raises:
+        ConfigError: it has not, or an option contradicts another one.
+        OutputExistsError: there is something already.
+    """
+    if out is None and push is None:
+        raise ConfigError("neither --out nor --push is given; name a new folder, or a repository of the hub")
+    if private and push is None:
+        raise ConfigError("--private is given without --push; only a repository of the hub is private, leave it out")
+    if push is not None:
+        require_repo_id(push)
+    if out is not None and out.exists():
+        raise OutputExistsError(f"--out is {out}, which exists, and nothing is overwritten; choose another folder")
+
+
+@app.command()
+def bundle(
+    stage: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run folder, checkpoint or hub id of a stage, first stage first; repeat it."),
+    ] = None,
+    cascade: Annotated[
+        str | None, typer.Option(help="Instead of --stage: a bundle that is there already, to push or to copy it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle, a new one.")] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Repository of the Hugging Face hub that it goes to.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private; an old one stays what it is.")
+    ] = False,
+    message: Annotated[str, typer.Option(help="Of the commit on the hub.")] = "Upload a cascade",
+    license: Annotated[
+        str | None, typer.Option(help="For the model card, such as apache-2.0; it says none by default.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer, if the checkpoints have none: a file, a folder or a hub id.")
+    ] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="ema or raw; a bundle holds one of them.", show_default="ema, or those of the bundle"),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Put all stages, the tokenizer and a model card into one folder.
+
+    It is loaded with one path, and is whole or not there. What it needs to be trained on, such as the state of the
+    optimizer, stays in the runs. A token of the hub is the one that `hf auth login` has stored, or HF_TOKEN.
+
+    Examples:
+
+      cdllm bundle --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --out bundles/stories
+      cdllm bundle --cascade bundles/stories --push somebody/stories --private --license mit
+      cdllm bundle --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --out bundles/sedd
+    """
+    with reported_errors(debug):
+        _require_place(out, push, private=private)
+        loaded = load_cascade(
+            stage, bundle=cascade, lengths=lengths, tokenizer=tokenizer, weights=weights, device="cpu"
+        )
+        if out is not None:
+            loaded.save_pretrained(out, license=license)
+            console.print(f"written to {out}", markup=False, soft_wrap=True)
+        if push is not None:
+            with working(f"uploading to {push}"):
+                address = loaded.push_to_hub(push, private=private or None, commit_message=message, license=license)
+            console.print(f"uploaded to {address}", markup=False, soft_wrap=True)

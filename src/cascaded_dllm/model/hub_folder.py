@@ -1,0 +1,42 @@
+"""Models of the Hugging Face hub: a checkpoint or a bundle of a cascade, from the local cache if it is whole there."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
+from cascaded_dllm.model.integrity import CHECKSUMS, missing_files
+
+_PATTERNS = ["config.json", "*/config.json", "*.safetensors", TOKENIZER_FILE, BUNDLE_FILE, CHECKSUMS]
+
+
+def hub_folder(hub_id: str) -> Path:
+    """The folder of a model of the hub on this machine.
+
+    Raises:
+        CheckpointError: it is no hub id, or the model is not here and cannot be had.
+    """
+    try:
+        cached = Path(snapshot_download(hub_id, allow_patterns=_PATTERNS, local_files_only=True))
+        if _is_whole(cached):
+            return cached
+    except HFValidationError as error:
+        raise CheckpointError(f"{hub_id} does not exist here and is no hub id; check the path") from error
+    except LocalEntryNotFoundError:
+        pass  # not in the cache: ask the hub
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_PATTERNS))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{hub_id} is no folder here and could not be had from the hub ({type(error).__name__}); check the path, "
+            "or download the model where there is a network"
+        ) from error
+
+
+def _is_whole(cached: Path) -> bool:
+    """Whether all files are there: a download that was broken off leaves a part of them."""
+    if (cached / BUNDLE_FILE).is_file():
+        return missing_files(cached) == []
+    return (cached / "config.json").is_file() and any(cached.glob("*.safetensors"))

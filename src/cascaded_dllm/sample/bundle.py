@@ -1,0 +1,206 @@
+"""A bundle: one folder that holds all stages of a cascade, their tokenizer and a model card.
+
+<folder>/
+  cascade.json                     what the stages are together
+  stage_1/ ... stage_K/            config.json and one set of weights, a checkpoint like any other
+  tokenizer.json
+  checksums.json                   of all files above, so that a copy that is damaged or mixed up is found
+  README.md                        the model card, for readers; it may be edited
+
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from cascaded_dllm.atomic import complete_folder
+from cascaded_dllm.errors import CheckpointError, ConfigError, OutputExistsError
+from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
+from cascaded_dllm.model.disk_errors import disk_errors
+from cascaded_dllm.model.integrity import fault, write_checksums
+from cascaded_dllm.model.pretrained import WEIGHTS_FILES, StageSettings, Weights
+from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.sample.model_card import model_card, require_license
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+FORMAT = "cascaded-dllm-cascade/1"
+"""Written into the cascade.json of every bundle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleContent:
+    """A cascade as it is kept.
+
+    Attributes:
+        models: of the stages, first stage first.
+        settings: of every stage, with its lengths; fewer than `models` for a cascade that comes from no checkpoints.
+        tokenizer: of all stages.
+        weights: which weights of their checkpoints the models have.
+        packing: of the windows that the stages were trained on; empty if unknown.
+    """
+
+    models: tuple[ScoreModel, ...]
+    settings: tuple[StageSettings, ...]
+    tokenizer: Tokenizer
+    weights: Weights
+    packing: str
+
+    def described(self) -> dict[str, Any]:
+        """What cascade.json holds."""
+        first = self.settings[0]
+        is_flat = first.stage == 0
+        written = first.stage_lengths[-1:] if is_flat else first.stage_lengths[: len(self.settings)]
+        return {
+            "format": FORMAT,
+            "weights": self.weights,
+            "stages": stage_folders(len(self.settings)),
+            "stage_lengths": list(written),
+            "trained_lengths": list(first.stage_lengths),
+            "is_flat": is_flat,
+            "packing": self.packing,
+            "tokenizer": self.tokenizer.fingerprint,
+        }
+
+    def require_savable(self) -> None:
+        """Checks that the models have the weights that were trained, and that it is known what they are.
+
+        Raises:
+            ConfigError: the cascade comes from no checkpoints, or its weights are rounded.
+        """
+        if len(self.settings) < len(self.models):
+            raise ConfigError(
+                f"the cascade has {len(self.models)} stages and the settings of {len(self.settings)}, since it was put "
+                "together from samplers; only what Cascade.from_pretrained has loaded can be saved"
+            )
+        for number, model in enumerate(self.models, start=1):
+            others = {tensor.dtype for tensor in model.state_dict().values()} - {torch.float32}
+            if others:
+                listed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+                raise ConfigError(
+                    f"stage {number} keeps weights in {listed}, rounded for sampling, and a bundle holds those that "
+                    "were trained; load the cascade with dtype=torch.float32 and save that one"
+                )
+
+
+def stage_folders(num_stages: int) -> list[str]:
+    """Names of the folders of the stages in a bundle."""
+    return [f"stage_{number}" for number in range(1, num_stages + 1)]
+
+
+def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None, license: str | None = None) -> None:
+    """Writes a bundle, whole or not at all.
+
+    Args:
+        folder: where there is nothing yet.
+        content: what it holds.
+        name: of the model in its card; that of the folder by default.
+        license: identifier of a licence, for the card; it says none by default.
+
+    Raises:
+        ConfigError: the content cannot be saved, or the licence is no identifier.
+        OutputExistsError: there is something already, or the folder cannot be written.
+    """
+    content.require_savable()
+    require_license(license)
+    if folder.exists():
+        raise OutputExistsError(f"{folder} exists, and a bundle overwrites nothing; choose another folder")
+    description = content.described()
+    with complete_folder(folder, exclusive=True) as new, disk_errors():
+        for stage, model, settings in zip(description["stages"], content.models, content.settings, strict=True):
+            (new / stage).mkdir()
+            (new / stage / "config.json").write_text(settings.to_json(), encoding="utf-8")
+            weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+            save_file(weights, new / stage / WEIGHTS_FILES[content.weights])
+        content.tokenizer.save(new)
+        (new / BUNDLE_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_checksums(new)
+        card = model_card(
+            name or folder.name, description, content.models, content.settings, content.tokenizer, license=license
+        )
+        (new / "README.md").write_text(card, encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on the disk, all files of which are what was written.
+
+    Attributes:
+        folder: where it is.
+        description: what its cascade.json says.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Bundle":
+        """The bundle in `folder`.
+
+        Raises:
+            CheckpointError: a file is missing or is not what was written, or another version wrote it.
+        """
+        if (found := fault(folder)) is not None:
+            raise CheckpointError(f"the bundle {folder} is damaged: {found}; copy it again, or make it anew")
+        path = folder / BUNDLE_FILE
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            written_by = description["format"]
+            if written_by == FORMAT and not _is_sound(description["weights"], description["stages"]):
+                raise ValueError("stages or weights")
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} lacks or misstates {error}; make the bundle anew") from error
+        if written_by != FORMAT:
+            raise CheckpointError(
+                f"{path} is of the format {written_by!r}, and this version reads {FORMAT!r}; use the version of this "
+                "package that wrote it, or make the bundle anew"
+            )
+        return cls(folder, description)
+
+    @property
+    def stages(self) -> list[Path]:
+        """The checkpoints of the stages, first stage first."""
+        return [self.folder / name for name in self.description["stages"]]
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer of all stages."""
+        return self.folder / TOKENIZER_FILE
+
+    def weights(self, wanted: Weights | None) -> Weights:
+        """Which weights it holds, if they are the wanted ones.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        held: Weights = self.description["weights"]
+        if wanted not in (None, held):
+            raise ConfigError(
+                f"weights is {wanted!r}, and the bundle {self.folder} holds the {held} weights alone; leave weights "
+                f"out, or make a bundle with --weights {wanted} from the runs"
+            )
+        return held
+
+    def require_same(self, content: BundleContent) -> None:
+        """Checks that what was loaded from the bundle is what its cascade.json says.
+
+        Raises:
+            CheckpointError: it is not.
+        """
+        found = content.described()
+        differing = sorted(key for key in found if self.description.get(key) != found[key])
+        if differing:
+            listed = "; ".join(f"{key} {self.description.get(key)!r} and {found[key]!r}" for key in differing)
+            raise CheckpointError(
+                f"{self.folder / BUNDLE_FILE} and what is loaded with it differ: {listed}; leave --tokenizer out, or "
+                "make the bundle anew"
+            )
+
+
+def _is_sound(weights: Any, stages: Any) -> bool:
+    """Whether a bundle could hold these weights, and stages in folders of these names."""
+    has_stages = isinstance(stages, list) and len(stages) > 0 and stages == stage_folders(len(stages))
+    return has_stages and weights in tuple(WEIGHTS_FILES)

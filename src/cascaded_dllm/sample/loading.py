@@ -1,0 +1,129 @@
+"""A cascade from where it is kept: checkpoints of its stages one by one, or all of them in a bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.schedule import schedule_from_settings
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.file_names import BUNDLE_FILE
+from cascaded_dllm.model.hub_folder import hub_folder
+from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings, Weights, load_stage
+from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
+from cascaded_dllm.sample.bundle import Bundle, BundleContent
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedCascade:
+    """What was read, ready to be sampled.
+
+    Attributes:
+        samplers: of the stages, first stage first.
+        settings: what the checkpoint of every stage says, with its lengths.
+        tokenizer: of all stages.
+        weights: which weights of the checkpoints were read.
+        packing: of the windows that the stages were trained on; empty if no checkpoint says.
+        passed_over: damaged checkpoints beside the ones that were loaded.
+    """
+
+    samplers: tuple[StageSampler, ...]
+    settings: tuple[StageSettings, ...]
+    tokenizer: Tokenizer
+    weights: Weights
+    packing: str
+    passed_over: tuple[str, ...]
+
+
+def read_cascade(
+    source: str | Path | Sequence[str | Path],
+    *,
+    lengths: Sequence[int] | None,
+    tokenizer: str | Path | None,
+    weights: Weights | None,
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> LoadedCascade:
+    """The stages at `source`, once they are found to belong together; the arguments are those of the cascade.
+
+    Raises:
+        CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
+        ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, or `weights` are not
+            those of the bundle.
+    """
+    stages: Sequence[str | Path]
+    bundle = _bundle(source) if isinstance(source, str | Path) else None
+    if bundle is not None:
+        chosen, stages = bundle.weights(weights), bundle.stages
+        tokenizer = tokenizer or bundle.tokenizer
+    else:
+        chosen = "ema" if weights is None else weights
+        stages = [source] if isinstance(source, str | Path) else list(source)
+    if not stages:
+        raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
+    loaded = [with_lengths(load_stage(path, weights=chosen), lengths) for path in stages]
+    shared = _tokenizer(loaded[0], tokenizer)
+    used = written_lengths(loaded)
+    for stage in loaded:
+        require_same_tokenizer(stage, shared)
+    content = BundleContent(
+        models=tuple(stage.model for stage in loaded),
+        settings=tuple(stage.settings for stage in loaded),
+        tokenizer=shared,
+        weights=chosen,
+        packing=shared_packing(loaded),
+    )
+    if bundle is not None:
+        bundle.require_same(content)
+    for stage in loaded:
+        if dtype != torch.float32:
+            stage.model.keep_trunk_in(dtype)
+    return LoadedCascade(
+        samplers=tuple(
+            stage_sampler(stage, length=length, prefix_length=prefix, device=device)
+            for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
+        ),
+        settings=content.settings,
+        tokenizer=shared,
+        weights=chosen,
+        packing=content.packing,
+        passed_over=tuple(fault for stage in loaded for fault in stage.passed_over),
+    )
+
+
+def stage_sampler(
+    stage: PretrainedStage, *, length: int, prefix_length: int, device: str | torch.device
+) -> StageSampler:
+    """A stage from a checkpoint, on `device` and ready to be sampled."""
+    settings = stage.settings
+    return StageSampler(
+        stage.model.to(device),
+        process_from_name(settings.model.process, settings.model.vocab_size),
+        schedule_from_settings(settings.noise),
+        length,
+        prefix_length=prefix_length,
+        trained_with=settings.prefix,
+    )
+
+
+def _bundle(source: str | Path) -> Bundle | None:
+    """The bundle at a path or hub id; None where a single checkpoint is there, or nothing that is known yet."""
+    path = Path(source)
+    folder = path if path.exists() else hub_folder(str(source))
+    return Bundle.open(folder) if (folder / BUNDLE_FILE).is_file() else None
+
+
+def _tokenizer(first: PretrainedStage, named: str | Path | None) -> Tokenizer:
+    """The tokenizer that is named, or else the one beside the first stage's weights.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    source = named or first.tokenizer_path
+    if source is None:
+        raise CheckpointError(f"{first.folder} holds no tokenizer.json; name one with --tokenizer, for example gpt2")
+    return Tokenizer.load(source)

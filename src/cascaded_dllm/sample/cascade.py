@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.diffusion.prefix_noise import noised_prefix
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import StageSettings, Weights
+from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
@@ -22,17 +19,14 @@ from cascaded_dllm.sample.control import (
     Control,
     GivenStage,
     Pin,
-    StageConstraints,
     constraints,
-    coverage_words,
 )
 from cascaded_dllm.sample.drawing import Drawing, require_counts
 from cascaded_dllm.sample.loading import read_cascade
 from cascaded_dllm.sample.outline import english_importance
-from cascaded_dllm.sample.required import Word
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
-from cascaded_dllm.sample.state import SamplerState, Start
+from cascaded_dllm.sample.state import SamplerState
 from cascaded_dllm.sample.token_law import TokenLaw
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -268,7 +262,7 @@ class Cascade:
         for first in range(0, len(numbers), batch_size):
             batch = numbers[first : first + batch_size]
             ended: list[SamplerState] = []
-            for seen in self._states(batch, drawing, asked):
+            for seen in states_of_batch(self.stages, batch, drawing, asked, self.device):
                 state = seen.state
                 if on_state is not None:
                     on_state(seen)
@@ -298,7 +292,8 @@ class Cascade:
         require_counts(num_samples=num_samples, batch_size=batch_size)
         asked = self.require_drawable(drawing)
         for first in range(0, num_samples, batch_size):
-            yield from self._states(range(first, min(first + batch_size, num_samples)), drawing, asked)
+            batch = range(first, min(first + batch_size, num_samples))
+            yield from states_of_batch(self.stages, batch, drawing, asked, self.device)
 
     def require_drawable(self, drawing: Drawing) -> Constraints:
         """What is asked of every stage, once these stages are found to be able to do it.
@@ -318,37 +313,6 @@ class Cascade:
                     "or use a model of the absorbing process"
                 )
         return asked
-
-    def _states(self, batch: Sequence[int], drawing: Drawing, asked: Constraints) -> Iterator[CascadeState]:
-        """The way of one batch through the stages."""
-        plans = drawing.plans(len(self.stages))
-        index = torch.tensor(batch, device=self.device)
-        prefix: Tensor | None = None
-        words: list[tuple[Word, ...]] = [()] * len(batch)
-        for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
-            stage, plan = self.stages[number - 1], plans[number - 1]
-            if of_stage.given:
-                rows = [of_stage.given[i % len(of_stage.given)] for i in batch]
-                prefix = torch.tensor(rows, device=self.device)
-                yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
-                continue
-            words = _words(of_stage, batch, prefix, words, asked.require_coverage)
-            if prefix is not None and drawing.prefix_noise > 0:
-                draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
-                prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
-            for state in stage.states(
-                prefix,
-                predictor=plan.predictor,
-                num_steps=plan.num_steps or 1,  # of no account where there is no grid
-                draws=Draws(drawing.seed, f"sample-stage-{number}"),
-                sample_index=index,
-                start=_start(stage, of_stage, index),
-                guidance=0.0 if prefix is None else drawing.guidance,
-                law=drawing.law,
-                required=words if any(words) else None,
-            ):
-                yield CascadeState(number, batch[0], state)
-            prefix = state.xt
 
     def _finished(self, ended: Sequence[SamplerState], guidance: float, first_stage: int) -> CascadeSamples:
         """A batch from the last state of every stage."""
@@ -390,46 +354,6 @@ class Cascade:
         )
 
 
-def _noised(
-    prefix: Int[Tensor, "B P"], stage: StageSampler, draws: Draws, *, sample_index: Int[Tensor, " B"], prob: float
-) -> Int[Tensor, "B P"]:
-    """What `stage` is given in place of `prefix`: tokens replaced in the way that it was trained with."""
-    u = draws.uniform_pair(sample_index[:, None], 0, torch.arange(prefix.shape[1], device=prefix.device))
-    return noised_prefix(prefix, u, prob=prob, kind=stage.trained_with.noise_kind, process=stage.process)
-
-
 def _entries(value: "_Entry | Sequence[_Entry]") -> "tuple[_Entry, ...]":
     """One entry for all stages, or one for each, as a tuple."""
     return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
-
-
-def _words(
-    asked: StageConstraints,
-    batch: Sequence[int],
-    prefix: Int[Tensor, "B P"] | None,
-    words: Sequence[tuple[Word, ...]],
-    require_coverage: bool,
-) -> list[tuple[Word, ...]]:
-    """The words that a stage must contain, from what is asked of it, or else from the stage before.
-
-    Args:
-        asked: of this stage.
-        batch: numbers of the texts.
-        prefix: of the stage before.
-        words: that it had to contain.
-        require_coverage: whether the stage must contain all of it.
-    """
-    if asked.words:
-        return [asked.words[i % len(asked.words)] for i in batch]
-    if require_coverage and prefix is not None:
-        return [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
-    return [()] * len(batch)
-
-
-def _start(stage: StageSampler, asked: StageConstraints, index: Int[Tensor, " B"]) -> Start | None:
-    """Texts with nothing but what is pinned; None if nothing is."""
-    if not asked.pinned:
-        return None
-    xt = torch.full((len(index), stage.length), stage.model.config.vocab_size, device=index.device)
-    xt[:, list(asked.pinned)] = torch.tensor(list(asked.pinned.values()), device=index.device)
-    return Start(xt, torch.ones(len(index), device=index.device))

@@ -1,0 +1,98 @@
+"""A batch of texts on its way through the stages of a cascade, held to what is asked of each."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.prefix_noise import noised_prefix
+from cascaded_dllm.sample.control import Constraints, StageConstraints, coverage_words
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.required import Word
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.samples import CascadeState
+from cascaded_dllm.sample.state import SamplerState, Start
+
+
+def states_of_batch(
+    stages: Sequence[StageSampler], batch: Sequence[int], drawing: Drawing, asked: Constraints, device: torch.device
+) -> Iterator[CascadeState]:
+    """The way of one batch through the stages.
+
+    Args:
+        stages: of the cascade, all of them.
+        batch: numbers of the texts.
+        drawing: how they are drawn.
+        asked: what every stage must hold, from the first one that is known or written.
+        device: where the stages are.
+    """
+    plans = drawing.plans(len(stages))
+    index = torch.tensor(batch, device=device)
+    prefix: Tensor | None = None
+    words: list[tuple[Word, ...]] = [()] * len(batch)
+    for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
+        stage, plan = stages[number - 1], plans[number - 1]
+        if of_stage.given:
+            rows = [of_stage.given[i % len(of_stage.given)] for i in batch]
+            prefix = torch.tensor(rows, device=device)
+            yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
+            continue
+        words = _words(of_stage, batch, prefix, words, asked.require_coverage)
+        if prefix is not None and drawing.prefix_noise > 0:
+            draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
+            prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
+        for state in stage.states(
+            prefix,
+            predictor=plan.predictor,
+            num_steps=plan.num_steps or 1,  # of no account where there is no grid
+            draws=Draws(drawing.seed, f"sample-stage-{number}"),
+            sample_index=index,
+            start=_start(stage, of_stage, index),
+            guidance=0.0 if prefix is None else drawing.guidance,
+            law=drawing.law,
+            required=words if any(words) else None,
+        ):
+            yield CascadeState(number, batch[0], state)
+        prefix = state.xt
+
+
+def _words(
+    asked: StageConstraints,
+    batch: Sequence[int],
+    prefix: Int[Tensor, "B P"] | None,
+    words: Sequence[tuple[Word, ...]],
+    require_coverage: bool,
+) -> list[tuple[Word, ...]]:
+    """The words that a stage must contain, from what is asked of it, or else from the stage before.
+
+    Args:
+        asked: of this stage.
+        batch: numbers of the texts.
+        prefix: of the stage before.
+        words: that it had to contain.
+        require_coverage: whether the stage must contain all of it.
+    """
+    if asked.words:
+        return [asked.words[i % len(asked.words)] for i in batch]
+    if require_coverage and prefix is not None:
+        return [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
+    return [()] * len(batch)
+
+
+def _start(stage: StageSampler, asked: StageConstraints, index: Int[Tensor, " B"]) -> Start | None:
+    """Texts with nothing but what is pinned; None if nothing is."""
+    if not asked.pinned:
+        return None
+    xt = torch.full((len(index), stage.length), stage.model.config.vocab_size, device=index.device)
+    xt[:, list(asked.pinned)] = torch.tensor(list(asked.pinned.values()), device=index.device)
+    return Start(xt, torch.ones(len(index), device=index.device))
+
+
+def _noised(
+    prefix: Int[Tensor, "B P"], stage: StageSampler, draws: Draws, *, sample_index: Int[Tensor, " B"], prob: float
+) -> Int[Tensor, "B P"]:
+    """What `stage` is given in place of `prefix`: tokens replaced in the way that it was trained with."""
+    u = draws.uniform_pair(sample_index[:, None], 0, torch.arange(prefix.shape[1], device=prefix.device))
+    return noised_prefix(prefix, u, prob=prob, kind=stage.trained_with.noise_kind, process=stage.process)

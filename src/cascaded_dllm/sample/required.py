@@ -84,7 +84,7 @@ class RequiredWords:
 
     def are_possible(self, xt: Int[Tensor, "B L"], mask_id: int) -> Bool[Tensor, " B"]:
         """Whether the masked positions of each text leave room for its words."""
-        free = torch.zeros(*xt.shape, *self.tokens.shape[1:], dtype=torch.float64, device=xt.device)
+        free = torch.zeros(*xt.shape, *self.tokens.shape[1:], device=xt.device)
         # Any probability below 1 / A will do: it only matters what is zero.
         log_probs = (free - torch.tensor(2.0 * self.tokens.shape[-1]).log()).masked_fill(self._absent, -torch.inf)
         return self._log_reach(self._of_text(log_probs, xt, mask_id))[0].gather(1, self._start)[:, 0] > -torch.inf

@@ -473,8 +473,8 @@ def test_nobody_is_logged_in(made: Cascade, hub: Hub, tmp_path: Path, monkeypatc
     assert hub.files == {}
 
 
-def test_no_network(made: Cascade) -> None:
-    """HF_HUB_OFFLINE is set by tests/conftest.py."""
+def test_no_network(made: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
         HubError, match=r"does not answer or refuses \(OfflineModeIsEnabled: .*save the bundle to a fol"
     ):

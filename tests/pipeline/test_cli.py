@@ -146,6 +146,7 @@ def test_sampling_a_cascade(trained, tmp_path):
         "tokenizer_fingerprint": loaded[0].settings.tokenizer,
         "lengths": None,
         "tokenizer": None,
+        "cascade": None,
         "weights": "ema",
         "dtype": "float32",
         "guidance": 0.0,

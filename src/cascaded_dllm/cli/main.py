@@ -14,7 +14,7 @@ _COMMANDS = {
     "train": "Train one stage of a cascade, or a flat model; `python train.py` is the same.",
     "sample": "Sample texts, stage after stage.",
     "evaluate": "Measure models.",
-    "bundle": "Put all stages of a cascade into one folder, or onto the Hugging Face hub.",
+    "bundle": "Put all stages, the tokenizer and a model card into one folder.",
 }
 """What every command is for; its module has its name."""
 

@@ -31,7 +31,8 @@ def help_of(*path: str) -> str:
 
 def test_all_commands_are_there():
     methods = {("preprocess", method) for method in SELECTION_METHODS}
-    others = {("preprocess", "inspect"), ("quickstart",), ("train",), ("sample",), ("evaluate", "likelihood")}
+    others = {("preprocess", "inspect"), ("quickstart",), ("train",), ("sample",), ("bundle",)}
+    others |= {("evaluate", "likelihood")}
     assert methods | others == set(COMMANDS)
 
 

@@ -1,4 +1,4 @@
-"""The documented command of sampling on run folders of the original code writes the documented files."""
+"""Run folders of the original code: the documented command of sampling on them, and bundles of them."""
 
 import json
 import runpy
@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import models, pre_tokenizers
 
+from cascaded_dllm.model.pretrained import Weights
+from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.tokenizer import END_OF_TEXT, Tokenizer
 from cascaded_dllm.text.tokenizer_files import byte_level
 from tests.repo.source_tree import CHECKOUT
@@ -43,6 +46,28 @@ def stages(tmp_path: Path) -> list[Path]:
         settings = folder / ".hydra" / "config.yaml"
         settings.write_text(settings.read_text().replace("\nstage: 3\n", f"\nstage: {number}\n"))
     return folders
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_bundle_of_runs_of_the_original_code(
+    stages: list[Path], tokenizer: Path, tmp_path: Path, weights: Weights
+) -> None:
+    """It holds the tokenizer that the runs lack, and gives their texts bit for bit."""
+    before = Cascade.from_pretrained(stages, tokenizer=tokenizer, weights=weights)
+    again = Cascade.from_pretrained(before.save_pretrained(tmp_path / "b"))
+    assert (again.weights, again.stage_lengths, again.settings) == (weights, LENGTHS, before.settings)
+    for predictor, steps in (("analytic", 3), ("first_hitting", None)):
+        one, other = (made.generate(2, predictor=predictor, steps=steps, seed=1) for made in (before, again))
+        assert all(torch.equal(ids, same) for ids, same in zip(one.ids, other.ids, strict=True))
+        assert one.texts == other.texts
+
+
+def test_bundle_of_a_model_of_sedd(tokenizer: Path, tmp_path: Path) -> None:
+    """Of the stored hub folder, with the length and the tokenizer that it does not say."""
+    before = Cascade.from_pretrained(FOLDER / "hub_model", lengths=[12], tokenizer=tokenizer)
+    again = Cascade.from_pretrained(before.save_pretrained(tmp_path / "b"))
+    assert (again.is_flat, again.stage_lengths) == (True, (12,))
+    assert torch.equal(before.generate(3, seed=1).ids[0], again.generate(3, seed=1).ids[0])
 
 
 def test_documented_command(

@@ -104,6 +104,22 @@ def test_stages_and_a_bundle(stages, bundle, tmp_path):
     assert "checksums.json cannot be read" in failure("sample", "--cascade", not_a_bundle(tmp_path))
 
 
+@pytest.mark.parametrize("command", [["sample"], ["evaluate", "likelihood", "--data", "x"], ["bundle", "--out", "b"]])
+def test_run_in_place_of_a_bundle(runs, tmp_path, monkeypatch, command):
+    """It is not taken for a cascade of one stage: texts of a first stage alone are not what is asked for."""
+    monkeypatch.chdir(tmp_path)
+    message = failure(*command, "--cascade", runs / "stage1")
+    assert message.startswith(f"{runs}/stage1 is no bundle of all stages, for it has no cascade.json; give a folder")
+    assert "name the stages one by one with --stage" in message
+    assert "file is no bundle" in failure(*command, "--cascade", a_file(tmp_path / "file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def a_file(path: Path) -> Path:
+    path.write_text("x")
+    return path
+
+
 def not_a_bundle(folder: Path) -> Path:
     (folder / "none").mkdir()
     (folder / "none" / "cascade.json").write_text("{}")

@@ -44,7 +44,7 @@ def bundle(
         str | None, typer.Option(metavar="OWNER/NAME", help="Repository of the Hugging Face hub that it goes to.")
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private; an old one stays what it is.")
+        bool, typer.Option("--private", help="Into a private repository only; a new one is made private.")
     ] = False,
     message: Annotated[str, typer.Option(help="Of the commit on the hub.")] = "Upload a cascade",
     license: Annotated[

@@ -24,6 +24,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing, require_counts
+from cascaded_dllm.sample.loading import bundle_folder
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
 from cascaded_dllm.sample.samples import CascadeSamples
@@ -62,7 +63,7 @@ def load_cascade(
             "stages"
         )
     cascade = Cascade.from_pretrained(
-        [str(path) for path in stages or ()] if bundle is None else bundle,
+        [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
         lengths=None if lengths is None else parse_lengths(lengths),
         tokenizer=tokenizer,
         weights=weights,  # type: ignore[arg-type]

@@ -49,13 +49,19 @@ def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> Non
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
-def missing_files(folder: Path) -> list[str]:
-    """Files that the checksums name and that are not there; `CHECKSUMS` itself if it says nothing."""
+def listed_files(folder: Path) -> list[str]:
+    """Files whose checksums are recorded; none where they cannot be read."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return [CHECKSUMS]
-    return [name for name in sums if not (folder / name).is_file()] if sums else [CHECKSUMS]
+        return []
+    return list(sums) if isinstance(sums, dict) else []
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Files that the checksums name and that are not there; `CHECKSUMS` itself if it says nothing."""
+    names = listed_files(folder)
+    return [name for name in names if not (folder / name).is_file()] if names else [CHECKSUMS]
 
 
 def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:

@@ -239,7 +239,14 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
         raise CheckpointError(
             f"{folder / 'config.json'} lacks or misstates {error}; the checkpoint is damaged, use another"
         ) from error
-    return settings, _read_safetensors(folder / WEIGHTS_FILES[weights])
+    path = folder / WEIGHTS_FILES[weights]
+    if not path.is_file() and (folder.parent / BUNDLE_FILE).is_file():
+        other = "raw" if weights == "ema" else "ema"
+        raise CheckpointError(
+            f"{folder} belongs to a bundle, which holds one set of weights, and has no {path.name}; load it with "
+            f"weights={other!r}"
+        )
+    return settings, _read_safetensors(path)
 
 
 def _settings_of_original(config: Mapping[str, Any], path: Path) -> StageSettings:

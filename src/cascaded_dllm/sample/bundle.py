@@ -21,7 +21,7 @@ from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.errors import CheckpointError, ConfigError, OutputExistsError
 from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
-from cascaded_dllm.model.integrity import fault, write_checksums
+from cascaded_dllm.model.integrity import CHECKSUMS, fault, listed_files, write_checksums
 from cascaded_dllm.model.pretrained import WEIGHTS_FILES, StageSettings, Weights
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.model_card import model_card, require_license
@@ -49,18 +49,26 @@ class BundleContent:
     weights: Weights
     packing: str
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is a flat model."""
+        return self.settings[0].stage == 0
+
+    @property
+    def stage_lengths(self) -> tuple[int, ...]:
+        """Tokens that every stage writes, as its checkpoint says."""
+        lengths = self.settings[0].stage_lengths
+        return lengths[-1:] if self.is_flat else lengths[: len(self.settings)]
+
     def described(self) -> dict[str, Any]:
         """What cascade.json holds."""
-        first = self.settings[0]
-        is_flat = first.stage == 0
-        written = first.stage_lengths[-1:] if is_flat else first.stage_lengths[: len(self.settings)]
         return {
             "format": FORMAT,
             "weights": self.weights,
             "stages": stage_folders(len(self.settings)),
-            "stage_lengths": list(written),
-            "trained_lengths": list(first.stage_lengths),
-            "is_flat": is_flat,
+            "stage_lengths": list(self.stage_lengths),
+            "trained_lengths": list(self.settings[0].stage_lengths),
+            "is_flat": self.is_flat,
             "packing": self.packing,
             "tokenizer": self.tokenizer.fingerprint,
         }
@@ -144,7 +152,7 @@ class Bundle:
             CheckpointError: a file is missing or is not what was written, or another version wrote it.
         """
         if (found := fault(folder)) is not None:
-            raise CheckpointError(f"the bundle {folder} is damaged: {found}; copy it again, or make it anew")
+            raise _damaged(folder, found)
         path = folder / BUNDLE_FILE
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +166,19 @@ class Bundle:
                 f"{path} is of the format {written_by!r}, and this version reads {FORMAT!r}; use the version of this "
                 "package that wrote it, or make the bundle anew"
             )
-        return cls(folder, description)
+        opened = cls(folder, description)
+        # What is not listed was not compared.
+        listed = listed_files(folder)
+        if unlisted := [name for name in opened.files if name not in listed]:
+            raise _damaged(folder, f"{CHECKSUMS} does not list {', '.join(unlisted)}")
+        return opened
+
+    @property
+    def files(self) -> list[str]:
+        """Everything that is loaded from it."""
+        names = ("config.json", WEIGHTS_FILES[self.description["weights"]])
+        of_stages = [f"{stage}/{name}" for stage in self.description["stages"] for name in names]
+        return [BUNDLE_FILE, TOKENIZER_FILE, *of_stages]
 
     @property
     def stages(self) -> list[Path]:
@@ -198,6 +218,10 @@ class Bundle:
                 f"{self.folder / BUNDLE_FILE} and what is loaded with it differ: {listed}; leave --tokenizer out, or "
                 "make the bundle anew"
             )
+
+
+def _damaged(folder: Path, found: str) -> CheckpointError:
+    return CheckpointError(f"the bundle {folder} is damaged: {found}; copy it again, or make it anew")
 
 
 def _is_sound(weights: Any, stages: Any) -> bool:

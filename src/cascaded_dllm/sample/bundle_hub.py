@@ -28,14 +28,16 @@ def push_bundle(
     Args:
         repo_id: owner/name; the repository is created if there is none.
         content: what is uploaded.
-        private: whether a new repository is private, None for the custom of its owner; an old one stays what it is.
+        private: whether a new repository is private, None for the custom of its owner; an old one stays what it is, and
+            where a private one is asked for, a public one gets nothing.
         token: of a user who may write there; None for the one that `hf auth login` has stored.
         commit_message: of the one commit.
         license: as in `save_bundle`.
 
     Raises:
         ConfigError: `repo_id` is none, or the content cannot be saved.
-        HubError: there is no network, nobody is logged in, or the hub refuses.
+        HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public against what is
+            asked for.
     """
     require_repo_id(repo_id)
     content.require_savable()
@@ -47,10 +49,25 @@ def push_bundle(
         errors = hub_errors()
         try:
             url = api.create_repo(repo_id, private=private, exist_ok=True)
+            if private:
+                _require_private(api, repo_id)
             _commit(api, repo_id, folder, commit_message)
         except errors as error:
             raise _refused(repo_id, error) from error
     return str(url)
+
+
+def _require_private(api: HfApi, repo_id: str) -> None:
+    """Checks that a repository, which may be an old one, is private.
+
+    Raises:
+        HubError: it is not.
+    """
+    if not api.model_info(repo_id).private:
+        raise HubError(
+            f"{repo_id} was not uploaded: the repository is there and public, and a private one is asked for; make it "
+            "private on the hub, or choose another name"
+        )
 
 
 def _commit(api: HfApi, repo_id: str, folder: Path, message: str) -> None:

@@ -22,7 +22,7 @@ from cascaded_dllm.sample.control import (
     constraints,
 )
 from cascaded_dllm.sample.drawing import Drawing, require_counts
-from cascaded_dllm.sample.loading import read_cascade
+from cascaded_dllm.sample.loading import read_cascade, require_as_loaded
 from cascaded_dllm.sample.outline import english_importance
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
@@ -104,7 +104,8 @@ class Cascade:
             license: identifier of a licence, for the card; it says none by default.
 
         Raises:
-            ConfigError: the cascade does not come from checkpoints, or its weights are rounded to another dtype.
+            ConfigError: the cascade does not come from checkpoints, was changed since, or its weights are rounded to
+                another dtype.
             OutputExistsError: there is something already, or the folder cannot be written.
         """
         save_bundle(Path(folder), self._content(), license=license)
@@ -123,14 +124,16 @@ class Cascade:
 
         Args:
             repo_id: owner/name; the repository is created if there is none.
-            private: whether a new repository is private, None for the custom of its owner; an old one stays as it is.
+            private: whether a new repository is private, None for the custom of its owner; an old one stays what it
+                is, and where a private one is asked for, a public one gets nothing.
             token: of a user who may write there; None for the one that `hf auth login` has stored.
             commit_message: of the commit.
             license: as in `save_pretrained`.
 
         Raises:
             ConfigError: `repo_id` is none, or the cascade cannot be saved.
-            HubError: there is no network, nobody is logged in, or the hub refuses.
+            HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public against
+                what is asked for.
         """
         return push_bundle(
             repo_id,
@@ -142,14 +145,21 @@ class Cascade:
         )
 
     def _content(self) -> BundleContent:
-        """This cascade as it is kept."""
-        return BundleContent(
+        """This cascade as it is kept.
+
+        Raises:
+            ConfigError: it comes from no checkpoints, or is not what they say any more.
+        """
+        content = BundleContent(
             models=tuple(stage.model for stage in self.stages),
             settings=self.settings[: len(self.stages)],
             tokenizer=self.tokenizer,
             weights=self.weights,
             packing=self.packing,
         )
+        content.require_savable()
+        require_as_loaded(self.stages, content)
+        return content
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """A cascade from where it is kept: checkpoints of its stages one by one, or all of them in a bundle."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.file_names import BUNDLE_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings, Weights, load_stage
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
 from cascaded_dllm.sample.bundle import Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
@@ -99,9 +100,56 @@ def stage_sampler(
     stage: PretrainedStage, *, length: int, prefix_length: int, device: str | torch.device
 ) -> StageSampler:
     """A stage from a checkpoint, on `device` and ready to be sampled."""
-    settings = stage.settings
+    return _sampler(stage.model.to(device), stage.settings, length, prefix_length)
+
+
+def require_as_loaded(samplers: Sequence[StageSampler], content: BundleContent) -> None:
+    """Checks that a cascade is what its checkpoints say, so that a bundle of it gives the same texts.
+
+    Raises:
+        ConfigError: a stage stands in the place of another, or something was changed after it was loaded.
+    """
+    lengths = content.stage_lengths
+    differing = []
+    for number, (found, settings, length, prefix_length) in enumerate(
+        zip(samplers, content.settings, lengths, (0, *lengths[:-1]), strict=True), start=1
+    ):
+        said = _sampler(found.model, settings, length, prefix_length)
+        names = ["model"] if found.model.config != settings.model else []
+        names += [field.name for field in fields(said) if getattr(found, field.name) != getattr(said, field.name)]
+        differing += [f"the {', '.join(names)} of stage {number}"] if names else []
+    packings = {settings.packing for settings in content.settings if settings.packing} or {""}
+    fingerprints = {settings.tokenizer for settings in content.settings if settings.tokenizer}
+    sizes = {settings.model.vocab_size for settings in content.settings}
+    differing += ["the packing"] if packings != {content.packing} else []
+    if fingerprints - {content.tokenizer.fingerprint} or sizes != {content.tokenizer.vocab_size}:
+        differing.append("the tokenizer")
+    if differing:
+        raise ConfigError(
+            f"the stages of the cascade differ from what its checkpoints say in {', '.join(differing)}; save the "
+            "cascade as Cascade.from_pretrained has loaded it, which may be its first stages alone"
+        )
+
+
+def bundle_folder(source: str | Path) -> Path:
+    """The folder of the bundle at a path or hub id.
+
+    Raises:
+        CheckpointError: there is none, or something else.
+    """
+    folder = _local_folder(source)
+    if not (folder / BUNDLE_FILE).is_file():
+        raise CheckpointError(
+            f"{source} is no bundle of all stages, for it has no {BUNDLE_FILE}; give a folder or hub id that "
+            "`cdllm bundle` made, or name the stages one by one with --stage"
+        )
+    return folder
+
+
+def _sampler(model: ScoreModel, settings: StageSettings, length: int, prefix_length: int) -> StageSampler:
+    """What a checkpoint says of a stage, as a sampler."""
     return StageSampler(
-        stage.model.to(device),
+        model,
         process_from_name(settings.model.process, settings.model.vocab_size),
         schedule_from_settings(settings.noise),
         length,
@@ -110,10 +158,15 @@ def stage_sampler(
     )
 
 
+def _local_folder(source: str | Path) -> Path:
+    """The place on this machine; what is not there is a hub id."""
+    path = Path(source)
+    return path if path.exists() else hub_folder(str(source))
+
+
 def _bundle(source: str | Path) -> Bundle | None:
     """The bundle at a path or hub id; None where a single checkpoint is there, or nothing that is known yet."""
-    path = Path(source)
-    folder = path if path.exists() else hub_folder(str(source))
+    folder = _local_folder(source)
     return Bundle.open(folder) if (folder / BUNDLE_FILE).is_file() else None
 
 

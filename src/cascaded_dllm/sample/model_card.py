@@ -63,7 +63,7 @@ def model_card(
         [
             *("---", "library_name: cascaded-dllm", "pipeline_tag: text-generation"),
             *("tags:", "- text-diffusion", "- discrete-diffusion"),
-            *([] if license is None else [f"license: {license}"]),
+            *([] if license is None else [f'license: "{license}"']),
             *("---", "", f"# {name.rstrip('/').split('/')[-1]}", "", _purpose(description), ""),
             *("## How to load it", "", "With the path or the hub id of this model:", "", "```python", load),
             *("samples = cascade.generate(num_samples=4, seed=0)", "print(samples.texts[-1][0])", "```", ""),

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cascaded_dllm.diffusion.schedule import GeometricSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError, HubError, OutputExistsError
 from cascaded_dllm.model.integrity import write_checksums
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
@@ -152,6 +153,10 @@ def test_stage_of_a_bundle_is_a_checkpoint(made: Cascade, bundle: Path) -> None:
         CheckpointError, match=r"is a bundle of all stages, and one stage .* \(--cascade\), or its folder"
     ):
         load_stage(bundle)
+    with pytest.raises(
+        CheckpointError, match=r"stage_2 belongs to a bundle, which holds one .* no model\.saf.* with weights='ema'"
+    ):
+        load_stage(bundle / "stage_2", weights="raw")
 
 
 def test_first_stages_are_a_cascade_too(made: Cascade, bundle: Path, tmp_path: Path) -> None:
@@ -244,6 +249,13 @@ def test_card(made: Cascade, tmp_path: Path) -> None:
         assert part in card
 
 
+@pytest.mark.parametrize("license", ["no", "1.0", "null", "mit"])
+def test_license_is_text_for_who_reads_the_card(made: Cascade, tmp_path: Path, license: str) -> None:
+    made.save_pretrained(tmp_path / "b", license=license)
+    header = yaml.safe_load((tmp_path / "b" / "README.md").read_text().split("---\n")[1])
+    assert header["license"] == license
+
+
 def test_card_of_a_single_stage(made: Cascade) -> None:
     description = {"stage_lengths": [6], "trained_lengths": [6], "is_flat": False, "packing": "", "weights": "raw"}
     card = model_card(
@@ -266,6 +278,32 @@ def test_what_cannot_be_saved(made: Cascade, tmp_path: Path) -> None:
         by_hand.save_pretrained(tmp_path / "b")
     with pytest.raises(ConfigError, match="the license is 'no: one'; it must be an identifier such as mit"):
         made.save_pretrained(tmp_path / "b", license="no: one")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        (
+            lambda made: {"stages": (made.stages[1], made.stages[0])},
+            r"the model, .*length of stage 1, the .*",
+        ),
+        (lambda made: {"stages": made.stages[1:]}, r"the model, .*length of stage 1, the .*"),
+        (lambda made: {"stages": (replace(made.stages[0], t_end=0.3),)}, "the t_end of stage 1"),
+        (lambda made: {"stages": (replace(made.stages[0], model=made.stages[1].model),)}, "the model of stage 1"),
+        (lambda made: {"stages": (replace(made.stages[0], schedule=GeometricSchedule()),)}, "the schedule of stage 1"),
+        (lambda made: {"stages": (replace(made.stages[0], trained_with=NOISED),)}, "the trained_with of stage 1"),
+        (lambda made: {"packing": "stream"}, "the packing"),
+        (lambda _: {"tokenizer": Tokenizer.train(["one two"] * 3, vocab_size=260)}, "the tokenizer"),
+    ],
+)
+def test_cascade_that_was_changed(
+    made: Cascade, tmp_path: Path, change: Callable[[Cascade], dict[str, Any]], differing: str
+) -> None:
+    """What its checkpoints do not say would not come back, and a bundle of other texts is never written."""
+    message = rf"differ from what its checkpoints say in {differing}; save the cascade as Cascade\.from_pretrained"
+    with pytest.raises(ConfigError, match=message):
+        replace(made, **change(made)).save_pretrained(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -337,6 +375,23 @@ def test_damaged_bundle(bundle: Path, damage: Callable[[Path], object], message:
     with pytest.raises(
         CheckpointError, match=rf"the bundle .*stories is damaged: {message}; copy it again, or make it"
     ):
+        Cascade.from_pretrained(bundle)
+
+
+@pytest.mark.parametrize("name", ["cascade.json", "tokenizer.json", "stage_1/config.json", "stage_3/ema.safetensors"])
+def test_file_whose_checksum_nobody_knows(bundle: Path, name: str) -> None:
+    """It could be any file: here weights with another bit would be loaded as if they were checked."""
+    one_bit(bundle)
+    path = bundle / "checksums.json"
+    sums = json.loads(path.read_text())
+    del sums[name], sums["stage_1/ema.safetensors"]
+    path.write_text(json.dumps(sums))
+    with pytest.raises(
+        CheckpointError, match=r"is damaged: checksums\.json does not list .*, .*; copy it again, or make it"
+    ):
+        Cascade.from_pretrained(bundle)
+    path.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is damaged: checksums\.json lists no files; copy it again, or make it"):
         Cascade.from_pretrained(bundle)
 
 
@@ -427,6 +482,13 @@ def test_there_and_back(made: Cascade, hub: Hub, tmp_path: Path, monkeypatch: py
     # The cache comes first: without the hub it is found as well; a part of it is not enough.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fingerprints(Cascade.from_pretrained("somebody/stories")) == fingerprints(made)
+    sums = next((tmp_path / "cache").rglob("checksums.json"))
+    whole = sums.read_text()
+    for broken in ("", "[1]", "7", "{}"):
+        sums.write_text(broken)
+        with pytest.raises(CheckpointError, match=r"somebody--stories.* is damaged: checksums\.json (cannot|lists no)"):
+            Cascade.from_pretrained("somebody/stories")
+    sums.write_text(whole)
     next((tmp_path / "cache").rglob("stage_3/ema.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="somebody/stories is no folder here and could not be had from the hub"):
         Cascade.from_pretrained("somebody/stories")
@@ -438,13 +500,23 @@ def test_fewer_stages_than_before(made: Cascade, hub: Hub) -> None:
     """A second upload is another commit, without the stages that are no more; other files stay."""
     made.push_to_hub("somebody/stories", token="hf_x")
     hub.files["somebody/stories"]["notes.txt"] = b"mine"
-    replace(made, stages=made.stages[:2]).push_to_hub("somebody/stories", token="hf_x", private=True)
+    replace(made, stages=made.stages[:2]).push_to_hub("somebody/stories", token="hf_x")
     assert hub.commits == ["Upload a cascade", "Upload a cascade"]
-    assert hub.private == set()
     assert {name.split("/")[0] for name in hub.files["somebody/stories"]} == {
         *("README.md", "cascade.json", "checksums.json", "notes.txt", "stage_1", "stage_2", "tokenizer.json")
     }
     assert Cascade.from_pretrained("somebody/stories").stage_lengths == LENGTHS[:2]
+
+
+def test_public_repository_where_a_private_one_is_asked_for(made: Cascade, hub: Hub) -> None:
+    """Nothing of it becomes public; a private one stays private, whatever is asked for."""
+    made.push_to_hub("somebody/open", token="hf_x", private=False)
+    with pytest.raises(HubError, match="somebody/open was not uploaded: the repository is there and public, and a pri"):
+        made.push_to_hub("somebody/open", token="hf_x", private=True, commit_message="Second")
+    for asked in (True, True, False, None):
+        made.push_to_hub("somebody/secret", token="hf_x", private=asked)
+    assert hub.private == {"somebody/secret"}
+    assert "Second" not in hub.commits
 
 
 @pytest.mark.parametrize(

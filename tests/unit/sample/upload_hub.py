@@ -51,7 +51,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             files = self.hub.files[info[1]]
             listed = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
             sha = self.hub.commit(info[1])
-            whole = {"id": info[1], "sha": sha, "siblings": [{"rfilename": name} for name in files]}
+            is_private = info[1] in self.hub.private
+            siblings = [{"rfilename": name} for name in files]
+            whole = {"id": info[1], "sha": sha, "private": is_private, "siblings": siblings}
             self._json(listed if info[2] == "tree" else whole)
         elif file is not None and file[2] in self.hub.files.get(file[1], {}):
             content = self.hub.files[file[1]][file[2]]

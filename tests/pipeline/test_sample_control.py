@@ -2,12 +2,12 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from cascaded_dllm.text.listing import listing, texts_of_listing
-from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline.commands import failure, success
 
 
@@ -64,9 +64,21 @@ def test_a_run_is_gone_on_from(runs, tmp_path):
     assert summary(second)["nfe_per_stage"][0] == 0
     assert "is complete" in success("sample", "--resume", second).output
     assert "--from-stage is 2, and the run in" in failure("sample", "--resume", second, "--from-stage", 2)
-    # A stage that is known as text only: those before it have no file.
-    tokenizer = Tokenizer.load(runs / "stage1" / "checkpoints" / "latest" / "tokenizer.json")
-    assert tokenizer.encode(records(first)[0]["stages"][0]["text"]).ids
+
+
+def test_an_outline_in_a_file(runs, tmp_path):
+    """Words for which stage 1 has no room: it holds the most important of them, and stage 2 all."""
+    file = tmp_path / "outline.txt"
+    file.write_text("the fox found\na red key")
+    run = sampled(runs, tmp_path / "out", "--num-samples", 2, "--outline", file)
+    for record in records(run):
+        first, second = (stage["text"] for stage in record["stages"])
+        assert "fox" in first.split()
+        assert set(first.split()) <= {"the", "fox", "found", "a", "red", "key"}
+        # An untrained network may write half a character beside a word.
+        assert re.search(".*".join(f" {word}" for word in ["the", "fox", "found", "a", "red", "key"]), second)
+    assert summary(run)["nfe_per_stage"][0] == 0
+    assert "is complete" in success("sample", "--resume", run).output
 
 
 def test_each_stage_in_its_own_way(runs, tmp_path):

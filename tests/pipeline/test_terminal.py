@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm.cli.console import console
 from cascaded_dllm.cli.main import app
 from tests.pipeline import tiny
 from tests.processes import started
@@ -16,6 +17,8 @@ pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
 
 def commands(words: list[list[str]]) -> None:
     """In a process: one command after the other."""
+    # Set when the module was imported, which was before there was a terminal.
+    console.is_interactive = console.is_terminal
     for arguments in words:
         app(arguments, standalone_mode=False)
 
@@ -53,3 +56,16 @@ def test_bars(stories: Path, valid_stories: Path, tmp_path: Path) -> None:
     assert re.search(r"windows .* 4/4", shown)
     assert re.search(r"sampling .* 3/3", shown)
     assert "3 texts in" in shown
+
+
+@pytest.mark.slow
+def test_texts_are_watched(runs: Path, tmp_path: Path) -> None:
+    """Every stage is seen under way, MASK as a dot, and what was watched is what is kept."""
+    named = ["--stage", runs / "stage1", "--stage", runs / "stage2"]
+    shown = shown_on_a_terminal(["sample", *named, "--num-samples", 2, "--watch", "--output-dir", tmp_path])
+    for stage, length in ((1, 4), (2, 8)):
+        assert f"texts from 0 of 2, stage {stage}: step 0 of {length}" in shown
+        assert re.search(rf"  {stage}  .* \u00b7", shown)
+    stays = shown.rindex("  1  ")
+    assert shown.rindex("texts from") < stays < shown.rindex("2 texts in"), "what is done stays"
+    assert "sampling  " not in shown, "a bar beside the texts"

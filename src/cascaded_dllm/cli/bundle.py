@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.cli.console import console, reported_errors, working
-from cascaded_dllm.cli.sample import load_cascade
+from cascaded_dllm.cli.load import load_cascade
+from cascaded_dllm.cli.options import Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.sample.bundle_hub import require_repo_id
 
@@ -32,10 +33,7 @@ def _require_place(out: Path | None, push: str | None, *, private: bool) -> None
 
 @app.command()
 def bundle(
-    stage: Annotated[
-        list[Path] | None,
-        typer.Option(help="Run folder, checkpoint or hub id of a stage, first stage first; repeat it."),
-    ] = None,
+    stage: Stages = None,
     cascade: Annotated[
         str | None, typer.Option(help="Instead of --stage: a bundle that is there already, to push or to copy it.")
     ] = None,
@@ -50,17 +48,10 @@ def bundle(
     license: Annotated[
         str | None, typer.Option(help="For the model card, such as apache-2.0; it says none by default.")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer, if the checkpoints have none: a file, a folder or a hub id.")
-    ] = None,
-    lengths: Annotated[
-        str | None, typer.Option(help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="ema or raw; a bundle holds one of them.", show_default="ema, or those of the bundle"),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    tokenizer: TokenizerSource = None,
+    lengths: Lengths = None,
+    weights: WeightsName = None,
+    debug: Debug = False,
 ) -> None:
     """Put all stages, the tokenizer and a model card into one folder.
 
@@ -76,7 +67,12 @@ def bundle(
     with reported_errors(debug):
         _require_place(out, push, private=private)
         loaded = load_cascade(
-            stage, bundle=cascade, lengths=lengths, tokenizer=tokenizer, weights=weights, device="cpu"
+            stage,
+            bundle=cascade,
+            lengths=None if lengths is None else parse_lengths(lengths),
+            tokenizer=tokenizer,
+            weights=weights,
+            device="cpu",
         )
         if out is not None:
             loaded.save_pretrained(out, license=license)

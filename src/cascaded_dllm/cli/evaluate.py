@@ -11,7 +11,8 @@ from rich.table import Table
 from cascaded_dllm.assemble import joint_bound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
-from cascaded_dllm.cli.sample import load_cascade
+from cascaded_dllm.cli.load import load_cascade
+from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
@@ -90,10 +91,8 @@ def bound_line(bound: JointBound, num_times: int) -> str:
 
 @app.command()
 def likelihood(
-    stage: Annotated[
-        list[Path] | None, typer.Option(help="As in `cdllm sample`; one flat model, or all stages.")
-    ] = None,
-    cascade: Annotated[str | None, typer.Option(help="Instead of --stage, as in `cdllm sample`.")] = None,
+    stage: Stages = None,
+    cascade: Bundle = None,
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
     stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
     packing: Annotated[
@@ -104,13 +103,13 @@ def likelihood(
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
     t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Decides times and noise.")] = 0,
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, if the checkpoints have none.")] = None,
-    lengths: Annotated[str | None, typer.Option(help="Stage lengths, if the checkpoints do not say them.")] = None,
-    weights: Annotated[str | None, typer.Option(help="ema or raw.", show_default="ema, or those of the bundle")] = None,
+    tokenizer: TokenizerSource = None,
+    lengths: Lengths = None,
+    weights: WeightsName = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of a table.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """The likelihood bound of a flat model, or of all stages of a cascade and their sum, on the same windows.
 
@@ -129,7 +128,12 @@ def likelihood(
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
         loaded = load_cascade(
-            stage, bundle=cascade, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device
+            stage,
+            bundle=cascade,
+            lengths=None if lengths is None else parse_lengths(lengths),
+            tokenizer=tokenizer,
+            weights=weights,
+            device=device,
         )
         packing = packing or loaded.packing
         if not packing:

@@ -1,8 +1,32 @@
-"""Values of flags that several commands share."""
+"""Options that several commands share, and what their values mean."""
+
+from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from cascaded_dllm.errors import ConfigError
+
+Stages = Annotated[
+    list[Path] | None,
+    typer.Option("--stage", help="Run folder, checkpoint or hub id of a stage, first stage first; repeat it."),
+]
+Bundle = Annotated[
+    str | None,
+    typer.Option("--cascade", help="Instead of --stage: a bundle that holds all stages, a folder or a hub id."),
+]
+TokenizerSource = Annotated[
+    str | None, typer.Option("--tokenizer", help="If the checkpoints have none: a file, a folder or a hub id.")
+]
+Lengths = Annotated[
+    str | None,
+    typer.Option("--lengths", help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's."),
+]
+WeightsName = Annotated[
+    str | None, typer.Option("--weights", help="ema or raw.", show_default="ema, or those of the bundle")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

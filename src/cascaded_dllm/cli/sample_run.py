@@ -204,8 +204,9 @@ def complete_run(
             markup=False,
         )
         raise typer.Exit(request.exit_code)
-    first_text = [ids[0].tolist() for ids in samples.ids]
-    console.print(stage_lines(cascade.tokenizer, first_text, first_stage=first_stage), soft_wrap=True, end="")
+    if not watch:
+        first_text = [ids[0].tolist() for ids in samples.ids]
+        console.print(stage_lines(cascade.tokenizer, first_text, first_stage=first_stage), soft_wrap=True, end="")
     distinct, entropy = figures["distinct_bigram_share"], figures["token_entropy_nats_mean"]
     console.print(f"final texts: token entropy {entropy:.3f} nats, distinct bigrams {distinct:.1%}")
     if judge is not None:

@@ -60,6 +60,8 @@ def require_terminal() -> None:
 def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState], None]]:
     """A part of the terminal that shows the first texts of a batch, and the function that is told of every state.
 
+    Texts that are done stay on the terminal.
+
     Args:
         cascade: that writes them.
         total: texts in all.
@@ -72,14 +74,16 @@ def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState
             for later in [number for number in stages if number > stage]:
                 del stages[later]
             stages[stage] = state.xt[:_NUM_WATCHED].tolist()
-            text = Text(f"texts from {first} of {total}, stage {stage}: step {state.step} of {state.num_steps}\n")
+            text = Text()
             for i in range(len(stages[stage])):
-                text.append_text(
-                    stage_lines(
-                        cascade.tokenizer, [stages[number][i] for number in sorted(stages)], first_stage=min(stages)
-                    )
-                )
-                text.append("\n")
-            live.update(text)
+                shown = [stages[number][i] for number in sorted(stages)]
+                text.append_text(stage_lines(cascade.tokenizer, shown, first_stage=min(stages))).append("\n")
+            if stage == len(cascade.stages) and state.step == state.num_steps:
+                live.update("", refresh=True)
+                live.console.print(text, end="")
+                return
+            header = f"texts from {first} of {total}, stage {stage}: step {state.step} of {state.num_steps}\n"
+            # However fast a network is, every stage is seen before its first call and after its last.
+            live.update(Text(header).append_text(text), refresh=state.step in (0, state.num_steps))
 
         yield show

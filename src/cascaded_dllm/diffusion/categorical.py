@@ -35,7 +35,7 @@ def sample_states(probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]) -> Int
 
 def _inverse_cdf(weights: Float[Tensor, "M C"], u: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
     """The first column whose cumulated weight exceeds `u` times the total; never a column of weight zero."""
-    cumulated = _running_sums(weights)
+    cumulated = running_sums(weights)
     total = cumulated[:, -1:]
     # Rounding may lift u * total to the total itself, which no column exceeds; the number just below it is exceeded
     # by the last column that has weight.
@@ -43,7 +43,7 @@ def _inverse_cdf(weights: Float[Tensor, "M C"], u: Float[Tensor, " M"]) -> Int[T
     return torch.searchsorted(cumulated, threshold, right=True)[:, 0]
 
 
-def _running_sums(weights: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:
+def running_sums(weights: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:
     """`weights.cumsum(-1)`, also where torch is told to take deterministic algorithms only.
 
     It then refuses every floating cumsum on CUDA. Only that of a single row, which is cut into blocks, depends on which

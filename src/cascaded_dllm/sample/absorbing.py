@@ -162,23 +162,20 @@ class AbsorbingSampling:
         is_free = xt == self.process.mask_id
         yield SamplerState(xt.clone(), 0, last + 1, nfe)
         for step, t in enumerate(times):
-            u = self.draws.uniform_pair(self.sample_index[:, None], step, position)
             is_masked = xt == self.process.mask_id
-            if step == last:
-                leaves = is_masked
-            else:
-                leave, again = predictor.probs(self.schedule, t, times[step + 1])
-                leaves = is_masked & (u[0] < leave[:, None])
-                is_lost = is_free & ~is_masked & (u[0] < again[:, None])
-                # Tokens are drawn given the text before this step, so that what is lost in it is still seen.
+            leaves, is_lost = is_masked, torch.zeros_like(is_masked)
+            if step < last:
+                leave, again = (prob[:, None] for prob in predictor.probs(self.schedule, t, times[step + 1]))
+                u, _ = self.draws.uniform_pair(self.sample_index[:, None], step, position)
+                leaves, is_lost = is_masked & (u < leave), is_free & ~is_masked & (u < again)
             rows = Rows(*torch.nonzero(leaves, as_tuple=True))
             texts, local = _active(rows)
             if len(texts):
                 fresh = self.draws.uniform_pair(self.sample_index[rows.batch], step + len(times), rows.position)
                 self.writer.write(xt, texts, local, self.schedule(t[texts]).sigma, torch.full_like(texts, step), fresh)
                 nfe += self.writer.nfe(texts)
-            if step < last:
-                xt[is_lost] = self.process.mask_id
+            # Only now: tokens are drawn given the text before this step, in which what is lost is still seen.
+            xt[is_lost] = self.process.mask_id
             yield SamplerState(xt.clone(), step + 1, last + 1, nfe)
 
 

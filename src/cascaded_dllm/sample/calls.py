@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.model.ddit import Rows
@@ -103,7 +104,7 @@ def first_hitting_calls(
     wait, _ = draws.uniform_pair(sample_index[:, None], position + 1, torch.full_like(position, length))
     left = (num_masked[:, None] - position).clamp_min(1)
     log_move_prob = torch.log(-torch.expm1(-schedule(first).sigma))[:, None]
-    log_move_prob = log_move_prob + (torch.log(wait) / left).cumsum(-1).to(log_move_prob)
+    log_move_prob = log_move_prob + running_sums(torch.log(wait) / left).to(log_move_prob)
     # Where noise all but saturates, rounding may put the first time beyond the end.
     time = schedule.time_at(-torch.log1p(-log_move_prob.exp())).clamp_max(1)
     call = rank // tokens_per_call
@@ -136,7 +137,8 @@ def grid_calls(
     survival = torch.cumprod(1 - leave_probs.clamp(0, 1).to(u), dim=0).T.flip(-1).contiguous()
     step = len(leave_probs) - torch.searchsorted(survival, u, right=True)
     # The call that a step becomes: the number of earlier steps of the text in which something leaves.
-    happens = torch.zeros(len(xt), len(times), dtype=torch.long, device=xt.device)
-    happens.scatter_add_(1, step, is_masked.long())
-    call = ((happens > 0).cumsum(-1) - 1).gather(1, step)
+    # What is written already goes to a step beyond the last.
+    happens = torch.zeros(len(xt), len(times) + 1, dtype=torch.long, device=xt.device)
+    happens.scatter_(1, torch.where(is_masked, step, len(times)), 1)
+    call = (happens.cumsum(-1) - 1).gather(1, step)
     return CallOrder(torch.where(is_masked, call, -1), step + 1, times.T.gather(1, step))

@@ -139,7 +139,7 @@ def constraints(
         entry, required, given = _outline(control.outline, tokenizer, stage_lengths, importance)
         words[entry] = (required,)
     if control.given is not None:
-        _require_given(control.given, stage_lengths)
+        _require_given(control.given, stage_lengths, tokenizer.vocab_size)
         first_stage = control.given.first_stage
         by_stage = zip(*control.given.ids, strict=True)
         given = {stage: tuple(texts) for stage, texts in enumerate(by_stage, start=first_stage)}
@@ -223,7 +223,7 @@ def _outline(
     return entry, words, {stage: (tuple(stages[stage - 1]),) for stage in range(1, entry)}
 
 
-def _require_given(given: GivenStage, stage_lengths: Sequence[int]) -> None:
+def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: int) -> None:
     num_stages = len(stage_lengths)
     if not 1 <= given.stage < num_stages:
         raise ConfigError(
@@ -234,6 +234,11 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int]) -> None:
     lengths = stage_lengths[given.first_stage - 1 : given.stage]
     for number, stages in enumerate(given.ids):
         for stage, (ids, length) in enumerate(zip(stages, lengths, strict=True), start=given.first_stage):
+            if strange := [token for token in ids if not 0 <= token < vocab_size]:
+                raise ConfigError(
+                    f"text {number} of stage {stage} holds the id {strange[0]}, and the tokenizer has those from 0 to "
+                    f"{vocab_size - 1}; give texts of this tokenizer"
+                )
             if len(ids) > length or (len(ids) < length and given.stage > 1) or not ids:
                 fewer = " or fewer, but at least one" if given.stage == 1 else ""
                 raise ConfigError(

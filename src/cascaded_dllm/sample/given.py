@@ -1,5 +1,6 @@
 """Texts of a stage to go on from, from where a person has them: a sampling run, one of its files, or any text file."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +30,8 @@ def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     if file.suffix == ".jsonl":
-        return GivenStage(stage=stage, ids=tuple(_stored(file, content, stage)))
-    texts = texts_of_listing(content)
-    return GivenStage(stage=stage, ids=tuple((tuple(tokenizer.encode(text).ids),) for text in texts))
+        return GivenStage(stage=stage, ids=tuple(_stored(file, content, stage, tokenizer)))
+    return GivenStage(stage=stage, ids=tuple((_tokens(text, tokenizer),) for text in texts_of_listing(content)))
 
 
 def read_outline(path: Path) -> str:
@@ -49,15 +49,28 @@ def read_outline(path: Path) -> str:
         raise DataError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
 
-def _stored(file: Path, content: str, stage: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+def _tokens(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of a text as a file of samples shows it, in which an end of text is spelt out."""
+    parts = [tokenizer.encode(part).ids for part in text.split(tokenizer.decode([tokenizer.eos_id]))]
+    return tuple(itertools.chain(parts[0], *([tokenizer.eos_id, *ids] for ids in parts[1:])))
+
+
+def _stored(file: Path, content: str, stage: int, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Ids of the stages up to `stage` of every text of a run; the ones that are known."""
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            stages = {entry["stage"]: tuple(map(int, entry["ids"])) for entry in json.loads(line)["stages"]}
+            record = json.loads(line)
+            written_with = record["settings"]["tokenizer_fingerprint"]
+            stages = {entry["stage"]: tuple(map(int, entry["ids"])) for entry in record["stages"]}
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"line {number} of {file} is damaged ({error!r}); remove it, or give another run"
             ) from error
+        if written_with != tokenizer.fingerprint:
+            raise ConfigError(
+                f"{file} was written with the tokenizer {written_with}, and the stages have {tokenizer.fingerprint}, "
+                "for which its ids mean something else; give its texts instead, sample_stage<k>.txt"
+            )
         if stage not in stages:
             raise ConfigError(
                 f"from_stage is {stage}, and {file} has the stages {', '.join(map(str, sorted(stages)))}; choose one "

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.errors import ConfigError
 
 
@@ -42,7 +43,10 @@ class TokenLaw:
 
     def tempered(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
         """Logits at the temperature, nothing cut off; those themselves for the temperature 0, which only cuts off."""
-        return logits if self.temperature in (0, 1) else logits / self.temperature
+        if self.temperature in (0, 1):
+            return logits
+        # The largest becomes 0 first, so that no temperature divides it beyond the largest number.
+        return (logits - logits.amax(-1, keepdim=True)) / self.temperature
 
     def cut(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
         """Tempered logits with -inf for every token that is not kept; at least one is."""
@@ -54,7 +58,7 @@ class TokenLaw:
             ordered, order = logits.sort(dim=-1, descending=True, stable=True)
             probs = ordered.softmax(-1, dtype=torch.float32)
             # A token is kept if those before it do not have the probability yet; the first always is.
-            is_cut = probs.cumsum(-1) - probs >= self.top_p
+            is_cut = running_sums(probs) - probs >= self.top_p
             logits = logits.masked_fill(torch.zeros_like(is_cut).scatter(-1, order, is_cut), -torch.inf)
         return logits
 

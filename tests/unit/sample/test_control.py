@@ -146,6 +146,11 @@ def test_what_the_next_stage_must_contain() -> None:
             {"given": GivenStage(stage=1, ids=((tuple(range(6)),), (tuple(range(7)),)))},
             "text 1 of stage 1 has 7 tokens and must have 6 or fewer, but at least one; change it, or give its words",
         ),
+        (
+            {"given": GivenStage(stage=1, ids=(((1, 2, 302, 3, 4, 5),),))},
+            "text 0 of stage 1 holds the id 302, and the tokenizer has those from 0 to 301; give texts of this",
+        ),
+        ({"given": GivenStage(stage=1, ids=(((-1,),),))}, "text 0 of stage 1 holds the id -1"),
         ({"given": GivenStage(stage=1, ids=(((),),))}, "text 0 of stage 1 has 0 tokens and must have 6 or fewer, but"),
         (
             {"given": GivenStage(stage=2, ids=((tuple(range(6)), tuple(range(11))),))},

@@ -1,6 +1,8 @@
 """What is asked of texts holds in every text, by every predictor, and does not depend on the batch."""
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,12 @@ from cascaded_dllm.evaluate.overlap import ordered_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.settings import RunSettings, SampleSettings
+from cascaded_dllm.sample.streaming import draw_missing
+from cascaded_dllm.text.listing import listing
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.reference.enumerate import contains_in_order
 from tests.unit.model.tiny import tiny_model
@@ -72,7 +78,7 @@ def test_keywords_appear_in_order_and_are_kept(cascade: Cascade, predictor: str)
 @EACH_PREDICTOR
 def test_pinned_text_is_never_changed_and_never_moves(cascade: Cascade, predictor: str) -> None:
     pins = (Pin(1, 1, " cat"), Pin(3, "start", "the dog"), Pin(3, "end", " saw"))
-    asked = {"pinned": pins, "require_coverage": predictor != "euler"}
+    asked = {"pinned": pins, "require_coverage": True}
     samples = drawn(cascade, predictor, **asked)
     cat, start, end = words(cascade, " cat", "the dog", " saw")
     assert all(tuple(row[1 : 1 + len(cat)]) == cat for row in samples.ids[0].tolist())
@@ -123,6 +129,34 @@ def test_texts_of_a_stage_are_gone_on_from(cascade: Cascade) -> None:
     # Fewer texts than are drawn: they are taken in turn.
     turns = drawn(cascade, given=GivenStage(stage=2, ids=ids[:2]))
     assert torch.equal(turns.ids[1], whole.ids[1][[0, 1, 0, 1, 0, 1]])
+
+
+def test_stages_before_the_given_one_have_no_file(cascade: Cascade, tmp_path: Path) -> None:
+    """A run on the disk from texts of stage 2 alone: files, figures and progress are those of stages 2 and 3."""
+    second = drawn(cascade).ids[1].tolist()
+    given = GivenStage(stage=2, ids=tuple((tuple(ids),) for ids in second))
+    drawing = Drawing(seed=7, control=Control(given=given))
+    texts = SampleSettings.of(cascade, drawing, ["a", "b", "c"])
+    settings = RunSettings(num_samples=COUNT, batch_size=4, device="cpu", judge=None, texts=texts)
+    run = SampleRun.begin(tmp_path, settings)
+    told: list[tuple[int, int]] = []
+    progress = draw_missing(
+        run, cascade, drawing, batch_size=4, on_progress=lambda *now: told.append(now), on_state=lambda state: None,
+        should_stop=lambda: len(told) > 2 and told[-1][0] > 2 * 4,
+    )  # fmt: skip
+    assert progress.num_finished == 4
+    progress = draw_missing(
+        SampleRun.open(run.folder), cascade, SampleRun.open(run.folder).settings.texts.drawing, batch_size=1,
+        on_progress=lambda *now: told.append(now), on_state=lambda state: None, should_stop=lambda: False,
+    )  # fmt: skip
+    assert told[-1] == (2 * COUNT, 2 * COUNT)
+    run.conclude(run.samples(), progress, {})
+    expected = drawn(cascade, given=given)
+    assert [ids.tolist() for ids in run.samples().ids] == [ids.tolist() for ids in expected.ids]
+    assert sorted(path.name for path in run.folder.glob("*.txt")) == ["sample_stage2.txt", "sample_stage3.txt"]
+    assert (run.folder / "sample_stage3.txt").read_text() == listing(expected.texts[1])
+    record = json.loads((run.folder / "samples.jsonl").read_text().splitlines()[0])
+    assert [stage["stage"] for stage in record["stages"]] == [2, 3]
 
 
 def test_a_shorter_first_text_is_written_around(cascade: Cascade) -> None:

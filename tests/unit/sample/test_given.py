@@ -12,7 +12,11 @@ from cascaded_dllm.text.listing import SEPARATOR, listing, texts_of_listing
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 RECORDS = [
-    {"sample": i, "stages": [{"stage": k, "ids": list(range(i, i + 2 * k)), "text": ""} for k in (1, 2, 3)]}
+    {
+        "sample": i,
+        "settings": {"tokenizer_fingerprint": "?"},
+        "stages": [{"stage": k, "ids": list(range(i, i + 2 * k)), "text": ""} for k in (1, 2, 3)],
+    }
     for i in range(2)
 ]
 
@@ -22,14 +26,15 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["storm lighthouse keeper " * 9], 290)
 
 
-def stored(folder: Path, records: list[dict[str, object]]) -> Path:
+def stored(folder: Path, records: list[dict[str, object]], tokenizer: Tokenizer) -> Path:
     path = folder / "samples.jsonl"
+    records = [record | {"settings": {"tokenizer_fingerprint": tokenizer.fingerprint}} for record in records]
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
     return path
 
 
 def test_a_run_gives_all_stages_up_to_the_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    path = stored(tmp_path, RECORDS)
+    path = stored(tmp_path, RECORDS, tokenizer)
     expected = GivenStage(stage=2, ids=(((0, 1), (0, 1, 2, 3)), ((1, 2), (1, 2, 3, 4))))
     assert read_given(path, 2, tokenizer) == read_given(tmp_path, 2, tokenizer) == expected
     assert read_given(tmp_path, 1, tokenizer).ids == (((0, 1),), ((1, 2),))
@@ -60,11 +65,12 @@ def test_what_cannot_be_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
         read_given(tmp_path / "nowhere", 1, tokenizer)
     with pytest.raises(ConfigError, match=r"samples\.jsonl does not exist"):
         read_given(tmp_path, 1, tokenizer)
-    path = stored(tmp_path, RECORDS)
+    path = stored(tmp_path, RECORDS, tokenizer)
     with pytest.raises(ConfigError, match=r"from_stage is 4, and .*samples\.jsonl has the stages 1, 2, 3; choose one"):
         read_given(path, 4, tokenizer)
-    path.write_text(json.dumps(RECORDS[0]) + '\n{"stages": [{"stage": 1}]}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 2 of .*samples\.jsonl is damaged \(KeyError\('ids'\)\); remove it"):
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"settings": {"tokenizer_fingerprint": ""}, "stages": [{"stage": 1}]}\n')
+    with pytest.raises(DataError, match=r"line 3 of .*samples\.jsonl is damaged \(KeyError\('ids'\)\); remove it"):
         read_given(path, 1, tokenizer)
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     with pytest.raises(DataError, match=r"latin is no text in UTF-8 \(unexpected end of data at byte 3\); convert it"):
@@ -75,3 +81,19 @@ def test_what_cannot_be_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
         read_outline(tmp_path / "nowhere")
     (tmp_path / "outline.txt").write_text("storm\nkeeper", encoding="utf-8")
     assert read_outline(tmp_path / "outline.txt") == "storm\nkeeper"
+
+
+def test_a_run_of_another_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Its ids would be other words."""
+    other = Tokenizer.train(["fox key door " * 9], 290)
+    path = stored(tmp_path, RECORDS, other)
+    message = rf"samples\.jsonl was written with the tokenizer {other.fingerprint}, and the stages have "
+    with pytest.raises(ConfigError, match=message + tokenizer.fingerprint):
+        read_given(path, 1, tokenizer)
+
+
+def test_an_end_of_text_is_spelt_out_in_a_listing(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """It is read as the one token that it was written from."""
+    ids = [*tokenizer.encode(" storm").ids, tokenizer.eos_id, tokenizer.eos_id]
+    (tmp_path / "texts.txt").write_text(listing([tokenizer.decode(ids)]), encoding="utf-8")
+    assert read_given(tmp_path / "texts.txt", 1, tokenizer).ids == ((tuple(ids),),)

@@ -30,6 +30,12 @@ def test_what_is_kept() -> None:
     assert kept(TokenLaw(temperature=0.5, top_p=0.68))[0] == [0]
 
 
+def test_the_smallest_temperature_takes_the_most_probable_token() -> None:
+    """No number becomes infinite on the way."""
+    tempered = TokenLaw(temperature=1e-45).tempered(LOGITS[:1] * 50 + 100)
+    assert tempered.softmax(-1).tolist() == [[1.0, 0.0, 0.0, 0.0]]
+
+
 def test_nothing_is_changed_by_default() -> None:
     law = TokenLaw()
     assert law == UNCHANGED

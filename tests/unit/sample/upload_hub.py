@@ -2,14 +2,14 @@
 
 import base64
 import hashlib
-import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
+
+from tests.local_server import Answers, serving
 
 
 @dataclass
@@ -35,8 +35,7 @@ class Hub:
         return hashlib.sha1(repr(sorted(self.files[repo_id].items())).encode()).hexdigest()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answers):
     hub: Hub
 
     def do_GET(self) -> None:
@@ -46,7 +45,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         info = re.fullmatch(r"/api/models/(\w+/\w+)(?:/(revision|tree)/\w+)?", path)
         file = re.fullmatch(r"/(\w+/\w+)/resolve/\w+/(.*)", path)
         if path == "/api/whoami-v2":
-            self._json({"name": "somebody", "auth": {}})
+            self.answer_json({"name": "somebody", "auth": {}})
         elif info is not None and info[1] in self.hub.files:
             files = self.hub.files[info[1]]
             listed = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
@@ -54,13 +53,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             is_private = info[1] in self.hub.private
             siblings = [{"rfilename": name} for name in files]
             whole = {"id": info[1], "sha": sha, "private": is_private, "siblings": siblings}
-            self._json(listed if info[2] == "tree" else whole)
+            self.answer_json(listed if info[2] == "tree" else whole)
         elif file is not None and file[2] in self.hub.files.get(file[1], {}):
             content = self.hub.files[file[1]][file[2]]
             etag = hashlib.sha1(content).hexdigest()
-            self._answer(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit(file[1])})
+            self.answer(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit(file[1])})
         else:
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
     do_HEAD = do_GET
 
@@ -76,19 +75,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.hub.files.setdefault(repo_id, {})
             if is_new and (asked.get("private") or asked.get("visibility") == "private"):
                 self.hub.private.add(repo_id)
-            self._json({"url": f"{self.hub.address}/{repo_id}"}, 200 if is_new else 409)
+            self.answer_json({"url": f"{self.hub.address}/{repo_id}"}, 200 if is_new else 409)
         elif path.startswith("/api/models/") and "/preupload/" in path:
             names = [file["path"] for file in json.loads(body)["files"]]
-            self._json({"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]})
+            self.answer_json(
+                {"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]}
+            )
         elif found := re.fullmatch(r"/api/models/(\w+/\w+)/commit/main", path):
             self._commit(self.hub.files[found[1]], [json.loads(line) for line in body.splitlines()])
             address = f"{self.hub.address}/{found[1]}/commit/{self.hub.commit(found[1])}"
-            self._json({"commitUrl": address, "commitOid": self.hub.commit(found[1])})
+            self.answer_json({"commitUrl": address, "commitOid": self.hub.commit(found[1])})
         else:
-            self._json({})  # the check of the card's header
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
+            self.answer_json({})  # the check of the card's header
 
     def _commit(self, files: dict[str, bytes], lines: list[dict[str, dict[str, str] | str]]) -> None:
         for line in lines:
@@ -105,31 +103,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _is_refused(self, path: str) -> bool:
         status = next((status for start, status in self.hub.refused.items() if path.startswith(start)), None)
         if status is not None:
-            self._json({"error": "refused"}, status)
+            self.answer_json({"error": "refused"}, status)
         return status is not None
-
-    def _json(self, value: object, status: int = 200) -> None:
-        self._answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
 
 @contextmanager
 def upload_hub() -> Iterator[Hub]:
     """A hub that is empty and refuses nothing."""
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        hub.address = f"http://127.0.0.1:{server.server_port}"
+    with serving(_Handler, hub=hub) as hub.address:
         yield hub
-        server.shutdown()
-        thread.join()

@@ -1,11 +1,8 @@
 """A server on this machine that answers what the hub is asked when a dataset is looked up, listed and downloaded."""
 
 import hashlib
-import http.server
 import io
-import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -14,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tests.local_server import Answers, serving
 
 BRANCH = "refs/convert/parquet"
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -26,8 +25,7 @@ def parquet(**columns: list[object]) -> bytes:
     return buffer.getvalue()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answers):
     dataset = ""
     files: Mapping[str, bytes] = {}
     requests: ClassVar[list[str]] = []
@@ -40,21 +38,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         file = re.fullmatch(rf"/datasets/{self.dataset}/resolve/([^/]+)/(.*)", path.replace(BRANCH, "-"))
         if match is not None and match[2] == "nowhere":
-            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif match is not None and match[1] == "tree":
-            self._json(self._tree(match[3], is_deep="recursive=true" in self.path.lower()))
+            self.answer_json(self._tree(match[3], is_deep="recursive=true" in self.path.lower()))
         elif match is not None:
             siblings = [{"rfilename": name} for name in self.files]
-            self._json({"id": self.dataset, "sha": _commit(match[2]), "siblings": siblings})
+            self.answer_json({"id": self.dataset, "sha": _commit(match[2]), "siblings": siblings})
         elif file is not None:
             self._file(file[2], _commit(file[1]))
         else:
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
     do_HEAD = do_GET
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
 
     def _tree(self, folder: str, *, is_deep: bool) -> list[dict[str, object]]:
         prefix = f"{folder}/" if folder else ""
@@ -73,29 +68,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _file(self, name: str, commit: str) -> None:
         if name not in self.files:
-            self._answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+            self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         content = self.files[name]
         headers = {"ETag": f'"{self._etag(name)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         wanted = self.headers.get("Range")
         if wanted is None:
-            self._answer(200, content, headers)
+            self.answer(200, content, headers)
             return
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         end = min(int(last or len(content) - 1), len(content) - 1)
         headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
-        self._answer(206, content[int(first) : end + 1], headers)
-
-    def _json(self, value: object) -> None:
-        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.answer(206, content[int(first) : end + 1], headers)
 
     @staticmethod
     def _etag(name: str) -> str:
@@ -111,11 +95,5 @@ def _commit(revision: str | None) -> str:
 def served(files: Mapping[str, bytes], dataset: str = DATASET) -> Iterator[tuple[str, list[str]]]:
     """The address of a hub with one dataset of these files, and the list of the requests that it has had."""
     requests: list[str] = []
-    handler = type("Handler", (_Handler,), {"dataset": dataset, "files": files, "requests": requests})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
-        server.shutdown()
-        thread.join()
+    with serving(_Handler, dataset=dataset, files=files, requests=requests) as address:
+        yield address, requests

@@ -1,0 +1,48 @@
+"""The cascade that the options of a command name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cascaded_dllm.assemble_devices import choose_device
+from cascaded_dllm.cli.console import error_console
+from cascaded_dllm.cli.options import choose_dtype
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.loading import bundle_folder
+
+
+def load_cascade(
+    stages: Sequence[str | Path] | None,
+    *,
+    bundle: str | None = None,
+    lengths: Sequence[int] | None,
+    tokenizer: str | None,
+    weights: str | None,
+    device: str,
+    dtype: str = "float32",
+) -> Cascade:
+    """The cascade that `--stage` options or `--cascade` name; damaged checkpoints that were passed over are told.
+
+    Raises:
+        ConfigError: no stage is named or the stages are named twice, or a value cannot be read.
+    """
+    if stages and bundle is not None:
+        raise ConfigError(
+            f"--stage is given {len(stages)} times and --cascade as {bundle}, which holds all stages; leave one out"
+        )
+    if not stages and bundle is None:
+        raise ConfigError(
+            "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of all "
+            "stages"
+        )
+    cascade = Cascade.from_pretrained(
+        [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
+        lengths=lengths,
+        tokenizer=tokenizer,
+        weights=weights,  # type: ignore[arg-type]
+        device=choose_device(device),
+        dtype=choose_dtype(dtype),
+    )
+    for fault in cascade.passed_over:
+        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+    return cascade

@@ -1,0 +1,123 @@
+"""The options of `cdllm sample` that no other command has, in the order in which its help shows them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.cli.sample_run import SampleOptions
+from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
+from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
+
+DEFAULT_JUDGE = "gpt2-large"
+
+_DEFAULTS, _PLAIN = SampleOptions(), Drawing()
+_CONTROL, _METHOD = "What the texts hold", "How they are drawn"
+
+NumSamples = Annotated[int | None, typer.Option(help="How many texts.", show_default=str(_DEFAULTS.num_samples))]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Decides everything; text i does not depend on the batch.", show_default=str(_PLAIN.seed)),
+]
+Keywords = Annotated[
+    str | None, typer.Option(help="Words with commas that stage 1 holds in this order.", rich_help_panel=_CONTROL)
+]
+Outline = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with words that the first stage with room for them holds in order.", rich_help_panel=_CONTROL
+    ),
+]
+FromStage = Annotated[
+    int | None,
+    typer.Option(help="Stage whose texts --input holds; the ones after it are written.", rich_help_panel=_CONTROL),
+]
+Input = Annotated[
+    Path | None,
+    typer.Option(help="A sampling run, or a file of texts such as sample_stage1.txt.", rich_help_panel=_CONTROL),
+]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="STAGE:POSITION:TEXT at a fixed place, POSITION a number, start or end; repeat it.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+RequireCoverage = Annotated[
+    bool,
+    typer.Option(
+        "--require-coverage", help="Every stage holds all of the one before, in order.", rich_help_panel=_CONTROL
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Weight of guidance by the prefix; twice the calls, needs training.prefix_dropout.",
+        show_default=str(_PLAIN.guidance),
+        rich_help_panel=_CONTROL,
+    ),
+]
+Predictor = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{', '.join(PREDICTORS)}; one, or one for each stage with commas.",
+        show_default=",".join(_PLAIN.predictor),
+        rich_help_panel=_METHOD,
+    ),
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Time steps of a stage, for {', '.join(GRID_PREDICTORS)}; one, or one for each stage.",
+        show_default=str(DEFAULT_STEPS),
+        rich_help_panel=_METHOD,
+    ),
+]
+TokensPerCall = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens written together by the other predictors; one, or one for each stage.",
+        show_default="1",
+        rich_help_panel=_METHOD,
+    ),
+]
+Eta = Annotated[
+    float | None,
+    typer.Option(help="How much remask masks again, 0 to 1.", show_default="0.1", rich_help_panel=_METHOD),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Of the law of a token; 1 leaves it.", show_default="1", rich_help_panel=_METHOD),
+]
+TopK = Annotated[int | None, typer.Option(help="Draw from the k most probable tokens only.", rich_help_panel=_METHOD)]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="Draw from the most probable tokens of this probability only.", rich_help_panel=_METHOD),
+]
+PrefixNoise = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of a prefix that is replaced, as in training with training.prefix_noise.",
+        show_default=str(_PLAIN.prefix_noise),
+        rich_help_panel=_METHOD,
+    ),
+]
+BatchSize = Annotated[int | None, typer.Option(help="Texts drawn together.", show_default=str(_DEFAULTS.batch_size))]
+OutputDir = Annotated[
+    Path | None, typer.Option(help="Where the folder of this run goes.", show_default=str(_DEFAULTS.output_dir))
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder, which needs no other option.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show the first texts of a batch while they are written.")]
+EvalPerplexity = Annotated[bool, typer.Option("--eval-perplexity", help="Generative perplexity of the final texts.")]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        help="Causal language model that judges them, a folder or a hub id; implies --eval-perplexity.",
+        show_default=DEFAULT_JUDGE,
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...", show_default=_DEFAULTS.device)]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="Of the matrix products: float32 or bfloat16.", show_default=_DEFAULTS.dtype),
+]

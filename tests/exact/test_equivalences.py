@@ -122,7 +122,7 @@ def test_unmask_factor_is_the_total_of_the_step() -> None:
         log_score = exact_log_score(float(sigma[0]))
         score = log_score.exp()[..., :V]
         for predictor in (EulerPredictor(), TweediePredictor()):
-            factor = predictor.unmask_factor(schedule, times(0.6), times(0.5))[:, None, None]
+            factor = predictor.log_unmask_factor(schedule, times(0.6), times(0.5)).exp()[:, None, None]
             found = step(predictor, schedule, log_score, 0.6, 0.5)[..., :V]
             torch.testing.assert_close(found[is_masked], (factor * score)[is_masked], **TOLERANCE)
         last = denoise_probs(PROCESS, log_score, STATES, sigma)

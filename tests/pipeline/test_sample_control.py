@@ -81,6 +81,14 @@ def test_an_outline_in_a_file(runs, tmp_path):
     assert "is complete" in success("sample", "--resume", run).output
 
 
+def test_as_many_texts_as_are_given(runs, tmp_path):
+    file = tmp_path / "given.txt"
+    file.write_text(listing([" fox", " red key", " fox found"]))
+    run = sampled(runs, tmp_path / "out", "--from-stage", 1, "--input", file)
+    assert [record["stages"][0]["text"].count(" fox") for record in records(run)] == [1, 0, 1]
+    assert len(records(sampled(runs, tmp_path / "out", "--from-stage", 1, "--input", file, "--num-samples", 2))) == 2
+
+
 def test_each_stage_in_its_own_way(runs, tmp_path):
     run = sampled(
         runs, tmp_path, "--num-samples", 2, "--predictor", "analytic,entropy", "--steps", "3,-",

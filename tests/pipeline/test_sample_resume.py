@@ -219,7 +219,10 @@ def test_options_of_a_run_that_goes_on(stopped, runs, unbroken, tmp_path, monkey
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     for flags, message in (
         (["--seed", 6], "--seed is 6, and the run in .* was begun with 5; all its texts are drawn alike: leave --seed"),
-        (["--num-samples", 8], "--num-samples is 8, and .* begun with 7; .* or sample into a new folder without"),
+        (
+            ["--num-samples", 8],
+            "--num-samples is 8, and .* begun with 7; in a new folder the texts of the same .*: leave",
+        ),
         (["--stage", runs / "stage1"], "--stage is .*stage1, and .* begun with .*stage1, .*stage2; all its texts"),
         (["--steps", 3], "--steps is 3, and .* begun with none; all its texts"),
         (["--predictor", "euler"], "--predictor is euler, and .* begun with first_hitting"),
@@ -230,6 +233,8 @@ def test_options_of_a_run_that_goes_on(stopped, runs, unbroken, tmp_path, monkey
         (["--weights", "raw"], "--weights is raw, and .* begun with ema"),
         (["--dtype", "bfloat16"], "--dtype is bfloat16, and .* begun with float32"),
         (["--output-dir", tmp_path], "--output-dir is .*, and .* begun with .*out; all its texts"),
+        (["--input", tmp_path], "--input is .*, and .* begun with texts that it holds itself: leave --input out"),
+        (["--input", tmp_path], "--input is .*, and .* begun with texts that it holds itself: leave --input out"),
         (["--batch-size", 0], "batch_size is 0; it must be at least 1"),
     ):
         assert_matches(failure("sample", "--resume", stopped, *flags), message)
@@ -251,6 +256,15 @@ def test_going_on_with_other_batches(stopped, unbroken):
     found = contents(stopped)
     assert json.loads(found["summary.json"])["batch_size"] == 1
     assert {**found, "summary.json": b""} == {**unbroken, "summary.json": b""}
+
+
+def test_going_on_with_other_batches_of_few_digits(arguments, tmp_path):
+    """A matrix product of other size may round differently in bfloat16, and it is said."""
+    words = [*arguments, "--dtype", "bfloat16", "--output-dir", str(tmp_path)]
+    assert run_process(signalled_at_call, CALLS_OF_A_BATCH + 6, signal.SIGINT, 1, words).returncode == 130
+    result = CliRunner().invoke(app, ["sample", "--resume", str(only(tmp_path)), "--batch-size", "2"])
+    assert result.exit_code == 0, result.output
+    assert "drawn in batches of 3: in bfloat16 one of 2 may round otherwise, so that a text can differ" in result.stderr
 
 
 def test_going_on_on_another_device(stopped):

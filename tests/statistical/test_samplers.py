@@ -6,6 +6,7 @@ the expected laws are enumerated step by step (`grid_law`) or order by order (`a
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -205,15 +206,22 @@ def test_masking_again_costs_calls() -> None:
 def test_law_of_a_token_is_changed(law: TokenLaw, reading: Reading) -> None:
     """First hitting with the change is first hitting with the changed table, written out."""
     texts, _ = sampled(from_table(TABLE), FirstHittingPredictor(), reading=reading, law=law)
-    changed = TABLE ** (1 / law.temperature if law.temperature else 1)
-    ordered, order = (changed / changed.sum(-1, keepdim=True)).sort(-1, descending=True)
+    assert fits(counts(texts), oracle.any_order_law(changed(TABLE, law), V, L))
+    assert is_refuted(counts(texts), oracle.any_order_law(TABLE, V, L))
+
+
+def changed(table: Tensor, law: TokenLaw, always: Sequence[int] = ()) -> Tensor:
+    """The table with its laws changed, of which the tokens `always` are not cut off."""
+    tempered = table ** (1 / law.temperature if law.temperature else 1)
+    tempered /= tempered.sum(-1, keepdim=True)
+    ordered, order = tempered.sort(-1, descending=True)
     ordered[..., 1 if law.temperature == 0 else law.top_k or V :] = 0
     ordered /= ordered.sum(-1, keepdim=True)
-    ordered[ordered.cumsum(-1) - ordered >= law.top_p] = 0
-    changed = torch.zeros_like(changed).scatter(-1, order, ordered)
-    changed /= changed.sum(-1, keepdim=True)
-    assert fits(counts(texts), oracle.any_order_law(changed, V, L))
-    assert is_refuted(counts(texts), oracle.any_order_law(TABLE, V, L))
+    is_kept = torch.zeros_like(tempered).scatter(-1, order, (ordered.cumsum(-1) - ordered < law.top_p).to(table)) > 0
+    is_kept &= torch.zeros_like(tempered).scatter(-1, order, ordered) > 0
+    is_kept[..., list(always)] = True
+    kept = tempered * is_kept
+    return kept / kept.sum(-1, keepdim=True)
 
 
 WORDS: list[list[Word]] = [[(0,)], [(0,), (1,)], [(1, 0)], [(0, 0), (0,)], [(0, 1, 0)], []]
@@ -235,6 +243,41 @@ def test_required_words(words: list[Word], per_call: int, reading: Reading) -> N
         kept = torch.tensor([oracle.contains_in_order(text, words) for text in oracle.all_states(V, length).tolist()])
         free = oracle.any_order_law(table, V, length, per_call) * kept
         assert is_refuted(counts(texts), free / free.sum())
+
+
+@pytest.mark.parametrize(
+    "law", [TokenLaw(top_k=2), TokenLaw(top_k=1), TokenLaw(top_p=0.5), TokenLaw(temperature=0.6, top_p=0.8)], ids=str
+)
+@pytest.mark.parametrize("words", [[(0,)], [(1,), (0,)], [(2, 0)]], ids=str)
+def test_required_words_of_a_changed_law(words: list[Word], law: TokenLaw) -> None:
+    """What is cut off is never written, but for the words themselves."""
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=8)
+    of_words = changed(table, law, always=[token for word in words for token in word])
+    texts, _ = sampled(
+        from_table(table), FirstHittingPredictor(2), reading="normalized", length=length, words=words, law=law
+    )
+    assert fits(counts(texts), oracle.required_law(of_words, words, V, length, 2, [V] * length))
+    assert is_refuted(counts(texts), oracle.required_law(table, words, V, length, 2, [V] * length))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-39])
+@pytest.mark.parametrize("words", WORDS, ids=str)
+def test_words_stand_where_they_cost_least(words: list[Word], temperature: float) -> None:
+    """The most probable of the texts that contain them, if all is written in one call."""
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=8)
+    law = oracle.required_law(table, words, V, length, length, [V] * length)
+    texts, _ = sampled(
+        from_table(table),
+        FirstHittingPredictor(length),
+        reading="normalized",
+        length=length,
+        words=words,
+        law=TokenLaw(temperature=temperature),
+        num_texts=20,
+    )
+    assert counts(texts).nonzero().flatten().tolist() == [int(law.argmax())]
 
 
 @EACH_READING

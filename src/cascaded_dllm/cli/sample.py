@@ -37,11 +37,17 @@ def sample_with_progress(cascade: Cascade, num_samples: int, *, seed: int, batch
         return cascade.generate(num_samples, seed=seed, batch_size=batch_size, on_progress=move)
 
 
-def _begin(options: SampleOptions, *, watch: bool) -> None:
-    """A new run: whatever can be known to go wrong is told before anything long begins."""
+def _begin(options: SampleOptions, *, is_counted: bool, watch: bool) -> None:
+    """A new run: whatever can be known to go wrong is told before anything long begins.
+
+    Args:
+        options: of the command.
+        is_counted: whether it was said how many texts to write.
+        watch: whether texts are shown while they are written.
+    """
     options.require_sound()
     cascade = _loaded(options)
-    options = options.with_given_texts(cascade)
+    options = options.with_given_texts(cascade, is_counted=is_counted)
     cascade.require_drawable(options.drawing)
     judge = None if options.judge is None else Judge.load(options.judge)
     run = SampleRun.begin(options.output_dir, options.run_settings(cascade))
@@ -183,4 +189,5 @@ def sample(
             return
         if eval_perplexity:
             given = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | given
-        _begin(replace(SampleOptions(), drawing=drawing_of(chosen), **given), watch=watch)
+        options = replace(SampleOptions(), drawing=drawing_of(chosen), **given)
+        _begin(options, is_counted=num_samples is not None, watch=watch)

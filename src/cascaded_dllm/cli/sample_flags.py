@@ -14,7 +14,10 @@ DEFAULT_JUDGE = "gpt2-large"
 _DEFAULTS, _PLAIN = SampleOptions(), Drawing()
 _CONTROL, _METHOD = "What the texts hold", "How they are drawn"
 
-NumSamples = Annotated[int | None, typer.Option(help="How many texts.", show_default=str(_DEFAULTS.num_samples))]
+NumSamples = Annotated[
+    int | None,
+    typer.Option(help="How many texts.", show_default=f"{_DEFAULTS.num_samples}, or as many as --input holds"),
+]
 Seed = Annotated[
     int | None,
     typer.Option(help="Decides everything; text i does not depend on the batch.", show_default=str(_PLAIN.seed)),

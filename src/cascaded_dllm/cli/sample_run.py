@@ -26,7 +26,7 @@ from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.sample.streaming import draw_missing
 
 _FREE = ("batch_size", "device", "judge")
-"""What may change when a run goes on, since no text depends on it."""
+"""What may change when a run goes on, since no text depends on it but by rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +87,12 @@ class SampleOptions:
             dtype=texts.dtype,
         )
 
-    def with_given_texts(self, cascade: Cascade) -> "SampleOptions":
+    def with_given_texts(self, cascade: Cascade, *, is_counted: bool) -> "SampleOptions":
         """The same with the texts that are to be gone on from read in.
+
+        Args:
+            cascade: that goes on.
+            is_counted: whether it was said how many texts to write; if not, one is written for every given one.
 
         Raises:
             ConfigError: they are not there, or do not fit.
@@ -98,7 +102,8 @@ class SampleOptions:
             return self
         given = read_given(self.input, self.from_stage, cascade.tokenizer)
         control = replace(self.drawing.control, given=given)
-        return replace(self, drawing=replace(self.drawing, control=control))
+        num_samples = self.num_samples if is_counted else len(given.ids)
+        return replace(self, num_samples=num_samples, drawing=replace(self.drawing, control=control))
 
     def require_sound(self) -> None:
         """Checks all that can be told before a checkpoint is read.
@@ -155,10 +160,21 @@ def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
         if name not in _FREE and not is_same:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(
-                f"{flag} is {_shown(now)}, and the run in {run.folder} was begun with {_shown(before)}; all its texts "
-                f"are drawn alike: leave {flag} out, or sample into a new folder without --resume"
+                f"{flag} is {_shown(now)}, and the run in {run.folder} was begun with {_began_with(name, before)}: "
+                f"leave {flag} out, or sample into a new folder without --resume"
             )
     return replace(stored, **{name: given[name] for name in _FREE if name in given})
+
+
+def _began_with(name: str, value: Any) -> str:
+    """The value of an option that a run keeps, and why it does."""
+    match name:
+        case "input":
+            return "texts that it holds itself"
+        case "num_samples":
+            return f"{value}; in a new folder the texts of the same numbers are the same"
+        case _:
+            return f"{_shown(value)}; all its texts are drawn alike"
 
 
 def _shown(value: Any) -> str:
@@ -265,6 +281,13 @@ def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -
         error_console.print(
             f"the texts so far were drawn on {', '.join(others)}: {device} may round otherwise, so that a text can "
             "differ from that of an unbroken run",
+            markup=False,
+        )
+    before = run.settings.batch_size
+    if progress.num_finished and options.dtype != "float32" and options.batch_size != before:
+        error_console.print(
+            f"the texts so far were drawn in batches of {before}: in {options.dtype} one of {options.batch_size} may "
+            "round otherwise, so that a text can differ from that of an unbroken run",
             markup=False,
         )
 

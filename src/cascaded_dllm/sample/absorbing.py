@@ -15,6 +15,7 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.numerics import log_expm1
 from cascaded_dllm.sample.calls import CallOrder, first_hitting_calls, grid_calls
 from cascaded_dllm.sample.predictors import (
     AncestralPredictor,
@@ -85,7 +86,8 @@ class AbsorbingSampling:
         if isinstance(predictor, AncestralPredictor):
             leave_probs = predictor.leave_prob(self.schedule, t, s)
         else:
-            leave_probs = predictor.unmask_factor(self.schedule, t, s) / torch.expm1(self.schedule(t).sigma)
+            log_rate = predictor.log_unmask_factor(self.schedule, t, s) - log_expm1(self.schedule(t).sigma)
+            leave_probs = torch.exp(log_rate)
         return grid_calls(
             self.start.xt,
             times,
@@ -121,9 +123,9 @@ class AbsorbingSampling:
                 if step == last:
                     self.writer.fill(xt, answer, slice(None), u, numbers)
                 else:
-                    log_scale = self.writer.model.log_scale(sigma)[rows.batch]
-                    factor = predictor.unmask_factor(self.schedule, t, times[step + 1])[rows.batch]
-                    leaves, fresh = _split(u, factor * torch.exp(self.writer.log_total(answer) - log_scale))
+                    log_factor = predictor.log_unmask_factor(self.schedule, t, times[step + 1])
+                    log_factor = (log_factor - self.writer.model.log_scale(sigma))[rows.batch]
+                    leaves, fresh = _split(u, torch.exp(log_factor + self.writer.log_total(answer)))
                     self.writer.fill(xt, answer, leaves, fresh, numbers)
             yield SamplerState(xt.clone(), step + 1, last + 1, nfe)
 

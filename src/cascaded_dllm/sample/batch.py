@@ -81,13 +81,20 @@ def _words(
     return [()] * len(batch)
 
 
+def start_texts(
+    stage: StageSampler, asked: StageConstraints, num_texts: int, device: torch.device
+) -> Int[Tensor, "B L"]:
+    """Texts of a stage before anything is written: MASK, and what is pinned."""
+    xt = torch.full((num_texts, stage.length), stage.model.config.vocab_size, device=device)
+    xt[:, list(asked.pinned)] = torch.tensor(list(asked.pinned.values()), dtype=xt.dtype, device=device)
+    return xt
+
+
 def _start(stage: StageSampler, asked: StageConstraints, index: Int[Tensor, " B"]) -> Start | None:
     """Texts with nothing but what is pinned; None if nothing is."""
     if not asked.pinned:
         return None
-    xt = torch.full((len(index), stage.length), stage.model.config.vocab_size, device=index.device)
-    xt[:, list(asked.pinned)] = torch.tensor(list(asked.pinned.values()), device=index.device)
-    return Start(xt, torch.ones(len(index), device=index.device))
+    return Start(start_texts(stage, asked, len(index), index.device), torch.ones(len(index), device=index.device))
 
 
 def _noised(

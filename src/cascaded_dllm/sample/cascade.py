@@ -10,7 +10,7 @@ import torch
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import StageSettings, Weights
-from cascaded_dllm.sample.batch import states_of_batch
+from cascaded_dllm.sample.batch import start_texts, states_of_batch
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
@@ -222,6 +222,8 @@ class Cascade:
             ConfigError: a number is out of range, a predictor is unknown or does not fit, a stage was not trained for
                 guidance or prefix noise, or what is asked of the texts has no room.
         """
+        if isinstance(keywords, str):
+            raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
         drawing = Drawing(
             predictor=_entries(predictor),
             steps=_entries(steps),
@@ -316,12 +318,15 @@ class Cascade:
             require_usable(plan.predictor, stage.process, plan.num_steps or 1)
         self._require_conditioning(drawing.guidance, drawing.prefix_noise)
         asked = constraints(drawing.control, self.tokenizer, self.stage_lengths, english_importance(self.tokenizer))
-        for stage, of_stage in zip(self.stages[asked.first_stage - 1 :], asked.stages, strict=True):
-            if of_stage.pinned and not isinstance(stage.process, AbsorbingProcess):
-                raise ConfigError(
-                    "text is pinned, which needs the absorbing process, and this model has the uniform one; pin none, "
-                    "or use a model of the absorbing process"
-                )
+        for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
+            if of_stage.given:
+                continue
+            stage = self.stages[number - 1]
+            covers = asked.require_coverage and number > asked.first_stage
+            stage.require_possible(drawing.law, is_required=bool(of_stage.words or of_stage.pinned) or covers)
+            if of_stage.words and isinstance(stage.process, AbsorbingProcess):
+                xt = start_texts(stage, of_stage, len(of_stage.words), self.device)
+                stage.require_room(of_stage.words, xt, stage.process)
         return asked
 
     def _finished(self, ended: Sequence[SamplerState], guidance: float, first_stage: int) -> CascadeSamples:

@@ -4,7 +4,7 @@ Everything is turned into one form, constraints of every stage, before anything 
 at once and a stage knows nothing of where its constraints come from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -145,7 +145,7 @@ def constraints(
         given = {stage: tuple(texts) for stage, texts in enumerate(by_stage, start=first_stage)}
         if control.given.stage == 1 and any(len(ids) < stage_lengths[0] for ids in given[1]):
             words[1] = tuple(_glued(ids, tokenizer) for ids in given.pop(1))
-    pinned = _pinned(control.pins, tokenizer, stage_lengths, given)
+    pinned = _pinned(control.pins, tokenizer, stage_lengths, {*range(1, first_stage), *given})
     return Constraints(
         tuple(
             StageConstraints(given.get(stage, ()), words.get(stage, ()), pinned.get(stage, {}))
@@ -225,12 +225,22 @@ def _outline(
 
 def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: int) -> None:
     num_stages = len(stage_lengths)
+    if num_stages == 1:
+        raise ConfigError(
+            f"from_stage is {given.stage}, and there is one stage only, after which none is written; pin the text"
+        )
     if not 1 <= given.stage < num_stages:
         raise ConfigError(
             f"from_stage is {given.stage}; it must be from 1 to {num_stages - 1}, a stage with another one after it"
         )
     if not given.ids:
         raise ConfigError("there is no text to go on from; give a file that holds at least one")
+    known = {len(stages) for stages in given.ids}
+    if len(known) > 1 or not 1 <= max(known) <= given.stage:
+        raise ConfigError(
+            f"texts of stage {given.stage} are given with {' or '.join(map(str, sorted(known)))} stages each; give for "
+            f"all of them that stage, or it and those before it, {given.stage} at most"
+        )
     lengths = stage_lengths[given.first_stage - 1 : given.stage]
     for number, stages in enumerate(given.ids):
         for stage, (ids, length) in enumerate(zip(stages, lengths, strict=True), start=given.first_stage):
@@ -248,10 +258,10 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: 
 
 
 def _glued(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[Word, ...]:
-    """Words: a token that does not begin with a space belongs to the one before."""
+    """Words: a token that does not begin with a space belongs to the one before; an end of text stands alone."""
     found: list[Word] = []
-    for token in ids:
-        if found and not tokenizer.decode([token])[:1].isspace():
+    for before, token in zip((tokenizer.eos_id, *ids), ids, strict=False):
+        if tokenizer.eos_id not in (before, token) and not tokenizer.decode([token])[:1].isspace():
             found[-1] = (*found[-1], token)
         else:
             found.append((token,))
@@ -259,15 +269,16 @@ def _glued(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[Word, ...]:
 
 
 def _pinned(
-    pins: Sequence[Pin], tokenizer: Tokenizer, stage_lengths: Sequence[int], given: Mapping[int, object]
+    pins: Sequence[Pin], tokenizer: Tokenizer, stage_lengths: Sequence[int], not_written: Container[int]
 ) -> dict[int, dict[int, int]]:
     found: dict[int, dict[int, int]] = {}
     for pin in pins:
         if not 1 <= pin.stage <= len(stage_lengths):
             raise ConfigError(f"text is pinned in stage {pin.stage}; the stages are 1 to {len(stage_lengths)}")
-        if pin.stage in given:
+        if pin.stage in not_written:
             raise ConfigError(
-                f"{pin.text!r} is pinned in stage {pin.stage}, whose text is given as a whole; pin it in a later one"
+                f"{pin.text!r} is pinned in stage {pin.stage}, which is not written: its text or a later one is given; "
+                "pin it in a later stage"
             )
         ids, length = tokenizer.encode(pin.text).ids, stage_lengths[pin.stage - 1]
         if not ids:
@@ -279,6 +290,11 @@ def _pinned(
                 first = length - len(ids)
             case _:
                 first = pin.position
+        if len(ids) > length:
+            raise ConfigError(
+                f"{pin.text!r} has {len(ids)} tokens and is pinned in stage {pin.stage}, which writes {length}; "
+                "shorten it, or pin it in a later stage"
+            )
         if not 0 <= first <= length - len(ids):
             raise ConfigError(
                 f"{pin.text!r} has {len(ids)} tokens and is pinned at {pin.position} of stage {pin.stage}, which "

@@ -57,7 +57,9 @@ def _tokens(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 def _stored(file: Path, content: str, stage: int, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Ids of the stages up to `stage` of every text of a run; the ones that are known."""
-    for number, line in enumerate(content.splitlines(), start=1):
+    # Not splitlines, which also breaks at characters that a text may hold.
+    lines = content.removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             written_with = record["settings"]["tokenizer_fingerprint"]

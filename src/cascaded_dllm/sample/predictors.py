@@ -11,6 +11,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.numerics import log_expm1
 
 PREDICTORS = ("euler", "analytic", "ancestral", "remask", "first_hitting", "confidence", "entropy")
 """Names a user may choose; `tweedie` is another name of `analytic`."""
@@ -43,9 +44,11 @@ class EulerPredictor:
         moves = moves.scatter(-1, xt[..., None], 0.0)
         return moves.scatter(-1, xt[..., None], 1 - moves.sum(-1, keepdim=True))
 
-    def unmask_factor(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        """What the sum of scores over tokens is multiplied by to give the probability of leaving MASK."""
-        return (t - s) * schedule(t).dsigma
+    def log_unmask_factor(
+        self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]
+    ) -> Float[Tensor, "*B"]:
+        """Log of what the sum of scores over tokens is multiplied by to give the probability of leaving MASK."""
+        return torch.log((t - s) * schedule(t).dsigma)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,11 @@ class TweediePredictor:
             xt, delta_sigma
         )
 
-    def unmask_factor(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        """What the sum of scores over tokens is multiplied by to give the probability of leaving MASK."""
-        return torch.expm1(schedule(t).sigma - schedule(s).sigma)
+    def log_unmask_factor(
+        self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]
+    ) -> Float[Tensor, "*B"]:
+        """Log of what the sum of scores over tokens is multiplied by to give the probability of leaving MASK."""
+        return log_expm1(schedule(t).sigma - schedule(s).sigma)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,9 @@ class AncestralPredictor:
 
     def leave_prob(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """Probability that a masked position leaves MASK between t and s."""
-        sigma = schedule(t).sigma
-        return torch.expm1(sigma - schedule(s).sigma) / torch.expm1(sigma)
+        sigma_t, sigma_s = schedule(t).sigma, schedule(s).sigma
+        # In powers of exp(-sigma), which no noise makes infinite.
+        return torch.exp(-sigma_s) * torch.expm1(sigma_s - sigma_t) / torch.expm1(-sigma_t)
 
 
 @dataclass(frozen=True, slots=True)

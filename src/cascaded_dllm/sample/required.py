@@ -22,6 +22,8 @@ Word = tuple[int, ...]
 """Token ids that stand next to each other."""
 
 _NONE = -1
+_ROUNDING = 1e-6
+"""Error of a sum of probabilities in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Path:
 
     Attributes:
         token: the id that the path puts there; -1 for any but those of `excluded`, (B, L).
-        excluded: ids that would have led elsewhere, -1 where there are fewer, (B, L, A).
+        excluded: ids that would have led elsewhere, -1 where there are fewer and where the token is known, (B, L, A).
     """
 
     token: Int[Tensor, "B L"]
@@ -118,6 +120,7 @@ class RequiredWords:
             excluded[:, position] = self.tokens[every, state]
             wanted = torch.cat([excluded[:, position], torch.full_like(state, _NONE)[:, None]], dim=1)
             token[:, position] = wanted.gather(1, choice[:, None])[:, 0]
+            excluded[:, position].masked_fill_(token[:, position, None] != _NONE, _NONE)
             state = after.gather(1, choice[:, None])[:, 0]
         return Path(token, excluded)
 
@@ -132,7 +135,9 @@ class RequiredWords:
     def _of_text(self, log_probs: Tensor, xt: Tensor, mask_id: int) -> Float[Tensor, "B L S C"]:
         """Log probabilities of the moves of every state, C = A + 1 with any other token last; written ones are sure."""
         log_probs = log_probs.masked_fill(self._absent, -torch.inf)
-        other = torch.log1p(-log_probs.exp().sum(-1, keepdim=True).clamp_max(1))
+        other = (1 - log_probs.exp().sum(-1, keepdim=True)).clamp_min(0)
+        # What rounding leaves of nothing must not be chosen: it may be that no other token is left.
+        other = torch.where(other < _ROUNDING, 0.0, other).log()
         is_it = (xt[:, :, None, None] == self.tokens[:, None]).to(log_probs)
         written = torch.cat([is_it, 1 - is_it.sum(-1, keepdim=True)], dim=-1).log()
         is_masked = (xt == mask_id)[:, :, None, None]

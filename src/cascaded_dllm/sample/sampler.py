@@ -102,7 +102,7 @@ class StageSampler:
         given = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
         if isinstance(self.process, UniformProcess):
             assert isinstance(predictor, EulerPredictor | TweediePredictor)
-            self._require_plain(law, required)
+            self.require_possible(law, is_required=required is not None)
             noise = uniform_noise(self.process, self.length, draws, sample_index)
             yield from uniform_states(
                 self.model,
@@ -118,23 +118,35 @@ class StageSampler:
             )
             return
         start = start or self._masked(self.process, len(sample_index), sample_index.device)
-        words = None if required is None else self._words(required, start, self.process)
+        words = None if required is None else self.require_room(required, start.xt, self.process)
         path_draws = Draws(draws.seed, f"{draws.purpose}-required")
         writer = TokenWriter(self.model, given, law, words, self.process.mask_id, path_draws, sample_index)
         sampling = AbsorbingSampling(self.process, self.schedule, writer, draws, sample_index, start, self.t_end)
         yield from sampling.states(predictor, num_steps)
 
-    def _require_plain(self, law: TokenLaw, required: Sequence[Sequence[Word]] | None) -> None:
-        """The uniform process moves all tokens all the time, so that none can be kept, nor its law be cut."""
+    def require_possible(self, law: TokenLaw, *, is_required: bool) -> None:
+        """Checks that the process can do what is asked of it.
+
+        The uniform one moves all tokens all the time, so that none can be kept, nor its law be cut.
+
+        Args:
+            law: how the law of a token is changed.
+            is_required: whether words are required or text is pinned.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        if isinstance(self.process, AbsorbingProcess):
+            return
         if not law.is_unchanged:
             raise ConfigError(
                 f"tokens are to be drawn from {law}, which needs the absorbing process, and this model has the "
                 "uniform one; leave temperature, top_k and top_p out"
             )
-        if required is not None:
+        if is_required:
             raise ConfigError(
-                "words are required, which needs the absorbing process, and this model has the uniform one; require "
-                "none, or use a model of the absorbing process"
+                "text is required or pinned, which needs the absorbing process, and this model has the uniform one; "
+                "ask for none, or use a model of the absorbing process"
             )
 
     def _masked(self, process: AbsorbingProcess, num_texts: int, device: torch.device) -> Start:
@@ -142,12 +154,24 @@ class StageSampler:
         xt = torch.full((num_texts, self.length), process.mask_id, device=device)
         return Start(xt, torch.ones(num_texts, device=device))
 
-    def _words(self, required: Sequence[Sequence[Word]], start: Start, process: AbsorbingProcess) -> RequiredWords:
-        words = RequiredWords.build(required, start.xt.device)
-        is_possible = words.are_possible(start.xt, process.mask_id)
+    def require_room(
+        self, required: Sequence[Sequence[Word]], xt: Int[Tensor, "B L"], process: AbsorbingProcess
+    ) -> RequiredWords:
+        """The automata of words that every text must contain in order.
+
+        Args:
+            required: words of each text.
+            xt: the texts, MASK where something is to be written.
+            process: of the stage.
+
+        Raises:
+            ConfigError: there is no room for them.
+        """
+        words = RequiredWords.build(required, xt.device)
+        is_possible = words.are_possible(xt, process.mask_id)
         if not is_possible.all():
             first = int((~is_possible).nonzero()[0])
-            num_free = int((start.xt[first] == process.mask_id).sum())
+            num_free = int((xt[first] == process.mask_id).sum())
             raise ConfigError(
                 f"{len(required[first])} words of {sum(map(len, required[first]))} tokens are required in order, and "
                 f"there is no room for them: the stage writes {self.length} tokens, of which {num_free} are free; "

@@ -95,9 +95,10 @@ def _remedy(cascade: Cascade, drawing: Drawing, size: int, error: BaseException)
         return _NOT_ONE
     # Trying would be dangerous on a CPU, where the system kills processes for want of memory. What one array of the
     # batch took is a lower bound of what a text needs.
-    found = _ASKED_FOR.search(str(error))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    most = size // 2 if found is None else min(size // 2, free * size // int(found[1]))
+    found, most = _ASKED_FOR.search(str(error)), size // 2
+    if found is not None and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        most = min(most, free * size // int(found[1]))
     return f"{size} texts do not fit, try --batch-size {max(1, most)} or less"
 
 

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.errors import ConfigError
+
+_LOWEST = 1e-6
+"""Temperatures below are taken for it: a token that is less probable by 0.01 % has the probability exp(-100) then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +18,9 @@ class TokenLaw:
     """How the law of a token is changed before it is drawn; by default not at all.
 
     In this order: logits are divided by the temperature, the `top_k` most probable tokens are kept, and of these the
-    fewest that have the probability `top_p` together (Holtzman et al. 2020, arXiv:1904.09751). Samples are then not
-    from the model any more: they repeat themselves more, and generative perplexity falls without a better model.
+    fewest that have the probability `top_p` together (Holtzman et al. 2020, arXiv:1904.09751). Words that a text must
+    contain are kept besides. Samples are then not from the model any more: they repeat themselves more, and generative
+    perplexity falls without a better model.
 
     Attributes:
         temperature: below 1 probable tokens become more probable; 0 takes the most probable one.
@@ -42,14 +46,27 @@ class TokenLaw:
         return self == UNCHANGED
 
     def tempered(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
-        """Logits at the temperature, nothing cut off; those themselves for the temperature 0, which only cuts off."""
-        if self.temperature in (0, 1):
+        """Logits at the temperature, nothing cut off."""
+        if self.temperature == 1:
             return logits
         # The largest becomes 0 first, so that no temperature divides it beyond the largest number.
-        return (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        return (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, _LOWEST)
 
-    def cut(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
-        """Tempered logits with -inf for every token that is not kept; at least one is."""
+    def cut(self, tempered: Float[Tensor, "M V"], always: Int[Tensor, "M A"] | None = None) -> Float[Tensor, "M V"]:
+        """Tempered logits with -inf for every token that is not kept; at least one is.
+
+        Args:
+            tempered: the logits.
+            always: ids kept in any case, of every row; -1 where there are fewer.
+        """
+        logits = self._cut(tempered)
+        if always is None or logits is tempered:
+            return logits
+        # The most probable token stands in for none: it is kept in any case.
+        ids = torch.where(always < 0, logits.argmax(-1, keepdim=True), always)
+        return logits.scatter(-1, ids, tempered.gather(-1, ids))
+
+    def _cut(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
         top_k = 1 if self.temperature == 0 else self.top_k
         if top_k is not None and top_k < logits.shape[-1]:
             kept = logits.topk(top_k, dim=-1)

@@ -120,20 +120,20 @@ class TokenWriter:
         hidden, unconditional = answer.hidden[kept], _part(answer.unconditional, kept)
         path = None if self.required is None else self._path(self.required, xt, answer, step)
         for chunk in self._chunks(len(hidden)):
-            logits = self._law(hidden[chunk], _part(unconditional, chunk))
             part = Rows(rows.batch[chunk], rows.position[chunk])
-            if path is None:
-                token = sample_tokens(self.law.cut(logits), (u[0][chunk], u[1][chunk]))
-            else:
+            texts = answer.texts[part.batch]
+            logits = self._kept(hidden[chunk], _part(unconditional, chunk), texts)
+            if path is not None:
                 logits = _without(logits, path.excluded[part.batch, part.position])
-                token = sample_tokens(self.law.cut(logits), (u[0][chunk], u[1][chunk]))
+            token = sample_tokens(logits, (u[0][chunk], u[1][chunk]))
+            if path is not None:
                 fixed = path.token[part.batch, part.position]
                 token = torch.where(fixed >= 0, fixed, token)
-            xt[answer.texts[part.batch], part.position] = token
+            xt[texts, part.position] = token
 
     @torch.inference_mode()
     def sureness(self, answer: Answer, predictor: SurestPredictor) -> Float[Tensor, " M"]:
-        """How sure the network is of every row, by the law that tokens are drawn from."""
+        """How sure the network is of every row, before anything is cut off."""
         chunks = self._chunks(len(answer.hidden))
         laws = (self._law(answer.hidden[chunk], _part(answer.unconditional, chunk)) for chunk in chunks)
         return torch.cat([answer.hidden.new_empty(0), *map(predictor.sureness, laws)])
@@ -151,8 +151,8 @@ class TokenWriter:
         states, width = required.tokens.shape[1:]
         log_probs = torch.zeros(*texts.shape, states, width, device=xt.device)
         for chunk in self._chunks(len(answer.hidden)):
-            logits = self._law(answer.hidden[chunk], _part(answer.unconditional, chunk))
             batch, position = answer.rows.batch[chunk], answer.rows.position[chunk]
+            logits = self._kept(answer.hidden[chunk], _part(answer.unconditional, chunk), answer.texts[batch])
             matters = required.tokens[batch].clamp_min(0).flatten(1)
             found = torch.log_softmax(logits, -1).gather(1, matters)
             log_probs[batch, position] = found.view(len(found), states, width).to(log_probs)
@@ -160,8 +160,15 @@ class TokenWriter:
         u, _ = self.path_draws.uniform_pair(self.sample_index[answer.texts][:, None], step[:, None], position)
         return required.draw(log_probs, texts, u, mask_id=self.mask_id)
 
+    def _kept(
+        self, hidden: Float[Tensor, "M D"], unconditional: Float[Tensor, "M D"] | None, texts: Int[Tensor, " M"]
+    ) -> Float[Tensor, "M V"]:
+        """Logits of the law that tokens are drawn from; required words of the text of each row are never cut off."""
+        always = None if self.required is None else self.required.tokens[texts].flatten(1)
+        return self.law.cut(self._law(hidden, unconditional), always)
+
     def _law(self, hidden: Float[Tensor, "M D"], unconditional: Float[Tensor, "M D"] | None) -> Float[Tensor, "M V"]:
-        """Logits of the law that tokens are drawn from, before anything is cut off."""
+        """Logits at the temperature, before anything is cut off."""
         other = None if unconditional is None else self._logits(unconditional)
         return self.law.tempered(self.given.guided(self._logits(hidden), other))
 

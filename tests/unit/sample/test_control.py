@@ -105,6 +105,18 @@ def test_a_shorter_text_of_stage_1_is_written_around(tokenizer: Tokenizer) -> No
     assert [tokenizer.decode(word) for word in asked.stages[0].words[0]] == [" keeper", " storm"]
 
 
+def test_an_end_of_text_belongs_to_no_word(tokenizer: Tokenizer) -> None:
+    storm, eos = ids(tokenizer, " storm")[0], tokenizer.eos_id
+    given = GivenStage(stage=1, ids=(((storm, eos, *ids(tokenizer, "t")),),))
+    assert found(tokenizer, given=given).stages[0].words == (((storm,), (eos,), ids(tokenizer, "t")),)
+
+
+def test_one_stage_is_followed_by_none(tokenizer: Tokenizer) -> None:
+    given = Control(given=GivenStage(stage=1, ids=(((1, 2),),)))
+    with pytest.raises(ConfigError, match="from_stage is 1, and there is one stage only, after which none is written"):
+        constraints(given, tokenizer, (6,), by_length(tokenizer))
+
+
 def test_what_the_next_stage_must_contain() -> None:
     assert coverage_words([1, 2, 3, 2], []) == ((1,), (2,), (3,), (2,))
     assert coverage_words([1, 2, 3, 2, 3], [(2, 3), (2, 3)]) == ((1,), (2, 3), (2, 3))
@@ -134,7 +146,7 @@ def test_what_the_next_stage_must_contain() -> None:
             r"' boat' has 1 tokens and is pinned at 6 of stage 1, which writes 6; its first token must be at 0 to 5",
         ),
         ({"pins": (Pin(1, -1, " boat"),)}, "is pinned at -1 of stage 1"),
-        ({"pins": (Pin(1, 0, "storm " * 9),)}, r"has \d+ tokens and is pinned at 0 of stage 1"),
+        ({"pins": (Pin(1, 0, "storm " * 9),)}, r"has \d+ tokens and is pinned in stage 1, which writes 6; shorten it"),
         (
             {"pins": (Pin(2, 0, " boat"), Pin(2, 0, " storm"))},
             "two texts are pinned at position 0 of stage 2; move one of them",
@@ -158,7 +170,19 @@ def test_what_the_next_stage_must_contain() -> None:
         ),
         (
             {"given": GivenStage(stage=1, ids=((tuple(range(6)),),)), "pins": (Pin(1, 0, " boat"),)},
-            "' boat' is pinned in stage 1, whose text is given as a whole; pin it in a later one",
+            "' boat' is pinned in stage 1, which is not written: its text or a later one is given; pin it in a later",
+        ),
+        (
+            {"given": GivenStage(stage=2, ids=((tuple(range(12)),),)), "pins": (Pin(1, 0, " boat"),)},
+            "' boat' is pinned in stage 1, which is not written",
+        ),
+        (
+            {"given": GivenStage(stage=1, ids=(((1, 2), (3, 4)),))},
+            "texts of stage 1 are given with 2 stages each; give for all of them that stage, .* 1 at most",
+        ),
+        (
+            {"given": GivenStage(stage=2, ids=((tuple(range(12)),), (tuple(range(6)), tuple(range(12)))))},
+            "texts of stage 2 are given with 1 or 2 stages each",
         ),
         ({"keywords": ("storm",), "outline": "boat"}, "keywords and outline are given together; a text begins with"),
     ],

@@ -188,8 +188,27 @@ def test_the_uniform_process_pins_nothing(cascade: Cascade) -> None:
     size = cascade.tokenizer.vocab_size
     model = tiny_model(vocab_size=size, process="uniform", scale_by_sigma=False)
     made = Cascade((StageSampler(model, UniformProcess(size), LogLinearSchedule(), 5),), cascade.tokenizer, (5,))
-    with pytest.raises(ConfigError, match=r"text is pinned, which needs the absorbing process, .* pin none, or use"):
-        drawn(made, "euler", pinned=(Pin(1, 0, " cat"),))
+    stages = Cascade((*cascade.stages[:1], *made.stages), cascade.tokenizer, (*cascade.stage_lengths[:1], 5))
+    for asked_of, asked, message in (
+        (made, {"pinned": (Pin(1, 0, " cat"),)}, "text is required or pinned"),
+        (made, {"keywords": ["cat"]}, "text is required or pinned"),
+        (stages, {"require_coverage": True}, "text is required or pinned"),
+        (made, {"temperature": 0.5}, "tokens are to be drawn from TokenLaw"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            # Before anything is drawn.
+            drawn(asked_of, "euler", on_progress=pytest.fail, **asked)
+
+
+def test_keywords_that_pinned_text_leaves_no_room_for(cascade: Cascade) -> None:
+    asked = Drawing(control=Control(keywords=("cat", "dog", "saw"), pins=(Pin(1, 1, " the cat the"),)))
+    with pytest.raises(ConfigError, match=r"3 words of 3 tokens are required .* of which 2 are free"):
+        cascade.require_drawable(asked)
+
+
+def test_a_text_is_no_list_of_keywords(cascade: Cascade) -> None:
+    with pytest.raises(ConfigError, match=r"keywords is the text 'cat'; give a list of words"):
+        drawn(cascade, keywords="cat")
 
 
 def test_coverage_that_pinned_text_leaves_no_room_for(cascade: Cascade) -> None:

@@ -41,6 +41,15 @@ def test_a_run_gives_all_stages_up_to_the_one(tokenizer: Tokenizer, tmp_path: Pa
     assert expected.first_stage == 1
 
 
+def test_separators_of_lines_inside_a_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Characters at which other programs break lines."""
+    stage = {"stage": 1, "ids": [0, 1], "text": "a\u2028b\u2029c\u0085d"}
+    record = {"settings": {"tokenizer_fingerprint": tokenizer.fingerprint}, "stages": [stage]}
+    path = tmp_path / "samples.jsonl"
+    path.write_text(f"{json.dumps(record, ensure_ascii=False)}\n" * 2, encoding="utf-8")
+    assert read_given(path, 1, tokenizer).ids == (((0, 1),), ((0, 1),))
+
+
 def test_a_listing_gives_one_stage(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "sample_stage2.txt"
     path.write_text(listing([" storm keeper", "lighthouse\nkeeper"]), encoding="utf-8")

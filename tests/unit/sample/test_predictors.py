@@ -9,6 +9,7 @@ import torch
 from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.numerics import log_expm1
 from cascaded_dllm.sample.predictors import (
     PREDICTORS,
     AncestralPredictor,
@@ -101,10 +102,23 @@ def test_negative_probabilities_of_the_last_step_are_cut() -> None:
     torch.testing.assert_close(probs.sum(-1), torch.ones(1, 1))
 
 
+def test_noise_whose_exponential_is_infinite() -> None:
+    """In float32 the probability of leaving MASK stays that of float64."""
+    schedule, times = GeometricSchedule(1e-4, 400.0), torch.linspace(1, 1e-3, 9, dtype=torch.float64)
+    t, s = times[:-1], times[1:]
+    moved_t, moved_s = (-torch.expm1(-schedule(time).sigma) for time in (t, s))
+    expected = (1 - moved_s / moved_t).float()
+    found = AncestralPredictor().leave_prob(schedule, t.float(), s.float())
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    log_rate = TweediePredictor().log_unmask_factor(schedule, t.float(), s.float())
+    found = torch.exp(log_rate - log_expm1(schedule(t.float()).sigma))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_factor_of_one_time_and_of_many() -> None:
     schedule = LogLinearSchedule()
     t, s = torch.tensor([0.9, 0.4]), torch.tensor([0.8, 0.1])
     for predictor in (EulerPredictor(), TweediePredictor()):
-        many = predictor.unmask_factor(schedule, t, s)
+        many = predictor.log_unmask_factor(schedule, t, s)
         assert many.shape == (2,)
-        torch.testing.assert_close(predictor.unmask_factor(schedule, t[1], s[1]), many[1])
+        torch.testing.assert_close(predictor.log_unmask_factor(schedule, t[1], s[1]), many[1])

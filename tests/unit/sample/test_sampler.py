@@ -232,7 +232,7 @@ def test_the_uniform_process_keeps_nothing() -> None:
     sampler = stage({"process": "uniform"})
     for options, message in (
         ({"law": TokenLaw(top_k=3)}, r"tokens are to be drawn from TokenLaw\(.*top_k=3.* leave temperature, top_k and"),
-        ({"required": [[(1,)]]}, "words are required, which needs the absorbing process, .* require none"),
+        ({"required": [[(1,)]]}, "text is required or pinned, which needs the absorbing process, .* ask for none, or"),
     ):
         with pytest.raises(ConfigError, match=message):
             asked(sampler, name="euler", **options)

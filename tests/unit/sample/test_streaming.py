@@ -129,6 +129,13 @@ def test_cpu_that_is_short_of_memory(run, drawn_from, monkeypatch, asked_for, fr
     assert memory.sizes == [8], "on a CPU nothing is tried"
 
 
+def test_system_that_does_not_say_what_is_free(run, drawn_from, monkeypatch):
+    monkeypatch.setattr(os, "sysconf_names", {})
+    Memory(drawn_from, monkeypatch, room=4, error=RuntimeError(CPU.format(80)))
+    with pytest.raises(BatchTooLargeError, match="8 texts do not fit, try --batch-size 4 or less"):
+        draw(run, drawn_from, batch_size=8)
+
+
 def test_other_errors_pass(run, drawn_from, monkeypatch):
     Memory(drawn_from, monkeypatch, room=0, error=RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):

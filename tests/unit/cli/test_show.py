@@ -56,7 +56,7 @@ def test_the_first_texts_are_watched(monkeypatch):
     whole = torch.tensor([tokenizer.encode("The fox").ids] * 3)
     shown = []
     monkeypatch.setattr(show, "console", Console(file=io.StringIO(), force_terminal=True, width=80))
-    monkeypatch.setattr(show.Live, "update", lambda self, text: shown.append(text.plain))
+    monkeypatch.setattr(show.Live, "update", lambda self, text, refresh=False: shown.append(text.plain))
     with show.live_states(Cascade((), tokenizer, ()), 6) as tell:
         tell(CascadeState(1, 0, SamplerState(torch.full_like(whole, tokenizer.mask_id), 0, 2, 0.0)))
         tell(CascadeState(1, 0, SamplerState(whole, 2, 2, 2.0)))

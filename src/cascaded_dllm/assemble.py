@@ -22,8 +22,10 @@ from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, s
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import layout_of, new_model
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModelConfig
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
@@ -70,7 +72,13 @@ _MAX_WORKERS = 8
 def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
     """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
     arrays = _arrays(path, CascadeSpec(config.stage_lengths), config.data)
-    return arrays, StageDataset.flat(arrays) if config.baseline else StageDataset(arrays, config.stage)
+    return arrays, _dataset(arrays, config)
+
+
+def _dataset(arrays: StageArrays, config: TrainConfig) -> StageDataset:
+    if config.baseline:
+        return StageDataset.flat(arrays)
+    return StageDataset(arrays, config.stage, is_placed=config.is_placed)
 
 
 def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
@@ -175,6 +183,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
             tokenizer=arrays.tokenizer,
             packing=arrays.packing,
             prefix=prefixes.settings,
+            layout=None if (layout := layout_of(stage.model)) is None else layout.config,
         ),
         tokenizer_file=tokenizer_file,
         periods=RunPeriods(
@@ -216,7 +225,14 @@ def joint_bound(
         )
     arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data)
     numbers = range(1, len(cascade.stages) + 1)
-    datasets = [StageDataset.flat(arrays)] if cascade.is_flat else [StageDataset(arrays, k) for k in numbers]
+    datasets = (
+        [StageDataset.flat(arrays)]
+        if cascade.is_flat
+        else [
+            StageDataset(arrays, number, is_placed=stage.is_placed)
+            for number, stage in zip(numbers, cascade.stages, strict=True)
+        ]
+    )
     if arrays.tokenizer != cascade.tokenizer.fingerprint:
         raise DataError(
             f"{data.path} has the tokenizer {arrays.tokenizer}, the models {cascade.tokenizer.fingerprint}; "
@@ -303,6 +319,21 @@ def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 
 
+def _layout_config(config: TrainConfig, model: ScoreModelConfig, dataset: StageDataset) -> LayoutConfig | None:
+    """The layout network of a placed stage, as wide as the other one; None for any other stage."""
+    if not dataset.is_placed:
+        return None
+    return LayoutConfig(
+        vocab_size=model.vocab_size,
+        num_tokens=dataset.prefix_length,
+        num_new=dataset.num_free,
+        hidden_size=model.hidden_size,
+        num_heads=model.num_heads,
+        num_blocks=config.layout.num_blocks,
+        cond_dim=model.cond_dim,
+    )
+
+
 def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
     """A stage with random weights that depend on the seed and its number, in the memory of the host.
 
@@ -311,7 +342,7 @@ def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) 
     model_config = _model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
-        model = ScoreModel(model_config)
+        model = new_model(model_config, _layout_config(config, model_config, dataset))
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
         model,

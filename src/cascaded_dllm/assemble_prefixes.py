@@ -85,6 +85,11 @@ def _regenerator(
     for number, stage in enumerate(loaded, start=first):
         if config.dtype == "bfloat16":
             stage.model.keep_trunk_in(torch.bfloat16)
+        if stage.settings.layout is not None:
+            raise ConfigError(
+                f"{stage.folder} is a placed stage, which writes no text again in part; leave it out of "
+                "training.generated_prefix.stage_paths"
+            )
         length, prefix_length = arrays.spec.target_length(number), arrays.spec.prefix_length(number)
         samplers.append(stage_sampler(stage, length=length, prefix_length=prefix_length, device=device))
         require_usable(predictor, samplers[-1].process, settings.num_steps)

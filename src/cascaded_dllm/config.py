@@ -71,6 +71,13 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutSettings:
+    """The layout network of a placed stage, which has the width of the other one; see `LayoutConfig`."""
+
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSettings:
     """The forward process."""
 
@@ -183,11 +190,13 @@ class TrainConfig:
     stage: int
     baseline: bool
     stage_lengths: tuple[int, ...]
+    conditioning: str
     earlier_stages: tuple[str, ...]
     stage1_root_dir: str | None
     stage2_root_dir: str | None
     data: DataSettings
     model: ModelSettings
+    layout: LayoutSettings
     graph: GraphSettings
     noise: NoiseSettings
     pretrained: PretrainedSettings
@@ -208,6 +217,7 @@ class TrainConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+        self._require_placeable()
         if self.training.generated_prefix.num_steps < 1:
             raise ConfigError(
                 f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
@@ -230,6 +240,37 @@ class TrainConfig:
                 "multiples there are checkpoints, or null"
             )
         self._require_fitting_earlier_stages()
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the stage is a placed one, which a first stage and a flat model never are."""
+        return self.conditioning == "placed" and not self.baseline and self.stage > 1
+
+    def _require_placeable(self) -> None:
+        """Checks that the settings leave a placed stage possible, if there is to be one.
+
+        Raises:
+            ConfigError: the conditioning is unknown, or something is set that a placed stage does not have.
+        """
+        if self.conditioning not in ("prefix", "placed"):
+            raise ConfigError(f"conditioning is {self.conditioning!r}; it must be prefix or placed")
+        if self.layout.num_blocks < 1:
+            raise ConfigError(f"layout.num_blocks is {self.layout.num_blocks}; it must be at least 1")
+        if self.conditioning == "prefix":
+            return
+        training = self.training
+        for key, value, needed in (
+            ("graph.type", self.graph.type, "absorbing"),
+            ("training.strategy", training.strategy, "ddp"),
+            ("training.prefix_noise.prob", training.prefix_noise.prob, 0.0),
+            ("training.prefix_dropout", training.prefix_dropout, 0.0),
+            ("training.generated_prefix.prob", training.generated_prefix.prob, 0.0),
+        ):
+            if value != needed:
+                raise ConfigError(
+                    f"conditioning is placed and {key} is {value}; a placed stage needs {needed}: set {key}={needed}, "
+                    "or conditioning=prefix"
+                )
 
     @property
     def earlier_paths(self) -> tuple[str, ...]:

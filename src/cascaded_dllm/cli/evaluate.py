@@ -15,7 +15,7 @@ from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, OutputExistsError
-from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
+from cascaded_dllm.evaluate.likelihood import JointBound, StageBound, mean_and_error
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -52,22 +52,30 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
                 "standard_error_nats": _known(mean_and_error(stage.nll_nats)[1]),
                 "omitted_nats_per_window_at_most": stage.omitted_nats,
                 "unigram_nats_per_window": stage.unigram_nats,
+                **_layout_summary(stage),
             }
             for stage in bound.stages
         ],
     }
 
 
+def _layout_summary(stage: StageBound) -> dict[str, object]:
+    """What of the bound of a placed stage the layout costs; nothing for any other stage."""
+    return {} if stage.layout_nats is None else {"layout_nats_per_window": mean_and_error(stage.layout_nats)[0]}
+
+
 def bound_table(bound: JointBound) -> Table:
-    """The same for people."""
-    is_flat = bound.num_stages == 1
+    """The same for people; of placed stages also what of it the layout costs."""
+    is_flat, is_placed = bound.num_stages == 1, any(stage.layout_nats is not None for stage in bound.stages)
     table = Table(title="upper bound on -log p, nats a window")
-    for column in ("stage", "bound", "+-", "omitted at most", "unigram"):
+    for column in ("stage", "bound", "+-", "omitted at most", "unigram", *(["of it layout"] if is_placed else [])):
         table.add_column(column, justify="right")
     for stage in bound.stages:
         mean, error = mean_and_error(stage.nll_nats)
         name = "flat" if is_flat else f"{stage.stage} of {bound.num_stages}"
-        table.add_row(name, f"{mean:.3f}", f"{error:.3f}", f"{stage.omitted_nats:.3f}", f"{stage.unigram_nats:.3f}")
+        layout = [] if stage.layout_nats is None else [f"{float(stage.layout_nats.mean()):.3f}"]
+        numbers = [mean, error, stage.omitted_nats, stage.unigram_nats]
+        table.add_row(name, *(f"{number:.3f}" for number in numbers), *layout)
     if bound.is_whole and not is_flat:
         mean, error = mean_and_error(bound.nll_nats)
         table.add_section()

@@ -48,6 +48,7 @@ _DECIDED = {
     "stage",
     "baseline",
     "training.seed",
+    "conditioning",
     "ngpus",
 }
 """Keys that the quickstart sets itself."""
@@ -78,6 +79,9 @@ def quickstart(
     ),
     num_samples: Annotated[int, typer.Option(help="Texts to sample and judge.")] = 256,
     seed: Annotated[int, typer.Option(help="Decides everything.")] = 0,
+    conditioning: Annotated[
+        str, typer.Option(help="How a stage sees the one before: prefix (in front) or placed (in its places).")
+    ] = "prefix",
     flat: Annotated[
         bool,
         typer.Option("--flat", help="Also train a flat model, with as many token-forwards as all stages together."),
@@ -92,6 +96,7 @@ def quickstart(
       cdllm quickstart --corpus python-docs --out runs/docs
       cdllm quickstart training.num_steps=3000 --out runs/longer
       cdllm quickstart --flat --out runs/beside
+      cdllm quickstart --conditioning placed --out runs/placed
     """
     with reported_errors(debug):
         if corpus not in BUILT_IN:
@@ -99,7 +104,7 @@ def quickstart(
         if num_samples < 1:
             raise ConfigError(f"--num-samples is {num_samples}; it must be at least 1")
         started = time.perf_counter()
-        config = _config(overrides or [], corpus, out, seed)
+        config = _config(overrides or [], corpus, out, seed, conditioning)
         recipe = _recipe(corpus)
         console.rule("[bold]1 of 4  corpus -> tokens with importance")
         train_data, valid_data = (_preprocess(corpus, split, recipe, out / "data") for split in ("train", "valid"))
@@ -157,7 +162,7 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
     return folder
 
 
-def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainConfig:
+def _config(overrides: list[str], corpus: str, out: Path, seed: int, conditioning: str) -> TrainConfig:
     """What all stages share; the data, which is not there yet, is only named.
 
     Raises:
@@ -165,10 +170,13 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int) -> TrainCon
     """
     for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
         if key in _DECIDED:
-            raise ConfigError(f"the quickstart sets {key} itself; leave it out, or use --out and --seed")
+            raise ConfigError(
+                f"the quickstart sets {key} itself; leave it out, or use --out, --seed and --conditioning"
+            )
     packing = ["data.packing=stream"] if corpus == "python-docs" else []
     paths = {"run_dir": out, "data.path": out / "data"}
-    config = compose_config([*packing, *overrides, f"training.seed={seed}"], name="quickstart", paths=paths)
+    decided = [f"training.seed={seed}", f"conditioning={conditioning}"]
+    config = compose_config([*packing, *overrides, *decided], name="quickstart", paths=paths)
     require_sound(config)
     warn_of_long_warmup(config)
     return config
@@ -186,9 +194,11 @@ def _train(config: TrainConfig, out: Path) -> list[Path]:
 
 
 def _token_forwards(config: TrainConfig) -> int:
-    """Positions that go through the networks of all stages in training, prefixes included."""
+    """Positions that go through the networks of all stages in training, prefixes and gaps included."""
     lengths = config.stage_lengths
     positions = sum(prefix + length for prefix, length in zip((0, *lengths), lengths, strict=False))
+    if config.conditioning == "placed":
+        positions += len(lengths) - 1  # a text has a gap more than tokens
     return config.training.num_steps * config.training.batch_size * positions
 
 

@@ -1,4 +1,4 @@
-"""What one stage trains on: its tokens and those of the stage before."""
+"""What one stage trains on: its tokens, those of the stage before, and where these stand among its own."""
 
 from typing import final
 
@@ -7,31 +7,49 @@ import numpy.typing as npt
 
 from cascaded_dllm.data.stages import StageArrays
 
+_FAR = 1 << 31
+"""More than any position of a window."""
+
 
 @final
 class StageDataset:
     """The windows of one stage as (prefix, target) pairs.
 
+    Args:
+        arrays: all stages.
+        stage: 1..K.
+        is_placed: whether the places of the prefix in the target are given with it; of no account to stage 1.
+
     Attributes:
         num_windows: number of pairs.
         prefix_length: tokens of the stage before; 0 for the first.
         target_length: tokens of this stage.
+        is_placed: whether there are places.
 
     Raises:
         ConfigError: `stage` is not one of 1..K.
     """
 
-    def __init__(self, arrays: StageArrays, stage: int) -> None:
+    def __init__(self, arrays: StageArrays, stage: int, *, is_placed: bool = False) -> None:
         self.num_windows = arrays.num_windows
         self.prefix_length = arrays.spec.prefix_length(stage)
         self.target_length = arrays.spec.target_length(stage)
         self._target = arrays.stages[stage - 1]
         self._prefix = arrays.stages[stage - 2] if stage > 1 else None
+        self.is_placed = is_placed and stage > 1
+        self._inner = arrays.positions[stage - 2] if self.is_placed else None
+        # The last stage is the window: its positions are the numbers of its tokens.
+        self._outer = arrays.positions[stage - 1] if self.is_placed and stage < arrays.spec.num_stages else None
 
     @classmethod
     def flat(cls, arrays: StageArrays) -> "StageDataset":
         """The view of a model without a cascade, over the same windows: no prefix, the last stage as target."""
         return cls(arrays.flat(), 1)
+
+    @property
+    def num_free(self) -> int:
+        """Tokens of a target that are not known from the prefix."""
+        return self.target_length - (0 if self._inner is None else self.prefix_length)
 
     def __len__(self) -> int:
         return self.num_windows
@@ -40,3 +58,17 @@ class StageDataset:
         """The prefixes (B, P), None for a stage without one, and the targets (B, L) of the windows `indices`."""
         prefix = None if self._prefix is None else self._prefix[indices].astype(np.int64)
         return prefix, self._target[indices].astype(np.int64)
+
+    def places(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Where the tokens of the prefixes stand in the targets, rising, (B, P); None if the stage is not placed."""
+        if self._inner is None:
+            return None
+        inner = self._inner[indices].astype(np.int64)
+        if self._outer is None:
+            return inner
+        # Positions of both stages are places in the same window, and those of the prefix are among the others: in one
+        # long rising row, each is found at the number of its token.
+        row = np.arange(len(indices))[:, None]
+        outer = self._outer[indices].astype(np.int64) + row * _FAR
+        found = np.searchsorted(outer.ravel(), (inner + row * _FAR).ravel()).reshape(inner.shape)
+        return found - row * self.target_length

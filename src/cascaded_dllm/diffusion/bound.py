@@ -27,10 +27,12 @@ class BoundEstimate(NamedTuple):
         nll_nats: estimate of the integral, nats per sequence, float64.
         standard_error: of each `nll_nats`, from the spread over times; float64. Pessimistic, because the times are
             spread evenly rather than independent.
+        layout_nats: what of `nll_nats` a placed stage pays for the layout; None for any other.
     """
 
     nll_nats: Float[Tensor, " B"]
     standard_error: Float[Tensor, " B"]
+    layout_nats: Float[Tensor, " B"] | None = None
 
 
 def nll_bound(

@@ -36,12 +36,14 @@ class StageBound:
         nll_nats: upper bound on -log p(target | prefix) of each window, nats, float64.
         omitted_nats: how far below the truth the integral may lie for an ideal model, nats a window.
         unigram_nats: what the best model without any context pays for the same targets, nats a window.
+        layout_nats: what of `nll_nats` a placed stage pays for the layout; None for any other.
     """
 
     stage: int
     nll_nats: Float[Tensor, " M"]
     omitted_nats: float
     unigram_nats: float
+    layout_nats: Float[Tensor, " M"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,10 @@ def stage_bounds(
         omitted = omitted_nats(
             objective.process,
             objective.schedule,
-            length=dataset.target_length,
+            length=dataset.num_free,
             t_min=objective.t_min,
         )
-        yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset))
+        yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset), estimate.layout_nats)
 
 
 def dataset_bound(
@@ -169,7 +171,7 @@ def dataset_bound(
     device = model.vocab_embed.embedding.device
     draws = Draws(seed, "bound-noise")
     total = min(num_windows, len(dataset))
-    found = torch.zeros(2, total, dtype=torch.float64)
+    found = torch.zeros(3, total, dtype=torch.float64)
     for first in range(0, total, batch_size * group.size):
         # A process that is left over computes the last batch too and drops it: weights that are split need everyone.
         start = first + batch_size * group.rank
@@ -179,12 +181,13 @@ def dataset_bound(
         batch = make_batch(dataset, indices, indices, device)
         estimate = objective.bound(model, batch, draws=draws, num_times=num_times)
         if is_own:
-            found[:, indices] = torch.stack(estimate)
+            layout = torch.zeros_like(estimate.nll_nats) if estimate.layout_nats is None else estimate.layout_nats
+            found[:, indices] = torch.stack([estimate.nll_nats, estimate.standard_error, layout])
         if on_progress is not None:
             on_progress(min(first + batch_size * group.size, total), total)
     model.train(was_training)
     group.sum(found)
-    return BoundEstimate(*found)
+    return BoundEstimate(found[0], found[1], found[2] if dataset.is_placed else None)
 
 
 def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stages: int) -> Callable[[int, int], None]:

@@ -21,6 +21,8 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.file_names import BUNDLE_FILE, RUN_CONFIG_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import new_model
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 
@@ -49,6 +51,7 @@ class StageSettings:
         packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.
+        layout: the layout network beside it; None if the stage is not a placed one.
     """
 
     model: ScoreModelConfig
@@ -59,6 +62,7 @@ class StageSettings:
     packing: str = ""
     step: int = 0
     prefix: PrefixSettings = TRUE_PREFIXES
+    layout: LayoutConfig | None = None
 
     def at_step(self, step: int) -> "StageSettings":
         """The same settings after `step` optimizer steps."""
@@ -76,6 +80,7 @@ class StageSettings:
             "packing": self.packing,
             "step": self.step,
             "prefix": self.prefix.to_dict(),
+            "layout": None if self.layout is None else self.layout.to_dict(),
         }
         return json.dumps(settings, indent=2) + "\n"
 
@@ -133,7 +138,7 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
             f"{folder} is no checkpoint: it has neither config.json nor checkpoints/latest nor .hydra/config.yaml; "
             "give a run folder, one of its checkpoints/step_<n>, or a hub id"
         )
-    model = ScoreModel(settings.model)
+    model = new_model(settings.model, settings.layout)
     load_weights(model, state, source=str(folder))
     tokenizer = folder / TOKENIZER_FILE
     found = tokenizer if tokenizer.is_file() else None
@@ -234,6 +239,8 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             packing=config.get("packing", ""),  # earlier checkpoints say neither it nor what was done to prefixes
             step=config["step"],
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
+            # Earlier checkpoints are of stages that are not placed, and say nothing of it.
+            layout=None if config.get("layout") is None else LayoutConfig.from_dict(config["layout"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

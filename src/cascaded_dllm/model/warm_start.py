@@ -1,6 +1,7 @@
 """Starting a network from the weights of another one: a SEDD model, a run of ours or of the original code."""
 
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage, load_weights
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 
@@ -10,7 +11,8 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
 
     Every setting of the network must be the same but its dropout: others change its shape, or what its weights mean.
     A `one_way` network may start from a `joint` one, as their weights have the same shapes and nearly the same use. A
-    stage may start from any other.
+    stage may start from any other; a placed one, whose network fills in, from a flat one for example. Its layout
+    network starts from random weights unless the other has one of the same shape.
 
     Args:
         source: whatever `load_stage` takes.
@@ -29,7 +31,13 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
             f"{source} cannot be the start of this network: {'; '.join(differences)}; give the settings of its "
             "network, or start from another model (pretrained.model_path)"
         )
-    load_weights(model, stage.model.state_dict(), source=source)
+    state = stage.model.state_dict()
+    ours, theirs = layout_of(model), stage.settings.layout
+    if ours is None or ours.config != theirs:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("layout.")}
+    if ours is not None and ours.config != theirs:
+        state |= {f"layout.{name}": tensor for name, tensor in ours.state_dict().items()}
+    load_weights(model, state, source=source)
     return stage
 
 

@@ -39,7 +39,7 @@ def states_of_batch(
             prefix = torch.tensor(rows, device=device)
             yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
             continue
-        words = _words(of_stage, batch, prefix, words, asked.require_coverage)
+        before, words = words, _words(of_stage, batch, prefix, words, asked.require_coverage)
         if prefix is not None and drawing.prefix_noise > 0:
             draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
             prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
@@ -52,7 +52,7 @@ def states_of_batch(
             start=_start(stage, of_stage, index),
             guidance=0.0 if prefix is None else drawing.guidance,
             law=drawing.law,
-            required=words if any(words) else None,
+            required=_pieces(stage, prefix, before, words),
         ):
             yield CascadeState(number, batch[0], state)
         prefix = state.xt
@@ -79,6 +79,25 @@ def _words(
     if require_coverage and prefix is not None:
         return [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
     return [()] * len(batch)
+
+
+def _pieces(
+    stage: StageSampler,
+    prefix: Int[Tensor, "B P"] | None,
+    before: Sequence[tuple[Word, ...]],
+    words: Sequence[tuple[Word, ...]],
+) -> Sequence[tuple[Word, ...]] | None:
+    """What a stage is required to contain; a placed one contains the stage before, whose words stay together.
+
+    Args:
+        stage: that is written.
+        prefix: of the stage before.
+        before: words that it had to contain.
+        words: that this one must contain.
+    """
+    if stage.is_placed and prefix is not None:
+        return [coverage_words(row, of_text) for row, of_text in zip(prefix.tolist(), before, strict=True)]
+    return words if any(words) else None
 
 
 def start_texts(

@@ -19,6 +19,7 @@ from cascaded_dllm.sample.control import (
     Control,
     GivenStage,
     Pin,
+    StageConstraints,
     constraints,
 )
 from cascaded_dllm.sample.drawing import Drawing, require_counts
@@ -322,6 +323,9 @@ class Cascade:
             if of_stage.given:
                 continue
             stage = self.stages[number - 1]
+            if stage.is_placed:
+                _require_nothing_new(number, of_stage)
+                continue
             covers = asked.require_coverage and number > asked.first_stage
             stage.require_possible(drawing.law, is_required=bool(of_stage.words or of_stage.pinned) or covers)
             if of_stage.words and isinstance(stage.process, AbsorbingProcess):
@@ -360,12 +364,27 @@ class Cascade:
         """
         prefixes = (0, *self.stage_lengths[:-1])
         num_kept = 1 if guidance == 0 else 2
-        return sum(
+        layouts = sum(stage.layout_forwards for stage, calls in zip(self.stages, nfe, strict=True) if calls > 0)
+        prefixes = tuple(0 if stage.is_placed else prefix for stage, prefix in zip(self.stages, prefixes, strict=True))
+        return layouts + sum(
             calls * (stage.length + prefix)
             if stage.model.config.prefix_attention == "joint"
             else calls * stage.length + num_kept * prefix
             for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
             if calls > 0
+        )
+
+
+def _require_nothing_new(number: int, asked: StageConstraints) -> None:
+    """Checks that a placed stage is asked for nothing besides the text of the stage before.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if asked.words or asked.pinned:
+        raise ConfigError(
+            f"stage {number} is a placed one, which contains the text of the stage before and takes no other: give "
+            "keywords, pin in stage 1, or give the whole text of a stage"
         )
 
 

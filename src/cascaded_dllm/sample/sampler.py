@@ -7,14 +7,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cascaded_dllm.diffusion.layout import places_of
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process, UniformProcess
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.layout import LayoutModel
+from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.absorbing import AbsorbingSampling
 from cascaded_dllm.sample.conditioning import Conditioning, require_guidable
+from cascaded_dllm.sample.layout import draw_gaps, known_gaps, layout_calls
 from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.required import RequiredWords, Word
 from cascaded_dllm.sample.state import SamplerState, Start
@@ -60,6 +64,17 @@ class StageSampler:
     prefix_length: int | None = None
     trained_with: PrefixSettings = TRUE_PREFIXES
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether the tokens of the stage before stand in their places among those that it writes."""
+        return layout_of(self.model) is not None
+
+    @property
+    def layout_forwards(self) -> int:
+        """Positions that go through the layout network for one text; 0 for a stage that is not placed."""
+        layout = layout_of(self.model)
+        return 0 if layout is None else layout_calls(layout.config.num_gaps) * layout.config.num_gaps
+
     def states(
         self,
         prefix: Int[Tensor, "B P"] | None,
@@ -84,7 +99,8 @@ class StageSampler:
             start: texts to begin with; pure noise if None.
             guidance: weight of classifier-free guidance; 0 is none, everything else takes two calls in place of one.
             law: how the law of a token is changed before it is drawn.
-            required: for each text the words that it must contain in order, or None.
+            required: for each text the words that it must contain in order, or None; of a placed stage the tokens of
+                the prefix, those of a word together, which it contains in any case.
 
         Raises:
             ConfigError: `num_steps` is less than 1, the predictor or what is asked of it does not exist for this
@@ -99,6 +115,11 @@ class StageSampler:
                 "stage before writes"
             )
         require_guidable(guidance, self.trained_with, found)
+        if (layout := layout_of(self.model)) is not None:
+            if prefix is None or start is not None:
+                raise ConfigError("a placed stage begins with the text of the stage before, and with nothing else")
+            start = self._placed(layout, prefix, required, draws, sample_index)
+            prefix = required = None
         given = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
         if isinstance(self.process, UniformProcess):
             assert isinstance(predictor, EulerPredictor | TweediePredictor)
@@ -123,6 +144,21 @@ class StageSampler:
         writer = TokenWriter(self.model, given, law, words, self.process.mask_id, path_draws, sample_index)
         sampling = AbsorbingSampling(self.process, self.schedule, writer, draws, sample_index, start, self.t_end)
         yield from sampling.states(predictor, num_steps)
+
+    def _placed(
+        self,
+        layout: LayoutModel,
+        prefix: Int[Tensor, "B P"],
+        words: Sequence[Sequence[Word]] | None,
+        draws: Draws,
+        sample_index: Int[Tensor, " B"],
+    ) -> Start:
+        """Texts that hold the tokens of the stage before in places that are drawn, and MASK everywhere else."""
+        known = known_gaps(layout, words or [()] * len(prefix), prefix.device)
+        of_layout = Draws(draws.seed, f"{draws.purpose}-layout")
+        gaps = draw_gaps(layout, prefix, known, draws=of_layout, sample_index=sample_index)
+        xt = prefix.new_full((len(prefix), self.length), self.model.config.vocab_size)
+        return Start(xt.scatter(1, places_of(gaps), prefix), torch.ones(len(prefix), device=prefix.device))
 
     def require_possible(self, law: TokenLaw, *, is_required: bool) -> None:
         """Checks that the process can do what is asked of it.

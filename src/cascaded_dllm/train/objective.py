@@ -13,7 +13,10 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.diffusion.score_entropy import fused_absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.layout import LayoutModel
+from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.layout_objective import layout_bound, layout_loss
 from cascaded_dllm.train.prefixes import PrefixTraining
 
 
@@ -26,12 +29,14 @@ class Batch:
         prefix: clean ids of the stage before, (B, P); None for stage 1 and flat models.
         index: place of each sequence in the global batch, (B,); its noise is derived from it.
         window: number of each window in the dataset, (B,), always on the CPU: it leads to what is on disk.
+        places: where the tokens of the prefix stand in the target, (B, P), for a placed stage; None for any other.
     """
 
     target: Int[Tensor, "B L"]
     prefix: Int[Tensor, "B P"] | None
     index: Int[Tensor, " B"]
     window: Int[Tensor, " B"] | None = None
+    places: Int[Tensor, "B P"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`."""
@@ -40,7 +45,14 @@ class Batch:
             None if self.prefix is None else on_device(self.prefix, device),
             on_device(self.index, device),
             self.window,
+            None if self.places is None else on_device(self.places, device),
         )
+
+    def kept(self, xt: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """The noised text with the tokens of a placed prefix as they are; `xt` itself for any other stage."""
+        if self.places is None:
+            return xt
+        return xt.scatter(1, self.places, self.target.gather(1, self.places))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +93,24 @@ class Objective:
         sigma, dsigma = self.schedule(t)
         position = torch.arange(length, device=t.device)
         xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
-        total, _ = self._weighted_sum(model, batch, xt, sigma, dsigma / global_batch_size, generators=generators)
-        return total
+        weight = dsigma / global_batch_size
+        if batch.places is None:
+            total, _ = self._weighted_sum(model, batch, xt, sigma, weight, generators=generators)
+            return total
+        fill = replace(batch, prefix=None)
+        total, _ = self._weighted_sum(model, fill, batch.kept(xt), sigma, weight, generators=generators)
+        layout, batch = _layout(model), batch.to(model.vocab_embed.embedding.device)
+        assert batch.prefix is not None
+        assert batch.places is not None
+        return total + layout_loss(
+            layout,
+            batch.prefix,
+            batch.places,
+            index=batch.index,
+            draws=draws,
+            step=step,
+            global_batch_size=global_batch_size,
+        )
 
     def times(
         self, index: Int[Tensor, " B"], length: int, *, draws: Draws, step: int, global_batch_size: int
@@ -99,26 +127,41 @@ class Objective:
         return replace(batch, prefix=prefix)
 
     def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
-        """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`."""
+        """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`.
+
+        Of a placed stage it is the sum of what the layout costs and what the fill costs.
+        """
         with torch.inference_mode():
-            prefix = None if batch.prefix is None else model.encode_prefix(batch.prefix, batch.target.shape[1])
-
-            def weighted_entropy(x0: Tensor, xt: Tensor, sigma: Tensor, dsigma: Tensor) -> Tensor:
-                _, rows = self._weighted_sum(
-                    model, Batch(x0, None, batch.index), xt, sigma, dsigma, encoded_prefix=prefix
-                )
-                return rows
-
-            return nll_bound(
-                weighted_entropy,
-                batch.target,
-                process=self.process,
-                schedule=self.schedule,
-                draws=draws,
-                sample_index=batch.index,
-                num_times=num_times,
-                t_min=self.t_min,
+            fill = self._stage_bound(model, batch, draws=draws, num_times=num_times)
+            if batch.places is None or batch.prefix is None:
+                return fill
+            layout = layout_bound(
+                _layout(model), batch.prefix, batch.places, index=batch.index, draws=draws, num_times=num_times
             )
+            error = torch.hypot(fill.standard_error, layout.standard_error)
+            return BoundEstimate(fill.nll_nats + layout.nll_nats, error, layout.nll_nats)
+
+    def _stage_bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
+        """The bound on -log p of the target given the prefix and, in a placed stage, its places."""
+        prefix = None
+        if batch.prefix is not None and batch.places is None:
+            prefix = model.encode_prefix(batch.prefix, batch.target.shape[1])
+
+        def weighted_entropy(x0: Tensor, xt: Tensor, sigma: Tensor, dsigma: Tensor) -> Tensor:
+            alone = Batch(x0, None, batch.index)
+            _, rows = self._weighted_sum(model, alone, batch.kept(xt), sigma, dsigma, encoded_prefix=prefix)
+            return rows
+
+        return nll_bound(
+            weighted_entropy,
+            batch.target,
+            process=self.process,
+            schedule=self.schedule,
+            draws=draws,
+            sample_index=batch.index,
+            num_times=num_times,
+            t_min=self.t_min,
+        )
 
     def _weighted_sum(
         self,
@@ -159,6 +202,13 @@ class Objective:
         )
         by_sequence = torch.zeros_like(weight).index_add(0, rows.batch, entropies * weight[rows.batch])
         return total, by_sequence
+
+
+def _layout(model: ScoreModel) -> LayoutModel:
+    """The layout network of a stage whose batches have places."""
+    layout = layout_of(model)
+    assert layout is not None, "a batch with places belongs to a placed stage"
+    return layout
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:

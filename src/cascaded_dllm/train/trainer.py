@@ -290,7 +290,9 @@ def make_batch(
     In the memory of the host unless there is a `device`.
     """
     prefix, target = dataset.batch(indices)
+    stand = dataset.places(indices)
     index = torch.from_numpy(places)
     prefix_ids = None if prefix is None else torch.from_numpy(prefix)
-    batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices))
+    where = None if stand is None else torch.from_numpy(stand)
+    batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices), where)
     return batch if device is None else batch.to(device)

@@ -1,0 +1,27 @@
+"""The network of a placed stage: first where the tokens of the stage before stand, then what stands between them."""
+
+import torch
+
+from cascaded_dllm.model.layout import LayoutConfig, LayoutModel
+from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+
+
+class PlacedModel(ScoreModel):
+    """A flat network that fills in, with the weights and names of any flat network, and a layout network beside it.
+
+    The tokens of the stage before stand in their places in `xt`, and only the others are MASK: there is no prefix.
+    """
+
+    def __init__(self, config: ScoreModelConfig, layout: LayoutConfig) -> None:
+        super().__init__(config)
+        self.layout = LayoutModel(layout)
+
+
+def new_model(config: ScoreModelConfig, layout: LayoutConfig | None) -> ScoreModel:
+    """A network with random weights: a placed one if there is a `layout`."""
+    return ScoreModel(config) if layout is None else PlacedModel(config, layout)
+
+
+def layout_of(model: torch.nn.Module) -> LayoutModel | None:
+    """The layout network of a placed one; None for every other."""
+    return model.layout if isinstance(model, PlacedModel) else None

@@ -1,0 +1,80 @@
+"""Drawing layouts: gap after gap in a random order, which is first hitting for a network that does not see the time."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.diffusion.categorical import sample_tokens
+from cascaded_dllm.diffusion.layout import gap_log_law
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.model.layout import LayoutModel
+from cascaded_dllm.sample.required import Word
+
+
+@torch.inference_mode()
+def draw_gaps(
+    model: LayoutModel,
+    z: Int[Tensor, "B n"],
+    known: Int[Tensor, "B G"],
+    *,
+    draws: Draws,
+    sample_index: Int[Tensor, " B"],
+    gaps_per_call: int = 1,
+) -> Int[Tensor, "B G"]:
+    """Gaps that sum to what is new, of every text; those that are known stay.
+
+    Several gaps of one call are drawn one after another, each from the law of the call among the labels that are still
+    possible, so that they always leave a layout.
+
+    Args:
+        model: the layout network.
+        z: ids of the texts that are laid out.
+        known: the label of every gap, `hidden_label` where it is to be drawn; at least one of every text.
+        draws: the stream of random numbers.
+        sample_index: number of each text.
+        gaps_per_call: gaps drawn from one answer of the network; with 1 the law is that of the model.
+    """
+    gaps, every = known.clone(), torch.arange(len(z), device=z.device)
+    is_hidden = gaps == model.hidden_label
+    num_hidden = is_hidden.sum(-1)
+    left = model.config.num_new - torch.where(is_hidden, 0, gaps).sum(-1)
+    position = torch.arange(gaps.shape[1], device=z.device)
+    # What is known comes last in the order, and its turn never comes.
+    order = (draws.uniform_pair(sample_index[:, None], 0, position)[0] + ~is_hidden).argsort(dim=-1)
+    turns, logits = int(num_hidden.max()), torch.zeros(len(z), gaps.shape[1], model.config.num_labels, device=z.device)
+    for turn in range(turns):
+        # The last hidden gap is what is left, whatever the network says.
+        if turn % gaps_per_call == 0 and turn < turns - 1:
+            logits = model(z, gaps)
+        place = order[:, turn]
+        # Where all gaps are known already, the draw is thrown away.
+        is_due = turn < num_hidden
+        log_law = gap_log_law(logits[every, place], left, turn >= num_hidden - 1)
+        label = sample_tokens(log_law, draws.uniform_pair(sample_index, turn + 1, place))
+        gaps[every, place] = torch.where(is_due, label, gaps[every, place])
+        left = left - torch.where(is_due, label, 0)
+    return gaps
+
+
+def layout_calls(num_gaps: int, gaps_per_call: int = 1) -> int:
+    """Calls of the layout network for a text with nothing known: none for the last gap."""
+    return -(-(num_gaps - 1) // gaps_per_call)
+
+
+def known_gaps(model: LayoutModel, words: Sequence[Sequence[Word]], device: torch.device) -> Int[Tensor, "B G"]:
+    """Nothing is known but that the tokens of a word stay together: gap 0 inside of it.
+
+    Args:
+        model: the layout network.
+        words: of each text, end to end all of its tokens.
+        device: where the labels go.
+    """
+    known = torch.full((len(words), model.config.num_gaps), model.hidden_label)
+    for row, of_text in zip(known, words, strict=True):
+        place = 0
+        for word in of_text:
+            row[place + 1 : place + len(word)] = 0
+            place += len(word)
+    return known.to(device)

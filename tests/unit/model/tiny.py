@@ -1,11 +1,16 @@
 """Tiny networks whose weights are all random, also those that training starts at zero, which would hide faults."""
 
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+
+Model = TypeVar("Model", bound=nn.Module)
 
 VOCAB = 13
 SIZES = {"vocab_size": VOCAB, "hidden_size": 16, "num_heads": 2, "num_blocks": 2, "cond_dim": 8}
@@ -25,14 +30,28 @@ COMBINATIONS: list[dict[str, Any]] = [
 
 def tiny_model(*, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> ScoreModel:
     """A network in evaluation mode; `settings` override the sizes and the defaults of `ScoreModelConfig`."""
-    model = ScoreModel(ScoreModelConfig(**(SIZES | settings)))
+    return randomised(ScoreModel(ScoreModelConfig(**(SIZES | settings))), seed).to(dtype).eval()
+
+
+def tiny_placed(
+    num_tokens: int, num_new: int, *, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any
+) -> PlacedModel:
+    """The network of a placed stage in evaluation mode, as wide in both halves."""
+    config = ScoreModelConfig(**(SIZES | settings))
+    sizes = {name: getattr(config, name) for name in SIZES}
+    layout = LayoutConfig(num_tokens=num_tokens, num_new=num_new, **sizes)
+    return randomised(PlacedModel(config, layout), seed).to(dtype).eval()
+
+
+def randomised(model: Model, seed: int) -> Model:
+    """The network with other weights than those that training starts from."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             spread = 0.3 if parameter.dim() > 1 else 0.2
             noise = spread * torch.randn(parameter.shape, generator=generator)
             parameter.copy_(1 + noise if "norm" in name else noise)
-    return model.to(dtype).eval()
+    return model
 
 
 def tiny_batch(*, seed: int = 0, batch: int = 3, length: int = 5, prefix_length: int = 4) -> tuple[torch.Tensor, ...]:

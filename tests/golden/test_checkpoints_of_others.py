@@ -7,8 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.warm_start import start_from
 
 FOLDER = Path(__file__).parent
 EXPECTED = load_file(FOLDER / "legacy_run_expected.safetensors")
@@ -59,3 +62,16 @@ def test_settings_of_the_original_run() -> None:
 def test_settings_of_the_hub_folder() -> None:
     settings = load_stage(FOLDER / "hub_model").settings
     assert (settings.stage, settings.stage_lengths, settings.tokenizer) == (0, (), "")
+
+
+def test_a_flat_network_of_sedd_fills_a_placed_stage() -> None:
+    """Its scores are its own, to the bit."""
+    flat = load_stage(FOLDER / "hub_model")
+    sizes = {name: getattr(flat.settings.model, name) for name in ("hidden_size", "num_heads", "cond_dim")}
+    layout = LayoutConfig(vocab_size=60, num_tokens=8, num_new=8, num_blocks=1, **sizes)
+    placed = PlacedModel(flat.settings.model, layout).eval()
+    start_from(str(FOLDER / "hub_model"), placed, weights="raw", tokenizer="unknown")
+    xt = torch.randint(61, (2, 16), generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.3, 2.0])
+    with torch.no_grad():
+        assert torch.equal(placed(xt, sigma), flat.model(xt, sigma))

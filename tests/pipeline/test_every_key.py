@@ -70,6 +70,8 @@ OTHERS = {
     "stage": 2,
     "baseline": True,
     "stage_lengths": (4, 9, 40),
+    "conditioning": "placed",
+    "layout.num_blocks": 2,
     "earlier_stages": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
     "stage1_root_dir": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
     "stage2_root_dir": ConfigError(r"1 earlier stages are named \(elsewhere\) and stage 1 has 0"),
@@ -157,6 +159,8 @@ INVALID = {
 }
 # Keys that are read only if other ones have these values.
 NEEDS = {
+    "conditioning": {"stage": 2},
+    "layout.num_blocks": {"stage": 2, "conditioning": "placed"},
     "noise.sigma_min": {"noise.type": "geometric"},
     "noise.sigma_max": {"noise.type": "geometric"},
     "data.root": {"data.valid": "stories"},

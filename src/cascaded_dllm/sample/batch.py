@@ -39,7 +39,8 @@ def states_of_batch(
             prefix = torch.tensor(rows, device=device)
             yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
             continue
-        before, words = words, _words(of_stage, batch, prefix, words, asked.require_coverage)
+        # A placed stage holds the words of the one before as they are.
+        words = words if stage.is_placed else _words(of_stage, batch, prefix, words, asked.require_coverage)
         if prefix is not None and drawing.prefix_noise > 0:
             draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
             prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
@@ -52,7 +53,7 @@ def states_of_batch(
             start=_start(stage, of_stage, index),
             guidance=0.0 if prefix is None else drawing.guidance,
             law=drawing.law,
-            required=_pieces(stage, prefix, before, words),
+            required=_required(stage, prefix, words),
         ):
             yield CascadeState(number, batch[0], state)
         prefix = state.xt
@@ -81,22 +82,18 @@ def _words(
     return [()] * len(batch)
 
 
-def _pieces(
-    stage: StageSampler,
-    prefix: Int[Tensor, "B P"] | None,
-    before: Sequence[tuple[Word, ...]],
-    words: Sequence[tuple[Word, ...]],
+def _required(
+    stage: StageSampler, prefix: Int[Tensor, "B P"] | None, words: Sequence[tuple[Word, ...]]
 ) -> Sequence[tuple[Word, ...]] | None:
-    """What a stage is required to contain; a placed one contains the stage before, whose words stay together.
+    """What a stage is told of words: those it must contain or, if it is placed, all of its prefix, words in one piece.
 
     Args:
         stage: that is written.
         prefix: of the stage before.
-        before: words that it had to contain.
-        words: that this one must contain.
+        words: that a text must contain.
     """
     if stage.is_placed and prefix is not None:
-        return [coverage_words(row, of_text) for row, of_text in zip(prefix.tolist(), before, strict=True)]
+        return [coverage_words(row, of_text) for row, of_text in zip(prefix.tolist(), words, strict=True)]
     return words if any(words) else None
 
 

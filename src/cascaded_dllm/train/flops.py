@@ -9,6 +9,7 @@ import torch
 
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.model.ddit import SigmaEmbedder
+from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.score_model import ScoreModelConfig
 
 _GRID = 4096
@@ -95,17 +96,26 @@ def forward_flops(
     return total + _conditioning(config, batch_size if config.time_conditioning else 1, with_output=True)
 
 
+def layout_flops(config: LayoutConfig, *, batch_size: int) -> int:
+    """FLOPs of the layout network for a batch, forward."""
+    width, positions = config.hidden_size, batch_size * config.num_gaps
+    block = _query_key_value(config, positions) + _attention(config, positions, config.num_gaps)
+    block += 2 * positions * (1 + 2 * 4) * width**2
+    modulation = config.cond_dim * (config.num_blocks * 6 + 2) * width
+    return block * config.num_blocks + 2 * width * config.num_labels * positions + 2 * batch_size * modulation
+
+
 def mean_masked_share(schedule: Schedule, t_min: float) -> float:
     """Share of positions that are masked, averaged over times that are uniform on (t_min, 1]."""
     t = t_min + (1 - t_min) * (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
     return float(-torch.expm1(-schedule(t).sigma).mean())
 
 
-def _query_key_value(config: ScoreModelConfig, positions: int) -> int:
+def _query_key_value(config: ScoreModelConfig | LayoutConfig, positions: int) -> int:
     return 2 * positions * 3 * config.hidden_size**2
 
 
-def _attention(config: ScoreModelConfig, queries: int, keys: int) -> int:
+def _attention(config: ScoreModelConfig | LayoutConfig, queries: int, keys: int) -> int:
     """Scores of all queries with all keys, and the sums of values that they weigh."""
     return 2 * 2 * queries * keys * config.hidden_size
 

@@ -7,7 +7,8 @@ from typing import Any, final
 
 import torch
 
-from cascaded_dllm.train.flops import mean_masked_share, training_flops
+from cascaded_dllm.model.placed import layout_of
+from cascaded_dllm.train.flops import layout_flops, mean_masked_share, training_flops
 from cascaded_dllm.train.trainer import StepResult, Trainer
 
 
@@ -23,14 +24,20 @@ class StepMeter:
     def __init__(self, trainer: Trainer, peak_flops: float | None) -> None:
         dataset, batch_size = trainer.dataset, trainer.loop.batch_size
         self._device, self._peak_flops = trainer.device, peak_flops
-        self._token_forwards = batch_size * (dataset.prefix_length + dataset.target_length)
+        masked_share = mean_masked_share(trainer.objective.schedule, trainer.objective.t_min)
+        layout = layout_of(trainer.model)
+        # Beside the target a placed stage computes its gaps, of which there is one more than tokens before.
+        beside = dataset.prefix_length if layout is None else layout.config.num_gaps
+        self._token_forwards = batch_size * (beside + dataset.target_length)
         self._flops = training_flops(
             trainer.model.config,
             batch_size=batch_size,
-            prefix_length=dataset.prefix_length,
+            prefix_length=0 if layout is not None else dataset.prefix_length,
             target_length=dataset.target_length,
-            masked_share=mean_masked_share(trainer.objective.schedule, trainer.objective.t_min),
+            masked_share=masked_share * dataset.num_free / dataset.target_length,
         )
+        if layout is not None:
+            self._flops += 3 * layout_flops(layout.config, batch_size=batch_size)
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
 
     def add(self, result: StepResult) -> None:

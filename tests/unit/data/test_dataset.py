@@ -59,3 +59,25 @@ def test_batches_are_copies(arrays):
 def test_stage_that_does_not_exist(arrays, stage):
     with pytest.raises(ConfigError, match=f"stage {stage} does not exist"):
         StageDataset(arrays, stage)
+
+
+def test_places_are_where_the_prefix_stands(arrays):
+    """Also with windows in any order, twice, and with tokens that occur more than once."""
+    indices = np.array([4, 0, 0, 3], dtype=np.int64)
+    for stage in (2, 3):
+        dataset = StageDataset(arrays, stage, is_placed=True)
+        prefix, target = dataset.batch(indices)
+        places = dataset.places(indices)
+        assert (places.shape, places.dtype) == (prefix.shape, np.int64)
+        assert (np.diff(places, axis=1) > 0).all()
+        np.testing.assert_array_equal(np.take_along_axis(target, places, axis=1), prefix)
+        assert dataset.num_free == dataset.target_length - dataset.prefix_length
+        outer = arrays.positions[stage - 1][indices] if stage == 2 else np.arange(8)[None].repeat(4, 0)
+        np.testing.assert_array_equal(np.take_along_axis(outer, places, axis=1), arrays.positions[stage - 2][indices])
+
+
+def test_only_placed_stages_have_places(arrays):
+    for dataset in (StageDataset(arrays, 1, is_placed=True), StageDataset(arrays, 2), StageDataset.flat(arrays)):
+        assert not dataset.is_placed
+        assert dataset.places(np.array([0], dtype=np.int64)) is None
+        assert dataset.num_free == dataset.target_length

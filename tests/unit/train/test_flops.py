@@ -11,8 +11,15 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.model.score_model import ScoreModelConfig
 from cascaded_dllm.train import flops
-from cascaded_dllm.train.flops import forward_flops, known_peak_flops, mean_masked_share, training_flops
+from cascaded_dllm.train.flops import (
+    forward_flops,
+    known_peak_flops,
+    layout_flops,
+    mean_masked_share,
+    training_flops,
+)
 from cascaded_dllm.train.objective import Batch
+from tests.unit.model.tiny import tiny_placed
 
 NETWORKS = {
     "joint": {"num_blocks": 2},
@@ -73,6 +80,15 @@ def test_backward_has_two_products_for_each_of_the_forward(make_model, make_obje
     if config.prefix_attention == "one_way":
         vectors += 1
     assert both == round(found) - 2 * vectors * 256 * config.cond_dim
+
+
+def test_layout_network():
+    """To the last operation as well."""
+    layout = tiny_placed(3, 4, num_blocks=2).layout
+    z, gaps = torch.zeros(8, 3, dtype=torch.long), torch.full((8, 4), layout.hidden_label)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count, torch.no_grad():
+        layout(z, gaps)
+    assert count.get_total_flops() == layout_flops(layout.config, batch_size=8)
 
 
 def test_by_hand():

@@ -1,0 +1,237 @@
+"""Placed stages from training to text: what the stage before wrote stands, in order, in every text of the next."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cascaded_dllm.assemble import assemble_run, joint_bound
+from cascaded_dllm.config import DataSettings
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.placed import PlacedModel
+from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
+from cascaded_dllm.train.snapshot import SnapshotReport
+from tests.pipeline import tiny
+from tests.pipeline.commands import failure, success
+
+PLACED = ("conditioning=placed", "layout.num_blocks=1", "model.parameterization=normalized")
+
+
+def trained(stories: Path, folder: Path, *overrides: str) -> Path:
+    list(assemble_run(tiny.config(stories, folder, *overrides)).events())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stages(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three stages of 4, 8 and 40 tokens, of which the last two are placed."""
+    folder = tmp_path_factory.mktemp("placed")
+    return [trained(stories, folder / f"stage{k}", f"stage={k}", *PLACED) for k in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def cascade(stages: list[Path]) -> Cascade:
+    return Cascade.from_pretrained(stages)
+
+
+def stands_in(short: list[int], long: list[int]) -> bool:
+    rest = iter(long)
+    return all(token in rest for token in short)
+
+
+def test_the_first_stage_is_as_ever(stages: list[Path]) -> None:
+    found = [load_stage(path) for path in stages]
+    assert [isinstance(stage.model, PlacedModel) for stage in found] == [False, True, True]
+    assert [stage.settings.layout and stage.settings.layout.num_new for stage in found] == [None, 4, 32]
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_every_text_contains_the_stage_before(cascade: Cascade, name: str) -> None:
+    steps = 3 if has_grid(predictor_from_name(name)) else None
+    samples = cascade.generate(6, predictor=name, steps=steps, seed=2)
+    mask_id = cascade.tokenizer.mask_id
+    for first, second, third in zip(*(ids.tolist() for ids in samples.ids), strict=True):
+        assert stands_in(first, second)
+        assert stands_in(second, third)
+        assert mask_id not in (*first, *second, *third)
+
+
+def test_calls_are_those_of_the_new_tokens(cascade: Cascade) -> None:
+    """And of the gaps, whose network computes a position a gap and never asks about the last one."""
+    samples = cascade.generate(2)
+    assert samples.nfe == (4.0, 4.0, 32.0)
+    assert samples.token_forwards == 2 * (4 * 4 + 4 * 8 + 32 * 40 + 4 * 5 + 8 * 9)
+
+
+def test_the_same_in_any_batch(cascade: Cascade) -> None:
+    together, alone = cascade.generate(5, seed=3), cascade.generate(5, seed=3, batch_size=2)
+    for here, there in zip(together.ids, alone.ids, strict=True):
+        assert torch.equal(here, there)
+    assert not torch.equal(together.ids[-1], cascade.generate(5, seed=4).ids[-1])
+
+
+def test_words_stay_together(cascade: Cascade) -> None:
+    """A keyword of several tokens is one piece in every stage, and so it reads as the word that it is."""
+    assert len(cascade.tokenizer.encode(" Xa").ids) > 1
+    stages = cascade.generate(20, keywords=["Xa"], seed=1)
+    assert all(" Xa" in text for texts in stages.texts for text in texts)
+
+
+def test_commands(stages: list[Path], valid_stories: Path, tmp_path: Path) -> None:
+    named = [part for path in stages for part in ("--stage", path)]
+    success("sample", *named, "--num-samples", 3, "--output-dir", tmp_path / "out")
+    (run,) = (tmp_path / "out").iterdir()
+    for line in (run / "samples.jsonl").read_text().splitlines():
+        first, second, third = (stage["ids"] for stage in json.loads(line)["stages"])
+        assert stands_in(first, second)
+        assert stands_in(second, third)
+    assert json.loads((run / "summary.json").read_text())["figures"]["ordered_coverage_mean_stage2_in_stage3"] == 1.0
+    success("bundle", *named, "--out", tmp_path / "bundle")
+    success("sample", "--cascade", tmp_path / "bundle", "--num-samples", 3, "--output-dir", tmp_path / "again")
+    (again,) = (tmp_path / "again").iterdir()
+    assert (again / "sample_stage3.txt").read_bytes() == (run / "sample_stage3.txt").read_bytes()
+    success("sample", *named, "--from-stage", 2, "--input", run, "--output-dir", tmp_path / "on")
+    shown = success("evaluate", "likelihood", *named, "--data", valid_stories, "--num-windows", 8, "--num-times", 2)
+    assert "of it layout" in shown.output
+
+
+def test_joint_bound(cascade: Cascade, valid_stories: Path) -> None:
+    """Layouts cost something, less than the stage, and nothing in the first one."""
+    data = DataSettings.of_folder(str(valid_stories), packing="document", stages_dir=None)
+    options: dict[str, Any] = {"num_windows": 16, "num_times": 4, "seed": 0, "t_min": 1e-3}
+    bound = joint_bound(cascade, data, batch_size=16, **options)
+    again = joint_bound(cascade, data, batch_size=5, **options)
+    torch.testing.assert_close(bound.nll_nats, again.nll_nats, rtol=1e-5, atol=0)
+    first, second, third = bound.stages
+    assert first.layout_nats is None
+    assert second.layout_nats is not None
+    assert third.layout_nats is not None
+    for stage in (second, third):
+        assert ((stage.layout_nats >= 0) & (stage.layout_nats < stage.nll_nats)).all()
+    # Only new tokens are paid for, so that only they can be omitted.
+    assert second.omitted_nats < third.omitted_nats < 8.5 * second.omitted_nats
+
+
+def test_a_run_broken_off_ends_as_an_unbroken_one(stories: Path, tmp_path: Path) -> None:
+    settings = ("stage=2", *PLACED, "training.num_steps=6", "training.snapshot_every=3")
+    whole = assemble_run(tiny.config(stories, tmp_path / "whole", *settings))
+    list(whole.events())
+    first = assemble_run(tiny.config(stories, tmp_path / "parts", *settings))
+    for event in first.events():
+        if isinstance(event, SnapshotReport) and event.step == 3:
+            break
+    second = assemble_run(tiny.config(stories, tmp_path / "parts", *settings))
+    list(second.events())
+    weights = [load_stage(tmp_path / name).model.state_dict() for name in ("whole", "parts")]
+    assert any(name.startswith("layout.blocks.0") for name in weights[0])
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_layout_and_fill_learn(stories: Path, valid_stories: Path, tmp_path: Path) -> None:
+    """Both halves of the loss fall."""
+    settings = ("stage=2", *PLACED, f"data.valid='{valid_stories}'", "training.num_steps=60", "training.batch_size=32")
+    run = assemble_run(tiny.config(stories, tmp_path / "run", *settings, "training.eval_windows=20"))
+    assert run.measure is not None
+    before = run.measure(None)
+    list(run.events())
+    after = run.measure(None)
+    assert before.layout_nats is not None
+    assert after.layout_nats is not None
+    assert after.layout_nats.mean() < 0.95 * before.layout_nats.mean()
+    fills = [float((bound.nll_nats - bound.layout_nats).mean()) for bound in (before, after)]
+    assert fills[1] < 0.95 * fills[0]
+
+
+def test_a_flat_network_fills_a_placed_stage(stories: Path, stages: list[Path], tmp_path: Path) -> None:
+    """Any flat model may be its start; the layout network has none."""
+    flat = trained(stories, tmp_path / "flat", "baseline=true", "model.parameterization=normalized")
+    start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{flat}'", "training.num_steps=2")
+    run = assemble_run(tiny.config(stories, tmp_path / "stage3", "stage=3", *PLACED, *start))
+    model = run.trainer.model
+    assert isinstance(model, PlacedModel)
+    xt = torch.randint(model.config.num_states, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = (network.eval()(xt, torch.ones(2)) for network in (model, load_stage(flat).model))
+    assert torch.equal(ours, theirs)
+    list(run.events())
+    # And a placed one of a placed one, its layout network as well.
+    again = ("pretrained.use_pretrained=true", f"pretrained.model_path='{tmp_path}/stage3'")
+    found = assemble_run(tiny.config(stories, tmp_path / "again", "stage=3", *PLACED, *again)).trainer.model
+    state = load_stage(tmp_path / "stage3").model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in found.state_dict().items())
+    # A cascade may not take a flat one for its fill as it is: it says nothing of places.
+    with pytest.raises(CheckpointError, match=r"is stage 0 of lengths .* and stage 3 of lengths .* was expected"):
+        Cascade.from_pretrained([stages[0], stages[1], flat])
+
+
+def test_both_kinds_in_one_cascade(stories: Path, stages: list[Path], tmp_path: Path) -> None:
+    last = trained(stories, tmp_path / "stage3", "stage=3", "model.parameterization=normalized")
+    samples = Cascade.from_pretrained([*stages[:2], last]).generate(3, require_coverage=True)
+    for first, second, third in zip(*(ids.tolist() for ids in samples.ids), strict=True):
+        assert stands_in(first, second)
+        assert stands_in(second, third)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["conditioning=beside"], "conditioning is 'beside'; it must be prefix or placed"),
+        (["layout.num_blocks=0"], "layout.num_blocks is 0; it must be at least 1"),
+        (
+            ["graph.type=uniform", "model.parameterization=score"],
+            "graph.type is uniform; a placed stage needs absorbing",
+        ),
+        (["training.strategy=fsdp"], "training.strategy is fsdp; a placed stage needs ddp"),
+        (["training.prefix_dropout=0.1"], "training.prefix_dropout is 0.1; a placed stage needs 0.0"),
+        (["training.prefix_noise.prob=0.1"], "training.prefix_noise.prob is 0.1; a placed stage needs 0.0"),
+        (["training.generated_prefix.prob=0.5"], "training.generated_prefix.prob is 0.5; a placed stage needs 0.0"),
+        (["stage_lengths=[4,8,8]"], "stage_lengths .* has 8 after 8; lengths must strictly increase"),
+    ],
+)
+def test_settings_that_are_refused(stories: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        assemble_run(tiny.config(stories, tmp_path / "run", "stage=2", *PLACED, *overrides))
+
+
+def test_what_a_placed_stage_cannot_be_asked(
+    cascade: Cascade, stages: list[Path], stories: Path, tmp_path: Path
+) -> None:
+    named = [part for path in stages for part in ("--stage", path)]
+    message = failure("sample", *named, "--pin", "2:0: fox", "--output-dir", tmp_path)
+    assert "stage 2 is a placed one, which contains the text of the stage before and takes no other" in message
+    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage was trained without prefix dropout"):
+        cascade.generate(1, guidance=1.0)
+    stage = cascade.stages[1]
+    with pytest.raises(ConfigError, match="a placed stage begins with the text of the stage before"):
+        next(replace(stage, prefix_length=None).states(None, **drawn()))
+    generated = ["training.generated_prefix.prob=0.5", f"training.generated_prefix.stage_paths=['{stages[1]}']"]
+    with pytest.raises(ConfigError, match=r"is a placed stage, which writes no text again in part; leave it out"):
+        assemble_run(tiny.config(stories, tmp_path / "run", "stage=3", *generated))
+
+
+def drawn() -> dict[str, Any]:
+    return {
+        "predictor": predictor_from_name("first_hitting"),
+        "num_steps": 1,
+        "draws": Draws(0, "test"),
+        "sample_index": torch.arange(1),
+    }
+
+
+def test_damaged_layout_settings(stages: list[Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stages[1] / "checkpoints" / "latest", tmp_path / "copy"))
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["layout"]["num_new"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "checksums.json").unlink(missing_ok=True)
+    with pytest.raises(
+        (CheckpointError, ConfigError), match=r"layout settings have unknown keys \[\] and lack \['num_new'"
+    ):
+        load_stage(folder)

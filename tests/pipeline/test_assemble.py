@@ -39,7 +39,7 @@ def on_meta_device(monkeypatch):
         def to(self, device):
             return self
 
-    monkeypatch.setattr(assemble, "ScoreModel", MetaModel)
+    monkeypatch.setattr(assemble, "new_model", lambda config, layout: MetaModel(config))
 
 
 @pytest.mark.parametrize("model", MODELS)

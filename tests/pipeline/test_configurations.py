@@ -37,7 +37,7 @@ def on_meta_device(monkeypatch):
         def to(self, device):
             return self
 
-    monkeypatch.setattr(assemble, "ScoreModel", MetaModel)
+    monkeypatch.setattr(assemble, "new_model", lambda config, layout: MetaModel(config))
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_python_docs_in_two_stages(tmp_path):
         (["stage_lengths=[16,8]"], "stage_lengths (16, 8) has 8 after 16"),
         (["model=huge"], "model is 'huge'; it must be one of medium, quick, small, tiny"),
         (["num_steps"], "the override 'num_steps' has no key and '='; write key=value"),
-        (["stage=2"], "the quickstart sets stage itself; leave it out, or use --out and --seed"),
+        (["stage=2"], "the quickstart sets stage itself; leave it out, or use --out, --seed and"),
         (["training.seed=2"], "the quickstart sets training.seed itself"),
         (["++stage=2"], "the quickstart sets stage itself"),
         (["stage@_global_=stage2"], "the quickstart sets stage itself"),

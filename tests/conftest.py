@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from jaxtyping import config as jaxtyping_config
 
 from tests.repo import error_sites
 
@@ -40,6 +41,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts the tests in the background makes them, and what they start, deaf to Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Shapes and types are checked at every call, which takes half the time of a small network: but not where thousands
+    of texts are drawn, or whole commands run, in ways that other tests check.
+    """
+    is_unchecked = item.path.relative_to(CHECKOUT / "tests").parts[0] in ("statistical", "pipeline")
+    jaxtyping_config.update("jaxtyping_disable", is_unchecked)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

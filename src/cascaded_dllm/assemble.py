@@ -87,6 +87,7 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
+    _require_prefix_to_copy(config)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
     _schedule(config), _optim(config), prefix_settings(config)
     require_divisible(_loop(config), num_processes)
@@ -295,6 +296,16 @@ def _loop(config: TrainConfig) -> LoopConfig:
         ema_decay=settings.ema,
         seed=settings.seed,
     )
+
+
+def _require_prefix_to_copy(config: TrainConfig) -> None:
+    """A copy head of a model that has no prefix would never be read."""
+    if config.model.copy_head and (config.baseline or config.stage == 1):
+        which = "a flat model" if config.baseline else "stage 1"
+        raise ConfigError(
+            f"model.copy_head is true, and {which} has no prefix to copy from; set model.copy_head=false, or train a "
+            "later stage with it"
+        )
 
 
 def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:

@@ -42,6 +42,7 @@ SETTINGS = {
         "time_conditioning": True,
         "prefix_attention": "joint",
         "absolute_positions": False,
+        "copy_head": False,
     },
     "graph": {"type": "absorbing"},
     "noise": {"type": "loglinear", "eps": 0.001, "sigma_min": 0.0001, "sigma_max": 20.0},

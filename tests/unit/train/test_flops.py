@@ -18,6 +18,11 @@ NETWORKS = {
     "joint": {"num_blocks": 2},
     "one_way": {"num_blocks": 3, "prefix_attention": "one_way", "parameterization": "normalized"},
     "without time": {"num_blocks": 2, "time_conditioning": False, "prefix_attention": "one_way"},
+    "copy head": {"num_blocks": 2, "parameterization": "normalized", "copy_head": True},
+    "copy head one_way": {
+        **{"num_blocks": 2, "parameterization": "normalized", "copy_head": True},
+        "prefix_attention": "one_way",
+    },
     "uniform": {"process": "uniform", "num_blocks": 2},
     "uniform one_way": {"process": "uniform", "num_blocks": 2, "prefix_attention": "one_way"},
 }

@@ -7,7 +7,6 @@ from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.optim import OptimConfig
 
-
 _FORMERLY = {"model.copy_head": False}
 """Settings that checkpoints from before there were such do not name, and what they were: nothing else was possible."""
 

@@ -33,6 +33,7 @@ check: $(DEV) ## style, types, docstrings, spelling and import layers
 
 bench: $(DEV) ## time the training step, the sampler and the building of stages against plain references
 	$(BIN)/python benchmarks/bench_train_step.py
+	$(BIN)/python benchmarks/bench_copy_head.py
 	$(BIN)/python benchmarks/bench_sampler.py
 	$(BIN)/python benchmarks/bench_stages.py
 

@@ -28,13 +28,16 @@ class Size:
 
 SIZES = {
     "toy": Size(32, 2, 2, 97, (4, 8, 16), 4),
+    "tiny": Size(128, 4, 3, 4_096, (32, 64, 128), 32),
     "reduced": Size(256, 4, 4, 50_257, (32, 64, 128), 16),
     "small": Size(768, 12, 12, 50_257, (32, 64, 128), 4),
 }
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
 
-def random_network(size: Size, attention: Attention, reading: Reading = "score") -> ScoreModel:
+def random_network(
+    size: Size, attention: Attention, reading: Reading = "score", *, copy_head: bool = False
+) -> ScoreModel:
     """A network with random weights, also where training starts from zero, so that every gradient is alive."""
     torch.manual_seed(0)
     model = ScoreModel(
@@ -45,6 +48,7 @@ def random_network(size: Size, attention: Attention, reading: Reading = "score")
             num_blocks=size.num_blocks,
             parameterization=reading,
             prefix_attention=attention,
+            copy_head=copy_head,
         )
     )
     for parameter in model.parameters():

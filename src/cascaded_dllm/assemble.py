@@ -95,6 +95,7 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
+    _require_prefix_to_copy(config)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
     _schedule(config), _optim(config), prefix_settings(config)
     require_divisible(_loop(config), num_processes)
@@ -313,6 +314,16 @@ def _loop(config: TrainConfig) -> LoopConfig:
     )
 
 
+def _require_prefix_to_copy(config: TrainConfig) -> None:
+    """A copy head of a model that has no prefix would never be read."""
+    if config.model.copy_head and (config.baseline or config.stage == 1 or config.is_placed):
+        which = "a flat model" if config.baseline else "stage 1" if config.stage == 1 else "a placed stage"
+        raise ConfigError(
+            f"model.copy_head is true, and {which} has no prefix to copy from; set model.copy_head=false, or train a "
+            "later stage with it (conditioning=prefix)"
+        )
+
+
 def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     settings = asdict(config.model)
     settings.pop("name")
@@ -364,6 +375,8 @@ def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) 
         settings.pop(free)
     if not config.pretrained.use_pretrained:
         settings.pop("pretrained")
+    if not config.is_placed:
+        settings.pop("layout")
     for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
     generated = settings["training"]["generated_prefix"]

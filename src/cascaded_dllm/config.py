@@ -68,6 +68,7 @@ class ModelSettings:
     time_conditioning: bool
     prefix_attention: str
     absolute_positions: bool
+    copy_head: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

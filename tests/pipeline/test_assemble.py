@@ -24,6 +24,7 @@ from cascaded_dllm.train.run import Evaluation
 from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 
+COPYING = ["model.copy_head=true", "model.parameterization=normalized"]
 MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
 
 
@@ -204,6 +205,9 @@ def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, 
         (["sampling.num_steps=0"], "steps is 0; it must be at least 1"),
         (["model.hidden_size=18"], r"model\.hidden_size is 18 and model\.num_heads 2"),
         (["device=tpu"], "device 'tpu' cannot be used"),
+        (["stage=2", "model.copy_head=true"], r"model\.copy_head is true and model\.parameterization score"),
+        ([*COPYING, "stage=1"], "copy_head is true, and stage 1 has no prefix to copy from; set model.copy_head=false"),
+        ([*COPYING, "stage=2", "baseline=true"], "is true, and a flat model has no prefix to copy from"),
     ],
 )
 def test_settings_that_make_no_run(stories, tmp_path, overrides, message):
@@ -226,6 +230,7 @@ def test_settings_that_make_no_run(stories, tmp_path, overrides, message):
         "sampling.predictor=magic",
         "sampling.num_steps=0",
         "device=tpu",
+        "model.copy_head=true",
     ],
 )
 def test_what_needs_no_data_is_judged_without_it(tmp_path, override):

@@ -75,6 +75,28 @@ def test_every_reading(stories, valid_stories, tmp_path, parameterization, time_
 
 
 @pytest.mark.parametrize("prefix_attention", ["joint", "one_way"])
+def test_copy_head(stories, valid_stories, tmp_path, prefix_attention):
+    """Beside a first stage without one, with guidance and with prefixes of which some tokens are missing."""
+    reading = ("model.parameterization=normalized", f"model.prefix_attention={prefix_attention}")
+    prefixes = (
+        "training.prefix_dropout=0.3",
+        "training.prefix_noise.prob=0.3",
+        "training.prefix_noise.kind=mask",
+    )
+    first = train(stories, valid_stories, tmp_path / "stage1", "stage=1", *reading)
+    second = train(stories, valid_stories, tmp_path / "stage2", "stage=2", "model.copy_head=true", *reading, *prefixes)
+    cascade = Cascade.from_pretrained([first, second])
+    assert [stage.model.config.copy_head for stage in cascade.stages] == [False, True]
+    for predictor in PREDICTORS:
+        steps = 3 if has_grid(predictor_from_name(predictor)) else None
+        for options in ({}, {"guidance": 1.0, "prefix_noise": 0.5}):
+            samples = cascade.generate(3, steps=steps, predictor=predictor, **options)
+            assert_texts(samples, (4, 8), cascade.tokenizer.vocab_size)
+    covered = cascade.generate(3, predictor="first_hitting", require_coverage=True)
+    assert_texts(covered, (4, 8), cascade.tokenizer.vocab_size)
+
+
+@pytest.mark.parametrize("prefix_attention", ["joint", "one_way"])
 @pytest.mark.parametrize("time_conditioning", ["true", "false"])
 def test_uniform_process(stories, valid_stories, tmp_path, time_conditioning, prefix_attention):
     settings = (

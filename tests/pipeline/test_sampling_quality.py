@@ -1,4 +1,4 @@
-"""The benchmark of quality runs on a story cascade, and its numbers are those of the texts."""
+"""The benchmarks of quality run on stories, and their numbers are those of the texts."""
 
 import importlib
 import math
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cascaded_dllm import Cascade, StoryGrammar
 
@@ -16,6 +17,21 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def module(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module("sampling_quality")
+
+
+def test_copy_head(stories, valid_stories, monkeypatch, capsys):
+    """Four arms, each of which has trained for its second."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    arguments = [str(stories), str(valid_stories), "--quick", "--stage", "2"]
+    monkeypatch.setattr(sys, "argv", ["copy_head_quality.py", *arguments])
+    with torch.random.fork_rng(devices=[]):
+        importlib.import_module("copy_head_quality").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "## Copy head, stage 2 after 1 CPU seconds"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith(("| joint", "| one"))]
+    assert [row[:2] for row in rows] == [[a, head] for a in ("joint", "one_way") for head in ("no", "yes")]
+    assert all(int(row[2]) > 2 for row in rows)
+    assert all(float(row[3].split()[0]) > 0 for row in rows)
 
 
 def test_table(module, runs, monkeypatch, capsys):

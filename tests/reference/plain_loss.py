@@ -36,3 +36,26 @@ def plain_absorbing_loss(
             rows.append(positive - ratio[b] * log_score[b, i, x0[b, i]] + constant)
     entropies = torch.stack(rows).view(xt.shape)
     return (entropies.sum(-1) * sequence_weight).sum(), entropies
+
+
+def plain_mixture_loss(
+    logits: Tensor, gate: Tensor, scores: Tensor, prefix: Tensor, x0: Tensor, sigma: Tensor, row_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the loss of masked rows whose law mixes a softmax over V tokens with a pointer over a prefix.
+
+    Everything is given row by row: logits (M, V), the gate's logit (M,), scores (M, P), and the ids of the prefix
+    (M, P), of which those that are no token cannot be pointed at.
+    """
+    vocab_size, rows = logits.shape[1], []
+    for i in range(len(x0)):
+        probs = torch.softmax(logits[i], 0)
+        places = [j for j in range(prefix.shape[1]) if prefix[i, j] < vocab_size]
+        if places:
+            pointer, share = torch.softmax(scores[i, places], 0), torch.sigmoid(gate[i])
+            copied = [pointer[k] * (prefix[i, j] == x0[i]) for k, j in enumerate(places)]
+            prob = (1 - share) * probs[x0[i]] + share * torch.stack(copied).sum()
+        else:
+            prob = probs[x0[i]]
+        rows.append(-torch.log(prob) / (torch.exp(sigma[i]) - 1))
+    entropies = torch.stack(rows)
+    return (entropies * row_weight).sum(), entropies

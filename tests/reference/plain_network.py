@@ -70,7 +70,10 @@ def plain_logits(
     one_way: bool,
     absolute_positions: bool = False,
 ) -> Tensor:
-    """Logits (L, N) of the target of one sequence; `sigma` is a scalar, one for a network that does not see time."""
+    """Logits (L, N) of the target of one sequence; `sigma` is a scalar, one for a network that does not see time.
+
+    Of a network with a copy head they are log probabilities, -inf for MASK.
+    """
     ids, num_prefix = [*prefix, *target], len(prefix)
     everything, prefix_only = range(len(ids)), range(num_prefix)
     visible = [prefix_only if one_way and i < num_prefix else everything for i in everything]
@@ -83,8 +86,9 @@ def plain_logits(
     x = [weights["vocab_embed.embedding"][token] for token in ids]
     if absolute_positions:
         x = [row + sinusoids(place[i], len(row)) for i, row in enumerate(x)]
-    block = 0
+    block, before_last = 0, x
     while f"blocks.{block}.attn_qkv.weight" in weights:
+        before_last = [*x]
         w = {name.removeprefix(f"blocks.{block}."): value for name, value in weights.items()}
         ada = [(w["adaLN_modulation.weight"] @ c[i] + w["adaLN_modulation.bias"]).chunk(6) for i in everything]
         qkv = [w["attn_qkv.weight"] @ modulated(x[i], w["norm1.weight"], ada[i][0], ada[i][1]) for i in everything]
@@ -109,5 +113,33 @@ def plain_logits(
         ada_bias = weights["output_layer.adaLN_modulation.bias"]
         shift, scale = (weights["output_layer.adaLN_modulation.weight"] @ c[i] + ada_bias).chunk(2)
         last = modulated(x[i], weights["output_layer.norm_final.weight"], shift, scale)
-        rows.append(weights["output_layer.linear.weight"] @ last + weights["output_layer.linear.bias"])
+        logits = weights["output_layer.linear.weight"] @ last + weights["output_layer.linear.bias"]
+        if "copy_head.gate.weight" in weights and num_prefix:
+            logits = copied(weights, last, logits, prefix, before_last[:num_prefix])
+        rows.append(logits)
     return torch.stack(rows)
+
+
+def copied(weights: Weights, last: Tensor, logits: Tensor, prefix: list[int], states: list[Tensor]) -> Tensor:
+    """Log probabilities of one position, given what the prefix tokens are before the last block."""
+    query = weights["copy_head.query.weight"] @ last
+    keys = [weights["copy_head.key.weight"] @ normalised(x, weights["copy_head.norm_key.weight"]) for x in states]
+    scores = [float(query @ key) / math.sqrt(len(last)) for key in keys]
+    gate = float(weights["copy_head.gate.weight"][0] @ last + weights["copy_head.gate.bias"][0])
+    probs = mixed_probs(logits[:-1].tolist(), gate, scores, prefix)
+    return torch.tensor([math.log(p) for p in probs] + [-math.inf], dtype=torch.float64)
+
+
+def mixed_probs(logits: list[float], gate: float, scores: list[float], prefix: list[int]) -> list[float]:
+    """p(token) of all tokens: their softmax, and with the probability of the gate a token of the prefix.
+
+    Ids beyond the tokens are MASK, which is nothing that could be copied.
+    """
+    weights = [math.exp(value - max(logits)) for value in logits]
+    places = [j for j, token in enumerate(prefix) if token < len(logits)]
+    share = 1 / (1 + math.exp(-gate)) if places else 0.0
+    probs = [(1 - share) * weight / sum(weights) for weight in weights]
+    pointer = [math.exp(scores[j]) for j in places]
+    for j, value in zip(places, pointer, strict=True):
+        probs[prefix[j]] += share * value / sum(pointer)
+    return probs

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.score_model import Prefix, ScoreModel, ScoreModelConfig
 from cascaded_dllm.numerics import log_expm1
@@ -35,7 +36,7 @@ def from_table(table: Tensor, *, spread: int = 1) -> Conditionals:
 
 
 class TableNetwork(ScoreModel):
-    """Has what `StageSampler` asks of a network: `hidden` is the row of the table, `logits` reads it back.
+    """Has what `StageSampler` asks of a network: a hidden state is the row of the table, `logits` reads it back.
 
     Attributes:
         noise: sigma of every call.
@@ -54,7 +55,7 @@ class TableNetwork(ScoreModel):
     def encode_prefix(self, prefix: Tensor, target_length: int, *, dropout: object = None) -> Prefix:
         return Prefix(prefix, None)
 
-    def hidden(
+    def states(
         self,
         xt: Tensor,
         sigma: Tensor,
@@ -62,12 +63,12 @@ class TableNetwork(ScoreModel):
         *,
         rows: Rows | None = None,
         generators: Sequence[torch.Generator] | None = None,
-    ) -> Tensor:
+    ) -> States:
         assert rows is not None
         assert len(sigma) == len(xt)
         self.noise.append(sigma.clone())
         self.num_rows += len(rows.batch)
-        return rows.of(self.conditionals(xt))
+        return States(rows.of(self.conditionals(xt)), None)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """log p, moved by a constant that the score parameterization must take away and a normalised one ignores."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
+from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.score_model import Prefix
@@ -37,7 +38,7 @@ class GuidedTableNetwork(TableNetwork):
         super().__init__(from_table(GIVEN), V, reading)
         self.is_empty: list[bool] = []
 
-    def hidden(
+    def states(
         self,
         xt: Tensor,
         sigma: Tensor,
@@ -45,11 +46,11 @@ class GuidedTableNetwork(TableNetwork):
         *,
         rows: Rows | None = None,
         generators: Sequence[torch.Generator] | None = None,
-    ) -> Tensor:
+    ) -> States:
         assert isinstance(prefix, Prefix)
         self.is_empty.append(bool((prefix.ids == V).all()))
         self.conditionals = from_table(FREE if self.is_empty[-1] else GIVEN)
-        return super().hidden(xt, sigma, prefix, rows=rows)
+        return super().states(xt, sigma, prefix, rows=rows)
 
 
 def guided(weight: float) -> Tensor:

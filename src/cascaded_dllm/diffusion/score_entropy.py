@@ -8,7 +8,7 @@ Times dsigma(t), summed over positions and integrated over t in [0, 1] it bounds
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -105,6 +105,18 @@ def uniform_score_entropy(
     return (positive - cross + constant) / num_states
 
 
+class Mixture(NamedTuple):
+    """What the softmax over the tokens is mixed with at every row: p(x0) = share * softmax[x0] + exp(log_other).
+
+    Attributes:
+        log_share: log of the share of the softmax.
+        log_other: log of what another distribution, times its own share, gives the clean token; -inf for nothing.
+    """
+
+    log_share: Float[Tensor, " M"]
+    log_other: Float[Tensor, " M"]
+
+
 def fused_absorbing_score_entropy(
     hidden: Float[Tensor, "M D"],
     weight: Float[Tensor, "N D"],
@@ -115,16 +127,19 @@ def fused_absorbing_score_entropy(
     *,
     parameterization: Parameterization,
     log_scale: Float[Tensor, " M"] | None = None,
+    mixture: Mixture | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
     """Weighted sum of the absorbing score entropy over masked positions, straight from the last hidden states.
 
     Both parameterisations depend on the logits over the V tokens only through their logsumexp and the logit of x0:
 
         score:       exp(lse - c) - r (logit[x0] - c) + r (log r - 1),   c = log_scale
-        normalized:  r (lse - logit[x0])
+        normalized:  r (lse - logit[x0]),   with a mixture  -r logaddexp(log_share + logit[x0] - lse, log_other)
 
     so neither a (B, L, N) tensor nor the rows of unmasked positions ever exist. Logits live for one chunk of rows at a
-    time, and the gradients with respect to `hidden`, `weight` and `bias` are formed from them in the same pass.
+    time, and the gradients with respect to `hidden`, `weight` and `bias` are formed from them in the same pass. What a
+    mixture holds is there before, so that the share rho of the softmax in p(x0) is known as soon as lse is. It scales
+    the slope of the row, and -r rho and -r (1 - rho) are the slopes with respect to `log_share` and `log_other`.
 
     Args:
         hidden: final hidden states at the masked positions only; its dtype is that of the arithmetic.
@@ -136,22 +151,27 @@ def fused_absorbing_score_entropy(
         parameterization: how logits become scores.
         log_scale: c of the formula, log(expm1(sigma)) + log V for a network scaled by sigma and zero for one that is
             not; read for `score` only.
+        mixture: what the softmax is mixed with, for `normalized` only; None for nothing.
 
     Returns:
         The weighted sum, which carries the gradient, and every row's score entropy, which does not.
 
     Raises:
-        TypeError: `hidden` is in half precision.
+        TypeError: `hidden` is in half precision, or the parameterization lacks what it needs or is given what it has no
+            use for.
     """
     _require_full_precision(hidden, "hidden")
     if parameterization == "score" and log_scale is None:
         raise TypeError("log_scale is None; the score parameterization needs it: zeros where scores are not scaled")
+    if parameterization == "score" and mixture is not None:
+        raise TypeError("mixture is given and the parameterization is score, whose softmax is no law: give None")
     log_r = -log_expm1(sigma.to(hidden.dtype))
     scale = log_scale.to(hidden.dtype) if log_scale is not None and parameterization == "score" else None
     if not torch.is_grad_enabled():
         # Parameters ask for a gradient even where none is kept, and it is two thirds of the work.
         hidden, weight, bias = hidden.detach(), weight.detach(), bias.detach()
-    arguments = (hidden, weight, bias, x0, log_r, row_weight.to(hidden.dtype), scale)
+    share, other = (None, None) if mixture is None else mixture
+    arguments = (hidden, weight, bias, share, other, x0, log_r, row_weight.to(hidden.dtype), scale)
     total, rows = _FusedScoreEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
     return total, rows
 
@@ -165,6 +185,8 @@ class _FusedScoreEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor,
+        log_share: Tensor | None,
+        log_other: Tensor | None,
         x0: Tensor,
         log_r: Tensor,
         row_weight: Tensor,
@@ -172,33 +194,31 @@ class _FusedScoreEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         vocab_size, num_rows = weight.shape[0] - 1, hidden.shape[0]
         token_weight, token_bias = weight[:vocab_size].to(hidden.dtype), bias[:vocab_size].to(hidden.dtype)
-        needs_grad = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
-        rows = torch.empty_like(row_weight)
-        grads = _new_gradients(hidden, weight, bias) if needs_grad else ()
+        needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
+        rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
+        grads: tuple[Tensor, ...] = _new_gradients(hidden, weight, bias) if needs_grad else ()
         size = _rows_of_a_chunk(num_rows, vocab_size)
         # One piece of memory for the logits of all chunks: on a CPU, fresh pages cost as much as a pass over them.
         buffer = hidden.new_empty(size, vocab_size)
         for start in range(0, max(1, num_rows), size):
             part = slice(start, start + size)
-            states, r = hidden[part], log_r[part].exp()
+            states = hidden[part]
             logits = torch.addmm(token_bias, states, token_weight.T, out=buffer[: len(states)])
             at_x0 = logits.gather(-1, x0[part, None])[:, 0]
             weights, total, log_sum = _exp_in_place(logits)
-            if scale is None:
-                rows[part] = r * (log_sum - at_x0)
-                mass = r
-            else:
-                mass = torch.exp(log_sum - scale[part])
-                rows[part] = mass - r * (at_x0 - scale[part]) + r * (log_r[part] - 1)
+            given = (None if values is None else values[part] for values in (scale, log_share, log_other))
+            rows[part], mass, own[part] = _entropy(at_x0, log_sum, log_r[part], *given)
             if grads:
-                # d row / d logits = mass * softmax(logits) - r [y = x0], weighted by the row's factor
+                # d row / d logits = mass * softmax(logits) - own [y = x0], weighted by the row's factor
                 slope = weights.mul_((mass * row_weight[part] / total)[:, None])
-                slope.scatter_add_(-1, x0[part, None], -(r * row_weight[part])[:, None])
+                slope.scatter_add_(-1, x0[part, None], -(own[part] * row_weight[part])[:, None])
                 hidden_grad, weight_grad, bias_grad = grads[0], grads[1][:vocab_size], grads[2][:vocab_size]
                 torch.mm(slope, token_weight, out=hidden_grad[part])
                 # The first chunk writes, since beta = 0 ignores what the memory held before; the others add.
                 torch.addmm(weight_grad, slope.T, states, beta=min(start, 1), out=weight_grad)
                 bias_grad += slope.sum(0)
+        if grads and log_share is not None:
+            grads = (*grads, -own * row_weight, (own - log_r.exp()) * row_weight)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(rows)
         ctx.dtypes = (weight.dtype, bias.dtype)  # type: ignore[attr-defined]
@@ -211,16 +231,40 @@ class _FusedScoreEntropy(torch.autograd.Function):
         # A product with one would cost a CPU as many fresh pages as the weights have; a GPU would have to wait to know.
         if grad_total.device.type != "cpu" or grad_total != 1:
             grads = tuple(grad * grad_total for grad in grads)
-        hidden_grad, weight_grad, bias_grad = grads
-        return (
-            hidden_grad,
-            weight_grad.to(weight_dtype),
-            bias_grad.to(bias_dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        hidden_grad, weight_grad, bias_grad, *mixture_grads = grads
+        share_grad, other_grad = mixture_grads or (None, None)
+        weight_grad, bias_grad = weight_grad.to(weight_dtype), bias_grad.to(bias_dtype)
+        return hidden_grad, weight_grad, bias_grad, share_grad, other_grad, None, None, None, None
+
+
+def _entropy(
+    at_x0: Float[Tensor, " M"],
+    log_sum: Float[Tensor, " M"],
+    log_r: Float[Tensor, " M"],
+    scale: Float[Tensor, " M"] | None,
+    log_share: Float[Tensor, " M"] | None,
+    log_other: Float[Tensor, " M"] | None,
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """Score entropy of rows, and the factors of softmax(logits) and of [y = x0] in its slope.
+
+    Args:
+        at_x0: logit of the clean token.
+        log_sum: logsumexp of the logits.
+        log_r: log of 1 / expm1(sigma).
+        scale: c of the `score` parameterization; None for `normalized`.
+        log_share: of a mixture; None without one.
+        log_other: likewise.
+    """
+    r = log_r.exp()
+    if scale is not None:
+        mass = torch.exp(log_sum - scale)
+        return mass - r * (at_x0 - scale) + r * (log_r - 1), mass, r
+    if log_share is None or log_other is None:
+        return r * (log_sum - at_x0), r, r
+    log_own = log_share + at_x0 - log_sum
+    log_prob = torch.logaddexp(log_own, log_other)
+    own = r * torch.exp(log_own - log_prob)
+    return -r * log_prob, own, own
 
 
 def _new_gradients(hidden: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.copy_head import CopyHead, States
 from cascaded_dllm.model.ddit import (
     DDiTBlock,
     Dropout,
@@ -52,6 +53,8 @@ class ScoreModelConfig:
             every token is MASK a network without this cannot tell one position from another: it draws the first token
             from the average over positions. That is right for windows cut from running text, and costs nats and
             correctness where every window begins with a text. SEDD's weights need False.
+        copy_head: a gated mixture of the softmax over the vocabulary and a pointer over the prefix, see `CopyHead`;
+            only with `parameterization: normalized`.
     """
 
     vocab_size: int
@@ -66,6 +69,7 @@ class ScoreModelConfig:
     time_conditioning: bool = True
     prefix_attention: Literal["joint", "one_way"] = "joint"
     absolute_positions: bool = False
+    copy_head: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_heads", "num_blocks", "cond_dim"):
@@ -86,6 +90,12 @@ class ScoreModelConfig:
                 f"model.parameterization is normalized and model.process {self.process}; log p(x0 | unmasked) exists "
                 "only for the absorbing process: set model.parameterization=score"
             )
+        if self.copy_head and self.parameterization != "normalized":
+            raise ConfigError(
+                f"model.copy_head is true and model.parameterization {self.parameterization}; a copied token is a part "
+                "of a probability, which unnormalised scores have none of: set model.parameterization=normalized, or "
+                "model.copy_head=false"
+            )
 
     @property
     def num_states(self) -> int:
@@ -94,7 +104,12 @@ class ScoreModelConfig:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> "ScoreModelConfig":
-        """The configuration in a checkpoint's `config.json`; an unknown or a missing key is a ConfigError."""
+        """The configuration in a checkpoint's `config.json`; an unknown or a missing key is a ConfigError.
+
+        Checkpoints from before there was a copy head do not name it, and have none. Nothing is guessed by that: weights
+        are matched by name, so those of a head whose key was lost are refused.
+        """
+        settings = {"copy_head": False, **settings}
         names = {field.name for field in fields(cls)}
         if settings.keys() != names:
             raise ConfigError(
@@ -115,16 +130,19 @@ class Prefix:
     Attributes:
         ids: clean ids of the stage before, (B, P).
         keys_values: per block, for `one_way` attention, in which they do not depend on the target or on time.
+        copy_keys: keys of the copy head, if there is one, for the same reason and likewise for `one_way` alone.
     """
 
     ids: Int[Tensor, "B P"]
     keys_values: tuple[KeyValue, ...] | None
+    copy_keys: Float[Tensor, "B P D"] | None = None
 
     def select(self, index: Int[Tensor, " b"]) -> "Prefix":
         """The prefix of some of the sequences."""
         if self.keys_values is None:
             return Prefix(self.ids[index], None)
-        return Prefix(self.ids[index], tuple((key[index], value[index]) for key, value in self.keys_values))
+        keys_values = tuple((key[index], value[index]) for key, value in self.keys_values)
+        return Prefix(self.ids[index], keys_values, None if self.copy_keys is None else self.copy_keys[index])
 
 
 class ScoreModel(nn.Module):
@@ -144,6 +162,7 @@ class ScoreModel(nn.Module):
         self.rotary_emb = Rotary(width // config.num_heads)
         self.blocks = nn.ModuleList(DDiTBlock(width, config.num_heads, cond_dim) for _ in range(config.num_blocks))
         self.output_layer = FinalLayer(width, config.num_states, cond_dim)
+        self.copy_head = CopyHead(width, config.vocab_size) if config.copy_head else None
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, weights: Literal["ema", "raw"] = "ema") -> "ScoreModel":
@@ -186,7 +205,7 @@ class ScoreModel(nn.Module):
             sigma: total noise of each sequence, > 0.
             prefix: clean ids of the stage before, or what `encode_prefix` made of them.
         """
-        log_score = self.log_score(self.logits(self.hidden(xt, sigma, prefix)), sigma)
+        log_score = self.log_score(self.read(self.states(xt, sigma, prefix)), sigma)
         return log_score.scatter(-1, xt[..., None], 0.0)
 
     def hidden(
@@ -198,17 +217,32 @@ class ScoreModel(nn.Module):
         rows: Rows | None = None,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Float[Tensor, "*M D"]:
-        """Last hidden states of the target, what the output layer is applied to.
+        """Last hidden states of the target, what the output layer is applied to, (B, L, D), or (M, D) with `rows`.
+
+        The arguments are those of `states`, of which this is a part; without a copy head it is all of them.
+        """
+        return self.states(xt, sigma, prefix, rows=rows, generators=generators).hidden
+
+    def states(
+        self,
+        xt: Int[Tensor, "B L"],
+        sigma: Float[Tensor, " B"],
+        prefix: "Int[Tensor, 'B P'] | Prefix | None" = None,
+        *,
+        rows: Rows | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> States:
+        """All that the law of the clean tokens of the target is read from, see `read`.
 
         Args:
             xt: noised ids of the target.
             sigma: total noise of each sequence.
             prefix: as in `forward`.
-            rows: return the states of these (sequence, target position) pairs only, as (M, D).
+            rows: return the states of these (sequence, target position) pairs only.
             generators: one a sequence, for dropout; needed in training mode when the rate is not zero.
 
         Returns:
-            (B, L, D), or (M, D) with `rows`.
+            Tensors that begin with B, L, or with M where there are `rows`.
         """
         dropout = self._dropout(generators)
         if isinstance(prefix, Tensor):
@@ -223,8 +257,10 @@ class ScoreModel(nn.Module):
         position = torch.arange(ids.shape[1], device=ids.device)
         cos_sin = self.rotary_emb(position)
         x = self._embed(ids, position)
-        last = len(self.blocks) - 1
+        copy_keys, last = None if prefix is None else prefix.copy_keys, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
+            if i == last and skip > 0 and self.copy_head is not None:
+                copy_keys = self.copy_head.keys(x[:, :skip])
             x, _ = block(
                 x,
                 c_BC,
@@ -234,7 +270,11 @@ class ScoreModel(nn.Module):
                 dropout=dropout,
                 dtype=self.compute_dtype,
             )
-        return self.output_layer.hidden(x if rows is not None else x[:, skip:], c_BC, rows)
+        hidden = self.output_layer.hidden(x if rows is not None else x[:, skip:], c_BC, rows)
+        if self.copy_head is None or prefix is None:
+            return States(hidden, None)
+        assert copy_keys is not None
+        return States(hidden, self.copy_head(hidden, copy_keys, prefix.ids, length=xt.shape[1], rows=rows))
 
     def encode_prefix(
         self, prefix: Int[Tensor, "B P"], target_length: int, *, dropout: Dropout | None = None
@@ -266,10 +306,15 @@ class ScoreModel(nn.Module):
         last = self.blocks[-1]
         assert isinstance(last, DDiTBlock)
         keys_values.append(last.keys_values(x, c_BC, cos_sin, self.compute_dtype))
-        return Prefix(prefix, tuple(keys_values))
+        return Prefix(prefix, tuple(keys_values), None if self.copy_head is None else self.copy_head.keys(x))
+
+    def read(self, states: States) -> Float[Tensor, "*M N"]:
+        """Logits of every state; of a copy head they are its log probabilities."""
+        logits = self.logits(states.hidden)
+        return logits if states.copies is None else states.copies.mixed(logits, self.config.vocab_size)
 
     def logits(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M N"]:
-        """Output of the last layer for every state."""
+        """Output of the last layer for every state; with a copy head, of the softmax that it is mixed with."""
         return self.output_layer.linear(hidden)
 
     def log_scale(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

@@ -12,7 +12,9 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
     Every setting of the network must be the same but its dropout: others change its shape, or what its weights mean.
     A `one_way` network may start from a `joint` one, as their weights have the same shapes and nearly the same use. A
     stage may start from any other; a placed one, whose network fills in, from a flat one for example. Its layout
-    network starts from random weights unless the other has one of the same shape.
+    network starts from random weights unless the other has one of the same shape. A network with a copy head may start
+    from one without: the head keeps the weights that it has, those of a new one, whose gate is nearly closed, so that
+    the network begins as the one it starts from.
 
     Args:
         source: whatever `load_stage` takes.
@@ -37,6 +39,8 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
         state = {name: tensor for name, tensor in state.items() if not name.startswith("layout.")}
     if ours is not None and ours.config != theirs:
         state |= {f"layout.{name}": tensor for name, tensor in ours.state_dict().items()}
+    if model.copy_head is not None and stage.model.copy_head is None:
+        state |= {f"copy_head.{name}": weight for name, weight in model.copy_head.state_dict().items()}
     load_weights(model, state, source=source)
     return stage
 
@@ -62,6 +66,8 @@ def _differences(stage: PretrainedStage, ours: ScoreModelConfig) -> list[str]:
     had_no_prefix = stage.settings.stage in (0, 1)
     if had_no_prefix or ours.prefix_attention == "one_way":
         free.add("prefix_attention")
+    if ours.copy_head:
+        free.add("copy_head")
     theirs, wanted = stage.settings.model.to_dict(), ours.to_dict()
     return [
         f"{'graph.type' if key == 'process' else f'model.{key}'} is {value} there and {wanted[key]} here"

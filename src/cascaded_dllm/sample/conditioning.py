@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.score_model import Prefix, ScoreModel
@@ -83,20 +84,20 @@ class Conditioning:
         """Network calls that one look at the conditioned law takes."""
         return 1 if self.empty is None else 2
 
-    def hidden(
+    def states(
         self,
         model: ScoreModel,
         xt: Int[Tensor, "B L"],
         sigma: Float[Tensor, " b"],
         batch: Int[Tensor, " b"],
         rows: Rows,
-    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"] | None]:
-        """Last hidden states of `rows` of the texts `batch`, with the prefix and, for guidance, without it."""
+    ) -> tuple[States, States | None]:
+        """What the law of `rows` is read from, of the texts `batch`, with the prefix and, for guidance, without it."""
         texts, num_texts = xt[batch], len(xt)
-        given = model.hidden(texts, sigma, _select(self.prefix, batch, num_texts), rows=rows)
+        given = model.states(texts, sigma, _select(self.prefix, batch, num_texts), rows=rows)
         if self.empty is None:
             return given, None
-        return given, model.hidden(texts, sigma, _select(self.empty, batch, num_texts), rows=rows)
+        return given, model.states(texts, sigma, _select(self.empty, batch, num_texts), rows=rows)
 
     def guided(self, logits: Float[Tensor, "M V"], unconditional: Float[Tensor, "M V"] | None) -> Float[Tensor, "M V"]:
         """Logits of the law that tokens are drawn from; `logits` themselves without guidance.

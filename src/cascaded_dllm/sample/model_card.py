@@ -112,7 +112,7 @@ def _row(lengths: tuple[int, int], model: ScoreModel, settings: StageSettings) -
         f"{num_bytes / 1e6:,.1f} MB",
         f"{config.num_blocks} x {config.hidden_size}, {config.num_heads}",
         config.process,
-        config.parameterization,
+        f"{config.parameterization}, copy head" if config.copy_head else config.parameterization,
         config.prefix_attention,
         noise,
         f"{settings.step:,}" if settings.step else "not said",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.conditioning import Conditioning
@@ -25,19 +26,23 @@ Pair = tuple[Float[Tensor, "_"], Float[Tensor, "_"]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the network says of masked positions of some texts, as last hidden states.
+    """What the network says of masked positions of some texts, before it is read as logits.
 
     Attributes:
         texts: the texts, numbers within the batch.
         rows: the positions, texts numbered within `texts`.
-        hidden: of every row.
+        states: of every row.
         unconditional: the same without the prefix, for guidance; None without.
     """
 
     texts: Int[Tensor, " b"]
     rows: Rows
-    hidden: Float[Tensor, "M D"]
-    unconditional: Float[Tensor, "M D"] | None
+    states: States
+    unconditional: States | None
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class TokenWriter:
     @torch.inference_mode()
     def ask(self, xt: Int[Tensor, "B L"], texts: Int[Tensor, " b"], rows: Rows, sigma: Float[Tensor, " b"]) -> Answer:
         """The answer about `rows` of `texts` at noise `sigma`."""
-        return Answer(texts, rows, *self.given.hidden(self.model, xt, sigma, texts, rows))
+        return Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
 
     def write(
         self,
@@ -117,12 +122,12 @@ class TokenWriter:
             step: of each text, for the random numbers of required words.
         """
         rows = Rows(answer.rows.batch[kept], answer.rows.position[kept])
-        hidden, unconditional = answer.hidden[kept], _part(answer.unconditional, kept)
+        states, unconditional = answer.states.select(kept), _part(answer.unconditional, kept)
         path = None if self.required is None else self._path(self.required, xt, answer, step)
-        for chunk in self._chunks(len(hidden)):
+        for chunk in self._chunks(len(rows.batch)):
             part = Rows(rows.batch[chunk], rows.position[chunk])
             texts = answer.texts[part.batch]
-            logits = self._kept(hidden[chunk], _part(unconditional, chunk), texts)
+            logits = self._kept(states.select(chunk), _part(unconditional, chunk), texts)
             if path is not None:
                 logits = _without(logits, path.excluded[part.batch, part.position])
             token = sample_tokens(logits, (u[0][chunk], u[1][chunk]))
@@ -134,25 +139,25 @@ class TokenWriter:
     @torch.inference_mode()
     def sureness(self, answer: Answer, predictor: SurestPredictor) -> Float[Tensor, " M"]:
         """How sure the network is of every row, before anything is cut off."""
-        chunks = self._chunks(len(answer.hidden))
-        laws = (self._law(answer.hidden[chunk], _part(answer.unconditional, chunk)) for chunk in chunks)
-        return torch.cat([answer.hidden.new_empty(0), *map(predictor.sureness, laws)])
+        chunks = self._chunks(len(answer))
+        laws = (self._law(answer.states.select(chunk), _part(answer.unconditional, chunk)) for chunk in chunks)
+        return torch.cat([answer.states.hidden.new_empty(0), *map(predictor.sureness, laws)])
 
     @torch.inference_mode()
     def log_total(self, answer: Answer) -> Float[Tensor, " M"]:
         """Log of the sum of exp(logits) over all tokens, with the prefix and without guidance, of every row."""
-        chunks = self._chunks(len(answer.hidden))
-        totals = (torch.logsumexp(self._logits(answer.hidden[chunk]), -1) for chunk in chunks)
-        return torch.cat([answer.hidden.new_empty(0), *totals])
+        chunks = self._chunks(len(answer))
+        totals = (torch.logsumexp(self._logits(answer.states.select(chunk)), -1) for chunk in chunks)
+        return torch.cat([answer.states.hidden.new_empty(0), *totals])
 
     def _path(self, required: RequiredWords, xt: Tensor, answer: Answer, step: Int[Tensor, " b"]) -> Path:
         """Where the required words go: drawn for all masked positions together, whatever part of them is written."""
         required, texts = required.select(answer.texts), xt[answer.texts]
         states, width = required.tokens.shape[1:]
         log_probs = torch.zeros(*texts.shape, states, width, device=xt.device)
-        for chunk in self._chunks(len(answer.hidden)):
+        for chunk in self._chunks(len(answer)):
             batch, position = answer.rows.batch[chunk], answer.rows.position[chunk]
-            logits = self._kept(answer.hidden[chunk], _part(answer.unconditional, chunk), answer.texts[batch])
+            logits = self._kept(answer.states.select(chunk), _part(answer.unconditional, chunk), answer.texts[batch])
             matters = required.tokens[batch].clamp_min(0).flatten(1)
             found = torch.log_softmax(logits, -1).gather(1, matters)
             log_probs[batch, position] = found.view(len(found), states, width).to(log_probs)
@@ -160,20 +165,18 @@ class TokenWriter:
         u, _ = self.path_draws.uniform_pair(self.sample_index[answer.texts][:, None], step[:, None], position)
         return required.draw(log_probs, texts, u, mask_id=self.mask_id)
 
-    def _kept(
-        self, hidden: Float[Tensor, "M D"], unconditional: Float[Tensor, "M D"] | None, texts: Int[Tensor, " M"]
-    ) -> Float[Tensor, "M V"]:
+    def _kept(self, states: States, unconditional: States | None, texts: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
         """Logits of the law that tokens are drawn from; required words of the text of each row are never cut off."""
         always = None if self.required is None else self.required.tokens[texts].flatten(1)
-        return self.law.cut(self._law(hidden, unconditional), always)
+        return self.law.cut(self._law(states, unconditional), always)
 
-    def _law(self, hidden: Float[Tensor, "M D"], unconditional: Float[Tensor, "M D"] | None) -> Float[Tensor, "M V"]:
+    def _law(self, states: States, unconditional: States | None) -> Float[Tensor, "M V"]:
         """Logits at the temperature, before anything is cut off."""
         other = None if unconditional is None else self._logits(unconditional)
-        return self.law.tempered(self.given.guided(self._logits(hidden), other))
+        return self.law.tempered(self.given.guided(self._logits(states), other))
 
-    def _logits(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
-        return self.model.logits(hidden)[:, : self.model.config.vocab_size]
+    def _logits(self, states: States) -> Float[Tensor, "M V"]:
+        return self.model.read(states)[:, : self.model.config.vocab_size]
 
     def _chunks(self, num_rows: int) -> Iterator[slice]:
         size = max(1, _ROW_CHUNK_ELEMENTS // self.model.config.num_states)
@@ -186,8 +189,8 @@ def masked_rows(xt: Int[Tensor, "B L"], mask_id: int) -> Rows:
     return Rows(*torch.nonzero(xt == mask_id, as_tuple=True))
 
 
-def _part(values: Tensor | None, kept: Tensor | slice) -> Tensor | None:
-    return None if values is None else values[kept]
+def _part(states: States | None, kept: Tensor | slice) -> States | None:
+    return None if states is None else states.select(kept)
 
 
 def _without(logits: Float[Tensor, "M V"], excluded: Int[Tensor, "M A"]) -> Float[Tensor, "M V"]:

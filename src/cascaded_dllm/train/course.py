@@ -7,6 +7,9 @@ from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.optim import OptimConfig
 
+_FORMERLY = {"model.copy_head": False, "conditioning": "prefix"}
+"""Settings that checkpoints from before there were such do not name, and what they were: nothing else was possible."""
+
 
 def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim: OptimConfig, num_steps: int) -> None:
     """Checks that the steps of a checkpoint are the first ones of a run with these settings.
@@ -23,7 +26,8 @@ def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim
     Raises:
         CheckpointError: a setting differs, or the number of steps is another one and matters.
     """
-    if changed := _changed(state.course, course):
+    before = {key: value for key, value in _FORMERLY.items() if key in course} | dict(state.course)
+    if changed := _changed(before, course):
         raise CheckpointError(
             f"the checkpoint at step {state.step} was trained with other settings: {'; '.join(changed)}; give the "
             "settings of the run's config.yaml, or another --out"

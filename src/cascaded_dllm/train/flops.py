@@ -88,6 +88,8 @@ def forward_flops(
     total += _attention(config, positions, prefix_length + target_length) * config.num_blocks
     total += _rest_of_block(config, positions) * last + _rest_of_block(config, rows)
     total += 2 * width * config.vocab_size * read  # the output of MASK is never read
+    if config.copy_head and prefix_length > 0:
+        total += _copy_head(config, batch_size, prefix_length, target_length, read)
     if has_encoded:
         encoded = batch_size * prefix_length
         total += _query_key_value(config, encoded) * config.num_blocks
@@ -123,6 +125,15 @@ def _attention(config: ScoreModelConfig | LayoutConfig, queries: int, keys: int)
 def _rest_of_block(config: ScoreModelConfig, rows: int | float) -> int | float:
     """What follows attention: its output layer and the two of the perceptron, four times as wide inside."""
     return 2 * rows * (1 + 2 * 4) * config.hidden_size**2
+
+
+def _copy_head(
+    config: ScoreModelConfig, batch_size: int, prefix_length: int, target_length: int, rows: int | float
+) -> int | float:
+    """Keys of the prefix, queries and gates of the rows, and the scores of every position with every prefix token."""
+    width = config.hidden_size
+    keys, scores = batch_size * prefix_length * width**2, batch_size * target_length * prefix_length * width
+    return 2 * (keys + scores + rows * (width**2 + width))
 
 
 def _conditioning(config: ScoreModelConfig, vectors: int, *, with_output: bool) -> int:

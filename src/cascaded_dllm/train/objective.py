@@ -11,7 +11,7 @@ from cascaded_dllm.diffusion.bound import BoundEstimate, nll_bound
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
-from cascaded_dllm.diffusion.score_entropy import fused_absorbing_score_entropy, uniform_score_entropy
+from cascaded_dllm.diffusion.score_entropy import Mixture, fused_absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.layout import LayoutModel
 from cascaded_dllm.model.placed import layout_of
@@ -188,17 +188,18 @@ class Objective:
             log_score = model.log_score(model.logits(hidden), sigma).scatter(-1, xt[..., None], 0.0)
             by_sequence = weight * uniform_score_entropy(log_score, xt, x0, sigma).sum(-1)
             return by_sequence.sum(), by_sequence.detach()
-        hidden = model.hidden(xt, sigma, prefix, rows=rows, generators=generators)  # type: ignore[arg-type]
-        head = model.output_layer.linear
+        states = model.states(xt, sigma, prefix, rows=rows, generators=generators)  # type: ignore[arg-type]
+        head, copies, x0 = model.output_layer.linear, states.copies, x0[rows.batch, rows.position]
         total, entropies = fused_absorbing_score_entropy(
-            hidden,
+            states.hidden,
             head.weight,
             head.bias,
-            x0[rows.batch, rows.position],
+            x0,
             sigma[rows.batch],
             weight[rows.batch],
             parameterization=model.config.parameterization,
             log_scale=model.log_scale(sigma)[rows.batch],
+            mixture=None if copies is None else Mixture(copies.log_keep, copies.log_prob_copied(x0)),
         )
         by_sequence = torch.zeros_like(weight).index_add(0, rows.batch, entropies * weight[rows.batch])
         return total, by_sequence

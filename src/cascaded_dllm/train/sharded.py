@@ -51,7 +51,7 @@ class FullySharded:
             fully_shard(block, mesh=mesh)
             register_fsdp_forward_method(block, "keys_values")
         fully_shard(model, mesh=mesh)
-        register_fsdp_forward_method(model, "hidden")
+        register_fsdp_forward_method(model, "states")
         self.group, self.storage = group, _Split(cast(FSDPModule, model), group)
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:

@@ -44,6 +44,14 @@ def test_training_step() -> None:
     assert re.search(r"\| fast bfloat16 +(\| \d\.\d{3} +){2}\| \d\.\d\d +\| -?\d\.\d\d +\|", text)
 
 
+def test_copy_head() -> None:
+    text = printed("bench_copy_head.py")
+    for attention in ("joint", "one_way"):
+        assert f"### toy, {attention}, batch 4" in text
+    assert len(re.findall(r"\| plain head +\| \d\.\d{3} \| 1\.00 \[1\.00, 1\.00\] \|", text)) == 2
+    assert len(re.findall(rf"\| copy head +\| \d\.\d{{3}} +\| ({RATIO} +\| ){{2}}1\.\d{{3}} +\|", text)) == 2
+
+
 def test_sampler() -> None:
     text = printed("bench_sampler.py")
     ways = (

@@ -7,6 +7,7 @@ from benchmarks.plain import PlainTraining, plain_analytic_step, plain_loss
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 from cascaded_dllm.sample.predictors import TweediePredictor
 from cascaded_dllm.train.ema import Ema
@@ -30,29 +31,30 @@ def network(**settings: object) -> ScoreModel:
 
 
 @pytest.mark.parametrize("attention", ["joint", "one_way"])
-@pytest.mark.parametrize("reading", ["score", "normalized"])
+@pytest.mark.parametrize("reading", ["score", "normalized", "copy head"])
 def test_losses_and_gradients_are_the_fast_ones(attention: str, reading: str) -> None:
-    model = network(prefix_attention=attention, parameterization=reading)
+    head = {"parameterization": "normalized", "copy_head": True} if reading == "copy head" else {}
+    model = network(prefix_attention=attention, **({"parameterization": reading} | head))
     generator = torch.Generator().manual_seed(2)
     x0, prefix = (torch.randint(V, (B, length), generator=generator) for length in (L, P))
     objective = Objective(AbsorbingProcess(V), SCHEDULE)
     seen: list[torch.Tensor] = []
-    hidden = model.hidden
+    states = model.states
 
-    def listening(xt: torch.Tensor, sigma: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+    def listening(xt: torch.Tensor, sigma: torch.Tensor, *arguments: object, **options: object) -> States:
         seen.extend((xt, sigma))
-        return hidden(xt, sigma, *arguments, **options)  # type: ignore[arg-type]
+        return states(xt, sigma, *arguments, **options)  # type: ignore[arg-type]
 
-    model.hidden = listening  # type: ignore[method-assign]
+    model.states = listening  # type: ignore[method-assign]
     fast = objective.loss(model, Batch(x0, prefix, torch.arange(B)), draws=DRAWS, step=0, global_batch_size=B)
-    del model.hidden
+    del model.states
     xt, sigma = seen
     assert (xt == V).any()
     dsigma = SCHEDULE(SCHEDULE.time_at(sigma)).dsigma
     plain = plain_loss(model, x0, prefix, xt, sigma, dsigma)
     # Two orders of summation in float32.
     torch.testing.assert_close(plain, fast, rtol=1e-5, atol=0)
-    if attention == "joint":
+    if attention == "joint" and not head:
         clean, noised = (torch.cat([prefix, target], dim=1) for target in (x0, xt))
         torch.testing.assert_close(plain_loss(model, clean, None, noised, sigma, dsigma), plain, rtol=1e-5, atol=0)
     parameters = list(model.parameters())

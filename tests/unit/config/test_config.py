@@ -43,6 +43,7 @@ SETTINGS = {
         "time_conditioning": True,
         "prefix_attention": "joint",
         "absolute_positions": False,
+        "copy_head": False,
     },
     "layout": {"num_blocks": 3},
     "graph": {"type": "absorbing"},

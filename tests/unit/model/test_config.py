@@ -30,6 +30,10 @@ def test_sizes_are_at_least_one(name: str, value: int) -> None:
         ({"dropout": -0.1}, r"model\.dropout is -0\.1"),
         ({"dropout": math.nan}, r"model\.dropout is nan"),
         (
+            {"copy_head": True},
+            r"model\.copy_head is true and model\.parameterization score; .*parameterization=normalized",
+        ),
+        (
             {"process": "uniform", "parameterization": "normalized"},
             r"exists only for the absorbing process: set model\.parameterization=score",
         ),
@@ -54,16 +58,25 @@ def test_unknown_and_missing_keys_are_listed() -> None:
         ScoreModelConfig.from_dict(settings | {"width": 1, "depth": 2})
 
 
-@pytest.mark.parametrize("options", [{}, {"process": "uniform"}, {"num_blocks": 3, "hidden_size": 24, "cond_dim": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"process": "uniform"},
+        {"num_blocks": 3, "hidden_size": 24, "cond_dim": 5},
+        {"parameterization": "normalized", "copy_head": True},
+    ],
+)
 def test_number_of_parameters(options: dict[str, Any]) -> None:
-    """Every tensor of a SEDD checkpoint of these sizes, and none that nothing reads."""
+    """Every tensor of a SEDD checkpoint of these sizes and of the copy head, and none that nothing reads."""
     config = ScoreModelConfig(**(SIZES | options))
     width, cond, states = config.hidden_size, config.cond_dim, config.num_states
     block = 2 * width + 4 * width**2 + (8 * width**2 + 5 * width) + 6 * width * (cond + 1)
     head = width + states * (width + 1) + 2 * width * (cond + 1)
     embeddings = states * width + (256 * cond + cond) + (cond**2 + cond)
+    copying = 2 * width**2 + (width + 1) + width if config.copy_head else 0
     found = sum(parameter.numel() for parameter in ScoreModel(config).parameters())
-    assert found == config.num_blocks * block + head + embeddings
+    assert found == config.num_blocks * block + head + embeddings + copying
 
 
 def test_defaults_are_the_small_size() -> None:

@@ -28,8 +28,9 @@ def test_network_is_the_plain_one(options: dict[str, Any]) -> None:
     """In float64 from end to end; found: 1e-7, from rotation angles that are kept in float32 as SEDD does."""
     model = tiny_model(dtype=torch.float64, **options)
     xt, sigma, prefix = batch_for(model, torch.float64)
+    prefix[0, :2] = 3
     for start in (None, prefix):
-        logits = model.logits(model.hidden(xt, sigma, start))
+        logits = model.read(model.states(xt, sigma, start))
         assert logits.dtype == torch.float64
         for row in range(len(xt)):
             seen = sigma[row] if model.config.time_conditioning else torch.ones_like(sigma[row])
@@ -53,7 +54,7 @@ def test_log_score(options: dict[str, Any]) -> None:
     assert (log_score.shape, log_score.dtype) == ((3, 5, model.config.num_states), torch.float32)
     assert torch.isfinite(log_score).all()
     assert (log_score.gather(-1, xt[..., None]) == 0).all()
-    logits = model.logits(model.hidden(xt, sigma, prefix))
+    logits = model.read(model.states(xt, sigma, prefix))
     is_other = torch.ones_like(log_score, dtype=torch.bool).scatter(-1, xt[..., None], False)
     expm1 = torch.expm1(sigma)[:, None, None]
     if model.config.parameterization == "normalized":
@@ -78,6 +79,8 @@ def test_rows_are_those_of_the_whole(options: dict[str, Any]) -> None:
         whole = model.hidden(xt, sigma, start)
         assert whole.shape == (3, 5, 16)
         torch.testing.assert_close(model.hidden(xt, sigma, start, rows=rows), rows.of(whole), **SINGLE)
+        some, every = (model.read(model.states(xt, sigma, start, rows=which)) for which in (rows, None))
+        torch.testing.assert_close(some, rows.of(every), **SINGLE)
     one_text = Rows(torch.tensor([0, 0]), torch.tensor([2, 4]))
     found = model.hidden(xt[:1], sigma[:1], prefix[:1], rows=one_text)
     torch.testing.assert_close(found, model.hidden(xt, sigma, prefix)[0, [2, 4]], **SINGLE)
@@ -104,9 +107,10 @@ def test_every_weight_is_used(options: dict[str, Any]) -> None:
     assert idle == []
 
 
+@pytest.mark.parametrize("head", [{}, {"parameterization": "normalized", "copy_head": True}], ids=["plain", "copy"])
 @EACH_ATTENTION
-def test_encoded_prefix_can_be_reused_and_selected(attention: str) -> None:
-    model = tiny_model(prefix_attention=attention)
+def test_encoded_prefix_can_be_reused_and_selected(attention: str, head: dict[str, Any]) -> None:
+    model = tiny_model(prefix_attention=attention, **head)
     xt, sigma, prefix = batch_for(model)
     encoded = model.encode_prefix(prefix, xt.shape[1])
     torch.testing.assert_close(model(xt, sigma, encoded), model(xt, sigma, prefix), rtol=0, atol=0)

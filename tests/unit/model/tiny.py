@@ -23,6 +23,8 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"scale_by_sigma": False},
     {"prefix_attention": "joint", "absolute_positions": True},
     {"prefix_attention": "one_way", "absolute_positions": True},
+    {"parameterization": "normalized", "copy_head": True},
+    {"parameterization": "normalized", "copy_head": True, "prefix_attention": "one_way", "absolute_positions": True},
     {"process": "uniform", "scale_by_sigma": False},
     {"process": "uniform", "prefix_attention": "one_way", "time_conditioning": False},
 ]

@@ -63,7 +63,11 @@ def checkpoint(folder: Path, tokenizer: Tokenizer, stage: int, **options: Any) -
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
-    kinds: list[dict[str, Any]] = [{}, {"prefix_attention": "one_way"}, {"parameterization": "normalized"}]
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"prefix_attention": "one_way"},
+        {"parameterization": "normalized", "copy_head": True},
+    ]
     return [checkpoint(folder / f"stage{k}", tokenizer, k, **kind) for k, kind in enumerate(kinds, start=1)]
 
 
@@ -231,7 +235,7 @@ def test_card(made: Cascade, tmp_path: Path) -> None:
     assert [row[:3] for row in rows] == [["| 1", "3", "nothing"], ["| 2", "6", "3 tokens"], ["| 3", "12", "6 tokens"]]
     for row, stage in zip(rows, made.stages, strict=True):
         assert int(row[3].replace(",", "")) == sum(weight.numel() for weight in stage.model.parameters())
-    assert [row[7] for row in rows] == ["score", "score", "normalized"]
+    assert [row[7] for row in rows] == ["score", "score", "normalized, copy head"]
     assert [row[8] for row in rows] == ["joint", "one_way", "joint"]
     assert [row[10] for row in rows] == ["1,200 |", "2,400 |", "3,600 |"]
     for part in (

@@ -21,11 +21,12 @@ from tests.unit.model.tiny import VOCAB, tiny_model
 
 LENGTH, PREFIX_LENGTH, COUNT = 6, 3, 5
 DROPPED = PrefixSettings(dropout=0.1)
-NETWORKS = [
+NETWORKS: list[dict[str, Any]] = [
     {"parameterization": parameterization, "prefix_attention": attention}
     for parameterization in ("score", "normalized")
     for attention in ("joint", "one_way")
 ]
+NETWORKS += [{"parameterization": "normalized", "copy_head": True, "prefix_attention": "one_way"}]
 EACH_NETWORK = pytest.mark.parametrize("options", NETWORKS, ids=str)
 EACH_PREDICTOR = pytest.mark.parametrize("name", ["euler", "analytic", "first_hitting"])
 PREFIX = torch.randint(VOCAB, (COUNT, PREFIX_LENGTH), generator=torch.Generator().manual_seed(1))

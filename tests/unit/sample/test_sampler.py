@@ -30,6 +30,8 @@ CASES = [
         {"parameterization": "score", "prefix_attention": "one_way"},
         {"parameterization": "normalized"},
         {"parameterization": "normalized", "prefix_attention": "one_way", "time_conditioning": False},
+        {"parameterization": "normalized", "copy_head": True, "time_conditioning": False},
+        {"parameterization": "normalized", "copy_head": True, "prefix_attention": "one_way"},
         {"process": "uniform", "scale_by_sigma": False},
     )
     for name in PREDICTORS

@@ -72,9 +72,9 @@ class Memory:
     def __init__(self, cascade, monkeypatch, *, room, error):
         self.sizes, self.kept = [], []
         for stage in cascade.stages:
-            monkeypatch.setattr(stage.model, "hidden", self.limited(stage.model.hidden, room, error))
+            monkeypatch.setattr(stage.model, "states", self.limited(stage.model.states, room, error))
 
-    def limited(self, hidden, room, error):
+    def limited(self, states, room, error):
         def call(xt, *given, **more):
             self.sizes.append(len(xt))
             if len(xt) > room:
@@ -83,7 +83,7 @@ class Memory:
                 raise type(error)(*error.args)
             # What a batch that failed had on the device is free before another size is tried.
             assert all(found() is None for found in self.kept)
-            return hidden(xt, *given, **more)
+            return states(xt, *given, **more)
 
         return call
 

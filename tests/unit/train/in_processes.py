@@ -32,7 +32,13 @@ from tests.unit.train.conftest import LENGTHS, NUM_WINDOWS, VOCAB_SIZE, _model, 
 CPU = torch.device("cpu")
 # eps keeps Adam from dividing rounding errors by rounding errors.
 OPTIM = OptimConfig(lr=1e-2, warmup=2, eps=1e-4)
-NETWORK = {"dropout": 0.1, "num_blocks": 2, "prefix_attention": "one_way"}
+NETWORK = {
+    "dropout": 0.1,
+    "num_blocks": 2,
+    "prefix_attention": "one_way",
+    "parameterization": "normalized",
+    "copy_head": True,
+}
 
 
 def trainer_of(group: Group, strategy: str, *, num_steps: int = 20, accum: int = 2, **network: Any) -> Trainer:

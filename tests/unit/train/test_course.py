@@ -40,6 +40,13 @@ def test_every_difference_is_listed(changes, listed):
         require_same_course(state(), course=COURSE | changes, optim=CONSTANT, num_steps=10)
 
 
+def test_checkpoints_from_before_the_copy_head():
+    """They say nothing of it, and had none."""
+    require_same_course(state(), course=COURSE | {"model.copy_head": False}, optim=CONSTANT, num_steps=10)
+    with pytest.raises(CheckpointError, match=r"model\.copy_head was False and is True; give the settings"):
+        require_same_course(state(), course=COURSE | {"model.copy_head": True}, optim=CONSTANT, num_steps=10)
+
+
 def test_a_key_that_is_gone():
     course = {key: value for key, value in COURSE.items() if key != "optim.lr"}
     with pytest.raises(CheckpointError, match=r"optim\.lr was 0\.5 and is not there; give .*, or another --out"):

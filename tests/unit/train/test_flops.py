@@ -21,10 +21,13 @@ from cascaded_dllm.train.flops import (
 from cascaded_dllm.train.objective import Batch
 from tests.unit.model.tiny import tiny_placed
 
+COPYING = {"parameterization": "normalized", "copy_head": True}
 NETWORKS = {
     "joint": {"num_blocks": 2},
     "one_way": {"num_blocks": 3, "prefix_attention": "one_way", "parameterization": "normalized"},
     "without time": {"num_blocks": 2, "time_conditioning": False, "prefix_attention": "one_way"},
+    "copy head": {"num_blocks": 2, **COPYING},
+    "copy head one_way": {"num_blocks": 2, **COPYING, "prefix_attention": "one_way"},
     "uniform": {"process": "uniform", "num_blocks": 2},
     "uniform one_way": {"process": "uniform", "num_blocks": 2, "prefix_attention": "one_way"},
 }

@@ -17,6 +17,13 @@ NETWORKS = [
         ("uniform", "score", "one_way", "uniform"),
     ]
 ]
+NETWORKS += [
+    pytest.param(
+        {"parameterization": "normalized", "copy_head": True, "prefix_attention": a, "process": "absorbing"},
+        id=f"copy-{a}",
+    )
+    for a in ("joint", "one_way")
+]
 
 
 def spied(objective, times):

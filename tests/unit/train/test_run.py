@@ -23,6 +23,7 @@ from cascaded_dllm.train.trainer import StepResult
 MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes", "mfu")
 """Keys of a line of metrics that depend on the machine."""
 NETWORKS = {
+    "copy head": {"parameterization": "normalized", "copy_head": True},
     "normalized-one_way": {"parameterization": "normalized", "prefix_attention": "one_way", "time_conditioning": False},
     "score-joint-dropout": {"parameterization": "score", "prefix_attention": "joint", "dropout": 0.1},
 }

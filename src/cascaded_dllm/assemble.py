@@ -10,6 +10,7 @@ from cascaded_dllm.assemble_data import locate, require_known_method
 from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
+from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
 from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run, stored_config
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
@@ -18,19 +19,16 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.diffusion.process import process_from_name
-from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings, schedule_settings
+from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.model.layout import LayoutConfig
-from cascaded_dllm.model.placed import layout_of, new_model
+from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.model.score_model import ScoreModelConfig
 from cascaded_dllm.processes import usable_cores
-from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.sample.sampler import require_usable
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.flops import known_peak_flops
@@ -95,11 +93,11 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     spec = CascadeSpec(config.stage_lengths)
     if not config.baseline:
         spec.target_length(config.stage)
-    _require_prefix_to_copy(config)
+    require_prefix_to_copy(config)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
-    _schedule(config), _optim(config), prefix_settings(config)
+    schedule(config), _optim(config), prefix_settings(config)
     require_divisible(_loop(config), num_processes)
-    process = process_from_name(_model_config(config, vocab_size=1).process, 1)
+    process = process_from_name(model_config(config, vocab_size=1).process, 1)
     require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
 
 
@@ -142,7 +140,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     # What the first process has made on the disk, or brought there, the others only open.
     config, name, arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _with_data(config)))
     folder, tokenizer_file = Path(str(config.run_dir)), Path(str(config.data.path)) / TOKENIZER_FILE
-    stage = _new_stage(config, arrays, dataset)
+    stage = new_stage(config, arrays, dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, folder)))
     execution = prepare_execution(
         stage.model,
@@ -293,12 +291,6 @@ def _arrays(path: str, spec: CascadeSpec, data: DataSettings) -> StageArrays:
     return StageArrays.build(Path(path), spec, packing=data.packing, out=out, workers=workers)
 
 
-def _schedule(config: TrainConfig) -> Schedule:
-    noise = config.noise
-    unread = {"loglinear": ("sigma_min", "sigma_max"), "geometric": ("eps",)}.get(noise.type, ())
-    return schedule_from_settings({key: value for key, value in asdict(noise).items() if key not in unread})
-
-
 def _optim(config: TrainConfig) -> OptimConfig:
     return OptimConfig(**asdict(config.optim))
 
@@ -311,56 +303,6 @@ def _loop(config: TrainConfig) -> LoopConfig:
         num_steps=settings.num_steps,
         ema_decay=settings.ema,
         seed=settings.seed,
-    )
-
-
-def _require_prefix_to_copy(config: TrainConfig) -> None:
-    """A copy head of a model that has no prefix would never be read."""
-    if config.model.copy_head and (config.baseline or config.stage == 1 or config.is_placed):
-        which = "a flat model" if config.baseline else "stage 1" if config.stage == 1 else "a placed stage"
-        raise ConfigError(
-            f"model.copy_head is true, and {which} has no prefix to copy from; set model.copy_head=false, or train a "
-            "later stage with it (conditioning=prefix)"
-        )
-
-
-def _model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
-    settings = asdict(config.model)
-    settings.pop("name")
-    return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
-
-
-def _layout_config(config: TrainConfig, model: ScoreModelConfig, dataset: StageDataset) -> LayoutConfig | None:
-    """The layout network of a placed stage, as wide as the other one; None for any other stage."""
-    if not dataset.is_placed:
-        return None
-    return LayoutConfig(
-        vocab_size=model.vocab_size,
-        num_tokens=dataset.prefix_length,
-        num_new=dataset.num_free,
-        hidden_size=model.hidden_size,
-        num_heads=model.num_heads,
-        num_blocks=config.layout.num_blocks,
-        cond_dim=model.cond_dim,
-    )
-
-
-def _new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
-    """A stage with random weights that depend on the seed and its number, in the memory of the host.
-
-    The global generator is left alone.
-    """
-    model_config = _model_config(config, arrays.vocab_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
-        model = new_model(model_config, _layout_config(config, model_config, dataset))
-    model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
-    return StageSampler(
-        model,
-        process_from_name(model_config.process, arrays.vocab_size),
-        _schedule(config),
-        dataset.target_length,
-        prefix_length=dataset.prefix_length,
     )
 
 

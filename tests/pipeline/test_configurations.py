@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from cascaded_dllm import assemble
+from cascaded_dllm import assemble_stage
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.diffusion.process import UniformProcess
@@ -37,7 +37,7 @@ def on_meta_device(monkeypatch):
         def to(self, device):
             return self
 
-    monkeypatch.setattr(assemble, "new_model", lambda config, layout: MetaModel(config))
+    monkeypatch.setattr(assemble_stage, "new_model", lambda config, layout: MetaModel(config))
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_commands(stages: list[Path], valid_stories: Path, tmp_path: Path) -> No
         assert stands_in(second, third)
     assert json.loads((run / "summary.json").read_text())["figures"]["ordered_coverage_mean_stage2_in_stage3"] == 1.0
     success("bundle", *named, "--out", tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "README.md").read_text().count("| placed |") == 2
     success("sample", "--cascade", tmp_path / "bundle", "--num-samples", 3, "--output-dir", tmp_path / "again")
     (again,) = (tmp_path / "again").iterdir()
     assert (again / "sample_stage3.txt").read_bytes() == (run / "sample_stage3.txt").read_bytes()

@@ -41,11 +41,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_data": BASE | PARTS | {"config"},
     "assemble_devices": BASE | PARTS | {"train"},
     "assemble_prefixes": BASE | PARTS | {"train", "sample", "config"},
+    "assemble_stage": BASE | PARTS | {"sample", "config"},
     "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
     "assemble": BASE
     | PARTS
     | {"train", "sample", "evaluate", "config"}
-    | {"assemble_data", "assemble_devices", "assemble_prefixes", "assemble_snapshot", "assemble_start"},
+    | {
+        "assemble_data",
+        "assemble_devices",
+        "assemble_prefixes",
+        "assemble_snapshot",
+        "assemble_stage",
+        "assemble_start",
+    },
     "assemble_preprocess": BASE | PARTS,
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE
@@ -67,7 +75,7 @@ WITH_TENSORS = (
         "assemble_prefixes",
         "assemble_devices",
     ),
-    *("assemble_snapshot", "assemble_start", "demo", "cli"),
+    *("assemble_stage", "assemble_snapshot", "assemble_start", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),

@@ -113,7 +113,7 @@ def _row(lengths: tuple[int, int], model: ScoreModel, settings: StageSettings) -
         f"{config.num_blocks} x {config.hidden_size}, {config.num_heads}",
         config.process,
         f"{config.parameterization}, copy head" if config.copy_head else config.parameterization,
-        config.prefix_attention,
+        config.prefix_attention if settings.layout is None else "placed",
         noise,
         f"{settings.step:,}" if settings.step else "not said",
     ]

@@ -1,0 +1,79 @@
+"""The stage that a run trains: its network with random weights, its process and its schedule, from a configuration."""
+
+from dataclasses import asdict
+
+import torch
+
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import new_model
+from cascaded_dllm.model.score_model import ScoreModelConfig
+from cascaded_dllm.rng import derive_seed
+from cascaded_dllm.sample.sampler import StageSampler
+
+
+def schedule(config: TrainConfig) -> Schedule:
+    """The noise schedule of a run; a ConfigError if a value is out of range."""
+    noise = config.noise
+    unread = {"loglinear": ("sigma_min", "sigma_max"), "geometric": ("eps",)}.get(noise.type, ())
+    return schedule_from_settings({key: value for key, value in asdict(noise).items() if key not in unread})
+
+
+def require_prefix_to_copy(config: TrainConfig) -> None:
+    """Checks that a copy head has a prefix to copy from; without one it would never be read.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.model.copy_head and (config.baseline or config.stage == 1 or config.is_placed):
+        which = "a flat model" if config.baseline else "stage 1" if config.stage == 1 else "a placed stage"
+        raise ConfigError(
+            f"model.copy_head is true, and {which} has no prefix to copy from; set model.copy_head=false, or train a "
+            "later stage with it (conditioning=prefix)"
+        )
+
+
+def new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
+    """A stage with random weights that depend on the seed and its number, in the memory of the host.
+
+    The global generator is left alone.
+    """
+    settings = model_config(config, arrays.vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
+        model = new_model(settings, _layout_config(config, settings, dataset))
+    model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
+    return StageSampler(
+        model,
+        process_from_name(settings.process, arrays.vocab_size),
+        schedule(config),
+        dataset.target_length,
+        prefix_length=dataset.prefix_length,
+    )
+
+
+def model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
+    """The network of a run over `vocab_size` tokens; a ConfigError if a value is out of range."""
+    settings = asdict(config.model)
+    settings.pop("name")
+    return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
+
+
+def _layout_config(config: TrainConfig, model: ScoreModelConfig, dataset: StageDataset) -> LayoutConfig | None:
+    """The layout network of a placed stage, as wide as the other one; None for any other stage."""
+    if not dataset.is_placed:
+        return None
+    return LayoutConfig(
+        vocab_size=model.vocab_size,
+        num_tokens=dataset.prefix_length,
+        num_new=dataset.num_free,
+        hidden_size=model.hidden_size,
+        num_heads=model.num_heads,
+        num_blocks=config.layout.num_blocks,
+        cond_dim=model.cond_dim,
+    )

@@ -317,8 +317,6 @@ def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) 
         settings.pop(free)
     if not config.pretrained.use_pretrained:
         settings.pop("pretrained")
-    if not config.is_placed:
-        settings.pop("layout")
     for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
     generated = settings["training"]["generated_prefix"]

@@ -232,7 +232,7 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
     try:
         settings = StageSettings(
             model=ScoreModelConfig.from_dict(config["model"]),
-            noise=config["noise"],
+            noise=dict(config["noise"]),
             stage=config["stage"],
             stage_lengths=tuple(config["stage_lengths"]),
             tokenizer=config["tokenizer"],

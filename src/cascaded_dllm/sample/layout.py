@@ -21,12 +21,8 @@ def draw_gaps(
     *,
     draws: Draws,
     sample_index: Int[Tensor, " B"],
-    gaps_per_call: int = 1,
 ) -> Int[Tensor, "B G"]:
     """Gaps that sum to what is new, of every text; those that are known stay.
-
-    Several gaps of one call are drawn one after another, each from the law of the call among the labels that are still
-    possible, so that they always leave a layout.
 
     Args:
         model: the layout network.
@@ -34,7 +30,6 @@ def draw_gaps(
         known: the label of every gap, `hidden_label` where it is to be drawn; at least one of every text.
         draws: the stream of random numbers.
         sample_index: number of each text.
-        gaps_per_call: gaps drawn from one answer of the network; with 1 the law is that of the model.
     """
     gaps, every = known.clone(), torch.arange(len(z), device=z.device)
     is_hidden = gaps == model.hidden_label
@@ -46,7 +41,7 @@ def draw_gaps(
     turns, logits = int(num_hidden.max()), torch.zeros(len(z), gaps.shape[1], model.config.num_labels, device=z.device)
     for turn in range(turns):
         # The last hidden gap is what is left, whatever the network says.
-        if turn % gaps_per_call == 0 and turn < turns - 1:
+        if turn < turns - 1:
             logits = model(z, gaps)
         place = order[:, turn]
         # Where all gaps are known already, the draw is thrown away.
@@ -58,9 +53,9 @@ def draw_gaps(
     return gaps
 
 
-def layout_calls(num_gaps: int, gaps_per_call: int = 1) -> int:
-    """Calls of the layout network for a text with nothing known: none for the last gap."""
-    return -(-(num_gaps - 1) // gaps_per_call)
+def layout_calls(num_gaps: int) -> int:
+    """Calls of the layout network for a text with nothing known: one a gap, and none for the last."""
+    return num_gaps - 1
 
 
 def known_gaps(model: LayoutModel, words: Sequence[Sequence[Word]], device: torch.device) -> Int[Tensor, "B G"]:

@@ -155,7 +155,14 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     draws_samples = group.is_first or parallel.storage.is_split
     sample = group.together(
         lambda: (
-            snapshot_sampler(config, stage, valid or dataset, tokenizer_file=tokenizer_file, packing=arrays.packing)
+            snapshot_sampler(
+                config,
+                stage,
+                valid or dataset,
+                tokenizer_file=tokenizer_file,
+                packing=arrays.packing,
+                unique=arrays.unique,
+            )
             if draws_samples
             else None
         )
@@ -181,6 +188,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
             stage_lengths=config.stage_lengths,
             tokenizer=arrays.tokenizer,
             packing=arrays.packing,
+            unique=arrays.unique,
             prefix=prefixes.settings,
             layout=None if (layout := layout_of(stage.model)) is None else layout.config,
         ),
@@ -221,6 +229,12 @@ def joint_bound(
         raise ConfigError(
             f"the packing is {data.packing!r}, and the models were trained on windows of packing {cascade.packing!r}: "
             "the bound would be one on texts of another kind; leave --packing out"
+        )
+    # A flat model writes windows, however their stages are chosen.
+    if not cascade.is_flat and data.unique != cascade.unique:
+        raise ConfigError(
+            f"unique is {str(data.unique).lower()}, and the stages were trained with unique="
+            f"{str(cascade.unique).lower()}: they keep other tokens; leave --unique and --no-unique out"
         )
     arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data)
     numbers = range(1, len(cascade.stages) + 1)
@@ -288,7 +302,7 @@ def _arrays(path: str, spec: CascadeSpec, data: DataSettings) -> StageArrays:
     # `build` rejects a packing that does not exist.
     out = None if data.stages_dir is None else Path(data.stages_dir)
     workers = min(usable_cores(), _MAX_WORKERS)
-    return StageArrays.build(Path(path), spec, packing=data.packing, out=out, workers=workers)
+    return StageArrays.build(Path(path), spec, packing=data.packing, unique=data.unique, out=out, workers=workers)
 
 
 def _optim(config: TrainConfig) -> OptimConfig:
@@ -322,6 +336,7 @@ def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) 
     generated = settings["training"]["generated_prefix"]
     generated.pop("stage_paths")
     generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint
+    # The fingerprint says everything; the packing stands beside it for the reader.
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
     return dict(leaves(plain(settings)))
 

@@ -66,6 +66,7 @@ def prefix_training(
         vocab_size=arrays.vocab_size,
         tokenizer=arrays.tokenizer,
         packing=arrays.packing,
+        unique=arrays.unique,
     )
     return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
 

@@ -37,6 +37,7 @@ class SnapshotSampler:
         tokenizer: of the data.
         tokenizer_file: where it lies; earlier stages must have been trained with the same.
         packing: how the windows were cut.
+        unique: whether their shortened stages keep a token id once.
         predictor: name of the predictor.
         num_steps: of the time grid, for predictors that have one.
         num_samples: texts of each kind, or fewer if there are fewer windows.
@@ -52,6 +53,7 @@ class SnapshotSampler:
     tokenizer: Tokenizer
     tokenizer_file: Path
     packing: str
+    unique: bool
     predictor: str
     num_steps: int
     num_samples: int
@@ -89,6 +91,11 @@ class SnapshotSampler:
             raise CheckpointError(
                 f"{', '.join(self.earlier)} were trained on windows of packing {before.packing!r}, and those of the "
                 f"data have {self.packing!r}; train all stages on the same data"
+            )
+        if before.unique != self.unique:
+            raise CheckpointError(
+                f"{', '.join(self.earlier)} were trained with data.unique={str(before.unique).lower()}, and this stage "
+                f"with {str(self.unique).lower()}; train all stages alike"
             )
         return before
 
@@ -159,7 +166,7 @@ class SnapshotSampler:
 
 
 def snapshot_sampler(
-    config: TrainConfig, stage: StageSampler, windows: StageDataset, *, tokenizer_file: Path, packing: str
+    config: TrainConfig, stage: StageSampler, windows: StageDataset, *, tokenizer_file: Path, packing: str, unique: bool
 ) -> SnapshotSampler | None:
     """Draws and measures the samples of a snapshot; None if none are wanted.
 
@@ -182,6 +189,7 @@ def snapshot_sampler(
         tokenizer=Tokenizer.load(tokenizer_file),
         tokenizer_file=tokenizer_file,
         packing=packing,
+        unique=unique,
         predictor=settings.predictor,
         num_steps=settings.num_steps,
         num_samples=settings.num_samples,

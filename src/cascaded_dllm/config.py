@@ -27,6 +27,7 @@ class DataSettings:
         path: folder to train on; it wins over what the names say.
         valid: folder for the bound, or the name of a corpus: what has no slash is a name.
         packing: how documents become windows.
+        unique: whether a shortened stage keeps a token id once, which drops windows with too few different ones.
         stages_dir: where windows and stages lie.
     """
 
@@ -36,12 +37,22 @@ class DataSettings:
     path: str | None
     valid: str | None
     packing: str
+    unique: bool
     stages_dir: str | None
 
     @classmethod
-    def of_folder(cls, path: str, *, packing: str, stages_dir: str | None) -> "DataSettings":
+    def of_folder(cls, path: str, *, packing: str, stages_dir: str | None, unique: bool = True) -> "DataSettings":
         """Those of one folder, without validation data and whatever it holds."""
-        return cls(root="", dataloader=None, train=None, path=path, valid=None, packing=packing, stages_dir=stages_dir)
+        return cls(
+            root="",
+            dataloader=None,
+            train=None,
+            path=path,
+            valid=None,
+            packing=packing,
+            unique=unique,
+            stages_dir=stages_dir,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

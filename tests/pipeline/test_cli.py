@@ -250,6 +250,8 @@ def test_packing_is_that_of_training(trained, data, tmp_path):
     flags = ["--num-windows", 2, "--num-times", 1, "--json"]
     named, taken = (success(*common, trained[3], *flags, *given).stdout for given in (["--packing", "document"], []))
     assert named == taken
+    message = "unique is false, and the stages were trained with unique=true: they keep other tokens; leave"
+    assert message in failure(*common, trained[0], "--no-unique")
     # A checkpoint from before it was recorded.
     old = tmp_path / "old"
     shutil.copytree((trained[3] / "checkpoints" / "latest").resolve(), old)

@@ -83,6 +83,7 @@ OTHERS = {
         "constituency/elsewhere_validation is not there, the data of data.valid=elsewhere; make it"
     ),
     "data.packing": "stream",
+    "data.unique": False,
     "data.stages_dir": OutputExistsError("cannot be written"),
     "model.hidden_size": 32,
     "model.num_heads": 1,

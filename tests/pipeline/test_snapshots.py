@@ -220,6 +220,7 @@ def test_report_on_disk_and_as_an_event(stories, runs, tmp_path):
         (["stage_lengths=[4,9,40]"], r"belong to a cascade of lengths \[4, 9, 40\] and stage 2 to one of \[4, 8, 40\]"),
         (["baseline=true"], r"belong to a flat model of lengths \[4, 8, 40\] and stage 2 .*; name the stages"),
         (["stage=2"], r"is stage 2 of lengths .*, and stage 1 of lengths .* was expected"),
+        (["data.unique=false"], r"were trained with data.unique=false, and this stage with true; train all"),
         (["data.packing=stream"], r"windows of packing 'stream', and those of the data have 'document'; train all"),
     ],
 )

@@ -21,14 +21,14 @@ def cases(draw, values):
     return ids, importance, sorted(lengths)
 
 
-def check_equal(case, method):
+def check_equal(case, method, *, unique=True):
     ids, importance, lengths = case
     num_windows, length = ids.shape
-    places = kept_places(ids, importance, method=method)
+    places = kept_places(ids, importance, method=method, unique=unique)
     assert (places.shape, places.dtype) == (ids.shape, np.int32)
     shortened = [count for count in lengths if count < length]
     for row in range(num_windows):
-        expected = select_positions(ids[row].tolist(), importance[row].tolist(), lengths, method=method)
+        expected = select_positions(ids[row].tolist(), importance[row].tolist(), lengths, method=method, unique=unique)
         is_kept = bool((places[row] < length).sum() >= max(shortened, default=0))
         assert is_kept == (expected is not None)
         if expected is not None:
@@ -44,6 +44,15 @@ def test_constituency(case):
 @given(cases(SCORES))
 def test_scores(case):
     check_equal(case, "keybert_no_stopword")
+
+
+@given(cases(LABELS), cases(SCORES))
+def test_with_copies(labelled, scored):
+    """No window is dropped."""
+    for case, method in ((labelled, "constituency"), (scored, "tfidf")):
+        check_equal(case, method, unique=False)
+        places = kept_places(case[0], case[1], method=method, unique=False)
+        assert (np.sort(places) == np.arange(places.shape[1])).all()
 
 
 @given(cases(LABELS), st.integers(1, 40))

@@ -11,7 +11,7 @@ from cascaded_dllm.errors import ConfigError, DataError
 
 # "constituency" keeps small labels first, the others large scores first.
 SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random")
-# Part-of-speech label of a token in no word: never kept by a shortened stage.
+# Part-of-speech label of a token in no word: not kept by a shortened stage while it can be helped.
 INELIGIBLE_LABEL = -100
 # Scores of words end at 1; above lies only the full stop, which structures a text and may therefore be kept often.
 REPEATABLE_ABOVE = 1
@@ -33,11 +33,13 @@ def select_positions(
     stage_lengths: Sequence[int],
     *,
     method: str,
+    unique: bool = True,
 ) -> list[list[int]] | None:
     """The positions each stage keeps, in text order; None where the window has too few tokens to keep.
 
     A token id is kept once, so that a short stage is not spent on copies of one word. A window that cannot fill every
-    stage is dropped whole: padding would teach a stage to write fillers.
+    stage is dropped whole: padding would teach a stage to write fillers. Without `unique`, the importance alone
+    decides, tokens in no word come last, and no window is dropped.
 
     Args:
         token_ids: the window.
@@ -45,6 +47,7 @@ def select_positions(
         stage_lengths: strictly increasing. A length equal to that of the window keeps all of it, whatever the rule.
         method: one of SELECTION_METHODS. "constituency" takes rising labels; the others falling scores, where
             a score above 1 may repeat. Equals are taken in text order.
+        unique: whether a token id is kept once.
 
     Raises:
         ConfigError: the method is unknown, the lengths do not increase or one is longer than the window.
@@ -62,7 +65,7 @@ def select_positions(
             "shorten the stage or cut longer windows"
         )
     shortened = [length for length in spec.stage_lengths if length < len(token_ids)]
-    order = _kept_order(token_ids, importance, shortened[-1] if shortened else 0, method=method)
+    order = _kept_order(token_ids, importance, shortened[-1] if shortened else 0, method=method, unique=unique)
     if order is None:
         return None
     positions = [sorted(order[:length]) for length in shortened]
@@ -77,21 +80,24 @@ def select_stages(
     stage_lengths: Sequence[int],
     *,
     method: str,
+    unique: bool = True,
 ) -> list[list[int]] | None:
     """The token ids of each stage, in text order; None where the window is dropped. See `select_positions`."""
-    stages = select_positions(token_ids, importance, stage_lengths, method=method)
+    stages = select_positions(token_ids, importance, stage_lengths, method=method, unique=unique)
     if stages is None:
         return None
     return [[token_ids[position] for position in positions] for positions in stages]
 
 
 def _kept_order(
-    token_ids: Sequence[int], importance: Sequence[float | int], count: int, *, method: str
+    token_ids: Sequence[int], importance: Sequence[float | int], count: int, *, method: str, unique: bool
 ) -> list[int] | None:
     """The first `count` positions in the order in which they are kept; None where there are fewer."""
     by_label = method == "constituency"
     # sorted() is stable, also in reverse: equal importance stays in text order.
     order = sorted(range(len(token_ids)), key=importance.__getitem__, reverse=not by_label)
+    if not unique:
+        return sorted(order, key=lambda position: by_label and importance[position] == INELIGIBLE_LABEL)[:count]
     kept: list[int] = []
     seen: set[int] = set()
     for position in order:

@@ -10,17 +10,18 @@ _LOW_HALF = 0xFFFFFFFF
 
 
 def kept_places(
-    token_ids: npt.NDArray[np.int32], importance: npt.NDArray[np.float32], *, method: str
+    token_ids: npt.NDArray[np.int32], importance: npt.NDArray[np.float32], *, method: str, unique: bool = True
 ) -> npt.NDArray[np.int32]:
     """The place of every token in the order in which its window's tokens are kept, from 0: (windows, length).
 
     A shortened stage of k tokens keeps the places below k. A token that is never kept (a copy of a kept one, or one in
-    no word) has the place `length`.
+    no word) has the place `length`; without `unique` every token has a place below it.
 
     Args:
         token_ids: (windows, length), none negative.
         importance: one finite value per token, in the unit of `method`.
         method: see `select_positions`.
+        unique: whether a token id is kept once.
 
     Raises:
         ConfigError: the method is unknown.
@@ -33,9 +34,14 @@ def kept_places(
             "exactly one"
         )
     by_label = method == "constituency"
-    order = _order(importance, is_rising=by_label)
     # Both are exceptions to "once": a label that is never kept, and a score that is always.
     is_special = importance == INELIGIBLE_LABEL if by_label else importance > REPEATABLE_ABOVE
+    if not unique:
+        last = np.where(is_special & by_label, np.float32(np.inf), importance)
+        places = np.empty_like(token_ids)
+        np.put_along_axis(places, _order(last, is_rising=by_label), np.arange(token_ids.shape[1])[None], axis=1)
+        return places
+    order = _order(importance, is_rising=by_label)
     special = np.take_along_axis(is_special, order, axis=1)
     once = _is_first(np.take_along_axis(token_ids, order, axis=1), special)
     is_kept = once & ~special if by_label else once | special

@@ -106,6 +106,13 @@ def likelihood(
     packing: Annotated[
         str | None, typer.Option(help="stream or document, for models whose checkpoints do not say it, as SEDD's.")
     ] = None,
+    unique: Annotated[
+        bool | None,
+        typer.Option(
+            "--unique/--no-unique",
+            help="Whether stages keep a token once, and windows with too few are left out; by default as in training.",
+        ),
+    ] = None,
     num_windows: Annotated[int, typer.Option(help="The first so many windows.")] = 512,
     num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
@@ -151,7 +158,12 @@ def likelihood(
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
                 loaded,
-                DataSettings.of_folder(str(data), packing=packing, stages_dir=None if stages is None else str(stages)),
+                DataSettings.of_folder(
+                    str(data),
+                    packing=packing,
+                    unique=loaded.unique if unique is None else unique,
+                    stages_dir=None if stages is None else str(stages),
+                ),
                 num_windows=num_windows,
                 num_times=num_times,
                 batch_size=batch_size,

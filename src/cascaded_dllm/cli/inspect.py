@@ -34,6 +34,12 @@ def inspect(
     packing: Annotated[
         str | None, typer.Option(help="stream or document; by default that of the configuration.")
     ] = None,
+    unique: Annotated[
+        bool | None,
+        typer.Option(
+            "--unique/--no-unique", help="Whether a stage keeps a token once; by default as the configuration says."
+        ),
+    ] = None,
     num_windows: Annotated[int, typer.Option(help="Windows shown, at most.")] = 8,
     seed: Annotated[int | None, typer.Option(help="Decides which windows; 0 by default.")] = None,
     document: Annotated[str | None, typer.Option(help="Show the windows of the document with this id.")] = None,
@@ -56,6 +62,7 @@ def inspect(
             folder,
             CascadeSpec(_parsed(lengths) if lengths is not None else tuple(configured.stage_lengths)),
             packing=packing or configured.data.packing,
+            unique=configured.data.unique if unique is None else unique,
             num_windows=num_windows,
             seed=seed or 0,
             document=document,

@@ -68,16 +68,18 @@ class StageRule:
         spec: the stage lengths; the last one is the window.
         layout: how documents lie in windows.
         method: the selection rule.
+        unique: whether it keeps a token id once.
     """
 
     spec: CascadeSpec
     layout: Layout
     method: str
+    unique: bool = True
 
     def select(self, windows: Tokens) -> Stages:
         """The stages of windows; those that cannot fill every stage are left out."""
         shortened = self.spec.stage_lengths[:-1]
-        places = kept_places(*windows, method=self.method)
+        places = kept_places(*windows, method=self.method, unique=self.unique)
         is_kept = (places < self.spec.window_length).sum(axis=1) >= max(shortened, default=0)
         token_ids, places = windows.token_ids[is_kept], places[is_kept]
         positions = tuple(kept_positions(places, length) for length in shortened)
@@ -180,7 +182,7 @@ def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _Stag
     raise DataError(
         f"none of the {files.num_dropped} windows of {length} tokens in {dataset.folder} has the "
         f"{rule.spec.stage_lengths[-2]} distinct tokens that {rule.method} needs for the longest shortened stage; "
-        "choose shorter stages or longer windows (--lengths)"
+        "choose shorter stages or longer windows (--lengths), or keep repeated tokens (data.unique=false)"
     )
 
 

@@ -38,6 +38,7 @@ class StageArrays:
         stages: per stage, (num_windows, its length) int32, memory-mapped.
         positions: per stage but the last, (num_windows, its length) int32: positions in the window, rising.
         scorer: the description of what found the importance of the words; empty for arrays made by hand.
+        unique: whether a shortened stage keeps a token id once.
     """
 
     spec: CascadeSpec
@@ -51,6 +52,7 @@ class StageArrays:
     stages: tuple[npt.NDArray[np.int32], ...]
     positions: tuple[npt.NDArray[np.int32], ...]
     scorer: dict[str, Any] = field(default_factory=dict)
+    unique: bool = True
 
     @property
     def num_windows(self) -> int:
@@ -95,6 +97,7 @@ class StageArrays:
                 open_array(positions_file(folder, k), (num_windows, length)) for k, length in numbered[:-1]
             ),
             scorer=scorer,
+            unique=manifest.get("unique", True),
         )
 
     @classmethod
@@ -104,6 +107,7 @@ class StageArrays:
         spec: CascadeSpec,
         *,
         packing: str,
+        unique: bool = True,
         out: Path | None = None,
         workers: int = 1,
         on_progress: Progress | None = None,
@@ -114,6 +118,7 @@ class StageArrays:
             dataset_folder: what `preprocess` returned.
             spec: the stage lengths; the last one is the window.
             packing: see `Layout`.
+            unique: whether a stage keeps a token id once, see `select_positions`.
             out: folder of the cache, for datasets that are read-only; by default `dataset_folder`/stages.
             workers: processes that build; the result does not depend on their number. With more than 1 the main module
                 of the program must be importable, as `multiprocessing` asks for.
@@ -132,6 +137,8 @@ class StageArrays:
             "packing": packing,
             "scorer": settings.scorer,
             "format_version": manifests.FORMAT_VERSION,
+            # Stages that were built before there was a choice are found again.
+            **({} if unique else {"unique": False}),
         }
         fingerprint = manifests.fingerprint(identity)
         folder = (dataset_folder / "stages" if out is None else out) / fingerprint
@@ -142,7 +149,7 @@ class StageArrays:
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
         with _with_remedy(out), complete_folder(folder) as temporary:
-            rule = StageRule(spec, layout, settings.method)
+            rule = StageRule(spec, layout, settings.method, unique)
             counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
             described = {
                 "fingerprint": fingerprint,

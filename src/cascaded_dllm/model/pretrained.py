@@ -49,6 +49,7 @@ class StageSettings:
         stage_lengths: lengths of all stages of the cascade it belongs to; empty if unknown, as for a SEDD model.
         tokenizer: fingerprint of the tokenizer; empty if unknown.
         packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
+        unique: whether shortened stages kept a token id once.
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.
         layout: the layout network beside it; None if the stage is not a placed one.
@@ -60,6 +61,7 @@ class StageSettings:
     stage_lengths: tuple[int, ...] = ()
     tokenizer: str = ""
     packing: str = ""
+    unique: bool = True
     step: int = 0
     prefix: PrefixSettings = TRUE_PREFIXES
     layout: LayoutConfig | None = None
@@ -78,6 +80,7 @@ class StageSettings:
             "stage_lengths": list(self.stage_lengths),
             "tokenizer": self.tokenizer,
             "packing": self.packing,
+            "unique": self.unique,
             "step": self.step,
             "prefix": self.prefix.to_dict(),
             "layout": None if self.layout is None else self.layout.to_dict(),
@@ -237,6 +240,7 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             stage_lengths=tuple(config["stage_lengths"]),
             tokenizer=config["tokenizer"],
             packing=config.get("packing", ""),  # earlier checkpoints say neither it nor what was done to prefixes
+            unique=config.get("unique", True),  # nor had earlier ones the choice
             step=config["step"],
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
             # Earlier checkpoints are of stages that are not placed, and say nothing of it.

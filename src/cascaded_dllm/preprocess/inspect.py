@@ -71,6 +71,7 @@ class Inspection:
         tail_tokens: at its end, in no window; None where `num_windows` is.
         choice: which windows are shown.
         windows: those.
+        unique: whether a stage keeps a token id once.
         statistics: of the first windows of the dataset.
     """
 
@@ -84,11 +85,19 @@ class Inspection:
     tail_tokens: int | None
     choice: str
     windows: tuple[InspectedWindow, ...]
+    unique: bool
     statistics: Statistics
 
 
 def inspect_dataset(
-    folder: Path, spec: CascadeSpec, *, packing: str, num_windows: int, seed: int = 0, document: str | None = None
+    folder: Path,
+    spec: CascadeSpec,
+    *,
+    packing: str,
+    num_windows: int,
+    seed: int = 0,
+    document: str | None = None,
+    unique: bool = True,
 ) -> Inspection:
     """Some windows of a preprocessed dataset of any size; shards are neither read as a whole nor verified.
 
@@ -99,6 +108,7 @@ def inspect_dataset(
         num_windows: shown, at most.
         seed: decides which windows of the dataset are drawn.
         document: id of a document whose windows are shown instead; of several with this id, the first.
+        unique: whether a stage keeps a token id once.
 
     Raises:
         ConfigError: there is no such packing, or no window is wanted.
@@ -127,15 +137,16 @@ def inspect_dataset(
         num_windows=whole if is_known else None,
         tail_tokens=tail if is_known else None,
         choice=chosen.description,
-        windows=tuple(_inspected(found, spec, settings.method, tokenizer) for found in chosen.windows),
-        statistics=statistics(first_windows(groups, layout), spec, settings.method),
+        windows=tuple(_inspected(found, spec, settings.method, unique, tokenizer) for found in chosen.windows),
+        unique=unique,
+        statistics=statistics(first_windows(groups, layout), spec, settings.method, unique=unique),
     )
 
 
-def _inspected(found: Found, spec: CascadeSpec, method: str, tokenizer: Tokenizer) -> InspectedWindow:
+def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, tokenizer: Tokenizer) -> InspectedWindow:
     """A window with the texts of its stages."""
     ids, importance = found.tokens
-    places = kept_places(ids[None], importance[None], method=method)
+    places = kept_places(ids[None], importance[None], method=method, unique=unique)
     [stages] = first_stages(places, spec)
     # A window that is dropped has no stages: all of its tokens are like those that only the last stage keeps.
     shown = np.where(stages == 0, spec.num_stages, stages)

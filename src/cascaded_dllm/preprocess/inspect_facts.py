@@ -44,6 +44,7 @@ def facts(inspection: Inspection) -> list[tuple[str, str]]:
         *known,
         ("stage lengths", ", ".join(map(str, inspection.spec.stage_lengths))),
         ("packing", inspection.layout.packing),
+        ("repeated tokens", "kept once" if inspection.unique else "kept"),
         ("shards", f"{settings.num_shards:,}"),
         ("tokenizer", f"{settings.tokenizer}, {settings.vocab_size:,} tokens"),
         ("fingerprint", inspection.fingerprint),

@@ -86,15 +86,16 @@ def first_windows(groups: Sequence[RowGroup], layout: Layout) -> Tokens:
     ).part(0, wanted)
 
 
-def statistics(windows: Tokens, spec: CascadeSpec, method: str) -> Statistics:
+def statistics(windows: Tokens, spec: CascadeSpec, method: str, *, unique: bool = True) -> Statistics:
     """The counts over some windows.
 
     Args:
         windows: (windows, length).
         spec: the stage lengths.
         method: the selection rule.
+        unique: whether it keeps a token id once.
     """
-    stages = first_stages(kept_places(*windows, method=method), spec)
+    stages = first_stages(kept_places(*windows, method=method, unique=unique), spec)
     return Statistics(
         num_windows=len(stages),
         num_dropped=int((stages[:, :1] == 0).sum()),

@@ -45,6 +45,20 @@ def shared_packing(loaded: Sequence[PretrainedStage]) -> str:
     return next(iter(found), "")
 
 
+def require_same_choice(loaded: Sequence[PretrainedStage]) -> None:
+    """Checks that all stages keep repeated tokens, or none.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    found = {stage.settings.unique: stage.folder for stage in loaded}
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{found[True]} was trained on texts that hold a token once (data.unique=true), and {found[False]} on such "
+            "that repeat them (data.unique=false); train them alike"
+        )
+
+
 def written_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
     """The lengths that the stages write, once they are found to belong together.
 

@@ -168,6 +168,11 @@ class Cascade:
         return tuple(stage.length for stage in self.stages)
 
     @property
+    def unique(self) -> bool:
+        """Whether the shortened stages were trained to hold a token id once, as far as any checkpoint says."""
+        return all(settings.unique for settings in self.settings)
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.stages[0].model.vocab_embed.embedding.device

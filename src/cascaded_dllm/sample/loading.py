@@ -13,7 +13,13 @@ from cascaded_dllm.file_names import BUNDLE_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings, Weights, load_stage
 from cascaded_dllm.model.score_model import ScoreModel
-from cascaded_dllm.sample.belonging import require_same_tokenizer, shared_packing, with_lengths, written_lengths
+from cascaded_dllm.sample.belonging import (
+    require_same_choice,
+    require_same_tokenizer,
+    shared_packing,
+    with_lengths,
+    written_lengths,
+)
 from cascaded_dllm.sample.bundle import Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -69,6 +75,7 @@ def read_cascade(
     loaded = [with_lengths(load_stage(path, weights=chosen), lengths) for path in stages]
     shared = _tokenizer(loaded[0], tokenizer)
     used = written_lengths(loaded)
+    require_same_choice(loaded)
     for stage in loaded:
         require_same_tokenizer(stage, shared)
     content = BundleContent(

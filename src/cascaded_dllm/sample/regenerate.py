@@ -95,6 +95,7 @@ def require_before(
     vocab_size: int,
     tokenizer: str,
     packing: str,
+    unique: bool,
 ) -> None:
     """Checks that checkpoints are the stages just before `stage` of the same cascade, in order.
 
@@ -105,6 +106,7 @@ def require_before(
         vocab_size: number of real tokens of the data.
         tokenizer: fingerprint of its tokenizer.
         packing: how its windows were cut.
+        unique: whether its shortened stages keep a token id once.
 
     Raises:
         CheckpointError: a checkpoint is of another stage or cascade, or was trained on windows of another kind.
@@ -122,6 +124,7 @@ def require_before(
             # Of a checkpoint of the original code neither of the others is known.
             ("tokenizer", settings.tokenizer or tokenizer, tokenizer),
             ("packing", settings.packing or packing, packing),
+            ("setting data.unique =", settings.unique, unique),
         ):
             if theirs != ours:
                 raise CheckpointError(

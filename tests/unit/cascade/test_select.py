@@ -60,6 +60,15 @@ def test_window_that_cannot_fill_a_stage_is_dropped():
     assert select_stages([5, 6, 7], [1, -100, -100], [1, 2, 3], method="constituency") is None
 
 
+def test_copies_may_be_kept():
+    """By importance alone, in text order among equals, with tokens in no word last."""
+    kept = select_positions([5, 9, 5, 6, 9], [2, -100, 1, 2, 1], [2, 4], method="constituency", unique=False)
+    assert kept == [[2, 4], [0, 2, 3, 4]]
+    assert select_positions([5, 9, 9], [-100, -100, 3], [2], method="constituency", unique=False) == [[0, 2]]
+    # Where large scores come first, -100 is a score like any other.
+    assert select_positions([5, 5, 5], [0.5, -100, 0.7], [1, 2], method="tfidf", unique=False) == [[2], [0, 2]]
+
+
 def test_full_stop_repeats_and_is_not_remembered():
     ids, scores = [9, 3, 9, 9], [1.1, 0.5, 1.1, 0.2]
     assert select_positions(ids, scores, [3, 4], method="keybert") == [[0, 1, 2], [0, 1, 2, 3]]

@@ -35,7 +35,7 @@ def dataset_folder(tmp_path_factory, make_dataset):
     return make_dataset(tmp_path_factory.mktemp("data") / "toy", random_documents(), num_shards=2)
 
 
-def by_hand(folder, spec, packing):
+def by_hand(folder, spec, packing, *, unique=True):
     """Windows, their stages and positions, one at a time."""
     dataset = PreprocessedDataset.open(folder)
     documents = [
@@ -46,7 +46,9 @@ def by_hand(folder, spec, packing):
     chosen = []
     for window in found:
         token_ids, importance = zip(*window, strict=True)
-        positions = select_positions(token_ids, importance, spec.stage_lengths, method=dataset.settings.method)
+        positions = select_positions(
+            token_ids, importance, spec.stage_lengths, method=dataset.settings.method, unique=unique
+        )
         if positions is not None:
             chosen.append(([[token_ids[i] for i in stage] for stage in positions], positions))
     return chosen, {"too_few_distinct_tokens": len(found) - len(chosen), "tail_tokens": len(tail)}
@@ -78,6 +80,20 @@ def test_arrays_equal_the_selection_by_hand(folder_of_row_groups, tmp_path, monk
     for k, positions in enumerate(arrays.positions):
         assert positions.tolist() == [chosen[k] for _, chosen in expected]
         np.testing.assert_array_equal(np.take_along_axis(arrays.stages[-1], positions, axis=1), arrays.stages[k])
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_with_copies_no_window_is_dropped(dataset_folder, tmp_path, packing):
+    spec = CascadeSpec((3, 6, 7))
+    arrays = StageArrays.build(dataset_folder, spec, packing=packing, unique=False, out=tmp_path)
+    expected, dropped = by_hand(dataset_folder, spec, packing, unique=False)
+    assert arrays.num_windows == len(expected)
+    assert arrays.dropped == dropped == {"too_few_distinct_tokens": 0, "tail_tokens": dropped["tail_tokens"]}
+    for k, stage in enumerate(arrays.stages):
+        assert stage.tolist() == [stages[k] for stages, _ in expected]
+    once = StageArrays.build(dataset_folder, spec, packing=packing, out=tmp_path)
+    assert once.num_windows < arrays.num_windows
+    assert (once.unique, arrays.unique, StageArrays.open(tmp_path / arrays.fingerprint).unique) == (True, False, False)
 
 
 def test_scores_are_selected_like_labels(tmp_path, make_dataset):
@@ -123,8 +139,9 @@ def test_fingerprint_depends_on_lengths_packing_and_data(dataset_folder, tmp_pat
         StageArrays.build(dataset_folder, CascadeSpec((4, 8)), packing="stream", out=tmp_path / "out"),
         StageArrays.build(dataset_folder, SPEC, packing="document", out=tmp_path / "out"),
         StageArrays.build(other, SPEC, packing="stream", out=tmp_path / "out"),
+        StageArrays.build(dataset_folder, SPEC, packing="stream", unique=False, out=tmp_path / "out"),
     ]
-    assert len({arrays.fingerprint for arrays in built}) == 4
+    assert len({arrays.fingerprint for arrays in built}) == 5
 
 
 def test_two_processes_may_build_at_once(dataset_folder, tmp_path):
@@ -165,7 +182,7 @@ def test_corpus_too_small_for_a_window(tmp_path, make_dataset):
 
 def test_corpus_without_enough_distinct_tokens(tmp_path, make_dataset):
     folder = make_dataset(tmp_path / "toy", [("d", [1] * 40, [1.0] * 40)])
-    message = r"none of the 5 windows of 8 tokens .* has the 4 distinct tokens that constituency .* \(--lengths\)$"
+    message = r"none of the 5 windows of 8 tokens .* has the 4 distinct tokens that cons.* \(data.unique=false\)$"
     with pytest.raises(DataError, match=message):
         StageArrays.build(folder, SPEC, packing="stream")
 

@@ -40,11 +40,14 @@ def text_of(spans):
     return "".join(span.text for span in spans)
 
 
+@pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("method", ["constituency", "keybert_no_stopword"])
-def test_windows_and_stages_are_those_of_training(tmp_path, method):
+def test_windows_and_stages_are_those_of_training(tmp_path, method, unique):
     folder = write_dataset(tmp_path / "data", TEXTS, method=method, num_shards=2, group_tokens=12)
-    arrays = StageArrays.build(folder, SPEC, packing="stream")
-    inspection = look(folder)
+    arrays = StageArrays.build(folder, SPEC, packing="stream", unique=unique)
+    inspection = look(folder, unique=unique)
+    assert ("repeated tokens", "kept once" if unique else "kept") in facts(inspection)
+    assert inspection.statistics.num_dropped == arrays.dropped["too_few_distinct_tokens"]
     assert (
         len(inspection.windows)
         == inspection.num_windows

@@ -87,6 +87,7 @@ def made_up(text: str, name: str) -> Inspection:
         tail_tokens=1,
         choice=name,
         windows=windows,
+        unique=True,
         statistics=Statistics(2, 1, (Bin(name, (1, 2, 3, 4)),)),
     )
 

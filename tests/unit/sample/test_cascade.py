@@ -225,6 +225,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         vocab_size: int = 0,
         fingerprint: str = "",
         packing: str = "document",
+        unique: bool = True,
         prefix: PrefixSettings = TRUE_PREFIXES,
     ) -> Path:
         model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
@@ -237,6 +238,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
             lengths,
             fingerprint or tokenizer.fingerprint,
             packing,
+            unique,
             prefix=prefix,
         )
         (folder / "config.json").write_text(settings.to_json())
@@ -303,6 +305,15 @@ def test_packing_is_that_of_all_stages_that_say_it(checkpoints: Callable[..., Pa
     assert Cascade.from_pretrained([one, two]).packing == "stream"
     assert Cascade.from_pretrained([checkpoints(1, packing="")]).packing == ""
     message = r"trained on texts of different kinds: .* of packing 'stream', .* of packing 'document'; train them alike"
+    with pytest.raises(CheckpointError, match=message):
+        Cascade.from_pretrained([one, checkpoints(2)])
+
+
+def test_stages_keep_copies_all_or_none(checkpoints: Callable[..., Path]) -> None:
+    one, two = checkpoints(1, unique=False), checkpoints(2, unique=False)
+    assert not Cascade.from_pretrained([one, two]).unique
+    assert Cascade.from_pretrained([checkpoints(1)]).unique
+    message = r"stage2-\d+ was trained on texts that hold a token once \(data.unique=true\), and .*stage1.*; train them"
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([one, checkpoints(2)])
 

@@ -147,7 +147,14 @@ def loaded(number: int, **changes: Any) -> PretrainedStage:
     return PretrainedStage(model, settings, Path(f"runs/stage{number}"), None, ())
 
 
-EXPECTED = {"stage": 3, "stage_lengths": LENGTHS, "vocab_size": VOCAB, "tokenizer": "0123", "packing": "document"}
+EXPECTED: dict[str, Any] = {
+    "stage": 3,
+    "stage_lengths": LENGTHS,
+    "vocab_size": VOCAB,
+    "tokenizer": "0123",
+    "packing": "document",
+    "unique": True,
+}
 
 
 @pytest.mark.parametrize("stages", [[2], [1, 2]])
@@ -172,6 +179,7 @@ def test_stages_just_before(stages: list[int]) -> None:
         ([loaded(2, stage=0)], r"is stage 0 of .* the stages just before stage 3 in order"),
         ([loaded(2, tokenizer="4567")], "was trained with the tokenizer 4567, and the data has 0123; train all stages"),
         ([loaded(2, packing="stream")], "was trained with the packing stream, and the data has document"),
+        ([loaded(2, unique=False)], "was trained with the setting data.unique = False, and the data has True"),
     ],
 )
 def test_stages_that_do_not_fit(stages: list[PretrainedStage], message: str) -> None:

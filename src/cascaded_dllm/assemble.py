@@ -1,5 +1,6 @@
 """The one place where a configuration becomes objects."""
 
+import typing
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.model.placed import layout_of
+from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.sample.cascade import Cascade
@@ -149,6 +150,8 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         deterministic=config.training.deterministic,
         log_every=config.training.log_every,
     )
+    halves = typing.cast(Halves, config.training.halves)
+    train_only(stage.model, halves)
     parallel = place(stage.model, config.training.strategy, group, device)
     prefixes = group.together(lambda: prefix_training(config, arrays, stage, device))
     # Where weights are split, samples need all processes; otherwise the first draws them alone.
@@ -169,7 +172,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     )
     trainer = Trainer(
         stage.model,
-        Objective(stage.process, stage.schedule, config.training.t_min, prefixes),
+        Objective(stage.process, stage.schedule, config.training.t_min, prefixes, halves),
         dataset,
         optim=_optim(config),
         loop=_loop(config),

@@ -143,6 +143,7 @@ class TrainingSettings:
     keep: int
     keep_every: int | None
     strategy: str
+    halves: str
     compile: bool
     deterministic: bool
     peak_flops: float | None
@@ -226,10 +227,12 @@ class TrainConfig:
         for key, value, choices in (
             ("logging.wandb", self.logging.wandb, ("disabled", "offline", "online")),
             ("pretrained.weights", self.pretrained.weights, ("ema", "raw")),
+            ("training.halves", self.training.halves, ("both", "layout", "fill")),
         ):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
         self._require_placeable()
+        self._require_halves()
         if self.training.generated_prefix.num_steps < 1:
             raise ConfigError(
                 f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
@@ -283,6 +286,26 @@ class TrainConfig:
                     f"conditioning is placed and {key} is {value}; a placed stage needs {needed}: set {key}={needed}, "
                     "or conditioning=prefix"
                 )
+
+    def _require_halves(self) -> None:
+        """Checks that a stage of which one half is trained has two, and can do without training the other.
+
+        Raises:
+            ConfigError: it has not, or cannot.
+        """
+        halves = self.training.halves
+        if halves == "both":
+            return
+        if not self.is_placed:
+            raise ConfigError(
+                f"training.halves is {halves}, and only a placed stage has a layout and a fill; leave it out, or train "
+                "stage 2 or a later one with conditioning=placed"
+            )
+        if halves == "layout" and not self.pretrained.use_pretrained:
+            raise ConfigError(
+                "training.halves is layout, and the network that fills in would stay as random as it begins; start "
+                "from a trained one with pretrained.use_pretrained=true and pretrained.model_path, or train both"
+            )
 
     @property
     def earlier_paths(self) -> tuple[str, ...]:

@@ -123,6 +123,7 @@ OTHERS = {
     "training.snapshot_every": 9,
     "training.keep": 9,
     "training.keep_every": 4,
+    "training.halves": "fill",
     "training.compile": True,
     "training.deterministic": True,
     "training.peak_flops": 1e12,
@@ -161,6 +162,7 @@ INVALID = {
 }
 # Keys that are read only if other ones have these values.
 NEEDS = {
+    "training.halves": {"stage": 2, "conditioning": "placed"},
     "conditioning": {"stage": 2},
     "layout.num_blocks": {"stage": 2, "conditioning": "placed"},
     "noise.sigma_min": {"noise.type": "geometric"},

@@ -55,10 +55,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "assemble_start",
     },
     "assemble_preprocess": BASE | PARTS,
+    "assemble_flat": BASE | PARTS | {"config"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "config", "assemble", "assemble_devices", "assemble_preprocess", "demo"},
+    | {
+        "train",
+        "sample",
+        "evaluate",
+        "config",
+        "assemble",
+        "assemble_devices",
+        "assemble_flat",
+        "assemble_preprocess",
+        "demo",
+    },
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -75,7 +86,7 @@ WITH_TENSORS = (
         "assemble_prefixes",
         "assemble_devices",
     ),
-    *("assemble_stage", "assemble_snapshot", "assemble_start", "demo", "cli"),
+    *("assemble_stage", "assemble_snapshot", "assemble_start", "assemble_flat", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),

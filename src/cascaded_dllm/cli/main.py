@@ -12,6 +12,7 @@ _COMMANDS = {
     "quickstart": "Train, measure and sample a three-stage cascade on a corpus that is present on every machine.",
     "preprocess": "Give every token of a corpus its importance, and look at what is chosen.",
     "train": "Train one stage of a cascade, or a flat model; `python train.py` is the same.",
+    "cascade": "Build a cascade around a flat model.",
     "sample": "Sample texts, stage after stage.",
     "evaluate": "Measure models.",
     "bundle": "Put all stages, the tokenizer and a model card into one folder.",

@@ -1,9 +1,16 @@
 """The network of a placed stage: first where the tokens of the stage before stand, then what stands between them."""
 
+from typing import Literal, get_args
+
 import torch
 
 from cascaded_dllm.model.layout import LayoutConfig, LayoutModel
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+
+Halves = Literal["both", "layout", "fill"]
+"""Which networks of a placed stage are trained."""
+
+HALVES: tuple[Halves, ...] = get_args(Halves)
 
 
 class PlacedModel(ScoreModel):
@@ -20,6 +27,12 @@ class PlacedModel(ScoreModel):
 def new_model(config: ScoreModelConfig, layout: LayoutConfig | None) -> ScoreModel:
     """A network with random weights: a placed one if there is a `layout`."""
     return ScoreModel(config) if layout is None else PlacedModel(config, layout)
+
+
+def train_only(model: ScoreModel, halves: Halves) -> None:
+    """Freezes the half of a placed network that is not trained; with "both" nothing, in any network."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(halves in ("both", "layout" if name.startswith("layout.") else "fill"))
 
 
 def layout_of(model: torch.nn.Module) -> LayoutModel | None:

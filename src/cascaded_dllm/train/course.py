@@ -7,7 +7,12 @@ from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.optim import OptimConfig
 
-_FORMERLY = {"model.copy_head": False, "conditioning": "prefix", "layout.num_blocks": 3}
+_FORMERLY = {
+    "model.copy_head": False,
+    "conditioning": "prefix",
+    "layout.num_blocks": 3,
+    "training.halves": "both",
+}
 """Settings that checkpoints from before there were such do not name, and what they were: nothing else was possible.
 
 The depth of a layout network, which they did not have, is the one that runs have by default.

@@ -26,18 +26,22 @@ class StepMeter:
         self._device, self._peak_flops = trainer.device, peak_flops
         masked_share = mean_masked_share(trainer.objective.schedule, trainer.objective.t_min)
         layout = layout_of(trainer.model)
-        # Beside the target a placed stage computes its gaps, of which there is one more than tokens before.
-        beside = dataset.prefix_length if layout is None else layout.config.num_gaps
-        self._token_forwards = batch_size * (beside + dataset.target_length)
-        self._flops = training_flops(
-            trainer.model.config,
-            batch_size=batch_size,
-            prefix_length=0 if layout is not None else dataset.prefix_length,
-            target_length=dataset.target_length,
-            masked_share=masked_share * dataset.num_free / dataset.target_length,
-        )
-        if layout is not None:
+        prefix_length = dataset.prefix_length if layout is None else 0
+        positions, self._flops = 0, 0.0
+        if layout is None or trainer.objective.halves != "layout":
+            positions += prefix_length + dataset.target_length
+            self._flops += training_flops(
+                trainer.model.config,
+                batch_size=batch_size,
+                prefix_length=prefix_length,
+                target_length=dataset.target_length,
+                masked_share=masked_share * dataset.num_free / dataset.target_length,
+            )
+        # A placed stage also computes its gaps, of which there is one more than tokens before.
+        if layout is not None and trainer.objective.halves != "fill":
+            positions += layout.config.num_gaps
             self._flops += 3 * layout_flops(layout.config, batch_size=batch_size)
+        self._token_forwards = batch_size * positions
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
 
     def add(self, result: StepResult) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +15,7 @@ from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.diffusion.score_entropy import Mixture, fused_absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.layout import LayoutModel
-from cascaded_dllm.model.placed import layout_of
+from cascaded_dllm.model.placed import Halves, layout_of
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.layout_objective import layout_bound, layout_loss
 from cascaded_dllm.train.prefixes import PrefixTraining
@@ -55,6 +56,14 @@ class Batch:
         return xt.scatter(1, self.places, self.target.gather(1, self.places))
 
 
+class _Place(TypedDict):
+    """Where in training a loss is taken: the stream of random numbers, the step, and the sequences of all parts."""
+
+    draws: Draws
+    step: int
+    global_batch_size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """Score entropy of a stage under one process and one schedule.
@@ -64,12 +73,14 @@ class Objective:
         schedule: noise schedule.
         t_min: smallest training time; times are uniform on (t_min, 1].
         prefixes: what is done to prefixes in training; None for nothing. Bounds are always on true ones.
+        halves: of a placed stage, whose loss it is; bounds are always those of both.
     """
 
     process: Process
     schedule: Schedule
     t_min: float = 1e-3
     prefixes: PrefixTraining | None = None
+    halves: Halves = "both"
 
     def loss(
         self,
@@ -87,30 +98,39 @@ class Objective:
         spread evenly over the global batch. The batch is best left in the memory of the host: it is noised where it
         is, and the host has to know how many positions are masked, for which it would wait for a device.
         """
-        batch = self._with_changed_prefix(batch, step, draws.seed)
+        place: _Place = {"draws": draws, "step": step, "global_batch_size": global_batch_size}
+        if batch.places is None:
+            changed = self._with_changed_prefix(batch, step, draws.seed)
+            return self._text_loss(model, changed, generators=generators, **place)
+        halves = []
+        if self.halves != "layout":
+            halves.append(self._text_loss(model, replace(batch, prefix=None), generators=generators, **place))
+        if self.halves != "fill":
+            there = batch.to(model.vocab_embed.embedding.device)
+            assert there.prefix is not None
+            assert there.places is not None
+            halves.append(layout_loss(_layout(model), there.prefix, there.places, index=there.index, **place))
+        return torch.stack(halves).sum()
+
+    def _text_loss(
+        self,
+        model: ScoreModel,
+        batch: Batch,
+        *,
+        draws: Draws,
+        step: int,
+        global_batch_size: int,
+        generators: Sequence[torch.Generator] | None,
+    ) -> Float[Tensor, ""]:
+        """The share of a part in the loss of its target, of which the tokens at `places` are known."""
         length = batch.target.shape[1]
         t = self.times(batch.index, length, draws=draws, step=step, global_batch_size=global_batch_size)
         sigma, dsigma = self.schedule(t)
         position = torch.arange(length, device=t.device)
         xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
         weight = dsigma / global_batch_size
-        if batch.places is None:
-            total, _ = self._weighted_sum(model, batch, xt, sigma, weight, generators=generators)
-            return total
-        fill = replace(batch, prefix=None)
-        total, _ = self._weighted_sum(model, fill, batch.kept(xt), sigma, weight, generators=generators)
-        layout, batch = _layout(model), batch.to(model.vocab_embed.embedding.device)
-        assert batch.prefix is not None
-        assert batch.places is not None
-        return total + layout_loss(
-            layout,
-            batch.prefix,
-            batch.places,
-            index=batch.index,
-            draws=draws,
-            step=step,
-            global_batch_size=global_batch_size,
-        )
+        total, _ = self._weighted_sum(model, batch, batch.kept(xt), sigma, weight, generators=generators)
+        return total
 
     def times(
         self, index: Int[Tensor, " B"], length: int, *, draws: Draws, step: int, global_batch_size: int

@@ -87,7 +87,7 @@ class Replicated:
         for tensor in model.state_dict().values():
             group.broadcast(tensor)
         # Backward comes to the last parameters first.
-        self._buckets = list(_buckets(list(model.parameters())[::-1]))
+        self._buckets = list(_buckets([p for p in model.parameters() if p.requires_grad][::-1]))
         self._bucket_of = {parameter: bucket for bucket in self._buckets for parameter in bucket.parameters}
         self._is_last = False
         self._sent: list[Callable[[], None]] = []

@@ -1,0 +1,103 @@
+"""A cascade around one flat network: it fills in at every stage but the first, and only the rest is trained.
+
+A placed stage fills in what a flat model of masked diffusion fills in, so that any such model serves as it is. What is
+left to train is a first stage, a small network over the words that matter, and a layout network for every other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.config import ModelSettings, PretrainedSettings, TrainConfig
+from cascaded_dllm.data.preprocessed import read_identity
+from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.model.pretrained import StageSettings, Weights, load_stage
+
+
+def runs_from_flat(config: TrainConfig, source: str, *, weights: Weights, out: Path) -> list[TrainConfig]:
+    """The runs that make the cascade, first stage first; each of them goes on where it is.
+
+    Args:
+        config: what all of them share, and the network of the first stage.
+        source: the flat network, whatever `load_stage` takes.
+        weights: the moving average or the raw ones.
+        out: where their folders stage1, stage2, ... lie.
+
+    Raises:
+        CheckpointError: there is no flat network, or one that cannot fill in these stages.
+        ConfigError: the lengths do not increase, or there is only one.
+        DataError: the data is not there.
+    """
+    spec = CascadeSpec(config.stage_lengths)
+    if spec.num_stages == 1:
+        raise ConfigError(
+            f"the lengths are {list(spec.stage_lengths)}, which is the flat model itself; give at least 2, for example "
+            "32,64,128"
+        )
+    flat = load_stage(source, weights=weights).settings
+    _require_filling(flat, source, spec)
+    _require_same_tokenizer(flat, source, str(config.data.path))
+    packing = flat.packing or config.data.packing
+    shared = replace(config, data=replace(config.data, packing=packing))
+    first = replace(shared, stage=1, run_dir=str(out / "stage1"))
+    others = (
+        replace(
+            shared,
+            stage=number,
+            run_dir=str(out / f"stage{number}"),
+            conditioning="placed",
+            model=_model(flat.model.to_dict()),
+            # What the schedule of the flat network does not say is of no account to it.
+            noise=replace(config.noise, **flat.noise),
+            pretrained=PretrainedSettings(use_pretrained=True, model_path=source, weights=weights),
+            training=replace(config.training, halves="layout"),
+        )
+        for number in range(2, spec.num_stages + 1)
+    )
+    return [first, *others]
+
+
+def _require_filling(flat: StageSettings, source: str, spec: CascadeSpec) -> None:
+    """Checks that a network is a flat one of masked diffusion, for texts as long as those of the cascade.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if flat.stage != 0:
+        raise CheckpointError(
+            f"{source} is stage {flat.stage} of a cascade; give a flat model, which `cdllm train --flat` makes"
+        )
+    if flat.model.process != "absorbing":
+        raise CheckpointError(
+            f"{source} was trained with the {flat.model.process} process, and only masked positions can be filled in; "
+            "give a flat model of the absorbing process"
+        )
+    known = flat.stage_lengths[-1:]
+    if known and known[0] < spec.window_length:
+        raise CheckpointError(
+            f"{source} was trained on texts of {known[0]} tokens, and the last length is {spec.window_length}; give "
+            f"lengths up to {known[0]}, or a model of longer texts"
+        )
+
+
+def _require_same_tokenizer(flat: StageSettings, source: str, data: str) -> None:
+    """Checks, before stage 1 is trained, that the data has the tokens of the flat network.
+
+    Raises:
+        CheckpointError: it has not.
+    """
+    found = read_identity(Path(data)).settings
+    if flat.tokenizer not in ("", found.tokenizer) or flat.model.vocab_size != found.vocab_size:
+        raise CheckpointError(
+            f"{source} has {flat.model.vocab_size} tokens of the tokenizer {flat.tokenizer or 'that it does not name'}"
+            f", and {data} {found.vocab_size} of {found.tokenizer}; preprocess the text with the tokenizer of the "
+            "model (--tokenizer)"
+        )
+
+
+def _model(network: Mapping[str, Any]) -> ModelSettings:
+    """The settings of the flat network, as those of a run."""
+    settings = {key: value for key, value in network.items() if key not in ("vocab_size", "process")}
+    return ModelSettings(name="from-flat", **settings)

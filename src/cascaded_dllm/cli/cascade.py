@@ -1,0 +1,86 @@
+"""`cdllm cascade`: whole cascades, made of what is there."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.assemble_flat import runs_from_flat
+from cascaded_dllm.cli.compose import compose_config
+from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.options import Debug, parse_lengths
+from cascaded_dllm.cli.train_run import train_run
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.pretrained import WEIGHTS_FILES, Weights
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+_DECIDED = ("run_dir", "load_dir", "stage", "baseline", "conditioning", "training.halves", "pretrained", "graph")
+"""Keys, and groups of keys, that the command sets itself."""
+
+
+@app.callback()
+def _cascade() -> None:
+    """Make cascades."""
+
+
+def _require_free(overrides: list[str]) -> None:
+    """Checks that no override is of a key that is decided here.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
+        if key in _DECIDED or key.partition(".")[0] in _DECIDED:
+            raise ConfigError(f"the override {key} is decided by this command, which trains every stage; leave it out")
+
+
+@app.command()
+def from_flat(
+    source: Annotated[str, typer.Argument(help="The flat model: run folder, checkpoint or hub id.", metavar="FLAT")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Overrides key=value for all runs; those of model.* for stage 1.", show_default=False),
+    ] = None,
+    lengths: Annotated[str, typer.Option(help="Stage lengths; the last one is that of the texts.")] = "32,64,128",
+    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,
+    valid: Annotated[Path | None, typer.Option(help="Another one, to measure the bound on (data.valid).")] = None,
+    out: Annotated[Path, typer.Option(help="Where the runs go, a folder a stage; started again, it goes on.")] = Path(
+        "runs/from_flat"
+    ),
+    model: Annotated[str, typer.Option(help="Network of stage 1: quick, tiny, small or medium.")] = "tiny",
+    weights: Annotated[str, typer.Option(help="ema or raw, of the flat model.")] = "ema",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...")] = None,
+    debug: Debug = False,
+) -> None:
+    """Build a cascade around a flat model, which fills in at every stage but the first as it is.
+
+    Trained are stage 1, a small network over the words that matter, and for every other stage the layout network that
+    says where the text before stands. The flat model's weights stay as they are.
+
+    Examples:
+
+      cdllm cascade from-flat runs/flat --data D --valid V --lengths 32,64,128 --out runs/from_flat
+      cdllm cascade from-flat louaaron/sedd-small --data D --lengths 64,256,1024 --model small training.num_steps=20000
+    """
+    with reported_errors(debug):
+        chosen_weights: Weights | None = next((name for name in WEIGHTS_FILES if name == weights), None)
+        if chosen_weights is None:
+            raise ConfigError(f"--weights is {weights!r}; it must be one of {', '.join(WEIGHTS_FILES)}")
+        _require_free(overrides or [])
+        if data is None:
+            raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
+        chosen = [
+            f"model={model}",
+            f"stage_lengths={list(parse_lengths(lengths))}",
+            *([f"device={device}"] if device is not None else []),
+            *(overrides or []),
+        ]
+        paths = {"data.path": data, "data.valid": valid}
+        config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
+        runs = runs_from_flat(config, source, weights=chosen_weights, out=out)
+        for run in runs:
+            train_run(run)
+        stages = " ".join(f"--stage {run.run_dir}" for run in runs)
+        for line in (f"sample it   cdllm sample {stages}", f"keep it     cdllm bundle {stages} --out DIR"):
+            console.print(line, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """Placed stages from training to text: what the stage before wrote stands, in order, in every text of the next."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import Pin, words_of
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.train.snapshot import SnapshotReport
 from tests.pipeline import tiny
@@ -82,6 +84,56 @@ def test_words_stay_together(cascade: Cascade) -> None:
     assert len(cascade.tokenizer.encode(" Xa").ids) > 1
     stages = cascade.generate(20, keywords=["Xa"], seed=1)
     assert all(" Xa" in text for texts in stages.texts for text in texts)
+
+
+@pytest.mark.parametrize("name", ["first_hitting", "analytic"])
+def test_pins(cascade: Cascade, name: str) -> None:
+    """They stand where they are pinned in every stage, and the text before stands around them, in order."""
+    pins = (Pin(1, "end", " fox"), Pin(2, "start", " Once"), Pin(3, 7, " fox"), Pin(3, "end", " the"))
+    steps = 3 if name == "analytic" else None
+    samples = cascade.generate(12, pinned=pins, predictor=name, steps=steps, seed=3)
+    for texts in zip(*(ids.tolist() for ids in samples.ids), strict=True):
+        assert stands_in(texts[0], texts[1])
+        assert stands_in(texts[1], texts[2])
+        for pin in pins:
+            ids = cascade.tokenizer.encode(pin.text).ids
+            length = len(texts[pin.stage - 1])
+            first = {"start": 0, "end": length - len(ids)}.get(str(pin.position), pin.position)
+            assert texts[pin.stage - 1][first : first + len(ids)] == ids
+    # New tokens alone are written and counted.
+    if name == "first_hitting":
+        alone = cascade.generate(2, pinned=pins[2:3], predictor=name, seed=3)
+        assert alone.nfe[2] < 32.0
+    apart = cascade.generate(12, pinned=pins, predictor=name, steps=steps, seed=3, batch_size=5)
+    assert all(torch.equal(here, there) for here, there in zip(samples.ids, apart.ids, strict=True))
+
+
+@pytest.mark.parametrize("num_words", [3, 8, 12])
+def test_outline(cascade: Cascade, num_words: int) -> None:
+    """It enters at the first stage with room, placed or not, and stands in every later one in order."""
+    outline = " ".join(
+        ["a", "fox", "saw", "the", "old", "tree", "and", "ran", "home", "with", "his", "bread"][:num_words]
+    )
+    samples = cascade.generate(8, outline=outline, seed=5)
+    flat = [token for word in words_of(outline, cascade.tokenizer) for token in word]
+    entry = next(k for k, length in enumerate(cascade.stage_lengths) if length >= len(flat))
+    for texts in zip(*(ids.tolist() for ids in samples.ids), strict=True):
+        assert stands_in(texts[0], texts[1])
+        assert stands_in(texts[1], texts[2])
+        for text in texts[entry:]:
+            assert stands_in(flat, text)
+            shown = cascade.tokenizer.decode(text)
+            assert all(f" {word}" in shown for word in outline.split())
+
+
+def test_fewer_calls_for_layouts(cascade: Cascade) -> None:
+    """Four or nine gaps, of which the last needs no call."""
+    few, many = cascade.generate(2, gaps_per_call=3, seed=4), cascade.generate(2, seed=4)
+    assert few.nfe == many.nfe
+    assert many.token_forwards - few.token_forwards == 2 * ((4 - 2) * 5 + (8 - 3) * 9)
+    for texts in zip(*(ids.tolist() for ids in few.ids), strict=True):
+        assert stands_in(texts[0], texts[1])
+        assert stands_in(texts[1], texts[2])
 
 
 def test_commands(stages: list[Path], valid_stories: Path, tmp_path: Path) -> None:
@@ -206,12 +258,16 @@ def test_what_a_placed_stage_cannot_be_asked(
     cascade: Cascade, stages: list[Path], stories: Path, tmp_path: Path
 ) -> None:
     named = [part for path in stages for part in ("--stage", path)]
-    message = failure("sample", *named, "--pin", "2:0: fox", "--output-dir", tmp_path)
-    assert "stage 2 is a placed one, which contains the text of the stage before and takes no other" in message
+    message = failure("sample", *named, "--pin", "2:0: the the the the the", "--output-dir", tmp_path)
+    assert re.search(r"5 tokens are pinned in stage 2, a placed one, which writes 4 beside the text of the", message)
+    message = failure("sample", "--stage", stages[0], "--gaps-per-call", 2, "--output-dir", tmp_path)
+    assert message == "gaps_per_call is 2, and no stage is a placed one, which alone has gaps; leave it out"
+    message = failure("sample", *named, "--gaps-per-call", 0, "--output-dir", tmp_path)
+    assert message == "gaps_per_call is 0; it must be at least 1"
     with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage was trained without prefix dropout"):
         cascade.generate(1, guidance=1.0)
     stage = cascade.stages[1]
-    with pytest.raises(ConfigError, match="a placed stage begins with the text of the stage before"):
+    with pytest.raises(ConfigError, match="a placed stage begins with the text of the stage before; give it one"):
         next(replace(stage, prefix_length=None).states(None, **drawn()))
     generated = ["training.generated_prefix.prob=0.5", f"training.generated_prefix.stage_paths=['{stages[1]}']"]
     with pytest.raises(ConfigError, match=r"is a placed stage, which writes no text again in part; leave it out"):

@@ -21,7 +21,7 @@ _DECIDED = ("run_dir", "load_dir", "stage", "baseline", "conditioning", "trainin
 
 @app.callback()
 def _cascade() -> None:
-    """Make cascades."""
+    """Build a cascade around a flat model."""
 
 
 def _require_free(overrides: list[str]) -> None:

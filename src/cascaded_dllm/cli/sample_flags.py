@@ -88,6 +88,10 @@ Eta = Annotated[
     float | None,
     typer.Option(help="How much remask masks again, 0 to 1.", show_default="0.1", rich_help_panel=_METHOD),
 ]
+GapsPerCall = Annotated[
+    int | None,
+    typer.Option(help="Gaps of a layout drawn together, in placed stages.", show_default="1", rich_help_panel=_METHOD),
+]
 Temperature = Annotated[
     float | None,
     typer.Option(help="Of the law of a token; 1 leaves it.", show_default="1", rich_help_panel=_METHOD),

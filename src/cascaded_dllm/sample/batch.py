@@ -8,8 +8,11 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.prefix_noise import noised_prefix
+from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.sample.control import Constraints, StageConstraints, coverage_words
 from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.layout import LayoutRequest
+from cascaded_dllm.sample.layout_rules import LayoutRules
 from cascaded_dllm.sample.required import Word
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeState
@@ -39,8 +42,10 @@ def states_of_batch(
             prefix = torch.tensor(rows, device=device)
             yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
             continue
-        # A placed stage holds the words of the one before as they are.
-        words = words if stage.is_placed else _words(of_stage, batch, prefix, words, asked.require_coverage)
+        layout = _layout(stage, of_stage, batch, prefix, words, drawing.gaps_per_call or 1)
+        # What a placed stage holds of the one before needs no care, and stays what it was for the next one.
+        required = _words(of_stage, batch, prefix, words, asked.require_coverage and layout is None)
+        words = words if layout is not None and not any(required) else required
         if prefix is not None and drawing.prefix_noise > 0:
             draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
             prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
@@ -53,7 +58,8 @@ def states_of_batch(
             start=_start(stage, of_stage, index),
             guidance=0.0 if prefix is None else drawing.guidance,
             law=drawing.law,
-            required=_required(stage, prefix, words),
+            required=required if any(required) else None,
+            layout=layout,
         ):
             yield CascadeState(number, batch[0], state)
         prefix = state.xt
@@ -82,19 +88,36 @@ def _words(
     return [()] * len(batch)
 
 
-def _required(
-    stage: StageSampler, prefix: Int[Tensor, "B P"] | None, words: Sequence[tuple[Word, ...]]
-) -> Sequence[tuple[Word, ...]] | None:
-    """What a stage is told of words: those it must contain or, if it is placed, all of its prefix, words in one piece.
+def _layout(
+    stage: StageSampler,
+    asked: StageConstraints,
+    batch: Sequence[int],
+    prefix: Int[Tensor, "B P"] | None,
+    words: Sequence[tuple[Word, ...]],
+    gaps_per_call: int,
+) -> LayoutRequest | None:
+    """How a placed stage lays out the texts before; None for any other stage.
 
     Args:
         stage: that is written.
+        asked: of this stage.
+        batch: numbers of the texts.
         prefix: of the stage before.
-        words: that a text must contain.
+        words: that it had to contain, which stay in one piece.
+        gaps_per_call: gaps that are drawn together.
+
+    Raises:
+        ConfigError: the stage before does not hold what is required of this one.
     """
-    if stage.is_placed and prefix is not None:
-        return [coverage_words(row, of_text) for row, of_text in zip(prefix.tolist(), words, strict=True)]
-    return words if any(words) else None
+    network = layout_of(stage.model)
+    if network is None or prefix is None:
+        return None
+    together = [coverage_words(row, of_text) for row, of_text in zip(prefix.tolist(), words, strict=True)]
+    rules = None
+    if asked.words or asked.pinned:
+        required = [asked.words[i % len(asked.words)] for i in batch] if asked.words else None
+        rules = LayoutRules.build(prefix, network.config.num_labels, pinned=asked.pinned, words=required)
+    return LayoutRequest(together, rules, gaps_per_call)
 
 
 def start_texts(

@@ -185,6 +185,7 @@ class Cascade:
         predictor: str | Sequence[str] = "first_hitting",
         tokens_per_call: int | Sequence[int | None] | None = None,
         eta: float | None = None,
+        gaps_per_call: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float = 1.0,
@@ -208,6 +209,7 @@ class Cascade:
             predictor: one of `PREDICTORS`, or one for each stage; docs/sampling.md says what each is for.
             tokens_per_call: tokens that leave MASK together with a predictor that has no grid; 1 if None.
             eta: how much `remask` masks again; 0.1 if None.
+            gaps_per_call: gaps of a layout that are drawn together in placed stages; 1 if None.
             temperature: of the law of a token; 1 leaves it, 0 takes the most probable one.
             top_k: tokens that a draw chooses from; None for all.
             top_p: probability that they have together; 1 for all.
@@ -235,6 +237,7 @@ class Cascade:
             steps=_entries(steps),
             tokens_per_call=_entries(tokens_per_call),
             eta=eta,
+            gaps_per_call=gaps_per_call,
             law=TokenLaw(temperature=temperature, top_k=top_k, top_p=top_p),
             seed=seed,
             guidance=guidance,
@@ -291,7 +294,7 @@ class Cascade:
                     ended.append(state)
                 if len(ended) < num_stages and should_stop is not None and should_stop():
                     return
-            yield CascadeBatch(tuple(batch), self._finished(ended, drawing.guidance, asked.first_stage))
+            yield CascadeBatch(tuple(batch), self._finished(ended, drawing, asked.first_stage))
 
     def stream(
         self, num_samples: int, drawing: Drawing | None = None, *, batch_size: int = 32
@@ -323,13 +326,18 @@ class Cascade:
         for stage, plan in zip(self.stages, drawing.plans(len(self.stages)), strict=True):
             require_usable(plan.predictor, stage.process, plan.num_steps or 1)
         self._require_conditioning(drawing.guidance, drawing.prefix_noise)
+        if drawing.gaps_per_call is not None and not any(stage.is_placed for stage in self.stages):
+            raise ConfigError(
+                f"gaps_per_call is {drawing.gaps_per_call}, and no stage is a placed one, which alone has gaps; leave "
+                "it out"
+            )
         asked = constraints(drawing.control, self.tokenizer, self.stage_lengths, english_importance(self.tokenizer))
         for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
             if of_stage.given:
                 continue
             stage = self.stages[number - 1]
             if stage.is_placed:
-                _require_nothing_new(number, of_stage)
+                _require_room_for_pins(number, stage, of_stage)
                 continue
             covers = asked.require_coverage and number > asked.first_stage
             stage.require_possible(drawing.law, is_required=bool(of_stage.words or of_stage.pinned) or covers)
@@ -338,7 +346,7 @@ class Cascade:
                 stage.require_room(of_stage.words, xt, stage.process)
         return asked
 
-    def _finished(self, ended: Sequence[SamplerState], guidance: float, first_stage: int) -> CascadeSamples:
+    def _finished(self, ended: Sequence[SamplerState], drawing: Drawing, first_stage: int) -> CascadeSamples:
         """A batch from the last state of every stage."""
         ids = tuple(state.xt.cpu() for state in ended)
         nfe = tuple(state.nfe for state in ended)
@@ -347,7 +355,7 @@ class Cascade:
             ids,
             tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
             nfe,
-            round(self._token_forwards(every, guidance) * len(ids[0])),
+            round(self._token_forwards(every, drawing) * len(ids[0])),
             first_stage,
         )
 
@@ -362,14 +370,18 @@ class Cascade:
             require_guidable(guidance, stage.trained_with, prefix_length)
             require_noisable(prefix_noise, stage.trained_with, prefix_length)
 
-    def _token_forwards(self, nfe: Sequence[float], guidance: float) -> float:
+    def _token_forwards(self, nfe: Sequence[float], drawing: Drawing) -> float:
         """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once.
 
         With guidance the empty prefix is kept as well. A stage without a call computes nothing.
         """
         prefixes = (0, *self.stage_lengths[:-1])
-        num_kept = 1 if guidance == 0 else 2
-        layouts = sum(stage.layout_forwards for stage, calls in zip(self.stages, nfe, strict=True) if calls > 0)
+        num_kept = 1 if drawing.guidance == 0 else 2
+        layouts = sum(
+            stage.layout_forwards(drawing.gaps_per_call or 1)
+            for stage, calls in zip(self.stages, nfe, strict=True)
+            if calls > 0
+        )
         prefixes = tuple(0 if stage.is_placed else prefix for stage, prefix in zip(self.stages, prefixes, strict=True))
         return layouts + sum(
             calls * (stage.length + prefix)
@@ -380,16 +392,17 @@ class Cascade:
         )
 
 
-def _require_nothing_new(number: int, asked: StageConstraints) -> None:
-    """Checks that a placed stage is asked for nothing besides the text of the stage before.
+def _require_room_for_pins(number: int, stage: StageSampler, asked: StageConstraints) -> None:
+    """Checks that the text before has room beside what is pinned in a placed stage, whatever it turns out to be.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: it may not have.
     """
-    if asked.words or asked.pinned:
+    num_new = stage.length - (stage.prefix_length or 0)
+    if len(asked.pinned) > num_new:
         raise ConfigError(
-            f"stage {number} is a placed one, which contains the text of the stage before and takes no other: give "
-            "keywords, pin in stage 1, or give the whole text of a stage"
+            f"{len(asked.pinned)} tokens are pinned in stage {number}, a placed one, which writes {num_new} beside the "
+            "text of the stage before; pin fewer, or pin them in an earlier stage"
         )
 
 

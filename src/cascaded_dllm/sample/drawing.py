@@ -41,6 +41,7 @@ class Drawing:
         steps: steps of the time grid, 128 if None; only for predictors that have one.
         tokens_per_call: tokens that leave MASK together, 1 if None; only for predictors without a grid.
         eta: of `remask`, 0.1 if None.
+        gaps_per_call: gaps of a layout that are drawn together in placed stages; 1 if None.
         law: how the law of a token is changed.
         seed: decides, with the number of a text, all of its random numbers.
         guidance: weight of classifier-free guidance by the prefix; 0 is none.
@@ -52,6 +53,7 @@ class Drawing:
     steps: tuple[int | None, ...] = (None,)
     tokens_per_call: tuple[int | None, ...] = (None,)
     eta: float | None = None
+    gaps_per_call: int | None = None
     law: TokenLaw = field(default_factory=TokenLaw)
     seed: int = 0
     guidance: float = 0.0
@@ -80,6 +82,8 @@ class Drawing:
             ConfigError: a number is out of range, or a predictor is unknown or does not take what it is given.
         """
         self.plans(max(map(len, (self.predictor, self.steps, self.tokens_per_call))))
+        if self.gaps_per_call is not None:
+            require_counts(gaps_per_call=self.gaps_per_call)
         # Of stages that could do both: what they were trained for is not known yet.
         require_guidable(self.guidance, PrefixSettings(dropout=0.5), prefix_length=1)
         require_noisable(self.prefix_noise, PrefixSettings(noise_prob=0.5), prefix_length=1)

@@ -1,16 +1,34 @@
 """Drawing layouts: gap after gap in a random order, which is first hitting for a network that does not see the time."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.layout import gap_log_law
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.layout import LayoutModel
+from cascaded_dllm.sample.layout_rules import LayoutRules
 from cascaded_dllm.sample.required import Word
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutRequest:
+    """How the layouts of a batch are drawn.
+
+    Attributes:
+        together: of each text, all of its tokens, those of a word together; None where every token stands alone.
+        rules: what layouts must leave room for; None for nothing.
+        gaps_per_call: gaps that are drawn from what one call of the network says.
+    """
+
+    together: Sequence[Sequence[Word]] | None = None
+    rules: LayoutRules | None = None
+    gaps_per_call: int = 1
 
 
 @torch.inference_mode()
@@ -21,6 +39,8 @@ def draw_gaps(
     *,
     draws: Draws,
     sample_index: Int[Tensor, " B"],
+    gaps_per_call: int = 1,
+    rules: LayoutRules | None = None,
 ) -> Int[Tensor, "B G"]:
     """Gaps that sum to what is new, of every text; those that are known stay.
 
@@ -30,6 +50,12 @@ def draw_gaps(
         known: the label of every gap, `hidden_label` where it is to be drawn; at least one of every text.
         draws: the stream of random numbers.
         sample_index: number of each text.
+        gaps_per_call: gaps that are drawn from what one call of the network says; those after the first do not know
+            of those before but that less is left.
+        rules: what layouts must leave room for; None for nothing.
+
+    Raises:
+        ConfigError: there is no layout with room for it.
     """
     gaps, every = known.clone(), torch.arange(len(z), device=z.device)
     is_hidden = gaps == model.hidden_label
@@ -41,21 +67,31 @@ def draw_gaps(
     turns, logits = int(num_hidden.max()), torch.zeros(len(z), gaps.shape[1], model.config.num_labels, device=z.device)
     for turn in range(turns):
         # The last hidden gap is what is left, whatever the network says.
-        if turn < turns - 1:
+        if turn < turns - 1 and turn % gaps_per_call == 0:
             logits = model(z, gaps)
         place = order[:, turn]
         # Where all gaps are known already, the draw is thrown away.
         is_due = turn < num_hidden
-        log_law = gap_log_law(logits[every, place], left, turn >= num_hidden - 1)
+        if rules is None:
+            log_law = gap_log_law(logits[every, place], left, turn >= num_hidden - 1)
+        else:
+            log_law = rules.log_law(_log_laws(model, logits, gaps))[every, place]
         label = sample_tokens(log_law, draws.uniform_pair(sample_index, turn + 1, place))
         gaps[every, place] = torch.where(is_due, label, gaps[every, place])
         left = left - torch.where(is_due, label, 0)
     return gaps
 
 
-def layout_calls(num_gaps: int) -> int:
-    """Calls of the layout network for a text with nothing known: one a gap, and none for the last."""
-    return num_gaps - 1
+def _log_laws(model: LayoutModel, logits: Float[Tensor, "B G S"], gaps: Int[Tensor, "B G"]) -> Float[Tensor, "B G S"]:
+    """The log law of every gap by itself; a known one has its size for sure."""
+    is_hidden = (gaps == model.hidden_label)[..., None]
+    is_size = torch.arange(logits.shape[-1], device=gaps.device) == gaps[..., None]
+    return torch.where(is_hidden, F.log_softmax(logits, dim=-1), torch.where(is_size, 0.0, -torch.inf))
+
+
+def layout_calls(num_gaps: int, gaps_per_call: int) -> int:
+    """Calls of the layout network for a text with nothing known: the last gap alone needs none."""
+    return -(-(num_gaps - 1) // gaps_per_call)
 
 
 def known_gaps(model: LayoutModel, words: Sequence[Sequence[Word]], device: torch.device) -> Int[Tensor, "B G"]:

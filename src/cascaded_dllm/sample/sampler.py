@@ -18,7 +18,7 @@ from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.absorbing import AbsorbingSampling
 from cascaded_dllm.sample.conditioning import Conditioning, require_guidable
-from cascaded_dllm.sample.layout import draw_gaps, known_gaps, layout_calls
+from cascaded_dllm.sample.layout import LayoutRequest, draw_gaps, known_gaps, layout_calls
 from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.required import RequiredWords, Word
 from cascaded_dllm.sample.state import SamplerState, Start
@@ -69,11 +69,12 @@ class StageSampler:
         """Whether the tokens of the stage before stand in their places among those that it writes."""
         return layout_of(self.model) is not None
 
-    @property
-    def layout_forwards(self) -> int:
+    def layout_forwards(self, gaps_per_call: int = 1) -> int:
         """Positions that go through the layout network for one text; 0 for a stage that is not placed."""
         layout = layout_of(self.model)
-        return 0 if layout is None else layout_calls(layout.config.num_gaps) * layout.config.num_gaps
+        if layout is None:
+            return 0
+        return layout_calls(layout.config.num_gaps, gaps_per_call) * layout.config.num_gaps
 
     def states(
         self,
@@ -87,6 +88,7 @@ class StageSampler:
         guidance: float = 0.0,
         law: TokenLaw = UNCHANGED,
         required: Sequence[Sequence[Word]] | None = None,
+        layout: LayoutRequest | None = None,
     ) -> Iterator[SamplerState]:
         """States from noise to finished texts; the last one holds no MASK.
 
@@ -99,8 +101,8 @@ class StageSampler:
             start: texts to begin with; pure noise if None.
             guidance: weight of classifier-free guidance; 0 is none, everything else takes two calls in place of one.
             law: how the law of a token is changed before it is drawn.
-            required: for each text the words that it must contain in order, or None; of a placed stage the tokens of
-                the prefix, those of a word together, which it contains in any case.
+            required: for each text the words that it must contain in order, or None.
+            layout: of a placed stage, how its layouts are drawn; None for the plain way.
 
         Raises:
             ConfigError: `num_steps` is less than 1, the predictor or what is asked of it does not exist for this
@@ -115,11 +117,11 @@ class StageSampler:
                 "stage before writes"
             )
         require_guidable(guidance, self.trained_with, found)
-        if (layout := layout_of(self.model)) is not None:
-            if prefix is None or start is not None:
-                raise ConfigError("a placed stage begins with the text of the stage before, and with nothing else")
-            start = self._placed(layout, prefix, required, draws, sample_index)
-            prefix = required = None
+        if (network := layout_of(self.model)) is not None:
+            if prefix is None:
+                raise ConfigError("a placed stage begins with the text of the stage before; give it one")
+            start = self._placed(network, prefix, start, layout or LayoutRequest(), draws, sample_index)
+            prefix = None
         given = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
         if isinstance(self.process, UniformProcess):
             assert isinstance(predictor, EulerPredictor | TweediePredictor)
@@ -147,18 +149,26 @@ class StageSampler:
 
     def _placed(
         self,
-        layout: LayoutModel,
+        network: LayoutModel,
         prefix: Int[Tensor, "B P"],
-        words: Sequence[Sequence[Word]] | None,
+        start: Start | None,
+        layout: LayoutRequest,
         draws: Draws,
         sample_index: Int[Tensor, " B"],
     ) -> Start:
-        """Texts that hold the tokens of the stage before in places that are drawn, and MASK everywhere else."""
-        known = known_gaps(layout, words or [()] * len(prefix), prefix.device)
-        of_layout = Draws(draws.seed, f"{draws.purpose}-layout")
-        gaps = draw_gaps(layout, prefix, known, draws=of_layout, sample_index=sample_index)
-        xt = prefix.new_full((len(prefix), self.length), self.model.config.vocab_size)
-        return Start(xt.scatter(1, places_of(gaps), prefix), torch.ones(len(prefix), device=prefix.device))
+        """Texts that also hold the tokens of the stage before, in places that are drawn."""
+        gaps = draw_gaps(
+            network,
+            prefix,
+            known_gaps(network, layout.together or [()] * len(prefix), prefix.device),
+            draws=Draws(draws.seed, f"{draws.purpose}-layout"),
+            sample_index=sample_index,
+            gaps_per_call=layout.gaps_per_call,
+            rules=layout.rules,
+        )
+        assert isinstance(self.process, AbsorbingProcess), "a placed stage fills in what is masked"
+        start = start or self._masked(self.process, len(prefix), prefix.device)
+        return Start(start.xt.scatter(1, places_of(gaps), prefix), start.t)
 
     def require_possible(self, law: TokenLaw, *, is_required: bool) -> None:
         """Checks that the process can do what is asked of it.

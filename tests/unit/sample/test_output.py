@@ -37,6 +37,7 @@ DRAWING_STORED: dict[str, Any] = {
     "steps": [8],
     "tokens_per_call": [None],
     "eta": None,
+    "gaps_per_call": None,
     "law": {"temperature": 1.0, "top_k": None, "top_p": 1.0},
     "seed": 1,
     "guidance": 0.0,

@@ -1,0 +1,161 @@
+"""Laws of gaps given what layouts must leave room for, against the enumeration of all layouts."""
+
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cascaded_dllm.diffusion.layout import places_of
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.layout import LayoutModel
+from cascaded_dllm.sample.layout import draw_gaps
+from cascaded_dllm.sample.layout_rules import LayoutRules
+from tests.reference import placed as reference
+from tests.statistical.chi_square import fits, is_refuted
+from tests.unit.model.tiny import tiny_placed
+
+N, NEW = 3, 4
+LAYOUTS = reference.layouts(N + 1, NEW)
+
+
+def marginals(log_laws: Tensor, rules: LayoutRules) -> Tensor | None:
+    """Of one text: the probability of every size of every gap over all layouts that are allowed."""
+    found = torch.zeros(N + 1, NEW + 1, dtype=torch.float64)
+    for gaps in LAYOUTS:
+        stands = [place - i for i, place in enumerate(reference.places(gaps))]
+        if not all(rules.sizes[0, i, g] for i, g in enumerate(gaps)):
+            continue
+        if not all(rules.places[0, i, d] for i, d in enumerate(stands)):
+            continue
+        prob = math.exp(sum(float(log_laws[0, i, g]) for i, g in enumerate(gaps)))
+        for i, g in enumerate(gaps):
+            found[i, g] += prob
+    return found / found[0].sum() if found.sum() > 0 else None
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 0.8, 1.0]))
+def test_law_of_independent_gaps_is_exact(seed: int, share: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_laws = torch.randn(1, N + 1, NEW + 1, generator=generator, dtype=torch.float64).log_softmax(-1)
+    rules = LayoutRules(
+        torch.rand(1, N + 1, NEW + 1, generator=generator) < share,
+        torch.rand(1, N, NEW + 1, generator=generator) < share,
+    )
+    expected = marginals(log_laws, rules)
+    if expected is None:
+        with pytest.raises(ConfigError, match="cannot be laid out around what is pinned or required"):
+            rules.log_law(log_laws)
+        return
+    torch.testing.assert_close(rules.log_law(log_laws)[0].exp(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_known_gaps_leave_one_size() -> None:
+    """With all gaps known but one, it is what is left."""
+    log_laws = torch.full((1, N + 1, NEW + 1), -torch.inf)
+    log_laws[0, [0, 1, 3], [1, 0, 2]] = 0
+    log_laws[0, 2] = -math.log(NEW + 1)
+    free = LayoutRules.build(torch.zeros(1, N, dtype=torch.long), NEW + 1, pinned={})
+    assert free.log_law(log_laws)[0, 2].exp().tolist() == [0, 1, 0, 0, 0]
+
+
+def test_rules_of_pins() -> None:
+    """A token may stand on a pinned one that is the same, and nowhere else on what is pinned."""
+    rules = LayoutRules.build(torch.tensor([[5, 6, 7]]), NEW + 1, pinned={0: 5, 3: 6})
+    assert rules.sizes.all()
+    # Token i stands at i + d.
+    assert (~rules.places[0]).nonzero().tolist() == [[0, 3], [2, 1]]
+
+
+def test_rules_of_words() -> None:
+    """Between known tokens stand those of the words, and inside of a word no others."""
+    words = [[(9, 5), (8,), (6, 4, 7)], [(5,), (6,), (7,)]]
+    rules = LayoutRules.build(torch.tensor([[5, 6, 7], [5, 6, 7]]), NEW + 1, pinned={}, words=words)
+    allowed = [[row.nonzero()[:, 0].tolist() for row in text] for text in rules.sizes]
+    everything = list(range(NEW + 1))
+    assert allowed == [[everything[1:], everything[1:], [1], everything], [everything] * 4]
+    assert rules.places.all()
+    with pytest.raises(ConfigError, match="holds the id 6, which the required words do not hold in its place"):
+        LayoutRules.build(torch.tensor([[5, 6, 7]]), NEW + 1, pinned={}, words=[[(6, 5), (7,)]])
+
+
+def test_drawn_layouts_keep_the_rules_and_forget_nothing() -> None:
+    """Every layout that is allowed is drawn, and no other; without rules in the way, the law is that of the rules."""
+    model, num_texts = tiny_placed(N, NEW, vocab_size=9).layout, 4000
+    z = torch.tensor([[5, 6, 7]]).expand(num_texts, -1)
+    hidden = torch.full((num_texts, N + 1), model.hidden_label)
+    rules = LayoutRules.build(z, NEW + 1, pinned={0: 5, 3: 6, 6: 1})
+    gaps = draw_gaps(model, z, hidden, draws=Draws(1, "rules"), sample_index=torch.arange(num_texts), rules=rules)
+    assert (gaps.sum(-1) == NEW).all()
+    ones = {
+        gap for gap in LAYOUTS if all(rules.places[0, i, place - i] for i, place in enumerate(reference.places(gap)))
+    }
+    assert 3 < len(ones) < len(LAYOUTS)
+    assert {tuple(row) for row in gaps.tolist()} == ones
+    assert not (places_of(gaps) == 6).any()
+    with pytest.raises(ConfigError, match="pin less, or elsewhere"):
+        draw_gaps(
+            model,
+            z[:1],
+            hidden[:1],
+            draws=Draws(1, "rules"),
+            sample_index=torch.arange(1),
+            rules=LayoutRules.build(z[:1], NEW + 1, pinned=dict.fromkeys((0, 1, 2, 3, 5), 8)),
+        )
+
+
+def law_of_few_calls(model: LayoutModel, z: list[int], per_call: int) -> Tensor:
+    """The probability of every layout where `per_call` gaps are drawn from one answer, over all orders."""
+
+    @functools.cache
+    def law_of(known: tuple[tuple[int, int], ...], gap: int) -> list[float]:
+        return reference.gap_law(model, z, dict(known), gap)
+
+    total = dict.fromkeys(LAYOUTS, 0.0)
+    orders = list(itertools.permutations(range(N + 1)))
+    for gaps in LAYOUTS:
+        for order in orders:
+            prob = 1.0
+            known: dict[int, int] = {}
+            asked: dict[int, int] = {}
+            for turn, gap in enumerate(order):
+                if turn % per_call == 0:
+                    asked = dict(known)
+                left = NEW - sum(known.values())
+                if len(known) == N:
+                    prob *= float(gaps[gap] == left)
+                else:
+                    law = law_of(tuple(sorted(asked.items())), gap)
+                    possible = [p if size <= left else 0.0 for size, p in enumerate(law)]
+                    prob *= possible[gaps[gap]] / sum(possible)
+                known[gap] = gaps[gap]
+            total[gaps] += prob / len(orders)
+    return torch.tensor(list(total.values()), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 3])
+def test_several_gaps_of_a_call(per_call: int) -> None:
+    model, num_texts = tiny_placed(N, NEW, vocab_size=9, seed=2, dtype=torch.float64).layout, 40_000
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    gaps = draw_gaps(
+        model,
+        torch.tensor([[5, 6, 7]]).expand(num_texts, -1),
+        torch.full((num_texts, N + 1), model.hidden_label),
+        draws=Draws(5, "few"),
+        sample_index=torch.arange(num_texts),
+        gaps_per_call=per_call,
+    )
+    assert len(calls) == -(-N // per_call)
+    found = torch.tensor([(gaps == torch.tensor(gap)).all(-1).sum() for gap in LAYOUTS])
+    laws = {count: law_of_few_calls(model, [5, 6, 7], count) for count in (1, per_call)}
+    assert fits(found, laws[per_call])
+    assert is_refuted(found, torch.full((len(LAYOUTS),), 1 / len(LAYOUTS), dtype=torch.float64))
+    if per_call == 3:
+        assert is_refuted(found, laws[1]), "a network whose gaps are independent would prove nothing"

@@ -3,7 +3,6 @@ from collections import Counter
 
 import pytest
 import torch
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,5 +1,6 @@
 """MAUVE against the authors' package, against an integral, and by hand."""
 
+import itertools
 import math
 import sys
 import warnings
@@ -73,13 +74,13 @@ def test_is_the_paper_s_area():
         (math.exp(-5 * divergence(q, w)), math.exp(-5 * divergence(p, w))) for w in np.linspace(1e-9, 1 - 1e-9, 25001)
     ]
     points = [(1.0, 0.0), *points, (0.0, 1.0)]
-    area = sum((a[0] - b[0]) * (a[1] + b[1]) / 2 for a, b in zip(points, points[1:], strict=False))
+    area = sum((a[0] - b[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points))
     assert mauve_of_shares(p, q) == pytest.approx(area, abs=2e-3)
 
 
 def test_ends_of_the_scale():
-    """Equal laws have 1. Of laws that share nothing the points are ((1 - w)^5, w^5), for KL(P | R_w) is -log w: the area
-    is the integral of w^5 * 5 (1 - w)^4, which is 5 B(6, 5) = 5 * 5! 4! / 10!.
+    """Equal laws have 1. Of laws that share nothing the points are ((1 - w)^5, w^5), as KL(P | R_w) is -log w: the
+    area is the integral of w^5 * 5 (1 - w)^4, which is 5 B(6, 5) = 5 * 5! 4! / 10!.
     """
     half = np.array([0.5, 0.5])
     assert mauve_of_shares(half, half) == pytest.approx(1)

@@ -43,13 +43,13 @@ def test_equals_the_library_on_longer_texts():
 
 
 def test_by_hand():
-    """a b c d e beside a b c d f: 4 of 5 tokens, 3 of 4 pairs, 2 of 3 triples, 1 of 2 runs of four; lengths are equal."""
+    """a b c d e beside a b c d f: 4 of 5 tokens, 3 of 4 pairs, 2 of 3 triples, 1 of 2 runs of four; of one length."""
     both = self_bleu_per_text(rows([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6]]))
     assert both.tolist() == pytest.approx([(4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25] * 2)
 
 
 def test_a_short_text_is_cut_down():
-    """a b c d is wholly in the other one, of six tokens: BP = exp(1 - 6 / 4). The other has nothing to fall short of."""
+    """a b c d is wholly in the other one, of six tokens: BP = exp(1 - 6 / 4). The other falls short of nothing."""
     short, long = self_bleu_per_text(rows([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6]])).tolist()
     assert short == pytest.approx(math.exp(1 - 6 / 4))
     assert long == pytest.approx((4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)

@@ -1,6 +1,7 @@
 """`cdllm evaluate samples` on a run, on text files and on what is neither, beside preprocessed and other real text."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -173,15 +174,19 @@ def test_a_bundle_beside_its_data(runs, stories, tmp_path):
 
 
 def test_an_outline_is_asked_for_word_by_word(runs, tmp_path):
+    outline, out = tmp_path / "outline.txt", tmp_path / "out"
+    outline.write_text("red fox")
     stages = ["--stage", runs / "stage1", "--stage", runs / "stage2"]
-    (tmp_path / "outline.txt").write_text("red fox")
-    success(
-        "sample", *stages, "--num-samples", 2, "--outline", tmp_path / "outline.txt", "--output-dir", tmp_path / "out"
-    )
-    (folder,) = (tmp_path / "out").iterdir()
+    success("sample", *stages, "--num-samples", 2, "--outline", outline, "--output-dir", out)
+    (folder,) = out.iterdir()
     found = measured(folder)
     assert found["keywords"] == ["red", "fox"]
-    assert found["samples"]["figures"]["keyword_coverage_mean"] <= 1
+    # Whole words, where an untrained network may write letters beside the tokens that it was made to write.
+    texts = [
+        record["stages"][1]["text"] for record in map(json.loads, (folder / "samples.jsonl").read_text().splitlines())
+    ]
+    shares = [sum(bool(re.search(rf"\b{word}\b", text)) for word in ("red", "fox")) / 2 for text in texts]
+    assert found["samples"]["figures"]["keyword_coverage_mean"] == sum(shares) / 2
 
 
 def test_texts_beside_windows_of_the_same_lengths(stories, tmp_path):
@@ -200,7 +205,7 @@ def test_texts_beside_windows_of_the_same_lengths(stories, tmp_path):
 
 
 def test_mauve(stories, judge, tmp_path):
-    """By the judge's features, by an encoder's, and not at all; real texts beyond the number of samples are left out."""
+    """By a judge's features, an encoder's, and not at all; real texts beyond the number of samples are left out."""
     samples, real = tmp_path / "samples.txt", tmp_path / "real.txt"
     samples.write_text("".join(f"the cat saw {number} dogs\n" for number in range(100)))
     real.write_text("".join(f"the cat saw {number} dogs\n" for number in range(30, 150)))
@@ -209,8 +214,8 @@ def test_mauve(stories, judge, tmp_path):
     assert 0 < of_judge["samples"]["figures"]["mauve"] <= 1
     assert of_judge["samples"]["figures"]["mauve_num_clusters"] >= 2
     assert of_judge["notes"] == [
-        "MAUVE of 100 texts on a side is far from that of many, also for equal laws: compare it with that of as many "
-        "others"
+        "MAUVE of 100 texts on a side scatters by several hundredths from draw to draw and is higher than that of "
+        "many: compare it with that of as many others only"
     ]
     assert of_judge["reference"]["figures"]["num_texts"] == 100
     encoder = save_bert(tmp_path)

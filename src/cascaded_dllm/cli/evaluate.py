@@ -33,7 +33,7 @@ app.command()(samples)
 
 @app.callback()
 def _evaluate() -> None:
-    """Measure models and texts."""
+    """Measure models, and texts beside real ones."""
 
 
 def _known(value: float) -> float | None:

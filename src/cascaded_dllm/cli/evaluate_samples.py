@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.atomic import write_json
@@ -21,8 +22,8 @@ from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.sample_figures import PRESETS, MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import TextFeatures, encoder_features, judge_features
 
-_BIASED_BELOW = 1000
-"""Texts on each side under which MAUVE is far from what it is for many."""
+_MAUVE_SCATTERS_BELOW = 1000
+"""Texts on each side; see docs/evaluation.md for how much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def report_table(report: Report) -> Table:
     columns = {"samples": values_of(report.samples)}
     if report.reference_source is not None:
         columns["reference"] = values_of(report.reference)
-    table = Table(title=f"figures of {report.source}")
+    table = Table(title=Text(f"figures of {report.source}"))
     table.add_column("figure")
     for name in columns:
         table.add_column(name, justify="right")
@@ -243,9 +244,9 @@ def _notes(written: Written, real: MeasuredTexts | None, *, has_mauve: bool) -> 
             f"the reference has {counted(len(real), 'text')} for {num_texts:,} samples: distinct shares, self-BLEU and "
             "MAUVE of different numbers of texts do not compare"
         )
-    if has_mauve and real is not None and (fewest := min(num_texts, len(real))) < _BIASED_BELOW:
+    if has_mauve and real is not None and (fewest := min(num_texts, len(real))) < _MAUVE_SCATTERS_BELOW:
         notes.append(
-            f"MAUVE of {counted(fewest, 'text')} on a side is far from that of many, also for equal laws: compare it "
-            "with that of as many others"
+            f"MAUVE of {counted(fewest, 'text')} on a side scatters by several hundredths from draw to draw and is "
+            "higher than that of many: compare it with that of as many others only"
         )
     return notes

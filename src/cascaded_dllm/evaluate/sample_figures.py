@@ -155,8 +155,8 @@ def _mauve(texts: MeasuredTexts, reference: MeasuredTexts, features: TextFeature
         Figure(
             "mauve",
             None if found is None else found.score,
-            "area under the divergence frontier of texts and reference in k-means clusters of their features, 1 for no "
-            "difference; it depends on features and number of texts, and needs thousands to be exact",
+            "area under the divergence frontier of texts and reference in k-means clusters of their features; two sets "
+            "of one law have about 0.96; it depends on features, and scatters where texts are few",
             reason,
         ),
         Figure(

@@ -163,6 +163,22 @@ def test_a_flat_run_beside_whole_windows(stories, tmp_path):
     assert not any("stage" in name for name in measured(folder, "--reference", stories)["reference"]["figures"])
 
 
+def test_stages_that_repeat_tokens_beside_such(stories, tmp_path):
+    """The reference keeps a token as often as the stages of training did."""
+    list(assemble_run(tiny.config(stories, tmp_path / "stage1", "stage=1", "data.unique=false")).events())
+    success("sample", "--stage", tmp_path / "stage1", "--num-samples", 150, "--output-dir", tmp_path / "out")
+    (folder,) = (tmp_path / "out").iterdir()
+    written = read_written(folder, tokenizer=None, reference=stories)
+    real = {tuple(row) for row in read_reference(stories, written, packing=None, seed=0).stages[1].tolist()}
+    spec, out = CascadeSpec(tiny.LENGTHS), tmp_path / "stages"
+    of_training = {
+        unique: StageArrays.build(stories, spec, packing="document", unique=unique, out=out).stages[0].tolist()
+        for unique in (True, False)
+    }
+    assert real <= set(map(tuple, of_training[False]))
+    assert not real <= set(map(tuple, of_training[True]))
+
+
 def test_a_bundle_beside_its_data(runs, stories, tmp_path):
     """Tokenizer and windows of a run of a bundle are those that the bundle says."""
     stages = ["--stage", runs / "stage1", "--stage", runs / "stage2"]
@@ -244,7 +260,7 @@ def test_options_that_contradict(sampled, stories, judge, tmp_path):
     assert "--out is" in told("--out", tmp_path)
     assert "no --reference is given, which MAUVE compares with" in told("--judge", judge, "--mauve-features", "judge")
     assert "no --judge is given; name one, or a" in told("--reference", stories, "--mauve-features", "judge")
-    assert "the models were trained on windows of packing 'document'; leave" in told(
+    assert "the models were trained on windows of packing 'document'; leave it out" in told(
         "--reference", stories, "--packing", "stream"
     )
     assert "which is no causal language model here" in told("--judge", tmp_path / "nobody")

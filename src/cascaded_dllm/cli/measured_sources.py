@@ -1,7 +1,7 @@
 """Where texts that are measured come from: a sampling run, a text file, or windows of preprocessed data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts
+from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.rng import numpy_generator
 from cascaded_dllm.sample.loading import LoadedCascade, read_cascade
 from cascaded_dllm.sample.output import SampleRun
@@ -34,18 +35,15 @@ class Written:
         tokenizer: that tokens are counted with.
         num_asked: texts that the run was asked for; as many as there are in a file.
         keywords: that every text was to hold.
-        trained_lengths: stage lengths of the cascade, or flat model, that wrote them; empty where it is not known.
-        is_flat: whether they come from a flat model.
-        packing: how the windows were cut that it was trained on; empty where it is not known.
+        trained: what the first stage that wrote them says of the windows that it was trained on; None where none of
+            that is known.
     """
 
     texts: MeasuredTexts
     tokenizer: Tokenizer
     num_asked: int
     keywords: tuple[str, ...] = ()
-    trained_lengths: tuple[int, ...] = ()
-    is_flat: bool = False
-    packing: str = ""
+    trained: StageSettings | None = None
 
 
 def read_written(path: Path, *, tokenizer: str | None, reference: Path | None) -> Written:
@@ -110,14 +108,15 @@ def read_reference(path: Path, written: Written, *, packing: str | None, seed: i
             f"{path} has the tokenizer {found}, and the texts are counted with {written.tokenizer.fingerprint}; give "
             "data of the same tokenizer, or its texts in a file"
         )
-    if packing and written.packing not in ("", packing):
+    known = "" if written.trained is None else written.trained.packing
+    if packing and known not in ("", packing):
         raise ConfigError(
-            f"--packing is {packing!r}, and the models were trained on windows of packing {written.packing!r}; leave "
-            "--packing out"
+            f"--packing is {packing!r}, and the models were trained on windows of packing {known!r}; leave it out"
         )
-    kind = written.packing or packing or "stream"
-    if written.trained_lengths:
-        return MeasuredTexts.of_stages(_staged_windows(path, written, kind, seed), written.tokenizer)
+    kind = known or packing or "stream"
+    if written.trained is not None:
+        stages = _staged_windows(path, written.texts, written.trained, packing=kind, seed=seed)
+        return MeasuredTexts.of_stages(stages, written.tokenizer)
     lengths = [len(window) for window in written.texts.windows]
     if max(lengths) == 0:
         raise ConfigError("not one text has a token, so that no window of the reference is as long; give other texts")
@@ -126,12 +125,20 @@ def read_reference(path: Path, written: Written, *, packing: str | None, seed: i
     return MeasuredTexts.of_windows(windows, written.tokenizer)
 
 
-def _staged_windows(path: Path, written: Written, packing: str, seed: int) -> Mapping[int, Ids]:
+def _staged_windows(
+    path: Path, texts: MeasuredTexts, trained: StageSettings, *, packing: str, seed: int
+) -> Mapping[int, Ids]:
     """Windows of data in the stages that the written texts have."""
     stages = drawn_windows(
-        path, CascadeSpec(written.trained_lengths), packing=packing, num_windows=len(written.texts), seed=seed
+        path,
+        CascadeSpec(trained.stage_lengths),
+        packing=packing,
+        unique=trained.unique,
+        num_windows=len(texts),
+        seed=seed,
     )
-    shown = {1: stages[-1]} if written.is_flat else {number: stages[number - 1] for number in written.texts.stages}
+    is_flat = trained.stage == 0
+    shown = {1: stages[-1]} if is_flat else {number: stages[number - 1] for number in texts.stages}
     return {number: torch.from_numpy(ids).long() for number, ids in shown.items()}
 
 
@@ -154,16 +161,13 @@ def _of_run(run: SampleRun, tokenizer: str | None, *, needs_windows: bool) -> Wr
         )
     stages = {number: ids[:num_finished] for number, ids in enumerate(stored.ids, start=settings.first_stage)}
     control = settings.drawing.control
-    written = Written(
+    return Written(
         texts=MeasuredTexts.of_stages(stages, shared),
         tokenizer=shared,
         num_asked=run.settings.num_samples,
         keywords=control.keywords or tuple((control.outline or "").split()),
+        trained=None if origin is None else origin.settings[0],
     )
-    if origin is None:
-        return written
-    first = origin.settings[0]
-    return replace(written, trained_lengths=first.stage_lengths, is_flat=first.stage == 0, packing=origin.packing)
 
 
 def _origin(settings: SampleSettings, tokenizer: str | None) -> LoadedCascade:

@@ -20,7 +20,7 @@ _AT_ONCE = 1024
 
 
 def drawn_windows(
-    folder: Path, spec: CascadeSpec, *, packing: str, num_windows: int, seed: int
+    folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, num_windows: int, seed: int
 ) -> tuple[npt.NDArray[np.int32], ...]:
     """Different windows of a preprocessed dataset as ids of every stage, (windows, its length), in a random order.
 
@@ -30,6 +30,7 @@ def drawn_windows(
         folder: what `preprocess` returned.
         spec: the stage lengths; the last one is the window.
         packing: see `Layout`.
+        unique: whether a shortened stage keeps a token id once.
         num_windows: how many; there are fewer where the dataset has no more.
         seed: which of them.
 
@@ -39,7 +40,9 @@ def drawn_windows(
     """
     dataset = PreprocessedDataset.open(folder)
     settings = dataset.settings
-    rule = StageRule(spec, Layout(spec.window_length, packing, settings.eos_id, settings.background), settings.method)
+    rule = StageRule(
+        spec, Layout(spec.window_length, packing, settings.eos_id, settings.background), settings.method, unique
+    )
     groups = row_groups(dataset)
     missing = rule.layout.missing(groups)
     generator = numpy_generator(seed, "drawn windows")

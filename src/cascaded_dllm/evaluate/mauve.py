@@ -87,7 +87,7 @@ def cluster_labels(features: Features, *, num_clusters: int, seed: int) -> Int[n
 
 
 def mauve_of_shares(p: Float[np.ndarray, " K"], q: Float[np.ndarray, " K"]) -> float:
-    """The area under the divergence frontier of two laws over the same K clusters; Eq. 2 and 3 of the paper.
+    """The area under the divergence frontier of two laws over the same K clusters; section 2 of the paper.
 
         C(P, Q) = { (exp(-c KL(Q | R_w)), exp(-c KL(P | R_w))) : R_w = w P + (1 - w) Q, 0 < w < 1 },   c = 5
 

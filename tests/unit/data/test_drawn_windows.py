@@ -74,6 +74,8 @@ def test_windows_that_cannot_fill_their_stages_are_passed_over(make_dataset, tmp
     folder = make_dataset(tmp_path / "data", documents)
     first, last = drawn_windows(folder, CascadeSpec((3, 6)), packing="document", num_windows=2000, seed=0)
     assert (first.shape, last.shape) == ((1500, 3), (1500, 6))
+    every = drawn_windows(folder, CascadeSpec((3, 6)), packing="document", unique=False, num_windows=2000, seed=0)
+    assert [1, 1, 1] in every[0].tolist()
 
 
 def test_none(folder):

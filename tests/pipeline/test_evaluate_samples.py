@@ -179,6 +179,18 @@ def test_stages_that_repeat_tokens_beside_such(stories, tmp_path):
     assert not real <= set(map(tuple, of_training[True]))
 
 
+def test_texts_of_a_single_token(stories, tmp_path):
+    """Sampling and measuring both say that there are no pairs."""
+    config = tiny.config(stories, tmp_path / "stage1", "stage=1", "stage_lengths=[1,8,40]")
+    list(assemble_run(config).events())
+    out = tmp_path / "out"
+    told = success("sample", "--stage", tmp_path / "stage1", "--num-samples", 2, "--output-dir", out).stdout
+    assert "final texts: token entropy 0.000 nats, no bigrams" in told
+    (folder,) = out.iterdir()
+    assert "distinct_bigram_share" not in json.loads((folder / "summary.json").read_text())["figures"]
+    assert measured(folder)["samples"]["reasons_for_none"]["distinct_bigram_share"] == "no text has 2 tokens"
+
+
 def test_a_bundle_beside_its_data(runs, stories, tmp_path):
     """Tokenizer and windows of a run of a bundle are those that the bundle says."""
     stages = ["--stage", runs / "stage1", "--stage", runs / "stage2"]
@@ -264,7 +276,7 @@ def test_options_that_contradict(sampled, stories, judge, tmp_path):
         "--reference", stories, "--packing", "stream"
     )
     assert "which is no causal language model here" in told("--judge", tmp_path / "nobody")
-    assert "and the texts were written with" in told("--tokenizer", judge)
+    assert f"the tokenizer {judge} has the fingerprint" in told("--tokenizer", judge)
 
 
 def test_what_is_no_text(stories, judge, tmp_path):

@@ -149,8 +149,8 @@ def _of_run(run: SampleRun, tokenizer: str | None, *, needs_windows: bool) -> Wr
     shared = Tokenizer.load(str(tokenizer)) if origin is None else origin.tokenizer
     if shared.fingerprint != settings.tokenizer_fingerprint:
         raise ConfigError(
-            f"--tokenizer is {tokenizer}, with the fingerprint {shared.fingerprint}, and the texts were written with "
-            f"{settings.tokenizer_fingerprint}; leave it out, or name that one"
+            f"the tokenizer {tokenizer or 'of the models'} has the fingerprint {shared.fingerprint}, and the texts "
+            f"were written with {settings.tokenizer_fingerprint}; name that one with --tokenizer"
         )
     stored = run.samples()
     num_finished = len(stored.ids[-1]) if run.is_complete() else run.progress().num_finished

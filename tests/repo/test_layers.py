@@ -112,7 +112,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "datatrove": ("preprocess.executors",),
     "ray": ("preprocess.on_ray",),
     "sentence_transformers": ("importance.sentence_files", "importance.sentence_model"),
-    "sklearn": ("importance.keybert",),
+    "sklearn": ("importance.keybert", "evaluate.mauve"),
     "scipy": ("importance.tagger_training",),
     "spacy": ("importance.english",),
     "textblob": ("importance.english",),

@@ -1,4 +1,4 @@
-"""`cdllm evaluate`: numbers about trained models."""
+"""`cdllm evaluate`: numbers about trained models and about texts."""
 
 import json
 import math
@@ -11,18 +11,29 @@ from rich.table import Table
 from cascaded_dllm.assemble import joint_bound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.evaluate_samples import samples
 from cascaded_dllm.cli.load import load_cascade
-from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
+from cascaded_dllm.cli.options import (
+    Bundle,
+    Debug,
+    Lengths,
+    Stages,
+    TokenizerSource,
+    WeightsName,
+    parse_lengths,
+    require_output_file,
+)
 from cascaded_dllm.config import DataSettings
-from cascaded_dllm.errors import ConfigError, OutputExistsError
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import JointBound, StageBound, mean_and_error
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.command()(samples)
 
 
 @app.callback()
 def _evaluate() -> None:
-    """Measure models."""
+    """Measure models, and texts beside real ones."""
 
 
 def _known(value: float) -> float | None:
@@ -138,8 +149,7 @@ def likelihood(
     with reported_errors(debug):
         if not 0 < t_min < 1:
             raise ConfigError(f"--t-min is {t_min}; it must lie between 0 and 1, 0.001 is usual")
-        if out is not None and (out.is_dir() or not out.parent.is_dir()):
-            raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
+        require_output_file(out)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
         loaded = load_cascade(

@@ -14,7 +14,7 @@ _COMMANDS = {
     "train": "Train one stage of a cascade, or a flat model; `python train.py` is the same.",
     "cascade": "Build a cascade around a flat model.",
     "sample": "Sample texts, stage after stage.",
-    "evaluate": "Measure models.",
+    "evaluate": "Measure models, and texts beside real ones.",
     "bundle": "Put all stages, the tokenizer and a model card into one folder.",
 }
 """What every command is for; its module has its name."""

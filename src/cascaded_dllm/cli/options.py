@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, OutputExistsError
 
 Stages = Annotated[
     list[Path] | None,
@@ -52,3 +52,13 @@ def choose_dtype(name: str) -> torch.dtype:
     if name not in _DTYPES:
         raise ConfigError(f"--dtype is {name!r}; it must be one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def require_output_file(out: Path | None) -> None:
+    """Checks, before the work, that `--out` can be a file.
+
+    Raises:
+        OutputExistsError: it is a folder, or lies in one that is not there.
+    """
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")

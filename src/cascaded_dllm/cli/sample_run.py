@@ -223,8 +223,9 @@ def complete_run(
     if not watch:
         first_text = [ids[0].tolist() for ids in samples.ids]
         console.print(stage_lines(cascade.tokenizer, first_text, first_stage=first_stage), soft_wrap=True, end="")
-    distinct, entropy = figures["distinct_bigram_share"], figures["token_entropy_nats_mean"]
-    console.print(f"final texts: token entropy {entropy:.3f} nats, distinct bigrams {distinct:.1%}")
+    distinct, entropy = figures.get("distinct_bigram_share"), figures["token_entropy_nats_mean"]
+    bigrams = "no bigrams" if distinct is None else f"distinct bigrams {distinct:.1%}"
+    console.print(f"final texts: token entropy {entropy:.3f} nats, {bigrams}")
     if judge is not None:
         # The texts are kept by now, whatever becomes of their judge.
         judge_run(run, cascade, judge)

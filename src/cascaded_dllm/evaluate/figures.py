@@ -1,15 +1,163 @@
-"""Figures of texts that were written in stages, by their names: overlap, diversity, and what a judge says."""
+"""Figures of texts, each in one place with its name and what it says: overlap of stages, diversity, perplexity."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
-from cascaded_dllm.evaluate.generative_ppl import Judge, num_empty, ppl_corpus, ppl_per_sequence
+from cascaded_dllm.evaluate.diversity import (
+    distinct_ngram_share,
+    mean_repeated_ngram_share,
+    mean_token_entropy_nats,
+)
+from cascaded_dllm.evaluate.generative_ppl import (
+    PPL_DEFINITIONS,
+    Judge,
+    TokenNats,
+    num_empty,
+    ppl_corpus,
+    ppl_per_sequence,
+)
+from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
+from cascaded_dllm.evaluate.self_bleu import MAX_N, mean_self_bleu
+from cascaded_dllm.evaluate.token_runs import TokenTexts
+
+REPEATED_N = 4
+"""Tokens of a run whose repetition counts: seq-rep-4, as in Welleck et al. 2020."""
+
+
+class Figure(NamedTuple):
+    """A number about texts.
+
+    Attributes:
+        name: as in files.
+        value: None where these texts have none.
+        definition: what it is, for those who read it without this package.
+        reason: why there is no value; empty if there is one.
+    """
+
+    name: str
+    value: float | None
+    definition: str
+    reason: str = ""
+
+
+def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> list[Figure]:
+    """How much every later stage keeps of the one before, text by text.
+
+    Args:
+        stages: ids by the number of their stage, in order; row i of each belongs to text i.
+    """
+    return [
+        figure
+        for (before, prefix), (after, target) in itertools.pairwise(stages.items())
+        for figure in _overlaps(f"stage{before}_in_stage{after}", prefix, target)
+    ]
+
+
+def _overlaps(pair: str, prefix: Int[Tensor, "B _"], target: Int[Tensor, "B _"]) -> list[Figure]:
+    has_text = len(prefix) > 0
+    return [
+        _figure(
+            f"multiset_overlap_mean_{pair}",
+            float(multiset_overlap_per_text(prefix, target).mean()) if has_text else None,
+            "share of the tokens of the earlier stage that are found in the later one, each token there counting once; "
+            "mean over texts",
+            "there is no text",
+        ),
+        _figure(
+            f"ordered_coverage_mean_{pair}",
+            float(ordered_coverage_per_text(prefix, target).mean()) if has_text else None,
+            "length of the longest common subsequence of both stages over that of the earlier one; mean over texts",
+            "there is no text",
+        ),
+    ]
+
+
+def diversity_figures(windows: TokenTexts) -> list[Figure]:
+    """How varied texts are, the ends of text that fill their windows included."""
+    entropy = _figure(
+        "token_entropy_nats_mean",
+        mean_token_entropy_nats(windows),
+        "entropy of the tokens of a text under their own frequencies, in nats; mean over texts that have a token; ends "
+        "of text that fill a window count as tokens",
+        "no text has a token",
+    )
+    distinct = [
+        _figure(
+            f"distinct_{name}_share",
+            distinct_ngram_share(windows, n),
+            f"distinct-{n}: different runs of {n} tokens over all of them, over all texts together; it falls with "
+            "their number; ends of text that fill a window count as tokens",
+            f"no text has {n} tokens",
+        )
+        for n, name in enumerate(("unigram", "bigram", "trigram"), start=1)
+    ]
+    return [entropy, *distinct]
+
+
+def likeness_figures(texts: TokenTexts) -> list[Figure]:
+    """How much texts are like themselves and one another, without the ends of text that fill their windows."""
+    return [
+        _figure(
+            f"seq_rep_{REPEATED_N}_mean",
+            mean_repeated_ngram_share(texts, REPEATED_N),
+            f"1 - different runs of {REPEATED_N} tokens of a text over all of them (seq-rep-{REPEATED_N}); mean over "
+            f"texts of at least {REPEATED_N} tokens; without the ends of text that fill a window",
+            f"no text has {REPEATED_N} tokens",
+        ),
+        _figure(
+            f"self_bleu_{MAX_N}_mean",
+            mean_self_bleu(texts),
+            f"BLEU-{MAX_N} of every text with all others as references, over tokens, with 0.1 for a count of matches "
+            "that is 0; mean over texts; it grows with their number; without the ends of text that fill a window",
+            "it compares a text with others, and there are fewer than 2",
+        ),
+    ]
+
+
+def keyword_figures(texts: Sequence[str], keywords: Sequence[str]) -> list[Figure]:
+    """How much of what was asked for is there; nothing where nothing was."""
+    if not keywords:
+        return []
+    shares = keyword_coverage_per_text(texts, keywords)
+    return [
+        _figure(
+            "keyword_coverage_mean",
+            sum(shares) / len(shares) if shares else None,
+            "share of the keywords that were asked for which a text holds as whole words, in any order; mean over "
+            "texts",
+            "there is no text",
+        )
+    ]
+
+
+def perplexity_figures(nats: Sequence[TokenNats], presets: Iterable[str]) -> list[Figure]:
+    """Generative perplexities, and how many tokens of the judge they were counted over.
+
+    Args:
+        nats: what the judge says of every token of every text.
+        presets: which perplexities: `per_sequence`, `corpus`.
+    """
+    of_preset = {"per_sequence": ppl_per_sequence, "corpus": ppl_corpus}
+    names = {preset: f"generative_ppl_{preset}" for preset in presets}
+    return [
+        *(
+            _figure(name, of_preset[preset](nats), PPL_DEFINITIONS[name], "no text has a token of the judge")
+            for preset, name in names.items()
+        ),
+        Figure("num_judged_tokens", float(sum(map(len, nats))), "tokens of the judge in all texts"),
+    ]
+
+
+def values_of(figures: Iterable[Figure]) -> dict[str, float]:
+    """The values by name, of the figures that have one."""
+    return {figure.name: figure.value for figure in figures if figure.value is not None}
 
 
 def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
@@ -18,16 +166,7 @@ def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
     Args:
         stages: ids by the number of their stage, in order; row i of each belongs to text i.
     """
-    figures: dict[str, float] = {}
-    for (before, prefix), (after, target) in itertools.pairwise(stages.items()):
-        name = f"mean_stage{before}_in_stage{after}"
-        figures[f"multiset_overlap_{name}"] = float(multiset_overlap_per_text(prefix, target).mean())
-        figures[f"ordered_coverage_{name}"] = float(ordered_coverage_per_text(prefix, target).mean())
-    written = stages[max(stages)]
-    figures["token_entropy_nats_mean"] = mean_token_entropy_nats(written)
-    for n, name in enumerate(("unigram", "bigram", "trigram"), start=1):
-        figures[f"distinct_{name}_share"] = distinct_ngram_share(written, n)
-    return figures
+    return values_of([*overlap_figures(stages), *diversity_figures(stages[max(stages)])])
 
 
 def judged_figures(judge: Judge, texts: Sequence[str], device: torch.device) -> dict[str, float]:
@@ -40,10 +179,14 @@ def judged_figures(judge: Judge, texts: Sequence[str], device: torch.device) -> 
     """
     with judge.on(device):
         nats = judge.token_nats(texts)
-    found = {
-        "generative_ppl_per_sequence": ppl_per_sequence(nats),
-        "generative_ppl_corpus": ppl_corpus(nats),
+    return {
+        **values_of(perplexity_figures(nats, ("per_sequence", "corpus"))),
         "num_empty_texts": float(num_empty(nats)),
-        "num_judged_tokens": float(sum(map(len, nats))),
     }
-    return {name: value for name, value in found.items() if value is not None}
+
+
+def _figure(name: str, value: float | None, definition: str, reason: str) -> Figure:
+    """A figure, with the reason only where it has no value; what is beyond all floats is none that JSON could hold."""
+    if value is not None and not math.isfinite(value):
+        value, reason = None, "it is larger than any number"
+    return Figure(name, value, definition, "" if value is not None else reason)

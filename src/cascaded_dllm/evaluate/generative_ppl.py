@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
+from cascaded_dllm.importance.sentence_files import no_progress_bar
 
 TokenNats = Float[Tensor, "_"]
 """-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
@@ -184,10 +185,11 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
     found = None
     for is_local in (True,) if Path(source).is_dir() else (True, False):
         try:
-            tokenizer = library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
-            model, info = library.AutoModelForCausalLM.from_pretrained(
-                source, local_files_only=is_local, output_loading_info=True, dtype=torch.float32
-            )
+            with no_progress_bar():
+                tokenizer = library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
+                model, info = library.AutoModelForCausalLM.from_pretrained(
+                    source, local_files_only=is_local, output_loading_info=True, dtype=torch.float32
+                )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             found = error
             continue

@@ -12,9 +12,12 @@ def multiset_overlap_per_text(prefix: Int[Tensor, "B P"], target: Int[Tensor, "B
 
     1 for the true text of a prefix, which is a part of it.
     """
-    ids, prefix_counts = _counts(prefix)
-    found = (target[:, :, None] == ids[:, None, :]).sum(1)
-    return torch.minimum(found, prefix_counts).sum(-1).double() / prefix.shape[1]
+    size = int(torch.maximum(prefix.max(), target.max())) + 1
+    (entries, asked), (others, there) = _counts(prefix, size), _counts(target, size)
+    place = torch.searchsorted(others, entries).clamp_max(len(others) - 1)
+    found = torch.where(others[place] == entries, torch.minimum(there[place], asked), 0)
+    per_text = torch.zeros(len(prefix), dtype=torch.int64, device=prefix.device).index_add(0, entries // size, found)
+    return per_text.double() / prefix.shape[1]
 
 
 def ordered_coverage_per_text(prefix: Int[Tensor, "B P"], target: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
@@ -34,8 +37,8 @@ def ordered_coverage_per_text(prefix: Int[Tensor, "B P"], target: Int[Tensor, "B
     return longest[:, -1].double() / prefix.shape[1]
 
 
-def _counts(ids: Int[Tensor, "B P"]) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """The ids of every text, and how often each occurs there, at its first place; 0 at its others."""
-    is_same = ids[:, :, None] == ids[:, None, :]
-    is_first = is_same.int().argmax(-1) == torch.arange(ids.shape[1], device=ids.device)
-    return ids, is_same.sum(-1) * is_first
+def _counts(ids: Int[Tensor, "B _"], size: int) -> tuple[Int[Tensor, " E"], Int[Tensor, " E"]]:
+    """Every token of every text once, as text * size + token in rising order, and how often it occurs there."""
+    texts = torch.arange(len(ids), device=ids.device)[:, None]
+    entries, counts = (texts * size + ids).unique(return_counts=True)
+    return entries, counts

@@ -32,7 +32,7 @@ def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
         MissingExtraError: sentence-transformers is not installed.
     """
     library = _library()
-    with _no_progress_bar():
+    with no_progress_bar():
         try:
             # Local files first: a look-up in the hub hangs where there is no network, even if all files are here.
             found = library.SentenceTransformer(model, device=device, local_files_only=True)
@@ -69,7 +69,7 @@ def _library() -> ModuleType:
     try:
         import sentence_transformers
     except ImportError as error:
-        raise MissingExtraError("sentence-transformers", extra="preprocess", purpose="KeyBERT's importance") from error
+        raise MissingExtraError("sentence-transformers", extra="preprocess", purpose="a sentence model") from error
     return sentence_transformers
 
 
@@ -121,8 +121,8 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Loading takes half a second; its bar would be printed by every worker."""
+def no_progress_bar() -> Iterator[None]:
+    """No bar of the transformers library inside the block: weights that are here load in seconds, in every worker."""
     from transformers.utils import logging
 
     was_on = logging.is_progress_bar_enabled()

@@ -1,6 +1,5 @@
 """Texts of a stage to go on from, from where a person has them: a sampling run, one of its files, or any text file."""
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.progress import SAMPLES_FILE
-from cascaded_dllm.text.listing import texts_of_listing
+from cascaded_dllm.text.listing import shown_ids, texts_of_listing
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
@@ -31,7 +30,7 @@ def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
         raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     if file.suffix == ".jsonl":
         return GivenStage(stage=stage, ids=tuple(_stored(file, content, stage, tokenizer)))
-    return GivenStage(stage=stage, ids=tuple((_tokens(text, tokenizer),) for text in texts_of_listing(content)))
+    return GivenStage(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in texts_of_listing(content)))
 
 
 def read_outline(path: Path) -> str:
@@ -47,12 +46,6 @@ def read_outline(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
-
-
-def _tokens(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids of a text as a file of samples shows it, in which an end of text is spelt out."""
-    parts = [tokenizer.encode(part).ids for part in text.split(tokenizer.decode([tokenizer.eos_id]))]
-    return tuple(itertools.chain(parts[0], *([tokenizer.eos_id, *ids] for ids in parts[1:])))
 
 
 def _stored(file: Path, content: str, stage: int, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], ...]]:

@@ -1,6 +1,9 @@
 """Texts in one readable file, as samples are written wherever they are drawn."""
 
+import itertools
 from collections.abc import Iterable
+
+from cascaded_dllm.text.tokenizer import Tokenizer
 
 SEPARATOR = "=" * 80
 """The line after every text."""
@@ -18,3 +21,9 @@ def texts_of_listing(content: str) -> list[str]:
         return [content.removesuffix("\n")]
     # Behind the last separator there is a line that a person has added, or nothing.
     return pieces[:-1] if not pieces[-1].strip() else [*pieces[:-1], pieces[-1].rstrip("\n")]
+
+
+def shown_ids(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of a text as a file of samples shows it, in which an end of text is spelt out."""
+    parts = [tokenizer.encode(part).ids for part in text.split(tokenizer.decode([tokenizer.eos_id]))]
+    return tuple(itertools.chain(parts[0], *([tokenizer.eos_id, *ids] for ids in parts[1:])))

@@ -25,6 +25,7 @@ def test_what_is_given_is_found_again() -> None:
         "steps": (3, None),
         "tokens_per_call": (None, 2),
         "eta": None,
+        "gaps_per_call": 2,
         "seed": 4,
         "guidance": 0.5,
         "prefix_noise": 0.1,

@@ -3,8 +3,29 @@ from collections import Counter
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
+from cascaded_dllm.evaluate.diversity import (
+    distinct_ngram_share,
+    mean_repeated_ngram_share,
+    mean_token_entropy_nats,
+)
+
+# Texts of any length, over four tokens, so that much repeats; some empty.
+TEXTS = st.lists(st.lists(st.integers(0, 3), max_size=7), max_size=4)
+
+
+def rows(texts):
+    return [torch.tensor(text, dtype=torch.int64) for text in texts]
+
+
+def runs_of(text, n):
+    return [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
+
+
+def entropy_nats(text):
+    return -sum(times / len(text) * math.log(times / len(text)) for times in Counter(text).values())
 
 
 def test_entropy_by_hand():
@@ -25,12 +46,32 @@ def test_distinct_bigrams_by_hand():
     """1 2, 2 1, 1 2 and 2 1, 1 3, 3 3: four different ones of six; none spans two texts."""
     assert distinct_ngram_share(torch.tensor([[1, 2, 1, 2], [2, 1, 3, 3]]), 2) == pytest.approx(4 / 6)
     assert distinct_ngram_share(torch.tensor([[5, 5, 5]]), 2) == 0.5
-    assert distinct_ngram_share(torch.tensor([[1], [1]]), 2) == 1
+    assert distinct_ngram_share(torch.tensor([[1], [1]]), 2) is None
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
-def test_distinct_runs_against_sets(n):
-    """Over all texts together: runs of one text are found again in another."""
-    ids = torch.randint(4, (5, 8), generator=torch.Generator().manual_seed(1))
-    runs = [tuple(row[i : i + n]) for row in ids.tolist() for i in range(8 - n + 1)]
-    assert distinct_ngram_share(ids, n) == (len(set(runs)) / len(runs) if runs else 1)
+@given(TEXTS, st.integers(1, 5))
+def test_texts_of_any_length_against_sets(texts, n):
+    """Runs of one text are found again in another; no run spans two; what has no run has no part in any mean."""
+    runs = [runs_of(text, n) for text in texts]
+    every = [run for text in runs for run in text]
+    assert distinct_ngram_share(rows(texts), n) == (len(set(every)) / len(every) if every else None)
+    repeated = [1 - len(set(text)) / len(text) for text in runs if text]
+    expected = sum(repeated) / len(repeated) if repeated else None
+    assert mean_repeated_ngram_share(rows(texts), n) == (None if expected is None else pytest.approx(expected))
+    entropies = [entropy_nats(text) for text in texts if text]
+    expected = sum(entropies) / len(entropies) if entropies else None
+    found = mean_token_entropy_nats(rows(texts))
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
+
+
+def test_repetition_by_hand():
+    """1 2 1 2 1 2 has five pairs, two different; 3 4 5 none twice; a single token has no pair."""
+    assert mean_repeated_ngram_share(rows([[1, 2, 1, 2, 1, 2], [3, 4, 5], [6]]), 2) == pytest.approx((3 / 5 + 0) / 2)
+    # The same pair in two texts is no repetition of either.
+    assert mean_repeated_ngram_share(rows([[1, 2], [1, 2]]), 2) == 0
+
+
+def test_large_ids_and_long_runs():
+    """Runs are numbered anew at every length: ids near 2^40 and runs of eight would not fit into a number otherwise."""
+    ids = torch.tensor([[7, 1 << 40, 7, 1 << 40, 7, 1 << 40, 7, 1 << 40, 7, 1 << 40]])
+    assert distinct_ngram_share(ids, 8) == 2 / 3

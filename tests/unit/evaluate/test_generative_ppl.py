@@ -67,6 +67,23 @@ def test_loss_of_the_library(judge: Judge) -> None:
     assert float(nats.mean()) == pytest.approx(loss, rel=1e-5)
 
 
+def test_presets_from_the_losses_of_the_library(judge: Judge) -> None:
+    """Every text by itself, with the library's own loss; a text that fits into the context has one window."""
+    losses, lengths = [], []
+    for text in (TEXTS[0], TEXTS[2], "dogs ran"):
+        ids = judge.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert len(ids) < CONTEXT
+        read = torch.tensor([[judge.begin_id, *ids]])
+        with torch.no_grad():
+            losses.append(float(judge.model(read, labels=read).loss))
+        lengths.append(len(ids))
+    nats = judge.token_nats((TEXTS[0], TEXTS[2], "dogs ran"))
+    assert len(set(lengths)) > 1
+    assert ppl_per_sequence(nats) == pytest.approx(sum(map(math.exp, losses)) / 3, rel=1e-5)
+    total = sum(loss * length for loss, length in zip(losses, lengths, strict=True))
+    assert ppl_corpus(nats) == pytest.approx(math.exp(total / sum(lengths)), rel=1e-5)
+
+
 @pytest.mark.parametrize("elements", [1, 3000, 1 << 26])
 def test_calls_do_not_matter(judge: Judge, monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
     expected = judge.token_nats(TEXTS)

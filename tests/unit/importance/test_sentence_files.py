@@ -125,5 +125,5 @@ def test_model_that_the_hub_has(tiny_model, monkeypatch):
 
 def test_library_that_is_missing(tiny_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtraError, match=r"KeyBERT's importance needs sentence-transformers.*\[preprocess\]"):
+    with pytest.raises(MissingExtraError, match=r"a sentence model needs sentence-transformers.*\[preprocess\]"):
         load(tiny_model)

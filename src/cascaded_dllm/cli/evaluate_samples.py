@@ -1,0 +1,252 @@
+"""`cdllm evaluate samples`: figures of texts, beside those of real ones."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cascaded_dllm.assemble_devices import choose_device
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
+from cascaded_dllm.cli.options import Debug, require_output_file
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.figures import Figure, values_of
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.evaluate.sample_figures import PRESETS, MeasuredTexts, Measures, sample_figures
+from cascaded_dllm.evaluate.text_features import TextFeatures, encoder_features, judge_features
+
+_MAUVE_SCATTERS_BELOW = 1000
+"""Texts on each side; see docs/evaluation.md for how much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was measured, and on what.
+
+    Attributes:
+        source: of the samples.
+        samples: their figures.
+        reference_source: of the real texts, or None.
+        reference: their figures.
+        settings: what else decides the figures, by name.
+        notes: what a reader must know to compare them.
+    """
+
+    source: str
+    samples: Sequence[Figure]
+    reference_source: str | None
+    reference: Sequence[Figure]
+    settings: dict[str, Any]
+    notes: Sequence[str]
+
+
+def report_summary(report: Report) -> dict[str, Any]:
+    """The report for programs: values by name, why one is missing, and what each of them is."""
+    figures = [*report.samples, *report.reference]
+    return {
+        "samples": _column(report.source, report.samples),
+        "reference": None if report.reference_source is None else _column(report.reference_source, report.reference),
+        **report.settings,
+        "notes": list(report.notes),
+        "definitions": {figure.name: figure.definition for figure in figures},
+    }
+
+
+def _column(source: str, figures: Sequence[Figure]) -> dict[str, Any]:
+    return {
+        "source": source,
+        "figures": {figure.name: figure.value for figure in figures},
+        "reasons_for_none": {figure.name: figure.reason for figure in figures if figure.value is None},
+    }
+
+
+def report_table(report: Report) -> Table:
+    """The same for people; "-" is no value."""
+    columns = {"samples": values_of(report.samples)}
+    if report.reference_source is not None:
+        columns["reference"] = values_of(report.reference)
+    table = Table(title=Text(f"figures of {report.source}"))
+    table.add_column("figure")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name in dict.fromkeys(figure.name for figure in (*report.samples, *report.reference)):
+        table.add_row(name, *(_shown(name, column.get(name)) for column in columns.values()))
+    return table
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if "num_" in name else f"{value:,.4f}"
+
+
+def missing_lines(report: Report) -> list[str]:
+    """Why figures have no value, a line for each reason."""
+    lines: dict[str, list[str]] = {}
+    for whose, figures in (("samples", report.samples), ("reference", report.reference)):
+        for figure in figures:
+            if figure.value is None:
+                lines.setdefault(f"of the {whose}: {figure.reason}", []).append(figure.name)
+    return [f"no {', '.join(names)} {reason}" for reason, names in lines.items()]
+
+
+def samples(
+    path: Annotated[
+        Path, typer.Argument(help="A sampling run, or a file of texts: .txt, one a line, or .jsonl with a text each.")
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Real text to compare with: a folder that `cdllm preprocess` made, or a file of texts."),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="A causal language model, folder or hub id, for generative perplexity.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="per-sequence: mean over texts. corpus: over all tokens. Or both.")
+    ] = "both",
+    mauve_features: Annotated[
+        str | None,
+        typer.Option(
+            help="What MAUVE compares texts by: judge, a sentence-transformers model, or none.",
+            show_default="judge, if there are a judge and a reference",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="What tokens are counted with, if the run does not say it: a file, a folder or a hub id."),
+    ] = None,
+    packing: Annotated[
+        str | None,
+        typer.Option(
+            help="How windows of the reference are cut, stream or document, if the run's models do not say it.",
+            show_default="stream",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
+    seed: Annotated[int, typer.Option(help="Decides which real texts are taken, and MAUVE's clusters.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Perplexity under a judge, diversity, MAUVE and overlap of stages of written texts, beside those of real ones.
+
+    Examples:
+
+      cdllm evaluate samples sampling_outputs/RUN --reference D --judge gpt2
+      cdllm evaluate samples texts.txt --tokenizer gpt2 --reference real.txt --judge gpt2 --out figures.json
+    """
+    with reported_errors(debug):
+        presets = _presets(preset)
+        require_output_file(out)
+        _require_features(mauve_features, judge, reference)
+        chosen = choose_device(device)
+        written = read_written(path, tokenizer=tokenizer, reference=reference)
+        real = None if reference is None else read_reference(reference, written, packing=packing, seed=seed)
+        asked = None if judge is None else Judge.load(judge)
+        features_of, features = _features(mauve_features, asked, chosen, has_reference=real is not None)
+        measures = Measures(
+            judge=asked, presets=presets, features=features, keywords=written.keywords, device=chosen, seed=seed
+        )
+        of_samples, of_real = _measured(written.texts, real, measures)
+        report = Report(
+            source=str(path),
+            samples=of_samples,
+            reference_source=None if reference is None else str(reference),
+            reference=of_real,
+            settings={
+                "num_asked": written.num_asked,
+                "judge": judge,
+                "mauve_features": features_of,
+                "tokenizer": written.tokenizer.fingerprint,
+                "keywords": list(written.keywords),
+                "seed": seed,
+            },
+            notes=_notes(written, real, has_mauve="mauve" in values_of(of_samples)),
+        )
+        summary = report_summary(report)
+        if out is not None:
+            write_json(out, summary)
+        if as_json:
+            typer.echo(json.dumps(summary, indent=2))
+            return
+        console.print(report_table(report))
+        for line in (*report.notes, *missing_lines(report)):
+            console.print(line, markup=False, soft_wrap=True)
+        if out is not None:
+            console.print(f"written to {out}", markup=False, soft_wrap=True)
+
+
+def _presets(name: str) -> tuple[str, ...]:
+    """The perplexities that a preset means."""
+    known = {preset.replace("_", "-"): (preset,) for preset in PRESETS} | {"both": PRESETS}
+    if name not in known:
+        raise ConfigError(f"--preset is {name!r}; it must be one of {', '.join(known)}")
+    return known[name]
+
+
+def _require_features(name: str | None, judge: str | None, reference: Path | None) -> None:
+    """Checks, before anything is read, that MAUVE can have what it is asked to have."""
+    if name in (None, "none"):
+        return
+    if reference is None:
+        raise ConfigError(
+            f"--mauve-features is {name} and no --reference is given, which MAUVE compares with; name one"
+        )
+    if name == "judge" and judge is None:
+        raise ConfigError(
+            "--mauve-features is judge and no --judge is given; name one, or a sentence-transformers model"
+        )
+
+
+def _features(
+    name: str | None, judge: Judge | None, device: torch.device, *, has_reference: bool
+) -> tuple[str | None, TextFeatures | None]:
+    """Whose features MAUVE has, and what makes them; None twice for no MAUVE."""
+    match name:
+        case "none":
+            return None, None
+        case None | "judge":
+            if judge is None or not has_reference:
+                return None, None
+            return judge.source, judge_features(judge, device)
+        case _:
+            return name, encoder_features(name, device)
+
+
+def _measured(
+    texts: MeasuredTexts, real: MeasuredTexts | None, measures: Measures
+) -> tuple[list[Figure], list[Figure]]:
+    """The figures of the samples and those of the real texts, which are none where there are no such texts."""
+    num_columns = 1 + (real is not None)
+    with progress_bar("measuring") as (_, move):
+        move(0, num_columns)
+        of_samples = sample_figures(texts, measures, reference=real)
+        move(1, num_columns)
+        of_real = [] if real is None else sample_figures(real, measures)
+    return of_samples, of_real
+
+
+def _notes(written: Written, real: MeasuredTexts | None, *, has_mauve: bool) -> list[str]:
+    """What must be known to compare the figures."""
+    num_texts = len(written.texts)
+    notes = []
+    if num_texts < written.num_asked:
+        notes.append(f"the run is not finished: {num_texts} of {counted(written.num_asked, 'text')} are measured")
+    if real is not None and len(real) < num_texts:
+        notes.append(
+            f"the reference has {counted(len(real), 'text')} for {num_texts:,} samples: distinct shares, self-BLEU and "
+            "MAUVE of different numbers of texts do not compare"
+        )
+    if has_mauve and real is not None and (fewest := min(num_texts, len(real))) < _MAUVE_SCATTERS_BELOW:
+        notes.append(
+            f"MAUVE of {counted(fewest, 'text')} on a side scatters by several hundredths from draw to draw and is "
+            "higher than that of many: compare it with that of as many others only"
+        )
+    return notes

@@ -1,0 +1,90 @@
+"""A few windows of a dataset, drawn at random, without a look at all of it and without a file."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.build_stages import StageRule, Stages
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.data.row_groups import RowGroup, row_groups
+from cascaded_dllm.data.windows import Layout, Tokens
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.rng import numpy_generator
+
+_NUM_GROUPS = 16
+"""Row groups, of about a million tokens, that the windows come from in equal parts, where the dataset has so many."""
+_AT_ONCE = 1024
+"""Windows whose stages are selected together."""
+
+
+def drawn_windows(
+    folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, num_windows: int, seed: int
+) -> tuple[npt.NDArray[np.int32], ...]:
+    """Different windows of a preprocessed dataset as ids of every stage, (windows, its length), in a random order.
+
+    They are such as `StageArrays.build` makes for training, but for windows that lie across two row groups.
+
+    Args:
+        folder: what `preprocess` returned.
+        spec: the stage lengths; the last one is the window.
+        packing: see `Layout`.
+        unique: whether a shortened stage keeps a token id once.
+        num_windows: how many; there are fewer where the dataset has no more.
+        seed: which of them.
+
+    Raises:
+        ConfigError: the packing is unknown.
+        DataError: the dataset is damaged, or has not a single window.
+    """
+    dataset = PreprocessedDataset.open(folder)
+    settings = dataset.settings
+    rule = StageRule(
+        spec, Layout(spec.window_length, packing, settings.eos_id, settings.background), settings.method, unique
+    )
+    groups = row_groups(dataset)
+    missing = rule.layout.missing(groups)
+    generator = numpy_generator(seed, "drawn windows")
+    found, num_found = [], 0
+    for visited, place in enumerate(generator.permutation(len(groups))):
+        wanted = num_windows - num_found
+        quota = -(-wanted // max(1, min(_NUM_GROUPS, len(groups)) - visited))
+        for stages in _some_of(groups[place], missing[place], rule, quota, generator):
+            found.append(stages.token_ids)
+            num_found += stages.num_kept
+        if num_found >= num_windows:
+            break
+    if num_found == 0:
+        raise DataError(
+            f"{folder} has {dataset.counts.tokens} tokens in {dataset.counts.documents} documents, and not one window "
+            f"of {spec.window_length} tokens with the stages {list(spec.stage_lengths)}; give a larger corpus"
+        )
+    joined = [np.concatenate(stage) for stage in zip(*found, strict=True)]
+    order = generator.permutation(num_found)
+    return tuple(stage[order] for stage in joined)
+
+
+def _some_of(
+    group: RowGroup, missing: int, rule: StageRule, num_windows: int, generator: np.random.Generator
+) -> list[Stages]:
+    """Up to so many windows of one row group, drawn at random among those that fill every stage."""
+    windows = rule.layout.cut(group.read(), missing).windows
+    order = generator.permutation(len(windows.token_ids))
+    found: list[Stages] = []
+    for start in range(0, len(order), _AT_ONCE):
+        rows = order[start : start + _AT_ONCE]
+        stages = rule.select(Tokens(windows.token_ids[rows], windows.importance[rows]))
+        kept = min(stages.num_kept, num_windows)
+        found.append(
+            Stages(
+                tuple(ids[:kept] for ids in stages.token_ids),
+                tuple(places[:kept] for places in stages.positions),
+                kept,
+                stages.num_dropped,
+            )
+        )
+        num_windows -= kept
+        if num_windows == 0:
+            break
+    return found

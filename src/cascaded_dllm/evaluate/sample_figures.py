@@ -1,0 +1,174 @@
+"""All figures of a set of texts, written or real: what `cdllm evaluate samples` shows in a column."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.evaluate.figures import (
+    Figure,
+    diversity_figures,
+    keyword_figures,
+    likeness_figures,
+    overlap_figures,
+    perplexity_figures,
+)
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.evaluate.mauve import MIN_TEXTS, mauve
+from cascaded_dllm.evaluate.text_features import TextFeatures
+from cascaded_dllm.text.listing import shown_ids
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+PRESETS = ("per_sequence", "corpus")
+"""Generative perplexities, named after what they compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTexts:
+    """Texts in all forms that figures are counted from; row i of everything belongs to text i.
+
+    Attributes:
+        windows: the tokens of every text, the ends of text that fill its window included.
+        ids: the same without these.
+        texts: what `ids` are, for people.
+        stages: whole windows by the number of their stage, the last one `windows`; empty where no stages are known.
+    """
+
+    windows: tuple[Int[Tensor, "_"], ...]
+    ids: tuple[Int[Tensor, "_"], ...]
+    texts: tuple[str, ...]
+    stages: Mapping[int, Int[Tensor, "B _"]] = field(default_factory=dict)
+
+    @classmethod
+    def of_windows(
+        cls,
+        windows: Sequence[Int[Tensor, "_"]],
+        tokenizer: Tokenizer,
+        stages: Mapping[int, Int[Tensor, "B _"]] | None = None,
+    ) -> "MeasuredTexts":
+        """Texts of known tokens."""
+        ids = tuple(_without_fill(window, tokenizer.eos_id) for window in windows)
+        texts = tuple(tokenizer.decode(row.tolist()) for row in ids)
+        return cls(tuple(windows), ids, texts, stages or {})
+
+    @classmethod
+    def of_stages(cls, stages: Mapping[int, Int[Tensor, "B _"]], tokenizer: Tokenizer) -> "MeasuredTexts":
+        """Texts that were written in stages, or cut into them."""
+        return cls.of_windows(tuple(stages[max(stages)]), tokenizer, stages)
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str], tokenizer: Tokenizer) -> "MeasuredTexts":
+        """Texts as files hold them, an end of text spelt out; cut into tokens anew."""
+        windows = [torch.tensor(shown_ids(text, tokenizer), dtype=torch.int64) for text in texts]
+        return cls.of_windows(windows, tokenizer)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What texts are measured with; without any of it, figures of the texts alone.
+
+    Attributes:
+        judge: who is asked for perplexities; nobody if None.
+        presets: which of them.
+        features: vectors that MAUVE compares by; None for no MAUVE.
+        keywords: what every text was to hold.
+        device: where the judge reads.
+        seed: of MAUVE's clusters.
+    """
+
+    judge: Judge | None = None
+    presets: Sequence[str] = PRESETS
+    features: TextFeatures | None = None
+    keywords: Sequence[str] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+
+
+def sample_figures(
+    texts: MeasuredTexts, measures: Measures | None = None, *, reference: MeasuredTexts | None = None
+) -> list[Figure]:
+    """Every figure of `texts`, in the order in which they are shown; no text is left out.
+
+    A figure that these texts do not have is there with the reason. To see a reference beside them, call this again with
+    the reference as `texts` and the same measures.
+
+    Args:
+        texts: any number.
+        measures: what else is asked for than counts, diversity and overlap.
+        reference: real texts, with which MAUVE compares; None for no MAUVE.
+
+    Raises:
+        MissingExtraError: MAUVE is asked for, and scikit-learn is not installed.
+    """
+    measures = measures or Measures()
+    return [
+        *_counts(texts),
+        *_judged(texts, measures),
+        *(
+            []
+            if measures.features is None or reference is None
+            else _mauve(texts, reference, measures.features, measures.seed)
+        ),
+        *diversity_figures(texts.windows),
+        *likeness_figures(texts.ids),
+        *overlap_figures(texts.stages),
+        *keyword_figures(texts.texts, measures.keywords),
+    ]
+
+
+def _counts(texts: MeasuredTexts) -> list[Figure]:
+    lengths = [len(row) for row in texts.ids]
+    mean = sum(lengths) / len(lengths) if lengths else None
+    return [
+        Figure("num_texts", float(len(texts)), "texts; none is left out"),
+        Figure("num_empty_texts", float(lengths.count(0)), "texts without a token"),
+        Figure(
+            "tokens_per_text_mean",
+            mean,
+            "tokens of a text without the ends of text that fill its window; mean over texts",
+            "" if lengths else "there is no text",
+        ),
+    ]
+
+
+def _judged(texts: MeasuredTexts, measures: Measures) -> list[Figure]:
+    if measures.judge is None:
+        return []
+    with measures.judge.on(measures.device):
+        nats = measures.judge.token_nats(texts.texts)
+    return perplexity_figures(nats, measures.presets)
+
+
+def _mauve(texts: MeasuredTexts, reference: MeasuredTexts, features: TextFeatures, seed: int) -> list[Figure]:
+    """MAUVE and its clusters, where there are texts enough on both sides."""
+    found, reason = None, ""
+    if min(len(texts), len(reference)) < MIN_TEXTS:
+        reason = f"it needs {MIN_TEXTS} texts on each side, and there are {len(texts)} and {len(reference)}"
+    else:
+        found = mauve(features(texts.texts), features(reference.texts), seed=seed)
+    return [
+        Figure(
+            "mauve",
+            None if found is None else found.score,
+            "area under the divergence frontier of texts and reference in k-means clusters of their features; two sets "
+            "of one law have about 0.96; it depends on features, and scatters where texts are few",
+            reason,
+        ),
+        Figure(
+            "mauve_num_clusters",
+            None if found is None else float(found.num_clusters),
+            "clusters of MAUVE, one for ten texts of the smaller side",
+            reason,
+        ),
+    ]
+
+
+def _without_fill(window: Int[Tensor, "_"], eos_id: int) -> Int[Tensor, "_"]:
+    """The window up to its last token that is no end of text."""
+    (places,) = (window != eos_id).nonzero(as_tuple=True)
+    return window[: int(places[-1]) + 1 if len(places) else 0]

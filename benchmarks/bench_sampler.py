@@ -10,6 +10,7 @@ less than --longest seconds. Samplers take turns, stage by stage.
     analytic normalized    and no call for a text that does not change in a step
     first hitting          one call a token, without a time grid
     first hitting one_way  and the prefix encoded once
+    first hitting placed   and the text before in its places: a call a new token, and layouts beside
     4 tokens a call        and four tokens together, which is no more exact: sampling_quality.py says what it costs
 
     OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --save
@@ -18,18 +19,19 @@ less than --longest seconds. Samplers take turns, stage by stage.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from measure import Report, Seconds, Spread, Work, arguments, ratios, spread, table, take_turns
-from networks import DTYPES, SIZES, Size, random_network, same_weights
+from networks import DTYPES, SIZES, Size, placed_networks, random_network, same_weights
 from plain import plain_analytic_step
 from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.sampler import StageSampler
@@ -62,6 +64,7 @@ class Sampler:
         predictor: of the package; None for the plain reference, which has its own.
         calls: from the length of a stage to its network calls.
         measure: from a sampler and a stage, which counts from 1, to the preparation of one measurement.
+        placed: networks of the placed stages, from the second on; empty for stages with a prefix.
     """
 
     name: str
@@ -71,11 +74,17 @@ class Sampler:
     predictor: Predictor | None
     calls: Callable[[int], float]
     measure: "Callable[[Sampler, int], Callable[[], Work]]"
+    placed: tuple[PlacedModel, ...] = ()
 
     @property
     def label(self) -> str:
         """Name and dtype."""
         return f"{self.name} {self.dtype}"
+
+    def num_calls(self, stage: int) -> float:
+        """Network calls of a stage, of which a placed one makes none for the tokens of the stage before."""
+        known = self.lengths[stage - 2] if self.placed and stage > 1 else 0
+        return self.calls(self.lengths[stage - 1] - known)
 
     def random_prefix(self, stage: int) -> Tensor | None:
         """What the stage before might have written."""
@@ -85,7 +94,8 @@ class Sampler:
         """The states of one stage, by the sampler of the package."""
         assert self.predictor is not None
         process = AbsorbingProcess(self.model.config.vocab_size)
-        return StageSampler(self.model, process, SCHEDULE, self.lengths[stage - 1]).states(
+        model = self.placed[stage - 2] if self.placed and stage > 1 else self.model
+        return StageSampler(model, process, SCHEDULE, self.lengths[stage - 1]).states(
             prefix,
             predictor=self.predictor,
             num_steps=num_steps,
@@ -141,7 +151,7 @@ def calls_of_a_run(sampler: Sampler, stage: int) -> Callable[[], Work]:
 
     What a run needs once, such as the encoding of a prefix, is not timed here but where whole cascades are run.
     """
-    prefix, half = sampler.random_prefix(stage), sampler.calls(sampler.lengths[stage - 1]) / 2
+    prefix, half = sampler.random_prefix(stage), sampler.num_calls(stage) / 2
     running: Iterator[SamplerState] = iter(())
     nfe = math.inf
 
@@ -186,9 +196,10 @@ def samplers(size: Size) -> list[Sampler]:
     for dtype, compute_dtype in DTYPES.items():
         plain, score = same_weights(weights, "joint", "score"), same_weights(weights, "joint", "score")
         normal, one_way = same_weights(weights, "joint", "normalized"), same_weights(weights, "one_way", "normalized")
+        placed = placed_networks(normal, lengths)
         plain.compute_dtype = compute_dtype
         if compute_dtype is not None:
-            for model in (score, normal, one_way):
+            for model in (score, normal, one_way, *placed):
                 model.keep_trunk_in(compute_dtype)
         found += [
             Sampler("plain", dtype, plain, lengths, None, all_calls, plain_call),
@@ -196,6 +207,7 @@ def samplers(size: Size) -> list[Sampler]:
             Sampler("analytic normalized", dtype, normal, lengths, analytic, calls_with_a_change, calls_of_a_run),
             Sampler("first hitting", dtype, normal, lengths, hitting, float, calls_of_a_run),
             Sampler("first hitting one_way", dtype, one_way, lengths, hitting, float, calls_of_a_run),
+            Sampler("first hitting placed", dtype, normal, lengths, hitting, float, calls_of_a_run, placed),
             Sampler("4 tokens a call", dtype, one_way, lengths, by_four, a_quarter, calls_of_a_run),
         ]
     return found
@@ -225,9 +237,9 @@ class Timed:
         """CPU seconds of a call of each stage, the median over rounds."""
         return [spread([taken.cpu for taken in of_stage[sampler.label]]).median for of_stage in self._stages]
 
-    def a_cascade(self, sampler: Sampler, clock: Clock, calls: Callable[[int], float] | None = None) -> list[float]:
-        """Seconds of a cascade in every round, if it makes so many `calls`; those of the sampler by default."""
-        weights = list(map(calls or sampler.calls, self._lengths))
+    def a_cascade(self, sampler: Sampler, clock: Clock) -> list[float]:
+        """Seconds of a cascade in every round."""
+        weights = [sampler.num_calls(stage) for stage in range(1, len(self._lengths) + 1)]
         return [
             sum(weight * getattr(taken, clock) for weight, taken in zip(weights, of_round, strict=True))
             for of_round in zip(*(of_stage[sampler.label] for of_stage in self._stages), strict=True)
@@ -235,8 +247,10 @@ class Timed:
 
     def speed_up(self, sampler: Sampler, clock: Clock, *, equal_calls: bool = False) -> Spread:
         """How many times faster than the reference, which makes its own number of calls or that of `sampler`."""
-        calls = sampler.calls if equal_calls else None
-        return ratios(self.a_cascade(self._reference, clock, calls), self.a_cascade(sampler, clock))
+        reference = (
+            replace(self._reference, calls=sampler.calls, placed=sampler.placed) if equal_calls else self._reference
+        )
+        return ratios(self.a_cascade(reference, clock), self.a_cascade(sampler, clock))
 
     def speed_up_to_whole(self, sampler: Sampler) -> Spread:
         """How many times less CPU time it takes than plain sampling that takes prefix and target for one sequence."""
@@ -253,7 +267,7 @@ def compare(report: Report, name: str, *, rounds: int, longest: float) -> None:
     timed = Timed(contestants, rounds=rounds)
     rows = []
     for sampler in contestants:
-        a_call, calls = timed.a_call(sampler), sum(map(sampler.calls, sampler.lengths))
+        a_call, calls = timed.a_call(sampler), sum(map(sampler.num_calls, range(1, len(sampler.lengths) + 1)))
         cascade, wall = (spread(timed.a_cascade(sampler, clock)).median for clock in ("cpu", "wall"))
         in_all, in_all_wall = (timed.speed_up(sampler, clock) for clock in ("cpu", "wall"))
         by_call, to_whole = timed.speed_up(sampler, "cpu", equal_calls=True), timed.speed_up_to_whole(sampler)

@@ -1,5 +1,6 @@
 """The networks and the texts that are timed: random weights, random tokens, the default stage lengths."""
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,6 +9,8 @@ import torch
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
 
 Attention = Literal["joint", "one_way"]
@@ -63,6 +66,25 @@ def same_weights(model: ScoreModel, attention: Attention, reading: Reading) -> S
         other = ScoreModel(replace(model.config, prefix_attention=attention, parameterization=reading))
     other.load_state_dict(model.state_dict(), assign=True)
     return other.eval()
+
+
+def placed_networks(model: ScoreModel, lengths: tuple[int, ...]) -> tuple[PlacedModel, ...]:
+    """Networks of the placed stages, from the second on, that fill in with the weights of `model`, in its memory."""
+    config, found = model.config, []
+    for before, length in itertools.pairwise(lengths):
+        layout = LayoutConfig(
+            vocab_size=config.vocab_size,
+            num_tokens=before,
+            num_new=length - before,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            num_blocks=3,
+            cond_dim=config.cond_dim,
+        )
+        placed = PlacedModel(config, layout)
+        placed.load_state_dict(model.state_dict(), strict=False, assign=True)
+        found.append(placed.eval())
+    return tuple(found)
 
 
 def random_windows(size: Size, num_windows: int) -> StageArrays:

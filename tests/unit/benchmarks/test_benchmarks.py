@@ -60,6 +60,7 @@ def test_sampler() -> None:
         "analytic normalized",
         "first hitting",
         "first hitting one_way",
+        "first hitting placed",
         "4 tokens a call",
     )
     for sampler in ways:

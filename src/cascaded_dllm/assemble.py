@@ -22,7 +22,7 @@ from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.evaluate.likelihood import JointBound, dataset_bound, stage_bounds
+from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, dataset_bound, stage_bounds
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.pretrained import StageSettings
@@ -220,9 +220,24 @@ def joint_bound(
     batch_size: int,
     seed: int,
     t_min: float,
+    keeps_all: bool = False,
+    sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
     """The joint bound of a cascade, or of a flat model as a cascade of one stage, on windows of `data.path`.
+
+    Args:
+        cascade: the models.
+        data: the folder, and how its documents become windows.
+        num_windows: the first so many windows.
+        num_times: times a window.
+        batch_size: windows computed together.
+        seed: decides times and noise.
+        t_min: the integral runs from here to 1.
+        keeps_all: whether windows with too few different tokens count as well, their stages filled with copies: the
+            bound holds for any choice of the shorter stages.
+        sequential: how many windows are measured token by token as well.
+        on_progress: told the windows done, counted once a stage, and their number in all stages.
 
     Raises:
         ConfigError: the windows are to be cut in another way than those that the models were trained on.
@@ -239,7 +254,7 @@ def joint_bound(
             f"unique is {str(data.unique).lower()}, and the stages were trained with unique="
             f"{str(cascade.unique).lower()}: they keep other tokens; leave --unique and --no-unique out"
         )
-    arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data)
+    arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data, keeps_all=keeps_all)
     numbers = range(1, len(cascade.stages) + 1)
     datasets = (
         [StageDataset.flat(arrays)]
@@ -264,9 +279,15 @@ def joint_bound(
         num_times=num_times,
         batch_size=batch_size,
         seed=seed,
+        sequential=sequential,
         on_progress=on_progress,
     )
-    return JointBound(tuple(bounds), datasets[-1].target_length, 1 if cascade.is_flat else len(cascade.trained_lengths))
+    num_stages = 1 if cascade.is_flat else len(cascade.trained_lengths)
+    num_characters = None
+    if len(datasets) == num_stages:
+        texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][:num_windows].tolist())
+        num_characters = sum(map(len, texts))
+    return JointBound(tuple(bounds), datasets[-1].target_length, num_stages, num_characters)
 
 
 def _with_data(config: TrainConfig) -> tuple[TrainConfig, str, StageArrays, StageDataset, StageDataset | None]:
@@ -301,11 +322,13 @@ def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | N
     return valid
 
 
-def _arrays(path: str, spec: CascadeSpec, data: DataSettings) -> StageArrays:
+def _arrays(path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False) -> StageArrays:
     # `build` rejects a packing that does not exist.
     out = None if data.stages_dir is None else Path(data.stages_dir)
     workers = min(usable_cores(), _MAX_WORKERS)
-    return StageArrays.build(Path(path), spec, packing=data.packing, unique=data.unique, out=out, workers=workers)
+    return StageArrays.build(
+        Path(path), spec, packing=data.packing, unique=data.unique, keeps_all=keeps_all, out=out, workers=workers
+    )
 
 
 def _optim(config: TrainConfig) -> OptimConfig:

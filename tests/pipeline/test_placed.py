@@ -23,7 +23,8 @@ from cascaded_dllm.train.snapshot import SnapshotReport
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
 
-PLACED = ("conditioning=placed", "layout.num_blocks=1", "model.parameterization=normalized")
+NETWORK = ("model.parameterization=normalized", "model.time_conditioning=false")
+PLACED = ("conditioning=placed", "layout.num_blocks=1", *NETWORK)
 
 
 def trained(stories: Path, folder: Path, *overrides: str) -> Path:
@@ -151,8 +152,15 @@ def test_commands(stages: list[Path], valid_stories: Path, tmp_path: Path) -> No
     (again,) = (tmp_path / "again").iterdir()
     assert (again / "sample_stage3.txt").read_bytes() == (run / "sample_stage3.txt").read_bytes()
     success("sample", *named, "--from-stage", 2, "--input", run, "--output-dir", tmp_path / "on")
-    shown = success("evaluate", "likelihood", *named, "--data", valid_stories, "--num-windows", 8, "--num-times", 2)
+    measure = ("evaluate", "likelihood", *named, "--data", valid_stories, "--num-windows", 8, "--num-times", 2)
+    shown = success(*measure)
     assert "of it layout" in shown.output
+    assert re.search(r"\d\.\d{4} nats/token, \d\.\d{4} bits/character, perplexity", shown.output)
+    shown = success(*measure, "--num-orders", 2, "--order-windows", 2, "--all-windows")
+    assert re.search(r"token by token \d+\.\d+ nats a window on the first 2, from which the integral dif", shown.output)
+    summary = json.loads(success(*measure, "--num-orders", 2, "--order-windows", 2, "--json").stdout)
+    assert summary["sequential"]["num_windows"] == 2
+    assert summary["num_characters"] > 100
 
 
 def test_joint_bound(cascade: Cascade, valid_stories: Path) -> None:
@@ -204,7 +212,7 @@ def test_layout_and_fill_learn(stories: Path, valid_stories: Path, tmp_path: Pat
 
 def test_a_flat_network_fills_a_placed_stage(stories: Path, stages: list[Path], tmp_path: Path) -> None:
     """Any flat model may be its start; the layout network has none."""
-    flat = trained(stories, tmp_path / "flat", "baseline=true", "model.parameterization=normalized")
+    flat = trained(stories, tmp_path / "flat", "baseline=true", *NETWORK)
     start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{flat}'", "training.num_steps=2")
     run = assemble_run(tiny.config(stories, tmp_path / "stage3", "stage=3", *PLACED, *start))
     model = run.trainer.model

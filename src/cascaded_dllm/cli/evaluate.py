@@ -25,7 +25,7 @@ from cascaded_dllm.cli.options import (
 )
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.evaluate.likelihood import JointBound, StageBound, mean_and_error
+from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, StageBound, mean_and_error
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.command()(samples)
@@ -49,10 +49,13 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
         "standard_error_nats": _known(error),
         "bound_nats_per_token": total / bound.length,
         "bound_ppl": _known(bound.ppl),
+        "bound_bits_per_character": bound.bits_per_character,
+        "num_characters": bound.num_characters,
         "omitted_nats_per_window_at_most": bound.omitted_nats,
     }
     return {
         **(joint if bound.is_whole else {}),
+        **_sequential_summary(bound),
         "num_windows": len(bound.nll_nats),
         "length": bound.length,
         "num_stages": bound.num_stages,
@@ -67,6 +70,22 @@ def bound_summary(bound: JointBound) -> dict[str, object]:
             }
             for stage in bound.stages
         ],
+    }
+
+
+def _sequential_summary(bound: JointBound) -> dict[str, object]:
+    """The bound token by token beside the integral over time of the same windows; nothing where there is none."""
+    sequential = bound.sequential_nats
+    if sequential is None:
+        return {}
+    mean, error = mean_and_error(bound.nll_nats[: len(sequential)] - sequential)
+    return {
+        "sequential": {
+            "num_windows": len(sequential),
+            "bound_nats_per_window": float(sequential.mean()),
+            "integral_minus_sequential_nats": mean,
+            "standard_error_nats": _known(error),
+        }
     }
 
 
@@ -105,7 +124,20 @@ def bound_line(bound: JointBound, num_times: int) -> str:
             f"write is a shorter version of {bound.length} tokens"
         )
     per_token = float(bound.nll_nats.mean()) / bound.length
-    return f"{per_token:.4f} nats/token, perplexity at most {bound.ppl:.2f}, {measured}"
+    bits = "" if bound.bits_per_character is None else f"{bound.bits_per_character:.4f} bits/character, "
+    return f"{per_token:.4f} nats/token, {bits}perplexity at most {bound.ppl:.2f}, {measured}"
+
+
+def sequential_line(bound: JointBound) -> str | None:
+    """The bound token by token, beside the integral over time; None where it was not asked for."""
+    sequential = bound.sequential_nats
+    if sequential is None:
+        return None
+    mean, error = mean_and_error(bound.nll_nats[: len(sequential)] - sequential)
+    return (
+        f"token by token {float(sequential.mean()):.3f} nats a window on the first {len(sequential)}, from which the "
+        f"integral differs by {mean:+.3f} +- {error:.3f}"
+    )
 
 
 @app.command()
@@ -128,6 +160,14 @@ def likelihood(
     num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
     t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = 1e-3,
+    all_windows: Annotated[
+        bool, typer.Option("--all-windows", help="Count windows with too few different tokens too, with copies.")
+    ] = False,
+    num_orders: Annotated[
+        int | None,
+        typer.Option(help="Also measure token by token, in so many orders: a check, for normalised networks."),
+    ] = None,
+    order_windows: Annotated[int, typer.Option(help="Windows measured so.")] = 32,
     seed: Annotated[int, typer.Option(help="Decides times and noise.")] = 0,
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
@@ -150,6 +190,7 @@ def likelihood(
         if not 0 < t_min < 1:
             raise ConfigError(f"--t-min is {t_min}; it must lie between 0 and 1, 0.001 is usual")
         require_output_file(out)
+        sequential = None if num_orders is None else Sequential(num_orders, order_windows)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
         loaded = load_cascade(
@@ -179,6 +220,8 @@ def likelihood(
                 batch_size=batch_size,
                 seed=seed,
                 t_min=t_min,
+                keeps_all=all_windows,
+                sequential=sequential,
                 on_progress=move,
             )
         summary = bound_summary(bound)
@@ -189,5 +232,7 @@ def likelihood(
             return
         console.print(bound_table(bound))
         console.print(bound_line(bound, num_times), soft_wrap=True)
+        if (line := sequential_line(bound)) is not None:
+            console.print(line, soft_wrap=True)
         if out is not None:
             console.print(f"written to {out}", markup=False, soft_wrap=True)

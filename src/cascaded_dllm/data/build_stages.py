@@ -69,18 +69,26 @@ class StageRule:
         layout: how documents lie in windows.
         method: the selection rule.
         unique: whether it keeps a token id once.
+        keeps_all: whether windows that have too few different tokens keep copies in place of being dropped.
     """
 
     spec: CascadeSpec
     layout: Layout
     method: str
     unique: bool = True
+    keeps_all: bool = False
 
     def select(self, windows: Tokens) -> Stages:
         """The stages of windows; those that cannot fill every stage are left out."""
         shortened = self.spec.stage_lengths[:-1]
         places = kept_places(*windows, method=self.method, unique=self.unique)
         is_kept = (places < self.spec.window_length).sum(axis=1) >= max(shortened, default=0)
+        if self.keeps_all and not is_kept.all():
+            lacking = ~is_kept
+            with_copies = kept_places(
+                windows.token_ids[lacking], windows.importance[lacking], method=self.method, unique=False
+            )
+            places[lacking], is_kept = with_copies, np.ones_like(is_kept)
         token_ids, places = windows.token_ids[is_kept], places[is_kept]
         positions = tuple(kept_positions(places, length) for length in shortened)
         chosen = tuple(np.take_along_axis(token_ids, kept, axis=1) for kept in positions)

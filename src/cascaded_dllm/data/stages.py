@@ -108,6 +108,7 @@ class StageArrays:
         *,
         packing: str,
         unique: bool = True,
+        keeps_all: bool = False,
         out: Path | None = None,
         workers: int = 1,
         on_progress: Progress | None = None,
@@ -119,6 +120,7 @@ class StageArrays:
             spec: the stage lengths; the last one is the window.
             packing: see `Layout`.
             unique: whether a stage keeps a token id once, see `select_positions`.
+            keeps_all: whether windows that have too few different tokens keep copies in place of being dropped.
             out: folder of the cache, for datasets that are read-only; by default `dataset_folder`/stages.
             workers: processes that build; the result does not depend on their number. With more than 1 the main module
                 of the program must be importable, as `multiprocessing` asks for.
@@ -139,6 +141,7 @@ class StageArrays:
             "format_version": manifests.FORMAT_VERSION,
             # Stages that were built before there was a choice are found again.
             **({} if unique else {"unique": False}),
+            **({"keeps_all": True} if keeps_all and unique else {}),
         }
         fingerprint = manifests.fingerprint(identity)
         folder = (dataset_folder / "stages" if out is None else out) / fingerprint
@@ -149,7 +152,7 @@ class StageArrays:
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
         with _with_remedy(out), complete_folder(folder) as temporary:
-            rule = StageRule(spec, layout, settings.method, unique)
+            rule = StageRule(spec, layout, settings.method, unique, keeps_all)
             counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
             described = {
                 "fingerprint": fingerprint,

@@ -18,6 +18,7 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.diffusion.bound import BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.sequential import require_sequential, sequential_nats
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.objective import Objective
@@ -25,6 +26,24 @@ from cascaded_dllm.train.trainer import make_batch
 
 _COUNTED_AT_ONCE = 1 << 16
 """Windows whose tokens are counted together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential:
+    """What is measured token by token.
+
+    Attributes:
+        num_orders: orders of every window.
+        num_windows: the first so many windows.
+    """
+
+    num_orders: int
+    num_windows: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("num_orders", self.num_orders), ("num_windows", self.num_windows)):
+            if value < 1:
+                raise ConfigError(f"{name} of the bound token by token is {value}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,7 @@ class StageBound:
         omitted_nats: how far below the truth the integral may lie for an ideal model, nats a window.
         unigram_nats: what the best model without any context pays for the same targets, nats a window.
         layout_nats: what of `nll_nats` a placed stage pays for the layout; None for any other.
+        sequential_nats: the same bound on the first windows, token by token; None where it was not asked for.
     """
 
     stage: int
@@ -44,6 +64,7 @@ class StageBound:
     omitted_nats: float
     unigram_nats: float
     layout_nats: Float[Tensor, " M"] | None = None
+    sequential_nats: Float[Tensor, " m"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +76,13 @@ class JointBound:
         length: tokens of the text that the last of them writes.
         num_stages: stages of the cascade they belong to, 1 for a flat model. Where there are more than `stages`, the
             sum is no bound on texts, only on their shorter versions.
+        num_characters: of the texts of all windows together, without the ends of text that fill them; None if unknown.
     """
 
     stages: tuple[StageBound, ...]
     length: int
     num_stages: int
+    num_characters: int | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -75,6 +98,19 @@ class JointBound:
     def omitted_nats(self) -> float:
         """Sum of what the stages leave out, nats a window."""
         return sum(stage.omitted_nats for stage in self.stages)
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """Bound on the bits that a character costs, over all windows; None where there are no characters."""
+        if not self.num_characters:
+            return None
+        return float(self.nll_nats.sum()) / math.log(2) / self.num_characters
+
+    @property
+    def sequential_nats(self) -> Float[Tensor, " m"] | None:
+        """The bound token by token, of the first windows; None where a stage has none."""
+        found = [stage.sequential_nats for stage in self.stages if stage.sequential_nats is not None]
+        return torch.stack(found).sum(0) if len(found) == len(self.stages) else None
 
     @property
     def ppl(self) -> float:
@@ -95,6 +131,7 @@ def stage_bounds(
     num_times: int,
     batch_size: int,
     seed: int,
+    sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[StageBound]:
     """The bound of every stage on the first `num_windows` windows, a stage at a time.
@@ -108,11 +145,15 @@ def stage_bounds(
         num_times: times a window.
         batch_size: windows computed together.
         seed: decides times and noise.
+        sequential: how many windows are measured token by token as well; None for none.
         on_progress: told the windows done, counted once a stage, and their number in all stages.
 
     Raises:
-        ConfigError: a number is less than 1.
+        ConfigError: a number is less than 1, or a network cannot be measured token by token.
     """
+    if sequential is not None:
+        for model, objective, _ in stages:
+            require_sequential(model, objective.process)
     for name, value in (("num_windows", num_windows), ("num_times", num_times), ("batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -133,7 +174,28 @@ def stage_bounds(
             length=dataset.num_free,
             t_min=objective.t_min,
         )
-        yield StageBound(number, estimate.nll_nats, omitted, unigram_nats(dataset), estimate.layout_nats)
+        token_by_token = None
+        if sequential is not None:
+            token_by_token = _sequential(model, dataset, sequential, batch_size=batch_size, seed=seed)
+            if estimate.layout_nats is not None:
+                token_by_token = token_by_token + estimate.layout_nats[: len(token_by_token)]
+        yield StageBound(
+            number, estimate.nll_nats, omitted, unigram_nats(dataset), estimate.layout_nats, token_by_token
+        )
+
+
+def _sequential(
+    model: ScoreModel, dataset: StageDataset, sequential: Sequential, *, batch_size: int, seed: int
+) -> Float[Tensor, " m"]:
+    """The bound of the first windows, token by token."""
+    was_training = model.training
+    model.eval()
+    indices = np.arange(min(sequential.num_windows, len(dataset)))
+    batch = make_batch(dataset, indices, indices, model.vocab_embed.embedding.device)
+    draws = Draws(seed, "bound-orders")
+    found = sequential_nats(model, batch, draws=draws, num_orders=sequential.num_orders, num_rows=batch_size)
+    model.train(was_training)
+    return found
 
 
 def dataset_bound(

@@ -96,6 +96,26 @@ def test_with_copies_no_window_is_dropped(dataset_folder, tmp_path, packing):
     assert (once.unique, arrays.unique, StageArrays.open(tmp_path / arrays.fingerprint).unique) == (True, False, False)
 
 
+def test_windows_that_would_be_dropped_may_keep_copies(dataset_folder, tmp_path):
+    """The others are what they are without them, and these what they are where all keep copies."""
+    spec = CascadeSpec((3, 6, 7))
+    once, copies, mixed = (
+        StageArrays.build(dataset_folder, spec, packing="stream", out=tmp_path, **rule)
+        for rule in ({}, {"unique": False}, {"keeps_all": True})
+    )
+    assert once.num_windows < mixed.num_windows == copies.num_windows
+    assert mixed.dropped["too_few_distinct_tokens"] == 0
+    rows = {tuple(window): [stage.tolist() for stage in stages] for window, *stages in zip(
+        once.stages[-1].tolist(), *once.stages[:-1], strict=True)}  # fmt: skip
+    assert len(rows) > 3
+    for number, window in enumerate(mixed.stages[-1].tolist()):
+        expected = rows.get(tuple(window), [stage[number].tolist() for stage in copies.stages[:-1]])
+        assert [stage[number].tolist() for stage in mixed.stages[:-1]] == expected
+    # Where copies are kept anyway, nothing is left to decide.
+    same = StageArrays.build(dataset_folder, spec, packing="stream", out=tmp_path, unique=False, keeps_all=True)
+    assert same.fingerprint == copies.fingerprint
+
+
 def test_scores_are_selected_like_labels(tmp_path, make_dataset):
     draw = np.random.default_rng(3)
     documents = [("d", draw.integers(0, 12, 200).tolist(), draw.choice([-1.2, 0, 0.5, 1.1], 200).tolist())]

@@ -14,6 +14,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate import likelihood
 from cascaded_dllm.evaluate.likelihood import (
     JointBound,
+    Sequential,
     StageBound,
     dataset_bound,
     mean_and_error,
@@ -70,6 +71,31 @@ def test_joint_bound_is_the_sum_of_its_stages():
     assert bound.nll_nats.tolist() == [11, 32]
     assert bound.omitted_nats == 0.75
     assert bound.ppl == pytest.approx(math.exp(21.5 / 5))
+
+
+def test_bits_per_character():
+    bound = JointBound((StageBound(1, double(math.log(2), 3 * math.log(2)), 0.0, 1.0),), 5, 1, 16)
+    assert bound.bits_per_character == pytest.approx(0.25)
+    assert JointBound(bound.stages, 5, 1).bits_per_character is None
+    assert JointBound(bound.stages, 5, 1, 0).bits_per_character is None
+
+
+def test_token_by_token_beside_the_integral(stages):
+    """Networks that know nothing pay log V for every token, in any order; the second one needs to see no time."""
+    with pytest.raises(ConfigError, match="does not see the time writes in any order: leave --num-orders out"):
+        list(stage_bounds(stages, **NUMBERS, sequential=Sequential(1, 2)))
+    for model, _, _ in stages:
+        model.config = dataclasses.replace(model.config, time_conditioning=False)
+    bounds = list(stage_bounds(stages, **NUMBERS, sequential=Sequential(2, 4)))
+    for bound, length in zip(bounds, LENGTHS, strict=True):
+        expected = torch.full((4,), length * math.log(VOCAB_SIZE), dtype=torch.float64)
+        torch.testing.assert_close(bound.sequential_nats, expected, rtol=1e-6, atol=0)
+    joint = JointBound(tuple(bounds), 5, 2)
+    assert joint.sequential_nats.tolist() == pytest.approx([7 * math.log(VOCAB_SIZE)] * 4)
+    assert JointBound((bounds[0], StageBound(2, double(1), 0.0, 1.0)), 5, 2).sequential_nats is None
+    for numbers in ((0, 4), (2, 0)):
+        with pytest.raises(ConfigError, match="of the bound token by token is 0; it must be at least 1"):
+            Sequential(*numbers)
 
 
 def test_first_stages_of_a_longer_cascade_are_not_whole():

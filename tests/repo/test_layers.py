@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": BASE | PARTS,
     "sample": BASE | PARTS,
     "evaluate": BASE | PARTS | {"train"},
+    "judge": BASE | PARTS | {"train", "evaluate"},
     "config": {"errors"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
@@ -56,20 +57,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "assemble_preprocess": BASE | PARTS,
     "assemble_flat": BASE | PARTS | {"config"},
+    "assemble_judge": BASE | PARTS | {"evaluate", "judge"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE
     | PARTS
-    | {
-        "train",
-        "sample",
-        "evaluate",
-        "config",
-        "assemble",
-        "assemble_devices",
-        "assemble_flat",
-        "assemble_preprocess",
-        "demo",
-    },
+    | {"train", "sample", "evaluate", "judge", "config", "demo"}
+    | {"assemble", "assemble_devices", "assemble_flat", "assemble_judge", "assemble_preprocess"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -82,11 +75,12 @@ WITH_TENSORS = (
         "train",
         "sample",
         "evaluate",
+        "judge",
         "assemble",
         "assemble_prefixes",
         "assemble_devices",
     ),
-    *("assemble_stage", "assemble_snapshot", "assemble_start", "assemble_flat", "demo", "cli"),
+    *("assemble_flat", "assemble_judge", "assemble_stage", "assemble_snapshot", "assemble_start", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
@@ -102,7 +96,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "sample.bundle_hub",
     ),
     "yaml": ("model.pretrained", "train.run_folder", "cli.compose"),
-    "safetensors": ("importance.sentence_files", "model", "train", "sample.bundle", "evaluate.generative_ppl"),
+    "safetensors": (
+        "importance.sentence_files",
+        "model",
+        "train",
+        "sample.bundle",
+        "evaluate.generative_ppl",
+        "judge.network",
+    ),
     "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),
     "datasets": ("text.hub",),
     "hydra": ("cli",),
@@ -116,7 +117,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "scipy": ("importance.tagger_training",),
     "spacy": ("importance.english",),
     "textblob": ("importance.english",),
-    "transformers": ("importance.sentence_files", "evaluate.generative_ppl"),
+    "transformers": ("importance.sentence_files", "evaluate.generative_ppl", "judge.network"),
     "wandb": ("train.run_log",),
     "tensorboard": ("train.run_log",),
 }

@@ -1,0 +1,112 @@
+"""A judge in training, from what a command is given."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.judge.network import new_network, require_library
+from cascaded_dllm.judge.run import JudgeRun
+from cascaded_dllm.judge.settings import JudgeSettings
+from cascaded_dllm.judge.trainer import JudgeTrainer
+from cascaded_dllm.judge.validation import VALIDATION_DEFINITIONS, document_texts, validation_figures
+from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+_MAX_WORKERS = 8
+
+
+def assemble_judge(
+    *,
+    data: Path,
+    out: Path,
+    settings: JudgeSettings,
+    device: torch.device,
+    valid: Path | None,
+    valid_documents: int,
+    stages_dir: Path | None,
+    checkpoint_every: int,
+) -> JudgeRun:
+    """A judge in training, ready to go.
+
+    Args:
+        data: preprocessed corpus to train on.
+        out: folder of the judge.
+        settings: of the judge.
+        device: where it is trained.
+        valid: preprocessed corpus to measure on, or None.
+        valid_documents: the first so many documents of it.
+        stages_dir: where windows are kept; None for the folder of the data.
+        checkpoint_every: steps between checkpoints.
+
+    Raises:
+        ConfigError: a number is out of range.
+        DataError: the data is missing, damaged or too little.
+        MissingExtraError: transformers is not installed.
+        OutputExistsError: windows cannot be kept.
+    """
+    for name, value in (("checkpoint-every", checkpoint_every), ("valid-documents", valid_documents)):
+        if value < 1:
+            raise ConfigError(f"--{name} is {value}; it must be at least 1")
+    require_library()
+    windows = _windows(data, settings, stages_dir)
+    texts = None if valid is None else document_texts(valid, valid_documents)
+    tokenizer = Tokenizer.load(data)
+    identity = read_identity(data)
+    course: dict[str, Any] = {
+        **settings.flattened(),
+        "data (fingerprint of its windows)": windows.fingerprint,
+        "valid (fingerprint)": None if valid is None else read_identity(valid).fingerprint,
+        "valid_documents": None if valid is None else valid_documents,
+    }
+    return JudgeRun(
+        folder=out,
+        trainer=JudgeTrainer(
+            new_network(settings, tokenizer).to(device), StageDataset(windows, 1), settings, eos_id=tokenizer.eos_id
+        ),
+        tokenizer_file=data / TOKENIZER_FILE,
+        course=course,
+        described={
+            "data": {
+                "folder": str(data),
+                "dataset": identity.settings.dataset,
+                "split": identity.settings.split,
+                "fingerprint": identity.fingerprint,
+                "num_windows": windows.num_windows,
+            },
+            "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
+            "valid_folder": None if valid is None else str(valid),
+            "definitions": VALIDATION_DEFINITIONS,
+        },
+        checkpoint_every=checkpoint_every,
+        measure=None if texts is None else lambda judge, on_measured: validation_figures(judge, texts, on_measured),
+    )
+
+
+def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None) -> StageArrays:
+    """The windows of the corpus, which are the only stage of a cascade of one.
+
+    Raises:
+        DataError: there is not a single one.
+    """
+    length = settings.length
+    if settings.packing == "stream":
+        counts = PreprocessedDataset.open(data).counts
+        if counts.tokens + counts.documents < length:
+            raise DataError(
+                f"{data} has {counts.tokens} tokens in {counts.documents} documents, and one window needs {length}; "
+                "give more data, a smaller --length or --packing document"
+            )
+    return StageArrays.build(
+        data,
+        CascadeSpec((length,)),
+        packing=settings.packing,
+        out=stages_dir,
+        workers=min(usable_cores(), _MAX_WORKERS),
+    )

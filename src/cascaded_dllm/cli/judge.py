@@ -1,0 +1,153 @@
+"""`cdllm judge`: language models that judge texts, made from a corpus of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.assemble_devices import choose_device
+from cascaded_dllm.assemble_judge import assemble_judge
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors, working
+from cascaded_dllm.cli.interrupt import stop_request
+from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeResumed, JudgeRun
+from cascaded_dllm.judge.settings import SIZES, JudgeSettings, judge_size
+from cascaded_dllm.judge.trainer import JudgeStep
+from cascaded_dllm.train.optim import OptimConfig
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def _judge() -> None:
+    """Make a language model that judges texts."""
+
+
+@app.command()
+def train(
+    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the judge; one that is not finished is taken up.")] = None,
+    valid: Annotated[Path | None, typer.Option(help="Another preprocessed folder, to measure the judge on.")] = None,
+    valid_documents: Annotated[int, typer.Option(help="The first so many documents of it.")] = 1000,
+    stages: Annotated[Path | None, typer.Option(help="Where windows are kept, for read-only data.")] = None,
+    model: Annotated[str, typer.Option(help=f"Size of the network: {', '.join(SIZES)}.")] = "tiny",
+    width: Annotated[int | None, typer.Option(help="Another width.", show_default="of --model")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Another number of blocks.", show_default="of --model")] = None,
+    heads: Annotated[int | None, typer.Option(help="Another number of heads.", show_default="of --model")] = None,
+    length: Annotated[int, typer.Option(help="Tokens of a window.")] = 256,
+    packing: Annotated[
+        str, typer.Option(help="document: each document begins a window; stream: documents joined and cut.")
+    ] = "document",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 2000,
+    batch_size: Annotated[int, typer.Option(help="Windows a step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Peak of the learning rate.")] = 1e-3,
+    warmup: Annotated[
+        int | None, typer.Option(help="Steps over which the rate rises.", show_default="a tenth of --steps")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled decay of the weights.")] = 0.01,
+    dropout: Annotated[float, typer.Option(help="Share of activations that are left out.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Decides first weights, order and dropout.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Train a small GPT-2 on a preprocessed corpus, which can be named wherever a judge is asked for.
+
+    The folder is a causal language model of the transformers library, with the tokenizer of the corpus; judge.json says
+    how it was made and how good it is. Killed or interrupted, the same command goes on and ends with the same bits.
+
+    Examples:
+
+      cdllm judge train --data D --valid V --out judges/mine
+      cdllm judge train --data D --out judges/larger --model small --steps 20000 --length 512
+      cdllm sample --cascade bundles/stories --judge judges/mine
+    """
+    with reported_errors(debug):
+        if data is None or out is None:
+            missing = "--data" if data is None else "--out"
+            raise ConfigError(f"no {missing} is given; --data names what `cdllm preprocess` made, --out a new folder")
+        settings = JudgeSettings(
+            size=judge_size(model, width=width, blocks=blocks, heads=heads),
+            length=length,
+            packing=packing,
+            num_steps=steps,
+            batch_size=batch_size,
+            dropout=dropout,
+            seed=seed,
+            optim=OptimConfig(
+                lr=lr,
+                beta2=0.95,
+                weight_decay=weight_decay,
+                warmup=steps // 10 if warmup is None else warmup,
+                decay="cosine",
+            ),
+        )
+        with working("building windows"):
+            run = assemble_judge(
+                data=data,
+                out=out,
+                settings=settings,
+                device=choose_device(device),
+                valid=valid,
+                valid_documents=valid_documents,
+                stages_dir=stages,
+                checkpoint_every=checkpoint_every,
+            )
+        _train(run)
+
+
+def _train(run: JudgeRun) -> None:
+    """Trains behind a progress bar, and says what came of it.
+
+    Raises:
+        typer.Exit: it was interrupted.
+    """
+    size = sum(parameter.numel() for parameter in run.trainer.network.parameters())
+    console.print(f"judge of {size:,} parameters, {counted(len(run.trainer.windows), 'window')}, {run.trainer.device}")
+    num_steps, kept = run.trainer.settings.num_steps, None
+    with progress_bar("judge") as (progress, move), stop_request() as request:
+        measuring = progress.add_task("measuring it", total=None, status="", visible=False)
+
+        def on_measured(done: int, total: int) -> None:
+            progress.update(measuring, completed=done, total=total, visible=True)
+
+        for event in run.events(should_stop=request.is_made, on_measured=on_measured):
+            match event:
+                case JudgeResumed():
+                    for fault in event.faults:
+                        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                    console.print(f"judge: resumed at step {event.step}")
+                case JudgeStep():
+                    move(event.step, num_steps)
+                    status = f"loss {event.loss_nats_per_token:.3f} nats/token"
+                    progress.update(progress.task_ids[0], status=status)
+                case JudgeKept():
+                    kept = event
+                    if not console.is_terminal:
+                        loss = run.trainer.losses[-1]
+                        console.print(f"judge: step {event.step} of {num_steps}, loss {loss:.3f} nats/token")
+                case JudgeFinished():
+                    _say(run, event)
+                    return
+    assert kept is not None
+    error_console.print(
+        f"judge: stopped at step {kept.step} of {num_steps}, which is kept in {kept.folder}; the same command goes on "
+        "from there",
+        markup=False,
+    )
+    raise typer.Exit(request.exit_code)
+
+
+def _say(run: JudgeRun, finished: JudgeFinished) -> None:
+    """What the judge is worth, and where it is."""
+    if not finished.is_new:
+        console.print("judge: finished already; nothing is trained")
+    figures = finished.summary["validation"]
+    if figures is not None:
+        console.print(
+            f"{counted(figures['num_documents'], 'validation text')}: perplexity {figures['ppl_per_token']:.2f} a "
+            f"token, {figures['bpc_bits']:.4f} bits a character",
+            soft_wrap=True,
+        )
+    console.print(f"judge: {run.folder}", markup=False, soft_wrap=True)

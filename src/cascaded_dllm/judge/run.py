@@ -1,0 +1,201 @@
+"""A judge on disk: settings, checkpoints while it is trained, and the finished judge in the folder itself."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_json
+from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
+from cascaded_dllm.judge.network import WEIGHTS_FILE, as_judge, save_network
+from cascaded_dllm.judge.trainer import JudgeStep, JudgeTrainer
+from cascaded_dllm.model.disk_errors import disk_errors
+from cascaded_dllm.run_lock import LOCK_FILE, run_lock
+
+JUDGE_FILE = "judge.json"
+"""What the judge is and how good, written last: a folder with it holds a finished judge."""
+
+SETTINGS_FILE = "judge_run.json"
+"""What decides the judge, written first: it tells the folder of a judge from others."""
+
+_CHECKPOINTS, _STAGING = "checkpoints", "finished"
+_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeResumed:
+    """Training goes on at `step`; `faults` says what was wrong with newer checkpoints, which were passed over."""
+
+    step: int
+    faults: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeKept:
+    """A checkpoint is there."""
+
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFinished:
+    """The judge is there. `summary` is the content of judge.json; `is_new` is false if it was there already."""
+
+    summary: dict[str, Any]
+    is_new: bool
+
+
+Event = JudgeResumed | JudgeStep | JudgeKept | JudgeFinished
+Progress = Callable[[int, int], None]
+"""Told what is done, and all there is to do."""
+
+Measure = Callable[[Judge, Progress | None], dict[str, float | int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeRun:
+    """The folder of a judge, and the trainer that fills it.
+
+    Attributes:
+        folder: of the judge.
+        trainer: the loop.
+        tokenizer_file: of the corpus.
+        course: all that decides the judge and its figures; a run that goes on must have the same.
+        described: what else judge.json says.
+        checkpoint_every: steps between checkpoints.
+        measure: validation figures of a judge, or None.
+    """
+
+    folder: Path
+    trainer: JudgeTrainer
+    tokenizer_file: Path
+    course: Mapping[str, Any]
+    described: Mapping[str, Any]
+    checkpoint_every: int
+    measure: Measure | None
+
+    def events(
+        self, *, should_stop: Callable[[], bool] = lambda: False, on_measured: Progress | None = None
+    ) -> Iterator[Event]:
+        """Train to the end, from the newest complete checkpoint if there is one.
+
+        Args:
+            should_stop: asked after every step; if so, the step is kept in a checkpoint and nothing more comes.
+            on_measured: told the validation texts done, and all of them.
+
+        Raises:
+            OutputExistsError: the folder holds something else, belongs to a run that is going on, or cannot be written.
+            CheckpointError: it holds another judge, or its checkpoints are damaged.
+            DryBatchError: there is no room for a batch.
+            NonFiniteError: training broke down.
+        """
+        require_judge_folder(self.folder)
+        with run_lock(self.folder, other="give this one another folder with --out"):
+            self._require_same_course()
+            if (self.folder / JUDGE_FILE).exists():
+                yield JudgeFinished(_read(self.folder / JUDGE_FILE), is_new=False)
+                return
+            checkpoints = self.folder / _CHECKPOINTS
+            faults = restore_newest(checkpoints, self.trainer)
+            if self.trainer.step > 0:
+                yield JudgeResumed(self.trainer.step, faults)
+            for result in self.trainer.steps():
+                yield result
+                is_last, is_stopped = result.step == self.trainer.settings.num_steps, should_stop()
+                if is_last or is_stopped or result.step % self.checkpoint_every == 0:
+                    yield JudgeKept(result.step, save_judge_checkpoint(checkpoints, self.trainer, self.tokenizer_file))
+                if is_stopped and not is_last:
+                    return
+            yield JudgeFinished(self._finish(on_measured), is_new=True)
+
+    def _require_same_course(self) -> None:
+        """Writes what decides the judge, or sees that the folder has the same.
+
+        Raises:
+            CheckpointError: it is another judge's.
+        """
+        path, course = self.folder / SETTINGS_FILE, dict(self.course)
+        if not path.exists():
+            write_json(path, course)
+            return
+        found = _read(path)
+        changed = [
+            f"{key} was {found.get(key, 'not there')} and is {course.get(key, 'not there')}"
+            for key in {**found, **course}
+            if found.get(key, path) != course.get(key, path)
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{self.folder} holds a judge of other settings: {'; '.join(changed)}; give those again, or another "
+                "--out"
+            )
+
+    def _finish(self, on_measured: Progress | None) -> dict[str, Any]:
+        """What is now in judge.json; beside it, the judge itself. Checkpoints are of no more use."""
+        judge = as_judge(self.trainer.network, self.tokenizer_file)
+        figures = None if self.measure is None else self.measure(judge, on_measured)
+        summary = {
+            **self.described,
+            "parameters": sum(parameter.numel() for parameter in self.trainer.network.parameters()),
+            "settings": dict(self.course),
+            "loss_curve": loss_curve(self.trainer.losses),
+            "validation": figures,
+        }
+        staging = self.folder / _STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        with complete_folder(staging) as temporary, disk_errors():
+            save_network(self.trainer.network, self.tokenizer_file, temporary)
+        # The settings of the network come last but one: what a kill leaves before is no model to the library.
+        for path in sorted(staging.iterdir(), key=lambda path: (path.name == "config.json", path.name != WEIGHTS_FILE)):
+            path.replace(self.folder / path.name)
+        staging.rmdir()
+        write_json(self.folder / JUDGE_FILE, summary)
+        shutil.rmtree(self.folder / _CHECKPOINTS, ignore_errors=True)
+        return summary
+
+
+def loss_curve(losses: list[float]) -> list[dict[str, float | int]]:
+    """The loss over the steps, at most 200 points: each the mean over the steps since the one before."""
+    per_point = -(-len(losses) // _CURVE_POINTS)
+    curve: list[dict[str, float | int]] = []
+    for start in range(0, len(losses), max(per_point, 1)):
+        part = losses[start : start + per_point]
+        curve.append({"step": start + len(part), "loss_nats_per_token": sum(part) / len(part)})
+    return curve
+
+
+def require_judge_folder(folder: Path) -> None:
+    """Makes the folder, or sees that what is there is that of a judge, or nothing.
+
+    Raises:
+        OutputExistsError: it holds something else, or cannot be made.
+    """
+    if (folder / SETTINGS_FILE).exists():
+        return
+    # What a run leaves that was killed while it began is nothing.
+    names = [path.name for path in folder.glob("*")]
+    if folder.exists() and any(name != LOCK_FILE and not name.startswith(INCOMPLETE) for name in names):
+        raise OutputExistsError(f"--out is {folder}, which holds something else than a judge; name a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputExistsError(
+            f"--out is {folder}, which cannot be made ({error.strerror}); name a folder that is yours to write"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); remove {path.parent}, or give another --out"
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is no object; remove {path.parent}, or give another --out")
+    return found

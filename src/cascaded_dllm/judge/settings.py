@@ -1,0 +1,101 @@
+"""What decides a judge: the size of its network, its windows and its training."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cascaded_dllm.data.windows import PACKINGS
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.train.optim import OptimConfig
+
+SIZES = ("tiny", "small", "gpt2")
+"""Names of sizes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSize:
+    """The shape of a GPT-2.
+
+    Attributes:
+        width: numbers a token is represented by.
+        blocks: transformer blocks.
+        heads: attention heads of each; they share the width evenly.
+    """
+
+    width: int
+    blocks: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        for name in ("width", "blocks", "heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.heads:
+            raise ConfigError(
+                f"--width is {self.width} and --heads {self.heads}, which do not divide it; choose a width that is a "
+                f"multiple of {self.heads}"
+            )
+
+
+def judge_size(
+    name: str, *, width: int | None = None, blocks: int | None = None, heads: int | None = None
+) -> JudgeSize:
+    """The size called `name`, with other numbers where some are given.
+
+    Raises:
+        ConfigError: there is no such size, or the numbers make none.
+    """
+    match name:
+        case "tiny":
+            plain = (128, 4, 4)
+        case "small":
+            plain = (384, 6, 6)
+        case "gpt2":
+            plain = (768, 12, 12)
+        case _:
+            raise ConfigError(f"--model is {name!r}; it must be one of {', '.join(SIZES)}")
+    asked = (width, blocks, heads)
+    chosen = [own if own is not None else usual for own, usual in zip(asked, plain, strict=True)]
+    return JudgeSize(width=chosen[0], blocks=chosen[1], heads=chosen[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """All that decides a judge, besides the corpus.
+
+    Attributes:
+        size: of its network.
+        length: tokens of a window, which it judges together; it reads one more, which begins a text.
+        packing: how documents lie in windows, see `data.windows.Layout`.
+        num_steps: optimizer steps.
+        batch_size: windows a step.
+        dropout: share of activations that are left out in training.
+        seed: decides the first weights, the order of the windows and what is left out.
+        optim: optimizer settings.
+    """
+
+    size: JudgeSize
+    length: int = 256
+    packing: str = "document"
+    num_steps: int = 2000
+    batch_size: int = 32
+    dropout: float = 0.1
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise ConfigError(
+                f"--length is {self.length}; it must be at least 2, since a window of one token has no token before it"
+            )
+        if self.packing not in PACKINGS:
+            raise ConfigError(f"--packing is {self.packing!r}; it must be one of {', '.join(PACKINGS)}")
+        for name, value in (("steps", self.num_steps), ("batch-size", self.batch_size)):
+            if value < 1:
+                raise ConfigError(f"--{name} is {value}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and less than 1")
+
+    def flattened(self) -> dict[str, Any]:
+        """All settings by name, of numbers and words alone."""
+        values = asdict(self)
+        return {**values.pop("size"), **{f"optim.{k}": v for k, v in values.pop("optim").items()}, **values}

@@ -13,6 +13,7 @@ from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
 from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
 from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run, stored_config
+from cascaded_dllm.assemble_windows import windows_of_cascade, windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
 from cascaded_dllm.data.dataset import StageDataset
@@ -26,7 +27,6 @@ from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, dataset_bo
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import require_usable
@@ -64,13 +64,10 @@ _FREE_IN_TRAINING = (
 _RUNS = "runs"
 """Where the folders of runs lie that have no name of their own."""
 
-# Of the processes that build stages: the one that writes what they give keeps up with about so many.
-_MAX_WORKERS = 8
-
 
 def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
     """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
-    arrays = _arrays(path, CascadeSpec(config.stage_lengths), config.data)
+    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data)
     return arrays, _dataset(arrays, config)
 
 
@@ -243,18 +240,7 @@ def joint_bound(
         ConfigError: the windows are to be cut in another way than those that the models were trained on.
         DataError: the data has another tokenizer than the cascade.
     """
-    if cascade.packing not in ("", data.packing):
-        raise ConfigError(
-            f"the packing is {data.packing!r}, and the models were trained on windows of packing {cascade.packing!r}: "
-            "the bound would be one on texts of another kind; leave --packing out"
-        )
-    # A flat model writes windows, however their stages are chosen.
-    if not cascade.is_flat and data.unique != cascade.unique:
-        raise ConfigError(
-            f"unique is {str(data.unique).lower()}, and the stages were trained with unique="
-            f"{str(cascade.unique).lower()}: they keep other tokens; leave --unique and --no-unique out"
-        )
-    arrays = _arrays(str(data.path), CascadeSpec(cascade.trained_lengths), data, keeps_all=keeps_all)
+    arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
     numbers = range(1, len(cascade.stages) + 1)
     datasets = (
         [StageDataset.flat(arrays)]
@@ -264,11 +250,6 @@ def joint_bound(
             for number, stage in zip(numbers, cascade.stages, strict=True)
         ]
     )
-    if arrays.tokenizer != cascade.tokenizer.fingerprint:
-        raise DataError(
-            f"{data.path} has the tokenizer {arrays.tokenizer}, the models {cascade.tokenizer.fingerprint}; "
-            "preprocess the text with the models' tokenizer"
-        )
     stages = [
         (stage.model, Objective(stage.process, stage.schedule, t_min), dataset)
         for stage, dataset in zip(cascade.stages, datasets, strict=True)
@@ -320,15 +301,6 @@ def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | N
                 f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike"
             )
     return valid
-
-
-def _arrays(path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False) -> StageArrays:
-    # `build` rejects a packing that does not exist.
-    out = None if data.stages_dir is None else Path(data.stages_dir)
-    workers = min(usable_cores(), _MAX_WORKERS)
-    return StageArrays.build(
-        Path(path), spec, packing=data.packing, unique=data.unique, keeps_all=keeps_all, out=out, workers=workers
-    )
 
 
 def _optim(config: TrainConfig) -> OptimConfig:

@@ -19,6 +19,7 @@ from cascaded_dllm.judge.validation import VALIDATION_DEFINITIONS, document_text
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.tokenizer import Tokenizer
 
+# As many as are of use, see `assemble_windows`.
 _MAX_WORKERS = 8
 
 

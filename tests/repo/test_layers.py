@@ -44,6 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_prefixes": BASE | PARTS | {"train", "sample", "config"},
     "assemble_stage": BASE | PARTS | {"sample", "config"},
     "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
+    "assemble_windows": BASE | PARTS | {"sample", "config"},
+    "assemble_gap": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
     "assemble": BASE
     | PARTS
     | {"train", "sample", "evaluate", "config"}
@@ -54,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "assemble_snapshot",
         "assemble_stage",
         "assemble_start",
+        "assemble_windows",
     },
     "assemble_preprocess": BASE | PARTS,
     "assemble_flat": BASE | PARTS | {"config"},
@@ -62,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": BASE
     | PARTS
     | {"train", "sample", "evaluate", "judge", "config", "demo"}
-    | {"assemble", "assemble_devices", "assemble_flat", "assemble_judge", "assemble_preprocess"},
+    | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -80,7 +83,8 @@ WITH_TENSORS = (
         "assemble_prefixes",
         "assemble_devices",
     ),
-    *("assemble_flat", "assemble_judge", "assemble_stage", "assemble_snapshot", "assemble_start", "demo", "cli"),
+    *("assemble_flat", "assemble_gap", "assemble_judge", "assemble_stage", "assemble_snapshot", "assemble_start"),
+    *("assemble_windows", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),

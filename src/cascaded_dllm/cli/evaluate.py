@@ -11,6 +11,7 @@ from rich.table import Table
 from cascaded_dllm.assemble import joint_bound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.evaluate_gap import gap
 from cascaded_dllm.cli.evaluate_samples import samples
 from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import (
@@ -29,6 +30,7 @@ from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, StageBound
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.command()(samples)
+app.command()(gap)
 
 
 @app.callback()

@@ -1,0 +1,253 @@
+"""The gap of the stages of a cascade between true and generated prefixes: texts drawn, measured and compared."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cascaded_dllm.assemble_windows import windows_of_cascade
+from cascaded_dllm.config import DataSettings
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.evaluate.gap import StageGap, StageSample, stage_gap
+from cascaded_dllm.evaluate.generative_ppl import Judge, TokenNats
+from cascaded_dllm.evaluate.intervals import LEVEL
+from cascaded_dllm.evaluate.text_bound import StageTexts, text_bound
+from cascaded_dllm.rng import numpy_generator
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import Control, GivenStage
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.samples import CascadeState
+from cascaded_dllm.train.objective import Objective
+
+Progress = Callable[[str, int, int], None]
+"""Told what is going on, what of it is done, and all there is of it."""
+
+MIN_RESAMPLES = 100
+"""Fewer leave no more than two beyond the ends of an interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapSettings:
+    """How gaps are measured.
+
+    Attributes:
+        drawing: how texts are drawn, with the seed of everything.
+        num_texts: texts of every kind.
+        num_times: times a text in every bound.
+        batch_size: texts drawn or measured together; changes nothing.
+        num_resamples: of the bootstrap.
+        level: of every interval by itself.
+    """
+
+    drawing: Drawing
+    num_texts: int = 256
+    num_times: int = 16
+    batch_size: int = 32
+    num_resamples: int = 2000
+    level: float = LEVEL
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_texts", 2), ("num_times", 1), ("batch_size", 1), ("num_resamples", MIN_RESAMPLES)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+def require_stages_with_prefix(cascade: Cascade) -> None:
+    """Checks that there is a stage that has a prefix.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if len(cascade.stages) < 2:
+        what = "a flat model" if cascade.is_flat else "a first stage alone"
+        raise ConfigError(
+            f"{what} is given, which has no prefix and so no gap; name at least the first 2 stages of a cascade"
+        )
+
+
+def exposure_gaps(
+    cascade: Cascade,
+    data: DataSettings,
+    settings: GapSettings,
+    *,
+    judge: Judge | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[StageGap, ...]:
+    """The gaps of all later stages of a cascade, with true prefixes from the windows of `data.path`.
+
+    Raises:
+        ConfigError: there is no later stage, or the windows are to be cut in another way than in training.
+        DataError: the data has another tokenizer than the cascade, or fewer windows than texts are asked for.
+    """
+    require_stages_with_prefix(cascade)
+    cascade.require_drawable(settings.drawing)
+    return gaps_on_windows(cascade, windows_of_cascade(cascade, data), settings, judge=judge, on_progress=on_progress)
+
+
+def gaps_on_windows(
+    cascade: Cascade,
+    arrays: StageArrays,
+    settings: GapSettings,
+    *,
+    judge: Judge | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[StageGap, ...]:
+    """The gaps of all later stages of a cascade, with true prefixes from these windows, chosen at random.
+
+    Raises:
+        DataError: there are fewer windows than texts are asked for.
+    """
+    if arrays.num_windows < settings.num_texts:
+        raise DataError(
+            f"the data has {arrays.num_windows} windows, and {settings.num_texts} texts are asked for, each on the "
+            "prefix of another window; give a smaller --num-texts or more data"
+        )
+    measuring = GapMeasurement(cascade, settings, judge, on_progress or (lambda what, done, total: None))
+    real = measuring.real(arrays)
+    generated = measuring.generated()
+    real_nats = [measuring.nats(k, texts, f"bounds of real texts, stage {k}", 0) for k, texts in real.items()]
+    generated_nats = [
+        measuring.nats(k, texts, f"bounds of the cascade's texts, stage {k}", settings.num_texts)
+        for k, texts in generated.items()
+    ]
+    gaps = []
+    for stage in range(2, len(cascade.stages) + 1):
+        on_true = measuring.on_true_prefixes(stage, real[stage - 1].target)
+        nats = measuring.nats(stage, on_true, f"bounds on true prefixes, stage {stage}", 0)
+        before_real, before_generated = (torch.stack(of[: stage - 1]).sum(0) for of in (real_nats, generated_nats))
+        gaps.append(
+            stage_gap(
+                stage,
+                real=measuring.sample(real[stage], real_nats[stage - 1], before_real),
+                true_prefix=measuring.sample(on_true, nats, before_real),
+                generated_prefix=measuring.sample(generated[stage], generated_nats[stage - 1], before_generated),
+                num_resamples=settings.num_resamples,
+                seed=settings.drawing.seed,
+                level=settings.level,
+            )
+        )
+    return tuple(gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class GapMeasurement:
+    """A cascade whose texts are drawn and measured.
+
+    Attributes:
+        cascade: all stages.
+        settings: how.
+        judge: of texts, or None.
+        on_progress: told what is going on.
+    """
+
+    cascade: Cascade
+    settings: GapSettings
+    judge: Judge | None
+    on_progress: Progress
+
+    def real(self, arrays: StageArrays) -> dict[int, StageTexts]:
+        """Some windows, as texts of every stage."""
+        generator = numpy_generator(self.settings.drawing.seed, "gap-windows")
+        indices = generator.choice(arrays.num_windows, self.settings.num_texts, replace=False)
+        indices.sort()
+        found = {}
+        for number, stage in enumerate(self.cascade.stages, start=1):
+            dataset = StageDataset(arrays, number, is_placed=stage.is_placed)
+            prefix, target = dataset.batch(indices)
+            places = dataset.places(indices)
+            found[number] = StageTexts(
+                torch.from_numpy(target),
+                None if prefix is None else torch.from_numpy(prefix),
+                None if places is None else torch.from_numpy(places),
+            )
+        return found
+
+    def generated(self) -> dict[int, StageTexts]:
+        """Texts of every stage on what the stages before have written."""
+        ids, places = self._drawn(self.cascade, range(self.settings.num_texts), self.settings.drawing, "the cascade")
+        numbers = range(1, len(self.cascade.stages) + 1)
+        prefixes = (None, *ids[:-1])
+        return {k: StageTexts(ids[k - 1], prefixes[k - 1], places.get(k)) for k in numbers}
+
+    def on_true_prefixes(self, stage: int, prefix: Int[Tensor, "B P"]) -> StageTexts:
+        """Texts of one stage on true prefixes."""
+        given = GivenStage(stage=stage - 1, ids=tuple((tuple(row),) for row in prefix.tolist()))
+        first = replace(self.cascade, stages=self.cascade.stages[:stage])
+        drawing = replace(
+            _of_first_stages(self.settings.drawing, stage, len(self.cascade.stages)), control=Control(given=given)
+        )
+        # Numbers of their own, so that they share no random number with the texts of the cascade; and since they begin
+        # at a multiple of the number of prefixes, text i has prefix i.
+        numbers = range(len(prefix), 2 * len(prefix))
+        ids, places = self._drawn(first, numbers, drawing, f"stage {stage} on true prefixes")
+        return StageTexts(ids[-1], prefix, places.get(stage))
+
+    def nats(self, stage: int, texts: StageTexts, what: str, first_index: int) -> Tensor:
+        """The bound of a stage on texts, nats."""
+        sampler = self.cascade.stages[stage - 1]
+        return text_bound(
+            sampler.model,
+            Objective(sampler.process, sampler.schedule),
+            texts,
+            first_index=first_index,
+            num_times=self.settings.num_times,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.drawing.seed,
+            on_progress=lambda done, total: self.on_progress(what, done, total),
+        )
+
+    def sample(self, texts: StageTexts, stage_nats: Tensor, prefix_nats: Tensor) -> StageSample:
+        """Texts with all that is measured on them."""
+        assert texts.prefix is not None
+        return StageSample(
+            prefix=texts.prefix,
+            target=texts.target,
+            stage_nats=stage_nats,
+            prefix_nats=prefix_nats,
+            judged=None if self.judge is None else self._judged(self.judge, texts.target),
+        )
+
+    def _judged(self, judge: Judge, target: Int[Tensor, "B L"]) -> list[TokenNats]:
+        texts = [self.cascade.tokenizer.decode_window(row) for row in target.tolist()]
+        with judge.on(self.cascade.device):
+            return judge.token_nats(texts)
+
+    def _drawn(
+        self, cascade: Cascade, numbers: Sequence[int], drawing: Drawing, what: str
+    ) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
+        """Ids of every stage that is known or drawn, and places of prefixes in the texts of placed ones."""
+        places: dict[int, list[Tensor]] = {}
+
+        def note(seen: CascadeState) -> None:
+            # Before its first call a placed stage has nothing but its prefix.
+            if seen.state.step == 0 < seen.state.num_steps and cascade.stages[seen.stage - 1].is_placed:
+                is_known = seen.state.xt != cascade.tokenizer.mask_id
+                at = is_known.nonzero()[:, 1].view(len(is_known), -1).cpu()
+                places.setdefault(seen.stage, []).append(at)
+
+        batches = cascade.batches(
+            numbers,
+            drawing,
+            batch_size=self.settings.batch_size,
+            on_progress=lambda done, total: self.on_progress(f"drawing {what}", done, total),
+            on_state=note,
+        )
+        ids = [batch.samples.ids for batch in batches]
+        joined = tuple(torch.cat(of_stage) for of_stage in zip(*ids, strict=True))
+        return joined, {stage: torch.cat(parts) for stage, parts in places.items()}
+
+
+def _of_first_stages(drawing: Drawing, number: int, num_stages: int) -> Drawing:
+    """How the first `number` of `num_stages` stages are drawn, told for each of them."""
+    plans = drawing.plans(num_stages)[:number]
+    names = drawing.predictor * num_stages if len(drawing.predictor) == 1 else drawing.predictor
+    return replace(
+        drawing,
+        predictor=names[:number],
+        steps=tuple(plan.num_steps for plan in plans),
+        tokens_per_call=tuple(getattr(plan.predictor, "tokens_per_call", None) for plan in plans),
+    )

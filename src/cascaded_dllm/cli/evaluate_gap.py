@@ -1,0 +1,182 @@
+"""`cdllm evaluate gap`: every later stage on true prefixes and on generated ones."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cascaded_dllm.assemble_gap import GapSettings, exposure_gaps, require_stages_with_prefix
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.cli.console import console, progress_bar, reported_errors
+from cascaded_dllm.cli.load import load_cascade
+from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
+from cascaded_dllm.cli.sample_drawing import drawing_of, parse_names, parse_numbers
+from cascaded_dllm.config import DataSettings
+from cascaded_dllm.errors import ConfigError, OutputExistsError
+from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.evaluate.intervals import Interval
+from cascaded_dllm.sample.drawing import Drawing
+
+
+def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | None) -> dict[str, Any]:
+    """The gaps for programs, with what decides them and what the figures are."""
+    shown = {figure.name for gap in gaps for figure in gap.figures}
+    return {
+        "num_texts": settings.num_texts,
+        "num_times": settings.num_times,
+        "num_resamples": settings.num_resamples,
+        "level": settings.level,
+        "judge": judge,
+        "drawing": settings.drawing.described(),
+        "stages": [
+            {
+                "stage": gap.stage,
+                "figures": {
+                    figure.name: {
+                        "real": asdict(figure.real),
+                        "true_prefix": asdict(figure.true_prefix),
+                        "generated_prefix": asdict(figure.generated_prefix),
+                        "gap": asdict(figure.gap),
+                    }
+                    for figure in gap.figures
+                },
+            }
+            for gap in gaps
+        ],
+        "definitions": {name: text for name, text in GAP_DEFINITIONS.items() if name in shown},
+    }
+
+
+def gap_table(gap: StageGap, settings: GapSettings) -> Table:
+    """One stage for people; a star marks a gap whose interval leaves out 0."""
+    title = f"stage {gap.stage} on {settings.num_texts} prefixes of each kind, {settings.level:.0%} intervals"
+    table = Table(title=title)
+    table.add_column("figure")
+    for column in ("real text", "on true prefixes", "on generated ones", "gap", ""):
+        table.add_column(column, justify="right")
+    for figure in gap.figures:
+        spans = (figure.real, figure.true_prefix, figure.generated_prefix, figure.gap)
+        is_seen = not figure.gap.low <= 0 <= figure.gap.high
+        table.add_row(figure.name, *map(_shown, spans), "*" if is_seen else "")
+    return table
+
+
+def _shown(span: Interval) -> str:
+    return f"{span.estimate:.4f} ({span.low:.4f}, {span.high:.4f})"
+
+
+def gap(
+    stage: Stages = None,
+    cascade: Bundle = None,
+    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made, with unseen text.")] = None,
+    stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="stream or document, for models whose checkpoints do not say it.")
+    ] = None,
+    num_texts: Annotated[int, typer.Option(help="Texts on each kind of prefix.")] = 256,
+    num_times: Annotated[int, typer.Option(help="Times a text in every bound.")] = 16,
+    num_resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000,
+    batch_size: Annotated[int, typer.Option(help="Texts drawn or measured together.")] = 32,
+    predictor: Annotated[
+        str | None, typer.Option(help="How texts are drawn; one, or one for each stage.", show_default="first_hitting")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Time steps of a stage; one, or one for each stage.")] = None,
+    tokens_per_call: Annotated[
+        str | None, typer.Option(help="Tokens written together; one, or one for each stage.", show_default="1")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of the law of a token; 1 leaves it.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens only.")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw from the most probable tokens of this probability only.")] = 1.0,
+    judge: Annotated[
+        str | None, typer.Option(help="Causal language model that judges the texts, a folder or a hub id.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides windows, texts, times, noise and resamples.")] = 0,
+    tokenizer: TokenizerSource = None,
+    lengths: Lengths = None,
+    weights: WeightsName = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of tables.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Every later stage on true prefixes and on those that the stages before write: exposure bias, with intervals.
+
+    Examples:
+
+      cdllm evaluate gap --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --data D
+      cdllm evaluate gap --cascade bundles/stories --data D --judge judges/mine --num-texts 1024 --out gap.json
+    """
+    with reported_errors(debug):
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):
+            raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
+        if data is None:
+            raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made, of unseen text")
+        given = {
+            "predictor": parse_names(predictor),
+            "steps": parse_numbers("--steps", steps),
+            "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "seed": seed,
+        }
+        settings = GapSettings(
+            drawing=_drawing({name: value for name, value in given.items() if value is not None}),
+            num_texts=num_texts,
+            num_times=num_times,
+            batch_size=batch_size,
+            num_resamples=num_resamples,
+        )
+        loaded = load_cascade(
+            stage,
+            bundle=cascade,
+            lengths=None if lengths is None else parse_lengths(lengths),
+            tokenizer=tokenizer,
+            weights=weights,
+            device=device,
+        )
+        require_stages_with_prefix(loaded)
+        packing = packing or loaded.packing
+        if not packing:
+            raise ConfigError(
+                "the checkpoints do not say how documents lie in windows; give --packing stream or document"
+            )
+        asked = None if judge is None else Judge.load(judge)
+        where = None if stages is None else str(stages)
+        windows = DataSettings.of_folder(str(data), packing=packing, stages_dir=where, unique=loaded.unique)
+        with progress_bar("gap") as (progress, _):
+
+            def show(what: str, done: int, total: int) -> None:
+                progress.update(progress.task_ids[0], description=what, completed=done, total=total)
+
+            gaps = exposure_gaps(loaded, windows, settings, judge=asked, on_progress=show)
+        _report(gaps, settings, judge, out, as_json=as_json)
+
+
+def _drawing(given: dict[str, Any]) -> Drawing:
+    """How texts are drawn, once it is found to be sound."""
+    drawing = drawing_of(given)
+    drawing.require_sound()
+    return drawing
+
+
+def _report(
+    gaps: Sequence[StageGap], settings: GapSettings, judge: str | None, out: Path | None, *, as_json: bool
+) -> None:
+    """Writes and prints the gaps."""
+    summary = gap_summary(gaps, settings, judge)
+    if out is not None:
+        write_json(out, summary)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    for of_stage in gaps:
+        console.print(gap_table(of_stage, settings))
+    console.print("gap: on generated prefixes minus on true ones; * where 0 is outside of its interval", soft_wrap=True)
+    if out is not None:
+        console.print(f"written to {out}", markup=False, soft_wrap=True)

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
+from cascaded_dllm.assemble_windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.config import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.stages import StageArrays
@@ -16,11 +18,7 @@ from cascaded_dllm.judge.run import JudgeRun
 from cascaded_dllm.judge.settings import JudgeSettings
 from cascaded_dllm.judge.trainer import JudgeTrainer
 from cascaded_dllm.judge.validation import VALIDATION_DEFINITIONS, document_texts, validation_figures
-from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-# As many as are of use, see `assemble_windows`.
-_MAX_WORKERS = 8
 
 
 def assemble_judge(
@@ -104,10 +102,6 @@ def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None) -> St
                 f"{data} has {counts.tokens} tokens in {counts.documents} documents, and one window needs {length}; "
                 "give more data, a smaller --length or --packing document"
             )
-    return StageArrays.build(
-        data,
-        CascadeSpec((length,)),
-        packing=settings.packing,
-        out=stages_dir,
-        workers=min(usable_cores(), _MAX_WORKERS),
-    )
+    where = None if stages_dir is None else str(stages_dir)
+    cut = DataSettings.of_folder(str(data), packing=settings.packing, stages_dir=where)
+    return windows_of_folder(str(data), CascadeSpec((length,)), cut)

@@ -230,7 +230,8 @@ def test_command(runs: Path, valid_stories: Path, tmp_path: Path) -> None:
     out = tmp_path / "gap.json"
     flags = (*stages, "--data", valid_stories, *FEW, "--stages", tmp_path / "windows", "--seed", 3, "--out", out)
     shown = success("evaluate", "gap", *flags).output
-    assert "stage 2 on 5 prefixes of each kind, 95% intervals" in shown
+    assert "stage 2 on 5 prefixes of each kind" in shown
+    assert "with its 95% interval; * where 0 is outside" in shown
     assert f"written to {out}" in shown.replace("\n", "")
     found = json.loads(out.read_text())
     assert (found["num_texts"], found["num_times"], found["num_resamples"], found["judge"]) == (5, 1, 100, None)

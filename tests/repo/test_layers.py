@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "assemble_preprocess": BASE | PARTS,
     "assemble_flat": BASE | PARTS | {"config"},
-    "assemble_judge": BASE | PARTS | {"evaluate", "judge"},
+    "assemble_judge": BASE | PARTS | {"evaluate", "judge", "config", "assemble_windows"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE
     | PARTS

@@ -19,7 +19,6 @@ from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
 from cascaded_dllm.evaluate.generative_ppl import Judge
-from cascaded_dllm.evaluate.intervals import Interval
 from cascaded_dllm.sample.drawing import Drawing
 
 
@@ -53,21 +52,17 @@ def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | No
 
 
 def gap_table(gap: StageGap, settings: GapSettings) -> Table:
-    """One stage for people; a star marks a gap whose interval leaves out 0."""
-    title = f"stage {gap.stage} on {settings.num_texts} prefixes of each kind, {settings.level:.0%} intervals"
-    table = Table(title=title)
-    table.add_column("figure")
-    for column in ("real text", "on true prefixes", "on generated ones", "gap", ""):
+    """One stage for people; a star marks a gap whose interval leaves out 0. All other intervals are in the summary."""
+    table = Table(title=f"stage {gap.stage} on {settings.num_texts} prefixes of each kind")
+    table.add_column("figure", overflow="fold")
+    for column in ("real text", "on true prefixes", "on generated prefixes", "gap", ""):
         table.add_column(column, justify="right")
     for figure in gap.figures:
-        spans = (figure.real, figure.true_prefix, figure.generated_prefix, figure.gap)
-        is_seen = not figure.gap.low <= 0 <= figure.gap.high
-        table.add_row(figure.name, *map(_shown, spans), "*" if is_seen else "")
+        found = [f"{span.estimate:.4f}" for span in (figure.real, figure.true_prefix, figure.generated_prefix)]
+        low, high = figure.gap.low, figure.gap.high
+        shown = f"{figure.gap.estimate:.4f}\n({low:.4f}, {high:.4f})"
+        table.add_row(figure.name, *found, shown, "" if low <= 0 <= high else "*")
     return table
-
-
-def _shown(span: Interval) -> str:
-    return f"{span.estimate:.4f} ({span.low:.4f}, {span.high:.4f})"
 
 
 def gap(
@@ -177,6 +172,9 @@ def _report(
         return
     for of_stage in gaps:
         console.print(gap_table(of_stage, settings))
-    console.print("gap: on generated prefixes minus on true ones; * where 0 is outside of its interval", soft_wrap=True)
+    console.print(
+        f"gap: on generated prefixes minus on true ones, with its {settings.level:.0%} interval; * where 0 is outside",
+        soft_wrap=True,
+    )
     if out is not None:
         console.print(f"written to {out}", markup=False, soft_wrap=True)

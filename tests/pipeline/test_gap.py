@@ -1,6 +1,7 @@
 """`cdllm evaluate gap`: no gap where the stages before write true prefixes, a gap where they do not."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,21 @@ def test_command(runs: Path, valid_stories: Path, tmp_path: Path) -> None:
     assert list(of_stage["figures"]) == list(found["definitions"]) == WITHOUT_JUDGE
     assert list((tmp_path / "windows").iterdir())
     assert json.loads(success("evaluate", "gap", *flags, "--json").output) == found
+
+
+def test_checkpoints_that_do_not_say_their_packing(runs: Path, valid_stories: Path, tmp_path: Path) -> None:
+    stages: list[object] = []
+    for number in (1, 2):
+        old = tmp_path / f"stage{number}"
+        shutil.copytree((runs / f"stage{number}" / "checkpoints" / "latest").resolve(), old)
+        (old / "checksums.json").unlink()
+        settings = json.loads((old / "config.json").read_text())
+        del settings["packing"]
+        (old / "config.json").write_text(json.dumps(settings))
+        stages += ["--stage", old]
+    flags = ("evaluate", "gap", *stages, "--data", valid_stories, *FEW)
+    assert "give --packing stream or document" in failure(*flags)
+    assert "stage 2 on 5 prefixes" in success(*flags, "--packing", "document").output
 
 
 def test_command_on_placed_stages(placed_runs: list[Path], valid_stories: Path) -> None:

@@ -13,7 +13,7 @@ from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.evaluate_gap import gap
 from cascaded_dllm.cli.evaluate_samples import samples
-from cascaded_dllm.cli.load import load_cascade
+from cascaded_dllm.cli.load import load_cascade, packing_of
 from cascaded_dllm.cli.options import (
     Bundle,
     Debug,
@@ -203,11 +203,7 @@ def likelihood(
             weights=weights,
             device=device,
         )
-        packing = packing or loaded.packing
-        if not packing:
-            raise ConfigError(
-                "the checkpoints do not say how documents lie in windows; give --packing stream or document"
-            )
+        packing = packing_of(loaded, packing)
         with progress_bar("windows") as (_, move):
             bound = joint_bound(
                 loaded,

@@ -12,7 +12,7 @@ from rich.table import Table
 from cascaded_dllm.assemble_gap import GapSettings, exposure_gaps, require_stages_with_prefix
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
-from cascaded_dllm.cli.load import load_cascade
+from cascaded_dllm.cli.load import load_cascade, packing_of
 from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
 from cascaded_dllm.cli.sample_drawing import drawing_of, parse_names, parse_numbers
 from cascaded_dllm.config import DataSettings
@@ -136,11 +136,7 @@ def gap(
             device=device,
         )
         require_stages_with_prefix(loaded)
-        packing = packing or loaded.packing
-        if not packing:
-            raise ConfigError(
-                "the checkpoints do not say how documents lie in windows; give --packing stream or document"
-            )
+        packing = packing_of(loaded, packing)
         asked = None if judge is None else Judge.load(judge)
         where = None if stages is None else str(stages)
         windows = DataSettings.of_folder(str(data), packing=packing, stages_dir=where, unique=loaded.unique)

@@ -46,3 +46,15 @@ def load_cascade(
     for fault in cascade.passed_over:
         error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
     return cascade
+
+
+def packing_of(cascade: Cascade, asked: str | None) -> str:
+    """How documents lie in the windows that a cascade is measured on: as is asked, or else as its checkpoints say.
+
+    Raises:
+        ConfigError: neither says it.
+    """
+    packing = asked or cascade.packing
+    if not packing:
+        raise ConfigError("the checkpoints do not say how documents lie in windows; give --packing stream or document")
+    return packing

@@ -20,6 +20,7 @@ from cascaded_dllm.rng import numpy_generator
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage
 from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.train.objective import Objective
 
@@ -178,7 +179,7 @@ class GapMeasurement:
         given = GivenStage(stage=stage - 1, ids=tuple((tuple(row),) for row in prefix.tolist()))
         first = replace(self.cascade, stages=self.cascade.stages[:stage])
         drawing = replace(
-            _of_first_stages(self.settings.drawing, stage, len(self.cascade.stages)), control=Control(given=given)
+            _of_first_stages(self.settings.drawing, stage, self.cascade.stages), control=Control(given=given)
         )
         # Numbers of their own, so that they share no random number with the texts of the cascade; and since they begin
         # at a multiple of the number of prefixes, text i has prefix i.
@@ -241,13 +242,16 @@ class GapMeasurement:
         return joined, {stage: torch.cat(parts) for stage, parts in places.items()}
 
 
-def _of_first_stages(drawing: Drawing, number: int, num_stages: int) -> Drawing:
-    """How the first `number` of `num_stages` stages are drawn, told for each of them."""
-    plans = drawing.plans(num_stages)[:number]
-    names = drawing.predictor * num_stages if len(drawing.predictor) == 1 else drawing.predictor
+def _of_first_stages(drawing: Drawing, number: int, stages: Sequence[StageSampler]) -> Drawing:
+    """How the first `number` of these stages are drawn, told for each of them; without what only later ones take."""
+    plans = drawing.plans(len(stages))[:number]
+    names = (drawing.predictor * len(stages) if len(drawing.predictor) == 1 else drawing.predictor)[:number]
+    has_gaps = any(stage.is_placed for stage in stages[:number])
     return replace(
         drawing,
-        predictor=names[:number],
+        predictor=names,
         steps=tuple(plan.num_steps for plan in plans),
         tokens_per_call=tuple(getattr(plan.predictor, "tokens_per_call", None) for plan in plans),
+        eta=drawing.eta if "remask" in names else None,
+        gaps_per_call=drawing.gaps_per_call if has_gaps else None,
     )

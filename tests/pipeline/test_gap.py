@@ -177,6 +177,8 @@ def test_ways_of_drawing_for_each_stage(written: Cascade, windows: StageArrays) 
         written, windows, replace(SETTINGS, num_texts=4, drawing=replace(drawing, steps=(None, None, 3)))
     )
     assert gaps == alike
+    for_the_last = Drawing(predictor=("first_hitting", "first_hitting", "remask"), steps=(2,), eta=0.5, gaps_per_call=2)
+    assert len(gaps_on_windows(written, windows, replace(SETTINGS, num_texts=4, drawing=for_the_last))) == 2
 
 
 @pytest.mark.parametrize(
@@ -261,14 +263,16 @@ def test_checkpoints_that_do_not_say_their_packing(runs: Path, valid_stories: Pa
 
 def test_command_on_placed_stages(placed_runs: list[Path], valid_stories: Path) -> None:
     stages = [part for path in placed_runs for part in ("--stage", path)]
-    ways = ("--predictor", "first_hitting,analytic,confidence", "--steps", "2", "--tokens-per-call", "2")
+    ways = ("--predictor", "first_hitting,remask,confidence", "--steps", "2", "--tokens-per-call", "2")
+    ways = (*ways, "--eta", 0.3, "--gaps-per-call", 2)
     law = ("--temperature", 0.5, "--top-k", 9, "--top-p", 0.9)
     found = json.loads(success("evaluate", "gap", *stages, "--data", valid_stories, *FEW, *ways, *law, "--json").output)
     assert [of_stage["stage"] for of_stage in found["stages"]] == [2, 3]
     assert found["stages"][1]["figures"]["ordered_coverage"]["generated_prefix"]["low"] == 1.0
     drawing = found["drawing"]
     assert drawing["law"] == {"temperature": 0.5, "top_k": 9, "top_p": 0.9}
-    assert drawing["predictor"] == ["first_hitting", "analytic", "confidence"]
+    assert drawing["predictor"] == ["first_hitting", "remask", "confidence"]
+    assert (drawing["eta"], drawing["gaps_per_call"]) == (0.3, 2)
     assert (drawing["steps"], drawing["tokens_per_call"]) == ([2], [2])
 
 

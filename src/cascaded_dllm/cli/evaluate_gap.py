@@ -11,12 +11,22 @@ from rich.table import Table
 
 from cascaded_dllm.assemble_gap import GapSettings, exposure_gaps, require_stages_with_prefix
 from cascaded_dllm.atomic import write_json
+from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.cli.load import load_cascade, packing_of
-from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
+from cascaded_dllm.cli.options import (
+    Bundle,
+    Debug,
+    Lengths,
+    Stages,
+    TokenizerSource,
+    WeightsName,
+    parse_lengths,
+    require_output_file,
+)
 from cascaded_dllm.cli.sample_drawing import drawing_of, parse_names, parse_numbers
 from cascaded_dllm.config import DataSettings
-from cascaded_dllm.errors import ConfigError, OutputExistsError
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.drawing import Drawing
@@ -77,16 +87,14 @@ def gap(
     num_times: Annotated[int, typer.Option(help="Times a text in every bound.")] = 16,
     num_resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000,
     batch_size: Annotated[int, typer.Option(help="Texts drawn or measured together.")] = 32,
-    predictor: Annotated[
-        str | None, typer.Option(help="How texts are drawn; one, or one for each stage.", show_default="first_hitting")
-    ] = None,
-    steps: Annotated[str | None, typer.Option(help="Time steps of a stage; one, or one for each stage.")] = None,
-    tokens_per_call: Annotated[
-        str | None, typer.Option(help="Tokens written together; one, or one for each stage.", show_default="1")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="Of the law of a token; 1 leaves it.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens only.")] = None,
-    top_p: Annotated[float, typer.Option(help="Draw from the most probable tokens of this probability only.")] = 1.0,
+    predictor: flags.Predictor = None,
+    steps: flags.Steps = None,
+    tokens_per_call: flags.TokensPerCall = None,
+    eta: flags.Eta = None,
+    gaps_per_call: flags.GapsPerCall = None,
+    temperature: flags.Temperature = None,
+    top_k: flags.TopK = None,
+    top_p: flags.TopP = None,
     judge: Annotated[
         str | None, typer.Option(help="Causal language model that judges the texts, a folder or a hub id.")
     ] = None,
@@ -107,14 +115,15 @@ def gap(
       cdllm evaluate gap --cascade bundles/stories --data D --judge judges/mine --num-texts 1024 --out gap.json
     """
     with reported_errors(debug):
-        if out is not None and (out.is_dir() or not out.parent.is_dir()):
-            raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
+        require_output_file(out)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made, of unseen text")
         given = {
             "predictor": parse_names(predictor),
             "steps": parse_numbers("--steps", steps),
             "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
+            "eta": eta,
+            "gaps_per_call": gaps_per_call,
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,

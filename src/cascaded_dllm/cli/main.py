@@ -15,7 +15,7 @@ _COMMANDS = {
     "cascade": "Build a cascade around a flat model.",
     "sample": "Sample texts, stage after stage.",
     "evaluate": "Measure models, and texts beside real ones.",
-    "judge": "Train a small language model that judges texts, on a corpus of your own.",
+    "judge": "Make a language model that judges texts.",
     "bundle": "Put all stages, the tokenizer and a model card into one folder.",
 }
 """What every command is for; its module has its name."""

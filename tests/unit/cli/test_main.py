@@ -32,7 +32,8 @@ def help_of(*path: str) -> str:
 def test_all_commands_are_there():
     methods = {("preprocess", method) for method in SELECTION_METHODS}
     others = {("preprocess", "inspect"), ("quickstart",), ("train",), ("sample",), ("bundle",)}
-    others |= {("evaluate", "likelihood"), ("evaluate", "samples"), ("cascade", "from-flat")}
+    others |= {("evaluate", "likelihood"), ("evaluate", "samples"), ("evaluate", "gap")}
+    others |= {("cascade", "from-flat"), ("judge", "train")}
     assert methods | others == set(COMMANDS)
 
 

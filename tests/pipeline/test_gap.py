@@ -181,6 +181,25 @@ def test_ways_of_drawing_for_each_stage(written: Cascade, windows: StageArrays) 
     assert len(gaps_on_windows(written, windows, replace(SETTINGS, num_texts=4, drawing=for_the_last))) == 2
 
 
+def test_bounds_are_those_of_the_stages(written: Cascade, windows: StageArrays) -> None:
+    """Of a prefix, those of all stages before and of no other."""
+    few = replace(SETTINGS, num_texts=6)
+    measuring = GapMeasurement(written, few, None, lambda *_: None)
+    real, generated = measuring.real(windows), measuring.generated()
+    nats = {
+        "real": [float(measuring.nats(k, texts, "", 0).mean()) for k, texts in real.items()],
+        "generated_prefix": [float(measuring.nats(k, texts, "", 6).mean()) for k, texts in generated.items()],
+    }
+    for gap in gaps_on_windows(written, windows, few):
+        for kind, of_stages in nats.items():
+            bounds = {name: getattr(gap[f"{name}_bound_nats_per_token"], kind) for name in ("prefix", "stage")}
+            before = sum(of_stages[: gap.stage - 1]) / LENGTHS[gap.stage - 2]
+            assert bounds["prefix"].estimate == pytest.approx(before, rel=1e-5)
+            assert bounds["stage"].estimate == pytest.approx(
+                of_stages[gap.stage - 1] / LENGTHS[gap.stage - 1], rel=1e-5
+            )
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

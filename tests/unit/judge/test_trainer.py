@@ -1,5 +1,6 @@
 """The loop of a judge: what is read and judged, the loss of the library, and where training breaks down."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,14 +42,15 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def make(tokenizer: Tokenizer) -> MakeTrainer:
-    def windows(count: int) -> StageDataset:
+    def windows(count: int, are_same: bool) -> StageDataset:
         ids = np.random.default_rng(0).integers(1, 270, (count, LENGTH)).astype(np.int32)
         ids[:, LENGTH - 2 :] = EOS
+        ids = np.repeat(ids[:1], count, axis=0) if are_same else ids
         arrays = StageArrays(CascadeSpec((LENGTH,)), "document", "", EOS, tokenizer.vocab_size, "", "", {}, (ids,), ())
         return StageDataset(arrays, 1)
 
-    def made(settings: JudgeSettings = SETTINGS, *, count: int = 10) -> JudgeTrainer:
-        return JudgeTrainer(new_network(settings, tokenizer), windows(count), settings, eos_id=EOS)
+    def made(settings: JudgeSettings = SETTINGS, *, count: int = 10, are_same: bool = False) -> JudgeTrainer:
+        return JudgeTrainer(new_network(settings, tokenizer), windows(count, are_same), settings, eos_id=EOS)
 
     return made
 
@@ -89,6 +91,14 @@ def test_a_seed_decides_everything(make: MakeTrainer) -> None:
     losses.append([step.loss_nats_per_token for step in make(replace(SETTINGS, dropout=0.0)).steps()])
     assert losses[0] == losses[1]
     assert all(first != other for other in losses[2:] for first in [losses[0]])
+
+
+@pytest.mark.parametrize(("dropout", "is_constant"), [(0.3, False), (0.0, True)])
+def test_every_step_leaves_out_something_else(make: MakeTrainer, dropout: float, is_constant: bool) -> None:
+    """On windows that are all the same, by weights that stay what they are."""
+    still = replace(SETTINGS, dropout=dropout, optim=OptimConfig(lr=1e-15))
+    first, second = (step.loss_nats_per_token for step in itertools.islice(make(still, are_same=True).steps(), 2))
+    assert (first == pytest.approx(second, rel=1e-6)) is is_constant
 
 
 def test_learning_rate(make: MakeTrainer) -> None:

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "atomic": {"errors", "pid_space"},
     "run_lock": {"errors", "atomic", "pid_space"},
     "processes": set(),
+    "pages": set(),
     "numerics": set(),
     "memory": set(),
     "text": BASE,
@@ -32,11 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": BASE | {"numerics"},
     "importance": BASE | {"text"},
     "data": BASE | {"cascade"},
-    "preprocess": BASE | {"text", "cascade", "importance", "data"},
+    "preprocess": BASE | {"pages", "text", "cascade", "importance", "data"},
     "train": BASE | PARTS,
     "sample": BASE | PARTS,
     "evaluate": BASE | PARTS | {"train"},
     "judge": BASE | PARTS | {"train", "evaluate"},
+    "report": BASE | {"pages"},
     "config": {"errors"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
@@ -64,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "judge", "config", "demo"}
+    | {"train", "sample", "evaluate", "judge", "report", "config", "demo"}
     | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"},
 }
 

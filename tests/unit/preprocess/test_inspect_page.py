@@ -10,8 +10,9 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.manifest import Counts, Settings
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
+from cascaded_dllm.pages import contrast, stage_colours
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
-from cascaded_dllm.preprocess.inspect_page import contrast, page, stage_colours
+from cascaded_dllm.preprocess.inspect_page import page
 from cascaded_dllm.preprocess.inspect_statistics import Bin, Statistics
 from tests.unit.preprocess.look import TOKENIZER, write_dataset
 

@@ -1,0 +1,48 @@
+"""Parts that pages share: text that stays text whatever it holds, and the colours of stages."""
+
+import html
+from collections.abc import Sequence
+
+# Backgrounds of the first stage and of the last but one; those between lie between. The last one has none.
+_LIGHT = ((10, 74, 143), (207, 228, 251))
+_DARK = ((140, 200, 255), (31, 63, 99))
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+
+Colour = tuple[int, int, int]
+
+
+def escaped(text: str) -> str:
+    """`text` for a page, as text or as the value of an attribute.
+
+    A carriage return would be read as a line feed, so it is written by number. There is no way to write the character
+    0; its picture stands for it.
+    """
+    return html.escape(text.replace("\0", "\u2400")).replace("\r", "&#13;")
+
+
+def stage_colours(count: int, *, is_dark: bool) -> list[tuple[Colour, Colour]]:
+    """Background and text colour of the stages 1..`count`, from the strongest to the faintest.
+
+    One hue that loses strength: the order is seen without colour vision too, and every text can be read.
+    """
+    strong, weak = _DARK if is_dark else _LIGHT
+    backgrounds = [_between(strong, weak, place / max(count - 1, 1)) for place in range(count)]
+    return [(back, max(_BLACK, _WHITE, key=lambda text: contrast(text, back))) for back in backgrounds]
+
+
+def _between(one: Colour, other: Colour, part: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * part) for a, b in zip(one, other, strict=True))
+    return red, green, blue
+
+
+def contrast(one: Sequence[int], other: Sequence[int]) -> float:
+    """The contrast ratio of two colours by WCAG 2: from 1 to 21, of which 4.5 can be read."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Sequence[int]) -> float:
+    """The relative luminance of an sRGB colour, 0 to 1."""
+    parts = [part / 255 for part in colour]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -1,0 +1,154 @@
+"""Values of a JSON file by name, each checked: what is wrong with one says where it stands and what belongs there."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import final
+
+from cascaded_dllm.errors import DataError
+
+_SHOWN_CHARACTERS = 60
+
+
+@final
+class Fields:
+    """A JSON object whose values are asked for by name.
+
+    Args:
+        values: the object.
+        where: the file and the place in it, for messages; ends with ": " or ".".
+    """
+
+    def __init__(self, values: Mapping[str, object], where: str) -> None:
+        self._values, self._where = values, where
+
+    def wrong(self, name: str, wanted: str) -> DataError:
+        """The error that `name` is not what it must be."""
+        value = f"is {shown(self._values[name])}" if name in self._values else "is missing"
+        return DataError(f"{self._where}{name} {value}; it must be {wanted}; run the study again to write it anew")
+
+    def is_null(self, name: str) -> bool:
+        """Whether `name` is there without a value."""
+        return name in self._values and self._values[name] is None
+
+    def text(self, name: str) -> str:
+        """A string.
+
+        Raises:
+            DataError: it is none.
+        """
+        match self._values.get(name):
+            case str() as value:
+                return value
+        raise self.wrong(name, "a string")
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """A string that is one of `choices`.
+
+        Raises:
+            DataError: it is none of them.
+        """
+        value = self._values.get(name)
+        if isinstance(value, str) and value in choices:
+            return value
+        raise self.wrong(name, f"one of {', '.join(choices)}")
+
+    def integer(self, name: str, *, at_least: int) -> int:
+        """A whole number.
+
+        Raises:
+            DataError: it is none, or less than `at_least`.
+        """
+        match self._values.get(name):
+            case int() as value if not isinstance(value, bool) and value >= at_least:
+                return value
+        raise self.wrong(name, f"a whole number of at least {at_least}")
+
+    def number(self, name: str) -> float:
+        """A finite number.
+
+        Raises:
+            DataError: it is none.
+        """
+        value = finite(self._values.get(name))
+        if value is None:
+            raise self.wrong(name, "a finite number")
+        return value
+
+    def number_or_null(self, name: str) -> float | None:
+        """A finite number, or None for null."""
+        return None if self.is_null(name) else self.number(name)
+
+    def optional_number(self, name: str) -> float | None:
+        """A finite number; None for null or where there is no such name."""
+        return self.number_or_null(name) if name in self._values else None
+
+    def mapping(self, name: str) -> Mapping[str, object]:
+        """An object as it stands there.
+
+        Raises:
+            DataError: it is none.
+        """
+        match self._values.get(name):
+            case dict() as value:
+                return value
+        raise self.wrong(name, "an object")
+
+    def fields(self, name: str) -> "Fields":
+        """An object whose values are asked for in turn."""
+        return Fields(self.mapping(name), f"{self._where}{name}.")
+
+    def numbers(self, name: str) -> dict[str, float | None]:
+        """An object of finite numbers or nulls."""
+        inner = self.fields(name)
+        return {key: inner.number_or_null(key) for key in self.mapping(name)}
+
+    def texts(self, name: str) -> dict[str, str]:
+        """An object of strings."""
+        inner = self.fields(name)
+        return {key: inner.text(key) for key in self.mapping(name)}
+
+    def entries(self, name: str) -> list[object]:
+        """A list as it stands there.
+
+        Raises:
+            DataError: it is none.
+        """
+        match self._values.get(name):
+            case list() as value:
+                return value
+        raise self.wrong(name, "a list")
+
+    def listed(self, name: str) -> list["Fields"]:
+        """A list of objects whose values are asked for in turn."""
+        return self.among(self.entries(name), name)
+
+    def among(self, values: Sequence[object], name: str) -> list["Fields"]:
+        """`values`, which stand under `name`, as objects whose values are asked for in turn.
+
+        Raises:
+            DataError: one of them is no object.
+        """
+        found = []
+        for place, value in enumerate(values):
+            where = f"{self._where}{name}[{place}]"
+            if not isinstance(value, dict):
+                raise DataError(f"{where} is {shown(value)}; it must be an object; run the study again to write it anew")
+            found.append(Fields(value, f"{where}."))
+        return found
+
+
+def finite(value: object) -> float | None:
+    """`value` as a float, or None if it is no number, not finite or beyond all floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def shown(value: object) -> str:
+    """`value` for a message, shortened."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

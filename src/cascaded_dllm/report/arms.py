@@ -157,7 +157,9 @@ def _stage(number: int, stages: Sequence[StageBound]) -> StageEstimate:
 
 
 def _cost(runs: Sequence[ArmRun]) -> Cost:
-    flops = [None if any(s.flops is None for s in run.runs) else sum(known([s.flops for s in run.runs])) for run in runs]
+    flops = [
+        None if any(s.flops is None for s in run.runs) else sum(known([s.flops for s in run.runs])) for run in runs
+    ]
     count = len(runs)
     return Cost(
         parameters=sum(stage.parameters for run in runs for stage in run.runs) / count,

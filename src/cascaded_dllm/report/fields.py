@@ -1,10 +1,12 @@
 """Values of a JSON file by name, each checked: what is wrong with one says where it stands and what belongs there."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import final
 
 from cascaded_dllm.errors import DataError
+
+LARGEST = 1e150
+"""The largest number that a report computes with."""
 
 _SHOWN_CHARACTERS = 60
 
@@ -59,27 +61,27 @@ class Fields:
             DataError: it is none, or less than `at_least`.
         """
         match self._values.get(name):
-            case int() as value if not isinstance(value, bool) and value >= at_least:
+            case int() as value if finite(value) is not None and value >= at_least:
                 return value
-        raise self.wrong(name, f"a whole number of at least {at_least}")
+        raise self.wrong(name, f"a whole number from {at_least} to {LARGEST:g}")
 
     def number(self, name: str) -> float:
-        """A finite number.
+        """A number that can be computed with.
 
         Raises:
             DataError: it is none.
         """
         value = finite(self._values.get(name))
         if value is None:
-            raise self.wrong(name, "a finite number")
+            raise self.wrong(name, f"a number of at most {LARGEST:g} in size")
         return value
 
     def number_or_null(self, name: str) -> float | None:
-        """A finite number, or None for null."""
+        """A number that can be computed with, or None for null."""
         return None if self.is_null(name) else self.number(name)
 
     def optional_number(self, name: str) -> float | None:
-        """A finite number; None for null or where there is no such name."""
+        """A number that can be computed with; None for null or where there is no such name."""
         return self.number_or_null(name) if name in self._values else None
 
     def mapping(self, name: str) -> Mapping[str, object]:
@@ -98,7 +100,7 @@ class Fields:
         return Fields(self.mapping(name), f"{self._where}{name}.")
 
     def numbers(self, name: str) -> dict[str, float | None]:
-        """An object of finite numbers or nulls."""
+        """An object of numbers or nulls."""
         inner = self.fields(name)
         return {key: inner.number_or_null(key) for key in self.mapping(name)}
 
@@ -132,20 +134,21 @@ class Fields:
         for place, value in enumerate(values):
             where = f"{self._where}{name}[{place}]"
             if not isinstance(value, dict):
-                raise DataError(f"{where} is {shown(value)}; it must be an object; run the study again to write it anew")
+                raise DataError(
+                    f"{where} is {shown(value)}; it must be an object; run the study again to write it anew"
+                )
             found.append(Fields(value, f"{where}."))
         return found
 
 
 def finite(value: object) -> float | None:
-    """`value` as a float, or None if it is no number, not finite or beyond all floats."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """`value` as a float, or None if it is no number or too large for its square to be finite.
+
+    What is too small for its square to be more than nothing is 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if abs(value) >= 1 / LARGEST else 0.0
 
 
 def shown(value: object) -> str:

@@ -1,0 +1,62 @@
+"""`cdllm study report`: the results of a study as a page and as JSON."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.atomic import write_json, write_text
+from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.report.content import report as report_content
+from cascaded_dllm.report.page import page
+from cascaded_dllm.report.results import RESULTS_NAME, read_results
+from cascaded_dllm.report.summary import summary
+
+REPORT_NAME = "report.html"
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder of a study, or its results.json.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page, a .html file; the JSON lies beside it. By default report.html where the results are.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Write what a study found as one page and as JSON: which arm wins, with errors, curves, costs and texts.
+
+    Examples:
+
+      cdllm study report runs/tiny-stories
+      cdllm study report runs/tiny-stories/results.json --out tiny.html
+    """
+    with reported_errors(debug):
+        folder = results if results.is_dir() else results.parent
+        out = folder / REPORT_NAME if out is None else out
+        _require_page_name(out)
+        content = report_content(read_results(results))
+        write_text(out, page(content))
+        write_json(out.with_suffix(".json"), summary(content))
+        console.print(content.ranking.sentence, markup=False, soft_wrap=True)
+        for note in content.notes:
+            console.print(f"- {note}", markup=False, soft_wrap=True)
+        console.print(f"written to {out} and {out.with_suffix('.json')}", markup=False, soft_wrap=True)
+
+
+def _require_page_name(out: Path) -> None:
+    """Checks that the page and the JSON beside it can be written without harm to the results.
+
+    Raises:
+        ConfigError: `out` is a folder, has another ending, or its JSON would be `results.json`.
+    """
+    if out.suffix != ".html" or out.is_dir():
+        raise ConfigError(f"--out is {out}; it must be a file that ends in .html, for example {REPORT_NAME}")
+    if out.with_suffix(".json").name == RESULTS_NAME:
+        raise ConfigError(
+            f"--out is {out}, and the JSON beside it would have the name of the results, {RESULTS_NAME}; "
+            f"choose another name, for example {REPORT_NAME}"
+        )

@@ -1,0 +1,170 @@
+"""Parts of charts in SVG: frames with axes, lines, markers; every arm has a colour, a dash and a marker of its own."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cascaded_dllm.pages import escaped
+from cascaded_dllm.report.axes import Axis, number_text
+
+# Hues that remain apart for people who see fewer of them, by day and by night; each stands out from its page.
+LIGHT_COLOURS = ("#0060a8", "#b84600", "#007a55", "#a03d85", "#7d6200", "#4b5563", "#5546c8")
+DARK_COLOURS = ("#5ab4f0", "#ff9352", "#3cd6a0", "#f09acb", "#ecc63c", "#c5cdd6", "#b4a8ff")
+_DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")
+_NUM_MARKERS = 6
+
+WIDTH, HEIGHT = 420, 290
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 24, 26, 44
+_LETTER = 6.2
+"""Width of a letter of a chart, about."""
+
+
+class Style(NamedTuple):
+    """How a line or a point looks: classes of the style sheet, a dash pattern and the number of a marker."""
+
+    colour: str
+    dash: str
+    marker: int
+
+
+def style_of(place: int) -> Style:
+    """The style of the arm that stands at `place`, counted from 0; the first 210 differ."""
+    return Style(f"c{place % len(LIGHT_COLOURS)}", _DASHES[place % len(_DASHES)], place % _NUM_MARKERS)
+
+
+def stage_dash(stage: int, num_stages: int) -> str:
+    """The dash of a stage's line: the last one is drawn through."""
+    return _DASHES[(num_stages - stage) % len(_DASHES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The area of a chart between its axes, which places values."""
+
+    x: Axis
+    y: Axis
+
+    def left(self, value: float) -> float:
+        """Pixels from the left edge."""
+        return _LEFT + self.x.share(value) * (WIDTH - _LEFT - _RIGHT)
+
+    def top(self, value: float) -> float:
+        """Pixels from the upper edge."""
+        return HEIGHT - _BOTTOM - self.y.share(value) * (HEIGHT - _TOP - _BOTTOM)
+
+    def drawn(self, x_name: str, y_name: str) -> str:
+        """Grid, ticks and the names of both axes."""
+        right, floor = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+        parts = [f'<text class="name" x="4" y="13">{escaped(y_name)}</text>']
+        for tick in self.y.ticks:
+            at = self.top(tick)
+            parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{right}"/>')
+            parts.append(_label(_LEFT - 5, at + 4, number_text(tick), "end"))
+        for tick in self.x.ticks:
+            at = self.left(tick)
+            parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{floor}"/>')
+            parts.append(_label(at, floor + 15, number_text(tick), "middle"))
+        parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{right}"/>')
+        scale = ", logarithmic" if self.x.is_log else ""
+        parts.append(
+            f'<text class="name" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{escaped(x_name + scale)}</text>'
+        )
+        return "".join(parts)
+
+    def level(self, value: float, name: str) -> str:
+        """A dashed line across, with its name at the right end."""
+        at = self.top(value)
+        above = at - 4 if at > _TOP + 14 else at + 12
+        return (
+            f'<path class="level" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>'
+            f'<text class="note" x="{WIDTH - _RIGHT - 2}" y="{above:.1f}" text-anchor="end">{escaped(name)}</text>'
+        )
+
+
+def _label(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(text)}</text>'
+
+
+def line(points: Iterable[tuple[float, float]], colour: str, dash: str, title: str) -> str:
+    """A line through pixels, which says what it is when pointed at."""
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    pattern = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<path class="line {colour}" d="M{path}"{pattern}><title>{escaped(title)}</title></path>'
+
+
+def marker(x: float, y: float, style: Style, title: str) -> str:
+    """A point at pixels, in the shape of its arm."""
+    shape = (
+        f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z",
+        f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8Z",
+        f"M{x:.1f} {y - 5:.1f}l5 9h-10Z",
+        f"M{x:.1f} {y - 5.5:.1f}l5 5.5l-5 5.5l-5 -5.5Z",
+        f"M{x:.1f} {y + 5:.1f}l5 -9h-10Z",
+        f"M{x - 1.5:.1f} {y - 5:.1f}h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5Z",
+    )[style.marker]
+    return f'<path class="point {style.colour}" d="{shape}"><title>{escaped(title)}</title></path>'
+
+
+def error_bars(frame: Frame, x: tuple[float, float, float], y: tuple[float, float, float], colour: str) -> str:
+    """Lines from the low to the high end of both values at a point; (value, low, high) of each."""
+    (at_x, left, right), (at_y, low, high) = x, y
+    parts = []
+    if right > left:
+        parts.append(f"M{frame.left(left):.1f} {frame.top(at_y):.1f}H{frame.left(right):.1f}")
+    if high > low:
+        parts.append(f"M{frame.left(at_x):.1f} {frame.top(low):.1f}V{frame.top(high):.1f}")
+    return f'<path class="error {colour}" d="{"".join(parts)}"/>' if parts else ""
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """`places` moved as little as a simple sweep needs to lie `gap` apart, in the same order, from `low` to `high`.
+
+    Where there is no room for all, they lie closer, evenly.
+    """
+    gap = min(gap, (high - low) / max(len(places) - 1, 1))
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    moved = list(places)
+    floor = low
+    for index in order:
+        moved[index] = max(places[index], floor)
+        floor = moved[index] + gap
+    ceiling = high
+    for index in reversed(order):
+        moved[index] = min(moved[index], ceiling)
+        ceiling = moved[index] - gap
+    return moved
+
+
+def clipped(text: str, width: float) -> str:
+    """`text` cut so that it is about as wide as `width` pixels at most."""
+    room = max(int(width / _LETTER), 1)
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def svg(parts: str, *, title: str, description: str, number: str, height: float = HEIGHT) -> str:
+    """A chart that says what it shows to those who do not see it; `number` is unique on its page."""
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-labelledby="t{number} d{number}">'
+        f'<title id="t{number}">{escaped(title)}</title><desc id="d{number}">{escaped(description)}</desc>{parts}</svg>'
+    )
+
+
+def figure(drawing: str, caption: str) -> str:
+    """A drawing with its caption."""
+    return f"<figure>\n<figcaption>{escaped(caption)}</figcaption>\n{drawing}\n</figure>"
+
+
+def key(style: Style, name: str, *, has_line: bool = False) -> str:
+    """An entry of a legend."""
+    sample = line([(1, 7), (33, 7)], style.colour, style.dash, name) if has_line else ""
+    point = "" if has_line else marker(17, 7, style, name)
+    return (
+        f'<span class="entry"><svg class="swatch" viewBox="0 0 34 14" aria-hidden="true">{sample}{point}</svg>'
+        f"{escaped(name)}</span>"
+    )
+
+
+def numbers() -> Iterator[str]:
+    """1, 2, 3, ... for the names of charts on one page."""
+    return map(str, itertools.count(1))

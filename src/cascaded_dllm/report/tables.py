@@ -1,0 +1,166 @@
+"""The tables of a report."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cascaded_dllm.pages import escaped
+from cascaded_dllm.report.arms import Arm, Quality
+from cascaded_dllm.report.axes import measured_text, number_text
+from cascaded_dllm.report.comparison import Comparison
+from cascaded_dllm.report.statistics import Estimate
+
+NONE = "–"
+_VERDICTS = {
+    "lower": "lower",
+    "higher": "higher",
+    "not seen": "no difference that is seen",
+    "not known": "not known",
+}
+
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that scrolls sideways where it has no room; the first cell of a row is its name."""
+    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
+    body = "\n".join(
+        f'<tr><th scope="row">{escaped(first)}</th>{"".join(f"<td>{escaped(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    # A keyboard can scroll only what it can reach.
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(caption)}">\n<table>\n'
+        f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+    )
+
+
+def bounds_table(arms: Sequence[Arm]) -> str:
+    """The bound of every arm with both of its errors."""
+    caption = (
+        "Upper bound on the negative log-likelihood, mean over seeds; lower is better. Errors are standard errors of the "
+        "mean: over seeds, and over windows."
+    )
+    columns = ("arm", "seeds", "nats a window", "over seeds", "over windows", "nats a token", "perplexity", "windows")
+    return table(caption, columns, [_bound_row(arm) for arm in arms])
+
+
+def _bound_row(arm: Arm) -> list[str]:
+    seeds = f"{len(arm.runs) - len(arm.problems)} of {len(arm.runs)}"
+    bound = arm.bound
+    if bound is None:
+        return [arm.name, seeds, *[NONE] * 6]
+    return [
+        arm.name,
+        seeds,
+        measured_text(bound.nats.mean, bound.standard_error),
+        "one seed" if bound.nats.num_seeds == 1 else error_text(bound.nats.standard_error),
+        error_text(bound.over_windows),
+        told(bound.nats_per_token),
+        told(bound.ppl),
+        f"{bound.num_windows:,}",
+    ]
+
+
+def stages_table(arms: Sequence[Arm]) -> str:
+    """What every stage pays."""
+    rows = [
+        [
+            arm.name,
+            str(stage.stage),
+            told(stage.nats),
+            error_text(stage.over_windows),
+            told(stage.layout),
+            told(stage.unigram),
+        ]
+        for arm in arms
+        if arm.bound is not None
+        for stage in arm.bound.stages
+    ]
+    caption = (
+        "The bound by stages, nats a window, ± standard error over seeds. Unigram is what the best model without any "
+        "context pays for the same tokens."
+    )
+    return table(caption, ("arm", "stage", "bound", "over windows", "of it layout", "unigram"), rows)
+
+
+def comparisons_table(caption: str, pairs: Sequence[Comparison]) -> str:
+    """Differences of pairs, and what they allow to say."""
+    columns = ("arm", "minus", "nats a window", "in standard errors", "seeds", "over windows", "verdict")
+    return table(caption, columns, [_comparison_row(pair) for pair in pairs])
+
+
+def _comparison_row(pair: Comparison) -> list[str]:
+    nats, error = pair.nats, pair.standard_error
+    if nats is None:
+        return [pair.arm, pair.other, NONE, NONE, "none in common", NONE, _VERDICTS[pair.verdict]]
+    return [
+        pair.arm,
+        pair.other,
+        measured_text(nats.mean, error),
+        f"{nats.mean / error:.1f}" if error else NONE,
+        str(nats.num_seeds),
+        f"{error_text(pair.over_windows)}, {'paired' if pair.is_paired else 'not paired'}",
+        _VERDICTS[pair.verdict],
+    ]
+
+
+def costs_table(arms: Sequence[Arm]) -> str:
+    """What was spent on training."""
+    rows = []
+    for arm in arms:
+        cost = arm.cost
+        if cost is None:
+            rows.append([arm.name, *[NONE] * 5])
+            continue
+        flops = NONE if cost.flops is None else number_text(cost.flops)
+        counts = (cost.parameters, cost.num_steps, cost.token_forwards)
+        rows.append([arm.name, *(number_text(count) for count in counts), flops, number_text(cost.seconds)])
+    columns = ("arm", "parameters", "steps", "token-forwards", "FLOPs", "seconds")
+    return table("Training of all stages together, mean over seeds that are done.", columns, rows)
+
+
+def qualities_table(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> str:
+    """Every figure of every way of drawing, with that of real text above."""
+    figures = figure_names(arms, reference)
+    columns = ("arm", "drawn with", "texts", "network calls", "token-forwards a text", "seconds a text", *figures)
+    rows = [[arm.name, *_quality_cells(quality, figures)] for arm in arms for quality in arm.qualities]
+    if any(value is not None for value in reference.values()):
+        values = [reference.get(name) for name in figures]
+        real = [NONE if value is None else number_text(value) for value in values]
+        rows.insert(0, ["real text", *[NONE] * 5, *real])
+    return table("Texts that were drawn, mean over seeds ± standard error over seeds.", columns, rows)
+
+
+def _quality_cells(quality: Quality, figures: Sequence[str]) -> list[str]:
+    costs = (quality.nfe, quality.token_forwards, quality.seconds)
+    return [
+        quality.name,
+        f"{quality.num_samples:,}",
+        *(told(cost) for cost in costs),
+        *(told(quality.figures.get(name)) for name in figures),
+    ]
+
+
+def figure_names(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> list[str]:
+    """All figures, in the order in which they first come."""
+    drawn = [name for arm in arms for quality in arm.qualities for name in quality.figures]
+    return list(dict.fromkeys([*drawn, *reference]))
+
+
+def told(value: Estimate | None) -> str:
+    """A mean with its error over seeds, if there is any."""
+    return NONE if value is None else measured_text(value.mean, value.standard_error)
+
+
+def error_text(error: float | None) -> str:
+    """An error alone."""
+    return NONE if error is None else f"± {error:.2g}"
+
+
+def definitions_list(definitions: Mapping[str, str]) -> str:
+    """What figures mean."""
+    entries = "\n".join(f"<dt>{escaped(name)}</dt><dd>{escaped(text)}</dd>" for name, text in definitions.items())
+    return f"<dl>\n{entries}\n</dl>"
+
+
+def facts_list(facts: Iterable[tuple[str, str]]) -> str:
+    """Names with short values beside one another."""
+    entries = "\n".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">\n{entries}\n</dl>'

@@ -10,7 +10,7 @@ from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.report.content import report as report_content
 from cascaded_dllm.report.page import page
-from cascaded_dllm.report.results import RESULTS_NAME, read_results
+from cascaded_dllm.report.reading import RESULTS_NAME, read_results
 from cascaded_dllm.report.summary import summary
 
 REPORT_NAME = "report.html"

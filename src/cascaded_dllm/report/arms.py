@@ -157,10 +157,8 @@ def _stage(number: int, stages: Sequence[StageBound]) -> StageEstimate:
 
 
 def _cost(runs: Sequence[ArmRun]) -> Cost:
-    flops = [
-        None if any(s.flops is None for s in run.runs) else sum(known([s.flops for s in run.runs])) for run in runs
-    ]
     count = len(runs)
+    flops = [stage.flops for run in runs for stage in run.runs]
     return Cost(
         parameters=sum(stage.parameters for run in runs for stage in run.runs) / count,
         num_steps=sum(stage.num_steps for run in runs for stage in run.runs) / count,

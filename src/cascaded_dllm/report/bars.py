@@ -42,11 +42,11 @@ class _Rows:
             'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern></defs>'
         ]
         for tick in self.axis.ticks:
-            at = self.left(tick)
+            at, below = self.left(tick), self.floor + 15
             anchor = "start" if at < _SIDE + 1 else "end" if at > WIDTH - _SIDE - 1 else "middle"
             parts.append(f'<path class="grid" d="M{at:.1f} {_ABOVE - 4}V{self.floor}"/>')
             parts.append(
-                f'<text class="tick" x="{at:.1f}" y="{self.floor + 15}" text-anchor="{anchor}">{number_text(tick)}</text>'
+                f'<text class="tick" x="{at:.1f}" y="{below}" text-anchor="{anchor}">{number_text(tick)}</text>'
             )
         name = f'<text class="name" x="{WIDTH - _SIDE}" y="{self.floor + 32}" text-anchor="end">nats a window</text>'
         return "".join([*parts, name])

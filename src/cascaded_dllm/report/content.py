@@ -45,7 +45,7 @@ def report(results: Results) -> ReportContent:
         results=results,
         arms=arms,
         ranking=ranking(arms, results),
-        notes=tuple([*_unfinished(arms), *_budgets(arms, results), *_certainty(arms), *_truth(arms, results)]),
+        notes=(*_unfinished(arms), *_budgets(arms, results), *_certainty(arms), *_truth(arms, results)),
         losses=loss_curves(results),
         bounds=bound_curves(results),
         joint=joint_curves(results),
@@ -115,8 +115,8 @@ def _certainty(arms: Sequence[Arm]) -> list[str]:
     if few < _FEW_SEEDS:
         chance = chance_beyond(NEEDED_ERRORS, few)
         notes.append(
-            f"With {few} seeds the spread over seeds is itself known only roughly: a difference without a cause exceeds "
-            f"{NEEDED_ERRORS:g} standard errors of it with a chance of {chance:.0%}, not 5 %."
+            f"With {few} seeds the spread over seeds is itself known only roughly: a difference without a cause "
+            f"exceeds {NEEDED_ERRORS:g} standard errors of it with a chance of {chance:.0%}, not 5 %."
         )
     if len(counts) > 2:
         notes.append(

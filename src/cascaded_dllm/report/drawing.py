@@ -66,10 +66,8 @@ class Frame:
             parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{floor}"/>')
             parts.append(_label(at, floor + 15, number_text(tick), "middle"))
         parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{right}"/>')
-        scale = ", logarithmic" if self.x.is_log else ""
-        parts.append(
-            f'<text class="name" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{escaped(x_name + scale)}</text>'
-        )
+        below = escaped(f"{x_name}, logarithmic" if self.x.is_log else x_name)
+        parts.append(f'<text class="name" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{below}</text>')
         return "".join(parts)
 
     def level(self, value: float, name: str) -> str:

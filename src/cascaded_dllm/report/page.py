@@ -14,6 +14,7 @@ from cascaded_dllm.report.content import ReportContent
 from cascaded_dllm.report.drawing import DARK_COLOURS, LIGHT_COLOURS, Style, key, numbers, style_of
 from cascaded_dllm.report.statistics import Estimate
 from cascaded_dllm.report.tables import (
+    NONE,
     bounds_table,
     comparisons_table,
     costs_table,
@@ -76,7 +77,7 @@ def _facts(content: ReportContent) -> Iterator[tuple[str, str]]:
     for unit, amount in results.budget.items():
         yield "budget of an arm", f"{number_text(amount)} {unit.replace('_', '-')}"
     yield "stage lengths", ", ".join(str(length) for length in results.lengths)
-    yield "corpus", _plain(results.data.get("path", "–"))
+    yield "corpus", _plain(results.data.get("path", NONE))
     if results.truth_nats is not None:
         yield "entropy of the corpus", f"{number_text(results.truth_nats)} nats a window"
     yield "device", results.device
@@ -104,7 +105,7 @@ def _bounds(content: ReportContent, number: Iterator[str]) -> str:
 
 def _unfinished(content: ReportContent) -> str:
     """The seeds that did not end well, with the reason."""
-    rows = [[arm.name, str(run.seed), run.status, run.reason or "–"] for arm in content.arms for run in arm.problems]
+    rows = [[arm.name, str(run.seed), run.status, run.reason or NONE] for arm in content.arms for run in arm.problems]
     if not rows:
         return "<p>Every arm is done with every seed.</p>"
     return table("Not part of any mean.", ("arm", "seed", "status", "reason"), rows)
@@ -116,8 +117,8 @@ def _curves(content: ReportContent, styles: Mapping[str, Style], number: Iterato
         chart = arm_curves(content.joint, styles, "nats a window", content.results.truth_nats, number)
         parts.append(f'<div class="charts"><div>{chart}</div></div>')
         parts.append(
-            '<p class="faint">Stages are trained apart. A point is the sum over stages of bounds and of token-forwards, '
-            "each at the same share of its own training.</p>"
+            '<p class="faint">Stages are trained apart. A point is the sum over stages of bounds and of '
+            "token-forwards, each at the same share of its own training.</p>"
         )
     for title, curves, unit in (
         ("Bound by stages", content.bounds, "nats a window"),

@@ -41,7 +41,7 @@ def known(values: Sequence[float | None]) -> list[float]:
 
 
 def chance_beyond(errors: float, num_seeds: int) -> float:
-    """Chance that a mean of `num_seeds` normal values around 0 lies further from 0 than `errors` of its standard errors.
+    """Chance that a mean of `num_seeds` normal values around 0 is more than `errors` standard errors away from 0.
 
     P(|t| > errors) of Student's t with n - 1 degrees of freedom, by the finite sums for a whole number of them
     (Abramowitz & Stegun 26.7.3 and 26.7.4): 0.295 for 2 errors of 2 seeds, 0.046 with infinitely many.

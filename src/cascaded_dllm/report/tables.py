@@ -8,7 +8,9 @@ from cascaded_dllm.report.axes import measured_text, number_text
 from cascaded_dllm.report.comparison import Comparison
 from cascaded_dllm.report.statistics import Estimate
 
-NONE = "–"
+NONE = "-"
+"""What stands where there is no value."""
+
 _VERDICTS = {
     "lower": "lower",
     "higher": "higher",
@@ -34,8 +36,8 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
 def bounds_table(arms: Sequence[Arm]) -> str:
     """The bound of every arm with both of its errors."""
     caption = (
-        "Upper bound on the negative log-likelihood, mean over seeds; lower is better. Errors are standard errors of the "
-        "mean: over seeds, and over windows."
+        "Upper bound on the negative log-likelihood, mean over seeds; lower is better. Errors are standard errors of "
+        "the mean: over seeds, and over windows."
     )
     columns = ("arm", "seeds", "nats a window", "over seeds", "over windows", "nats a token", "perplexity", "windows")
     return table(caption, columns, [_bound_row(arm) for arm in arms])

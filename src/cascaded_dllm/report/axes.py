@@ -100,9 +100,9 @@ def number_text(value: float) -> str:
 
 
 def measured_text(mean: float, error: float | None) -> str:
-    """A mean with its error, to two digits of the error: "28.61 ± 0.12"; without one, four digits."""
-    if error is None or error == 0:
-        return number_text(mean) if error is None else f"{number_text(mean)} ± 0"
+    """A mean with its error, to two digits of the error: "28.61 ± 0.12"; with none, or one of rounding, four digits."""
+    if error is None or error <= 1e-9 * abs(mean):
+        return number_text(mean)
     decimals = 1 - math.floor(math.log10(error))
     if decimals < 0 or decimals > 6:
         return f"{number_text(mean)} ± {error:.2g}"

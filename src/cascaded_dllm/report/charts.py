@@ -6,7 +6,9 @@ from cascaded_dllm.report.arms import Arm, Quality
 from cascaded_dllm.report.axes import axis_of, number_text
 from cascaded_dllm.report.curves import Curve
 from cascaded_dllm.report.drawing import (
+    BOTTOM,
     HEIGHT,
+    TOP,
     Frame,
     Style,
     error_bars,
@@ -22,6 +24,8 @@ from cascaded_dllm.report.statistics import Estimate
 from cascaded_dllm.report.tables import told
 
 _DRAWN_POINTS = 200
+_LABEL = 12
+"""Pixels that a label needs in both directions."""
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -69,13 +73,13 @@ def _stage_chart(name: str, curves: Sequence[Curve], frame: Frame, colour: str, 
     parts += [_line(frame, curve, colour, stage_dash(curve.stage, num_stages)) for curve in curves]
     first = {curve.stage: curve for curve in reversed(curves)}
     heights = [frame.top(curve.points[-1][1]) for curve in first.values()]
-    for (stage, curve), top in zip(first.items(), spread(heights, 13, 26, HEIGHT - 44), strict=True):
+    for (stage, curve), top in zip(first.items(), spread(heights, _LABEL, TOP, HEIGHT - BOTTOM), strict=True):
         left = frame.left(curve.points[-1][0]) + 4
         parts.append(f'<text class="end" x="{left:.1f}" y="{top + 4:.1f}">{stage}</text>')
     caption = name if num_stages == 1 else f"{name}; at the end of a line stands its stage"
     lost = sum(curve.num_not_finite for curve in curves)
     if lost:
-        caption += f"; {lost} values were not finite and are not drawn"
+        caption += f"; {lost} {'value was' if lost == 1 else 'values were'} not finite and not drawn"
     return figure(svg("".join(parts), title=name, description=_ends(curves), number=number), caption)
 
 
@@ -137,10 +141,21 @@ def quality_chart(
         title = f"{arm_name}, {way}: {told(found)} at {told(spent)} {cost_name}"
         parts.append(error_bars(frame, _range(spent, is_positive=True), _range(found), style.colour))
         parts.append(marker(x, y, style, title))
-        parts.append(f'<text class="end" x="{x + 7:.1f}" y="{y - 4:.1f}">{ways[way]}</text>')
+    places = [(frame.left(spent.mean), frame.top(found.mean), str(ways[way])) for _, way, spent, found in points]
+    parts += [f'<text class="end" x="{x + 8:.1f}" y="{y + 4:.1f}">{text}</text>' for x, y, text in _apart(places)]
     description = "; ".join(f"{arm}, {way}: {told(found)} at {told(spent)}" for arm, way, spent, found in points)
     title = f"{figure_name} against {cost_name}"
     return figure(svg("".join(parts), title=title, description=description, number=next(number)), title)
+
+
+def _apart(places: Sequence[tuple[float, float, str]]) -> Iterator[tuple[float, float, str]]:
+    """Labels moved up or down where others beside them stand in their way."""
+    rest = sorted(places)
+    while rest:
+        near = [place for place in rest if place[0] - rest[0][0] < _LABEL]
+        rest = rest[len(near) :]
+        tops = spread([top for _, top, _ in near], _LABEL, TOP, HEIGHT - BOTTOM)
+        yield from ((left, moved, text) for (left, _, text), moved in zip(near, tops, strict=True))
 
 
 def way_numbers(arms: Sequence[Arm]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cascaded_dllm.report.arms import Arm, together
+from cascaded_dllm.report.axes import measured_text
 from cascaded_dllm.report.results import Bound, PairedDifference, Results
 from cascaded_dllm.report.statistics import Estimate, estimate, known
 
@@ -110,26 +111,42 @@ def _sentence(names: Sequence[str], against_best: Sequence[Comparison]) -> str:
     """What may be said of the first arm."""
     if not names:
         return "No arm has a bound, so none is ranked."
+    best = f'"{names[0]}"'
     if len(names) == 1:
-        return f"{names[0]} is the only arm with a bound; there is nothing to compare it with."
-    best = names[0]
-    beaten = [pair.other for pair in against_best if pair.verdict == "lower"]
-    alike = [pair.other for pair in against_best if pair.verdict in ("not seen", "higher")]
-    unknown = [pair.other for pair in against_best if pair.verdict == "not known"]
-    sentences = [] if alike or unknown else [f"{best} wins: its bound is the lowest."]
+        return f"{best} is the only arm with a bound; there is nothing to compare it with."
+    beaten = [pair for pair in against_best if pair.verdict == "lower"]
+    alike = [pair for pair in against_best if pair.verdict in ("not seen", "higher")]
+    unknown = [pair for pair in against_best if pair.verdict == "not known"]
+    if not alike and not unknown:
+        return f"{best} wins: its bound is {_differences(beaten)}."
+    sentences = []
     if alike:
         sentences.append(
-            f"{best} has the lowest bound, but there is no difference that this study can see between it and "
-            f"{listed(alike)}."
+            f"There is no difference that this study can see between {best}, whose bound is the lowest, and the next: "
+            f"it is {_differences(alike)}."
         )
     if unknown:
+        names_of = listed([f'"{pair.other}"' for pair in unknown])
         sentences.append(
-            f"{best} has the lowest bound, but whether it is lower than that of {listed(unknown)} cannot be said: they "
-            "have no seed in common, or errors that are not known."
+            f"Whether the bound of {best}, the lowest, is lower than that of {names_of} cannot be said: they have no "
+            "seed in common, or errors that are not known."
         )
     if beaten:
-        sentences.append(f"It is lower than that of {listed(beaten)} by more than {NEEDED_ERRORS:g} standard errors.")
+        sentences.append(
+            f"It is lower than others by more than {NEEDED_ERRORS:g} standard errors: {_differences(beaten)}."
+        )
     return " ".join(sentences)
+
+
+def _differences(pairs: Sequence[Comparison]) -> str:
+    """By how much the bound of the first arm is lower than those of others."""
+    return listed(
+        [
+            f'{measured_text(-pair.nats.mean, pair.standard_error)} nats a window below that of "{pair.other}"'
+            for pair in pairs
+            if pair.nats is not None
+        ]
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -60,8 +60,8 @@ def _unfinished(arms: Sequence[Arm]) -> list[str]:
             continue
         lost = listed([f"seed {run.seed} {_WORDS[run.status]}" for run in arm.problems])
         rest = "; it is judged by the others alone, which may flatter it" if arm.bound is not None else "; not ranked"
-        notes.append(f"{arm.name}: {lost}{rest}.")
-    unmeasured = [arm.name for arm in arms if arm.bound is None and not arm.problems]
+        notes.append(f'"{arm.name}": {lost}{rest}.')
+    unmeasured = [f'"{arm.name}"' for arm in arms if arm.bound is None and not arm.problems]
     if unmeasured:
         notes.append(f"{listed(unmeasured)}: no bound was measured; not ranked.")
     return notes
@@ -89,8 +89,8 @@ def _equality(spent: dict[str, float], unit: str) -> str:
     if spent[most] <= spent[least] * (1 + _EQUAL_BUDGETS):
         return f"All ranked arms spent the same {name}, to within {_EQUAL_BUDGETS:.0%}."
     return (
-        f"Budgets are not equal: {most} spent {spent[most]:.4g} {name} and {least} {spent[least]:.4g}; a lower bound "
-        "may come from that."
+        f'Budgets are not equal: "{most}" spent {spent[most]:.4g} {name} and "{least}" {spent[least]:.4g}; a '
+        "lower bound may come from that."
     )
 
 
@@ -116,7 +116,7 @@ def _certainty(arms: Sequence[Arm]) -> list[str]:
         chance = chance_beyond(NEEDED_ERRORS, few)
         notes.append(
             f"With {few} seeds the spread over seeds is itself known only roughly: a difference without a cause "
-            f"exceeds {NEEDED_ERRORS:g} standard errors of it with a chance of {chance:.0%}, not 5 %."
+            f"exceeds {NEEDED_ERRORS:g} standard errors of it with a chance of {chance:.0%}, not 5%."
         )
     if len(counts) > 2:
         notes.append(
@@ -129,7 +129,7 @@ def _truth(arms: Sequence[Arm], results: Results) -> list[str]:
     """Arms whose bound lies below what no model can reach."""
     truth = results.truth_nats
     below = [
-        arm.name
+        f'"{arm.name}"'
         for arm in arms
         if truth is not None
         and arm.bound is not None

@@ -15,7 +15,7 @@ _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")
 _NUM_MARKERS = 6
 
 WIDTH, HEIGHT = 420, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 24, 26, 44
+_LEFT, _RIGHT, TOP, BOTTOM = 50, 24, 26, 44
 _LETTER = 6.2
 """Width of a letter of a chart, about."""
 
@@ -51,11 +51,11 @@ class Frame:
 
     def top(self, value: float) -> float:
         """Pixels from the upper edge."""
-        return HEIGHT - _BOTTOM - self.y.share(value) * (HEIGHT - _TOP - _BOTTOM)
+        return HEIGHT - BOTTOM - self.y.share(value) * (HEIGHT - TOP - BOTTOM)
 
     def drawn(self, x_name: str, y_name: str) -> str:
         """Grid, ticks and the names of both axes."""
-        right, floor = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+        right, floor = WIDTH - _RIGHT, HEIGHT - BOTTOM
         parts = [f'<text class="name" x="4" y="13">{escaped(y_name)}</text>']
         for tick in self.y.ticks:
             at = self.top(tick)
@@ -63,9 +63,9 @@ class Frame:
             parts.append(_label(_LEFT - 5, at + 4, number_text(tick), "end"))
         for tick in self.x.ticks:
             at = self.left(tick)
-            parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{floor}"/>')
+            parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{floor}"/>')
             parts.append(_label(at, floor + 15, number_text(tick), "middle"))
-        parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{right}"/>')
+        parts.append(f'<path class="axis" d="M{_LEFT} {TOP}V{floor}H{right}"/>')
         below = escaped(f"{x_name}, logarithmic" if self.x.is_log else x_name)
         parts.append(f'<text class="name" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{below}</text>')
         return "".join(parts)
@@ -73,10 +73,11 @@ class Frame:
     def level(self, value: float, name: str) -> str:
         """A dashed line across, with its name at the right end."""
         at = self.top(value)
-        above = at - 4 if at > _TOP + 14 else at + 12
+        # Beneath, since what is measured lies above what cannot be passed.
+        beside = at + 12 if at < HEIGHT - BOTTOM - 14 else at - 4
         return (
             f'<path class="level" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>'
-            f'<text class="note" x="{WIDTH - _RIGHT - 2}" y="{above:.1f}" text-anchor="end">{escaped(name)}</text>'
+            f'<text class="note" x="{WIDTH - _RIGHT - 2}" y="{beside:.1f}" text-anchor="end">{escaped(name)}</text>'
         )
 
 
@@ -116,22 +117,31 @@ def error_bars(frame: Frame, x: tuple[float, float, float], y: tuple[float, floa
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """`places` moved as little as a simple sweep needs to lie `gap` apart, in the same order, from `low` to `high`.
+    """`places` moved apart to lie `gap` from one another, in the same order, from `low` to `high`.
 
-    Where there is no room for all, they lie closer, evenly.
+    A crowd is moved to both sides alike: half-way between pushing all of it down and pushing all of it up. Where there
+    is no room for all, they lie closer, evenly.
     """
     gap = min(gap, (high - low) / max(len(places) - 1, 1))
     order = sorted(range(len(places)), key=lambda index: places[index])
-    moved = list(places)
-    floor = low
-    for index in order:
-        moved[index] = max(places[index], floor)
-        floor = moved[index] + gap
-    ceiling = high
-    for index in reversed(order):
-        moved[index] = min(moved[index], ceiling)
-        ceiling = moved[index] - gap
+    ordered = [places[index] for index in order]
+    halves = zip(_pushed(ordered, gap, low), _pushed_back(ordered, gap, high), strict=True)
+    inside = _pushed_back(_pushed([(one + other) / 2 for one, other in halves], gap, low), gap, high)
+    moved = dict(zip(order, inside, strict=True))
+    return [moved[index] for index in range(len(places))]
+
+
+def _pushed(ordered: Iterable[float], gap: float, low: float) -> list[float]:
+    """Each place moved up as far as those before it need."""
+    moved: list[float] = []
+    for place in ordered:
+        moved.append(max(place, moved[-1] + gap if moved else low))
     return moved
+
+
+def _pushed_back(ordered: Sequence[float], gap: float, high: float) -> list[float]:
+    """Each place moved down as far as those after it need."""
+    return [-place for place in reversed(_pushed([-place for place in reversed(ordered)], gap, -high))]
 
 
 def clipped(text: str, width: float) -> str:

@@ -19,9 +19,10 @@ from cascaded_dllm.report.tables import (
     comparisons_table,
     costs_table,
     definitions_list,
+    draws_table,
     facts_list,
     figure_names,
-    qualities_table,
+    figures_tables,
     stages_table,
     table,
 )
@@ -47,7 +48,7 @@ def page(content: ReportContent) -> str:
         verdict=escaped(content.ranking.sentence),
         notes="\n".join(f"<li>{escaped(note)}</li>" for note in content.notes),
         arms=definitions_list({arm.name: arm.description for arm in content.arms}),
-        bounds=_bounds(content, number),
+        bounds=_bounds(content, styles, number),
         unfinished=_unfinished(content),
         costs=costs_table(content.arms),
         curves=_curves(content, styles, number),
@@ -83,11 +84,12 @@ def _facts(content: ReportContent) -> Iterator[tuple[str, str]]:
     yield "device", results.device
 
 
-def _bounds(content: ReportContent, number: Iterator[str]) -> str:
+def _bounds(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
     if not content.ranking.names:
         return "<p>No arm has a bound.</p>"
+    joint = _joint(content, styles, number) if any(curve.points for curve in content.joint) else ""
     parts = [
-        f'<div class="charts">{bound_bars(content.arms, content.results.truth_nats, number)}</div>',
+        f'<div class="charts">{bound_bars(content.arms, content.results.truth_nats, number)}{joint}</div>',
         bounds_table(content.arms),
     ]
     if content.ranking.against_best:
@@ -103,6 +105,14 @@ def _bounds(content: ReportContent, number: Iterator[str]) -> str:
     return "\n".join(parts)
 
 
+def _joint(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
+    chart = arm_curves(content.joint, styles, "nats a window", content.results.truth_nats, number)
+    return (
+        f'<div>{chart}<p class="faint">Stages are trained apart. A point is the sum over stages of bounds and of '
+        "token-forwards, each at the same share of its own training.</p></div>"
+    )
+
+
 def _unfinished(content: ReportContent) -> str:
     """The seeds that did not end well, with the reason."""
     rows = [[arm.name, str(run.seed), run.status, run.reason or NONE] for arm in content.arms for run in arm.problems]
@@ -113,13 +123,6 @@ def _unfinished(content: ReportContent) -> str:
 
 def _curves(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
     parts = []
-    if any(curve.points for curve in content.joint):
-        chart = arm_curves(content.joint, styles, "nats a window", content.results.truth_nats, number)
-        parts.append(f'<div class="charts"><div>{chart}</div></div>')
-        parts.append(
-            '<p class="faint">Stages are trained apart. A point is the sum over stages of bounds and of '
-            "token-forwards, each at the same share of its own training.</p>"
-        )
     for title, curves, unit in (
         ("Bound by stages", content.bounds, "nats a window"),
         ("Loss by stages", content.losses, "nats a token"),
@@ -151,7 +154,7 @@ def _quality(content: ReportContent, styles: Mapping[str, Style], number: Iterat
         return f'<div class="charts">{drawn}</div>'
 
     parts = [f'<p class="legend">{legend}</p>\n<p>Drawn with: {escaped(ways)}</p>', charts(first)]
-    parts.append(qualities_table(arms, reference))
+    parts += [draws_table(arms), figures_tables(arms, reference)]
     if others:
         parts.append(_folded("Charts of the other figures", charts(others)))
     return "\n".join(parts)

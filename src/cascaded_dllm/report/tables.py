@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from cascaded_dllm.pages import escaped
-from cascaded_dllm.report.arms import Arm, Quality
+from cascaded_dllm.report.arms import Arm
 from cascaded_dllm.report.axes import measured_text, number_text
-from cascaded_dllm.report.comparison import Comparison
+from cascaded_dllm.report.comparison import Comparison, listed
 from cascaded_dllm.report.statistics import Estimate
 
 NONE = "-"
 """What stands where there is no value."""
 
+_TABLE_FIGURES = 4
 _VERDICTS = {
     "lower": "lower",
     "higher": "higher",
@@ -118,26 +119,36 @@ def costs_table(arms: Sequence[Arm]) -> str:
     return table("Training of all stages together, mean over seeds that are done.", columns, rows)
 
 
-def qualities_table(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> str:
-    """Every figure of every way of drawing, with that of real text above."""
-    figures = figure_names(arms, reference)
-    columns = ("arm", "drawn with", "texts", "network calls", "token-forwards a text", "seconds a text", *figures)
-    rows = [[arm.name, *_quality_cells(quality, figures)] for arm in arms for quality in arm.qualities]
-    if any(value is not None for value in reference.values()):
-        values = [reference.get(name) for name in figures]
-        real = [NONE if value is None else number_text(value) for value in values]
-        rows.insert(0, ["real text", *[NONE] * 5, *real])
-    return table("Texts that were drawn, mean over seeds ± standard error over seeds.", columns, rows)
-
-
-def _quality_cells(quality: Quality, figures: Sequence[str]) -> list[str]:
-    costs = (quality.nfe, quality.token_forwards, quality.seconds)
-    return [
-        quality.name,
-        f"{quality.num_samples:,}",
-        *(told(cost) for cost in costs),
-        *(told(quality.figures.get(name)) for name in figures),
+def draws_table(arms: Sequence[Arm]) -> str:
+    """What drawing texts cost."""
+    rows = [
+        [arm.name, quality.name, f"{quality.num_samples:,}", *map(told, costs)]
+        for arm in arms
+        for quality in arm.qualities
+        for costs in [(quality.nfe, quality.token_forwards, quality.seconds)]
     ]
+    columns = ("arm", "drawn with", "texts of all seeds", "network calls", "token-forwards a text", "seconds a text")
+    return table("What texts cost, mean over seeds ± standard error over seeds.", columns, rows)
+
+
+def figures_tables(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> str:
+    """The figures of every way of drawing, with that of real text above, a few figures in a table."""
+    names = figure_names(arms, reference)
+    parts = [names[begin : begin + _TABLE_FIGURES] for begin in range(0, len(names), _TABLE_FIGURES)]
+    return "\n".join(_figures_table(arms, reference, part) for part in parts)
+
+
+def _figures_table(arms: Sequence[Arm], reference: Mapping[str, float | None], names: Sequence[str]) -> str:
+    rows = [
+        [arm.name, quality.name, *(told(quality.figures.get(name)) for name in names)]
+        for arm in arms
+        for quality in arm.qualities
+    ]
+    if any(reference.get(name) is not None for name in names):
+        values = [reference.get(name) for name in names]
+        rows.insert(0, ["real text", NONE, *(NONE if value is None else number_text(value) for value in values)])
+    caption = f"Figures of texts, mean over seeds ± standard error over seeds: {listed(names)}."
+    return table(caption, ("arm", "drawn with", *names), rows)
 
 
 def figure_names(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> list[str]:

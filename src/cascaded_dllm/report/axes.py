@@ -9,6 +9,8 @@ _LOG_FROM = 20.0
 
 _SUFFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
+_PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -29,7 +31,7 @@ class Axis:
     def share(self, value: float) -> float:
         """Where `value` lies: 0 at the low end, 1 at the high one."""
         if self.is_log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
 
@@ -100,10 +102,13 @@ def number_text(value: float) -> str:
 
 
 def measured_text(mean: float, error: float | None) -> str:
-    """A mean with its error, to two digits of the error: "28.61 ± 0.12"; with none, or one of rounding, four digits."""
+    """A mean with its error, to two digits of the error: "28.61 ± 0.12"; with none, or one of rounding, four digits.
+
+    No line breaks inside it.
+    """
     if error is None or error <= 1e-9 * abs(mean):
         return number_text(mean)
     decimals = 1 - math.floor(math.log10(error))
     if decimals < 0 or decimals > 6:
-        return f"{number_text(mean)} ± {error:.2g}"
-    return f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
+        return f"{number_text(mean)}{_PLUS_MINUS}{error:.2g}"
+    return f"{mean:,.{decimals}f}{_PLUS_MINUS}{error:.{decimals}f}"

@@ -8,7 +8,7 @@ from cascaded_dllm.report.arms import Arm, ArmBound, StageEstimate
 from cascaded_dllm.report.axes import Axis, axis_of, measured_text, number_text
 from cascaded_dllm.report.drawing import WIDTH, clipped, figure, svg
 
-_ROW, _BAR, _ABOVE, _SIDE = 46, 22, 18, 8
+_ROW, _BAR, _ABOVE, _SIDE = 46.0, 22.0, 18.0, 8.0
 _READABLE = 14
 """Pixels that a part needs for its number."""
 

@@ -24,7 +24,7 @@ from cascaded_dllm.report.statistics import Estimate
 from cascaded_dllm.report.tables import told
 
 _DRAWN_POINTS = 200
-_LABEL = 12
+_LABEL = 12.0
 """Pixels that a label needs in both directions."""
 
 
@@ -45,7 +45,8 @@ def arm_curves(
     parts = [frame.drawn("token-forwards of all stages", unit)]
     parts += [_line(frame, curve, styles[curve.arm].colour, styles[curve.arm].dash) for curve in shown]
     if truth is not None:
-        parts.append(frame.level(truth, "entropy of the corpus"))
+        pixels = [(frame.left(x), frame.top(y)) for curve in shown for x, y in thinned(curve.points)]
+        parts.append(frame.level(truth, "entropy of the corpus", pixels))
     title = "Bound of all stages while they are trained"
     drawing = svg("".join(parts), title=title, description=_ends(shown), number=next(number))
     names = list(dict.fromkeys(curve.arm for curve in shown))
@@ -135,7 +136,8 @@ def quality_chart(
     )
     parts = [frame.drawn(cost_name, figure_name)]
     if reference is not None:
-        parts.append(frame.level(reference, "real text"))
+        pixels = [(frame.left(spent.mean), frame.top(found.mean)) for _, _, spent, found in points]
+        parts.append(frame.level(reference, "real text", pixels))
     for arm_name, way, spent, found in points:
         style, x, y = styles[arm_name], frame.left(spent.mean), frame.top(found.mean)
         title = f"{arm_name}, {way}: {told(found)} at {told(spent)} {cost_name}"

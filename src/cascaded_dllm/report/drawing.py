@@ -14,8 +14,8 @@ DARK_COLOURS = ("#5ab4f0", "#ff9352", "#3cd6a0", "#f09acb", "#ecc63c", "#c5cdd6"
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")
 _NUM_MARKERS = 6
 
-WIDTH, HEIGHT = 420, 290
-_LEFT, _RIGHT, TOP, BOTTOM = 50, 24, 26, 44
+WIDTH, HEIGHT = 420.0, 290.0
+_LEFT, _RIGHT, TOP, BOTTOM = 50.0, 24.0, 26.0, 44.0
 _LETTER = 6.2
 """Width of a letter of a chart, about."""
 
@@ -70,14 +70,28 @@ class Frame:
         parts.append(f'<text class="name" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{below}</text>')
         return "".join(parts)
 
-    def level(self, value: float, name: str) -> str:
-        """A dashed line across, with its name at the right end."""
-        at = self.top(value)
-        # Beneath, since what is measured lies above what cannot be passed.
-        beside = at + 12 if at < HEIGHT - BOTTOM - 14 else at - 4
+    def level(self, value: float, name: str, points: Iterable[tuple[float, float]]) -> str:
+        """A dashed line across with its name, at that end and on that side of it where `points`, pixels, leave room."""
+        at, width = self.top(value), _LETTER * len(name)
+        places = [
+            (x, y, anchor)
+            for x, anchor in ((WIDTH - _RIGHT - 2, "end"), (_LEFT + 4, "start"))
+            for y in (at - 4, at + 12)
+            if TOP < y < HEIGHT - BOTTOM
+        ]
+        crowd = list(points)
+
+        def room(place: tuple[float, float, str]) -> float:
+            """Distance of the nearest point from the middle of the name."""
+            x, y, anchor = place
+            middle = x - width / 2 if anchor == "end" else x + width / 2
+            near = (max(abs(left - middle) - width / 2, 0) + abs(top - y + 4) for left, top in crowd)
+            return min(near, default=0.0)
+
+        x, y, anchor = max(places, key=room)
         return (
             f'<path class="level" d="M{_LEFT} {at:.1f}H{WIDTH - _RIGHT}"/>'
-            f'<text class="note" x="{WIDTH - _RIGHT - 2}" y="{beside:.1f}" text-anchor="end">{escaped(name)}</text>'
+            f'<text class="note" x="{x}" y="{y:.1f}" text-anchor="{anchor}">{escaped(name)}</text>'
         )
 
 
@@ -131,7 +145,7 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return [moved[index] for index in range(len(places))]
 
 
-def _pushed(ordered: Iterable[float], gap: float, low: float) -> list[float]:
+def _pushed(ordered: Sequence[float], gap: float, low: float) -> list[float]:
     """Each place moved up as far as those before it need."""
     moved: list[float] = []
     for place in ordered:
@@ -153,7 +167,7 @@ def clipped(text: str, width: float) -> str:
 def svg(parts: str, *, title: str, description: str, number: str, height: float = HEIGHT) -> str:
     """A chart that says what it shows to those who do not see it; `number` is unique on its page."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-labelledby="t{number} d{number}">'
+        f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-labelledby="t{number} d{number}">'
         f'<title id="t{number}">{escaped(title)}</title><desc id="d{number}">{escaped(description)}</desc>{parts}</svg>'
     )
 
@@ -165,8 +179,8 @@ def figure(drawing: str, caption: str) -> str:
 
 def key(style: Style, name: str, *, has_line: bool = False) -> str:
     """An entry of a legend."""
-    sample = line([(1, 7), (33, 7)], style.colour, style.dash, name) if has_line else ""
-    point = "" if has_line else marker(17, 7, style, name)
+    sample = line([(1.0, 7.0), (33.0, 7.0)], style.colour, style.dash, name) if has_line else ""
+    point = "" if has_line else marker(17.0, 7.0, style, name)
     return (
         f'<span class="entry"><svg class="swatch" viewBox="0 0 34 14" aria-hidden="true">{sample}{point}</svg>'
         f"{escaped(name)}</span>"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cascaded_dllm.pages import escaped
 from cascaded_dllm.report.arms import Arm
 from cascaded_dllm.report.axes import measured_text, number_text
-from cascaded_dllm.report.comparison import Comparison, listed
+from cascaded_dllm.report.comparison import Comparison
 from cascaded_dllm.report.statistics import Estimate
 
 NONE = "-"
@@ -27,10 +27,11 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
         f'<tr><th scope="row">{escaped(first)}</th>{"".join(f"<td>{escaped(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    # A keyboard can scroll only what it can reach.
+    # A keyboard can scroll only what it can reach. The caption does not scroll away.
     return (
+        f'<p class="caption">{escaped(caption)}</p>\n'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(caption)}">\n<table>\n'
-        f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
     )
 
 
@@ -135,10 +136,15 @@ def figures_tables(arms: Sequence[Arm], reference: Mapping[str, float | None]) -
     """The figures of every way of drawing, with that of real text above, a few figures in a table."""
     names = figure_names(arms, reference)
     parts = [names[begin : begin + _TABLE_FIGURES] for begin in range(0, len(names), _TABLE_FIGURES)]
-    return "\n".join(_figures_table(arms, reference, part) for part in parts)
+    captions = [f"Figures of texts, part {place} of {len(parts)}" for place in range(1, len(parts) + 1)]
+    return "\n".join(
+        _figures_table(caption, arms, reference, part) for caption, part in zip(captions, parts, strict=True)
+    )
 
 
-def _figures_table(arms: Sequence[Arm], reference: Mapping[str, float | None], names: Sequence[str]) -> str:
+def _figures_table(
+    caption: str, arms: Sequence[Arm], reference: Mapping[str, float | None], names: Sequence[str]
+) -> str:
     rows = [
         [arm.name, quality.name, *(told(quality.figures.get(name)) for name in names)]
         for arm in arms
@@ -147,8 +153,7 @@ def _figures_table(arms: Sequence[Arm], reference: Mapping[str, float | None], n
     if any(reference.get(name) is not None for name in names):
         values = [reference.get(name) for name in names]
         rows.insert(0, ["real text", NONE, *(NONE if value is None else number_text(value) for value in values)])
-    caption = f"Figures of texts, mean over seeds ± standard error over seeds: {listed(names)}."
-    return table(caption, ("arm", "drawn with", *names), rows)
+    return table(f"{caption}: mean over seeds ± standard error over seeds.", ("arm", "drawn with", *names), rows)
 
 
 def figure_names(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> list[str]:
@@ -164,7 +169,7 @@ def told(value: Estimate | None) -> str:
 
 def error_text(error: float | None) -> str:
     """An error alone."""
-    return NONE if error is None else f"± {error:.2g}"
+    return NONE if error is None else f"±\N{NO-BREAK SPACE}{error:.2g}"
 
 
 def definitions_list(definitions: Mapping[str, str]) -> str:

@@ -10,10 +10,10 @@ from cascaded_dllm.report.reading import read_results
 from cascaded_dllm.report.results import Results
 
 LENGTHS = [8, 16, 40]
-WORDS = (
+STORY = (
     "Mia was a brave little fox . One day she found a shiny key near the old mill . "
     "She showed the key to Tom , and they opened a small blue door together ."
-).split()
+)
 
 
 def study(seeds: int = 3) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def samplings(total: float, draws: random.Random) -> list[dict[str, Any]]:
 
 def text(num_stages: int, first: int) -> list[dict[str, Any]]:
     """A sample whose earlier stages hold every fourth and every second of its words."""
-    words = WORDS[first : first + 24]
+    words = STORY.split()[first : first + 24]
     every = {1: 4, 2: 2, 3: 1} if num_stages == 3 else {1: 1}
     wrote = [min(stage for stage, step in every.items() if place % step == 0) for place in range(len(words))]
     stages = []

@@ -35,10 +35,10 @@ def report(
       cdllm study report runs/tiny-stories/results.json --out tiny.html
     """
     with reported_errors(debug):
-        folder = results if results.is_dir() else results.parent
-        out = folder / REPORT_NAME if out is None else out
-        _require_page_name(out)
-        content = report_content(read_results(results))
+        file = results / RESULTS_NAME if results.is_dir() else results
+        out = file.with_name(REPORT_NAME) if out is None else out
+        _require_page_name(out, file)
+        content = report_content(read_results(file))
         write_text(out, page(content))
         write_json(out.with_suffix(".json"), summary(content))
         console.print(content.ranking.sentence, markup=False, soft_wrap=True)
@@ -47,16 +47,18 @@ def report(
         console.print(f"written to {out} and {out.with_suffix('.json')}", markup=False, soft_wrap=True)
 
 
-def _require_page_name(out: Path) -> None:
+def _require_page_name(out: Path, file: Path) -> None:
     """Checks that the page and the JSON beside it can be written without harm to the results.
 
     Raises:
-        ConfigError: `out` is a folder, has another ending, or its JSON would be `results.json`.
+        ConfigError: `out` is a folder, has another ending, or its JSON would be the results, of this study or of one
+            whose folder it names.
     """
     if out.suffix != ".html" or out.is_dir():
         raise ConfigError(f"--out is {out}; it must be a file that ends in .html, for example {REPORT_NAME}")
-    if out.with_suffix(".json").name == RESULTS_NAME:
+    beside = out.with_suffix(".json")
+    if beside.name == RESULTS_NAME or beside.resolve() == file.resolve():
         raise ConfigError(
-            f"--out is {out}, and the JSON beside it would have the name of the results, {RESULTS_NAME}; "
-            f"choose another name, for example {REPORT_NAME}"
+            f"--out is {out}, and the JSON beside it would replace {beside}, which is a study's; choose another name, "
+            f"for example {REPORT_NAME}"
         )

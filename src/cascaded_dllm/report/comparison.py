@@ -132,9 +132,7 @@ def _sentence(names: Sequence[str], against_best: Sequence[Comparison]) -> str:
             "seed in common, or errors that are not known."
         )
     if beaten:
-        sentences.append(
-            f"It is lower than others by more than {NEEDED_ERRORS:g} standard errors: {_differences(beaten)}."
-        )
+        sentences.append(f"By more than {NEEDED_ERRORS:g} standard errors it is {_differences(beaten)}.")
     return " ".join(sentences)
 
 

@@ -54,16 +54,16 @@ class Fields:
             return value
         raise self.wrong(name, f"one of {', '.join(choices)}")
 
-    def integer(self, name: str, *, at_least: int) -> int:
+    def integer(self, name: str, *, at_least: int, at_most: float | int = LARGEST) -> int:
         """A whole number.
 
         Raises:
-            DataError: it is none, or less than `at_least`.
+            DataError: it is none, less than `at_least` or more than `at_most`.
         """
         match self._values.get(name):
-            case int() as value if finite(value) is not None and value >= at_least:
+            case int() as value if not isinstance(value, bool) and at_least <= value <= at_most:
                 return value
-        raise self.wrong(name, f"a whole number from {at_least} to {LARGEST:g}")
+        raise self.wrong(name, f"a whole number from {at_least} to {at_most:g}")
 
     def number(self, name: str) -> float:
         """A number that can be computed with.

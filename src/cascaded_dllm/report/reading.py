@@ -21,6 +21,8 @@ from cascaded_dllm.report.results import (
 
 FORMAT = "cascaded-dllm-study/1"
 RESULTS_NAME = "results.json"
+MOST_STAGES = 64
+"""Each has a colour of its own."""
 
 
 def read_results(path: Path) -> Results:
@@ -121,7 +123,7 @@ def _arm(fields: Fields) -> ArmRun:
 
 def _run(fields: Fields) -> StageRun:
     return StageRun(
-        stage=fields.integer("stage", at_least=1),
+        stage=fields.integer("stage", at_least=1, at_most=MOST_STAGES),
         folder=fields.text("folder"),
         num_steps=fields.integer("num_steps", at_least=0),
         token_forwards=fields.number("token_forwards"),
@@ -163,7 +165,7 @@ def _bound(fields: Fields) -> Bound:
 
 def _stage_bound(fields: Fields) -> StageBound:
     return StageBound(
-        stage=fields.integer("stage", at_least=1),
+        stage=fields.integer("stage", at_least=1, at_most=MOST_STAGES),
         nats=fields.number("bound_nats_per_window"),
         standard_error=fields.number_or_null("standard_error_nats"),
         unigram_nats=fields.optional_number("unigram_nats_per_window"),
@@ -206,11 +208,11 @@ def _stage_text(fields: Fields) -> StageText:
     pieces = []
     for entry in fields.entries("pieces"):
         match entry:
-            case [str() as text, int() as stage] if stage >= 1:
+            case [str() as text, int() as stage] if 1 <= stage <= MOST_STAGES:
                 pieces.append(Piece(text, stage))
             case _:
                 raise fields.wrong("pieces", "a list of pairs [text, number of the stage that wrote it]")
-    return StageText(fields.integer("stage", at_least=1), fields.text("text"), tuple(pieces))
+    return StageText(fields.integer("stage", at_least=1, at_most=MOST_STAGES), fields.text("text"), tuple(pieces))
 
 
 def _paired(fields: Fields) -> PairedDifference:

@@ -22,7 +22,9 @@ def texts_section(arms: Sequence[Arm]) -> str:
         groups.append(f"<h3>Text {place + 1}</h3>\n" + f'<div class="samples">\n{cards}\n</div>')
     missing = [arm.name for arm in arms if _run_with_texts(arm) is None]
     without = f'<p class="faint">No text was kept of {escaped(", ".join(missing))}.</p>' if missing else ""
-    return "\n".join([_legend(shown), *groups, without])
+    kept = max(len(run.texts) for _, run in shown)
+    rest = f'<p class="faint">The first {count} of {kept} texts.</p>' if kept > count else ""
+    return "\n".join([_legend(shown), *groups, rest, without])
 
 
 def _run_with_texts(arm: Arm) -> ArmRun | None:

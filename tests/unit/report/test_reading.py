@@ -111,6 +111,7 @@ FIRST = ("arms", 0)
         ((*FIRST, "runs", 2, "curve"), [[1]], r"runs\[2\]\.curve is \[\[1\]\]; it must be a list of pairs"),
         ((*FIRST, "runs", 2, "curve"), [["1", 2]], r"it must be a list of pairs \[token-forwards"),
         ((*FIRST, "sampling", 0, "figures", "mauve"), [], r"sampling\[0\]\.figures\.mauve is \[\]"),
+        ((*FIRST, "texts", 0, 0, "stage"), 65, r"stage is 65; it must be a whole number from 1 to 64"),
         ((*FIRST, "texts"), [3], r"arms\[0\]\.texts is \[3\]; it must be a list of samples"),
         ((*FIRST, "texts", 0), [3], r"arms\[0\]\.texts\[0\]\[0\] is 3; it must be an object"),
         ((*FIRST, "texts", 0, 0, "pieces"), [["a", 0]], r"pieces is \[\['a', 0\]\]; it must be a list of pairs \[text"),

@@ -94,7 +94,7 @@ def _bar(rows: _Rows, name: str, bound: ArmBound, top: float) -> str:
     parts = [
         f'<text class="row" x="{_SIDE}" y="{top + 11:.1f}">{escaped(clipped(name, room))}'
         f"<title>{escaped(name)}</title></text>",
-        f'<text class="row" x="{WIDTH - _SIDE}" y="{top + 11:.1f}" text-anchor="end">{text}</text>',
+        f'<text class="row amount" x="{WIDTH - _SIDE}" y="{top + 11:.1f}" text-anchor="end">{text}</text>',
     ]
     begin = 0.0
     for stage in bound.stages:

@@ -51,7 +51,7 @@ class ArmBound:
 class Cost:
     """What the stages of an arm took together, mean over seeds that are done."""
 
-    parameters: float
+    parameters: float | None
     num_steps: float
     token_forwards: float
     flops: float | None
@@ -158,9 +158,10 @@ def _stage(number: int, stages: Sequence[StageBound]) -> StageEstimate:
 
 def _cost(runs: Sequence[ArmRun]) -> Cost:
     count = len(runs)
+    parameters = [None if (n := stage.parameters) is None else float(n) for run in runs for stage in run.runs]
     flops = [stage.flops for run in runs for stage in run.runs]
     return Cost(
-        parameters=sum(stage.parameters for run in runs for stage in run.runs) / count,
+        parameters=None if None in parameters else sum(known(parameters)) / count,
         num_steps=sum(stage.num_steps for run in runs for stage in run.runs) / count,
         token_forwards=sum(stage.token_forwards for run in runs for stage in run.runs) / count,
         flops=None if None in flops else sum(known(flops)) / count,

@@ -77,7 +77,9 @@ def _stage_chart(name: str, curves: Sequence[Curve], frame: Frame, colour: str, 
     for (stage, curve), top in zip(first.items(), spread(heights, _LABEL, TOP, HEIGHT - BOTTOM), strict=True):
         left = frame.left(curve.points[-1][0]) + 4
         parts.append(f'<text class="end" x="{left:.1f}" y="{top + 4:.1f}">{stage}</text>')
-    caption = name if num_stages == 1 else f"{name}; at the end of a line stands its stage"
+    caption = name if len(first) == 1 else f"{name}; at the end of a line stands its stage"
+    if 0 in first:
+        caption += ", 0 for a network that stages share"
     lost = sum(curve.num_not_finite for curve in curves)
     if lost:
         caption += f"; {lost} {'value was' if lost == 1 else 'values were'} not finite and not drawn"

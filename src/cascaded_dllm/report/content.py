@@ -76,7 +76,7 @@ def _budgets(arms: Sequence[Arm], results: Results) -> list[str]:
     for unit in results.budget:
         spent = {arm.name: _spent(arm, unit) for arm in arms if arm.bound is not None}
         amounts = [amount for amount in spent.values() if amount is not None]
-        if unit not in ("token_forwards", "flops") or len(amounts) < len(spent):
+        if len(amounts) < len(spent):
             notes.append(f"What every arm spent is not known in the unit of the budget, {unit}.")
         elif len(amounts) > 1:
             notes.append(_equality({name: amount for name, amount in spent.items() if amount is not None}, unit))
@@ -97,7 +97,7 @@ def _equality(spent: dict[str, float], unit: str) -> str:
 def _spent(arm: Arm, unit: str) -> float | None:
     if arm.cost is None:
         return None
-    return {"token_forwards": arm.cost.token_forwards, "flops": arm.cost.flops}.get(unit)
+    return {"token_forwards": arm.cost.token_forwards, "flops": arm.cost.flops}[unit]
 
 
 def _certainty(arms: Sequence[Arm]) -> list[str]:

@@ -10,6 +10,7 @@ from cascaded_dllm.report.arms import Quality
 from cascaded_dllm.report.axes import number_text
 from cascaded_dllm.report.bars import bound_bars
 from cascaded_dllm.report.charts import arm_curves, quality_chart, stage_curves, way_numbers
+from cascaded_dllm.report.comparison import listed
 from cascaded_dllm.report.content import ReportContent
 from cascaded_dllm.report.drawing import DARK_COLOURS, LIGHT_COLOURS, Style, key, numbers, style_of
 from cascaded_dllm.report.statistics import Estimate
@@ -106,10 +107,12 @@ def _bounds(content: ReportContent, styles: Mapping[str, Style], number: Iterato
 
 
 def _joint(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
+    shared = [arm.name for arm in content.arms if any(not stage.stage for run in arm.runs for stage in run.runs)]
+    apart = f" {escaped(listed(shared))}: no line, since stages share a network." if shared else ""
     chart = arm_curves(content.joint, styles, "nats a window", content.results.truth_nats, number)
     return (
         f'<div>{chart}<p class="faint">Stages are trained apart. A point is the sum over stages of bounds and of '
-        "token-forwards, each at the same share of its own training.</p></div>"
+        f"token-forwards, each at the same share of its own training.{apart}</p></div>"
     )
 
 

@@ -7,6 +7,7 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.report.fields import Fields, finite
 from cascaded_dllm.report.results import (
     STATUSES,
+    UNITS,
     ArmRun,
     Bound,
     PairedDifference,
@@ -68,7 +69,7 @@ def _results(fields: Fields) -> Results:
         versions=fields.texts("versions"),
         device=fields.text("device"),
         data=fields.mapping("data"),
-        budget={unit: value for unit, value in fields.numbers("budget").items() if value is not None},
+        budget=_budget(fields),
         lengths=_lengths(fields),
         truth_nats=fields.number_or_null("truth_nats_per_window"),
         reference=fields.fields("reference").numbers("figures"),
@@ -78,6 +79,19 @@ def _results(fields: Fields) -> Results:
     )
     _require_single_entries(fields, results)
     return results
+
+
+def _budget(fields: Fields) -> dict[str, float]:
+    """What an arm may spend, by its unit.
+
+    Raises:
+        DataError: it stands there in no unit that is known.
+    """
+    inside = fields.fields("budget")
+    amounts = {unit: amount for unit in UNITS if (amount := inside.optional_number(unit)) is not None}
+    if not amounts:
+        raise fields.wrong("budget", f"an object with a number for {' or '.join(UNITS)}")
+    return amounts
 
 
 def _lengths(fields: Fields) -> tuple[int, ...]:
@@ -123,13 +137,13 @@ def _arm(fields: Fields) -> ArmRun:
 
 def _run(fields: Fields) -> StageRun:
     return StageRun(
-        stage=fields.integer("stage", at_least=1, at_most=MOST_STAGES),
+        stage=fields.integer("stage", at_least=0, at_most=MOST_STAGES),
         folder=fields.text("folder"),
         num_steps=fields.integer("num_steps", at_least=0),
         token_forwards=fields.number("token_forwards"),
         flops=fields.number_or_null("flops"),
         seconds=fields.number("seconds"),
-        parameters=fields.integer("parameters", at_least=0),
+        parameters=None if fields.is_null("parameters") else fields.integer("parameters", at_least=0),
         curve=_curve(fields, "curve"),
         bound_curve=_curve(fields, "bound_curve"),
     )

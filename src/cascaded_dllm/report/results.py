@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+UNITS = ("token_forwards", "flops")
+"""Of a budget."""
+
 STATUSES = ("done", "diverged", "failed", "missing")
 
 
@@ -23,16 +26,16 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """The training of one stage.
+    """The training of one stage, or of a network that stages share.
 
     Attributes:
-        stage: 1..K.
+        stage: 1..K; 0 for a network that writes no text by itself.
         folder: of the run.
         num_steps: of the optimizer.
         token_forwards: tokens that went through the network.
         flops: None where they are not known.
         seconds: of training.
-        parameters: of the network.
+        parameters: of the network; None before it is done.
         curve: loss, nats a token.
         bound_curve: the bound of this stage, nats a window.
     """
@@ -43,7 +46,7 @@ class StageRun:
     token_forwards: float
     flops: float | None
     seconds: float
-    parameters: int
+    parameters: int | None
     curve: tuple[Point, ...]
     bound_curve: tuple[Point, ...]
 

@@ -113,9 +113,8 @@ def costs_table(arms: Sequence[Arm]) -> str:
         if cost is None:
             rows.append([arm.name, *[NONE] * 5])
             continue
-        flops = NONE if cost.flops is None else number_text(cost.flops)
-        counts = (cost.parameters, cost.num_steps, cost.token_forwards)
-        rows.append([arm.name, *(number_text(count) for count in counts), flops, number_text(cost.seconds)])
+        counts = (cost.parameters, cost.num_steps, cost.token_forwards, cost.flops, cost.seconds)
+        rows.append([arm.name, *(NONE if count is None else number_text(count) for count in counts)])
     columns = ("arm", "parameters", "steps", "token-forwards", "FLOPs", "seconds")
     return table("Training of all stages together, mean over seeds that are done.", columns, rows)
 

@@ -45,7 +45,7 @@ def results(arms: list[dict[str, Any]], pairs: list[dict[str, Any]] | None = Non
             "tokenizer": "stories",
             "vocab_size": 240,
         },
-        "budget": {"token_forwards": 5_000_000},
+        "budget": {"token_forwards": 5_000_000, "split": "equal"},
         "lengths": LENGTHS,
         "truth_nats_per_window": 28.6,
         "reference": {"figures": {"generative_ppl_corpus": 6.2, "token_entropy_nats_mean": 3.02, "mauve": None}},
@@ -172,7 +172,7 @@ def diverged(name: str, seed: int, reason: str, status: str = "diverged") -> dic
     """An arm that came to nothing but the beginning of a curve."""
     started = arm(name, seed, [9.9])
     points = [[1000, 4.1], [2000, 3.9], [3000, None]]
-    started["runs"][0] |= {"curve": points, "bound_curve": []}
+    started["runs"][0] |= {"curve": points, "bound_curve": [], "parameters": None}
     return started | {"status": status, "reason": reason, "bound": None, "sampling": [], "texts": []}
 
 

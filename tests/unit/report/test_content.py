@@ -8,6 +8,7 @@ import pytest
 
 from cascaded_dllm.report.content import report
 from cascaded_dllm.report.curves import value_at
+from cascaded_dllm.report.page import page
 from cascaded_dllm.report.summary import summary
 from tests.unit.report import made_up
 
@@ -53,10 +54,10 @@ def test_stages_and_costs_are_summed_and_averaged(tmp_path):
     assert arm.cost is not None
     assert (arm.cost.parameters, arm.cost.num_steps, arm.cost.token_forwards) == (264_000, 800, 5_000_050)
     assert (arm.cost.seconds, arm.cost.flops) == (119, pytest.approx(1.2e12))
-    two["runs"][0]["flops"] = None
+    two["runs"][0] |= {"flops": None, "parameters": None}
     [arm] = content(tmp_path, [one, two]).arms
     assert arm.cost is not None
-    assert arm.cost.flops is None
+    assert (arm.cost.flops, arm.cost.parameters) == (None, None)
 
 
 def test_paired_difference_of_several_seeds(tmp_path):
@@ -152,6 +153,24 @@ def test_lost_arms_are_named_and_not_ranked(tmp_path):
     assert found.arms[1].bound.nats.num_seeds == 1
 
 
+def test_a_lost_seed_has_no_part_in_any_mean(tmp_path):
+    """Whatever it had measured before it was lost."""
+    lost = plain("a", 1, 5.0, status="diverged", reason="the loss was not finite")
+    lost["runs"][0]["token_forwards"] = 1.0
+    found = content(tmp_path, [plain("a", 0, 30.0), lost, plain("b", 0, 31.0), plain("b", 1, 32.0)])
+    arm = found.arms[0]
+    assert arm.bound is not None
+    assert arm.bound.nats.mean == 30.0
+    assert arm.cost is not None
+    assert arm.cost.token_forwards == 5_000_000
+    assert {quality.nfe.num_seeds for quality in arm.qualities} == {1}
+    assert {(curve.arm, curve.seed) for curve in found.joint} == {("a", 0), ("b", 0), ("b", 1)}
+    assert {(curve.arm, curve.seed) for curve in found.losses} == {("a", 0), ("a", 1), ("b", 0), ("b", 1)}
+    difference = found.ranking.against_best[0].nats
+    assert difference is not None
+    assert (difference.mean, difference.num_seeds) == (-1.0, 1)
+
+
 def test_few_seeds_are_said_to_be_few(tmp_path):
     arms = [plain("a", seed, 30.0 + seed) for seed in range(3)]
     [note] = [note for note in content(tmp_path, arms).notes if "3 seeds" in note]
@@ -173,7 +192,6 @@ def test_budgets_are_compared_in_their_unit(tmp_path):
     two["runs"][0]["flops"] = None
     [note] = [note for note in content(tmp_path, [one, two], budget={"flops": 1e12}).notes if "spent" in note]
     assert note == "What every arm spent is not known in the unit of the budget, flops."
-    assert any("budget, hours" in note for note in content(tmp_path, [one, two], budget={"hours": 3}).notes)
 
 
 @pytest.mark.parametrize(("nats", "is_below"), [(27.9, True), (28.1, False)])
@@ -207,6 +225,20 @@ def test_stages_are_summed_at_the_same_share_of_their_training(tmp_path):
     assert (curve.stage, curve.num_not_finite) == (0, 1)
     arm["runs"][1]["bound_curve"] = []
     assert content(tmp_path, [arm]).joint == ()
+
+
+def test_a_network_that_stages_share_is_paid_for_and_has_no_line_among_whole_arms(tmp_path):
+    arm = made_up.arm("a", 0, [3.0, 2.0])
+    arm["runs"][0]["stage"] = 0
+    found = content(tmp_path, [arm])
+    assert found.joint == ()
+    assert [curve.stage for curve in found.bounds] == [0, 2]
+    assert found.arms[0].cost is not None
+    assert found.arms[0].cost.token_forwards == 5_000_000
+    assert "a: no line, since stages share a network." not in page(found)
+    both = page(content(tmp_path, [arm, made_up.arm("b", 0, [3.0])]))
+    assert "a: no line, since stages share a network." in both
+    assert "stands its stage, 0 for a network that stages share" in both
 
 
 def test_values_between_points_lie_on_straight_lines():

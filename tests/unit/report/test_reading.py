@@ -96,6 +96,7 @@ FIRST = ("arms", 0)
         (("study",), None, "study is null; it must be an object"),
         (("versions",), {"torch": 2}, r"versions\.torch is 2; it must be a string"),
         (("budget",), {"flops": "many"}, r"budget\.flops is 'many'; it must be a number of at most 1e\+150"),
+        (("budget",), {"hours": 3}, r"budget is {'hours': 3}; it must be an object with a number for"),
         (("lengths",), [8, 0], r"lengths is \[8, 0\]; it must be the token counts"),
         (("lengths",), [True], r"lengths is \[True\]"),
         (("arms",), {}, "arms is {}; it must be a list"),

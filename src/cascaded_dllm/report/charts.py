@@ -78,7 +78,7 @@ def _stage_chart(name: str, curves: Sequence[Curve], frame: Frame, colour: str, 
         left = frame.left(curve.points[-1][0]) + 4
         parts.append(f'<text class="end" x="{left:.1f}" y="{top + 4:.1f}">{stage}</text>')
     caption = name if len(first) == 1 else f"{name}; at the end of a line stands its stage"
-    if 0 in first:
+    if 0 in first and len(first) > 1:
         caption += ", 0 for a network that stages share"
     lost = sum(curve.num_not_finite for curve in curves)
     if lost:

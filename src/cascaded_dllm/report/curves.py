@@ -14,7 +14,7 @@ class Curve:
     Attributes:
         arm: whose.
         seed: of the arm.
-        stage: 1..K; 0 for all stages together, or for a network that stages share.
+        stage: 1..K; 0 for all stages together, or for a flat network.
         points: those that are finite.
         num_not_finite: points that were not, and are left out.
     """
@@ -39,7 +39,8 @@ def bound_curves(results: Results) -> tuple[Curve, ...]:
 
 
 def joint_curves(results: Results) -> tuple[Curve, ...]:
-    """The bound of all stages, nats a window, where every run of an arm that is done is that of a stage with a curve.
+    """The bound of all stages, nats a window, where every run of an arm that is done has a curve, and none is a
+    network that stages share.
 
     Stages are trained apart. A point is the sum over stages of bounds and of token-forwards, each at the same share of
     its own training; between two measurements of a stage its bound is taken to lie on a straight line.
@@ -47,7 +48,7 @@ def joint_curves(results: Results) -> tuple[Curve, ...]:
     found = []
     for run in results.arms:
         curves = [_curve(run, stage, stage.bound_curve) for stage in run.runs]
-        if run.status == "done" and curves and all(curve.points and curve.stage for curve in curves):
+        if run.status == "done" and curves and all(curve.points for curve in curves) and not run.shares_network:
             left_out = sum(curve.num_not_finite for curve in curves)
             found.append(Curve(run.arm, run.seed, 0, _summed([curve.points for curve in curves]), left_out))
     return tuple(found)

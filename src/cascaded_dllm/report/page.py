@@ -107,7 +107,7 @@ def _bounds(content: ReportContent, styles: Mapping[str, Style], number: Iterato
 
 
 def _joint(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
-    shared = [arm.name for arm in content.arms if any(not stage.stage for run in arm.runs for stage in run.runs)]
+    shared = [arm.name for arm in content.arms if any(run.shares_network for run in arm.runs)]
     apart = f" {escaped(listed(shared))}: no line, since stages share a network." if shared else ""
     chart = arm_curves(content.joint, styles, "nats a window", content.results.truth_nats, number)
     return (

@@ -29,7 +29,7 @@ class StageRun:
     """The training of one stage, or of a network that stages share.
 
     Attributes:
-        stage: 1..K; 0 for a network that writes no text by itself.
+        stage: 1..K; 0 for a flat network, be it the whole arm or shared by its stages.
         folder: of the run.
         num_steps: of the optimizer.
         token_forwards: tokens that went through the network.
@@ -111,6 +111,11 @@ class ArmRun:
     bound: Bound | None
     samplings: tuple[Sampling, ...]
     texts: tuple[tuple[StageText, ...], ...]
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether stages share a flat network, which is trained by itself."""
+        return len(self.runs) > 1 and any(run.stage == 0 for run in self.runs)
 
 
 class PairedDifference(NamedTuple):

@@ -241,6 +241,14 @@ def test_a_network_that_stages_share_is_paid_for_and_has_no_line_among_whole_arm
     assert "stands its stage, 0 for a network that stages share" in both
 
 
+def test_a_flat_arm_has_a_line_whatever_number_its_only_run_has(tmp_path):
+    arm = made_up.arm("flat", 0, [3.0])
+    arm["runs"][0] |= {"stage": 0, "bound_curve": [[10, 9.0], [20, 3.0]]}
+    found = content(tmp_path, [arm])
+    assert [curve.points for curve in found.joint] == [((10.0, 9.0), (20.0, 3.0))]
+    assert "stages share a network" not in page(found)
+
+
 def test_values_between_points_lie_on_straight_lines():
     points = [(1.0, 4.0), (3.0, 8.0)]
     assert [value_at(points, place) for place in (0.0, 1.0, 2.0, 3.0, 9.0)] == [4.0, 4.0, 6.0, 8.0, 8.0]

@@ -64,6 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_flat": BASE | PARTS | {"config"},
     "assemble_judge": BASE | PARTS | {"evaluate", "judge", "config", "assemble_windows"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
+    "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
+    "harness": BASE | PARTS | {"sample", "text_scorer"},
     "cli": BASE
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", "config", "demo"}
@@ -85,7 +87,16 @@ WITH_TENSORS = (
         "assemble_prefixes",
         "assemble_devices",
     ),
-    *("assemble_flat", "assemble_gap", "assemble_judge", "assemble_stage", "assemble_snapshot", "assemble_start"),
+    *(
+        "assemble_flat",
+        "text_scorer",
+        "harness",
+        "assemble_gap",
+        "assemble_judge",
+        "assemble_stage",
+        "assemble_snapshot",
+        "assemble_start",
+    ),
     *("assemble_windows", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -117,6 +128,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rich": ("cli", "demo"),
     "typer": ("cli",),
     "datatrove": ("preprocess.executors",),
+    "lm_eval": ("harness",),
     "ray": ("preprocess.on_ray",),
     "sentence_transformers": ("importance.sentence_files", "importance.sentence_model"),
     "sklearn": ("importance.keybert", "evaluate.mauve"),
@@ -127,7 +139,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "wandb": ("train.run_log",),
     "tensorboard": ("train.run_log",),
 }
+ADAPTS = {"harness": {"lm_eval"}}
 DISTRIBUTIONS = {
+    "lm_eval": "lm-eval",
     "huggingface_hub": "huggingface-hub",
     "hydra": "hydra-core",
     "sentence_transformers": "sentence-transformers",
@@ -209,7 +223,8 @@ def test_library_stays_in_its_room(module: Module) -> None:
 
 @EACH_MODULE
 def test_optional_library_is_imported_inside_functions(module: Module) -> None:
-    core = core_libraries()
+    # A module that is there for one library, and that no other one imports, needs it from its first line on.
+    core = core_libraries() | ADAPTS.get(module.name.removeprefix(f"{PACKAGE}."), set())
     early = [
         f"line {imported.line}: {imported.target}"
         for imported in module.imports

@@ -21,7 +21,7 @@ def constraint_lines() -> list[str]:
 
 
 def test_extras_are_the_documented_ones() -> None:
-    assert set(EXTRAS) == {"preprocess", "ray", "eval", "logging", "demo", "dev"}
+    assert set(EXTRAS) == {"preprocess", "ray", "eval", "harness", "logging", "demo", "dev"}
 
 
 def test_every_constraint_is_one_exact_version() -> None:

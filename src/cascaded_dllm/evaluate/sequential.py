@@ -19,6 +19,13 @@ from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Batch
 
 
+def writes_in_any_order(model: ScoreModel, process: Process) -> bool:
+    """Whether a network is a law of the next token in any order."""
+    config = model.config
+    is_timeless = config.parameterization == "normalized" and not config.time_conditioning
+    return isinstance(process, AbsorbingProcess) and is_timeless
+
+
 def require_sequential(model: ScoreModel, process: Process) -> None:
     """Checks that a network is a law of the next token in any order.
 
@@ -26,7 +33,7 @@ def require_sequential(model: ScoreModel, process: Process) -> None:
         ConfigError: it is not.
     """
     config = model.config
-    if not isinstance(process, AbsorbingProcess) or config.parameterization != "normalized" or config.time_conditioning:
+    if not writes_in_any_order(model, process):
         raise ConfigError(
             f"the network has graph.type {config.process}, model.parameterization {config.parameterization} and "
             f"model.time_conditioning {str(config.time_conditioning).lower()}; only a normalised one of the absorbing "

@@ -1,0 +1,95 @@
+"""Models of this package for lm-evaluation-harness: the bound of a text stands in for its log-likelihood.
+
+    python -m cascaded_dllm.harness run --model cdllm --model_args stages=runs/flat --tasks T
+    python -m cascaded_dllm.harness run --model cdllm --model_args stages=runs/stage1+runs/stage2+runs/stage3 --tasks T
+
+A log-likelihood is at least what is reported, as far as the estimate goes; see `text_scorer`.
+"""
+
+from collections.abc import Mapping
+
+from lm_eval.__main__ import cli_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.text_scorer import TextScorer
+
+
+@register_model("cdllm")
+class BoundModel(LM):
+    """A flat model or a cascade, as the harness asks models; numbers may come as texts.
+
+    Args:
+        stages: run folders, checkpoints or hub ids with plus signs between, first stage first; or one bundle.
+        lengths: stage lengths with plus signs between, for checkpoints that do not say them.
+        tokenizer: for checkpoints without one.
+        weights: ema or raw; by default those of a bundle, or else the average.
+        num_times: see `TextScorer`.
+        num_orders: see `TextScorer`.
+        seed: decides everything.
+        batch_size: texts computed together; "auto" is 32.
+        device: where the networks go.
+        max_batch_size: what the harness passes beside it, of no account here.
+
+    Raises:
+        ConfigError: a number is out of range, or the stages are the first ones of a longer cascade.
+        CheckpointError: a stage cannot be read.
+    """
+
+    def __init__(
+        self,
+        stages: str,
+        *,
+        lengths: str | None = None,
+        tokenizer: str | None = None,
+        weights: str | None = None,
+        num_times: int | str = 32,
+        num_orders: int | str = 8,
+        seed: int | str = 0,
+        batch_size: int | str = 32,
+        device: str = "cpu",
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        named = str(stages).split("+")
+        cascade = Cascade.from_pretrained(
+            named if len(named) > 1 else named[0],
+            lengths=None if lengths is None else [int(length) for length in str(lengths).split("+")],
+            tokenizer=tokenizer,
+            weights=weights,  # type: ignore[arg-type]
+            device=device,
+        )
+        self.scorer = TextScorer(
+            cascade=cascade,
+            num_times=int(num_times),
+            num_orders=int(num_orders),
+            seed=int(seed),
+            batch_size=32 if batch_size == "auto" else int(batch_size),
+        )
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Minus the bound of every continuation; that it would be the greedy one is never said."""
+        return [(-nats, False) for nats in self.scorer.continuation_nats([request.args for request in requests])]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Minus the bound of every text."""
+        return [-nats for nats in self.scorer.text_nats([text for (text,) in (request.args for request in requests)])]
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """What is written after every context, up to the first of the texts that end it."""
+        written = self.scorer.written([request.args[0] for request in requests])
+        return [_ended(text, request.args[1]) for text, request in zip(written, requests, strict=True)]
+
+
+def _ended(text: str, options: object) -> str:
+    """The text up to the first of those that end it."""
+    until = options.get("until", []) if isinstance(options, Mapping) else []
+    for end in [until] if isinstance(until, str) else until:
+        text = text.partition(end)[0]
+    return text
+
+
+if __name__ == "__main__":
+    cli_evaluate()

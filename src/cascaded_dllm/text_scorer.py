@@ -1,0 +1,191 @@
+"""What texts cost a flat model or a cascade: continuations of a context, whole texts of any length; and writing on.
+
+A flat model knows the context and pays for the continuation: its bound on -log p(continuation | context). A cascade
+writes whole texts, so that it pays for context and continuation together: its joint bound on -log p of both.
+Continuations of one context are ranked by either in the same way; what a cascade pays for a continuation alone is not
+known.
+
+A continuation is short, and in the integral over time its few tokens are masked rarely, so that the estimate scatters.
+Where the network allows it, a normalised one that does not see the time, a flat model is asked token by token instead,
+in random orders; see `sequential`.
+"""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, select_positions
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.sequential import sequential_nats, writes_in_any_order
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import Pin
+from cascaded_dllm.sample.outline import english_importance
+from cascaded_dllm.train.objective import Batch, Objective
+
+_T_MIN = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextScorer:
+    """Costs of texts, which depend on the seed and on nothing that stands beside them.
+
+    Attributes:
+        cascade: a flat model, or all stages of a cascade.
+        num_times: times of the integral of every text, where there is one.
+        num_orders: orders of every text of a flat model that is asked token by token.
+        seed: decides times, orders and noise.
+        batch_size: texts computed together.
+    """
+
+    cascade: Cascade
+    num_times: int = 32
+    num_orders: int = 8
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.cascade.is_flat and self.cascade.stage_lengths != self.cascade.trained_lengths:
+            raise ConfigError(
+                f"{len(self.cascade.stages)} of {len(self.cascade.trained_lengths)} stages are given, which write no "
+                "whole text; give all of them"
+            )
+        for name in ("num_times", "num_orders", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def window(self) -> int:
+        """Tokens of the longest text."""
+        return self.cascade.trained_lengths[-1]
+
+    def continuation_nats(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """What every (context, continuation) costs, nats: the continuation alone, or with a cascade both.
+
+        Raises:
+            ConfigError: a continuation has no token, or more than the models write.
+        """
+        found = [self._pair(*pair) for pair in pairs]
+        if self.cascade.is_flat:
+            return self._flat_costs(found)
+        return [sum(self._window_costs(self.cascade.tokenizer.decode([*a, *b]))) for a, b in found]
+
+    def text_nats(self, texts: Sequence[str]) -> list[float]:
+        """What every text costs, nats, in windows that follow each other; a flat model knows a token before each."""
+        return [self._flat_text(text) if self.cascade.is_flat else sum(self._window_costs(text)) for text in texts]
+
+    def _flat_text(self, text: str) -> float:
+        ids = [self.cascade.tokenizer.eos_id, *self.cascade.tokenizer.encode(text).ids]
+        starts = range(1, len(ids), self.window - 1)
+        return sum(self._flat_costs([(ids[s - 1 : s], ids[s : s + self.window - 1]) for s in starts]))
+
+    def written(self, contexts: Sequence[str]) -> list[str]:
+        """What is written after every context.
+
+        The context is pinned at the start of the last stage. Where it would leave less than half of what that stage
+        writes by itself, its end alone is kept.
+        """
+        tokenizer, last = self.cascade.tokenizer, len(self.cascade.stages)
+        new = self.window if last == 1 else self.window - self.cascade.stage_lengths[-2]
+        found = []
+        for number, context in enumerate(contexts):
+            kept = tokenizer.encode(context).ids[-(new // 2) :]
+            pins = (Pin(last, "start", tokenizer.decode(kept)),) if kept else ()
+            ids = self.cascade.generate(1, pinned=pins, seed=self.seed + number).ids[-1][0].tolist()
+            found.append(tokenizer.decode_window(ids[len(kept) :]))
+        return found
+
+    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The tokens of both, cut together, so that the last token of the context is what it is in the text.
+
+        Raises:
+            ConfigError: the continuation has no token, or too many.
+        """
+        tokenizer = self.cascade.tokenizer
+        # A space at the end of the context belongs to the word that follows.
+        kept = context.rstrip()
+        whole = tokenizer.encode(context + continuation).ids
+        num_context = len(tokenizer.encode(kept).ids)
+        before, after = whole[:num_context], whole[num_context:]
+        if not after or len(after) > self.window - 1:
+            raise ConfigError(
+                f"a continuation has {len(after)} tokens, and the models write {self.window}, of which one is the end "
+                f"of text before or after; give 1 to {self.window - 1} tokens"
+            )
+        # Where there is no room for all, what is nearest stays.
+        if self.cascade.is_flat:
+            # What begins a text follows the end of another one.
+            return [tokenizer.eos_id, *before][-(self.window - len(after)) :], after
+        # An end of text follows, for which there must be room.
+        num_kept = self.window - 1 - len(after)
+        return before[max(0, len(before) - num_kept) :], after
+
+    def _flat_costs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Nats of every continuation given its context, of a flat model."""
+        by_shape: Mapping[tuple[int, int], list[int]] = defaultdict(list)
+        for number, (before, after) in enumerate(pairs):
+            by_shape[len(before), len(after)].append(number)
+        costs = [0.0] * len(pairs)
+        for (num_known, _), members in by_shape.items():
+            places = torch.arange(num_known)
+            for first in range(0, len(members), self.batch_size):
+                part = members[first : first + self.batch_size]
+                ids = [[*pairs[number][0], *pairs[number][1]] for number in part]
+                batch = Batch(torch.tensor(ids), None, _numbers(ids), places=places.expand(len(part), -1))
+                for number, cost in zip(part, self._bound(0, batch), strict=True):
+                    costs[number] = cost
+        return costs
+
+    def _window_costs(self, text: str) -> list[float]:
+        """Joint bound of every window of a text, which an end of text follows and, if there is room, fills up."""
+        ids, importance, method = english_importance(self.cascade.tokenizer)(text)
+        length = self.window
+        filled = -len(ids) % length or length
+        tokens = [*ids, *[self.cascade.tokenizer.eos_id] * filled]
+        values = [*importance, *[float(INELIGIBLE_LABEL)] * filled]
+        costs = []
+        for first in range(0, len(ids), length):
+            window, of_window = tokens[first : first + length], values[first : first + length]
+            lengths = self.cascade.stage_lengths
+            positions = select_positions(window, of_window, lengths, method=method, unique=self.cascade.unique)
+            # Copies stand in for what is missing: the bound holds for any choice of the shorter stages.
+            chosen = positions or select_positions(window, of_window, lengths, method=method, unique=False)
+            assert chosen is not None, "with copies no window lacks tokens"
+            costs.append(self._cascade_cost(window, chosen))
+        return costs
+
+    def _cascade_cost(self, window: list[int], positions: list[list[int]]) -> float:
+        """Nats of one window whose stages are the tokens at these positions."""
+        index, total = _numbers([window]), 0.0
+        for stage, (before, kept) in enumerate(pairwise([[], *positions])):
+            target = torch.tensor([[window[place] for place in kept]])
+            prefix = torch.tensor([[window[place] for place in before]]) if before else None
+            places = None
+            if self.cascade.stages[stage].is_placed:
+                places = torch.tensor([[kept.index(place) for place in before]])
+            [cost] = self._bound(stage, Batch(target, prefix, index, places=places))
+            total += cost
+        return total
+
+    def _bound(self, stage: int, batch: Batch) -> list[float]:
+        """Nats of every target of a batch."""
+        found = self.cascade.stages[stage]
+        there = batch.to(self.cascade.device)
+        if self.cascade.is_flat and writes_in_any_order(found.model, found.process):
+            draws = Draws(self.seed, "harness-orders")
+            return sequential_nats(
+                found.model, there, draws=draws, num_orders=self.num_orders, num_rows=self.batch_size
+            ).tolist()
+        objective = Objective(found.process, found.schedule, _T_MIN)
+        draws = Draws(self.seed, f"harness-{stage}")
+        estimate = objective.bound(found.model, there, draws=draws, num_times=self.num_times)
+        return estimate.nll_nats.tolist()
+
+
+def _numbers(texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """A number for every text that depends on its tokens alone, so that its noise does not depend on its neighbours."""
+    return torch.tensor([zlib.crc32(repr(list(ids)).encode()) for ids in texts])

@@ -8,7 +8,8 @@
     network      the bound of the layout network, which is what the stage pays
 
 Then layouts are drawn for the same texts, k gaps a call, and the network says what each of them costs, gap after gap:
-those of one gap a call are its own law, and what others cost more is what k gaps that do not see each other lose.
+those of one gap a call follow its own law, and others that are less probable cost more. How varied they are is not
+measured.
 """
 
 import math

@@ -301,10 +301,10 @@ class TrainConfig:
                 f"training.halves is {halves}, and only a placed stage has a layout and a fill; leave it out, or train "
                 "stage 2 or a later one with conditioning=placed"
             )
-        if halves == "layout" and not self.pretrained.use_pretrained:
+        if not self.pretrained.use_pretrained:
             raise ConfigError(
-                "training.halves is layout, and the network that fills in would stay as random as it begins; start "
-                "from a trained one with pretrained.use_pretrained=true and pretrained.model_path, or train both"
+                f"training.halves is {halves}, and the other half would stay as random as it begins; start from a "
+                "trained network with pretrained.use_pretrained=true and pretrained.model_path, or train both"
             )
 
     @property

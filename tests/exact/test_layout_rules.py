@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cascaded_dllm.diffusion.layout import places_of
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.layout import LayoutModel
 from cascaded_dllm.sample.layout import draw_gaps
 from cascaded_dllm.sample.layout_rules import LayoutRules
+from cascaded_dllm.sample.required import RequiredWords
 from tests.reference import placed as reference
 from tests.statistical.chi_square import fits, is_refuted
 from tests.unit.model.tiny import tiny_placed
@@ -51,9 +51,11 @@ def test_law_of_independent_gaps_is_exact(seed: int, share: float) -> None:
     expected = marginals(log_laws, rules)
     if expected is None:
         with pytest.raises(ConfigError, match="cannot be laid out around what is pinned or required"):
-            rules.log_law(log_laws)
+            rules.log_law(log_laws, torch.tensor([0]))
         return
-    torch.testing.assert_close(rules.log_law(log_laws)[0].exp(), expected, rtol=1e-9, atol=1e-12)
+    for gap in range(N + 1):
+        found = rules.log_law(log_laws, torch.tensor([gap]))
+        torch.testing.assert_close(found[0].exp(), expected[gap], rtol=1e-9, atol=1e-12)
 
 
 def test_known_gaps_leave_one_size() -> None:
@@ -62,7 +64,7 @@ def test_known_gaps_leave_one_size() -> None:
     log_laws[0, [0, 1, 3], [1, 0, 2]] = 0
     log_laws[0, 2] = -math.log(NEW + 1)
     free = LayoutRules.build(torch.zeros(1, N, dtype=torch.long), NEW + 1, pinned={})
-    assert free.log_law(log_laws)[0, 2].exp().tolist() == [0, 1, 0, 0, 0]
+    assert free.log_law(log_laws, torch.tensor([2]))[0].exp().tolist() == [0, 1, 0, 0, 0]
 
 
 def test_rules_of_pins() -> None:
@@ -85,29 +87,87 @@ def test_rules_of_words() -> None:
         LayoutRules.build(torch.tensor([[5, 6, 7]]), NEW + 1, pinned={}, words=[[(6, 5), (7,)]])
 
 
-def test_drawn_layouts_keep_the_rules_and_forget_nothing() -> None:
-    """Every layout that is allowed is drawn, and no other; without rules in the way, the law is that of the rules."""
-    model, num_texts = tiny_placed(N, NEW, vocab_size=9).layout, 4000
-    z = torch.tensor([[5, 6, 7]]).expand(num_texts, -1)
-    hidden = torch.full((num_texts, N + 1), model.hidden_label)
+@pytest.mark.parametrize("words", [[(9, 5), (8,), (6, 4, 7)], [(5,), (8, 8), (6,), (7, 2)], [(5, 6), (7,)]])
+@pytest.mark.parametrize("pinned", [{}, {2: 1}, {1: 5, 5: 1}, {3: 8}, {0: 9, 6: 2}])
+def test_a_layout_leaves_room_exactly_where_the_fill_can_be_written(
+    words: list[tuple[int, ...]], pinned: dict[int, int]
+) -> None:
+    """Beside pins, against the automaton of the words on every layout."""
+    z = torch.tensor([[5, 6, 7]])
+    rules = LayoutRules.build(z, NEW + 1, pinned=pinned, words=[words])
+    automaton, mask_id, num_possible = RequiredWords.build([words]), 99, 0
+    for gaps in LAYOUTS:
+        stands = reference.places(gaps)
+        text = [pinned.get(place, mask_id) for place in range(N + NEW)]
+        is_free = all(text[place] in (mask_id, token) for place, token in zip(stands, z[0].tolist(), strict=True))
+        for place, token in zip(stands, z[0].tolist(), strict=True):
+            text[place] = token
+        can_be_written = is_free and bool(automaton.are_possible(torch.tensor([text]), mask_id))
+        before, keeps = 0, True
+        for gap, size in enumerate(gaps):
+            keeps &= bool(rules.sizes[0, gap, size])
+            keeps &= gap not in rules.room or bool(rules.room[gap][before, before + size])
+            before += size
+            keeps &= gap == N or bool(rules.places[0, gap, before])
+        # The automaton may find the words elsewhere, but whatever keeps the rules can be written.
+        assert can_be_written or not keeps, (gaps, text)
+        num_possible += keeps
+    if num_possible:
+        rules.require_possible()
+    else:
+        with pytest.raises(ConfigError, match="cannot be laid out around what is pinned or required"):
+            rules.require_possible()
+    if not pinned:
+        assert num_possible > 0
+
+
+def test_drawn_layouts_follow_the_law_of_the_rules() -> None:
+    """Gap after gap in a random order, each from the network's laws given the rules; no other layout is drawn."""
+    model, num_texts = tiny_placed(N, NEW, vocab_size=9).layout, 20_000
+    z = torch.tensor([[5, 6, 7]])
     rules = LayoutRules.build(z, NEW + 1, pinned={0: 5, 3: 6, 6: 1})
-    gaps = draw_gaps(model, z, hidden, draws=Draws(1, "rules"), sample_index=torch.arange(num_texts), rules=rules)
-    assert (gaps.sum(-1) == NEW).all()
-    ones = {
-        gap for gap in LAYOUTS if all(rules.places[0, i, place - i] for i, place in enumerate(reference.places(gap)))
-    }
-    assert 3 < len(ones) < len(LAYOUTS)
-    assert {tuple(row) for row in gaps.tolist()} == ones
-    assert not (places_of(gaps) == 6).any()
+    many = z.expand(num_texts, -1)
+    hidden = torch.full((num_texts, N + 1), model.hidden_label)
+    for_all = LayoutRules(rules.sizes.expand(num_texts, -1, -1), rules.places.expand(num_texts, -1, -1))
+    gaps = draw_gaps(model, many, hidden, draws=Draws(1, "rules"), sample_index=torch.arange(num_texts), rules=for_all)
+    exact = law_under_rules(model, z, rules)
+    found = torch.tensor([(gaps == torch.tensor(gap)).all(-1).sum() for gap in exact])
+    assert int(found.sum()) == num_texts
+    law = torch.tensor(list(exact.values()), dtype=torch.float64)
+    assert fits(found, law / law.sum())
+    assert is_refuted(found, torch.full_like(law, 1 / len(law)))
     with pytest.raises(ConfigError, match="pin less, or elsewhere"):
-        draw_gaps(
-            model,
-            z[:1],
-            hidden[:1],
-            draws=Draws(1, "rules"),
-            sample_index=torch.arange(1),
-            rules=LayoutRules.build(z[:1], NEW + 1, pinned=dict.fromkeys((0, 1, 2, 3, 5), 8)),
-        )
+        LayoutRules.build(z, NEW + 1, pinned=dict.fromkeys((0, 1, 2, 3, 5), 8)).require_possible()
+
+
+def law_under_rules(model: LayoutModel, z: Tensor, rules: LayoutRules) -> dict[reference.Gaps, float]:
+    """The probability of every layout that is allowed: over all orders, each gap from its enumerated marginal."""
+
+    @functools.cache
+    def laws(known: tuple[tuple[int, int], ...]) -> Tensor | None:
+        labels = torch.full((1, N + 1), model.hidden_label)
+        for gap, size in known:
+            labels[0, gap] = size
+        with torch.no_grad():
+            log_laws = model(z, labels).log_softmax(-1)
+        for gap, size in known:
+            log_laws[0, gap] = torch.where(torch.arange(NEW + 1) == size, 0.0, -torch.inf)
+        return marginals(log_laws, rules)
+
+    total = dict.fromkeys(LAYOUTS, 0.0)
+    orders = list(itertools.permutations(range(N + 1)))
+    for gaps in LAYOUTS:
+        for order in orders:
+            prob = 1 / len(orders)
+            known: tuple[tuple[int, int], ...] = ()
+            for gap in order:
+                found = laws(known)
+                prob *= 0.0 if found is None else float(found[gap, gaps[gap]])
+                if prob == 0:
+                    break
+                known = tuple(sorted((*known, (gap, gaps[gap]))))
+            total[gaps] += prob
+    return {gaps: prob for gaps, prob in total.items() if prob > 0}
 
 
 def law_of_few_calls(model: LayoutModel, z: list[int], per_call: int) -> Tensor:

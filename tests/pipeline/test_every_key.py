@@ -162,7 +162,11 @@ INVALID = {
 }
 # Keys that are read only if other ones have these values.
 NEEDS = {
-    "training.halves": {"stage": 2, "conditioning": "placed"},
+    "training.halves": {
+        "stage": 2,
+        "conditioning": "placed",
+        "pretrained.use_pretrained": True,
+    },
     "conditioning": {"stage": 2},
     "layout.num_blocks": {"stage": 2, "conditioning": "placed"},
     "noise.sigma_min": {"noise.type": "geometric"},

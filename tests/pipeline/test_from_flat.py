@@ -110,7 +110,7 @@ def test_work_of_one_half(flat: Path, stories: Path, tmp_path: Path) -> None:
         (["training.halves=fill"], "training.halves is fill, and only a placed stage has a layout and a fill"),
         (
             ["stage=2", "conditioning=placed", "training.halves=layout"],
-            "training.halves is layout, and the network that fills in would stay as random as it begins",
+            "training.halves is layout, and the other half would stay as random as it begins",
         ),
     ],
 )
@@ -132,6 +132,8 @@ def test_what_cannot_fill(flat: Path, runs: Path, stories: Path, tmp_path: Path)
         (flat, ["--lengths", "few"], "--lengths is 'few'; it must be whole numbers with commas"),
         (flat, ["--weights", "best"], "--weights is 'best'; it must be one of ema, raw"),
         (flat, ["training.halves=fill"], "the override training.halves is decided by this command"),
+        (flat, ["stage_lengths=[4,40]"], "the override stage_lengths is decided by this command"),
+        (flat, ["data.packing=stream"], "the override data.packing is decided by this command"),
         (flat, ["pretrained.weights=raw"], "the override pretrained.weights is decided by this command"),
         (tmp_path / "nowhere", [], "nowhere"),
     ):

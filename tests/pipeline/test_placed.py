@@ -17,7 +17,8 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.control import Pin, words_of
+from cascaded_dllm.sample.control import Control, Pin, words_of
+from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.train.snapshot import SnapshotReport
 from tests.pipeline import tiny
@@ -125,6 +126,19 @@ def test_outline(cascade: Cascade, num_words: int) -> None:
             assert stands_in(flat, text)
             shown = cascade.tokenizer.decode(text)
             assert all(f" {word}" in shown for word in outline.split())
+
+
+def test_outline_with_pins(cascade: Cascade) -> None:
+    """The layout makes room for both; what can never have room is refused before anything is drawn."""
+    outline, pins = "fox saw the old bread", (Pin(2, 3, " a"),)
+    for seed in range(8):
+        samples = cascade.generate(4, outline=outline, pinned=pins, seed=seed)
+        for text, ids in zip(samples.texts[1], samples.ids[1].tolist(), strict=True):
+            assert all(f" {word}" in text for word in outline.split())
+            assert cascade.tokenizer.decode(ids[3:4]) == " a"
+    drawing = Drawing(control=Control(outline="a fox saw the old tree and ran", pins=pins))
+    with pytest.raises(ConfigError, match="cannot be laid out around what is pinned or required"):
+        cascade.require_drawable(drawing)
 
 
 def test_fewer_calls_for_layouts(cascade: Cascade) -> None:

@@ -15,7 +15,10 @@ from cascaded_dllm.model.pretrained import WEIGHTS_FILES, Weights
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-_DECIDED = ("run_dir", "load_dir", "stage", "baseline", "conditioning", "training.halves", "pretrained", "graph")
+_DECIDED = (
+    *("run_dir", "load_dir", "stage", "stage_lengths", "baseline", "conditioning"),
+    *("data.packing", "training.halves", "pretrained", "graph"),
+)
 """Keys, and groups of keys, that the command sets itself."""
 
 
@@ -32,7 +35,10 @@ def _require_free(overrides: list[str]) -> None:
     """
     for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
         if key in _DECIDED or key.partition(".")[0] in _DECIDED:
-            raise ConfigError(f"the override {key} is decided by this command, which trains every stage; leave it out")
+            raise ConfigError(
+                f"the override {key} is decided by this command, which trains every stage around the flat model; leave "
+                "it out, and give lengths with --lengths"
+            )
 
 
 @app.command()
@@ -40,7 +46,9 @@ def from_flat(
     source: Annotated[str, typer.Argument(help="The flat model: run folder, checkpoint or hub id.", metavar="FLAT")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Overrides key=value for all runs; those of model.* for stage 1.", show_default=False),
+        typer.Argument(
+            help="Overrides key=value for all runs; those of model.* and noise.* for stage 1.", show_default=False
+        ),
     ] = None,
     lengths: Annotated[str, typer.Option(help="Stage lengths; the last one is that of the texts.")] = "32,64,128",
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,

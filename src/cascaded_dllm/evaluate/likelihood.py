@@ -7,7 +7,7 @@ p(x) is a sum over z of which the chosen z is one term. A flat model is a cascad
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Sequential:
 
     Attributes:
         num_orders: orders of every window.
-        num_windows: the first so many windows.
+        num_windows: the first so many windows, or all that are measured if there are fewer.
     """
 
     num_orders: int
@@ -176,7 +176,8 @@ def stage_bounds(
         )
         token_by_token = None
         if sequential is not None:
-            token_by_token = _sequential(model, dataset, sequential, batch_size=batch_size, seed=seed)
+            asked = replace(sequential, num_windows=min(sequential.num_windows, num_windows))
+            token_by_token = _sequential(model, dataset, asked, batch_size=batch_size, seed=seed)
             if estimate.layout_nats is not None:
                 token_by_token = token_by_token + estimate.layout_nats[: len(token_by_token)]
         yield StageBound(

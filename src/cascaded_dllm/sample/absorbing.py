@@ -44,6 +44,8 @@ class AbsorbingSampling:
         sample_index: number of each text.
         start: where they begin.
         t_end: where a time grid ends.
+        num_noised: positions that training noises, all of which are masked at time 1: those of the text without the
+            tokens that stand in it from the start in a placed stage.
     """
 
     process: AbsorbingProcess
@@ -53,6 +55,7 @@ class AbsorbingSampling:
     sample_index: Int[Tensor, " B"]
     start: Start
     t_end: float
+    num_noised: int
 
     def states(self, predictor: Predictor, num_steps: int) -> Iterator[SamplerState]:
         """The states that a predictor goes through."""
@@ -134,16 +137,16 @@ class AbsorbingSampling:
 
         The network is told the time at which the process is expected to have as many masked positions.
         """
-        xt, nfe, length = self.start.xt.clone(), 0.0, self.start.xt.shape[1]
+        xt, nfe = self.start.xt.clone(), 0.0
         most = int((xt == self.process.mask_id).sum(-1).max())
         num_steps = -(-most // predictor.tokens_per_call)
         highest = self.schedule(torch.ones((), device=xt.device)).sigma
-        position = torch.arange(length, device=xt.device)
+        position = torch.arange(xt.shape[1], device=xt.device)
         yield SamplerState(xt.clone(), 0, num_steps, nfe)
         for step in range(num_steps):
             rows = masked_rows(xt, self.process.mask_id)
             texts, local = _active(rows)
-            share = (xt[texts] == self.process.mask_id).sum(-1) / length
+            share = (xt[texts] == self.process.mask_id).sum(-1) / self.num_noised
             # Where noise saturates, rounding leaves no token to be expected, and infinite noise.
             sigma = (-torch.log1p(share * torch.expm1(-highest))).clamp_max(highest)
             answer = self.writer.ask(xt, texts, local, sigma)

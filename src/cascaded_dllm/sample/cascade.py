@@ -23,6 +23,7 @@ from cascaded_dllm.sample.control import (
     constraints,
 )
 from cascaded_dllm.sample.drawing import Drawing, require_counts
+from cascaded_dllm.sample.layout_rules import LayoutRules
 from cascaded_dllm.sample.loading import read_cascade, require_as_loaded
 from cascaded_dllm.sample.outline import english_importance
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
@@ -331,13 +332,15 @@ class Cascade:
                 f"gaps_per_call is {drawing.gaps_per_call}, and no stage is a placed one, which alone has gaps; leave "
                 "it out"
             )
-        asked = constraints(drawing.control, self.tokenizer, self.stage_lengths, english_importance(self.tokenizer))
+        importance = english_importance(self.tokenizer)
+        asked = constraints(drawing.control, self.tokenizer, self.stage_lengths, importance, unique=self.unique)
         for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
             if of_stage.given:
                 continue
             stage = self.stages[number - 1]
             if stage.is_placed:
-                _require_room_for_pins(number, stage, of_stage)
+                before = asked.stages[number - 1 - asked.first_stage] if number > asked.first_stage else None
+                _require_layout(number, stage, of_stage, () if before is None else before.given)
                 continue
             covers = asked.require_coverage and number > asked.first_stage
             stage.require_possible(drawing.law, is_required=bool(of_stage.words or of_stage.pinned) or covers)
@@ -392,11 +395,13 @@ class Cascade:
         )
 
 
-def _require_room_for_pins(number: int, stage: StageSampler, asked: StageConstraints) -> None:
-    """Checks that the text before has room beside what is pinned in a placed stage, whatever it turns out to be.
+def _require_layout(
+    number: int, stage: StageSampler, asked: StageConstraints, given: Sequence[tuple[int, ...]]
+) -> None:
+    """Checks that the text before has room beside what a placed stage is asked for, as far as it is known.
 
     Raises:
-        ConfigError: it may not have.
+        ConfigError: it has none, or may have none.
     """
     num_new = stage.length - (stage.prefix_length or 0)
     if len(asked.pinned) > num_new:
@@ -404,6 +409,9 @@ def _require_room_for_pins(number: int, stage: StageSampler, asked: StageConstra
             f"{len(asked.pinned)} tokens are pinned in stage {number}, a placed one, which writes {num_new} beside the "
             "text of the stage before; pin fewer, or pin them in an earlier stage"
         )
+    if given and (asked.words or asked.pinned):
+        words = [asked.words[i % len(asked.words)] for i in range(len(given))] if asked.words else None
+        LayoutRules.build(torch.tensor(given), num_new + 1, pinned=asked.pinned, words=words).require_possible()
 
 
 def _entries(value: "_Entry | Sequence[_Entry]") -> "tuple[_Entry, ...]":

@@ -117,7 +117,12 @@ class Constraints:
 
 
 def constraints(
-    control: Control, tokenizer: Tokenizer, stage_lengths: Sequence[int], importance: Importance
+    control: Control,
+    tokenizer: Tokenizer,
+    stage_lengths: Sequence[int],
+    importance: Importance,
+    *,
+    unique: bool = True,
 ) -> Constraints:
     """What `control` asks of every stage.
 
@@ -126,6 +131,7 @@ def constraints(
         tokenizer: of the stages.
         stage_lengths: of the stages.
         importance: for an outline.
+        unique: whether shortened stages hold a token once, as they were trained to.
 
     Raises:
         ConfigError: something does not fit: a stage that is not there, too many tokens, or none.
@@ -136,7 +142,7 @@ def constraints(
     if control.keywords:
         words[1] = (_keywords(control.keywords, tokenizer, stage_lengths[0]),)
     if control.outline is not None:
-        entry, required, given = _outline(control.outline, tokenizer, stage_lengths, importance)
+        entry, required, given = _outline(control.outline, tokenizer, stage_lengths, importance, unique=unique)
         words[entry] = (required,)
     if control.given is not None:
         _require_given(control.given, stage_lengths, tokenizer.vocab_size)
@@ -196,7 +202,7 @@ def _keywords(keywords: Sequence[str], tokenizer: Tokenizer, length: int) -> tup
 
 
 def _outline(
-    text: str, tokenizer: Tokenizer, stage_lengths: Sequence[int], importance: Importance
+    text: str, tokenizer: Tokenizer, stage_lengths: Sequence[int], importance: Importance, *, unique: bool
 ) -> tuple[int, tuple[Word, ...], dict[int, tuple[tuple[int, ...], ...]]]:
     """The stage at which an outline enters, the words required there, and the texts of the stages before it."""
     words = words_of(text, tokenizer)
@@ -214,7 +220,8 @@ def _outline(
     spaced = "".join(f" {piece}" for piece in text.split())
     ids, values, method = importance(spaced)
     earlier = list(stage_lengths[: entry - 1])
-    stages = select_stages(ids, values, [*earlier, len(ids)] if earlier[-1] < len(ids) else earlier, method=method)
+    lengths = [*earlier, len(ids)] if earlier[-1] < len(ids) else earlier
+    stages = select_stages(ids, values, lengths, method=method, unique=unique)
     if stages is None:
         raise ConfigError(
             f"the outline has {len(set(ids))} different tokens, and stage {entry - 1} needs {earlier[-1]} of them that "

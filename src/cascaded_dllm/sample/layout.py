@@ -75,7 +75,7 @@ def draw_gaps(
         if rules is None:
             log_law = gap_log_law(logits[every, place], left, turn >= num_hidden - 1)
         else:
-            log_law = rules.log_law(_log_laws(model, logits, gaps))[every, place]
+            log_law = rules.log_law(_log_laws(model, logits, gaps), place).to(logits)
         label = sample_tokens(log_law, draws.uniform_pair(sample_index, turn + 1, place))
         gaps[every, place] = torch.where(is_due, label, gaps[every, place])
         left = left - torch.where(is_due, label, 0)

@@ -144,7 +144,10 @@ class StageSampler:
         words = None if required is None else self.require_room(required, start.xt, self.process)
         path_draws = Draws(draws.seed, f"{draws.purpose}-required")
         writer = TokenWriter(self.model, given, law, words, self.process.mask_id, path_draws, sample_index)
-        sampling = AbsorbingSampling(self.process, self.schedule, writer, draws, sample_index, start, self.t_end)
+        num_noised = self.length if network is None else network.config.num_new
+        sampling = AbsorbingSampling(
+            self.process, self.schedule, writer, draws, sample_index, start, self.t_end, num_noised
+        )
         yield from sampling.states(predictor, num_steps)
 
     def _placed(

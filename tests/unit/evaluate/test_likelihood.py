@@ -90,6 +90,9 @@ def test_token_by_token_beside_the_integral(stages):
     for bound, length in zip(bounds, LENGTHS, strict=True):
         expected = torch.full((4,), length * math.log(VOCAB_SIZE), dtype=torch.float64)
         torch.testing.assert_close(bound.sequential_nats, expected, rtol=1e-6, atol=0)
+    # No more windows than are measured at all.
+    few = stage_bounds(stages, **(NUMBERS | {"num_windows": 3}), sequential=Sequential(1, 32))
+    assert [len(bound.sequential_nats) for bound in few] == [3, 3]
     joint = JointBound(tuple(bounds), 5, 2)
     assert joint.sequential_nats.tolist() == pytest.approx([7 * math.log(VOCAB_SIZE)] * 4)
     assert JointBound((bounds[0], StageBound(2, double(1), 0.0, 1.0)), 5, 2).sequential_nats is None

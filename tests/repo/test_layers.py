@@ -37,7 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sample": BASE | PARTS,
     "evaluate": BASE | PARTS | {"train"},
     "judge": BASE | PARTS | {"train", "evaluate"},
-    "config": {"errors"},
+    "typed_settings": {"errors"},
+    "config": {"errors", "typed_settings"},
+    "study_config": {"errors", "typed_settings"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
     "assemble_devices": BASE | PARTS | {"train"},
@@ -61,11 +63,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_preprocess": BASE | PARTS,
     "assemble_flat": BASE | PARTS | {"config"},
     "assemble_judge": BASE | PARTS | {"evaluate", "judge", "config", "assemble_windows"},
+    "study": BASE
+    | PARTS
+    | {"train", "sample", "evaluate", "config", "study_config"}
+    | {"assemble", "assemble_devices", "assemble_preprocess", "assemble_stage", "assemble_start"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "cli": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "judge", "config", "demo"}
-    | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"},
+    | {"train", "sample", "evaluate", "judge", "config", "study", "study_config", "demo"}
+    | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"}
+    | {"assemble_start"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -84,7 +91,7 @@ WITH_TENSORS = (
         "assemble_devices",
     ),
     *("assemble_flat", "assemble_gap", "assemble_judge", "assemble_stage", "assemble_snapshot", "assemble_start"),
-    *("assemble_windows", "demo", "cli"),
+    *("assemble_windows", "study", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
@@ -99,7 +106,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "model",
         "sample.bundle_hub",
     ),
-    "yaml": ("model.pretrained", "train.run_folder", "cli.compose"),
+    "yaml": ("model.pretrained", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
         "importance.sentence_files",
         "model",

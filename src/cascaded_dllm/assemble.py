@@ -241,6 +241,32 @@ def joint_bound(
         DataError: the data has another tokenizer than the cascade.
     """
     arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
+    return windows_bound(
+        cascade,
+        arrays,
+        num_windows=num_windows,
+        num_times=num_times,
+        batch_size=batch_size,
+        seed=seed,
+        t_min=t_min,
+        sequential=sequential,
+        on_progress=on_progress,
+    )
+
+
+def windows_bound(
+    cascade: Cascade,
+    arrays: StageArrays,
+    *,
+    num_windows: int,
+    num_times: int,
+    batch_size: int,
+    seed: int,
+    t_min: float,
+    sequential: Sequential | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> JointBound:
+    """The joint bound on the first windows of `arrays`, which are such as the cascade was trained on."""
     numbers = range(1, len(cascade.stages) + 1)
     datasets = (
         [StageDataset.flat(arrays)]

@@ -46,7 +46,7 @@ def new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -
     settings = model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
-        model = new_model(settings, _layout_config(config, settings, dataset))
+        model = new_model(settings, _layout_of(config, settings, dataset))
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(
         model,
@@ -64,16 +64,28 @@ def model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 
 
-def _layout_config(config: TrainConfig, model: ScoreModelConfig, dataset: StageDataset) -> LayoutConfig | None:
-    """The layout network of a placed stage, as wide as the other one; None for any other stage."""
-    if not dataset.is_placed:
-        return None
+def layout_config(config: TrainConfig, model: ScoreModelConfig, *, num_tokens: int, num_new: int) -> LayoutConfig:
+    """The layout network of a placed stage, as wide as the network `model` that fills in.
+
+    Args:
+        config: of the run.
+        model: the network that fills in.
+        num_tokens: tokens of the stage before.
+        num_new: tokens that the stage writes between them.
+    """
     return LayoutConfig(
         vocab_size=model.vocab_size,
-        num_tokens=dataset.prefix_length,
-        num_new=dataset.num_free,
+        num_tokens=num_tokens,
+        num_new=num_new,
         hidden_size=model.hidden_size,
         num_heads=model.num_heads,
         num_blocks=config.layout.num_blocks,
         cond_dim=model.cond_dim,
     )
+
+
+def _layout_of(config: TrainConfig, model: ScoreModelConfig, dataset: StageDataset) -> LayoutConfig | None:
+    """The layout network of a placed stage; None for any other stage."""
+    if not dataset.is_placed:
+        return None
+    return layout_config(config, model, num_tokens=dataset.prefix_length, num_new=dataset.num_free)

@@ -4,16 +4,12 @@ Defaults live in `configs/`, so that a file says everything; these classes only 
 """
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from cascaded_dllm.errors import ConfigError
-
-T = TypeVar("T")
+from cascaded_dllm.typed_settings import parse_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,7 +349,7 @@ def parse_config(settings: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: a key is unknown (its nearest neighbour is named) or missing, or a value has the wrong type.
     """
-    return _parse(TrainConfig, settings, "")
+    return parse_settings(TrainConfig, settings)
 
 
 def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -363,40 +359,3 @@ def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
-
-
-def _parse(kind: type[T], settings: Mapping[str, Any], path: str) -> T:
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in settings:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            remedy = f"did you mean {path}{near[0]}?" if near else f"the keys are {', '.join(fields)}"
-            raise ConfigError(f"the key {path}{key} is unknown; {remedy}")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for name in fields:
-        if name not in settings:
-            raise ConfigError(f"the key {path}{name} is missing; set {path}{name}=...")
-        values[name] = _value(hints[name], settings[name], f"{path}{name}")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the declared type; whole numbers are accepted as floats, nothing else is converted."""
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{path} is {value!r}; it must be a group of keys")
-        return _parse(typing.cast(type, hint), value, f"{path}.")
-    if isinstance(hint, types.UnionType):
-        return None if value is None else _value(typing.get_args(hint)[0], value, path)
-    if typing.get_origin(hint) is tuple:
-        kind = typing.get_args(hint)[0]
-        if not isinstance(value, list | tuple):
-            example = "[32, 64, 128]" if kind is int else "[runs/stage1, runs/stage2]"
-            raise ConfigError(f"{path} is {value!r}; it must be a list, for example {example}")
-        return tuple(_value(kind, item, path) for item in value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{path} is {value!r}; it must be of type {hint.__name__}")
-    return value

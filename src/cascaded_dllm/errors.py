@@ -26,6 +26,10 @@ class OutputExistsError(CascadeError):
     """An output folder already holds something that would be overwritten, or cannot be written."""
 
 
+class FolderInUseError(OutputExistsError):
+    """An output folder belongs to another process, which is at work on it."""
+
+
 class HubError(CascadeError):
     """The Hugging Face hub does not answer, or refuses what it is asked to keep."""
 

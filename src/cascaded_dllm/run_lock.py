@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cascaded_dllm.atomic import INCOMPLETE
-from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.errors import FolderInUseError, OutputExistsError
 from cascaded_dllm.pid_space import pid_space
 
 LOCK_FILE = "run.lock"
@@ -62,7 +62,8 @@ def run_lock(folder: Path, *, other: str = "give this one another folder with --
         other: what else may be done while another process has it, for the message.
 
     Raises:
-        OutputExistsError: another process that lives has the folder, or it cannot be written.
+        FolderInUseError: another process that lives has the folder.
+        OutputExistsError: it cannot be written.
     """
     path = folder / LOCK_FILE
     pid = os.getpid()
@@ -90,7 +91,7 @@ def _take(path: Path, own: Owner, other: str) -> None:
     while not _create(path, own):
         owner = _owner(path)
         if owner is not None and _is_alive(path, owner):
-            raise OutputExistsError(
+            raise FolderInUseError(
                 f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
                 f"or stop it, or {other}. If that process is gone for sure, remove {path}"
             )

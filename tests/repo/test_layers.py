@@ -39,7 +39,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": BASE | PARTS | {"train"},
     "judge": BASE | PARTS | {"train", "evaluate"},
     "report": BASE | {"pages"},
-    "config": {"errors"},
+    "typed_settings": {"errors"},
+    "config": {"errors", "typed_settings"},
+    "study_config": {"errors", "typed_settings"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
     "assemble_devices": BASE | PARTS | {"train"},
@@ -63,13 +65,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_preprocess": BASE | PARTS,
     "assemble_flat": BASE | PARTS | {"config"},
     "assemble_judge": BASE | PARTS | {"evaluate", "judge", "config", "assemble_windows"},
+    "study": BASE
+    | PARTS
+    | {"train", "sample", "evaluate", "config", "study_config"}
+    | {"assemble", "assemble_devices", "assemble_preprocess", "assemble_stage", "assemble_start"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
     "cli": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "judge", "report", "config", "demo"}
-    | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"},
+    | {"train", "sample", "evaluate", "judge", "report", "config", "study", "study_config", "demo"}
+    | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"}
+    | {"assemble_start"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -97,7 +104,7 @@ WITH_TENSORS = (
         "assemble_snapshot",
         "assemble_start",
     ),
-    *("assemble_windows", "demo", "cli"),
+    *("assemble_windows", "study", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
@@ -112,7 +119,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "model",
         "sample.bundle_hub",
     ),
-    "yaml": ("model.pretrained", "train.run_folder", "cli.compose"),
+    "yaml": ("model.pretrained", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
         "importance.sentence_files",
         "model",

@@ -54,7 +54,7 @@ def compose_config(
     groups, keys = _split(overrides)
     as_they_are = {key: _folder(key, path) for key, path in (paths or {}).items()}
     try:
-        values = _values(keys)
+        values = override_values(keys)
         stored, groups = _stored_run(values.get("load_dir"), groups)
         tree = OmegaConf.create(_composed(name, groups, stored))
         for key, value in values.items():
@@ -109,7 +109,7 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(groups.values()), keys
 
 
-def _values(keys: Sequence[str]) -> dict[str, Any]:
+def override_values(keys: Sequence[str]) -> dict[str, Any]:
     """The values of overrides that set keys, read by Hydra's grammar; "+" and "++" in front change nothing.
 
     Raises:

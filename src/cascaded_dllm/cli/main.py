@@ -13,6 +13,7 @@ _COMMANDS = {
     "preprocess": "Give every token of a corpus its importance, and look at what is chosen.",
     "train": "Train one stage of a cascade, or a flat model; `python train.py` is the same.",
     "cascade": "Build a cascade around a flat model.",
+    "study": "Compare ways to train at equal cost, from one file to one table.",
     "sample": "Sample texts, stage after stage.",
     "evaluate": "Measure models, and texts beside real ones.",
     "judge": "Make a language model that judges texts.",

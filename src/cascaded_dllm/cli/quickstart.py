@@ -13,7 +13,7 @@ from cascaded_dllm.assemble import assemble_run, joint_bound, require_sound, sta
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
-from cascaded_dllm.cli.evaluate import bound_summary, bound_table
+from cascaded_dllm.cli.evaluate import bound_table
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
@@ -21,6 +21,7 @@ from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer

@@ -1,19 +1,32 @@
 """`cdllm study report`: the results of a study as a page and as JSON."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.report.content import ReportContent
 from cascaded_dllm.report.content import report as report_content
 from cascaded_dllm.report.page import page
 from cascaded_dllm.report.reading import RESULTS_NAME, read_results
 from cascaded_dllm.report.summary import summary
 
 REPORT_NAME = "report.html"
+
+
+class Written(NamedTuple):
+    """A report on the disk.
+
+    Attributes:
+        content: what it says.
+        page: its page; the JSON lies beside it.
+    """
+
+    content: ReportContent
+    page: Path
 
 
 def report(
@@ -38,13 +51,24 @@ def report(
         file = results / RESULTS_NAME if results.is_dir() else results
         out = file.with_name(REPORT_NAME) if out is None else out
         _require_page_name(out, file)
-        content = report_content(read_results(file))
-        write_text(out, page(content))
-        write_json(out.with_suffix(".json"), summary(content))
-        console.print(content.ranking.sentence, markup=False, soft_wrap=True)
-        for note in content.notes:
-            console.print(f"- {note}", markup=False, soft_wrap=True)
-        console.print(f"written to {out} and {out.with_suffix('.json')}", markup=False, soft_wrap=True)
+        say_written(write_report(file, out))
+
+
+def write_report(file: Path, out: Path | None = None) -> Written:
+    """What was written: the page `out`, by default report.html beside the results in `file`, and its JSON."""
+    out = file.with_name(REPORT_NAME) if out is None else out
+    content = report_content(read_results(file))
+    write_text(out, page(content))
+    write_json(out.with_suffix(".json"), summary(content))
+    return Written(content, out)
+
+
+def say_written(written: Written) -> None:
+    """Says which arm wins, what is to be known besides, and where the report is."""
+    console.print(written.content.ranking.sentence, markup=False, soft_wrap=True)
+    for note in written.content.notes:
+        console.print(f"- {note}", markup=False, soft_wrap=True)
+    console.print(f"written to {written.page} and {written.page.with_suffix('.json')}", markup=False, soft_wrap=True)
 
 
 def _require_page_name(out: Path, file: Path) -> None:

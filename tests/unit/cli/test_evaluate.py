@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from cascaded_dllm.cli.evaluate import bound_line, bound_summary, bound_table
+from cascaded_dllm.cli.evaluate import bound_line, bound_table
+from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound, StageBound
 
 

@@ -34,6 +34,7 @@ def test_all_commands_are_there():
     others = {("preprocess", "inspect"), ("quickstart",), ("train",), ("sample",), ("bundle",)}
     others |= {("evaluate", "likelihood"), ("evaluate", "samples"), ("evaluate", "gap")}
     others |= {("cascade", "from-flat"), ("judge", "train")}
+    others |= {("study", "run"), ("study", "list"), ("study", "collect"), ("study", "report")}
     assert methods | others == set(COMMANDS)
 
 

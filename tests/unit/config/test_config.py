@@ -29,6 +29,7 @@ SETTINGS = {
         "path": "data",
         "valid": None,
         "packing": "stream",
+        "unique": True,
         "stages_dir": None,
     },
     "model": {
@@ -65,6 +66,7 @@ SETTINGS = {
         "keep": 6,
         "keep_every": 10,
         "strategy": "ddp",
+        "halves": "both",
         "compile": False,
         "deterministic": False,
         "peak_flops": None,

@@ -1,0 +1,245 @@
+"""`cdllm study`: arms that are trained, measured and sampled at equal cost, from one file."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.atomic import write_text
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.study_report import report, say_written, write_report
+from cascaded_dllm.cli.study_file import compose_arm, read_study, shipped_studies
+from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, work_here, work_in_processes
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.errors import ConfigError, StoppedError
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.data import require_sound_corpus
+from cascaded_dllm.study.drawing import require_sound_drawings
+from cascaded_dllm.study.place import DONE, RESULTS_FILE, STUDY_FILE, Place
+from cascaded_dllm.study.plan import arm_configs
+from cascaded_dllm.study.results import MISSING, write_results
+from cascaded_dllm.study.slurm import submit_arm
+from cascaded_dllm.study.work import Work
+from cascaded_dllm.study_config import StudySettings
+
+EXIT_BROKEN_ARM = 3
+"""Exit code of a study that has come to its end, and in which an arm has diverged or failed."""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="Where data, runs, samples and results.json go; given again, it goes on.")]
+
+
+@app.callback()
+def _study() -> None:
+    """Compare ways to train at equal cost, from one file to one table."""
+
+
+@app.command("list")
+def list_studies(debug: Debug = False) -> None:
+    """The studies that are shipped, with their files, which are there to be copied.
+
+    Examples:
+
+      cdllm study list
+    """
+    with reported_errors(debug):
+        for name, path in shipped_studies().items():
+            study = read_study(str(path))
+            arms = ", ".join(arm.name for arm in study.arms)
+            console.print(
+                f"{name}: {study.corpus.dataset or 'folders'}, {study.budget.amount:g} {study.budget.unit} an arm, "
+                f"{counted(len(study.seeds), 'seed')}; {arms}\n  {path}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study that is shipped, by name, or a file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Overrides key=value of keys of the file.", show_default=False),
+    ] = None,
+    out: Out = Path("runs/study"),
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeat it.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only this seed; repeat it.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes of this machine that share the work.")] = 1,
+    executor: Annotated[str, typer.Option(help="local, or slurm: a job an arm and seed.")] = "local",
+    partition: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
+    account: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
+    time_limit: Annotated[str, typer.Option("--time", help="Slurm: limit of a job, which comes again.")] = "24:00:00",
+    cpus: Annotated[int, typer.Option(help="Slurm: cores of a job.")] = 1,
+    memory_gb: Annotated[int, typer.Option(help="Slurm: memory per core.")] = 4,
+    gpus: Annotated[int, typer.Option(help="Slurm: GPUs of a job.")] = 0,
+    setup: Annotated[str | None, typer.Option(help="Slurm: shell command that prepares a node.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Train, measure and sample every arm with every seed, at equal cost, and write results.json.
+
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step (exit code 130 or 75); the same command goes on, and
+    nothing that is finished is done again. An arm that diverges or fails does not end the study; the exit code is 3.
+
+    Examples:
+
+      cdllm study run tiny-stories --out runs/tiny-stories --workers 2
+      cdllm study run prose-small --out runs/prose --executor slurm --partition gpu --gpus 1 --cpus 8
+      cdllm study run my_study.yaml --out runs/mine --arm flat --arm placed --seed 0 budget.token_forwards=1000000
+    """
+    with reported_errors(debug):
+        place = Place(out.absolute())
+        settings = read_study(study, overrides or [])
+        choice = Choice(arms=tuple(arm or ()), seeds=tuple(seed or ()), workers=workers)
+        resources = Resources(workers, cpus, memory_gb, gpus, time_limit, partition, account, setup)
+        configs = _require_sound(settings, choice, executor, resources)
+        write_text(place.out / STUDY_FILE, yaml.safe_dump(plain(settings.to_dict()), sort_keys=False))
+        if executor == "slurm":
+            _submit(settings, place, choice, resources)
+            return
+        with stop_request() as request, _reported_stop(request), _attendant(request) as attendant:
+            work = prepare_work(settings, configs, place, attendant, choice.attempt)
+            if workers == 1:
+                work_here(work, choice)
+            else:
+                work_in_processes(work, configs, choice, request)
+            results = write_results(work, shlex.join(["cdllm", *sys.argv[1:]]), attendant)
+        _conclude(results, work, choice)
+
+
+@app.command()
+def collect(
+    out: Annotated[Path, typer.Argument(help="Folder of a study that was begun.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Write results.json anew from all that is there, such as what jobs of a cluster have left.
+
+    Examples:
+
+      cdllm study collect runs/tiny-stories
+    """
+    with reported_errors(debug):
+        place = Place(out.absolute())
+        if not (place.out / STUDY_FILE).is_file():
+            raise ConfigError(f"{out} is no folder of a study, for it has no {STUDY_FILE}; name one that was begun")
+        settings = read_study(str(place.out / STUDY_FILE))
+        with stop_request() as request, _reported_stop(request):
+            attendant = Attendant(request.is_made)
+            work = prepare_work(settings, arm_configs(settings, compose_arm), place, attendant, "collect")
+            command = shlex.join(["cdllm", "study", "run", str(place.out / STUDY_FILE), "--out", str(out)])
+            results = write_results(work, command, attendant)
+        _conclude(results, work, Choice())
+
+
+app.command()(report)
+
+
+def _require_sound(study: StudySettings, choice: Choice, executor: str, resources: Resources) -> dict[str, TrainConfig]:
+    """What the runs of every arm share, once all is judged that can be before anything is made.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range, or the judge is no causal language model.
+    """
+    if executor not in ("local", "slurm"):
+        raise ConfigError(f"--executor is {executor!r}; it must be local or slurm")
+    if choice.workers < 1:
+        raise ConfigError(f"--workers is {choice.workers}; it must be at least 1")
+    if executor == "slurm" and choice.workers > 1:
+        raise ConfigError(
+            f"--workers is {choice.workers}, and --executor slurm starts a job an arm and seed; leave it out"
+        )
+    resources.check(executor)
+    choice.require_known(study)
+    require_sound_corpus(study.corpus)
+    require_sound_drawings(study)
+    configs = arm_configs(study, compose_arm)
+    if study.judge is not None:
+        Judge.load(study.judge)
+    return configs
+
+
+def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resources) -> None:
+    """A job for every chosen arm and seed."""
+    for seed in choice.seeds or study.seeds:
+        for arm in choice.arms or tuple(arm.name for arm in study.arms):
+            number = submit_arm(place, arm, seed, resources)
+            console.print(f"job {number}: arm {arm}, seed {seed}", markup=False)
+    console.print(
+        f"every job adds to {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, and cdllm study "
+        f"collect {place.out} shows what is there",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _reported_stop(request: StopRequest) -> Iterator[None]:
+    """Ends the command in good order when the work inside the block was stopped.
+
+    Raises:
+        typer.Exit: it was.
+    """
+    try:
+        yield
+    except StoppedError as stopped:
+        error_console.print(str(stopped), markup=False)
+        raise typer.Exit(request.exit_code) from None
+
+
+@contextmanager
+def _attendant(request: StopRequest) -> Iterator[Attendant]:
+    """Who shows on this terminal what happens."""
+    with progress_bar("") as (progress, _):
+        task = progress.task_ids[0]
+
+        def show_bar(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        teller = Teller(show_bar)
+        yield Attendant(request.is_made, teller.say, teller.show)
+
+
+def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
+    """Shows the table of a study, and writes its report.
+
+    Raises:
+        typer.Exit: an arm among the chosen ones has diverged or failed.
+    """
+    console.print(_table(results))
+    say_written(write_report(work.place.out / RESULTS_FILE))
+    chosen = {(arm.settings.name, arm.seed) for arm in choice.of(work.study, work.arms)}
+    entries = [entry for entry in results["arms"] if (entry["arm"], entry["seed"]) in chosen]
+    broken = [entry for entry in entries if entry["status"] not in (DONE, MISSING)]
+    for entry in broken:
+        error_console.print(f"{entry['arm']}, seed {entry['seed']}: {entry['status']}: {entry['reason']}", markup=False)
+    if broken:
+        raise typer.Exit(EXIT_BROKEN_ARM)
+
+
+def _table(results: dict[str, Any]) -> Table:
+    """Bounds of all arms and seeds, nats a window, and the differences to the first arm."""
+    truth = results["truth_nats_per_window"]
+    known = "" if truth is None else f"; the texts themselves have {truth:.3f}"
+    table = Table(title=f"{results['name']}: upper bound on -log p, nats a window{known}")
+    for column in ("arm", "seed", "status", "bound", "+-", "beside the first", "+-"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    first = results["study"]["arms"][0]["name"]
+    paired = {(pair["arm"], pair["seed"]): pair for pair in results["paired"] if pair["other"] == first}
+    for entry in results["arms"]:
+        bound, pair = entry["bound"], paired.get((entry["arm"], entry["seed"]))
+        numbers = [None, None] if bound is None else [bound["bound_nats_per_window"], bound["standard_error_nats"]]
+        numbers += [None, None] if pair is None else [pair["mean_nats_per_window"], pair["standard_error_nats"]]
+        shown = ["-" if number is None else f"{number:.3f}" for number in numbers]
+        table.add_row(entry["arm"], str(entry["seed"]), entry["status"], *shown)
+    return table

@@ -1,0 +1,66 @@
+"""Study files: those that are shipped, by name, and anybody's own; with overrides of their keys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cascaded_dllm.cli.compose import compose_config, config_folder, override_values
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.study_config import StudySettings, parse_study
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The files in `configs/study`, by name."""
+    return {path.stem: path for path in sorted((config_folder() / "study").glob("*.yaml"))}
+
+
+def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
+    """The study in a file, or the shipped one of that name.
+
+    Args:
+        source: name or path.
+        overrides: key=value for keys of the file, "budget.token_forwards=1000000".
+
+    Raises:
+        ConfigError: there is no such study, it cannot be read, or something in it is unknown or out of range.
+    """
+    shipped = shipped_studies()
+    path = shipped.get(source, Path(source))
+    if not path.is_file():
+        raise ConfigError(
+            f"the study is {source!r}, which is no file; name one, or one that is shipped: {', '.join(shipped)}"
+        )
+    try:
+        # Not PyYAML's own reader, to which 1e15 is a text.
+        settings: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())}); it must be YAML") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds a {type(settings).__name__}; a study is a group of keys, see docs/study.md")
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"the override {override!r} has no '='; write key=value, for example seeds=[0,1,2]")
+    for key, value in override_values(overrides).items():
+        _put(settings, key, value)
+    return parse_study(settings)
+
+
+def compose_arm(overrides: Sequence[str]) -> TrainConfig:
+    """The configuration of a training run as `cdllm train` composes it."""
+    return compose_config(overrides)
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a key of a nested mapping; groups that are not there come with it."""
+    *groups, last = key.split(".")
+    for name in groups:
+        inner = settings.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"the override {key}={value} is of a key in {name}, which is no group but {inner!r}")
+        settings = inner
+    settings[last] = value

@@ -1,0 +1,156 @@
+"""A study at work: in this process, or in several that share its parts."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from cascaded_dllm.cli.console import console, error_console, progress_bar
+from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.errors import StoppedError
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.data import study_data
+from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.plan import PlannedArm, plan_study
+from cascaded_dllm.study.work import Part, Work
+from cascaded_dllm.study_config import StudySettings, require_known
+from cascaded_dllm.train.launch import launch
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which arms of a study are done, and by how many processes.
+
+    Attributes:
+        arms: names; all if there is none.
+        seeds: of them; all if there is none.
+        workers: processes.
+        attempt: what tells this command from others.
+    """
+
+    arms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    workers: int = 1
+    attempt: str = field(default_factory=lambda: f"{os.getpid()}-{time.time_ns()}")
+
+    def of(self, study: StudySettings, arms: Sequence[PlannedArm]) -> list[PlannedArm]:
+        """The chosen ones among the planned arms of a study."""
+        names = self.arms or tuple(arm.name for arm in study.arms)
+        return [arm for arm in arms if arm.settings.name in names and arm.seed in (self.seeds or study.seeds)]
+
+    def require_known(self, study: StudySettings) -> None:
+        """Checks that the study has what is chosen; a ConfigError if it has not."""
+        require_known("arm", self.arms, [arm.name for arm in study.arms])
+        require_known("seed", map(str, self.seeds), map(str, study.seeds))
+
+
+def prepare_work(
+    study: StudySettings, configs: Mapping[str, TrainConfig], place: Place, attendant: Attendant, attempt: str
+) -> Work:
+    """The parts of a study, whose data is there afterwards.
+
+    Args:
+        study: what is asked for.
+        configs: what the runs of every arm share, see `arm_configs`.
+        place: its folder.
+        attendant: who is told.
+        attempt: what tells this command from others.
+    """
+    data = study_data(study, place, attendant)
+    return Work(study, plan_study(study, configs, data, place), data, place, attendant, attempt)
+
+
+def work_here(work: Work, choice: Choice) -> None:
+    """Does the chosen arms in this process."""
+    work.do(work.parts(choice.of(work.study, work.arms)))
+
+
+def work_in_processes(work: Work, configs: Mapping[str, TrainConfig], choice: Choice, request: StopRequest) -> None:
+    """Does the chosen arms in several processes, and tells of every part that is settled.
+
+    Raises:
+        StoppedError: they were told to stop, and have kept what they had.
+        WorkerDiedError: one was killed; the others have been ended.
+    """
+    parts = work.parts(choice.of(work.study, work.arms))
+    with progress_bar("parts of the study") as (_, move):
+        watch = _Watch(work, parts, request, move)
+        ended = launch(
+            _worker, (work.study, configs, work.place, choice), number=choice.workers, should_stop=watch.look_and_ask
+        )
+        watch.look()
+    if not all(ended):
+        raise StoppedError("the study was told to stop; what is finished is kept, and the same command goes on")
+
+
+def _worker(study: StudySettings, configs: Mapping[str, TrainConfig], place: Place, choice: Choice) -> bool:
+    """In a process of its own: whether all parts are settled, or it was told to stop before."""
+    console.quiet = error_console.quiet = True
+    with stop_request() as request:
+        try:
+            attendant = Attendant(request.is_made)
+            work_here(prepare_work(study, configs, place, attendant, choice.attempt), choice)
+        except StoppedError:
+            return False
+    return True
+
+
+@final
+class _Watch:
+    """Looks at the records of a study that others work at, and tells what is new."""
+
+    def __init__(
+        self, work: Work, parts: Sequence[Part], request: StopRequest, move: Callable[[int, int | None], None]
+    ) -> None:
+        self._work, self._parts, self._request, self._move = work, parts, request, move
+        self._settled = {part.name for part in parts if work.record(part) is not None}
+        self._looked = 0.0
+        self._has_told = False
+
+    def look_and_ask(self) -> bool:
+        """Looks now and then; whether it is time to stop."""
+        if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
+            self.look()
+        if self._request.is_made() and not self._has_told:
+            self._has_told = True
+            error_console.print("stopping after this step, and keeping it; told again, at once")
+        return self._request.is_made()
+
+    def look(self) -> None:
+        """Tells what has been settled since the last look."""
+        self._looked = time.monotonic()
+        for part in self._parts:
+            if part.name in self._settled or (record := self._work.record(part)) is None:
+                continue
+            self._settled.add(part.name)
+            reason = f": {record['reason']}" if "reason" in record else ""
+            console.print(
+                f"{part.what} ({part.name}): {record['status']}{reason}; {len(self._settled)} of {len(self._parts)}",
+                markup=False,
+                soft_wrap=True,
+            )
+        self._move(len(self._settled), len(self._parts))
+
+
+@final
+class Teller:
+    """Shows on the terminal what one process does: a bar, or a line now and then."""
+
+    def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:
+        self._show_bar, self._line_at = show_bar, time.monotonic()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        console.print(line, markup=False, soft_wrap=True)
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """How far something is."""
+        self._show_bar(what, done, total)
+        if not console.is_terminal and time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
+            self._line_at = time.monotonic()
+            self.say(f"{what}: {done} of {total}")

@@ -1,0 +1,72 @@
+"""Who stands beside a study while it works: is told what happens, and says when to stop."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cascaded_dllm.errors import FolderInUseError, StoppedError
+from cascaded_dllm.study.place import Place
+
+_POLL_SECONDS = 0.5
+
+
+def _silent(*_: object) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attendant:
+    """What happens is told, and a wish to stop is asked for.
+
+    Attributes:
+        should_stop: asked after every step of everything.
+        say: told a line.
+        show: told what is going on, how much of it is done, and how much there is.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = _silent
+    show: Callable[[str, int, int], None] = _silent
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A function that is told of the progress of something, and ends it when it should stop.
+
+        Args:
+            what: is going on.
+        """
+
+        def tell(done: int, total: int) -> None:
+            self.show(what, done, total)
+            self.go_on()
+
+        return tell
+
+    def go_on(self) -> None:
+        """Nothing, unless it is time to stop.
+
+        Raises:
+            StoppedError: it is.
+        """
+        if self.should_stop():
+            raise StoppedError("the study was told to stop; what is finished is kept, and the same command goes on")
+
+    def wait(self) -> None:
+        """Lets a moment pass in which others work; a StoppedError if it is time to stop."""
+        self.go_on()
+        time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def waiting_for(self, place: Place, part: str) -> Iterator[None]:
+        """The part belongs to this process inside the block, once no other one has it."""
+        while True:
+            try:
+                lock = place.lock(part)
+                lock.__enter__()
+                break
+            except FolderInUseError:
+                self.wait()
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)

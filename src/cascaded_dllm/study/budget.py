@@ -1,0 +1,87 @@
+"""What a step of every run of an arm costs, and how many steps a budget has room for."""
+
+import math
+import typing
+from collections.abc import Sequence
+
+from cascaded_dllm.assemble_stage import layout_config, model_config, schedule
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.placed import Halves
+from cascaded_dllm.study_config import BudgetSettings
+from cascaded_dllm.train.flops import mean_masked_share
+from cascaded_dllm.train.meter import StepCost, step_cost
+
+_NEARLY = 0.95
+"""Part of the larger of two numbers of steps from which on they are taken for each other."""
+
+
+def cost_of_step(config: TrainConfig, vocab_size: int) -> StepCost:
+    """What an optimizer step of a run costs, told without its data.
+
+    Args:
+        config: of the run.
+        vocab_size: tokens of its tokenizer.
+    """
+    model = model_config(config, vocab_size)
+    number = len(config.stage_lengths) if config.baseline else config.stage
+    length = config.stage_lengths[number - 1]
+    prefix = 0 if config.baseline or number == 1 else config.stage_lengths[number - 2]
+    layout = layout_config(config, model, num_tokens=prefix, num_new=length - prefix) if config.is_placed else None
+    return step_cost(
+        model,
+        layout,
+        batch_size=config.training.batch_size,
+        prefix_length=prefix,
+        target_length=length,
+        masked_share=mean_masked_share(schedule(config), config.training.t_min),
+        halves=typing.cast(Halves, config.training.halves),
+    )
+
+
+def amount_of(cost: StepCost, budget: BudgetSettings) -> float:
+    """The cost in the unit of a budget."""
+    return cost.flops if budget.unit == "flops" else float(cost.token_forwards)
+
+
+def shared_out(budget: BudgetSettings, costs: Sequence[StepCost], arm: str) -> list[int]:
+    """Steps of every run of an arm, which together cost at most the budget.
+
+    Args:
+        budget: of the arm.
+        costs: of a step of each run.
+        arm: its name.
+
+    Raises:
+        ConfigError: a run would not have a single step.
+    """
+    amounts = [amount_of(cost, budget) for cost in costs]
+    match budget.split:
+        case "windows":
+            steps = [math.floor(budget.amount / sum(amounts))] * len(amounts)
+        case "equal":
+            steps = [math.floor(budget.amount / len(amounts) / amount) for amount in amounts]
+        case _:
+            raise AssertionError(budget.split)
+    if min(steps) < 1:
+        raise ConfigError(
+            f"budget.{budget.unit} is {budget.amount:g}, and a step of every run of arm {arm} costs {sum(amounts):g} "
+            f"({', '.join(f'{amount:g}' for amount in amounts)}); give more, or smaller batches "
+            "(training.batch_size in base)"
+        )
+    return steps
+
+
+def shared_first(numbers: Sequence[int]) -> int | None:
+    """Steps of a first run that several arms can share, which by themselves would have `numbers` of steps for it.
+
+    The smallest, if it is nearly as many as the largest; None if there is none that suits all.
+    """
+    return min(numbers) if min(numbers) >= _NEARLY * max(numbers) else None
+
+
+def with_first(budget: BudgetSettings, costs: Sequence[StepCost], first: int) -> list[int]:
+    """Steps of every run of an arm whose first one has `first`; all others have the same, and together the rest."""
+    amounts = [amount_of(cost, budget) for cost in costs]
+    rest = budget.amount - first * amounts[0]
+    return [first, *[math.floor(rest / sum(amounts[1:]))] * (len(amounts) - 1)]

@@ -1,0 +1,157 @@
+"""The data of a study: one tokenizer, and two folders for every method of its arms."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cascaded_dllm.assemble_preprocess import prepare
+from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
+from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.data.preprocessed import Identity, read_identity
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.preprocess.job import EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.pipeline import dataset_folder
+from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.place import DONE, Place
+from cascaded_dllm.study_config import CorpusSettings, StudySettings
+from cascaded_dllm.text.corpora import BUILT_IN
+from cascaded_dllm.text.stories import story_tokenizer
+
+_PART = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodData:
+    """The folders of one method.
+
+    Attributes:
+        train: to train on.
+        valid: to measure on.
+        train_identity: what tells the first from others.
+        valid_identity: what tells the second from others.
+    """
+
+    train: Path
+    valid: Path
+    train_identity: Identity
+    valid_identity: Identity
+
+    @classmethod
+    def open(cls, train: Path, valid: Path) -> "MethodData":
+        """The data in two folders; a DataError if there is none."""
+        return cls(train, valid, read_identity(train), read_identity(valid))
+
+
+def require_sound_corpus(corpus: CorpusSettings) -> None:
+    """Judges what can be judged of a corpus before any work.
+
+    Raises:
+        ConfigError: its tokenizer is not determined.
+    """
+    is_told = corpus.folders or corpus.dataset == "stories" or corpus.tokenizer is not None
+    if not is_told and corpus.train_tokenizer is None:
+        raise ConfigError(
+            f"corpus.dataset is {corpus.dataset} and neither corpus.tokenizer (a file, a folder or a hub id) nor "
+            "corpus.train_tokenizer (a vocabulary size) is given; give one"
+        )
+
+
+def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict[str, MethodData]:
+    """The data of every method, which is preprocessed now if it is not there.
+
+    Raises:
+        ConfigError: a setting of the corpus is out of range.
+        DataError: data is missing or damaged, or folders have different tokenizers or another method than they should.
+    """
+    require_sound_corpus(study.corpus)
+    if study.corpus.folders:
+        found = {entry.method: MethodData.open(Path(entry.train), Path(entry.valid)) for entry in study.corpus.folders}
+    else:
+        found = _preprocessed(study, place, attendant)
+    _require_alike(found)
+    return {method: found[method] for method in study.methods}
+
+
+def _preprocessed(study: StudySettings, place: Place, attendant: Attendant) -> dict[str, MethodData]:
+    """The data of every method, made once by whichever process comes first."""
+    splits = (study.corpus.train_split, study.corpus.valid_split)
+    folders = {
+        method: [dataset_folder(place.data, method, study.name, split) for split in splits] for method in study.methods
+    }
+    key = fingerprint(plain_corpus(study))
+    with attendant.waiting_for(place, _PART):
+        record = place.record(_PART)
+        is_there = all((folder / MANIFEST_FILE).is_file() for pair in folders.values() for folder in pair)
+        if record is None or record["of"] != key or not is_there:
+            tokenizer = _tokenizer(study, place)
+            for method in study.methods:
+                for is_valid in (False, True):
+                    attendant.go_on()
+                    attendant.say(f"data: {method}, {splits[is_valid]}")
+                    tokenizer = _make(study, place, method, tokenizer, is_valid=is_valid)
+            place.settle(_PART, {"of": key, "status": DONE})
+    return {method: MethodData.open(*pair) for method, pair in folders.items()}
+
+
+def plain_corpus(study: StudySettings) -> dict[str, object]:
+    """What decides the data of a study."""
+    return {"name": study.name, "corpus": asdict(study.corpus), "methods": list(study.methods)}
+
+
+def _tokenizer(study: StudySettings, place: Place) -> str | None:
+    """Where the tokenizer is, None if it is still to be trained on the corpus."""
+    corpus = study.corpus
+    if corpus.tokenizer is not None or corpus.train_tokenizer is not None:
+        return corpus.tokenizer
+    folder = place.data / "tokenizer"
+    if not (folder / TOKENIZER_FILE).is_file():
+        story_tokenizer().save(folder)
+    return str(folder / TOKENIZER_FILE)
+
+
+def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None, *, is_valid: bool) -> str:
+    """Preprocesses one part of the corpus; returns where its tokenizer is, for the others."""
+    corpus = study.corpus
+    assert corpus.dataset is not None
+    dataset = corpus.valid_dataset if is_valid and corpus.valid_dataset is not None else corpus.dataset
+    split = corpus.valid_split if is_valid else corpus.train_split
+    own = "stories" if corpus.dataset == "stories" else None
+    job = Job(
+        CorpusChoice(dataset, split, study.name, num_documents=corpus.num_documents),
+        ScorerChoice(
+            method,
+            tagger=(corpus.tagger or own) if method in TAGGED else None,
+            model=corpus.model if method in EMBEDDED else None,
+            seed=corpus.random_seed if method == "random" else None,
+        ),
+        tokenizer,
+        corpus.train_tokenizer if tokenizer is None else None,
+        num_shards=1,
+        out=str(place.data),
+    )
+    task = prepare(job)
+    # Starting processes takes longer than the built-in corpora.
+    task.on_processes(1 if dataset in BUILT_IN else usable_cores()).run(0)
+    return tokenizer or str(task.plan.folder)
+
+
+def _require_alike(found: dict[str, MethodData]) -> None:
+    """Checks that all data has one tokenizer, and that every folder holds the method that it is given for.
+
+    Raises:
+        DataError: it has not.
+    """
+    first = next(iter(found.values())).train_identity.settings.tokenizer
+    for method, data in found.items():
+        for folder, (settings, _) in ((data.train, data.train_identity), (data.valid, data.valid_identity)):
+            if settings.method != method:
+                raise DataError(
+                    f"corpus.folders gives {folder} for the method {method}, and it was made with {settings.method}; "
+                    "give a folder of that method"
+                )
+            if settings.tokenizer != first:
+                raise DataError(
+                    f"{folder} has the tokenizer {settings.tokenizer} and other data of the study {first}; preprocess "
+                    "all of it with one tokenizer"
+                )

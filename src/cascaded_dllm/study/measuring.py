@@ -1,0 +1,150 @@
+"""The joint bound of an arm, on the windows that all arms have."""
+
+import io
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cascaded_dllm.assemble import stage_dataset, windows_bound
+from cascaded_dllm.assemble_devices import choose_device
+from cascaded_dllm.atomic import write_bytes
+from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.evaluate.bound_summary import bound_summary
+from cascaded_dllm.evaluate.likelihood import JointBound
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.data import MethodData
+from cascaded_dllm.study.pairs import Nats
+from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.plan import PlannedArm
+from cascaded_dllm.study.windows import common_rows, rows_of
+from cascaded_dllm.study_config import StudySettings
+from cascaded_dllm.text.stories import StoryGrammar
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+BOUND_FILE = "bound.npz"
+_SEED = 0
+"""Of the times and the noise of a bound, the same for all arms and seeds."""
+
+
+@final
+class SharedWindows:
+    """The windows of text that are measured, as every arm has them.
+
+    Args:
+        study: of the arms.
+        arms: all of them.
+        data: of every method.
+    """
+
+    def __init__(self, study: StudySettings, arms: list[PlannedArm], data: Mapping[str, MethodData]) -> None:
+        self._arms, self._data = {arm.settings.name: arm for arm in arms}, data
+        self._num_windows = study.evaluate.num_windows
+
+    @cached_property
+    def _arrays(self) -> dict[str, StageArrays]:
+        """By the name of an arm, the common windows in its stages."""
+        every = {
+            name: stage_dataset(str(self._data[arm.settings.method].valid), arm.config)[0]
+            for name, arm in self._arms.items()
+        }
+        rows = common_rows([arrays.stages[-1] for arrays in every.values()])
+        return {name: rows_of(arrays, own) for (name, arrays), own in zip(every.items(), rows, strict=True)}
+
+    def of_arm(self, arm: PlannedArm) -> StageArrays:
+        """All common windows, in the stages of an arm."""
+        return self._arrays[arm.settings.name]
+
+    @property
+    def windows(self) -> npt.NDArray[np.int32]:
+        """All common windows themselves, (number, length)."""
+        return next(iter(self._arrays.values())).stages[-1]
+
+    @property
+    def num_measured(self) -> int:
+        """Windows that bounds are measured on, the first ones."""
+        return min(self._num_windows, len(self.windows))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of all data."""
+        return Tokenizer.load(next(iter(self._data.values())).train)
+
+    @property
+    def grammar(self) -> StoryGrammar | None:
+        """What gives the texts, where it is known: of the built-in stories."""
+        sources = {data.valid_identity.settings.source.get("kind") for data in self._data.values()}
+        return StoryGrammar() if sources == {"stories"} else None
+
+    @property
+    def truth_nats_per_window(self) -> float | None:
+        """-log p of the measured windows under the law that gave them, their mean; None where it is not known.
+
+        A window that is not one whole story has no probability of its own.
+        """
+        if self.grammar is None:
+            return None
+        texts = (self.tokenizer.decode_window(ids) for ids in self.windows[: self.num_measured].tolist())
+        mean = -float(np.mean([self.grammar.log_prob(text) for text in texts]))
+        return mean if np.isfinite(mean) else None
+
+
+def bound_key(study: StudySettings, arm: PlannedArm, data: Mapping[str, MethodData]) -> str:
+    """What decides the bound of an arm; the windows depend on the data of all arms."""
+    return fingerprint(
+        {
+            "runs": [run.key for run in arm.stages],
+            "valid": {method: folders.valid_identity.fingerprint for method, folders in data.items()},
+            "unique": arm.config.data.unique,
+            "num_windows": study.evaluate.num_windows,
+            "num_times": study.evaluate.num_times,
+            "t_min": study.evaluate.t_min,
+        }
+    )
+
+
+def measure(
+    study: StudySettings, arm: PlannedArm, windows: SharedWindows, place: Place, attendant: Attendant
+) -> dict[str, Any]:
+    """The joint bound of an arm, whose nats of every window go to its folder; returns what its record says.
+
+    Raises:
+        StoppedError: it was told to stop; it begins again next time.
+        CascadeError: weights cannot be read, or do not belong together.
+    """
+    bound = windows_bound(
+        load_arm(arm),
+        windows.of_arm(arm),
+        num_windows=windows.num_measured,
+        num_times=study.evaluate.num_times,
+        batch_size=study.evaluate.batch_size,
+        seed=_SEED,
+        t_min=study.evaluate.t_min,
+        on_progress=attendant.progress(f"bound of {arm.name}"),
+    )
+    file = place.arm(arm.settings.name, arm.seed) / BOUND_FILE
+    write_bytes(file, _as_npz(bound))
+    return {"bound": bound_summary(bound), "file": str(file.relative_to(place.out))}
+
+
+def load_arm(arm: PlannedArm) -> Cascade:
+    """The trained stages of an arm."""
+    return Cascade.from_pretrained(arm.folders, device=choose_device(arm.config.device))
+
+
+def read_nats(place: Place, arm: str, seed: int) -> Nats:
+    """The bound of every window of an arm, nats."""
+    with np.load(place.arm(arm, seed) / BOUND_FILE) as content:
+        return np.asarray(content["nll_nats"], dtype=np.float64)
+
+
+def _as_npz(bound: JointBound) -> bytes:
+    content = io.BytesIO()
+    per_stage = torch.stack([stage.nll_nats for stage in bound.stages]).numpy()
+    np.savez(content, nll_nats=bound.nll_nats.numpy(), nll_nats_per_stage=per_stage)
+    return content.getvalue()

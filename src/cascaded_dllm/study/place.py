@@ -1,0 +1,81 @@
+"""The folder of a study: where its parts lie, and a record of every part that is settled."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.run_lock import run_lock
+
+STUDY_FILE = "study.yaml"
+RESULTS_FILE = "results.json"
+DONE, DIVERGED, FAILED = "done", "diverged", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folder of a study.
+
+    Attributes:
+        out: the folder, absolute.
+    """
+
+    out: Path
+
+    @property
+    def data(self) -> Path:
+        """Preprocessed data."""
+        return self.out / "data"
+
+    def run(self, name: str) -> Path:
+        """The folder of a training run."""
+        return self.out / "runs" / name
+
+    def arm(self, arm: str, seed: int) -> Path:
+        """What is measured and written of an arm."""
+        return self.out / "arms" / arm / f"seed{seed}"
+
+    def record(self, part: str) -> dict[str, Any] | None:
+        """What is recorded of a part; None while it is not settled.
+
+        Raises:
+            DataError: the record is damaged.
+        """
+        path = self._record_file(part)
+        if not path.is_file():
+            return None
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged ({type(error).__name__}); remove it, and the part is looked at again"
+            ) from error
+
+    def settle(self, part: str, record: Mapping[str, Any]) -> None:
+        """Records that a part is settled, and how."""
+        write_json(self._record_file(part), record)
+
+    @contextmanager
+    def lock(self, part: str) -> Iterator[None]:
+        """The part belongs to this process inside the block.
+
+        Raises:
+            FolderInUseError: it belongs to another one.
+            OutputExistsError: the folder cannot be written.
+        """
+        folder = self.out / "locks" / part
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out"
+            ) from error
+        with run_lock(folder, other="run the study into another folder with --out"):
+            yield
+
+    def _record_file(self, part: str) -> Path:
+        return self.out / "records" / f"{part}.json"

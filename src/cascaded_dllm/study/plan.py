@@ -1,0 +1,299 @@
+"""What a study trains: the runs of every arm and seed, of which equal ones are the same run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cascaded_dllm.assemble import require_sound
+from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.config import LayoutSettings, PretrainedSettings, TrainConfig
+from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
+from cascaded_dllm.study.data import MethodData
+from cascaded_dllm.study.place import Place
+from cascaded_dllm.study_config import ArmSettings, StudySettings
+from cascaded_dllm.train.meter import StepCost
+
+Compose = Callable[[Sequence[str]], TrainConfig]
+"""The configuration that overrides key=value give."""
+
+_FREE = ("run_dir", "device", "ngpus", "logging", "sampling", "evaluation", "earlier_stages")
+_FREE_IN_TRAINING = (
+    *("log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep", "keep_every", "peak_flops"),
+    *("accum", "strategy", "compile", "deterministic"),
+)
+"""Settings, and settings of the group `training`, that change nothing about the weights of a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """One training run.
+
+    Attributes:
+        key: equal for runs that would have the same weights.
+        stage: 1..K, 0 for a flat model.
+        config: of the run.
+        cost: of a step.
+        after: keys of runs that it starts from.
+    """
+
+    key: str
+    stage: int
+    config: TrainConfig
+    cost: StepCost
+    after: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For folders and lines."""
+        return f"{'flat' if self.stage == 0 else f'stage{self.stage}'}-{self.key}"
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return "the flat model" if self.stage == 0 else f"stage {self.stage}"
+
+
+class PlannedArm(NamedTuple):
+    """An arm with one seed.
+
+    Attributes:
+        settings: of the arm.
+        seed: of its runs and texts.
+        runs: all that are trained.
+        stages: those of them that write texts, first stage first.
+        config: what its runs share.
+    """
+
+    settings: ArmSettings
+    seed: int
+    runs: tuple[PlannedRun, ...]
+    stages: tuple[PlannedRun, ...]
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """For lines."""
+        return f"{self.settings.name}, seed {self.seed}"
+
+    @property
+    def folders(self) -> list[Path]:
+        """Run folders of its stages."""
+        return [Path(str(run.config.run_dir)) for run in self.stages]
+
+
+def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig]:
+    """What the runs of every arm share, once every setting is judged that can be without the data.
+
+    Raises:
+        ConfigError: a setting of an arm is unknown or out of range, or contradicts another.
+    """
+    return {arm.name: _arm_config(study, arm, compose) for arm in study.arms}
+
+
+def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
+    decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
+    decided += [f"data.dataloader={arm.method}", f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}"]
+    try:
+        config = compose([*study.base, *arm.overrides, *decided])
+        for run in _runs_of_kind(arm, config, study.lengths):
+            # Paths of stages before are not known yet, and sound.
+            off = replace(run.config.training.generated_prefix, prob=0.0)
+            require_sound(replace(run.config, training=replace(run.config.training, generated_prefix=off)))
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name}: {error}") from error
+    return config
+
+
+class _Draft(NamedTuple):
+    """A run of an arm, before its data, seed and number of steps are known; `starts_from` are numbers of drafts."""
+
+    stage: int
+    config: TrainConfig
+    starts_from: tuple[int, ...] = ()
+
+
+def _runs_of_kind(arm: ArmSettings, config: TrainConfig, lengths: Sequence[int]) -> list[_Draft]:
+    """The runs of an arm.
+
+    Raises:
+        ConfigError: a cascade has a single stage.
+    """
+    flat = _Draft(0, replace(_without_prefix(config), baseline=True))
+    if arm.kind == "flat":
+        return [flat]
+    if len(lengths) < 2:
+        raise ConfigError(f"lengths is {list(lengths)}, and a cascade has at least 2 stages; give more, or kind: flat")
+    first = _Draft(1, replace(_without_prefix(config), stage=1))
+    later = range(2, len(lengths) + 1)
+    match arm.kind:
+        case "prefix":
+            has_generated = config.training.generated_prefix.prob > 0
+            return [first, *(_Draft(k, replace(config, stage=k), (k - 2,) if has_generated else ()) for k in later)]
+        case "placed":
+            return [first, *(_Draft(k, replace(config, stage=k, conditioning="placed")) for k in later)]
+        case "from_flat":
+            return [flat, first, *(_Draft(k, _layout_run(config, k), (0,)) for k in later)]
+    raise AssertionError(arm.kind)
+
+
+def _without_prefix(config: TrainConfig) -> TrainConfig:
+    """The settings of a run without a prefix: what would be done with one is left out, so that arms can share it."""
+    training = config.training
+    generated = replace(training.generated_prefix, prob=0.0, stage_paths=(), level=0.5, predictor="analytic")
+    return replace(
+        config,
+        conditioning="prefix",
+        layout=LayoutSettings(num_blocks=3),
+        model=replace(config.model, prefix_attention="joint", copy_head=False),
+        training=replace(
+            training,
+            prefix_noise=replace(training.prefix_noise, prob=0.0, kind="random"),
+            prefix_dropout=0.0,
+            generated_prefix=replace(generated, num_steps=16),
+        ),
+    )
+
+
+def _layout_run(config: TrainConfig, stage: int) -> TrainConfig:
+    """A placed stage around a flat network, of which the layout alone is trained."""
+    base = _without_prefix(config)
+    return replace(
+        base,
+        stage=stage,
+        conditioning="placed",
+        layout=config.layout,
+        pretrained=PretrainedSettings(use_pretrained=True, model_path="flat", weights="ema"),
+        training=replace(base.training, halves="layout"),
+    )
+
+
+def plan_study(
+    study: StudySettings, configs: Mapping[str, TrainConfig], data: Mapping[str, MethodData], place: Place
+) -> list[PlannedArm]:
+    """Every arm with every seed, the arms of a seed one after another.
+
+    Args:
+        study: what is asked for.
+        configs: what the runs of every arm share, see `arm_configs`.
+        data: of every method.
+        place: the folder of the study.
+
+    Raises:
+        ConfigError: the budget is not enough for a step of every run of an arm.
+    """
+    drafts = {arm.name: _runs_of_kind(arm, configs[arm.name], study.lengths) for arm in study.arms}
+    steps = _steps(study, drafts, data)
+    return [
+        _plan_arm(study, arm, drafts[arm.name], steps[arm.name], configs[arm.name], data[arm.method], place, seed)
+        for seed in study.seeds
+        for arm in study.arms
+    ]
+
+
+def _steps(
+    study: StudySettings, drafts: Mapping[str, Sequence[_Draft]], data: Mapping[str, MethodData]
+) -> dict[str, list[int]]:
+    """Steps of every run of every arm; where windows are shared out, cascades may have the same first stage.
+
+    Prefixes and gaps cost differently, so that the first stage of one arm would have a few steps more than that of
+    another. It has as many in both as the arm with fewer gives it, and the other spends the rest on its later stages.
+    """
+    costs = {name: _costs(runs, data) for name, runs in drafts.items()}
+    steps = {name: shared_out(study.budget, costs[name], name) for name in drafts}
+    if study.budget.split != "windows":
+        return steps
+    cascades: dict[str, list[str]] = {}
+    for arm in study.arms:
+        if arm.kind in ("prefix", "placed"):
+            alike = _with_run_settings(drafts[arm.name][0].config, data[arm.method], seed=0, num_steps=1, period=1)
+            cascades.setdefault(_run_key(alike, data[arm.method], ()), []).append(arm.name)
+    for names in cascades.values():
+        if (first := shared_first([steps[name][0] for name in names])) is not None:
+            steps |= {name: with_first(study.budget, costs[name], first) for name in names}
+    return steps
+
+
+def _costs(drafts: Sequence[_Draft], data: Mapping[str, MethodData]) -> list[StepCost]:
+    """What a step of each run costs; all data has one tokenizer."""
+    vocab_size = next(iter(data.values())).train_identity.settings.vocab_size
+    return [cost_of_step(draft.config, vocab_size) for draft in drafts]
+
+
+def _plan_arm(
+    study: StudySettings,
+    arm: ArmSettings,
+    drafts: Sequence[_Draft],
+    steps: Sequence[int],
+    config: TrainConfig,
+    data: MethodData,
+    place: Place,
+    seed: int,
+) -> PlannedArm:
+    costs = _costs(drafts, {arm.method: data})
+    runs: list[PlannedRun] = []
+    for draft, cost, num_steps in zip(drafts, costs, steps, strict=True):
+        sources = [runs[number] for number in draft.starts_from]
+        period = -(-num_steps // study.evaluate.points)
+        whole = _with_run_settings(draft.config, data, seed=seed, num_steps=num_steps, period=period)
+        whole = _started_from(whole, sources)
+        key = _run_key(whole, data, [source.key for source in sources])
+        run = PlannedRun(key=key, stage=draft.stage, config=whole, cost=cost, after=tuple(s.key for s in sources))
+        runs.append(replace(run, config=replace(whole, run_dir=str(place.run(run.name)))))
+    stages = tuple(run for run in runs if arm.kind == "flat" or run.stage > 0)
+    return PlannedArm(arm, seed, tuple(runs), stages, config)
+
+
+def _with_run_settings(config: TrainConfig, data: MethodData, *, seed: int, num_steps: int, period: int) -> TrainConfig:
+    """The configuration of a run with its data, seed and length; bounds and checkpoints come with every `period`."""
+    training = replace(
+        config.training, seed=seed, num_steps=num_steps, eval_every=period, snapshot_every=period, keep_every=None
+    )
+    folders = replace(config.data, path=str(data.train.absolute()), valid=str(data.valid.absolute()))
+    return replace(config, data=folders, training=training)
+
+
+def _started_from(config: TrainConfig, sources: Sequence[PlannedRun]) -> TrainConfig:
+    """The configuration with the folders of the runs that it starts from."""
+    folders = tuple(str(source.config.run_dir) for source in sources)
+    if config.pretrained.use_pretrained:
+        return replace(config, pretrained=replace(config.pretrained, model_path=folders[0]))
+    generated = replace(config.training.generated_prefix, stage_paths=folders)
+    return replace(config, training=replace(config.training, generated_prefix=generated))
+
+
+def _run_key(config: TrainConfig, data: MethodData, sources: Sequence[str]) -> str:
+    """What is equal for two runs with the same weights: their settings, their data by its content, their sources."""
+    settings: dict[str, Any] = plain(config.to_dict())
+    for name in _FREE:
+        settings.pop(name)
+    for name in _FREE_IN_TRAINING:
+        settings["training"].pop(name)
+    settings["training"]["generated_prefix"].pop("stage_paths")
+    settings["model"].pop("name")
+    settings.pop("pretrained")
+    settings["data"] = {
+        "train": data.train_identity.fingerprint,
+        "packing": config.data.packing,
+        "unique": config.data.unique,
+    }
+    return fingerprint({**settings, "sources": list(sources)})
+
+
+def described(arm: PlannedArm) -> str:
+    """One line about an arm."""
+    lengths = ", ".join(map(str, arm.config.stage_lengths))
+    match arm.settings.kind:
+        case "flat":
+            return f"flat model of {arm.config.stage_lengths[-1]} tokens, {arm.settings.method}"
+        case "from_flat":
+            return f"cascade {lengths} around a flat model, {arm.settings.method}"
+    own = f", {' '.join(arm.settings.overrides)}" if arm.settings.overrides else ""
+    return f"{arm.settings.kind} cascade {lengths}, {arm.settings.method}{own}"
+
+
+def settings_of(arm: PlannedArm) -> dict[str, Any]:
+    """The settings of an arm, for its results."""
+    return {**asdict(arm.settings), "seed": arm.seed, "overrides": list(arm.settings.overrides)}

@@ -1,0 +1,93 @@
+"""A study on Slurm: one job an arm and seed, which comes again when its time is up, until the arm is done."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.study.place import STUDY_FILE, Place
+
+_SECONDS_BEFORE_THE_END = 120
+_AGAIN = 75
+"""Exit code of a study that has kept its work unfinished because it was told to; 138 is that of Python itself, ended by
+the signal before it could heed it."""
+
+
+def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
+    """Submits the job of an arm and returns its number.
+
+    Args:
+        place: of the study, whose file is there; seen by the nodes.
+        arm: name of the arm.
+        seed: of it.
+        resources: for the job.
+
+    Raises:
+        DataError: Slurm's commands are missing, or it refuses the job.
+    """
+    logs = place.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [*_options(arm, seed, resources, logs)]
+    try:
+        done = subprocess.run(
+            command, input=job_script(place, arm, seed, resources), check=False, capture_output=True, text=True
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor "
+            "local"
+        ) from error
+    if done.returncode != 0:
+        raise DataError(
+            f"Slurm refused the job of arm {arm}, seed {seed} (exit code {done.returncode}: {done.stderr.strip()}); "
+            "check --partition, --account, --time, --cpus, --memory-gb and --gpus"
+        )
+    return done.stdout.strip().partition(";")[0]
+
+
+def job_script(place: Place, arm: str, seed: int, resources: Resources) -> str:
+    """What a job runs: it passes on the signal that its time is nearly up, and asks to come again."""
+    out = shlex.quote(str(place.out))
+    study = shlex.quote(str(place.out / STUDY_FILE))
+    setup = resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"'
+    return f"""#!/usr/bin/env bash
+set -uo pipefail
+{setup}
+time_is_short=no
+trap 'time_is_short=yes; kill -USR1 "$study"' USR1
+cdllm study run {study} --out {out} --arm {shlex.quote(arm)} --seed {seed} &
+study=$!
+code=0
+wait "$study" || code=$?
+while kill -0 "$study" 2>/dev/null; do
+    code=0
+    wait "$study" || code=$?
+done
+if [ "$time_is_short" = yes ] && {{ [ "$code" = {_AGAIN} ] || [ "$code" = 138 ]; }}; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+
+
+def _options(arm: str, seed: int, resources: Resources, logs: Path) -> Sequence[str]:
+    gpus = [f"--gpus={resources.gpus}"] if resources.gpus else []
+    account = [] if resources.account is None else [f"--account={resources.account}"]
+    return [
+        "sbatch",
+        "--parsable",
+        f"--job-name=cdllm-{arm}-{seed}",
+        f"--partition={resources.partition}",
+        f"--time={resources.time}",
+        f"--cpus-per-task={resources.cpus}",
+        f"--mem-per-cpu={resources.memory_gb}G",
+        f"--output={logs}/{arm}-seed{seed}.log",
+        f"--signal=B:USR1@{_SECONDS_BEFORE_THE_END}",
+        "--requeue",
+        "--open-mode=append",
+        *gpus,
+        *account,
+    ]

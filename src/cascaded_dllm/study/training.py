@@ -1,0 +1,83 @@
+"""One training run of a study, and what its folder says of it afterwards."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.errors import StoppedError
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.plan import PlannedRun
+from cascaded_dllm.train.run import Evaluation, Resumed
+from cascaded_dllm.train.run_log import METRICS_FILE
+from cascaded_dllm.train.trainer import StepResult
+
+
+def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
+    """Trains to the end, from where the run is, and returns what its record says.
+
+    Raises:
+        StoppedError: it was told to stop; the last step is kept.
+        CascadeError: see `assemble_run` and `Run.events`.
+    """
+    run = assemble_run(planned.config)
+    num_steps = run.trainer.loop.num_steps
+    for event in run.events(should_stop=attendant.should_stop):
+        match event:
+            case Resumed():
+                attendant.say(f"{planned.name}: resumed at step {event.step}")
+            case StepResult():
+                attendant.show(planned.name, event.step, num_steps)
+            case Evaluation():
+                bound = f"bound {event.bound_nats_per_token:.4f} nats/token"
+                attendant.say(f"{planned.name}: step {event.step} of {num_steps}, {bound}")
+            case _:
+                pass
+    if run.trainer.step < num_steps:
+        raise StoppedError(
+            f"{planned.name} was stopped at step {run.trainer.step} of {num_steps}, which is kept; the same command "
+            "goes on from there"
+        )
+    return {
+        "num_steps": num_steps,
+        "token_forwards": num_steps * planned.cost.token_forwards,
+        "flops": num_steps * planned.cost.flops,
+        "parameters": sum(parameter.numel() for parameter in run.trainer.model.parameters()),
+        "num_windows": len(run.trainer.dataset),
+    }
+
+
+class Course(NamedTuple):
+    """What metrics.jsonl of a run tells.
+
+    Attributes:
+        curve: token-forwards and loss, nats a target token.
+        bound_curve: token-forwards and bound, nats a window.
+        seconds: that training took, without evaluation; over all the times that the run went on.
+    """
+
+    curve: list[tuple[int, float]]
+    bound_curve: list[tuple[int, float]]
+    seconds: float
+
+
+def read_course(planned: PlannedRun) -> Course:
+    """How a run went; nothing where it has not begun."""
+    path = Path(str(planned.config.run_dir)) / METRICS_FILE
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    cost, length = planned.cost.token_forwards, planned.config.stage_lengths[planned.stage - 1]
+    steps = [line for line in lines if line.get("loss_nats_per_token") is not None]
+    seconds = (
+        (line["step"] - before) * line["tokens"] / line["tokens_per_second"]
+        for before, line in zip(itertools.chain([0], (line["step"] for line in steps)), steps, strict=False)
+    )
+    return Course(
+        curve=[(line["step"] * cost, line["loss_nats_per_token"]) for line in steps],
+        bound_curve=[
+            (line["step"] * cost, line["bound_nats_per_token"] * length)
+            for line in lines
+            if "bound_nats_per_token" in line
+        ],
+        seconds=sum(seconds),
+    )

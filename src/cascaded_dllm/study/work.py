@@ -1,0 +1,189 @@
+"""The parts of a study, and how they are done: any number of processes take them one after another.
+
+A part that another process has is left to it, and one that is settled is never done again. Nobody directs the
+processes: what is done lies in the folder of the study, so that those of one machine, jobs of a cluster and a command
+that is given again all do the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+from cascaded_dllm.errors import CascadeError, FolderInUseError, NonFiniteError, OutputExistsError, StoppedError
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.data import MethodData
+from cascaded_dllm.study.drawing import draw, drawing_key, reference_figures
+from cascaded_dllm.study.measuring import SharedWindows, bound_key, measure
+from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, Place
+from cascaded_dllm.study.plan import PlannedArm, PlannedRun
+from cascaded_dllm.study.training import train
+from cascaded_dllm.study_config import StudySettings
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that is done once.
+
+    Attributes:
+        name: of its record and its lock.
+        of: what decides it; a record of something else is none of it.
+        what: for messages.
+        after: names of parts that must be done before.
+        do: does it, and returns what the record says.
+    """
+
+    name: str
+    of: str
+    what: str
+    after: tuple[str, ...]
+    do: Callable[[], Mapping[str, Any]]
+
+
+@final
+class Work:
+    """All parts of some arms of a study.
+
+    Args:
+        study: what is asked for.
+        arms: of the whole study, planned.
+        data: of every method.
+        place: the folder of the study.
+        attendant: who is told.
+        attempt: of this command: what failed in it is not tried again, what failed before is.
+    """
+
+    def __init__(
+        self,
+        study: StudySettings,
+        arms: list[PlannedArm],
+        data: Mapping[str, MethodData],
+        place: Place,
+        attendant: Attendant,
+        attempt: str,
+    ) -> None:
+        self.study, self.arms, self.data, self.place = study, arms, data, place
+        self._attendant, self._attempt = attendant, attempt
+        self.windows = SharedWindows(study, arms, data)
+        self._judge: Judge | None = None
+
+    def parts(self, arms: Sequence[PlannedArm]) -> list[Part]:
+        """The parts of some arms, in the order in which they are best done; what arms share is there once."""
+        found: dict[str, Part] = {}
+        for arm in arms:
+            for part in self._parts_of(arm):
+                found.setdefault(part.name, part)
+        reference = self.reference_part()
+        return [*found.values(), reference] if self.study.sampling else list(found.values())
+
+    def do(self, parts: Sequence[Part]) -> None:
+        """Sees every part settled, by this process or another one.
+
+        Raises:
+            StoppedError: it was told to stop; what is finished is kept.
+            OutputExistsError: the folder cannot be written.
+        """
+        while self._left(parts):
+            if not any(self._take(part) for part in self._ready(parts)):
+                self._attendant.wait()
+
+    def record(self, part: Part) -> dict[str, Any] | None:
+        """How a part is settled; None while it is not, or if it failed in another attempt than this."""
+        record = self.place.record(part.name)
+        if record is None or record["of"] != part.of:
+            return None
+        return None if record["status"] == FAILED and record["attempt"] != self._attempt else record
+
+    def reference_part(self) -> Part:
+        """The figures of real texts."""
+        identity = bound_key(self.study, self.arms[0], self.data)
+        device = self.arms[0].config.device
+
+        def do() -> Mapping[str, Any]:
+            return reference_figures(self.study, self.windows, self._loaded_judge(), device)
+
+        sizes = "-".join(str(settings.num_samples) for settings in self.study.sampling)
+        figures = ",".join(self.study.figures or ())
+        of = f"{identity} {self.study.judge} {sizes} {figures}"
+        return Part(REFERENCE, of, "figures of real texts", (), do)
+
+    def run_part(self, run: PlannedRun) -> Part:
+        """The training of a run."""
+        after = tuple(f"runs/{key}" for key in run.after)
+        return Part(f"runs/{run.key}", run.key, run.what, after, partial(train, run, self._attendant))
+
+    def bound_part(self, arm: PlannedArm) -> Part:
+        """The bound of an arm."""
+        do = partial(measure, self.study, arm, self.windows, self.place, self._attendant)
+        name = f"bounds/{arm.settings.name}/seed{arm.seed}"
+        of = bound_key(self.study, arm, self.data)
+        return Part(name, of, f"the bound of {arm.name}", tuple(f"runs/{run.key}" for run in arm.stages), do)
+
+    def sample_parts(self, arm: PlannedArm) -> list[Part]:
+        """The texts of an arm, a part for every way in which they are drawn."""
+        after = tuple(f"runs/{run.key}" for run in arm.stages)
+        found = []
+        for settings in self.study.sampling:
+
+            def do(settings: Any = settings) -> Mapping[str, Any]:
+                judge = self._loaded_judge()
+                return draw(self.study, arm, settings, self.windows, judge, self.place, self._attendant)
+
+            name = f"samples/{arm.settings.name}/seed{arm.seed}/{settings.name}"
+            of = drawing_key(self.study, arm, settings, self.reference_part().of)
+            found.append(Part(name, of, f"the texts of {arm.name}, {settings.name}", after, do))
+        return found
+
+    def _parts_of(self, arm: PlannedArm) -> list[Part]:
+        return [*map(self.run_part, arm.runs), self.bound_part(arm), *self.sample_parts(arm)]
+
+    def _left(self, parts: Sequence[Part]) -> list[Part]:
+        """Parts that are not settled and still can be: nothing comes of those whose runs have broken down."""
+        records = {part.name: self.record(part) for part in parts}
+        broken = {name for name, record in records.items() if record is not None and record["status"] != DONE}
+        left = []
+        for part in parts:
+            if broken.intersection(part.after):
+                broken.add(part.name)
+            elif records[part.name] is None:
+                left.append(part)
+        return left
+
+    def _ready(self, parts: Sequence[Part]) -> list[Part]:
+        """Parts that are left and wait for no other."""
+        left = self._left(parts)
+        names = {part.name for part in left}
+        return [part for part in left if not names.intersection(part.after)]
+
+    def _take(self, part: Part) -> bool:
+        """Settles a part, unless another process has it; whether this one has had it."""
+        self._attendant.go_on()
+        try:
+            with self.place.lock(part.name):
+                if self.record(part) is None:
+                    self.place.settle(part.name, {"of": part.of, **self._settled(part)})
+                return True
+        except FolderInUseError:
+            return False
+
+    def _settled(self, part: Part) -> dict[str, Any]:
+        """What comes of a part; that one breaks down does not end the study."""
+        self._attendant.say(f"{part.what} ({part.name}): begins")
+        try:
+            return {"status": DONE, **part.do()}
+        except (StoppedError, OutputExistsError):
+            raise
+        except NonFiniteError as error:
+            reason, status = f"{part.what}: {error}", DIVERGED
+        except CascadeError as error:
+            reason, status = f"{part.what}: {error}", FAILED
+        self._attendant.say(f"{part.name}: {status}: {reason}")
+        return {"status": status, "reason": reason, "attempt": self._attempt}
+
+    def _loaded_judge(self) -> Judge | None:
+        if self._judge is None and self.study.judge is not None:
+            self._judge = Judge.load(self.study.judge)
+        return self._judge

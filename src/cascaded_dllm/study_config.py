@@ -1,0 +1,311 @@
+"""What a study file may say, as typed objects; see docs/study.md."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.typed_settings import parse_settings
+
+KINDS = ("flat", "prefix", "placed", "from_flat")
+"""Kinds of arms."""
+SPLITS = ("windows", "equal")
+"""How a budget is shared out among the runs of an arm."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DECIDED = (
+    *("run_dir", "load_dir", "stage", "baseline", "stage_lengths", "conditioning", "earlier_stages", "pretrained"),
+    *("stage1_root_dir", "stage2_root_dir", "data.root", "data.dataloader", "data.train", "data.path", "data.valid"),
+    *("training.num_steps", "training.seed", "training.halves", "training.eval_every", "training.snapshot_every"),
+    *("training.generated_prefix.stage_paths", "ngpus"),
+)
+"""Keys, and groups of keys, of a training run that a study sets itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderSettings:
+    """Data of one method that is preprocessed already.
+
+    Attributes:
+        method: of preprocessing.
+        train: folder to train on.
+        valid: folder to measure on.
+    """
+
+    method: str
+    train: str
+    valid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusSettings:
+    """The text of a study: a corpus that it preprocesses with every method of its arms, or folders that are there.
+
+    Attributes:
+        dataset: corpus to train on, as `cdllm preprocess --dataset` takes it; None where there are `folders`.
+        valid_dataset: corpus to measure on, if it is another one.
+        train_split: part to train on.
+        valid_split: part to measure on.
+        num_documents: only the first so many records of each part; None for all.
+        tokenizer: file, folder or hub id; not needed for the built-in stories.
+        train_tokenizer: entries of a tokenizer to be trained on the corpus instead.
+        tagger: of the method constituency; for the built-in stories their own by default.
+        model: of the KeyBERT methods.
+        random_seed: of the method random.
+        folders: data that is there, an entry for every method.
+    """
+
+    dataset: str | None = None
+    valid_dataset: str | None = None
+    train_split: str = "train"
+    valid_split: str = "valid"
+    num_documents: int | None = None
+    tokenizer: str | None = None
+    train_tokenizer: int | None = None
+    tagger: str | None = None
+    model: str | None = None
+    random_seed: int = 0
+    folders: tuple[FolderSettings, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.dataset is None) == (not self.folders):
+            raise ConfigError(
+                f"corpus.dataset is {self.dataset or 'null'} and corpus.folders has {len(self.folders)} entries; give "
+                "one of them, a corpus to preprocess or folders that are there"
+            )
+        _require_distinct("corpus.folders", "method", [entry.method for entry in self.folders])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSettings:
+    """What the training of every arm may cost, stage 1 included though it may be shared.
+
+    Attributes:
+        token_forwards: positions that go through networks, prefixes and gaps included.
+        flops: or this, of forward and backward.
+        split: `windows`: every run of an arm sees as many windows; `equal`: every run has an equal part.
+    """
+
+    token_forwards: int | None = None
+    flops: float | None = None
+    split: str = "windows"
+
+    def __post_init__(self) -> None:
+        if (self.token_forwards is None) == (self.flops is None):
+            raise ConfigError(
+                f"budget.token_forwards is {self.token_forwards or 'null'} and budget.flops {self.flops or 'null'}; "
+                "give one of them"
+            )
+        if self.amount <= 0:
+            raise ConfigError(f"budget.{self.unit} is {self.amount:g}; it must be greater than 0")
+        if self.split not in SPLITS:
+            raise ConfigError(f"budget.split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "flops" if self.token_forwards is None else "token_forwards"
+
+    @property
+    def amount(self) -> float:
+        """How much of it there is."""
+        return float(self.flops or 0.0) if self.token_forwards is None else float(self.token_forwards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSettings:
+    """One way to train and to write.
+
+    Attributes:
+        name: for folders and tables.
+        kind: flat, a cascade of prefix or placed stages, or one around a flat network.
+        method: of preprocessing, which decides what the shorter stages keep.
+        overrides: key=value, as of `cdllm train`, for all its runs.
+        against: another arm that it is compared with as well, window by window; the first one it always is.
+    """
+
+    name: str
+    kind: str
+    method: str = "constituency"
+    overrides: tuple[str, ...] = ()
+    against: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"an arm is called {self.name!r}; give it a name of letters, digits, dots, dashes and underscores, "
+                "which begins with a letter or a digit"
+            )
+        if self.kind not in KINDS:
+            raise ConfigError(f"the kind of arm {self.name} is {self.kind!r}; it must be one of {', '.join(KINDS)}")
+        require_free(self.overrides, f"arm {self.name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureSettings:
+    """How the joint bound of an arm is measured.
+
+    Attributes:
+        num_windows: the first so many of the windows that all arms have.
+        num_times: times a window.
+        batch_size: windows computed together.
+        t_min: the integral runs from here to 1.
+        points: how often the bound of a run is measured while it trains, the end included.
+    """
+
+    num_windows: int = 512
+    num_times: int = 16
+    batch_size: int = 64
+    t_min: float = 1e-3
+    points: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("num_windows", "num_times", "batch_size", "points"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"evaluate.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.t_min < 1:
+            raise ConfigError(f"evaluate.t_min is {self.t_min}; it must lie between 0 and 1, 0.001 is usual")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawingSettings:
+    """Texts that are drawn from every arm, in one way.
+
+    Attributes:
+        name: for folders and tables.
+        num_samples: texts.
+        predictor: how steps are taken, in every stage.
+        steps: of the time grid of a stage, for the predictors that have one.
+        tokens_per_call: tokens that leave MASK together, for the others.
+        temperature: of the law of a token.
+        top_p: keeps the most probable tokens that have this share together.
+        batch_size: texts drawn together.
+    """
+
+    name: str
+    num_samples: int = 256
+    predictor: str = "first_hitting"
+    steps: int | None = None
+    tokens_per_call: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"a drawing is called {self.name!r}; give it a name like first_hitting")
+        for name in ("num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of the drawing {self.name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySettings:
+    """A study: arms that are trained, measured and sampled at equal cost.
+
+    Attributes:
+        name: of the study.
+        corpus: its text.
+        lengths: of the stages; a flat model writes texts of the last one.
+        budget: of the training of an arm.
+        arms: what is compared; all others are compared with the first.
+        seeds: of training, of which each makes a repetition.
+        base: overrides key=value for the runs of all arms.
+        evaluate: how bounds are measured.
+        sampling: what is drawn.
+        judge: causal language model that reads the texts, or None.
+        figures: those that are kept, by name; None for all.
+    """
+
+    name: str
+    corpus: CorpusSettings
+    lengths: tuple[int, ...]
+    budget: BudgetSettings
+    arms: tuple[ArmSettings, ...]
+    seeds: tuple[int, ...] = (0,)
+    base: tuple[str, ...] = ()
+    evaluate: MeasureSettings = MeasureSettings()
+    sampling: tuple[DrawingSettings, ...] = ()
+    judge: str | None = None
+    figures: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"name is {self.name!r}; give the study a name like tiny-stories")
+        for key, values in (("arms", self.arms), ("seeds", self.seeds)):
+            if not values:
+                raise ConfigError(f"{key} is empty; a study needs at least 1")
+        _require_distinct("arms", "name", [arm.name for arm in self.arms])
+        _require_distinct("sampling", "name", [drawing.name for drawing in self.sampling])
+        _require_distinct("seeds", "seed", [str(seed) for seed in self.seeds])
+        require_free(self.base, "base")
+        if self.corpus.folders:
+            require_known("method", [arm.method for arm in self.arms], [entry.method for entry in self.corpus.folders])
+        others = [arm.against for arm in self.arms if arm.against is not None]
+        require_known("arm to compare with", others, [arm.name for arm in self.arms])
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods of preprocessing that the arms need, each once."""
+        return tuple(dict.fromkeys(arm.method for arm in self.arms))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested mapping that `parse_study` turns back into this."""
+        return asdict(self)
+
+
+def parse_study(settings: Mapping[str, Any]) -> StudySettings:
+    """A study from a nested mapping.
+
+    Raises:
+        ConfigError: a key is unknown (its nearest neighbour is named) or missing, or a value has the wrong type or
+            contradicts another.
+    """
+    return parse_settings(StudySettings, settings)
+
+
+def require_known(what: str, asked: Iterable[str], known: Iterable[str]) -> None:
+    """Checks that everything that is asked for is there.
+
+    Args:
+        what: that is asked for.
+        asked: names.
+        known: names.
+
+    Raises:
+        ConfigError: something is not.
+    """
+    names = list(known)
+    for name in asked:
+        if name not in names:
+            raise ConfigError(f"the {what} {name} is not in the study; it has {', '.join(names)}")
+
+
+def require_free(overrides: Iterable[str], where: str) -> None:
+    """Checks that no override is of a key that a study sets itself.
+
+    Args:
+        overrides: key=value.
+        where: they stand.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
+        if key in _DECIDED or key.partition(".")[0] in _DECIDED:
+            raise ConfigError(
+                f"{where} has the override {key}, which a study sets itself, from lengths, budget, seeds, corpus and "
+                "the kind of the arm; leave it out"
+            )
+
+
+def _require_distinct(key: str, what: str, names: list[str]) -> None:
+    """Checks that no name is there twice.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{key} has the {what} {name} {names.count(name)} times; each may be there once")

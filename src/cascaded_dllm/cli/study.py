@@ -16,8 +16,8 @@ from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.study_report import report, say_written, write_report
 from cascaded_dllm.cli.study_file import compose_arm, read_study, shipped_studies
+from cascaded_dllm.cli.study_report import report, say_written, write_report
 from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, work_here, work_in_processes
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError, StoppedError

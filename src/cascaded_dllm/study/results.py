@@ -13,7 +13,7 @@ from cascaded_dllm.assemble_start import plain
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.measuring import read_nats
-from cascaded_dllm.study.pairs import Nats, comparisons, pairs
+from cascaded_dllm.study.pairs import comparisons, pairs
 from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, RESULTS_FILE
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun, described, settings_of
 from cascaded_dllm.study.training import read_course

@@ -305,13 +305,23 @@ def drawn() -> dict[str, Any]:
     }
 
 
-def test_damaged_layout_settings(stages: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_new": None}, r"layout settings have unknown keys \[\] and lack \['num_new'"),
+        ({"num_tokens": "4"}, "the layout setting num_tokens is '4'; it must be a whole number of at least 1"),
+        (
+            {"num_tokens": 7},
+            r"has a layout of 7 tokens in 11, and is stage 2 of lengths \[4, 8, 40\]; the checkpoint is",
+        ),
+    ],
+)
+def test_damaged_layout_settings(stages: list[Path], tmp_path: Path, change: dict[str, Any], message: str) -> None:
     folder = Path(shutil.copytree(stages[1] / "checkpoints" / "latest", tmp_path / "copy"))
     settings = json.loads((folder / "config.json").read_text())
-    del settings["layout"]["num_new"]
+    layout = settings["layout"] | change
+    settings["layout"] = {name: value for name, value in layout.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "checksums.json").unlink(missing_ok=True)
-    with pytest.raises(
-        (CheckpointError, ConfigError), match=r"layout settings have unknown keys \[\] and lack \['num_new'"
-    ):
+    with pytest.raises((CheckpointError, ConfigError), match=message):
         load_stage(folder)

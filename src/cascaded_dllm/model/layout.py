@@ -52,13 +52,16 @@ class LayoutConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "LayoutConfig":
-        """The configuration in a checkpoint's `config.json`; an unknown or a missing key is a ConfigError."""
+        """The configuration in a checkpoint's `config.json`; other keys or values are a ConfigError."""
         names = {field.name for field in fields(cls)}
         if settings.keys() != names:
             raise ConfigError(
                 f"the layout settings have unknown keys {sorted(settings.keys() - names)} and lack "
                 f"{sorted(names - settings.keys())}; the keys are {sorted(names)}"
             )
+        for name, value in settings.items():
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"the layout setting {name} is {value!r}; it must be a whole number of at least 1")
         return cls(**settings)
 
     def to_dict(self) -> dict[str, int]:

@@ -250,6 +250,7 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
         raise CheckpointError(
             f"{folder / 'config.json'} lacks or misstates {error}; the checkpoint is damaged, use another"
         ) from error
+    _require_fitting_layout(settings, folder)
     path = folder / WEIGHTS_FILES[weights]
     if not path.is_file() and (folder.parent / BUNDLE_FILE).is_file():
         other = "raw" if weights == "ema" else "ema"
@@ -258,6 +259,24 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             f"weights={other!r}"
         )
     return settings, _read_safetensors(path)
+
+
+def _require_fitting_layout(settings: StageSettings, folder: Path) -> None:
+    """Checks that a layout network is for the lengths of its stage, which its weights do not show.
+
+    Raises:
+        CheckpointError: it is for others.
+    """
+    layout, number = settings.layout, settings.stage
+    if layout is None:
+        return
+    known = settings.stage_lengths[number - 2 : number] if number > 1 else ()
+    if len(known) != 2 or (layout.num_tokens, layout.num_tokens + layout.num_new) != tuple(known):
+        raise CheckpointError(
+            f"{folder / 'config.json'} has a layout of {layout.num_tokens} tokens in "
+            f"{layout.num_tokens + layout.num_new}, and is stage {number} of lengths {list(settings.stage_lengths)}; "
+            "the checkpoint is damaged, use another"
+        )
 
 
 def _settings_of_original(config: Mapping[str, Any], path: Path) -> StageSettings:

@@ -138,6 +138,7 @@ def test_sampling_a_cascade(trained, tmp_path):
         "steps": [3],
         "tokens_per_call": [None],
         "eta": None,
+        "gaps_per_call": None,
         "law": {"temperature": 1.0, "top_k": None, "top_p": 1.0},
         "control": {"keywords": [], "outline": None, "pins": [], "given": None, "require_coverage": False},
         "stage_paths": [str(folder) for folder in trained[:3]],

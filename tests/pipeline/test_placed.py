@@ -136,7 +136,7 @@ def test_outline_with_pins(cascade: Cascade) -> None:
         for text, ids in zip(samples.texts[1], samples.ids[1].tolist(), strict=True):
             assert all(f" {word}" in text for word in outline.split())
             assert cascade.tokenizer.decode(ids[3:4]) == " a"
-    drawing = Drawing(control=Control(outline="a fox saw the old tree and ran", pins=pins))
+    drawing = Drawing(control=Control(outline="fox saw the old bread the the the", pins=pins))
     with pytest.raises(ConfigError, match="cannot be laid out around what is pinned or required"):
         cascade.require_drawable(drawing)
 

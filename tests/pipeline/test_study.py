@@ -96,7 +96,7 @@ def finished(tmp_path_factory):
     """The folder of a study that has come to its end."""
     folder = tmp_path_factory.mktemp("study")
     result = success("study", "run", write_study(folder / "study.yaml"), "--out", folder / "out")
-    assert "best at equal cost: " in result.stdout
+    assert "report.html and" in result.stdout
     return folder / "out"
 
 

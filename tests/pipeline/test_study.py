@@ -223,7 +223,7 @@ def test_the_same_command_again_does_nothing(finished):
     success("study", "run", finished / "study.yaml", "--out", finished)
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    assert changed == {"study.yaml", "results.json"}
+    assert changed == {"study.yaml", "results.json", "report.html", "report.json"}
 
 
 def test_collect_writes_the_same_results(finished):

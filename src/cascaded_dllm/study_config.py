@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.overrides import require_free
 from cascaded_dllm.typed_settings import parse_settings
 
 KINDS = ("flat", "prefix", "placed", "from_flat")
@@ -21,6 +22,10 @@ _DECIDED = (
     *("training.generated_prefix.stage_paths", "ngpus"),
 )
 """Keys, and groups of keys, of a training run that a study sets itself."""
+_COMPLAINT = (
+    "has the override {key}, which a study sets itself, from lengths, budget, seeds, corpus and the kind of the arm; "
+    "leave it out"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +127,12 @@ class ArmSettings:
         kind: flat, a cascade of prefix or placed stages, or one around a flat network.
         method: of preprocessing, which decides what the shorter stages keep.
         overrides: key=value, as of `cdllm train`, for all its runs.
-        against: another arm that it is compared with as well, window by window; the first one it always is.
     """
 
     name: str
     kind: str
     method: str = "constituency"
     overrides: tuple[str, ...] = ()
-    against: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -139,7 +142,7 @@ class ArmSettings:
             )
         if self.kind not in KINDS:
             raise ConfigError(f"the kind of arm {self.name} is {self.kind!r}; it must be one of {', '.join(KINDS)}")
-        require_free(self.overrides, f"arm {self.name}")
+        require_free(self.overrides, _DECIDED, f"arm {self.name} {_COMPLAINT}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +212,7 @@ class StudySettings:
         corpus: its text.
         lengths: of the stages; a flat model writes texts of the last one.
         budget: of the training of an arm.
-        arms: what is compared; all others are compared with the first.
+        arms: what is compared, every one with every other.
         seeds: of training, of which each makes a repetition.
         base: overrides key=value for the runs of all arms.
         evaluate: how bounds are measured.
@@ -239,11 +242,9 @@ class StudySettings:
         _require_distinct("arms", "name", [arm.name for arm in self.arms])
         _require_distinct("sampling", "name", [drawing.name for drawing in self.sampling])
         _require_distinct("seeds", "seed", [str(seed) for seed in self.seeds])
-        require_free(self.base, "base")
+        require_free(self.base, _DECIDED, f"base {_COMPLAINT}")
         if self.corpus.folders:
             require_known("method", [arm.method for arm in self.arms], [entry.method for entry in self.corpus.folders])
-        others = [arm.against for arm in self.arms if arm.against is not None]
-        require_known("arm to compare with", others, [arm.name for arm in self.arms])
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -280,24 +281,6 @@ def require_known(what: str, asked: Iterable[str], known: Iterable[str]) -> None
     for name in asked:
         if name not in names:
             raise ConfigError(f"the {what} {name} is not in the study; it has {', '.join(names)}")
-
-
-def require_free(overrides: Iterable[str], where: str) -> None:
-    """Checks that no override is of a key that a study sets itself.
-
-    Args:
-        overrides: key=value.
-        where: they stand.
-
-    Raises:
-        ConfigError: one is.
-    """
-    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
-        if key in _DECIDED or key.partition(".")[0] in _DECIDED:
-            raise ConfigError(
-                f"{where} has the override {key}, which a study sets itself, from lengths, budget, seeds, corpus and "
-                "the kind of the arm; leave it out"
-            )
 
 
 def _require_distinct(key: str, what: str, names: list[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes"}
+BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides"}
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "atomic": {"errors", "pid_space"},
     "run_lock": {"errors", "atomic", "pid_space"},
     "processes": set(),
+    "overrides": {"errors"},
     "pages": set(),
     "numerics": set(),
     "memory": set(),
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": BASE | {"pages"},
     "typed_settings": {"errors"},
     "config": {"errors", "typed_settings"},
-    "study_config": {"errors", "typed_settings"},
+    "study_config": {"errors", "overrides", "typed_settings"},
     "assemble_start": BASE | PARTS | {"train", "config"},
     "assemble_data": BASE | PARTS | {"config"},
     "assemble_devices": BASE | PARTS | {"train"},

@@ -12,6 +12,7 @@ from cascaded_dllm.cli.options import Debug, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import WEIGHTS_FILES, Weights
+from cascaded_dllm.overrides import require_free
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -20,25 +21,15 @@ _DECIDED = (
     *("data.packing", "training.halves", "pretrained", "graph"),
 )
 """Keys, and groups of keys, that the command sets itself."""
+_COMPLAINT = (
+    "the override {key} is decided by this command, which trains every stage around the flat model; leave it out, and "
+    "give lengths with --lengths"
+)
 
 
 @app.callback()
 def _cascade() -> None:
     """Build a cascade around a flat model."""
-
-
-def _require_free(overrides: list[str]) -> None:
-    """Checks that no override is of a key that is decided here.
-
-    Raises:
-        ConfigError: one is.
-    """
-    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
-        if key in _DECIDED or key.partition(".")[0] in _DECIDED:
-            raise ConfigError(
-                f"the override {key} is decided by this command, which trains every stage around the flat model; leave "
-                "it out, and give lengths with --lengths"
-            )
 
 
 @app.command()
@@ -75,7 +66,7 @@ def from_flat(
         chosen_weights: Weights | None = next((name for name in WEIGHTS_FILES if name == weights), None)
         if chosen_weights is None:
             raise ConfigError(f"--weights is {weights!r}; it must be one of {', '.join(WEIGHTS_FILES)}")
-        _require_free(overrides or [])
+        require_free(overrides or [], _DECIDED, _COMPLAINT)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
         chosen = [

@@ -14,10 +14,15 @@ from cascaded_dllm.cli.evaluate_gap import gap
 from cascaded_dllm.cli.evaluate_samples import samples
 from cascaded_dllm.cli.load import load_cascade, packing_of
 from cascaded_dllm.cli.options import (
+    AsJson,
     Bundle,
     Debug,
+    Device,
     Lengths,
+    Out,
+    Packing,
     Stages,
+    StagesDir,
     TokenizerSource,
     WeightsName,
     parse_lengths,
@@ -89,10 +94,8 @@ def likelihood(
     stage: Stages = None,
     cascade: Bundle = None,
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
-    stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
-    packing: Annotated[
-        str | None, typer.Option(help="stream or document, for models whose checkpoints do not say it, as SEDD's.")
-    ] = None,
+    stages: StagesDir = None,
+    packing: Packing = None,
     unique: Annotated[
         bool | None,
         typer.Option(
@@ -116,9 +119,9 @@ def likelihood(
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
     weights: WeightsName = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of a table.")] = False,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """The likelihood bound of a flat model, or of all stages of a cascade and their sum, on the same windows.

@@ -15,10 +15,15 @@ from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.cli.load import load_cascade, packing_of
 from cascaded_dllm.cli.options import (
+    AsJson,
     Bundle,
     Debug,
+    Device,
     Lengths,
+    Out,
+    Packing,
     Stages,
+    StagesDir,
     TokenizerSource,
     WeightsName,
     parse_lengths,
@@ -79,10 +84,8 @@ def gap(
     stage: Stages = None,
     cascade: Bundle = None,
     data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made, with unseen text.")] = None,
-    stages: Annotated[Path | None, typer.Option(help="Where windows and stages are kept, for read-only data.")] = None,
-    packing: Annotated[
-        str | None, typer.Option(help="stream or document, for models whose checkpoints do not say it.")
-    ] = None,
+    stages: StagesDir = None,
+    packing: Packing = None,
     num_texts: Annotated[int, typer.Option(help="Texts on each kind of prefix.")] = 256,
     num_times: Annotated[int, typer.Option(help="Times a text in every bound.")] = 16,
     num_resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000,
@@ -102,9 +105,9 @@ def gap(
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
     weights: WeightsName = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of tables.")] = False,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Every later stage on true prefixes and on those that the stages before write: exposure bias, with intervals.

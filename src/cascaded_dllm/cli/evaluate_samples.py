@@ -15,7 +15,7 @@ from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
-from cascaded_dllm.cli.options import Debug, require_output_file
+from cascaded_dllm.cli.options import AsJson, Debug, Device, Out, require_output_file
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.figures import Figure, values_of
 from cascaded_dllm.evaluate.generative_ppl import Judge
@@ -129,10 +129,10 @@ def samples(
             show_default="stream",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Decides which real texts are taken, and MAUVE's clusters.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Perplexity under a judge, diversity, MAUVE and overlap of stages of written texts, beside those of real ones.

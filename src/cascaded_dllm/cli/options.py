@@ -26,6 +26,16 @@ Lengths = Annotated[
 WeightsName = Annotated[
     str | None, typer.Option("--weights", help="ema or raw.", show_default="ema, or those of the bundle")
 ]
+StagesDir = Annotated[
+    Path | None, typer.Option("--stages", help="Where windows and stages are kept, for read-only data.")
+]
+Packing = Annotated[
+    str | None,
+    typer.Option("--packing", help="stream or document, for models whose checkpoints do not say it, as SEDD's."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda, ...")]
+Out = Annotated[Path | None, typer.Option("--out", help="Also write the numbers to this JSON file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

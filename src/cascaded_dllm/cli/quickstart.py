@@ -27,6 +27,7 @@ from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
+from cascaded_dllm.overrides import require_free
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
@@ -169,11 +170,9 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int, conditionin
     Raises:
         ConfigError: an override cannot be read, is out of range, or is of a key that is not free here.
     """
-    for key in (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides):
-        if key in _DECIDED:
-            raise ConfigError(
-                f"the quickstart sets {key} itself; leave it out, or use --out, --seed and --conditioning"
-            )
+    require_free(
+        overrides, _DECIDED, "the quickstart sets {key} itself; leave it out, or use --out, --seed and --conditioning"
+    )
     packing = ["data.packing=stream"] if corpus == "python-docs" else []
     paths = {"run_dir": out, "data.path": out / "data"}
     decided = [f"training.seed={seed}", f"conditioning={conditioning}"]

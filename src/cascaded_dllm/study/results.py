@@ -13,7 +13,7 @@ from cascaded_dllm.assemble_start import plain
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.measuring import read_nats
-from cascaded_dllm.study.pairs import comparisons, pairs
+from cascaded_dllm.study.pairs import pairs
 from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, RESULTS_FILE
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun, described, settings_of
 from cascaded_dllm.study.training import read_course
@@ -50,7 +50,6 @@ def collect(work: Work, command: str) -> dict[str, Any]:
         for entry in arms
         if entry["bound"] is not None
     }
-    against = _against(work)
     reference = work.record(work.reference_part()) if study.sampling else None
     definitions = dict(_definitions(reference))
     for arm in work.arms:
@@ -77,7 +76,6 @@ def collect(work: Work, command: str) -> dict[str, Any]:
         "definitions": definitions,
         "arms": arms,
         "paired": pairs(nats, [(arm.name, other.name) for other, arm in combinations(study.arms, 2)]),
-        "comparisons": comparisons(nats, against),
     }
 
 
@@ -143,14 +141,6 @@ def _run(work: Work, arm: PlannedArm, run: PlannedRun, record: Mapping[str, Any]
         "curve": course.curve,
         "bound_curve": course.bound_curve,
     }
-
-
-def _against(work: Work) -> list[tuple[str, str]]:
-    """Which arms are compared: each with the first, and those that name another with that one."""
-    names = [arm.name for arm in work.study.arms]
-    found = [(name, names[0]) for name in names[1:]]
-    others = [(arm.name, arm.against) for arm in work.study.arms if arm.against is not None]
-    return list(dict.fromkeys([*found, *others]))
 
 
 def _definitions(record: Mapping[str, Any] | None) -> dict[str, str]:

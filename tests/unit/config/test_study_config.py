@@ -14,7 +14,7 @@ STUDY = {
     "corpus": {"dataset": "stories"},
     "lengths": [4, 8, 40],
     "budget": {"token_forwards": 1000},
-    "arms": [{"name": "flat", "kind": "flat"}, {"name": "placed", "kind": "placed", "against": "flat"}],
+    "arms": [{"name": "flat", "kind": "flat"}, {"name": "placed", "kind": "placed"}],
     "sampling": [{"name": "first", "num_samples": 4}],
 }
 
@@ -50,7 +50,6 @@ def test_a_study_becomes_typed_and_comes_back():
         (["arms", 1, "name"], "flat", "arms has the name flat 2 times"),
         (["arms", 1, "name"], "a/b", "an arm is called 'a/b'; give it a name of letters"),
         (["arms", 1, "kind"], "cascade", "the kind of arm placed is 'cascade'; it must be one of flat, prefix, placed"),
-        (["arms", 1, "against"], "prefix", "the arm to compare with prefix is not in the study; it has flat, placed"),
         (
             ["arms", 1, "overrides"],
             ["training.seed=3"],

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cascaded_dllm.study.pairs import comparisons, paired_difference, pairs
+from cascaded_dllm.study.pairs import paired_difference, pairs
 
 NATS = {
     ("flat", 0): np.array([10.0, 20.0, 30.0]),
@@ -13,7 +13,7 @@ NATS = {
     ("flat", 1): np.array([11.0, 19.0, 30.0]),
     ("placed", 1): np.array([10.0, 19.0, 28.0]),
 }
-AGAINST = [("placed", "flat")]
+COMPARED = [("placed", "flat")]
 
 
 def test_paired_difference():
@@ -23,20 +23,6 @@ def test_paired_difference():
 
 
 def test_pairs_are_of_one_seed():
-    assert [(pair["seed"], pair["mean_nats_per_window"]) for pair in pairs(NATS, AGAINST)] == [(0, -2.0), (1, -1.0)]
+    assert [(pair["seed"], pair["mean_nats_per_window"]) for pair in pairs(NATS, COMPARED)] == [(0, -2.0), (1, -1.0)]
     alone = {("flat", 0): NATS["flat", 0], ("placed", 1): NATS["placed", 1]}
-    assert pairs(alone, AGAINST) == comparisons(alone, AGAINST) == []
-
-
-def test_comparison_over_seeds():
-    """Windows averaged over seeds: -1, -1, -2.5; seeds averaged over windows: -2, -1."""
-    [found] = comparisons(NATS, AGAINST)
-    of_windows, of_seeds = np.std([-1, -1, -2.5], ddof=1) / math.sqrt(3), np.std([-2, -1], ddof=1) / math.sqrt(2)
-    assert found["seeds"] == [0, 1]
-    assert found["mean_nats_per_window"] == pytest.approx(-1.5)
-    assert found["standard_error_of_windows_nats"] == pytest.approx(of_windows)
-    assert found["standard_error_of_seeds_nats"] == pytest.approx(of_seeds)
-    assert found["standard_error_nats"] == pytest.approx(math.sqrt(of_windows**2 + of_seeds**2))
-    [single] = comparisons({key: nats for key, nats in NATS.items() if key[1] == 0}, AGAINST)
-    assert single["standard_error_of_seeds_nats"] is None
-    assert single["standard_error_nats"] == pytest.approx(1 / math.sqrt(3))
+    assert pairs(alone, COMPARED) == []

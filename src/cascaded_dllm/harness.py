@@ -31,7 +31,6 @@ class BoundModel(LM):
         seed: decides everything.
         batch_size: texts computed together; "auto" is 32.
         device: where the networks go.
-        max_batch_size: what the harness passes beside it, of no account here.
 
     Raises:
         ConfigError: a number is out of range, or the stages are the first ones of a longer cascade.
@@ -50,7 +49,6 @@ class BoundModel(LM):
         seed: int | str = 0,
         batch_size: int | str = 32,
         device: str = "cpu",
-        max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         named = str(stages).split("+")

@@ -29,7 +29,7 @@ from cascaded_dllm.cli.options import (
     parse_lengths,
     require_output_file,
 )
-from cascaded_dllm.cli.sample_drawing import drawing_of, parse_names, parse_numbers
+from cascaded_dllm.cli.sample_drawing import drawing_of, method_options
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
@@ -121,19 +121,19 @@ def gap(
         require_output_file(out)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made, of unseen text")
-        given = {
-            "predictor": parse_names(predictor),
-            "steps": parse_numbers("--steps", steps),
-            "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
-            "eta": eta,
-            "gaps_per_call": gaps_per_call,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "seed": seed,
-        }
+        given = method_options(
+            predictor=predictor,
+            steps=steps,
+            tokens_per_call=tokens_per_call,
+            eta=eta,
+            gaps_per_call=gaps_per_call,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
         settings = GapSettings(
-            drawing=_drawing({name: value for name, value in given.items() if value is not None}),
+            drawing=_drawing(given),
             num_texts=num_texts,
             num_times=num_times,
             batch_size=batch_size,

@@ -13,9 +13,8 @@ from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
 from cascaded_dllm.cli.sample_drawing import (
     drawing_of,
+    method_options,
     parse_keywords,
-    parse_names,
-    parse_numbers,
     parse_outline,
     parse_pins,
 )
@@ -150,16 +149,18 @@ def sample(
       cdllm sample --resume out/sample_cascade_steps_256_len_128_20260301_120000
     """
     with reported_errors(debug):
-        drawing = {
-            "predictor": parse_names(predictor),
-            "steps": parse_numbers("--steps", steps),
-            "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
-            "eta": eta,
-            "gaps_per_call": gaps_per_call,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "seed": seed,
+        chosen = method_options(
+            predictor=predictor,
+            steps=steps,
+            tokens_per_call=tokens_per_call,
+            eta=eta,
+            gaps_per_call=gaps_per_call,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+        control = {
             "guidance": guidance,
             "prefix_noise": prefix_noise,
             "keywords": parse_keywords(keywords),
@@ -184,7 +185,7 @@ def sample(
         }
         if watch:
             require_terminal()
-        chosen = {name: value for name, value in drawing.items() if value is not None}
+        chosen |= {name: value for name, value in control.items() if value is not None}
         given: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
         if resume is not None:
             _go_on(resume, {**chosen, **given}, is_judged_by_default=eval_perplexity, watch=watch)

@@ -25,6 +25,37 @@ def drawing_of(given: Mapping[str, Any]) -> Drawing:
     return Drawing(**plain, law=law, control=control)
 
 
+def method_options(
+    *,
+    predictor: str | None,
+    steps: str | None,
+    tokens_per_call: str | None,
+    eta: float | None,
+    gaps_per_call: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """How texts are drawn, of the options that are given, under their names; as they are typed.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    options = {
+        "predictor": parse_names(predictor),
+        "steps": parse_numbers("--steps", steps),
+        "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
+        "eta": eta,
+        "gaps_per_call": gaps_per_call,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def options_of(drawing: Drawing) -> dict[str, Any]:
     """The inverse of `drawing_of`, for all options."""
     plain = {name: getattr(drawing, name) for name in Drawing.__dataclass_fields__ if name not in ("law", "control")}

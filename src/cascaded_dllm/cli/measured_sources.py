@@ -65,6 +65,7 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None) -
         raise ConfigError(
             f"{path} is a folder without {SETTINGS_FILE}, so no sampling run; give one, or a .txt or .jsonl file"
         )
+    texts = read_text_list(path)
     if tokenizer is None and reference is not None and is_data(reference):
         tokenizer = str(reference)
     if tokenizer is None:
@@ -72,7 +73,7 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None) -
             f"no --tokenizer is given, and {path} does not say with which one its tokens are to be counted; name the "
             "models' tokenizer, for example gpt2"
         )
-    texts, shared = read_text_list(path), Tokenizer.load(tokenizer)
+    shared = Tokenizer.load(tokenizer)
     return Written(texts=MeasuredTexts.of_texts(texts, shared), tokenizer=shared, num_asked=len(texts))
 
 

@@ -7,26 +7,22 @@ from typing import TypeVar
 
 import torch
 
-from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import StageSettings, Weights
-from cascaded_dllm.sample.batch import start_texts, states_of_batch
+from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
-from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.control import (
     Constraints,
     Control,
     GivenStage,
     Pin,
-    StageConstraints,
-    constraints,
 )
+from cascaded_dllm.sample.cost import token_forwards
+from cascaded_dllm.sample.drawable import require_drawable
 from cascaded_dllm.sample.drawing import Drawing, require_counts
-from cascaded_dllm.sample.layout_rules import LayoutRules
 from cascaded_dllm.sample.loading import read_cascade, require_as_loaded
-from cascaded_dllm.sample.outline import english_importance
-from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
 from cascaded_dllm.sample.state import SamplerState
 from cascaded_dllm.sample.token_law import TokenLaw
@@ -323,31 +319,7 @@ class Cascade:
         Raises:
             ConfigError: a setting is out of range or does not fit the stages.
         """
-        drawing.require_sound()
-        for stage, plan in zip(self.stages, drawing.plans(len(self.stages)), strict=True):
-            require_usable(plan.predictor, stage.process, plan.num_steps or 1)
-        self._require_conditioning(drawing.guidance, drawing.prefix_noise)
-        if drawing.gaps_per_call is not None and not any(stage.is_placed for stage in self.stages):
-            raise ConfigError(
-                f"gaps_per_call is {drawing.gaps_per_call}, and no stage is a placed one, which alone has gaps; leave "
-                "it out"
-            )
-        importance = english_importance(self.tokenizer)
-        asked = constraints(drawing.control, self.tokenizer, self.stage_lengths, importance, unique=self.unique)
-        for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
-            if of_stage.given:
-                continue
-            stage = self.stages[number - 1]
-            if stage.is_placed:
-                before = asked.stages[number - 1 - asked.first_stage] if number > asked.first_stage else None
-                _require_layout(number, stage, of_stage, () if before is None else before.given)
-                continue
-            covers = asked.require_coverage and number > asked.first_stage
-            stage.require_possible(drawing.law, is_required=bool(of_stage.words or of_stage.pinned) or covers)
-            if of_stage.words and isinstance(stage.process, AbsorbingProcess):
-                xt = start_texts(stage, of_stage, len(of_stage.words), self.device)
-                stage.require_room(of_stage.words, xt, stage.process)
-        return asked
+        return require_drawable(self.stages, drawing, self.tokenizer, unique=self.unique)
 
     def _finished(self, ended: Sequence[SamplerState], drawing: Drawing, first_stage: int) -> CascadeSamples:
         """A batch from the last state of every stage."""
@@ -358,60 +330,9 @@ class Cascade:
             ids,
             tuple([self.tokenizer.decode(row) for row in stage.tolist()] for stage in ids),
             nfe,
-            round(self._token_forwards(every, drawing) * len(ids[0])),
+            round(token_forwards(self.stages, every, drawing) * len(ids[0])),
             first_stage,
         )
-
-    def _require_conditioning(self, guidance: float, prefix_noise: float) -> None:
-        """Checks, before anything is drawn, that every later stage can be guided and given noised prefixes.
-
-        Raises:
-            ConfigError: a stage was not trained for it, there is no later stage, or a value is out of range.
-        """
-        prefixed = list(zip(self.stages[1:], self.stage_lengths, strict=False)) or [(self.stages[0], 0)]
-        for stage, prefix_length in prefixed:
-            require_guidable(guidance, stage.trained_with, prefix_length)
-            require_noisable(prefix_noise, stage.trained_with, prefix_length)
-
-    def _token_forwards(self, nfe: Sequence[float], drawing: Drawing) -> float:
-        """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once.
-
-        With guidance the empty prefix is kept as well. A stage without a call computes nothing.
-        """
-        prefixes = (0, *self.stage_lengths[:-1])
-        num_kept = 1 if drawing.guidance == 0 else 2
-        layouts = sum(
-            stage.layout_forwards(drawing.gaps_per_call or 1)
-            for stage, calls in zip(self.stages, nfe, strict=True)
-            if calls > 0
-        )
-        prefixes = tuple(0 if stage.is_placed else prefix for stage, prefix in zip(self.stages, prefixes, strict=True))
-        return layouts + sum(
-            calls * (stage.length + prefix)
-            if stage.model.config.prefix_attention == "joint"
-            else calls * stage.length + num_kept * prefix
-            for stage, prefix, calls in zip(self.stages, prefixes, nfe, strict=True)
-            if calls > 0
-        )
-
-
-def _require_layout(
-    number: int, stage: StageSampler, asked: StageConstraints, given: Sequence[tuple[int, ...]]
-) -> None:
-    """Checks that the text before has room beside what a placed stage is asked for, as far as it is known.
-
-    Raises:
-        ConfigError: it has none, or may have none.
-    """
-    num_new = stage.length - (stage.prefix_length or 0)
-    if len(asked.pinned) > num_new:
-        raise ConfigError(
-            f"{len(asked.pinned)} tokens are pinned in stage {number}, a placed one, which writes {num_new} beside the "
-            "text of the stage before; pin fewer, or pin them in an earlier stage"
-        )
-    if given and (asked.words or asked.pinned):
-        words = [asked.words[i % len(asked.words)] for i in range(len(given))] if asked.words else None
-        LayoutRules.build(torch.tensor(given), num_new + 1, pinned=asked.pinned, words=words).require_possible()
 
 
 def _entries(value: "_Entry | Sequence[_Entry]") -> "tuple[_Entry, ...]":

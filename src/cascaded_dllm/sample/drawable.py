@@ -1,0 +1,97 @@
+"""Whether the stages of a cascade can draw what they are asked for, told before anything is drawn."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.batch import start_texts
+from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
+from cascaded_dllm.sample.control import Constraints, StageConstraints, constraints
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.layout_rules import LayoutRules
+from cascaded_dllm.sample.outline import english_importance
+from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+def require_drawable(
+    stages: Sequence[StageSampler], drawing: Drawing, tokenizer: Tokenizer, *, unique: bool
+) -> Constraints:
+    """What is asked of every stage, once the stages are found to be able to do it.
+
+    Args:
+        stages: of the cascade, all of them.
+        drawing: how texts are to be drawn.
+        tokenizer: of all stages.
+        unique: whether the shortened stages hold a token once.
+
+    Raises:
+        ConfigError: a setting is out of range or does not fit the stages.
+    """
+    drawing.require_sound()
+    for stage, plan in zip(stages, drawing.plans(len(stages)), strict=True):
+        require_usable(plan.predictor, stage.process, plan.num_steps or 1)
+    _require_conditioning(stages, drawing)
+    if drawing.gaps_per_call is not None and not any(stage.is_placed for stage in stages):
+        raise ConfigError(
+            f"gaps_per_call is {drawing.gaps_per_call}, and no stage is a placed one, which alone has gaps; leave it "
+            "out"
+        )
+    lengths = [stage.length for stage in stages]
+    asked = constraints(drawing.control, tokenizer, lengths, english_importance(tokenizer), unique=unique)
+    for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
+        if of_stage.given:
+            continue
+        stage, is_first = stages[number - 1], number == asked.first_stage
+        if stage.is_placed:
+            before = () if is_first else asked.stages[number - 1 - asked.first_stage].given
+            _require_layout(number, stage, of_stage, before)
+        else:
+            _require_text(stage, of_stage, drawing, covers=asked.require_coverage and not is_first)
+    return asked
+
+
+def _require_conditioning(stages: Sequence[StageSampler], drawing: Drawing) -> None:
+    """Checks that every later stage can be guided and given noised prefixes.
+
+    Raises:
+        ConfigError: a stage was not trained for it, there is no later stage, or a value is out of range.
+    """
+    prefixed = [(stage, before.length) for before, stage in itertools.pairwise(stages)]
+    for stage, prefix_length in prefixed or [(stages[0], 0)]:
+        require_guidable(drawing.guidance, stage.trained_with, prefix_length)
+        require_noisable(drawing.prefix_noise, stage.trained_with, prefix_length)
+
+
+def _require_text(stage: StageSampler, asked: StageConstraints, drawing: Drawing, *, covers: bool) -> None:
+    """Checks that a stage can be held to words and pinned text, and has room for them.
+
+    Raises:
+        ConfigError: it cannot, or has none.
+    """
+    stage.require_possible(drawing.law, is_required=bool(asked.words or asked.pinned) or covers)
+    if asked.words and isinstance(stage.process, AbsorbingProcess):
+        xt = start_texts(stage, asked, len(asked.words), stage.model.vocab_embed.embedding.device)
+        stage.require_room(asked.words, xt, stage.process)
+
+
+def _require_layout(
+    number: int, stage: StageSampler, asked: StageConstraints, given: Sequence[tuple[int, ...]]
+) -> None:
+    """Checks that the text before has room beside what a placed stage is asked for, as far as it is known.
+
+    Raises:
+        ConfigError: it has none, or may have none.
+    """
+    num_new = stage.length - (stage.prefix_length or 0)
+    if len(asked.pinned) > num_new:
+        raise ConfigError(
+            f"{len(asked.pinned)} tokens are pinned in stage {number}, a placed one, which writes {num_new} beside the "
+            "text of the stage before; pin fewer, or pin them in an earlier stage"
+        )
+    if given and (asked.words or asked.pinned):
+        words = [asked.words[i % len(asked.words)] for i in range(len(given))] if asked.words else None
+        LayoutRules.build(torch.tensor(given), num_new + 1, pinned=asked.pinned, words=words).require_possible()

@@ -14,6 +14,7 @@ less than --longest seconds. Samplers take turns, stage by stage.
     4 tokens a call        and four tokens together, which is no more exact: sampling_quality.py says what it costs
 
     OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --save
+    python benchmarks/bench_sampler.py --device cuda --batch 32 --batch 256 --save
 """
 
 import math
@@ -23,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from measure import Report, Seconds, Spread, Work, arguments, ratios, spread, table, take_turns
+from measure import Report, Seconds, Spread, Work, arguments, ratios, require_device, spread, table, take_turns
 from networks import DTYPES, SIZES, Size, placed_networks, random_network, same_weights
 from plain import plain_analytic_step
 from torch import Tensor
@@ -37,10 +38,11 @@ from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, Tw
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.state import SamplerState
 
-BATCH = 4
 GRID = 1024
 """Steps of the time grid; the final denoising is one more call."""
 SCHEDULE = LogLinearSchedule()
+PLAIN_ON_GPU = 32
+"""Texts at a time that plain tensors have room for on a GPU; more take in proportion longer."""
 EXPLANATION = f"""\
 A speed-up is that of a whole cascade against plain float32 with {GRID + 1:,} calls a stage, from the seconds of a call
 times the calls of a cascade: the median over rounds with the smallest and the largest. At equal calls the plain sampler
@@ -60,20 +62,22 @@ class Sampler:
         name: as it is reported.
         dtype: of the matrix products of the trunk.
         model: the network of every stage.
-        lengths: of the stages.
         predictor: of the package; None for the plain reference, which has its own.
         calls: from the length of a stage to its network calls.
         measure: from a sampler and a stage, which counts from 1, to the preparation of one measurement.
+        lengths: of the stages.
+        num_texts: written together.
         placed: networks of the placed stages, from the second on; empty for stages with a prefix.
     """
 
     name: str
     dtype: str
     model: ScoreModel
-    lengths: tuple[int, ...]
     predictor: Predictor | None
     calls: Callable[[int], float]
-    measure: "Callable[[Sampler, int], Callable[[], Work]]"
+    measure: "Measure"
+    lengths: tuple[int, ...]
+    num_texts: int
     placed: tuple[PlacedModel, ...] = ()
 
     @property
@@ -86,9 +90,17 @@ class Sampler:
         known = self.lengths[stage - 2] if self.placed and stage > 1 else 0
         return self.calls(self.lengths[stage - 1] - known)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.vocab_embed.embedding.device
+
     def random_prefix(self, stage: int) -> Tensor | None:
         """What the stage before might have written."""
-        return None if stage == 1 else torch.randint(self.model.config.vocab_size, (BATCH, self.lengths[stage - 2]))
+        if stage == 1:
+            return None
+        shape = (self.num_texts, self.lengths[stage - 2])
+        return torch.randint(self.model.config.vocab_size, shape, device=self.device)
 
     def states(self, stage: int, prefix: Tensor | None, *, num_steps: int = GRID) -> Iterator[SamplerState]:
         """The states of one stage, by the sampler of the package."""
@@ -100,8 +112,11 @@ class Sampler:
             predictor=self.predictor,
             num_steps=num_steps,
             draws=Draws(0, f"benchmark-{stage}"),
-            sample_index=torch.arange(BATCH),
+            sample_index=torch.arange(self.num_texts, device=self.device),
         )
+
+
+Measure = Callable[[Sampler, int], Callable[[], Work]]
 
 
 def plain_call(sampler: Sampler, stage: int) -> Callable[[], Work]:
@@ -116,16 +131,20 @@ def plain_whole_call(sampler: Sampler, stage: int) -> Callable[[], Work]:
 
 
 def _half_masked(sampler: Sampler, stage: int) -> Tensor:
-    shape, mask_id = (BATCH, sampler.lengths[stage - 1]), sampler.model.config.vocab_size
-    return torch.where(torch.rand(shape) < 0.5, mask_id, torch.randint(mask_id, shape))
+    shape, mask_id = (sampler.num_texts, sampler.lengths[stage - 1]), sampler.model.config.vocab_size
+    noised = torch.where(torch.rand(shape) < 0.5, mask_id, torch.randint(mask_id, shape))
+    return noised.to(sampler.device)
 
 
 def _plain_step(model: ScoreModel, xt: Tensor, prefix: Tensor | None) -> Work:
-    sigma_t, sigma_s = (SCHEDULE(torch.full((BATCH,), t)).sigma for t in (0.5, 0.5 - 1 / GRID))
+    num_texts = min(len(xt), PLAIN_ON_GPU) if xt.is_cuda else len(xt)
+    part, of_prefix = xt[:num_texts], None if prefix is None else prefix[:num_texts]
+    times = (torch.full((num_texts,), t, device=xt.device) for t in (0.5, 0.5 - 1 / GRID))
+    sigma_t, sigma_s = (SCHEDULE(t).sigma for t in times)
 
     def work() -> float:
-        plain_analytic_step(model, xt, prefix, sigma_t, sigma_s)
-        return 1.0
+        plain_analytic_step(model, part, of_prefix, sigma_t, sigma_s)
+        return num_texts / len(xt)
 
     return work
 
@@ -187,12 +206,12 @@ def a_quarter(length: int) -> float:
     return math.ceil(length / 4)
 
 
-def samplers(size: Size) -> list[Sampler]:
+def samplers(size: Size, num_texts: int, device: torch.device) -> list[Sampler]:
     """All samplers in all dtypes; the two plain ones in float32, to which all are compared, first."""
-    weights, lengths = random_network(size, "joint"), size.stage_lengths
+    weights, lengths = random_network(size, "joint").to(device), size.stage_lengths
     analytic, hitting, by_four = TweediePredictor(), FirstHittingPredictor(), FirstHittingPredictor(4)
     plain = same_weights(weights, "joint", "score")
-    found = [Sampler("plain whole", "float32", plain, lengths, None, all_calls, plain_whole_call)]
+    found = [Sampler("plain whole", "float32", plain, None, all_calls, plain_whole_call, lengths, num_texts)]
     for dtype, compute_dtype in DTYPES.items():
         plain, score = same_weights(weights, "joint", "score"), same_weights(weights, "joint", "score")
         normal, one_way = same_weights(weights, "joint", "normalized"), same_weights(weights, "one_way", "normalized")
@@ -201,32 +220,42 @@ def samplers(size: Size) -> list[Sampler]:
         if compute_dtype is not None:
             for model in (score, normal, one_way, *placed):
                 model.keep_trunk_in(compute_dtype)
+        entries: list[tuple[str, ScoreModel, Predictor | None, Callable[[int], float], Measure]] = [
+            ("plain", plain, None, all_calls, plain_call),
+            ("analytic score", score, analytic, all_calls, call_with_half_masked),
+            ("analytic normalized", normal, analytic, calls_with_a_change, calls_of_a_run),
+            ("first hitting", normal, hitting, float, calls_of_a_run),
+            ("first hitting one_way", one_way, hitting, float, calls_of_a_run),
+            ("first hitting placed", normal, hitting, float, calls_of_a_run),
+            ("4 tokens a call", one_way, by_four, a_quarter, calls_of_a_run),
+        ]
         found += [
-            Sampler("plain", dtype, plain, lengths, None, all_calls, plain_call),
-            Sampler("analytic score", dtype, score, lengths, analytic, all_calls, call_with_half_masked),
-            Sampler("analytic normalized", dtype, normal, lengths, analytic, calls_with_a_change, calls_of_a_run),
-            Sampler("first hitting", dtype, normal, lengths, hitting, float, calls_of_a_run),
-            Sampler("first hitting one_way", dtype, one_way, lengths, hitting, float, calls_of_a_run),
-            Sampler("first hitting placed", dtype, normal, lengths, hitting, float, calls_of_a_run, placed),
-            Sampler("4 tokens a call", dtype, one_way, lengths, by_four, a_quarter, calls_of_a_run),
+            Sampler(name, dtype, *rest, lengths, num_texts, placed if name.endswith("placed") else ())
+            for name, *rest in entries
         ]
     return found
 
 
 def whole_cascade(sampler: Sampler) -> Seconds:
-    """Seconds of a cascade of `BATCH` texts, from the first stage to the last."""
+    """Seconds of a cascade of a batch of texts, from the first stage to the last."""
     cpu, wall = time.process_time(), time.perf_counter()
     prefix = None
     for stage in range(1, len(sampler.lengths) + 1):
         *_, last = sampler.states(stage, prefix)
         prefix = last.xt
+    assert prefix is not None
+    prefix.cpu()  # done only when they are here
     return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
 
 
 class Timed:
-    """Seconds of a call of every sampler, stage and round."""
+    """Seconds of a call of every sampler, stage and round.
+
+    The clock that counts is CPU time, or the one on the wall where a GPU computes.
+    """
 
     def __init__(self, contestants: list[Sampler], *, rounds: int) -> None:
+        self.clock: Clock = "wall" if contestants[0].device.type == "cuda" else "cpu"
         self._lengths, self._whole, self._reference = contestants[0].lengths, *contestants[:2]
         self._stages = [
             take_turns({sampler.label: sampler.measure(sampler, stage) for sampler in contestants}, rounds=rounds)
@@ -234,8 +263,11 @@ class Timed:
         ]
 
     def a_call(self, sampler: Sampler) -> list[float]:
-        """CPU seconds of a call of each stage, the median over rounds."""
-        return [spread([taken.cpu for taken in of_stage[sampler.label]]).median for of_stage in self._stages]
+        """Seconds of a call of each stage, the median over rounds."""
+        return [
+            spread([getattr(taken, self.clock) for taken in of_stage[sampler.label]]).median
+            for of_stage in self._stages
+        ]
 
     def a_cascade(self, sampler: Sampler, clock: Clock) -> list[float]:
         """Seconds of a cascade in every round."""
@@ -253,55 +285,59 @@ class Timed:
         return ratios(self.a_cascade(reference, clock), self.a_cascade(sampler, clock))
 
     def speed_up_to_whole(self, sampler: Sampler) -> Spread:
-        """How many times less CPU time it takes than plain sampling that takes prefix and target for one sequence."""
-        return ratios(self.a_cascade(self._whole, "cpu"), self.a_cascade(sampler, "cpu"))
+        """How many times less time it takes than plain sampling that takes prefix and target for one sequence."""
+        return ratios(self.a_cascade(self._whole, self.clock), self.a_cascade(sampler, self.clock))
 
     def speed_up_of_a_run(self, sampler: Sampler, taken: Seconds) -> float:
-        """The same in CPU time for a cascade that was run as a whole."""
-        return spread(self.a_cascade(self._reference, "cpu")).median / taken.cpu
+        """How many times faster than the reference a cascade was that was run as a whole."""
+        return spread(self.a_cascade(self._reference, self.clock)).median / getattr(taken, self.clock)
 
 
-def compare(report: Report, name: str, *, rounds: int, longest: float) -> None:
-    """Time all samplers with one network and report them."""
-    contestants = samplers(SIZES[name])
+def compare(report: Report, name: str, device: torch.device, *, num_texts: int, rounds: int, longest: float) -> None:
+    """Time all samplers with one network on batches of one size and report them."""
+    contestants = samplers(SIZES[name], num_texts, device)
     timed = Timed(contestants, rounds=rounds)
-    rows = []
+    clock, rows = timed.clock, []
     for sampler in contestants:
         a_call, calls = timed.a_call(sampler), sum(map(sampler.num_calls, range(1, len(sampler.lengths) + 1)))
-        cascade, wall = (spread(timed.a_cascade(sampler, clock)).median for clock in ("cpu", "wall"))
-        in_all, in_all_wall = (timed.speed_up(sampler, clock) for clock in ("cpu", "wall"))
-        by_call, to_whole = timed.speed_up(sampler, "cpu", equal_calls=True), timed.speed_up_to_whole(sampler)
+        cascade, wall = (spread(timed.a_cascade(sampler, which)).median for which in (clock, "wall"))
+        in_all, in_all_wall = timed.speed_up(sampler, clock), timed.speed_up(sampler, "wall")
+        by_call, to_whole = timed.speed_up(sampler, clock, equal_calls=True), timed.speed_up_to_whole(sampler)
         is_run = isinstance(sampler.predictor, FirstHittingPredictor) and wall < longest
         run = whole_cascade(sampler) if is_run else None
         in_run = timed.speed_up_of_a_run(sampler, run) if run else None
-        seconds = " / ".join(f"{stage:.3f}" for stage in a_call)
-        whole = f"{run.cpu:.0f} s, {in_run:.1f}" if run else ""
-        numbers = (seconds, f"{calls:.0f}", f"{cascade:.0f}")
+        seconds = " / ".join(f"{stage:.4f}" for stage in a_call)
+        whole = f"{getattr(run, clock):.1f} s, {in_run:.1f}" if run else ""
+        numbers = (seconds, f"{calls:.0f}", f"{cascade:.1f}")
         rows.append((sampler.label, *numbers, in_all, in_all_wall, by_call, to_whole, whole))
         report.record(
-            size=name, sampler=sampler.name, dtype=sampler.dtype, cpu_seconds_a_call=a_call, calls=calls,
-            cpu_seconds_a_cascade=cascade, speedup_cpu=in_all, speedup_wall=in_all_wall,
-            speedup_cpu_equal_calls=by_call, speedup_cpu_to_whole=to_whole,
-            cpu_seconds_of_a_run=run.cpu if run else None, speedup_of_a_run=in_run,
+            size=name, num_texts=num_texts, sampler=sampler.name, dtype=sampler.dtype, clock=clock,
+            seconds_a_call=a_call, calls=calls, seconds_a_cascade=cascade, speedup=in_all, speedup_wall=in_all_wall,
+            speedup_equal_calls=by_call, speedup_to_whole=to_whole,
+            seconds_of_a_run=getattr(run, clock) if run else None, speedup_of_a_run=in_run,
         )  # fmt: skip
     lengths = ", ".join(map(str, contestants[0].lengths))
-    report.text(f"### {name}, {BATCH} texts at a time, stages of {lengths} tokens\n")
-    header = ["sampler", "CPU s a call, by stage", "calls", "CPU s a cascade", "speed-up (CPU)", "speed-up (wall)"]
-    report.text(table([*header, "at equal calls (CPU)", "to plain whole (CPU)", "run end to end (CPU)"], rows) + "\n")
+    report.text(f"### {name}, {num_texts} texts at a time, stages of {lengths} tokens, {clock} time\n")
+    header = ["sampler", "s a call, by stage", "calls", "s a cascade", "speed-up", "speed-up (wall)", "at equal calls"]
+    report.text(table([*header, "to plain whole", "run end to end"], rows) + "\n")
 
 
 def main() -> None:
-    """Compare all samplers with the network that the command line names."""
+    """Compare all samplers with the network that the command line names, for every size of batches."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--size", choices=["reduced", "small"], default="small", help="network (default small)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default cpu)")
+    parser.add_argument("--batch", type=int, action="append", help="texts at a time (default 4); may be repeated")
     parser.add_argument(
         "--longest", type=float, default=120, metavar="S", help="run whole cascades that take less (default 120)"
     )
     options = parser.parse_args()
     torch.manual_seed(0)
+    device, name = require_device(options.device), "toy" if options.quick else options.size
     report = Report("Sampling", save=options.save)
     report.text(EXPLANATION)
-    compare(report, "toy" if options.quick else options.size, rounds=options.repeats, longest=options.longest)
+    for num_texts in options.batch or [4]:
+        compare(report, name, device, num_texts=num_texts, rounds=options.repeats, longest=options.longest)
     report.close()
 
 

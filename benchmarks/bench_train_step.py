@@ -14,116 +14,14 @@ import sys
 from functools import partial
 from typing import Literal
 
-import numpy as np
-import torch
-from measure import Report, Seconds, Spread, Work, arguments, peak_bytes, ratios, spread, table, take_turns
-from networks import DTYPES, SIZES, Attention, Size, random_network, random_windows
-from plain import PlainTraining, plain_loss
-from torch import Tensor
+from contest import Contest
+from measure import Report, Seconds, Spread, arguments, peak_bytes, ratios, spread, table, take_turns
+from networks import DTYPES, SIZES, Attention
 
-from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.loader import global_batch_indices
-from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
-from cascaded_dllm.diffusion.process import AbsorbingProcess
-from cascaded_dllm.diffusion.schedule import LogLinearSchedule
-from cascaded_dllm.train.loop import LoopConfig
-from cascaded_dllm.train.objective import Batch, Objective
-from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import Trainer, make_batch
-
-SEED = 0
-DRAWS = Draws(SEED, "train-noise")
-OPTIM = OptimConfig(lr=1e-4, warmup=0)
-EMA_DECAY = 0.9999
 REFERENCE, WHOLE = "plain float32", "plain whole float32"
 VARIANTS = tuple(f"{which} {dtype}" for which in ("plain", "fast") for dtype in DTYPES)
 STATE_COPIES = 5
 """Weights, gradients, two moments and the moving average."""
-
-
-class Contest:
-    """The plain and the fast training of one network, or one of them alone."""
-
-    def __init__(self, size: Size, attention: Attention, contestants: tuple[str, ...] = ("plain", "fast")) -> None:
-        self.batch_size = size.train_batch
-        self.objective = Objective(AbsorbingProcess(size.vocab_size), LogLinearSchedule())
-        self.dataset = StageDataset(random_windows(size, 16 * size.train_batch), len(size.stage_lengths))
-        self.step = 0
-        if "plain" in contestants:
-            self.plain = PlainTraining(random_network(size, attention), OPTIM.lr, EMA_DECAY, OPTIM.grad_clip)
-        if "fast" in contestants:
-            self.fast = Trainer(
-                random_network(size, attention),
-                self.objective,
-                self.dataset,
-                optim=OPTIM,
-                loop=LoopConfig(
-                    batch_size=size.train_batch, accum=1, num_steps=1_000_000, ema_decay=EMA_DECAY, seed=SEED
-                ),
-                course={},
-            )
-            self.fast_steps = self.fast.steps()
-
-    def prepare(self, variant: str) -> Work:
-        """One step of `plain`, `plain whole` or `fast` in a dtype."""
-        which, dtype = variant.rsplit(" ", 1)
-        if which == "fast":
-            self.fast.model.compute_dtype = DTYPES[dtype]
-            return self._fast_step
-        self.plain.model.compute_dtype = DTYPES[dtype]
-        return self._plain_step if which == "plain" else self._whole_step
-
-    def disagreement(self) -> tuple[float, float]:
-        """Relative difference of the losses and the largest one of a gradient's norm, in float32."""
-        batch = self._batch(0)
-        fast = self.objective.loss(
-            self.fast.model.train(), batch, draws=DRAWS, step=0, global_batch_size=self.batch_size
-        )
-        plain = plain_loss(self.plain.model, batch.target, batch.prefix, *self._noised(batch, 0))
-        fast.backward()
-        plain.backward()
-        worst = 0.0
-        for ours, reference in zip(self.fast.model.parameters(), self.plain.model.parameters(), strict=True):
-            assert ours.grad is not None
-            assert reference.grad is not None
-            worst = max(worst, float((ours.grad - reference.grad).norm() / reference.grad.norm()))
-            ours.grad = reference.grad = None
-        return abs(float(fast.detach() / plain.detach()) - 1), worst
-
-    def _fast_step(self) -> float:
-        next(self.fast_steps)
-        return 1.0
-
-    def _plain_step(self) -> float:
-        batch = self._batch(self.step)
-        self.plain.step(batch.target, batch.prefix, *self._noised(batch, self.step))
-        self.step += 1
-        return 1.0
-
-    def _whole_step(self) -> float:
-        batch = self._batch(self.step)
-        assert batch.prefix is not None
-        xt, sigma, dsigma = self._noised(batch, self.step)
-        # No token of the prefix is MASK, so that none of them adds to the loss.
-        clean, noised = (torch.cat([batch.prefix, target], dim=1) for target in (batch.target, xt))
-        self.plain.step(clean, None, noised, sigma, dsigma)
-        self.step += 1
-        return 1.0
-
-    def _batch(self, step: int) -> Batch:
-        indices = global_batch_indices(len(self.dataset), self.batch_size, step, seed=SEED)
-        return make_batch(self.dataset, indices, np.arange(self.batch_size), torch.device("cpu"))
-
-    def _noised(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """xt, sigma and dsigma as `Objective.loss` draws them."""
-        length = batch.target.shape[1]
-        first = batch.index[:1]
-        shift = DRAWS.uniform_pair(torch.zeros_like(first), step, torch.full_like(first, length))[0]
-        sigma, dsigma = self.objective.schedule(
-            low_discrepancy_times(shift, batch.index, self.batch_size, self.objective.t_min)
-        )
-        u = DRAWS.uniform_pair(batch.index[:, None], step, torch.arange(length)[None])
-        return self.objective.process.sample_xt(batch.target, sigma, u), sigma, dsigma
 
 
 def memory_in_child(size: str, attention: Attention, variant: str) -> dict[str, float]:
@@ -141,7 +39,7 @@ def report_memory(size: str, attention: Attention, variant: str) -> None:
     contest = Contest(SIZES[size], attention, (variant.split()[0],))
     for _ in range(2):
         contest.prepare(variant)()
-    model = contest.fast.model if variant.startswith("fast") else contest.plain.model
+    model = contest.trainers["fast"].model if variant.startswith("fast") else contest.plain.model
     state = STATE_COPIES * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     print(json.dumps({"peak_gb": peak_bytes() / 1e9, "transient_gb": (peak_bytes() - libraries - state) / 1e9}))
 
@@ -152,9 +50,7 @@ def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> 
     measured = variants[-1:] if name == "toy" else variants
     memory = {variant: memory_in_child(name, attention, variant) for variant in measured}
     contest = Contest(SIZES[name], attention)
-    loss_gap, gradient_gap = contest.disagreement()
-    if loss_gap > 1e-5 or gradient_gap > 1e-4:
-        sys.exit(f"plain and fast differ: loss by {loss_gap:.1e}, gradients by {gradient_gap:.1e}; nothing was timed")
+    loss_gap, gradient_gap = contest.require_agreement()
     seconds = take_turns({variant: partial(contest.prepare, variant) for variant in variants}, rounds=rounds)
     rows = []
     for variant in variants:

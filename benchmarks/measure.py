@@ -55,12 +55,20 @@ def take_turns(variants: Mapping[str, Callable[[], Work]], *, rounds: int) -> di
     for turn in range(rounds + 1):
         for name, prepare in variants.items():
             work = prepare()
+            _finish()
             cpu, wall = time.process_time(), time.perf_counter()
             units = work()
+            _finish()
             taken = Seconds((time.process_time() - cpu) / units, (time.perf_counter() - wall) / units)
             if turn > 0:
                 seconds[name].append(taken)
     return seconds
+
+
+def _finish() -> None:
+    """Waits for what a GPU has been given to do, if there is one in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -91,6 +99,7 @@ def machine() -> dict[str, str | int]:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_initialized() else {}),
         "instructions": torch.backends.cpu.get_cpu_capability()
         + (" AMX" if torch.cpu.get_capabilities().get("amx_bf16") else ""),
         "system": f"{platform.system()} {platform.machine()}",
@@ -111,6 +120,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def require_device(name: str) -> torch.device:
+    """The device of a benchmark, in use from now on, so that it is named among what numbers depend on."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.init()
+    return device
 
 
 def arguments(description: str, *, repeats: int) -> argparse.ArgumentParser:

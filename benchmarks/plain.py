@@ -86,5 +86,5 @@ def plain_analytic_step(
     transition = F.one_hot(xt, num_states) * (-delta).exp()[..., None]
     transition += torch.where(xt == mask_id, 1 - (-delta).exp(), 0.0)[..., None]
     probs = staggered * transition
-    exponential = -torch.rand(probs.shape, dtype=torch.float64).log()
+    exponential = -torch.rand(probs.shape, dtype=torch.float64, device=probs.device).log()
     return (probs / exponential).argmax(-1)

@@ -1,12 +1,19 @@
 """The same numbers on a CUDA device as on the CPU; skipped where there is none."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import PlacedModel
+from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.sample import absorbing
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.train.objective import Batch, Objective
@@ -16,16 +23,34 @@ pytestmark = pytest.mark.gpu
 VOCAB, PREFIX, LENGTH = 300, 6, 12
 
 
-def random_model(**options: object) -> ScoreModel:
-    torch.manual_seed(0)
-    model = ScoreModel(
-        ScoreModelConfig(vocab_size=VOCAB, hidden_size=32, num_heads=2, num_blocks=2, cond_dim=16, **options)  # type: ignore[arg-type]
-    )
+def config(**options: Any) -> ScoreModelConfig:
+    return ScoreModelConfig(vocab_size=VOCAB, hidden_size=32, num_heads=2, num_blocks=2, cond_dim=16, **options)
+
+
+def randomize(model: ScoreModel) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "adaLN" in name or "output_layer.linear" in name:
                 parameter.normal_(std=0.3)
-    return model.eval()
+    model.eval()
+
+
+def random_model(**options: Any) -> ScoreModel:
+    torch.manual_seed(0)
+    model = ScoreModel(config(**options))
+    randomize(model)
+    return model
+
+
+def random_placed() -> PlacedModel:
+    torch.manual_seed(0)
+    layout = LayoutConfig(
+        vocab_size=VOCAB, num_tokens=PREFIX, num_new=LENGTH - PREFIX, hidden_size=32, num_heads=2, num_blocks=1,
+        cond_dim=16,
+    )  # fmt: skip
+    model = PlacedModel(config(parameterization="normalized"), layout)
+    randomize(model)
+    return model
 
 
 def random_ids(length: int) -> torch.Tensor:
@@ -87,3 +112,71 @@ def test_samples(predictor: Predictor, parameterization: str) -> None:
         assert not (last.xt == VOCAB).any()
         texts.append(last.xt)
     assert torch.equal(texts[0][:2], texts[1])
+
+
+def texts_of(stage: StageSampler, predictor: Predictor, *, guidance: float = 0.0) -> Tensor:
+    *_, last = stage.states(
+        random_ids(PREFIX).cuda(),
+        predictor=predictor,
+        num_steps=16,
+        draws=Draws(0, "sample"),
+        sample_index=torch.arange(4, device="cuda"),
+        guidance=guidance,
+    )
+    return last.xt
+
+
+@pytest.mark.parametrize("predictor", [FirstHittingPredictor(), FirstHittingPredictor(3), TweediePredictor()])
+@pytest.mark.parametrize("kind", ["joint", "one_way", "guided", "placed", "copying", "bfloat16"])
+def test_recorded_calls_write_the_same(kind: str, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "placed":
+        model: ScoreModel = random_placed()
+    else:
+        attention = "joint" if kind == "joint" else "one_way"
+        options = {"parameterization": "normalized", "prefix_attention": attention, "copy_head": kind == "copying"}
+        model = random_model(**options)
+    if kind == "bfloat16":
+        model.keep_trunk_in(torch.bfloat16)
+    dropout = PrefixSettings(dropout=0.1) if kind == "guided" else PrefixSettings()
+    stage = StageSampler(model.cuda(), AbsorbingProcess(VOCAB), LogLinearSchedule(), LENGTH, trained_with=dropout)
+    guidance = 1.0 if kind == "guided" else 0.0
+    played = texts_of(stage, predictor, guidance=guidance)
+    monkeypatch.setattr(absorbing, "can_be_recorded", lambda *_: False)
+    assert torch.equal(played, texts_of(stage, predictor, guidance=guidance))
+    assert not (played == VOCAB).any()
+
+
+def test_a_call_that_fails_while_it_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went wrong is told, and the device goes on."""
+    model = random_model(parameterization="normalized").cuda()
+    stage = StageSampler(model, AbsorbingProcess(VOCAB), LogLinearSchedule(), LENGTH)
+    expected = texts_of(stage, FirstHittingPredictor())
+    count, states = iter(range(100)), model.states
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if next(count) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return states(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "states", failing)
+        with pytest.raises(torch.OutOfMemoryError, match="no room"):
+            texts_of(stage, FirstHittingPredictor())
+    assert torch.equal(texts_of(stage, FirstHittingPredictor()), expected)
+
+
+def test_placed_loss_and_bound() -> None:
+    objective = Objective(AbsorbingProcess(VOCAB), LogLinearSchedule())
+    target = random_ids(LENGTH)
+    places = torch.arange(0, LENGTH, LENGTH // PREFIX).repeat(4, 1)
+    batch = Batch(target, target.gather(1, places), torch.arange(4), places=places)
+    results = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        model = random_placed().to(device)
+        loss = objective.loss(model, batch, draws=Draws(0, "train-noise"), step=5, global_batch_size=4)
+        loss.backward()
+        gradient = next(model.layout.parameters()).grad
+        assert gradient is not None
+        bound = objective.bound(model, batch.to(device), draws=Draws(0, "bound"), num_times=4)
+        results.append((loss.detach().cpu(), gradient.cpu(), bound.nll_nats.cpu()))
+    torch.testing.assert_close(results[1], results[0], rtol=2e-3, atol=2e-3)

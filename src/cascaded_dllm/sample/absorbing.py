@@ -6,6 +6,7 @@ vocabulary exists but the logits of the rows that need them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,7 @@ from cascaded_dllm.sample.predictors import (
     ScorePredictor,
     SurestPredictor,
 )
+from cascaded_dllm.sample.recording import Recorder, can_be_recorded
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.writing import Pair, TokenWriter, masked_rows
 
@@ -103,11 +105,10 @@ class AbsorbingSampling:
     def _in_order(self, order: CallOrder) -> Iterator[SamplerState]:
         """Calls that are known before the first of them."""
         xt, nfe, calls = self.start.xt.clone(), 0.0, order.calls()
+        write = Recorder(self.writer, xt).write if can_be_recorded(self.writer, xt) else partial(self.writer.write, xt)
         yield SamplerState(xt.clone(), 0, len(calls), nfe)
         for number, call in enumerate(calls, start=1):
-            index = self.sample_index[call.texts]
-            u = self.draws.uniform_pair(index[call.rows.batch], call.step[call.rows.batch], call.rows.position)
-            self.writer.write(xt, call.texts, call.rows, self.schedule(call.t).sigma, call.step, u)
+            write(call.texts, call.rows, self.schedule(call.t).sigma, call.step, call.u)
             nfe += self.writer.nfe(call.texts)
             yield SamplerState(xt.clone(), number, len(calls), nfe)
 

@@ -26,12 +26,14 @@ class Call:
         rows: positions to be written, texts numbered within `texts`.
         step: of each text, under which its random numbers are drawn.
         t: of each text, the time that the network is asked at.
+        u: two uniform numbers of each row.
     """
 
     texts: Int[Tensor, " b"]
     rows: Rows
     step: Int[Tensor, " b"]
     t: Float[Tensor, " b"]
+    u: tuple[Float[Tensor, " M"], Float[Tensor, " M"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,14 @@ class CallOrder:
         call: number of the call that writes a position, from 0 for every text; -1 for what is not written.
         step: number that the random numbers of a position belong to.
         t: time of the call that writes a position.
+        u: two uniform numbers of every position, drawn in one go: in every call anew, they would cost a GPU as many
+            kernels as a network of ten blocks.
     """
 
     call: Int[Tensor, "B L"]
     step: Int[Tensor, "B L"]
     t: Float[Tensor, "B L"]
+    u: tuple[Float[Tensor, "B L"], Float[Tensor, "B L"]]
 
     def calls(self) -> list[Call]:
         """The calls; what their sizes are is read from the device once for all of them."""
@@ -60,11 +65,12 @@ class CallOrder:
         num_rows, num_texts = torch.bincount(call), torch.bincount(call[begins])
         local = begins.cumsum(0) - 1 - (num_texts.cumsum(0) - num_texts)[call]
         texts = (batch[begins], self.step[batch, position][begins], self.t[batch, position][begins])
-        by_row = zip(*(values.split(num_rows.tolist()) for values in (local, position)), strict=True)
+        u = (values[batch, position] for values in self.u)
+        by_row = zip(*(values.split(num_rows.tolist()) for values in (local, position, *u)), strict=True)
         by_text = zip(*(values.split(num_texts.tolist()) for values in texts), strict=True)
         return [
-            Call(of_call, Rows(number, place), step, t)
-            for (number, place), (of_call, step, t) in zip(by_row, by_text, strict=True)
+            Call(of_call, Rows(number, place), step, t, (coarse, fine))
+            for (number, place, coarse, fine), (of_call, step, t) in zip(by_row, by_text, strict=True)
         ]
 
 
@@ -108,7 +114,8 @@ def first_hitting_calls(
     # Where noise all but saturates, rounding may put the first time beyond the end.
     time = schedule.time_at(-torch.log1p(-log_move_prob.exp())).clamp_max(1)
     call = rank // tokens_per_call
-    return CallOrder(torch.where(is_masked, call, -1), call + 1, time.gather(1, call * tokens_per_call))
+    u = draws.uniform_pair(sample_index[:, None], call + 1, position)
+    return CallOrder(torch.where(is_masked, call, -1), call + 1, time.gather(1, call * tokens_per_call), u)
 
 
 def grid_calls(
@@ -132,13 +139,14 @@ def grid_calls(
     """
     is_masked = xt == mask_id
     position = torch.arange(xt.shape[1], device=xt.device)
-    u, _ = draws.uniform_pair(sample_index[:, None], 0, position)
+    lasting, _ = draws.uniform_pair(sample_index[:, None], 0, position)
     # The step at which a position leaves: the number of steps that one uniform number survives.
-    survival = torch.cumprod(1 - leave_probs.clamp(0, 1).to(u), dim=0).T.flip(-1).contiguous()
-    step = len(leave_probs) - torch.searchsorted(survival, u, right=True)
+    survival = torch.cumprod(1 - leave_probs.clamp(0, 1).to(lasting), dim=0).T.flip(-1).contiguous()
+    step = len(leave_probs) - torch.searchsorted(survival, lasting, right=True)
     # The call that a step becomes: the number of earlier steps of the text in which something leaves.
     # What is written already goes to a step beyond the last.
     happens = torch.zeros(len(xt), len(times) + 1, dtype=torch.long, device=xt.device)
     happens.scatter_(1, torch.where(is_masked, step, len(times)), 1)
     call = (happens.cumsum(-1) - 1).gather(1, step)
-    return CallOrder(torch.where(is_masked, call, -1), step + 1, times.T.gather(1, step))
+    u = draws.uniform_pair(sample_index[:, None], step + 1, position)
+    return CallOrder(torch.where(is_masked, call, -1), step + 1, times.T.gather(1, step), u)

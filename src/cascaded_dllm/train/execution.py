@@ -26,12 +26,15 @@ class Execution:
             by call.
         is_compiled: whether the blocks go through torch.compile.
         is_deterministic: whether torch must take algorithms that give the same bits from run to run.
+        rounds_products: whether matrix products of float32 may round their factors to TF32, which has ten bits of
+            mantissa: more than the bfloat16 beside them, and an exponent as wide as that of float32.
         read_every: steps between readings of loss and gradient norm, for each of which the host waits for the device.
     """
 
     attention: SDPBackend | None = None
     is_compiled: bool = False
     is_deterministic: bool = False
+    rounds_products: bool = False
     read_every: int = 1
 
     @contextlib.contextmanager
@@ -44,6 +47,8 @@ class Execution:
                 stack.enter_context(sdpa_kernel([self.attention, *others], set_priority=True))
             if self.is_deterministic:
                 stack.enter_context(_deterministic_algorithms())
+            if self.rounds_products:
+                stack.enter_context(_products_in_tf32())
             yield
 
     @contextlib.contextmanager
@@ -58,6 +63,7 @@ class Execution:
         parts = [f"attention kernel: {kernel}"]
         parts += ["blocks compiled"] if self.is_compiled else []
         parts += ["deterministic"] if self.is_deterministic else []
+        parts += ["float32 products in TF32"] if self.rounds_products else []
         return ", ".join(parts)
 
 
@@ -67,7 +73,8 @@ def prepare_execution(
     """The execution of a model's steps on `device`.
 
     On a CUDA device numbers are read every `log_every` steps, so that the host need not wait for it in between;
-    elsewhere reading costs nothing, or, on MPS, a step could not be undone.
+    elsewhere reading costs nothing, or, on MPS, a step could not be undone. Where its trunk computes in bfloat16, what
+    stays in float32 is multiplied in TF32: the output layer, which would otherwise take longer than the trunk.
 
     Args:
         model: its blocks are compiled in place if wanted, when they are first called.
@@ -87,6 +94,7 @@ def prepare_execution(
         attention=_attention_kernel(model, device) if on_cuda else None,
         is_compiled=compiles,
         is_deterministic=deterministic,
+        rounds_products=on_cuda and model.compute_dtype == torch.bfloat16,
         read_every=log_every if on_cuda else 1,
     )
 
@@ -103,6 +111,17 @@ def _attention_kernel(model: ScoreModel, device: torch.device) -> SDPBackend:
     if can_use_flash_attention(call):
         return SDPBackend.FLASH_ATTENTION
     return SDPBackend.EFFICIENT_ATTENTION if can_use_efficient_attention(call) else SDPBackend.MATH
+
+
+@contextlib.contextmanager
+def _products_in_tf32() -> Iterator[None]:
+    """A setting of the whole process, as it was before once the block ends."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager

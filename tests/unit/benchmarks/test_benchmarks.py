@@ -67,7 +67,7 @@ def test_sampler() -> None:
         for dtype in ("float32", "bfloat16"):
             assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\| ){{4}}", text), sampler
     assert "| plain whole float32 " in text
-    assert re.search(r"\| first hitting float32 .*\| \d+ s, \d+\.\d +\|\n", text)
+    assert re.search(r"\| first hitting float32 .*\| \d+\.\d s, \d+\.\d +\|\n", text)
 
 
 def test_stages() -> None:

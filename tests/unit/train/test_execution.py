@@ -87,7 +87,7 @@ def test_fastest_kernel_that_takes_the_heads(make_model, monkeypatch, usable, ke
     monkeypatch.setattr(torch, "empty", lambda *shape, device, dtype: empty(*shape, dtype=dtype))
     chosen = prepare_execution(model, torch.device("cuda"), compiles=False, deterministic=False, log_every=50)
     assert chosen.read_every == 50
-    assert chosen.description() == f"attention kernel: {kernel}"
+    assert chosen.description() == f"attention kernel: {kernel}, float32 products in TF32"
     assert asked[0].query.shape[1::2] == (2, 8)
     assert asked[0].query.dtype == torch.bfloat16
 

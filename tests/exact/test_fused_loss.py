@@ -78,6 +78,23 @@ def test_fused_is_plain(reading: tuple[str, bool], rows_in_a_chunk: int, monkeyp
     assert (case.gradients(case.fused(*reading)[0])[1][MASK] == 0).all()
 
 
+@pytest.mark.parametrize("multiple", [V, V + 1, 64])
+@pytest.mark.parametrize("reading", READINGS)
+def test_columns_that_fill_up_change_nothing(
+    reading: tuple[str, bool], multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, which wants round numbers of them."""
+    case = Case()
+    total, rows = case.fused(*reading)
+    expected = (total, rows, *case.gradients(total))
+    monkeypatch.setitem(score_entropy._COLUMN_MULTIPLE, "cpu", multiple)
+    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", 2 * multiple)
+    filled, filled_rows = case.fused(*reading)
+    for found, plain in zip((filled, filled_rows, *case.gradients(filled)), expected, strict=True):
+        assert found.shape == plain.shape
+        torch.testing.assert_close(found, plain, **TOLERANCE)
+
+
 @pytest.mark.parametrize("reading", READINGS)
 def test_plain_form_of_the_package_is_the_oracle(reading: tuple[str, bool]) -> None:
     case = Case()

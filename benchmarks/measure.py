@@ -164,13 +164,12 @@ class Report:
         self._records.append(values)
 
     def close(self) -> None:
-        """Append everything to the files of today and this CPU."""
+        """Append everything to the files of today and this CPU, or this GPU."""
         if not self._save:
             return
         RESULTS.mkdir(exist_ok=True)
-        short = (
-            re.sub(r"\W+", "-", re.sub(r"\(.*?\)|processor|cpu|@.*", "", _cpu_name(), flags=re.I)).strip("-").lower()
-        )
+        name = torch.cuda.get_device_name() if torch.cuda.is_initialized() else _cpu_name()
+        short = re.sub(r"\W+", "-", re.sub(r"\(.*?\)|processor|cpu|@.*", "", name, flags=re.I)).strip("-").lower()
         stem = RESULTS / f"{date.today().isoformat()}-{short}"
         with stem.with_suffix(".md").open("a", encoding="utf-8") as page:
             page.write("\n".join(self._lines) + "\n\n")

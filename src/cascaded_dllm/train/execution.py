@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext as nothing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,8 +53,12 @@ class Execution:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The same, without compilation: bounds and samples call the blocks with ever other shapes."""
-        with self.computing(), torch.compiler.set_stance("force_eager") if self.is_compiled else nothing():
+        """The same, without compilation: bounds and samples call the blocks with ever other shapes.
+
+        Nor are products of float32 rounded: a judge of the samples is such a network.
+        """
+        stance = torch.compiler.set_stance("force_eager") if self.is_compiled else nothing()
+        with replace(self, rounds_products=False).computing(), stance:
             yield
 
     def description(self) -> str:

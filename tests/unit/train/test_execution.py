@@ -92,6 +92,18 @@ def test_fastest_kernel_that_takes_the_heads(make_model, monkeypatch, usable, ke
     assert asked[0].query.dtype == torch.bfloat16
 
 
+def test_products_are_rounded_in_steps_alone():
+    before = torch.get_float32_matmul_precision()
+    rounding = Execution(rounds_products=True)
+    with rounding.computing():
+        assert torch.get_float32_matmul_precision() == "high"
+    with rounding.evaluating():
+        assert torch.get_float32_matmul_precision() == before
+    with Execution().computing():
+        assert torch.get_float32_matmul_precision() == before
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_blocks_lose_the_same(tmp_path):

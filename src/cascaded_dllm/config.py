@@ -272,7 +272,6 @@ class TrainConfig:
         training = self.training
         for key, value, needed in (
             ("graph.type", self.graph.type, "absorbing"),
-            ("training.strategy", training.strategy, "ddp"),
             ("training.prefix_noise.prob", training.prefix_noise.prob, 0.0),
             ("training.prefix_dropout", training.prefix_dropout, 0.0),
             ("training.generated_prefix.prob", training.generated_prefix.prob, 0.0),

@@ -264,7 +264,6 @@ def test_both_kinds_in_one_cascade(stories: Path, stages: list[Path], tmp_path: 
             "graph.type is uniform; a placed stage needs absorbing",
         ),
         (["model.copy_head=true"], "model.copy_head is true, and a placed stage has no prefix to copy from"),
-        (["training.strategy=fsdp"], "training.strategy is fsdp; a placed stage needs ddp"),
         (["training.prefix_dropout=0.1"], "training.prefix_dropout is 0.1; a placed stage needs 0.0"),
         (["training.prefix_noise.prob=0.1"], "training.prefix_noise.prob is 0.1; a placed stage needs 0.0"),
         (["training.generated_prefix.prob=0.5"], "training.generated_prefix.prob is 0.5; a placed stage needs 0.0"),

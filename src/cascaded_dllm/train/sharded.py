@@ -1,7 +1,8 @@
 """A network split over processes, for sizes that do not fit into the memory of one device (FSDP2, `fully_shard`).
 
 Weights, gradients, moments and averages exist once, a part in every process. A block is put together when it computes
-and taken apart again; what lies outside of the blocks, embedding and output layer, stays together through a step.
+and taken apart again; what lies outside of the blocks, embedding and output layer, stays together through a step. The
+layout network of a placed stage is put together for its own calls.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.group import TIMEOUT, Group
 from cascaded_dllm.train.storage import Storage
@@ -50,7 +52,15 @@ class FullySharded:
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
             register_fsdp_forward_method(block, "keys_values")
+        if (layout := layout_of(model)) is not None:
+            for block in layout.blocks:
+                fully_shard(block, mesh=mesh)
+            fully_shard(layout, mesh=mesh)
         fully_shard(model, mesh=mesh)
+        # The network that is called first is taken for the whole, and a layout network may be called before any other.
+        register_fsdp_forward_method(model, "log_scale")
+        model.log_scale(torch.ones(1, device=device))
+        cast(FSDPModule, model).reshard()
         register_fsdp_forward_method(model, "states")
         self.group, self.storage = group, _Split(cast(FSDPModule, model), group)
 

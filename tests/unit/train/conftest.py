@@ -14,6 +14,8 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, schedule_settings
 from cascaded_dllm.evaluate.likelihood import dataset_bound
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.placed import new_model
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
@@ -29,7 +31,7 @@ from cascaded_dllm.train.trainer import Trainer
 VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
 
 
-def _stage_dataset(stage: int) -> StageDataset:
+def _stage_dataset(stage: int, *, is_placed: bool = False) -> StageDataset:
     """Random windows of 7 tokens; their first 3 are the shorter version. Stage 0 is a flat model."""
     ids = np.random.default_rng(5).integers(0, VOCAB_SIZE, (NUM_WINDOWS, LENGTHS[-1]), dtype=np.int32)
     arrays = StageArrays(
@@ -44,15 +46,17 @@ def _stage_dataset(stage: int) -> StageDataset:
         stages=tuple(ids[:, :length] for length in LENGTHS),
         positions=(np.tile(np.arange(LENGTHS[0], dtype=np.int32), (NUM_WINDOWS, 1)),),
     )
-    return StageDataset.flat(arrays) if stage == 0 else StageDataset(arrays, stage)
+    return StageDataset.flat(arrays) if stage == 0 else StageDataset(arrays, stage, is_placed=is_placed)
 
 
-def _model(seed: int = 3, *, spread: float = 0.3, **settings: Any) -> ScoreModel:
+def _model(seed: int = 3, *, spread: float = 0.3, is_placed: bool = False, **settings: Any) -> ScoreModel:
     """A network whose output depends on everything: the layers that start at zero are given random weights too."""
     sizes = {"hidden_size": 16, "num_heads": 2, "num_blocks": 1, "cond_dim": 8}
+    new = {"num_tokens": LENGTHS[0], "num_new": LENGTHS[1] - LENGTHS[0]}
+    layout = LayoutConfig(vocab_size=VOCAB_SIZE, **new, **sizes) if is_placed else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ScoreModel(ScoreModelConfig(vocab_size=VOCAB_SIZE, **(sizes | settings)))
+        model = new_model(ScoreModelConfig(vocab_size=VOCAB_SIZE, **(sizes | settings)), layout)
         for parameter in model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=spread)

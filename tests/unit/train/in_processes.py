@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import ConfigError, DataError, NonFiniteError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
+from cascaded_dllm.model.placed import HALVES, Halves, train_only
 from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.sample.predictors import FirstHittingPredictor
+from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.group import Group, open_group
@@ -25,7 +30,7 @@ from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.run import Run, RunPeriods, Snapshot
 from cascaded_dllm.train.sharded import FullySharded
-from cascaded_dllm.train.trainer import StepResult, Trainer
+from cascaded_dllm.train.trainer import StepResult, Trainer, make_batch
 from cascaded_dllm.train.world import World
 from tests.unit.train.conftest import LENGTHS, NUM_WINDOWS, VOCAB_SIZE, _model, _report, _stage_dataset
 
@@ -56,6 +61,46 @@ def trainer_of(group: Group, strategy: str, *, num_steps: int = 20, accum: int =
         course={"some.key": "the same"},
         parallel=parallel,
     )
+
+
+def placed_trainer(group: Group, strategy: str, halves: Halves = "both") -> Trainer:
+    """Of a placed stage, whose layout network trains beside its fill, or one of them alone."""
+    model = _model(num_blocks=2, dropout=0.1, parameterization="normalized", is_placed=True)
+    train_only(model, halves)
+    parallel: Parallel = Single()
+    if group.size > 1:
+        parallel = FullySharded(model, group, CPU) if strategy == "fsdp" else Replicated(model, group)
+    return Trainer(
+        model,
+        Objective(process_from_name("absorbing", VOCAB_SIZE), LogLinearSchedule(), 1e-2, halves=halves),
+        _stage_dataset(2, is_placed=True),
+        optim=OPTIM,
+        loop=LoopConfig(batch_size=12, accum=2, num_steps=4, ema_decay=0.9, seed=1),
+        course={},
+        parallel=parallel,
+    )
+
+
+def placed_numbers(group: Group, strategy: str) -> dict[str, dict[str, Any]]:
+    """What training of a placed stage gives, by the halves that are trained, and what it writes after that."""
+    trainers = {halves: placed_trainer(group, strategy, halves) for halves in HALVES}
+    return {halves: numbers(trainer) | {"texts": texts_of(trainer)} for halves, trainer in trainers.items()}
+
+
+def texts_of(trainer: Trainer) -> list[list[int]]:
+    """Five texts that a placed stage writes on the first prefixes."""
+    assert isinstance(trainer.objective.process, AbsorbingProcess)
+    stage = StageSampler(trainer.model, trainer.objective.process, trainer.objective.schedule, LENGTHS[1])
+    prefix = make_batch(trainer.dataset, np.arange(5), np.arange(5)).prefix
+    with trainer.averaged_weights():
+        *_, last = stage.states(
+            prefix,
+            predictor=FirstHittingPredictor(),
+            num_steps=1,
+            draws=Draws(0, "texts"),
+            sample_index=torch.arange(5),
+        )
+    return last.xt.tolist()
 
 
 def run_of(trainer: Trainer, folder: Path, *, snapshot_every: int = 2) -> Run:
@@ -139,6 +184,7 @@ def everything(group: Group, folder: Path) -> dict[str, Any]:
     for strategy in ("ddp", "fsdp"):
         found[strategy] = numbers(trainer_of(group, strategy))
         found[f"{strategy} broken"] = broken_on_one_process(trainer_of(group, strategy))
+        found[f"{strategy} placed"] = placed_numbers(group, strategy)
         found[f"{strategy} resumed"] = interrupted(group, strategy, folder / strategy)
     # A checkpoint of each way is taken up by the other, and one of a single process by both.
     for strategy, source in (("ddp", "fsdp"), ("fsdp", "ddp"), ("ddp", "single"), ("fsdp", "single")):

@@ -100,6 +100,21 @@ def test_bound_is_the_same_number(found, alone, strategy):
 
 
 @BOTH
+@pytest.mark.parametrize("halves", ["both", "layout", "fill"])
+def test_placed_stage(found, strategy, halves):
+    """Its layout network is called by itself, before the other where that is not trained."""
+    trainer = in_processes.placed_trainer(Group(), "single", halves)
+    expected, texts = in_processes.numbers(trainer), in_processes.texts_of(trainer)
+    for process in found:
+        trained = process[f"{strategy} placed"][halves]
+        assert_close([trained["loss"]], [expected["loss"]])
+        for what in ("weights", "ema"):
+            assert_close(trained[what], expected[what], 1e-5)
+        assert_close([trained["bound"]], [expected["bound"]], 1e-4)
+        assert trained["texts"] == texts
+
+
+@BOTH
 def test_taken_up_by_as_many_processes(found, strategy):
     for process in found:
         resumed = process[f"{strategy} resumed"]

@@ -357,6 +357,7 @@ def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) 
         settings.pop("pretrained")
     for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
+    settings["model"]["copy_head"] = config.has_copy_head
     generated = settings["training"]["generated_prefix"]
     generated.pop("stage_paths")
     generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint

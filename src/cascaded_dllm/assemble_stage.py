@@ -30,7 +30,7 @@ def require_prefix_to_copy(config: TrainConfig) -> None:
     Raises:
         ConfigError: it has none.
     """
-    if config.model.copy_head and (config.baseline or config.stage == 1 or config.is_placed):
+    if config.has_copy_head and not config.has_prefix:
         which = "a flat model" if config.baseline else "stage 1" if config.stage == 1 else "a placed stage"
         raise ConfigError(
             f"model.copy_head is true, and {which} has no prefix to copy from; set model.copy_head=false, or train a "
@@ -59,7 +59,7 @@ def new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -
 
 def model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
     """The network of a run over `vocab_size` tokens; a ConfigError if a value is out of range."""
-    settings = asdict(config.model)
+    settings = asdict(config.model) | {"copy_head": config.has_copy_head}
     settings.pop("name")
     return ScoreModelConfig(vocab_size=vocab_size, process=config.graph.type, **settings)  # type: ignore[arg-type]
 

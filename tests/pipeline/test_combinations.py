@@ -84,7 +84,7 @@ def test_copy_head(stories, valid_stories, tmp_path, prefix_attention):
         "training.prefix_noise.kind=mask",
     )
     first = train(stories, valid_stories, tmp_path / "stage1", "stage=1", *reading)
-    second = train(stories, valid_stories, tmp_path / "stage2", "stage=2", "model.copy_head=true", *reading, *prefixes)
+    second = train(stories, valid_stories, tmp_path / "stage2", "stage=2", *reading, *prefixes)
     cascade = Cascade.from_pretrained([first, second])
     assert [stage.model.config.copy_head for stage in cascade.stages] == [False, True]
     for predictor in PREDICTORS:

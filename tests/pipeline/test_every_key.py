@@ -95,7 +95,7 @@ OTHERS = {
     "model.time_conditioning": False,
     "model.prefix_attention": "one_way",
     "model.absolute_positions": True,
-    "model.copy_head": True,
+    "model.copy_head": False,
     "graph.type": "uniform",
     "noise.type": "geometric",
     "noise.eps": 0.01,

@@ -138,6 +138,7 @@ LEAVES = dict(leaves(SETTINGS))
 OPTIONAL = dict.fromkeys(("run_dir", "data.dataloader", "data.train", "data.path", "data.valid"), str)
 OPTIONAL |= dict.fromkeys(("stage1_root_dir", "stage2_root_dir", "evaluation.judge"), str)
 OPTIONAL |= {"data.stages_dir": str, "logging.name": str, "training.eval_windows": int, "training.peak_flops": float}
+OPTIONAL["model.copy_head"] = bool
 GROUPS = list(groups(SETTINGS))
 
 
@@ -160,6 +161,35 @@ def test_whole_numbers_are_accepted_as_floats():
 
 def test_a_text_is_accepted_where_nothing_may_stand():
     assert parse_config(changed("data.valid", "other")).data.valid == "other"
+
+
+def with_settings(**settings):
+    """A stage with a prefix and a normalized reading, with some settings changed; "__" stands for a dot."""
+    config = copy.deepcopy(SETTINGS)
+    given = {"model__parameterization": "normalized", "model__copy_head": None, "earlier_stages": [], **settings}
+    given["training__generated_prefix"] = SETTINGS["training"]["generated_prefix"] | {"prob": 0.0, "stage_paths": []}
+    for path, value in given.items():
+        *parents, last = path.split("__")
+        group = config
+        for parent in parents:
+            group = group[parent]
+        group[last] = value
+    return parse_config(config)
+
+
+def test_copy_head_wherever_it_can_be_unless_it_is_told():
+    assert with_settings().has_copy_head
+    assert not with_settings(model__parameterization="score").has_copy_head
+    assert not with_settings(graph__type="uniform").has_copy_head
+    assert not with_settings(stage=1).has_copy_head
+    assert not with_settings(baseline=True).has_copy_head
+    assert not with_settings(model__copy_head=False).has_copy_head
+    # What cannot be is refused later, and not overruled.
+    assert with_settings(model__copy_head=True, stage=1).has_copy_head
+    unaugmented = {"training__prefix_noise": {"prob": 0.0, "kind": "random"}, "training__prefix_dropout": 0.0}
+    placed = with_settings(conditioning="placed", **unaugmented)
+    assert placed.is_placed
+    assert not placed.has_copy_head
 
 
 @pytest.mark.parametrize("group", GROUPS)

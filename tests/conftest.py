@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Shapes and types are checked at every call, which takes half the time of a small network: but not where thousands
-    of texts are drawn, or whole commands run, in ways that other tests check.
+    """Shapes and types are checked at every call, which takes more than half the time of a small network.
+
+    So every third test is checked, chosen by its name: a function is called in the same way by many of them. None is
+    where thousands of texts are drawn, or whole commands run, in ways that other tests check.
     """
-    is_unchecked = item.path.relative_to(CHECKOUT / "tests").parts[0] in ("statistical", "pipeline")
-    jaxtyping_config.update("jaxtyping_disable", is_unchecked)
+    is_heavy = item.path.relative_to(CHECKOUT / "tests").parts[0] in ("statistical", "pipeline")
+    is_checked = not is_heavy and zlib.crc32(item.nodeid.encode()) % 3 == 0
+    jaxtyping_config.update("jaxtyping_disable", not is_checked)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of
 from cascaded_dllm.assemble_windows import windows_of_cascade, windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import DataSettings, TrainConfig, leaves
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BoundEstimate
@@ -94,7 +94,7 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     require_prefix_to_copy(config)
     Layout(spec.window_length, config.data.packing, eos_id=0, background=0.0)
     schedule(config), _optim(config), prefix_settings(config)
-    require_divisible(_loop(config), num_processes)
+    require_divisible(_loop(config), num_processes, spec.num_stages + 1 if config.training.fills else 1)
     process = process_from_name(model_config(config, vocab_size=1).process, 1)
     require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
 
@@ -147,7 +147,8 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         deterministic=config.training.deterministic,
         log_every=config.training.log_every,
     )
-    halves = typing.cast(Halves, config.training.halves)
+    # A flat network has no layout network, and what it fills in between stands where it does.
+    halves = "fill" if config.training.fills else typing.cast(Halves, config.training.halves)
     train_only(stage.model, halves)
     parallel = place(stage.model, config.training.strategy, group, device)
     prefixes = group.together(lambda: prefix_training(config, arrays, stage, device))
@@ -170,7 +171,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     trainer = Trainer(
         stage.model,
         Objective(stage.process, stage.schedule, config.training.t_min, prefixes, halves),
-        dataset,
+        StageMixture.of_fills(arrays) if config.training.fills else dataset,
         optim=_optim(config),
         loop=_loop(config),
         course=_course(config, arrays, prefixes),

@@ -140,6 +140,7 @@ class TrainingSettings:
     keep_every: int | None
     strategy: str
     halves: str
+    fills: bool
     compile: bool
     deterministic: bool
     peak_flops: float | None
@@ -229,6 +230,7 @@ class TrainConfig:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
         self._require_placeable()
         self._require_halves()
+        self._require_filling()
         if self.training.generated_prefix.num_steps < 1:
             raise ConfigError(
                 f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
@@ -315,6 +317,30 @@ class TrainConfig:
             raise ConfigError(
                 f"training.halves is {halves}, and the other half would stay as random as it begins; start from a "
                 "trained network with pretrained.use_pretrained=true and pretrained.model_path, or train both"
+            )
+
+    def _require_filling(self) -> None:
+        """Checks that a network that is to fill in between the texts of all stages is a flat one that can.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if not self.training.fills:
+            return
+        if not self.baseline:
+            raise ConfigError(
+                f"training.fills is true and stage {self.stage} is trained, which learns to fill in anyway if "
+                "conditioning is placed; leave it out, or train one flat network for all stages with baseline=true"
+            )
+        if len(self.stage_lengths) < 2:
+            raise ConfigError(
+                f"training.fills is true and stage_lengths is {list(self.stage_lengths)}, which is the window itself; "
+                "give the lengths of a cascade, or training.fills=false"
+            )
+        if self.graph.type != "absorbing":
+            raise ConfigError(
+                f"training.fills is true and graph.type {self.graph.type}, of which every position is noised; set "
+                "graph.type=absorbing, or training.fills=false"
             )
 
     @property

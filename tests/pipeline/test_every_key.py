@@ -28,7 +28,10 @@ def described(run: Run) -> dict[str, object]:
         "objective": dataclasses.replace(trainer.objective, prefixes=None),
         "prefixes": trainer.objective.prefixes.settings,
         "rewritten": rewritten(run),
-        "dataset": [array.tolist() for array in trainer.dataset.batch(torch.arange(3).numpy()) if array is not None],
+        "dataset": [
+            [array.tolist() for array in part.batch(torch.arange(3).numpy()) if array is not None]
+            for part in trainer.dataset.parts
+        ],
         "bounds": None if bounds is None else bounds.nll_nats.tolist(),
         "optim": trainer.optim,
         "loop": trainer.loop,
@@ -124,6 +127,7 @@ OTHERS = {
     "training.keep": 9,
     "training.keep_every": 4,
     "training.halves": "fill",
+    "training.fills": True,
     "training.compile": True,
     "training.deterministic": True,
     "training.peak_flops": 1e12,
@@ -162,6 +166,7 @@ INVALID = {
 }
 # Keys that are read only if other ones have these values.
 NEEDS = {
+    "training.fills": {"baseline": True},
     "training.halves": {
         "stage": 2,
         "conditioning": "placed",

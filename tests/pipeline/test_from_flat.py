@@ -12,6 +12,7 @@ from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.meter import StepMeter
+from cascaded_dllm.train.run import Evaluation
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
 
@@ -63,6 +64,30 @@ def test_the_flat_network_fills_every_stage(flat: Path, stories: Path, valid_sto
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cascade").rglob("*.safetensors")}
     success(*command(flat, stories, tmp_path / "cascade", "--valid", valid_stories, "training.num_steps=3"))
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cascade").rglob("*.safetensors")}
+
+
+def test_one_network_learns_all_fills(stories: Path, valid_stories: Path, tmp_path: Path) -> None:
+    """It is a flat model, measured on whole windows; broken off, it ends as an unbroken one, and fills in a cascade."""
+    settings = [*FLAT, "training.fills=true", f"data.valid='{valid_stories}'"]
+    long = ["training.num_steps=4", "training.snapshot_every=2"]
+    run = assemble_run(tiny.config(stories, tmp_path / "whole", *settings, *long))
+    assert [part.target_length for part in run.trainer.dataset.parts] == [4, 8, 40, 40]
+    events = list(run.events())
+    bounds = [event.bound_nats_per_token for event in events if isinstance(event, Evaluation)]
+    assert len(bounds) == 2
+    assert Cascade.from_pretrained([tmp_path / "whole"]).is_flat
+    trained(stories, tmp_path / "parts", *settings, "training.num_steps=2", "training.snapshot_every=2")
+    trained(stories, tmp_path / "parts", *settings, *long)
+    for weights in ("ema", "raw"):
+        whole, parts = (weights_of(tmp_path / name, "fill", weights) for name in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    success(*command(tmp_path / "whole", stories, tmp_path / "cascade", "training.num_steps=2"))
+    samples = Cascade.from_pretrained([tmp_path / "cascade" / f"stage{k}" for k in (1, 2, 3)]).generate(2)
+    assert [len(ids) for ids in samples.ids[-1]] == [40, 40]
+    assert "training.fills is true and stage 1 is trained" in failure(
+        *command(tmp_path / "whole", stories, tmp_path / "no", "training.fills=true")
+    )
 
 
 @pytest.mark.parametrize(("halves", "frozen"), [("layout", "fill"), ("fill", "layout")])

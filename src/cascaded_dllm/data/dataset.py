@@ -1,5 +1,6 @@
 """What one stage trains on: its tokens, those of the stage before, and where these stand among its own."""
 
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -47,6 +48,11 @@ class StageDataset:
         return cls(arrays.flat(), 1)
 
     @property
+    def parts(self) -> "tuple[StageDataset, ...]":
+        """What the sequences of a batch are dealt among: this alone."""
+        return (self,)
+
+    @property
     def num_free(self) -> int:
         """Tokens of a target that are not known from the prefix."""
         return self.target_length - (0 if self._inner is None else self.prefix_length)
@@ -72,3 +78,27 @@ class StageDataset:
         outer = self._outer[indices].astype(np.int64) + row * _FAR
         found = np.searchsorted(outer.ravel(), (inner + row * _FAR).ravel()).reshape(inner.shape)
         return found - row * self.target_length
+
+
+@final
+class StageMixture:
+    """Several stages of the same windows, for one network; a batch holds as many sequences of each.
+
+    Args:
+        parts: the stages.
+
+    Attributes:
+        parts: the stages.
+    """
+
+    def __init__(self, parts: Sequence[StageDataset]) -> None:
+        self.parts = tuple(parts)
+
+    @classmethod
+    def of_fills(cls, arrays: StageArrays) -> "StageMixture":
+        """What networks that fill in a placed cascade see: the first stage, every other in its places, the window."""
+        stages = (StageDataset(arrays, number, is_placed=True) for number in range(1, arrays.spec.num_stages + 1))
+        return cls((*stages, StageDataset.flat(arrays)))
+
+    def __len__(self) -> int:
+        return len(self.parts[0])

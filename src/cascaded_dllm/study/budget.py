@@ -1,5 +1,6 @@
 """What a step of every run of an arm costs, and how many steps a budget has room for."""
 
+import itertools
 import math
 import typing
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.placed import Halves
 from cascaded_dllm.study_config import BudgetSettings
 from cascaded_dllm.train.flops import mean_masked_share
-from cascaded_dllm.train.meter import StepCost, step_cost
+from cascaded_dllm.train.meter import Shape, StepCost, step_cost
 
 _NEARLY = 0.95
 """Part of the larger of two numbers of steps from which on they are taken for each other."""
@@ -28,12 +29,14 @@ def cost_of_step(config: TrainConfig, vocab_size: int) -> StepCost:
     length = config.stage_lengths[number - 1]
     prefix = 0 if config.baseline or number == 1 else config.stage_lengths[number - 2]
     layout = layout_config(config, model, num_tokens=prefix, num_new=length - prefix) if config.is_placed else None
+    shapes = [Shape(prefix, length, length) if layout is None else Shape(0, length, length - prefix)]
+    if config.training.fills:
+        shapes += [Shape(0, m, m - n) for n, m in itertools.pairwise((0, *config.stage_lengths))]
     return step_cost(
         model,
         layout,
         batch_size=config.training.batch_size,
-        prefix_length=prefix,
-        target_length=length,
+        shapes=shapes,
         masked_share=mean_masked_share(schedule(config), config.training.t_min),
         halves=typing.cast(Halves, config.training.halves),
     )

@@ -96,6 +96,8 @@ def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig
 def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
     decided += [f"data.dataloader={arm.method}", f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}"]
+    # What the arm sets holds for its flat network, if it has one.
+    decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:
         config = compose([*study.base, *arm.overrides, *decided])
         for run in _runs_of_kind(arm, config, study.lengths):
@@ -124,6 +126,7 @@ def _runs_of_kind(arm: ArmSettings, config: TrainConfig, lengths: Sequence[int])
     flat = _Draft(0, replace(_without_prefix(config), baseline=True))
     if arm.kind == "flat":
         return [flat]
+    config = replace(config, baseline=False, training=replace(config.training, fills=False))
     if len(lengths) < 2:
         raise ConfigError(f"lengths is {list(lengths)}, and a cascade has at least 2 stages; give more, or kind: flat")
     first = _Draft(1, replace(_without_prefix(config), stage=1))

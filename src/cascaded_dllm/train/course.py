@@ -12,6 +12,7 @@ _FORMERLY = {
     "conditioning": "prefix",
     "layout.num_blocks": 3,
     "training.halves": "both",
+    "training.fills": False,
 }
 """Settings that checkpoints from before there were such do not name, and what they were: nothing else was possible.
 

@@ -26,9 +26,10 @@ def try_one_batch(trainer: Trainer) -> None:
 
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:
-    loop, dataset = trainer.loop, trainer.dataset
+    loop, kinds = trainer.loop, trainer.dataset.parts
+    dataset = max(kinds, key=lambda kind: kind.prefix_length + kind.target_length)
     own = loop.batch_size // trainer.group.size
-    size = own // loop.accum
+    size = own // (loop.accum * len(kinds))
     finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)
     remedies = [] if finer is None else [f"training.accum={finer}, which changes no number"]
     if trainer.model.compute_dtype is None:

@@ -33,8 +33,13 @@ class LoopConfig:
             raise ConfigError(f"training.ema is {self.ema_decay}; it must be at least 0 and less than 1")
 
 
-def require_divisible(loop: LoopConfig, num_processes: int) -> None:
-    """Checks that every process gets the same number of sequences in every part of a batch.
+def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) -> None:
+    """Checks that every process gets the same number of sequences, of every kind, in every part of a batch.
+
+    Args:
+        loop: the batches.
+        num_processes: that share them.
+        num_kinds: kinds of sequences, see `StageMixture`.
 
     Raises:
         ConfigError: the batch does not divide.
@@ -43,4 +48,11 @@ def require_divisible(loop: LoopConfig, num_processes: int) -> None:
         raise ConfigError(
             f"training.batch_size is {loop.batch_size}, which does not divide among {num_processes} processes in "
             f"{loop.accum} parts; choose a multiple of {loop.accum * num_processes}"
+        )
+    if loop.batch_size % (loop.accum * num_processes * num_kinds):
+        processes = "process" if num_processes == 1 else "processes"
+        raise ConfigError(
+            f"training.batch_size is {loop.batch_size}, which does not divide among the texts of {num_kinds} kinds "
+            f"that training.fills asks for, {num_processes} {processes} and {loop.accum} parts; choose a multiple of "
+            f"{loop.accum * num_processes * num_kinds}"
         )

@@ -2,8 +2,9 @@
 
 import resource
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 
@@ -27,13 +28,26 @@ class StepCost:
     flops: float
 
 
+class Shape(NamedTuple):
+    """Of a sequence that is trained on.
+
+    Attributes:
+        in_front: tokens of a prefix before the target; 0 where it stands among the others.
+        target_length: tokens of the target.
+        num_free: those of them that are noised.
+    """
+
+    in_front: int
+    target_length: int
+    num_free: int
+
+
 def step_cost(
     model: ScoreModelConfig,
     layout: LayoutConfig | None,
     *,
     batch_size: int,
-    prefix_length: int,
-    target_length: int,
+    shapes: Sequence[Shape],
     masked_share: float,
     halves: Halves,
 ) -> StepCost:
@@ -43,28 +57,26 @@ def step_cost(
         model: the network.
         layout: the layout network of a placed stage, or None.
         batch_size: sequences of a global batch.
-        prefix_length: tokens of the stage before, which in a placed stage stand among the others.
-        target_length: tokens of the stage.
+        shapes: of the sequences, of which there are equally many in a batch.
         masked_share: mean share of masked positions among those that can be, see `mean_masked_share`.
         halves: which networks of a placed stage are trained.
     """
-    in_front = prefix_length if layout is None else 0
-    num_free = target_length if layout is None else layout.num_new
-    positions, flops = 0, 0.0
+    token_forwards, flops, num_each = 0, 0.0, batch_size // len(shapes)
     if layout is None or halves != "layout":
-        positions += in_front + target_length
-        flops += training_flops(
-            model,
-            batch_size=batch_size,
-            prefix_length=in_front,
-            target_length=target_length,
-            masked_share=masked_share * num_free / target_length,
-        )
+        for shape in shapes:
+            token_forwards += num_each * (shape.in_front + shape.target_length)
+            flops += training_flops(
+                model,
+                batch_size=num_each,
+                prefix_length=shape.in_front,
+                target_length=shape.target_length,
+                masked_share=masked_share * shape.num_free / shape.target_length,
+            )
     # A placed stage also computes its gaps, of which there is one more than tokens before.
     if layout is not None and halves != "fill":
-        positions += layout.num_gaps
+        token_forwards += batch_size * layout.num_gaps
         flops += 3 * layout_flops(layout, batch_size=batch_size)
-    return StepCost(batch_size * positions, flops)
+    return StepCost(token_forwards, flops)
 
 
 @final
@@ -83,8 +95,10 @@ class StepMeter:
             trainer.model.config,
             None if layout is None else layout.config,
             batch_size=trainer.loop.batch_size,
-            prefix_length=dataset.prefix_length,
-            target_length=dataset.target_length,
+            shapes=[
+                Shape(0 if part.is_placed else part.prefix_length, part.target_length, part.num_free)
+                for part in dataset.parts
+            ],
             masked_share=mean_masked_share(trainer.objective.schedule, trainer.objective.t_min),
             halves=trainer.objective.halves,
         )

@@ -219,7 +219,8 @@ class Run:
         trainer = self.trainer
         with trainer.averaged_weights():
             estimate = measure(on_measured)
-        per_token = estimate.nll_nats / trainer.dataset.target_length
+        # Of several kinds of texts, it is whole windows that are measured, the last kind.
+        per_token = estimate.nll_nats / trainer.dataset.parts[-1].target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
         return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
 

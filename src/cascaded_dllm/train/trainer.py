@@ -1,6 +1,7 @@
 """The training loop as a generator of steps: logs, evaluations and snapshots are the caller's business."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.loader import global_batch_indices, rank_slice
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.pretrained import matching_weights
@@ -58,7 +59,7 @@ class Trainer:
     Args:
         model: the network; its device is the device of training.
         objective: the loss.
-        dataset: windows of the stage.
+        dataset: windows of the stage, or of several stages.
         optim: optimizer settings.
         loop: batches and length.
         course: all other settings that decide the course of training, by key; a run resumed must have the same.
@@ -70,7 +71,7 @@ class Trainer:
         self,
         model: ScoreModel,
         objective: Objective,
-        dataset: StageDataset,
+        dataset: StageDataset | StageMixture,
         *,
         optim: OptimConfig,
         loop: LoopConfig,
@@ -81,7 +82,7 @@ class Trainer:
         self.model, self.objective, self.dataset = model, objective, dataset
         self.optim, self.loop, self.course = optim, loop, course
         self.parallel, self.execution = parallel or Single(), execution or Execution()
-        require_divisible(loop, self.group.size)
+        require_divisible(loop, self.group.size, len(dataset.parts))
         self.optimizer = make_optimizer(model, optim)
         self.ema = Ema(model, loop.ema_decay, self.parallel.storage)
         self.step = 0
@@ -96,6 +97,12 @@ class Trainer:
     def group(self) -> Group:
         """The processes that train."""
         return self.parallel.group
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Target tokens of a global batch."""
+        parts = self.dataset.parts
+        return self.loop.batch_size // len(parts) * sum(part.target_length for part in parts)
 
     def steps(self) -> Iterator[StepResult]:
         """Train up to the last step of the run, yielding after every optimizer step.
@@ -117,11 +124,12 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for number, batch in enumerate(self._parts(), start=1):
             share = self._part_loss(batch)
-            self.parallel.backward(share, is_last=number == self.loop.accum)
+            self.parallel.backward(share, is_last=number == self.loop.accum * len(self.dataset.parts))
             loss += share.detach()
         self.group.sum(loss)
         norm = self.parallel.clip(list(self.model.parameters()), self.optim.grad_clip)
-        self._readings.note(self.step + 1, lr, loss / self.dataset.target_length, norm)
+        tokens = self.tokens_per_step
+        self._readings.note(self.step + 1, lr, loss / (tokens / self.loop.batch_size), norm)
         is_read = (self.step + 1) % self.execution.read_every == 0 or self.step + 1 == self.loop.num_steps
         read = self._readings.read() if is_read else None
         self._update(lr, None if is_read else self._readings.is_broken)
@@ -131,7 +139,7 @@ class Trainer:
             loss_nats_per_token=read and read.loss,
             grad_norm=read and read.grad_norm,
             lr=lr,
-            tokens=self.loop.batch_size * self.dataset.target_length,
+            tokens=tokens,
             seconds=time.perf_counter() - started,
         )
 
@@ -235,11 +243,11 @@ class Trainer:
         is_new = not self.optimizer.state
         moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(2)] if is_new else []
         self.parallel.begin(self.optimizer)
-        part = next(self._parts())
+        part = max(itertools.islice(self._parts(), len(self.dataset.parts)), key=_num_positions)
         everyone = torch.arange(self.loop.batch_size)
         t = self.objective.times(
             everyone,
-            self.dataset.target_length,
+            part.target.shape[1],
             draws=Draws(self.loop.seed, "train-noise"),
             step=self.step,
             global_batch_size=self.loop.batch_size,
@@ -262,13 +270,20 @@ class Trainer:
         )
 
     def _parts(self) -> Iterator[Batch]:
-        """This process's share of the global batch of the current step, in `accum` parts."""
-        batch_size, group = self.loop.batch_size, self.group
+        """This process's share of the global batch of the current step, in `accum` parts of every kind of sequence.
+
+        Sequence i is of kind i mod their number, so that each kind has times from all over the interval; they are dealt
+        out kind by kind, so that every process gets as many of each.
+        """
+        batch_size, group, kinds = self.loop.batch_size, self.group, self.dataset.parts
         indices = global_batch_indices(len(self.dataset), batch_size, self.step, seed=self.loop.seed)
-        places = rank_slice(np.arange(batch_size), group.rank, group.size)
+        by_kind = np.arange(batch_size).reshape(-1, len(kinds)).T.ravel()
+        places = rank_slice(by_kind, group.rank, group.size)
         for number in range(self.loop.accum):
             part = rank_slice(places, number, self.loop.accum)
-            yield make_batch(self.dataset, indices[part], part)
+            for kind, dataset in enumerate(kinds):
+                own = part[part % len(kinds) == kind]
+                yield make_batch(dataset, indices[own], own)
 
     def _dropout_generators(self, batch: Batch) -> list[torch.Generator] | None:
         if self.model.config.dropout == 0:
@@ -277,6 +292,12 @@ class Trainer:
             torch.Generator(self.device).manual_seed(derive_seed(self.loop.seed, "dropout", self.step, index))
             for index in batch.index.tolist()
         ]
+
+
+def _num_positions(batch: Batch) -> int:
+    """Positions that go through the network."""
+    in_front = 0 if batch.prefix is None or batch.places is not None else batch.prefix.numel()
+    return in_front + batch.target.numel()
 
 
 def make_batch(

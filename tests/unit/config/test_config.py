@@ -67,6 +67,7 @@ SETTINGS = {
         "keep_every": 10,
         "strategy": "ddp",
         "halves": "both",
+        "fills": False,
         "compile": False,
         "deterministic": False,
         "peak_flops": None,
@@ -190,6 +191,19 @@ def test_copy_head_wherever_it_can_be_unless_it_is_told():
     placed = with_settings(conditioning="placed", **unaugmented)
     assert placed.is_placed
     assert not placed.has_copy_head
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stage": 2}, r"training\.fills is true and stage 2 is trained"),
+        ({"baseline": True, "stage_lengths": [40]}, r"fills is true and stage_lengths is \[40\], which is the window"),
+        ({"baseline": True, "graph__type": "uniform"}, r"training\.fills is true and graph\.type uniform"),
+    ],
+)
+def test_what_cannot_fill_in(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        with_settings(training__fills=True, **settings)
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -31,10 +31,10 @@ from cascaded_dllm.train.trainer import Trainer
 VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
 
 
-def _stage_dataset(stage: int, *, is_placed: bool = False) -> StageDataset:
-    """Random windows of 7 tokens; their first 3 are the shorter version. Stage 0 is a flat model."""
+def _stage_arrays() -> StageArrays:
+    """Random windows of 7 tokens; their first 3 are the shorter version."""
     ids = np.random.default_rng(5).integers(0, VOCAB_SIZE, (NUM_WINDOWS, LENGTHS[-1]), dtype=np.int32)
-    arrays = StageArrays(
+    return StageArrays(
         spec=CascadeSpec(LENGTHS),
         packing="document",
         method="constituency",
@@ -46,6 +46,11 @@ def _stage_dataset(stage: int, *, is_placed: bool = False) -> StageDataset:
         stages=tuple(ids[:, :length] for length in LENGTHS),
         positions=(np.tile(np.arange(LENGTHS[0], dtype=np.int32), (NUM_WINDOWS, 1)),),
     )
+
+
+def _stage_dataset(stage: int, *, is_placed: bool = False) -> StageDataset:
+    """One stage of the random windows; stage 0 is a flat model."""
+    arrays = _stage_arrays()
     return StageDataset.flat(arrays) if stage == 0 else StageDataset(arrays, stage, is_placed=is_placed)
 
 

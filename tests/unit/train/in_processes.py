@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cascaded_dllm.data.dataset import StageMixture
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
@@ -32,7 +33,15 @@ from cascaded_dllm.train.run import Run, RunPeriods, Snapshot
 from cascaded_dllm.train.sharded import FullySharded
 from cascaded_dllm.train.trainer import StepResult, Trainer, make_batch
 from cascaded_dllm.train.world import World
-from tests.unit.train.conftest import LENGTHS, NUM_WINDOWS, VOCAB_SIZE, _model, _report, _stage_dataset
+from tests.unit.train.conftest import (
+    LENGTHS,
+    NUM_WINDOWS,
+    VOCAB_SIZE,
+    _model,
+    _report,
+    _stage_arrays,
+    _stage_dataset,
+)
 
 CPU = torch.device("cpu")
 # eps keeps Adam from dividing rounding errors by rounding errors.
@@ -85,6 +94,27 @@ def placed_numbers(group: Group, strategy: str) -> dict[str, dict[str, Any]]:
     """What training of a placed stage gives, by the halves that are trained, and what it writes after that."""
     trainers = {halves: placed_trainer(group, strategy, halves) for halves in HALVES}
     return {halves: numbers(trainer) | {"texts": texts_of(trainer)} for halves, trainer in trainers.items()}
+
+
+def mixture_losses(group: Group) -> dict[str, list[float | None]]:
+    """Losses of a flat network that learns the fills of all stages, by strategy."""
+    found = {}
+    for strategy in ("ddp", "fsdp") if group.size > 1 else ("single",):
+        model = _model(num_blocks=2, dropout=0.1)
+        parallel: Parallel = Single()
+        if group.size > 1:
+            parallel = FullySharded(model, group, CPU) if strategy == "fsdp" else Replicated(model, group)
+        trainer = Trainer(
+            model,
+            Objective(process_from_name("absorbing", VOCAB_SIZE), LogLinearSchedule(), 1e-2, halves="fill"),
+            StageMixture.of_fills(_stage_arrays()),
+            optim=OPTIM,
+            loop=LoopConfig(batch_size=12, accum=2, num_steps=4, ema_decay=0.9, seed=1),
+            course={},
+            parallel=parallel,
+        )
+        found[strategy] = [result.loss_nats_per_token for result in trainer.steps()]
+    return found
 
 
 def texts_of(trainer: Trainer) -> list[list[int]]:

@@ -10,6 +10,7 @@ from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.study.budget import cost_of_step
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.meter import StepMeter
 from cascaded_dllm.train.run import Evaluation
@@ -126,6 +127,24 @@ def test_work_of_one_half(flat: Path, stories: Path, tmp_path: Path) -> None:
         work[halves] = line["mfu"] * step.seconds
     assert forwards == {"both": 4 * (8 + 5), "layout": 4 * 5, "fill": 4 * 8}
     assert work["both"] == pytest.approx(work["layout"] + work["fill"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["baseline=true"], ["baseline=true", "training.fills=true"], ["stage=2"], ["stage=3", "conditioning=placed"]],
+)
+def test_a_study_knows_the_cost_of_a_step_before_there_is_data(
+    stories: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    config = tiny.config(stories, tmp_path / "run", *NORMALIZED, *settings)
+    run = assemble_run(config)
+    meter = StepMeter(run.trainer, peak_flops=1.0)
+    step = next(run.trainer.steps())
+    meter.add(step)
+    line = meter.line(step)
+    cost = cost_of_step(config, run.trainer.model.config.vocab_size)
+    assert cost.token_forwards == line["token_forwards"]
+    assert cost.flops == pytest.approx(line["mfu"] * step.seconds)
 
 
 @pytest.mark.parametrize(

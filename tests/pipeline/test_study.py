@@ -178,6 +178,18 @@ def test_a_first_stage_is_shared_though_gaps_cost(tmp_path):
     assert len({run.key for arm in work.arms for run in arm.runs}) == 1 + 3 * 2
 
 
+def test_around_a_network_that_learns_all_fills(tmp_path):
+    """Only its flat network does, at the cost of four kinds of texts; the others are as around any flat network."""
+    arms = [{"name": "around", "kind": "from_flat", "overrides": ["training.fills=true"]}]
+    study = read_study(str(write_study(tmp_path / "study.yaml", budget={"token_forwards": 3000}, arms=arms)))
+    work = prepare_work(study, arm_configs(study, compose_arm), Place(tmp_path / "out"), Attendant(), "now")
+    runs = work.arms[0].runs
+    assert [run.config.training.fills for run in runs] == [True, False, False, False]
+    assert [run.config.baseline for run in runs] == [True, False, False, False]
+    # 4 + 8 + 40 + 40 positions of the flat network, 4 * 4 of stage 1, and 4 * 5 and 4 * 9 gaps.
+    assert {run.config.training.num_steps for run in runs} == {3000 // (92 + 16 + 20 + 36)}
+
+
 def test_differences_are_those_of_the_same_windows(finished):
     results = results_of(finished)
     nats = {}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prefix cascade, placed cascade and flat model on the stories at equal seconds of training: the bound beside the true
-# entropy of the grammar, and the share of sampled stories that the grammar accepts.
+# Prefix cascade (with copy heads, as it is by default, and plain), placed cascade and flat model on the stories at equal
+# seconds of training: the bound, and the share of sampled stories that the grammar accepts.
 #
 #   scripts/reproduce/stories_seconds.sh OUT
 #
@@ -16,7 +16,7 @@ cdllm=${CDLLM:-cdllm}
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 data=$out/data/constituency
-rounds=3 timed_steps=${TIMED_STEPS:-150}
+rounds=2 timed_steps=${TIMED_STEPS:-150}
 
 mkdir -p "$out"
 for split in train valid; do
@@ -28,6 +28,7 @@ done
 train() {
     local kind=$1 stage=$2 number=$3 folder=$4 how=()
     case $kind in
+        plain) how=(model.copy_head=false) ;;
         placed) how=(conditioning=placed) ;;
         flat) how=(baseline=true) ;;
     esac
@@ -58,16 +59,16 @@ PYTHON
 }
 
 for ((round = 1; round <= rounds; round++)); do
-    for kind in prefix placed flat; do
+    for kind in prefix plain placed flat; do
         for stage in $(stages_of $kind); do
             train $kind "$stage" $timed_steps "$out/timed/$kind/round$round/stage$stage"
         done
     done
 done
 declare -A seconds
-for kind in prefix placed flat; do seconds[$kind]=$(seconds_of "$out/timed/$kind"/round*/stage*); done
+for kind in prefix plain placed flat; do seconds[$kind]=$(seconds_of "$out/timed/$kind"/round*/stage*); done
 
-for kind in prefix placed flat; do
+for kind in prefix plain placed flat; do
     number=$($python -c "print(round($steps * ${seconds[prefix]} / ${seconds[$kind]}))")
     named=()
     for stage in $(stages_of $kind); do
@@ -92,7 +93,7 @@ from cascaded_dllm import StoryGrammar
 
 out, grammar = Path(sys.argv[1]), StoryGrammar()
 print("kind | steps of each stage | seconds of training | bound, nats a story | +- | accepted of 512")
-for kind in ("prefix", "placed", "flat"):
+for kind in ("prefix", "plain", "placed", "flat"):
     [lines] = (out / f"samples_{kind}").glob("*/samples.jsonl")
     records = [json.loads(line) for line in lines.read_text().splitlines()]
     texts = [re.sub(r"(<\|endoftext\|>)+$", "", record["stages"][-1]["text"]) for record in records]

@@ -55,7 +55,7 @@ $cdllm preprocess constituency --dataset "$(file valid)" --split valid --name wi
 # 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a stage.
 flat() { train flat "$((steps * 5 / 2))" --flat; }
 stage_1() { train stage1 "$steps" --stage 1; }
-prefix() { train "prefix$1" "$steps" --stage "$1"; }
+prefix() { train "prefix$1" "$steps" --stage "$1" model.copy_head=false; }
 copy() { train "copy$1" "$steps" --stage "$1" model.copy_head=true; }
 placed() { train "placed$1" "$steps" --stage "$1" conditioning=placed; }
 one_lane() { flat && copy 3 && placed 2; }

@@ -25,6 +25,7 @@ settings.load_profile("ci")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="also run the tests marked `network`")
+    parser.addoption("--all-types", action="store_true", help="check shapes and types in all tests, not in a third")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,11 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Shapes and types are checked at every call, which takes more than half the time of a small network.
 
-    So every third test is checked, chosen by its name: a function is called in the same way by many of them. None is
+    So every third test is checked, chosen by its name, as long as `--all-types` does not ask for all of them. None is
     where thousands of texts are drawn, or whole commands run, in ways that other tests check.
     """
     is_heavy = item.path.relative_to(CHECKOUT / "tests").parts[0] in ("statistical", "pipeline")
-    is_checked = not is_heavy and zlib.crc32(item.nodeid.encode()) % 3 == 0
+    is_due = item.config.getoption("--all-types") or zlib.crc32(item.nodeid.encode()) % 3 == 0
+    is_checked = is_due and not is_heavy
     jaxtyping_config.update("jaxtyping_disable", not is_checked)
 
 

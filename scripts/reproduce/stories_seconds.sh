@@ -19,9 +19,19 @@ data=$out/data/constituency
 rounds=2 timed_steps=${TIMED_STEPS:-150}
 
 mkdir -p "$out"
+$python - "$out/tokenizer" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from cascaded_dllm.text.stories import story_tokenizer
+
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+story_tokenizer().save(folder)
+PYTHON
 for split in train valid; do
     [ -e "$data/stories_$split/dataset.json" ] || $cdllm preprocess constituency --dataset stories --tagger stories \
-        --split $split --out "$out/data" >/dev/null
+        --split $split --tokenizer "$out/tokenizer" --out "$out/data" >/dev/null
 done
 
 # quickstart.yaml, for `cdllm train`: KIND STAGE STEPS FOLDER

@@ -299,11 +299,12 @@ def windows_bound(
 
 
 def _with_data(config: TrainConfig) -> tuple[TrainConfig, str, StageArrays, StageDataset, StageDataset | None]:
-    """The configuration with its folders, the name of the run, and the windows to train and to measure on."""
+    """The configuration with its folders and choices, the run's name, and the windows to train and to measure on."""
     located = locate(config.data)
     name = config.run_name(located.corpus)
     run_dir = config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}"
-    config = replace(config, run_dir=run_dir, data=located.settings)
+    model = replace(config.model, copy_head=config.has_copy_head)
+    config = replace(config, run_dir=run_dir, data=located.settings, model=model)
     arrays, dataset = stage_dataset(str(config.data.path), config)
     return config, name, arrays, dataset, _valid_dataset(config, arrays)
 
@@ -358,7 +359,6 @@ def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) 
         settings.pop("pretrained")
     for free in _FREE_IN_TRAINING:
         settings["training"].pop(free)
-    settings["model"]["copy_head"] = config.has_copy_head
     generated = settings["training"]["generated_prefix"]
     generated.pop("stage_paths")
     generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint

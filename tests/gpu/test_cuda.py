@@ -140,10 +140,25 @@ def test_recorded_calls_write_the_same(kind: str, predictor: Predictor, monkeypa
     dropout = PrefixSettings(dropout=0.1) if kind == "guided" else PrefixSettings()
     stage = StageSampler(model.cuda(), AbsorbingProcess(VOCAB), LogLinearSchedule(), LENGTH, trained_with=dropout)
     guidance = 1.0 if kind == "guided" else 0.0
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or replay(graph))
     played = texts_of(stage, predictor, guidance=guidance)
+    # A time grid may ask for another number of rows at every step.
+    assert replays or isinstance(predictor, TweediePredictor)
     monkeypatch.setattr(absorbing, "can_be_recorded", lambda *_: False)
     assert torch.equal(played, texts_of(stage, predictor, guidance=guidance))
     assert not (played == VOCAB).any()
+
+
+def test_memory_of_recordings_is_given_back() -> None:
+    stage = StageSampler(
+        random_model(parameterization="normalized").cuda(), AbsorbingProcess(VOCAB), LogLinearSchedule(), LENGTH
+    )
+    reserved = []
+    for _ in range(12):
+        texts_of(stage, FirstHittingPredictor())
+        reserved.append(torch.cuda.memory_reserved())
+    assert max(reserved[4:]) <= reserved[3]
 
 
 def test_a_call_that_fails_while_it_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ same numbers.
 """
 
 import contextlib
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,13 @@ from cascaded_dllm.sample.writing import Pair, TokenWriter
 
 
 def can_be_recorded(writer: TokenWriter, xt: Int[Tensor, "B L"]) -> bool:
-    """Whether calls ask the device for the same whatever the texts say; required words take other paths."""
-    return xt.is_cuda and writer.required is None
+    """Whether calls ask the device for the same whatever the texts say.
+
+    Required words take other paths, and a network that is split over processes (`fully_shard`) is put together by calls
+    between them.
+    """
+    is_split = hasattr(writer.model, "unshard")
+    return xt.is_cuda and writer.required is None and not is_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,12 @@ class _Recording:
         for kept, value in zip(self.inputs, values, strict=True):
             kept.copy_(value)
         self.graph.replay()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Where calls are recorded; one for all, since libraries keep memory for every stream that they have worked on."""
+    return torch.cuda.Stream(device)
 
 
 class Recorder:
@@ -69,17 +81,22 @@ class Recorder:
             self._write(*values)
             return
         recording = self._recordings[shape]
-        if recording is None:
-            recording = self._recordings[shape] = self._record(*values)
-        recording.play(*values)
+        # What is started goes to the current device, whichever the texts are on.
+        with torch.cuda.device(self._xt.device):
+            if recording is None:
+                recording = self._recordings[shape] = self._record(*values)
+            recording.play(*values)
 
     def _write(self, *values: Tensor) -> None:
         texts, batch, position, sigma, step, *u = values
         self._writer.write(self._xt, texts, Rows(batch, position), sigma, step, (u[0], u[1]))
 
     def _record(self, *values: Tensor) -> _Recording:
+        if not any(self._recordings.values()):
+            # The memory of recordings that are no more, which cannot be given back while another one is made.
+            torch.cuda.empty_cache()
         graph, inputs = torch.cuda.CUDAGraph(), tuple(value.clone() for value in values)
-        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        current, aside = torch.cuda.current_stream(), _side_stream(self._xt.device)
         aside.wait_stream(current)
         with torch.cuda.stream(aside):
             # Only this thread is watched: others may go on using the device.

@@ -27,15 +27,15 @@ def try_one_batch(trainer: Trainer) -> None:
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:
     loop, kinds = trainer.loop, trainer.dataset.parts
-    dataset = max(kinds, key=lambda kind: kind.prefix_length + kind.target_length)
-    own = loop.batch_size // trainer.group.size
-    size = own // (loop.accum * len(kinds))
+    # The last is the longest, where there are several: whole windows.
+    kind, own = kinds[-1], loop.batch_size // (trainer.group.size * len(kinds))
+    size, in_front = own // loop.accum, 0 if kind.is_placed else kind.prefix_length
     finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)
     remedies = [] if finer is None else [f"training.accum={finer}, which changes no number"]
     if trainer.model.compute_dtype is None:
         remedies.append("dtype=bfloat16")
     remedies.append("a smaller training.batch_size" if loop.batch_size > 1 else "a smaller model")
     return (
-        f"there is no room for {size} x ({dataset.prefix_length} + {dataset.target_length}) tokens in the memory of "
+        f"there is no room for {size} x ({in_front} + {kind.target_length}) tokens in the memory of "
         f"{trainer.device}, beside the network and its optimizer ({reason}); give {', or '.join(remedies)}"
     )

@@ -243,7 +243,7 @@ class Trainer:
         is_new = not self.optimizer.state
         moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(2)] if is_new else []
         self.parallel.begin(self.optimizer)
-        part = max(itertools.islice(self._parts(), len(self.dataset.parts)), key=_num_positions)
+        part = max(itertools.islice(self._parts(), len(self.dataset.parts)), key=_size)
         everyone = torch.arange(self.loop.batch_size)
         t = self.objective.times(
             everyone,
@@ -294,10 +294,11 @@ class Trainer:
         ]
 
 
-def _num_positions(batch: Batch) -> int:
-    """Positions that go through the network."""
-    in_front = 0 if batch.prefix is None or batch.places is not None else batch.prefix.numel()
-    return in_front + batch.target.numel()
+def _size(batch: Batch) -> tuple[int, int]:
+    """Positions that go through the network, and those of them that can be masked."""
+    num_known = 0 if batch.prefix is None else batch.prefix.numel()
+    num_targets = batch.target.numel()
+    return (num_targets + num_known, num_targets) if batch.places is None else (num_targets, num_targets - num_known)
 
 
 def make_batch(

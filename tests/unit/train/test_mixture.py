@@ -13,8 +13,8 @@ from cascaded_dllm.data.loader import global_batch_indices
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
-from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.errors import ConfigError, DryBatchError
+from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.flops import mean_masked_share, training_flops
 from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.loop import LoopConfig
@@ -115,16 +115,29 @@ def test_batch_that_does_not_divide_among_the_kinds() -> None:
 
 
 def test_rehearsal_takes_the_longest_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two kinds of 7 tokens it is the one of which more can be masked."""
     trained, seen = trainer(), []
-    states = ScoreModel.states
-
-    def seeing(self: ScoreModel, xt: torch.Tensor, *args: Any, **options: Any) -> Any:
-        seen.append(tuple(xt.shape))
-        return states(self, xt, *args, **options)
-
-    monkeypatch.setattr(ScoreModel, "states", seeing)
+    part_loss = trained._part_loss
+    monkeypatch.setattr(trained, "_part_loss", lambda batch: seen.append(batch) or part_loss(batch))
     trained.rehearse()
-    assert seen == [(4, 7)]
+    [batch] = seen
+    assert batch.target.shape == (4, 7)
+    assert batch.places is None
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "remedy"),
+    [(12, r"4 x \(0 \+ 7\) .* give training\.accum=2, which"), (3, r"1 x \(0 \+ 7\) .* give dtype=bfloat16")],
+)
+def test_short_of_memory_it_is_told_what_can_be(batch_size: int, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = trainer(batch_size=batch_size)
+
+    def short(_: Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(trained, "_part_loss", short)
+    with pytest.raises(DryBatchError, match=remedy):
+        try_one_batch(trained)
 
 
 @pytest.mark.slow

@@ -301,7 +301,7 @@ def test_going_on_with_a_run(trained, data):
     """The same command again finds nothing left to do."""
     flags = ["--data", data / "stories_train", "--valid", data / "stories_valid", "--stage", 1, "--out", trained[0]]
     result = success("train", *flags, *tiny.OVERRIDES)
-    assert "stage 1: resumed at step 2" in result.stdout
+    assert "stage 1: all 2 steps are done already" in result.stdout
 
 
 def test_a_run_is_made_longer(trained, data, tmp_path):

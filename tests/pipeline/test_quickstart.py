@@ -67,7 +67,7 @@ def test_stories(tmp_path):
     assert "rejected: " in result.stdout
 
     again = success("quickstart", "--out", out, "--num-samples", 2, *SETTINGS)
-    assert again.stdout.count("resumed at step 3") == 3
+    assert again.stdout.count("all 3 steps are done already") == 3
     message = failure("quickstart", "--out", out, "--seed", 1, *SETTINGS)
     assert "trained with other settings: training.seed was 0 and is 1; give the settings of the run's config" in message
     assert message.endswith("or another --out")

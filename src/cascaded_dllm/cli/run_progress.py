@@ -60,7 +60,10 @@ class _Display:
             case Resumed():
                 for fault in event.faults:
                     error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
-                console.print(f"{self.description}: resumed at step {event.step}")
+                if event.step < self.num_steps:
+                    console.print(f"{self.description}: resumed at step {event.step}")
+                else:
+                    console.print(f"{self.description}: all {self.num_steps} steps are done already")
                 self.progress.update(self.steps, completed=event.step)
             case StepResult():
                 self._show_step(event)

@@ -75,7 +75,13 @@ def launch(
         launcher.join()
         if launcher.error is None:
             return [launcher.results[rank] for rank in range(number)]
-        raise _reason([process.exitcode or 0 for process in processes], ended, Path(folder), is_told=is_told)
+        failures = launcher.error.failures
+        codes = [process.exitcode or 0 for process in processes]
+        if not processes:
+            # They were gone before all of them had been seen, and what the launcher knows has to do.
+            codes = [failures[rank].exitcode if rank in failures else 0 for rank in range(number)]
+            ended = [sorted(failures)]
+        raise _reason(codes, ended, Path(folder), is_told=is_told)
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:

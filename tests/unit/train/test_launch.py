@@ -9,6 +9,7 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, StoppedError, WorkerDiedError
 from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.train import launch as launch_module
 from cascaded_dllm.train.launch import _reason, launch
 from tests.processes import run
 
@@ -26,6 +27,19 @@ def test_what_a_process_raises(caplog):
     with pytest.raises(ConfigError, match=r"^stage is 9$"):
         launch(fail, (9,), number=1)
     assert caplog.text == ""
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_that_is_gone_before_it_is_seen(monkeypatch):
+    started = launch_module._started
+
+    def all_gone(others, number, launcher):
+        launcher.join()
+        return started(others, number, launcher)
+
+    monkeypatch.setattr(launch_module, "_started", all_gone)
+    with pytest.raises(ConfigError, match=r"^stage is 9$"):
+        launch(fail, (9,), number=1)
 
 
 def launch_inside() -> None:

@@ -1,13 +1,14 @@
 """A cascade around one flat network: it fills in at every stage but the first, and only the rest is trained.
 
 A placed stage fills in what a flat model of masked diffusion fills in, so that any such model serves as it is. What is
-left to train is a first stage, a small network over the words that matter, and a layout network for every other.
+left to train is a first stage, a small network over the words that matter or the flat one trained further, and a layout
+network for every other.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import ModelSettings, PretrainedSettings, TrainConfig
@@ -15,8 +16,14 @@ from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import StageSettings, Weights, load_stage
 
+First = Literal["new", "flat"]
+"""What stage 1 begins as: a network with random weights, or the flat one."""
+FIRST: tuple[First, ...] = get_args(First)
 
-def runs_from_flat(config: TrainConfig, source: str, *, weights: Weights, out: Path) -> list[TrainConfig]:
+
+def runs_from_flat(
+    config: TrainConfig, source: str, *, weights: Weights, out: Path, first: First = "new"
+) -> list[TrainConfig]:
     """The runs that make the cascade, first stage first; each of them goes on where it is.
 
     Args:
@@ -24,6 +31,7 @@ def runs_from_flat(config: TrainConfig, source: str, *, weights: Weights, out: P
         source: the flat network, whatever `load_stage` takes.
         weights: the moving average or the raw ones.
         out: where their folders stage1, stage2, ... lie.
+        first: what stage 1 begins as.
 
     Raises:
         CheckpointError: there is no flat network, or one that cannot fill in these stages.
@@ -41,22 +49,24 @@ def runs_from_flat(config: TrainConfig, source: str, *, weights: Weights, out: P
     _require_same_tokenizer(flat, source, str(config.data.path))
     packing = flat.packing or config.data.packing
     shared = replace(config, data=replace(config.data, packing=packing))
-    first = replace(shared, stage=1, run_dir=str(out / "stage1"))
+    as_flat = replace(
+        shared,
+        model=_model(flat.model.to_dict()),
+        # What the schedule of the flat network does not say is of no account to it.
+        noise=replace(config.noise, **flat.noise),
+        pretrained=PretrainedSettings(use_pretrained=True, model_path=source, weights=weights),
+    )
     others = (
         replace(
-            shared,
+            as_flat,
             stage=number,
             run_dir=str(out / f"stage{number}"),
             conditioning="placed",
-            model=_model(flat.model.to_dict()),
-            # What the schedule of the flat network does not say is of no account to it.
-            noise=replace(config.noise, **flat.noise),
-            pretrained=PretrainedSettings(use_pretrained=True, model_path=source, weights=weights),
             training=replace(config.training, halves="layout"),
         )
         for number in range(2, spec.num_stages + 1)
     )
-    return [first, *others]
+    return [replace(as_flat if first == "flat" else shared, stage=1, run_dir=str(out / "stage1")), *others]
 
 
 def _require_filling(flat: StageSettings, source: str, spec: CascadeSpec) -> None:

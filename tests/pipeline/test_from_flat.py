@@ -83,7 +83,10 @@ def test_one_network_learns_all_fills(stories: Path, valid_stories: Path, tmp_pa
         whole, parts = (weights_of(tmp_path / name, "fill", weights) for name in ("whole", "parts"))
         assert whole.keys() == parts.keys()
         assert all(torch.equal(value, parts[name]) for name, value in whole.items())
-    success(*command(tmp_path / "whole", stories, tmp_path / "cascade", "training.num_steps=2"))
+    success(*command(tmp_path / "whole", stories, tmp_path / "cascade", "training.num_steps=2", "--first", "flat"))
+    first = load_stage(tmp_path / "cascade" / "stage1").settings
+    assert (first.stage, first.noise["type"]) == (1, "geometric")
+    assert first.model == load_stage(tmp_path / "whole").settings.model
     samples = Cascade.from_pretrained([tmp_path / "cascade" / f"stage{k}" for k in (1, 2, 3)]).generate(2)
     assert [len(ids) for ids in samples.ids[-1]] == [40, 40]
     assert "training.fills is true and stage 1 is trained" in failure(
@@ -175,6 +178,7 @@ def test_what_cannot_fill(flat: Path, runs: Path, stories: Path, tmp_path: Path)
         (flat, ["--lengths", "8,4,40"], "has 4 after 8; lengths must strictly increase"),
         (flat, ["--lengths", "few"], "--lengths is 'few'; it must be whole numbers with commas"),
         (flat, ["--weights", "best"], "--weights is 'best'; it must be one of ema, raw"),
+        (flat, ["--first", "best"], "--first is 'best'; it must be one of new, flat"),
         (flat, ["training.halves=fill"], "the override training.halves is decided by this command"),
         (flat, ["stage_lengths=[4,40]"], "the override stage_lengths is decided by this command"),
         (flat, ["data.packing=stream"], "the override data.packing is decided by this command"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble_flat import runs_from_flat
+from cascaded_dllm.assemble_flat import FIRST, First, runs_from_flat
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.cli.options import Debug, parse_lengths
@@ -47,25 +47,33 @@ def from_flat(
     out: Annotated[Path, typer.Option(help="Where the runs go, a folder a stage; started again, it goes on.")] = Path(
         "runs/from_flat"
     ),
-    model: Annotated[str, typer.Option(help="Network of stage 1: quick, tiny, small or medium.")] = "tiny",
+    model: Annotated[str, typer.Option(help="Network of a new stage 1: quick, tiny, small or medium.")] = "tiny",
+    first: Annotated[
+        str,
+        typer.Option(help="What stage 1 begins as: new (random weights) or flat (that model, trained further)."),
+    ] = "new",
     weights: Annotated[str, typer.Option(help="ema or raw, of the flat model.")] = "ema",
     device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...")] = None,
     debug: Debug = False,
 ) -> None:
     """Build a cascade around a flat model, which fills in at every stage but the first as it is.
 
-    Trained are stage 1, a small network over the words that matter, and for every other stage the layout network that
-    says where the text before stands. The flat model's weights stay as they are.
+    Trained are stage 1, a small network over the words that matter or, with --first flat, the flat model further, and
+    for every other stage the layout network that says where the text before stands, around the flat model as it is.
 
     Examples:
 
       cdllm cascade from-flat runs/flat --data D --valid V --lengths 32,64,128 --out runs/from_flat
+      cdllm cascade from-flat runs/filling --first flat --data D --valid V --lengths 32,64,128 --out runs/shared
       cdllm cascade from-flat louaaron/sedd-small --data D --lengths 64,256,1024 --model small training.num_steps=20000
     """
     with reported_errors(debug):
         chosen_weights: Weights | None = next((name for name in WEIGHTS_FILES if name == weights), None)
         if chosen_weights is None:
             raise ConfigError(f"--weights is {weights!r}; it must be one of {', '.join(WEIGHTS_FILES)}")
+        chosen_first: First | None = next((name for name in FIRST if name == first), None)
+        if chosen_first is None:
+            raise ConfigError(f"--first is {first!r}; it must be one of {', '.join(FIRST)}")
         require_free(overrides or [], _DECIDED, _COMPLAINT)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
@@ -77,7 +85,7 @@ def from_flat(
         ]
         paths = {"data.path": data, "data.valid": valid}
         config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
-        runs = runs_from_flat(config, source, weights=chosen_weights, out=out)
+        runs = runs_from_flat(config, source, weights=chosen_weights, out=out, first=chosen_first)
         for run in runs:
             train_run(run)
         stages = " ".join(f"--stage {run.run_dir}" for run in runs)

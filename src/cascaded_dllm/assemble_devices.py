@@ -8,6 +8,8 @@ from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.world import World
 
+_CHOICES = "choose auto, cpu, mps or cuda"
+
 
 def choose_device(name: str) -> torch.device:
     """The device called `name`; `auto` takes CUDA, then MPS, then the CPU.
@@ -21,10 +23,14 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        # Its message lists every device that torch has ever heard of.
+        raise ConfigError(f"device {name!r} cannot be used (torch knows none of this name); {_CHOICES}") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose auto, cpu, mps or cuda") from error
+        raise ConfigError(f"device {name!r} cannot be used ({reason}); {_CHOICES}") from error
     return device
 
 

@@ -328,6 +328,15 @@ def test_automatic_device(monkeypatch, is_there):
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
 
 
+def test_device_that_is_not_on_this_machine():
+    with pytest.raises(ConfigError, match=r"^device 'cuda:99' cannot be used \(.+\); choose auto, cpu, mps or cuda$"):
+        choose_device("cuda:99")
+    with pytest.raises(
+        ConfigError, match=r"^device 'gpu' cannot be used \(torch knows none of this name\); choose auto"
+    ):
+        choose_device("gpu")
+
+
 def test_a_foreign_tokenizer_beside_the_data(stories, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(stories, copy)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Prefix cascade (with copy heads, as it is by default, and plain), placed cascade and flat model on the stories at equal
-# seconds of training: the bound, and the share of sampled stories that the grammar accepts.
+# Prefix cascade with and without copy heads, placed cascade and flat model on the stories at equal seconds of training:
+# the bound, and the share of sampled stories that the grammar accepts.
 #
 #   scripts/reproduce/stories_seconds.sh OUT
 #
 # Steps of all kinds are timed in turns, then each kind trains for as many as fit into the seconds that the prefix
-# cascade takes for STEPS (default 2000) of each stage. SEED (default 0). Seconds are those of training steps alone, by
+# cascade with copy heads takes for STEPS (default 2000) of each stage. SEED (default 0). Seconds are those of training steps alone, by
 # the clock on the wall, so that nothing else should run beside it. Interrupted, it goes on where it was.
 set -euo pipefail
 
@@ -38,7 +38,7 @@ done
 train() {
     local kind=$1 stage=$2 number=$3 folder=$4 how=()
     case $kind in
-        plain) how=(model.copy_head=false) ;;
+        copy) how=(model.copy_head=true) ;;
         placed) how=(conditioning=placed) ;;
         flat) how=(baseline=true) ;;
     esac
@@ -69,17 +69,17 @@ PYTHON
 }
 
 for ((round = 1; round <= rounds; round++)); do
-    for kind in prefix plain placed flat; do
+    for kind in copy prefix placed flat; do
         for stage in $(stages_of $kind); do
             train $kind "$stage" $timed_steps "$out/timed/$kind/round$round/stage$stage"
         done
     done
 done
 declare -A seconds
-for kind in prefix plain placed flat; do seconds[$kind]=$(seconds_of "$out/timed/$kind"/round*/stage*); done
+for kind in copy prefix placed flat; do seconds[$kind]=$(seconds_of "$out/timed/$kind"/round*/stage*); done
 
-for kind in prefix plain placed flat; do
-    number=$($python -c "print(round($steps * ${seconds[prefix]} / ${seconds[$kind]}))")
+for kind in copy prefix placed flat; do
+    number=$($python -c "print(round($steps * ${seconds[copy]} / ${seconds[$kind]}))")
     named=()
     for stage in $(stages_of $kind); do
         train $kind "$stage" "$number" "$out/$kind/stage$stage"
@@ -103,7 +103,7 @@ from cascaded_dllm import StoryGrammar
 
 out, grammar = Path(sys.argv[1]), StoryGrammar()
 print("kind | steps of each stage | seconds of training | bound, nats a story | +- | accepted of 512")
-for kind in ("prefix", "plain", "placed", "flat"):
+for kind in ("copy", "prefix", "placed", "flat"):
     [lines] = (out / f"samples_{kind}").glob("*/samples.jsonl")
     records = [json.loads(line) for line in lines.read_text().splitlines()]
     texts = [re.sub(r"(<\|endoftext\|>)+$", "", record["stages"][-1]["text"]) for record in records]

@@ -52,7 +52,7 @@ def lines(place):
 def test_the_commands_end_well_and_say_nothing_more(place):
     results = json.loads((place / "results.json").read_text())
     assert [(exit_code, stderr) for exit_code, _, stderr in results[:2]] == [(0, ""), (0, "")]
-    assert "all 2 steps are done already" in results[1][1]
+    assert "resumed at step 2" in results[1][1]
     exit_code, _, stderr = results[2]
     assert exit_code == 2
     assert stderr.startswith("error: Weights & Biases cannot be used (No API key configured")

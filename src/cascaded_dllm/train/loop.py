@@ -53,6 +53,6 @@ def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) 
         processes = "process" if num_processes == 1 else "processes"
         raise ConfigError(
             f"training.batch_size is {loop.batch_size}, which does not divide among the texts of {num_kinds} kinds "
-            f"that training.fills asks for, {num_processes} {processes} and {loop.accum} parts; choose a multiple of "
+            f"that training.fills asks for, {num_processes} {processes} and accum={loop.accum}; choose a multiple of "
             f"{loop.accum * num_processes * num_kinds}"
         )

@@ -19,13 +19,13 @@ less than --longest seconds. Samplers take turns, stage by stage.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from measure import Report, Seconds, Spread, Work, arguments, ratios, require_device, spread, table, take_turns
-from networks import DTYPES, SIZES, Size, placed_networks, random_network, same_weights
+from networks import DTYPES, SIZES, Size, chosen, placed_networks, random_network, same_weights
 from plain import plain_analytic_step
 from torch import Tensor
 
@@ -206,13 +206,13 @@ def a_quarter(length: int) -> float:
     return math.ceil(length / 4)
 
 
-def samplers(size: Size, num_texts: int, device: torch.device) -> list[Sampler]:
-    """All samplers in all dtypes; the two plain ones in float32, to which all are compared, first."""
+def samplers(size: Size, num_texts: int, device: torch.device, dtypes: Sequence[str]) -> list[Sampler]:
+    """All samplers in float32 and what is asked for beside it; first the plain ones, which others are compared with."""
     weights, lengths = random_network(size, "joint").to(device), size.stage_lengths
     analytic, hitting, by_four = TweediePredictor(), FirstHittingPredictor(), FirstHittingPredictor(4)
     plain = same_weights(weights, "joint", "score")
     found = [Sampler("plain whole", "float32", plain, None, all_calls, plain_whole_call, lengths, num_texts)]
-    for dtype, compute_dtype in DTYPES.items():
+    for dtype, compute_dtype in chosen(dtypes).items():
         plain, score = same_weights(weights, "joint", "score"), same_weights(weights, "joint", "score")
         normal, one_way = same_weights(weights, "joint", "normalized"), same_weights(weights, "one_way", "normalized")
         placed = placed_networks(normal, lengths)
@@ -293,10 +293,9 @@ class Timed:
         return spread(self.a_cascade(self._reference, self.clock)).median / getattr(taken, self.clock)
 
 
-def compare(report: Report, name: str, device: torch.device, *, num_texts: int, rounds: int, longest: float) -> None:
-    """Time all samplers with one network on batches of one size and report them."""
-    contestants = samplers(SIZES[name], num_texts, device)
-    timed = Timed(contestants, rounds=rounds)
+def compare(report: Report, name: str, contestants: list[Sampler], *, rounds: int, longest: float) -> None:
+    """Time all samplers of one network on batches of one size and report them."""
+    num_texts, timed = contestants[0].num_texts, Timed(contestants, rounds=rounds)
     clock, rows = timed.clock, []
     for sampler in contestants:
         a_call, calls = timed.a_call(sampler), sum(map(sampler.num_calls, range(1, len(sampler.lengths) + 1)))
@@ -329,6 +328,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default cpu)")
     parser.add_argument("--batch", type=int, action="append", help="texts at a time (default 4); may be repeated")
     parser.add_argument(
+        "--dtype", choices=DTYPES, action="append", help="beside float32; may be repeated (default all)"
+    )
+    parser.add_argument(
         "--longest", type=float, default=120, metavar="S", help="run whole cascades that take less (default 120)"
     )
     options = parser.parse_args()
@@ -337,7 +339,13 @@ def main() -> None:
     report = Report("Sampling", save=options.save)
     report.text(EXPLANATION)
     for num_texts in options.batch or [4]:
-        compare(report, name, device, num_texts=num_texts, rounds=options.repeats, longest=options.longest)
+        compare(
+            report,
+            name,
+            samplers(SIZES[name], num_texts, device, options.dtype or []),
+            rounds=options.repeats,
+            longest=options.longest,
+        )
     report.close()
 
 

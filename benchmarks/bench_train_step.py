@@ -11,15 +11,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 from contest import Contest
 from measure import Report, Seconds, Spread, arguments, peak_bytes, ratios, spread, table, take_turns
-from networks import DTYPES, SIZES, Attention
+from networks import DTYPES, SIZES, Attention, chosen
 
 REFERENCE, WHOLE = "plain float32", "plain whole float32"
-VARIANTS = tuple(f"{which} {dtype}" for which in ("plain", "fast") for dtype in DTYPES)
 STATE_COPIES = 5
 """Weights, gradients, two moments and the moving average."""
 
@@ -44,9 +44,10 @@ def report_memory(size: str, attention: Attention, variant: str) -> None:
     print(json.dumps({"peak_gb": peak_bytes() / 1e9, "transient_gb": (peak_bytes() - libraries - state) / 1e9}))
 
 
-def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> None:
+def compare(report: Report, name: str, attention: Attention, dtypes: Sequence[str], *, rounds: int) -> None:
     """Time all variants of one network and report them; of a toy network, memory is measured for the last only."""
-    variants = (WHOLE, *VARIANTS) if attention == "joint" else VARIANTS
+    variants = [f"{which} {dtype}" for which in ("plain", "fast") for dtype in chosen(dtypes)]
+    variants[:0] = [WHOLE] if attention == "joint" else []
     measured = variants[-1:] if name == "toy" else variants
     memory = {variant: memory_in_child(name, attention, variant) for variant in measured}
     contest = Contest(SIZES[name], attention)
@@ -82,6 +83,9 @@ def main() -> None:
     """Compare all sizes and both kinds of attention."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--size", choices=["reduced", "small"], action="append", help="only this size; may be repeated")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, action="append", help="beside float32; may be repeated (default all)"
+    )
     parser.add_argument("--memory-of", nargs=3, metavar=("SIZE", "ATTENTION", "VARIANT"), help="for the script itself")
     options = parser.parse_args()
     if options.memory_of:
@@ -97,7 +101,7 @@ def main() -> None:
     )
     for name in sizes:
         for attention in attentions:
-            compare(report, name, attention, rounds=options.repeats)
+            compare(report, name, attention, options.dtype or [], rounds=options.repeats)
     report.close()
 
 

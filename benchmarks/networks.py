@@ -1,6 +1,7 @@
 """The networks and the texts that are timed: random weights, random tokens, the default stage lengths."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,6 +37,11 @@ SIZES = {
     "small": Size(768, 12, 12, 50_257, (32, 64, 128), 4),
 }
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+def chosen(dtypes: Sequence[str]) -> dict[str, torch.dtype | None]:
+    """float32, which others are compared with, and those of DTYPES that are named; all if none is."""
+    return {name: dtype for name, dtype in DTYPES.items() if name in ("float32", *(dtypes or DTYPES))}
 
 
 def random_network(

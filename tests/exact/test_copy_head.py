@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascaded_dllm.diffusion import score_entropy
-from cascaded_dllm.diffusion.score_entropy import Mixture, fused_absorbing_score_entropy
+from cascaded_dllm import blocked_softmax
+from cascaded_dllm.diffusion.fused_loss import Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.model.copy_head import Copies, CopyHead
 from cascaded_dllm.model.ddit import Rows
 from tests.reference.plain_loss import plain_mixture_loss
@@ -127,9 +127,12 @@ def test_whole_sequences_are_their_rows(case: Case) -> None:
         torch.testing.assert_close(found, expected[case.rows.batch, case.rows.position], **TOLERANCE)
 
 
-@pytest.mark.parametrize("rows_in_a_chunk", [1, 3, 100])
-def test_fused_is_plain(case: Case, rows_in_a_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", rows_in_a_chunk * V)
+@pytest.mark.parametrize(("rows_in_a_chunk", "columns_in_a_block"), [(1, 100), (3, 2), (100, 100)])
+def test_fused_is_plain(
+    case: Case, rows_in_a_chunk: int, columns_in_a_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", rows_in_a_chunk * V)
+    monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns_in_a_block)
     total, rows = case.fused()
     expected_total, expected_rows = case.plain()
     torch.testing.assert_close(total, expected_total, **TOLERANCE)
@@ -153,7 +156,7 @@ def test_law_has_the_gradients_of_the_loss(case: Case) -> None:
 
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the fused form alone, with a row whose token the other law does not have."""
-    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", 2 * V)
+    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", 2 * V)
     sigma = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
     is_absent = torch.tensor([False, True, False])
 

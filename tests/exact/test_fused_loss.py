@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascaded_dllm.diffusion import score_entropy
-from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, fused_absorbing_score_entropy
+from cascaded_dllm import blocked_softmax
+from cascaded_dllm.diffusion import fused_loss
+from cascaded_dllm.diffusion.fused_loss import fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.numerics import log_expm1
 from tests.reference.plain_loss import log_score_of_logits, plain_absorbing_loss
 
@@ -60,18 +62,27 @@ class Case:
         return torch.autograd.grad(3.0 * total, (self.hidden, self.weight, self.bias))
 
 
-@pytest.mark.parametrize("rows_in_a_chunk", [1, 2, 3, 100])
+def hold(monkeypatch: pytest.MonkeyPatch, rows: int, columns: int) -> None:
+    """Chunks of so many rows, blocks of so many columns."""
+    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", rows * V)
+    monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 100), (2, 1), (2, 4), (3, 10), (100, 3), (100, 100)])
 @pytest.mark.parametrize("reading", READINGS)
-def test_fused_is_plain(reading: tuple[str, bool], rows_in_a_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", rows_in_a_chunk * V)
+def test_fused_is_plain(reading: tuple[str, bool], rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the rows of a chunk and the columns of a block, which need not divide their number."""
     case = Case()
+    hold(monkeypatch, rows, columns)
     assert case.is_masked.any(dim=1).all()
     assert not case.is_masked.all()
-    total, rows = case.fused(*reading)
-    expected_total, expected_rows = case.plain(*reading)
+    total, entropies = case.fused(*reading)
+    expected_total, expected_entropies = case.plain(*reading)
     torch.testing.assert_close(total, expected_total, **TOLERANCE)
-    torch.testing.assert_close(rows, expected_rows[case.is_masked], **TOLERANCE)
-    assert not rows.requires_grad
+    torch.testing.assert_close(entropies, expected_entropies[case.is_masked], **TOLERANCE)
+    assert not entropies.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(case.fused(*reading), (total.detach(), entropies), rtol=1e-14, atol=1e-14)
     for found, expected in zip(case.gradients(total), case.gradients(expected_total), strict=True):
         assert expected.abs().max() > 0.1
         torch.testing.assert_close(found, expected, **TOLERANCE)
@@ -87,12 +98,41 @@ def test_columns_that_fill_up_change_nothing(
     case = Case()
     total, rows = case.fused(*reading)
     expected = (total, rows, *case.gradients(total))
-    monkeypatch.setitem(score_entropy._COLUMN_MULTIPLE, "cpu", multiple)
-    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", 2 * multiple)
+    monkeypatch.setitem(fused_loss._COLUMN_MULTIPLE, "cpu", multiple)
+    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", 2 * multiple)
     filled, filled_rows = case.fused(*reading)
     for found, plain in zip((filled, filled_rows, *case.gradients(filled)), expected, strict=True):
         assert found.shape == plain.shape
         torch.testing.assert_close(found, plain, **TOLERANCE)
+
+
+@pytest.mark.parametrize("wrong", [V, V + 1, -1])
+@pytest.mark.parametrize("columns", [4, 100])
+def test_clean_token_that_is_none(wrong: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that stops a run, and no number that looks like one."""
+    hold(monkeypatch, 2, columns)
+    case = Case()
+    case.x0 = torch.full_like(case.x0, wrong)
+    for reading in READINGS:
+        assert case.fused(*reading)[1].isnan().all()
+
+
+@pytest.mark.parametrize("columns", [1, 4, 100])
+@pytest.mark.parametrize("reading", READINGS)
+def test_tokens_that_cannot_be(reading: tuple[str, bool], columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias of -inf is as good as one that leaves nothing, also where it has a block for itself."""
+    case = Case()
+    case.x0.clamp_(min=8)
+    found = []
+    for bias in (-torch.inf, -2000.0):
+        with torch.no_grad():
+            case.bias[:8] = bias
+        hold(monkeypatch, 2, columns)
+        total, rows = case.fused(*reading)
+        found.append((total, rows, *case.gradients(total)))
+    for of_none, of_little in zip(*found, strict=True):
+        assert of_none.isfinite().all()
+        torch.testing.assert_close(of_none, of_little, **TOLERANCE)
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -107,7 +147,7 @@ def test_plain_form_of_the_package_is_the_oracle(reading: tuple[str, bool]) -> N
 
 @pytest.mark.parametrize("parameterization", ["score", "normalized"])
 def test_gradcheck(parameterization: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_entropy, "_CHUNK_ELEMENTS", 2 * V)
+    hold(monkeypatch, 2, 4)
     sigma = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
 
     def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -212,7 +252,7 @@ def test_half_precision_is_refused() -> None:
     with pytest.raises(TypeError, match=r"log_score is torch\.bfloat16; it must be float32 or float64"):
         absorbing_score_entropy(half, ids, ids, one, mask_id=2)
     with pytest.raises(TypeError, match=r"log_score is torch\.bfloat16"):
-        score_entropy.uniform_score_entropy(half, ids, ids, one)
+        uniform_score_entropy(half, ids, ids, one)
     arguments = (torch.zeros(3, 2), torch.zeros(3), torch.zeros(1, dtype=torch.int64), one, one)
     with pytest.raises(TypeError, match=r"hidden is torch\.float16"):
         fused_absorbing_score_entropy(torch.zeros(1, 2, dtype=torch.half), *arguments, parameterization="normalized")

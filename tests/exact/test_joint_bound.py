@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascaded_dllm.diffusion.bound import nll_bound, omitted_nats
+from cascaded_dllm.diffusion.fused_loss import fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule, Schedule
-from cascaded_dllm.diffusion.score_entropy import fused_absorbing_score_entropy
 from tests.reference import enumerate as oracle
 
 V, MASK = 3, 3

@@ -3,7 +3,7 @@
 import ast
 import functools
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,11 @@ def modules() -> tuple[Module, ...]:
             parts.pop()
         found.append(Module(".".join(parts), path, parse(path)))
     return tuple(found)
+
+
+def in_every_module(check: Callable[[Module], Iterable[str]]) -> list[str]:
+    """What `check` finds, each with the name of the module."""
+    return [f"{module.name}: {fault}" for module in modules() for fault in check(module)]
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, modules
+from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_module, modules
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
 BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides"}
@@ -27,11 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "overrides": {"errors"},
     "pages": set(),
     "numerics": set(),
+    "blocked_softmax": set(),
     "memory": set(),
     "text": BASE,
     "cascade": BASE,
-    "diffusion": BASE | {"numerics"},
-    "model": BASE | {"numerics"},
+    "diffusion": BASE | {"numerics", "blocked_softmax"},
+    "model": BASE | {"numerics", "blocked_softmax"},
     "importance": BASE | {"text"},
     "data": BASE | {"cascade"},
     "preprocess": BASE | {"pages", "text", "cascade", "importance", "data"},
@@ -84,6 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 WITH_TENSORS = (
     *(
         "numerics",
+        "blocked_softmax",
         "memory",
         "diffusion",
         "model",
@@ -160,9 +162,6 @@ DISTRIBUTIONS = {
 REGISTERS = re.compile(r"^\w+\.(?:command\(.*\)|add_typer)$")
 TORCH_FREE = tuple(part for part in MAY_IMPORT if part not in WITH_TENSORS)
 
-ALL_MODULES = modules()
-EACH_MODULE = pytest.mark.parametrize("module", ALL_MODULES, ids=lambda module: module.name)
-
 
 def own_target(imported: Import) -> str | None:
     """The part of ours that an import reaches, or None for a library."""
@@ -213,37 +212,38 @@ def core_libraries() -> set[str]:
     return {library for library in ROOMS if DISTRIBUTIONS.get(library, library) in names}
 
 
-@EACH_MODULE
-def test_module_is_in_the_layer_table(module: Module) -> None:
-    assert module.part == "" or module.part in MAY_IMPORT, f"{module.part} has no layer; add it to MAY_IMPORT"
-
-
-@EACH_MODULE
-def test_module_imports_only_layers_below(module: Module) -> None:
-    if module.part:  # the root re-exports the public names, lazily; see test_root_package_is_lazy
-        assert layer_faults(module) == []
-
-
-@EACH_MODULE
-def test_library_stays_in_its_room(module: Module) -> None:
-    assert room_faults(module) == []
-
-
-@EACH_MODULE
-def test_optional_library_is_imported_inside_functions(module: Module) -> None:
+def early_imports(module: Module) -> list[str]:
+    """Libraries that a plain installation does not bring and that are imported with the module."""
     # A module that is there for one library, and that no other one imports, needs it from its first line on.
     core = core_libraries() | ADAPTS.get(module.name.removeprefix(f"{PACKAGE}."), set())
-    early = [
+    return [
         f"line {imported.line}: {imported.target}"
         for imported in module.imports
         if (library_target(imported) or "torch") not in core and not (imported.is_lazy or imported.is_for_types)
     ]
+
+
+def test_modules_are_in_the_layer_table() -> None:
+    unknown = {module.part for module in modules()} - {"", *MAY_IMPORT}
+    assert unknown == set(), f"no layer yet; add it to MAY_IMPORT in {Path(__file__).name}"
+
+
+def test_modules_import_only_layers_below() -> None:
+    # The root re-exports the public names, lazily; see test_root_package_is_lazy.
+    assert in_every_module(lambda module: layer_faults(module) if module.part else []) == []
+
+
+def test_libraries_stay_in_their_rooms() -> None:
+    assert in_every_module(room_faults) == []
+
+
+def test_optional_libraries_are_imported_inside_functions() -> None:
+    early = in_every_module(early_imports)
     assert early == [], "an optional library is imported where it is used, so that the core works without it"
 
 
-@EACH_MODULE
-def test_statements_at_module_level_only_define(module: Module) -> None:
-    assert [f"line {node.lineno}: {ast.unparse(node)}" for node in effects(module)] == []
+def test_statements_at_module_level_only_define() -> None:
+    assert in_every_module(lambda module: [f"line {e.lineno}: {ast.unparse(e)}" for e in effects(module)]) == []
 
 
 def effects(module: Module) -> list[ast.stmt]:
@@ -263,10 +263,9 @@ def effects(module: Module) -> list[ast.stmt]:
     return found
 
 
-@EACH_MODULE
-def test_mathematics_sees_no_network(module: Module) -> None:
-    if module.part == "diffusion":
-        assert network_names(module) == []
+def test_mathematics_sees_no_network() -> None:
+    parts = {"numerics", "blocked_softmax", "diffusion"}
+    assert in_every_module(lambda module: network_names(module) if module.part in parts else []) == []
 
 
 def network_names(module: Module) -> list[str]:
@@ -353,7 +352,7 @@ for name in names:
 
 
 def test_text_side_never_imports_torch(tmp_path: Path) -> None:
-    names = [module.name for module in ALL_MODULES if module.part in TORCH_FREE]
+    names = [module.name for module in modules() if module.part in TORCH_FREE]
     assert {"cascaded_dllm.errors", "cascaded_dllm.rng"} <= set(names)
     assert run_python(IMPORT_AND_LIST_TORCH, *names, cwd=tmp_path) == ""
 
@@ -363,14 +362,15 @@ def test_root_package_is_lazy(tmp_path: Path) -> None:
     assert run_python(script, cwd=tmp_path) == "[]\n"
 
 
+@pytest.mark.slow
 def test_importing_every_module_changes_nothing(tmp_path: Path) -> None:
     early = [
         imported
-        for module in ALL_MODULES
+        for module in modules()
         for imported in module.imports
         if not (imported.is_lazy or imported.is_for_types)
     ]
     libraries = ",".join(sorted({imported.target for imported in early if own_target(imported) is None}))
-    names = [module.name for module in ALL_MODULES if not module.name.endswith("__main__")]
+    names = [module.name for module in modules() if not module.name.endswith("__main__")]
     assert run_python(IMPORT_AND_COMPARE, libraries, *names, cwd=tmp_path) == ""
     assert list(tmp_path.iterdir()) == []

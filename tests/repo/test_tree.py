@@ -5,9 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.repo.source_tree import CHECKOUT, PACKAGE_ROOT, Module, modules, parse, project_files, text_files
+from tests.repo.source_tree import CHECKOUT, PACKAGE_ROOT, Module, in_every_module, parse, project_files, text_files
 
 # Preceded by a letter, a dot or a slash it is part of an address or of a longer path, and not the root of a disk.
 MACHINE_PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|scratch|mnt|root|lustre\w*)/")
@@ -15,8 +13,9 @@ LEFTOVER = re.compile(r"\b(?:TO" + "DO|FIX" + r"ME|XX" + r"X)\b")
 GLOBAL_SEED = re.compile(r"torch(?:\.\w+)*\.(?:manual_seed(?:_all)?|seed)|(?:(?:np|numpy)\.)?random\.seed")
 HOLDS_NO_TESTS = {"golden", "reference"}
 
-EACH_MODULE = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
-PYTHON_FILES = [path for path in project_files() if path.suffix == ".py"]
+
+def python_files() -> list[Path]:
+    return [path for path in project_files() if path.suffix == ".py"]
 
 
 def matching_lines(pattern: re.Pattern[str]) -> list[str]:
@@ -61,23 +60,23 @@ def test_no_leftovers() -> None:
 
 
 def test_no_module_of_odds_and_ends() -> None:
-    assert [path for path in PYTHON_FILES if path.stem in {"utils", "util", "helpers", "misc", "common"}] == []
+    assert [path for path in python_files() if path.stem in {"utils", "util", "helpers", "misc", "common"}] == []
 
 
-@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_no_error_is_swallowed(path: Path) -> None:
-    assert [f"line {handler.lineno}" for handler in swallowing_handlers(parse(path))] == []
+def test_no_error_is_swallowed() -> None:
+    found = [f"{path}:{handler.lineno}" for path in python_files() for handler in swallowing_handlers(parse(path))]
+    assert found == []
 
 
-@EACH_MODULE
-def test_library_does_not_print(module: Module) -> None:
-    if module.part != "cli":
-        assert [f"line {call.lineno}" for call in prints(module.tree)] == []
+def test_library_does_not_print() -> None:
+    def printing(module: Module) -> list[str]:
+        return [] if module.part == "cli" else [f"line {call.lineno}" for call in prints(module.tree)]
+
+    assert in_every_module(printing) == []
 
 
-@EACH_MODULE
-def test_global_generators_are_left_alone(module: Module) -> None:
-    assert [f"line {node.lineno}: {ast.unparse(node)}" for node in global_seeds(module.tree)] == []
+def test_global_generators_are_left_alone() -> None:
+    assert in_every_module(lambda m: [f"line {e.lineno}: {ast.unparse(e)}" for e in global_seeds(m.tree)]) == []
 
 
 def global_seeds(tree: ast.AST) -> Iterator[ast.Call]:
@@ -104,7 +103,9 @@ def test_every_test_folder_has_tests() -> None:
 
 def test_every_test_file_is_collected() -> None:
     """A file of tests that pytest passes over, because of its name, would look like tests that pass."""
-    defining = [path for path in PYTHON_FILES if path.is_relative_to(CHECKOUT / "tests") and functions_named_test(path)]
+    defining = [
+        path for path in python_files() if path.is_relative_to(CHECKOUT / "tests") and functions_named_test(path)
+    ]
     assert [path.name for path in defining if not path.name.startswith("test_")] == []
 
 

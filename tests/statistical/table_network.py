@@ -75,6 +75,9 @@ class TableNetwork(ScoreModel):
         shift = math.log(self.config.vocab_size) if self.config.parameterization == "score" else 5.0
         return F.pad(hidden.log() + shift, (0, 1), value=9.0)
 
+    def log_total(self, hidden: Tensor) -> Tensor:
+        return torch.logsumexp(self.logits(hidden)[:, : self.config.vocab_size], -1)
+
     def log_scale(self, sigma: Tensor) -> Tensor:
         return log_expm1(sigma) + math.log(self.config.vocab_size)
 

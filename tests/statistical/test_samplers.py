@@ -317,7 +317,14 @@ def test_first_hitting_times() -> None:
 def test_words_in_several_blocks_of_columns(predictor: Predictor, reading: Reading) -> None:
     """Words that are tokens 0, 128 and 256 of 384: what decides when a position moves must not choose its token."""
     spread = 128
-    texts, _ = sampled(from_table(TABLE, spread=spread), predictor, reading=reading, num_steps=3, vocab_size=spread * V)
+    texts, _ = sampled(
+        from_table(TABLE, spread=spread),
+        predictor,
+        reading=reading,
+        num_steps=3,
+        vocab_size=spread * V,
+        num_texts=8_000,
+    )
     assert (texts % spread == 0).all()
     if isinstance(predictor, FirstHittingPredictor):
         expected = oracle.any_order_law(TABLE, V, L)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cascaded_dllm.blocked_softmax import blocked_logsumexp
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.copy_head import CopyHead, States
 from cascaded_dllm.model.ddit import (
@@ -316,6 +317,11 @@ class ScoreModel(nn.Module):
     def logits(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M N"]:
         """Output of the last layer for every state; with a copy head, of the softmax that it is mixed with."""
         return self.output_layer.linear(hidden)
+
+    def log_total(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, " M"]:
+        """Logsumexp over the tokens of `logits(hidden)`, without a tensor of (M, N) and without a gradient."""
+        layer, vocab_size = self.output_layer.linear, self.config.vocab_size
+        return blocked_logsumexp(hidden, layer.weight[:vocab_size], layer.bias[:vocab_size])
 
     def log_scale(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """What the `score` parameterization subtracts from every logit: log(expm1(sigma)) + log V, or zero."""

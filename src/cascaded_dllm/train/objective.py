@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.bound import BoundEstimate, nll_bound
+from cascaded_dllm.diffusion.fused_loss import Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
-from cascaded_dllm.diffusion.score_entropy import Mixture, fused_absorbing_score_entropy, uniform_score_entropy
+from cascaded_dllm.diffusion.score_entropy import uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.layout import LayoutModel
 from cascaded_dllm.model.placed import Halves, layout_of

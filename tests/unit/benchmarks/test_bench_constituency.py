@@ -7,6 +7,7 @@ import pytest
 from tests.unit.benchmarks.test_benchmarks import RATIO, printed
 
 
+@pytest.mark.slow
 def test_constituency() -> None:
     for library in ("spacy", "textblob"):
         pytest.importorskip(library, reason=f"{library} is not installed")

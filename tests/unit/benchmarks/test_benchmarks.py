@@ -19,14 +19,14 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 RATIO = r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]"
 
 
-def printed(script: str) -> str:
+def printed(script: str, *options: str) -> str:
     """What a quick run prints; it runs in this process, which has imported the libraries already."""
     name = script.removesuffix(".py")
     output = io.StringIO()
     with (
         # As for a script, whose folder comes first.
         mock.patch.object(sys, "path", [str(CHECKOUT / "benchmarks"), *sys.path]),
-        mock.patch.object(sys, "argv", [script, "--quick", "--repeats", "1"]),
+        mock.patch.object(sys, "argv", [script, "--quick", "--repeats", "1", *options]),
         contextlib.redirect_stdout(output),
         torch.random.fork_rng(devices=[]),
     ):
@@ -35,6 +35,7 @@ def printed(script: str) -> str:
     return output.getvalue()
 
 
+@pytest.mark.slow
 def test_training_step() -> None:
     text = printed("bench_train_step.py")
     assert re.search(r"Losses differ by \de[+-]\d\d, gradients by at most \de-0[5-9]", text)
@@ -68,6 +69,12 @@ def test_sampler() -> None:
             assert re.search(rf"\| {sampler} {dtype} +\| .*({RATIO} +\| ){{4}}", text), sampler
     assert "| plain whole float32 " in text
     assert re.search(r"\| first hitting float32 .*\| \d+\.\d s, \d+\.\d +\|\n", text)
+
+
+def test_dtypes_that_are_asked_for() -> None:
+    text = printed("bench_sampler.py", "--dtype", "float32")
+    assert "| first hitting float32 " in text
+    assert "bfloat16" not in text
 
 
 def test_stages() -> None:

@@ -1,0 +1,141 @@
+"""The softmax of an output layer and its slope, a block of columns at a time.
+
+A processor works on a block while it lies in its cache. Logits of all columns at once go to memory and come back for
+everything that is done with them, and the product that makes them is two thirds as fast (docs/performance.md).
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_CPU_COLUMNS = 1024
+"""Columns of a block on a CPU. With the rows of a chunk they are 2 MB of logits at most, which its cache holds. Their
+number depends on nothing else, so that sums are added up in the same order whatever the batch. A GPU takes them all."""
+_CPU_ROWS = 512
+"""The most rows of a chunk on a CPU, for the same reason."""
+_CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
+"""Logits of all columns that are held at once, by device: 32 and 256 MB in float32. Every chunk of rows goes through
+the output weights again, so smaller ones are slower; larger ones gain nothing."""
+
+
+def even_parts(length: int, most: int) -> list[slice]:
+    """The fewest parts of at most `most` (at least 1), the first ones one longer than the others where it must be.
+
+    Nothing has one empty part.
+    """
+    num_parts = max(1, math.ceil(length / max(1, most)))
+    size, num_longer = divmod(length, num_parts)
+    ends = [number * size + min(number, num_longer) for number in range(num_parts + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
+class Tiles(NamedTuple):
+    """Rows whose logits are held at once, and columns of them that are worked on at once; the first are the largest."""
+
+    chunks: list[slice]
+    blocks: list[slice]
+
+    @classmethod
+    def of(cls, num_rows: int, num_columns: int, device: torch.device) -> "Tiles":
+        """Those of so many rows and columns within the limits of the device."""
+        most_rows = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"]) // num_columns
+        if device.type != "cpu":
+            return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
+        return cls(even_parts(num_rows, min(_CPU_ROWS, most_rows)), even_parts(num_columns, _CPU_COLUMNS))
+
+    def memory(self, like: Tensor, *, keeps: bool) -> Tensor:
+        """Room for the logits of a chunk, or of its largest block; fresh pages cost as much as a pass over them."""
+        return like.new_empty(self.chunks[0].stop * self.blocks[-1 if keeps else 0].stop)
+
+
+@torch.no_grad()
+def blocked_logsumexp(
+    states: Float[Tensor, "M D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"]
+) -> Float[Tensor, " M"]:
+    """logsumexp(states @ weight.T + bias) of every row, without a tensor of (M, V) and without a gradient."""
+    tiles = Tiles.of(len(states), len(bias), states.device)
+    memory, nowhere = tiles.memory(states, keeps=False), states.new_zeros(len(states), dtype=torch.long)
+    sums = [
+        BlockedSoftmax(states[part], weight, bias, nowhere[part], tiles.blocks, memory, keeps=False).log_sum
+        for part in tiles.chunks
+    ]
+    return torch.cat(sums)
+
+
+class BlockedSoftmax:
+    """softmax(states @ weight.T + bias) of some rows, as exp(logits - the largest of their block).
+
+    Attributes:
+        at_x0: every row's logit of its clean token.
+        log_sum: logsumexp of every row's logits.
+    """
+
+    at_x0: Float[Tensor, " M"]
+    log_sum: Float[Tensor, " M"]
+
+    def __init__(
+        self,
+        states: Float[Tensor, "M D"],
+        weight: Float[Tensor, "V D"],
+        bias: Float[Tensor, " V"],
+        x0: Int[Tensor, " M"],
+        blocks: list[slice],
+        memory: Float[Tensor, " S"],
+        *,
+        keeps: bool,
+    ) -> None:
+        """Go through all blocks once.
+
+        Args:
+            states: hidden states of the rows.
+            weight: output weights of the tokens.
+            bias: their output bias.
+            x0: clean tokens. One that is no column has the logit NaN.
+            blocks: parts of the columns, in order, which are all of them together.
+            memory: where logits are put, see `Tiles.memory`.
+            keeps: whether `slopes` will be asked, before the memory is used for something else.
+        """
+        self._x0, self._blocks = x0, blocks
+        self._exps: list[Tensor] = []
+        tops, totals = [], []
+        # The largest logit of a block may be -inf, and less than that none can be.
+        lowest = torch.finfo(states.dtype).min
+        self.at_x0 = states.new_full((len(states),), torch.nan)
+        for columns in blocks:
+            shape = (len(states), columns.stop - columns.start)
+            start = len(states) * columns.start if keeps else 0
+            logits = memory[start : start + math.prod(shape)].view(shape)
+            torch.addmm(bias[columns], states, weight[columns].T, out=logits)
+            place, is_here = _place_inside(x0, columns)
+            self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
+            tops.append(logits.amax(-1).clamp_min(lowest))
+            totals.append(logits.sub_(tops[-1][:, None]).exp_().sum(-1))
+            if keeps:
+                self._exps.append(logits)
+        top = torch.stack(tops).amax(0)
+        shares = [(of_block - top).exp_() for of_block in tops]
+        total = torch.stack([share * of_block for share, of_block in zip(shares, totals, strict=True)]).sum(0)
+        self.log_sum = top + total.log()
+        self._factors = [share / total for share in shares]
+
+    def slopes(
+        self, mass: Float[Tensor, " M"], own: Float[Tensor, " M"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "M K"]]]:
+        """mass * softmax - own [y = x0], block by block, with its columns; only once, since it takes their memory."""
+        exps, self._exps = self._exps, []
+        for columns, of_block, factor in zip(self._blocks, exps, self._factors, strict=True):
+            slope = of_block.mul_((mass * factor)[:, None])
+            place, is_here = _place_inside(self._x0, columns)
+            yield columns, slope.scatter_add_(-1, place[:, None], torch.where(is_here, -own, 0)[:, None])
+
+
+def _place_inside(x0: Int[Tensor, " M"], columns: slice) -> tuple[Int[Tensor, " M"], Bool[Tensor, " M"]]:
+    """Where in a block the clean tokens stand, and whether they do; nobody has to wait for a GPU to know."""
+    place = x0 - columns.start
+    inside = place.clamp(0, columns.stop - columns.start - 1)
+    return inside, inside == place

@@ -1,0 +1,210 @@
+"""The score entropy of the absorbing process for large vocabularies: loss and gradients in one pass over the logits.
+
+No tensor of (B, L, N) ever exists: only rows of masked positions go through the output layer, some at a time, and their
+gradients are formed while their logits are there. tests/reference/plain_loss.py is what it must be equal to.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from cascaded_dllm.blocked_softmax import BlockedSoftmax, Tiles
+from cascaded_dllm.diffusion.score_entropy import require_full_precision
+from cascaded_dllm.numerics import log_expm1
+
+Parameterization = Literal["score", "normalized"]
+
+_COLUMN_MULTIPLE = {"cuda": 64}
+"""By device, what the number of columns is filled up to; elsewhere they are as many as tokens.
+
+The fast products of a GPU want rows that begin at round addresses, and 50,257 tokens are odd.
+"""
+
+
+class Mixture(NamedTuple):
+    """What the softmax over the tokens is mixed with at every row: p(x0) = share * softmax[x0] + exp(log_other).
+
+    Attributes:
+        log_share: log of the share of the softmax.
+        log_other: log of what another distribution, times its own share, gives the clean token; -inf for nothing.
+    """
+
+    log_share: Float[Tensor, " M"]
+    log_other: Float[Tensor, " M"]
+
+
+def fused_absorbing_score_entropy(
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "N D"],
+    bias: Float[Tensor, " N"],
+    x0: Int[Tensor, " M"],
+    sigma: Float[Tensor, " M"],
+    row_weight: Float[Tensor, " M"],
+    *,
+    parameterization: Parameterization,
+    log_scale: Float[Tensor, " M"] | None = None,
+    mixture: Mixture | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
+    """Weighted sum of the absorbing score entropy over masked positions, straight from the last hidden states.
+
+    Both parameterisations depend on the logits over the V tokens only through their logsumexp and the logit of x0:
+
+        score:       exp(lse - c) - r (logit[x0] - c) + r (log r - 1),   c = log_scale
+        normalized:  r (lse - logit[x0]),   with a mixture  -r logaddexp(log_share + logit[x0] - lse, log_other)
+
+    so neither a (B, L, N) tensor nor the rows of unmasked positions ever exist. Logits live for one chunk of rows at a
+    time, and the gradients with respect to `hidden`, `weight` and `bias` are formed from them in the same pass. What a
+    mixture holds is there before, so that the share rho of the softmax in p(x0) is known as soon as lse is. It scales
+    the slope of the row, and -r rho and -r (1 - rho) are the slopes with respect to `log_share` and `log_other`.
+
+    Args:
+        hidden: final hidden states at the masked positions only; its dtype is that of the arithmetic.
+        weight: output weights; the row of MASK (the last) is ignored and gets gradient zero.
+        bias: output bias, likewise.
+        x0: clean ids at those positions.
+        sigma: total noise of each row's sequence, > 0.
+        row_weight: factor of each row in the sum, for example dsigma / batch size.
+        parameterization: how logits become scores.
+        log_scale: c of the formula, log(expm1(sigma)) + log V for a network scaled by sigma and zero for one that is
+            not; read for `score` only.
+        mixture: what the softmax is mixed with, for `normalized` only; None for nothing.
+
+    Returns:
+        The weighted sum, which carries the gradient, and every row's score entropy, which does not.
+
+    Raises:
+        TypeError: `hidden` is in half precision, or the parameterization lacks what it needs or is given what it has no
+            use for.
+    """
+    require_full_precision(hidden, "hidden")
+    if parameterization == "score" and log_scale is None:
+        raise TypeError("log_scale is None; the score parameterization needs it: zeros where scores are not scaled")
+    if parameterization == "score" and mixture is not None:
+        raise TypeError("mixture is given and the parameterization is score, whose softmax is no law: give None")
+    log_r = -log_expm1(sigma.to(hidden.dtype))
+    scale = log_scale.to(hidden.dtype) if log_scale is not None and parameterization == "score" else None
+    if not torch.is_grad_enabled():
+        # Parameters ask for a gradient even where none is kept, and it is two thirds of the work.
+        hidden, weight, bias = hidden.detach(), weight.detach(), bias.detach()
+    share, other = (None, None) if mixture is None else mixture
+    arguments = (hidden, weight, bias, share, other, x0, log_r, row_weight.to(hidden.dtype), scale)
+    total, rows = _FusedScoreEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
+    return total, rows
+
+
+class _FusedScoreEntropy(torch.autograd.Function):
+    """The fused loss; gradients are computed in the forward pass because the logits are gone afterwards."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        log_share: Tensor | None,
+        log_other: Tensor | None,
+        x0: Tensor,
+        log_r: Tensor,
+        row_weight: Tensor,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        num_rows, num_states = hidden.shape[0], weight.shape[0]
+        token_weight, token_bias = _of_tokens(weight, bias, hidden.dtype)
+        num_columns = len(token_bias)
+        needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
+        rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
+        grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
+        tiles = Tiles.of(num_rows, num_columns, hidden.device)
+        memory = tiles.memory(hidden, keeps=needs_grad)
+        for part in tiles.chunks:
+            softmax = BlockedSoftmax(
+                hidden[part], token_weight, token_bias, x0[part], tiles.blocks, memory, keeps=needs_grad
+            )
+            given = (None if values is None else values[part] for values in (scale, log_share, log_other))
+            rows[part], mass, own[part] = _entropy(softmax.at_x0, softmax.log_sum, log_r[part], *given)
+            if grads:
+                hidden_grad, weight_grad, bias_grad = grads
+                for columns, slope in softmax.slopes(mass * row_weight[part], own[part] * row_weight[part]):
+                    # The first product writes, since beta = 0 ignores what the memory held before; the others add.
+                    _add_product(slope, token_weight[columns], hidden_grad[part], beta=min(columns.start, 1))
+                    _add_product(slope.T, hidden[part], weight_grad[columns], beta=min(part.start, 1))
+                    bias_grad[columns] += slope.sum(0)
+        if grads:
+            grads = (grads[0], grads[1][:num_states], grads[2][:num_states])
+        if grads and log_share is not None:
+            grads = (*grads, -own * row_weight, (own - log_r.exp()) * row_weight)
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(rows)
+        ctx.dtypes = (weight.dtype, bias.dtype)  # type: ignore[attr-defined]
+        return torch.dot(rows, row_weight), rows
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
+        weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
+        grads = ctx.saved_tensors  # type: ignore[attr-defined]
+        # A product with one would cost a CPU as many fresh pages as the weights have; a GPU would have to wait to know.
+        if grad_total.device.type != "cpu" or grad_total != 1:
+            grads = tuple(grad * grad_total for grad in grads)
+        hidden_grad, weight_grad, bias_grad, *mixture_grads = grads
+        share_grad, other_grad = mixture_grads or (None, None)
+        weight_grad, bias_grad = weight_grad.to(weight_dtype), bias_grad.to(bias_dtype)
+        return hidden_grad, weight_grad, bias_grad, share_grad, other_grad, None, None, None, None
+
+
+def _entropy(
+    at_x0: Float[Tensor, " M"],
+    log_sum: Float[Tensor, " M"],
+    log_r: Float[Tensor, " M"],
+    scale: Float[Tensor, " M"] | None,
+    log_share: Float[Tensor, " M"] | None,
+    log_other: Float[Tensor, " M"] | None,
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """Score entropy of rows, and the factors of softmax(logits) and of [y = x0] in its slope.
+
+    Args:
+        at_x0: logit of the clean token.
+        log_sum: logsumexp of the logits.
+        log_r: log of 1 / expm1(sigma).
+        scale: c of the `score` parameterization; None for `normalized`.
+        log_share: of a mixture; None without one.
+        log_other: likewise.
+    """
+    r = log_r.exp()
+    if scale is not None:
+        mass = torch.exp(log_sum - scale)
+        return mass - r * (at_x0 - scale) + r * (log_r - 1), mass, r
+    if log_share is None or log_other is None:
+        return r * (log_sum - at_x0), r, r
+    log_own = log_share + at_x0 - log_sum
+    log_prob = torch.logaddexp(log_own, log_other)
+    own = r * torch.exp(log_own - log_prob)
+    return -r * log_prob, own, own
+
+
+def _of_tokens(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights and bias of the tokens; columns that no row chooses fill them up, of weight 0 and bias -inf."""
+    weight, bias = weight[:-1].to(dtype), bias[:-1].to(dtype)
+    missing = -len(bias) % _COLUMN_MULTIPLE.get(weight.device.type, 1)
+    if missing == 0:
+        return weight, bias
+    return F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing), value=-torch.inf)
+
+
+def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for the gradients, of as many states as there are columns at least.
+
+    Zeros in the row of MASK, where it is not written, and in the bias, which is summed up.
+    """
+    num_rows = max(num_states, num_columns)
+    weight_grad = hidden.new_empty(num_rows, hidden.shape[1])
+    weight_grad[num_columns:] = 0
+    return torch.empty_like(hidden), weight_grad, hidden.new_zeros(num_rows)
+
+
+def _add_product(left: Tensor, right: Tensor, total: Tensor, *, beta: int) -> None:
+    """total = beta * total + left @ right, in its memory."""
+    torch.addmm(total, left, right, beta=beta, out=total)

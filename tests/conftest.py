@@ -58,6 +58,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     jaxtyping_config.update("jaxtyping_disable", not is_checked)
 
 
+def pytest_runtest_teardown() -> None:
+    """A command that was asked to stop leaves SIGUSR1 ignored, since its program ends; this one does not."""
+    if signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     items[0].config.stash[IS_PARTIAL_RUN] = True
 

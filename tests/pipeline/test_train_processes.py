@@ -51,7 +51,10 @@ def losses(folder: Path) -> dict[int, float]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
 def test_lost_then_stopped_then_moved(arguments, tmp_path):
-    """Two processes with split weights, one of which is killed; two with whole ones, told to stop; one that ends it."""
+    """Two processes with split weights, one of which is killed; two with whole ones, told to stop; one that ends it.
+
+    They are told as batch systems do, each by itself, beside the one that tells them as well.
+    """
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"
     arguments = [*arguments, "--out"]
     with started(cdllm, *arguments, str(run), "ngpus=2", "training.strategy=fsdp") as process:
@@ -66,9 +69,10 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     assert "2 processes (fsdp), cpu, attention kernel: torch's choice" in out
     kept = numbered(run / "checkpoints")[-1][0]
 
-    with started(cdllm, *arguments, str(run), "ngpus=2", "training.strategy=ddp") as process:
+    ddp = (*arguments, str(run), "ngpus=2", "training.strategy=ddp")
+    with started(cdllm, *ddp, leads_session=True) as process:
         wait_for_a_checkpoint(process, run, after=kept)
-        process.send(signal.SIGUSR1)
+        os.killpg(process.pid, signal.SIGTERM)
         ended = process.wait()
     out, err = ended.stdout, ended.stderr
     assert ended.returncode == 75, err

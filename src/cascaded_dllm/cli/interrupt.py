@@ -36,6 +36,9 @@ def stop_request() -> Iterator[StopRequest]:
     Given a second time, Ctrl-C and SIGTERM do what they did before. SIGUSR1, by which a batch system announces that
     time is running out, never does more than ask.
 
+    Once a request was made SIGUSR1 is ignored, also after the block: whoever sends it then only asks for what is being
+    done, and it must not end a program that is about to.
+
     Nothing is printed here: a signal may arrive while a progress bar holds the terminal. A signal that is ignored, as
     in jobs that a shell has put in the background, stays so.
     """
@@ -54,4 +57,5 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in caught.items():
-            signal.signal(number, handler)
+            has_asked = number == signal.SIGUSR1 and request.is_made()
+            signal.signal(number, signal.SIG_IGN if has_asked else handler)

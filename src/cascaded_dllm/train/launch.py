@@ -31,6 +31,8 @@ from cascaded_dllm.processes import end_with_parent, thread_counts, usable_cores
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _RAISED = "raised-"
+_WISH = signal.SIGUSR1
+"""Asks a process to stop. A second SIGTERM would be an order."""
 
 
 def launch(
@@ -49,7 +51,8 @@ def launch(
         function: at the top level of a module that can be imported.
         arguments: that can be pickled.
         number: of processes.
-        should_stop: asked now and then; once it says so, every process is sent SIGTERM. Ctrl-C is kept from them.
+        should_stop: asked now and then; once it says so, every process is sent SIGUSR1, which only asks, however often
+            it comes: who tells this one by SIGTERM may have told its whole group. Ctrl-C is kept from them.
 
     Raises:
         CascadeError: the one that a process has raised.
@@ -81,7 +84,8 @@ def launch(
             # They were gone before all of them had been seen, and what the launcher knows has to do.
             codes = [failures[rank].exitcode if rank in failures else 0 for rank in range(number)]
             ended = [sorted(failures)]
-        raise _reason(codes, ended, Path(folder), is_told=is_told)
+        # Who has told the whole group may have ended them before they were watched.
+        raise _reason(codes, ended, Path(folder), is_told=is_told or should_stop())
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
@@ -90,6 +94,8 @@ def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -
     An error of ours is left in `folder` as it is, for the process that reports it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A batch script may have had it ignored, and with it the wishes of the process that started this one.
+    signal.signal(_WISH, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         return function(*arguments)
@@ -155,7 +161,7 @@ def _watch(
             is_told = True
             for process in processes:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, signal.SIGTERM)
+                    os.kill(process.pid or 0, _WISH)
         # Only looked at: the launcher wants to learn of the end of a process itself.
         if running:
             ready = wait(list(running), _SECONDS_BETWEEN_LOOKS)
@@ -189,7 +195,7 @@ def _reason(codes: list[int], ended: list[list[int]], folder: Path, *, is_told: 
     )
     killed = [rank for rank in (ended[0] if ended else []) if codes[rank] < 0]
     for rank in killed:
-        if not is_told or codes[rank] != -signal.SIGTERM:
+        if not is_told or codes[rank] not in (-_WISH, -signal.SIGTERM):
             name = signal.Signals(-codes[rank]).name
             return WorkerDiedError(
                 f"process {rank} of {number} was ended by {name}, by the system for want of memory or by somebody, and "
@@ -224,6 +230,8 @@ def _traceback(rank: int, folder: Path) -> str | None:
 def _silent_launcher() -> Iterator[None]:
     """What torch logs of the processes that it starts and ends is kept from the terminal: it is told once, by us."""
     loggers = [logging.getLogger(name) for name in ("torch.distributed", "torch.multiprocessing")]
+    # As torch has it, unless another library has opened all loggers.
+    logging.getLogger("torchelastic-events-null").propagate = False
     before = [(logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [logging.NullHandler()], False

@@ -8,12 +8,18 @@ import pytest
 from cascaded_dllm.cli.interrupt import stop_request
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """All are what they were before once a test ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def number(request):
-    """A signal, whose handler is what it was before once the test ends."""
-    before = signal.getsignal(request.param)
-    yield request.param
-    signal.signal(request.param, before)
+    return request.param
 
 
 def test_no_request():
@@ -43,6 +49,15 @@ def test_a_second_kind_of_signal_is_a_wish_again():
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.signal_number == signal.SIGUSR1
+
+
+@pytest.mark.parametrize("first", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_program_that_is_about_to_end_is_not_ended_by_the_wish_that_it_should(first):
+    """Whoever passes on a signal to many processes may come late; by itself SIGUSR1 would kill this one."""
+    with stop_request():
+        os.kill(os.getpid(), first)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def test_keyboard_interrupt_is_the_second_one():

@@ -1,6 +1,7 @@
 """Why launched processes have failed, said as one error; tests/pipeline/test_train_processes.py shows them at work."""
 
 import json
+import logging
 import os
 import pickle
 import signal
@@ -24,6 +25,7 @@ def fail(value):
 @pytest.mark.slow
 def test_what_a_process_raises(caplog):
     """An error as it was raised, and nothing of the launcher's own talk."""
+    caplog.set_level(logging.INFO)
     with pytest.raises(ConfigError, match=r"^stage is 9$"):
         launch(fail, (9,), number=1)
     assert caplog.text == ""
@@ -113,7 +115,9 @@ STOPPED = (
 @pytest.mark.parametrize(
     ("codes", "raised", "tracebacks"),
     [
-        ([-signal.SIGTERM, -signal.SIGTERM], {}, {}),
+        ([-signal.SIGUSR1, -signal.SIGUSR1], {}, {}),
+        # By somebody who has told all of them.
+        ([-signal.SIGTERM, -signal.SIGUSR1], {}, {}),
         # The first one had heard of the wish, and lost the second.
         ([1, -signal.SIGTERM], {0: LOST}, {}),
         ([1, -signal.SIGTERM], {}, {0: "Traceback ...\nRuntimeError: connection closed"}),

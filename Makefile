@@ -1,5 +1,6 @@
 # Every target creates .venv when it is absent. PYTHON=/path/to/python chooses the interpreter, otherwise the first of
-# python3.11, python3.12 and python3.13 that runs is taken.
+# python3.11, python3.12 and python3.13 that runs is taken. Where uv is on the path, it installs, in less time; pip does
+# where uv fails, or is not wanted: make UV=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,11 +10,15 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV := $(shell command -v uv)
+install = $(if $(UV),$(UV) pip install --python $(BIN)/python $(OPTIONS) $(1) || )$(PIP) install $(OPTIONS) $(1)
+OPTIONS := --quiet --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 # Installed again when the requirements change: `core` runs the program, `dev` also tests it.
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help quickstart test check bench golden clean
+.PHONY: help quickstart test testall check bench golden clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -21,8 +26,11 @@ help: ## show this list
 quickstart: $(CORE) ## train and sample a small three-stage cascade on this machine, in minutes
 	$(BIN)/cdllm quickstart
 
-test: $(DEV) ## run every test, on all cores; needs no network
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: $(DEV) ## run the tests, on all cores; needs no network
+	$(PYTEST) -m "not slow"
+
+testall: $(DEV) ## run all tests, also those that take long: clusters, many processes, a compiler
+	$(PYTEST)
 
 check: $(DEV) ## style, types, docstrings, spelling and import layers
 	$(BIN)/ruff check
@@ -57,14 +65,14 @@ $(BIN)/python:
 	  "Install one, or name it: make PYTHON=/path/to/python" >&2; \
 	exit 1
 
-# torch first and by its pin alone, see constraints.txt. hatchling is there because the builds are not isolated, so
-# that they use the pinned one.
+# torch first, by its pin alone and by pip, see constraints.txt: whoever has told pip of a build without CUDA gets that
+# one. hatchling is there because the builds are not isolated, so that they use the pinned one.
 $(CORE): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)" --constraint constraints.txt
-	$(PIP) install --quiet hatchling --constraint constraints.txt
-	$(PIP) install --quiet --no-build-isolation --editable . --constraint constraints.txt
+	$(PIP) install $(OPTIONS) "$$(grep '^torch==' constraints.txt)"
+	$(call install,hatchling)
+	$(call install,--no-build-isolation --editable .)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(PIP) install --quiet --no-build-isolation --editable '.[dev]' --constraint constraints.txt
+	$(call install,--no-build-isolation --editable '.[dev]')
 	@touch $@

@@ -66,6 +66,7 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return contents(out / "tfidf" / "toy_train")
 
 
+@pytest.mark.slow
 def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
     success(*command(corpus, tmp_path, "--workers", 6))
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
@@ -81,6 +82,7 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
 
 
+@pytest.mark.slow
 def test_ray_makes_the_same_bytes(corpus, expected, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     done = run(cdllm, *command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1)
@@ -88,6 +90,7 @@ def test_ray_makes_the_same_bytes(corpus, expected, tmp_path, monkeypatch):
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
 
 
+@pytest.mark.slow
 def test_what_a_task_on_ray_raises_is_said(tmp_path):
     pytest.importorskip("ray")
     path = tmp_path / "toy.jsonl"
@@ -99,6 +102,7 @@ def test_what_a_task_on_ray_raises_is_said(tmp_path):
     assert "line 2 has a int in the field 'text', not a string" in done.stderr
 
 
+@pytest.mark.slow
 def test_ray_without_room_for_a_task(corpus, tmp_path):
     pytest.importorskip("ray")
     done = run(cdllm, *command(corpus, tmp_path), "--executor", "ray", "--gpus", 99)
@@ -185,6 +189,7 @@ def test_killed_twenty_times(slow_arguments, tmp_path):
     assert contents(folder) == expected
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_killed_worker_is_said_and_the_rest_is_made_later(slow_arguments, tmp_path):
     folder = tmp_path / "tfidf" / "slow_train"

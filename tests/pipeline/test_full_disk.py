@@ -52,6 +52,7 @@ def test_full_disk_while_a_checkpoint_is_written(disk, stories):
     assert (checkpoints / "latest").resolve().name == "step_12"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_full_disk(disk, tmp_path, workers):
     folder, resize = disk

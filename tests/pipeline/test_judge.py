@@ -246,6 +246,7 @@ def interrupted_in_step_3(arguments: list[str]) -> None:
     cdllm(*arguments)
 
 
+@pytest.mark.slow
 def test_ctrl_c(stories: Path, tmp_path: Path) -> None:
     """The step is kept; the same command ends with the bits of one that was not interrupted."""
 

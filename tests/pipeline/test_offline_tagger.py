@@ -84,6 +84,7 @@ def weights(corpus):
     return path
 
 
+@pytest.mark.slow
 def test_shipped_tagger(tmp_path):
     (tmp_path / "corpus.txt").write_text(TEXT)
     flags = ["--dataset", tmp_path / "corpus.txt", "--train-tokenizer", 300, "--workers", 1, "--out", tmp_path]

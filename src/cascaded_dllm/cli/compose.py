@@ -4,6 +4,8 @@ Groups (`model=tiny`, `stage@_global_=stage2`) are composed by Hydra. Keys are s
 so may `stage` be a number beside the group of that name, and may a run's stored settings be changed in the same way.
 """
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -149,9 +151,7 @@ def _stored_run(load_dir: Any, groups: list[str]) -> tuple[_StoredRun, list[str]
     settings = _read_settings(path)
     for group in groups:
         name, _, choice = group.partition("=")
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            chosen: Any = OmegaConf.to_container(compose(f"{name.partition('@')[0]}/{choice}"))
-        settings = _overlaid(settings, chosen)
+        settings = _overlaid(settings, _of_files(f"{name.partition('@')[0]}/{choice}", ()))
     return _StoredRun(str(load_dir), settings), []
 
 
@@ -168,12 +168,29 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _composed(name: str, groups: Sequence[str], stored: _StoredRun) -> dict[str, Any]:
     """The file with its groups, and the stored settings of a run over it."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        composed = compose(name, overrides=list(groups))
-    settings: Any = OmegaConf.to_container(composed)
-    settings = _overlaid(settings, stored.settings)
+    settings = _overlaid(_of_files(name, groups), stored.settings)
     for key in _literal(settings, {}):
         _set(settings, key, "")
+    return settings
+
+
+def _of_files(name: str, groups: Sequence[str]) -> dict[str, Any]:
+    """A file with its groups, the caller's to change."""
+    changed = tuple(path.stat().st_mtime_ns for path in sorted(config_folder().rglob("*.yaml")))
+    return copy.deepcopy(_by_hydra(name, tuple(groups), changed))
+
+
+@functools.lru_cache(maxsize=64)
+def _by_hydra(name: str, groups: tuple[str, ...], changed: tuple[int, ...]) -> dict[str, Any]:
+    """A file with its groups. Hydra takes a fifth of a second, and a study asks for the same ones again and again.
+
+    Args:
+        name: of the file.
+        groups: choices, as Hydra takes them.
+        changed: when the files of the folder were last changed.
+    """
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        settings: Any = OmegaConf.to_container(compose(name, overrides=list(groups)))
     return dict(settings)
 
 

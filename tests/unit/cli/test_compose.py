@@ -1,12 +1,16 @@
 """Overrides on the settings of a run that is to go on; other overrides are tested in test_train.py."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from cascaded_dllm.cli.compose import compose_config
+from cascaded_dllm.cli import compose as compose_module
+from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.errors import ConfigError
+
+OWN = ["model=tiny", "stage=1", "run_dir=run", "data.path=a_train", "data.valid=a_valid"]
 
 
 @pytest.fixture
@@ -133,3 +137,19 @@ def test_the_last_choice_of_a_group_wins():
 def test_a_group_as_a_whole():
     noise = compose_config(["noise.eps=0.5", "noise={type:geometric,sigma_max:9,eps:0.25}", "noise.sigma_min=1"]).noise
     assert (noise.type, noise.eps, noise.sigma_min, noise.sigma_max) == ("geometric", 0.25, 1.0, 9.0)
+
+
+def test_a_file_that_has_changed_is_read_anew(tmp_path, monkeypatch):
+    """And what a caller does to its settings stays with it."""
+    folder = tmp_path / "configs"
+    shutil.copytree(config_folder(), folder)
+    monkeypatch.setattr(compose_module, "config_folder", lambda: folder)
+    first = compose_config(OWN)
+    assert compose_config(OWN) == first
+    assert compose_config([*OWN, "optim.beta2=0.5"]) != first
+    assert compose_config(OWN) == first
+    path = folder / "model" / "tiny.yaml"
+    text = path.read_text()
+    assert text.count("num_blocks: 3") == 1
+    path.write_text(text.replace("num_blocks: 3", "num_blocks: 5"))
+    assert (first.model.num_blocks, compose_config(OWN).model.num_blocks) == (3, 5)

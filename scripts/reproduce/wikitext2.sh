@@ -19,8 +19,9 @@ cdllm=${CDLLM:-cdllm}
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-file() { if [ -e "$data/$1.txt.xz" ]; then echo "$data/$1.txt.xz"; else echo "$data/$1.txt"; fi; }
-folder() { echo "$out/data/constituency/wikitext2_$1"; }
+# shellcheck source=scripts/reproduce/wikitext2_data.sh
+source "$(dirname "$0")/wikitext2_data.sh"
+
 # A run folder that has reached its last step is done at once.
 train() {
     local name=$1 num_steps=$2
@@ -34,22 +35,6 @@ train() {
         sampling.predictor=first_hitting sampling.num_samples=2 "training.seed=$seed" "$@" >"$run/$name.log" 2>&1 ||
         { echo "$name: failed" >&2; tail -n 5 "$run/$name.log" >&2; return 1; }
 }
-# Runs two commands side by side; fails when either fails, after both have ended.
-both() {
-    local failed=0
-    "$1" & local first=$!
-    "$2" || failed=1
-    wait $first || failed=1
-    return $failed
-}
-
-[ -e "$out/tokenizer.done" ] || {
-    $cdllm preprocess constituency --dataset "$(file train)" --split train --name wikitext2 --tagger english \
-        --train-tokenizer 4096 --out "$out/data"
-    touch "$out/tokenizer.done"
-}
-$cdllm preprocess constituency --dataset "$(file valid)" --split valid --name wikitext2 --tagger english \
-    --tokenizer "$(folder train)" --out "$out/data"
 
 # Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33 and
 # 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a stage.

@@ -201,7 +201,7 @@ def law_of_few_calls(model: LayoutModel, z: list[int], per_call: int) -> Tensor:
 
 @pytest.mark.parametrize("per_call", [1, 2, 3])
 def test_several_gaps_of_a_call(per_call: int) -> None:
-    model, num_texts = tiny_placed(N, NEW, vocab_size=9, seed=2, dtype=torch.float64).layout, 40_000
+    model, num_texts = tiny_placed(N, NEW, vocab_size=9, seed=2, dtype=torch.float64).layout, 24_000
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
     gaps = draw_gaps(

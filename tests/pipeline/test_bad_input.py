@@ -291,6 +291,7 @@ def results_of(commands: list[list[str]]) -> None:
     print(json.dumps([[result.exit_code, result.stderr] for result in results]))
 
 
+@pytest.mark.slow
 def test_choices_that_are_checked_by_type_as_well(tmp_path, stories, runs):
     """In a process of its own: the type checks of the tests would stop these before the program does."""
     stage, data = str(runs / "stage1"), str(stories)

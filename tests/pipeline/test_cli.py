@@ -325,6 +325,7 @@ def test_preprocessing_again_changes_nothing(place, data):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["line", "file"])
 def test_own_text_with_a_tokenizer_of_its_own(tmp_path, unit):
     path = tmp_path / "My notes.txt"

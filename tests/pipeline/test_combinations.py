@@ -46,6 +46,7 @@ def assert_texts(samples: CascadeSamples, lengths: tuple[int, ...], vocab_size: 
         assert len(texts) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parameterization", "time_conditioning", "prefix_attention"), READINGS)
 def test_every_reading(stories, valid_stories, tmp_path, parameterization, time_conditioning, prefix_attention):
     settings = (

@@ -227,6 +227,7 @@ def test_every_key_has_another_value(base):
     assert {path for path, _ in leaves(base.to_dict())} == OTHERS.keys() | SHOWN_ONLY | OF_SEVERAL_PROCESSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", OTHERS)
 def test_every_key_is_read(base, describe, path):
     other, base = OTHERS[path], in_its_place(base, path)

@@ -72,6 +72,7 @@ def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
 
 
+@pytest.mark.slow
 def test_shards_one_by_one(corpus, expected, tmp_path):
     for shard in (2, 0):
         said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", shard)).stdout

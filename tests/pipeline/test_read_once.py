@@ -38,6 +38,7 @@ def shards(folder: Path) -> list[bytes]:
     return [(folder / f"shard_{index}" / "documents.parquet").read_bytes() for index in range(SHARDS)]
 
 
+@pytest.mark.slow
 def test_compressed_and_plain_lines_make_the_same_shards(tmp_path, lines, common):
     plain, packed = tmp_path / "toy.jsonl", tmp_path / "toy.jsonl.xz"
     plain.write_text(lines)
@@ -67,6 +68,7 @@ def reading_slowly(arguments: list[str]) -> None:
     cdllm(*arguments)
 
 
+@pytest.mark.slow
 def test_killed_while_the_corpus_is_read(tmp_path, common):
     path = tmp_path / "toy.txt"
     path.write_text("".join(f"text {number} of a fox\n\n" for number in range(1_000)))

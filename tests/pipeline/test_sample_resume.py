@@ -334,6 +334,7 @@ def judged(*words: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_judge_of_a_run_that_goes_on(arguments, judge, tmp_path):
     """It is remembered, asked when all texts are there, and may also be asked later."""
     folders = {name: tmp_path / name for name in ("whole", "stopped", "later")}

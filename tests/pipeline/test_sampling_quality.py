@@ -19,6 +19,7 @@ def module(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module("sampling_quality")
 
 
+@pytest.mark.slow
 def test_copy_head(stories, valid_stories, monkeypatch, capsys):
     """Four arms, each of which has trained for its second."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))

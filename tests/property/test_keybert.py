@@ -103,6 +103,7 @@ def test_every_token_has_one_importance(scorer, text):
     assert set(importance) <= {NO_WORD, *(word.importance for word in words)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "num_words"),
     [

@@ -134,6 +134,7 @@ def dataset_text(token_ids: np.ndarray) -> str:
     return tokenizer().decode(token_ids.tolist())
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(texts=DOCUMENTS, num_shards=st.integers(1, 4), is_packed=st.booleans())
 @example(texts=ODD, num_shards=3, is_packed=True)

@@ -70,6 +70,7 @@ def plain_scorer(tiny_model) -> KeybertScorer:
     return KeybertScorer(tiny_model, stop_words_last=False, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3, len(DOCUMENTS)])
 def test_words_and_numbers_are_those_of_keybert(model, library, batch):
     scored = KeybertScorer(model, stop_words_last=False, device="cpu").score(DOCUMENTS)
@@ -99,6 +100,7 @@ def test_stop_words_are_those_of_keybert_and_lie_below(model, library):
     assert num_stop_words > 10
 
 
+@pytest.mark.slow
 def test_against_the_library_on_prose(shared, real_model):
     import lzma
 

@@ -131,6 +131,7 @@ def harmless_tags(scratch):
     return parsed(scratch, hostile("a", "b")).tags
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(HOSTILE, HOSTILE)
 @example("</span>", "</title>")

@@ -324,6 +324,7 @@ LAYOUTS: dict[str, tuple[dict[str, bytes], str, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUB_CORPORA)
 def test_known_corpora(use_hub: Ask, name: str) -> None:
     files, split, texts = LAYOUTS[name]

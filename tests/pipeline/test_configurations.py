@@ -61,6 +61,7 @@ def test_the_documented_names_are_there():
     assert set(STAGES) == bases | documented
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DELTAS)
 def test_a_stage_file_says_what_its_name_says(name):
     config = compose_config([f"stage@_global_={name}"])
@@ -93,6 +94,7 @@ def test_the_base_of_a_stage(stage):
     assert config.pretrained.model_path == "louaaron/sedd-small"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model"), [*((name, "small") for name in STAGES), ("stage3", "medium"), ("stage2", "tiny")]
 )

@@ -209,6 +209,7 @@ def test_a_run_broken_off_ends_as_an_unbroken_one(stories: Path, tmp_path: Path)
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.slow
 def test_layout_and_fill_learn(stories: Path, valid_stories: Path, tmp_path: Path) -> None:
     """Both halves of the loss fall."""
     settings = ("stage=2", *PLACED, f"data.valid='{valid_stories}'", "training.num_steps=60", "training.batch_size=32")

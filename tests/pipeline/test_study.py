@@ -29,6 +29,7 @@ from tests.pipeline.commands import failure, success
 from tests.processes import cdllm, run, started
 from tests.unit.evaluate.tiny_judge import save_judge
 
+pytestmark = pytest.mark.slow
 STUDY = {
     "name": "little",
     "corpus": {"dataset": "stories", "num_documents": 40},
@@ -271,7 +272,6 @@ def what_must_be_equal(value):
     return [what_must_be_equal(inner) for inner in value] if isinstance(value, list) else value
 
 
-@pytest.mark.slow
 def test_interrupted_anywhere_it_ends_alike(tmp_path, monkeypatch):
     """Stopped again and again, in training, bounds and texts, it ends as an unbroken one."""
     study = write_study(tmp_path / "study.yaml", **SMALL)
@@ -291,7 +291,6 @@ def test_interrupted_anywhere_it_ends_alike(tmp_path, monkeypatch):
     assert what_must_be_equal(results_of(tmp_path / "broken")) == what_must_be_equal(results_of(tmp_path / "whole"))
 
 
-@pytest.mark.slow
 def test_texts_that_were_stopped_are_gone_on_with(tmp_path, monkeypatch):
     """Stopped in the second batch of texts, the first one stays."""
     study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=STUDY["sampling"][:1])
@@ -312,7 +311,6 @@ def test_texts_that_were_stopped_are_gone_on_with(tmp_path, monkeypatch):
     assert what_must_be_equal(results_of(tmp_path / "out")) == what_must_be_equal(whole)
 
 
-@pytest.mark.slow
 def test_an_arm_that_diverges_does_not_end_the_study(tmp_path):
     arms = [*STUDY["arms"][:1], {"name": "wild", "kind": "placed", "overrides": ["optim.lr=1e30"]}]
     study = write_study(tmp_path / "study.yaml", arms=arms, seeds=[3], sampling=STUDY["sampling"][:1])
@@ -349,7 +347,6 @@ def test_what_failed_is_tried_again_by_the_next_command(tmp_path, monkeypatch):
     assert (entry["status"], entry["reason"]) == ("done", None)
 
 
-@pytest.mark.slow
 def test_one_arm_and_one_seed(tmp_path):
     """What is not chosen is missing from the results, and said to be so; a change of the texts trains nothing anew."""
     study = write_study(tmp_path / "study.yaml", **SMALL, seeds=[0, 1])
@@ -369,7 +366,6 @@ def test_one_arm_and_one_seed(tmp_path):
     assert drawing["figures"] == {"num_texts": 3, "accepted_share": 0.0}
 
 
-@pytest.mark.slow
 def test_methods_that_drop_different_windows(tmp_path):
     """With distinct tokens alone, the methods keep other stories, and the bounds are those of common ones."""
     arms = [{"name": "flat", "kind": "flat"}, {"name": "chance", "kind": "prefix", "method": "random"}]
@@ -481,7 +477,6 @@ def test_shipped_studies_are_listed():
     assert "prose-small: wikitext103" in shown
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_work_and_stop_together(tmp_path):
     """Told to stop by SIGTERM, both keep their step, and the same command ends as one process does alone."""
     study = write_study(tmp_path / "study.yaml", **{**SMALL, "budget": {"token_forwards": 20_000}})
@@ -501,7 +496,6 @@ def test_two_processes_share_the_work_and_stop_together(tmp_path):
     assert what_must_be_equal(results_of(tmp_path / "two")) == what_must_be_equal(results_of(tmp_path / "one"))
 
 
-@pytest.mark.slow
 def test_ctrl_c(tmp_path):
     study = write_study(tmp_path / "study.yaml", **{**SMALL, "budget": {"token_forwards": 200_000}})
     with started(cdllm, "study", "run", study, "--out", tmp_path / "out") as process:

@@ -69,6 +69,7 @@ def test_a_flat_model_pays_for_the_continuation(models: dict[str, Cascade]) -> N
     assert abs(float(integral.mean()) - found[1]) < 4 * float(integral.std()) / copies**0.5 < 0.4 * found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flat", "cascade"])
 def test_the_batch_decides_nothing(models: dict[str, Cascade], kind: str) -> None:
     one, other = (TextScorer(cascade=models[kind], num_times=2, num_orders=2, batch_size=size) for size in (1, 32))

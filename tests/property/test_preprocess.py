@@ -145,5 +145,6 @@ def test_every_record_is_a_document_or_counted(
     check(["The first is a text.", *texts], scorer, num_shards, is_packed)
 
 
+@pytest.mark.slow
 def test_long_lines(scorer: Scorer | None) -> None:
     check([*LONG, *ODD], scorer, 2, is_packed=False)

@@ -62,6 +62,7 @@ def folder_of_row_groups(request, tmp_path_factory, make_dataset):
         return make_dataset(tmp_path_factory.mktemp("data") / "toy", random_documents(), num_shards=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["stream", "document"])
 @pytest.mark.parametrize("lengths", [(8,), (3, 9), (2, 4, 8), (1, 2, 3, 5), (2, 4, 40)])
 @pytest.mark.parametrize("batch", [1, 4096])

@@ -19,30 +19,24 @@ cdllm=${CDLLM:-cdllm}
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-# shellcheck source=scripts/reproduce/wikitext2_data.sh
-source "$(dirname "$0")/wikitext2_data.sh"
+# shellcheck source=scripts/reproduce/wikitext2_runs.sh
+source "$(dirname "$0")/wikitext2_runs.sh"
 
-# A run folder that has reached its last step is done at once.
-train() {
+# NAME STEPS SETTING...
+train_here() {
     local name=$1 num_steps=$2
     shift 2
-    echo "seed $seed, $name: training, see $run/$name.log"
-    $cdllm train --data "$(folder train)" --valid "$(folder valid)" --lengths 32,64,128 --model tiny --out "$run/$name" \
-        "training.num_steps=$num_steps" training.batch_size=32 training.ema=0.99 training.t_min=0.01 \
-        training.log_every=50 "training.eval_every=$num_steps" "training.snapshot_every=$((num_steps / 2))" \
-        model.parameterization=normalized model.time_conditioning=false model.prefix_attention=one_way \
-        optim.lr=2e-3 optim.beta2=0.98 optim.warmup=100 optim.decay=cosine \
-        sampling.predictor=first_hitting sampling.num_samples=2 "training.seed=$seed" "$@" >"$run/$name.log" 2>&1 ||
-        { echo "$name: failed" >&2; tail -n 5 "$run/$name.log" >&2; return 1; }
+    train "$run/$name" "$num_steps" training.ema=0.99 "training.eval_every=$num_steps" \
+        "training.snapshot_every=$((num_steps / 2))" sampling.num_samples=2 "training.seed=$seed" "$@"
 }
 
 # Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33 and
 # 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a stage.
-flat() { train flat "$((steps * 5 / 2))" --flat; }
-stage_1() { train stage1 "$steps" --stage 1; }
-prefix() { train "prefix$1" "$steps" --stage "$1" model.copy_head=false; }
-copy() { train "copy$1" "$steps" --stage "$1" model.copy_head=true; }
-placed() { train "placed$1" "$steps" --stage "$1" conditioning=placed; }
+flat() { train_here flat "$((steps * 5 / 2))" --flat; }
+stage_1() { train_here stage1 "$steps" --stage 1; }
+prefix() { train_here "prefix$1" "$steps" --stage "$1" model.copy_head=false; }
+copy() { train_here "copy$1" "$steps" --stage "$1" model.copy_head=true; }
+placed() { train_here "placed$1" "$steps" --stage "$1" conditioning=placed; }
 one_lane() { flat && copy 3 && placed 2; }
 other_lane() { stage_1 && placed 3 && prefix 3 && copy 2 && prefix 2; }
 

@@ -15,31 +15,24 @@ steps=${STEPS:-2000}
 cdllm=${CDLLM:-cdllm}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-# shellcheck source=scripts/reproduce/wikitext2_data.sh
-source "$(dirname "$0")/wikitext2_data.sh"
+# shellcheck source=scripts/reproduce/wikitext2_runs.sh
+source "$(dirname "$0")/wikitext2_runs.sh"
 
-# A run folder that has reached its last step is done at once.
-train() {
-    local name=$1
-    shift
-    echo "$name: training, see $out/$name.log"
-    $cdllm train --data "$(folder train)" --valid "$(folder valid)" --lengths 32,64,128 --model tiny --out "$out/$name" \
-        "training.num_steps=$steps" training.batch_size=32 training.ema=0.995 training.t_min=0.01 \
-        training.log_every=50 "training.eval_every=$((steps / 4))" "training.snapshot_every=$((steps / 4))" \
-        model.parameterization=normalized model.time_conditioning=false model.prefix_attention=one_way \
-        optim.lr=2e-3 optim.beta2=0.98 optim.warmup=100 optim.decay=cosine \
-        sampling.predictor=first_hitting model.copy_head=false "$@" >"$out/$name.log" 2>&1 ||
-        { echo "$name: failed" >&2; tail -n 5 "$out/$name.log" >&2; return 1; }
+# NAME STEPS SETTING...
+train_here() {
+    local name=$1 num_steps=$2
+    shift 2
+    train "$out/$name" "$num_steps" training.ema=0.995 "training.eval_every=$((steps / 4))" \
+        "training.snapshot_every=$((steps / 4))" model.copy_head=false "$@"
 }
 
 # Stage 1 is short and cheap, and its words say little about each other: it needs more windows, and not to learn them by
 # heart.
 stage_1() {
-    train stage1 --stage 1 "training.num_steps=$((steps + steps / 4))" training.batch_size=64 model.dropout=0.1 \
-        optim.weight_decay=0.1
+    train_here stage1 "$((steps + steps / 4))" --stage 1 training.batch_size=64 model.dropout=0.1 optim.weight_decay=0.1
 }
-one_lane() { train flat --flat && stage_1; }
-other_lane() { train stage3 --stage 3 && train stage2 --stage 2; }
+one_lane() { train_here flat "$steps" --flat && stage_1; }
+other_lane() { train_here stage3 "$steps" --stage 3 && train_here stage2 "$steps" --stage 2; }
 both one_lane other_lane
 
 stages=(--stage "$out/stage1" --stage "$out/stage2" --stage "$out/stage3")

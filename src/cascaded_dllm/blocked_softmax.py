@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _CPU_COLUMNS = 1024
-"""Columns of a block on a CPU. With the rows of a chunk they are 2 MB of logits at most, which its cache holds. Their
-number depends on nothing else, so that sums are added up in the same order whatever the batch. A GPU takes them all."""
-_CPU_ROWS = 512
-"""The most rows of a chunk on a CPU, for the same reason."""
+"""The most columns of a block on a CPU. Their number depends on that of all columns alone, so that sums are added up in
+the same order whatever the batch. A GPU takes all of them."""
+_CPU_BLOCK_ELEMENTS = 1 << 19
+"""Logits of a block on a CPU, 2 MB in float32, which its cache holds."""
 _CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
 """Logits of all columns that are held at once, by device: 32 and 256 MB in float32. Every chunk of rows goes through
 the output weights again, so smaller ones are slower; larger ones gain nothing."""
@@ -46,7 +46,8 @@ class Tiles(NamedTuple):
         most_rows = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"]) // num_columns
         if device.type != "cpu":
             return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
-        return cls(even_parts(num_rows, min(_CPU_ROWS, most_rows)), even_parts(num_columns, _CPU_COLUMNS))
+        blocks = even_parts(num_columns, _CPU_COLUMNS)
+        return cls(even_parts(num_rows, min(most_rows, _CPU_BLOCK_ELEMENTS // blocks[0].stop)), blocks)
 
     def memory(self, like: Tensor, *, keeps: bool) -> Tensor:
         """Room for the logits of a chunk, or of its largest block; fresh pages cost as much as a pass over them."""

@@ -26,13 +26,15 @@ def test_tiles_hold_what_they_should() -> None:
     for rows, columns in ((1, 50_257), (334, 50_257), (5_000, 50_257), (5_000, 66), (0, 4_096)):
         tiles = Tiles.of(rows, columns, CPU)
         height, width = tiles.chunks[0].stop, tiles.blocks[0].stop
-        assert height <= 512
         assert width <= 1024
+        assert height * width <= 1 << 19
         assert height * columns <= 1 << 23
         assert len(tiles.memory(torch.zeros(1), keeps=True)) == height * columns
         assert len(tiles.memory(torch.zeros(1), keeps=False)) == height * width
         # Sums are added up in one order whatever the number of rows.
         assert tiles.blocks == Tiles.of(1, columns, CPU).blocks
+    # A small vocabulary leaves room for all rows.
+    assert Tiles.of(5_000, 66, CPU).chunks == [slice(0, 5_000)]
     # A GPU gains nothing by blocks of columns, and its products lose.
     assert Tiles.of(5_000, 50_257, torch.device("cuda")).blocks == [slice(0, 50_257)]
 

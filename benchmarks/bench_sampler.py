@@ -11,9 +11,13 @@ less than --longest seconds. Samplers take turns, stage by stage.
     first hitting          one call a token, without a time grid
     first hitting one_way  and the prefix encoded once
     first hitting placed   and the text before in its places: a call a new token, and layouts beside
-    4 tokens a call        and four tokens together, which is no more exact: sampling_quality.py says what it costs
+    4 tokens a call        and four tokens together, which is no more exact
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --save
+With --stories, what a way of drawing costs stands beside its speed: texts that are drawn so by a trained story cascade
+and belong to its grammar, and their mean surprisal (sampling_quality.py has more ways, and says what that means).
+
+    make quickstart
+    OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --stories runs/quickstart/stage[123] --save
     python benchmarks/bench_sampler.py --device cuda --batch 32 --batch 256 --save
 """
 
@@ -21,14 +25,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from measure import Report, Seconds, Spread, Work, arguments, ratios, require_device, spread, table, take_turns
 from networks import DTYPES, SIZES, Size, chosen, placed_networks, random_network, same_weights
 from plain import plain_analytic_step
+from sampling_quality import Stories
 from torch import Tensor
 
+from cascaded_dllm import Cascade
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
@@ -36,7 +42,7 @@ from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.sampler import StageSampler
-from cascaded_dllm.sample.state import SamplerState
+from cascaded_dllm.sample.state import SamplerState, Start
 
 GRID = 1024
 """Steps of the time grid; the final denoising is one more call."""
@@ -49,6 +55,11 @@ times the calls of a cascade: the median over rounds with the smallest and the l
 is granted the same number of calls. A call is one of the network for all texts; analytic normalized calls it for the
 texts that change, and is charged their share. Plain whole takes prefix and target for one sequence, all of which goes
 through the output layer, the scores and the race. Run end to end: seconds and speed-up of a real cascade.
+"""
+
+OF_STORIES = """\
+Accepted are texts of the grammar among {count} drawn in this way, by all stages, from cascades trained on its stories;
+nats are the mean surprisal of those under the grammar.
 """
 
 Clock = Literal["cpu", "wall"]
@@ -81,6 +92,13 @@ class Sampler:
     placed: tuple[PlacedModel, ...] = ()
 
     @property
+    def drawn(self) -> dict[str, Any]:
+        """The options of `Cascade.generate` that draw in this way; plain sampling has the law of the analytic steps."""
+        if isinstance(self.predictor, FirstHittingPredictor):
+            return {"tokens_per_call": self.predictor.tokens_per_call}
+        return {"predictor": "analytic", "steps": GRID}
+
+    @property
     def label(self) -> str:
         """Name and dtype."""
         return f"{self.name} {self.dtype}"
@@ -102,7 +120,9 @@ class Sampler:
         shape = (self.num_texts, self.lengths[stage - 2])
         return torch.randint(self.model.config.vocab_size, shape, device=self.device)
 
-    def states(self, stage: int, prefix: Tensor | None, *, num_steps: int = GRID) -> Iterator[SamplerState]:
+    def states(
+        self, stage: int, prefix: Tensor | None, *, num_steps: int = GRID, start: Start | None = None
+    ) -> Iterator[SamplerState]:
         """The states of one stage, by the sampler of the package."""
         assert self.predictor is not None
         process = AbsorbingProcess(self.model.config.vocab_size)
@@ -113,6 +133,7 @@ class Sampler:
             num_steps=num_steps,
             draws=Draws(0, f"benchmark-{stage}"),
             sample_index=torch.arange(self.num_texts, device=self.device),
+            start=start,
         )
 
 
@@ -150,15 +171,15 @@ def _plain_step(model: ScoreModel, xt: Tensor, prefix: Tensor | None) -> Work:
 
 
 def call_with_half_masked(sampler: Sampler, stage: int) -> Callable[[], Work]:
-    """The second of two grid steps: half of the positions are still masked, as they are on average over a fine grid.
+    """A step from the middle of the grid, where half of the positions are masked, as they are on average.
 
-    The cost is linear in the number of masked positions.
+    The cost is linear in the number of masked positions, and in that of the few which leave MASK.
     """
     prefix = sampler.random_prefix(stage)
+    start = Start(_half_masked(sampler, stage), torch.full((sampler.num_texts,), 0.5, device=sampler.device))
 
     def prepare() -> Work:
-        steps = sampler.states(stage, prefix, num_steps=2)
-        next(steps)
+        steps = sampler.states(stage, prefix, num_steps=GRID // 2, start=start)
         before = next(steps).nfe
         return lambda: next(steps).nfe - before
 
@@ -293,7 +314,9 @@ class Timed:
         return spread(self.a_cascade(self._reference, self.clock)).median / getattr(taken, self.clock)
 
 
-def compare(report: Report, name: str, contestants: list[Sampler], *, rounds: int, longest: float) -> None:
+def compare(
+    report: Report, name: str, contestants: list[Sampler], stories: Stories, *, rounds: int, longest: float
+) -> None:
     """Time all samplers of one network on batches of one size and report them."""
     num_texts, timed = contestants[0].num_texts, Timed(contestants, rounds=rounds)
     clock, rows = timed.clock, []
@@ -308,17 +331,24 @@ def compare(report: Report, name: str, contestants: list[Sampler], *, rounds: in
         seconds = " / ".join(f"{stage:.4f}" for stage in a_call)
         whole = f"{getattr(run, clock):.1f} s, {in_run:.1f}" if run else ""
         numbers = (seconds, f"{calls:.0f}", f"{cascade:.1f}")
-        rows.append((sampler.label, *numbers, in_all, in_all_wall, by_call, to_whole, whole))
+        written = stories.quality_of(sampler.drawn, placed=bool(sampler.placed))
+        costs = (written.accepted, f"{written.surprisal:.2f}") if written else ("", "") if stories else ()
+        rows.append((sampler.label, *numbers, in_all, in_all_wall, by_call, to_whole, whole, *costs))
         report.record(
             size=name, num_texts=num_texts, sampler=sampler.name, dtype=sampler.dtype, clock=clock,
             seconds_a_call=a_call, calls=calls, seconds_a_cascade=cascade, speedup=in_all, speedup_wall=in_all_wall,
             speedup_equal_calls=by_call, speedup_to_whole=to_whole,
             seconds_of_a_run=getattr(run, clock) if run else None, speedup_of_a_run=in_run,
+            accepted_share=written.accepted_share if written else None,
+            surprisal_nats=written.surprisal if written else None,
         )  # fmt: skip
     lengths = ", ".join(map(str, contestants[0].lengths))
     report.text(f"### {name}, {num_texts} texts at a time, stages of {lengths} tokens, {clock} time\n")
     header = ["sampler", "s a call, by stage", "calls", "s a cascade", "speed-up", "speed-up (wall)", "at equal calls"]
-    report.text(table([*header, "to plain whole", "run end to end"], rows) + "\n")
+    header += ["to plain whole", "run end to end", *(["accepted", "nats a text"] if stories else [])]
+    report.text(table(header, rows) + "\n")
+    if stories:
+        report.text(OF_STORIES.format(count=stories.num_samples))
 
 
 def main() -> None:
@@ -333,16 +363,24 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=float, default=120, metavar="S", help="run whole cascades that take less (default 120)"
     )
+    parser.add_argument("--stories", nargs="+", metavar="RUN", help="stages of a story cascade with prefixes")
+    parser.add_argument("--placed-stories", nargs="+", metavar="RUN", help="stages of a placed story cascade")
+    parser.add_argument("--num-samples", type=int, default=512, help="stories of every way (default 512)")
     options = parser.parse_args()
     torch.manual_seed(0)
     device, name = require_device(options.device), "toy" if options.quick else options.size
     report = Report("Sampling", save=options.save)
     report.text(EXPLANATION)
+    prefix, placed = (
+        Cascade.from_pretrained(runs) if runs else None for runs in (options.stories, options.placed_stories)
+    )
+    stories = Stories(prefix, placed, options.num_samples)
     for num_texts in options.batch or [4]:
         compare(
             report,
             name,
             samplers(SIZES[name], num_texts, device, options.dtype or []),
+            stories,
             rounds=options.repeats,
             longest=options.longest,
         )

@@ -52,6 +52,11 @@ class Quality:
     distinct_share: float
     coverage: float
 
+    @property
+    def accepted(self) -> str:
+        """The share that is accepted, as it is reported."""
+        return f"{self.accepted_share:.1%} +- {self.accepted_error:.1%}"
+
 
 WAYS = (
     Way("analytic, 1,024 steps", {"predictor": "analytic", "steps": 1024}),
@@ -93,14 +98,42 @@ def quality(cascade: Cascade, options: dict[str, Any], *, num_samples: int, seed
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Stories:
+    """Trained cascades of stories, which say what a way of drawing costs in quality.
+
+    Attributes:
+        prefix: its stages see the one before as a prefix; None if it is not asked.
+        placed: its stages see it in its places; None if it is not asked.
+        num_samples: texts of every way.
+    """
+
+    prefix: Cascade | None = None
+    placed: Cascade | None = None
+    num_samples: int = 512
+    _known: dict[str, Quality] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.prefix is not None or self.placed is not None
+
+    def quality_of(self, drawn: dict[str, Any], *, placed: bool) -> Quality | None:
+        """That of texts drawn with these options, once for all that ask; None where no such cascade is there."""
+        cascade = self.placed if placed else self.prefix
+        if cascade is None:
+            return None
+        key = f"{placed} {drawn}"
+        if key not in self._known:
+            self._known[key] = quality(cascade, drawn, num_samples=self.num_samples)
+        return self._known[key]
+
+
 def compare(report: Report, cascade: Cascade, ways: Sequence[Way], *, num_samples: int) -> None:
     """Judge all ways and report them."""
     rows = []
     for way in ways:
         found = quality(cascade, way.options, num_samples=num_samples)
-        accepted = f"{found.accepted_share:.1%} +- {found.accepted_error:.1%}"
         rows.append(
-            (way.name, f"{found.calls:.1f}", accepted, f"{found.surprisal:.2f}", f"{found.distinct_share:.1%}",
+            (way.name, f"{found.calls:.1f}", found.accepted, f"{found.surprisal:.2f}", f"{found.distinct_share:.1%}",
              f"{found.coverage:.3f}")
         )  # fmt: skip
         report.record(

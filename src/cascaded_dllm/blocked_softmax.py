@@ -41,13 +41,23 @@ class Tiles(NamedTuple):
     blocks: list[slice]
 
     @classmethod
-    def of(cls, num_rows: int, num_columns: int, device: torch.device) -> "Tiles":
-        """Those of so many rows and columns within the limits of the device."""
-        most_rows = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"]) // num_columns
-        if device.type != "cpu":
-            return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
-        blocks = even_parts(num_columns, _CPU_COLUMNS)
-        return cls(even_parts(num_rows, min(most_rows, _CPU_BLOCK_ELEMENTS // blocks[0].stop)), blocks)
+    def of(cls, num_rows: int, num_columns: int, device: torch.device, *, keeps: bool) -> "Tiles":
+        """Those of so many rows and columns within the limits of the device.
+
+        Args:
+            num_rows: of all chunks together.
+            num_columns: of all blocks together.
+            device: where they are.
+            keeps: whether the logits of a chunk are held until all of its blocks are there, or one block at a time.
+        """
+        is_cpu = device.type == "cpu"
+        blocks = even_parts(num_columns, _CPU_COLUMNS if is_cpu else num_columns)
+        most = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"])
+        # Rows that go through the output weights together are many where nothing is kept of them.
+        limits = [most // (num_columns if keeps else blocks[0].stop)]
+        if is_cpu:
+            limits.append(_CPU_BLOCK_ELEMENTS // blocks[0].stop)
+        return cls(even_parts(num_rows, min(limits)), blocks)
 
     def memory(self, like: Tensor, *, keeps: bool) -> Tensor:
         """Room for the logits of a chunk, or of its largest block; fresh pages cost as much as a pass over them."""
@@ -59,7 +69,7 @@ def blocked_logsumexp(
     states: Float[Tensor, "M D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"]
 ) -> Float[Tensor, " M"]:
     """logsumexp(states @ weight.T + bias) of every row, without a tensor of (M, V) and without a gradient."""
-    tiles = Tiles.of(len(states), len(bias), states.device)
+    tiles = Tiles.of(len(states), len(bias), states.device, keeps=False)
     memory, nowhere = tiles.memory(states, keeps=False), states.new_zeros(len(states), dtype=torch.long)
     sums = [
         BlockedSoftmax(states[part], weight, bias, nowhere[part], tiles.blocks, memory, keeps=False).log_sum

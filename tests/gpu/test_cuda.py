@@ -1,5 +1,10 @@
 """The same numbers on a CUDA device as on the CPU; skipped where there is none."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +23,7 @@ from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, Tw
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig, make_optimizer
+from tests.repo.source_tree import CHECKOUT
 
 pytestmark = pytest.mark.gpu
 VOCAB, PREFIX, LENGTH = 300, 6, 12
@@ -148,6 +154,28 @@ def test_recorded_calls_write_the_same(kind: str, predictor: Predictor, monkeypa
     monkeypatch.setattr(absorbing, "can_be_recorded", lambda *_: False)
     assert torch.equal(played, texts_of(stage, predictor, guidance=guidance))
     assert not (played == VOCAB).any()
+
+
+def compiled_and_recorded() -> None:
+    model = random_model(parameterization="normalized", prefix_attention="one_way").cuda()
+    stage = StageSampler(model, AbsorbingProcess(VOCAB), LogLinearSchedule(), LENGTH)
+    plain = texts_of(stage, FirstHittingPredictor())
+    model.compile_blocks()
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    torch.cuda.CUDAGraph.replay = lambda graph: replays.append(1) or replay(graph)  # type: ignore[method-assign]
+    compiled = texts_of(stage, FirstHittingPredictor())
+    assert replays
+    # Fused kernels round otherwise, which may turn a draw.
+    assert (compiled == plain).double().mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_blocks_are_recorded(tmp_path: Path) -> None:
+    """In a process of its own, since torch cannot look through the run-time type checks of the tests."""
+    script = "from tests.gpu import test_cuda as tests; tests.compiled_and_recorded()"
+    place = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, env=place, check=True)
 
 
 def test_memory_of_recordings_is_given_back() -> None:

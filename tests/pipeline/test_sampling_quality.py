@@ -45,6 +45,24 @@ def test_table(module, runs, monkeypatch, capsys):
     assert f"the grammar has {StoryGrammar().entropy:.2f} nats a text" in "\n".join(lines)
 
 
+def test_quality_stands_beside_the_speed(module, runs, monkeypatch, capsys):
+    stages = ["--stories", f"{runs}/stage1", f"{runs}/stage2"]
+    of_a_text = module.Quality(6.0, 0.25, 0.125, 30.5, 1.0, 1.0)
+    asked = []
+    monkeypatch.setattr(module, "quality", lambda cascade, drawn, **rest: asked.append((drawn, rest)) or of_a_text)
+    options = ["--quick", "--repeats", "1", "--dtype", "float32", "--num-samples", "8"]
+    monkeypatch.setattr(sys, "argv", ["bench_sampler.py", *options, *stages])
+    with torch.random.fork_rng(devices=[]):
+        importlib.import_module("bench_sampler").main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = {row[0]: row[-2:] for line in lines if (row := [cell.strip() for cell in line.split("|")[1:-1]])}
+    assert rows["plain float32"] == rows["4 tokens a call float32"] == ["25.0% +- 12.5%", "30.50"]
+    assert rows["first hitting placed float32"] == ["", ""], "no placed cascade was named"
+    # Every way is drawn once, whatever the attention of the network that is timed.
+    drawn = [{"predictor": "analytic", "steps": 1024}, {"tokens_per_call": 1}, {"tokens_per_call": 4}]
+    assert asked == [(options, {"num_samples": 8}) for options in drawn]
+
+
 def test_numbers_are_those_of_the_texts(module, runs, monkeypatch):
     """Of texts of two steps of training none belongs to the grammar; of the grammar's own all do."""
     cascade = Cascade.from_pretrained([f"{runs}/stage1", f"{runs}/stage2"])

@@ -22,21 +22,28 @@ def test_parts_are_everything_once(length: int, most: int) -> None:
     assert len(parts) == max(1, -(-length // max(1, most)))
 
 
-def test_tiles_hold_what_they_should() -> None:
+@pytest.mark.parametrize("keeps", [True, False])
+def test_tiles_hold_what_they_should(keeps: bool) -> None:
     for rows, columns in ((1, 50_257), (334, 50_257), (5_000, 50_257), (5_000, 66), (0, 4_096)):
-        tiles = Tiles.of(rows, columns, CPU)
+        tiles = Tiles.of(rows, columns, CPU, keeps=keeps)
         height, width = tiles.chunks[0].stop, tiles.blocks[0].stop
         assert width <= 1024
         assert height * width <= 1 << 19
-        assert height * columns <= 1 << 23
-        assert len(tiles.memory(torch.zeros(1), keeps=True)) == height * columns
-        assert len(tiles.memory(torch.zeros(1), keeps=False)) == height * width
+        held = height * (columns if keeps else width)
+        assert held <= 1 << 23
+        assert len(tiles.memory(torch.zeros(1), keeps=keeps)) == held
         # Sums are added up in one order whatever the number of rows.
-        assert tiles.blocks == Tiles.of(1, columns, CPU).blocks
+        assert tiles.blocks == Tiles.of(1, columns, CPU, keeps=keeps).blocks
     # A small vocabulary leaves room for all rows.
-    assert Tiles.of(5_000, 66, CPU).chunks == [slice(0, 5_000)]
+    assert Tiles.of(5_000, 66, CPU, keeps=keeps).chunks == [slice(0, 5_000)]
     # A GPU gains nothing by blocks of columns, and its products lose.
-    assert Tiles.of(5_000, 50_257, torch.device("cuda")).blocks == [slice(0, 50_257)]
+    assert Tiles.of(5_000, 50_257, torch.device("cuda"), keeps=keeps).blocks == [slice(0, 50_257)]
+
+
+def test_rows_of_which_nothing_is_kept_go_together() -> None:
+    """Each chunk goes through the output weights again."""
+    assert len(Tiles.of(256, 50_257, CPU, keeps=False).chunks) == 1
+    assert len(Tiles.of(256, 50_257, CPU, keeps=True).chunks) == 2
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 5), (3, 100), (100, 4), (100, 100)])
@@ -48,8 +55,10 @@ def test_logsumexp(rows: int, columns: int, raised: list[int], monkeypatch: pyte
         torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((7, 3), (13, 3), (13,))
     )
     bias[raised] += 800
-    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", rows * len(bias))
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
+    width = even_parts(len(bias), columns)[0].stop
+    monkeypatch.setattr(blocked_softmax, "_CPU_BLOCK_ELEMENTS", rows * width)
+    assert len(Tiles.of(7, len(bias), CPU, keeps=False).chunks) == -(-7 // rows)
     expected = torch.logsumexp(states @ weight.T + bias, -1)
     torch.testing.assert_close(blocked_logsumexp(states, weight, bias), expected, rtol=1e-14, atol=1e-14)
     single = blocked_logsumexp(states.float(), weight.float().requires_grad_(), bias.float())

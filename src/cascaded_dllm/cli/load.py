@@ -20,6 +20,7 @@ def load_cascade(
     weights: str | None,
     device: str,
     dtype: str = "float32",
+    compile: bool = False,
 ) -> Cascade:
     """The cascade that `--stage` options or `--cascade` name; damaged checkpoints that were passed over are told.
 
@@ -42,6 +43,7 @@ def load_cascade(
         weights=weights,  # type: ignore[arg-type]
         device=choose_device(device),
         dtype=choose_dtype(dtype),
+        compile=compile,
     )
     for fault in cascade.passed_over:
         error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)

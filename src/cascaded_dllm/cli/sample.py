@@ -96,6 +96,7 @@ def _loaded(options: SampleOptions) -> Cascade:
         weights=options.weights,
         device=options.device,
         dtype=options.dtype,
+        compile=options.compile,
     )
 
 
@@ -132,6 +133,7 @@ def sample(
     weights: WeightsName = None,
     device: flags.Device = None,
     dtype: flags.Dtype = None,
+    compile: flags.Compile = None,
     debug: Debug = False,
 ) -> None:
     """Sample texts, stage after stage.
@@ -182,6 +184,7 @@ def sample(
             "weights": weights,
             "device": device,
             "dtype": dtype,
+            "compile": compile,
         }
         if watch:
             require_terminal()

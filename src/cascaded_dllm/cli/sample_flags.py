@@ -128,3 +128,11 @@ Dtype = Annotated[
     str | None,
     typer.Option(help="Of the matrix products: float32 or bfloat16.", show_default=_DEFAULTS.dtype),
 ]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Blocks go through torch.compile: slower at first, faster for many texts.",
+        show_default="no-compile",
+    ),
+]

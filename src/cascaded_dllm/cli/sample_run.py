@@ -25,7 +25,7 @@ from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.sample.streaming import draw_missing
 
-_FREE = ("batch_size", "device", "judge")
+_FREE = ("batch_size", "device", "judge", "compile")
 """What may change when a run goes on, since no text depends on it but by rounding."""
 
 
@@ -48,6 +48,7 @@ class SampleOptions:
         weights: ema or raw; None for those of the bundle, or ema.
         device: as it is named.
         dtype: of the matrix products.
+        compile: whether the blocks go through torch.compile.
     """
 
     stage: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ class SampleOptions:
     weights: str | None = None
     device: str = "auto"
     dtype: str = "float32"
+    compile: bool = False
 
     @classmethod
     def of_run(cls, run: SampleRun) -> "SampleOptions":
@@ -85,6 +87,7 @@ class SampleOptions:
             weights=texts.weights,
             device=stored.device,
             dtype=texts.dtype,
+            compile=stored.compile,
         )
 
     def with_given_texts(self, cascade: Cascade, *, is_counted: bool) -> "SampleOptions":
@@ -142,6 +145,7 @@ class SampleOptions:
             batch_size=self.batch_size,
             device=self.device,
             judge=self.judge,
+            compile=self.compile,
             texts=texts,
         )
 

@@ -118,7 +118,7 @@ class _FusedScoreEntropy(torch.autograd.Function):
         needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
         rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
         grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
-        tiles = Tiles.of(num_rows, num_columns, hidden.device)
+        tiles = Tiles.of(num_rows, num_columns, hidden.device, keeps=needs_grad)
         memory = tiles.memory(hidden, keeps=needs_grad)
         for part in tiles.chunks:
             softmax = BlockedSoftmax(

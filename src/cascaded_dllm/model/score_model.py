@@ -193,6 +193,14 @@ class ScoreModel(nn.Module):
             assert isinstance(block, DDiTBlock)
             block.keep_products_in(dtype)
 
+    def compile_blocks(self) -> None:
+        """Send the blocks through torch.compile once they are called; weights and their names stay as they are."""
+        # With and without context, rows, a noise level a sequence, gradients, a batch of one: torch would give up at 8.
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, 64)
+        for block in self.blocks:
+            block.compile()
+
     def forward(
         self,
         xt: Int[Tensor, "B L"],

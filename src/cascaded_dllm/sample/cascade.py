@@ -66,6 +66,7 @@ class Cascade:
         weights: Weights | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
     ) -> "Cascade":
         """A cascade from a bundle, or from one checkpoint, run folder or hub id a stage, first stage first.
 
@@ -76,6 +77,7 @@ class Cascade:
             weights: `ema`, the moving average, or `raw`; by default those of the bundle, or else the average.
             device: where the networks go.
             dtype: of the matrix products of the trunk; the output layer and the probabilities stay in float32.
+            compile: whether the blocks go through torch.compile, which takes a while at the first texts.
 
         Raises:
             CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
@@ -83,6 +85,9 @@ class Cascade:
                 other weights.
         """
         read = read_cascade(source, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device, dtype=dtype)
+        if compile:
+            for sampler in read.samplers:
+                sampler.model.compile_blocks()
         return cls(
             read.samplers,
             read.tokenizer,

@@ -119,6 +119,7 @@ class RunSettings:
         device: as it was named, `auto` for example.
         judge: who is asked about the texts when all are there; None for nobody.
         texts: what decides them.
+        compile: whether the blocks go through torch.compile.
     """
 
     num_samples: int
@@ -126,6 +127,7 @@ class RunSettings:
     device: str
     judge: str | None
     texts: SampleSettings
+    compile: bool = False
 
     def to_json(self) -> str:
         """The text of the file."""

@@ -91,8 +91,7 @@ def prepare_execution(
         # Read when cuBLAS starts; without it, cuBLAS takes what memory there is for its sums.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiles:
-        for block in model.blocks:
-            block.compile()
+        model.compile_blocks()
     on_cuda = device.type == "cuda"
     return Execution(
         attention=_attention_kernel(model, device) if on_cuda else None,

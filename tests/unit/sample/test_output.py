@@ -88,6 +88,7 @@ def test_begin(tmp_path: Path) -> None:
         "batch_size": 2,
         "device": "auto",
         "judge": None,
+        "compile": False,
         "texts": {"drawing": DRAWING_STORED, **LOADING_STORED},
     }
     assert SampleRun.open(run.folder) == run

@@ -1,0 +1,75 @@
+"""`cdllm sample --compile` writes the texts that it writes without."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascaded_dllm import Cascade
+from cascaded_dllm.cli.sample_run import SampleOptions, options_to_go_on
+from cascaded_dllm.sample.output import SampleRun
+from tests.pipeline.commands import success
+from tests.processes import cdllm
+from tests.processes import run as run_process
+
+NEEDS_COMPILER = pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler"
+)
+
+
+def only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+def texts_of(run: Path) -> list[Any]:
+    lines = (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["stages"] for line in lines]
+
+
+def compiling(cache: str, arguments: list[str]) -> None:
+    """In a process, since torch cannot look through the run-time type checks of the tests."""
+    os.environ |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    cdllm(*arguments)
+
+
+@pytest.fixture
+def arguments(runs: Path) -> list[str]:
+    return ["sample", "--stage", f"{runs}/stage1", "--num-samples", "3", "--device", "cpu"]
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_compiled_blocks_write_the_same(arguments: list[str], tmp_path: Path) -> None:
+    success(*arguments, "--output-dir", tmp_path / "plain")
+    cache = tmp_path / "cache"
+    flags = ["--compile", "--output-dir", str(tmp_path / "compiled")]
+    finished = run_process(compiling, str(cache), [*arguments, *flags])
+    assert finished.returncode == 0, finished.stderr
+    run = only(tmp_path / "compiled")
+    assert texts_of(run) == texts_of(only(tmp_path / "plain"))
+    assert list(cache.rglob("*.so")), "nothing was compiled"
+    assert json.loads((run / "settings.json").read_text(encoding="utf-8"))["compile"] is True
+
+
+def test_a_run_goes_on_as_it_was_begun_or_otherwise(arguments: list[str], tmp_path: Path) -> None:
+    success(*arguments, "--output-dir", tmp_path)
+    run = SampleRun.open(only(tmp_path))
+    assert not SampleOptions.of_run(run).compile
+    assert options_to_go_on(run, {"compile": True}).compile
+    # Runs from before there was a choice are of plain calls.
+    settings = json.loads((run.folder / "settings.json").read_text(encoding="utf-8"))
+    settings.pop("compile")
+    (run.folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert not SampleOptions.of_run(SampleRun.open(run.folder)).compile
+
+
+def test_blocks_are_compiled_where_it_is_asked_for(runs: Path) -> None:
+    """Not before they are called, which is what takes long."""
+    for wanted in (False, True):
+        cascade = Cascade.from_pretrained([f"{runs}/stage1", f"{runs}/stage2"], compile=wanted)
+        blocks = [block for stage in cascade.stages for block in stage.model.blocks]
+        assert [block._compiled_call_impl is not None for block in blocks] == [wanted] * len(blocks)

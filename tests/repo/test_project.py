@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import tomllib
 from typing import Any
 
@@ -82,4 +83,8 @@ def test_every_make_target_is_phony_and_explained() -> None:
 def test_commit_check_is_executable_and_runs_both() -> None:
     path = CHECKOUT / ".ci" / "run"
     assert os.access(path, os.X_OK)
-    assert re.findall(r"^make (\w+)", path.read_text(), re.MULTILINE) == ["check", "testall"]
+    assert re.findall(r'^make "?([\w$]+)', path.read_text(), re.MULTILINE) == ["check", "$target"]
+    assert "target=${1:-test}\n" in path.read_text()
+    refused = subprocess.run([path, "nothing"], check=False, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "[test|testall], and nothing is neither" in refused.stderr

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import error_console
-from cascaded_dllm.cli.options import choose_dtype
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.loading import bundle_folder
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_cascade(
@@ -60,3 +63,14 @@ def packing_of(cascade: Cascade, asked: str | None) -> str:
     if not packing:
         raise ConfigError("the checkpoints do not say how documents lie in windows; give --packing stream or document")
     return packing
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """The dtype called `name`.
+
+    Raises:
+        ConfigError: it is none of those that networks compute in.
+    """
+    if name not in _DTYPES:
+        raise ConfigError(f"--dtype is {name!r}; it must be one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from cascaded_dllm.errors import ConfigError, OutputExistsError
@@ -38,8 +37,6 @@ Out = Annotated[Path | None, typer.Option("--out", help="Also write the numbers 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 def parse_lengths(text: str) -> tuple[int, ...]:
     """The stage lengths in "32,64,128".
@@ -51,17 +48,6 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--lengths is {text!r}; it must be whole numbers with commas, for example 32,64,128")
     return tuple(int(part) for part in parts)
-
-
-def choose_dtype(name: str) -> torch.dtype:
-    """The dtype called `name`.
-
-    Raises:
-        ConfigError: it is none of those that networks compute in.
-    """
-    if name not in _DTYPES:
-        raise ConfigError(f"--dtype is {name!r}; it must be one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def require_output_file(out: Path | None) -> None:

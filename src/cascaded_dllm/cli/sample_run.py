@@ -11,7 +11,7 @@ import typer
 from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
-from cascaded_dllm.cli.options import choose_dtype
+from cascaded_dllm.cli.load import choose_dtype
 from cascaded_dllm.cli.sample_drawing import options_of
 from cascaded_dllm.cli.show import live_states, stage_lines
 from cascaded_dllm.errors import ConfigError

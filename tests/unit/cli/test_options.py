@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from cascaded_dllm.cli.options import choose_dtype, parse_lengths
+from cascaded_dllm.cli.load import choose_dtype
+from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.errors import ConfigError
 
 

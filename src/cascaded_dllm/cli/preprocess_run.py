@@ -1,0 +1,121 @@
+"""One preprocessing job on the terminal: its tasks are run where they are to run, and what came out is said."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from cascaded_dllm.assemble_preprocess import ShardTask, prepare
+from cascaded_dllm.cli.console import console, counted, progress_bar, working
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
+from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
+from cascaded_dllm.preprocess.job import Job
+from cascaded_dllm.preprocess.on_ray import run_ray
+from cascaded_dllm.preprocess.pipeline import Plan
+from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
+from cascaded_dllm.processes import usable_cores
+
+
+def run_job(
+    job: Job,
+    *,
+    executor: str,
+    workers: int | None,
+    resources: Resources,
+    shard: int | None = None,
+    ray_address: str | None = None,
+) -> None:
+    """Prepares a job, runs its missing tasks and says what came out.
+
+    Raises:
+        CascadeError: see `prepare` and the executors.
+    """
+    resources.check(executor)
+    if ray_address is not None and executor != "ray":
+        raise ConfigError(f"--executor {executor} has no use for --ray-address; leave it out, or choose --executor ray")
+    if shard is not None:
+        job.check_shard(shard)
+        if executor == "slurm":
+            raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
+    with working("reading the corpus: tokenizer and settings"):
+        task = prepare(job)
+        task.plan.check_shards()
+        wanted = range(job.num_shards) if shard is None else [shard]
+        complete = [index for index in wanted if task.plan.has_shard(index)]
+    missing = [index for index in wanted if index not in complete]
+    # What is booked on a cluster is used: inside a task by processes that score documents.
+    placed = task if executor == "local" else task.on_processes(resources.cpus)
+    tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
+    if hint := task.plan.corpus.hint():
+        console.print(f"[yellow]note:[/] {escape(hint)}")
+    started = time.monotonic()
+    if task.plan.to_be_read_once(missing):
+        _read_once(task.plan, missing)
+    match executor:
+        case _ if not missing:
+            task.plan.complete(task.tokenizer())
+        case "slurm":
+            number = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
+            console.print(f"job {number} makes {counted(len(missing), 'shard')}; logs are in {tasks.logs}")
+            return
+        case "ray":
+            with working(f"{counted(len(missing), 'shard')} on Ray"):
+                run_ray(tasks, resources, ray_address)
+        case _:
+            _run_here(task, tasks, workers or usable_cores())
+    _say_what_came_out(task, time.monotonic() - started, len(missing))
+
+
+def _read_once(plan: Plan, missing: Sequence[int]) -> None:
+    """Reads a corpus of which every part costs as much as the whole, once for all shards that are to be made."""
+    if not console.is_terminal:
+        console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
+    with progress_bar("records read") as (_, move):
+        plan.read_once(missing, lambda number: move(number, None))
+
+
+def _run_here(task: ShardTask, tasks: Tasks, workers: int) -> None:
+    """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
+    at_once = min(workers, len(tasks.missing))
+    tasks = tasks.with_task(task.on_processes(max(1, workers // at_once)))
+    with progress_bar("documents") as (_, move):
+
+        def tell(finished: int, in_progress: int) -> None:
+            done = [shard for index in tasks.missing if (shard := _shard(tasks.folder, index)) is not None]
+            records = sum(shard.counts.records for shard in done)
+            # Shards differ by one record at most, so one of them tells the size of all.
+            total = done[0].counts.records * len(tasks.missing) if done else None
+            move(records + (0 if finished == len(tasks.missing) else in_progress), total)
+
+        run_local(tasks, at_once, tell)
+
+
+def _shard(folder: Path, index: int) -> Shard | None:
+    """A shard, if it is there."""
+    path = shard_folder(folder, index)
+    return Shard.open(path) if path.exists() else None
+
+
+def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:
+    """Prints and writes the counts of the dataset, or says what it still waits for."""
+    folder, settings = task.plan.folder, task.plan.settings
+    still = settings.num_shards - len(task.plan.folders_of_shards())
+    if still:
+        console.print(f"made {counted(num_made, 'shard')}; of {settings.num_shards}, {still:,} are still to be made")
+        return
+    counts = PreprocessedDataset.open(folder).counts
+    told = summary(counts, seconds)
+    console.print(
+        f"{counted(counts.documents, 'document')}, {counts.tokens:,} tokens of a vocabulary of "
+        f"{settings.vocab_size:,}, about {told[f'windows_of_{WINDOW_LENGTH}']:,} windows of {WINDOW_LENGTH}"
+    )
+    for reason, number in counts.dropped.items():
+        console.print(f"dropped {number:,}: {reason}")
+    if num_made == settings.num_shards:
+        console.print(f"{told['tokens_per_second']:,} tokens/s in {seconds:.1f} s")
+    console.print(f"in {folder}", markup=False, soft_wrap=True)

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 
+from cascaded_dllm.assemble_course import course_of
 from cascaded_dllm.assemble_data import locate, require_known_method
 from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
 from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
-from cascaded_dllm.assemble_start import log_choice, plain, provenance, start_of_run, stored_config
-from cascaded_dllm.assemble_windows import windows_of_cascade, windows_of_folder
+from cascaded_dllm.assemble_start import log_choice, provenance, start_of_run, stored_config
+from cascaded_dllm.assemble_windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import DataSettings, TrainConfig, leaves
+from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
@@ -23,13 +24,12 @@ from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, dataset_bound, stage_bounds
+from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.pretrained import StageSettings
-from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.sampler import require_usable
+from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.flops import known_peak_flops
@@ -41,25 +41,6 @@ from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
 from cascaded_dllm.train.run_log import require_viewers
 from cascaded_dllm.train.trainer import Trainer
-
-_FREE = ("run_dir", "device", "ngpus", "data", "logging")
-_FREE_OF_SNAPSHOTS = ("sampling", "evaluation", "earlier_stages", "stage1_root_dir", "stage2_root_dir")
-_FREE_IN_TRAINING = (
-    "num_steps",
-    "log_every",
-    "eval_every",
-    "eval_windows",
-    "eval_times",
-    "snapshot_every",
-    "keep",
-    "keep_every",
-    "peak_flops",
-    "accum",
-    "strategy",
-    "compile",
-    "deterministic",
-)
-"""Keys, and keys of the group `training`, that may change when a run is taken up again."""
 
 _RUNS = "runs"
 """Where the folders of runs lie that have no name of their own."""
@@ -174,7 +155,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         StageMixture.of_fills(arrays) if config.training.fills else dataset,
         optim=_optim(config),
         loop=_loop(config),
-        course=_course(config, arrays, prefixes),
+        course=course_of(config, arrays, prefixes),
         parallel=parallel,
         execution=execution,
     )
@@ -182,24 +163,9 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         folder=folder,
         trainer=trainer,
         config=stored_config(config),
-        settings=StageSettings(
-            model=stage.model.config,
-            noise=schedule_settings(stage.schedule),
-            stage=0 if config.baseline else config.stage,
-            stage_lengths=config.stage_lengths,
-            tokenizer=arrays.tokenizer,
-            packing=arrays.packing,
-            unique=arrays.unique,
-            prefix=prefixes.settings,
-            layout=None if (layout := layout_of(stage.model)) is None else layout.config,
-        ),
+        settings=_stage_settings(config, arrays, stage, prefixes),
         tokenizer_file=tokenizer_file,
-        periods=RunPeriods(
-            log_every=config.training.log_every,
-            eval_every=config.training.eval_every,
-            snapshot_every=config.training.snapshot_every,
-            keeping=Keeping(newest=config.training.keep, every=config.training.keep_every),
-        ),
+        periods=_periods(config),
         measure=_bound_measurer(config, trainer, valid),
         sample=sample,
         num_valid_windows=0 if valid is None else len(valid),
@@ -207,95 +173,6 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
         peak_flops=_peak_flops(config, trainer),
     )
-
-
-def joint_bound(
-    cascade: Cascade,
-    data: DataSettings,
-    *,
-    num_windows: int,
-    num_times: int,
-    batch_size: int,
-    seed: int,
-    t_min: float,
-    keeps_all: bool = False,
-    sequential: Sequential | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> JointBound:
-    """The joint bound of a cascade, or of a flat model as a cascade of one stage, on windows of `data.path`.
-
-    Args:
-        cascade: the models.
-        data: the folder, and how its documents become windows.
-        num_windows: the first so many windows.
-        num_times: times a window.
-        batch_size: windows computed together.
-        seed: decides times and noise.
-        t_min: the integral runs from here to 1.
-        keeps_all: whether windows with too few different tokens count as well, their stages filled with copies: the
-            bound holds for any choice of the shorter stages.
-        sequential: how many windows are measured token by token as well.
-        on_progress: told the windows done, counted once a stage, and their number in all stages.
-
-    Raises:
-        ConfigError: the windows are to be cut in another way than those that the models were trained on.
-        DataError: the data has another tokenizer than the cascade.
-    """
-    arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
-    return windows_bound(
-        cascade,
-        arrays,
-        num_windows=num_windows,
-        num_times=num_times,
-        batch_size=batch_size,
-        seed=seed,
-        t_min=t_min,
-        sequential=sequential,
-        on_progress=on_progress,
-    )
-
-
-def windows_bound(
-    cascade: Cascade,
-    arrays: StageArrays,
-    *,
-    num_windows: int,
-    num_times: int,
-    batch_size: int,
-    seed: int,
-    t_min: float,
-    sequential: Sequential | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> JointBound:
-    """The joint bound on the first windows of `arrays`, which are such as the cascade was trained on."""
-    numbers = range(1, len(cascade.stages) + 1)
-    datasets = (
-        [StageDataset.flat(arrays)]
-        if cascade.is_flat
-        else [
-            StageDataset(arrays, number, is_placed=stage.is_placed)
-            for number, stage in zip(numbers, cascade.stages, strict=True)
-        ]
-    )
-    stages = [
-        (stage.model, Objective(stage.process, stage.schedule, t_min), dataset)
-        for stage, dataset in zip(cascade.stages, datasets, strict=True)
-    ]
-    bounds = stage_bounds(
-        stages,
-        num_windows=num_windows,
-        num_times=num_times,
-        batch_size=batch_size,
-        seed=seed,
-        sequential=sequential,
-        on_progress=on_progress,
-    )
-    num_stages = 1 if cascade.is_flat else len(cascade.trained_lengths)
-    num_characters = None
-    if len(datasets) == num_stages:
-        texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][:num_windows].tolist())
-        num_characters = sum(map(len, texts))
-    return JointBound(tuple(bounds), datasets[-1].target_length, num_stages, num_characters)
 
 
 def _with_data(config: TrainConfig) -> tuple[TrainConfig, str, StageArrays, StageDataset, StageDataset | None]:
@@ -346,25 +223,31 @@ def _loop(config: TrainConfig) -> LoopConfig:
     )
 
 
-def _course(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) -> dict[str, object]:
-    """All settings that decide the course of training, by key.
+def _stage_settings(
+    config: TrainConfig, arrays: StageArrays, stage: StageSampler, prefixes: PrefixTraining
+) -> StageSettings:
+    """What checkpoints say of the stage."""
+    return StageSettings(
+        model=stage.model.config,
+        noise=schedule_settings(stage.schedule),
+        stage=0 if config.baseline else config.stage,
+        stage_lengths=config.stage_lengths,
+        tokenizer=arrays.tokenizer,
+        packing=arrays.packing,
+        unique=arrays.unique,
+        prefix=prefixes.settings,
+        layout=None if (layout := layout_of(stage.model)) is None else layout.config,
+    )
 
-    Where and how often results go decides nothing; where data and models lie neither, but what they hold; nor in how
-    many processes and parts a batch is computed. The number of steps is judged by the trainer.
-    """
-    settings = config.to_dict()
-    for free in (*_FREE, *_FREE_OF_SNAPSHOTS):
-        settings.pop(free)
-    if not config.pretrained.use_pretrained:
-        settings.pop("pretrained")
-    for free in _FREE_IN_TRAINING:
-        settings["training"].pop(free)
-    generated = settings["training"]["generated_prefix"]
-    generated.pop("stage_paths")
-    generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint
-    # The fingerprint says everything; the packing stands beside it for the reader.
-    settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
-    return dict(leaves(plain(settings)))
+
+def _periods(config: TrainConfig) -> RunPeriods:
+    settings = config.training
+    return RunPeriods(
+        log_every=settings.log_every,
+        eval_every=settings.eval_every,
+        snapshot_every=settings.snapshot_every,
+        keeping=Keeping(newest=settings.keep, every=settings.keep_every),
+    )
 
 
 def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:

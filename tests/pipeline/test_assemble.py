@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cascaded_dllm import assemble_devices, assemble_stage
-from cascaded_dllm.assemble import assemble_run, joint_bound, require_launchable, require_sound, stage_dataset
+from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound, stage_dataset
+from cascaded_dllm.assemble_bound import joint_bound
 from cascaded_dllm.assemble_devices import choose_device, process_device
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings

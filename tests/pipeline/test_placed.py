@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run, joint_bound
+from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble_bound import joint_bound
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError

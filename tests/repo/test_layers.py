@@ -51,11 +51,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_stage": BASE | PARTS | {"sample", "config"},
     "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
     "assemble_windows": BASE | PARTS | {"sample", "config"},
+    "assemble_bound": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
+    "assemble_course": BASE | PARTS | {"train", "config", "assemble_start"},
     "assemble_gap": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
     "assemble": BASE
     | PARTS
     | {"train", "sample", "evaluate", "config"}
     | {
+        "assemble_course",
         "assemble_data",
         "assemble_devices",
         "assemble_prefixes",
@@ -70,15 +73,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": BASE
     | PARTS
     | {"train", "sample", "evaluate", "config", "study_config"}
-    | {"assemble", "assemble_devices", "assemble_preprocess", "assemble_stage", "assemble_start"},
+    | {"assemble", "assemble_bound", "assemble_devices", "assemble_preprocess", "assemble_stage", "assemble_start"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
     "cli": BASE
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", "config", "study", "study_config", "demo"}
-    | {"assemble", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge", "assemble_preprocess"}
-    | {"assemble_start"},
+    | {"assemble", "assemble_bound", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge"}
+    | {"assemble_preprocess", "assemble_start"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -98,6 +101,8 @@ WITH_TENSORS = (
         "assemble_devices",
     ),
     *(
+        "assemble_bound",
+        "assemble_course",
         "assemble_flat",
         "text_scorer",
         "harness",

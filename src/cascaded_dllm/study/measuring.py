@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cascaded_dllm.assemble import stage_dataset, windows_bound
+from cascaded_dllm.assemble import stage_dataset
+from cascaded_dllm.assemble_bound import windows_bound
 from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.data.manifest import fingerprint

@@ -1,0 +1,100 @@
+"""The joint bound of a cascade on preprocessed windows, from a folder or in memory."""
+
+from collections.abc import Callable
+
+from cascaded_dllm.assemble_windows import windows_of_cascade
+from cascaded_dllm.config import DataSettings
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, stage_bounds
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.train.objective import Objective
+
+
+def joint_bound(
+    cascade: Cascade,
+    data: DataSettings,
+    *,
+    num_windows: int,
+    num_times: int,
+    batch_size: int,
+    seed: int,
+    t_min: float,
+    keeps_all: bool = False,
+    sequential: Sequential | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> JointBound:
+    """The joint bound of a cascade, or of a flat model as a cascade of one stage, on windows of `data.path`.
+
+    Args:
+        cascade: the models.
+        data: the folder, and how its documents become windows.
+        num_windows: the first so many windows.
+        num_times: times a window.
+        batch_size: windows computed together.
+        seed: decides times and noise.
+        t_min: the integral runs from here to 1.
+        keeps_all: whether windows with too few different tokens count as well, their stages filled with copies: the
+            bound holds for any choice of the shorter stages.
+        sequential: how many windows are measured token by token as well.
+        on_progress: told the windows done, counted once a stage, and their number in all stages.
+
+    Raises:
+        ConfigError: the windows are to be cut in another way than those that the models were trained on.
+        DataError: the data has another tokenizer than the cascade.
+    """
+    arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
+    return windows_bound(
+        cascade,
+        arrays,
+        num_windows=num_windows,
+        num_times=num_times,
+        batch_size=batch_size,
+        seed=seed,
+        t_min=t_min,
+        sequential=sequential,
+        on_progress=on_progress,
+    )
+
+
+def windows_bound(
+    cascade: Cascade,
+    arrays: StageArrays,
+    *,
+    num_windows: int,
+    num_times: int,
+    batch_size: int,
+    seed: int,
+    t_min: float,
+    sequential: Sequential | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> JointBound:
+    """The joint bound on the first windows of `arrays`, which are such as the cascade was trained on."""
+    numbers = range(1, len(cascade.stages) + 1)
+    datasets = (
+        [StageDataset.flat(arrays)]
+        if cascade.is_flat
+        else [
+            StageDataset(arrays, number, is_placed=stage.is_placed)
+            for number, stage in zip(numbers, cascade.stages, strict=True)
+        ]
+    )
+    stages = [
+        (stage.model, Objective(stage.process, stage.schedule, t_min), dataset)
+        for stage, dataset in zip(cascade.stages, datasets, strict=True)
+    ]
+    bounds = stage_bounds(
+        stages,
+        num_windows=num_windows,
+        num_times=num_times,
+        batch_size=batch_size,
+        seed=seed,
+        sequential=sequential,
+        on_progress=on_progress,
+    )
+    num_stages = 1 if cascade.is_flat else len(cascade.trained_lengths)
+    num_characters = None
+    if len(datasets) == num_stages:
+        texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][:num_windows].tolist())
+        num_characters = sum(map(len, texts))
+    return JointBound(tuple(bounds), datasets[-1].target_length, num_stages, num_characters)

@@ -6,8 +6,9 @@ The parts, each interleaved in one run of its own process:
     keybert         KeyBERT's scores against the KeyBERT library, see bench_preprocess_keybert.py
     reading         a corpus of which every part costs as much as the whole, read for 64 shards, see
                     bench_preprocess_reading.py
-    workers         documents a second of the whole pipeline on 1, 2, ... processes, and the memory of the largest
-                    process for a corpus and one that is four times as long
+    workers         documents a second of the whole pipeline on 1, 2, ... processes of one thread, beside so many
+                    commands at once that have nothing to do with each other, which is what the machine allows
+    memory          of the largest process, for a shard and one that is four times as long
 
     HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python benchmarks/bench_preprocess.py --data ../shared/data --save
 """
@@ -26,7 +27,7 @@ from measure import Report, Work, arguments, ratios, spread, table, take_turns
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.stories import story_tokenizer
 
-PARTS = ("constituency", "keybert", "reading", "workers")
+PARTS = ("constituency", "keybert", "reading", "workers", "memory")
 LONGER = 4
 
 
@@ -35,20 +36,33 @@ def write_corpus(path: Path, documents: list[str]) -> None:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
 
 
-def run_pipeline(corpus: Path, tokenizer: Path, workers: int) -> None:
-    """The command, as a user gives it, into a folder that is thrown away."""
+def start_pipeline(corpus: Path, tokenizer: Path, out: Path, *, shards: int = 8, workers: int = 1) -> subprocess.Popen:
+    """The command, as a user gives it, with one thread a process."""
+    flags = ["--dataset", str(corpus), "--tokenizer", str(tokenizer), "--tagger", "english", "--out", str(out)]
+    command = ["preprocess", "constituency", *flags, "--shards", str(shards), "--workers", str(workers)]
+    script = "from cascaded_dllm.cli.main import app; app()"
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *command], stdout=subprocess.DEVNULL, env=os.environ | one_thread
+    )
+
+
+def run_pipelines(corpora: list[Path], tokenizer: Path, *, shards: int = 8, workers: int = 1) -> None:
+    """Commands side by side, one a corpus, into folders that are thrown away."""
     with tempfile.TemporaryDirectory() as out:
-        flags = ["--dataset", str(corpus), "--tokenizer", str(tokenizer), "--tagger", "english", "--out", out]
-        command = ["preprocess", "constituency", *flags, "--shards", "8", "--workers", str(workers)]
-        script = "from cascaded_dllm.cli.main import app; app()"
-        subprocess.run([sys.executable, "-c", script, *command], check=True, stdout=subprocess.DEVNULL)
+        running = [
+            start_pipeline(corpus, tokenizer, Path(out, str(number)), shards=shards, workers=workers)
+            for number, corpus in enumerate(corpora)
+        ]
+        codes = [process.wait() for process in running]
+    assert codes == [0] * len(corpora), f"the commands ended with {codes}"
 
 
 def peak_megabytes(corpus: Path, tokenizer: Path) -> float:
-    """Memory of the largest process of one run, measured by a process that has no other children."""
+    """Memory of the largest process that makes one shard, measured by a process that has no other children."""
     script = (
         "import resource, sys; sys.path[:0] = [sys.argv[1]]; import bench_preprocess as b; from pathlib import Path; "
-        "b.run_pipeline(Path(sys.argv[2]), Path(sys.argv[3]), 1); "
+        "b.run_pipelines([Path(sys.argv[2])], Path(sys.argv[3]), shards=1); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(corpus), str(tokenizer)]
@@ -57,33 +71,47 @@ def peak_megabytes(corpus: Path, tokenizer: Path) -> float:
 
 
 def compare_workers(report: Report, documents: list[str], *, rounds: int) -> None:
-    """Time the pipeline on 1, 2, ... processes, twice as many each time."""
+    """Time the pipeline on 1, 2, ... processes, twice as many each time, and commands that share nothing."""
     with tempfile.TemporaryDirectory() as temporary:
-        corpus, longer, folder = (Path(temporary, name) for name in ("corpus.jsonl", "longer.jsonl", "tokenizer"))
+        corpus, folder = Path(temporary, "corpus.jsonl"), Path(temporary, "tokenizer")
         write_corpus(corpus, documents)
-        write_corpus(longer, documents * LONGER)
         story_tokenizer().save(folder)
 
-        def prepare(workers: int) -> Callable[[], Work]:
+        def prepare(workers: int, commands: int) -> Callable[[], Work]:
             def work() -> float:
-                run_pipeline(corpus, folder, workers)
-                return float(len(documents))
+                run_pipelines([corpus] * commands, folder, workers=workers)
+                return float(len(documents) * commands)
 
             return lambda: work
 
         numbers = [1 << power for power in range(usable_cores().bit_length())]
-        seconds = take_turns({str(workers): prepare(workers) for workers in numbers}, rounds=rounds)
+        ways = {f"{workers} workers": (workers, 1) for workers in numbers}
+        ways |= {f"{commands} commands": (1, commands) for commands in numbers[1:]}
+        seconds = take_turns({name: prepare(*way) for name, way in ways.items()}, rounds=rounds)
+        first = [taken.wall for taken in seconds["1 workers"]]
         rows = []
-        for workers in numbers:
-            walls = [taken.wall for taken in seconds[str(workers)]]
-            gain = ratios([taken.wall for taken in seconds["1"]], walls)
-            rows.append((workers, f"{1 / spread(walls).median:.1f}", gain))
-            report.record(part="workers", workers=workers, documents_per_second=1 / spread(walls).median, speedup=gain)
+        for name, (workers, commands) in ways.items():
+            walls = [taken.wall for taken in seconds[name]]
+            gain, speed = ratios(first, walls), 1 / spread(walls).median
+            rows.append((workers, commands, f"{speed:.1f}", gain))
+            report.record(part="workers", workers=workers, commands=commands, documents_per_second=speed, speedup=gain)
         report.text(f"{len(documents)} documents of {WORDS} words, tagger english, start of the command included.\n")
-        report.text(table(["workers", "documents a second", "speed-up (wall)"], rows) + "\n")
-        short, long = peak_megabytes(corpus, folder), peak_megabytes(longer, folder)
-        report.record(part="memory", peak_megabytes=short, peak_megabytes_longer=long, longer=LONGER)
-        report.text(f"Largest process: {short:.0f} MB; for a corpus {LONGER} times as long {long:.0f} MB.\n")
+        report.text(table(["workers", "commands at once", "documents a second", "speed-up (wall)"], rows) + "\n")
+
+
+def compare_memory(report: Report, documents: list[str]) -> None:
+    """The memory that a shard takes, and one that is some times as long."""
+    with tempfile.TemporaryDirectory() as temporary:
+        short, long, folder = (Path(temporary, name) for name in ("short.jsonl", "long.jsonl", "tokenizer"))
+        write_corpus(short, documents[: len(documents) // LONGER])
+        write_corpus(long, documents)
+        story_tokenizer().save(folder)
+        found = [peak_megabytes(corpus, folder) for corpus in (short, long)]
+        report.record(part="memory", peak_megabytes=found[0], peak_megabytes_longer=found[1], longer=LONGER)
+        report.text(
+            f"Largest process for a shard of {len(documents) // LONGER} documents of {WORDS} words: {found[0]:.0f} MB; "
+            f"of {len(documents)}: {found[1]:.0f} MB.\n"
+        )
 
 
 def main() -> None:
@@ -91,16 +119,19 @@ def main() -> None:
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the novels; not needed for --quick")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--documents", type=int, default=2048, help="of the part workers (default 2048)")
+    parser.add_argument("--documents", type=int, default=2048, help="of workers and memory (default 2048)")
     options = parser.parse_args()
     if not options.quick and options.data is None:
         parser.error("--data is needed, or --quick")
     passed = ["--repeats", str(options.repeats), *(["--quick"] if options.quick else ["--data", str(options.data)])]
     for part in options.part or PARTS:
-        if part == "workers":
+        if part in ("workers", "memory"):
             report = Report("Preprocessing", save=options.save)
             documents = stories(8) if options.quick else novels(options.data, options.documents)
-            compare_workers(report, documents, rounds=options.repeats)
+            if part == "workers":
+                compare_workers(report, documents, rounds=options.repeats)
+            else:
+                compare_memory(report, documents)
             report.close()
             continue
         script = Path(__file__).with_name(f"bench_preprocess_{part}.py")

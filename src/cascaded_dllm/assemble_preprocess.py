@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.atomic import complete_folder
-from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.data.manifest import as_json, fingerprint
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
@@ -17,7 +17,7 @@ from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
-from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_processes
+from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, write_total
@@ -84,6 +84,8 @@ class ShardTask:
             log = TaskLog(self.plan.folder, index)
             with self._encoder() as encode_all:
                 summary = log.finish(self.plan.write(index, encode_all, log.tell))
+        if len(self.plan.folders_of_shards()) < self.plan.settings.num_shards:
+            return summary
         dataset = self.plan.complete(self.tokenizer())
         if dataset is not None and summary is not None:
             write_total(self.plan.folder, dataset.counts)
@@ -100,7 +102,9 @@ class ShardTask:
     @contextmanager
     def _encoder(self) -> Iterator[EncodeAll]:
         if self.num_processes == 1:
-            yield self.make_encoder().encode_all
+            # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
+            job = fingerprint(as_json(self.plan.settings))
+            yield encoder_of_process(self.make_encoder, job).encode_all
             return
         with encoder_processes(self.make_encoder, self.num_processes) as encode_all:
             yield encode_all

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascaded_dllm.assemble_preprocess import BUILT_IN_TAGGERS, make_scorer, make_tagger, prepare
+from cascaded_dllm.assemble_preprocess import BUILT_IN_TAGGERS, MakeEncoder, make_scorer, make_tagger, prepare
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
 from cascaded_dllm.importance.linear_tagger import LinearTagger
@@ -49,6 +49,23 @@ def test_dataset_is_complete_with_its_last_shard(tmp_path):
     task.run(0)
     assert PreprocessedDataset.open(task.plan.folder).counts.documents == 6
     assert task.run(0) is None
+
+
+def test_a_process_makes_its_shards_with_one_encoder(tmp_path, monkeypatch):
+    """Whether the files of a job have changed since, its settings say."""
+    made, make_encoder = [], MakeEncoder.__call__
+    monkeypatch.setattr(MakeEncoder, "__call__", lambda self: made.append(1) or make_encoder(self))
+    Tokenizer.train(["one text"], 258).save(tmp_path / "tokenizer")
+    asked = replace(
+        job(tmp_path / "first", method="random"), tokenizer=str(tmp_path / "tokenizer"), train_tokenizer=None
+    )
+    make(asked)
+    assert len(made) == 1
+    Tokenizer.train(["another text"], 260).save(tmp_path / "tokenizer")
+    asked = replace(asked, out=str(tmp_path / "second"))
+    folder = make(asked)
+    assert len(made) == 2
+    assert PreprocessedDataset.open(folder).settings.vocab_size == 260
 
 
 def test_preparations_are_kept(tmp_path, monkeypatch):

@@ -111,10 +111,16 @@ def encoder_processes(make_encoder: Callable[[], Encoder], num_processes: int) -
 
 
 @functools.lru_cache(maxsize=1)
-def _encoder_of_process(make_encoder: Callable[[], Encoder]) -> Encoder:
-    # Not in the initializer of the pool, where a typed error would be lost.
+def encoder_of_process(make_encoder: Callable[[], Encoder], job: str = "") -> Encoder:
+    """The encoder of this process, made when it is first asked for: models are loaded and words learnt but once.
+
+    Args:
+        make_encoder: called for it; hashable.
+        job: whatever else must be the same, such as a fingerprint of what the files were that it is made from.
+    """
+    # Not in the initializer of a pool, where a typed error would be lost.
     return make_encoder()
 
 
 def _encode_in_worker(make_encoder: Callable[[], Encoder], documents: Sequence[Document]) -> list[Encoded]:
-    return _encoder_of_process(make_encoder).encode(documents)
+    return encoder_of_process(make_encoder).encode(documents)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import measure
+from cascaded_dllm.processes import usable_cores
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 RATIO = r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]"
@@ -88,6 +89,15 @@ def test_reading() -> None:
     text = printed("bench_preprocess_reading.py")
     for form in ("jsonl.xz", "jsonl.gz", "txt"):
         assert re.search(rf"\| novels.{form} +\| .*{RATIO} +\|", text), form
+
+
+@pytest.mark.slow
+def test_preprocessing_workers_and_memory() -> None:
+    text = printed("bench_preprocess.py", "--part", "workers", "--part", "memory")
+    for workers, commands in ((1, 1), (2, 1), (1, 2)):
+        row = rf"\| {workers} +\| {commands} +\| \d+\.\d +\| {RATIO} +\|"
+        assert usable_cores() < 2 or re.search(row, text), row
+    assert re.search(r"a shard of 2 documents of 700 words: \d+ MB; of 8: \d+ MB", text)
 
 
 def test_turns_alternate_and_the_first_is_not_counted() -> None:

@@ -54,8 +54,13 @@ def run_pipelines(corpora: list[Path], tokenizer: Path, *, shards: int = 8, work
             start_pipeline(corpus, tokenizer, Path(out, str(number)), shards=shards, workers=workers)
             for number, corpus in enumerate(corpora)
         ]
-        codes = [process.wait() for process in running]
-    assert codes == [0] * len(corpora), f"the commands ended with {codes}"
+        try:
+            for process in running:
+                if process.wait():
+                    raise subprocess.CalledProcessError(process.returncode, process.args)
+        finally:
+            for process in running:
+                process.kill()
 
 
 def peak_megabytes(corpus: Path, tokenizer: Path) -> float:
@@ -70,8 +75,8 @@ def peak_megabytes(corpus: Path, tokenizer: Path) -> float:
     return kilobytes / 1024 if sys.platform != "darwin" else kilobytes / 1024**2
 
 
-def compare_workers(report: Report, documents: list[str], *, rounds: int) -> None:
-    """Time the pipeline on 1, 2, ... processes, twice as many each time, and commands that share nothing."""
+def compare_workers(report: Report, documents: list[str], most: int, *, rounds: int) -> None:
+    """Time the pipeline on 1, 2, ... processes, and as many commands at once, up to so many."""
     with tempfile.TemporaryDirectory() as temporary:
         corpus, folder = Path(temporary, "corpus.jsonl"), Path(temporary, "tokenizer")
         write_corpus(corpus, documents)
@@ -84,7 +89,7 @@ def compare_workers(report: Report, documents: list[str], *, rounds: int) -> Non
 
             return lambda: work
 
-        numbers = [1 << power for power in range(usable_cores().bit_length())]
+        numbers = [1 << power for power in range(most.bit_length())]
         ways = {f"{workers} workers": (workers, 1) for workers in numbers}
         ways |= {f"{commands} commands": (1, commands) for commands in numbers[1:]}
         seconds = take_turns({name: prepare(*way) for name, way in ways.items()}, rounds=rounds)
@@ -129,7 +134,7 @@ def main() -> None:
             report = Report("Preprocessing", save=options.save)
             documents = stories(8) if options.quick else novels(options.data, options.documents)
             if part == "workers":
-                compare_workers(report, documents, rounds=options.repeats)
+                compare_workers(report, documents, 2 if options.quick else usable_cores(), rounds=options.repeats)
             else:
                 compare_memory(report, documents)
             report.close()

@@ -16,7 +16,7 @@ less than --longest seconds. Samplers take turns, stage by stage.
 With --stories, what a way of drawing costs stands beside its speed: texts that are drawn so by a trained story cascade
 and belong to its grammar, and their mean surprisal (sampling_quality.py has more ways, and says what that means).
 
-    make quickstart
+    cdllm quickstart
     OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --stories runs/quickstart/stage[123] --save
     python benchmarks/bench_sampler.py --device cuda --batch 32 --batch 256 --save
 """
@@ -58,8 +58,8 @@ through the output layer, the scores and the race. Run end to end: seconds and s
 """
 
 OF_STORIES = """\
-Accepted are texts of the grammar among {count} drawn in this way, by all stages, from cascades trained on its stories;
-nats are the mean surprisal of those under the grammar.
+Accepted are texts of the grammar among {count} drawn in this way, in float32 and by all stages, from cascades trained
+on its stories; nats are the mean surprisal of those under the grammar.
 """
 
 Clock = Literal["cpu", "wall"]
@@ -331,7 +331,8 @@ def compare(
         seconds = " / ".join(f"{stage:.4f}" for stage in a_call)
         whole = f"{getattr(run, clock):.1f} s, {in_run:.1f}" if run else ""
         numbers = (seconds, f"{calls:.0f}", f"{cascade:.1f}")
-        written = stories.quality_of(sampler.drawn, placed=bool(sampler.placed))
+        is_asked = sampler.dtype == "float32"  # In which the stories are drawn.
+        written = stories.quality_of(sampler.drawn, placed=bool(sampler.placed)) if is_asked else None
         costs = (written.accepted, f"{written.surprisal:.2f}") if written else ("", "") if stories else ()
         rows.append((sampler.label, *numbers, in_all, in_all_wall, by_call, to_whole, whole, *costs))
         report.record(
@@ -365,7 +366,7 @@ def main() -> None:
     )
     parser.add_argument("--stories", nargs="+", metavar="RUN", help="stages of a story cascade with prefixes")
     parser.add_argument("--placed-stories", nargs="+", metavar="RUN", help="stages of a placed story cascade")
-    parser.add_argument("--num-samples", type=int, default=512, help="stories of every way (default 512)")
+    parser.add_argument("--num-samples", type=int, help="stories of every way (default 512, with --quick 16)")
     options = parser.parse_args()
     torch.manual_seed(0)
     device, name = require_device(options.device), "toy" if options.quick else options.size
@@ -374,7 +375,9 @@ def main() -> None:
     prefix, placed = (
         Cascade.from_pretrained(runs) if runs else None for runs in (options.stories, options.placed_stories)
     )
-    stories = Stories(prefix, placed, options.num_samples)
+    if placed is not None and not placed.stages[-1].is_placed:
+        parser.error(f"--placed-stories names stages with prefixes: {' '.join(options.placed_stories)}")
+    stories = Stories(prefix, placed, options.num_samples or (16 if options.quick else 512))
     for num_texts in options.batch or [4]:
         compare(
             report,

@@ -84,9 +84,7 @@ class ShardTask:
             log = TaskLog(self.plan.folder, index)
             with self._encoder() as encode_all:
                 summary = log.finish(self.plan.write(index, encode_all, log.tell))
-        if len(self.plan.folders_of_shards()) < self.plan.settings.num_shards:
-            return summary
-        dataset = self.plan.complete(self.tokenizer())
+        dataset = self.plan.complete(self.tokenizer)
         if dataset is not None and summary is not None:
             write_total(self.plan.folder, dataset.counts)
         return summary
@@ -101,10 +99,13 @@ class ShardTask:
 
     @contextmanager
     def _encoder(self) -> Iterator[EncodeAll]:
+        settings = self.plan.settings
+        if self.num_processes == 1 and settings.num_shards == 1:
+            yield self.make_encoder().encode_all
+            return
         if self.num_processes == 1:
             # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
-            job = fingerprint(as_json(self.plan.settings))
-            yield encoder_of_process(self.make_encoder, job).encode_all
+            yield encoder_of_process(self.make_encoder, fingerprint(as_json(settings))).encode_all
             return
         with encoder_processes(self.make_encoder, self.num_processes) as encode_all:
             yield encode_all

@@ -19,7 +19,7 @@ the same order whatever the batch. A GPU takes all of them."""
 _CPU_BLOCK_ELEMENTS = 1 << 19
 """Logits of a block on a CPU, 2 MB in float32, which its cache holds."""
 _CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
-"""Logits of all columns that are held at once, by device: 32 and 256 MB in float32. Every chunk of rows goes through
+"""Logits of all columns that are kept at once, by device: 32 and 256 MB in float32. Every chunk of rows goes through
 the output weights again, so smaller ones are slower; larger ones gain nothing."""
 
 
@@ -50,14 +50,13 @@ class Tiles(NamedTuple):
             device: where they are.
             keeps: whether the logits of a chunk are held until all of its blocks are there, or one block at a time.
         """
-        is_cpu = device.type == "cpu"
-        blocks = even_parts(num_columns, _CPU_COLUMNS if is_cpu else num_columns)
-        most = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"])
-        # Rows that go through the output weights together are many where nothing is kept of them.
-        limits = [most // (num_columns if keeps else blocks[0].stop)]
-        if is_cpu:
-            limits.append(_CPU_BLOCK_ELEMENTS // blocks[0].stop)
-        return cls(even_parts(num_rows, min(limits)), blocks)
+        most_rows = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"]) // num_columns
+        if device.type != "cpu":
+            return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
+        blocks = even_parts(num_columns, _CPU_COLUMNS)
+        in_a_block = _CPU_BLOCK_ELEMENTS // blocks[0].stop
+        # Where nothing is kept, no more than a block is held, and its limit alone counts.
+        return cls(even_parts(num_rows, min(most_rows, in_a_block) if keeps else in_a_block), blocks)
 
     def memory(self, like: Tensor, *, keeps: bool) -> Tensor:
         """Room for the logits of a chunk, or of its largest block; fresh pages cost as much as a pass over them."""

@@ -50,7 +50,7 @@ def run(out: Path, tokenizer: Path, frequencies: Path, seconds: float, workers: 
     complete = [index for index in range(NUM_SHARDS) if index not in missing]
     if missing:
         run_local(Tasks(ShardTask(plan, make_encoder), plan.folder, NUM_SHARDS, missing, complete), workers)
-    plan.complete(encoder.tokenizer)
+    plan.complete(lambda: encoder.tokenizer)
     return plan.folder
 
 

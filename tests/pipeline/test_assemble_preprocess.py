@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascaded_dllm.assemble_preprocess import BUILT_IN_TAGGERS, MakeEncoder, make_scorer, make_tagger, prepare
+from cascaded_dllm.assemble_preprocess import (
+    BUILT_IN_TAGGERS,
+    MakeEncoder,
+    ShardTask,
+    make_scorer,
+    make_tagger,
+    prepare,
+)
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
 from cascaded_dllm.importance.linear_tagger import LinearTagger
@@ -39,20 +46,24 @@ def test_constituency_and_tfidf(tmp_path):
     assert task.plan.settings.scorer["num_documents"] == 6
 
 
-def test_dataset_is_complete_with_its_last_shard(tmp_path):
+def test_dataset_is_complete_with_its_last_shard(tmp_path, monkeypatch):
     task = prepare(job(tmp_path))
+    loaded, load = [], Tokenizer.load
+    monkeypatch.setattr(ShardTask, "tokenizer", lambda self: loaded.append(1) or load(self.make_encoder.tokenizer))
     summary = task.run(1)
     assert summary is not None
+    assert not loaded, "only the last shard has a use for it"
     assert summary["documents"] == 3
     with pytest.raises(DataError, match="is no complete preprocessed dataset"):
         PreprocessedDataset.open(task.plan.folder)
     task.run(0)
+    assert loaded == [1]
     assert PreprocessedDataset.open(task.plan.folder).counts.documents == 6
     assert task.run(0) is None
 
 
 def test_a_process_makes_its_shards_with_one_encoder(tmp_path, monkeypatch):
-    """Whether the files of a job have changed since, its settings say."""
+    """And with another one once the tokenizer at the same path is another."""
     made, make_encoder = [], MakeEncoder.__call__
     monkeypatch.setattr(MakeEncoder, "__call__", lambda self: made.append(1) or make_encoder(self))
     Tokenizer.train(["one text"], 258).save(tmp_path / "tokenizer")

@@ -1,4 +1,4 @@
-"""`cdllm sample --compile` writes the texts that it writes without."""
+"""`cdllm sample --compile` writes the texts that it writes without, but for rounding."""
 
 import json
 import os
@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from cascaded_dllm import Cascade
-from cascaded_dllm.cli.sample_run import SampleOptions, options_to_go_on
 from cascaded_dllm.sample.output import SampleRun
-from tests.pipeline.commands import success
+from tests.pipeline.commands import failure, success
 from tests.processes import cdllm
 from tests.processes import run as run_process
 
@@ -32,7 +31,10 @@ def texts_of(run: Path) -> list[Any]:
 
 def compiling(cache: str, arguments: list[str]) -> None:
     """In a process, since torch cannot look through the run-time type checks of the tests."""
+    from torch._inductor import config as inductor
+
     os.environ |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    inductor.cpp.simdlen = 1  # Scalar code, which takes half as long to compile.
     cdllm(*arguments)
 
 
@@ -44,6 +46,7 @@ def arguments(runs: Path) -> list[str]:
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_compiled_blocks_write_the_same(arguments: list[str], tmp_path: Path) -> None:
+    """Four tokens each of a network of two steps, whose draws lie nowhere near a border."""
     success(*arguments, "--output-dir", tmp_path / "plain")
     cache = tmp_path / "cache"
     flags = ["--compile", "--output-dir", str(tmp_path / "compiled")]
@@ -52,19 +55,32 @@ def test_compiled_blocks_write_the_same(arguments: list[str], tmp_path: Path) ->
     run = only(tmp_path / "compiled")
     assert texts_of(run) == texts_of(only(tmp_path / "plain"))
     assert list(cache.rglob("*.so")), "nothing was compiled"
-    assert json.loads((run / "settings.json").read_text(encoding="utf-8"))["compile"] is True
+    assert SampleRun.open(run).settings.texts.compile
 
 
-def test_a_run_goes_on_as_it_was_begun_or_otherwise(arguments: list[str], tmp_path: Path) -> None:
+def test_a_run_goes_on_as_it_was_begun(arguments: list[str], tmp_path: Path) -> None:
     success(*arguments, "--output-dir", tmp_path)
-    run = SampleRun.open(only(tmp_path))
-    assert not SampleOptions.of_run(run).compile
-    assert options_to_go_on(run, {"compile": True}).compile
-    # Runs from before there was a choice are of plain calls.
-    settings = json.loads((run.folder / "settings.json").read_text(encoding="utf-8"))
-    settings.pop("compile")
-    (run.folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert not SampleOptions.of_run(SampleRun.open(run.folder)).compile
+    run = only(tmp_path)
+    message = failure("sample", "--resume", run, "--compile")
+    assert message.startswith(f"--compile is True, and the run in {run} was begun with False")
+    # Runs from before there was a choice were not compiled.
+    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    assert settings["texts"].pop("compile") is False
+    (run / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert not SampleRun.open(run).settings.texts.compile
+
+
+def test_without_a_compiler(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before there is a folder."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    message = failure(*arguments, "--compile", "--output-dir", tmp_path / "out")
+    assert message.startswith(
+        "--compile needs a C++ compiler on cpu, and there is no c++, g++, clang++, cl on the path"
+    )
+    monkeypatch.setenv("CXX", "nowhere/g++")
+    assert "there is no nowhere/g++ on the path" in failure(*arguments, "--compile", "--output-dir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_blocks_are_compiled_where_it_is_asked_for(runs: Path) -> None:

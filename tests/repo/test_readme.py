@@ -61,6 +61,19 @@ def unknown_flag(words: list[str]) -> str | None:
     return next((f"{path} {flag}" for flag in flags if flag not in known[path] | {"--help"}), None)
 
 
+def test_tree_names_every_module_and_folder_of_the_package() -> None:
+    """Those of the first level; what is below stands beside its folder."""
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^  ((?:[a-z][\w.]+(?:\.py|/) +)+)\S", text, re.MULTILINE)
+    named = {name for line in lines for name in line.split()}
+    package = CHECKOUT / "src" / "cascaded_dllm"
+    here = {path.name for path in package.glob("*.py")} | {
+        f"{path.parent.name}/" for path in package.glob("*/__init__.py")
+    }
+    assert here - named == {"__init__.py"}
+    assert {name for name in named if name.startswith("assemble")} <= here
+
+
 def test_readme_names_the_two_commands() -> None:
     commands = list(shell_commands((CHECKOUT / "README.md").read_text(encoding="utf-8")))
     assert ["make", "quickstart"] in commands

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from cascaded_dllm.assemble_devices import choose_device
+from cascaded_dllm.assemble_devices import choose_device, require_compiler
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.cli.load import choose_dtype
@@ -25,7 +25,7 @@ from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.sample.streaming import draw_missing
 
-_FREE = ("batch_size", "device", "judge", "compile")
+_FREE = ("batch_size", "device", "judge")
 """What may change when a run goes on, since no text depends on it but by rounding."""
 
 
@@ -87,7 +87,7 @@ class SampleOptions:
             weights=texts.weights,
             device=stored.device,
             dtype=texts.dtype,
-            compile=stored.compile,
+            compile=texts.compile,
         )
 
     def with_given_texts(self, cascade: Cascade, *, is_counted: bool) -> "SampleOptions":
@@ -126,7 +126,9 @@ class SampleOptions:
         if self.input is not None and not self.input.exists():
             raise ConfigError(f"--input is {self.input}, which does not exist; name a sampling run or a text file")
         choose_dtype(self.dtype)
-        choose_device(self.device)
+        device = choose_device(self.device)
+        if self.compile:
+            require_compiler(device, "--compile")
         require_writable(self.output_dir)
 
     def run_settings(self, cascade: Cascade) -> RunSettings:
@@ -138,6 +140,7 @@ class SampleOptions:
             lengths=self.lengths,
             tokenizer=self.tokenizer,
             dtype=self.dtype,
+            compile=self.compile,
             cascade_source=self.cascade,
         )
         return RunSettings(
@@ -145,7 +148,6 @@ class SampleOptions:
             batch_size=self.batch_size,
             device=self.device,
             judge=self.judge,
-            compile=self.compile,
             texts=texts,
         )
 
@@ -289,9 +291,10 @@ def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -
             markup=False,
         )
     before = run.settings.batch_size
-    if progress.num_finished and options.dtype != "float32" and options.batch_size != before:
+    rounds = f"in {options.dtype}" if options.dtype != "float32" else "compiled" if options.compile else None
+    if progress.num_finished and rounds is not None and options.batch_size != before:
         error_console.print(
-            f"the texts so far were drawn in batches of {before}: in {options.dtype} one of {options.batch_size} may "
+            f"the texts so far were drawn in batches of {before}: {rounds} one of {options.batch_size} may "
             "round otherwise, so that a text can differ from that of an unbroken run",
             markup=False,
         )

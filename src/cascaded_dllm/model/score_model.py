@@ -194,8 +194,12 @@ class ScoreModel(nn.Module):
             block.keep_products_in(dtype)
 
     def compile_blocks(self) -> None:
-        """Send the blocks through torch.compile once they are called; weights and their names stay as they are."""
-        # With and without context, rows, a noise level a sequence, gradients, a batch of one: torch would give up at 8.
+        """Send the blocks through torch.compile once they are called; weights and their names stay as they are.
+
+        Those of a layout network are left as they are. Raises torch's limit of graphs a function, for the process.
+        """
+        # Every combination of context, rows, gradients and sizes is a graph of its own, eleven of them for a cascade of
+        # three stages and two sizes of batches. Past the limit, 8 by default, torch goes on without compilation.
         limits: Any = torch._dynamo.config
         limits.recompile_limit = max(limits.recompile_limit, 64)
         for block in self.blocks:

@@ -111,12 +111,13 @@ def encoder_processes(make_encoder: Callable[[], Encoder], num_processes: int) -
 
 
 @functools.lru_cache(maxsize=1)
-def encoder_of_process(make_encoder: Callable[[], Encoder], job: str = "") -> Encoder:
+def encoder_of_process(make_encoder: Callable[[], Encoder], fingerprint: str = "") -> Encoder:
     """The encoder of this process, made when it is first asked for: models are loaded and words learnt but once.
 
     Args:
         make_encoder: called for it; hashable.
-        job: whatever else must be the same, such as a fingerprint of what the files were that it is made from.
+        fingerprint: of the content of its files, which the paths in `make_encoder` do not tell; another content makes
+            another encoder.
     """
     # Not in the initializer of a pool, where a typed error would be lost.
     return make_encoder()

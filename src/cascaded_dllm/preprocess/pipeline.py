@@ -167,8 +167,11 @@ class Plan:
                 raise no_documents(self.corpus.name, writer.counts.dropped)
             return writer.counts
 
-    def complete(self, tokenizer: Tokenizer) -> PreprocessedDataset | None:
+    def complete(self, load_tokenizer: Callable[[], Tokenizer]) -> PreprocessedDataset | None:
         """The dataset, if all of its shards are there; None as long as others are at work on the rest.
+
+        Args:
+            load_tokenizer: that of the dataset, which is asked for with the last shard.
 
         Raises:
             DataError: there is not one document in it.
@@ -180,7 +183,7 @@ class Plan:
         counts = sum((Shard.open(folder).counts for folder in folders), Counts())
         if counts.documents == 0:
             raise no_documents(self.corpus.name, counts.dropped)
-        tokenizer.save(self.folder)
+        load_tokenizer().save(self.folder)
         dataset = complete_dataset(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
         shutil.rmtree(self._parts, ignore_errors=True)
@@ -291,7 +294,7 @@ def preprocess(
         total = counts.records * len(missing) if total is None else total
     if on_progress is not None:
         on_progress(done, done)
-    plan.complete(tokenizer)
+    plan.complete(lambda: tokenizer)
     return plan.folder
 
 

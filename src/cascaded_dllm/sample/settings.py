@@ -30,6 +30,7 @@ class SampleSettings:
         tokenizer: where it came from, if it was named; None if it was found beside the first stage's weights.
         weights: ema or raw.
         dtype: of the matrix products of the trunk.
+        compile: whether the blocks went through torch.compile, which rounds otherwise; runs of before do not say it.
         cascade: the bundle that all stages came from, as an absolute path or a hub id; None if they came one by one.
     """
 
@@ -42,6 +43,7 @@ class SampleSettings:
     tokenizer: str | None = None
     weights: str = "ema"
     dtype: str = "float32"
+    compile: bool = False
     cascade: str | None = None
 
     @classmethod
@@ -54,6 +56,7 @@ class SampleSettings:
         lengths: Sequence[int] | None = None,
         tokenizer: str | None = None,
         dtype: str = "float32",
+        compile: bool = False,
         cascade_source: str | None = None,
     ) -> "SampleSettings":
         """The settings of texts that `cascade` draws; the rest says how it was loaded, from a bundle or by stages."""
@@ -72,6 +75,7 @@ class SampleSettings:
             tokenizer=None if tokenizer is None else absolute_source(tokenizer),
             weights=cascade.weights,
             dtype=dtype,
+            compile=compile,
             cascade=bundle,
         )
 
@@ -119,7 +123,6 @@ class RunSettings:
         device: as it was named, `auto` for example.
         judge: who is asked about the texts when all are there; None for nobody.
         texts: what decides them.
-        compile: whether the blocks go through torch.compile.
     """
 
     num_samples: int
@@ -127,7 +130,6 @@ class RunSettings:
     device: str
     judge: str | None
     texts: SampleSettings
-    compile: bool = False
 
     def to_json(self) -> str:
         """The text of the file."""

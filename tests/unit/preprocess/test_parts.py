@@ -56,7 +56,7 @@ def finish(plan):
     encoder = Encoder(Tokenizer.train(["One Text"], 260), TfidfScorer(DocumentFrequencies(1, {})))
     for index in plan.missing():
         plan.write(index, encoder.encode_all)
-    return plan.complete(encoder.tokenizer)
+    return plan.complete(lambda: encoder.tokenizer)
 
 
 @pytest.mark.parametrize("held", [1, 600, 1 << 24])

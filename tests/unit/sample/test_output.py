@@ -53,6 +53,7 @@ LOADING_STORED: dict[str, Any] = {
     "tokenizer": None,
     "weights": "raw",
     "dtype": "float32",
+    "compile": False,
     "cascade": None,
 }
 TEXTS_STORED = DRAWING_STORED | LOADING_STORED
@@ -88,7 +89,6 @@ def test_begin(tmp_path: Path) -> None:
         "batch_size": 2,
         "device": "auto",
         "judge": None,
-        "compile": False,
         "texts": {"drawing": DRAWING_STORED, **LOADING_STORED},
     }
     assert SampleRun.open(run.folder) == run

@@ -16,7 +16,7 @@ less than --longest seconds. Samplers take turns, stage by stage.
 With --stories, what a way of drawing costs stands beside its speed: texts that are drawn so by a trained story cascade
 and belong to its grammar, and their mean surprisal (sampling_quality.py has more ways, and says what that means).
 
-    cdllm quickstart
+    cdllm quickstart training.num_steps=2000
     OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --stories runs/quickstart/stage[123] --save
     python benchmarks/bench_sampler.py --device cuda --batch 32 --batch 256 --save
 """

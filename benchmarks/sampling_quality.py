@@ -1,6 +1,6 @@
 """What a way of sampling costs in quality: texts of a trained story cascade, judged by the grammar they come from.
 
-    make quickstart
+    cdllm quickstart training.num_steps=2000
     cd runs/quickstart && OMP_NUM_THREADS=1 python ../../benchmarks/sampling_quality.py stage1 stage2 stage3 --save
 
 The grammar knows the probability of every text, so that nothing has to be estimated but the share of texts that belong

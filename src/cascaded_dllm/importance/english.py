@@ -1,5 +1,6 @@
 """What the taggers of English share: spaCy's words and the sentences that they begin, and TextBlob's lexicon."""
 
+import importlib.util
 import re
 import warnings
 from collections.abc import Iterable
@@ -119,6 +120,20 @@ class WordSplitter:
 def is_word(text: str) -> bool:
     """Whether it holds a letter or a digit, and so is no mark."""
     return text.isalnum() or any(character.isalnum() for character in text)
+
+
+def require_libraries(purpose: str) -> None:
+    """Checks that spaCy and TextBlob are there, without the seconds that it takes to import them.
+
+    Args:
+        purpose: what needs them, as the subject of a sentence.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
+    for library in ("spacy", "textblob"):
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtraError(library, extra="preprocess", purpose=purpose)
 
 
 def import_spacy(purpose: str) -> ModuleType:

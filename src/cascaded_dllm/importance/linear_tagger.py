@@ -1,5 +1,6 @@
 """A tagger that adds up integer weights: small, fast, trained on any tagged corpus, the same on every machine."""
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TypeAlias, final
 import numpy as np
 from jaxtyping import Int8, Int32
 
-from cascaded_dllm.importance.english import MAX_WORDS, SplitText, WordSplitter, import_parser
+from cascaded_dllm.importance.english import MAX_WORDS, SplitText, WordSplitter, import_parser, require_libraries
 from cascaded_dllm.importance.pos import CLASSES, TaggedWord
 from cascaded_dllm.importance.tagger_features import (
     BOUNDARY,
@@ -47,8 +48,8 @@ class LinearTagger:
     """
 
     def __init__(self, weights: Weights, title: str) -> None:
-        self._splitter = WordSplitter(f"the tagger {title}")
-        self._table = _Table(weights, import_parser(f"the tagger {title}").lexicon)
+        self._purpose, self._given_weights = f"the tagger {title}", weights
+        require_libraries(self._purpose)
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
         digest = hashlib.sha256(weights.tobytes()).hexdigest()[:16]
         self.name = f"{title} ({', '.join([digest, *versions])})"
@@ -71,6 +72,15 @@ class LinearTagger:
             MissingExtraError: spaCy or TextBlob is not installed.
         """
         return cls(read_weights(SHIPPED), "english")
+
+    # The process that plans a job asks for the name only, and the libraries take seconds to import.
+    @functools.cached_property
+    def _splitter(self) -> WordSplitter:
+        return WordSplitter(self._purpose)
+
+    @functools.cached_property
+    def _table(self) -> "_Table":
+        return _Table(self._given_weights, import_parser(self._purpose).lexicon)
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""

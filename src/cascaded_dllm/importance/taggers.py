@@ -3,14 +3,22 @@
 import functools
 import importlib.metadata
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import final
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.importance.english import LONGEST_RUN, MAX_WORDS, WordSplitter, import_parser, import_spacy
+from cascaded_dllm.importance.english import (
+    LONGEST_RUN,
+    MAX_WORDS,
+    WordSplitter,
+    import_parser,
+    import_spacy,
+    require_libraries,
+)
 from cascaded_dllm.importance.pos import TaggedWord
 
+_LEXICON = "the tagger lexicon"
 # spaCy refuses more than a million characters, and its memory grows with the length of a text.
 PIECE_CHARACTERS = 100_000
 _LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
@@ -76,17 +84,25 @@ class LexiconTagger:
     """
 
     def __init__(self) -> None:
-        self._splitter = WordSplitter("the tagger lexicon")
-        find_tags = import_parser("the tagger lexicon").find_tags
+        require_libraries(_LEXICON)
+        versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
+        self.name = f"lexicon ({', '.join(versions)})"
+
+    # The process that plans a job asks for the name only, and the libraries take seconds to import.
+    @functools.cached_property
+    def _splitter(self) -> WordSplitter:
+        return WordSplitter(_LEXICON)
+
+    @functools.cached_property
+    def _tag_of(self) -> Callable[[str, bool], str]:
+        find_tags = import_parser(_LEXICON).find_tags
 
         @functools.lru_cache(MAX_WORDS)
         def tag_of(word: str, begins_sentence: bool) -> str:
             # A tag depends on nothing but the word, and on whether it is the first, whose capital makes no name.
             return str(find_tags([word] if begins_sentence else [".", word])[-1][1])
 
-        self._tag_of = tag_of
-        versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
-        self.name = f"lexicon ({', '.join(versions)})"
+        return tag_of
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""

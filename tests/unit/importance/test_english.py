@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -6,7 +7,15 @@ from hypothesis import strategies as st
 
 from cascaded_dllm.errors import MissingExtraError
 from cascaded_dllm.importance import english
-from cascaded_dllm.importance.english import ADDRESS, LONGEST_RUN, WordSplitter, import_parser, import_spacy, is_word
+from cascaded_dllm.importance.english import (
+    ADDRESS,
+    LONGEST_RUN,
+    WordSplitter,
+    import_parser,
+    import_spacy,
+    is_word,
+    require_libraries,
+)
 from cascaded_dllm.importance.tagged_corpora import read_tagged
 
 spacy = pytest.importorskip("spacy", reason="the extra `preprocess` is not installed")
@@ -121,3 +130,21 @@ def test_missing_libraries(monkeypatch):
         import_spacy("the test")
     with pytest.raises(MissingExtraError, match=r"the test needs textblob, .*'cascaded-dllm\[preprocess\]'"):
         import_parser("the test")
+
+
+@pytest.mark.parametrize("missing", ["spacy", "textblob"])
+def test_libraries_are_looked_for_without_importing_them(missing, monkeypatch):
+    require_libraries("the test")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=rf"the test needs {missing}, .*'cascaded-dllm\[preprocess\]'"):
+        require_libraries("the test")
+
+
+@pytest.mark.parametrize("tagger", ["english", "lexicon"])
+def test_a_tagger_is_named_before_its_libraries_are_imported(tagger):
+    """Whoever plans a job need not wait for them."""
+    code = (
+        f"import sys; from cascaded_dllm.assemble_preprocess import make_tagger; name = make_tagger({tagger!r}).name; "
+    )
+    code += "sys.exit(any(library in sys.modules for library in ('spacy', 'textblob', 'nltk')))"
+    subprocess.run([sys.executable, "-c", code], check=True)

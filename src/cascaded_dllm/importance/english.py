@@ -5,10 +5,11 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, final
 
-from cascaded_dllm.errors import MissingExtraError
+from cascaded_dllm.errors import DataError, MissingExtraError
 
 MAX_WORDS = 1 << 17
 """Of which something is remembered. Memory is bounded, whatever the size of a corpus."""
@@ -169,3 +170,28 @@ def import_parser(purpose: str) -> Any:
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         parser.find_tags(["a"])
     return parser
+
+
+def read_lexicon(purpose: str) -> dict[str, str]:
+    """TextBlob's lexicon of English: the usual tag of every word that it knows.
+
+    It is read from its file: to import the library takes three seconds and 100 MB, for what else it can do.
+
+    Args:
+        purpose: what needs it, as the subject of a sentence.
+
+    Raises:
+        MissingExtraError: TextBlob is not installed.
+        DataError: its lexicon is not where it should be.
+    """
+    spec = importlib.util.find_spec("textblob")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("textblob", extra="preprocess", purpose=purpose)
+    path = Path(spec.submodule_search_locations[0], "en", "en-lexicon.txt")
+    if not path.is_file():
+        raise DataError(
+            f"{path} is not there, which {purpose} reads; install the version of textblob that constraints.txt names"
+        )
+    with path.open(encoding="utf-8") as lines:
+        words = [line.split() for line in lines if line.strip() and not line.startswith(";;;")]
+    return {word: tag for word, tag, *_ in words}

@@ -10,7 +10,7 @@ from typing import TypeAlias, final
 import numpy as np
 from jaxtyping import Int8, Int32
 
-from cascaded_dllm.importance.english import MAX_WORDS, SplitText, WordSplitter, import_parser, require_libraries
+from cascaded_dllm.importance.english import MAX_WORDS, SplitText, WordSplitter, read_lexicon, require_libraries
 from cascaded_dllm.importance.pos import CLASSES, TaggedWord
 from cascaded_dllm.importance.tagger_features import (
     BOUNDARY,
@@ -80,7 +80,7 @@ class LinearTagger:
 
     @functools.cached_property
     def _table(self) -> "_Table":
-        return _Table(self._given_weights, import_parser(self._purpose).lexicon)
+        return _Table(self._given_weights, read_lexicon(self._purpose))
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
 from cascaded_dllm.errors import DataError, MissingExtraError
-from cascaded_dllm.importance.english import import_parser
+from cascaded_dllm.importance.english import read_lexicon
 from cascaded_dllm.importance.pos import CLASSES, class_of
 from cascaded_dllm.importance.tagger_examples import NO_TAG, Example
 from cascaded_dllm.importance.tagger_features import BOUNDARY, FIRST, ROLES, word_features
@@ -110,7 +110,7 @@ def _occurrences(
         known: the places of those that have a tag.
     """
     table = {text: row for row, text in enumerate(dict.fromkeys([BOUNDARY, *(word.text for word in examples)]))}
-    features = word_features(list(table), import_parser("training a tagger").lexicon)
+    features = word_features(list(table), read_lexicon("training a tagger"))
     layout = lay_out(
         np.array([table[word.text] for word in examples]), np.array([word.begins_paragraph for word in examples])
     )

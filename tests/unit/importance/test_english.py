@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascaded_dllm.errors import MissingExtraError
+from cascaded_dllm.errors import DataError, MissingExtraError
 from cascaded_dllm.importance import english
 from cascaded_dllm.importance.english import (
     ADDRESS,
@@ -14,6 +14,7 @@ from cascaded_dllm.importance.english import (
     import_parser,
     import_spacy,
     is_word,
+    read_lexicon,
     require_libraries,
 )
 from cascaded_dllm.importance.tagged_corpora import read_tagged
@@ -138,6 +139,21 @@ def test_libraries_are_looked_for_without_importing_them(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtraError, match=rf"the test needs {missing}, .*'cascaded-dllm\[preprocess\]'"):
         require_libraries("the test")
+
+
+def test_lexicon_is_that_of_the_library(tmp_path, monkeypatch):
+    lexicon = read_lexicon("the test")
+    assert lexicon == dict(import_parser("the test").lexicon)
+    assert len(lexicon) > 90_000
+    (tmp_path / "textblob").mkdir()
+    (tmp_path / "textblob" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "textblob")
+    with pytest.raises(DataError, match=r"en-lexicon.txt is not there, which the test reads; install the version"):
+        read_lexicon("the test")
+    monkeypatch.setitem(sys.modules, "textblob", None)
+    with pytest.raises(MissingExtraError, match="the test needs textblob"):
+        read_lexicon("the test")
 
 
 @pytest.mark.parametrize("tagger", ["english", "lexicon"])

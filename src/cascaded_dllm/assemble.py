@@ -9,7 +9,7 @@ import torch
 
 from cascaded_dllm.assemble_course import course_of
 from cascaded_dllm.assemble_data import locate, require_known_method
-from cascaded_dllm.assemble_devices import choose_device, place, require_compiler, require_gpus
+from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
 from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
@@ -114,8 +114,6 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         )
     device = device or choose_device(config.device)
     require_sound(config, group.size)
-    if config.training.compile:
-        require_compiler(device, "training.compile")
     log = log_choice(config)
     require_viewers(log)
     # What the first process has made on the disk, or brought there, the others only open.

@@ -1,9 +1,5 @@
 """Where a run computes: the device of every process, and how the processes hold the network."""
 
-import importlib.util
-import os
-import shutil
-
 import torch
 
 from cascaded_dllm.errors import ConfigError
@@ -36,30 +32,6 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}); {_CHOICES}") from error
     return device
-
-
-def require_compiler(device: torch.device, option: str) -> None:
-    """Checks that torch.compile finds what it makes kernels with.
-
-    Args:
-        device: where they run.
-        option: that asks for them, as the user gives it.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if device.type == "cuda":
-        if importlib.util.find_spec("triton") is None:
-            raise ConfigError(
-                f"{option} needs Triton on {device}, which is not installed; pip install triton, or leave it out"
-            )
-        return
-    names = [name] if (name := os.environ.get("CXX")) else ["c++", "g++", "clang++", "cl"]
-    if not any(map(shutil.which, names)):
-        raise ConfigError(
-            f"{option} needs a C++ compiler on {device}, and there is no {', '.join(names)} on the path; install one, "
-            "or leave it out"
-        )
 
 
 def process_device(name: str, world: World | None) -> torch.device:

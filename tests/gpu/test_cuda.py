@@ -14,6 +14,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.prefix_settings import PrefixSettings
@@ -160,7 +161,7 @@ def compiled_and_recorded() -> None:
     model = random_model(parameterization="normalized", prefix_attention="one_way").cuda()
     stage = StageSampler(model, AbsorbingProcess(VOCAB), LogLinearSchedule(), LENGTH)
     plain = texts_of(stage, FirstHittingPredictor())
-    model.compile_blocks()
+    compile_blocks(model, torch.device("cuda"))
     replays, replay = [], torch.cuda.CUDAGraph.replay
     torch.cuda.CUDAGraph.replay = lambda graph: replays.append(1) or replay(graph)  # type: ignore[method-assign]
     compiled = texts_of(stage, FirstHittingPredictor())

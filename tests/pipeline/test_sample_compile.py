@@ -3,12 +3,17 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cascaded_dllm import Cascade
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.compilation import compile_blocks
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.output import SampleRun
 from tests.pipeline.commands import failure, success
 from tests.processes import cdllm
@@ -75,12 +80,17 @@ def test_without_a_compiler(arguments: list[str], tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     message = failure(*arguments, "--compile", "--output-dir", tmp_path / "out")
-    assert message.startswith(
-        "--compile needs a C++ compiler on cpu, and there is no c++, g++, clang++, cl on the path"
-    )
+    assert message.startswith("torch.compile needs a C++ compiler on cpu, and there is no c++, g++, clang++, cl on")
     monkeypatch.setenv("CXX", "nowhere/g++")
     assert "there is no nowhere/g++ on the path" in failure(*arguments, "--compile", "--output-dir", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("settings.json"))
+
+
+def test_without_what_a_gpu_needs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = ScoreModel.from_pretrained(runs / "stage1")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ConfigError, match="needs Triton on cuda:0; pip install triton, or do without"):
+        compile_blocks(stage, torch.device("cuda:0"))
 
 
 def test_blocks_are_compiled_where_it_is_asked_for(runs: Path) -> None:

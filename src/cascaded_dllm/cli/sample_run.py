@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from cascaded_dllm.assemble_devices import choose_device, require_compiler
+from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.cli.load import choose_dtype
@@ -126,9 +126,7 @@ class SampleOptions:
         if self.input is not None and not self.input.exists():
             raise ConfigError(f"--input is {self.input}, which does not exist; name a sampling run or a text file")
         choose_dtype(self.dtype)
-        device = choose_device(self.device)
-        if self.compile:
-            require_compiler(device, "--compile")
+        choose_device(self.device)
         require_writable(self.output_dir)
 
     def run_settings(self, cascade: Cascade) -> RunSettings:

@@ -193,18 +193,6 @@ class ScoreModel(nn.Module):
             assert isinstance(block, DDiTBlock)
             block.keep_products_in(dtype)
 
-    def compile_blocks(self) -> None:
-        """Send the blocks through torch.compile once they are called; weights and their names stay as they are.
-
-        Those of a layout network are left as they are. Raises torch's limit of graphs a function, for the process.
-        """
-        # Every combination of context, rows, gradients and sizes is a graph of its own, eleven of them for a cascade of
-        # three stages and two sizes of batches. Past the limit, 8 by default, torch goes on without compilation.
-        limits: Any = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, 64)
-        for block in self.blocks:
-            block.compile()
-
     def forward(
         self,
         xt: Int[Tensor, "B L"],

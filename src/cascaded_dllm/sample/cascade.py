@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.pretrained import StageSettings, Weights
 from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
@@ -81,13 +82,13 @@ class Cascade:
 
         Raises:
             CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
-            ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, or a bundle holds
-                other weights.
+            ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, a bundle holds
+                other weights, or there is no compiler.
         """
         read = read_cascade(source, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device, dtype=dtype)
         if compile:
             for sampler in read.samplers:
-                sampler.model.compile_blocks()
+                compile_blocks(sampler.model, torch.device(device))
         return cls(
             read.samplers,
             read.tokenizer,

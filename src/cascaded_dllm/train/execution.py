@@ -11,6 +11,7 @@ import torch
 from torch.backends.cuda import SDPAParams, can_use_efficient_attention, can_use_flash_attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.score_model import ScoreModel
 
 _KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
@@ -86,12 +87,15 @@ def prepare_execution(
         compiles: whether the blocks go through torch.compile.
         deterministic: whether the same bits must come out from run to run.
         log_every: steps between readings that somebody needs.
+
+    Raises:
+        ConfigError: there is no compiler for the device.
     """
     if deterministic:
         # Read when cuBLAS starts; without it, cuBLAS takes what memory there is for its sums.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiles:
-        model.compile_blocks()
+        compile_blocks(model, device)
     on_cuda = device.type == "cuda"
     return Execution(
         attention=_attention_kernel(model, device) if on_cuda else None,

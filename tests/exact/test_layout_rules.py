@@ -199,9 +199,18 @@ def law_of_few_calls(model: LayoutModel, z: list[int], per_call: int) -> Tensor:
     return torch.tensor(list(total.values()), dtype=torch.float64)
 
 
+def several_gaps_model() -> LayoutModel:
+    return tiny_placed(N, NEW, vocab_size=9, seed=2, dtype=torch.float64).layout
+
+
+@functools.cache
+def law_of_calls(count: int) -> Tensor:
+    return law_of_few_calls(several_gaps_model(), [5, 6, 7], count)
+
+
 @pytest.mark.parametrize("per_call", [1, 2, 3])
 def test_several_gaps_of_a_call(per_call: int) -> None:
-    model, num_texts = tiny_placed(N, NEW, vocab_size=9, seed=2, dtype=torch.float64).layout, 24_000
+    model, num_texts = several_gaps_model(), 24_000
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
     gaps = draw_gaps(
@@ -214,8 +223,7 @@ def test_several_gaps_of_a_call(per_call: int) -> None:
     )
     assert len(calls) == -(-N // per_call)
     found = torch.tensor([(gaps == torch.tensor(gap)).all(-1).sum() for gap in LAYOUTS])
-    laws = {count: law_of_few_calls(model, [5, 6, 7], count) for count in (1, per_call)}
-    assert fits(found, laws[per_call])
+    assert fits(found, law_of_calls(per_call))
     assert is_refuted(found, torch.full((len(LAYOUTS),), 1 / len(LAYOUTS), dtype=torch.float64))
     if per_call == 3:
-        assert is_refuted(found, laws[1]), "a network whose gaps are independent would prove nothing"
+        assert is_refuted(found, law_of_calls(1)), "a network whose gaps are independent would prove nothing"

@@ -1,5 +1,6 @@
 """A placed stage on a vocabulary that can be enumerated: layout and fill are laws, and their bound is one."""
 
+import functools
 import itertools
 import math
 
@@ -65,20 +66,27 @@ def test_cost_of_a_layout_is_the_mean_over_orders(z: list[int]) -> None:
         assert total > -math.log(law[gaps]) - 1e-12
 
 
+@functools.cache
+def enumerated_laws() -> tuple[Tensor, Tensor, Tensor]:
+    """Conditionals of the placed stage and of the one before, and the law of all texts."""
+    model, first = network(dtype=torch.float32), tiny_model(seed=8, **FLAT)
+    table, first_table = reference.conditionals(model, V, M), reference.conditionals(first, V, N)
+    first_law = oracle.any_order_law(first_table, V, N)
+    law = torch.zeros(len(oracle.all_states(V, M)), dtype=torch.float64)
+    for z in Z:
+        for gaps, probability in reference.layout_law(model.layout, z).items():
+            fill = oracle.completion_law(table, reference.placed_state(z, gaps, V), V)
+            law += first_law[oracle.index_of(z, V)] * probability * fill
+    return table, first_table, law
+
+
 @pytest.mark.parametrize(
     "schedule", [LogLinearSchedule(), GeometricSchedule(1e-4, 20.0)], ids=["loglinear", "geometric"]
 )
 def test_bound_of_a_placed_stage(schedule: Schedule) -> None:
     """The estimate approaches the exact cost, and with stage 1 it lies above -log p(x), which is a sum over all z."""
-    model, first = network(dtype=torch.float32), tiny_model(seed=8, **FLAT)
-    table, first_table = reference.conditionals(model, V, M), reference.conditionals(first, V, N)
-    first_law = oracle.any_order_law(first_table, V, N)
-    texts = oracle.all_states(V, M)
-    law = torch.zeros(len(texts), dtype=torch.float64)
-    for z in Z:
-        for gaps, probability in reference.layout_law(model.layout, z).items():
-            fill = oracle.completion_law(table, reference.placed_state(z, gaps, V), V)
-            law += first_law[oracle.index_of(z, V)] * probability * fill
+    model, texts = network(dtype=torch.float32), oracle.all_states(V, M)
+    table, first_table, law = enumerated_laws()
     assert math.isclose(float(law.sum()), 1, rel_tol=1e-12)
     objective = Objective(AbsorbingProcess(V), schedule, t_min=1e-4)
     for number, places in ((5, [0, 2]), (9, [1, 3]), (14, [0, 1])):

@@ -150,6 +150,7 @@ def test_sampling_a_cascade(trained, tmp_path):
         "cascade": None,
         "weights": "ema",
         "dtype": "float32",
+        "compile": False,
         "guidance": 0.0,
         "prefix_noise": 0.0,
     }

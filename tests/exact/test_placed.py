@@ -81,7 +81,9 @@ def enumerated_laws() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "schedule", [LogLinearSchedule(), GeometricSchedule(1e-4, 20.0)], ids=["loglinear", "geometric"]
+    "schedule",
+    [LogLinearSchedule(), pytest.param(GeometricSchedule(1e-4, 20.0), marks=pytest.mark.slow)],
+    ids=["loglinear", "geometric"],
 )
 def test_bound_of_a_placed_stage(schedule: Schedule) -> None:
     """The estimate approaches the exact cost, and with stage 1 it lies above -log p(x), which is a sum over all z."""

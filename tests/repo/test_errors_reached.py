@@ -2,6 +2,8 @@
 
 import ast
 
+import pytest
+
 from tests.repo.error_sites import (
     ErrorSite,
     accepts_any_message,
@@ -14,6 +16,7 @@ from tests.repo.error_sites import (
 )
 
 
+@pytest.mark.slow
 def test_expected_errors_name_their_message() -> None:
     assert list(expectations_without_match(error_names())) == [], "add match=..."
 

@@ -133,7 +133,7 @@ def left_to_right_law(table: Tensor, length: int) -> Tensor:
 @pytest.mark.parametrize(
     ("predictor", "num_steps"),
     [
-        (EulerPredictor(), 256),
+        pytest.param(EulerPredictor(), 256, marks=pytest.mark.slow),  # For log-linear noise it is the next one.
         (TweediePredictor(), 256),
         (AncestralPredictor(), 256),
         (FirstHittingPredictor(), 1),

@@ -53,6 +53,7 @@ def test_copy_head() -> None:
     assert len(re.findall(rf"\| copy head +\| \d\.\d{{3}} +\| ({RATIO} +\| ){{2}}1\.\d{{3}} +\|", text)) == 2
 
 
+@pytest.mark.slow
 def test_sampler() -> None:
     text = printed("bench_sampler.py")
     ways = (

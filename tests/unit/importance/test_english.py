@@ -156,6 +156,7 @@ def test_lexicon_is_that_of_the_library(tmp_path, monkeypatch):
         read_lexicon("the test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tagger", ["english", "lexicon"])
 def test_a_tagger_is_named_before_its_libraries_are_imported(tagger):
     """Whoever plans a job need not wait for them."""

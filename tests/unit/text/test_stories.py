@@ -136,6 +136,7 @@ def test_entropy_is_that_of_all_draws(grammar: StoryGrammar) -> None:
     assert grammar.entropy == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_entropy_is_the_mean_surprise(grammar: StoryGrammar, stories: list[str]) -> None:
     surprises = -np.array([grammar.log_prob(text) for text in stories])
     standard_error = surprises.std() / math.sqrt(len(surprises))

@@ -175,7 +175,7 @@ def import_parser(purpose: str) -> Any:
 def read_lexicon(purpose: str) -> dict[str, str]:
     """TextBlob's lexicon of English: the usual tag of every word that it knows.
 
-    It is read from its file: to import the library takes three seconds and 100 MB, for what else it can do.
+    It is read from its file: to import the library takes three seconds and 150 MB, for what else it can do.
 
     Args:
         purpose: what needs it, as the subject of a sentence.

@@ -18,9 +18,9 @@ _CPU_COLUMNS = 1024
 the same order whatever the batch. A GPU takes all of them."""
 _CPU_BLOCK_ELEMENTS = 1 << 19
 """Logits of a block on a CPU, 2 MB in float32, which its cache holds."""
-_CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
-"""Logits of all columns that are kept at once, by device: 32 and 256 MB in float32. Every chunk of rows goes through
-the output weights again, so smaller ones are slower; larger ones gain nothing."""
+_CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 1 << 29}
+"""What is kept at once of all columns, by device. Every chunk of rows goes through the output weights again, so smaller
+ones are slower; larger ones gain little."""
 
 
 def even_parts(length: int, most: int) -> list[slice]:
@@ -41,26 +41,44 @@ class Tiles(NamedTuple):
     blocks: list[slice]
 
     @classmethod
-    def of(cls, num_rows: int, num_columns: int, device: torch.device, *, keeps: bool) -> "Tiles":
+    def of(cls, num_rows: int, num_columns: int, device: torch.device, *, kept: torch.dtype | None) -> "Tiles":
         """Those of so many rows and columns within the limits of the device.
 
         Args:
             num_rows: of all chunks together.
             num_columns: of all blocks together.
             device: where they are.
-            keeps: whether the logits of a chunk are held until all of its blocks are there, or one block at a time.
+            kept: dtype of what is kept of a chunk until all of its blocks are there; None if a block goes as it came.
         """
-        most_rows = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"]) // num_columns
+        # A device that works on whole rows has the logits of a chunk at once, whatever it keeps of them.
+        size = 4 if kept is None else kept.itemsize
+        most_rows = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"]) // (size * num_columns)
         if device.type != "cpu":
             return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
         blocks = even_parts(num_columns, _CPU_COLUMNS)
         in_a_block = _CPU_BLOCK_ELEMENTS // blocks[0].stop
         # Where nothing is kept, no more than a block is held, and its limit alone counts.
-        return cls(even_parts(num_rows, min(most_rows, in_a_block) if keeps else in_a_block), blocks)
+        return cls(even_parts(num_rows, in_a_block if kept is None else min(most_rows, in_a_block)), blocks)
 
-    def memory(self, like: Tensor, *, keeps: bool) -> Tensor:
-        """Room for the logits of a chunk, or of its largest block; fresh pages cost as much as a pass over them."""
-        return like.new_empty(self.chunks[0].stop * self.blocks[-1 if keeps else 0].stop)
+    def memory(self, like: Tensor, *, kept: torch.dtype | None) -> "Memory":
+        """Room for the largest chunk; fresh pages cost as much as a pass over them."""
+        height, widest, all_columns = self.chunks[0].stop, self.blocks[0].stop, self.blocks[-1].stop
+        if kept == like.dtype:
+            return Memory(like.new_empty(height * all_columns), None)
+        exps = None if kept is None else like.new_empty(height * all_columns, dtype=kept)
+        return Memory(like.new_empty(height * widest), exps)
+
+
+class Memory(NamedTuple):
+    """Where a softmax is worked out.
+
+    Attributes:
+        logits: of a block, or of all of them if they stay until their slopes are asked for.
+        exps: of all blocks, in another dtype, where they stay instead; None if nothing does.
+    """
+
+    logits: Float[Tensor, " S"]
+    exps: Float[Tensor, " T"] | None
 
 
 @torch.no_grad()
@@ -68,10 +86,10 @@ def blocked_logsumexp(
     states: Float[Tensor, "M D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"]
 ) -> Float[Tensor, " M"]:
     """logsumexp(states @ weight.T + bias) of every row, without a tensor of (M, V) and without a gradient."""
-    tiles = Tiles.of(len(states), len(bias), states.device, keeps=False)
-    memory, nowhere = tiles.memory(states, keeps=False), states.new_zeros(len(states), dtype=torch.long)
+    tiles = Tiles.of(len(states), len(bias), states.device, kept=None)
+    memory, nowhere = tiles.memory(states, kept=None), states.new_zeros(len(states), dtype=torch.long)
     sums = [
-        BlockedSoftmax(states[part], weight, bias, nowhere[part], tiles.blocks, memory, keeps=False).log_sum
+        BlockedSoftmax(states[part], weight, bias, nowhere[part], tiles.blocks, memory, kept=None).log_sum
         for part in tiles.chunks
     ]
     return torch.cat(sums)
@@ -95,9 +113,9 @@ class BlockedSoftmax:
         bias: Float[Tensor, " V"],
         x0: Int[Tensor, " M"],
         blocks: list[slice],
-        memory: Float[Tensor, " S"],
+        memory: Memory,
         *,
-        keeps: bool,
+        kept: torch.dtype | None,
     ) -> None:
         """Go through all blocks once.
 
@@ -107,8 +125,9 @@ class BlockedSoftmax:
             bias: their output bias.
             x0: clean tokens. One that is no column has the logit NaN.
             blocks: parts of the columns, in order, which are all of them together.
-            memory: where logits are put, see `Tiles.memory`.
-            keeps: whether `slopes` will be asked, before the memory is used for something else.
+            memory: see `Tiles.memory`.
+            kept: dtype of the `slopes`, which are asked for before the memory is used for something else; None if they
+                are not. Logits and their sums are in the dtype of `states` all the same.
         """
         self._x0, self._blocks = x0, blocks
         self._exps: list[Tensor] = []
@@ -117,15 +136,15 @@ class BlockedSoftmax:
         lowest = torch.finfo(states.dtype).min
         self.at_x0 = states.new_full((len(states),), torch.nan)
         for columns in blocks:
-            shape = (len(states), columns.stop - columns.start)
-            start = len(states) * columns.start if keeps else 0
-            logits = memory[start : start + math.prod(shape)].view(shape)
+            logits = _room(memory.logits, len(states), columns, apart=kept == states.dtype)
             torch.addmm(bias[columns], states, weight[columns].T, out=logits)
             place, is_here = _place_inside(x0, columns)
             self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
             tops.append(logits.amax(-1).clamp_min(lowest))
             totals.append(logits.sub_(tops[-1][:, None]).exp_().sum(-1))
-            if keeps:
+            if memory.exps is not None:
+                self._exps.append(_room(memory.exps, len(states), columns, apart=True).copy_(logits))
+            elif kept is not None:
                 self._exps.append(logits)
         top = torch.stack(tops).amax(0)
         shares = [(of_block - top).exp_() for of_block in tops]
@@ -141,7 +160,14 @@ class BlockedSoftmax:
         for columns, of_block, factor in zip(self._blocks, exps, self._factors, strict=True):
             slope = of_block.mul_((mass * factor)[:, None])
             place, is_here = _place_inside(self._x0, columns)
-            yield columns, slope.scatter_add_(-1, place[:, None], torch.where(is_here, -own, 0)[:, None])
+            at_x0 = torch.where(is_here, -own, 0)[:, None].to(slope.dtype)
+            yield columns, slope.scatter_add_(-1, place[:, None], at_x0)
+
+
+def _room(memory: Tensor, height: int, columns: slice, *, apart: bool) -> Tensor:
+    """A block's part of the memory, which all blocks share or which they lie in one behind another."""
+    start, width = height * columns.start if apart else 0, columns.stop - columns.start
+    return memory[start : start + height * width].view(height, width)
 
 
 def _place_inside(x0: Int[Tensor, " M"], columns: slice) -> tuple[Int[Tensor, " M"], Bool[Tensor, " M"]]:

@@ -131,7 +131,7 @@ def test_whole_sequences_are_their_rows(case: Case) -> None:
 def test_fused_is_plain(
     case: Case, rows_in_a_chunk: int, columns_in_a_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", rows_in_a_chunk * V)
+    monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 8 * rows_in_a_chunk * V)
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns_in_a_block)
     total, rows = case.fused()
     expected_total, expected_rows = case.plain()
@@ -156,7 +156,7 @@ def test_law_has_the_gradients_of_the_loss(case: Case) -> None:
 
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the fused form alone, with a row whose token the other law does not have."""
-    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", 2 * V)
+    monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 8 * 2 * V)
     sigma = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
     is_absent = torch.tensor([False, True, False])
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cascaded_dllm import blocked_softmax
 from cascaded_dllm.diffusion import fused_loss
-from cascaded_dllm.diffusion.fused_loss import fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.numerics import log_expm1
 from tests.reference.plain_loss import log_score_of_logits, plain_absorbing_loss
@@ -37,7 +37,9 @@ class Case:
         self.sequence_weight = torch.tensor([0.3, 2.0, 0.0], dtype=dtype)
         self.is_masked = self.xt == MASK
 
-    def fused(self, parameterization: str, scale_by_sigma: bool) -> tuple[Tensor, Tensor]:
+    def fused(
+        self, parameterization: str, scale_by_sigma: bool, execution: LossExecution = PLAINLY
+    ) -> tuple[Tensor, Tensor]:
         batch = self.is_masked.nonzero()[:, 0]
         log_scale = log_expm1(self.sigma) + math.log(V) if scale_by_sigma else torch.zeros_like(self.sigma)
         return fused_absorbing_score_entropy(
@@ -49,6 +51,7 @@ class Case:
             self.sequence_weight[batch],
             parameterization=parameterization,  # type: ignore[arg-type]
             log_scale=log_scale[batch],
+            execution=execution,
         )
 
     def plain(self, parameterization: str, scale_by_sigma: bool) -> tuple[Tensor, Tensor]:
@@ -64,7 +67,7 @@ class Case:
 
 def hold(monkeypatch: pytest.MonkeyPatch, rows: int, columns: int) -> None:
     """Chunks of so many rows, blocks of so many columns."""
-    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", rows * V)
+    monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 8 * rows * V)
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
 
 
@@ -89,6 +92,30 @@ def test_fused_is_plain(reading: tuple[str, bool], rows: int, columns: int, monk
     assert (case.gradients(case.fused(*reading)[0])[1][MASK] == 0).all()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 100), (2, 4), (100, 3), (100, 100)])
+@pytest.mark.parametrize("reading", READINGS)
+def test_gradients_in_another_dtype(
+    reading: tuple[str, bool],
+    rows: int,
+    columns: int,
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss has the same bits; the gradients, in their own dtype, differ by what `dtype` rounds."""
+    case = Case()
+    hold(monkeypatch, rows, columns)
+    total, entropies = case.fused(*reading)
+    other, other_entropies = case.fused(*reading, LossExecution(gradient_dtype=dtype))
+    assert torch.equal(entropies, other_entropies) or rows != 100
+    torch.testing.assert_close((other, other_entropies), (total, entropies), rtol=1e-12, atol=1e-12)
+    for found, expected in zip(case.gradients(other), case.gradients(total), strict=True):
+        assert found.dtype == torch.float64
+        difference = float((found - expected).norm() / expected.norm())
+        assert 0 < difference < tolerance
+
+
 @pytest.mark.parametrize("multiple", [V, V + 1, 64])
 @pytest.mark.parametrize("reading", READINGS)
 def test_columns_that_fill_up_change_nothing(
@@ -99,7 +126,7 @@ def test_columns_that_fill_up_change_nothing(
     total, rows = case.fused(*reading)
     expected = (total, rows, *case.gradients(total))
     monkeypatch.setitem(fused_loss._COLUMN_MULTIPLE, "cpu", multiple)
-    monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", 2 * multiple)
+    monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 8 * 2 * multiple)
     filled, filled_rows = case.fused(*reading)
     for found, plain in zip((filled, filled_rows, *case.gradients(filled)), expected, strict=True):
         assert found.shape == plain.shape

@@ -22,28 +22,31 @@ def test_parts_are_everything_once(length: int, most: int) -> None:
     assert len(parts) == max(1, -(-length // max(1, most)))
 
 
-@pytest.mark.parametrize("keeps", [True, False])
-def test_tiles_hold_what_they_should(keeps: bool) -> None:
+@pytest.mark.parametrize("kept", [None, torch.float32, torch.bfloat16])
+def test_tiles_hold_what_they_should(kept: torch.dtype | None) -> None:
     for rows, columns in ((1, 50_257), (334, 50_257), (5_000, 50_257), (5_000, 66), (0, 4_096)):
-        tiles = Tiles.of(rows, columns, CPU, keeps=keeps)
+        tiles = Tiles.of(rows, columns, CPU, kept=kept)
         height, width = tiles.chunks[0].stop, tiles.blocks[0].stop
         assert width <= 1024
         assert height * width <= 1 << 19
-        held = height * (columns if keeps else width)
-        assert held <= 1 << 23
-        assert len(tiles.memory(torch.zeros(1), keeps=keeps)) == held
+        logits, exps = tiles.memory(torch.zeros(1), kept=kept)
+        assert len(logits) == height * (columns if kept == torch.float32 else width)
+        assert (exps is None) == (kept != torch.bfloat16)
+        if exps is not None:
+            assert (exps.dtype, len(exps)) == (kept, height * columns)
+        assert (logits if exps is None else exps).nbytes <= 48 << 20
         # Sums are added up in one order whatever the number of rows.
-        assert tiles.blocks == Tiles.of(1, columns, CPU, keeps=keeps).blocks
+        assert tiles.blocks == Tiles.of(1, columns, CPU, kept=kept).blocks
     # A small vocabulary leaves room for all rows.
-    assert Tiles.of(5_000, 66, CPU, keeps=keeps).chunks == [slice(0, 5_000)]
+    assert Tiles.of(5_000, 66, CPU, kept=kept).chunks == [slice(0, 5_000)]
     # A GPU gains nothing by blocks of columns, and its products lose.
-    assert Tiles.of(5_000, 50_257, torch.device("cuda"), keeps=keeps).blocks == [slice(0, 50_257)]
+    assert Tiles.of(5_000, 50_257, torch.device("cuda"), kept=kept).blocks == [slice(0, 50_257)]
 
 
-def test_rows_of_which_nothing_is_kept_go_together() -> None:
+def test_the_less_is_kept_the_more_rows_go_together() -> None:
     """Each chunk goes through the output weights again."""
-    assert len(Tiles.of(256, 50_257, CPU, keeps=False).chunks) == 1
-    assert len(Tiles.of(256, 50_257, CPU, keeps=True).chunks) == 2
+    for kept, num_chunks in ((None, 1), (torch.bfloat16, 1), (torch.float32, 2)):
+        assert len(Tiles.of(500, 50_257, CPU, kept=kept).chunks) == num_chunks
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 5), (3, 100), (100, 4), (100, 100)])
@@ -58,7 +61,7 @@ def test_logsumexp(rows: int, columns: int, raised: list[int], monkeypatch: pyte
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
     width = even_parts(len(bias), columns)[0].stop
     monkeypatch.setattr(blocked_softmax, "_CPU_BLOCK_ELEMENTS", rows * width)
-    assert len(Tiles.of(7, len(bias), CPU, keeps=False).chunks) == -(-7 // rows)
+    assert len(Tiles.of(7, len(bias), CPU, kept=None).chunks) == -(-7 // rows)
     expected = torch.logsumexp(states @ weight.T + bias, -1)
     torch.testing.assert_close(blocked_logsumexp(states, weight, bias), expected, rtol=1e-14, atol=1e-14)
     single = blocked_logsumexp(states.float(), weight.float().requires_grad_(), bias.float())

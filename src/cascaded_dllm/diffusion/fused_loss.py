@@ -15,6 +15,7 @@ from torch.autograd.function import FunctionCtx
 from cascaded_dllm.blocked_softmax import BlockedSoftmax, Tiles
 from cascaded_dllm.diffusion.score_entropy import require_full_precision
 from cascaded_dllm.numerics import log_expm1
+from cascaded_dllm.row_softmax import RowSoftmax
 
 Parameterization = Literal["score", "normalized"]
 
@@ -37,6 +38,23 @@ class Mixture(NamedTuple):
     log_other: Float[Tensor, " M"]
 
 
+class LossExecution(NamedTuple):
+    """How the loss is carried out on its device. Neither changes what it is.
+
+    Attributes:
+        gradient_dtype: dtype of the products that form the gradients, which are added up in that of the arithmetic;
+            None for that one. Logits, their sums and the loss are not touched by it.
+        compiles: whether what a GPU does with the logits goes through torch.compile.
+    """
+
+    gradient_dtype: torch.dtype | None = None
+    compiles: bool = False
+
+
+PLAINLY = LossExecution()
+"""In the dtype of the arithmetic, without compilation."""
+
+
 def fused_absorbing_score_entropy(
     hidden: Float[Tensor, "M D"],
     weight: Float[Tensor, "N D"],
@@ -48,6 +66,7 @@ def fused_absorbing_score_entropy(
     parameterization: Parameterization,
     log_scale: Float[Tensor, " M"] | None = None,
     mixture: Mixture | None = None,
+    execution: LossExecution = PLAINLY,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
     """Weighted sum of the absorbing score entropy over masked positions, straight from the last hidden states.
 
@@ -72,6 +91,7 @@ def fused_absorbing_score_entropy(
         log_scale: c of the formula, log(expm1(sigma)) + log V for a network scaled by sigma and zero for one that is
             not; read for `score` only.
         mixture: what the softmax is mixed with, for `normalized` only; None for nothing.
+        execution: how it is carried out.
 
     Returns:
         The weighted sum, which carries the gradient, and every row's score entropy, which does not.
@@ -91,7 +111,7 @@ def fused_absorbing_score_entropy(
         # Parameters ask for a gradient even where none is kept, and it is two thirds of the work.
         hidden, weight, bias = hidden.detach(), weight.detach(), bias.detach()
     share, other = (None, None) if mixture is None else mixture
-    arguments = (hidden, weight, bias, share, other, x0, log_r, row_weight.to(hidden.dtype), scale)
+    arguments = (hidden, weight, bias, share, other, x0, log_r, row_weight.to(hidden.dtype), scale, execution)
     total, rows = _FusedScoreEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
     return total, rows
 
@@ -111,28 +131,36 @@ class _FusedScoreEntropy(torch.autograd.Function):
         log_r: Tensor,
         row_weight: Tensor,
         scale: Tensor | None,
+        execution: LossExecution,
     ) -> tuple[Tensor, Tensor]:
         num_rows, num_states = hidden.shape[0], weight.shape[0]
         token_weight, token_bias = _of_tokens(weight, bias, hidden.dtype)
         num_columns = len(token_bias)
         needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
+        kept = (execution.gradient_dtype or hidden.dtype) if needs_grad else None
         rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
         grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
-        tiles = Tiles.of(num_rows, num_columns, hidden.device, keeps=needs_grad)
-        memory = tiles.memory(hidden, keeps=needs_grad)
+        hidden_factor, weight_factor = hidden.to(kept or hidden.dtype), token_weight.to(kept or hidden.dtype)
+        takes_rows = execution.compiles and needs_grad and hidden.is_cuda
+        held = hidden.dtype if takes_rows else kept
+        tiles = Tiles.of(num_rows, num_columns, hidden.device, kept=held)
+        memory = tiles.memory(hidden, kept=held)
         for part in tiles.chunks:
-            softmax = BlockedSoftmax(
-                hidden[part], token_weight, token_bias, x0[part], tiles.blocks, memory, keeps=needs_grad
-            )
+            given_rows = (hidden[part], token_weight, token_bias, x0[part])
+            if takes_rows:
+                assert kept is not None
+                softmax: BlockedSoftmax | RowSoftmax = RowSoftmax(*given_rows, memory, kept=kept)
+            else:
+                softmax = BlockedSoftmax(*given_rows, tiles.blocks, memory, kept=kept)
             given = (None if values is None else values[part] for values in (scale, log_share, log_other))
             rows[part], mass, own[part] = _entropy(softmax.at_x0, softmax.log_sum, log_r[part], *given)
             if grads:
                 hidden_grad, weight_grad, bias_grad = grads
                 for columns, slope in softmax.slopes(mass * row_weight[part], own[part] * row_weight[part]):
                     # The first product writes, since beta = 0 ignores what the memory held before; the others add.
-                    _add_product(slope, token_weight[columns], hidden_grad[part], beta=min(columns.start, 1))
-                    _add_product(slope.T, hidden[part], weight_grad[columns], beta=min(part.start, 1))
-                    bias_grad[columns] += slope.sum(0)
+                    _add_product(slope, weight_factor[columns], hidden_grad[part], beta=min(columns.start, 1))
+                    _add_product(slope.T, hidden_factor[part], weight_grad[columns], beta=min(part.start, 1))
+                    bias_grad[columns] += slope.sum(0, dtype=bias_grad.dtype)
         if grads:
             grads = (grads[0], grads[1][:num_states], grads[2][:num_states])
         if grads and log_share is not None:
@@ -152,7 +180,7 @@ class _FusedScoreEntropy(torch.autograd.Function):
         hidden_grad, weight_grad, bias_grad, *mixture_grads = grads
         share_grad, other_grad = mixture_grads or (None, None)
         weight_grad, bias_grad = weight_grad.to(weight_dtype), bias_grad.to(bias_dtype)
-        return hidden_grad, weight_grad, bias_grad, share_grad, other_grad, None, None, None, None
+        return hidden_grad, weight_grad, bias_grad, share_grad, other_grad, None, None, None, None, None
 
 
 def _entropy(
@@ -207,4 +235,9 @@ def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[T
 
 def _add_product(left: Tensor, right: Tensor, total: Tensor, *, beta: int) -> None:
     """total = beta * total + left @ right, in its memory."""
-    torch.addmm(total, left, right, beta=beta, out=total)
+    if left.dtype == total.dtype:
+        torch.addmm(total, left, right, beta=beta, out=total)
+    elif beta == 0:
+        total.copy_(left @ right)
+    else:
+        total += left @ right

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.bound import BoundEstimate, nll_bound
-from cascaded_dllm.diffusion.fused_loss import Mixture, fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
@@ -92,6 +92,7 @@ class Objective:
         step: int,
         global_batch_size: int,
         generators: Sequence[torch.Generator] | None = None,
+        execution: LossExecution = PLAINLY,
     ) -> Float[Tensor, ""]:
         """This part's share of the mean over the global batch of dsigma * score entropy, nats per sequence.
 
@@ -102,10 +103,11 @@ class Objective:
         place: _Place = {"draws": draws, "step": step, "global_batch_size": global_batch_size}
         if batch.places is None:
             changed = self._with_changed_prefix(batch, step, draws.seed)
-            return self._text_loss(model, changed, generators=generators, **place)
+            return self._text_loss(model, changed, generators=generators, execution=execution, **place)
         halves = []
         if self.halves != "layout":
-            halves.append(self._text_loss(model, replace(batch, prefix=None), generators=generators, **place))
+            alone = replace(batch, prefix=None)
+            halves.append(self._text_loss(model, alone, generators=generators, execution=execution, **place))
         if self.halves != "fill":
             there = batch.to(model.vocab_embed.embedding.device)
             assert there.prefix is not None
@@ -122,6 +124,7 @@ class Objective:
         step: int,
         global_batch_size: int,
         generators: Sequence[torch.Generator] | None,
+        execution: LossExecution,
     ) -> Float[Tensor, ""]:
         """The share of a part in the loss of its target, of which the tokens at `places` are known."""
         length = batch.target.shape[1]
@@ -130,7 +133,9 @@ class Objective:
         position = torch.arange(length, device=t.device)
         xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
         weight = dsigma / global_batch_size
-        total, _ = self._weighted_sum(model, batch, batch.kept(xt), sigma, weight, generators=generators)
+        total, _ = self._weighted_sum(
+            model, batch, batch.kept(xt), sigma, weight, generators=generators, execution=execution
+        )
         return total
 
     def times(
@@ -194,6 +199,7 @@ class Objective:
         *,
         encoded_prefix: object = None,
         generators: Sequence[torch.Generator] | None = None,
+        execution: LossExecution = PLAINLY,
     ) -> tuple[Tensor, Tensor]:
         """Sum of weight * score entropy over the batch, and the same for each sequence (without gradient)."""
         device = model.vocab_embed.embedding.device
@@ -221,6 +227,7 @@ class Objective:
             parameterization=model.config.parameterization,
             log_scale=model.log_scale(sigma)[rows.batch],
             mixture=None if copies is None else Mixture(copies.log_keep, copies.log_prob_copied(x0)),
+            execution=execution,
         )
         by_sequence = torch.zeros_like(weight).index_add(0, rows.batch, entropies * weight[rows.batch])
         return total, by_sequence

@@ -267,6 +267,7 @@ class Trainer:
             step=self.step,
             global_batch_size=self.loop.batch_size,
             generators=self._dropout_generators(batch),
+            execution=self.execution.loss,
         )
 
     def _parts(self) -> Iterator[Batch]:

@@ -181,7 +181,7 @@ def test_size_of_chunks_does_not_matter(reading: str, name: str, monkeypatch: py
     whole = states(sampler, name, torch.arange(7))[-1].xt
     for rows in (0, 1, 3):
         monkeypatch.setattr(writing_module, "_ROW_CHUNK_ELEMENTS", rows * (VOCAB + 1))
-        monkeypatch.setitem(blocked_softmax._CHUNK_ELEMENTS, "cpu", rows * VOCAB)
+        monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 4 * rows * VOCAB)
         assert torch.equal(states(sampler, name, torch.arange(7))[-1].xt, whole)
 
 

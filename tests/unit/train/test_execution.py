@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cascaded_dllm.diffusion.fused_loss import LossExecution
 from cascaded_dllm.train import execution
 from cascaded_dllm.train.execution import Execution, prepare_execution
 from tests.unit.train import in_processes
@@ -73,30 +75,66 @@ def test_determinism_is_asked_of_cublas_before_it_starts(make_model, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("usable", "kernel"),
-    [({"flash", "efficient"}, "flash"), ({"efficient"}, "efficient"), (set(), "math")],
+    ("usable", "capability", "deterministic", "kernel"),
+    [
+        ({"cudnn", "flash", "efficient"}, (9, 0), False, "cudnn"),
+        ({"cudnn", "flash", "efficient"}, (9, 0), True, "flash"),
+        ({"cudnn", "flash", "efficient"}, (8, 0), False, "flash"),
+        ({"flash", "efficient"}, (9, 0), False, "flash"),
+        ({"efficient"}, (9, 0), False, "efficient"),
+        (set(), (9, 0), False, "math"),
+    ],
 )
-def test_fastest_kernel_that_takes_the_heads(make_model, monkeypatch, usable, kernel):
+def test_fastest_kernel_that_takes_the_heads(make_model, monkeypatch, usable, capability, deterministic, kernel):
     """On a CUDA device numbers are read when they are logged; which kernels it has is only known there."""
     asked = []
     monkeypatch.setattr(execution, "can_use_flash_attention", lambda call: asked.append(call) or "flash" in usable)
+    monkeypatch.setattr(execution, "can_use_cudnn_attention", lambda call: "cudnn" in usable)
     monkeypatch.setattr(execution, "can_use_efficient_attention", lambda call: "efficient" in usable)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     model = make_model()
     model.compute_dtype = torch.bfloat16
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *shape, device, dtype: empty(*shape, dtype=dtype))
-    chosen = prepare_execution(model, torch.device("cuda"), compiles=False, deterministic=False, log_every=50)
+    chosen = prepare_execution(model, torch.device("cuda"), compiles=False, deterministic=deterministic, log_every=50)
     assert chosen.read_every == 50
-    assert chosen.description() == f"attention kernel: {kernel}, float32 products in TF32"
+    assert chosen.loss == LossExecution(torch.bfloat16)
+    sure = ", deterministic" if deterministic else ""
+    assert chosen.description() == f"attention kernel: {kernel}{sure}, float32 products rounded"
     assert asked[0].query.shape[1::2] == (2, 8)
     assert asked[0].query.dtype == torch.bfloat16
 
 
-def test_products_are_rounded_in_steps_alone():
+def test_kernels_for_one_shape_are_for_steps_alone(monkeypatch):
+    """cuDNN prepares a plan for every shape it meets, and bounds and samples have ever others."""
+    orders = []
+    monkeypatch.setattr(execution, "sdpa_kernel", lambda order, **options: orders.append(order[0]) or nullcontext())
+    for chosen in (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+        with Execution(attention=chosen).computing(), Execution(attention=chosen).evaluating():
+            pass
+    cudnn, flash, efficient = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
+    assert orders == [cudnn, flash, efficient, efficient]
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_products_of_a_cpu_are_rounded_where_that_is_faster(make_model, monkeypatch, has_instructions, dtype):
+    monkeypatch.setattr(execution, "_has_fast_half_precision", lambda device: has_instructions)
+    model = make_model()
+    model.compute_dtype = dtype
+    chosen = prepare_execution(model, CPU, compiles=False, deterministic=False, log_every=50)
+    if has_instructions and dtype is not None:
+        assert chosen == Execution(loss=LossExecution(torch.bfloat16), precision="medium")
+    else:
+        assert chosen == Execution()
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_products_are_rounded_in_steps_alone(precision):
     before = torch.get_float32_matmul_precision()
-    rounding = Execution(rounds_products=True)
+    rounding = Execution(precision=precision)
     with rounding.computing():
-        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.get_float32_matmul_precision() == precision
     with rounding.evaluating():
         assert torch.get_float32_matmul_precision() == before
     with Execution().computing():

@@ -1,0 +1,82 @@
+"""The softmax of whole rows of logits and its slope, for a GPU: each a single pass that torch.compile writes.
+
+A GPU goes through its memory for every operation that is not part of another, and all that is done with the logits of
+an output layer is bound by that.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cascaded_dllm.blocked_softmax import Memory
+
+
+class RowSoftmax:
+    """What `BlockedSoftmax` is, of all columns at once.
+
+    Attributes:
+        at_x0: every row's logit of its clean token.
+        log_sum: logsumexp of every row's logits.
+    """
+
+    at_x0: Float[Tensor, " M"]
+    log_sum: Float[Tensor, " M"]
+
+    def __init__(
+        self,
+        states: Float[Tensor, "M D"],
+        weight: Float[Tensor, "V D"],
+        bias: Float[Tensor, " V"],
+        x0: Int[Tensor, " M"],
+        memory: Memory,
+        *,
+        kept: torch.dtype,
+    ) -> None:
+        """Arguments are those of `BlockedSoftmax`."""
+        height, width = len(states), len(bias)
+        self._x0, self._kept = x0, kept
+        self._logits = memory.logits[: height * width].view(height, width)
+        torch.addmm(bias, states, weight.T, out=self._logits)
+        self.at_x0, self.log_sum = _compiled(logit_and_sum)(self._logits, x0)
+
+    def slopes(
+        self, mass: Float[Tensor, " M"], own: Float[Tensor, " M"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "M V"]]]:
+        """mass * softmax - own [y = x0], with its columns, which are all."""
+        of_rows = _compiled(slopes_of_rows)(self._logits, self._x0, self.log_sum, mass, own, self._kept)
+        yield slice(0, self._logits.shape[1]), of_rows
+
+
+def logit_and_sum(
+    logits: Float[Tensor, "M V"], x0: Int[Tensor, " M"]
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """The logit of the clean token of every row, NaN where it is no column, and the logsumexp of the row."""
+    inside = x0.clamp(0, logits.shape[1] - 1)
+    at_x0 = torch.where(inside == x0, logits.gather(-1, inside[:, None])[:, 0], torch.nan)
+    top = logits.amax(-1).clamp_min(torch.finfo(logits.dtype).min)
+    return at_x0, top + (logits - top[:, None]).exp().sum(-1).log()
+
+
+def slopes_of_rows(
+    logits: Float[Tensor, "M V"],
+    x0: Int[Tensor, " M"],
+    log_sum: Float[Tensor, " M"],
+    mass: Float[Tensor, " M"],
+    own: Float[Tensor, " M"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "M V"]:
+    """mass * exp(logits - log_sum) - own [y = x0] in `dtype`."""
+    columns = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
+    is_x0 = columns == x0.to(torch.int32)[:, None]
+    softmax = (logits - log_sum[:, None]).exp()
+    return (mass[:, None] * softmax - torch.where(is_x0, own[:, None], 0)).to(dtype)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function through torch.compile, for any number of rows; it is compiled at its first call."""
+    return torch.compile(function, dynamic=True)

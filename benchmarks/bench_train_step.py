@@ -86,13 +86,14 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, action="append", help="beside float32; may be repeated (default all)"
     )
+    parser.add_argument("--attention", choices=["joint", "one_way"], action="append", help="only this; may be repeated")
     parser.add_argument("--memory-of", nargs=3, metavar=("SIZE", "ATTENTION", "VARIANT"), help="for the script itself")
     options = parser.parse_args()
     if options.memory_of:
         report_memory(*options.memory_of)
         return
     sizes = ["toy"] if options.quick else options.size or ["reduced", "small"]
-    attentions: tuple[Attention, ...] = ("joint",) if options.quick else ("joint", "one_way")
+    attentions: list[Attention] = ["joint"] if options.quick else options.attention or ["joint", "one_way"]
     report = Report("Training step", save=options.save)
     report.text(
         "Speed-ups are against plain float32, the median over rounds with the smallest and the largest. Peak memory is "

@@ -1,4 +1,4 @@
-"""The softmax of an output layer and its slope, a block of columns at a time.
+"""The softmax of an output layer, a block of columns at a time.
 
 A processor works on a block while it lies in its cache. Logits of all columns at once go to memory and come back for
 everything that is done with them, and the product that makes them is two thirds as fast (docs/performance.md).
@@ -73,8 +73,8 @@ class Memory(NamedTuple):
     """Where a softmax is worked out.
 
     Attributes:
-        logits: of a block, or of all of them if they stay until their slopes are asked for.
-        exps: of all blocks, in another dtype, where they stay instead; None if nothing does.
+        logits: of a block, or of all of them if what becomes of them stays there.
+        exps: of all blocks, in another dtype, where that stays instead; None if nothing does.
     """
 
     logits: Float[Tensor, " S"]
@@ -126,8 +126,8 @@ class BlockedSoftmax:
             x0: clean tokens. One that is no column has the logit NaN.
             blocks: parts of the columns, in order, which are all of them together.
             memory: see `Tiles.memory`.
-            kept: dtype of the `slopes`, which are asked for before the memory is used for something else; None if they
-                are not. Logits and their sums are in the dtype of `states` all the same.
+            kept: dtype of the exps that `parts` gives; None if it is not asked. Logits and their sums are in that of
+                `states` all the same.
         """
         self._x0, self._blocks = x0, blocks
         self._exps: list[Tensor] = []
@@ -152,16 +152,12 @@ class BlockedSoftmax:
         self.log_sum = top + total.log()
         self._factors = [share / total for share in shares]
 
-    def slopes(
-        self, mass: Float[Tensor, " M"], own: Float[Tensor, " M"]
-    ) -> Iterator[tuple[slice, Float[Tensor, "M K"]]]:
-        """mass * softmax - own [y = x0], block by block, with its columns; only once, since it takes their memory."""
-        exps, self._exps = self._exps, []
-        for columns, of_block, factor in zip(self._blocks, exps, self._factors, strict=True):
-            slope = of_block.mul_((mass * factor)[:, None])
-            place, is_here = _place_inside(self._x0, columns)
-            at_x0 = torch.where(is_here, -own, 0)[:, None].to(slope.dtype)
-            yield columns, slope.scatter_add_(-1, place[:, None], at_x0)
+    def parts(self) -> Iterator[tuple[slice, Float[Tensor, "M K"], Float[Tensor, " M"]]]:
+        """Columns of a block, exps and factors of the rows: the softmax is their product, of which no row need be made.
+
+        Only with `kept`, and until the memory is used for something else.
+        """
+        return zip(self._blocks, self._exps, self._factors, strict=True)
 
 
 def _room(memory: Tensor, height: int, columns: slice, *, apart: bool) -> Tensor:

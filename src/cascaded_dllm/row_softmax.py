@@ -1,4 +1,4 @@
-"""The softmax of whole rows of logits and its slope, for a GPU: each a single pass that torch.compile writes.
+"""The softmax of whole rows of logits, for a GPU: every pass over them is one that torch.compile writes.
 
 A GPU goes through its memory for every operation that is not part of another, and all that is done with the logits of
 an output layer is bound by that.
@@ -38,17 +38,15 @@ class RowSoftmax:
     ) -> None:
         """Arguments are those of `BlockedSoftmax`."""
         height, width = len(states), len(bias)
-        self._x0, self._kept = x0, kept
+        self._kept = kept
         self._logits = memory.logits[: height * width].view(height, width)
         torch.addmm(bias, states, weight.T, out=self._logits)
         self.at_x0, self.log_sum = _compiled(logit_and_sum)(self._logits, x0)
 
-    def slopes(
-        self, mass: Float[Tensor, " M"], own: Float[Tensor, " M"]
-    ) -> Iterator[tuple[slice, Float[Tensor, "M V"]]]:
-        """mass * softmax - own [y = x0], with its columns, which are all."""
-        of_rows = _compiled(slopes_of_rows)(self._logits, self._x0, self.log_sum, mass, own, self._kept)
-        yield slice(0, self._logits.shape[1]), of_rows
+    def parts(self) -> Iterator[tuple[slice, Float[Tensor, "M V"], Float[Tensor, " M"]]]:
+        """All columns, the softmax itself and factors of one."""
+        softmax = _compiled(softmax_of_rows)(self._logits, self.log_sum, self._kept)
+        yield slice(0, self._logits.shape[1]), softmax, torch.ones_like(self.log_sum)
 
 
 def logit_and_sum(
@@ -61,22 +59,14 @@ def logit_and_sum(
     return at_x0, top + (logits - top[:, None]).exp().sum(-1).log()
 
 
-def slopes_of_rows(
-    logits: Float[Tensor, "M V"],
-    x0: Int[Tensor, " M"],
-    log_sum: Float[Tensor, " M"],
-    mass: Float[Tensor, " M"],
-    own: Float[Tensor, " M"],
-    dtype: torch.dtype,
+def softmax_of_rows(
+    logits: Float[Tensor, "M V"], log_sum: Float[Tensor, " M"], dtype: torch.dtype
 ) -> Float[Tensor, "M V"]:
-    """mass * exp(logits - log_sum) - own [y = x0] in `dtype`."""
-    columns = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
-    is_x0 = columns == x0.to(torch.int32)[:, None]
-    softmax = (logits - log_sum[:, None]).exp()
-    return (mass[:, None] * softmax - torch.where(is_x0, own[:, None], 0)).to(dtype)
+    """exp(logits - log_sum) in `dtype`."""
+    return (logits - log_sum[:, None]).exp().to(dtype)
 
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function through torch.compile, for any number of rows; it is compiled at its first call."""
-    return torch.compile(function, dynamic=True)
+    """The function through torch.compile; its second call makes it one for any number of rows."""
+    return torch.compile(function)

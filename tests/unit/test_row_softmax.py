@@ -15,9 +15,9 @@ def test_whole_rows_are_blocks(kept: torch.dtype, monkeypatch: pytest.MonkeyPatc
     """With a column that cannot be, a row of huge logits and clean tokens that are none."""
     monkeypatch.setattr(row_softmax, "_compiled", lambda function: function)
     generator = torch.Generator().manual_seed(0)
-    states, weight, bias, mass, own = (
+    states, weight, bias = (
         torch.randn(shape, generator=generator, dtype=torch.float64)
-        for shape in ((ROWS, WIDTH), (COLUMNS, WIDTH), (COLUMNS,), (ROWS,), (ROWS,))
+        for shape in ((ROWS, WIDTH), (COLUMNS, WIDTH), (COLUMNS,))
     )
     bias[4], states[2] = -torch.inf, 900 * states[2]
     x0 = torch.tensor([0, 12, 3, -1, 13])
@@ -29,10 +29,12 @@ def test_whole_rows_are_blocks(kept: torch.dtype, monkeypatch: pytest.MonkeyPatc
     assert rows.at_x0.isnan().tolist() == [False, False, False, True, True]
     torch.testing.assert_close(rows.at_x0, blocks.at_x0, equal_nan=True)
     torch.testing.assert_close(rows.log_sum, blocks.log_sum)
-    ((columns, found),) = rows.slopes(mass, own)
-    assert (columns, found.dtype) == (slice(0, COLUMNS), kept)
-    expected = torch.cat([slope for _, slope in blocks.slopes(mass, own)], dim=1)
-    torch.testing.assert_close(found, expected)
+    ((columns, softmax, factor),) = rows.parts()
+    assert (columns, softmax.dtype) == (slice(0, COLUMNS), kept)
+    expected = torch.softmax(states @ weight.T + bias, -1)
+    torch.testing.assert_close((factor[:, None] * softmax).double(), expected, rtol=1e-5, atol=1e-7)
+    in_blocks = torch.cat([factor[:, None] * exps for _, exps, factor in blocks.parts()], dim=1)
+    torch.testing.assert_close(in_blocks, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_row_that_cannot_be_anything() -> None:

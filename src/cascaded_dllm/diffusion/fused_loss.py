@@ -140,7 +140,7 @@ class _FusedScoreEntropy(torch.autograd.Function):
         kept = (execution.gradient_dtype or hidden.dtype) if needs_grad else None
         rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
         grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
-        hidden_factor, weight_factor = hidden.to(kept or hidden.dtype), token_weight.to(kept or hidden.dtype)
+        weight_factor = token_weight.to(kept or hidden.dtype)
         takes_rows = execution.compiles and needs_grad and hidden.is_cuda
         held = hidden.dtype if takes_rows else kept
         tiles = Tiles.of(num_rows, num_columns, hidden.device, kept=held)
@@ -155,13 +155,11 @@ class _FusedScoreEntropy(torch.autograd.Function):
             given = (None if values is None else values[part] for values in (scale, log_share, log_other))
             rows[part], mass, own[part] = _entropy(softmax.at_x0, softmax.log_sum, log_r[part], *given)
             if grads:
-                hidden_grad, weight_grad, bias_grad = grads
-                for columns, slope in softmax.slopes(mass * row_weight[part], own[part] * row_weight[part]):
-                    # The first product writes, since beta = 0 ignores what the memory held before; the others add.
-                    _add_product(slope, weight_factor[columns], hidden_grad[part], beta=min(columns.start, 1))
-                    _add_product(slope.T, hidden_factor[part], weight_grad[columns], beta=min(part.start, 1))
-                    bias_grad[columns] += slope.sum(0, dtype=bias_grad.dtype)
+                of_part = (grads[0][part], *grads[1:])
+                slope = mass * row_weight[part]
+                _add_softmax(of_part, softmax, slope, hidden[part], weight_factor, is_first=part.start == 0)
         if grads:
+            _subtract_own(grads, own * row_weight, x0.clamp(0, num_states - 2), hidden, token_weight)
             grads = (grads[0], grads[1][:num_states], grads[2][:num_states])
         if grads and log_share is not None:
             grads = (*grads, -own * row_weight, (own - log_r.exp()) * row_weight)
@@ -225,19 +223,44 @@ def _of_tokens(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor
 def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
     """Memory for the gradients, of as many states as there are columns at least.
 
-    Zeros in the row of MASK, where it is not written, and in the bias, which is summed up.
+    Zeros where they are summed up and in the row of MASK, where it is not written.
     """
     num_rows = max(num_states, num_columns)
     weight_grad = hidden.new_empty(num_rows, hidden.shape[1])
     weight_grad[num_columns:] = 0
-    return torch.empty_like(hidden), weight_grad, hidden.new_zeros(num_rows)
+    return torch.zeros_like(hidden), weight_grad, hidden.new_zeros(num_rows)
 
 
-def _add_product(left: Tensor, right: Tensor, total: Tensor, *, beta: int) -> None:
-    """total = beta * total + left @ right, in its memory."""
-    if left.dtype == total.dtype:
-        torch.addmm(total, left, right, beta=beta, out=total)
-    elif beta == 0:
-        total.copy_(left @ right)
-    else:
-        total += left @ right
+def _add_softmax(
+    grads: tuple[Tensor, ...],
+    softmax: BlockedSoftmax | RowSoftmax,
+    slope: Float[Tensor, " M"],
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    *,
+    is_first: bool,
+) -> None:
+    """Add to the gradients those of rows whose logsumexp has this slope; the first rows find any numbers in weight's.
+
+    The factors of the rows are multiplied with hidden states and products, which are narrow, not with the softmax.
+    """
+    hidden_grad, weight_grad, bias_grad = grads
+    for columns, exps, factor in softmax.parts():
+        scale = slope * factor
+        hidden_grad.addcmul_(scale[:, None], exps @ weight[columns])
+        scaled, total = (scale[:, None] * hidden).to(exps.dtype), weight_grad[columns]
+        if exps.dtype == total.dtype:
+            torch.addmm(total, exps.T, scaled, beta=0 if is_first else 1, out=total)
+        elif is_first:
+            total.copy_(exps.T @ scaled)
+        else:
+            total += exps.T @ scaled
+        bias_grad[columns] += exps.T @ scale.to(exps.dtype)
+
+
+def _subtract_own(grads: tuple[Tensor, ...], own: Tensor, x0: Tensor, hidden: Tensor, token_weight: Tensor) -> None:
+    """Take away from the gradients what the logit of every row's clean token adds to its loss."""
+    hidden_grad, weight_grad, bias_grad = grads
+    hidden_grad.addcmul_(own[:, None], token_weight[x0], value=-1)
+    weight_grad.index_add_(0, x0, own[:, None] * hidden, alpha=-1)
+    bias_grad.index_add_(0, x0, own, alpha=-1)

@@ -190,10 +190,9 @@ class DDiTBlock(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         shift, scale = modulation[:, None].chunk(6, dim=-1)[:2]
         qkv = self.attn_qkv(_modulate(self.norm1(x_BSD), shift, scale, dtype))
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
-        query_key = rotate(qkv[:, :, :2], cos_sin)
-        query, key = query_key.unbind(2)
-        return query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        query, key = rotate(query, cos_sin), rotate(key, cos_sin)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 class FinalLayer(nn.Module):

@@ -22,19 +22,19 @@ class Rotary(nn.Module):
 
     def forward(
         self, position_S: Float[Tensor, " S"] | Int[Tensor, " S"]
-    ) -> tuple[Float[Tensor, "S 1 1 E"], Float[Tensor, "S 1 1 E"]]:
-        """Cosine and sine for each position, each half of the head twice, ready to meet (B, S, 2, H, E)."""
+    ) -> tuple[Float[Tensor, "S 1 E"], Float[Tensor, "S 1 E"]]:
+        """Cosine and sine for each position, each half of the head twice, ready to meet (B, S, H, E)."""
         angle_SE = torch.outer(position_S.to(self.inv_freq), self.inv_freq)
-        angle_SE = torch.cat([angle_SE, angle_SE], dim=-1)[:, None, None]
+        angle_SE = torch.cat([angle_SE, angle_SE], dim=-1)[:, None]
         return angle_SE.cos(), angle_SE.sin()
 
 
 def rotate(
-    x_BSKHE: Float[Tensor, "B S K H E"], cos_sin: tuple[Float[Tensor, "S 1 1 E"], Float[Tensor, "S 1 1 E"]]
-) -> Float[Tensor, "B S K H E"]:
-    """Queries and keys turned by the angle of their position; the rotation is computed in float32 at least."""
+    x_BSHE: Float[Tensor, "B S H E"], cos_sin: tuple[Float[Tensor, "S 1 E"], Float[Tensor, "S 1 E"]]
+) -> Float[Tensor, "B S H E"]:
+    """Queries or keys turned by the angle of their position; the rotation is computed in float32 at least."""
     # Both halves of an angle are the same. One cast and fused products: this is bound by memory, not by arithmetic.
     cos, sin = (half.chunk(2, dim=-1)[0] for half in cos_sin)
-    first, second = x_BSKHE.to(torch.promote_types(x_BSKHE.dtype, cos.dtype)).chunk(2, dim=-1)
+    first, second = x_BSHE.to(torch.promote_types(x_BSHE.dtype, cos.dtype)).chunk(2, dim=-1)
     turned = (torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin))
-    return torch.cat(turned, dim=-1).to(x_BSKHE.dtype)
+    return torch.cat(turned, dim=-1).to(x_BSHE.dtype)

@@ -93,9 +93,10 @@ def prepare_execution(
     """The execution of a model's steps on `device`.
 
     On a CUDA device numbers are read every `log_every` steps, so that the host need not wait for it in between;
-    elsewhere reading costs nothing, or, on MPS, a step could not be undone. Where the trunk computes in bfloat16, the
-    output layer, which would otherwise take longer than the trunk, has its factors rounded: those of its logits as
-    the device can, those of its gradients to bfloat16, like all gradients of the trunk.
+    elsewhere reading costs nothing, or, on MPS, a step could not be undone. Where the trunk computes in bfloat16,
+    products of float32 have their factors rounded: those of the output layer would otherwise take longer than the
+    trunk. On a CUDA device its gradients are products of bfloat16, like all gradients of the trunk; a CPU was no
+    faster for it.
 
     Args:
         model: its blocks are compiled in place if wanted, when they are first called.
@@ -112,20 +113,15 @@ def prepare_execution(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiles:
         compile_blocks(model, device)
-    on_cuda, is_rounded = device.type == "cuda", _has_fast_half_precision(device) and model.compute_dtype is not None
+    on_cuda, is_rounded = device.type == "cuda", model.compute_dtype == torch.bfloat16
     return Execution(
         attention=_attention_kernel(model, device, deterministic=deterministic) if on_cuda else None,
         is_compiled=compiles,
         is_deterministic=deterministic,
-        loss=LossExecution(model.compute_dtype if is_rounded else None, compiles=compiles),
+        loss=LossExecution(model.compute_dtype if on_cuda else None, compiles=compiles),
         precision=_PRECISION.get(device.type, "highest") if is_rounded else "highest",
         read_every=log_every if on_cuda else 1,
     )
-
-
-def _has_fast_half_precision(device: torch.device) -> bool:
-    """Whether products of bfloat16 are faster than those of float32."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _attention_kernel(model: ScoreModel, device: torch.device, *, deterministic: bool) -> SDPBackend:

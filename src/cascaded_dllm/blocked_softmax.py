@@ -51,7 +51,7 @@ class Tiles(NamedTuple):
             kept: dtype of what is kept of a chunk until all of its blocks are there; None if a block goes as it came.
         """
         # A device that works on whole rows has the logits of a chunk at once, whatever it keeps of them.
-        size = 4 if kept is None else kept.itemsize
+        size = kept.itemsize if kept is not None and device.type == "cpu" else 4
         most_rows = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"]) // (size * num_columns)
         if device.type != "cpu":
             return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from cascaded_dllm.blocked_softmax import BlockedSoftmax, Tiles
+from cascaded_dllm.diffusion.row_softmax import RowSoftmax
 from cascaded_dllm.diffusion.score_entropy import require_full_precision
 from cascaded_dllm.numerics import log_expm1
-from cascaded_dllm.row_softmax import RowSoftmax
 
 Parameterization = Literal["score", "normalized"]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cascaded_dllm import row_softmax
 from cascaded_dllm.blocked_softmax import BlockedSoftmax, Memory, Tiles
-from cascaded_dllm.row_softmax import RowSoftmax, logit_and_sum
+from cascaded_dllm.diffusion import row_softmax
+from cascaded_dllm.diffusion.row_softmax import RowSoftmax, logit_and_sum
 
 ROWS, WIDTH, COLUMNS = 5, 3, 13
 

@@ -12,6 +12,7 @@ from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
 from cascaded_dllm.importance.linear_tagger import LinearTagger
+from cascaded_dllm.importance.placeholders import WithoutPlaceholders
 from cascaded_dllm.importance.pos import PosScorer, Tagger
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -99,16 +100,12 @@ class ShardTask:
 
     @contextmanager
     def _encoder(self) -> Iterator[EncodeAll]:
-        settings = self.plan.settings
-        if self.num_processes == 1 and settings.num_shards == 1:
-            yield self.make_encoder().encode_all
+        if self.num_processes > 1:
+            with encoder_processes(self.make_encoder, self.num_processes) as encode_all:
+                yield encode_all
             return
-        if self.num_processes == 1:
-            # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
-            yield encoder_of_process(self.make_encoder, fingerprint(as_json(settings))).encode_all
-            return
-        with encoder_processes(self.make_encoder, self.num_processes) as encode_all:
-            yield encode_all
+        # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
+        yield encoder_of_process(self.make_encoder, fingerprint(as_json(self.plan.settings))).encode_all
 
 
 def prepare(job: Job) -> ShardTask:
@@ -176,7 +173,7 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
 
 
 def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer:
-    """The scorer of a preprocessing method.
+    """The scorer of a preprocessing method, for which a placeholder is no word.
 
     Args:
         choice: the method and its settings.
@@ -188,6 +185,10 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
         MissingExtraError: the library of a tagger or a model is not installed.
     """
     choice.check()
+    return WithoutPlaceholders(_scorer_of(choice, frequencies))
+
+
+def _scorer_of(choice: ScorerChoice, frequencies: Path | None) -> Scorer:
     match choice.method:
         case "constituency":
             return PosScorer(make_tagger(choice.tagger or DEFAULT_TAGGER))

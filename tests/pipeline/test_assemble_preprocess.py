@@ -40,9 +40,9 @@ def make(job: Job) -> Path:
 
 
 def test_constituency_and_tfidf(tmp_path):
-    assert isinstance(make_scorer(ScorerChoice("constituency", tagger="stories")), PosScorer)
+    assert make_scorer(ScorerChoice("constituency", tagger="stories")).method == PosScorer.method
     task = prepare(job(tmp_path))
-    assert isinstance(task.make_encoder().scorer, TfidfScorer)
+    assert task.make_encoder().scorer.method == TfidfScorer.method
     assert task.plan.settings.scorer["num_documents"] == 6
 
 
@@ -236,4 +236,4 @@ def test_folder_with_the_name_of_a_tagger(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
     task = prepare(job(tmp_path / "out", method="constituency", tagger=name))
-    assert task.make_encoder().scorer.describe() == {"tagger": make_tagger(name).name}
+    assert task.make_encoder().scorer.describe() == {"tagger": make_tagger(name).name, "placeholder": "<unk>"}

@@ -18,8 +18,8 @@ _CPU_COLUMNS = 1024
 the same order whatever the batch. A GPU takes all of them."""
 _CPU_BLOCK_ELEMENTS = 1 << 19
 """Logits of a block on a CPU, 2 MB in float32, which its cache holds."""
-_CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 1 << 29}
-"""What is kept at once of all columns, by device. Every chunk of rows goes through the output weights again, so smaller
+_CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 768 << 20}
+"""What is held at once of all columns, by device. Every chunk of rows goes through the output weights again, so smaller
 ones are slower; larger ones gain little."""
 
 
@@ -41,17 +41,21 @@ class Tiles(NamedTuple):
     blocks: list[slice]
 
     @classmethod
-    def of(cls, num_rows: int, num_columns: int, device: torch.device, *, kept: torch.dtype | None) -> "Tiles":
+    def of(
+        cls, num_rows: int, num_columns: int, device: torch.device, dtype: torch.dtype, *, kept: torch.dtype | None
+    ) -> "Tiles":
         """Those of so many rows and columns within the limits of the device.
 
         Args:
             num_rows: of all chunks together.
             num_columns: of all blocks together.
             device: where they are.
+            dtype: of the logits.
             kept: dtype of what is kept of a chunk until all of its blocks are there; None if a block goes as it came.
         """
-        # A device that works on whole rows has the logits of a chunk at once, whatever it keeps of them.
-        size = kept.itemsize if kept is not None and device.type == "cpu" else 4
+        exps = 0 if kept is None or kept == dtype else kept.itemsize
+        # A CPU has the logits of a block beside what it keeps, all others those of all columns.
+        size = exps if exps and device.type == "cpu" else dtype.itemsize + exps
         most_rows = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"]) // (size * num_columns)
         if device.type != "cpu":
             return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
@@ -86,7 +90,7 @@ def blocked_logsumexp(
     states: Float[Tensor, "M D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"]
 ) -> Float[Tensor, " M"]:
     """logsumexp(states @ weight.T + bias) of every row, without a tensor of (M, V) and without a gradient."""
-    tiles = Tiles.of(len(states), len(bias), states.device, kept=None)
+    tiles = Tiles.of(len(states), len(bias), states.device, states.dtype, kept=None)
     memory, nowhere = tiles.memory(states, kept=None), states.new_zeros(len(states), dtype=torch.long)
     sums = [
         BlockedSoftmax(states[part], weight, bias, nowhere[part], tiles.blocks, memory, kept=None).log_sum
@@ -100,10 +104,12 @@ class BlockedSoftmax:
 
     Attributes:
         at_x0: every row's logit of its clean token.
+        of_x0: the probability of the clean token.
         log_sum: logsumexp of every row's logits.
     """
 
     at_x0: Float[Tensor, " M"]
+    of_x0: Float[Tensor, " M"]
     log_sum: Float[Tensor, " M"]
 
     def __init__(
@@ -126,12 +132,12 @@ class BlockedSoftmax:
             x0: clean tokens. One that is no column has the logit NaN.
             blocks: parts of the columns, in order, which are all of them together.
             memory: see `Tiles.memory`.
-            kept: dtype of the exps that `parts` gives; None if it is not asked. Logits and their sums are in that of
-                `states` all the same.
+            kept: dtype of the exps that `others` gives; None if neither it nor `of_x0` is asked for. Logits and their
+                sums are in that of `states` all the same.
         """
-        self._x0, self._blocks = x0, blocks
+        self._blocks = blocks
         self._exps: list[Tensor] = []
-        tops, totals = [], []
+        tops, totals, exps_of_x0 = [], [], []
         # The largest logit of a block may be -inf, and less than that none can be.
         lowest = torch.finfo(states.dtype).min
         self.at_x0 = states.new_full((len(states),), torch.nan)
@@ -142,20 +148,29 @@ class BlockedSoftmax:
             self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
             tops.append(logits.amax(-1).clamp_min(lowest))
             totals.append(logits.sub_(tops[-1][:, None]).exp_().sum(-1))
-            if memory.exps is not None:
-                self._exps.append(_room(memory.exps, len(states), columns, apart=True).copy_(logits))
-            elif kept is not None:
-                self._exps.append(logits)
+            if kept is not None:
+                exp_there = logits.gather(-1, place[:, None])[:, 0]
+                exps_of_x0.append(torch.where(is_here, exp_there, 0))
+                logits.scatter_(-1, place[:, None], torch.where(is_here, 0, exp_there)[:, None])
+                self._exps.append(
+                    logits
+                    if memory.exps is None
+                    else _room(memory.exps, len(states), columns, apart=True).copy_(logits)
+                )
         top = torch.stack(tops).amax(0)
         shares = [(of_block - top).exp_() for of_block in tops]
         total = torch.stack([share * of_block for share, of_block in zip(shares, totals, strict=True)]).sum(0)
         self.log_sum = top + total.log()
         self._factors = [share / total for share in shares]
+        if kept is not None:
+            pairs = zip(exps_of_x0, self._factors, strict=True)
+            self.of_x0 = torch.stack([exp * factor for exp, factor in pairs]).sum(0)
 
-    def parts(self) -> Iterator[tuple[slice, Float[Tensor, "M K"], Float[Tensor, " M"]]]:
-        """Columns of a block, exps and factors of the rows: the softmax is their product, of which no row need be made.
+    def others(self) -> Iterator[tuple[slice, Float[Tensor, "M K"], Float[Tensor, " M"]]]:
+        """The softmax of all tokens but the clean one: columns of a block, its exps, and factors of their rows.
 
-        Only with `kept`, and until the memory is used for something else.
+        The clean token, whose exp is zero here, is apart, so that one near probability 1 does not drown the others in
+        what the dtype of the exps rounds. Only with `kept`, and until the memory is used for something else.
         """
         return zip(self._blocks, self._exps, self._factors, strict=True)
 

@@ -25,7 +25,7 @@ def test_parts_are_everything_once(length: int, most: int) -> None:
 @pytest.mark.parametrize("kept", [None, torch.float32, torch.bfloat16])
 def test_tiles_hold_what_they_should(kept: torch.dtype | None) -> None:
     for rows, columns in ((1, 50_257), (334, 50_257), (5_000, 50_257), (5_000, 66), (0, 4_096)):
-        tiles = Tiles.of(rows, columns, CPU, kept=kept)
+        tiles = Tiles.of(rows, columns, CPU, torch.float32, kept=kept)
         height, width = tiles.chunks[0].stop, tiles.blocks[0].stop
         assert width <= 1024
         assert height * width <= 1 << 19
@@ -36,17 +36,20 @@ def test_tiles_hold_what_they_should(kept: torch.dtype | None) -> None:
             assert (exps.dtype, len(exps)) == (kept, height * columns)
         assert (logits if exps is None else exps).nbytes <= 48 << 20
         # Sums are added up in one order whatever the number of rows.
-        assert tiles.blocks == Tiles.of(1, columns, CPU, kept=kept).blocks
+        assert tiles.blocks == Tiles.of(1, columns, CPU, torch.float32, kept=kept).blocks
     # A small vocabulary leaves room for all rows.
-    assert Tiles.of(5_000, 66, CPU, kept=kept).chunks == [slice(0, 5_000)]
+    assert Tiles.of(5_000, 66, CPU, torch.float32, kept=kept).chunks == [slice(0, 5_000)]
     # A GPU gains nothing by blocks of columns, and its products lose.
-    assert Tiles.of(5_000, 50_257, torch.device("cuda"), kept=kept).blocks == [slice(0, 50_257)]
+    on_gpu = Tiles.of(5_000, 50_257, torch.device("cuda"), torch.float32, kept=kept)
+    assert on_gpu.blocks == [slice(0, 50_257)]
+    logits, exps = on_gpu.memory(torch.zeros(1), kept=kept)
+    assert 256 << 20 < logits.nbytes + (0 if exps is None else exps.nbytes) <= 768 << 20
 
 
 def test_the_less_is_kept_the_more_rows_go_together() -> None:
     """Each chunk goes through the output weights again."""
     for kept, num_chunks in ((None, 1), (torch.bfloat16, 1), (torch.float32, 2)):
-        assert len(Tiles.of(500, 50_257, CPU, kept=kept).chunks) == num_chunks
+        assert len(Tiles.of(500, 50_257, CPU, torch.float32, kept=kept).chunks) == num_chunks
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 5), (3, 100), (100, 4), (100, 100)])
@@ -61,7 +64,7 @@ def test_logsumexp(rows: int, columns: int, raised: list[int], monkeypatch: pyte
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
     width = even_parts(len(bias), columns)[0].stop
     monkeypatch.setattr(blocked_softmax, "_CPU_BLOCK_ELEMENTS", rows * width)
-    assert len(Tiles.of(7, len(bias), CPU, kept=None).chunks) == -(-7 // rows)
+    assert len(Tiles.of(7, len(bias), CPU, torch.float64, kept=None).chunks) == -(-7 // rows)
     expected = torch.logsumexp(states @ weight.T + bias, -1)
     torch.testing.assert_close(blocked_logsumexp(states, weight, bias), expected, rtol=1e-14, atol=1e-14)
     single = blocked_logsumexp(states.float(), weight.float().requires_grad_(), bias.float())

@@ -39,11 +39,12 @@ class Mixture(NamedTuple):
 
 
 class LossExecution(NamedTuple):
-    """How the loss is carried out on its device. Neither changes what it is.
+    """How the loss is carried out on its device.
 
     Attributes:
-        gradient_dtype: dtype of the products that form the gradients, which are added up in that of the arithmetic;
-            None for that one. Logits, their sums and the loss are not touched by it.
+        gradient_dtype: dtype of the products over the vocabulary that form the gradients; None for that of the
+            arithmetic, in which they are added up. Logits, the loss, and what the clean token adds to the gradients,
+            which nearly makes up for all others where it is near probability 1, are not touched by it.
         compiles: whether what a GPU does with the logits goes through torch.compile.
     """
 
@@ -138,28 +139,29 @@ class _FusedScoreEntropy(torch.autograd.Function):
         num_columns = len(token_bias)
         needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
         kept = (execution.gradient_dtype or hidden.dtype) if needs_grad else None
-        rows, own = torch.empty_like(row_weight), torch.empty_like(row_weight)
+        rows, own, clean = (torch.empty_like(row_weight) for _ in range(3))
         grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
         weight_factor = token_weight.to(kept or hidden.dtype)
         takes_rows = execution.compiles and needs_grad and hidden.is_cuda
-        held = hidden.dtype if takes_rows else kept
-        tiles = Tiles.of(num_rows, num_columns, hidden.device, kept=held)
-        memory = tiles.memory(hidden, kept=held)
+        tiles = Tiles.of(num_rows, num_columns, hidden.device, hidden.dtype, kept=kept)
+        memory = tiles.memory(hidden, kept=kept)
         for part in tiles.chunks:
-            given_rows = (hidden[part], token_weight, token_bias, x0[part])
+            of_part = (hidden[part], token_weight, token_bias, x0[part])
+            softmax: BlockedSoftmax | RowSoftmax
             if takes_rows:
-                assert kept is not None
-                softmax: BlockedSoftmax | RowSoftmax = RowSoftmax(*given_rows, memory, kept=kept)
+                softmax = RowSoftmax(*of_part, memory)
             else:
-                softmax = BlockedSoftmax(*given_rows, tiles.blocks, memory, kept=kept)
+                softmax = BlockedSoftmax(*of_part, tiles.blocks, memory, kept=kept)
             given = (None if values is None else values[part] for values in (scale, log_share, log_other))
             rows[part], mass, own[part] = _entropy(softmax.at_x0, softmax.log_sum, log_r[part], *given)
             if grads:
-                of_part = (grads[0][part], *grads[1:])
+                clean[part] = (mass * softmax.of_x0 - own[part]) * row_weight[part]
+                grads_of_part = (grads[0][part], *grads[1:])
                 slope = mass * row_weight[part]
-                _add_softmax(of_part, softmax, slope, hidden[part], weight_factor, is_first=part.start == 0)
+                _add_others(grads_of_part, softmax, slope, hidden[part], weight_factor, is_first=part.start == 0)
         if grads:
-            _subtract_own(grads, own * row_weight, x0.clamp(0, num_states - 2), hidden, token_weight)
+            # A clean token that is none has made the loss NaN already.
+            _add_clean(grads, clean, x0.clamp(0, num_states - 2), hidden, token_weight)
             grads = (grads[0], grads[1][:num_states], grads[2][:num_states])
         if grads and log_share is not None:
             grads = (*grads, -own * row_weight, (own - log_r.exp()) * row_weight)
@@ -231,7 +233,7 @@ def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[T
     return torch.zeros_like(hidden), weight_grad, hidden.new_zeros(num_rows)
 
 
-def _add_softmax(
+def _add_others(
     grads: tuple[Tensor, ...],
     softmax: BlockedSoftmax | RowSoftmax,
     slope: Float[Tensor, " M"],
@@ -240,12 +242,13 @@ def _add_softmax(
     *,
     is_first: bool,
 ) -> None:
-    """Add to the gradients those of rows whose logsumexp has this slope; the first rows find any numbers in weight's.
+    """Add to the gradients what all tokens but the clean one give to rows whose logsumexp has this slope.
 
-    The factors of the rows are multiplied with hidden states and products, which are narrow, not with the softmax.
+    The factors of the rows are multiplied with hidden states and products, which are narrow, not with the softmax. The
+    first rows find any numbers in the gradient of the weights.
     """
     hidden_grad, weight_grad, bias_grad = grads
-    for columns, exps, factor in softmax.parts():
+    for columns, exps, factor in softmax.others():
         scale = slope * factor
         hidden_grad.addcmul_(scale[:, None], exps @ weight[columns])
         scaled, total = (scale[:, None] * hidden).to(exps.dtype), weight_grad[columns]
@@ -258,9 +261,15 @@ def _add_softmax(
         bias_grad[columns] += exps.T @ scale.to(exps.dtype)
 
 
-def _subtract_own(grads: tuple[Tensor, ...], own: Tensor, x0: Tensor, hidden: Tensor, token_weight: Tensor) -> None:
-    """Take away from the gradients what the logit of every row's clean token adds to its loss."""
+def _add_clean(
+    grads: tuple[Tensor, ...],
+    slope: Float[Tensor, " M"],
+    x0: Int[Tensor, " M"],
+    hidden: Float[Tensor, "M D"],
+    token_weight: Float[Tensor, "V D"],
+) -> None:
+    """Add to the gradients what the logit of every row's clean token gives, which is mass p(x0) - own."""
     hidden_grad, weight_grad, bias_grad = grads
-    hidden_grad.addcmul_(own[:, None], token_weight[x0], value=-1)
-    weight_grad.index_add_(0, x0, own[:, None] * hidden, alpha=-1)
-    bias_grad.index_add_(0, x0, own, alpha=-1)
+    hidden_grad.addcmul_(slope[:, None], token_weight[x0])
+    weight_grad.index_add_(0, x0, slope[:, None] * hidden)
+    bias_grad.index_add_(0, x0, slope)

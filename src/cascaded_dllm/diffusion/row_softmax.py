@@ -5,6 +5,7 @@ an output layer is bound by that.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,10 +21,12 @@ class RowSoftmax:
 
     Attributes:
         at_x0: every row's logit of its clean token.
+        of_x0: the probability of the clean token.
         log_sum: logsumexp of every row's logits.
     """
 
     at_x0: Float[Tensor, " M"]
+    of_x0: Float[Tensor, " M"]
     log_sum: Float[Tensor, " M"]
 
     def __init__(
@@ -33,40 +36,40 @@ class RowSoftmax:
         bias: Float[Tensor, " V"],
         x0: Int[Tensor, " M"],
         memory: Memory,
-        *,
-        kept: torch.dtype,
     ) -> None:
-        """Arguments are those of `BlockedSoftmax`."""
-        height, width = len(states), len(bias)
-        self._kept = kept
-        self._logits = memory.logits[: height * width].view(height, width)
+        """Arguments are those of `BlockedSoftmax`; what is kept has the dtype of the memory for it."""
+        shape = len(states), len(bias)
+        self._x0 = x0.clamp(0, len(bias) - 1)
+        self._logits = memory.logits[: math.prod(shape)].view(shape)
+        self._softmax = self._logits if memory.exps is None else memory.exps[: math.prod(shape)].view(shape)
         torch.addmm(bias, states, weight.T, out=self._logits)
-        self.at_x0, self.log_sum = _compiled(logit_and_sum)(self._logits, x0)
+        at_x0, self.log_sum = _compiled(logit_and_sum)(self._logits, self._x0)
+        is_token = self._x0 == x0
+        self.at_x0 = torch.where(is_token, at_x0, torch.nan)
+        self.of_x0 = torch.where(is_token, (at_x0 - self.log_sum).exp(), 0)
 
-    def parts(self) -> Iterator[tuple[slice, Float[Tensor, "M V"], Float[Tensor, " M"]]]:
-        """All columns, the softmax itself and factors of one."""
-        softmax = _compiled(softmax_of_rows)(self._logits, self.log_sum, self._kept)
-        yield slice(0, self._logits.shape[1]), softmax, torch.ones_like(self.log_sum)
+    def others(self) -> Iterator[tuple[slice, Float[Tensor, "M V"], Float[Tensor, " M"]]]:
+        """All columns, the softmax itself without the clean token, and factors of one; once, since it takes the logits."""
+        _compiled(write_softmax)(self._logits, self.log_sum, self._softmax)
+        self._softmax.scatter_(-1, self._x0[:, None], 0)
+        yield slice(0, self._softmax.shape[1]), self._softmax, torch.ones_like(self.log_sum)
 
 
 def logit_and_sum(
     logits: Float[Tensor, "M V"], x0: Int[Tensor, " M"]
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
-    """The logit of the clean token of every row, NaN where it is no column, and the logsumexp of the row."""
-    inside = x0.clamp(0, logits.shape[1] - 1)
-    at_x0 = torch.where(inside == x0, logits.gather(-1, inside[:, None])[:, 0], torch.nan)
+    """The logit of the clean token of every row, and the logsumexp of the row."""
+    # Less than the least number none can be but -inf, of which a row may consist.
     top = logits.amax(-1).clamp_min(torch.finfo(logits.dtype).min)
-    return at_x0, top + (logits - top[:, None]).exp().sum(-1).log()
+    return logits.gather(-1, x0[:, None])[:, 0], top + (logits - top[:, None]).exp().sum(-1).log()
 
 
-def softmax_of_rows(
-    logits: Float[Tensor, "M V"], log_sum: Float[Tensor, " M"], dtype: torch.dtype
-) -> Float[Tensor, "M V"]:
-    """exp(logits - log_sum) in `dtype`."""
-    return (logits - log_sum[:, None]).exp().to(dtype)
+def write_softmax(logits: Float[Tensor, "M V"], log_sum: Float[Tensor, " M"], out: Float[Tensor, "M V"]) -> None:
+    """exp(logits - log_sum) in the memory of `out`, which may be that of the logits."""
+    out.copy_((logits - log_sum[:, None]).exp())
 
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function through torch.compile; its second call makes it one for any number of rows."""
+    """The function through torch.compile; the first call with another number of rows makes it one for any."""
     return torch.compile(function)

@@ -23,7 +23,7 @@ from cascaded_dllm.model.score_model import ScoreModel
 _KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 """Those that come with torch and take a text of any length as it comes, the fastest first."""
 _HOPPER = (9, 0)
-"""Compute capability from which cuDNN's attention was measured to be faster than flash."""
+"""Compute capability of the devices on which cuDNN's attention was measured to be faster than flash."""
 _PRECISION = {"cuda": "high", "cpu": "medium"}
 """By device, torch's name of what products of float32 may be beside a trunk in bfloat16."""
 
@@ -72,9 +72,9 @@ class Execution:
         Nor are products of float32 rounded: a judge of the samples is such a network.
         """
         stance = torch.compiler.set_stance("force_eager") if self.is_compiled else nothing()
-        attention = self.attention if self.attention in _KERNELS else _KERNELS[0]
-        chosen = replace(self, precision="highest", attention=self.attention and attention)
-        with chosen.computing(), stance:
+        is_for_one_shape = self.attention == SDPBackend.CUDNN_ATTENTION
+        attention = SDPBackend.FLASH_ATTENTION if is_for_one_shape else self.attention
+        with replace(self, precision="highest", attention=attention).computing(), stance:
             yield
 
     def description(self) -> str:
@@ -135,9 +135,19 @@ def _attention_kernel(model: ScoreModel, device: torch.device, *, deterministic:
     query = torch.empty(shape, device=device, dtype=model.compute_dtype or torch.float32)
     call = SDPAParams(query, query, query, None, 0.0, False, False)
     if can_use_flash_attention(call):
-        has_wide_tiles = torch.cuda.get_device_capability(device) >= _HOPPER and can_use_cudnn_attention(call)
-        return SDPBackend.CUDNN_ATTENTION if has_wide_tiles and not deterministic else SDPBackend.FLASH_ATTENTION
+        is_faster = torch.cuda.get_device_capability(device) == _HOPPER and can_use_cudnn_attention(call)
+        return SDPBackend.CUDNN_ATTENTION if is_faster and not deterministic else SDPBackend.FLASH_ATTENTION
     return SDPBackend.EFFICIENT_ATTENTION if can_use_efficient_attention(call) else SDPBackend.MATH
+
+
+@contextlib.contextmanager
+def for_changing_shapes() -> Iterator[None]:
+    """Attention by kernels that prepare nothing for a shape, inside a step, for texts that it draws.
+
+    cuDNN prepares a plan for every number of texts it meets, and keeps them all.
+    """
+    with sdpa_kernel(list(_KERNELS), set_priority=True):
+        yield
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.prefix_noise import masked_prefix, noised_prefix
 from cascaded_dllm.diffusion.process import Process
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
+from cascaded_dllm.train.execution import for_changing_shapes
 
 
 @runtime_checkable
@@ -76,7 +77,8 @@ class PrefixTraining:
             chosen = self._chosen("prefix-generated", settings.generated_prob, index, step, seed)
             rows = chosen.nonzero()[:, 0]
             if len(rows) > 0:
-                generated = self.generate(window[rows.cpu()], index[rows], step, seed)
+                with for_changing_shapes():
+                    generated = self.generate(window[rows.cpu()], index[rows], step, seed)
                 prefix = prefix.index_copy(0, rows, generated)
         if settings.noise_prob > 0:
             position = torch.arange(prefix.shape[1], device=prefix.device)

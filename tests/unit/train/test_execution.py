@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cascaded_dllm.diffusion.fused_loss import LossExecution
 from cascaded_dllm.train import execution
-from cascaded_dllm.train.execution import Execution, prepare_execution
+from cascaded_dllm.train.execution import Execution, for_changing_shapes, prepare_execution
 from tests.unit.train import in_processes
 from tests.unit.train.forked import together
 
@@ -80,6 +80,7 @@ def test_determinism_is_asked_of_cublas_before_it_starts(make_model, monkeypatch
         ({"cudnn", "flash", "efficient"}, (9, 0), False, "cudnn"),
         ({"cudnn", "flash", "efficient"}, (9, 0), True, "flash"),
         ({"cudnn", "flash", "efficient"}, (8, 0), False, "flash"),
+        ({"cudnn", "flash", "efficient"}, (10, 0), False, "flash"),
         ({"flash", "efficient"}, (9, 0), False, "flash"),
         ({"efficient"}, (9, 0), False, "efficient"),
         (set(), (9, 0), False, "math"),
@@ -112,13 +113,15 @@ def test_kernels_for_one_shape_are_for_steps_alone(monkeypatch):
     for chosen in (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
         with Execution(attention=chosen).computing(), Execution(attention=chosen).evaluating():
             pass
+    with for_changing_shapes():
+        pass
     cudnn, flash, efficient = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
-    assert orders == [cudnn, flash, efficient, efficient]
+    assert orders == [cudnn, flash, efficient, efficient, flash]
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [(None, "highest"), (torch.bfloat16, "medium")])
 def test_products_of_a_cpu_are_rounded_beside_a_rounded_trunk(make_model, dtype, precision):
-    """Where it has no instructions for it, torch rounds nothing."""
+    """By torch, which does so where there are instructions for it."""
     model = make_model()
     model.compute_dtype = dtype
     chosen = prepare_execution(model, CPU, compiles=False, deterministic=False, log_every=50)

@@ -1,6 +1,7 @@
 """Prefixes in training: what is changed depends on (seed, step, place in the global batch, position) alone."""
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
 from cascaded_dllm.model.prefix_settings import PrefixSettings
+from cascaded_dllm.train import prefixes
 from cascaded_dllm.train.objective import Batch
 from cascaded_dllm.train.prefixes import PrefixTraining
 from tests.statistical.chi_square import fits, is_refuted
@@ -168,3 +170,23 @@ def test_a_stage_without_a_prefix_has_nothing_to_change(make_model, make_objecti
         for objective in (make_objective(), make_objective(dropout=1.0, noise_prob=1.0))
     ]
     assert losses[0] == losses[1]
+
+
+def test_prefixes_are_drawn_by_kernels_for_any_shape(monkeypatch):
+    """Their number changes from step to step, and the kernel of a step may prepare something for every number."""
+    entered = []
+
+    @contextmanager
+    def recorded():
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    class Drawing(Rewriter):
+        def __call__(self, *arguments):
+            assert entered == ["in"]
+            return super().__call__(*arguments)
+
+    monkeypatch.setattr(prefixes, "for_changing_shapes", recorded)
+    changed({"generated_prob": 1.0}, generate=Drawing())
+    assert entered == ["in", "out"]

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution
+from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
+from cascaded_dllm.train import objective
 from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.trainer import make_batch, require_divisible
@@ -247,3 +250,29 @@ def test_batch_of_a_stage_and_of_a_flat_model(make_dataset):
     assert (batch.target.shape, batch.prefix.shape) == ((2, 7), (2, 3))
     assert torch.equal(batch.prefix, batch.target[:, :3])
     assert make_batch(make_dataset(0), np.array([1]), np.array([0]), torch.device("cpu")).prefix is None
+
+
+def test_steps_take_their_gradients_as_the_execution_says(make_trainer, monkeypatch):
+    """And bounds as they are, which have none."""
+    rounded, used = LossExecution(gradient_dtype=torch.bfloat16), []
+    fused = objective.fused_absorbing_score_entropy
+
+    def spy(*arguments, execution, **settings):
+        used.append(execution)
+        return fused(*arguments, execution=execution, **settings)
+
+    plain, trainer = make_trainer(num_steps=2), make_trainer(num_steps=2)
+    expected = [result.loss_nats_per_token for result in plain.steps()]
+    monkeypatch.setattr(objective, "fused_absorbing_score_entropy", spy)
+    trainer.execution = Execution(loss=rounded)
+    trainer.rehearse()
+    assert used == [rounded]
+    found = [result.loss_nats_per_token for result in trainer.steps()]
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert found[0] == expected[0]
+    assert found[1] != expected[1]
+    assert used == [rounded] * 3
+    batch = make_batch(trainer.dataset, np.arange(4), np.arange(4))
+    with trainer.averaged_weights():
+        trainer.objective.bound(trainer.model, batch, draws=Draws(0, "test"), num_times=2)
+    assert used[3:] == [PLAINLY] * len(used[3:]) != []

@@ -55,6 +55,10 @@ NETWORK = {
 }
 
 
+PLAIN_NETWORK = {"prefix_attention": "joint", "parameterization": "score", "copy_head": False}
+"""SEDD's own, in place of the one above, which has as many parts as there are."""
+
+
 def trainer_of(group: Group, strategy: str, *, num_steps: int = 20, accum: int = 2, **network: Any) -> Trainer:
     """With dropout and accumulation; the same numbers from any number of processes that divides 12."""
     model = _model(**(NETWORK | network))
@@ -213,6 +217,7 @@ def everything(group: Group, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"group": group_facts(group)}
     for strategy in ("ddp", "fsdp"):
         found[strategy] = numbers(trainer_of(group, strategy))
+        found[f"{strategy} plain"] = numbers(trainer_of(group, strategy, **PLAIN_NETWORK))
         found[f"{strategy} broken"] = broken_on_one_process(trainer_of(group, strategy))
         found[f"{strategy} placed"] = placed_numbers(group, strategy)
         found[f"{strategy} resumed"] = interrupted(group, strategy, folder / strategy)

@@ -37,6 +37,11 @@ def alone() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def plain_alone() -> dict[str, Any]:
+    return in_processes.numbers(in_processes.trainer_of(Group(), "single", **in_processes.PLAIN_NETWORK))
+
+
+@pytest.fixture(scope="module")
 def found(folder: Path) -> list[dict[str, Any]]:
     """What each of two processes has found."""
     in_processes.stop_after(in_processes.run_of(single(), folder / "single"), 6)
@@ -75,6 +80,18 @@ def test_weights_and_averages_after_20_steps(found, alone, strategy):
     assert found[0][strategy]["ema"] == found[1][strategy]["ema"]
     for what in ("weights", "ema"):
         assert_close(found[0][strategy][what], alone[what], 1e-5)
+
+
+@BOTH
+def test_numbers_of_a_plain_network(found, plain_alone, strategy):
+    """Unnormalised scores, a joint prefix and no copy head, as in the original."""
+    for process in found:
+        numbers = process[f"{strategy} plain"]
+        assert_close([numbers["loss"]], [plain_alone["loss"]])
+        for what in ("weights", "ema"):
+            assert_close(numbers[what], plain_alone[what], 1e-5)
+    first, second = (process[f"{strategy} plain"] for process in found)
+    assert (first["weights"], first["bound"]) == (second["weights"], second["bound"])
 
 
 @BOTH

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from cascaded_dllm.errors import CascadeError
     from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
     from cascaded_dllm.sample.cascade import Cascade
-    from cascaded_dllm.sample.control import Pin
+    from cascaded_dllm.sample.control import GivenStage, Pin
+    from cascaded_dllm.sample.drawing import Drawing
     from cascaded_dllm.sample.samples import CascadeSamples
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.stories import StoryGrammar
@@ -30,7 +31,9 @@ _HOMES = {
     "CascadeSamples": "sample.samples",
     "CascadeSpec": "cascade.spec",
     "Document": "text.document",
+    "Drawing": "sample.drawing",
     "GeometricSchedule": "diffusion.schedule",
+    "GivenStage": "sample.control",
     "LogLinearSchedule": "diffusion.schedule",
     "Pin": "sample.control",
     "ScoreModel": "model.score_model",
@@ -49,7 +52,9 @@ __all__ = [
     "CascadeSamples",
     "CascadeSpec",
     "Document",
+    "Drawing",
     "GeometricSchedule",
+    "GivenStage",
     "LogLinearSchedule",
     "Pin",
     "ScoreModel",

@@ -235,6 +235,7 @@ def _stage_settings(
         tokenizer=arrays.tokenizer,
         packing=arrays.packing,
         unique=arrays.unique,
+        method=arrays.method,
         prefix=prefixes.settings,
         layout=None if (layout := layout_of(stage.model)) is None else layout.config,
     )

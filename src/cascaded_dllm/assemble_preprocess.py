@@ -1,5 +1,6 @@
 """Where a preprocessing job becomes objects: the corpus, the tokenizer, the scorer, and the task that makes a shard."""
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from typing import final
 
 from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import as_json, fingerprint
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
@@ -212,6 +214,7 @@ def make_tagger(name: str) -> Tagger:
     """The tagger called `name`: a built-in one, weights in a file that ends in .npz, or a spaCy model's name or folder.
 
     Raises:
+        ConfigError: the name is nearly that of a built-in one.
         DataError: there are no such weights, or no such model.
         MissingExtraError: spaCy or TextBlob is not installed.
     """
@@ -224,6 +227,8 @@ def make_tagger(name: str) -> Tagger:
             return StoriesTagger()
         case _ if name.endswith(".npz"):
             return LinearTagger.load(Path(name))
+    if (near := difflib.get_close_matches(name, BUILT_IN_TAGGERS, n=1)) and not Path(name).exists():
+        raise ConfigError(f"there is no tagger {name!r}; did you mean {near[0]}?")
     return SpacyTagger(name)
 
 

@@ -40,7 +40,7 @@ def windows_of_cascade(cascade: Cascade, data: DataSettings, *, keeps_all: bool 
 
     Raises:
         ConfigError: the windows are to be cut, or their stages chosen, in another way than in training.
-        DataError: the data has another tokenizer than the cascade.
+        DataError: the data has another tokenizer than the cascade, or another method.
     """
     if cascade.packing not in ("", data.packing):
         raise ConfigError(
@@ -58,5 +58,10 @@ def windows_of_cascade(cascade: Cascade, data: DataSettings, *, keeps_all: bool 
         raise DataError(
             f"{data.path} has the tokenizer {arrays.tokenizer}, the models {cascade.tokenizer.fingerprint}; "
             "preprocess the text with the models' tokenizer"
+        )
+    if not cascade.is_flat and cascade.method not in ("", arrays.method):
+        raise DataError(
+            f"{data.path} was preprocessed by the method {arrays.method}, and the stages were trained on texts that "
+            f"{cascade.method} chose: others would be measured; preprocess the text by {cascade.method}"
         )
     return arrays

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.preprocess.pipeline import preprocess
@@ -24,13 +25,15 @@ def tokenizer() -> Tokenizer:
 def make_stories(tokenizer: Tokenizer) -> Callable[..., Path]:
     """Preprocesses the first stories of a seed; returns the folder."""
 
-    def make(out: Path, *, split: str, num: int, seed: int, tokenizer: Tokenizer = tokenizer) -> Path:
+    def make(
+        out: Path, *, split: str, num: int, seed: int, tokenizer: Tokenizer = tokenizer, scorer: Scorer | None = None
+    ) -> Path:
         return preprocess(
             Corpus("stories", Stories(num, seed)),
             split=split,
             out_dir=out,
             tokenizer=tokenizer,
-            scorer=PosScorer(StoriesTagger()),
+            scorer=scorer or PosScorer(StoriesTagger()),
         )
 
     return make

@@ -15,6 +15,7 @@ from cascaded_dllm.assemble_devices import choose_device, process_device
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.model.score_model import ScoreModel
@@ -317,6 +318,28 @@ def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tm
     data = DataSettings.of_folder(str(other), packing="document", stages_dir=None)
     with pytest.raises(DataError, match=r"has the tokenizer \w+, the models \w+; preprocess the text with the models"):
         joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
+
+
+@pytest.mark.parametrize("flags", [["stage=1"], ["baseline=true"]])
+def test_joint_bound_needs_the_method_of_the_stages(stories, make_stories, tmp_path, flags):
+    """A flat model has no shorter stages, whoever chose them."""
+    folder = tmp_path / "run"
+    list(assemble_run(tiny.config(stories, folder, *flags)).events())
+    tokenizer = Tokenizer.load(stories)
+    other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=tokenizer, scorer=RandomScorer(0))
+    cascade = Cascade.from_pretrained([folder])
+    data = DataSettings.of_folder(str(other), packing="document", stages_dir=None)
+
+    def bound():
+        return joint_bound(cascade, data, num_windows=2, num_times=1, batch_size=2, seed=0, t_min=1e-3)
+
+    if flags == ["baseline=true"]:
+        assert bound().num_stages == 1
+        return
+    assert cascade.method == "constituency"
+    message = r"was preprocessed by the method random, .* that constituency chose: .*; preprocess the text by constit"
+    with pytest.raises(DataError, match=message):
+        bound()
 
 
 @pytest.mark.parametrize("is_there", [True, False])

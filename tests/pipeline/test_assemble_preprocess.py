@@ -173,6 +173,13 @@ def test_missing_extra_is_said_before_any_work(monkeypatch, tmp_path, tagger):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("wrong", "right"), [("englsh", "english"), ("lexikon", "lexicon"), ("Stories", "stories")])
+def test_a_tagger_that_is_nearly_one(tmp_path, wrong, right):
+    with pytest.raises(ConfigError, match=f"there is no tagger '{wrong}'; did you mean {right}\\?"):
+        prepare(job(tmp_path, method="constituency", tagger=wrong))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_spacy_model_is_said_before_any_work(tmp_path):
     remedies = "run: python -m spacy download en_core_web_md; or choose --tagger english, which needs no download"
     with pytest.raises(CascadeError, match=remedies):
@@ -188,7 +195,7 @@ def test_missing_spacy_model_is_said_before_any_work(tmp_path):
             r"nowhere\.npz holds no tagger, or is missing or broken .*; train one with scripts/train_tagger",
         ),
         ("{tmp}", r"the spaCy pipeline '.*' is not installed or broken .*; or choose --tagger english"),
-        ("englsh", r"the spaCy pipeline 'englsh' is not installed or broken .*; or choose --tagger english"),
+        ("en_core_nothing", r"the spaCy pipeline 'en_core_nothing' is not installed or .*; or choose --tagger english"),
     ],
 )
 def test_tagger_that_is_none(tmp_path, tagger, message):

@@ -40,6 +40,11 @@ def test_missing(tmp_path):
     (tmp_path / "empty").mkdir()
     message = sample(tmp_path, tmp_path / "empty")
     assert re.search(r"empty is no checkpoint: it has neither config\.json .*; give a run folder", message)
+    (tmp_path / "empty" / "config.yaml").write_text("stage: 1\n")
+    message = sample(tmp_path, tmp_path / "empty")
+    assert re.search(
+        r"empty is a run that has no checkpoint yet: the first one is written after training\.snap", message
+    )
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000])

@@ -232,10 +232,14 @@ def test_what_must_be_given(tmp_path):
 def test_data_that_is_none(tmp_path, runs):
     message = failure("train", "--data", tmp_path / "nowhere", "--out", tmp_path / "run", "device=cpu")
     assert (
-        "nowhere is no complete preprocessed dataset: it has no manifest.json; name the folder that prepro" in message
+        "nowhere is no complete preprocessed dataset: there is no such folder; name the folder that prepro" in message
     )
+    (tmp_path / "train.txt").write_text("A text.")
+    message = failure("train", "--data", tmp_path / "train.txt", "--out", tmp_path / "run", "device=cpu")
+    assert "train.txt is a file, and a preprocessed dataset is a folder; make one of it with `cdllm prep" in message
+    (tmp_path / "train.txt").unlink()
     message = failure("evaluate", "likelihood", "--stage", runs / "stage1", "--data", tmp_path)
-    assert "is no complete preprocessed dataset" in message
+    assert "is no complete preprocessed dataset: it has no manifest.json; name the folder" in message
     assert files(tmp_path) == set()
 
 

@@ -55,6 +55,19 @@ def test_from_keywords_to_an_edited_stage_and_on(runs, tmp_path):
     assert summary(second)["control"]["given"] == {"stage": 1, "texts": 2}
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ([], r"all keywords are words of \d of 3 final texts; --require-coverage keeps what stage 1 holds\n"),
+        (["--require-coverage"], r"all keywords are words of \d of 3 final texts\n"),
+    ],
+)
+def test_it_is_said_how_many_texts_hold_the_keywords(runs, tmp_path, flag, said):
+    stages = ["--stage", runs / "stage1", "--stage", runs / "stage2"]
+    result = success("sample", *stages, "--num-samples", 3, "--keywords", "fox", "--output-dir", tmp_path, *flag)
+    assert re.search(said, result.stdout)
+
+
 def test_a_run_is_gone_on_from(runs, tmp_path):
     """The same seed writes the same stage 2 upon the ids of stage 1, and a resumed run has nothing to add."""
     first = sampled(runs, tmp_path, "--num-samples", 3)

@@ -69,14 +69,16 @@ def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | No
 def gap_table(gap: StageGap, settings: GapSettings) -> Table:
     """One stage for people; a star marks a gap whose interval leaves out 0. All other intervals are in the summary."""
     table = Table(title=f"stage {gap.stage} on {settings.num_texts} prefixes of each kind")
-    table.add_column("figure", overflow="fold")
-    for column in ("real text", "on true prefixes", "on generated prefixes", "gap", ""):
+    table.add_column("figure")
+    for column in ("real text", "on true prefixes", "on generated", "gap"):
         table.add_column(column, justify="right")
     for figure in gap.figures:
         found = [f"{span.estimate:.4f}" for span in (figure.real, figure.true_prefix, figure.generated_prefix)]
         low, high = figure.gap.low, figure.gap.high
-        shown = f"{figure.gap.estimate:.4f}\n({low:.4f}, {high:.4f})"
-        table.add_row(figure.name, *found, shown, "" if low <= 0 <= high else "*")
+        star = "" if low <= 0 <= high else "* "
+        # Names wrap at blanks.
+        name = figure.name.replace("_", " ")
+        table.add_row(name, *found, f"{star}{figure.gap.estimate:.4f}\n({low:.4f}, {high:.4f})")
     return table
 
 

@@ -1,6 +1,6 @@
 """One sampling run on the terminal: what is asked of it, drawing what is missing, and what is said of the texts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from cascaded_dllm.cli.show import live_states, stage_lines
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
+from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing, require_counts
 from cascaded_dllm.sample.given import read_given
@@ -230,10 +231,24 @@ def complete_run(
     distinct, entropy = figures.get("distinct_bigram_share"), figures["token_entropy_nats_mean"]
     bigrams = "no bigrams" if distinct is None else f"distinct bigrams {distinct:.1%}"
     console.print(f"final texts: token entropy {entropy:.3f} nats, {bigrams}")
+    _say_keywords(cascade, options, samples.ids[-1].tolist())
     if judge is not None:
         # The texts are kept by now, whatever becomes of their judge.
         judge_run(run, cascade, judge)
     console.print(f"{counted(num_finished, 'text')} in {run.folder}", markup=False, soft_wrap=True)
+
+
+def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequence[int]]) -> None:
+    """How many final texts hold all keywords, which only stage 1 is held to unless coverage is required."""
+    control = options.drawing.control
+    if not control.keywords:
+        return
+    shares = keyword_coverage_per_text([cascade.tokenizer.decode_window(ids) for ids in final], control.keywords)
+    advice = "" if control.require_coverage else "; --require-coverage keeps what stage 1 holds"
+    num_held = sum(share == 1 for share in shares)
+    console.print(
+        f"all keywords are words of {num_held} of {counted(len(final), 'final text')}{advice}", soft_wrap=True
+    )
 
 
 @contextmanager

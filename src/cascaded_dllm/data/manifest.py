@@ -133,10 +133,15 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
     path = folder / FILE_NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+    except NotADirectoryError as error:
+        raise DataError(
+            f"{folder} is a file, and a {kind} is a folder; make one of it with `cdllm preprocess`, and name the "
+            "folder that it prints"
+        ) from error
     except FileNotFoundError as error:
+        lack = f"it has no {FILE_NAME}" if folder.is_dir() else "there is no such folder"
         raise DamagedError(
-            f"{folder} is no complete {kind}: it has no {FILE_NAME}; name the folder that preprocessing printed, or "
-            "preprocess again"
+            f"{folder} is no complete {kind}: {lack}; name the folder that preprocessing printed, or preprocess again"
         ) from error
     except OSError as error:
         raise DataError(

@@ -49,7 +49,7 @@ class RowSoftmax:
         self.of_x0 = torch.where(is_token, (at_x0 - self.log_sum).exp(), 0)
 
     def others(self) -> Iterator[tuple[slice, Float[Tensor, "M V"], Float[Tensor, " M"]]]:
-        """All columns, the softmax itself without the clean token, and factors of one; once, since it takes the logits."""
+        """All columns, the softmax itself without the clean token, and factors of one; once: it may take the logits."""
         _compiled(write_softmax)(self._logits, self.log_sum, self._softmax)
         self._softmax.scatter_(-1, self._x0[:, None], 0)
         yield slice(0, self._softmax.shape[1]), self._softmax, torch.ones_like(self.log_sum)

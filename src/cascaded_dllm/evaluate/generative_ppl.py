@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.importance.sentence_files import no_progress_bar
+from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of
 
 TokenNats = Float[Tensor, "_"]
 """-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
@@ -182,8 +183,11 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: they are neither, or not whole.
     """
-    found = None
+    found: Exception | None = None
     for is_local in (True,) if Path(source).is_dir() else (True, False):
+        if not is_local and (silence := _silence_of_the_hub(source)) is not None:
+            found = silence
+            break
         try:
             with no_progress_bar():
                 tokenizer = library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
@@ -202,5 +206,16 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
         return tokenizer, model.eval().requires_grad_(False)
     raise ConfigError(
         f"the judge is {source!r}, which is no causal language model here and could not be had from the hub "
-        f"({type(found).__name__}); give a folder or a hub id, for example gpt2"
+        f"({type(found).__name__}); give a folder or a hub id, for example gpt2, or train a judge on text of your own "
+        "with `cdllm judge train`"
     )
+
+
+def _silence_of_the_hub(source: str) -> Exception | None:
+    """What is wrong, where the hub does not answer: its client would go on trying for a minute, and tell of it."""
+    from huggingface_hub import HfApi
+
+    def ask() -> None:
+        HfApi().model_info(source, timeout=DEADLINE_S)
+
+    return answer_of(ask, deadline_s=DEADLINE_S)

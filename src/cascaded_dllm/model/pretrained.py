@@ -50,6 +50,7 @@ class StageSettings:
         tokenizer: fingerprint of the tokenizer; empty if unknown.
         packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
         unique: whether shortened stages kept a token id once.
+        method: of importance, by which the stages were chosen; empty if unknown.
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.
         layout: the layout network beside it; None if the stage is not a placed one.
@@ -62,6 +63,7 @@ class StageSettings:
     tokenizer: str = ""
     packing: str = ""
     unique: bool = True
+    method: str = ""
     step: int = 0
     prefix: PrefixSettings = TRUE_PREFIXES
     layout: LayoutConfig | None = None
@@ -81,6 +83,7 @@ class StageSettings:
             "tokenizer": self.tokenizer,
             "packing": self.packing,
             "unique": self.unique,
+            "method": self.method,
             "step": self.step,
             "prefix": self.prefix.to_dict(),
             "layout": None if self.layout is None else self.layout.to_dict(),
@@ -241,6 +244,7 @@ def _read_own(folder: Path, config: dict[str, Any], weights: Weights) -> tuple[S
             tokenizer=config["tokenizer"],
             packing=config.get("packing", ""),  # earlier checkpoints say neither it nor what was done to prefixes
             unique=config.get("unique", True),  # nor had earlier ones the choice
+            method=config.get("method", ""),
             step=config["step"],
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
             # Earlier checkpoints are of stages that are not placed, and say nothing of it.

@@ -46,11 +46,15 @@ def shared_packing(loaded: Sequence[PretrainedStage]) -> str:
 
 
 def require_same_choice(loaded: Sequence[PretrainedStage]) -> None:
-    """Checks that all stages keep repeated tokens, or none.
+    """Checks that the texts of all stages were chosen alike: by one method, with repeated tokens or without.
 
     Raises:
         CheckpointError: they differ.
     """
+    methods = {stage.settings.method: stage.folder for stage in loaded if stage.settings.method}
+    if len(methods) > 1:
+        listed = ", ".join(f"{folder} by the method {method}" for method, folder in methods.items())
+        raise CheckpointError(f"the stages were trained on texts of different choices: {listed}; train them alike")
     found = {stage.settings.unique: stage.folder for stage in loaded}
     if len(found) > 1:
         raise CheckpointError(

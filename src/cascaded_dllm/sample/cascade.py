@@ -1,9 +1,9 @@
 """A cascade: stages sampled one after another, each on what the one before wrote."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 
@@ -15,21 +15,17 @@ from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
 from cascaded_dllm.sample.control import (
     Constraints,
-    Control,
     GivenStage,
     Pin,
 )
 from cascaded_dllm.sample.cost import token_forwards
 from cascaded_dllm.sample.drawable import require_drawable
-from cascaded_dllm.sample.drawing import Drawing, require_counts
+from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, require_counts
 from cascaded_dllm.sample.loading import read_cascade, require_as_loaded
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
 from cascaded_dllm.sample.state import SamplerState
-from cascaded_dllm.sample.token_law import TokenLaw
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +44,13 @@ class Cascade:
         weights: which weights of the checkpoints these are.
     """
 
-    stages: tuple[StageSampler, ...]
-    tokenizer: Tokenizer
+    stages: tuple[StageSampler, ...] = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
     trained_lengths: tuple[int, ...]
     is_flat: bool = False
     packing: str = ""
     passed_over: tuple[str, ...] = ()
-    settings: tuple[StageSettings, ...] = ()
+    settings: tuple[StageSettings, ...] = field(default=(), repr=False)
     weights: Weights = "ema"
 
     @classmethod
@@ -176,6 +172,11 @@ class Cascade:
         return all(settings.unique for settings in self.settings)
 
     @property
+    def method(self) -> str:
+        """The method of importance that chose the texts of the stages; empty if no checkpoint says."""
+        return next((settings.method for settings in self.settings if settings.method), "")
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.stages[0].model.vocab_embed.embedding.device
@@ -233,25 +234,23 @@ class Cascade:
             ConfigError: a number is out of range, a predictor is unknown or does not fit, a stage was not trained for
                 guidance or prefix noise, or what is asked of the texts has no room.
         """
-        if isinstance(keywords, str):
-            raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
-        drawing = Drawing(
-            predictor=_entries(predictor),
-            steps=_entries(steps),
-            tokens_per_call=_entries(tokens_per_call),
+        drawing = drawing_of_options(
+            steps=steps,
+            predictor=predictor,
+            tokens_per_call=tokens_per_call,
             eta=eta,
             gaps_per_call=gaps_per_call,
-            law=TokenLaw(temperature=temperature, top_k=top_k, top_p=top_p),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
             seed=seed,
             guidance=guidance,
             prefix_noise=prefix_noise,
-            control=Control(
-                keywords=tuple(keywords),
-                outline=outline,
-                pins=tuple(pinned),
-                given=given,
-                require_coverage=require_coverage,
-            ),
+            keywords=keywords,
+            outline=outline,
+            pinned=pinned,
+            given=given,
+            require_coverage=require_coverage,
         )
         require_counts(num_samples=num_samples)
         parts = self.batches(range(num_samples), drawing, batch_size=batch_size, on_progress=on_progress)
@@ -300,24 +299,32 @@ class Cascade:
             yield CascadeBatch(tuple(batch), self._finished(ended, drawing, asked.first_stage))
 
     def stream(
-        self, num_samples: int, drawing: Drawing | None = None, *, batch_size: int = 32
+        self, num_samples: int, drawing: Drawing | None = None, *, batch_size: int = 32, **options: Any
     ) -> Iterator[CascadeState]:
-        """The states that texts go through, for those who want to watch.
+        """The states that texts go through, for those who want to watch; `shown` makes texts of them.
 
         Args:
             num_samples: how many.
-            drawing: how they are drawn; by first hitting from seed 0 if None.
+            drawing: how they are drawn; None where `options` say it.
             batch_size: texts drawn together.
+            options: those of `generate` that decide how texts are drawn, `seed`, `predictor`, `keywords` and so on.
 
         Raises:
-            ConfigError: a setting is out of range or does not fit the stages.
+            ConfigError: a setting is out of range or does not fit the stages, or there are options beside a `drawing`.
+            TypeError: `generate` has no such option.
         """
-        drawing = drawing or Drawing()
+        if drawing is not None and options:
+            raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give one of both")
+        drawing = drawing or drawing_of_options(**options)
         require_counts(num_samples=num_samples, batch_size=batch_size)
         asked = self.require_drawable(drawing)
         for first in range(0, num_samples, batch_size):
             batch = range(first, min(first + batch_size, num_samples))
             yield from states_of_batch(self.stages, batch, drawing, asked, self.device)
+
+    def shown(self, state: CascadeState) -> list[str]:
+        """The texts of a state of `stream`, with "[MASK]" for every token that is not decided yet."""
+        return [self.tokenizer.decode_window(ids) for ids in state.state.xt.tolist()]
 
     def require_drawable(self, drawing: Drawing) -> Constraints:
         """What is asked of every stage, once these stages are found to be able to do it.
@@ -339,8 +346,3 @@ class Cascade:
             round(token_forwards(self.stages, every, drawing) * len(ids[0])),
             first_stage,
         )
-
-
-def _entries(value: "_Entry | Sequence[_Entry]") -> "tuple[_Entry, ...]":
-    """One entry for all stages, or one for each, as a tuple."""
-    return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)

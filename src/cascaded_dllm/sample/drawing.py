@@ -124,6 +124,57 @@ class Drawing:
         return spread
 
 
+def drawing_of_options(
+    *,
+    steps: int | Sequence[int | None] | None = None,
+    predictor: str | Sequence[str] = "first_hitting",
+    tokens_per_call: int | Sequence[int | None] | None = None,
+    eta: float | None = None,
+    gaps_per_call: int | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
+    guidance: float = 0.0,
+    prefix_noise: float = 0.0,
+    keywords: Sequence[str] = (),
+    outline: str | None = None,
+    pinned: Sequence[Pin] = (),
+    given: GivenStage | None = None,
+    require_coverage: bool = False,
+) -> Drawing:
+    """How texts are drawn, by the options of `Cascade.generate`, which says what they mean.
+
+    Raises:
+        ConfigError: `keywords` is a text.
+    """
+    if isinstance(keywords, str):
+        raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
+    return Drawing(
+        predictor=_entries(predictor),
+        steps=_entries(steps),
+        tokens_per_call=_entries(tokens_per_call),
+        eta=eta,
+        gaps_per_call=gaps_per_call,
+        law=TokenLaw(temperature=temperature, top_k=top_k, top_p=top_p),
+        seed=seed,
+        guidance=guidance,
+        prefix_noise=prefix_noise,
+        control=Control(
+            keywords=tuple(keywords),
+            outline=outline,
+            pins=tuple(pinned),
+            given=given,
+            require_coverage=require_coverage,
+        ),
+    )
+
+
+def _entries(value: "_Value | Sequence[_Value]") -> "tuple[_Value, ...]":
+    """One entry for all stages, or one for each, as a tuple."""
+    return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
+
+
 def require_counts(**counts: int) -> None:
     """Checks that every one of these numbers, given by its name, is at least 1.
 

@@ -177,6 +177,21 @@ def test_judge_that_is_none(tmp_path: Path, fault: str) -> None:
         Judge.load(source)
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would go on trying for a minute."""
+    tried: list[bool] = []
+
+    def never(source: str, *, local_files_only: bool, **options: object) -> None:
+        tried.append(local_files_only)
+        raise OSError("not here")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", never)
+    monkeypatch.setattr(generative_ppl, "answer_of", lambda ask, deadline_s: TimeoutError("no answer"))
+    with pytest.raises(ConfigError, match=r"had from the hub \(TimeoutError\); .* with `cdllm judge train`"):
+        Judge.load("somebody/judge")
+    assert tried == [True]
+
+
 def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(

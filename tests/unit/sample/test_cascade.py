@@ -150,6 +150,16 @@ def test_progress_and_stream(tokenizer: Tokenizer) -> None:
     assert {(first, stage) for first, stage, _ in order} == {(f, s) for f in (0, 2, 4) for s in (1, 2)}
     last = [state.state.xt for state in seen if state.stage == 2 and state.state.step == state.state.num_steps]
     assert torch.equal(torch.cat(last), samples.ids[1])
+    same = list(made.stream(5, batch_size=2, steps=4, predictor="euler", seed=3))
+    assert all(torch.equal(one.state.xt, other.state.xt) for one, other in zip(seen, same, strict=True))
+    assert made.shown(seen[0]) == ["[MASK]" * LENGTHS[0]] * 2
+    assert [text for state in seen if state.stage == 2 and state.state.step == 5 for text in made.shown(state)] == [
+        made.tokenizer.decode_window(ids) for ids in samples.ids[1].tolist()
+    ]
+    with pytest.raises(ConfigError, match=r"a drawing is given, and beside it seed, steps; give one of both"):
+        next(made.stream(1, Drawing(), seed=3, steps=4))
+    with pytest.raises(TypeError, match="sed"):
+        next(made.stream(1, sed=3))
 
 
 @pytest.mark.parametrize("kind", ["random", "mask"])
@@ -226,6 +236,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         fingerprint: str = "",
         packing: str = "document",
         unique: bool = True,
+        method: str = "",
         prefix: PrefixSettings = TRUE_PREFIXES,
     ) -> Path:
         model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
@@ -239,6 +250,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
             fingerprint or tokenizer.fingerprint,
             packing,
             unique,
+            method,
             prefix=prefix,
         )
         (folder / "config.json").write_text(settings.to_json())
@@ -316,6 +328,18 @@ def test_stages_keep_copies_all_or_none(checkpoints: Callable[..., Path]) -> Non
     message = r"stage2-\d+ was trained on texts that hold a token once \(data.unique=true\), and .*stage1.*; train them"
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([one, checkpoints(2)])
+
+
+def test_stages_are_of_one_method(checkpoints: Callable[..., Path]) -> None:
+    """Those from before it was said go with any."""
+    one, two = checkpoints(1), checkpoints(2, method="tfidf")
+    assert Cascade.from_pretrained([one, two]).method == "tfidf"
+    assert Cascade.from_pretrained([one]).method == ""
+    message = (
+        r"of different choices: .*stage1\S* by the method random, .*stage2\S* by the method tfidf; train them alike"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        Cascade.from_pretrained([checkpoints(1, method="random"), two])
 
 
 @pytest.fixture

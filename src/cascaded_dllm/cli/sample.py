@@ -32,7 +32,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def sample_with_progress(cascade: Cascade, num_samples: int, *, seed: int, batch_size: int) -> CascadeSamples:
     """Texts by first hitting, behind a progress bar that counts texts and stages."""
-    with progress_bar("sampling") as (_, move):
+    with progress_bar("texts of all stages") as (_, move):
         return cascade.generate(num_samples, seed=seed, batch_size=batch_size, on_progress=move)
 
 

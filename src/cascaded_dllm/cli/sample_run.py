@@ -260,7 +260,7 @@ def _progress(
         with live_states(cascade, num_samples) as show:
             yield lambda done, total: None, show
     else:
-        with progress_bar("sampling") as (_, move):
+        with progress_bar("texts of all stages") as (_, move):
             yield move, lambda state: None
 
 

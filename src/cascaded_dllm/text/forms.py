@@ -115,6 +115,11 @@ def _marked(lines: Iterable[Document | Dropped]) -> Iterator[tuple[Document | Dr
         yield waiting, is_alone and _is_heading(waiting.text)
 
 
+def is_title(line: str) -> bool:
+    """Whether a line is the title of an article of WikiText, " = Title = "."""
+    return _is_heading(line) and _is_title(line)
+
+
 def _is_heading(line: str) -> bool:
     words = line.split()
     return len(words) > 2 and words[0] == words[-1] == "="

@@ -10,7 +10,7 @@ from typing import final
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
-from cascaded_dllm.text.forms import Form, described, numbered_records, records_of
+from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
     SUFFIXES,
     Unit,
@@ -123,12 +123,19 @@ class LocalFiles:
         }
 
     def hint(self) -> str | None:
-        """What to say where the first text file looks as if its lines were meant to be the documents."""
+        """What to say where the first text file looks as if its lines, or the articles of WikiText, were meant."""
         texts = (file for file in self.files() if ".txt" in file.suffixes)
         first = next(texts, None)
-        if first is None or self.unit != "paragraph":
+        if first is None or self.form is not None or self.unit == "file":
             return None
         lines = list(itertools.islice(text_lines(first), HINT_LINES))
+        if heading := next((line.strip() for line in lines if is_title(line)), None):
+            return (
+                f"{first.name} has headings like WikiText, {heading!r}, which are documents now; --form wikitext makes "
+                "one of each article"
+            )
+        if self.unit != "paragraph":
+            return None
         if len(lines) < 2 or not all(line.strip() for line in lines):
             return None
         num = f"the first {HINT_LINES:,}" if len(lines) == HINT_LINES else f"all {len(lines)}"

@@ -173,6 +173,14 @@ def test_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
         ("One.\n\nTwo.\n", "paragraph", None),
         ("One.\n", "paragraph", None),
         ("One.\nTwo.\n", "line", None),
+        (
+            "\n = A title = \n\nOne.\n",
+            "paragraph",
+            "b.txt has headings like WikiText, '= A title =', which",
+        ),
+        ("= A title =\nOne.\n", "line", "b.txt has headings like WikiText"),
+        ("a = b = c\n\n= = Section = =\n\n= =\n", "paragraph", None),
+        ("= A title =\n", "file", None),
     ],
 )
 def test_hint(tmp_path: Path, content: str, unit: Unit, hint: str | None) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.importance.sentence_files import no_progress_bar
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of
+from cascaded_dllm.text.hub_answer import problem_with_model
 
 TokenNats = Float[Tensor, "_"]
 """-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
@@ -185,8 +185,8 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
     """
     found: Exception | None = None
     for is_local in (True,) if Path(source).is_dir() else (True, False):
-        if not is_local and (silence := _silence_of_the_hub(source)) is not None:
-            found = silence
+        if not is_local and (problem := problem_with_model(source)) is not None:
+            found = problem
             break
         try:
             with no_progress_bar():
@@ -209,13 +209,3 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
         f"({type(found).__name__}); give a folder or a hub id, for example gpt2, or train a judge on text of your own "
         "with `cdllm judge train`"
     )
-
-
-def _silence_of_the_hub(source: str) -> Exception | None:
-    """What is wrong, where the hub does not answer: its client would go on trying for a minute, and tell of it."""
-    from huggingface_hub import HfApi
-
-    def ask() -> None:
-        HfApi().model_info(source, timeout=DEADLINE_S)
-
-    return answer_of(ask, deadline_s=DEADLINE_S)

@@ -32,6 +32,19 @@ def answer_of(ask: Callable[[], _Answer], *, deadline_s: float) -> _Answer | Exc
         return TimeoutError(f"no answer in {deadline_s:g} s")
 
 
+def problem_with_model(hub_id: str) -> Exception | None:
+    """What is wrong with a model of the hub, found within seconds; None if it is there to be had.
+
+    A download of one that is not would try again and again, and tell of every time.
+    """
+    from huggingface_hub import HfApi
+
+    def ask() -> None:
+        HfApi().model_info(hub_id, timeout=DEADLINE_S)
+
+    return answer_of(ask, deadline_s=DEADLINE_S)
+
+
 def hub_errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises for reasons of a name or of the network.
 

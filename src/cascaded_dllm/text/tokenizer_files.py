@@ -9,11 +9,10 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
+from cascaded_dllm.text.hub_answer import hub_errors, problem_with_model
 
 # The two historical names of GPT-2's vocabulary and merges.
 VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
-HUB_DEADLINE_S = DEADLINE_S
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -111,11 +110,7 @@ def _hub_file(hub_id: str) -> Path:
     except LocalEntryNotFoundError:
         pass
 
-    def ask() -> None:
-        huggingface_hub.HfApi().model_info(hub_id, timeout=HUB_DEADLINE_S)
-
-    # The download itself would try again and again, and tell of every time.
-    problem = answer_of(ask, deadline_s=HUB_DEADLINE_S)
+    problem = problem_with_model(hub_id)
     if problem is None:
         try:
             return Path(huggingface_hub.hf_hub_download(hub_id, TOKENIZER_FILE))

@@ -188,7 +188,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
     from transformers import AutoTokenizer
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", never)
-    monkeypatch.setattr(generative_ppl, "answer_of", lambda ask, deadline_s: TimeoutError("no answer"))
+    monkeypatch.setattr(generative_ppl, "problem_with_model", lambda source: TimeoutError("no answer"))
     with pytest.raises(ConfigError, match=r"had from the hub \(TimeoutError\); .* with `cdllm judge train`"):
         Judge.load("somebody/judge")
     assert tried == [True]

@@ -195,15 +195,16 @@ def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | N
     if config.data.valid is None:
         return None
     valid_arrays, valid = stage_dataset(config.data.valid, config)
-    for what, theirs, ours in (
-        ("tokenizer", valid_arrays.tokenizer, arrays.tokenizer),
-        ("method", valid_arrays.method, arrays.method),
+    for what, theirs, ours, flag in (
+        ("tokenizer", valid_arrays.tokenizer, arrays.tokenizer, f"--tokenizer {config.data.path}"),
+        ("method", valid_arrays.method, arrays.method, arrays.method),
         # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
-        ("tagger", valid_arrays.scorer.get("tagger"), arrays.scorer.get("tagger")),
+        ("tagger", valid_arrays.scorer.get("tagger"), arrays.scorer.get("tagger"), "--tagger, as for the other"),
     ):
         if theirs != ours:
             raise DataError(
-                f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike"
+                f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike, the "
+                f"first with {flag}"
             )
     return valid
 

@@ -262,7 +262,7 @@ def test_validation_data_of_another_kind(stories, make_stories, tmp_path, what):
     else:
         other = tfidf_stories(tmp_path, stories)
     config = tiny.config(stories, tmp_path / "run", f"data.valid='{other}'")
-    with pytest.raises(DataError, match=rf"has the {what} \w+ and .* \w+; preprocess both alike"):
+    with pytest.raises(DataError, match=rf"has the {what} \w+ and .* \w+; preprocess both alike, the first with "):
         assemble_run(config)
 
 
@@ -270,7 +270,9 @@ def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monk
     monkeypatch.setattr(StoriesTagger, "name", "stories of old")
     other = make_stories(tmp_path, split="valid", num=5, seed=1)
     config = tiny.config(stories, tmp_path / "run", f"data.valid='{other}'")
-    with pytest.raises(DataError, match=r"has the tagger stories of old and .* stories; preprocess both alike"):
+    with pytest.raises(
+        DataError, match=r"has the tagger stories of old and .* stories; preprocess both alike, the first with "
+    ):
         assemble_run(config)
 
 

@@ -203,8 +203,8 @@ def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | N
     ):
         if theirs != ours:
             raise DataError(
-                f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike, the "
-                f"first with {flag}"
+                f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike, "
+                f"the first with {flag}"
             )
     return valid
 

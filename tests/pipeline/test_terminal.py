@@ -54,7 +54,7 @@ def test_bars(stories: Path, valid_stories: Path, tmp_path: Path) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert re.search(r"stage 1 .* 2/2 loss \d+\.\d+ nats/token", shown)
     assert re.search(r"windows .* 4/4", shown)
-    assert re.search(r"sampling .* 3/3", shown)
+    assert re.search(r"texts of all stages .* 3/3", shown)
     assert "3 texts in" in shown
 
 
@@ -68,4 +68,4 @@ def test_texts_are_watched(runs: Path, tmp_path: Path) -> None:
         assert re.search(rf"  {stage}  .* \u00b7", shown)
     stays = shown.rindex("  1  ")
     assert shown.rindex("texts from") < stays < shown.rindex("2 texts in"), "what is done stays"
-    assert "sampling  " not in shown, "a bar beside the texts"
+    assert "texts of all stages" not in shown, "a bar beside the texts"

@@ -21,6 +21,9 @@ from cascaded_dllm.importance.pos import TaggedWord
 _LEXICON = "the tagger lexicon"
 # spaCy refuses more than a million characters, and its memory grows with the length of a text.
 PIECE_CHARACTERS = 100_000
+BATCH_CHARACTERS = 16_000
+"""What spaCy tags together: some four pages, whose numbers a processor's cache holds. Its own 1,000 texts take nearly
+twice as long (docs/performance.md)."""
 _LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
 # From the best place to cut to the worst: an empty line, the end of a line, any white space.
 _BORDERS = tuple(re.compile(pattern) for pattern in (r"\n[^\S\n]*\n\s*", r"\n", r"\s"))
@@ -63,13 +66,14 @@ class SpacyTagger:
         """The words of every text; see `Tagger.tag`."""
         cut = [(number, start, piece) for number, text in enumerate(texts) for start, piece in _pieces(text)]
         tagged: list[list[TaggedWord]] = [[] for _ in texts]
-        docs = self._pipeline.pipe(piece for _, _, piece in cut)
-        for (number, start, _), doc in zip(cut, docs, strict=True):
-            tagged[number] += [
-                TaggedWord(start + token.idx, start + token.idx + len(token), token.text, token.tag_, token.is_stop)
-                for token in doc
-                if not token.is_space
-            ]
+        for batch in _batches(cut):
+            docs = self._pipeline.pipe([piece for _, _, piece in batch], batch_size=len(batch))
+            for (number, start, _), doc in zip(batch, docs, strict=True):
+                tagged[number] += [
+                    TaggedWord(start + token.idx, start + token.idx + len(token), token.text, token.tag_, token.is_stop)
+                    for token in doc
+                    if not token.is_space
+                ]
         return tagged
 
 
@@ -113,6 +117,20 @@ class LexiconTagger:
         tags = map(self._tag_of, split.words, split.begins_sentence)
         columns = zip(split.starts, split.words, tags, split.is_stop, strict=True)
         return [TaggedWord(start, start + len(word), word, tag, is_stop) for start, word, tag, is_stop in columns]
+
+
+def _batches(pieces: Sequence[tuple[int, int, str]]) -> Iterator[list[tuple[int, int, str]]]:
+    """The pieces in their order, together as long as they have BATCH_CHARACTERS, or one by itself."""
+    batch: list[tuple[int, int, str]] = []
+    length = 0
+    for piece in pieces:
+        if batch and length + len(piece[2]) > BATCH_CHARACTERS:
+            yield batch
+            batch, length = [], 0
+        batch.append(piece)
+        length += len(piece[2])
+    if batch:
+        yield batch
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:

@@ -196,6 +196,23 @@ def test_long_texts_are_cut_at_paragraphs(trained_pipeline, monkeypatch):
     assert tagger.tag([text, "The cat"]) == whole
 
 
+@pytest.mark.parametrize("most", [1, 12, 30, 10_000])
+def test_batches_change_nothing(trained_pipeline, monkeypatch, most):
+    """An empty text, a long one and many short ones, however many are tagged together."""
+    texts = ["The cat", "", "The first dog barks loudly . " * 4, *(f"A dog number {i}" for i in range(9))]
+    tagger = SpacyTagger(trained_pipeline)
+    expected = [tagger.tag([text])[0] for text in texts]
+    sizes, pipe = [], tagger._pipeline.pipe
+    monkeypatch.setattr(taggers, "BATCH_CHARACTERS", most)
+    monkeypatch.setattr(
+        tagger._pipeline, "pipe", lambda batch, batch_size: sizes.append(list(map(len, batch))) or pipe(batch)
+    )
+    assert tagger.tag(texts) == expected
+    assert all(len(batch) == 1 or sum(batch) <= most for batch in sizes)
+    assert sum(map(sum, sizes)) == sum(map(len, texts))
+    assert (len(sizes) == 1) is (most == 10_000)
+
+
 def test_long_runs_are_cut(trained_pipeline):
     """Without the cut, spaCy takes 20 minutes for this."""
     (words,) = SpacyTagger(trained_pipeline).tag(["(" * 100_000 + " cat"])

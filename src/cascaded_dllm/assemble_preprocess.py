@@ -102,12 +102,13 @@ class ShardTask:
 
     @contextmanager
     def _encoder(self) -> Iterator[EncodeAll]:
+        # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
+        content = fingerprint(as_json(self.plan.settings))
         if self.num_processes > 1:
-            with encoder_processes(self.make_encoder, self.num_processes) as encode_all:
+            with encoder_processes(self.make_encoder, self.num_processes, content) as encode_all:
                 yield encode_all
             return
-        # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
-        yield encoder_of_process(self.make_encoder, fingerprint(as_json(self.plan.settings))).encode_all
+        yield encoder_of_process(self.make_encoder, content).encode_all
 
 
 def prepare(job: Job) -> ShardTask:

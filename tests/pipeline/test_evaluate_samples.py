@@ -255,6 +255,15 @@ def test_mauve(stories, judge, tmp_path):
     assert none["mauve_features"] is None
 
 
+def test_paragraphs_of_text_files(stories, tmp_path):
+    samples, real = tmp_path / "samples.txt", tmp_path / "real.txt"
+    samples.write_text("one fox\nran\n\ntwo foxes\n")
+    real.write_text("a fox\n\na key\n\na\nmill\n")
+    found = measured(samples, "--reference", real, "--tokenizer", stories, "--unit", "paragraph")
+    assert [found[whose]["figures"]["num_texts"] for whose in ("samples", "reference")] == [2, 2]
+    assert measured(samples, "--tokenizer", stories)["num_asked"] == 4
+
+
 def test_few_real_texts(stories, tmp_path):
     samples, real = tmp_path / "samples.txt", tmp_path / "real.txt"
     samples.write_text("one fox\ntwo foxes\nthree foxes\n")
@@ -269,6 +278,7 @@ def test_options_that_contradict(sampled, stories, judge, tmp_path):
         return failure("evaluate", "samples", sampled, *options)
 
     assert told("--preset", "mean") == "--preset is 'mean'; it must be one of per-sequence, corpus, both"
+    assert told("--unit", "page") == "unit 'page' is unknown; choose one of paragraph, line, file"
     assert "--out is" in told("--out", tmp_path)
     assert "no --reference is given, which MAUVE compares with" in told("--judge", judge, "--mauve-features", "judge")
     assert "no --judge is given; name one, or a" in told("--reference", stories, "--mauve-features", "judge")

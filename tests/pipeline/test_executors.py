@@ -13,6 +13,7 @@ import pytest
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
+from cascaded_dllm.preprocess.batches import BATCH_DOCUMENTS
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
@@ -22,19 +23,20 @@ from tests.pipeline.commands import failure, success
 from tests.processes import cdllm, run, started
 
 WORDS = ["fox", "key", "mill", "rain", "stone", "hare"]
+SHARDS, NUM_DOCUMENTS = 3, 4 * BATCH_DOCUMENTS
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 documents, some of them empty."""
+    """Two batches for every shard; some of the documents are empty."""
     draw = random.Random(0)
     path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
-    texts = (" ".join(draw.choices(WORDS, k=draw.randrange(60))) for _ in range(200))
+    texts = (" ".join(draw.choices(WORDS, k=draw.randrange(60))) for _ in range(NUM_DOCUMENTS))
     path.write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
     return path
 
 
-def command(corpus: Path, out: Path, *more: object, shards: int = 3) -> list[object]:
+def command(corpus: Path, out: Path, *more: object, shards: int = SHARDS) -> list[object]:
     return [
         "preprocess",
         "tfidf",
@@ -61,13 +63,14 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     out = tmp_path_factory.mktemp("unbroken")
     success(*command(corpus, out, "--workers", 1))
     counts = PreprocessedDataset.open(out / "tfidf" / "toy_train").counts
-    assert counts.records == 200
+    assert counts.records == NUM_DOCUMENTS
     assert counts.dropped["empty"] > 0
     return contents(out / "tfidf" / "toy_train")
 
 
 @pytest.mark.slow
 def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
+    assert NUM_DOCUMENTS // SHARDS > BATCH_DOCUMENTS, "a single batch needs no process of its own"
     success(*command(corpus, tmp_path, "--workers", 6))
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
 
@@ -78,7 +81,7 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
         said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", shard)).stdout
     assert "made 1 shard; of 3, 1 are still to be made" in said
     assert "made 0 shards" in success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0)).stdout
-    assert "200" not in said
+    assert f"{NUM_DOCUMENTS:,}" not in said
     success(*command(corpus, tmp_path, "--workers", 1, "--shard", 1))
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
 

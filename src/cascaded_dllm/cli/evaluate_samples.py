@@ -21,6 +21,8 @@ from cascaded_dllm.evaluate.figures import Figure, values_of
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.sample_figures import PRESETS, MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import TextFeatures, encoder_features, judge_features
+from cascaded_dllm.text.corpora import one_of
+from cascaded_dllm.text.local import UNITS
 
 _MAUVE_SCATTERS_BELOW = 1000
 """Texts on each side; see docs/evaluation.md for how much."""
@@ -129,6 +131,7 @@ def samples(
             show_default="stream",
         ),
     ] = None,
+    unit: Annotated[str, typer.Option(help="What a text of a .txt is: line, paragraph or file.")] = "line",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Decides which real texts are taken, and MAUVE's clusters.")] = 0,
     out: Out = None,
@@ -143,12 +146,14 @@ def samples(
       cdllm evaluate samples texts.txt --tokenizer gpt2 --reference real.txt --judge gpt2 --out figures.json
     """
     with reported_errors(debug):
-        presets = _presets(preset)
+        presets, text_unit = _presets(preset), one_of("unit", unit, UNITS)
         require_output_file(out)
         _require_features(mauve_features, judge, reference)
         chosen = choose_device(device)
-        written = read_written(path, tokenizer=tokenizer, reference=reference)
-        real = None if reference is None else read_reference(reference, written, packing=packing, seed=seed)
+        written = read_written(path, tokenizer=tokenizer, reference=reference, unit=text_unit)
+        real = None
+        if reference is not None:
+            real = read_reference(reference, written, packing=packing, seed=seed, unit=text_unit)
         asked = None if judge is None else Judge.load(judge)
         features_of, features = _features(mauve_features, asked, chosen, has_reference=real is not None)
         measures = Measures(

@@ -25,8 +25,22 @@ class LazyCommand(TyperCommand):
     @cached_property
     def loaded(self) -> Any:
         """The command itself."""
-        return typer.main.get_command(importlib.import_module(self._module).app)
+        command = typer.main.get_command(importlib.import_module(self._module).app)
+        _unwrap(command)
+        return command
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the command itself, which is what runs in it."""
         return self.loaded.make_context(info_name, args, parent=parent, **extra)
+
+
+def _unwrap(command: Any) -> None:
+    """Makes one line of every paragraph of a command's help, and of its commands', for the terminal to break.
+
+    Typer does so with the first only, and the others would break where a line of the source ends. Examples, which are
+    indented, keep their lines.
+    """
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(text if text.startswith(" ") else text.replace("\n", " ") for text in paragraphs)
+    for child in getattr(command, "commands", {}).values():
+        _unwrap(child)

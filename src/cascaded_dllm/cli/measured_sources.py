@@ -20,6 +20,7 @@ from cascaded_dllm.sample.loading import LoadedCascade, read_cascade
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.progress import SAMPLES_FILE
 from cascaded_dllm.sample.settings import SETTINGS_FILE, SampleSettings
+from cascaded_dllm.text.local import Unit
 from cascaded_dllm.text.text_list import read_text_list
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -46,13 +47,14 @@ class Written:
     trained: StageSettings | None = None
 
 
-def read_written(path: Path, *, tokenizer: str | None, reference: Path | None) -> Written:
+def read_written(path: Path, *, tokenizer: str | None, reference: Path | None, unit: Unit = "line") -> Written:
     """The texts in `path`: a sampling run, its samples.jsonl, or a text file; see `read_text_list`.
 
     Args:
         path: where they are.
         tokenizer: named by a person; None for that of the run or, for a text file, that of the reference data.
         reference: what they will be compared with.
+        unit: what a text of a .txt file is.
 
     Raises:
         ConfigError: there is no text, no tokenizer, or another one than that of the run.
@@ -65,7 +67,7 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None) -
         raise ConfigError(
             f"{path} is a folder without {SETTINGS_FILE}, so no sampling run; give one, or a .txt or .jsonl file"
         )
-    texts = read_text_list(path)
+    texts = read_text_list(path, unit)
     if tokenizer is None and reference is not None and is_data(reference):
         tokenizer = str(reference)
     if tokenizer is None:
@@ -82,7 +84,9 @@ def is_data(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file()
 
 
-def read_reference(path: Path, written: Written, *, packing: str | None, seed: int) -> MeasuredTexts:
+def read_reference(
+    path: Path, written: Written, *, packing: str | None, seed: int, unit: Unit = "line"
+) -> MeasuredTexts:
     """Real texts to stand beside written ones, as many where there are so many.
 
     Preprocessed data gives windows cut and shortened as those that the models were trained on. For texts of a file,
@@ -93,6 +97,7 @@ def read_reference(path: Path, written: Written, *, packing: str | None, seed: i
         written: the texts that are measured.
         packing: how windows are cut where the models do not say it; None for what is usual.
         seed: which texts are taken.
+        unit: what a text of a .txt file is.
 
     Raises:
         ConfigError: the packing contradicts the models, or no window length is known.
@@ -100,7 +105,7 @@ def read_reference(path: Path, written: Written, *, packing: str | None, seed: i
     """
     num_texts = len(written.texts)
     if not is_data(path):
-        texts = read_text_list(path)
+        texts = read_text_list(path, unit)
         chosen = numpy_generator(seed, "reference texts").permutation(len(texts))[:num_texts]
         return MeasuredTexts.of_texts([texts[place] for place in sorted(chosen)], written.tokenizer)
     found = read_identity(path).settings.tokenizer

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 
+from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.inspect import inspect
@@ -14,11 +15,23 @@ from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.preprocess_run import run_job
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.executors import Resources
-from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice, is_read
 
 
 class _Methods(TyperGroup):
-    """The commands of this group are the methods; a misspelt one is told which there are."""
+    """The commands of this group are the methods; a misspelt one is told which there are.
+
+    All take the same options, so that one of another method is told whose it is; their help shows those they read.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, with the options of other methods hidden."""
+        command = super().get_command(ctx, cmd_name)
+        if cmd_name in SELECTION_METHODS and command is not None:
+            for option in command.params:
+                if isinstance(option, TyperOption):
+                    option.hidden = not is_read(str(option.name), cmd_name)
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is asked for; typer keeps the types to itself."""

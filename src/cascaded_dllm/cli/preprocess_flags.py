@@ -1,4 +1,4 @@
-"""The options of `cdllm preprocess`, which are the same for all methods, in the order in which its help shows them."""
+"""The options of `cdllm preprocess`, in the order in which its help shows them; a method shows those that it reads."""
 
 from pathlib import Path
 from typing import Annotated
@@ -42,45 +42,39 @@ TrainTokenizer = Annotated[
 Tagger = Annotated[
     str | None,
     typer.Option(
-        help="constituency: english (offline), lexicon (offline, less exact), stories, a .npz of "
+        help="english (offline), lexicon (offline, less exact), stories, a .npz of "
         "scripts/train_tagger.py, or a spaCy model's name or path (default: en_core_web_md).",
         rich_help_panel=_IMPORTANCE,
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
-        help="keybert: a sentence-transformers model (default: all-MiniLM-L6-v2).", rich_help_panel=_IMPORTANCE
-    ),
+    typer.Option(help="A sentence-transformers model (default: all-MiniLM-L6-v2).", rich_help_panel=_IMPORTANCE),
 ]
 Scope = Annotated[
     str | None,
     typer.Option(
-        help="keybert: what a word is compared with, document or window (default: document).",
+        help="What a word is compared with, document or window (default: document).",
         rich_help_panel=_IMPORTANCE,
     ),
 ]
 WindowWords = Annotated[
     int | None,
-    typer.Option(help="keybert: words of a window (default: 96).", rich_help_panel=_IMPORTANCE),
+    typer.Option(help="Words of a window (default: 96).", rich_help_panel=_IMPORTANCE),
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(
-        help="keybert: of the documents, float32 or bfloat16 (default: float32).", rich_help_panel=_IMPORTANCE
-    ),
+    typer.Option(help="Of the documents, float32 or bfloat16 (default: float32).", rich_help_panel=_IMPORTANCE),
 ]
-Device = Annotated[
-    str | None, typer.Option(help="keybert: auto, cpu or cuda (default: auto).", rich_help_panel=_IMPORTANCE)
-]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda (default: auto).", rich_help_panel=_IMPORTANCE)]
 WordCache = Annotated[
     Path | None,
     typer.Option(
-        help="keybert: folder of embedded words, shared by all jobs (default: <out>/word_cache).",
+        help="Folder of embedded words, shared by all jobs (default: <out>/word_cache).",
         rich_help_panel=_IMPORTANCE,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="random: the seed (default: 0).", rich_help_panel=_IMPORTANCE)]
+Seed = Annotated[int | None, typer.Option(help="The seed (default: 0).", rich_help_panel=_IMPORTANCE)]
 Shards = Annotated[int, typer.Option(help="Parts on disk, each made by one task.")]
 Shard = Annotated[int | None, typer.Option(help="Make this shard only: one task of a job array of your own.")]
 Workers = Annotated[

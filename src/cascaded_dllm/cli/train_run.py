@@ -5,7 +5,7 @@ import os
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, require_launchable
+from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound
 from cascaded_dllm.assemble_devices import process_device
 from cascaded_dllm.cli.console import console, counted, error_console, working
 from cascaded_dllm.cli.interrupt import stop_request
@@ -65,6 +65,8 @@ def _worker(config: TrainConfig) -> int:
 
 def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     """Trains as one of `group`."""
+    # A mistake in the settings is told before anything is said to be built.
+    require_sound(config, group.size)
     with working("building windows and stages"):
         run = assemble_run(config, group, device)
     warn_of_long_warmup(config)

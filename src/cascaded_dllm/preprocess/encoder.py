@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -83,20 +84,30 @@ def collector_paused() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def encoder_processes(make_encoder: Callable[[], Encoder], num_processes: int) -> Iterator[EncodeAll]:
+def encoder_processes(
+    make_encoder: Callable[[], Encoder], num_processes: int, fingerprint: str = ""
+) -> Iterator[EncodeAll]:
     """`Encoder.encode_all` on so many processes, with the same results in the same order.
+
+    A single batch is encoded here: nothing could be done beside it, and a process takes seconds to start.
 
     Args:
         make_encoder: called once in every process; picklable and hashable.
         num_processes: how many.
+        fingerprint: see `encoder_of_process`.
     """
     with process_pool(num_processes, imports_main=False) as pool:
 
         def encode_all(batches: Iterable[Sequence[Document]]) -> Iterator[Sequence[Encoded]]:
+            rest = iter(batches)
+            first = list(itertools.islice(rest, 2))
+            if len(first) < 2:
+                yield from encoder_of_process(make_encoder, fingerprint).encode_all(first)
+                return
             waiting: deque[Future[list[Encoded]]] = deque()
             try:
-                for batch in batches:
-                    waiting.append(pool.submit(_encode_in_worker, make_encoder, batch))
+                for batch in itertools.chain(first, rest):
+                    waiting.append(pool.submit(_encode_in_worker, make_encoder, fingerprint, batch))
                     if len(waiting) > _AHEAD * num_processes:
                         yield waiting.popleft().result()
                 while waiting:
@@ -123,5 +134,7 @@ def encoder_of_process(make_encoder: Callable[[], Encoder], fingerprint: str = "
     return make_encoder()
 
 
-def _encode_in_worker(make_encoder: Callable[[], Encoder], documents: Sequence[Document]) -> list[Encoded]:
-    return encoder_of_process(make_encoder).encode(documents)
+def _encode_in_worker(
+    make_encoder: Callable[[], Encoder], fingerprint: str, documents: Sequence[Document]
+) -> list[Encoded]:
+    return encoder_of_process(make_encoder, fingerprint).encode(documents)

@@ -10,6 +10,17 @@ TAGGED = ("constituency",)
 """Methods that take a tagger."""
 EMBEDDED = ("keybert", "keybert_no_stopword")
 """Methods that take a sentence model."""
+_READERS: dict[str, tuple[str, ...]] = {
+    "tagger": TAGGED,
+    **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
+    "seed": ("random",),
+}
+"""By setting of `ScorerChoice`, the methods that read it; all read the others."""
+
+
+def is_read(setting: str, method: str) -> bool:
+    """Whether a setting, by its name, means something to a method."""
+    return method in _READERS.get(setting, (method,))
 
 
 @final
@@ -75,16 +86,12 @@ class ScorerChoice:
         """
         if self.method not in SELECTION_METHODS:
             raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
-        owners: dict[str, tuple[str, ...]] = dict.fromkeys(
-            ("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED
-        )
-        owners |= {"tagger": TAGGED, "seed": ("random",)}
         for key, value in asdict(self).items():
-            if key in owners and value is not None and self.method not in owners[key]:
+            if value is not None and not is_read(key, self.method):
                 option = "--" + key.replace("_", "-")
                 raise ConfigError(
                     f"method {self.method} has no use for {option} {value!r}; leave it out, or choose "
-                    f"{' or '.join(owners[key])}"
+                    f"{' or '.join(_READERS[key])}"
                 )
 
 

@@ -163,7 +163,7 @@ def open_corpus(
         DataError: the path does not exist, a file below it is empty or of an unknown kind, or the hub has no such
             dataset or column or does not answer.
     """
-    known_unit, known_form = _one_of("unit", unit, UNITS), None if form is None else _one_of("form", form, FORMS)
+    known_unit, known_form = one_of("unit", unit, UNITS), None if form is None else one_of("form", form, FORMS)
     of_files = {"unit": unit != "paragraph"}
     of_any = {"text_field": text_field != "text", "form": form is not None}
     of_hub = {"revision": revision is not None, "streaming": streaming}
@@ -246,7 +246,7 @@ def _refuse(dataset: str, options: Mapping[str, bool]) -> None:
         raise ConfigError(f"{given} cannot be chosen for the corpus {dataset}; leave it out")
 
 
-def _one_of(what: str, value: str, known: tuple[_Choice, ...]) -> _Choice:
+def one_of(what: str, value: str, known: tuple[_Choice, ...]) -> _Choice:
     """The known value that is meant.
 
     Raises:

@@ -5,16 +5,16 @@ from pathlib import Path
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Dropped
 from cascaded_dllm.text.listing import SEPARATOR, texts_of_listing
-from cascaded_dllm.text.local import unread_rows
+from cascaded_dllm.text.local import Unit, unread_rows
 from cascaded_dllm.text.local_files import LocalFiles
 
 
-def read_text_list(path: Path) -> list[str]:
+def read_text_list(path: Path, unit: Unit = "line") -> list[str]:
     """The texts of a file, in order.
 
-    Of a .txt file every line is a text; where one of its lines is 80 "=", as in sample_stage<k>.txt, texts end there
-    and may have several lines. Of a .jsonl or .parquet file it is what stands under `text`. The first two may also end
-    in .gz or .xz.
+    Of a .txt file every line is a text, or every `unit` as in preprocessing; where one of its lines is 80 "=", as in
+    sample_stage<k>.txt, texts end there and may have several lines. Of a .jsonl or .parquet file it is what stands
+    under `text`. The first two may also end in .gz or .xz.
 
     Raises:
         DataError: there is no such file, it is empty, not UTF-8 or of an unknown kind, or something in it has no text.
@@ -23,10 +23,10 @@ def read_text_list(path: Path) -> list[str]:
         raise DataError(f"{path} is no file; give a text file, with one text a line, or a .jsonl file")
     texts: list[str] = []
     LocalFiles(path).checked_files()
-    for read in unread_rows(path, text_field="text", unit="line"):
+    for read in unread_rows(path, text_field="text", unit=unit):
         record = read()
         if isinstance(record, Dropped):
             raise DataError(f"{record.id} has no text to measure ({record.reason}); write one, or remove the line")
         texts.append(record.text)
-    is_listing = ".txt" in path.suffixes and SEPARATOR in texts
+    is_listing = unit == "line" and ".txt" in path.suffixes and SEPARATOR in texts
     return texts_of_listing("".join(f"{line}\n" for line in texts)) if is_listing else texts

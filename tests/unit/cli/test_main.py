@@ -50,6 +50,28 @@ def test_every_option_is_described(path):
     assert [parameter.name for parameter in COMMANDS[path].params if not getattr(parameter, "help", "")] == []
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_paragraphs_break_where_the_terminal_does(path):
+    paragraphs = COMMANDS[path].help.split("\n\n")
+    assert [text for text in paragraphs if "\n" in text and not text.startswith(" ")] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("constituency", {"--tagger"}),
+        ("keybert", {"--model", "--scope", "--window-words", "--precision", "--device", "--word-cache"}),
+        ("tfidf", set()),
+        ("random", {"--seed"}),
+    ],
+)
+def test_a_method_shows_its_own_options(method, options):
+    text = help_of("preprocess", method)
+    of_methods = ["tagger", "model", "scope", "window-words", "precision", "device", "word-cache", "seed"]
+    assert {f"--{name}" for name in of_methods if f"--{name} " in text} == options
+    assert "--dataset " in text
+
+
 @pytest.mark.parametrize("arguments", [[], ["evaluate"]])
 def test_no_command_shows_the_help(arguments):
     result = CliRunner().invoke(app, arguments)

@@ -56,7 +56,16 @@ def test_killed_process_that_scores(monkeypatch):
         encoder.encoder_processes(lambda: None, 2) as encode_all,
         pytest.raises(WorkerDiedError, match=r"a process that scores documents was killed, .* with fewer workers"),
     ):
-        list(encode_all([[Document("a", "b")]]))
+        list(encode_all([[Document("a", "b")], [Document("c", "d")]]))
+
+
+def test_single_batch_starts_no_process(monkeypatch):
+    monkeypatch.setattr(encoder, "process_pool", failing_pool(BrokenProcessPool("gone")))
+    batch = [Document("a", "b")]
+    here = SimpleNamespace(encode_all=iter)
+    with encoder.encoder_processes(lambda: here, 2) as encode_all:
+        assert list(encode_all([batch])) == [batch]
+        assert list(encode_all([])) == []
 
 
 @pytest.mark.parametrize("library", ["datatrove.executor.local", "datatrove.executor.slurm", "ray"])

@@ -25,6 +25,13 @@ def test_a_listing_has_texts_of_several_lines(tmp_path):
     assert read_text_list(path) == texts
 
 
+def test_a_paragraph_is_a_text_where_that_is_asked(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text(f"one\ntwo\n\n{'=' * 80}\n\nthree\n", encoding="utf-8")
+    assert read_text_list(path, "paragraph") == ["one\ntwo", "=" * 80, "three"]
+    assert read_text_list(path, "file") == [path.read_text()]
+
+
 def test_json_lines(tmp_path):
     """A text may hold line ends there, and a line of separators is a text like any other."""
     path = tmp_path / "texts.jsonl"

@@ -21,7 +21,8 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.evaluate.likelihood import dataset_bound, mean_and_error
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig

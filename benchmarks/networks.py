@@ -12,7 +12,8 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import PlacedModel
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 
 Attention = Literal["joint", "one_way"]
 Reading = Literal["score", "normalized"]

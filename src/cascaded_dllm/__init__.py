@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
     from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
     from cascaded_dllm.errors import CascadeError
-    from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+    from cascaded_dllm.model.score_config import ScoreModelConfig
+    from cascaded_dllm.model.score_model import ScoreModel
     from cascaded_dllm.sample.cascade import Cascade
     from cascaded_dllm.sample.control import GivenStage, Pin
     from cascaded_dllm.sample.drawing import Drawing
@@ -37,7 +38,7 @@ _HOMES = {
     "LogLinearSchedule": "diffusion.schedule",
     "Pin": "sample.control",
     "ScoreModel": "model.score_model",
-    "ScoreModelConfig": "model.score_model",
+    "ScoreModelConfig": "model.score_config",
     "StageArrays": "data.stages",
     "StoryGrammar": "text.stories",
     "Tokenizer": "text.tokenizer",

@@ -12,7 +12,7 @@ from cascaded_dllm.diffusion.schedule import Schedule, schedule_from_settings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import new_model
-from cascaded_dllm.model.score_model import ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.sampler import StageSampler
 

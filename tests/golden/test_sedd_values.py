@@ -20,7 +20,8 @@ from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedul
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.pretrained import load_weights
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.predictors import EulerPredictor, TweediePredictor, denoise_probs
 
 FOLDER = Path(__file__).parent

@@ -18,7 +18,8 @@ from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.prefix_settings import PrefixSettings
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample import absorbing
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.sampler import StageSampler

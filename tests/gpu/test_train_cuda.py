@@ -19,7 +19,8 @@ from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.execution import Execution, prepare_execution
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.host_copy import copy_to_host

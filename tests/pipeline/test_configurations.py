@@ -16,7 +16,8 @@ from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.diffusion.process import UniformProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from tests.pipeline.commands import failure, success
 from tests.repo.source_tree import CHECKOUT
 

@@ -22,7 +22,8 @@ from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
 from cascaded_dllm.evaluate.likelihood import dataset_bound
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.preprocess.pipeline import preprocess
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.stories import Stories

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.ddit import Rows
-from cascaded_dllm.model.score_model import Prefix, ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import Prefix, ScoreModel
 from cascaded_dllm.numerics import log_expm1
 
 Conditionals = Callable[[Tensor], Tensor]

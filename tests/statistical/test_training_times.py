@@ -12,7 +12,8 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Batch, Objective
 from tests.statistical.chi_square import fits, is_refuted
 

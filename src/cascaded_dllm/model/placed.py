@@ -5,7 +5,8 @@ from typing import Literal, get_args
 import torch
 
 from cascaded_dllm.model.layout import LayoutConfig, LayoutModel
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 
 Halves = Literal["both", "layout", "fill"]
 """Which networks of a placed stage are trained."""

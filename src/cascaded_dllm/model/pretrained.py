@@ -24,7 +24,8 @@ from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import new_model
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 
 FORMAT = "cascaded-dllm/1"
 """Written into the `config.json` of every checkpoint of this package."""

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,103 +25,8 @@ from cascaded_dllm.model.ddit import (
     sinusoids,
 )
 from cascaded_dllm.model.rotary import Rotary
+from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.numerics import log_expm1
-
-_CHOICES = {
-    "process": ("absorbing", "uniform"),
-    "parameterization": ("score", "normalized"),
-    "prefix_attention": ("joint", "one_way"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreModelConfig:
-    """Everything that determines the shape and the reading of a score network.
-
-    Attributes:
-        vocab_size: number of real tokens V.
-        process: absorbing (one more state, MASK) or uniform.
-        hidden_size: width D of the residual stream.
-        num_heads: attention heads; must divide `hidden_size` into even parts.
-        num_blocks: transformer blocks.
-        cond_dim: width C of the noise embedding.
-        dropout: probability of zeroing an element of a branch in training.
-        scale_by_sigma: with `parameterization: score`, subtract log(expm1(sigma)) + log V from the logits.
-        parameterization: `score` reads logits as SEDD does, unnormalised; `normalized` as log p(x0 | unmasked) (RADD).
-        time_conditioning: False takes sigma away from the input of the network.
-        prefix_attention: `joint`, prefix and target attend to each other; `one_way`, the prefix to itself only.
-        absolute_positions: add sinusoids of the position to the embeddings. Rotary positions are relative, so while
-            every token is MASK a network without this cannot tell one position from another: it draws the first token
-            from the average over positions. That is right for windows cut from running text, and costs nats and
-            correctness where every window begins with a text. SEDD's weights need False.
-        copy_head: a gated mixture of the softmax over the vocabulary and a pointer over the prefix, see `CopyHead`;
-            only with `parameterization: normalized`.
-    """
-
-    vocab_size: int
-    process: Literal["absorbing", "uniform"] = "absorbing"
-    hidden_size: int = 768
-    num_heads: int = 12
-    num_blocks: int = 12
-    cond_dim: int = 128
-    dropout: float = 0.0
-    scale_by_sigma: bool = True
-    parameterization: Literal["score", "normalized"] = "score"
-    time_conditioning: bool = True
-    prefix_attention: Literal["joint", "one_way"] = "joint"
-    absolute_positions: bool = False
-    copy_head: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_heads", "num_blocks", "cond_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        if self.hidden_size % (2 * self.num_heads):
-            raise ConfigError(
-                f"model.hidden_size is {self.hidden_size} and model.num_heads {self.num_heads}; "
-                f"the width must be a multiple of twice the heads, {2 * self.num_heads}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}; it must be at least 0 and less than 1")
-        if self.parameterization == "normalized" and self.process != "absorbing":
-            raise ConfigError(
-                f"model.parameterization is normalized and model.process {self.process}; log p(x0 | unmasked) exists "
-                "only for the absorbing process: set model.parameterization=score"
-            )
-        if self.copy_head and self.parameterization != "normalized":
-            raise ConfigError(
-                f"model.copy_head is true and model.parameterization {self.parameterization}; a copied token is a part "
-                "of a probability, which unnormalised scores have none of: set model.parameterization=normalized, or "
-                "model.copy_head=false"
-            )
-
-    @property
-    def num_states(self) -> int:
-        """Number of states N."""
-        return self.vocab_size + (self.process == "absorbing")
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> "ScoreModelConfig":
-        """The configuration in a checkpoint's `config.json`; an unknown or a missing key is a ConfigError.
-
-        Checkpoints from before there was a copy head do not name it, and have none. Nothing is guessed by that: weights
-        are matched by name, so those of a head whose key was lost are refused.
-        """
-        settings = {"copy_head": False, **settings}
-        names = {field.name for field in fields(cls)}
-        if settings.keys() != names:
-            raise ConfigError(
-                f"the model settings have unknown keys {sorted(settings.keys() - names)} and lack "
-                f"{sorted(names - settings.keys())}; the keys are {sorted(names)}"
-            )
-        return cls(**settings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The inverse of `from_dict`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

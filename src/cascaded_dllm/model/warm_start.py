@@ -3,7 +3,8 @@
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage, load_weights
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 
 
 def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: str) -> PretrainedStage:

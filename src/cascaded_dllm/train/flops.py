@@ -10,7 +10,7 @@ import torch
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.model.ddit import SigmaEmbedder
 from cascaded_dllm.model.layout import LayoutConfig
-from cascaded_dllm.model.score_model import ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
 
 _GRID = 4096
 """Times at which the share of masked positions is averaged."""

@@ -10,7 +10,7 @@ import torch
 
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import Halves, layout_of
-from cascaded_dllm.model.score_model import ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.train.flops import layout_flops, mean_masked_share, training_flops
 from cascaded_dllm.train.trainer import StepResult, Trainer
 

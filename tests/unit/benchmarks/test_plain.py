@@ -8,7 +8,8 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.model.copy_head import States
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.predictors import TweediePredictor
 from cascaded_dllm.train.ema import Ema
 from cascaded_dllm.train.objective import Batch, Objective

@@ -21,7 +21,8 @@ from cascaded_dllm.evaluate.likelihood import (
     stage_bounds,
     unigram_nats,
 )
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Objective
 
 VOCAB_SIZE, LENGTHS = 9, (2, 5)

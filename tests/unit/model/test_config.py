@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 from tests.unit.model.tiny import COMBINATIONS, SIZES
 from tests.unit.model.unchecked import without_type_checks
 

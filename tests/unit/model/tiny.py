@@ -8,7 +8,8 @@ from torch import nn
 
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import PlacedModel
-from cascaded_dllm.model.score_model import ScoreModel, ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
+from cascaded_dllm.model.score_model import ScoreModel
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
-from cascaded_dllm.model.score_model import ScoreModelConfig
+from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.train import flops
 from cascaded_dllm.train.flops import (
     forward_flops,

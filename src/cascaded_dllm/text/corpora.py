@@ -16,7 +16,7 @@ from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
 from cascaded_dllm.text.local import SUFFIXES, UNITS, Unit, unreadable
-from cascaded_dllm.text.local_files import LocalFiles
+from cascaded_dllm.text.local_files import LocalFiles, is_pattern
 from cascaded_dllm.text.python_docs import PythonDocs
 from cascaded_dllm.text.stories import Stories
 
@@ -174,7 +174,7 @@ def open_corpus(
     if dataset in HUB_CORPORA:
         _refuse(dataset, of_files | of_any)
         hub = HUB_CORPORA[dataset]
-    elif _exists(path):
+    elif _exists(path) or is_pattern(path):
         _refuse(dataset, of_hub)
         return _local(path, text_field, known_unit, known_form)
     else:
@@ -207,7 +207,8 @@ def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus
     # Absolute: parts are read by processes that may run elsewhere.
     files = LocalFiles(path.absolute(), text_field, unit if form is None else "line", form)
     files.checked_files()  # What is missing is said now, not by the process that reads it.
-    return Corpus(_folder_name(path.name.split(".")[0]), files)
+    named = next(part for part in (path, *path.absolute().parents) if not is_pattern(part))
+    return Corpus(_folder_name(named.name.split(".")[0]), files)
 
 
 def _hub_corpus(dataset: str, text_field: str, form: Form | None) -> HubCorpus:

@@ -58,7 +58,7 @@ class _Line(NamedTuple):
         return text.removeprefix("\ufeff") if self.number == 1 else text
 
 
-def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Unread]:
+def unread_rows(file: Path, *, text_field: str, unit: Unit, name: str | None = None) -> Iterator[Unread]:
     """The records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
 
     Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
@@ -67,20 +67,21 @@ def unread_rows(file: Path, *, text_field: str, unit: Unit) -> Iterator[Unread]:
         file: a .txt, .jsonl (either also .gz or .xz) or .parquet file.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
+        name: what the file is called in the ids of its rows; None for its own name.
 
     Yields:
-        Functions that return rows, blank ones too, named "<file>:<index>" or by their own "id"; those without a text
+        Functions that return rows, blank ones too, named "<name>:<index>" or by their own "id"; those without a text
         as what was dropped.
 
     Raises:
         DataError: the file is broken, not text or of an unknown kind; with the place and the remedy.
     """
-    suffix = checked_suffix(file)
+    suffix, name = checked_suffix(file), file.name if name is None else name
     if suffix == ".parquet":
-        return _parquet_rows(file, text_field)
+        return _parquet_rows(file, text_field, name)
     if suffix.startswith(".jsonl"):
-        return _jsonl_rows(file, text_field)
-    return _txt_rows(file, unit)
+        return _jsonl_rows(file, text_field, name)
+    return _txt_rows(file, unit, name)
 
 
 def suffix_of(file: Path) -> str:
@@ -91,7 +92,10 @@ def suffix_of(file: Path) -> str:
     """
     suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
     if suffix is None:
-        raise DataError(f"{file} is of an unknown kind; it must end in one of {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{file} is of an unknown kind; it must end in one of {', '.join(SUFFIXES)} (a pattern such as "
+            f"'{file.parent}/*.txt' leaves other files out)"
+        )
     return suffix
 
 
@@ -117,17 +121,17 @@ def is_read_through(file: Path, unit: Unit) -> bool:
     return unit != "file" if suffix.startswith(".txt") else suffix.endswith((".gz", ".xz"))
 
 
-def _txt_rows(file: Path, unit: Unit) -> Iterator[Unread]:
+def _txt_rows(file: Path, unit: Unit, name: str) -> Iterator[Unread]:
     match unit:
         case "line":
             blocks: Iterable[str] = (line.rstrip("\r\n") for line in text_lines(file))
         case "paragraph":
             blocks = _paragraphs(text_lines(file))
         case "file":
-            yield lambda: Document(f"{file.name}:0", "".join(text_lines(file)))
+            yield lambda: Document(f"{name}:0", "".join(text_lines(file)))
             return
     for index, block in enumerate(blocks):
-        yield functools.partial(Document, f"{file.name}:{index}", block)
+        yield functools.partial(Document, f"{name}:{index}", block)
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
@@ -137,13 +141,13 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
             yield "".join(block).rstrip("\r\n")
 
 
-def _jsonl_rows(file: Path, text_field: str) -> Iterator[Unread]:
+def _jsonl_rows(file: Path, text_field: str, name: str) -> Iterator[Unread]:
     for line in _raw_lines(file):
-        yield functools.partial(_jsonl_row, line, text_field)
+        yield functools.partial(_jsonl_row, line, text_field, name)
 
 
-def _jsonl_row(line: _Line, text_field: str) -> Document | Dropped:
-    place, default = f"{line.file} line {line.number}", f"{line.file.name}:{line.number - 1}"
+def _jsonl_row(line: _Line, text_field: str, name: str) -> Document | Dropped:
+    place, default = f"{line.file} line {line.number}", f"{name}:{line.number - 1}"
     fields = _json_object(line, text_field)
     if isinstance(fields, str):
         return Document(default, fields)
@@ -168,22 +172,23 @@ def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
     return found
 
 
-def _parquet_rows(file: Path, text_field: str) -> Iterator[Unread]:
+def _parquet_rows(file: Path, text_field: str, name: str) -> Iterator[Unread]:
     import pyarrow.parquet as pq
 
     first = 0
     with _parquet_errors(file), pq.ParquetFile(file) as table:
-        names = [name for name in dict.fromkeys((text_field, "id")) if name in table.schema_arrow.names]
-        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names):
+        there = table.schema_arrow.names
+        columns = [column for column in dict.fromkeys((text_field, "id")) if column in there]
+        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns):
             for place in range(batch.num_rows):
-                yield functools.partial(_parquet_row, file, batch, place, first + place, text_field)
+                yield functools.partial(_parquet_row, file, batch, place, first + place, text_field, name)
             first += batch.num_rows
 
 
-def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str) -> Document | Dropped:
+def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str, name: str) -> Document | Dropped:
     with _parquet_errors(file):
-        row = {name: batch.column(name)[place].as_py() for name in batch.schema.names}
-    return row_record(row, text_field, place=f"{file} row {index}", default=f"{file.name}:{index}")
+        row = {column: batch.column(column)[place].as_py() for column in batch.schema.names}
+    return row_record(row, text_field, place=f"{file} row {index}", default=f"{name}:{index}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A corpus that is a file or a folder on this machine."""
+"""A corpus on this machine: a file, a folder, or the files that a pattern matches."""
 
 import functools
 import hashlib
@@ -33,10 +33,11 @@ ROWS_LOOKED_AT = 1000
 @final
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """A file, or all files of a folder in the order of their names, as a `Reader`.
+    """A file, or all files of a folder or a pattern in the order of their names, as a `Reader`.
 
     Attributes:
-        path: a .txt, .jsonl (either also .gz or .xz) or .parquet file, or a folder; hidden files are ignored.
+        path: a .txt, .jsonl (either also .gz or .xz) or .parquet file, a folder of such files, or a pattern with "*",
+            "?" or "[...]", in which "**" stands for folders inside folders; hidden files are ignored.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
@@ -54,22 +55,58 @@ class LocalFiles:
             DataError: there is none, or one is empty, of an unknown kind or out of reach.
         """
         try:
-            if self.path.is_dir():
-                # A link that leads nowhere is a file that is missing.
-                files = sorted(
-                    file for file in self.path.iterdir() if not file.name.startswith(".") and not file.is_dir()
-                )
-            elif self.path.exists():
-                files = [self.path]
+            if self.path.exists():
+                files = self._files_of_folder() if self.path.is_dir() else [self.path]
+            elif is_pattern(self.path):
+                files = self._matching_files()
             else:
                 raise DataError(f"there is no file or folder {self.path}; check the name")
         except OSError as error:
             raise unreadable(self.path, error) from error
-        if not files:
-            raise DataError(f"the folder {self.path} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")
         for file in files:
             checked_suffix(file)
         return files
+
+    def _files_of_folder(self) -> list[Path]:
+        """All of a folder; a link that leads nowhere is a file that is missing.
+
+        Raises:
+            DataError: there is none, or a folder with others.
+        """
+        found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
+        if inner := next((path for path in found if path.is_dir()), None):
+            raise DataError(
+                f"the folder {self.path} holds the folder {inner.name}; give a pattern, {self.path}/* for the files beside "
+                f"it or {self.path}/**/* for all files, or move it"
+            )
+        if not found:
+            raise DataError(f"the folder {self.path} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")
+        return found
+
+    def _matching_files(self) -> list[Path]:
+        """All that the pattern matches.
+
+        Raises:
+            DataError: there is none.
+        """
+        root = self._root()
+        found = sorted(
+            path
+            for path in root.glob(str(self.path.relative_to(root)))
+            if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        )
+        if not found:
+            raise DataError(f"no file matches {self.path}; check the pattern")
+        return found
+
+    def _root(self) -> Path:
+        """The folder that files are named from: the last one of the path before which no pattern begins."""
+        if self.path.is_dir():
+            return self.path
+        return next(path for path in self.path.parents if not is_pattern(path))
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self._root()).as_posix()
 
     def checked_files(self) -> list[Path]:
         """`files`, after a look at the text field, so that a wrong one is said before any work.
@@ -116,7 +153,7 @@ class LocalFiles:
         kinds = {suffix_of(file).split(".")[1] for file in files}
         return {
             "kind": "files",
-            "files": [_described(file) for file in files],
+            "files": [_described(file, self._name(file)) for file in files],
             "text_field": self.text_field if kinds - {"txt"} else None,
             "unit": self.unit if "txt" in kinds else None,
             "form": described(self.form),
@@ -143,14 +180,20 @@ class LocalFiles:
 
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         unread = itertools.chain.from_iterable(
-            unread_rows(file, text_field=self.text_field, unit=self.unit) for file in self.checked_files()
+            unread_rows(file, text_field=self.text_field, unit=self.unit, name=self._name(file))
+            for file in self.checked_files()
         )
         yield from (read() for read in part.of(unread))
 
 
-def _described(file: Path) -> dict[str, object]:
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for the files that match it."""
+    return any(sign in str(path) for sign in "*?[")
+
+
+def _described(file: Path, name: str) -> dict[str, object]:
     status = file.stat()
-    return {"name": file.name, "bytes": status.st_size, "sha256": _sha256(file, status.st_size, status.st_mtime_ns)}
+    return {"name": name, "bytes": status.st_size, "sha256": _sha256(file, status.st_size, status.st_mtime_ns)}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -153,6 +153,20 @@ def test_options_that_do_not_fit(dataset: str, options: dict[str, object], messa
         open_corpus(dataset, split="train", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("books/a*.txt", "books"), ("books/**/*.txt", "books"), ("b*/a.txt", "here")]
+)
+def test_pattern_is_called_by_its_folder(
+    dataset: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "books").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    Path("books/a.txt").write_text("One")
+    corpus = open_corpus(dataset, split="train")
+    assert corpus.name == name
+    assert [document.text for document in corpus.documents()] == ["One"]
+
+
 @pytest.mark.parametrize("dataset", ["stories", "python-docs", "."])
 def test_corpora_are_plain_data(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

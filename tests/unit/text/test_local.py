@@ -1,6 +1,7 @@
 import gzip
 import json
 import lzma
+import re
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,8 +110,48 @@ def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "One")
     write_parquet(tmp_path / "c.parquet", text=["Three"])
     write(tmp_path / ".hidden", "no text")
-    (tmp_path / "z").mkdir()
+    (tmp_path / ".folder").mkdir()
     assert texts(tmp_path) == ["One", "Two", "Three"]
+
+
+def test_folder_inside_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "One")
+    (tmp_path / "z").mkdir()
+    with pytest.raises(DataError, match=rf"holds the folder z; give a pattern, {re.escape(str(tmp_path))}/\* for"):
+        texts(tmp_path)
+
+
+def test_pattern(tmp_path: Path) -> None:
+    """Files are called by the way to them from where the pattern begins, so that no two are called the same."""
+    for name, text in {"a.txt": "One", "z/a.txt": "Two", "z/b.txt": "Three", "z/.c.txt": "-", ".y/a.txt": "-"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, text)
+    write(tmp_path / "readme.md", "-")
+    found = {
+        pattern: [(document.id, document.text) for document in documents(tmp_path / pattern)]
+        for pattern in ("*.txt", "**/*.txt", "*/[ab].txt", "z/?.txt")
+    }
+    one, two, three = ("a.txt:0", "One"), ("z/a.txt:0", "Two"), ("z/b.txt:0", "Three")
+    assert found == {
+        "*.txt": [one],
+        "**/*.txt": [one, two, three],
+        "*/[ab].txt": [two, three],
+        "z/?.txt": [("a.txt:0", "Two"), ("b.txt:0", "Three")],
+    }
+    assert LocalFiles(tmp_path / "*.txt").source() == LocalFiles(tmp_path / "a.txt").source()
+    names = [file["name"] for file in LocalFiles(tmp_path / "**/*.txt").source()["files"]]  # type: ignore[attr-defined]
+    assert names == ["a.txt", "z/a.txt", "z/b.txt"]
+    with pytest.raises(DataError, match=r"no file matches .*/\*\.jsonl; check the pattern"):
+        texts(tmp_path / "*.jsonl")
+
+
+def test_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "all [old]"
+    folder.mkdir()
+    write(folder / "what?.txt", "One")
+    write(folder / "whats.txt", "Two")
+    assert texts(folder) == ["One", "Two"]
+    assert texts(folder / "what?.txt") == ["One"]
 
 
 @pytest.mark.parametrize(

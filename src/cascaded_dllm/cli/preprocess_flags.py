@@ -10,8 +10,8 @@ _CORPUS, _IMPORTANCE, _CLUSTER = "Corpus", "Importance", "Clusters"
 Dataset = Annotated[
     str,
     typer.Option(
-        help="A corpus by name (wikitext2, openwebtext, ...), a hub id, or a file, a folder or a pattern ('books/*.txt') "
-        "of .txt, .jsonl (.gz, .xz), .parquet.",
+        help="A corpus by name (wikitext2, openwebtext, ...), a hub id, or a file, a folder or a pattern "
+        "('books/*.txt') of .txt, .jsonl (.gz, .xz), .parquet.",
         rich_help_panel=_CORPUS,
     ),
 ]

@@ -76,8 +76,8 @@ class LocalFiles:
         found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
         if inner := next((path for path in found if path.is_dir()), None):
             raise DataError(
-                f"the folder {self.path} holds the folder {inner.name}; give a pattern, {self.path}/* for the files beside "
-                f"it or {self.path}/**/* for all files, or move it"
+                f"the folder {self.path} holds the folder {inner.name}; give a pattern, {self.path}/* for the files "
+                f"beside it or {self.path}/**/* for all files, or move it"
             )
         if not found:
             raise DataError(f"the folder {self.path} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")

@@ -172,8 +172,14 @@ def any_order_law(conditionals: Tensor, vocab_size: int, length: int, per_call: 
     return law
 
 
-def surest_first_law(conditionals: Tensor, vocab_size: int, length: int, measure: str, per_call: int) -> Tensor:
-    """The law of texts in which the positions whose law is surest are written first, ties to the left."""
+def surest_first_law(
+    conditionals: Tensor, vocab_size: int, length: int, measure: str, per_call: int, drawn: Tensor | None = None
+) -> Tensor:
+    """The law of texts in which the positions whose law is surest are written first, ties to the left.
+
+    Where tokens come from changed laws, these are `drawn`, another table.
+    """
+    drawn = conditionals if drawn is None else drawn
 
     def doubt(row: Tensor) -> float:
         return -float(row.max()) if measure == "confidence" else entropy(row)
@@ -182,10 +188,11 @@ def surest_first_law(conditionals: Tensor, vocab_size: int, length: int, measure
     for i, text in enumerate(all_states(vocab_size, length).tolist()):
         state, probability = [vocab_size] * length, 1.0
         while vocab_size in state:
-            rows = conditionals[index_of(state, vocab_size + 1)]
+            place = index_of(state, vocab_size + 1)
+            rows = conditionals[place]
             masked = [position for position in range(length) if state[position] == vocab_size]
             for position in sorted(masked, key=lambda p: doubt(rows[p]))[:per_call]:
-                probability *= float(rows[position, text[position]])
+                probability *= float(drawn[place, position, text[position]])
                 state[position] = text[position]
         law[i] = probability
     return law

@@ -180,6 +180,26 @@ def test_surest_first(measure: Literal["confidence", "entropy"], per_call: int, 
     assert is_refuted(counts(texts), oracle.any_order_law(table, V, length, per_call))
 
 
+@EACH_READING
+@pytest.mark.parametrize("measure", ["confidence", "entropy"])
+@pytest.mark.parametrize("temperature", [0.0, 0.05, 3.0])
+def test_surest_first_at_a_temperature(
+    temperature: float, measure: Literal["confidence", "entropy"], reading: Reading
+) -> None:
+    """The order is that of the network's own law: at temperature zero all would be equally sure."""
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=5)
+    table[-1] = torch.tensor([[0.5, 0.49, 0.01], [0.55, 0.225, 0.225], [0.6, 0.2, 0.2]])
+    law = TokenLaw(temperature=temperature)
+    drawn = changed(table, law)
+    texts, _ = sampled(from_table(table), SurestPredictor(measure), reading=reading, length=length, law=law)
+    assert fits(counts(texts), oracle.surest_first_law(table, V, length, measure, 1, drawn))
+    # Power: a random order has another law.
+    assert is_refuted(counts(texts), oracle.any_order_law(drawn, V, length))
+    if temperature == 0:
+        assert len(texts.unique(dim=0)) == 1
+
+
 def test_masking_again_costs_calls() -> None:
     """Written tokens are written anew, which the exact network has no need of; its law is left nearly as it is."""
     rows = []

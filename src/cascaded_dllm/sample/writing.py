@@ -138,9 +138,12 @@ class TokenWriter:
 
     @torch.inference_mode()
     def sureness(self, answer: Answer, predictor: SurestPredictor) -> Float[Tensor, " M"]:
-        """How sure the network is of every row, before anything is cut off."""
+        """How sure the network is of every row, whatever the temperature and what is cut off.
+
+        At temperature zero it would be sure of everything.
+        """
         chunks = self._chunks(len(answer))
-        laws = (self._law(answer.states.select(chunk), _part(answer.unconditional, chunk)) for chunk in chunks)
+        laws = (self._guided(answer.states.select(chunk), _part(answer.unconditional, chunk)) for chunk in chunks)
         return torch.cat([answer.states.hidden.new_empty(0), *map(predictor.sureness, laws)])
 
     @torch.inference_mode()
@@ -167,12 +170,12 @@ class TokenWriter:
     def _kept(self, states: States, unconditional: States | None, texts: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
         """Logits of the law that tokens are drawn from; required words of the text of each row are never cut off."""
         always = None if self.required is None else self.required.tokens[texts].flatten(1)
-        return self.law.cut(self._law(states, unconditional), always)
+        return self.law.cut(self.law.tempered(self._guided(states, unconditional)), always)
 
-    def _law(self, states: States, unconditional: States | None) -> Float[Tensor, "M V"]:
-        """Logits at the temperature, before anything is cut off."""
+    def _guided(self, states: States, unconditional: States | None) -> Float[Tensor, "M V"]:
+        """Logits of the law that the network gives, with guidance."""
         other = None if unconditional is None else self._logits(unconditional)
-        return self.law.tempered(self.given.guided(self._logits(states), other))
+        return self.given.guided(self._logits(states), other)
 
     def _logits(self, states: States) -> Float[Tensor, "M V"]:
         return self.model.read(states)[:, : self.model.config.vocab_size]

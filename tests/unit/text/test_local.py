@@ -149,7 +149,7 @@ def test_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
     folder = tmp_path / "all [old]"
     folder.mkdir()
     write(folder / "what?.txt", "One")
-    write(folder / "whats.txt", "Two")
+    write(folder / "what2.txt", "Two")
     assert texts(folder) == ["One", "Two"]
     assert texts(folder / "what?.txt") == ["One"]
 

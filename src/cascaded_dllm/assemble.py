@@ -9,7 +9,7 @@ import torch
 
 from cascaded_dllm.assemble_course import course_of
 from cascaded_dllm.assemble_data import locate, require_known_method
-from cascaded_dllm.assemble_devices import choose_device, place, require_gpus
+from cascaded_dllm.assemble_devices import place, require_gpus
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
 from cascaded_dllm.assemble_snapshot import snapshot_sampler
 from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
@@ -26,6 +26,7 @@ from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cascaded_dllm.assemble_windows import windows_of_cascade
 from cascaded_dllm.config import DataSettings
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, stage_bounds
 from cascaded_dllm.sample.cascade import Cascade
@@ -29,7 +29,7 @@ def joint_bound(
     Args:
         cascade: the models.
         data: the folder, and how its documents become windows.
-        num_windows: the first so many windows.
+        num_windows: how many, evenly spaced in the data.
         num_times: times a window.
         batch_size: windows computed together.
         seed: decides times and noise.
@@ -69,7 +69,7 @@ def windows_bound(
     sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
-    """The joint bound on the first windows of `arrays`, which are such as the cascade was trained on."""
+    """The joint bound on windows of `arrays`, which are such as the cascade was trained on."""
     numbers = range(1, len(cascade.stages) + 1)
     datasets = (
         [StageDataset.flat(arrays)]
@@ -93,8 +93,9 @@ def windows_bound(
         on_progress=on_progress,
     )
     num_stages = 1 if cascade.is_flat else len(cascade.trained_lengths)
+    windows = evenly_spaced(arrays.num_windows, num_windows)
     num_characters = None
     if len(datasets) == num_stages:
-        texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][:num_windows].tolist())
+        texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][windows].tolist())
         num_characters = sum(map(len, texts))
     return JointBound(tuple(bounds), datasets[-1].target_length, num_stages, num_characters)

@@ -3,35 +3,11 @@
 import torch
 
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.world import World
-
-_CHOICES = "choose auto, cpu, mps or cuda"
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: there is no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        # Its message lists every device that torch has ever heard of.
-        raise ConfigError(f"device {name!r} cannot be used (torch knows none of this name); {_CHOICES}") from error
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); {_CHOICES}") from error
-    return device
 
 
 def process_device(name: str, world: World | None) -> torch.device:

@@ -9,7 +9,7 @@ from typing import final
 
 from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import as_json, fingerprint
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
@@ -25,6 +25,7 @@ from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 DEFAULT_TAGGER = "en_core_web_md"
@@ -41,16 +42,34 @@ class MakeEncoder:
         scorer: how importance is found.
         tokenizer: file, folder or hub id.
         frequencies: of tfidf, the file with the corpus' word counts.
+        identity: of the tokenizer and the scorer that were there when the job was planned.
     """
 
     scorer: ScorerChoice
     tokenizer: str
     frequencies: str | None
+    identity: str
 
     def __call__(self) -> Encoder:
-        """The encoder."""
+        """The encoder.
+
+        Raises:
+            DataError: the tokenizer, the tagger or the model has changed since the job was planned.
+        """
         frequencies = None if self.frequencies is None else Path(self.frequencies)
-        return Encoder(Tokenizer.load(self.tokenizer), make_scorer(self.scorer, frequencies))
+        encoder = Encoder(Tokenizer.load(self.tokenizer), make_scorer(self.scorer, frequencies))
+        # Between the plan and this process may lie hours in a queue, and another machine.
+        if encoder_identity(encoder.tokenizer, encoder.scorer) != self.identity:
+            raise DataError(
+                f"the tokenizer {self.tokenizer} or what {self.scorer.method} finds importance with is not what it was "
+                "when the job began; put it back and run the same command again, or start anew in another output folder"
+            )
+        return encoder
+
+
+def encoder_identity(tokenizer: Tokenizer, scorer: Scorer) -> str:
+    """What decides tokens and their importance, as a fingerprint."""
+    return fingerprint({"tokenizer": tokenizer.fingerprint, "scorer": scorer.describe()})
 
 
 @final
@@ -126,6 +145,8 @@ def prepare(job: Job) -> ShardTask:
     out_dir = Path(job.out).absolute()
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
+    if isinstance(corpus.reader, LocalFiles):
+        corpus.reader.require_outside(out_dir)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
     # A missing model or library shows here, before a tokenizer is trained.
@@ -135,17 +156,17 @@ def prepare(job: Job) -> ShardTask:
     if scorer is None:
         frequencies = _word_counts(corpus, prepared)
         scorer = make_scorer(job.scorer, frequencies)
+    tokenizer = Tokenizer.load(source)
     plan = Plan.make(
         corpus,
         split=job.corpus.split,
         out_dir=out_dir,
-        tokenizer=Tokenizer.load(source),
+        tokenizer=tokenizer,
         scorer=scorer,
         num_shards=job.num_shards,
     )
-    return ShardTask(
-        plan, MakeEncoder(_anywhere(job.scorer), source, None if frequencies is None else str(frequencies.resolve()))
-    )
+    counts = None if frequencies is None else str(frequencies.resolve())
+    return ShardTask(plan, MakeEncoder(_anywhere(job.scorer), source, counts, encoder_identity(tokenizer, scorer)))
 
 
 def _anywhere(choice: ScorerChoice) -> ScorerChoice:

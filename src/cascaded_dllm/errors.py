@@ -22,6 +22,10 @@ class CheckpointError(CascadeError):
     """A checkpoint is missing, truncated, foreign or does not fit the model."""
 
 
+class DamagedCheckpointWarning(UserWarning):
+    """The newest checkpoint of a run is damaged, and one before it is taken."""
+
+
 class OutputExistsError(CascadeError):
     """An output folder already holds something that would be overwritten, or cannot be written."""
 

@@ -150,7 +150,7 @@ class MeasureSettings:
     """How the joint bound of an arm is measured.
 
     Attributes:
-        num_windows: the first so many of the windows that all arms have.
+        num_windows: so many of the windows that all arms have, evenly spaced.
         num_times: times a window.
         batch_size: windows computed together.
         t_min: the integral runs from here to 1.

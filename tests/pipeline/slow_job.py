@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cascaded_dllm import processes
-from cascaded_dllm.assemble_preprocess import MakeEncoder, ShardTask
+from cascaded_dllm.assemble_preprocess import MakeEncoder, ShardTask, encoder_identity, make_scorer
 from cascaded_dllm.preprocess.executors import Tasks, run_local
 from cascaded_dllm.preprocess.job import ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.tokenizer import Tokenizer
 
 NUM_SHARDS = 16
 
@@ -36,7 +37,9 @@ class SlowStories:
 
 def run(out: Path, tokenizer: Path, frequencies: Path, seconds: float, workers: int) -> Path:
     """Makes what is missing and returns the folder of the dataset."""
-    make_encoder = MakeEncoder(ScorerChoice("tfidf"), str(tokenizer), str(frequencies))
+    choice = ScorerChoice("tfidf")
+    identity = encoder_identity(Tokenizer.load(tokenizer), make_scorer(choice, frequencies))
+    make_encoder = MakeEncoder(choice, str(tokenizer), str(frequencies), identity)
     encoder = make_encoder()
     plan = Plan.make(
         Corpus("slow", SlowStories(seconds)),

@@ -11,13 +11,14 @@ import torch
 from cascaded_dllm import assemble_devices, assemble_stage
 from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound, stage_dataset
 from cascaded_dllm.assemble_bound import joint_bound
-from cascaded_dllm.assemble_devices import choose_device, process_device
+from cascaded_dllm.assemble_devices import process_device
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus

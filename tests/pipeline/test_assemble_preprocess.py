@@ -126,6 +126,30 @@ def test_corpus_that_changes_after_the_plan(tmp_path):
         task.run(1)
 
 
+def test_tokenizer_that_changes_after_the_plan(tmp_path):
+    """While a job waits in a queue; nothing is written with another one."""
+    Tokenizer.train(["one text"], 258).save(tmp_path / "tokenizer")
+    asked = replace(job(tmp_path / "out", method="random"), tokenizer=str(tmp_path / "tokenizer"), train_tokenizer=None)
+    task = prepare(asked)
+    Tokenizer.train(["another text"], 260).save(tmp_path / "tokenizer")
+    with pytest.raises(DataError, match="finds importance with is not what it was when the job began; put it back"):
+        task.run(0)
+    assert not (task.plan.folder / "shard_0").exists()
+
+
+def test_output_inside_the_corpus(tmp_path, monkeypatch):
+    """What is written would be a part of what is read, and the next call would find another corpus."""
+    monkeypatch.chdir(tmp_path)
+    Path("books").mkdir()
+    Path("books/a.txt").write_text("A fox.")
+    for dataset, out in (("books", "books/data"), ("books/**/*", "books/data")):
+        asked = replace(job(Path(out), method="random"), corpus=CorpusChoice(dataset, name="books"), num_shards=1)
+        with pytest.raises(ConfigError, match=rf"the output folder .*{out} lies inside the corpus .*; choose another"):
+            prepare(asked)
+        assert not Path(out).exists()
+    make(replace(job(Path("books/data"), method="random"), corpus=CorpusChoice("books/*.txt"), num_shards=1))
+
+
 def test_broken_word_counts(tmp_path):
     task = prepare(job(tmp_path))
     next(task.plan.folder.glob("prepared/word_counts_*/*.json")).write_text("[]")

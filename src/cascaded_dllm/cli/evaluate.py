@@ -34,8 +34,8 @@ from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, mean_and_error
 
 BOUND_COLUMNS = (
-    "omitted at most: what the bound leaves out at the ends of time; unigram: entropy of the same tokens under their "
-    "own frequencies, which a model that knows no context reaches"
+    "omitted at most: what the bound leaves out at the ends of time; unigram: what a model pays for the written "
+    "tokens that knows their frequencies in these windows and no context"
 )
 """What stands in the table, for those who read it for the first time."""
 
@@ -109,7 +109,7 @@ def likelihood(
             help="Whether stages keep a token once, and windows with too few are left out; by default as in training.",
         ),
     ] = None,
-    num_windows: Annotated[int, typer.Option(help="The first so many windows.")] = 512,
+    num_windows: Annotated[int, typer.Option(help="So many windows, evenly spaced in the data.")] = 512,
     num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
     t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = 1e-3,

@@ -11,7 +11,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
@@ -21,6 +20,7 @@ from cascaded_dllm.evaluate.figures import Figure, values_of
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.sample_figures import PRESETS, MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import TextFeatures, encoder_features, judge_features
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.text.corpora import one_of
 from cascaded_dllm.text.local import UNITS
 

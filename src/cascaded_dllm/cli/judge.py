@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.assemble_judge import assemble_judge
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.interrupt import stop_request
@@ -14,6 +13,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeResumed, JudgeRun
 from cascaded_dllm.judge.settings import SIZES, JudgeSettings, judge_size
 from cascaded_dllm.judge.trainer import JudgeStep
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.train.optim import OptimConfig
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)

@@ -1,17 +1,13 @@
 """The cascade that the options of a command name."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import error_console
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.loading import bundle_folder
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_cascade(
@@ -39,15 +35,18 @@ def load_cascade(
             "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of all "
             "stages"
         )
-    cascade = Cascade.from_pretrained(
-        [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
-        lengths=lengths,
-        tokenizer=tokenizer,
-        weights=weights,  # type: ignore[arg-type]
-        device=choose_device(device),
-        dtype=choose_dtype(dtype),
-        compile=compile,
-    )
+    with warnings.catch_warnings():
+        # It is told below, as this command tells such things.
+        warnings.simplefilter("ignore", DamagedCheckpointWarning)
+        cascade = Cascade.from_pretrained(
+            [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
+            lengths=lengths,
+            tokenizer=tokenizer,
+            weights=weights,  # type: ignore[arg-type]
+            device=device,
+            dtype=dtype,
+            compile=compile,
+        )
     for fault in cascade.passed_over:
         error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
     return cascade
@@ -63,14 +62,3 @@ def packing_of(cascade: Cascade, asked: str | None) -> str:
     if not packing:
         raise ConfigError("the checkpoints do not say how documents lie in windows; give --packing stream or document")
     return packing
-
-
-def choose_dtype(name: str) -> torch.dtype:
-    """The dtype called `name`.
-
-    Raises:
-        ConfigError: it is none of those that networks compute in.
-    """
-    if name not in _DTYPES:
-        raise ConfigError(f"--dtype is {name!r}; it must be one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]

@@ -20,6 +20,7 @@ from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
@@ -250,7 +251,7 @@ def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer)
     Where overrides have made windows that are no whole stories, there is nothing to compare with, and it says so.
     """
     grammar = StoryGrammar()
-    windows = arrays.stages[-1][: len(bound.nll_nats)].tolist()
+    windows = arrays.stages[-1][evenly_spaced(arrays.num_windows, _BOUND_WINDOWS)].tolist()
     truth = -torch.tensor([grammar.log_prob(tokenizer.decode_window(ids)) for ids in windows], dtype=torch.float64)
     if not bool(truth.isfinite().all()):
         console.print(

@@ -8,16 +8,15 @@ from typing import Any
 
 import typer
 
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
-from cascaded_dllm.cli.load import choose_dtype
 from cascaded_dllm.cli.sample_drawing import options_of
 from cascaded_dllm.cli.show import live_states, stage_lines
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
+from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing, require_counts
 from cascaded_dllm.sample.given import read_given

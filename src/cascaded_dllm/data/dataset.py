@@ -12,6 +12,16 @@ _FAR = 1 << 31
 """More than any position of a window."""
 
 
+def evenly_spaced(num_windows: int, num_wanted: int) -> npt.NDArray[np.int64]:
+    """Numbers of windows from all parts of a set, rising: so many of it, or all where it has no more.
+
+    Windows that follow each other are of one text, and a corpus changes from part to part: the mean over the first ones
+    can lie several of its standard errors away from that over all, which take windows to be independent.
+    """
+    number = min(num_wanted, num_windows)
+    return np.arange(number, dtype=np.int64) * num_windows // max(number, 1)
+
+
 @final
 class StageDataset:
     """The windows of one stage as (prefix, target) pairs.

@@ -28,6 +28,10 @@ _LIBRARIES = (
 )
 
 
+_FILES_NAMED = 8
+"""Of a corpus' files that differ, so many are named."""
+
+
 @final
 class DamagedError(DataError):
     """A file of a folder is missing, truncated or changed: what a killed process or a full disk leaves behind.
@@ -67,9 +71,23 @@ class Settings:
     eos_id: int
 
     def differences(self, other: "Settings") -> str:
-        """The fields in which two settings differ, as "field: mine, not theirs"; empty if there are none."""
+        """The fields in which two settings differ, as "field: mine, not theirs"; empty if there are none.
+
+        Of the files of a corpus only those that differ are named.
+        """
         pairs = [(item.name, getattr(self, item.name), getattr(other, item.name)) for item in fields(self)]
-        return "; ".join(f"{name}: {mine!r}, not {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
+        return "; ".join(_difference(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
+
+
+def _difference(name: str, mine: Any, theirs: Any) -> str:
+    """A field in which settings differ, as "field: mine, not theirs"."""
+    if name == "source" and mine.keys() == theirs.keys() and "files" in mine:
+        ours, others = ({file["name"]: file for file in source["files"]} for source in (mine, theirs))
+        differing = sorted(file for file in ours.keys() | others.keys() if ours.get(file) != others.get(file))
+        if differing:
+            more = f" and {len(differing) - _FILES_NAMED} more" if len(differing) > _FILES_NAMED else ""
+            return f"source: other content or another list of files, in {', '.join(differing[:_FILES_NAMED])}{more}"
+    return f"{name}: {mine!r}, not {theirs!r}"
 
 
 @final

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.diffusion.bound import BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
@@ -34,7 +35,7 @@ class Sequential:
 
     Attributes:
         num_orders: orders of every window.
-        num_windows: the first so many windows, or all that are measured if there are fewer.
+        num_windows: the first so many of the windows that are measured, or all if there are fewer.
     """
 
     num_orders: int
@@ -52,11 +53,12 @@ class StageBound:
 
     Attributes:
         stage: 1..K.
-        nll_nats: upper bound on -log p(target | prefix) of each window, nats, float64.
+        nll_nats: upper bound on -log p(target | prefix) of each measured window, nats, float64.
         omitted_nats: how far below the truth the integral may lie for an ideal model, nats a window.
-        unigram_nats: what the best model without any context pays for the same targets, nats a window.
+        unigram_nats: what the best model without any context pays for the tokens that the stage writes into the
+            measured windows, nats a window; it is told where the tokens of the stage before stand if the stage is.
         layout_nats: what of `nll_nats` a placed stage pays for the layout; None for any other.
-        sequential_nats: the same bound on the first windows, token by token; None where it was not asked for.
+        sequential_nats: the same bound on the first of the windows, token by token; None where it was not asked for.
     """
 
     stage: int
@@ -134,7 +136,7 @@ def stage_bounds(
     sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[StageBound]:
-    """The bound of every stage on the first `num_windows` windows, a stage at a time.
+    """The bound of every stage on `num_windows` windows, see `evenly_spaced`, a stage at a time.
 
     The noise of a window depends on `seed` and its number alone, not on the batch. The Monte-Carlo error of the times
     is part of the spread over windows, since every window draws its own times.
@@ -177,24 +179,35 @@ def stage_bounds(
         token_by_token = None
         if sequential is not None:
             asked = replace(sequential, num_windows=min(sequential.num_windows, num_windows))
-            token_by_token = _sequential(model, dataset, asked, batch_size=batch_size, seed=seed)
+            indices = evenly_spaced(len(dataset), num_windows)[: asked.num_windows]
+            token_by_token = _sequential(model, dataset, indices, asked.num_orders, batch_size=batch_size, seed=seed)
             if estimate.layout_nats is not None:
                 token_by_token = token_by_token + estimate.layout_nats[: len(token_by_token)]
         yield StageBound(
-            number, estimate.nll_nats, omitted, unigram_nats(dataset), estimate.layout_nats, token_by_token
+            number,
+            estimate.nll_nats,
+            omitted,
+            unigram_nats(dataset, evenly_spaced(len(dataset), num_windows)),
+            estimate.layout_nats,
+            token_by_token,
         )
 
 
 def _sequential(
-    model: ScoreModel, dataset: StageDataset, sequential: Sequential, *, batch_size: int, seed: int
+    model: ScoreModel,
+    dataset: StageDataset,
+    indices: npt.NDArray[np.int64],
+    num_orders: int,
+    *,
+    batch_size: int,
+    seed: int,
 ) -> Float[Tensor, " m"]:
-    """The bound of the first windows, token by token."""
+    """The bound of these windows, token by token."""
     was_training = model.training
     model.eval()
-    indices = np.arange(min(sequential.num_windows, len(dataset)))
     batch = make_batch(dataset, indices, indices, model.vocab_embed.embedding.device)
     draws = Draws(seed, "bound-orders")
-    found = sequential_nats(model, batch, draws=draws, num_orders=sequential.num_orders, num_rows=batch_size)
+    found = sequential_nats(model, batch, draws=draws, num_orders=num_orders, num_rows=batch_size)
     model.train(was_training)
     return found
 
@@ -211,13 +224,13 @@ def dataset_bound(
     on_progress: Callable[[int, int], None] | None = None,
     group: Group | None = None,
 ) -> BoundEstimate:
-    """The bound of the first `num_windows` windows, at times and with noise that depend on `seed` alone.
+    """The bound of `num_windows` windows, at times and with noise that depend on `seed` and the window alone.
 
     Args:
         model: the network; it is in its former mode again afterwards.
         objective: process, schedule and smallest time.
         dataset: windows of the stage.
-        num_windows: how many of them, or fewer if there are fewer.
+        num_windows: how many of them, see `evenly_spaced`.
         num_times: times a window.
         batch_size: windows computed together; the result does not depend on it.
         seed: decides times and noise.
@@ -233,19 +246,20 @@ def dataset_bound(
     group = group or Group()
     device = model.vocab_embed.embedding.device
     draws = Draws(seed, "bound-noise")
-    total = min(num_windows, len(dataset))
+    windows = evenly_spaced(len(dataset), num_windows)
+    total = len(windows)
     found = torch.zeros(3, total, dtype=torch.float64)
     for first in range(0, total, batch_size * group.size):
         # A process that is left over computes the last batch too and drops it: weights that are split need everyone.
         start = first + batch_size * group.rank
         is_own = start < total
         start = start if is_own else (total - 1) // batch_size * batch_size
-        indices = np.arange(start, min(start + batch_size, total))
-        batch = make_batch(dataset, indices, indices, device)
+        part = slice(start, min(start + batch_size, total))
+        batch = make_batch(dataset, windows[part], windows[part], device)
         estimate = objective.bound(model, batch, draws=draws, num_times=num_times)
         if is_own:
             layout = torch.zeros_like(estimate.nll_nats) if estimate.layout_nats is None else estimate.layout_nats
-            found[:, indices] = torch.stack([estimate.nll_nats, estimate.standard_error, layout])
+            found[:, part] = torch.stack([estimate.nll_nats, estimate.standard_error, layout])
         if on_progress is not None:
             on_progress(min(first + batch_size * group.size, total), total)
     model.train(was_training)
@@ -258,14 +272,24 @@ def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stage
     return lambda done, total: on_progress(before * total + done, num_stages * total)
 
 
-def unigram_nats(dataset: StageDataset) -> float:
-    """Length times the entropy of the target tokens of all windows, nats a window.
+def unigram_nats(dataset: StageDataset, windows: npt.NDArray[np.int64]) -> float:
+    """The tokens that are written into a window times the entropy of all of them under their own frequencies, nats.
 
-    The distribution is that of these very tokens, so no unigram model does better on them.
+    No unigram model does better on these very tokens. Those that are given with their places are not among them.
+
+    Args:
+        dataset: of the stage.
+        windows: their numbers.
     """
     counts = Counter[int]()
-    for start in range(0, len(dataset), _COUNTED_AT_ONCE):
-        _, target = dataset.batch(np.arange(start, min(start + _COUNTED_AT_ONCE, len(dataset))))
-        counts.update(dict(zip(*(part.tolist() for part in np.unique(target, return_counts=True)), strict=True)))
+    for start in range(0, len(windows), _COUNTED_AT_ONCE):
+        part = windows[start : start + _COUNTED_AT_ONCE]
+        _, target = dataset.batch(part)
+        places = dataset.places(part)
+        is_written = np.ones(target.shape, dtype=bool)
+        if places is not None:
+            np.put_along_axis(is_written, places, False, axis=1)
+        ids = target[is_written]
+        counts.update(dict(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True)))
     share = np.array(list(counts.values())) / counts.total()
-    return dataset.target_length * float(-(share * np.log(share)).sum())
+    return dataset.num_free * float(-(share * np.log(share)).sum())

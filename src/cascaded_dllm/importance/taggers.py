@@ -1,11 +1,14 @@
 """Taggers for any English text: a spaCy model, or a lexicon that needs no model at all."""
 
 import functools
+import hashlib
 import importlib.metadata
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
+
+import numpy as np
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.importance.english import (
@@ -60,7 +63,8 @@ class SpacyTagger:
         pipeline.select_pipes(enable=[*upstream, "tagger"])
         self._pipeline = pipeline
         meta = pipeline.meta
-        self.name = f"spacy:{meta['lang']}_{meta['name']}-{meta['version']}"
+        named = f"{meta['lang']}_{meta['name']}-{meta['version']}"
+        self.name = f"spacy {spacy.__version__}: {named} ({_weights_digest(pipeline)})"
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""
@@ -117,6 +121,15 @@ class LexiconTagger:
         tags = map(self._tag_of, split.words, split.begins_sentence)
         columns = zip(split.starts, split.words, tags, split.is_stop, strict=True)
         return [TaggedWord(start, start + len(word), word, tag, is_stop) for start, word, tag, is_stop in columns]
+
+
+def _weights_digest(pipeline: Any) -> str:
+    """What tells a pipeline from others of its name: those that people train are all called the same."""
+    digest = hashlib.sha256(pipeline.tokenizer.to_bytes(exclude=["vocab"]))
+    for _, pipe in pipeline.pipeline:
+        digest.update(pipe.to_bytes(exclude=["vocab"]))
+    digest.update(np.ascontiguousarray(pipeline.vocab.vectors.data).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _batches(pieces: Sequence[tuple[int, int, str]]) -> Iterator[list[tuple[int, int, str]]]:

@@ -5,8 +5,9 @@ Weights are read without executing anything from the file, matched strictly, and
 
 import json
 import pickle
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.file_names import BUNDLE_FILE, RUN_CONFIG_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.integrity import CHECKSUMS, fault, newest_complete
@@ -150,6 +151,12 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
     tokenizer = folder / TOKENIZER_FILE
     found = tokenizer if tokenizer.is_file() else None
     return PretrainedStage(model.eval(), settings, folder, found, tuple(passed_over))
+
+
+def warn_of_damaged(faults: Iterable[str]) -> None:
+    """Warns the caller of the caller of damaged checkpoints that were passed over."""
+    for damage in faults:
+        warnings.warn(f"passed over a damaged checkpoint: {damage}", DamagedCheckpointWarning, stacklevel=3)
 
 
 def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -81,10 +81,15 @@ class ScoreModel(nn.Module):
 
         Raises:
             CheckpointError: nothing is there, or the weights do not match the network; every mismatch is listed.
-        """
-        from cascaded_dllm.model.pretrained import load_stage
 
-        return load_stage(source, weights=weights).model
+        Warns:
+            DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and one before it was loaded.
+        """
+        from cascaded_dllm.model.pretrained import load_stage, warn_of_damaged
+
+        stage = load_stage(source, weights=weights)
+        warn_of_damaged(stage.passed_over)
+        return stage.model
 
     def keep_trunk_in(self, dtype: torch.dtype) -> None:
         """Keep the weights of the trunk's matrix products in `dtype`, from now on the compute dtype; for sampling only.

@@ -127,10 +127,15 @@ class Plan:
             on_progress: told the records read.
 
         Raises:
-            DataError: the corpus cannot be read.
+            DataError: the corpus cannot be read, or has changed meanwhile.
             OutputExistsError: the folder cannot be written.
         """
         write_parts(self.corpus, self.settings.num_shards, missing, self._parts, on_progress)
+        try:
+            self._check_corpus()
+        except DataError:
+            shutil.rmtree(self._parts)
+            raise
 
     def write(self, index: int, encode_all: EncodeAll, on_progress: Progress | None = None) -> Counts:
         """Makes shard `index`, which is on the disk completely or not at all, and returns what is in it.
@@ -147,11 +152,7 @@ class Plan:
         """
         self._check_index(index)
         # Between the plan and this task may lie hours in a queue.
-        if dict(self.corpus.source) != self.settings.source:
-            raise DataError(
-                f"the corpus {self.corpus.name!r} has changed since the job began (its files have other content); "
-                f"leave its files alone meanwhile, and start anew with another output folder or without {self.folder}"
-            )
+        self._check_corpus()
         source = SourceHash()
         records = read_part(self._parts, index)
         if records is None:
@@ -165,6 +166,7 @@ class Plan:
                     on_progress(writer.counts.documents + sum(writer.counts.dropped.values()), None)
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
                 raise no_documents(self.corpus.name, writer.counts.dropped)
+            self._check_corpus()
             return writer.counts
 
     def complete(self, load_tokenizer: Callable[[], Tokenizer]) -> PreprocessedDataset | None:
@@ -174,7 +176,7 @@ class Plan:
             load_tokenizer: that of the dataset, which is asked for with the last shard.
 
         Raises:
-            DataError: there is not one document in it.
+            DataError: there is not one document in it, or the tokenizer is not that of the shards any more.
         """
         folders = self.folders_of_shards()
         if len(folders) < self.settings.num_shards:
@@ -183,7 +185,13 @@ class Plan:
         counts = sum((Shard.open(folder).counts for folder in folders), Counts())
         if counts.documents == 0:
             raise no_documents(self.corpus.name, counts.dropped)
-        load_tokenizer().save(self.folder)
+        tokenizer = load_tokenizer()
+        if tokenizer.fingerprint != self.settings.tokenizer:
+            raise DataError(
+                f"the tokenizer has the fingerprint {tokenizer.fingerprint}, and the shards in {self.folder} were made "
+                f"with {self.settings.tokenizer}; put that one back and run the same command again"
+            )
+        tokenizer.save(self.folder)
         dataset = complete_dataset(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
         shutil.rmtree(self._parts, ignore_errors=True)
@@ -209,6 +217,18 @@ class Plan:
             except DamagedError:
                 # Its own task finds it and makes it again.
                 continue
+
+    def _check_corpus(self) -> None:
+        """Whether the documents are those of the plan; files are only hashed again where their size or time changed.
+
+        Raises:
+            DataError: they are not.
+        """
+        if dict(self.corpus.source) != self.settings.source:
+            raise DataError(
+                f"the corpus {self.corpus.name!r} has changed since the job began (its files have other content); "
+                f"leave its files alone meanwhile, and start anew with another output folder or without {self.folder}"
+            )
 
     def _check_settings(self, shard: Shard, index: int) -> None:
         if shard.fingerprint != shard_fingerprint(self.settings, index):

@@ -59,7 +59,7 @@ def summary(counts: Counts, seconds: float) -> dict[str, object]:
     return asdict(counts) | {
         f"windows_of_{WINDOW_LENGTH}": (counts.tokens + counts.documents) // WINDOW_LENGTH,
         "seconds": round(seconds, 3),
-        "documents_per_second": round(counts.records / max(seconds, 1e-9), 1),
+        "documents_per_second": round(counts.documents / max(seconds, 1e-9), 1),
         "tokens_per_second": round(counts.tokens / max(seconds, 1e-9), 1),
     }
 

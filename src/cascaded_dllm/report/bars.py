@@ -78,7 +78,7 @@ def bound_bars(arms: Sequence[Arm], truth: float | None, number: Iterator[str]) 
     rows = _Rows(axis_of([*ends, *levels], from_zero=True), len(bounded), next(number))
     parts = [rows.drawn()]
     parts += [_bar(rows, name, bound, _ABOVE + row * _ROW) for row, (name, bound) in enumerate(bounded)]
-    parts += [rows.level(level, "entropy of the corpus") for level in levels]
+    parts += [rows.level(level, "true surprisal") for level in levels]
     title = "Bound of every arm, by stages"
     told = "; ".join(f"{name}: {measured_text(b.nats.mean, b.standard_error)} nats a window" for name, b in bounded)
     drawing = svg("".join(parts), title=title, description=told, number=rows.chart, height=rows.floor + 38)

@@ -46,7 +46,7 @@ def arm_curves(
     parts += [_line(frame, curve, styles[curve.arm].colour, styles[curve.arm].dash) for curve in shown]
     if truth is not None:
         pixels = [(frame.left(x), frame.top(y)) for curve in shown for x, y in thinned(curve.points)]
-        parts.append(frame.level(truth, "entropy of the corpus", pixels))
+        parts.append(frame.level(truth, "true surprisal", pixels))
     title = "Bound of all stages while they are trained"
     drawing = svg("".join(parts), title=title, description=_ends(shown), number=next(number))
     names = list(dict.fromkeys(curve.arm for curve in shown))

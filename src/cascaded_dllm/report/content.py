@@ -138,7 +138,7 @@ def _truth(arms: Sequence[Arm], results: Results) -> list[str]:
     if not below:
         return []
     return [
-        f"The bound of {listed(below)} lies below the entropy of the corpus, {truth:.4g} nats a window, by more than "
-        f"{NEEDED_ERRORS:g} standard errors. No model can do that on text it has not seen: do not believe it before "
-        "you know why."
+        f"The bound of {listed(below)} lies below the true surprisal of the windows, {truth:.4g} nats a window, by "
+        f"more than {NEEDED_ERRORS:g} standard errors. No model can do that on text it has not seen: do not believe it "
+        "before you know why."
     ]

@@ -81,7 +81,7 @@ def _facts(content: ReportContent) -> Iterator[tuple[str, str]]:
     yield "stage lengths", ", ".join(str(length) for length in results.lengths)
     yield "corpus", _plain(results.data.get("path", NONE))
     if results.truth_nats is not None:
-        yield "entropy of the corpus", f"{number_text(results.truth_nats)} nats a window"
+        yield "true surprisal of the windows", f"{number_text(results.truth_nats)} nats a window"
     yield "device", results.device
 
 

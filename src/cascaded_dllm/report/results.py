@@ -141,7 +141,7 @@ class Results:
         data: path, fingerprint and counts of the corpus.
         budget: what every arm may spend, by its unit.
         lengths: of the stages.
-        truth_nats: entropy of the corpus, nats a window, where it is known.
+        truth_nats: what the law that the measured windows come from says of them, nats a window, where it is known.
         reference: figures of real text.
         definitions: of figures.
         arms: one entry for an arm and a seed.

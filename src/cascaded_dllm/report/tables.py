@@ -79,7 +79,7 @@ def stages_table(arms: Sequence[Arm]) -> str:
     ]
     caption = (
         "The bound by stages, nats a window, ± standard error over seeds. Unigram is what the best model without any "
-        "context pays for the same tokens."
+        "context pays for the tokens that the stage writes into these windows."
     )
     return table(caption, ("arm", "stage", "bound", "over windows", "of it layout", "unigram"), rows)
 

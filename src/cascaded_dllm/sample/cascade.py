@@ -9,7 +9,8 @@ import torch
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.compilation import compile_blocks
-from cascaded_dllm.model.pretrained import StageSettings, Weights
+from cascaded_dllm.model.devices import choose_device, choose_dtype
+from cascaded_dllm.model.pretrained import StageSettings, Weights, warn_of_damaged
 from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
@@ -62,7 +63,7 @@ class Cascade:
         tokenizer: str | Path | None = None,
         weights: Weights | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
         compile: bool = False,
     ) -> "Cascade":
         """A cascade from a bundle, or from one checkpoint, run folder or hub id a stage, first stage first.
@@ -72,19 +73,27 @@ class Cascade:
             lengths: stage lengths, for checkpoints that do not say them: a SEDD model is a flat model of the last one.
             tokenizer: file, folder or hub id; by default that of the bundle, or beside the first stage's weights.
             weights: `ema`, the moving average, or `raw`; by default those of the bundle, or else the average.
-            device: where the networks go.
-            dtype: of the matrix products of the trunk; the output layer and the probabilities stay in float32.
+            device: where the networks go; "auto" is a GPU if there is one.
+            dtype: of the matrix products of the trunk, float32 or bfloat16; the output layer and the probabilities
+                stay in float32.
             compile: whether the blocks go through torch.compile, which takes a while at the first texts.
 
         Raises:
             CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
             ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, a bundle holds
-                other weights, or there is no compiler.
+                other weights, there is no such device or dtype, or there is no compiler.
+
+        Warns:
+            DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and one before it was loaded.
         """
-        read = read_cascade(source, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device, dtype=dtype)
+        place = choose_device(device)
+        read = read_cascade(
+            source, lengths=lengths, tokenizer=tokenizer, weights=weights, device=place, dtype=choose_dtype(dtype)
+        )
+        warn_of_damaged(read.passed_over)
         if compile:
             for sampler in read.samplers:
-                compile_blocks(sampler.model, torch.device(device))
+                compile_blocks(sampler.model, place)
         return cls(
             read.samplers,
             read.tokenizer,
@@ -180,6 +189,17 @@ class Cascade:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.stages[0].model.vocab_embed.embedding.device
+
+    def to(self, device: str | torch.device) -> "Cascade":
+        """This cascade, once its networks are on another device.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        place = choose_device(device)
+        for stage in self.stages:
+            stage.model.to(place)
+        return self
 
     def generate(
         self,
@@ -345,4 +365,5 @@ class Cascade:
             nfe,
             round(token_forwards(self.stages, every, drawing) * len(ids[0])),
             first_stage,
+            [self.tokenizer.decode_window(row) for row in ids[-1].tolist()],
         )

@@ -11,6 +11,7 @@ from typing import Literal
 from cascaded_dllm.cascade.select import select_stages
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.required import Word
+from cascaded_dllm.text.listing import shown_ids
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 Importance = Callable[[str], tuple[Sequence[int], Sequence[float], str]]
@@ -46,6 +47,27 @@ class GivenStage:
 
     stage: int
     ids: tuple[tuple[tuple[int, ...], ...], ...]
+
+    def __post_init__(self) -> None:
+        is_nested = isinstance(self.ids, tuple) and all(
+            isinstance(text, tuple) and text and all(isinstance(ids, tuple) for ids in text) for text in self.ids
+        )
+        if not is_nested:
+            raise ConfigError(
+                f"the ids of stage {self.stage} are a {type(self.ids).__name__}; they must be a tuple of texts, each a "
+                "tuple of stages, each a tuple of ids: make them with GivenStage.of_texts or CascadeSamples.given"
+            )
+
+    @classmethod
+    def of_texts(cls, stage: int, texts: Sequence[str], tokenizer: Tokenizer) -> "GivenStage":
+        """Texts as `CascadeSamples.texts` shows them, edited or not; of the stages before nothing is known.
+
+        Args:
+            stage: 1..K - 1.
+            texts: one for every text that is written, or fewer, which are then taken in turns.
+            tokenizer: of the cascade.
+        """
+        return cls(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in texts))
 
     @property
     def first_stage(self) -> int:

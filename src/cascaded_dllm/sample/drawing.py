@@ -146,10 +146,13 @@ def drawing_of_options(
     """How texts are drawn, by the options of `Cascade.generate`, which says what they mean.
 
     Raises:
-        ConfigError: `keywords` is a text.
+        ConfigError: `keywords` is a text, or something in `pinned` is no `Pin`.
     """
     if isinstance(keywords, str):
         raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
+    for pin in pinned:
+        if not isinstance(pin, Pin):
+            raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
     return Drawing(
         predictor=_entries(predictor),
         steps=_entries(steps),

@@ -7,7 +7,7 @@ from pathlib import Path
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.progress import SAMPLES_FILE
-from cascaded_dllm.text.listing import shown_ids, texts_of_listing
+from cascaded_dllm.text.listing import texts_of_listing
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
@@ -30,7 +30,7 @@ def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
         raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     if file.suffix == ".jsonl":
         return GivenStage(stage=stage, ids=tuple(_stored(file, content, stage, tokenizer)))
-    return GivenStage(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in texts_of_listing(content)))
+    return GivenStage.of_texts(stage, texts_of_listing(content), tokenizer)
 
 
 def read_outline(path: Path) -> str:

@@ -66,7 +66,7 @@ def model_card(
             *([] if license is None else [f'license: "{license}"']),
             *("---", "", f"# {name.rstrip('/').split('/')[-1]}", "", _purpose(description), ""),
             *("## How to load it", "", "With the path or the hub id of this model:", "", "```python", load),
-            *("samples = cascade.generate(num_samples=4, seed=0)", "print(samples.texts[-1][0])", "```", ""),
+            *("samples = cascade.generate(num_samples=4, seed=0)", "print(samples.final_texts[0])", "```", ""),
             *("```bash", f"cdllm sample --cascade {shlex.quote(name)} --num-samples 4", "```", ""),
             *("## Stages", "", *lines, ""),
             *("## What is known of the training", ""),

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cascaded_dllm.cascade.provenance import provenance
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.state import SamplerState
 
 
@@ -29,21 +31,23 @@ class CascadeState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CascadeSamples:
-    """Finished texts.
+    """Finished texts; their number is its length.
 
     Attributes:
         ids: per stage, ids of all texts, (num_samples, length of the stage), on the CPU.
-        texts: per stage, the decoded texts.
+        texts: per stage, the decoded texts, hiding nothing: ends of text that fill a window are spelt out.
         nfe: per stage, network calls a batch, averaged over batches; a guided step takes two, a given stage none.
         token_forwards: positions that went through a network, prefix included, over all texts and stages.
         first_stage: number of the first of these stages; later than 1 if one goes on from texts of a later stage.
+        final_texts: the texts of the last stage for readers, without the ends of text that fill their windows.
     """
 
-    ids: tuple[Int[Tensor, "B _"], ...]
-    texts: tuple[list[str], ...]
+    ids: tuple[Int[Tensor, "B _"], ...] = field(repr=False)
+    texts: tuple[list[str], ...] = field(repr=False)
     nfe: tuple[float, ...]
     token_forwards: int
-    first_stage: int = 1
+    first_stage: int
+    final_texts: list[str]
 
     @classmethod
     def joined(cls, parts: "Sequence[CascadeSamples]") -> "CascadeSamples":
@@ -58,12 +62,28 @@ class CascadeSamples:
             ),
             sum(part.token_forwards for part in parts),
             parts[0].first_stage,
+            list(itertools.chain.from_iterable(part.final_texts for part in parts)),
         )
+
+    def __len__(self) -> int:
+        return len(self.final_texts)
 
     @property
     def stage_numbers(self) -> range:
         """Numbers of the stages."""
         return range(self.first_stage, self.first_stage + len(self.ids))
+
+    def given(self, stage: int) -> GivenStage:
+        """The texts of a stage, and of those before it, to go on from: `Cascade.generate(given=...)`.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        if stage not in self.stage_numbers:
+            raise ConfigError(f"stage is {stage}, and there are texts of {', '.join(map(str, self.stage_numbers))}")
+        known = self.ids[: stage + 1 - self.first_stage]
+        texts = zip(*(ids.tolist() for ids in known), strict=True)
+        return GivenStage(stage=stage, ids=tuple(tuple(map(tuple, text)) for text in texts))
 
     def provenance(self, sample: int) -> list[list[int]]:
         """For every token of every stage of a text the stage that wrote it first; see `cascade.provenance`."""

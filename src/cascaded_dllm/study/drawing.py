@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.cascade.provenance import provenance
+from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.evaluate.figures import Figure, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import judge_features
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun, StoredSamples
@@ -106,8 +107,8 @@ def draw(
 
 
 def real_texts(windows: SharedWindows, num_texts: int) -> MeasuredTexts:
-    """The first so many windows of text that all arms have."""
-    rows = torch.from_numpy(windows.windows[:num_texts].copy()).long()
+    """So many windows of text that all arms have, evenly spaced."""
+    rows = torch.from_numpy(windows.windows[evenly_spaced(len(windows.windows), num_texts)]).long()
     return MeasuredTexts.of_windows(tuple(rows), windows.tokenizer)
 
 

@@ -11,12 +11,13 @@ import torch
 
 from cascaded_dllm.assemble import stage_dataset
 from cascaded_dllm.assemble_bound import windows_bound
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.atomic import write_bytes
+from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.data import MethodData
@@ -67,9 +68,9 @@ class SharedWindows:
         return next(iter(self._arrays.values())).stages[-1]
 
     @property
-    def num_measured(self) -> int:
-        """Windows that bounds are measured on, the first ones."""
-        return min(self._num_windows, len(self.windows))
+    def measured(self) -> npt.NDArray[np.int32]:
+        """Those that bounds are measured on."""
+        return self.windows[evenly_spaced(len(self.windows), self._num_windows)]
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -90,7 +91,7 @@ class SharedWindows:
         """
         if self.grammar is None:
             return None
-        texts = (self.tokenizer.decode_window(ids) for ids in self.windows[: self.num_measured].tolist())
+        texts = (self.tokenizer.decode_window(ids) for ids in self.measured.tolist())
         mean = -float(np.mean([self.grammar.log_prob(text) for text in texts]))
         return mean if np.isfinite(mean) else None
 
@@ -103,6 +104,7 @@ def bound_key(study: StudySettings, arm: PlannedArm, data: Mapping[str, MethodDa
             "valid": {method: folders.valid_identity.fingerprint for method, folders in data.items()},
             "unique": arm.config.data.unique,
             "num_windows": study.evaluate.num_windows,
+            "windows": "evenly spaced",
             "num_times": study.evaluate.num_times,
             "t_min": study.evaluate.t_min,
         }
@@ -121,7 +123,7 @@ def measure(
     bound = windows_bound(
         load_arm(arm),
         windows.of_arm(arm),
-        num_windows=windows.num_measured,
+        num_windows=study.evaluate.num_windows,
         num_times=study.evaluate.num_times,
         batch_size=study.evaluate.batch_size,
         seed=_SEED,

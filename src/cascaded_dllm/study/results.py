@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 import cascaded_dllm
-from cascaded_dllm.assemble_devices import choose_device
 from cascaded_dllm.assemble_start import plain
 from cascaded_dllm.atomic import write_json
+from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.measuring import read_nats
 from cascaded_dllm.study.pairs import pairs
@@ -161,7 +161,7 @@ def _data(work: Work) -> dict[str, Any]:
         "path": str(first.train),
         "fingerprint": first.train_identity.fingerprint,
         "valid": str(first.valid),
-        "num_windows": work.windows.num_measured,
+        "num_windows": len(work.windows.measured),
         "num_common_windows": len(work.windows.windows),
         "tokenizer": settings.tokenizer,
         "vocab_size": settings.vocab_size,

@@ -207,7 +207,7 @@ def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus
     # Absolute: parts are read by processes that may run elsewhere.
     files = LocalFiles(path.absolute(), text_field, unit if form is None else "line", form)
     files.checked_files()  # What is missing is said now, not by the process that reads it.
-    named = next(part for part in (path, *path.absolute().parents) if not is_pattern(part))
+    named = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     return Corpus(_folder_name(named.name.split(".")[0]), files)
 
 

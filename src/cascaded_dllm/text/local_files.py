@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
@@ -87,9 +88,14 @@ class LocalFiles:
         """All that the pattern matches.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or a link to a folder, which "**" would pass over.
         """
         root = self._root()
+        if "**" in self.path.parts and (link := next(_linked_folders(root), None)):
+            raise DataError(
+                f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "
+                "files themselves there"
+            )
         found = sorted(
             path
             for path in root.glob(str(self.path.relative_to(root)))
@@ -99,11 +105,23 @@ class LocalFiles:
             raise DataError(f"no file matches {self.path}; check the pattern")
         return found
 
+    def require_outside(self, folder: Path) -> None:
+        """Checks that nothing that is written to `folder` becomes a part of this corpus.
+
+        Raises:
+            ConfigError: it would.
+        """
+        root = self._root().resolve()
+        reaches = self.path.is_dir() or "**" in self.path.parts
+        if reaches and root in (folder.resolve(), *folder.resolve().parents):
+            raise ConfigError(
+                f"the output folder {folder} lies inside the corpus {self.path}; choose another one with --out, or "
+                "name the files of the corpus by a pattern without **"
+            )
+
     def _root(self) -> Path:
-        """The folder that files are named from: the last one of the path before which no pattern begins."""
-        if self.path.is_dir():
-            return self.path
-        return next(path for path in self.path.parents if not is_pattern(path))
+        """The folder that files are named from: the last one of the path that is there."""
+        return next(path for path in (self.path, *self.path.parents) if path.is_dir())
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self._root()).as_posix()
@@ -186,6 +204,13 @@ class LocalFiles:
         yield from (read() for read in part.of(unread))
 
 
+def _linked_folders(root: Path) -> Iterator[Path]:
+    """All links to folders below a folder, but for hidden ones."""
+    for folder, names, _ in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())
+
+
 def is_pattern(path: Path) -> bool:
     """Whether a path stands for the files that match it."""
     return any(sign in str(path) for sign in "*?[")
@@ -196,7 +221,8 @@ def _described(file: Path, name: str) -> dict[str, object]:
     return {"name": name, "bytes": status.st_size, "sha256": _sha256(file, status.st_size, status.st_mtime_ns)}
 
 
-@functools.lru_cache(maxsize=4096)
+# Without a limit: a corpus of more files than that would be hashed anew for every shard.
+@functools.cache
 def _sha256(file: Path, size: int, modified: int) -> str:
     """The hash of a file of this size and time of change, which tell whether it has to be read again."""
     try:

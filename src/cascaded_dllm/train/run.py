@@ -46,7 +46,7 @@ class Evaluation:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
         standard_error: of that mean over windows; None for a single window.
-        num_windows: windows it was measured on, always the first ones, at the same times with the same noise.
+        num_windows: windows it was measured on, always the same, at the same times with the same noise.
         num_windows_in_set: all that there are.
     """
 

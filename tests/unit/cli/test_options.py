@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from cascaded_dllm.cli.load import choose_dtype
 from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.devices import choose_dtype
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ def test_lengths_that_are_none(text):
 
 def test_dtypes():
     assert (choose_dtype("float32"), choose_dtype("bfloat16")) == (torch.float32, torch.bfloat16)
-    with pytest.raises(ConfigError, match="--dtype is 'float16'; it must be one of float32, bfloat16"):
+    with pytest.raises(ConfigError, match="dtype is 'float16'; it must be one of float32, bfloat16"):
         choose_dtype("float16")

@@ -25,6 +25,8 @@ def test_lines_show_every_stage_without_end_of_text():
         texts=(["", ""], ["", ""]),
         nfe=(1.0, 1.0),
         token_forwards=1,
+        first_stage=1,
+        final_texts=["The fox found a key.", ""],
     )
     lines = story_lines(cascade, samples, 0)
     assert lines.plain == f"  1  {tokenizer.decode(short)}\n  2  The fox found a key.\n"

@@ -1,5 +1,6 @@
 import importlib.metadata
 import lzma
+import re
 import sys
 
 import pytest
@@ -54,10 +55,23 @@ SMALL_NETWORK = {
 
 def test_spacy_tags_with_only_what_its_tagger_needs(trained_pipeline):
     tagger = SpacyTagger(trained_pipeline)
-    assert tagger.name == "spacy:en_three_sentences-1.2.3"
+    assert re.fullmatch(rf"spacy {re.escape(spacy.__version__)}: en_three_sentences-1\.2\.3 \(\w{{16}}\)", tagger.name)
     for text, tags in SENTENCES:
         assert [word.tag for word in tagger.tag([text])[0]] == tags
     assert tagger._pipeline.pipe_names == ["tok2vec", "tagger"]
+
+
+def test_spacy_pipelines_of_one_name_are_told_apart(trained_pipeline, tmp_path):
+    """By what they hold: those that people train are all called the same."""
+    assert SpacyTagger(trained_pipeline).name == SpacyTagger(trained_pipeline).name
+    other = spacy.load(trained_pipeline)
+    network = other.get_pipe("tagger").model
+    for node in network.walk():
+        for name in node.param_names:
+            if node.has_param(name):
+                node.set_param(name, node.get_param(name) + 1)
+    other.to_disk(tmp_path / "other")
+    assert SpacyTagger(tmp_path / "other").name != SpacyTagger(trained_pipeline).name
 
 
 def test_spacy_words_are_characters_of_the_text(trained_pipeline):

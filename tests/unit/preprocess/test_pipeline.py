@@ -16,7 +16,7 @@ from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import batches
 from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan, preprocess
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.processes import run as run_process
@@ -184,6 +184,64 @@ def test_folder_of_another_tokenizer(run):
     run()
     with pytest.raises(DataError, match=r"tokenizer: '\w{16}', not '\w{16}'"):
         run(tokenizer=Tokenizer.train(TEXTS, 260))
+
+
+def test_tokenizer_that_is_another_when_the_last_shard_is_there(tokenizer, tmp_path):
+    corpus = Corpus.from_documents("toy", DOCUMENTS)
+    plan = Plan.make(corpus, split="train", out_dir=tmp_path, tokenizer=tokenizer, scorer=LengthScorer())
+    plan.write(0, Encoder(tokenizer, LengthScorer()).encode_all)
+    with pytest.raises(DataError, match=r"the tokenizer has the fingerprint \w+, and the shards in .* were made with"):
+        plan.complete(lambda: Tokenizer.train(TEXTS, 260))
+    assert not (plan.folder / "manifest.json").exists()
+    assert plan.complete(lambda: tokenizer) is not None
+
+
+@pytest.mark.parametrize("reads_once", [False, True])
+def test_file_that_grows_while_it_is_read(tokenizer, tmp_path, reads_once):
+    path = tmp_path / "toy.txt"
+    path.write_text("\n\n".join(f"A fox and {number} keys." for number in range(5)))
+
+    class Growing(LengthScorer):
+        def score(self, texts):
+            with path.open("a") as file:
+                file.write("\n\nMore.")
+            return super().score(texts)
+
+    corpus = open_corpus(str(path), split="train")
+    scorer, out = Growing(), tmp_path / "out"
+    plan = Plan.make(corpus, split="train", out_dir=out, tokenizer=tokenizer, scorer=scorer, num_shards=3)
+    if reads_once:
+        told = []
+
+        def grow(number):
+            told.append(number)
+            with path.open("a") as file:
+                file.write("\n\nMore.")
+
+        with pytest.raises(DataError, match="the corpus 'toy' has changed since the job began"):
+            plan.read_once([0, 1, 2], grow)
+        assert told
+        assert not list(plan.folder.glob("prepared/records_*"))
+        return
+    with pytest.raises(DataError, match="the corpus 'toy' has changed since the job began"):
+        plan.write(0, Encoder(tokenizer, scorer).encode_all)
+    assert not (plan.folder / "shard_0").exists()
+
+
+def test_files_that_differ_are_named(run, tmp_path):
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"f{number:02d}.txt").write_text(f"Text {number}.")
+    run(open_corpus(str(folder), split="train"))
+    (folder / "f07.txt").write_text("Another text.")
+    (folder / "more.txt").write_text("One more.")
+    with pytest.raises(DataError, match=r"\(source: other content or another list of files, in f07.txt, more.txt\); "):
+        run(open_corpus(str(folder), split="train"))
+    for number in range(20):
+        (folder / f"f{number:02d}.txt").write_text("Another text.")
+    with pytest.raises(DataError, match=r"f06.txt, f07.txt and 13 more\)"):
+        run(open_corpus(str(folder), split="train"))
 
 
 def test_shard_under_another_number(run):

@@ -22,6 +22,8 @@ SAMPLES = CascadeSamples(
     texts=(["short", "nächst"], ["longer text", "two\nlines"]),
     nfe=(2.0, 2.5),
     token_forwards=23,
+    first_stage=1,
+    final_texts=["longer text", "two\nlines"],
 )
 TEXTS = SampleSettings(
     drawing=Drawing(seed=1, predictor=("euler",), steps=(8,)),

@@ -145,13 +145,24 @@ def test_pattern(tmp_path: Path) -> None:
         texts(tmp_path / "*.jsonl")
 
 
+def test_link_to_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    write(tmp_path / "real" / "a.txt", "One")
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    with pytest.raises(DataError, match=r"linked is a link to a folder, which \*\* does not follow"):
+        texts(tmp_path / "**" / "*.txt")
+    assert texts(tmp_path / "*" / "*.txt") == ["One", "One"]
+
+
 def test_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
     folder = tmp_path / "all [old]"
     folder.mkdir()
     write(folder / "what?.txt", "One")
     write(folder / "what2.txt", "Two")
-    assert texts(folder) == ["One", "Two"]
+    assert sorted(texts(folder)) == ["One", "Two"]
     assert texts(folder / "what?.txt") == ["One"]
+    assert texts(folder / "*2.txt") == ["Two"]
+    assert LocalFiles(folder / "what?.txt").source() != LocalFiles(folder / "what2.txt").source()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 
@@ -81,3 +81,17 @@ def test_only_placed_stages_have_places(arrays):
         assert not dataset.is_placed
         assert dataset.places(np.array([0], dtype=np.int64)) is None
         assert dataset.num_free == dataset.target_length
+
+
+@pytest.mark.parametrize(("num_windows", "num_wanted"), [(6, 3), (7, 3), (5, 5), (3, 9), (1000, 7), (4, 1)])
+def test_evenly_spaced_windows_are_from_all_parts(num_windows: int, num_wanted: int) -> None:
+    found = evenly_spaced(num_windows, num_wanted)
+    assert len(found) == min(num_windows, num_wanted)
+    assert found[0] == 0
+    steps = np.diff([*found.tolist(), num_windows])
+    assert steps.min() >= 1
+    assert steps.max() - steps.min() <= 1
+
+
+def test_evenly_spaced_windows_of_nothing() -> None:
+    assert evenly_spaced(0, 4).tolist() == []

@@ -34,10 +34,10 @@ def double(*values):
 
 
 @pytest.fixture
-def stages():
-    """Two stages with random windows; the networks know nothing, their output weights are zero."""
+def arrays():
+    """Random windows; the first stage has their first two tokens."""
     ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, (6, 5), dtype=np.int32)
-    arrays = StageArrays(
+    return StageArrays(
         spec=CascadeSpec(LENGTHS),
         packing="document",
         method="constituency",
@@ -49,6 +49,11 @@ def stages():
         stages=(ids[:, :2], ids),
         positions=(np.tile(np.arange(2, dtype=np.int32), (6, 1)),),
     )
+
+
+@pytest.fixture
+def stages(arrays):
+    """Two stages; the networks know nothing, their output weights are zero."""
     config = ScoreModelConfig(
         vocab_size=VOCAB_SIZE, hidden_size=8, num_heads=1, num_blocks=1, cond_dim=4, parameterization="normalized"
     )
@@ -132,7 +137,7 @@ def test_stages_are_numbered_and_omit_little(stages):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_bound_of_a_dataset(stages, stage):
-    """It does not depend on the batches nor on the windows after it, and leaves the network in its mode."""
+    """It does not depend on the batches nor on the windows beside it, and leaves the network in its mode."""
     model, objective, dataset = stages[stage - 1]
     with torch.no_grad():
         model.output_layer.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -145,7 +150,9 @@ def test_bound_of_a_dataset(stages, stage):
     whole = bound(100, 64)
     assert whole.shape == (6,)
     torch.testing.assert_close(bound(6, 4), whole, rtol=1e-5, atol=0)
-    torch.testing.assert_close(bound(3, 3), whole[:3], rtol=1e-5, atol=0)
+    # A part is evenly spaced, and each of its windows has the bound that it has among all.
+    torch.testing.assert_close(bound(3, 3), whole[[0, 2, 4]], rtol=1e-5, atol=0)
+    torch.testing.assert_close(bound(4, 3), whole[[0, 1, 3, 4]], rtol=1e-5, atol=0)
     assert (bound(6, 64, seed=1) - whole).abs().min() > 0
     assert model.training
 
@@ -181,9 +188,21 @@ def test_unigram_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
         1,
     )
     expected = 2 * (math.log(2) / 2 + math.log(3) / 3 + math.log(6) / 6)
-    assert unigram_nats(dataset) == pytest.approx(expected)
+    assert unigram_nats(dataset, np.arange(3)) == pytest.approx(expected)
     monkeypatch.setattr(likelihood, "_COUNTED_AT_ONCE", 2)
-    assert unigram_nats(dataset) == pytest.approx(expected)
+    assert unigram_nats(dataset, np.arange(3)) == pytest.approx(expected)
+    # Of some windows: one token of each of two kinds, and one kind alone.
+    assert unigram_nats(dataset, np.array([0])) == pytest.approx(2 * math.log(2))
+    assert unigram_nats(dataset, np.array([1])) == 0
+
+
+def test_unigram_entropy_of_a_placed_stage(arrays):
+    """What the stage before has written is not paid for: its two tokens stand in front here."""
+    _, counts = np.unique(arrays.stages[1][:, 2:], return_counts=True)
+    share = counts / counts.sum()
+    assert unigram_nats(StageDataset(arrays, 2, is_placed=True), np.arange(6)) == pytest.approx(
+        -3 * (share * np.log(share)).sum()
+    )
 
 
 def test_progress_counts_windows_over_all_stages(stages):

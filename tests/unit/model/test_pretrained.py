@@ -14,7 +14,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from cascaded_dllm.atomic import file_sha256
-from cascaded_dllm.errors import CheckpointError, ConfigError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.model import hub_folder as hub_folder_module
 from cascaded_dllm.model.pretrained import StageSettings, load_stage, load_weights
 from cascaded_dllm.model.score_model import ScoreModel
@@ -102,6 +102,8 @@ def test_run_folder_stands_for_its_latest_checkpoint(checkpoint: Path, tmp_path:
     assert found.passed_over == (f"{newest}: ema.safetensors does not have its recorded checksum",)
     with pytest.raises(CheckpointError, match=r"step_7 is damaged: ema\.safetensors does not have its recorded"):
         load_stage(newest)
+    with pytest.warns(DamagedCheckpointWarning, match=r"passed over a damaged checkpoint: .*step_7: ema\.safetensors"):
+        ScoreModel.from_pretrained(run)
 
 
 @pytest.mark.parametrize("has_folder", [True, False])

@@ -15,6 +15,7 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeSamples
@@ -84,6 +85,35 @@ def test_what_is_generated(tokenizer: Tokenizer) -> None:
     assert torch.equal(generated(made).ids[1], samples.ids[1])
     default = made.generate(5, seed=3)
     assert torch.equal(default.ids[1], generated(made, predictor="first_hitting").ids[1])
+
+
+def test_texts_for_readers(tokenizer: Tokenizer) -> None:
+    samples = generated(cascade(tokenizer), batch_size=2)
+    assert len(samples) == len(samples.final_texts) == 5
+    assert samples.final_texts == [tokenizer.decode_window(row) for row in samples.ids[1].tolist()]
+    assert "tensor" not in repr(samples)
+
+
+def test_going_on_from_texts(tokenizer: Tokenizer) -> None:
+    """From those of samples, as they are or edited: what is given stays, the rest is written anew."""
+    made = cascade(tokenizer)
+    samples = generated(made)
+    again = made.generate(5, given=samples.given(1), seed=3)
+    assert torch.equal(again.ids[0], samples.ids[0])
+    assert torch.equal(again.ids[1], samples.ids[1]), "with the same seed it goes on as it did"
+    edited = [text.replace("cat", "dog") for text in samples.texts[0]]
+    given = GivenStage.of_texts(1, [*edited[:1], " the cat"], tokenizer)
+    written = made.generate(2, given=given, seed=5)
+    assert set(tokenizer.encode(" the cat").ids) <= set(written.ids[0][1].tolist())
+    with pytest.raises(ConfigError, match="stage is 3, and there are texts of 1, 2"):
+        samples.given(3)
+    for wrong in (samples.ids[0], samples.ids[0].tolist(), ((1, 2, 3),)):
+        with pytest.raises(
+            ConfigError, match=r"the ids of stage 1 are a (Tensor|list|tuple); .* GivenStage\.of_texts or"
+        ):
+            GivenStage(stage=1, ids=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"pinned holds \(2, 'start', 'the'\); give a list of Pin\(stage, position"):
+        made.generate(1, pinned=[(2, "start", "the")])  # type: ignore[list-item]
 
 
 def test_second_stage_reads_the_first(tokenizer: Tokenizer) -> None:
@@ -259,6 +289,17 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+def test_devices_and_dtypes_by_name(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:
+    loaded = Cascade.from_pretrained([checkpoints(1), checkpoints(2)], device="auto", dtype="bfloat16")
+    assert loaded.stages[0].model.compute_dtype == torch.bfloat16
+    assert loaded.to("cpu") is loaded
+    assert loaded.device == torch.device("cpu")
+    with pytest.raises(ConfigError, match="device 'gpu' cannot be used"):
+        loaded.to("gpu")
+    with pytest.raises(ConfigError, match="dtype is 'float16'; it must be one of float32, bfloat16"):
+        Cascade.from_pretrained([checkpoints(1)], dtype="float16")
 
 
 def test_from_pretrained(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:

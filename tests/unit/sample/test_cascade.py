@@ -101,10 +101,9 @@ def test_going_on_from_texts(tokenizer: Tokenizer) -> None:
     again = made.generate(5, given=samples.given(1), seed=3)
     assert torch.equal(again.ids[0], samples.ids[0])
     assert torch.equal(again.ids[1], samples.ids[1]), "with the same seed it goes on as it did"
-    edited = [text.replace("cat", "dog") for text in samples.texts[0]]
-    given = GivenStage.of_texts(1, [*edited[:1], " the cat"], tokenizer)
+    given = GivenStage.of_texts(1, [" saw", " the"], tokenizer)
     written = made.generate(2, given=given, seed=5)
-    assert set(tokenizer.encode(" the cat").ids) <= set(written.ids[0][1].tolist())
+    assert set(tokenizer.encode(" the").ids) <= set(written.ids[0][1].tolist())
     with pytest.raises(ConfigError, match="stage is 3, and there are texts of 1, 2"):
         samples.given(3)
     for wrong in (samples.ids[0], samples.ids[0].tolist(), ((1, 2, 3),)):

@@ -100,6 +100,8 @@ def gap(
     temperature: flags.Temperature = None,
     top_k: flags.TopK = None,
     top_p: flags.TopP = None,
+    guidance: flags.Guidance = None,
+    prefix_noise: flags.PrefixNoise = None,
     judge: Annotated[
         str | None, typer.Option(help="Causal language model that judges the texts, a folder or a hub id.")
     ] = None,
@@ -134,6 +136,8 @@ def gap(
             top_p=top_p,
             seed=seed,
         )
+        asked_of_prefixes = {"guidance": guidance, "prefix_noise": prefix_noise}
+        given |= {name: value for name, value in asked_of_prefixes.items() if value is not None}
         settings = GapSettings(
             drawing=_drawing(given),
             num_texts=num_texts,

@@ -57,7 +57,7 @@ Guidance = Annotated[
     typer.Option(
         help="Weight of guidance by the prefix; twice the calls, needs training.prefix_dropout.",
         show_default=str(_PLAIN.guidance),
-        rich_help_panel=_CONTROL,
+        rich_help_panel=_METHOD,
     ),
 ]
 Predictor = Annotated[

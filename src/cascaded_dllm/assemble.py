@@ -142,9 +142,8 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
                 config,
                 stage,
                 valid or dataset,
+                arrays,
                 tokenizer_file=tokenizer_file,
-                packing=arrays.packing,
-                unique=arrays.unique,
             )
             if draws_samples
             else None

@@ -67,6 +67,7 @@ def prefix_training(
         tokenizer=arrays.tokenizer,
         packing=arrays.packing,
         unique=arrays.unique,
+        method=arrays.method,
     )
     return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
@@ -38,6 +39,7 @@ class SnapshotSampler:
         tokenizer_file: where it lies; earlier stages must have been trained with the same.
         packing: how the windows were cut.
         unique: whether their shortened stages keep a token id once.
+        method: of importance, that chose them.
         predictor: name of the predictor.
         num_steps: of the time grid, for predictors that have one.
         num_samples: texts of each kind, or fewer if there are fewer windows.
@@ -54,6 +56,7 @@ class SnapshotSampler:
     tokenizer_file: Path
     packing: str
     unique: bool
+    method: str
     predictor: str
     num_steps: int
     num_samples: int
@@ -96,6 +99,11 @@ class SnapshotSampler:
             raise CheckpointError(
                 f"{', '.join(self.earlier)} were trained with data.unique={str(before.unique).lower()}, and this stage "
                 f"with {str(self.unique).lower()}; train all stages alike"
+            )
+        if before.method not in ("", self.method):
+            raise CheckpointError(
+                f"{', '.join(self.earlier)} were trained on texts that the method {before.method} chose, and the data "
+                f"has those of {self.method}; train all stages on the same data"
             )
         return before
 
@@ -166,7 +174,7 @@ class SnapshotSampler:
 
 
 def snapshot_sampler(
-    config: TrainConfig, stage: StageSampler, windows: StageDataset, *, tokenizer_file: Path, packing: str, unique: bool
+    config: TrainConfig, stage: StageSampler, windows: StageDataset, arrays: StageArrays, *, tokenizer_file: Path
 ) -> SnapshotSampler | None:
     """Draws and measures the samples of a snapshot; None if none are wanted.
 
@@ -188,8 +196,9 @@ def snapshot_sampler(
         windows=windows,
         tokenizer=Tokenizer.load(tokenizer_file),
         tokenizer_file=tokenizer_file,
-        packing=packing,
-        unique=unique,
+        packing=arrays.packing,
+        unique=arrays.unique,
+        method=arrays.method,
         predictor=settings.predictor,
         num_steps=settings.num_steps,
         num_samples=settings.num_samples,

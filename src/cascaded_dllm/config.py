@@ -228,6 +228,11 @@ class TrainConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+        if self.graph.type == "uniform" and self.model.parameterization == "score" and self.model.scale_by_sigma:
+            raise ConfigError(
+                "model.scale_by_sigma is true and graph.type uniform; the scale is that of scores of the absorbing "
+                "process, and a uniform one learns next to nothing with it: set model.scale_by_sigma=false"
+            )
         self._require_placeable()
         self._require_halves()
         self._require_filling()
@@ -355,6 +360,10 @@ class TrainConfig:
         Raises:
             ConfigError: there are more or fewer, or both ways of naming them are used.
         """
+        if self.stage1_root_dir is None and self.stage2_root_dir is not None:
+            raise ConfigError(
+                f"stage2_root_dir is {self.stage2_root_dir} and stage1_root_dir is not given; name stage 1 as well"
+            )
         if self.earlier_stages and (self.stage1_root_dir, self.stage2_root_dir) != (None, None):
             raise ConfigError(
                 f"earlier_stages is {list(self.earlier_stages)}, and stage1_root_dir or stage2_root_dir names earlier "

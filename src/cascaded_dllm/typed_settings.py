@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cascaded_dllm.errors import ConfigError
@@ -12,13 +12,14 @@ from cascaded_dllm.errors import ConfigError
 T = TypeVar("T")
 
 
-def parse_settings(kind: type[T], settings: Mapping[str, Any], path: str = "") -> T:
+def parse_settings(kind: type[T], settings: Mapping[str, Any], path: str = "", whole: type | None = None) -> T:
     """A dataclass from a nested mapping; only fields that have a default may be left out.
 
     Args:
         kind: the dataclass, whose fields are plain values, tuples or other such dataclasses.
         settings: its values by name.
         path: where they stand, "optim." for example, for messages.
+        whole: of which `kind` is a part; None for itself.
 
     Raises:
         ConfigError: a key is unknown (its nearest neighbour is named) or missing, or a value has the wrong type.
@@ -26,29 +27,51 @@ def parse_settings(kind: type[T], settings: Mapping[str, Any], path: str = "") -
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in settings:
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            remedy = f"did you mean {path}{near[0]}?" if near else f"the keys are {', '.join(fields)}"
+            near = _nearest(str(key), list(fields), path, list(_keys(whole or kind)))
+            remedy = f"did you mean {near}?" if near else f"the keys are {', '.join(fields)}"
             raise ConfigError(f"the key {path}{key} is unknown; {remedy}")
     hints = typing.get_type_hints(kind)
     values = {}
     for name, field in fields.items():
         if name in settings:
-            values[name] = _value(hints[name], settings[name], f"{path}{name}")
+            values[name] = _value(hints[name], settings[name], f"{path}{name}", whole or kind)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"the key {path}{name} is missing; set {path}{name}=...")
     return kind(**values)
 
 
-def _value(hint: Any, value: Any, path: str) -> Any:
+def _keys(kind: type, path: str = "") -> Iterator[str]:
+    """All keys that hold no group, as "optim.lr"."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _keys(hints[field.name], f"{path}{field.name}.")
+        else:
+            yield f"{path}{field.name}"
+
+
+def _nearest(key: str, beside: Sequence[str], path: str, everywhere: Sequence[str]) -> str:
+    """What is meant by an unknown key: one of this name in another group, or one spelt nearly so, here or elsewhere."""
+    if same := [known for known in everywhere if known.rpartition(".")[2] == key]:
+        return " or ".join(same)
+    if near := difflib.get_close_matches(key, beside, n=1, cutoff=0.7):
+        return f"{path}{near[0]}"
+    if longer := [known for known in everywhere if key in known.rpartition(".")[2].split("_")]:
+        return " or ".join(longer)
+    names = {known.rpartition(".")[2]: known for known in reversed(everywhere)}
+    return next((names[name] for name in difflib.get_close_matches(key, names, n=1)), "")
+
+
+def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
     """`value` as the declared type; whole numbers are accepted as floats, nothing else is converted."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} is {value!r}; it must be a group of keys")
-        return parse_settings(typing.cast(type, hint), value, f"{path}.")
+        return parse_settings(typing.cast(type, hint), value, f"{path}.", whole)
     if isinstance(hint, types.UnionType):
-        return None if value is None else _value(typing.get_args(hint)[0], value, path)
+        return None if value is None else _value(typing.get_args(hint)[0], value, path, whole)
     if typing.get_origin(hint) is tuple:
-        return _items(typing.get_args(hint)[0], value, path)
+        return _items(typing.get_args(hint)[0], value, path, whole)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
@@ -56,7 +79,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _items(kind: Any, values: Any, path: str) -> tuple[Any, ...]:
+def _items(kind: Any, values: Any, path: str, whole: type) -> tuple[Any, ...]:
     """A list of values of one type; of groups, each is told by its number."""
     is_of_groups = dataclasses.is_dataclass(kind)
     if not isinstance(values, list | tuple):
@@ -64,4 +87,6 @@ def _items(kind: Any, values: Any, path: str) -> tuple[Any, ...]:
         remedy = "groups of keys, each after a dash" if is_of_groups else f"for example {example}"
         raise ConfigError(f"{path} is {values!r}; it must be a list, {remedy}")
     names = (f"{path}[{place}]" if is_of_groups else path for place in range(len(values)))
-    return tuple(_value(kind, value, name) for value, name in zip(values, names, strict=True))
+    # Keys of groups in a list are those of its own kind, which the whole does not name.
+    within = kind if is_of_groups else whole
+    return tuple(_value(kind, value, name, within) for value, name in zip(values, names, strict=True))

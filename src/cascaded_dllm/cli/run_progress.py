@@ -69,9 +69,10 @@ class _Display:
                 self._show_step(event)
             case Evaluation():
                 self.progress.update(self.bound, visible=False)
+                error = math.nan if event.standard_error is None else event.standard_error
                 console.print(
                     f"{self.description}: step {event.step}, bound {event.bound_nats_per_token:.4f} "
-                    f"+- {event.standard_error or math.nan:.4f} nats/token on {counted(event.num_windows, 'window')} "
+                    f"+- {error:.4f} nats/token on {counted(event.num_windows, 'window')} "
                     f"of {event.num_windows_in_set:,}"
                 )
             case NotDeleted():

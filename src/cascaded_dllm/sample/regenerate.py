@@ -37,7 +37,7 @@ class PrefixRegenerator:
         stages: models of consecutive stages; the last one writes the prefixes.
         texts: true ids of every window, (num_windows, length) of each of `stages`.
         context: true ids of the stage before the first of `stages`; None if that is stage 1.
-        level: largest share of tokens that are noised; the share of a prefix is uniform between 0 and it.
+        level: largest probability that a token is noised; that of a prefix is uniform between 0 and it.
         predictor: how they are written back.
         num_steps: of the time grid.
         fingerprint: of the weights of the models, see `weights_fingerprint`.
@@ -96,6 +96,7 @@ def require_before(
     tokenizer: str,
     packing: str,
     unique: bool,
+    method: str,
 ) -> None:
     """Checks that checkpoints are the stages just before `stage` of the same cascade, in order.
 
@@ -107,6 +108,7 @@ def require_before(
         tokenizer: fingerprint of its tokenizer.
         packing: how its windows were cut.
         unique: whether its shortened stages keep a token id once.
+        method: of importance, that chose them.
 
     Raises:
         CheckpointError: a checkpoint is of another stage or cascade, or was trained on windows of another kind.
@@ -121,10 +123,11 @@ def require_before(
             )
         for what, theirs, ours in (
             ("vocabulary size", settings.model.vocab_size, vocab_size),
-            # Of a checkpoint of the original code neither of the others is known.
+            # Of a checkpoint of the original code none of the others is known.
             ("tokenizer", settings.tokenizer or tokenizer, tokenizer),
             ("packing", settings.packing or packing, packing),
             ("setting data.unique =", settings.unique, unique),
+            ("method", settings.method or method, method),
         ):
             if theirs != ours:
                 raise CheckpointError(

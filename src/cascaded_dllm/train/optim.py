@@ -37,6 +37,9 @@ class OptimConfig:
         for name in ("lr", "eps", "grad_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be greater than 0")
+        for name in ("lr", "eps", "weight_decay"):
+            if math.isinf(getattr(self, name)):
+                raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be finite")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be at least 0 and less than 1")

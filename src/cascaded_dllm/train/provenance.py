@@ -55,7 +55,15 @@ def device_facts(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return {"type": "cuda", "name": properties.name, "memory_bytes": properties.total_memory}
-    return {"type": device.type, "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    return {"type": device.type, "name": _processor(), "threads": torch.get_num_threads()}
+
+
+def _processor() -> str:
+    """The processor as its maker calls it, which Python does not know on Linux."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def checkout_commit(folder: Path) -> dict[str, Any] | None:

@@ -229,8 +229,14 @@ class Run:
             yield NotDeleted(self.trainer.step, fault)
 
     def _snapshot(self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, *, with_samples: bool) -> Snapshot:
-        """Draw samples, and begin to write a checkpoint: one that is complete has its samples."""
+        """Begin to write a checkpoint, and draw samples meanwhile.
+
+        In this order: whatever happens to stages before, which other runs may be at work on, or to a judge, the steps
+        so far are kept.
+        """
         trainer = self.trainer
+        content = copy_to_host(trainer)
+        writer.begin(lambda: self._save(content, deletion))
         samples = report = None
         if with_samples and self.sample is not None:
             with trainer.averaged_weights():
@@ -242,8 +248,6 @@ class Run:
             log.metrics({"step": trainer.step, **report.figures()})
             for kind, texts in report.texts().items():
                 log.texts(trainer.step, f"samples/{kind}", texts)
-        content = copy_to_host(trainer)
-        writer.begin(lambda: self._save(content, deletion))
         return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
 
     def _save(self, content: HostCopy, deletion: Deletion) -> None:

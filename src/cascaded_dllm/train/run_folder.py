@@ -1,5 +1,6 @@
 """The folder of a run: begun, or taken up at its newest complete checkpoint."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,21 @@ def record_start(folder: Path, *, config: Mapping[str, Any], provenance: Mapping
     if step > 0:
         forget_after(folder, step)
     elif not is_new:
-        write_text(folder / METRICS_FILE, "")
+        _put_metrics_aside(folder)
     append_start(folder, provenance, step=step)
+
+
+def _put_metrics_aside(folder: Path) -> None:
+    """Keeps the numbers of a run that ended before its first checkpoint, beside those of the one that begins again."""
+    metrics = folder / METRICS_FILE
+    if not metrics.is_file() or metrics.stat().st_size == 0:
+        return
+    number = next(number for number in itertools.count(1) if not _aside(folder, number).exists())
+    metrics.rename(_aside(folder, number))
+
+
+def _aside(folder: Path, number: int) -> Path:
+    return folder / f"{Path(METRICS_FILE).stem}_before_{number}{Path(METRICS_FILE).suffix}"
 
 
 def take_up(checkpoint: Path, trainer: Trainer) -> None:

@@ -54,7 +54,8 @@ def joined_world(environment: Mapping[str, str], *, ngpus: int | None) -> World 
         return None
     if ngpus is not None and ngpus != world.size:
         raise ConfigError(
-            f"ngpus is {ngpus} and {launcher} has started {world.size} processes; leave ngpus out, or start {ngpus}"
+            f"ngpus is {ngpus} and {launcher} has started {world.size} processes; leave ngpus out (ngpus=null for a "
+            f"run that is taken up with its settings), or start {ngpus}"
         )
     return world
 

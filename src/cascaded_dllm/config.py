@@ -228,14 +228,14 @@ class TrainConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+        self._require_placeable()
+        self._require_halves()
+        self._require_filling()
         if self.graph.type == "uniform" and self.model.parameterization == "score" and self.model.scale_by_sigma:
             raise ConfigError(
                 "model.scale_by_sigma is true and graph.type uniform; the scale is that of scores of the absorbing "
                 "process, and a uniform one learns next to nothing with it: set model.scale_by_sigma=false"
             )
-        self._require_placeable()
-        self._require_halves()
-        self._require_filling()
         if self.training.generated_prefix.num_steps < 1:
             raise ConfigError(
                 f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "

@@ -59,7 +59,7 @@ def _nearest(key: str, beside: Sequence[str], path: str, everywhere: Sequence[st
     if longer := [known for known in everywhere if key in known.rpartition(".")[2].split("_")]:
         return " or ".join(longer)
     names = {known.rpartition(".")[2]: known for known in reversed(everywhere)}
-    return next((names[name] for name in difflib.get_close_matches(key, names, n=1)), "")
+    return next((names[name] for name in difflib.get_close_matches(key, names, n=1, cutoff=0.7)), "")
 
 
 def _value(hint: Any, value: Any, path: str, whole: type) -> Any:

@@ -130,7 +130,7 @@ def test_rewriting_in_the_dtype_of_the_run(stories, runs, tmp_path, settings, dt
         (["training.prefix_noise.kind=swap"], "kind is 'swap'; it must be one of random, mask"),
         (["training.prefix_dropout=-1"], r"training\.prefix_dropout is -1\.0; it must lie between"),
         (
-            ["graph.type=uniform", "training.prefix_dropout=0.1"],
+            ["graph.type=uniform", "model.scale_by_sigma=false", "training.prefix_dropout=0.1"],
             "graph.type uniform, which has no MASK to put in place",
         ),
         (["training.generated_prefix.predictor=magic"], "the predictor is 'magic'; it must be one of euler"),
@@ -147,7 +147,7 @@ def test_stages_that_cannot_write_the_prefix(stories, runs, tmp_path):
         CheckpointError, match=r"is stage 1 of .*, and stage 2 of lengths .* the stages just before stage"
     ):
         assemble_run(tiny.config(stories, tmp_path / "run", "stage=3", *generated(runs / "stage1")))
-    uniform = ["graph.type=uniform", "training.num_steps=1", "sampling.num_samples=0"]
+    uniform = ["graph.type=uniform", "model.scale_by_sigma=false", "training.num_steps=1", "sampling.num_samples=0"]
     list(assemble_run(tiny.config(stories, tmp_path / "uniform", *uniform)).events())
     way = [*generated(tmp_path / "uniform"), "training.generated_prefix.predictor=first_hitting", "stage=2"]
     with pytest.raises(ConfigError, match="predictor first_hitting needs the absorbing process"):

@@ -13,6 +13,7 @@ from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus, ppl_per_sequence
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
+from cascaded_dllm.model.integrity import CHECKSUMS, write_checksums
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.text.tokenizer import END_OF_TEXT
@@ -229,4 +230,16 @@ def test_earlier_stages_that_do_not_fit(stories, tmp_path, make_stage_1, overrid
     first = make_stage_1(tmp_path / "first", num_steps=1, overrides=overrides)
     config = tiny.config(stories, tmp_path / "run", "stage=2")
     with pytest.raises(CheckpointError, match=message):
+        assemble_run(dataclasses.replace(config, earlier_stages=(str(first),)))
+
+
+def test_earlier_stages_of_another_method(stories, tmp_path, make_stage_1):
+    """Their texts were chosen otherwise; `cdllm sample` would refuse the cascade at last."""
+    first = make_stage_1(tmp_path / "first", num_steps=1)
+    for file in first.glob("checkpoints/step_*/config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"method": "tfidf"}))
+        (file.parent / CHECKSUMS).unlink()
+        write_checksums(file.parent)
+    config = tiny.config(stories, tmp_path / "run", "stage=2")
+    with pytest.raises(CheckpointError, match="texts that the method tfidf chose, and the data has those of"):
         assemble_run(dataclasses.replace(config, earlier_stages=(str(first),)))

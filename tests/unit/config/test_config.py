@@ -338,6 +338,31 @@ def test_every_key_is_documented():
     assert [key for key in ["load_dir", *LEAVES] if f"`{key}`" not in table] == []
 
 
+def test_uniform_process_without_the_scale_of_the_absorbing_one():
+    uniform = SETTINGS | {"graph": {"type": "uniform"}}
+    assert SETTINGS["model"]["scale_by_sigma"]
+    with pytest.raises(ConfigError, match=r"is true and graph.type uniform; .*: set model.scale_by_sigma=false"):
+        parse_config(uniform)
+    parse_config(uniform | {"model": SETTINGS["model"] | {"scale_by_sigma": False}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "meant"),
+    [
+        ({"lr": 1.0}, "lr is unknown; did you mean optim.lr?"),
+        ({"steps": 4}, "did you mean training.num_steps or training.generated_prefix.num_steps or sampling.num_steps?"),
+        ({"optim": {"num_steps": 4}}, r"optim.num_steps is unknown; did you mean training.num_steps or"),
+        ({"optim": {"lrr": 1.0}}, "optim.lrr is unknown; did you mean optim.lr?"),
+        ({"trainings": {}}, "trainings is unknown; did you mean training?"),
+        ({"warmups": 3}, "warmups is unknown; did you mean optim.warmup?"),
+        ({"qqq": 3}, "qqq is unknown; the keys are run_dir, device"),
+    ],
+)
+def test_unknown_key_is_sought_everywhere(changes, meant):
+    with pytest.raises(ConfigError, match=re.escape(meant)):
+        parse_config(SETTINGS | changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "paths"),
     [
@@ -360,7 +385,7 @@ def test_earlier_stages_have_two_names(changes, paths):
         ({"baseline": True}, "1 earlier stages are named .* and a flat model has 0"),
         (
             {"stage2_root_dir": "b", "stage": 3, "earlier_stages": []},
-            r"1 earlier stages are named \(b\) and stage 3 has 2",
+            "stage2_root_dir is b and stage1_root_dir is not given; name stage 1 as well",
         ),
         (
             {"stage1_root_dir": "a"},

@@ -154,6 +154,7 @@ EXPECTED: dict[str, Any] = {
     "tokenizer": "0123",
     "packing": "document",
     "unique": True,
+    "method": "constituency",
 }
 
 
@@ -180,6 +181,7 @@ def test_stages_just_before(stages: list[int]) -> None:
         ([loaded(2, tokenizer="4567")], "was trained with the tokenizer 4567, and the data has 0123; train all stages"),
         ([loaded(2, packing="stream")], "was trained with the packing stream, and the data has document"),
         ([loaded(2, unique=False)], "was trained with the setting data.unique = False, and the data has True"),
+        ([loaded(2, method="tfidf")], "was trained with the method tfidf, and the data has constituency"),
     ],
 )
 def test_stages_that_do_not_fit(stages: list[PretrainedStage], message: str) -> None:

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
+from cascaded_dllm.model import integrity
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train import deletion
@@ -405,7 +406,7 @@ def test_missing_metrics_are_begun_anew(make_run):
 
 
 def test_a_run_without_a_checkpoint_starts_again(make_run):
-    """With the settings of now, and without the metrics of before."""
+    """With the settings of now; the metrics of before lie beside its own, however often that happens."""
     first = make_run(snapshot_every=100)
     for _ in itertools.islice(first.events(), 3):
         pass
@@ -415,6 +416,47 @@ def test_a_run_without_a_checkpoint_starts_again(make_run):
     assert not any(isinstance(event, Resumed) for event in events)
     assert [line["step"] for line in metrics(second) if "lr" in line] == [1, 2, 3, 4, 5, 6]
     assert yaml.safe_load((second.folder / "config.yaml").read_text()) == {"some": "other settings"}
+    before = second.folder / "metrics_before_1.jsonl"
+    assert [json.loads(line)["step"] for line in before.read_text().splitlines()] == [1, 2, 2]
+    shutil.rmtree(second.checkpoints)
+    list(make_run().events())
+    assert len((second.folder / "metrics_before_2.jsonl").read_text().splitlines()) > 3
+    assert before.is_file()
+
+
+def test_checkpoint_is_kept_when_samples_cannot_be_drawn(make_run):
+    """The stages before may be somebody else's, and a judge may not fit beside the training."""
+
+    def sample(step):
+        if step == 3:
+            raise CheckpointError("the stage before is gone")
+        return SnapshotReport(step=step, groups={})
+
+    run = make_run(sample=sample)
+    with pytest.raises(CheckpointError, match="the stage before is gone"):
+        list(run.events())
+    assert next(make_run().events()) == Resumed(3, [])
+
+
+def test_checkpoint_that_goes_while_it_is_looked_at_is_not_damaged(make_run, monkeypatch):
+    """As where a run at work removes its old ones; one that stays and lacks a file is."""
+    run = make_run()
+    list(run.events())
+    newest, before = run.checkpoints / "step_6", run.checkpoints / "step_5"
+    look = integrity.file_sha256
+
+    def look_too_late(path):
+        if newest in path.parents:
+            shutil.rmtree(newest)
+            raise FileNotFoundError(path)
+        return look(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(integrity, "file_sha256", look_too_late)
+        assert newest_complete(run.checkpoints) == (before, [])
+    (before / "ema.safetensors").unlink()
+    found, faults = newest_complete(run.checkpoints)
+    assert (found, faults) == (run.checkpoints / "step_4", [f"{before}: ema.safetensors is missing"])
 
 
 def test_last_checkpoint_stands_when_training_breaks_down(make_run):

@@ -51,12 +51,13 @@ def compose_config(
 
     Raises:
         ConfigError: an override cannot be read, a key is unknown or missing, a value has the wrong type, or
-            `load_dir` is no run, or not the one that is given besides.
+            `load_dir` is no run, or not the one that is given besides; or a path is given twice.
     """
     groups, keys = _split(overrides)
     as_they_are = {key: _folder(key, path) for key, path in (paths or {}).items()}
     try:
         values = override_values(keys)
+        _require_one_value(values, as_they_are)
         stored, groups = _stored_run(values.get("load_dir"), groups)
         tree = OmegaConf.create(_composed(name, groups, stored))
         for key, value in values.items():
@@ -77,6 +78,17 @@ def compose_config(
         _forget_names(settings, given_keys)
     _take_up(settings, stored.folder, has_run_dir="run_dir" in given_keys)
     return parse_config(settings)
+
+
+def _require_one_value(values: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+    """Checks that no path is given as a flag and, otherwise, as a key, of which one would be passed over.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for key, path in paths.items():
+        if key in values and str(values[key]) != path:
+            raise ConfigError(f"{key} is {values[key]} and {_FLAGS[key]} {path}; give one of both")
 
 
 @dataclass(frozen=True, slots=True)

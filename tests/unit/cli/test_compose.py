@@ -153,3 +153,14 @@ def test_a_file_that_has_changed_is_read_anew(tmp_path, monkeypatch):
     assert text.count("num_blocks: 3") == 1
     path.write_text(text.replace("num_blocks: 3", "num_blocks: 5"))
     assert (first.model.num_blocks, compose_config(OWN).model.num_blocks) == (3, 5)
+
+
+@pytest.mark.parametrize(("key", "flag"), [("data.path", "--data"), ("data.valid", "--valid"), ("run_dir", "--out")])
+def test_path_as_a_flag_and_as_a_key(key, flag):
+    """Neither is passed over; the same twice is one."""
+    needed = ["model=tiny", *(f"{other}=x" for other in ("data.path", "run_dir") if other != key)]
+    with pytest.raises(ConfigError, match=rf"{key} is b and {flag} (\./)?a; give one of both"):
+        compose_config([*needed, f"{key}=b"], paths={key: Path("a")})
+    # A name alone, without a slash, is that of a corpus to `data.valid`.
+    same = "./a" if key == "data.valid" else "a"
+    compose_config([*needed, f"{key}={same}"], paths={key: Path("a")})

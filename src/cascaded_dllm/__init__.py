@@ -7,12 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cascaded_dllm.assemble_bound import joint_bound
     from cascaded_dllm.cascade.select import select_stages
     from cascaded_dllm.cascade.spec import CascadeSpec
     from cascaded_dllm.data.stages import StageArrays
     from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
     from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
     from cascaded_dllm.errors import CascadeError
+    from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
     from cascaded_dllm.model.score_config import ScoreModelConfig
     from cascaded_dllm.model.score_model import ScoreModel
     from cascaded_dllm.sample.cascade import Cascade
@@ -35,6 +37,7 @@ _HOMES = {
     "Drawing": "sample.drawing",
     "GeometricSchedule": "diffusion.schedule",
     "GivenStage": "sample.control",
+    "JointBound": "evaluate.likelihood",
     "LogLinearSchedule": "diffusion.schedule",
     "Pin": "sample.control",
     "ScoreModel": "model.score_model",
@@ -43,6 +46,8 @@ _HOMES = {
     "StoryGrammar": "text.stories",
     "Tokenizer": "text.tokenizer",
     "UniformProcess": "diffusion.process",
+    "joint_bound": "assemble_bound",
+    "mean_and_error": "evaluate.likelihood",
     "select_stages": "cascade.select",
 }
 
@@ -56,6 +61,7 @@ __all__ = [
     "Drawing",
     "GeometricSchedule",
     "GivenStage",
+    "JointBound",
     "LogLinearSchedule",
     "Pin",
     "ScoreModel",
@@ -65,6 +71,8 @@ __all__ = [
     "Tokenizer",
     "UniformProcess",
     "__version__",
+    "joint_bound",
+    "mean_and_error",
     "select_stages",
 ]
 

@@ -1,11 +1,13 @@
 """The joint bound of a cascade on preprocessed windows, from a folder or in memory."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from cascaded_dllm.assemble_windows import windows_of_cascade
 from cascaded_dllm.config import DataSettings
 from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, stage_bounds
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.train.objective import Objective
@@ -13,22 +15,25 @@ from cascaded_dllm.train.objective import Objective
 
 def joint_bound(
     cascade: Cascade,
-    data: DataSettings,
+    data: DataSettings | str | Path,
     *,
-    num_windows: int,
-    num_times: int,
-    batch_size: int,
-    seed: int,
-    t_min: float,
+    num_windows: int = 512,
+    num_times: int = 16,
+    batch_size: int = 64,
+    seed: int = 0,
+    t_min: float = 1e-3,
     keeps_all: bool = False,
     sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
-    """The joint bound of a cascade, or of a flat model as a cascade of one stage, on windows of `data.path`.
+    """The joint bound of a cascade, or of a flat model as a cascade of one stage, on preprocessed windows.
+
+    Two cascades are measured on the same windows, with the same times and noise, so that what one pays more than the
+    other is known window by window: `mean_and_error(one.nll_nats - other.nll_nats)`.
 
     Args:
         cascade: the models.
-        data: the folder, and how its documents become windows.
+        data: a folder that preprocessing made, whose windows are cut as the checkpoints say; or a folder and how.
         num_windows: how many, evenly spaced in the data.
         num_times: times a window.
         batch_size: windows computed together.
@@ -40,9 +45,14 @@ def joint_bound(
         on_progress: told the windows done, counted once a stage, and their number in all stages.
 
     Raises:
-        ConfigError: the windows are to be cut in another way than those that the models were trained on.
-        DataError: the data has another tokenizer than the cascade.
+        ConfigError: the windows are to be cut in another way than those that the models were trained on, no checkpoint
+            says how, or a number is out of range.
+        DataError: the data is not there, or has another tokenizer or method than the cascade.
     """
+    if not isinstance(data, DataSettings):
+        data = DataSettings.of_folder(
+            str(data), packing=_known_packing(cascade), unique=cascade.unique, stages_dir=None
+        )
     arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
     return windows_bound(
         cascade,
@@ -55,6 +65,20 @@ def joint_bound(
         sequential=sequential,
         on_progress=on_progress,
     )
+
+
+def _known_packing(cascade: Cascade) -> str:
+    """How documents were cut into the windows of a cascade.
+
+    Raises:
+        ConfigError: no checkpoint says it.
+    """
+    if not cascade.packing:
+        raise ConfigError(
+            "the checkpoints do not say how documents lie in windows; give DataSettings.of_folder(folder, "
+            "packing='stream' or 'document', stages_dir=None) in place of the folder"
+        )
+    return cascade.packing
 
 
 def windows_bound(

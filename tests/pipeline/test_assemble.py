@@ -311,6 +311,19 @@ def test_bound_of_a_part_of_a_cascade_and_of_a_flat_model(stories, tmp_path, fla
     assert (bound.num_stages, bound.is_whole) == (num_stages, num_stages == 1)
 
 
+def test_joint_bound_of_a_folder(stories, tmp_path):
+    """As its checkpoints say how; where they do not, somebody has to."""
+    list(assemble_run(tiny.config(stories, tmp_path / "run", "baseline=true")).events())
+    cascade = Cascade.from_pretrained(tmp_path / "run")
+    data = DataSettings.of_folder(str(stories), packing="document", stages_dir=None)
+    numbers = {"num_windows": 4, "num_times": 1}
+    found, expected = (joint_bound(cascade, where, **numbers) for where in (stories, data))
+    assert torch.equal(found.nll_nats, expected.nll_nats)
+    assert "tensor" not in repr(found)
+    with pytest.raises(ConfigError, match="the checkpoints do not say how documents lie in windows; give DataSettings"):
+        joint_bound(dataclasses.replace(cascade, packing=""), stories, **numbers)
+
+
 def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tmp_path):
     folder = tmp_path / "run"
     list(assemble_run(tiny.config(stories, folder)).events())

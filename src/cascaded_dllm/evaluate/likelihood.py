@@ -7,7 +7,7 @@ p(x) is a sum over z of which the chosen z is one term. A flat model is a cascad
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +62,11 @@ class StageBound:
     """
 
     stage: int
-    nll_nats: Float[Tensor, " M"]
+    nll_nats: Float[Tensor, " M"] = field(repr=False)
     omitted_nats: float
     unigram_nats: float
-    layout_nats: Float[Tensor, " M"] | None = None
-    sequential_nats: Float[Tensor, " m"] | None = None
+    layout_nats: Float[Tensor, " M"] | None = field(default=None, repr=False)
+    sequential_nats: Float[Tensor, " m"] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

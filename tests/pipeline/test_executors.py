@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm.cli import preprocess_run
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
@@ -73,6 +75,15 @@ def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
     assert NUM_DOCUMENTS // SHARDS > BATCH_DOCUMENTS, "a single batch needs no process of its own"
     success(*command(corpus, tmp_path, "--workers", 6))
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+@pytest.mark.slow
+def test_a_log_is_told_how_far_it_is(corpus, tmp_path, monkeypatch):
+    """Once a minute where there is no terminal; here at every look."""
+    monkeypatch.setattr(preprocess_run, "_TELL_EVERY_SECONDS", 0.0)
+    said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
+    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) records so far$", said, re.MULTILINE)
+    assert told[-1] == (str(SHARDS), f"{NUM_DOCUMENTS:,}")
 
 
 @pytest.mark.slow

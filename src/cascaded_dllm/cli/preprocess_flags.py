@@ -78,7 +78,8 @@ Seed = Annotated[int | None, typer.Option(help="The seed (default: 0).", rich_he
 Shards = Annotated[int, typer.Option(help="Parts on disk, each made by one task.")]
 Shard = Annotated[int | None, typer.Option(help="Make this shard only: one task of a job array of your own.")]
 Workers = Annotated[
-    int | None, typer.Option(help="Processes, or tasks at a time on a cluster (default: the cores there are).")
+    int | None,
+    typer.Option(help="Processes (default: the cores there are), or tasks at once on a cluster (default: all)."),
 ]
 Executor = Annotated[str, typer.Option(help="Where tasks run: local, slurm or ray.")]
 Partition = Annotated[str | None, typer.Option(help="Of Slurm.", rich_help_panel=_CLUSTER)]

@@ -18,6 +18,9 @@ from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
 from cascaded_dllm.processes import usable_cores
 
+_TELL_EVERY_SECONDS = 60.0
+"""Where there is no terminal with a bar, and somebody reads the log."""
+
 
 def run_job(
     job: Job,
@@ -83,14 +86,20 @@ def _run_here(task: ShardTask, tasks: Tasks, workers: int) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once = min(workers, len(tasks.missing))
     tasks = tasks.with_task(task.on_processes(max(1, workers // at_once)))
+    told = time.monotonic()
     with progress_bar("documents") as (_, move):
 
         def tell(finished: int, in_progress: int) -> None:
+            nonlocal told
             done = [shard for index in tasks.missing if (shard := _shard(tasks.folder, index)) is not None]
             records = sum(shard.counts.records for shard in done)
             # Shards differ by one record at most, so one of them tells the size of all.
             total = done[0].counts.records * len(tasks.missing) if done else None
-            move(records + (0 if finished == len(tasks.missing) else in_progress), total)
+            so_far = records + (0 if finished == len(tasks.missing) else in_progress)
+            move(so_far, total)
+            if not console.is_terminal and time.monotonic() - told >= _TELL_EVERY_SECONDS:
+                told = time.monotonic()
+                console.print(f"{finished:,} of {counted(len(tasks.missing), 'shard')}, {so_far:,} records so far")
 
         run_local(tasks, at_once, tell)
 

@@ -5,12 +5,17 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_ORPHANED = 70
@@ -48,6 +53,22 @@ def process_pool(
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    pool: ProcessPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], *, ahead: int
+) -> Iterator[_Result]:
+    """What `function` gives for every item, in their order; of what is to come, no more than `ahead` are given out.
+
+    A process that was killed is a BrokenProcessPool, and the caller knows what was lost with it.
+    """
+    waiting: deque[Future[_Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 class _ProcessWithoutMain(SpawnProcess):

@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import RowGroup, row_groups
 from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.errors import DataError, WorkerDiedError
-from cascaded_dllm.processes import process_pool
+from cascaded_dllm.processes import in_order, process_pool
 
 # Windows whose stages are chosen together: enough to forget Python, few enough to bound the memory.
 _BATCH_WINDOWS = 4096
@@ -205,10 +203,10 @@ def _blocks(
         yield map(make, tasks)
         return
     with process_pool(workers, imports_main=False) as pool:
-        yield _in_order(pool, make, tasks, _AHEAD * workers, dataset.folder)
+        yield _made_by(pool, make, tasks, _AHEAD * workers, dataset.folder)
 
 
-def _in_order(
+def _made_by(
     pool: ProcessPoolExecutor, make: Callable[[_Task], _Block], tasks: Sequence[_Task], ahead: int, folder: Path
 ) -> Iterator[_Block]:
     """What `make` gives for every task, a few of them at a time.
@@ -216,14 +214,8 @@ def _in_order(
     Raises:
         WorkerDiedError: a process was killed.
     """
-    waiting: deque[Future[_Block]] = deque()
     try:
-        for task in tasks:
-            waiting.append(pool.submit(make, task))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order(pool, make, tasks, ahead=ahead)
     except BrokenProcessPool as error:
         raise WorkerDiedError(
             f"a process that builds the stages of {folder} was killed, often by the system for want of memory; nothing "

@@ -4,9 +4,7 @@ import contextlib
 import functools
 import gc
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias, final
 
@@ -15,7 +13,7 @@ import numpy.typing as npt
 
 from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.base import Scorer, align
-from cascaded_dllm.processes import process_pool
+from cascaded_dllm.processes import in_order, process_pool
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -104,14 +102,9 @@ def encoder_processes(
             if len(first) < 2:
                 yield from encoder_of_process(make_encoder, fingerprint).encode_all(first)
                 return
-            waiting: deque[Future[list[Encoded]]] = deque()
+            encode = functools.partial(_encode_in_worker, make_encoder, fingerprint)
             try:
-                for batch in itertools.chain(first, rest):
-                    waiting.append(pool.submit(_encode_in_worker, make_encoder, fingerprint, batch))
-                    if len(waiting) > _AHEAD * num_processes:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+                yield from in_order(pool, encode, itertools.chain(first, rest), ahead=_AHEAD * num_processes)
             except BrokenProcessPool as error:
                 raise WorkerDiedError(
                     "a process that scores documents was killed, often by the system for want of memory; complete "

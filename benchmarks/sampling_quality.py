@@ -84,7 +84,7 @@ def quality(cascade: Cascade, options: dict[str, Any], *, num_samples: int, seed
     """The quality of texts that are drawn in one way."""
     samples = cascade.generate(num_samples, seed=seed, batch_size=64, **options)
     grammar = StoryGrammar()
-    texts = [cascade.tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
+    texts = samples.final_texts
     accepted = [text for text in texts if grammar.accepts(text)]
     share = len(accepted) / num_samples
     coverage = 1.0 if len(samples.ids) == 1 else float(ordered_coverage_per_text(*samples.ids[-2:]).mean())

@@ -54,7 +54,7 @@ def _nearest(key: str, beside: Sequence[str], path: str, everywhere: Sequence[st
     """What is meant by an unknown key: one of this name in another group, or one spelt nearly so, here or elsewhere."""
     if same := [known for known in everywhere if known.rpartition(".")[2] == key]:
         return " or ".join(same)
-    if near := difflib.get_close_matches(key, beside, n=1, cutoff=0.7):
+    if near := difflib.get_close_matches(key, beside, n=1, cutoff=0.65):
         return f"{path}{near[0]}"
     if longer := [known for known in everywhere if key in known.rpartition(".")[2].split("_")]:
         return " or ".join(longer)

@@ -253,7 +253,7 @@ def test_data_that_is_none(tmp_path, runs):
         (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
         (["--predictor", "ddim"], "the predictor is 'ddim'; it must be one of euler, analytic, ancestral"),
         (["--device", "tpu"], "device 'tpu' cannot be used"),
-        (["--dtype", "float16"], "--dtype is 'float16'; it must be one of float32, bfloat16"),
+        (["--dtype", "float16"], "dtype is 'float16'; it must be one of float32, bfloat16"),
         (["--lengths", "4;8"], "--lengths is '4;8'; it must be whole numbers with commas"),
         (["--lengths", "4,9,40"], "the lengths are [4, 9, 40], and "),
     ],

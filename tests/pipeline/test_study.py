@@ -17,7 +17,8 @@ from cascaded_dllm.cli.main import app
 from cascaded_dllm.cli.study import EXIT_BROKEN_ARM
 from cascaded_dllm.cli.study_file import compose_arm, read_study
 from cascaded_dllm.cli.study_work import prepare_work
-from cascaded_dllm.data.preprocessed import read_identity
+from cascaded_dllm.data.dataset import evenly_spaced
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.study import work as study_work
 from cascaded_dllm.study.attendant import Attendant
@@ -222,9 +223,10 @@ def test_the_report_names_the_arm_with_the_lowest_bound(finished):
 
 def test_the_truth_is_that_of_the_windows(finished):
     results, grammar = results_of(finished), StoryGrammar()
-    valid = read_identity(Path(results["data"]["valid"])).settings
-    assert valid.source["kind"] == "stories"
-    stories = [grammar.document(index, 1).text for index in range(6)]
+    valid = PreprocessedDataset.open(Path(results["data"]["valid"]))
+    assert valid.settings.source["kind"] == "stories"
+    measured = evenly_spaced(valid.counts.documents, 6).tolist()
+    stories = [grammar.document(index, 1).text for index in measured]
     assert results["truth_nats_per_window"] == pytest.approx(-np.mean([grammar.log_prob(text) for text in stories]))
     assert results["entropy_nats_per_text"] == pytest.approx(grammar.entropy)
 

@@ -242,7 +242,7 @@ def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tupl
     samples = sample_with_progress(cascade, num_samples, seed=seed, batch_size=_BATCH_SIZE)
     for i in range(min(_SAMPLES_SHOWN, num_samples)):
         console.print(story_lines(cascade, samples, i))
-    return samples, _accepted(cascade, samples) if corpus == "stories" else {}
+    return samples, _accepted(samples) if corpus == "stories" else {}
 
 
 def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer) -> dict[str, object]:
@@ -275,10 +275,10 @@ def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer)
     }
 
 
-def _accepted(cascade: Cascade, samples: CascadeSamples) -> dict[str, object]:
+def _accepted(samples: CascadeSamples) -> dict[str, object]:
     """The share of texts that belong to the grammar, and why the first few others do not."""
     grammar = StoryGrammar()
-    texts = [cascade.tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
+    texts = samples.final_texts
     rejected = [text for text in texts if not grammar.accepts(text)]
     share = 1 - len(rejected) / len(texts)
     distinct = len(set(texts))

@@ -229,26 +229,34 @@ class Run:
             yield NotDeleted(self.trainer.step, fault)
 
     def _snapshot(self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, *, with_samples: bool) -> Snapshot:
-        """Begin to write a checkpoint, and draw samples meanwhile.
+        """Draw samples, and begin to write a checkpoint: one that is complete has its samples.
 
-        In this order: whatever happens to stages before, which other runs may be at work on, or to a judge, the steps
-        so far are kept.
+        Unless they cannot be drawn: stages before may be somebody else's, and a judge may not fit beside the training.
+        The run ends then, and the steps so far are kept.
         """
         trainer = self.trainer
-        content = copy_to_host(trainer)
-        writer.begin(lambda: self._save(content, deletion))
         samples = report = None
-        if with_samples and self.sample is not None:
-            with trainer.averaged_weights():
-                report = self.sample(trainer.step)
-            samples = self.folder / "samples" / f"step_{trainer.step}.txt"
-            if trainer.group.is_first:
-                write_json(samples.with_suffix(".json"), report.to_dict())
-                write_text(samples, report.listing())
-            log.metrics({"step": trainer.step, **report.figures()})
-            for kind, texts in report.texts().items():
-                log.texts(trainer.step, f"samples/{kind}", texts)
+        try:
+            if with_samples and self.sample is not None:
+                samples, report = self._draw(self.sample, log)
+        finally:
+            content = copy_to_host(trainer)
+            writer.begin(lambda: self._save(content, deletion))
         return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
+
+    def _draw(self, sample: Callable[[int], SnapshotReport], log: RunLog) -> tuple[Path, SnapshotReport]:
+        """The samples of the averaged weights, and the file that holds them."""
+        step = self.trainer.step
+        with self.trainer.averaged_weights():
+            report = sample(step)
+        samples = self.folder / "samples" / f"step_{step}.txt"
+        if self.trainer.group.is_first:
+            write_json(samples.with_suffix(".json"), report.to_dict())
+            write_text(samples, report.listing())
+        log.metrics({"step": step, **report.figures()})
+        for kind, texts in report.texts().items():
+            log.texts(step, f"samples/{kind}", texts)
+        return samples, report
 
     def _save(self, content: HostCopy, deletion: Deletion) -> None:
         """Write a checkpoint: first every process its parts, then the first one the rest.

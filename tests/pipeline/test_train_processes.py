@@ -123,4 +123,7 @@ def test_more_processes_than_torchrun_has_started(arguments, tmp_path, monkeypat
     for name, value in (place | {"WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
     message = failure(*arguments, "--out", tmp_path / "run", "ngpus=4")
-    assert message == "ngpus is 4 and torchrun has started 2 processes; leave ngpus out, or start 4"
+    assert message == (
+        "ngpus is 4 and torchrun has started 2 processes; leave ngpus out (ngpus=null for a run that is taken up with "
+        "its settings), or start 4"
+    )

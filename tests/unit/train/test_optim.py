@@ -13,6 +13,8 @@ from cascaded_dllm.train.optim import OptimConfig, make_optimizer
     [
         ({"lr": 0.0}, r"optim\.lr is 0\.0; it must be greater than 0"),
         ({"lr": math.nan}, r"optim\.lr is nan"),
+        ({"lr": float("inf")}, r"optim\.lr is inf; it must be finite"),
+        ({"weight_decay": float("inf")}, r"optim\.weight_decay is inf; it must be finite"),
         ({"eps": -1e-8}, r"optim\.eps is -1e-08; it must be greater than 0"),
         ({"grad_clip": 0.0}, r"optim\.grad_clip is 0\.0; it must be greater than 0"),
         ({"beta1": 1.0}, r"optim\.beta1 is 1\.0; it must be at least 0 and less than 1"),

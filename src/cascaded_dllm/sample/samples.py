@@ -47,7 +47,7 @@ class CascadeSamples:
     nfe: tuple[float, ...]
     token_forwards: int
     first_stage: int
-    final_texts: list[str]
+    final_texts: list[str] = field(repr=False)
 
     @classmethod
     def joined(cls, parts: "Sequence[CascadeSamples]") -> "CascadeSamples":

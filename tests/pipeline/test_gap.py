@@ -265,6 +265,24 @@ def test_command(runs: Path, valid_stories: Path, tmp_path: Path) -> None:
     assert json.loads(success("evaluate", "gap", *flags, "--json").output) == found
 
 
+def test_stages_drawn_with_what_they_were_trained_for(
+    runs: Path, stories: Path, valid_stories: Path, tmp_path: Path
+) -> None:
+    """Guidance and noise of prefixes, the remedies that the gap is measured for; others are refused."""
+    prepared = ["training.prefix_dropout=0.2", "training.prefix_noise.prob=0.2", "sampling.num_samples=0"]
+    # Long enough for its output to depend on the prefix.
+    learning = ["training.num_steps=60", "optim.lr=3e-2"]
+    list(assemble_run(tiny.config(stories, tmp_path / "stage2", "stage=2", *prepared, *learning)).events())
+    command = ("evaluate", "gap", "--data", valid_stories, *FEW, "--stage", runs / "stage1")
+    ways = ("--guidance", 20, "--prefix-noise", 0.9)
+    found = json.loads(success(*command, "--stage", tmp_path / "stage2", *ways, "--json").output)
+    assert (found["drawing"]["guidance"], found["drawing"]["prefix_noise"]) == (20.0, 0.9)
+    plain = json.loads(success(*command, "--stage", tmp_path / "stage2", "--json").output)
+    assert plain["drawing"]["guidance"] == 0.0
+    assert found["stages"] != plain["stages"]
+    assert "train it with training.prefix_dropout" in failure(*command, "--stage", runs / "stage2", *ways[:2])
+
+
 def test_checkpoints_that_do_not_say_their_packing(runs: Path, valid_stories: Path, tmp_path: Path) -> None:
     stages: list[object] = []
     for number in (1, 2):

@@ -6,6 +6,7 @@ so may `stage` be a number beside the group of that name, and may a run's stored
 
 import copy
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -87,7 +88,9 @@ def _require_one_value(values: Mapping[str, Any], paths: Mapping[str, str]) -> N
         ConfigError: one is.
     """
     for key, path in paths.items():
-        if key in values and str(values[key]) != path:
+        # What is no path may be the name of a corpus there.
+        alike = str if key == "data.valid" else os.path.normpath
+        if key in values and alike(str(values[key])) != alike(path):
             raise ConfigError(f"{key} is {values[key]} and {_FLAGS[key]} {path}; give one of both")
 
 

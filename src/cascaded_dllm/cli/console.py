@@ -1,13 +1,16 @@
 """What all commands share on the terminal: errors as one line, progress bars, exit codes."""
 
+import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cascaded_dllm.errors import CascadeError
+from cascaded_dllm.errors import CascadeError, DamagedCheckpointWarning
 
 EXIT_ERROR = 2
 """Exit code of a typed error; 1 is an unexpected one, 130 an interruption."""
@@ -21,9 +24,15 @@ _WIDE = 110
 
 @contextmanager
 def reported_errors(debug: bool) -> Iterator[None]:
-    """Typed errors inside the block end the command with one clear line; with `debug` they keep their traceback."""
+    """Typed errors inside the block end the command with one clear line; with `debug` they keep their traceback.
+
+    Damaged checkpoints that were passed over are told in a line as well.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DamagedCheckpointWarning)
+            warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+            yield
     except CascadeError as error:
         if debug:
             raise
@@ -34,6 +43,16 @@ def reported_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         error_console.print("interrupted")
         raise typer.Exit(130) from None
+
+
+def _show_warning(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """Prints what concerns the user as a line of this command, and all else as Python does."""
+    if issubclass(category, DamagedCheckpointWarning):
+        error_console.print(str(message), markup=False)
+    else:
+        otherwise(message, category, *place, **more)
 
 
 def counted(number: int, what: str) -> str:

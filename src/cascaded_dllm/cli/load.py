@@ -1,11 +1,9 @@
 """The cascade that the options of a command name."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from cascaded_dllm.cli.console import error_console
-from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.loading import bundle_folder
 
@@ -21,7 +19,7 @@ def load_cascade(
     dtype: str = "float32",
     compile: bool = False,
 ) -> Cascade:
-    """The cascade that `--stage` options or `--cascade` name; damaged checkpoints that were passed over are told.
+    """The cascade that `--stage` options or `--cascade` name.
 
     Raises:
         ConfigError: no stage is named or the stages are named twice, or a value cannot be read.
@@ -35,21 +33,15 @@ def load_cascade(
             "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of all "
             "stages"
         )
-    with warnings.catch_warnings():
-        # It is told below, as this command tells such things.
-        warnings.simplefilter("ignore", DamagedCheckpointWarning)
-        cascade = Cascade.from_pretrained(
-            [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
-            lengths=lengths,
-            tokenizer=tokenizer,
-            weights=weights,  # type: ignore[arg-type]
-            device=device,
-            dtype=dtype,
-            compile=compile,
-        )
-    for fault in cascade.passed_over:
-        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
-    return cascade
+    return Cascade.from_pretrained(
+        [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
+        lengths=lengths,
+        tokenizer=tokenizer,
+        weights=weights,  # type: ignore[arg-type]
+        device=device,
+        dtype=dtype,
+        compile=compile,
+    )
 
 
 def packing_of(cascade: Cascade, asked: str | None) -> str:

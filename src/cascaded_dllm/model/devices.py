@@ -23,6 +23,8 @@ def choose_device(name: str | torch.device) -> torch.device:
     except RuntimeError as error:
         # Its message lists every device that torch has ever heard of.
         raise ConfigError(f"device {str(name)!r} cannot be used (torch knows none of this name); {_DEVICES}") from error
+    if device.type == "meta":
+        raise ConfigError(f"device 'meta' cannot be used (it holds no numbers); {_DEVICES}")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -35,9 +37,10 @@ def choose_dtype(name: str | torch.dtype) -> torch.dtype:
     """The dtype called `name`, or the dtype itself.
 
     Raises:
-        ConfigError: it is none of those that networks compute in.
+        ConfigError: the name is none of those that networks compute in.
     """
-    found = _DTYPES.get(str(name).removeprefix("torch."))
-    if found is None:
-        raise ConfigError(f"dtype is {str(name)!r}; it must be one of {', '.join(_DTYPES)}")
-    return found
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype is {name!r}; it must be one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]

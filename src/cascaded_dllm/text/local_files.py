@@ -4,7 +4,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -91,6 +91,10 @@ class LocalFiles:
             DataError: there is none, or a link to a folder, which "**" would pass over.
         """
         root = self._root()
+        if wrong := next((part for part in self.path.parts if "**" in part and part != "**"), None):
+            raise DataError(
+                f"the pattern {self.path} has {wrong}; ** stands alone between two slashes, and * inside a name"
+            )
         if "**" in self.path.parts and (link := next(_linked_folders(root), None)):
             raise DataError(
                 f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "
@@ -98,7 +102,7 @@ class LocalFiles:
             )
         found = sorted(
             path
-            for path in root.glob(str(self.path.relative_to(root)))
+            for path in root.glob(str(self.path.relative_to(root) / ("*" if self.path.name == "**" else "")))
             if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts)
         )
         if not found:
@@ -123,8 +127,10 @@ class LocalFiles:
         """The folder that files are named from: the last one of the path that is there."""
         return next(path for path in (self.path, *self.path.parents) if path.is_dir())
 
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self._root()).as_posix()
+    def _names(self, files: Sequence[Path]) -> list[str]:
+        """What files are called, in what is written about them."""
+        root = self._root()
+        return [file.relative_to(root).as_posix() for file in files]
 
     def checked_files(self) -> list[Path]:
         """`files`, after a look at the text field, so that a wrong one is said before any work.
@@ -171,7 +177,7 @@ class LocalFiles:
         kinds = {suffix_of(file).split(".")[1] for file in files}
         return {
             "kind": "files",
-            "files": [_described(file, self._name(file)) for file in files],
+            "files": [_described(file, name) for file, name in zip(files, self._names(files), strict=True)],
             "text_field": self.text_field if kinds - {"txt"} else None,
             "unit": self.unit if "txt" in kinds else None,
             "form": described(self.form),
@@ -197,9 +203,10 @@ class LocalFiles:
         return f"{num} lines of {first.name} are one document, as no blank line parts them; --unit line makes each one"
 
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
+        files = self.checked_files()
         unread = itertools.chain.from_iterable(
-            unread_rows(file, text_field=self.text_field, unit=self.unit, name=self._name(file))
-            for file in self.checked_files()
+            unread_rows(file, text_field=self.text_field, unit=self.unit, name=name)
+            for file, name in zip(files, self._names(files), strict=True)
         )
         yield from (read() for read in part.of(unread))
 

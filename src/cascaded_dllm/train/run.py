@@ -158,6 +158,8 @@ class Run:
             if group.is_first:
                 log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
             deletion = Deletion(self.checkpoints)
+            if checkpoint is not None:
+                yield from self._missing_samples(checkpoint, log)
             with BackgroundWriter() as writer:
                 yield from self._train(log, writer, deletion, should_stop, on_measured)
                 writer.finish()
@@ -229,27 +231,46 @@ class Run:
             yield NotDeleted(self.trainer.step, fault)
 
     def _snapshot(self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, *, with_samples: bool) -> Snapshot:
-        """Draw samples, and begin to write a checkpoint: one that is complete has its samples.
+        """Draw samples, and begin to write a checkpoint.
 
-        Unless they cannot be drawn: stages before may be somebody else's, and a judge may not fit beside the training.
-        The run ends then, and the steps so far are kept.
+        Where they cannot be drawn, since stages before may be somebody else's and a judge may not fit beside the
+        training, the run ends, but the steps so far are kept: a run that goes on draws what is missing. Processes that
+        share the weights need each other to keep them, and one that has failed may be the only one.
         """
         trainer = self.trainer
         samples = report = None
-        try:
-            if with_samples and self.sample is not None:
+        if with_samples and self.sample is not None:
+            try:
                 samples, report = self._draw(self.sample, log)
-        finally:
-            content = copy_to_host(trainer)
-            writer.begin(lambda: self._save(content, deletion))
+            except Exception:
+                if not trainer.parallel.storage.is_split:
+                    self._begin_to_write(writer, deletion)
+                raise
+        self._begin_to_write(writer, deletion)
         return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
+
+    def _begin_to_write(self, writer: BackgroundWriter, deletion: Deletion) -> None:
+        content = copy_to_host(self.trainer)
+        writer.begin(lambda: self._save(content, deletion))
+
+    def _missing_samples(self, checkpoint: Path, log: RunLog) -> Iterator[Snapshot]:
+        """Draws the samples that the checkpoint that a run is taken up at should have, and has not."""
+        step = self.trainer.step
+        is_due = step % self.periods.snapshot_every == 0 or step == self.trainer.loop.num_steps
+        is_missing = self.sample is not None and is_due and not self._samples_file(step).exists()
+        # All of them together, or none.
+        if self.trainer.group.any(is_missing) and self.sample is not None:
+            yield Snapshot(step, checkpoint, *self._draw(self.sample, log))
+
+    def _samples_file(self, step: int) -> Path:
+        return self.folder / "samples" / f"step_{step}.txt"
 
     def _draw(self, sample: Callable[[int], SnapshotReport], log: RunLog) -> tuple[Path, SnapshotReport]:
         """The samples of the averaged weights, and the file that holds them."""
         step = self.trainer.step
         with self.trainer.averaged_weights():
             report = sample(step)
-        samples = self.folder / "samples" / f"step_{step}.txt"
+        samples = self._samples_file(step)
         if self.trainer.group.is_first:
             write_json(samples.with_suffix(".json"), report.to_dict())
             write_text(samples, report.listing())

@@ -162,5 +162,5 @@ def test_path_as_a_flag_and_as_a_key(key, flag):
     with pytest.raises(ConfigError, match=rf"{key} is b and {flag} (\./)?a; give one of both"):
         compose_config([*needed, f"{key}=b"], paths={key: Path("a")})
     # A name alone, without a slash, is that of a corpus to `data.valid`.
-    same = "./a" if key == "data.valid" else "a"
+    same = "./a" if key == "data.valid" else "./a/"
     compose_config([*needed, f"{key}={same}"], paths={key: Path("a")})

@@ -297,6 +297,8 @@ def test_devices_and_dtypes_by_name(tokenizer: Tokenizer, checkpoints: Callable[
     assert loaded.device == torch.device("cpu")
     with pytest.raises(ConfigError, match="device 'gpu' cannot be used"):
         loaded.to("gpu")
+    with pytest.raises(ConfigError, match="device 'meta' cannot be used"):
+        loaded.to("meta")
     with pytest.raises(ConfigError, match="dtype is 'float16'; it must be one of float32, bfloat16"):
         Cascade.from_pretrained([checkpoints(1)], dtype="float16")
 

@@ -141,6 +141,9 @@ def test_pattern(tmp_path: Path) -> None:
     assert LocalFiles(tmp_path / "*.txt").source() == LocalFiles(tmp_path / "a.txt").source()
     names = [file["name"] for file in LocalFiles(tmp_path / "**/*.txt").source()["files"]]  # type: ignore[attr-defined]
     assert names == ["a.txt", "z/a.txt", "z/b.txt"]
+    assert texts(tmp_path / "z" / "**") == ["Two", "Three"]
+    with pytest.raises(DataError, match=r"has a\*\*\.txt; \*\* stands alone between two slashes"):
+        texts(tmp_path / "a**.txt")
     with pytest.raises(DataError, match=r"no file matches .*/\*\.jsonl; check the pattern"):
         texts(tmp_path / "*.jsonl")
 

@@ -424,18 +424,29 @@ def test_a_run_without_a_checkpoint_starts_again(make_run):
     assert before.is_file()
 
 
-def test_checkpoint_is_kept_when_samples_cannot_be_drawn(make_run):
-    """The stages before may be somebody else's, and a judge may not fit beside the training."""
+@pytest.mark.parametrize("broken", [3, 6])
+def test_checkpoint_is_kept_when_samples_cannot_be_drawn(make_run, broken):
+    """The stages before may be somebody else's, and a judge may not fit; what is missing is drawn by the next start."""
+    asked = []
 
     def sample(step):
-        if step == 3:
+        asked.append(step)
+        if asked.count(broken) == 1 and step == broken:
             raise CheckpointError("the stage before is gone")
         return SnapshotReport(step=step, groups={})
 
-    run = make_run(sample=sample)
     with pytest.raises(CheckpointError, match="the stage before is gone"):
-        list(run.events())
-    assert next(make_run().events()) == Resumed(3, [])
+        list(make_run(sample=sample).events())
+    run = make_run(sample=sample)
+    first, second, *rest = run.events()
+    assert first == Resumed(broken, [])
+    assert isinstance(second, Snapshot)
+    assert (second.step, second.checkpoint) == (broken, run.checkpoints / f"step_{broken}")
+    assert asked == [*range(1, broken + 1), *range(broken, 7)]
+    assert sorted(path.name for path in (run.folder / "samples").glob("*.json")) == [
+        f"step_{step}.json" for step in range(1, 7)
+    ]
+    assert [event.step for event in rest if isinstance(event, Snapshot)] == list(range(broken + 1, 7))
 
 
 def test_checkpoint_that_goes_while_it_is_looked_at_is_not_damaged(make_run, monkeypatch):

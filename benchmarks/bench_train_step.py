@@ -24,19 +24,19 @@ STATE_COPIES = 5
 """Weights, gradients, two moments and the moving average."""
 
 
-def memory_in_child(size: str, attention: Attention, variant: str) -> dict[str, float]:
+def memory_in_child(size: str, attention: Attention, variant: str, dropout: float) -> dict[str, float]:
     """Peak memory of two steps in a process of their own, see `report_memory`."""
     # Freed memory goes back to the system at once, so that the peak is that of what is in use.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, __file__, "--memory-of", size, attention, variant]
+    command = [sys.executable, __file__, "--memory-of", size, attention, variant, "--dropout", str(dropout)]
     answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return dict(json.loads(answer.stdout))
 
 
-def report_memory(size: str, attention: Attention, variant: str) -> None:
+def report_memory(size: str, attention: Attention, variant: str, *, dropout: float) -> None:
     """Print the peak memory of two steps in GB, and how much of it lies beyond the libraries and the state."""
     libraries = peak_bytes()
-    contest = Contest(SIZES[size], attention, (variant.split()[0],))
+    contest = Contest(SIZES[size], attention, (variant.split()[0],), dropout=dropout)
     for _ in range(2):
         contest.prepare(variant)()
     model = contest.trainers["fast"].model if variant.startswith("fast") else contest.plain.model
@@ -44,13 +44,15 @@ def report_memory(size: str, attention: Attention, variant: str) -> None:
     print(json.dumps({"peak_gb": peak_bytes() / 1e9, "transient_gb": (peak_bytes() - libraries - state) / 1e9}))
 
 
-def compare(report: Report, name: str, attention: Attention, dtypes: Sequence[str], *, rounds: int) -> None:
+def compare(
+    report: Report, name: str, attention: Attention, dtypes: Sequence[str], *, dropout: float, rounds: int
+) -> None:
     """Time all variants of one network and report them; of a toy network, memory is measured for the last only."""
     variants = [f"{which} {dtype}" for which in ("plain", "fast") for dtype in chosen(dtypes)]
     variants[:0] = [WHOLE] if attention == "joint" else []
     measured = variants[-1:] if name == "toy" else variants
-    memory = {variant: memory_in_child(name, attention, variant) for variant in measured}
-    contest = Contest(SIZES[name], attention)
+    memory = {variant: memory_in_child(name, attention, variant, dropout) for variant in measured}
+    contest = Contest(SIZES[name], attention, dropout=dropout)
     loss_gap, gradient_gap = contest.require_agreement()
     seconds = take_turns({variant: partial(contest.prepare, variant) for variant in variants}, rounds=rounds)
     rows = []
@@ -65,7 +67,7 @@ def compare(report: Report, name: str, attention: Attention, dtypes: Sequence[st
         report.record(
             size=name, attention=attention, variant=variant, cpu_seconds=own[0], wall_seconds=own[1], speedup_cpu=cpu,
             speedup_wall=wall, speedup_cpu_same_dtype=same_dtype, speedup_cpu_to_whole=to_whole, loss_gap=loss_gap,
-            gradient_gap=gradient_gap, **memory.get(variant, {}),
+            gradient_gap=gradient_gap, dropout=dropout, **memory.get(variant, {}),
         )  # fmt: skip
     report.text(
         f"### {name}, {attention}, batch {contest.batch_size}\n\n"
@@ -87,10 +89,11 @@ def main() -> None:
         "--dtype", choices=DTYPES, action="append", help="beside float32; may be repeated (default all)"
     )
     parser.add_argument("--attention", choices=["joint", "one_way"], action="append", help="only this; may be repeated")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the fast steps; the plain ones have none")
     parser.add_argument("--memory-of", nargs=3, metavar=("SIZE", "ATTENTION", "VARIANT"), help="for the script itself")
     options = parser.parse_args()
     if options.memory_of:
-        report_memory(*options.memory_of)
+        report_memory(*options.memory_of, dropout=options.dropout)
         return
     sizes = ["toy"] if options.quick else options.size or ["reduced", "small"]
     attentions: list[Attention] = ["joint"] if options.quick else options.attention or ["joint", "one_way"]
@@ -102,7 +105,7 @@ def main() -> None:
     )
     for name in sizes:
         for attention in attentions:
-            compare(report, name, attention, options.dtype or [], rounds=options.repeats)
+            compare(report, name, attention, options.dtype or [], dropout=options.dropout, rounds=options.repeats)
     report.close()
 
 

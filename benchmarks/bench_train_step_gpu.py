@@ -22,10 +22,12 @@ REFERENCE = "plain float32"
 VARIANTS = (REFERENCE, "plain bfloat16", "fast float32", "fast bfloat16", "compiled bfloat16")
 
 
-def compare(report: Report, name: str, attention: Attention, device: torch.device, *, batch: int, rounds: int) -> None:
+def compare(
+    report: Report, name: str, attention: Attention, device: torch.device, *, batch: int, dropout: float, rounds: int
+) -> None:
     """Time all variants of one network on batches of one size and report them."""
     size = replace(SIZES[name], train_batch=batch)
-    contest = Contest(size, attention, ("plain", "fast", "compiled"), device)
+    contest = Contest(size, attention, ("plain", "fast", "compiled"), device, dropout=dropout)
     loss_gap, gradient_gap = contest.require_agreement()
     beyond: dict[str, int] = {}
 
@@ -58,7 +60,7 @@ def compare(report: Report, name: str, attention: Attention, device: torch.devic
         report.record(
             size=name, attention=attention, batch=batch, variant=variant, wall_seconds=wall, tokens_per_second=tokens,
             mfu=mfu, gigabytes_beyond_state=gigabytes, speedup_wall=faster, speedup_wall_same_dtype=faster_than_same,
-            loss_gap=loss_gap, gradient_gap=gradient_gap,
+            loss_gap=loss_gap, gradient_gap=gradient_gap, dropout=dropout,
         )  # fmt: skip
     report.text(f"### {name}, {attention}, batch {batch}\n")
     header = ["step", "ms", "target tokens/s", "MFU", "GB beyond the state", "speed-up", "to plain of this dtype"]
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--size", choices=["reduced", "small"], default="small", help="network (default small)")
     parser.add_argument("--batch", type=int, action="append", help="sequences (default 64); may be repeated")
     parser.add_argument("--attention", choices=["joint", "one_way"], action="append", help="only this; may be repeated")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of our steps; the plain ones have none")
     options = parser.parse_args()
     device = require_device("cuda")
     report = Report("Training step on a GPU", save=options.save)
@@ -90,7 +93,7 @@ def main() -> None:
     for attention in options.attention or ["joint", "one_way"]:
         for batch in options.batch or [64]:
             name = "toy" if options.quick else options.size
-            compare(report, name, attention, device, batch=batch, rounds=options.repeats)
+            compare(report, name, attention, device, batch=batch, dropout=options.dropout, rounds=options.repeats)
     report.close()
 
 

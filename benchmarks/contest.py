@@ -40,8 +40,10 @@ class Contest:
         attention: Attention,
         contestants: tuple[str, ...] = ("plain", "fast"),
         device: torch.device = CPU,
+        *,
+        dropout: float = 0.0,
     ) -> None:
-        self.batch_size, self.device = size.train_batch, device
+        self.batch_size, self.device, self.dropout = size.train_batch, device, dropout
         self.objective = Objective(AbsorbingProcess(size.vocab_size), LogLinearSchedule())
         self.dataset = StageDataset(random_windows(size, 16 * size.train_batch), len(size.stage_lengths))
         self.step, self.steps_at_once = 0, STEPS_ON_GPU if device.type == "cuda" else 1
@@ -67,6 +69,8 @@ class Contest:
         if which in self.trainers:
             trainer = self.trainers[which]
             trainer.model.compute_dtype = DTYPES[dtype]
+            # Not before plain and fast have been told to agree: the plain network has none.
+            trainer.model.config = replace(trainer.model.config, dropout=self.dropout)
             trainer.execution = prepare_execution(
                 trainer.model,
                 self.device,

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cascaded_dllm import blocked_softmax
 from cascaded_dllm.diffusion.fused_loss import Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.model.copy_head import Copies, CopyHead
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 from tests.reference.plain_loss import plain_mixture_loss
 from tests.reference.plain_network import mixed_probs
 

@@ -18,8 +18,8 @@ from cascaded_dllm.diffusion.fused_loss import fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.process import Process, process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
-from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.pretrained import load_weights
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.predictors import EulerPredictor, TweediePredictor, denoise_probs

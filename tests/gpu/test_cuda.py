@@ -15,6 +15,7 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.model.compilation import compile_blocks
+from cascaded_dllm.model.dropout import Dropout
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.prefix_settings import PrefixSettings
@@ -86,12 +87,21 @@ def test_random_numbers_are_the_same() -> None:
         assert torch.equal(on_cpu, on_gpu.cpu())
 
 
-def test_loss_and_gradient() -> None:
+def test_masks_of_dropout_are_the_same() -> None:
+    words, ones = Draws(3, "dropout").words(torch.arange(5), 7), torch.ones(5, 40, 64)
+    on_cpu = Dropout(0.3, words).of_block(2)(ones, 1, None)
+    on_gpu = Dropout(0.3, words.cuda()).of_block(2)(ones.cuda(), 1, None)
+    assert torch.equal(on_cpu == 0, on_gpu.cpu() == 0)
+    assert torch.equal(Draws(3, "dropout").words(torch.arange(5).cuda(), 7).cpu(), words)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_loss_and_gradient(dropout: float) -> None:
     objective = Objective(AbsorbingProcess(VOCAB), LogLinearSchedule())
     batch = Batch(random_ids(LENGTH), random_ids(PREFIX), torch.arange(4))
     results = []
     for device in ("cpu", "cuda"):
-        model = random_model(prefix_attention="one_way").to(device)
+        model = random_model(prefix_attention="one_way", dropout=dropout).train().to(device)
         loss = objective.loss(
             model, batch.to(torch.device(device)), draws=Draws(0, "train-noise"), step=5, global_batch_size=4
         )

@@ -1,7 +1,7 @@
 """A stand-in for a trained network: it reads its conditionals from a table and remembers at what noise it was asked."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascaded_dllm.model.copy_head import States
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import Prefix, ScoreModel
 from cascaded_dllm.numerics import log_expm1
@@ -63,7 +63,7 @@ class TableNetwork(ScoreModel):
         prefix: Tensor | Prefix | None = None,
         *,
         rows: Rows | None = None,
-        generators: Sequence[torch.Generator] | None = None,
+        dropout_words: Tensor | None = None,
     ) -> States:
         assert rows is not None
         assert len(sigma) == len(xt)

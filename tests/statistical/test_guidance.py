@@ -4,7 +4,6 @@ One table holds its conditionals with the prefix, the other with an empty one. A
 of a token is p(y | prefix)^(1 + w) / p(y)^w, normalised; when a position leaves MASK is as without guidance.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -15,8 +14,8 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.model.copy_head import States
-from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.prefix_settings import PrefixSettings
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import Prefix
 from cascaded_dllm.sample.predictors import EulerPredictor, FirstHittingPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.sampler import StageSampler
@@ -45,7 +44,7 @@ class GuidedTableNetwork(TableNetwork):
         prefix: Tensor | Prefix | None = None,
         *,
         rows: Rows | None = None,
-        generators: Sequence[torch.Generator] | None = None,
+        dropout_words: Tensor | None = None,
     ) -> States:
         assert isinstance(prefix, Prefix)
         self.is_empty.append(bool((prefix.ids == V).all()))

@@ -8,7 +8,7 @@ before. That is what makes a resumed run equal an unbroken one and sample i the 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
 from cascaded_dllm.rng import derive_seed
@@ -60,13 +60,25 @@ class Draws:
 
         float64 with 52 random bits; float32 with 23 on devices that have no float64 (Apple MPS).
         """
+        words = self._words(sample, step, position)
+        return _open_unit(words[0], words[1]), _open_unit(words[2], words[3])
+
+    def words(self, sample: Int[Tensor, " B"], step: int) -> Int32[Tensor, "B 2"]:
+        """Two words of 32 random bits for each of `sample`, from which a hash makes as many masks as are wanted."""
+        first, second, *_ = self._words(sample, step, torch.zeros_like(sample))
+        # Onto the range of int32.
+        return torch.stack([first, second], dim=1).sub_(2**31).to(torch.int32)
+
+    def _words(
+        self, sample: Int[Tensor, "..."], step: Int[Tensor, "..."] | int, position: Int[Tensor, "..."]
+    ) -> tuple[Int[Tensor, "..."], ...]:
+        """Four words of 32 random bits, held in int64, for every broadcast (sample, step, position)."""
         seed = derive_seed(self.seed, self.purpose)
         steps = torch.as_tensor(step, device=sample.device)
         sample, steps, position = torch.broadcast_tensors(sample, steps, position)
-        words = philox4x32(
+        return philox4x32(
             (position & _WORD, steps & _WORD, sample & _WORD, sample >> 32 & _WORD), (seed & _WORD, seed >> 32)
         )
-        return _open_unit(words[0], words[1]), _open_unit(words[2], words[3])
 
 
 def _open_unit(high: Tensor, low: Tensor) -> Tensor:

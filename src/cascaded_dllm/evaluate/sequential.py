@@ -14,7 +14,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Batch
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cascaded_dllm.model.ddit import LayerNorm, Rows
+from cascaded_dllm.model.ddit import LayerNorm
+from cascaded_dllm.model.rows import Rows
 
 _CLOSED = -3.0
 """Bias of the gate before training, which lets 5 % through.

@@ -5,51 +5,19 @@ Weights stay in their own precision; matrix products run in the compute dtype, e
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cascaded_dllm.model.dropout import Dropout
 from cascaded_dllm.model.rotary import rotate
+from cascaded_dllm.model.rows import Rows
 
 # "_" is the number of positions, of which the context and the block itself have different ones.
 KeyValue = tuple[Float[Tensor, "B H _ E"], Float[Tensor, "B H _ E"]]
 CosSin = tuple[Tensor, Tensor]
-
-
-class Rows(NamedTuple):
-    """The (sequence, position) pairs whose output is wanted, one entry a row."""
-
-    batch: Int[Tensor, " M"]
-    position: Int[Tensor, " M"]
-
-    def of(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "M D"]:
-        """The wanted rows of a tensor."""
-        return x_BSD[self.batch, self.position]
-
-
-class Dropout(NamedTuple):
-    """Dropout whose masks depend on the sample alone: one generator a sequence, advanced by every mask.
-
-    Attributes:
-        rate: probability that an element is zeroed, in (0, 1).
-        generators: one for each sequence of the batch.
-    """
-
-    rate: float
-    generators: Sequence[torch.Generator]
-
-    def __call__(self, x: Float[Tensor, "*M D"], num_positions: int, rows: Rows | None) -> Float[Tensor, "*M D"]:
-        """`x` with a share `rate` of the elements zeroed and the others scaled up.
-
-        Masks are drawn for all `num_positions` even where `x` holds some `rows` only, so that both get the same ones.
-        """
-        shape = (num_positions, x.shape[-1])
-        keep = torch.stack([torch.rand(shape, generator=g, device=x.device) for g in self.generators]) >= self.rate
-        return x * (keep if rows is None else keep[rows.batch, rows.position]) / (1 - self.rate)
 
 
 class Linear(nn.Linear):
@@ -152,10 +120,10 @@ class DDiTBlock(nn.Module):
             context: keys and values of earlier positions, attended to beside the block's own.
             rows: compute and return these rows only (attention is still over all positions); exact, since a row of
                 the last block depends on the others through keys and values alone.
-            dropout: applied to both branches.
+            dropout: of this block, applied to both branches.
             dtype: dtype of the matrix products; the dtype of `x_BSD` if None.
         """
-        modulation, num_positions = self.adaLN_modulation(c_BC), x_BSD.shape[1]
+        modulation = self.adaLN_modulation(c_BC)
         query, *own = self._query_key_value(x_BSD, modulation, cos_sin, dtype)
         key, value = own if context is None else (torch.cat(pair, dim=2) for pair in zip(context, own, strict=True))
         mixed_BSD = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
@@ -167,9 +135,9 @@ class DDiTBlock(nn.Module):
             modulation = modulation[rows.batch] if c_BC.shape[0] > 1 else modulation
         _, _, gate_attention, shift, scale, gate_mlp = modulation.chunk(6, dim=-1)
         branch = self.attn_out(mixed_BSD)
-        x_BSD = x_BSD + gate_attention * (branch if dropout is None else dropout(branch, num_positions, rows))
+        x_BSD = x_BSD + gate_attention * (branch if dropout is None else dropout(branch, 0, rows))
         branch = self.mlp(_modulate(self.norm2(x_BSD), shift, scale, dtype))
-        x_BSD = x_BSD + gate_mlp * (branch if dropout is None else dropout(branch, num_positions, rows))
+        x_BSD = x_BSD + gate_mlp * (branch if dropout is None else dropout(branch, 1, rows))
         return x_BSD, (own[0], own[1])
 
     def keys_values(

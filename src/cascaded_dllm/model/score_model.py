@@ -1,14 +1,13 @@
 """The score network: noised ids, noise level and prefix in; log score, logits or last hidden states out."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from torch import Tensor, nn
 
 from cascaded_dllm.blocked_softmax import blocked_logsumexp
@@ -16,15 +15,15 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.copy_head import CopyHead, States
 from cascaded_dllm.model.ddit import (
     DDiTBlock,
-    Dropout,
     EmbeddingLayer,
     FinalLayer,
     KeyValue,
-    Rows,
     SigmaEmbedder,
     sinusoids,
 )
+from cascaded_dllm.model.dropout import Dropout
 from cascaded_dllm.model.rotary import Rotary
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.numerics import log_expm1
 
@@ -126,13 +125,13 @@ class ScoreModel(nn.Module):
         prefix: "Int[Tensor, 'B P'] | Prefix | None" = None,
         *,
         rows: Rows | None = None,
-        generators: Sequence[torch.Generator] | None = None,
+        dropout_words: Int32[Tensor, "B 2"] | None = None,
     ) -> Float[Tensor, "*M D"]:
         """Last hidden states of the target, what the output layer is applied to, (B, L, D), or (M, D) with `rows`.
 
         The arguments are those of `states`, of which this is a part; without a copy head it is all of them.
         """
-        return self.states(xt, sigma, prefix, rows=rows, generators=generators).hidden
+        return self.states(xt, sigma, prefix, rows=rows, dropout_words=dropout_words).hidden
 
     def states(
         self,
@@ -141,7 +140,7 @@ class ScoreModel(nn.Module):
         prefix: "Int[Tensor, 'B P'] | Prefix | None" = None,
         *,
         rows: Rows | None = None,
-        generators: Sequence[torch.Generator] | None = None,
+        dropout_words: Int32[Tensor, "B 2"] | None = None,
     ) -> States:
         """All that the law of the clean tokens of the target is read from, see `read`.
 
@@ -150,12 +149,13 @@ class ScoreModel(nn.Module):
             sigma: total noise of each sequence.
             prefix: as in `forward`.
             rows: return the states of these (sequence, target position) pairs only.
-            generators: one a sequence, for dropout; needed in training mode when the rate is not zero.
+            dropout_words: two random words a sequence, which decide its masks; needed in training mode when the rate of
+                dropout is not zero.
 
         Returns:
             Tensors that begin with B, L, or with M where there are `rows`.
         """
-        dropout = self._dropout(generators)
+        dropout = self._dropout(dropout_words)
         if isinstance(prefix, Tensor):
             prefix = self.encode_prefix(prefix, xt.shape[1], dropout=dropout)
         if prefix is None:
@@ -178,7 +178,7 @@ class ScoreModel(nn.Module):
                 cos_sin,
                 context=None if context is None else context[i],
                 rows=Rows(rows.batch, rows.position + skip) if rows is not None and i == last else None,
-                dropout=dropout,
+                dropout=None if dropout is None else dropout.of_block(i),
                 dtype=self.compute_dtype,
             )
         hidden = self.output_layer.hidden(x if rows is not None else x[:, skip:], c_BC, rows)
@@ -211,8 +211,10 @@ class ScoreModel(nn.Module):
         cos_sin = self.rotary_emb(position)
         x = self._embed(prefix, position)
         keys_values = []
-        for block in self.blocks[:-1]:
-            x, key_value = block(x, c_BC, cos_sin, dropout=dropout, dtype=self.compute_dtype)
+        for i, block in enumerate(self.blocks[:-1]):
+            # Not the masks of the target, which goes through the same blocks.
+            masks = None if dropout is None else dropout.of_block(len(self.blocks) + i)
+            x, key_value = block(x, c_BC, cos_sin, dropout=masks, dtype=self.compute_dtype)
             keys_values.append(key_value)
         last = self.blocks[-1]
         assert isinstance(last, DDiTBlock)
@@ -268,12 +270,12 @@ class ScoreModel(nn.Module):
     def _embed_sigma(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
         return F.silu(self.sigma_map(sigma.to(self.output_layer.linear.weight.dtype)))
 
-    def _dropout(self, generators: Sequence[torch.Generator] | None) -> Dropout | None:
+    def _dropout(self, words: Int32[Tensor, "B 2"] | None) -> Dropout | None:
         if not self.training or self.config.dropout == 0:
             return None
-        if generators is None:
+        if words is None:
             raise ConfigError(
-                f"model.dropout is {self.config.dropout} and the network is in training mode; pass one generator a "
-                "sequence, or call .eval()"
+                f"model.dropout is {self.config.dropout} and the network is in training mode; pass dropout_words, two "
+                "random words a sequence, or call .eval()"
             )
-        return Dropout(self.config.dropout, generators)
+        return Dropout(self.config.dropout, words)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import Schedule
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.numerics import log_expm1
 from cascaded_dllm.sample.calls import CallOrder, first_hitting_calls, grid_calls
 from cascaded_dllm.sample.predictors import (

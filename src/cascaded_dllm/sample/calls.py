@@ -14,7 +14,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import Schedule
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.copy_head import States
-from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.prefix_settings import PrefixSettings
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import Prefix, ScoreModel
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.sample.writing import Pair, TokenWriter
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.copy_head import States
-from cascaded_dllm.model.ddit import Rows
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.conditioning import Conditioning
 from cascaded_dllm.sample.predictors import SurestPredictor

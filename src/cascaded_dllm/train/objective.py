@@ -1,6 +1,5 @@
 """The loss of a stage: noise the target, run the network on prefix and target, take the score entropy."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -14,9 +13,9 @@ from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.diffusion.score_entropy import uniform_score_entropy
-from cascaded_dllm.model.ddit import Rows
 from cascaded_dllm.model.layout import LayoutModel
 from cascaded_dllm.model.placed import Halves, layout_of
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.layout_objective import layout_bound, layout_loss
 from cascaded_dllm.train.prefixes import PrefixTraining
@@ -91,7 +90,6 @@ class Objective:
         draws: Draws,
         step: int,
         global_batch_size: int,
-        generators: Sequence[torch.Generator] | None = None,
         execution: LossExecution = PLAINLY,
     ) -> Float[Tensor, ""]:
         """This part's share of the mean over the global batch of dsigma * score entropy, nats per sequence.
@@ -103,11 +101,11 @@ class Objective:
         place: _Place = {"draws": draws, "step": step, "global_batch_size": global_batch_size}
         if batch.places is None:
             changed = self._with_changed_prefix(batch, step, draws.seed)
-            return self._text_loss(model, changed, generators=generators, execution=execution, **place)
+            return self._text_loss(model, changed, execution=execution, **place)
         halves = []
         if self.halves != "layout":
             alone = replace(batch, prefix=None)
-            halves.append(self._text_loss(model, alone, generators=generators, execution=execution, **place))
+            halves.append(self._text_loss(model, alone, execution=execution, **place))
         if self.halves != "fill":
             there = batch.to(model.vocab_embed.embedding.device)
             assert there.prefix is not None
@@ -123,7 +121,6 @@ class Objective:
         draws: Draws,
         step: int,
         global_batch_size: int,
-        generators: Sequence[torch.Generator] | None,
         execution: LossExecution,
     ) -> Float[Tensor, ""]:
         """The share of a part in the loss of its target, of which the tokens at `places` are known."""
@@ -133,8 +130,9 @@ class Objective:
         position = torch.arange(length, device=t.device)
         xt = self.process.sample_xt(batch.target, sigma, draws.uniform_pair(batch.index[:, None], step, position[None]))
         weight = dsigma / global_batch_size
+        words = None if model.config.dropout == 0 else Draws(draws.seed, "dropout").words(batch.index, step)
         total, _ = self._weighted_sum(
-            model, batch, batch.kept(xt), sigma, weight, generators=generators, execution=execution
+            model, batch, batch.kept(xt), sigma, weight, dropout_words=words, execution=execution
         )
         return total
 
@@ -198,11 +196,12 @@ class Objective:
         weight: Tensor,
         *,
         encoded_prefix: object = None,
-        generators: Sequence[torch.Generator] | None = None,
+        dropout_words: Tensor | None = None,
         execution: LossExecution = PLAINLY,
     ) -> tuple[Tensor, Tensor]:
         """Sum of weight * score entropy over the batch, and the same for each sequence (without gradient)."""
         device = model.vocab_embed.embedding.device
+        dropout_words = None if dropout_words is None else on_device(dropout_words, device)
         rows = None
         if isinstance(self.process, AbsorbingProcess):
             rows = Rows(*(on_device(i, device) for i in torch.nonzero(xt == self.process.mask_id, as_tuple=True)))
@@ -211,11 +210,11 @@ class Objective:
         x0 = batch.target
         if rows is None:
             # The uniform process noises every position, so there is no row to save.
-            hidden = model.hidden(xt, sigma, prefix, generators=generators)  # type: ignore[arg-type]
+            hidden = model.hidden(xt, sigma, prefix, dropout_words=dropout_words)  # type: ignore[arg-type]
             log_score = model.log_score(model.logits(hidden), sigma).scatter(-1, xt[..., None], 0.0)
             by_sequence = weight * uniform_score_entropy(log_score, xt, x0, sigma).sum(-1)
             return by_sequence.sum(), by_sequence.detach()
-        states = model.states(xt, sigma, prefix, rows=rows, generators=generators)  # type: ignore[arg-type]
+        states = model.states(xt, sigma, prefix, rows=rows, dropout_words=dropout_words)  # type: ignore[arg-type]
         head, copies, x0 = model.output_layer.linear, states.copies, x0[rows.batch, rows.position]
         total, entropies = fused_absorbing_score_entropy(
             states.hidden,

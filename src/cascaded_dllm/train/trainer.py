@@ -17,7 +17,6 @@ from cascaded_dllm.data.loader import global_batch_indices, rank_slice
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.pretrained import matching_weights
 from cascaded_dllm.model.score_model import ScoreModel
-from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.course import require_same_course
 from cascaded_dllm.train.ema import Ema
@@ -266,7 +265,6 @@ class Trainer:
             draws=Draws(self.loop.seed, "train-noise"),
             step=self.step,
             global_batch_size=self.loop.batch_size,
-            generators=self._dropout_generators(batch),
             execution=self.execution.loss,
         )
 
@@ -285,14 +283,6 @@ class Trainer:
             for kind, dataset in enumerate(kinds):
                 own = part[part % len(kinds) == kind]
                 yield make_batch(dataset, indices[own], own)
-
-    def _dropout_generators(self, batch: Batch) -> list[torch.Generator] | None:
-        if self.model.config.dropout == 0:
-            return None
-        return [
-            torch.Generator(self.device).manual_seed(derive_seed(self.loop.seed, "dropout", self.step, index))
-            for index in batch.index.tolist()
-        ]
 
 
 def _size(batch: Batch) -> tuple[int, int]:

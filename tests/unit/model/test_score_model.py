@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cascaded_dllm.model.ddit import Linear, Rows
+from cascaded_dllm.model.ddit import Linear
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import Prefix, ScoreModel
 from tests.reference.plain_network import plain_logits
 from tests.unit.model.tiny import COMBINATIONS, VOCAB, tiny_batch, tiny_model

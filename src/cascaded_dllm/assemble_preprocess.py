@@ -21,7 +21,7 @@ from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
-from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
@@ -215,15 +215,15 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
 def _scorer_of(choice: ScorerChoice, frequencies: Path | None) -> Scorer:
     match choice.method:
         case "constituency":
-            return PosScorer(make_tagger(choice.tagger or DEFAULT_TAGGER))
+            return PosScorer(make_tagger(DEFAULT_TAGGER if choice.tagger is None else choice.tagger))
         case "keybert_no_stopword" | "keybert":
             return KeybertScorer(
-                choice.model or DEFAULT_MODEL,
+                DEFAULT_MODEL if choice.model is None else choice.model,
                 stop_words_last=choice.method == "keybert_no_stopword",
-                scope=choice.scope or "document",
+                scope=DEFAULT_SCOPE if choice.scope is None else choice.scope,
                 window_words=DEFAULT_WINDOW_WORDS if choice.window_words is None else choice.window_words,
-                precision=choice.precision or "float32",
-                device=choice.device or "auto",
+                precision="float32" if choice.precision is None else choice.precision,
+                device="auto" if choice.device is None else choice.device,
                 cache_dir=choice.word_cache,
             )
         case "random":

@@ -83,7 +83,36 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
         (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
         (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),
-        (["tfidf", "--ray-address", "a:1"], "--executor local has no use for --ray-address; leave it out, or choose"),
+        (
+            ["tfidf", "--ray-address", "a:1"],
+            "--executor local has no use for --ray-address 'a:1'; leave it out, or choose --executor ray",
+        ),
+        (
+            ["tfidf", "--cpus", "1"],
+            r"--executor local has no use for --cpus 1 \(here --workers says how many processes there are\); leave it "
+            "out, or choose --executor slurm or ray",
+        ),
+        (["tfidf", "--memory-gb", "4"], "--executor local has no use for --memory-gb 4; leave it out, or choose"),
+        (["tfidf", "--gpus", "0"], "--executor local has no use for --gpus 0; leave it out, or choose --executor sl"),
+        (["tfidf", "--time", "1:00:00"], "--executor local has no use for --time '1:00:00'; leave it out, or choose"),
+        (
+            ["tfidf", "--time", "1:00:00", "--executor", "ray"],
+            "--executor ray has no use for --time '1:00:00'; leave it out, or choose --executor slurm$",
+        ),
+        (["tfidf", "--cpus", "0", "--executor", "ray"], "--cpus is 0; a task needs at least 1"),
+        (
+            ["tfidf", "--workers", "3", "--shard", "0", "--executor", "ray"],
+            "--workers 3 says how many tasks run at once, and --shard 0 is one task; leave it out",
+        ),
+        (
+            ["keybert", "--window-words", "50"],
+            "--window-words 50 says how long windows are, and the scope is document; leave it out, or choose --scope w",
+        ),
+        (
+            ["tfidf", "--text-field", "text"],
+            r"--text-field 'text' names the field or column that holds the text, and \S*text\.txt has only \.txt; le",
+        ),
+        (["keybert", "--scope", ""], "the scope is ''; it must be one of document, window"),
         (
             ["tfidf", "--shard", "0", "--executor", "slurm", "--partition", "x"],
             "--executor slurm submits one; leave one",

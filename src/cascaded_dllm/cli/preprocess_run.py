@@ -37,12 +37,15 @@ def run_job(
         CascadeError: see `prepare` and the executors.
     """
     resources.check(executor)
-    if ray_address is not None and executor != "ray":
-        raise ConfigError(f"--executor {executor} has no use for --ray-address; leave it out, or choose --executor ray")
     if shard is not None:
         job.check_shard(shard)
         if executor == "slurm":
             raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
+        if executor == "ray" and workers is not None:
+            raise ConfigError(
+                f"--workers {workers} says how many tasks run at once, and --shard {shard} is one task; leave it out "
+                "(--cpus says how many processes a task has on Ray)"
+            )
     if workers is not None and workers < 1:
         raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
     with working("reading the corpus: tokenizer and settings"):

@@ -19,6 +19,7 @@ from cascaded_dllm.text.rows import row_record
 
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
+DEFAULT_UNIT: Unit = "paragraph"
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
 PARQUET_BATCH_ROWS = 1024
 # A file with a NUL byte among its first ones is taken for a binary one, as other tools do; further on it is text.

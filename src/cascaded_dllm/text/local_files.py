@@ -13,6 +13,7 @@ from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
+    DEFAULT_UNIT,
     SUFFIXES,
     Unit,
     checked_suffix,
@@ -23,7 +24,7 @@ from cascaded_dllm.text.local import (
     unread_rows,
     unreadable,
 )
-from cascaded_dllm.text.rows import missing_field
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, missing_field
 
 HINT_LINES = 1000
 """So many lines of a text file without a blank one make it likely that its paragraphs are lines."""
@@ -45,8 +46,8 @@ class LocalFiles:
     """
 
     path: Path
-    text_field: str = "text"
-    unit: Unit = "paragraph"
+    text_field: str = DEFAULT_TEXT_FIELD
+    unit: Unit = DEFAULT_UNIT
     form: Form | None = None
 
     def files(self) -> list[Path]:
@@ -108,6 +109,14 @@ class LocalFiles:
         if not found:
             raise DataError(f"no file matches {self.path}; check the pattern")
         return found
+
+    def kinds(self) -> set[str]:
+        """Which of txt, jsonl and parquet there are.
+
+        Raises:
+            DataError: as in `files`.
+        """
+        return {suffix_of(file).split(".")[1] for file in self.files()}
 
     def require_outside(self, folder: Path) -> None:
         """Checks that nothing that is written to `folder` becomes a part of this corpus.
@@ -173,8 +182,7 @@ class LocalFiles:
 
     def source(self) -> dict[str, object]:
         """See `Reader`; every file is read once per process, to hash it."""
-        files = self.files()
-        kinds = {suffix_of(file).split(".")[1] for file in files}
+        files, kinds = self.files(), self.kinds()
         return {
             "kind": "files",
             "files": [_described(file, name) for file, name in zip(files, self._names(files), strict=True)],

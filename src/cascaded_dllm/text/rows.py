@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped
 
+DEFAULT_TEXT_FIELD = "text"
+"""The field or column that holds the text where nobody says which."""
 NULL_TEXT = "null text"
 """Why a row is dropped whose text is null."""
 NO_TEXT_FIELD = "no text field"

@@ -106,6 +106,7 @@ class ShardTask:
             log = TaskLog(self.plan.folder, index)
             with self._encoder() as encode_all:
                 summary = log.finish(self.plan.write(index, encode_all, log.tell))
+        self.plan.put_tokenizer(self.tokenizer)
         dataset = self.plan.complete(self.tokenizer)
         if dataset is not None and summary is not None:
             write_total(self.plan.folder, dataset.counts)

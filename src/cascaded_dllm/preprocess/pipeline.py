@@ -14,6 +14,7 @@ from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerpr
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, complete_dataset, shard_folder
 from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_fingerprint, write_shard
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.preprocess.batches import Batches
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
@@ -169,11 +170,23 @@ class Plan:
             self._check_corpus()
             return writer.counts
 
+    def put_tokenizer(self, load_tokenizer: Callable[[], Tokenizer]) -> None:
+        """Puts the tokenizer beside the first shard, so that shards can be looked at while others are made.
+
+        Args:
+            load_tokenizer: that of the dataset, which is asked for where there is none.
+
+        Raises:
+            OutputExistsError: the folder cannot be written.
+        """
+        if not (self.folder / TOKENIZER_FILE).is_file():
+            load_tokenizer().save(self.folder)
+
     def complete(self, load_tokenizer: Callable[[], Tokenizer]) -> PreprocessedDataset | None:
         """The dataset, if all of its shards are there; None as long as others are at work on the rest.
 
         Args:
-            load_tokenizer: that of the dataset, which is asked for with the last shard.
+            load_tokenizer: that of the dataset, which is asked for with the last shard, unless all was complete before.
 
         Raises:
             DataError: there is not one document in it, or the tokenizer is not that of the shards any more.

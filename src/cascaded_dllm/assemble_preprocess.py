@@ -191,6 +191,7 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
         text_field=choice.text_field,
         unit=choice.unit,
         form=choice.form,
+        bad_records=choice.bad_records,
         revision=choice.revision,
         streaming=choice.streaming,
     ).first(choice.num_documents)

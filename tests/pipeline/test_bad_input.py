@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cascaded_dllm.cli.main import app
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError
 from tests.pipeline import tiny
-from tests.pipeline.commands import failure, files
+from tests.pipeline.commands import failure, files, success
 from tests.processes import run
 
 
@@ -154,6 +155,25 @@ def test_tokenizer_that_is_none(tmp_path, text_file, arguments, message):
     chosen = [argument.format(tmp=tmp_path) for argument in arguments]
     assert re.search(message, failure("preprocess", "tfidf", "--dataset", text_file, "--out", tmp_path, *chosen))
     assert files(tmp_path) == set()
+
+
+def test_bad_records_are_refused_with_the_remedy_or_dropped_and_counted(tmp_path, tokenizer):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "A fox."}\n{"text": \nno\n[1]\n{"text": "caf\xe9"}\n\n{"text": "A key."}\n')
+    tokenizer.save(tmp_path / "tokenizer")
+    common = ["tfidf", "--dataset", path, "--tokenizer", tmp_path / "tokenizer", "--out", tmp_path, "--workers", 1]
+    assert re.search(
+        r"line 2 is not JSON .*, or leave such records out, counted, with --bad-records drop$",
+        failure("preprocess", *common),
+    )
+    said = success("preprocess", *common, "--bad-records", "drop", "--shards", 2).stdout
+    for dropped in ("2: not JSON", "1: not an object", "1: not UTF-8", "1: empty"):
+        assert f"dropped {dropped}" in said
+    counts = PreprocessedDataset.open(tmp_path / "tfidf" / "a_train").counts
+    assert (counts.documents, counts.records) == (2, 7)
+    assert "was made with other settings (source: " in failure(
+        "preprocess", *common, "--shards", 2, "--num-documents", 1
+    )
 
 
 def test_unknown_split_of_a_built_in_corpus(tmp_path):

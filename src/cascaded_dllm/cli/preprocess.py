@@ -59,6 +59,7 @@ def command_of(method: str) -> Callable[..., None]:
         form: flags.Form = None,
         text_field: flags.TextField = None,
         unit: flags.Unit = None,
+        bad_records: flags.BadRecords = None,
         streaming: flags.Streaming = False,
         revision: flags.Revision = None,
         num_documents: flags.NumDocuments = None,
@@ -90,7 +91,7 @@ def command_of(method: str) -> Callable[..., None]:
         """Make the shards; the help text is that of the method."""
         words = out / "word_cache" if word_cache is None and method in EMBEDDED else word_cache
         job = Job(
-            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, revision, num_documents),
+            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, revision, num_documents, bad_records),
             ScorerChoice(
                 method,
                 tagger=tagger,

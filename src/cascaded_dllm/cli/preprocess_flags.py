@@ -43,6 +43,13 @@ Unit = Annotated[
         help=f"What a document of a .txt is: {', '.join(UNITS)} (default: {DEFAULT_UNIT}).", rich_help_panel=_CORPUS
     ),
 ]
+BadRecords = Annotated[
+    str | None,
+    typer.Option(
+        help="Lines of a .txt or .jsonl that cannot be read: refuse, or drop and count (default: refuse).",
+        rich_help_panel=_CORPUS,
+    ),
+]
 Streaming = Annotated[
     bool, typer.Option("--streaming", help="Read a hub dataset without storing it.", rich_help_panel=_CORPUS)
 ]
@@ -83,7 +90,13 @@ Precision = Annotated[
     str | None,
     typer.Option(help="Of the documents, float32 or bfloat16 (default: float32).", rich_help_panel=_IMPORTANCE),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda (default: auto).", rich_help_panel=_IMPORTANCE)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda (every process takes a GPU in turn) or cuda:N (default: auto).",
+        rich_help_panel=_IMPORTANCE,
+    ),
+]
 WordCache = Annotated[
     Path | None,
     typer.Option(

@@ -1,7 +1,8 @@
 """One preprocessing job on the terminal: its tasks are run where they are to run, and what came out is said."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -10,18 +11,33 @@ from cascaded_dllm.assemble_preprocess import ShardTask, prepare
 from cascaded_dllm.cli.console import console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.data.shards import Shard
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
 from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.text.rows import BadRecordError
 
 _TELL_EVERY_SECONDS = 60.0
 """Where there is no terminal with a bar, and somebody reads the log."""
 
 
+@contextlib.contextmanager
+def _with_remedy() -> Iterator[None]:
+    """Says that records which cannot be read may be dropped.
+
+    Raises:
+        DataError: there is one.
+    """
+    try:
+        yield
+    except BadRecordError as error:
+        raise DataError(f"{error}, or leave such records out, counted, with --bad-records drop") from error
+
+
+@_with_remedy()
 def run_job(
     job: Job,
     *,

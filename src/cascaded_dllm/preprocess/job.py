@@ -40,6 +40,7 @@ class CorpusChoice:
         streaming: whether a hub dataset is read over the network instead of being stored first.
         revision: of a hub dataset, in place of the one that its name stands for.
         num_documents: only the first so many records; None for all.
+        bad_records: whether records that cannot be read are refused or dropped; None for the former.
     """
 
     dataset: str
@@ -51,6 +52,7 @@ class CorpusChoice:
     streaming: bool = False
     revision: str | None = None
     num_documents: int | None = None
+    bad_records: str | None = None
 
 
 @final

@@ -16,7 +16,7 @@ from cascaded_dllm.text.document import Document, Dropped, Part, Reader, WholeRe
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
-from cascaded_dllm.text.local import DEFAULT_UNIT, SUFFIXES, UNITS, Unit, unreadable
+from cascaded_dllm.text.local import BAD_RECORDS, DEFAULT_UNIT, SUFFIXES, UNITS, Unit, unreadable
 from cascaded_dllm.text.local_files import LocalFiles, is_pattern
 from cascaded_dllm.text.python_docs import PythonDocs
 from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD
@@ -145,6 +145,7 @@ def open_corpus(
     text_field: str | None = None,
     unit: str | None = None,
     form: str | None = None,
+    bad_records: str | None = None,
     revision: str | None = None,
     streaming: bool = False,
 ) -> Corpus:
@@ -159,6 +160,8 @@ def open_corpus(
         unit: what one document of a .txt file is, see `LocalFiles`; DEFAULT_UNIT if None, or a line where there is a
             form.
         form: the form in which the texts of a path or a dataset are written, one of `FORMS`; None for plain text.
+        bad_records: of a path: whether records that cannot be read, such as a line that is not JSON, end the reading
+            ("refuse", if None) or are dropped and counted ("drop").
         revision: of a dataset of the hub: a commit, branch or tag.
         streaming: of a dataset of the hub: whether to read it over the network and keep nothing.
 
@@ -169,7 +172,8 @@ def open_corpus(
     """
     known_unit = None if unit is None else one_of("unit", unit, UNITS)
     known_form = None if form is None else one_of("form", form, FORMS)
-    options = {"text_field": text_field, "unit": unit, "form": form, "revision": revision, "streaming": streaming}
+    of_files = {"text_field": text_field, "unit": unit, "bad_records": bad_records}
+    options = of_files | {"form": form, "revision": revision, "streaming": streaming}
     if dataset in BUILT_IN:
         require_read(dataset, "built in", options)
         return _built_in(dataset, split)
@@ -179,7 +183,7 @@ def open_corpus(
         hub = HUB_CORPORA[dataset]
     elif _exists(path) or is_pattern(path):
         require_read(dataset, "files", options)
-        return _local(path, text_field, known_unit, known_form)
+        return _local(path, of_files, known_unit, known_form)
     else:
         hub = _hub_corpus(dataset, text_field, known_form)
         require_read(dataset, "hub", options)
@@ -204,17 +208,19 @@ def _exists(path: Path) -> bool:
         raise unreadable(path, error) from error
 
 
-def _local(path: Path, text_field: str | None, unit: Unit | None, form: Form | None) -> Corpus:
+def _local(path: Path, options: Mapping[str, str | None], unit: Unit | None, form: Form | None) -> Corpus:
     if form is not None and unit not in (None, "line"):
         raise ConfigError(f"the form {form} is read line by line, and the unit is {unit}; leave one of them out")
+    text_field, bad_records = options["text_field"], options["bad_records"]
     # Absolute: parts are read by processes that may run elsewhere.
     files = LocalFiles(
         path.absolute(),
         DEFAULT_TEXT_FIELD if text_field is None else text_field,
         (unit or DEFAULT_UNIT) if form is None else "line",
         form,
+        "refuse" if bad_records is None else one_of("bad_records", bad_records, BAD_RECORDS),
     )
-    require_read_by_files(str(path), files.kinds(), {"text_field": text_field, "unit": unit})
+    require_read_by_files(str(path), files.kinds(), options)
     files.checked_files()  # What is missing is said now, not by the process that reads it.
     named = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     return Corpus(_folder_name(named.name.split(".")[0]), files)

@@ -28,6 +28,7 @@ _OPTIONS: Mapping[str, _Option] = {
     "text_field": _Option("names the field or column that holds the text", ("files", "hub"), ("jsonl", "parquet")),
     "unit": _Option("says what a document of a .txt file is", ("files",), ("txt",)),
     "form": _Option("says whose tokenised form texts have", ("files", "hub"), ("txt", "jsonl", "parquet")),
+    "bad_records": _Option("says what becomes of lines that cannot be read", ("files",), ("txt", "jsonl")),
     "revision": _Option("names a commit of a dataset of the hub", ("known by name", "hub")),
     "streaming": _Option("reads a dataset of the hub over the network", ("known by name", "hub")),
 }

@@ -23,7 +23,7 @@ from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, lo
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
-from cascaded_dllm.preprocess.progress import TaskLog, write_total
+from cascaded_dllm.preprocess.progress import TaskLog, has_total, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -107,10 +107,18 @@ class ShardTask:
             with self._encoder() as encode_all:
                 summary = log.finish(self.plan.write(index, encode_all, log.tell))
         self.plan.put_tokenizer(self.tokenizer)
-        dataset = self.plan.complete(self.tokenizer)
-        if dataset is not None and summary is not None:
-            write_total(self.plan.folder, dataset.counts)
+        self.complete(is_new=summary is not None)
         return summary
+
+    def complete(self, *, is_new: bool = False) -> None:
+        """Makes the shards a dataset, if all are there, with the summary of all tasks.
+
+        Args:
+            is_new: whether one of them was made just now, so that a summary which is there no longer holds.
+        """
+        dataset = self.plan.complete(self.tokenizer)
+        if dataset is not None and (is_new or not has_total(self.plan.folder)):
+            write_total(self.plan.folder, dataset.counts, self.plan.settings.num_shards)
 
     def on_processes(self, number: int) -> "ShardTask":
         """The same task, scoring documents on so many processes."""

@@ -80,7 +80,7 @@ def run_job(
         _read_once(task.plan, missing)
     match executor:
         case _ if not missing:
-            task.plan.complete(task.tokenizer)
+            task.complete()
         case "slurm":
             number = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
             console.print(f"job {number} makes {counted(len(missing), 'shard')}; logs are in {tasks.logs}")

@@ -198,19 +198,36 @@ class Plan:
         counts = sum((Shard.open(folder).counts for folder in folders), Counts())
         if counts.documents == 0:
             raise no_documents(self.corpus.name, counts.dropped)
-        tokenizer = load_tokenizer()
+        dataset = self._completed() or self._complete_now(load_tokenizer())
+        # Another task may be removing it as well, and what is left over is read by nobody.
+        shutil.rmtree(self._parts, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._parts.parent.rmdir()
+        return dataset
+
+    def _completed(self) -> PreprocessedDataset | None:
+        """The dataset that an earlier run or another task has completed, whose manifest says with what it was made."""
+        try:
+            dataset = PreprocessedDataset.open(self.folder)
+        except DataError:
+            # Something is missing, or was made again with other bytes: what is there now is what is to be described.
+            return None
+        return dataset if dataset.settings == self.settings else None
+
+    def _complete_now(self, tokenizer: Tokenizer) -> PreprocessedDataset:
+        """Makes the shards that are there a dataset, with its tokenizer.
+
+        Raises:
+            DataError: the tokenizer is not that of the shards any more.
+        """
         if tokenizer.fingerprint != self.settings.tokenizer:
             raise DataError(
                 f"the tokenizer has the fingerprint {tokenizer.fingerprint}, and the shards in {self.folder} were made "
                 f"with {self.settings.tokenizer}; put that one back and run the same command again"
             )
         tokenizer.save(self.folder)
-        dataset = complete_dataset(self.folder, self.settings)
-        # Another task may be removing it as well, and what is left over is read by nobody.
-        shutil.rmtree(self._parts, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._parts.parent.rmdir()
-        return dataset
+        # Where only the tokenizer was missing, the manifest still holds.
+        return self._completed() or complete_dataset(self.folder, self.settings)
 
     @property
     def _parts(self) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.sentence_files import default_prompt, fingerprint, load_sentence_model
-from cascaded_dllm.importance.word_cache import Vectors
+from cascaded_dllm.importance.word_files import Vectors
 
 if TYPE_CHECKING:
     import torch

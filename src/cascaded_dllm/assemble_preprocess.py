@@ -20,9 +20,10 @@ from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
+from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.local_files import LocalFiles

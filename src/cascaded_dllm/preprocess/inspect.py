@@ -15,9 +15,9 @@ from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, drawn_windows
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, first_windows, statistics
-from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER
 from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
 

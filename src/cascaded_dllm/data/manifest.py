@@ -93,13 +93,23 @@ class Settings:
 
 def _difference(name: str, mine: Any, theirs: Any) -> str:
     """A field in which settings differ, as "field: mine, not theirs"."""
-    if name == "source" and mine.keys() == theirs.keys() and isinstance(mine.get("files"), list):
-        ours, others = ({file["name"]: file for file in source["files"]} for source in (mine, theirs))
-        differing = sorted(file for file in ours.keys() | others.keys() if ours.get(file) != others.get(file))
-        if differing:
-            more = f" and {len(differing) - _FILES_NAMED} more" if len(differing) > _FILES_NAMED else ""
-            return f"source: other content or another list of files, in {', '.join(differing[:_FILES_NAMED])}{more}"
-    return f"{name}: {mine!r}, not {theirs!r}"
+    if name != "source":
+        return f"{name}: {mine!r}, not {theirs!r}"
+    keys = [key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)]
+    return f"source: {', '.join(_difference_of_source(key, mine.get(key), theirs.get(key)) for key in sorted(keys))}"
+
+
+def _difference_of_source(key: str, mine: Any, theirs: Any) -> str:
+    """What differs in the source of settings; of many files those that differ are named."""
+    if not (isinstance(mine, list) and isinstance(theirs, list)):
+        shown = [f"{len(value):,}" if isinstance(value, list) else repr(value) for value in (mine, theirs)]
+        return f"{key} {shown[0]}, not {shown[1]}"
+    ours, others = ({file["name"]: file for file in files} for files in (mine, theirs))
+    differing = sorted(file for file in ours.keys() | others.keys() if ours.get(file) != others.get(file))
+    if not differing:
+        return "the same files in another order"
+    more = f" and {len(differing) - _FILES_NAMED} more" if len(differing) > _FILES_NAMED else ""
+    return f"other content or another list of files, in {', '.join(differing[:_FILES_NAMED])}{more}"
 
 
 @final

@@ -218,7 +218,7 @@ def _local(path: Path, options: Mapping[str, str | None], unit: Unit | None, for
         DEFAULT_TEXT_FIELD if text_field is None else text_field,
         (unit or DEFAULT_UNIT) if form is None else "line",
         form,
-        "refuse" if bad_records is None else one_of("bad_records", bad_records, BAD_RECORDS),
+        "refuse" if bad_records is None else one_of("--bad-records", bad_records, BAD_RECORDS),
     )
     require_read_by_files(str(path), files.kinds(), options)
     files.checked_files()  # What is missing is said now, not by the process that reads it.

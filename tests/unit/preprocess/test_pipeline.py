@@ -310,7 +310,7 @@ def test_files_that_differ_are_named_where_the_list_is_at_hand(books, tokenizer)
     for damage in ("{", '{"source": 3}', None):
         (path,) = (plan.folder / "prepared").iterdir()
         path.unlink() if damage is None else path.write_text(damage)
-        with pytest.raises(DataError, match=r"\(source: {.*'files': 20, .*'files_sha256': '\w{64}'}, not {"):
+        with pytest.raises(DataError, match=r"\(source: files_sha256 '\w{64}', not '\w{64}'\)"):
             plan_of(books, tokenizer).check_shards()
 
 

@@ -162,7 +162,7 @@ def test_path_that_does_not_exist(dataset: str) -> None:
         ),
         ("owner/name", {"bad_records": "refuse"}, "--bad-records 'refuse' .*, and owner/name is a dataset of the hub"),
         ("rows/b.parquet", {"bad_records": "drop"}, r"--bad-records 'drop' .*, and rows/b.parquet has only \.parquet"),
-        ("texts", {"bad_records": "skip"}, "bad_records 'skip' is unknown; choose one of refuse, drop"),
+        ("texts", {"bad_records": "skip"}, "--bad-records 'skip' is unknown; choose one of refuse, drop"),
         (".", {"unit": "page"}, "unit 'page' is unknown; choose one of paragraph, line, file"),
         (".", {"form": "wiki"}, "form 'wiki' is unknown; choose one of wikitext, ptb, lm1b, lambada"),
         (".", {"form": "ptb", "unit": "file"}, "the form ptb is read line by line, and the unit is file"),

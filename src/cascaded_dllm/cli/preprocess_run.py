@@ -75,6 +75,8 @@ def run_job(
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
         console.print(f"[yellow]note:[/] {escape(hint)}")
+    if missing and complete:
+        console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     started = time.monotonic()
     if task.plan.to_be_read_once(missing):
         _read_once(task.plan, missing)

@@ -195,7 +195,8 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
         raise DamagedError(f"{path} is broken ({error}); remove {folder} and preprocess again") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         found = manifest.get("kind") if isinstance(manifest, dict) else manifest
-        raise DataError(f"{path} describes {found!r}, not {kind!r}; name a folder made by preprocessing")
+        meant = f"{folder.parent}, of which it is a part" if found == "shard" else "a folder made by preprocessing"
+        raise DataError(f"{path} describes {found!r}, not {kind!r}; name {meant}")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path} has format version {manifest.get('format_version')!r}, and this version of the package reads "

@@ -97,6 +97,12 @@ def test_part_of_a_dataset(tmp_path):
     assert "note: the dataset is not complete: 2 of its 3 shards are there, and only they are shown" in told
 
 
+def test_shard_in_place_of_its_dataset(folder):
+    assert f"describes 'shard', not 'preprocessed dataset'; name {folder}, of which it is a part" in error(
+        folder / "shard_0"
+    )
+
+
 def test_folder_that_is_none(tmp_path):
     assert "is no complete preprocessed dataset" in error(tmp_path)
 

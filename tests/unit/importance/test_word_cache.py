@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -333,6 +334,29 @@ def test_a_block_is_written_again_where_its_file_was_merged(tmp_path, monkeypatc
     monkeypatch.undo()
     assert own not in tmp_path.iterdir()
     assert list(contents(tmp_path)) == ["dog"]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC])
+def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypatch, number):
+    """A network file system says the first of a file that another machine has removed."""
+    files = WordFiles(tmp_path)
+    files.append(["sea"], expected(["sea"]))
+    (own,) = tmp_path.iterdir()
+    fstat, left = os.fstat, [number]
+
+    def fail_once(descriptor):
+        if left:
+            raise OSError(left.pop(), "it fails")
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", fail_once)
+    if number == errno.ENOSPC:
+        with pytest.raises(OutputExistsError, match=r"cannot be written \(it fails\); name a folder that is yours"):
+            files.append(["dog"], expected(["dog"]))
+        return
+    files.append(["dog"], expected(["dog"]))
+    (new,) = set(tmp_path.iterdir()) - {own}
+    assert b"dog" in new.read_bytes()
 
 
 def test_a_file_that_grows_while_it_is_merged_stays(tmp_path, monkeypatch):

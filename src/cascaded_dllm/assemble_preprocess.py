@@ -20,10 +20,11 @@ from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
+from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
-from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import PREPARED_FOLDER, Plan, check_name, dataset_folder
-from cascaded_dllm.preprocess.progress import TaskLog, write_total
+from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.progress import TaskLog, has_total, write_total
 from cascaded_dllm.text.corpora import Corpus, open_corpus
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -106,10 +107,19 @@ class ShardTask:
             log = TaskLog(self.plan.folder, index)
             with self._encoder() as encode_all:
                 summary = log.finish(self.plan.write(index, encode_all, log.tell))
-        dataset = self.plan.complete(self.tokenizer)
-        if dataset is not None and summary is not None:
-            write_total(self.plan.folder, dataset.counts)
+        self.plan.put_tokenizer(self.tokenizer)
+        self.complete(is_new=summary is not None)
         return summary
+
+    def complete(self, *, is_new: bool = False) -> None:
+        """Makes the shards a dataset, if all are there, with the summary of all tasks.
+
+        Args:
+            is_new: whether one of them was made just now, so that a summary which is there no longer holds.
+        """
+        dataset = self.plan.complete(self.tokenizer)
+        if dataset is not None and (is_new or not has_total(self.plan.folder)):
+            write_total(self.plan.folder, dataset.counts, self.plan.settings.num_shards)
 
     def on_processes(self, number: int) -> "ShardTask":
         """The same task, scoring documents on so many processes."""
@@ -190,6 +200,7 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
         text_field=choice.text_field,
         unit=choice.unit,
         form=choice.form,
+        bad_records=choice.bad_records,
         revision=choice.revision,
         streaming=choice.streaming,
     ).first(choice.num_documents)
@@ -215,15 +226,15 @@ def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer
 def _scorer_of(choice: ScorerChoice, frequencies: Path | None) -> Scorer:
     match choice.method:
         case "constituency":
-            return PosScorer(make_tagger(choice.tagger or DEFAULT_TAGGER))
+            return PosScorer(make_tagger(DEFAULT_TAGGER if choice.tagger is None else choice.tagger))
         case "keybert_no_stopword" | "keybert":
             return KeybertScorer(
-                choice.model or DEFAULT_MODEL,
+                DEFAULT_MODEL if choice.model is None else choice.model,
                 stop_words_last=choice.method == "keybert_no_stopword",
-                scope=choice.scope or "document",
+                scope=DEFAULT_SCOPE if choice.scope is None else choice.scope,
                 window_words=DEFAULT_WINDOW_WORDS if choice.window_words is None else choice.window_words,
-                precision=choice.precision or "float32",
-                device=choice.device or "auto",
+                precision="float32" if choice.precision is None else choice.precision,
+                device="auto" if choice.device is None else choice.device,
                 cache_dir=choice.word_cache,
             )
         case "random":

@@ -12,7 +12,10 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -20,10 +23,20 @@ _Result = TypeVar("_Result")
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_ORPHANED = 70
 
+_OWN = {"place": 0}
+
 
 def usable_cores() -> int:
     """The cores that this process may use, which may be fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def own_place() -> int:
+    """The number of this process among those at work beside it, from 0.
+
+    It counts through the processes that processes of a pool have started, where each has started as many.
+    """
+    return _OWN["place"]
 
 
 @contextlib.contextmanager
@@ -44,7 +57,8 @@ def process_pool(
     context = multiprocessing.get_context("spawn") if imports_main else _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
-        pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log,))
+        begun = context.Value("i", own_place() * num_processes)
+        pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log, begun))
         try:
             yield pool
         except BaseException:
@@ -102,8 +116,16 @@ def thread_counts(number: int | None) -> Iterator[None]:
             del os.environ[name]
 
 
-def _begin(error_log: Path | None) -> None:
-    """The first thing a process does."""
+def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
+    """The first thing a process does.
+
+    Args:
+        error_log: see `process_pool`.
+        begun: the place of the next process; a pool starts no process in the place of one that has ended.
+    """
+    with begun.get_lock():
+        _OWN["place"] = begun.value
+        begun.value += 1
     threading.Thread(target=end_with_parent, daemon=True).start()
     if error_log is not None:
         file = os.open(error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -1,5 +1,6 @@
 """A preprocessing job becomes a corpus, a tokenizer, a scorer and a task; what cannot be is said before any work."""
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from cascaded_dllm.assemble_preprocess import (
     make_tagger,
     prepare,
 )
+from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
 from cascaded_dllm.importance.linear_tagger import LinearTagger
@@ -23,6 +25,7 @@ from cascaded_dllm.importance.pos import CLASSES, PosLabel, PosScorer
 from cascaded_dllm.importance.tagger_weights import NUM_BUCKETS, save_weights
 from cascaded_dllm.importance.taggers import LexiconTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer
+from cascaded_dllm.preprocess.inspect import inspect_dataset
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -52,14 +55,61 @@ def test_dataset_is_complete_with_its_last_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(ShardTask, "tokenizer", lambda self: loaded.append(1) or load(self.make_encoder.tokenizer))
     summary = task.run(1)
     assert summary is not None
-    assert not loaded, "only the last shard has a use for it"
+    assert loaded == [1], "the first shard can be looked at"
+    assert inspect_dataset(task.plan.folder, CascadeSpec((4, 8)), packing="stream", num_windows=1).num_shards == 1
     assert summary["documents"] == 3
     with pytest.raises(DataError, match="is no complete preprocessed dataset"):
         PreprocessedDataset.open(task.plan.folder)
     task.run(0)
-    assert loaded == [1]
+    assert loaded == [1, 1], "the last one makes sure that it still is the same"
     assert PreprocessedDataset.open(task.plan.folder).counts.documents == 6
     assert task.run(0) is None
+
+
+def test_what_is_complete_keeps_its_manifest(tmp_path, monkeypatch):
+    """It says with what the dataset was made, not with what it was looked at."""
+    folder = make(job(tmp_path))
+    manifest = (folder / "manifest.json").read_bytes()
+    monkeypatch.setattr("cascaded_dllm.data.manifest.cascaded_dllm.__version__", "99.0")
+    task = prepare(job(tmp_path))
+    task.plan.complete(lambda: pytest.fail("of the tokenizer that is there, another release may write other bytes"))
+    task.run(1)
+    assert (folder / "manifest.json").read_bytes() == manifest
+    (folder / "tokenizer.json").unlink()
+    task.complete()
+    assert (folder / "manifest.json").read_bytes() == manifest
+    assert PreprocessedDataset.open(folder).counts.documents == 6
+    (folder / "manifest.json").write_text("{")
+    task.complete()
+    assert json.loads((folder / "manifest.json").read_text())["versions"]["cascaded-dllm"] == "99.0"
+
+
+def test_lost_summary_is_made_again(tmp_path):
+    task = prepare(job(tmp_path))
+    told = [task.run(index) for index in (0, 1)]
+    logs = task.plan.folder / "logs"
+    first = json.loads((logs / "summary.json").read_text())
+    assert first["documents"] == 6
+    assert first["shards_timed"] == 2
+    assert first["seconds"] == pytest.approx(sum(summary["seconds"] for summary in told))
+    (logs / "summary.json").unlink()
+    task.complete()
+    assert json.loads((logs / "summary.json").read_text()) == first
+    # Of a task whose summary was lost as well, or is damaged, nobody knows the seconds.
+    (logs / "summary.json").unlink()
+    (logs / "summaries" / "00000.json").write_text("{")
+    task.complete()
+    second = json.loads((logs / "summary.json").read_text())
+    assert second["shards_timed"] == 1
+    assert second["seconds"] == told[1]["seconds"]
+    assert second["tokens"] == first["tokens"]
+    assert second["tokens_per_second"] == pytest.approx(told[1]["tokens"] / told[1]["seconds"], rel=0.2)
+    (logs / "summary.json").unlink()
+    shutil.rmtree(logs / "summaries")
+    task.complete()
+    third = json.loads((logs / "summary.json").read_text())
+    assert (third["seconds"], third["tokens_per_second"], third["documents_per_second"]) == (None, None, None)
+    assert third["documents"] == 6
 
 
 def test_a_process_makes_its_shards_with_one_encoder(tmp_path, monkeypatch):

@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cascaded_dllm.cli.main import app
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError
 from tests.pipeline import tiny
-from tests.pipeline.commands import failure, files
+from tests.pipeline.commands import failure, files, success
 from tests.processes import run
 
 
@@ -83,7 +84,36 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
         (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
         (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),
-        (["tfidf", "--ray-address", "a:1"], "--executor local has no use for --ray-address; leave it out, or choose"),
+        (
+            ["tfidf", "--ray-address", "a:1"],
+            "--executor local has no use for --ray-address 'a:1'; leave it out, or choose --executor ray",
+        ),
+        (
+            ["tfidf", "--cpus", "1"],
+            r"--executor local has no use for --cpus 1 \(here --workers says how many processes there are\); leave it "
+            "out, or choose --executor slurm or ray",
+        ),
+        (["tfidf", "--memory-gb", "4"], "--executor local has no use for --memory-gb 4; leave it out, or choose"),
+        (["tfidf", "--gpus", "0"], "--executor local has no use for --gpus 0; leave it out, or choose --executor sl"),
+        (["tfidf", "--time", "1:00:00"], "--executor local has no use for --time '1:00:00'; leave it out, or choose"),
+        (
+            ["tfidf", "--time", "1:00:00", "--executor", "ray"],
+            "--executor ray has no use for --time '1:00:00'; leave it out, or choose --executor slurm$",
+        ),
+        (["tfidf", "--cpus", "0", "--executor", "ray"], "--cpus is 0; a task needs at least 1"),
+        (
+            ["tfidf", "--workers", "3", "--shard", "0", "--executor", "ray"],
+            "--workers 3 says how many tasks run at once, and --shard 0 is one task; leave it out",
+        ),
+        (
+            ["keybert", "--window-words", "50"],
+            "--window-words 50 says how long windows are, and the scope is document; leave it out, or choose --scope w",
+        ),
+        (
+            ["tfidf", "--text-field", "text"],
+            r"--text-field 'text' names the field or column that holds the text, and \S*text\.txt has only \.txt; le",
+        ),
+        (["keybert", "--scope", ""], "the scope is ''; it must be one of document, window"),
         (
             ["tfidf", "--shard", "0", "--executor", "slurm", "--partition", "x"],
             "--executor slurm submits one; leave one",
@@ -125,6 +155,25 @@ def test_tokenizer_that_is_none(tmp_path, text_file, arguments, message):
     chosen = [argument.format(tmp=tmp_path) for argument in arguments]
     assert re.search(message, failure("preprocess", "tfidf", "--dataset", text_file, "--out", tmp_path, *chosen))
     assert files(tmp_path) == set()
+
+
+def test_bad_records_are_refused_with_the_remedy_or_dropped_and_counted(tmp_path, tokenizer):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "A fox."}\n{"text": \nno\n[1]\n{"text": "caf\xe9"}\n\n{"text": "A key."}\n')
+    tokenizer.save(tmp_path / "tokenizer")
+    common = ["tfidf", "--dataset", path, "--tokenizer", tmp_path / "tokenizer", "--out", tmp_path, "--workers", 1]
+    assert re.search(
+        r"line 2 is not JSON .*, or leave such records out, counted, with --bad-records drop$",
+        failure("preprocess", *common),
+    )
+    said = success("preprocess", *common, "--bad-records", "drop", "--shards", 2).stdout
+    for dropped in ("2: not JSON", "1: not an object", "1: not UTF-8", "1: empty"):
+        assert f"dropped {dropped}" in said
+    counts = PreprocessedDataset.open(tmp_path / "tfidf" / "a_train").counts
+    assert (counts.documents, counts.records) == (2, 7)
+    assert "was made with other settings (source: " in failure(
+        "preprocess", *common, "--shards", 2, "--num-documents", 1
+    )
 
 
 def test_unknown_split_of_a_built_in_corpus(tmp_path):

@@ -93,7 +93,8 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
     assert "made 1 shard; of 3, 1 are still to be made" in said
     assert "made 0 shards" in success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0)).stdout
     assert f"{NUM_DOCUMENTS:,}" not in said
-    success(*command(corpus, tmp_path, "--workers", 1, "--shard", 1))
+    said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
+    assert "2 of 3 shards are there, and are kept" in said
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
 
 

@@ -48,7 +48,7 @@ def as_parquet(texts: Sequence[str | None], row_group_size: int) -> bytes:
     return bytes(sink.getvalue())
 
 
-def records(path: Path, num_parts: int, unit: str = "paragraph", form: str | None = None) -> list[Document | Dropped]:
+def records(path: Path, num_parts: int, unit: str | None = None, form: str | None = None) -> list[Document | Dropped]:
     """All records, after a check that any number of parts gives each of them once and in order."""
     corpus = open_corpus(str(path), split="train", unit=unit, form=form)
     whole = list(corpus.part(0, 1))

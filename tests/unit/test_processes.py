@@ -2,13 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.processes import process_pool, usable_cores
+from cascaded_dllm.processes import own_place, process_pool, usable_cores
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -48,6 +49,32 @@ def test_only_process_keeps_its_threads(monkeypatch):
     monkeypatch.delenv(THREADS, raising=False)
     with process_pool(1) as pool:
         assert pool.submit(os.getenv, THREADS).result() is None
+
+
+def together(folder):
+    """In a process: its place, once two have begun, so that no process does the work of both."""
+    (folder / str(os.getpid())).touch()
+    while len([path for path in folder.iterdir() if path.is_file()]) < 2:
+        time.sleep(0.01)
+    return own_place()
+
+
+def places(folder):
+    """In a process: its own place, and those of two processes that it starts."""
+    place = together(folder)
+    inner = folder / f"of_{place}"
+    inner.mkdir()
+    with process_pool(2) as pool:
+        return place, sorted(pool.map(together, [inner, inner]))
+
+
+@pytest.mark.slow
+def test_every_process_has_a_place_of_its_own(tmp_path):
+    for _ in range(2):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        with process_pool(2) as pool:
+            assert sorted(pool.map(places, [folder, folder])) == [(0, [0, 1]), (1, [2, 3])]
+        assert own_place() == 0
 
 
 @pytest.mark.slow

@@ -48,6 +48,8 @@ def inspect(
 ) -> None:
     """Show windows of a preprocessed dataset, what every stage keeps of them, and what is dropped and why.
 
+    Of a dataset that is still being made, the shards that are there.
+
     Examples:
 
       cdllm preprocess inspect data/preprocessed/constituency/mine_train
@@ -91,6 +93,11 @@ def _show(inspection: Inspection) -> None:
     """Everything on the terminal."""
     names = stage_names(inspection.spec)
     console.rule(Text(visible(f"{inspection.settings.dataset}, {inspection.settings.split}")))
+    if inspection.num_shards < inspection.settings.num_shards:
+        console.print(
+            f"[yellow]note:[/] the dataset is not complete: {inspection.num_shards:,} of its "
+            f"{inspection.settings.num_shards:,} shards are there, and only they are shown and counted"
+        )
     console.print(_pairs(facts(inspection)))
     console.print(visible(inspection.choice), markup=False)
     console.print(Text("  ").join(Text(name, _style(stage, len(names))) for stage, name in enumerate(names, start=1)))

@@ -1,6 +1,6 @@
 """`cdllm preprocess`: a corpus to tokens with importance, on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cascaded_dllm.cli.inspect import inspect
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.preprocess_run import run_job
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.preprocess.executors import Resources, require_read
 from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice, is_read
 
 
@@ -57,8 +57,9 @@ def command_of(method: str) -> Callable[..., None]:
         split: flags.Split = "train",
         name: flags.Name = None,
         form: flags.Form = None,
-        text_field: flags.TextField = "text",
-        unit: flags.Unit = "paragraph",
+        text_field: flags.TextField = None,
+        unit: flags.Unit = None,
+        bad_records: flags.BadRecords = None,
         streaming: flags.Streaming = False,
         revision: flags.Revision = None,
         num_documents: flags.NumDocuments = None,
@@ -78,10 +79,10 @@ def command_of(method: str) -> Callable[..., None]:
         executor: flags.Executor = "local",
         partition: flags.Partition = None,
         account: flags.Account = None,
-        time_limit: flags.TimeLimit = "24:00:00",
-        cpus: flags.Cpus = 1,
-        memory_gb: flags.MemoryGb = 4,
-        gpus: flags.Gpus = 0,
+        time_limit: flags.TimeLimit = None,
+        cpus: flags.Cpus = None,
+        memory_gb: flags.MemoryGb = None,
+        gpus: flags.Gpus = None,
         setup: flags.Setup = None,
         ray_address: flags.RayAddress = None,
         out: flags.Out = Path("data/preprocessed"),
@@ -90,7 +91,7 @@ def command_of(method: str) -> Callable[..., None]:
         """Make the shards; the help text is that of the method."""
         words = out / "word_cache" if word_cache is None and method in EMBEDDED else word_cache
         job = Job(
-            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, revision, num_documents),
+            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, revision, num_documents, bad_records),
             ScorerChoice(
                 method,
                 tagger=tagger,
@@ -107,11 +108,26 @@ def command_of(method: str) -> Callable[..., None]:
             shards,
             str(out),
         )
-        resources = Resources(workers or -1, cpus, memory_gb, gpus, time_limit, partition, account, setup)
+        asked = {
+            "cpus": cpus,
+            "memory_gb": memory_gb,
+            "gpus": gpus,
+            "time": time_limit,
+            "partition": partition,
+            "account": account,
+            "setup": setup,
+        }
         with reported_errors(debug):
+            require_read(executor, asked | {"ray_address": ray_address})
+            resources = Resources(workers or -1, **_given(asked))
             run_job(job, executor=executor, workers=workers, resources=resources, shard=shard, ray_address=ray_address)
 
     return run
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are given; the defaults of the others are where they are read."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _help(purpose: str, method: str, *examples: str) -> str:

@@ -22,11 +22,14 @@ def main(method: str, arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset_mode", default="train", help="its split (default: train)")
     parser.add_argument("--num_shards", default="1", help="parts of the dataset (default: 1)")
     parser.add_argument("--shard_idx", help="the part to be made, from 0 (default: all)")
-    parser.add_argument("--n_process", default="1", help="processes that score documents (default: 1)")
+    parser.add_argument("--n_process", help="processes that score documents (default: 1)")
     parser.add_argument("--tokenizer", help="file, folder or hub id (default: gpt2)")
     flags, rest = parser.parse_known_args(arguments)
     command = ["preprocess", method, "--dataset", flags.dataset_name, "--split", flags.dataset_mode]
-    command += ["--shards", flags.num_shards, "--workers", flags.n_process]
+    command += ["--shards", flags.num_shards]
+    # On a cluster workers are tasks at once, of which one entry has no number to give.
+    if flags.n_process is not None or not any(flag.startswith("--executor") for flag in rest):
+        command += ["--workers", flags.n_process or "1"]
     if flags.shard_idx is not None:
         command += ["--shard", flags.shard_idx]
     if flags.tokenizer is not None or not any(flag.startswith("--train-tokenizer") for flag in rest):

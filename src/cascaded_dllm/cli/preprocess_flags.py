@@ -1,11 +1,20 @@
 """The options of `cdllm preprocess`, in the order in which its help shows them; a method shows those that it reads."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cascaded_dllm.assemble_preprocess import DEFAULT_TAGGER, DEFAULT_WINDOW_WORDS
+from cascaded_dllm.importance.keybert import DEFAULT_MODEL
+from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.preprocess.job import DEFAULT_SCOPE
+from cascaded_dllm.text.local import DEFAULT_UNIT, UNITS
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD
+
 _CORPUS, _IMPORTANCE, _CLUSTER = "Corpus", "Importance", "Clusters"
+_RESOURCES = asdict(Resources())
 
 Dataset = Annotated[
     str,
@@ -24,9 +33,22 @@ Form = Annotated[
         rich_help_panel=_CORPUS,
     ),
 ]
-TextField = Annotated[str, typer.Option(help="Field or column that holds the text.", rich_help_panel=_CORPUS)]
+TextField = Annotated[
+    str | None,
+    typer.Option(help=f"Field or column that holds the text (default: {DEFAULT_TEXT_FIELD}).", rich_help_panel=_CORPUS),
+]
 Unit = Annotated[
-    str, typer.Option(help="What a document of a .txt is: paragraph, line or file.", rich_help_panel=_CORPUS)
+    str | None,
+    typer.Option(
+        help=f"What a document of a .txt is: {', '.join(UNITS)} (default: {DEFAULT_UNIT}).", rich_help_panel=_CORPUS
+    ),
+]
+BadRecords = Annotated[
+    str | None,
+    typer.Option(
+        help="Lines of a .txt or .jsonl that cannot be read: refuse, or drop and count (default: refuse).",
+        rich_help_panel=_CORPUS,
+    ),
 ]
 Streaming = Annotated[
     bool, typer.Option("--streaming", help="Read a hub dataset without storing it.", rich_help_panel=_CORPUS)
@@ -43,30 +65,38 @@ Tagger = Annotated[
     str | None,
     typer.Option(
         help="english (offline), lexicon (offline, less exact), stories, a .npz of "
-        "scripts/train_tagger.py, or a spaCy model's name or path (default: en_core_web_md).",
+        f"scripts/train_tagger.py, or a spaCy model's name or path (default: {DEFAULT_TAGGER}).",
         rich_help_panel=_IMPORTANCE,
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="A sentence-transformers model (default: all-MiniLM-L6-v2).", rich_help_panel=_IMPORTANCE),
+    typer.Option(help=f"A sentence-transformers model (default: {DEFAULT_MODEL}).", rich_help_panel=_IMPORTANCE),
 ]
 Scope = Annotated[
     str | None,
     typer.Option(
-        help="What a word is compared with, document or window (default: document).",
+        help=f"What a word is compared with, document or window (default: {DEFAULT_SCOPE}).",
         rich_help_panel=_IMPORTANCE,
     ),
 ]
 WindowWords = Annotated[
     int | None,
-    typer.Option(help="Words of a window (default: 96).", rich_help_panel=_IMPORTANCE),
+    typer.Option(
+        help=f"With --scope window, words of one (default: {DEFAULT_WINDOW_WORDS}).", rich_help_panel=_IMPORTANCE
+    ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(help="Of the documents, float32 or bfloat16 (default: float32).", rich_help_panel=_IMPORTANCE),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda (default: auto).", rich_help_panel=_IMPORTANCE)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda (every process takes a GPU in turn) or cuda:N (default: auto).",
+        rich_help_panel=_IMPORTANCE,
+    ),
+]
 WordCache = Annotated[
     Path | None,
     typer.Option(
@@ -82,12 +112,24 @@ Workers = Annotated[
     typer.Option(help="Processes (default: the cores there are), or tasks at once on a cluster (default: all)."),
 ]
 Executor = Annotated[str, typer.Option(help="Where tasks run: local, slurm or ray.")]
-Partition = Annotated[str | None, typer.Option(help="Of Slurm.", rich_help_panel=_CLUSTER)]
-Account = Annotated[str | None, typer.Option(help="Of Slurm.", rich_help_panel=_CLUSTER)]
-TimeLimit = Annotated[str, typer.Option("--time", help="Limit of a task.", rich_help_panel=_CLUSTER)]
-Cpus = Annotated[int, typer.Option(help="Cores of a task.", rich_help_panel=_CLUSTER)]
-MemoryGb = Annotated[int, typer.Option(help="Memory per core.", rich_help_panel=_CLUSTER)]
-Gpus = Annotated[int, typer.Option(help="GPUs of a task.", rich_help_panel=_CLUSTER)]
+Partition = Annotated[str | None, typer.Option(help="Slurm: where to run.", rich_help_panel=_CLUSTER)]
+Account = Annotated[str | None, typer.Option(help="Slurm: who pays.", rich_help_panel=_CLUSTER)]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option("--time", help=f"Slurm: limit of a task (default: {_RESOURCES['time']}).", rich_help_panel=_CLUSTER),
+]
+Cpus = Annotated[
+    int | None,
+    typer.Option(help=f"Slurm, Ray: cores of a task (default: {_RESOURCES['cpus']}).", rich_help_panel=_CLUSTER),
+]
+MemoryGb = Annotated[
+    int | None,
+    typer.Option(help=f"Slurm, Ray: memory per core (default: {_RESOURCES['memory_gb']}).", rich_help_panel=_CLUSTER),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(help=f"Slurm, Ray: GPUs of a task (default: {_RESOURCES['gpus']}).", rich_help_panel=_CLUSTER),
+]
 Setup = Annotated[str | None, typer.Option(help="Slurm: shell command that prepares a node.", rich_help_panel=_CLUSTER)]
 RayAddress = Annotated[
     str | None,

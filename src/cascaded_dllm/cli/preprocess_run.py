@@ -1,7 +1,8 @@
 """One preprocessing job on the terminal: its tasks are run where they are to run, and what came out is said."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -10,18 +11,33 @@ from cascaded_dllm.assemble_preprocess import ShardTask, prepare
 from cascaded_dllm.cli.console import console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.data.shards import Shard
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
 from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.text.rows import BadRecordError
 
 _TELL_EVERY_SECONDS = 60.0
 """Where there is no terminal with a bar, and somebody reads the log."""
 
 
+@contextlib.contextmanager
+def _with_remedy() -> Iterator[None]:
+    """Says that records which cannot be read may be dropped.
+
+    Raises:
+        DataError: there is one.
+    """
+    try:
+        yield
+    except BadRecordError as error:
+        raise DataError(f"{error}, or leave such records out, counted, with --bad-records drop") from error
+
+
+@_with_remedy()
 def run_job(
     job: Job,
     *,
@@ -37,12 +53,15 @@ def run_job(
         CascadeError: see `prepare` and the executors.
     """
     resources.check(executor)
-    if ray_address is not None and executor != "ray":
-        raise ConfigError(f"--executor {executor} has no use for --ray-address; leave it out, or choose --executor ray")
     if shard is not None:
         job.check_shard(shard)
         if executor == "slurm":
             raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
+        if executor == "ray" and workers is not None:
+            raise ConfigError(
+                f"--workers {workers} says how many tasks run at once, and --shard {shard} is one task; leave it out "
+                "(--cpus says how many processes a task has on Ray)"
+            )
     if workers is not None and workers < 1:
         raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
     with working("reading the corpus: tokenizer and settings"):
@@ -56,12 +75,14 @@ def run_job(
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
         console.print(f"[yellow]note:[/] {escape(hint)}")
+    if missing and complete:
+        console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     started = time.monotonic()
     if task.plan.to_be_read_once(missing):
         _read_once(task.plan, missing)
     match executor:
         case _ if not missing:
-            task.plan.complete(task.tokenizer)
+            task.complete()
         case "slurm":
             number = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
             console.print(f"job {number} makes {counted(len(missing), 'shard')}; logs are in {tasks.logs}")

@@ -4,8 +4,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -30,6 +30,7 @@ _LIBRARIES = (
 
 _FILES_NAMED = 8
 """Of a corpus' files that differ, so many are named."""
+_FILES_DIGEST = "files_sha256"
 
 
 @final
@@ -48,8 +49,8 @@ class Settings:
     Attributes:
         dataset: name of the corpus.
         split: its part, such as "train".
-        source: where the documents come from, and everything that was done to them: files with their hashes, or a hub
-            id with its revision, the detokenizer, the unit of a document.
+        source: where the documents come from, and everything that was done to them: files with their hashes (see
+            `brief`), or a hub id with its revision, the detokenizer, the unit of a document.
         num_shards: shards of the dataset; record j of the corpus lies in shard j % num_shards.
         method: selection rule for the importance values.
         scorer: the scorer's own description.
@@ -70,24 +71,45 @@ class Settings:
     vocab_size: int
     eos_id: int
 
+    def brief(self) -> "Settings":
+        """The same with the number of the corpus' files, and a hash, in place of the list of them, if there is one."""
+        files = self.source.get("files")
+        if not isinstance(files, list):
+            return self
+        digest = hashlib.sha256(_canonical(files)).hexdigest()
+        return replace(self, source=self.source | {"files": len(files), _FILES_DIGEST: digest})
+
     def differences(self, other: "Settings") -> str:
         """The fields in which two settings differ, as "field: mine, not theirs"; empty if there are none.
 
-        Of the files of a corpus only those that differ are named.
+        Of the files of a corpus only those that differ are named, and none where one of the two has no list of them.
         """
-        pairs = [(item.name, getattr(self, item.name), getattr(other, item.name)) for item in fields(self)]
+        one, two = self, other
+        if _FILES_DIGEST in self.source or _FILES_DIGEST in other.source:
+            one, two = self.brief(), other.brief()
+        pairs = [(item.name, getattr(one, item.name), getattr(two, item.name)) for item in fields(self)]
         return "; ".join(_difference(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
 
 
 def _difference(name: str, mine: Any, theirs: Any) -> str:
     """A field in which settings differ, as "field: mine, not theirs"."""
-    if name == "source" and mine.keys() == theirs.keys() and "files" in mine:
-        ours, others = ({file["name"]: file for file in source["files"]} for source in (mine, theirs))
-        differing = sorted(file for file in ours.keys() | others.keys() if ours.get(file) != others.get(file))
-        if differing:
-            more = f" and {len(differing) - _FILES_NAMED} more" if len(differing) > _FILES_NAMED else ""
-            return f"source: other content or another list of files, in {', '.join(differing[:_FILES_NAMED])}{more}"
-    return f"{name}: {mine!r}, not {theirs!r}"
+    if name != "source":
+        return f"{name}: {mine!r}, not {theirs!r}"
+    keys = [key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)]
+    return f"source: {', '.join(_difference_of_source(key, mine.get(key), theirs.get(key)) for key in sorted(keys))}"
+
+
+def _difference_of_source(key: str, mine: Any, theirs: Any) -> str:
+    """What differs in the source of settings; of many files those that differ are named."""
+    if not (isinstance(mine, list) and isinstance(theirs, list)):
+        shown = [f"{len(value):,}" if isinstance(value, list) else repr(value) for value in (mine, theirs)]
+        return f"{key} {shown[0]}, not {shown[1]}"
+    ours, others = ({file["name"]: file for file in files} for files in (mine, theirs))
+    differing = sorted(file for file in ours.keys() | others.keys() if ours.get(file) != others.get(file))
+    if not differing:
+        return "the same files in another order"
+    more = f" and {len(differing) - _FILES_NAMED} more" if len(differing) > _FILES_NAMED else ""
+    return f"other content or another list of files, in {', '.join(differing[:_FILES_NAMED])}{more}"
 
 
 @final
@@ -127,8 +149,12 @@ class Counts:
 
 def fingerprint(value: Mapping[str, Any]) -> str:
     """16 hex digits that are equal for equal values, whatever the order of the keys."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(value)).hexdigest()[:16]
+
+
+def _canonical(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """The same bytes for equal values, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def header(kind: str) -> dict[str, Any]:
@@ -169,7 +195,8 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
         raise DamagedError(f"{path} is broken ({error}); remove {folder} and preprocess again") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         found = manifest.get("kind") if isinstance(manifest, dict) else manifest
-        raise DataError(f"{path} describes {found!r}, not {kind!r}; name a folder made by preprocessing")
+        meant = f"{folder.parent}, of which it is a part" if found == "shard" else "a folder made by preprocessing"
+        raise DataError(f"{path} describes {found!r}, not {kind!r}; name {meant}")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path} has format version {manifest.get('format_version')!r}, and this version of the package reads "

@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 
 from cascaded_dllm.atomic import file_sha256, remove_abandoned, write_json
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.manifest import Counts, Settings
+from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.data.shards import Record, Shard
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
@@ -63,6 +63,32 @@ class PreprocessedDataset:
             )
         return dataset
 
+    @classmethod
+    def open_unfinished(cls, folder: Path) -> "PreprocessedDataset":
+        """The shards that are there of a dataset on which others may be at work, as if it had no more of them.
+
+        Raises:
+            DamagedError: no shard is there.
+            DataError: the shards do not belong together.
+        """
+        shards = tuple(_shards_of(folder))
+        if not shards:
+            raise DamagedError(
+                f"{folder} holds 0 shards; name the folder that preprocessing printed, or wait until a shard is there"
+            )
+        for shard in shards:
+            if differences := shard.settings.differences(shards[0].settings):
+                raise DataError(
+                    f"{shard.folder} does not belong to {shards[0].folder}: it was made with {differences}; remove the "
+                    "one that is not wanted, and preprocess again"
+                )
+        return _assembled(folder, shards[0].settings, shards)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all shards are there; those of `open` are."""
+        return len(self.shards) == self.settings.num_shards
+
     def records(self) -> Iterator[Record]:
         """All records, shard after shard.
 
@@ -70,6 +96,17 @@ class PreprocessedDataset:
             DataError: a shard is damaged.
         """
         return itertools.chain.from_iterable(shard.records() for shard in self.shards)
+
+
+def _shards_of(folder: Path) -> Iterator[Shard]:
+    """All whole shards in a folder, in order."""
+    numbers = (path.name.removeprefix("shard_") for path in folder.glob("shard_*"))
+    for index in sorted(int(number) for number in numbers if number.isdecimal()):
+        try:
+            yield Shard.open(shard_folder(folder, index))
+        except DamagedError:
+            # The task that makes it again is about to remove it.
+            continue
 
 
 class Identity(NamedTuple):

@@ -168,7 +168,7 @@ def write_shard(folder: Path, settings: Settings, index: int, source: SourceHash
             | {
                 "fingerprint": shard_fingerprint(settings, index),
                 "shard": index,
-                "settings": manifests.as_json(settings),
+                "settings": manifests.as_json(settings.brief()),
                 "counts": manifests.as_json(writer.counts),
                 "source_sha256": source.hexdigest(),
                 "records_sha256": file_sha256(path),
@@ -188,7 +188,7 @@ class Shard:
 
     Attributes:
         folder: where it lies.
-        settings: what it was made with.
+        settings: what it was made with, mostly in the form of `Settings.brief`.
         counts: what is in it.
         fingerprint: of the settings and its number.
         source_sha256: hash of the documents it was made from.

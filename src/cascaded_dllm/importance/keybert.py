@@ -17,7 +17,8 @@ import numpy as np
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.importance.base import JsonScalar, Word
-from cascaded_dllm.importance.sentence_model import DEVICES, PRECISIONS, SentenceModel
+from cascaded_dllm.importance.devices import require_device
+from cascaded_dllm.importance.sentence_model import PRECISIONS, SentenceModel
 from cascaded_dllm.importance.word_cache import WordCache
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -57,7 +58,7 @@ class KeybertScorer:
             or the "window", the piece of the document it stands in.
         window_words: words of a piece, as separated by white space; the last one may be shorter.
         precision: of the documents' vectors: float32 or bfloat16.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda or cuda:N; with auto and cuda, processes are dealt to the GPUs in turn.
         cache_dir: folder for the vectors of words, which any number of processes may share; None for none.
 
     Raises:
@@ -80,10 +81,10 @@ class KeybertScorer:
         for name, value, choices in (
             ("scope", scope, SCOPES),
             ("precision", precision, PRECISIONS),
-            ("device", device, DEVICES),
         ):
             if value not in choices:
                 raise ConfigError(f"the {name} is {value!r}; it must be one of {', '.join(choices)}")
+        require_device(device)
         if window_words < 1:
             raise ConfigError(f"window_words is {window_words}; a window needs at least 1 word")
         self.method = "keybert_no_stopword" if stop_words_last else "keybert"

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.importance.devices import device_of
 from cascaded_dllm.importance.sentence_files import default_prompt, fingerprint, load_sentence_model
-from cascaded_dllm.importance.word_cache import Vectors
+from cascaded_dllm.importance.word_files import Vectors
+from cascaded_dllm.processes import own_place
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 
 # Tokens of one step. On a CPU more gain little, and a step for a single text costs as much as a full one; on a GPU a
@@ -65,7 +66,7 @@ class SentenceModel:
 
     Args:
         model: a folder or a name; see `load_sentence_model`.
-        device: one of DEVICES; auto is the GPU if there is one.
+        device: auto, cpu, cuda or cuda:N; see `device_of`.
         precision: of documents, one of PRECISIONS. Words are embedded in float32 always: each is a mean over few
             tokens, and is made once.
 
@@ -86,12 +87,17 @@ class SentenceModel:
         self._readable = _readable_characters(self._model)
 
     @property
+    def _kind(self) -> str:
+        """Of the device: cpu or cuda."""
+        return self._device.partition(":")[0]
+
+    @property
     def arithmetic(self) -> str:
         """What decides the last bits of a word's vector besides model and word, as a part of a file name."""
         import torch
 
         kind = torch.backends.cpu.get_cpu_capability()
-        name = f"cpu {kind}" if self._device == "cpu" else f"cuda {torch.cuda.get_device_name()}"
+        name = f"cpu {kind}" if self._kind == "cpu" else f"cuda {torch.cuda.get_device_name(self._device)}"
         return "-".join(re.findall(r"[\w.]+", f"{name} float32 torch {torch.__version__}")).lower()
 
     def embed_words(self, words: Sequence[str]) -> Vectors:
@@ -103,7 +109,7 @@ class SentenceModel:
         Raises:
             DataError: the model makes numbers that are not finite.
         """
-        return self._embed(self._model, words, _WORD_STEP_TOKENS[self._device], is_padded=False)
+        return self._embed(self._model, words, _WORD_STEP_TOKENS[self._kind], is_padded=False)
 
     def embed_documents(self, documents: Sequence[str]) -> Vectors:
         """Vectors of documents, in their order, of length 1.
@@ -114,7 +120,7 @@ class SentenceModel:
         Raises:
             DataError: the model makes numbers that are not finite.
         """
-        return self._embed(self._for_documents, documents, _STEP_TOKENS[self._device], is_padded=True)
+        return self._embed(self._for_documents, documents, _STEP_TOKENS[self._kind], is_padded=True)
 
     def _embed(
         self, model: "SentenceTransformer", texts: Sequence[str], step_tokens: int, *, is_padded: bool
@@ -155,7 +161,7 @@ class SentenceModel:
         for key in tokens[0].tensors:
             features[key] = torch.stack([text.tensors[key] for text in tokens]).to(self._device)
         network, *rest = model
-        with torch.autocast(self._device, torch.bfloat16, enabled=model is not self._model):
+        with torch.autocast(self._kind, torch.bfloat16, enabled=model is not self._model):
             features = network(features)
         # The mean over tokens and what follows cost nothing.
         features = {key: _in_float32(value) for key, value in features.items()}
@@ -243,17 +249,11 @@ def _padding_of(tokenizer: Any, key: str) -> int:
 
 
 def _resolved(device: str) -> str:
-    """The device to use: cpu or cuda.
-
-    Raises:
-        ConfigError: there is no GPU, and one was asked for.
-    """
+    """The device that this process takes: cpu or cuda:N."""
     import torch
 
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise ConfigError("the device is 'cuda', but there is no GPU that torch can use; choose auto or cpu")
-    return "cuda" if device == "auto" and has_gpu else device.replace("auto", "cpu")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return device_of(device, place=own_place(), num_gpus=num_gpus)
 
 
 def _encoded(model: "SentenceTransformer", texts: Sequence[str]) -> "torch.Tensor":

@@ -1,36 +1,16 @@
-"""Vectors of words, each made once: in memory, and in a folder that any number of processes share.
+"""Vectors of words, each made once: in memory, and in a folder that any number of processes share."""
 
-A process adds to one file of its own and reads those of the others, so that no locks are needed, which network file
-systems often lack. A file is a sequence of blocks, each with a checksum: what a killed process left half-written, and
-what another one is writing at this moment, is an incomplete block at the end, and is not read.
-"""
-
-import hashlib
-import os
-import secrets
-import socket
-import struct
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Float32
 
-from cascaded_dllm.errors import DataError, OutputExistsError
-
-Vectors: TypeAlias = Float32[np.ndarray, "_ width"]
-"""A vector in each row."""
+from cascaded_dllm.importance.word_files import Vectors, WordFiles
 
 # What a word beyond these costs is that it is embedded again, and a text of many words has few that rare.
 MAX_WORDS = 1 << 18
 MAX_CHARACTERS = 64
-
-_SUFFIX = ".words"
-_MAGIC = b"CDLLMWV1"
-# The magic, words, width, bytes of the words' text, and the checksum of all that follows.
-_HEADER = struct.Struct("<8sIIQ32s")
 
 
 @final
@@ -103,91 +83,3 @@ class WordCache:
                 if word not in self._places:
                     gathered[place] = fresh[rows[word]]
         return gathered
-
-
-@final
-class WordFiles:
-    """The files of a folder: those of other processes to read, and one of this process to add to.
-
-    Args:
-        folder: created when something is added.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._own = folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
-        # How far each file has been read; damaged ones are not read again.
-        self._read: dict[Path, int] = {}
-        self._damaged: set[Path] = set()
-
-    def new_blocks(self) -> Iterator[tuple[list[str], Vectors]]:
-        """What the others have added since the last call: words with their vectors, block by block.
-
-        A damaged block, and what follows it in its file, is left out with a warning: its words are embedded again.
-
-        Raises:
-            DataError: a file cannot be read.
-        """
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            if path == self._own or path in self._damaged:
-                continue
-            try:
-                with path.open("rb") as file:
-                    yield from self._blocks(path, file)
-            except FileNotFoundError:
-                continue  # Somebody clears the cache.
-            except OSError as error:
-                raise DataError(
-                    f"{path} in the word cache cannot be read ({error.strerror}); remove it, or name another folder"
-                ) from error
-
-    def append(self, words: Sequence[str], vectors: Vectors) -> None:
-        """Adds words for other processes and later runs.
-
-        Raises:
-            OutputExistsError: the folder cannot be written.
-        """
-        block = _block(words, vectors)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._own.open("ab") as file:
-                file.write(block)
-        except OSError as error:
-            raise OutputExistsError(
-                f"the word cache {self._folder} cannot be written ({error.strerror}); name a folder that is yours to "
-                "write and has room, or leave the cache out"
-            ) from error
-
-    def _blocks(self, path: Path, file: BinaryIO) -> Iterator[tuple[list[str], Vectors]]:
-        start, size = self._read.get(path, 0), os.fstat(file.fileno()).st_size
-        file.seek(start)
-        while len(header := file.read(_HEADER.size)) == _HEADER.size:
-            magic, num_words, width, num_bytes, checksum = _HEADER.unpack(header)
-            length = num_bytes + 4 * num_words * width
-            if magic == _MAGIC and start + _HEADER.size + length > size:
-                break  # Being written, or its writer was killed.
-            payload = file.read(length) if magic == _MAGIC else b""
-            if _checksum(header, payload) != checksum:
-                self._damaged.add(path)
-                warnings.warn(
-                    f"{path} in the word cache is damaged at byte {start}; what follows is embedded again. Remove the "
-                    "file to see this no more",
-                    stacklevel=2,
-                )
-                break
-            start = self._read[path] = file.tell()
-            vectors = np.frombuffer(payload, dtype="<f4", offset=num_bytes).reshape(num_words, width)
-            yield payload[:num_bytes].decode("utf-8").split("\n"), vectors.astype(np.float32)
-
-
-def _block(words: Sequence[str], vectors: Vectors) -> bytes:
-    # A word of KeyBERT is letters, digits and underscores: no line ends, and nothing that UTF-8 cannot say.
-    text = "\n".join(words).encode("utf-8")
-    payload = text + vectors.astype("<f4").tobytes()
-    header = _HEADER.pack(_MAGIC, *vectors.shape, len(text), bytes(32))
-    return _HEADER.pack(_MAGIC, *vectors.shape, len(text), _checksum(header, payload)) + payload
-
-
-def _checksum(header: bytes, payload: bytes) -> bytes:
-    """Of a block without the checksum itself, which stands last in the header."""
-    return hashlib.sha256(header[:-32] + payload).digest()

@@ -4,7 +4,7 @@ A task makes one shard. What is done is decided by the shards alone; datatrove's
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
 
 EXECUTORS = ("local", "slurm", "ray")
+_READERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("cpus", "memory_gb", "gpus"), ("slurm", "ray")),
+    **dict.fromkeys(("time", "partition", "account", "setup"), ("slurm",)),
+    "ray_address": ("ray",),
+}
+"""By option, the executors that read it."""
 _POLL_SECONDS = 0.5
 
 
@@ -95,18 +101,38 @@ class Resources:
         """Before any work: is this enough for an executor?
 
         Raises:
-            ConfigError: the executor is unknown, or Slurm has no partition.
+            ConfigError: the executor is unknown, has no use for something, Slurm has no partition, or a task would get
+                no core or no memory.
         """
-        if executor not in EXECUTORS:
-            raise ConfigError(f"executor {executor!r} is unknown; choose one of {', '.join(EXECUTORS)}")
+        require_read(executor, {"partition": self.partition, "account": self.account, "setup": self.setup})
         if executor == "slurm" and self.partition is None:
             raise ConfigError("Slurm has to know where to run, and no partition is given; give --partition")
-        for option in ("partition", "account", "setup"):
-            if executor != "slurm" and getattr(self, option) is not None:
+        for option, least in (("cpus", 1), ("memory_gb", 1), ("gpus", 0)):
+            if getattr(self, option) < least:
                 raise ConfigError(
-                    f"--executor {executor} has no use for --{option} {getattr(self, option)!r}; leave it out, or "
-                    "choose --executor slurm"
+                    f"--{option.replace('_', '-')} is {getattr(self, option)}; a task needs at least {least}"
                 )
+
+
+def require_read(executor: str, options: Mapping[str, object]) -> None:
+    """Checks that an executor reads all options that are given.
+
+    Args:
+        executor: one of EXECUTORS.
+        options: by name; None where one is not given.
+
+    Raises:
+        ConfigError: the executor is unknown, or would pass one over.
+    """
+    if executor not in EXECUTORS:
+        raise ConfigError(f"executor {executor!r} is unknown; choose one of {', '.join(EXECUTORS)}")
+    for option, value in options.items():
+        if value is not None and executor not in _READERS[option]:
+            instead = " (here --workers says how many processes there are)" if option == "cpus" else ""
+            raise ConfigError(
+                f"--executor {executor} has no use for --{option.replace('_', '-')} {value!r}{instead}; leave it out, "
+                f"or choose --executor {' or '.join(_READERS[option])}"
+            )
 
 
 def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None] | None = None) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 
 from cascaded_dllm.cascade.select_many import kept_places
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data.manifest import Counts, Settings
+from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, drawn_windows
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, first_windows, statistics
 from cascaded_dllm.text.token_groups import token_groups
@@ -64,10 +65,11 @@ class Inspection:
         folder: of the dataset.
         settings: what it was made with.
         counts: what went into it.
-        fingerprint: of the dataset.
+        fingerprint: of the dataset; None where it is not complete.
+        num_shards: that are shown; fewer than `settings` says where it is not complete.
         layout: how documents lie in windows.
         spec: the stage lengths.
-        num_windows: of the dataset, where that is known without reading it: for packing "stream".
+        num_windows: of those shards, where that is known without reading it: for packing "stream".
         tail_tokens: at its end, in no window; None where `num_windows` is.
         choice: which windows are shown.
         windows: those.
@@ -78,7 +80,8 @@ class Inspection:
     folder: Path
     settings: Settings
     counts: Counts
-    fingerprint: str
+    fingerprint: str | None
+    num_shards: int
     layout: Layout
     spec: CascadeSpec
     num_windows: int | None
@@ -101,6 +104,8 @@ def inspect_dataset(
 ) -> Inspection:
     """Some windows of a preprocessed dataset of any size; shards are neither read as a whole nor verified.
 
+    Of a dataset that is not complete they are windows of the shards that are there.
+
     Args:
         folder: the dataset.
         spec: the stage lengths; the last one is the window.
@@ -112,34 +117,74 @@ def inspect_dataset(
 
     Raises:
         ConfigError: there is no such packing, or no window is wanted.
-        DataError: the dataset is incomplete or cannot be read, or there is no such document.
+        DataError: no shard is there, the dataset or its tokenizer cannot be read, or there is no such document.
     """
     if num_windows < 1:
         raise ConfigError(f"the number of windows is {num_windows}; it must be at least 1")
-    dataset = PreprocessedDataset.open(folder)
+    dataset = _opened(folder)
     settings = dataset.settings
-    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    tokenizer = _tokenizer(dataset)
     layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
     groups = row_groups(dataset)
     if document is None:
         chosen = drawn_windows(groups, layout, num_windows, seed)
     else:
-        chosen = document_windows(groups, layout, num_windows, document, folder)
+        chosen = document_windows(groups, layout, num_windows, document, _place(dataset))
     whole, tail = divmod(dataset.counts.tokens + dataset.counts.documents, spec.window_length)
     is_known = packing == "stream"
     return Inspection(
         folder=folder,
         settings=settings,
         counts=dataset.counts,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.fingerprint if dataset.is_whole else None,
+        num_shards=len(dataset.shards),
         layout=layout,
         spec=spec,
         num_windows=whole if is_known else None,
         tail_tokens=tail if is_known else None,
-        choice=chosen.description,
+        choice=chosen.description if dataset.is_whole else f"of {_place(dataset)}: {chosen.description}",
         windows=tuple(_inspected(found, spec, settings.method, unique, tokenizer) for found in chosen.windows),
         unique=unique,
         statistics=statistics(first_windows(groups, layout), spec, settings.method, unique=unique),
+    )
+
+
+def _opened(folder: Path) -> PreprocessedDataset:
+    """The dataset, or what is there of it.
+
+    Raises:
+        DataError: nothing is there, or it cannot be read.
+    """
+    try:
+        return PreprocessedDataset.open(folder)
+    except DamagedError as error:
+        try:
+            return PreprocessedDataset.open_unfinished(folder)
+        except DamagedError:
+            raise error from None
+
+
+def _place(dataset: PreprocessedDataset) -> str:
+    """What is looked at, in words."""
+    if dataset.is_whole:
+        return str(dataset.folder)
+    return f"the {len(dataset.shards):,} of {dataset.settings.num_shards:,} shards of {dataset.folder} that are there"
+
+
+def _tokenizer(dataset: PreprocessedDataset) -> Tokenizer:
+    """The tokenizer of a dataset, which lies beside its first shard, or where it was trained.
+
+    Raises:
+        DataError: it is in neither place.
+    """
+    folder, wanted = dataset.folder, dataset.settings.tokenizer
+    paths = [folder / TOKENIZER_FILE, *sorted(folder.glob(f"{PREPARED_FOLDER}/tokenizer_*/{TOKENIZER_FILE}"))]
+    for tokenizer in (Tokenizer.load(path) for path in paths if path.is_file()):
+        if tokenizer.fingerprint == wanted:
+            return tokenizer
+    raise DataError(
+        f"the tokenizer of {folder}, with the fingerprint {wanted}, is not there yet; it comes with the next shard or "
+        "with the last one: go on with the command that made these"
     )
 
 

@@ -3,7 +3,6 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +57,7 @@ def drawn_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed: 
     return Chosen(description, windows)
 
 
-def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, document: str, folder: Path) -> Chosen:
+def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, document: str, where: str) -> Chosen:
     """The windows that hold tokens of a document.
 
     Args:
@@ -66,12 +65,12 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
         layout: how documents lie in windows.
         count: at most.
         document: its id; the first document with this id is taken.
-        folder: of the dataset, for messages.
+        where: what is looked through, for messages.
 
     Raises:
         DataError: there is none.
     """
-    place, row = _find(groups, document, folder)
+    place, row = _find(groups, document, where)
     documents = groups[place].read()
     if layout.packing == "document":
         windows = _windows_of(documents, row, layout)
@@ -84,7 +83,7 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
     return Chosen(f"{len(shown):,} of the {total:,} windows that hold tokens of the document {document}", shown)
 
 
-def _find(groups: Sequence[RowGroup], document: str, folder: Path) -> tuple[int, int]:
+def _find(groups: Sequence[RowGroup], document: str, where: str) -> tuple[int, int]:
     """The row group and the row of a document.
 
     Raises:
@@ -96,7 +95,7 @@ def _find(groups: Sequence[RowGroup], document: str, folder: Path) -> tuple[int,
             return place, names.index(document)
     every = itertools.chain.from_iterable(group.read_ids() for group in groups)
     first = ", ".join(map(repr, itertools.islice(every, _NAMES_SHOWN)))
-    raise DataError(f"no document of {folder} has the id {document!r}; the first ids there are {first}")
+    raise DataError(f"no document of {where} has the id {document!r}; the first ids there are {first}")
 
 
 def _windows_of(documents: Documents, row: int, layout: Layout) -> list[Found]:

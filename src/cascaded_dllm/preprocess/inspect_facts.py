@@ -33,6 +33,8 @@ def stage_names(spec: CascadeSpec) -> list[str]:
 def facts(inspection: Inspection) -> list[tuple[str, str]]:
     """The settings and counts, as names and values."""
     settings, counts = inspection.settings, inspection.counts
+    is_whole = inspection.num_shards == settings.num_shards
+    some = f"{inspection.num_shards:,} of {settings.num_shards:,} are there, and only they are shown and counted"
     known = [] if inspection.num_windows is None else [("windows", f"{inspection.num_windows:,}")]
     return [
         ("method", settings.method),
@@ -45,9 +47,9 @@ def facts(inspection: Inspection) -> list[tuple[str, str]]:
         ("stage lengths", ", ".join(map(str, inspection.spec.stage_lengths))),
         ("packing", inspection.layout.packing),
         ("repeated tokens", "kept once" if inspection.unique else "kept"),
-        ("shards", f"{settings.num_shards:,}"),
+        ("shards", f"{settings.num_shards:,}" if is_whole else some),
         ("tokenizer", f"{settings.tokenizer}, {settings.vocab_size:,} tokens"),
-        ("fingerprint", inspection.fingerprint),
+        ("fingerprint", inspection.fingerprint or "none yet: the dataset is not complete"),
     ]
 
 

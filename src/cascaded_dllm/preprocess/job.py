@@ -10,6 +10,8 @@ TAGGED = ("constituency",)
 """Methods that take a tagger."""
 EMBEDDED = ("keybert", "keybert_no_stopword")
 """Methods that take a sentence model."""
+DEFAULT_SCOPE = "document"
+"""What the methods with a sentence model compare a word with where nobody says it."""
 _READERS: dict[str, tuple[str, ...]] = {
     "tagger": TAGGED,
     **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
@@ -33,22 +35,24 @@ class CorpusChoice:
         split: its part.
         name: what the folder is called; None for the corpus' own name.
         form: whose detokenizer and record rule apply to local files; None for plain text.
-        text_field: field or column that holds the text.
+        text_field: field or column that holds the text; None for the default, as for `unit`.
         unit: what a document of a .txt is.
         streaming: whether a hub dataset is read over the network instead of being stored first.
         revision: of a hub dataset, in place of the one that its name stands for.
         num_documents: only the first so many records; None for all.
+        bad_records: whether records that cannot be read are refused or dropped; None for the former.
     """
 
     dataset: str
     split: str = "train"
     name: str | None = None
     form: str | None = None
-    text_field: str = "text"
-    unit: str = "paragraph"
+    text_field: str | None = None
+    unit: str | None = None
     streaming: bool = False
     revision: str | None = None
     num_documents: int | None = None
+    bad_records: str | None = None
 
 
 @final
@@ -82,7 +86,8 @@ class ScorerChoice:
         """Before any work: is this a method, and do the other settings belong to it?
 
         Raises:
-            ConfigError: the method is unknown, or a setting of another method is given.
+            ConfigError: the method is unknown, or a setting of another method is given, or one that means nothing
+                beside the others.
         """
         if self.method not in SELECTION_METHODS:
             raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
@@ -93,6 +98,11 @@ class ScorerChoice:
                     f"method {self.method} has no use for {option} {value!r}; leave it out, or choose "
                     f"{' or '.join(_READERS[key])}"
                 )
+        if self.window_words is not None and self.scope != "window":
+            raise ConfigError(
+                f"--window-words {self.window_words} says how long windows are, and the scope is "
+                f"{self.scope or DEFAULT_SCOPE}; leave it out, or choose --scope window"
+            )
 
 
 @final

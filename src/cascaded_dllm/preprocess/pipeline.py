@@ -11,19 +11,25 @@ from typing import TypeAlias, final
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
-from cascaded_dllm.data.preprocessed import PreprocessedDataset, complete_dataset, shard_folder
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_fingerprint, write_shard
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.preprocess.batches import Batches
+from cascaded_dllm.preprocess.completion import (
+    PREPARED_FOLDER,
+    complete_now,
+    completed,
+    forget_source,
+    keep_source,
+    with_files,
+)
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpora import Corpus, no_documents
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-PREPARED_FOLDER = "prepared"
-"""What is made from a corpus before its first shard, in the folder of the dataset."""
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Told the records done, and their number where it is known."""
@@ -167,13 +173,26 @@ class Plan:
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
                 raise no_documents(self.corpus.name, writer.counts.dropped)
             self._check_corpus()
-            return writer.counts
+        keep_source(self.folder, self.settings)
+        return writer.counts
+
+    def put_tokenizer(self, load_tokenizer: Callable[[], Tokenizer]) -> None:
+        """Puts the tokenizer beside the first shard, so that shards can be looked at while others are made.
+
+        Args:
+            load_tokenizer: that of the dataset, which is asked for where there is none.
+
+        Raises:
+            OutputExistsError: the folder cannot be written.
+        """
+        if not (self.folder / TOKENIZER_FILE).is_file():
+            load_tokenizer().save(self.folder)
 
     def complete(self, load_tokenizer: Callable[[], Tokenizer]) -> PreprocessedDataset | None:
         """The dataset, if all of its shards are there; None as long as others are at work on the rest.
 
         Args:
-            load_tokenizer: that of the dataset, which is asked for with the last shard.
+            load_tokenizer: that of the dataset, which is asked for with the last shard, unless all was complete before.
 
         Raises:
             DataError: there is not one document in it, or the tokenizer is not that of the shards any more.
@@ -185,14 +204,10 @@ class Plan:
         counts = sum((Shard.open(folder).counts for folder in folders), Counts())
         if counts.documents == 0:
             raise no_documents(self.corpus.name, counts.dropped)
-        tokenizer = load_tokenizer()
-        if tokenizer.fingerprint != self.settings.tokenizer:
-            raise DataError(
-                f"the tokenizer has the fingerprint {tokenizer.fingerprint}, and the shards in {self.folder} were made "
-                f"with {self.settings.tokenizer}; put that one back and run the same command again"
-            )
-        tokenizer.save(self.folder)
-        dataset = complete_dataset(self.folder, self.settings)
+        dataset = completed(self.folder, self.settings)
+        if dataset is None:
+            dataset = complete_now(self.folder, self.settings, load_tokenizer())
+        forget_source(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
         shutil.rmtree(self._parts, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -232,7 +247,8 @@ class Plan:
 
     def _check_settings(self, shard: Shard, index: int) -> None:
         if shard.fingerprint != shard_fingerprint(self.settings, index):
-            differences = shard.settings.differences(self.settings) or "another shard's number"
+            settings = with_files(self.folder, shard.settings)
+            differences = settings.differences(self.settings) or "another shard's number"
             raise DataError(
                 f"{shard.folder} was made with other settings ({differences}); choose another output folder, dataset "
                 f"or split name, or remove {self.folder}"

@@ -27,7 +27,7 @@ class TaskLog:
 
     def __init__(self, folder: Path, index: int) -> None:
         self._heartbeat = _heartbeat_file(folder, index)
-        self._summary = _logs(folder) / "summaries" / f"{index:05d}.json"
+        self._summary = _summary_file(folder, index)
         self._started = time.monotonic()
         self._last = float("-inf")
 
@@ -46,21 +46,44 @@ class TaskLog:
         return told
 
 
-def write_total(folder: Path, counts: Counts) -> None:
-    """Writes the summary of a dataset; its seconds are those of all tasks, wherever and whenever they ran."""
-    tasks = sorted((_logs(folder) / "summaries").glob("*.json"))
-    write_json(
-        _logs(folder) / "summary.json", summary(counts, sum(float(str(_read(path)["seconds"])) for path in tasks))
-    )
+def write_total(folder: Path, counts: Counts, num_shards: int) -> None:
+    """Writes the summary of a dataset; its seconds are those of all tasks, wherever and whenever they ran.
+
+    Where the summary of a task was lost, times are those of the others (`shards_timed` says how many), and null where
+    there is none.
+
+    Args:
+        folder: of the dataset.
+        counts: of all its shards.
+        num_shards: of the dataset.
+    """
+    told = [_read(_summary_file(folder, index)) for index in range(num_shards)]
+    timed = [task for task in told if task.keys() >= {"documents", "tokens", "seconds"}]
+    seconds = sum(float(str(task["seconds"])) for task in timed) if timed else None
+    documents, tokens = (sum(int(str(task[what])) for task in timed) for what in ("documents", "tokens"))
+    value = summary(counts, seconds, Counts(documents, tokens)) | {"shards_timed": len(timed)}
+    write_json(_total_file(folder), value)
 
 
-def summary(counts: Counts, seconds: float) -> dict[str, object]:
-    """Counts and throughput, for people and for scripts."""
+def has_total(folder: Path) -> bool:
+    """Whether the summary of a dataset is there."""
+    return _total_file(folder).is_file()
+
+
+def summary(counts: Counts, seconds: float | None, timed: Counts | None = None) -> dict[str, object]:
+    """Counts and throughput, for people and for scripts.
+
+    Args:
+        counts: of the records.
+        seconds: that were spent; None where nobody knows.
+        timed: of the records on which they were spent; None for all.
+    """
+    made = counts if timed is None else timed
     return asdict(counts) | {
         f"windows_of_{WINDOW_LENGTH}": (counts.tokens + counts.documents) // WINDOW_LENGTH,
-        "seconds": round(seconds, 3),
-        "documents_per_second": round(counts.documents / max(seconds, 1e-9), 1),
-        "tokens_per_second": round(counts.tokens / max(seconds, 1e-9), 1),
+        "seconds": None if seconds is None else round(seconds, 3),
+        "documents_per_second": None if seconds is None else round(made.documents / max(seconds, 1e-9), 1),
+        "tokens_per_second": None if seconds is None else round(made.tokens / max(seconds, 1e-9), 1),
     }
 
 
@@ -78,14 +101,22 @@ def forget_progress(folder: Path, tasks: Iterable[int]) -> None:
 def _read(path: Path) -> Mapping[str, object]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        # Not begun, or done at this moment.
+    except (FileNotFoundError, ValueError):
+        # Not begun, done at this moment, or damaged: logs are no part of the data.
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _logs(folder: Path) -> Path:
     return folder / "logs"
+
+
+def _total_file(folder: Path) -> Path:
+    return _logs(folder) / "summary.json"
+
+
+def _summary_file(folder: Path, index: int) -> Path:
+    return _logs(folder) / "summaries" / f"{index:05d}.json"
 
 
 def _heartbeat_file(folder: Path, index: int) -> Path:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TypeVar, final
 
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.text.corpus_options import require_read, require_read_by_files
 from cascaded_dllm.text.document import Document, Dropped, Part, Reader, WholeReader
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
-from cascaded_dllm.text.local import SUFFIXES, UNITS, Unit, unreadable
+from cascaded_dllm.text.local import BAD_RECORDS, DEFAULT_UNIT, SUFFIXES, UNITS, Unit, unreadable
 from cascaded_dllm.text.local_files import LocalFiles, is_pattern
 from cascaded_dllm.text.python_docs import PythonDocs
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD
 from cascaded_dllm.text.stories import Stories
 
 BUILT_IN = ("stories", "python-docs")
@@ -140,9 +142,10 @@ def open_corpus(
     dataset: str,
     *,
     split: str,
-    text_field: str = "text",
-    unit: str = "paragraph",
+    text_field: str | None = None,
+    unit: str | None = None,
     form: str | None = None,
+    bad_records: str | None = None,
     revision: str | None = None,
     streaming: bool = False,
 ) -> Corpus:
@@ -152,34 +155,38 @@ def open_corpus(
         dataset: stories or python-docs; one of `HUB_CORPORA`; a path, where one with such a name is written ./name; or
             owner/name, or owner/name:configuration, of a dataset of the hub.
         split: train, valid or test, or as the dataset calls it; a path holds the split it holds.
-        text_field: the field or column that holds the text; a corpus known by name knows its own.
-        unit: what one document of a .txt file is, see `LocalFiles`; where there is a form, a line.
+        text_field: the field or column that holds the text, DEFAULT_TEXT_FIELD if None; a corpus known by name knows
+            its own.
+        unit: what one document of a .txt file is, see `LocalFiles`; DEFAULT_UNIT if None, or a line where there is a
+            form.
         form: the form in which the texts of a path or a dataset are written, one of `FORMS`; None for plain text.
+        bad_records: of a path: whether records that cannot be read, such as a line that is not JSON, end the reading
+            ("refuse", if None) or are dropped and counted ("drop").
         revision: of a dataset of the hub: a commit, branch or tag.
         streaming: of a dataset of the hub: whether to read it over the network and keep nothing.
 
     Raises:
-        ConfigError: there is no such name, split, unit or form, or an option does not go with the corpus.
+        ConfigError: there is no such name, split, unit or form, or an option means nothing to the corpus.
         DataError: the path does not exist, a file below it is empty or of an unknown kind, or the hub has no such
             dataset or column or does not answer.
     """
-    known_unit, known_form = one_of("unit", unit, UNITS), None if form is None else one_of("form", form, FORMS)
-    of_files = {"unit": unit != "paragraph"}
-    of_any = {"text_field": text_field != "text", "form": form is not None}
-    of_hub = {"revision": revision is not None, "streaming": streaming}
+    known_unit = None if unit is None else one_of("unit", unit, UNITS)
+    known_form = None if form is None else one_of("form", form, FORMS)
+    of_files = {"text_field": text_field, "unit": unit, "bad_records": bad_records}
+    options = of_files | {"form": form, "revision": revision, "streaming": streaming}
     if dataset in BUILT_IN:
-        _refuse(dataset, of_files | of_any | of_hub)
+        require_read(dataset, "built in", options)
         return _built_in(dataset, split)
     path = Path(dataset).expanduser()
     if dataset in HUB_CORPORA:
-        _refuse(dataset, of_files | of_any)
+        require_read(dataset, "known by name", options)
         hub = HUB_CORPORA[dataset]
     elif _exists(path) or is_pattern(path):
-        _refuse(dataset, of_hub)
-        return _local(path, text_field, known_unit, known_form)
+        require_read(dataset, "files", options)
+        return _local(path, of_files, known_unit, known_form)
     else:
-        _refuse(dataset, of_files)
         hub = _hub_corpus(dataset, text_field, known_form)
+        require_read(dataset, "hub", options)
     return Corpus(_folder_name(dataset), open_hub(hub, split=split, revision=revision, streaming=streaming))
 
 
@@ -201,17 +208,25 @@ def _exists(path: Path) -> bool:
         raise unreadable(path, error) from error
 
 
-def _local(path: Path, text_field: str, unit: Unit, form: Form | None) -> Corpus:
-    if form is not None and unit == "file":
-        raise ConfigError(f"the form {form} is read line by line, and the unit is file; leave one of them out")
+def _local(path: Path, options: Mapping[str, str | None], unit: Unit | None, form: Form | None) -> Corpus:
+    if form is not None and unit not in (None, "line"):
+        raise ConfigError(f"the form {form} is read line by line, and the unit is {unit}; leave one of them out")
+    text_field, bad_records = options["text_field"], options["bad_records"]
     # Absolute: parts are read by processes that may run elsewhere.
-    files = LocalFiles(path.absolute(), text_field, unit if form is None else "line", form)
+    files = LocalFiles(
+        path.absolute(),
+        DEFAULT_TEXT_FIELD if text_field is None else text_field,
+        (unit or DEFAULT_UNIT) if form is None else "line",
+        form,
+        "refuse" if bad_records is None else one_of("--bad-records", bad_records, BAD_RECORDS),
+    )
+    require_read_by_files(str(path), files.kinds(), options)
     files.checked_files()  # What is missing is said now, not by the process that reads it.
     named = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     return Corpus(_folder_name(named.name.split(".")[0]), files)
 
 
-def _hub_corpus(dataset: str, text_field: str, form: Form | None) -> HubCorpus:
+def _hub_corpus(dataset: str, text_field: str | None, form: Form | None) -> HubCorpus:
     """The dataset of the hub that a name of the form owner/name or owner/name:configuration means.
 
     Raises:
@@ -222,7 +237,8 @@ def _hub_corpus(dataset: str, text_field: str, form: Form | None) -> HubCorpus:
         raise DataError(f"{dataset} is no file or folder; check the path")
     match = _HUB_ID.fullmatch(dataset)
     if match is not None:
-        return HubCorpus(match["id"], match["config"], text_field=text_field, form=form)
+        column = DEFAULT_TEXT_FIELD if text_field is None else text_field
+        return HubCorpus(match["id"], match["config"], text_field=column, form=form)
     known = [*BUILT_IN, *HUB_CORPORA]
     near = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
@@ -230,21 +246,6 @@ def _hub_corpus(dataset: str, text_field: str, form: Form | None) -> HubCorpus:
         f"{dataset!r} is no corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of a "
         "dataset on the Hugging Face hub"
     )
-
-
-def _refuse(dataset: str, options: Mapping[str, bool]) -> None:
-    """Refuses options that a corpus has no use for.
-
-    Args:
-        dataset: the corpus.
-        options: name -> whether it is given.
-
-    Raises:
-        ConfigError: one is given.
-    """
-    given = " and ".join(name for name, is_given in options.items() if is_given)
-    if given:
-        raise ConfigError(f"{given} cannot be chosen for the corpus {dataset}; leave it out")
 
 
 def one_of(what: str, value: str, known: tuple[_Choice, ...]) -> _Choice:

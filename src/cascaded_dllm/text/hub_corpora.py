@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from cascaded_dllm.text.forms import Form
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD
 
 
 @final
@@ -26,7 +27,7 @@ class HubCorpus:
     config: str | None = None
     commit: str | None = None
     branch: str = "main"
-    text_field: str = "text"
+    text_field: str = DEFAULT_TEXT_FIELD
     form: Form | None = None
     splits: tuple[str, ...] = ()
 

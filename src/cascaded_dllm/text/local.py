@@ -7,7 +7,7 @@ import json
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped
-from cascaded_dllm.text.rows import row_record
+from cascaded_dllm.text.rows import BadRecordError, row_record
 
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
+DEFAULT_UNIT: Unit = "paragraph"
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
+BadRecords = Literal["refuse", "drop"]
+BAD_RECORDS: tuple[BadRecords, ...] = ("refuse", "drop")
 PARQUET_BATCH_ROWS = 1024
 # A file with a NUL byte among its first ones is taken for a binary one, as other tools do; further on it is text.
 _BINARY_WITHIN_BYTES = 8000
@@ -40,7 +43,8 @@ class _Line(NamedTuple):
         """The line as text; a byte-order mark at the head of the file is dropped.
 
         Raises:
-            DataError: the file is binary, or the line not UTF-8.
+            BadRecordError: the line is not UTF-8.
+            DataError: the file is binary.
         """
         nul = self.offset + self.content.find(b"\0")
         if self.offset <= nul < _BINARY_WITHIN_BYTES:
@@ -51,14 +55,18 @@ class _Line(NamedTuple):
         try:
             text = self.content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(
+            raise BadRecordError(
                 f"{self.file} line {self.number} is not UTF-8 at byte {self.offset + error.start} "
-                f"(0x{self.content[error.start]:02x}); convert the file to UTF-8"
+                f"(0x{self.content[error.start]:02x}); convert the file to UTF-8",
+                reason=BadRecordError.NOT_UTF8,
+                characters=len(self.content.decode("utf-8", "replace").rstrip("\r\n")),
             ) from error
         return text.removeprefix("\ufeff") if self.number == 1 else text
 
 
-def unread_rows(file: Path, *, text_field: str, unit: Unit, name: str | None = None) -> Iterator[Unread]:
+def unread_rows(
+    file: Path, *, text_field: str, unit: Unit, name: str | None = None, bad_records: BadRecords = "refuse"
+) -> Iterator[Unread]:
     """The records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
 
     Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
@@ -68,10 +76,12 @@ def unread_rows(file: Path, *, text_field: str, unit: Unit, name: str | None = N
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         name: what the file is called in the ids of its rows; None for its own name.
+        bad_records: what becomes of records of a .txt or .jsonl file that cannot be read. A .parquet file checks its
+            rows when it is written, so that what is wrong in it is wrong with the file.
 
     Yields:
         Functions that return rows, blank ones too, named "<name>:<index>" or by their own "id"; those without a text
-        as what was dropped.
+        as what was dropped. They raise BadRecordError where bad records are refused.
 
     Raises:
         DataError: the file is broken, not text or of an unknown kind; with the place and the remedy.
@@ -79,9 +89,18 @@ def unread_rows(file: Path, *, text_field: str, unit: Unit, name: str | None = N
     suffix, name = checked_suffix(file), file.name if name is None else name
     if suffix == ".parquet":
         return _parquet_rows(file, text_field, name)
-    if suffix.startswith(".jsonl"):
-        return _jsonl_rows(file, text_field, name)
-    return _txt_rows(file, unit, name)
+    rows = _jsonl_rows(file, text_field, name) if suffix.startswith(".jsonl") else _txt_rows(file, unit, name)
+    if bad_records == "refuse":
+        return rows
+    return (functools.partial(_or_dropped, read, f"{name}:{index}") for index, read in enumerate(rows))
+
+
+def _or_dropped(read: Unread, name: str) -> Document | Dropped:
+    """A record, as dropped where it cannot be read."""
+    try:
+        return read()
+    except BadRecordError as error:
+        return Dropped(name, error.reason, error.characters)
 
 
 def suffix_of(file: Path) -> str:
@@ -124,21 +143,47 @@ def is_read_through(file: Path, unit: Unit) -> bool:
 def _txt_rows(file: Path, unit: Unit, name: str) -> Iterator[Unread]:
     match unit:
         case "line":
-            blocks: Iterable[str] = (line.rstrip("\r\n") for line in text_lines(file))
+            blocks: Iterable[str | BadRecordError] = (_block([line]) for line in text_lines(file))
         case "paragraph":
             blocks = _paragraphs(text_lines(file))
         case "file":
-            yield lambda: Document(f"{name}:0", "".join(text_lines(file)))
+            yield lambda: _document(f"{name}:0", _joined(list(text_lines(file))))
             return
     for index, block in enumerate(blocks):
-        yield functools.partial(Document, f"{name}:{index}", block)
+        yield functools.partial(_document, f"{name}:{index}", block)
 
 
-def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
-    """The blocks between blank lines, without the line end of their last line."""
-    for is_blank, block in itertools.groupby(lines, lambda line: not line.strip()):
+def _paragraphs(lines: Iterable[str | BadRecordError]) -> Iterator[str | BadRecordError]:
+    """The blocks between blank lines; a line that cannot be read is none of those."""
+    for is_blank, block in itertools.groupby(lines, lambda line: isinstance(line, str) and not line.strip()):
         if not is_blank:
-            yield "".join(block).rstrip("\r\n")
+            yield _block(list(block))
+
+
+def _block(lines: Sequence[str | BadRecordError]) -> str | BadRecordError:
+    """`_joined` lines without the line end of the last one."""
+    text = _joined(lines)
+    return text.rstrip("\r\n") if isinstance(text, str) else text
+
+
+def _joined(lines: Sequence[str | BadRecordError]) -> str | BadRecordError:
+    """Lines as one text, or what is wrong with the first that cannot be read."""
+    fault = next((line for line in lines if isinstance(line, BadRecordError)), None)
+    if fault is None:
+        return "".join(map(str, lines))
+    length = sum(len(line) if isinstance(line, str) else line.characters for line in lines)
+    return BadRecordError(str(fault), reason=fault.reason, characters=length)
+
+
+def _document(name: str, text: str | BadRecordError) -> Document:
+    """The document of a text.
+
+    Raises:
+        BadRecordError: it could not be read.
+    """
+    if isinstance(text, BadRecordError):
+        raise text
+    return Document(name, text)
 
 
 def _jsonl_rows(file: Path, text_field: str, name: str) -> Iterator[Unread]:
@@ -151,14 +196,18 @@ def _jsonl_row(line: _Line, text_field: str, name: str) -> Document | Dropped:
     fields = _json_object(line, text_field)
     if isinstance(fields, str):
         return Document(default, fields)
-    return row_record(fields, text_field, place=place, default=default)
+    try:
+        return row_record(fields, text_field, place=place, default=default)
+    except DataError as error:
+        raise BadRecordError(str(error), reason=BadRecordError.NO_STRING) from error
 
 
 def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
     """The object in a line, or the line itself where it is blank.
 
     Raises:
-        DataError: it is something else, or not UTF-8.
+        BadRecordError: it is something else, or not UTF-8.
+        DataError: the file is binary.
     """
     content, place = line.decode(), f"{line.file} line {line.number}"
     if not content.strip():
@@ -166,9 +215,17 @@ def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place} is not JSON ({error}); repair or remove the line") from error
+        raise BadRecordError(
+            f"{place} is not JSON ({error}); repair or remove the line",
+            reason=BadRecordError.NOT_JSON,
+            characters=len(content.rstrip("\r\n")),
+        ) from error
     if not isinstance(found, dict):
-        raise DataError(f"{place} is a {type(found).__name__}, not an object; write {{{text_field!r}: ...}}")
+        raise BadRecordError(
+            f"{place} is a {type(found).__name__}, not an object; write {{{text_field!r}: ...}}",
+            reason=BadRecordError.NO_OBJECT,
+            characters=len(content.rstrip("\r\n")),
+        )
     return found
 
 
@@ -203,13 +260,14 @@ def _parquet_errors(file: Path) -> Iterator[None]:
         raise DataError(f"{file} is not a whole parquet file ({error}); write or download it again") from error
 
 
-def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str]]]:
+def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str] | BadRecordError]]:
     """What the rows of a .jsonl or .parquet file are made of: a place and the names of the fields there.
 
-    Every line of a .jsonl that is not blank has fields of its own, a .parquet file has the same in all rows.
+    Every line of a .jsonl that is not blank has fields of its own, or is no object; a .parquet file has the same in all
+    rows.
 
     Raises:
-        DataError: the file cannot be read, or a line is no object.
+        DataError: the file cannot be read.
     """
     if suffix_of(file) == ".parquet":
         import pyarrow.parquet as pq
@@ -218,9 +276,14 @@ def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str]]]:
             yield str(file), list(table.schema_arrow.names)
         return
     for line in _raw_lines(file):
-        fields = _json_object(line, text_field)
+        place = f"{line.file} line {line.number}"
+        try:
+            fields = _json_object(line, text_field)
+        except BadRecordError as error:
+            yield place, error
+            continue
         if not isinstance(fields, str):
-            yield f"{line.file} line {line.number}", list(fields)
+            yield place, list(fields)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -233,13 +296,17 @@ def unreadable(path: Path, error: OSError) -> DataError:
     )
 
 
-def text_lines(file: Path) -> Iterator[str]:
-    """The lines of a text file with their line ends.
+def text_lines(file: Path) -> Iterator[str | BadRecordError]:
+    """The lines of a text file with their line ends, and what is wrong with those that cannot be read.
 
     Raises:
-        DataError: the file cannot be read to its end, or is not UTF-8 text.
+        DataError: the file cannot be read to its end, or is binary.
     """
-    return (line.decode() for line in _raw_lines(file))
+    for line in _raw_lines(file):
+        try:
+            yield line.decode()
+        except BadRecordError as error:
+            yield error
 
 
 def _raw_lines(file: Path) -> Iterator[_Line]:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -13,7 +13,9 @@ from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
+    DEFAULT_UNIT,
     SUFFIXES,
+    BadRecords,
     Unit,
     checked_suffix,
     is_read_through,
@@ -23,7 +25,7 @@ from cascaded_dllm.text.local import (
     unread_rows,
     unreadable,
 )
-from cascaded_dllm.text.rows import missing_field
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field
 
 HINT_LINES = 1000
 """So many lines of a text file without a blank one make it likely that its paragraphs are lines."""
@@ -42,12 +44,14 @@ class LocalFiles:
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
+        bad_records: what becomes of records that cannot be read, see `unread_rows`.
     """
 
     path: Path
-    text_field: str = "text"
-    unit: Unit = "paragraph"
+    text_field: str = DEFAULT_TEXT_FIELD
+    unit: Unit = DEFAULT_UNIT
     form: Form | None = None
+    bad_records: BadRecords = "refuse"
 
     def files(self) -> list[Path]:
         """The files in the order in which they are read.
@@ -109,6 +113,14 @@ class LocalFiles:
             raise DataError(f"no file matches {self.path}; check the pattern")
         return found
 
+    def kinds(self) -> set[str]:
+        """Which of txt, jsonl and parquet there are.
+
+        Raises:
+            DataError: as in `files`.
+        """
+        return {suffix_of(file).split(".")[1] for file in self.files()}
+
     def require_outside(self, folder: Path) -> None:
         """Checks that nothing that is written to `folder` becomes a part of this corpus.
 
@@ -139,26 +151,39 @@ class LocalFiles:
         `ROWS_LOOKED_AT`, it is the wrong one.
 
         Raises:
+            BadRecordError: a row cannot be read, and those are refused.
             DataError: something is missing, empty, of an unknown kind or out of reach, or no row has the text field.
         """
         files = self.files()
         if any(suffix_of(file).startswith(".txt") for file in files):
             return files
         rows = itertools.chain.from_iterable(row_fields(file, self.text_field) for file in files)
-        first_place, fields, number = "", dict[str, None](), 0
+        first_place, fields, number, faults = "", dict[str, None](), 0, []
         for place, names in itertools.islice(rows, ROWS_LOOKED_AT):
+            if isinstance(names, BadRecordError):
+                self._refuse(names)
+                faults.append(names)
+                continue
             if self.text_field in names:
                 return files
             first_place, number = first_place or place, number + 1
             fields |= dict.fromkeys(names)
         if number:
             raise missing_field(first_place, self.text_field, fields, others=number - 1)
+        if faults:
+            raise DataError(f"none of {len(faults):,} lines looked at can be read; the first: {faults[0]}")
         return files
+
+    def _refuse(self, fault: BadRecordError) -> None:
+        """Raises what is wrong with a record, unless such records are dropped."""
+        if self.bad_records == "refuse":
+            raise fault
 
     def records(self, part: Part) -> Iterator[Document | Dropped]:
         """See `Reader`; what `checked_files` looks at is looked at before the first record is yielded.
 
         Raises:
+            BadRecordError: a record cannot be read, and those are refused.
             DataError: something is missing, empty, broken, not text or of an unknown kind; with the place and remedy.
         """
         return records_of(self._rows, self.form, part)
@@ -173,14 +198,15 @@ class LocalFiles:
 
     def source(self) -> dict[str, object]:
         """See `Reader`; every file is read once per process, to hash it."""
-        files = self.files()
-        kinds = {suffix_of(file).split(".")[1] for file in files}
+        files, kinds = self.files(), self.kinds()
         return {
             "kind": "files",
             "files": [_described(file, name) for file, name in zip(files, self._names(files), strict=True)],
             "text_field": self.text_field if kinds - {"txt"} else None,
             "unit": self.unit if "txt" in kinds else None,
             "form": described(self.form),
+            # Nothing is said where nothing was ever dropped: datasets of before had no such choice.
+            **({} if self.bad_records == "refuse" else {"bad_records": self.bad_records}),
         }
 
     def hint(self) -> str | None:
@@ -189,7 +215,7 @@ class LocalFiles:
         first = next(texts, None)
         if first is None or self.form is not None or self.unit == "file":
             return None
-        lines = list(itertools.islice(text_lines(first), HINT_LINES))
+        lines = list(self._readable(itertools.islice(text_lines(first), HINT_LINES)))
         if heading := next((line.strip() for line in lines if is_title(line)), None):
             return (
                 f"{first.name} has headings like WikiText, {heading!r}, which are documents now; --form wikitext makes "
@@ -202,10 +228,17 @@ class LocalFiles:
         num = f"the first {HINT_LINES:,}" if len(lines) == HINT_LINES else f"all {len(lines)}"
         return f"{num} lines of {first.name} are one document, as no blank line parts them; --unit line makes each one"
 
+    def _readable(self, lines: Iterable[str | BadRecordError]) -> Iterator[str]:
+        for line in lines:
+            if isinstance(line, str):
+                yield line
+            else:
+                self._refuse(line)
+
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         files = self.checked_files()
         unread = itertools.chain.from_iterable(
-            unread_rows(file, text_field=self.text_field, unit=self.unit, name=name)
+            unread_rows(file, text_field=self.text_field, unit=self.unit, name=name, bad_records=self.bad_records)
             for file, name in zip(files, self._names(files), strict=True)
         )
         yield from (read() for read in part.of(unread))

@@ -5,12 +5,34 @@ from collections.abc import Iterable, Mapping
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped
 
+DEFAULT_TEXT_FIELD = "text"
+"""The field or column that holds the text where nobody says which."""
 NULL_TEXT = "null text"
 """Why a row is dropped whose text is null."""
 NO_TEXT_FIELD = "no text field"
 """Why a row is dropped that lacks the field which other rows have."""
 LONE_SURROGATE = "lone surrogate"
 """Why a row is dropped whose text holds half of a surrogate pair, which no encoding and no tokenizer has a form for."""
+
+
+class BadRecordError(DataError):
+    """A record is at fault and not its file: all others can be read.
+
+    Args:
+        message: see `DataError`.
+        reason: why it is dropped, where such records are: one of those below.
+        characters: its length, without the ends of the lines that cannot be read; what is no UTF-8 counts as it is
+            shown, with a sign in its place.
+    """
+
+    NOT_UTF8 = "not UTF-8"
+    NOT_JSON = "not JSON"
+    NO_OBJECT = "not an object"
+    NO_STRING = "text not a string"
+
+    def __init__(self, message: str, *, reason: str = "", characters: int = 0) -> None:
+        super().__init__(message)
+        self.reason, self.characters = reason, characters
 
 
 def row_record(row: Mapping[str, object], text_field: str, *, place: str, default: str) -> Document | Dropped:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -85,6 +87,20 @@ def test_what_is_visible():
 )
 def test_bad_options(folder, arguments, message):
     assert message in error(folder, *arguments)
+
+
+def test_part_of_a_dataset(tmp_path):
+    folder = write_dataset(tmp_path / "data", TEXTS, num_shards=3)
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "shard_2")
+    told = " ".join(output(folder, "--lengths", "3,6,16").split())
+    assert "note: the dataset is not complete: 2 of its 3 shards are there, and only they are shown" in told
+
+
+def test_shard_in_place_of_its_dataset(folder):
+    assert f"describes 'shard', not 'preprocessed dataset'; name {folder}, of which it is a part" in error(
+        folder / "shard_0"
+    )
 
 
 def test_folder_that_is_none(tmp_path):

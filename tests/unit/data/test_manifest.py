@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -43,6 +44,47 @@ def test_differences_name_both_values(make_settings):
     assert make_settings().differences(make_settings()) == ""
     mine, theirs = make_settings(num_shards=2, split="test"), make_settings()
     assert mine.differences(theirs) == "split: 'test', not 'train'; num_shards: 2, not 1"
+
+
+def files(*contents):
+    return [{"name": f"f{number:02d}", "sha256": content} for number, content in enumerate(contents)]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "difference"),
+    [
+        ({"unit": "line"}, {"unit": "paragraph"}, "unit 'line', not 'paragraph'"),
+        ({}, {"bad_records": "drop"}, "bad_records None, not 'drop'"),
+        ({"files": files(*"abc")}, {"files": files(*"axcd")}, "other content or another list of files, in f01, f03"),
+        (
+            {"files": files(*"a" * 20), "unit": "line"},
+            {"files": files(*"b" * 20), "unit": "file"},
+            "other content or another list of files, in f00, f01, f02, f03, f04, f05, f06, f07 and 12 more, "
+            "unit 'line', not 'file'",
+        ),
+        ({"files": files(*"ab")}, {"files": files(*"ab")[::-1]}, "the same files in another order"),
+        ({"kind": "files", "files": files(*"ab")}, {"kind": "hub"}, "files 2, not None, kind 'files', not 'hub'"),
+    ],
+)
+def test_differences_of_the_source_are_short(make_settings, mine, theirs, difference):
+    """However many files a corpus has."""
+    one, two = make_settings(source=mine), make_settings(source=theirs)
+    assert one.differences(two) == f"source: {difference}"
+
+
+def test_settings_without_the_list_of_files(make_settings):
+    whole = make_settings(source={"files": files(*"abc"), "unit": "line"})
+    brief = whole.brief()
+    assert brief.source["files"] == 3
+    assert brief.brief() == brief
+    assert whole.differences(brief) == brief.differences(whole) == ""
+    other = make_settings(source={"files": files(*"abx"), "unit": "line"})
+    assert re.fullmatch(r"source: files_sha256 '\w{64}', not '\w{64}'", other.differences(brief))
+    assert (
+        make_settings(source={"files": files(*"ab"), "unit": "line"}).differences(brief).startswith("source: files 2, ")
+    )
+    plain = make_settings(source={"kind": "hub"})
+    assert plain.brief() == plain
 
 
 def test_counts_add_up():

@@ -164,8 +164,8 @@ def test_arithmetic_is_a_name_of_device_dtype_and_library(tiny_model, monkeypatc
     assert model.arithmetic == f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}-float32-torch-" + (
         torch.__version__.replace("+", "-")
     )
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
-    model._device = "cuda"
+    monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda:1": "NVIDIA H100 80GB HBM3"}.get)
+    model._device = "cuda:1"
     assert model.arithmetic.startswith("cuda-nvidia-h100-80gb-hbm3-float32-torch-")
 
 

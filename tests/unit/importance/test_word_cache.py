@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import os
 import random
 import signal
 import time
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 from cascaded_dllm.errors import DataError, OutputExistsError
-from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache, WordFiles
+from cascaded_dllm.importance import word_files
+from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache
+from cascaded_dllm.importance.word_files import WordFiles, merge_small
 from tests.processes import started
 from tests.unit.importance.word_vectors import WIDTH, Embed, expected
 
@@ -222,4 +226,223 @@ def test_a_writer_that_is_killed(tmp_path):
             assert process.wait().returncode == -signal.SIGKILL
     found = contents(tmp_path)
     assert len(found) >= 12_000
+    assert all(found[word] == expected([word]).tobytes() for word in found)
+
+
+def write_one(folder: Path, first: int, num: int = 2) -> None:
+    """What a short run leaves: a small file with a block."""
+    WordFiles(folder).append(
+        [f"word{place}" for place in range(first, first + num)],
+        expected([f"word{place}" for place in range(first, first + num)]),
+    )
+
+
+def make_old(folder: Path) -> None:
+    for path in folder.glob("*.words"):
+        os.utime(path, (time.time() - 10_000,) * 2)
+
+
+def test_many_small_files_become_one(tmp_path):
+    for number in range(40):
+        write_one(tmp_path, number)
+    before = contents(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 40, "nobody knows whether their processes still run"
+    make_old(tmp_path)
+    embed = Embed()
+    words = [f"word{place}" for place in range(41)]
+    assert np.array_equal(WordCache(embed, tmp_path).vectors(words), expected(words))
+    assert embed.embedded == []
+    (path,) = tmp_path.iterdir()
+    assert path.suffix == ".words"
+    assert contents(tmp_path) == before
+    # A block for all, and no word twice.
+    assert path.stat().st_size == 56 + len("\n".join(words)) + 4 * WIDTH * 41
+
+
+@pytest.mark.parametrize("num", [2, 15, 16, 17])
+def test_few_files_are_left_alone(tmp_path, num):
+    for number in range(num):
+        write_one(tmp_path, number)
+    make_old(tmp_path)
+    merge_small(tmp_path)
+    assert len(list(tmp_path.iterdir())) == (num if num < 16 else 1)
+
+
+def test_large_files_and_files_in_use_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(word_files, "_SMALL_BYTES", 1000)
+    write_one(tmp_path, 0, num=100)
+    (large,) = tmp_path.iterdir()
+    for number in range(20):
+        write_one(tmp_path, number)
+    make_old(tmp_path)
+    write_one(tmp_path, 500)
+    (used,) = (path for path in tmp_path.iterdir() if time.time() - path.stat().st_mtime < 1000)
+    merge_small(tmp_path)
+    assert {large, used} < set(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_merged_piece_by_piece(tmp_path, monkeypatch):
+    """Memory is bounded, and words are in blocks of bounded size."""
+    monkeypatch.setattr(word_files, "_MERGED_BYTES", 1500)
+    monkeypatch.setattr(word_files, "_BLOCK_WORDS", 3)
+    for number in range(40):
+        write_one(tmp_path, number)
+    before = contents(tmp_path)
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    make_old(tmp_path)
+    merge_small(tmp_path)
+    assert contents(tmp_path) == before
+    assert 1 < len(list(tmp_path.iterdir())) <= 2 * sum(sizes) // 1500 + 1
+
+
+def test_damaged_files_are_not_merged(tmp_path):
+    for number in range(20):
+        write_one(tmp_path, 2 * number)
+    damaged = sorted(tmp_path.iterdir())[3]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    make_old(tmp_path)
+    merge_small(tmp_path)
+    assert damaged in tmp_path.iterdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.warns(UserWarning, match="is damaged at byte 0"):
+        assert len(contents(tmp_path)) == 38
+
+
+def test_half_a_block_of_a_killed_writer_goes(tmp_path):
+    for number in range(20):
+        write_one(tmp_path, 2 * number)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes() + path.read_bytes()[:60])
+    make_old(tmp_path)
+    merge_small(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(contents(tmp_path)) == 40
+
+
+@pytest.mark.parametrize("moment", ["before", "while it is written"])
+def test_a_block_is_written_again_where_its_file_was_merged(tmp_path, monkeypatch, moment):
+    files = WordFiles(tmp_path)
+    files.append(["sea"], expected(["sea"]))
+    (own,) = tmp_path.iterdir()
+    if moment == "before":
+        own.unlink()
+    else:
+        fstat = os.fstat
+        monkeypatch.setattr(os, "fstat", lambda number: (own.unlink(missing_ok=True), fstat(number))[1])
+    files.append(["dog"], expected(["dog"]))
+    monkeypatch.undo()
+    assert own not in tmp_path.iterdir()
+    assert list(contents(tmp_path)) == ["dog"]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC])
+def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypatch, number):
+    """A network file system says the first of a file that another machine has removed."""
+    files = WordFiles(tmp_path)
+    files.append(["sea"], expected(["sea"]))
+    (own,) = tmp_path.iterdir()
+    fstat, left = os.fstat, [number]
+
+    def fail_once(descriptor):
+        if left:
+            raise OSError(left.pop(), "it fails")
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", fail_once)
+    if number == errno.ENOSPC:
+        with pytest.raises(OutputExistsError, match=r"cannot be written \(it fails\); name a folder that is yours"):
+            files.append(["dog"], expected(["dog"]))
+        return
+    files.append(["dog"], expected(["dog"]))
+    (new,) = set(tmp_path.iterdir()) - {own}
+    assert b"dog" in new.read_bytes()
+
+
+def test_a_file_that_grows_while_it_is_merged_stays(tmp_path, monkeypatch):
+    files = WordFiles(tmp_path)
+    files.append(["sea"], expected(["sea"]))
+    for number in range(20):
+        write_one(tmp_path, number)
+    make_old(tmp_path)
+    write_bytes = word_files.write_bytes
+
+    def grow_meanwhile(path, content):
+        files.append(["dog"], expected(["dog"]))
+        write_bytes(path, content)
+
+    monkeypatch.setattr(word_files, "write_bytes", grow_meanwhile)
+    merge_small(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert {"sea", "dog", "word0"} < contents(tmp_path).keys()
+
+
+def test_one_process_merges_at_a_time(tmp_path):
+    for number in range(20):
+        write_one(tmp_path, number)
+    make_old(tmp_path)
+    turn = tmp_path / "merging"
+    turn.touch()
+    merge_small(tmp_path)
+    assert len(list(tmp_path.glob("*.words"))) == 20
+    # One that was killed has the turn for a while, and no longer.
+    os.utime(turn, (time.time() - 10_000,) * 2)
+    merge_small(tmp_path)
+    merge_small(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_is_read_only_serves_as_it_is(tmp_path, monkeypatch):
+    for number in range(20):
+        write_one(tmp_path, 2 * number)
+    make_old(tmp_path)
+
+    def fail(self, *_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", fail)
+    assert len(contents(tmp_path)) == 40
+
+
+def test_files_that_are_merged_while_they_are_read(tmp_path):
+    for number in range(20):
+        write_one(tmp_path, 2 * number)
+    files = WordFiles(tmp_path)
+    blocks = files.new_blocks()
+    found = set(next(blocks)[0])
+    make_old(tmp_path)
+    merge_small(tmp_path)
+    for words, _ in blocks:
+        found.update(words)
+    assert len(found) == 40
+
+
+def write_and_merge(folder: Path, first: int, calls: int) -> None:
+    """In a process: short runs, one after the other, all of which merge what they find."""
+    word_files._SETTLED_SECONDS = 0.0
+    word_files._MERGED_FROM = 2
+    for number in range(first, first + calls):
+        WordCache(Embed(), folder).vectors([f"word{number}", f"word{number + 1}"])
+        with (folder.parent / f"{first}.done").open("a") as file:
+            file.write(f"{number}\n")
+
+
+def test_processes_that_merge_and_are_killed(tmp_path):
+    """What a call has come back from is there, whoever is killed when, and however many merge and read."""
+    generator = random.Random(0)
+    cache = tmp_path / "cache"
+    for round_ in range(4):
+        with contextlib.ExitStack() as stack:
+            firsts = [10_000 * (3 * round_ + place) for place in range(3)]
+            processes = [stack.enter_context(started(write_and_merge, cache, first, 10_000)) for first in firsts]
+            while not all((tmp_path / f"{first}.done").exists() for first in firsts):
+                time.sleep(0.01)
+            for process in processes:
+                time.sleep(generator.random() / 3)
+                process.send(signal.SIGKILL)
+                assert process.wait().returncode == -signal.SIGKILL
+    done = [int(line) for path in tmp_path.glob("*.done") for line in path.read_text().splitlines()]
+    assert len(done) > 30
+    found = contents(cache)
+    assert {f"word{number}" for number in done} <= found.keys()
     assert all(found[word] == expected([word]).tobytes() for word in found)

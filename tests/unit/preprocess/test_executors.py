@@ -97,6 +97,12 @@ def test_job_that_slurm_refuses(tasks, monkeypatch, tmp_path):
         submit_slurm(tasks, Resources(partition="main"), "job")
 
 
+@pytest.mark.parametrize("option", ["cpus", "memory_gb", "gpus"])
+def test_task_that_would_get_nothing(option):
+    with pytest.raises(ConfigError, match=rf"--{option.replace('_', '-')} is -1; a task needs at least [01]$"):
+        Resources(partition="main", **{option: -1}).check("slurm")
+
+
 class CrashedError(Exception):
     """Stands for what Ray raises."""
 

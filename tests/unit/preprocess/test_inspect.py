@@ -1,15 +1,19 @@
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.preprocess import inspect_choice, inspect_statistics
 from cascaded_dllm.preprocess.inspect import inspect_dataset
 from cascaded_dllm.preprocess.inspect_facts import Loss, facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_page import page
 from cascaded_dllm.preprocess.inspect_statistics import importance_name
+from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.unit.preprocess.look import TOKENIZER, write_dataset
 
 SPEC = CascadeSpec((3, 6, 16))
@@ -193,6 +197,67 @@ def test_facts_and_losses(folder):
     assert found[1].reason == "windows dropped for too few distinct tokens, of the first 12 windows"
     assert found[2][1:] == (inspection.tail_tokens, inspection.counts.tokens + 8, "tokens")
     assert len(losses(look(folder, "document"))) == 2
+
+
+def unfinished(folder, *numbers, num_shards=4):
+    """A dataset of which only some shards are there, as long as others are made."""
+    write_dataset(folder, TEXTS, num_shards=num_shards)
+    (folder / "manifest.json").unlink()
+    for number in set(range(num_shards)) - set(numbers):
+        shutil.rmtree(folder / f"shard_{number}")
+    return folder
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_dataset_that_is_not_complete(tmp_path, packing):
+    folder = unfinished(tmp_path / "data", 3, 1)
+    inspection = look(folder, packing)
+    named = {name for window in inspection.windows for name in window.documents}
+    assert named == {"d1", "d3", "d5", "d7"}
+    assert inspection.counts.documents == 4
+    assert inspection.choice.startswith(f"of the 2 of 4 shards of {folder} that are there: ")
+    known = dict(facts(inspection))
+    assert known["shards"] == "2 of 4 are there, and only they are shown and counted"
+    assert known["fingerprint"] == "none yet: the dataset is not complete"
+    assert losses(inspection)[0].total == 4
+    assert "2 of 4 are there" in page(inspection)
+    with pytest.raises(DataError, match=r"no document of the 2 of 4 shards of .* that are there has the id 'd0'"):
+        look(folder, packing, document="d0")
+
+
+def test_shard_that_is_made_again_is_not_shown(tmp_path):
+    folder = write_dataset(tmp_path / "data", TEXTS, num_shards=3)
+    (folder / "shard_1" / "manifest.json").write_text("{")
+    assert look(folder).num_shards == 2
+    shutil.rmtree(folder / "shard_1")
+    assert look(folder).num_shards == 2
+
+
+def test_tokenizer_of_a_dataset_that_is_not_complete(tmp_path):
+    folder = unfinished(tmp_path / "data", 0)
+    Tokenizer.train(["another"], 258).save(folder)
+    with pytest.raises(
+        DataError, match=r"the tokenizer of .*, with the fingerprint \w{16}, is not there yet; it comes"
+    ):
+        look(folder)
+    # It may have been trained for the dataset.
+    TOKENIZER.save(folder / "prepared" / "tokenizer_257_abc")
+    assert look(folder).num_shards == 1
+
+
+def test_shards_that_do_not_belong_together(tmp_path):
+    folder = unfinished(tmp_path / "data", 0)
+    write_dataset(tmp_path / "other", TEXTS, num_shards=4, method="tfidf")
+    (tmp_path / "other" / "shard_2").rename(folder / "shard_2")
+    with pytest.raises(DataError, match=r"shard_2 does not belong to .*shard_0: it was made with method: 'tfidf', not"):
+        look(folder)
+
+
+def test_folder_without_a_shard(tmp_path):
+    with pytest.raises(DataError, match=r"is no complete preprocessed dataset: it has no manifest\.json"):
+        look(tmp_path)
+    with pytest.raises(DataError, match="holds 0 shards; name the folder that preprocessing printed, or wait until"):
+        PreprocessedDataset.open_unfinished(tmp_path)
 
 
 def test_records_that_were_dropped(tmp_path):

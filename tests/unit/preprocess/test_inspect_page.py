@@ -82,6 +82,7 @@ def made_up(text: str, name: str) -> Inspection:
         settings=settings,
         counts=Counts(1, 2, 3, {name: 4}),
         fingerprint=name,
+        num_shards=1,
         layout=Layout(16, "stream", 8, -100.0),
         spec=SPEC,
         num_windows=3,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cascaded_dllm.data.manifest import Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.importance.base import Word
@@ -242,6 +243,75 @@ def test_files_that_differ_are_named(run, tmp_path):
         (folder / f"f{number:02d}.txt").write_text("Another text.")
     with pytest.raises(DataError, match=r"f06.txt, f07.txt and 13 more\)"):
         run(open_corpus(str(folder), split="train"))
+
+
+@pytest.fixture
+def books(tmp_path):
+    """A corpus of many files."""
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"f{number:02d}.txt").write_text(f"Text {number}.")
+    return folder
+
+
+def plan_of(books, tokenizer):
+    corpus = open_corpus(str(books), split="train")
+    return Plan.make(
+        corpus, split="train", out_dir=books.parent, tokenizer=tokenizer, scorer=LengthScorer(), num_shards=3
+    )
+
+
+def test_the_list_of_files_is_there_once(books, tokenizer):
+    plan = plan_of(books, tokenizer)
+    encode_all = Encoder(tokenizer, LengthScorer()).encode_all
+    for index in range(3):
+        plan.write(index, encode_all)
+        assert [path.name for path in (plan.folder / "prepared").iterdir()] == [
+            f"source_{fingerprint(plan.settings.source)}.json"
+        ]
+        manifest = (plan.folder / f"shard_{index}" / "manifest.json").read_text()
+        assert "f07.txt" not in manifest
+        source = json.loads(manifest)["settings"]["source"]
+        assert source["files"] == 20
+        assert len(source["files_sha256"]) == 64
+    dataset = plan.complete(lambda: tokenizer)
+    assert dataset.settings == plan.settings == PreprocessedDataset.open(plan.folder).settings
+    assert not (plan.folder / "prepared").exists()
+
+
+def test_shards_of_before_are_gone_on_with(books, tokenizer, monkeypatch):
+    """They hold the whole list each; and so does a dataset that was completed then."""
+    plan = plan_of(books, tokenizer)
+    encode_all = Encoder(tokenizer, LengthScorer()).encode_all
+    with monkeypatch.context() as before:
+        before.setattr(Settings, "brief", lambda self: self)
+        plan.write(0, encode_all)
+        plan.write(2, encode_all)
+    assert "f07.txt" in (plan.folder / "shard_0" / "manifest.json").read_text()
+    assert plan.missing() == [1]
+    plan.write(1, encode_all)
+    assert PreprocessedDataset.open_unfinished(plan.folder).counts.documents == 20
+    plan.complete(lambda: tokenizer)
+    assert PreprocessedDataset.open(plan.folder).counts.documents == 20
+    # The other way round: shards of both kinds still notice another corpus.
+    (books / "f07.txt").write_text("Another text.")
+    for index in range(3):
+        with pytest.raises(DataError, match=r"\(source: other content or another list of files, in f07.txt\)"):
+            plan_of(books, tokenizer).has_shard(index)
+
+
+def test_files_that_differ_are_named_where_the_list_is_at_hand(books, tokenizer):
+    plan = plan_of(books, tokenizer)
+    plan.write(1, Encoder(tokenizer, LengthScorer()).encode_all)
+    (books / "f07.txt").write_text("Another text.")
+    with pytest.raises(DataError, match=r"shard_1 was made with other settings \(source: .*, in f07.txt\)"):
+        plan_of(books, tokenizer).check_shards()
+    for damage in ("{", '{"source": 3}', None):
+        (path,) = (plan.folder / "prepared").iterdir()
+        path.unlink() if damage is None else path.write_text(damage)
+        with pytest.raises(DataError, match=r"\(source: files_sha256 '\w{64}', not '\w{64}'\)"):
+            plan_of(books, tokenizer).check_shards()
 
 
 def test_shard_under_another_number(run):

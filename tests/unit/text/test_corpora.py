@@ -134,23 +134,58 @@ def test_path_that_does_not_exist(dataset: str) -> None:
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("stories", {"unit": "line"}, "unit cannot be chosen for the corpus stories"),
         (
-            "python-docs",
-            {"form": "ptb", "revision": "main"},
-            "form and revision cannot be chosen for the corpus python-d",
+            "stories",
+            {"unit": "paragraph"},
+            "--unit 'paragraph' says what a document of a .txt file is, and stories is built in, with nothing to "
+            "choose; leave it out",
         ),
-        ("ptb", {"text_field": "body"}, "text_field cannot be chosen for the corpus ptb; leave it out"),
-        ("owner/name", {"unit": "file"}, "unit cannot be chosen for the corpus owner/name"),
-        (".", {"streaming": True}, r"streaming cannot be chosen for the corpus \.; leave it out"),
+        ("python-docs", {"revision": "main"}, "--revision 'main' names a commit of a dataset of the hub, and python-d"),
+        ("stories", {"text_field": "text"}, "--text-field 'text' names the field or column .*, and stories is built"),
+        ("stories", {"form": "ptb"}, "--form 'ptb' says whose tokenised form texts have, and stories is built in"),
+        ("ptb", {"text_field": "body"}, "--text-field 'body' .*, and ptb is known by name, and read as that name says"),
+        ("ptb", {"unit": "line"}, "--unit 'line' says .*, and ptb is known by name"),
+        ("owner/name", {"unit": "file"}, "--unit 'file' says .*, and owner/name is a dataset of the hub; leave it"),
+        ("texts", {"streaming": True}, "--streaming reads a dataset of the hub over the network, and texts lies on th"),
+        ("texts", {"revision": "v1"}, "--revision 'v1' .*, and texts lies on this machine; leave it out"),
+        ("texts", {"text_field": "body"}, r"--text-field 'body' .*, and texts has only \.txt; leave it out"),
+        (
+            "rows",
+            {"unit": "paragraph"},
+            r"--unit 'paragraph' .*, and rows has only \.jsonl and \.parquet; leave it out",
+        ),
+        ("texts", {"form": "ptb", "unit": "paragraph"}, "the form ptb is read line by line, and the unit is paragraph"),
+        (
+            "stories",
+            {"bad_records": "drop"},
+            "--bad-records 'drop' says what becomes of lines that cannot be read, and",
+        ),
+        ("owner/name", {"bad_records": "refuse"}, "--bad-records 'refuse' .*, and owner/name is a dataset of the hub"),
+        ("rows/b.parquet", {"bad_records": "drop"}, r"--bad-records 'drop' .*, and rows/b.parquet has only \.parquet"),
+        ("texts", {"bad_records": "skip"}, "--bad-records 'skip' is unknown; choose one of refuse, drop"),
         (".", {"unit": "page"}, "unit 'page' is unknown; choose one of paragraph, line, file"),
         (".", {"form": "wiki"}, "form 'wiki' is unknown; choose one of wikitext, ptb, lm1b, lambada"),
         (".", {"form": "ptb", "unit": "file"}, "the form ptb is read line by line, and the unit is file"),
     ],
 )
-def test_options_that_do_not_fit(dataset: str, options: dict[str, object], message: str) -> None:
+def test_options_that_do_not_fit(
+    dataset: str, options: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("texts/a.txt", "rows/a.jsonl", "rows/b.parquet"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("One")
     with pytest.raises(ConfigError, match=message):
         open_corpus(dataset, split="train", **options)  # type: ignore[arg-type]
+
+
+def test_options_that_some_file_reads(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One\nTwo")
+    (tmp_path / "b.jsonl").write_text('{"body": "Three"}')
+    corpus = open_corpus(str(tmp_path), split="train", unit="line", text_field="body")
+    assert [document.text for document in corpus.documents()] == ["One", "Two", "Three"]
+    as_lines = [open_corpus(str(tmp_path / "a.txt"), split="x", form="ptb", unit=unit) for unit in (None, "line")]
+    assert as_lines[0] == as_lines[1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.local import Unit
 from cascaded_dllm.text.local_files import HINT_LINES, LocalFiles
+from cascaded_dllm.text.rows import BadRecordError
 
 
 def write(path: Path, content: str) -> Path:
@@ -40,6 +42,101 @@ def test_what_is_blank_is_dropped(tmp_path: Path) -> None:
     assert list(LocalFiles(write(tmp_path / "c.txt", " \n"), unit="file").records(Part())) == [
         Dropped("c.txt:0", "empty", 2)
     ]
+
+
+BAD_LINES = (
+    b'{"text": "One"}\n{"text": \n["Two"]\ncaf\xe9\n{"text": 3, "id": "x"}\n{"body": "Six"}\n{"text": "Seven"}\n'
+)
+
+
+def test_bad_records_of_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(BAD_LINES)
+    with pytest.raises(DataError, match=r"a\.jsonl line 2 is not JSON"):
+        list(LocalFiles(path).records(Part()))
+    expected = [
+        Document("a.jsonl:0", "One"),
+        Dropped("a.jsonl:1", "not JSON", 9),
+        Dropped("a.jsonl:2", "not an object", 7),
+        Dropped("a.jsonl:3", "not UTF-8", 4),
+        Dropped("a.jsonl:4", "text not a string", 0),
+        Dropped("a.jsonl:5", "no text field", 0),
+        Document("a.jsonl:6", "Seven"),
+    ]
+    corpus = open_corpus(str(path), split="train", bad_records="drop")
+    assert list(corpus.part(0, 1)) == expected
+    # Whatever is wrong with a record, it has its number.
+    assert [list(corpus.part(index, 3)) for index in range(3)] == [expected[index::3] for index in range(3)]
+    assert list(corpus.dealt(3)) == [(number % 3, record) for number, record in enumerate(expected)]
+    assert corpus.first(4).source["bad_records"] == "drop"
+    assert corpus.hint() is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        (
+            "line",
+            [
+                Document("a.txt:0", "One"),
+                Dropped("a.txt:1", "not UTF-8", 4),
+                Document("a.txt:2", "Three"),
+                Dropped("a.txt:3", "empty", 0),
+                Document("a.txt:4", "Four"),
+            ],
+        ),
+        ("paragraph", [Dropped("a.txt:0", "not UTF-8", 14), Document("a.txt:1", "Four")]),
+        ("file", [Dropped("a.txt:0", "not UTF-8", 20)]),
+    ],
+)
+def test_bad_records_of_txt(tmp_path: Path, unit: Unit, expected: list[Document | Dropped]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"One\ncaf\xe9\nThree\n\nFour\n")
+    files = LocalFiles(path, unit=unit, bad_records="drop")
+    assert list(files.records(Part())) == expected
+    assert files.hint() is None
+    for read in (lambda: list(LocalFiles(path, unit=unit).records(Part())), lambda: LocalFiles(path).hint()):
+        with pytest.raises(DataError, match=r"a\.txt line 2 is not UTF-8 at byte 7 \(0xe9\)"):
+            read()
+
+
+def test_bad_lines_of_an_article(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b" = A = \n\n One . \n caf\xe9 \n Two . \n")
+    files = LocalFiles(tmp_path, unit="line", form="wikitext", bad_records="drop")
+    assert [(type(record), record.id) for record in files.records(Part())] == [
+        (Dropped, "a.txt:0"),
+        (Dropped, "a.txt:3"),
+        (Document, "a.txt:0"),
+    ]
+
+
+def test_what_is_wrong_with_a_file_is_no_fault_of_a_record(tmp_path: Path) -> None:
+    faults = {
+        "binary.jsonl": (b'{"text": "One"}\nPK\x00\n', "line 2 has a NUL byte at byte 18"),
+        "short.jsonl.gz": (gzip.compress(b'{"text": "One"}\n' * 99)[:-9], "cannot be read to its end"),
+        "no.jsonl": (b"a,b\n1,2\n" * 999, r"none of 1,000 lines looked at can be read; the first: .*line 1 is not JS"),
+        "field.jsonl": (b'{"body": "One"}\n{\n', r"line 1 has no field 'text'; its fields are 'body'"),
+    }
+    for name, (content, message) in faults.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            list(LocalFiles(tmp_path / name, bad_records="drop").records(Part()))
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"text": "One"}')
+    files = LocalFiles(tmp_path / "[ab].*", bad_records="drop")
+    with pytest.raises(DataError, match=r"a\.parquet row 0 has a int in the field 'text', not a string"):
+        list(files.records(Part()))
+
+
+def test_bad_records_are_a_part_of_the_source_where_they_are_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "One")
+    assert "bad_records" not in LocalFiles(path).source()
+    assert LocalFiles(path, bad_records="drop").source() == LocalFiles(path).source() | {"bad_records": "drop"}
+
+
+def test_a_fault_of_a_record_comes_back_from_another_process() -> None:
+    error = pickle.loads(pickle.dumps(BadRecordError("line 1", reason="not JSON", characters=7)))
+    assert (str(error), error.reason, error.characters) == ("line 1", "not JSON", 7)
 
 
 def test_lines_of_other_parts_are_not_parsed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cascaded_dllm.assemble_windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
+from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BoundEstimate
@@ -29,6 +30,7 @@ from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.checkpoint import Keeping
@@ -120,6 +122,8 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     # What the first process has made on the disk, or brought there, the others only open.
     config, name, arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _with_data(config)))
     folder, tokenizer_file = Path(str(config.run_dir)), Path(str(config.data.path)) / TOKENIZER_FILE
+    held = read_identity(Path(str(config.data.path))).settings
+    texts = TextKind.of_data(held, packing=config.data.packing, unique=config.data.unique)
     stage = new_stage(config, arrays, dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, folder)))
     execution = prepare_execution(
@@ -133,7 +137,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     halves = "fill" if config.training.fills else typing.cast(Halves, config.training.halves)
     train_only(stage.model, halves)
     parallel = place(stage.model, config.training.strategy, group, device)
-    prefixes = group.together(lambda: prefix_training(config, arrays, stage, device))
+    prefixes = group.together(lambda: prefix_training(config, arrays, texts, stage, device))
     # Where weights are split, samples need all processes; otherwise the first draws them alone.
     draws_samples = group.is_first or parallel.storage.is_split
     sample = group.together(
@@ -142,7 +146,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
                 config,
                 stage,
                 valid or dataset,
-                arrays,
+                texts,
                 tokenizer_file=tokenizer_file,
             )
             if draws_samples

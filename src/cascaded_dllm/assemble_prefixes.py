@@ -7,9 +7,10 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
+from cascaded_dllm.sample.belonging import TextKind, require_before
 from cascaded_dllm.sample.loading import stage_sampler
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.regenerate import PrefixRegenerator, require_before, weights_fingerprint
+from cascaded_dllm.sample.regenerate import PrefixRegenerator, weights_fingerprint
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.prefixes import PrefixTraining
 
@@ -46,9 +47,16 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
 
 
 def prefix_training(
-    config: TrainConfig, arrays: StageArrays, stage: StageSampler, device: torch.device
+    config: TrainConfig, arrays: StageArrays, texts: TextKind, stage: StageSampler, device: torch.device
 ) -> PrefixTraining:
     """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
+
+    Args:
+        config: of the run.
+        arrays: the windows that it trains on.
+        texts: what kind of texts they are.
+        stage: in training.
+        device: where it is trained.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -60,14 +68,11 @@ def prefix_training(
         return PrefixTraining(stage.process, settings)
     loaded = [load_stage(path) for path in paths]
     require_before(
-        loaded,
+        [(str(found.folder), found.settings) for found in loaded],
         stage=config.stage,
         stage_lengths=config.stage_lengths,
-        vocab_size=arrays.vocab_size,
-        tokenizer=arrays.tokenizer,
-        packing=arrays.packing,
-        unique=arrays.unique,
-        method=arrays.method,
+        texts=texts,
+        key="training.generated_prefix.stage_paths",
     )
     return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
 

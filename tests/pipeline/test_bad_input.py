@@ -273,7 +273,7 @@ def test_options_of_sample(tmp_path, runs, arguments, message):
         (["--t-min", "1"], "--t-min is 1.0; it must lie between 0 and 1"),
         (
             ["--packing", "loose"],
-            "the packing is 'loose', and the models were trained on windows of packing 'document'",
+            "has windows of packing 'loose', and the models were trained with windows of packing 'document'",
         ),
     ],
 )

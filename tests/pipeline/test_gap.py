@@ -326,7 +326,7 @@ def test_command_on_placed_stages(placed_runs: list[Path], valid_stories: Path) 
         (["--stage", "ONE", "--stage", "TWO", "--data", "DATA"], "windows, and 256 texts are asked for"),
         (
             ["--stage", "ONE", "--stage", "TWO", "--data", "DATA", "--packing", "stream"],
-            "the packing is 'stream', and the models were trained on windows of packing 'document'",
+            "has windows of packing 'stream', and the models were trained with windows of packing 'document'",
         ),
         (["--num-texts", "1", "--data", "DATA"], "num_texts is 1; it must be at least 2"),
         (["--steps", "many", "--data", "DATA"], "--steps is 'many'; it must be a whole number"),

@@ -2,7 +2,7 @@
 
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.model.placed import layout_of
-from cascaded_dllm.model.pretrained import PretrainedStage, Weights, load_stage, load_weights
+from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings, Weights, load_stage, load_weights
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
 
@@ -28,7 +28,7 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
             is listed.
     """
     stage = load_stage(source, weights=weights)
-    _require_same_vocabulary(source, stage, model.config, tokenizer)
+    require_same_vocabulary(source, stage.settings, vocab_size=model.config.vocab_size, tokenizer=tokenizer)
     if differences := _differences(stage, model.config):
         raise CheckpointError(
             f"{source} cannot be the start of this network: {'; '.join(differences)}; give the settings of its "
@@ -46,17 +46,27 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
     return stage
 
 
-def _require_same_vocabulary(source: str, stage: PretrainedStage, ours: ScoreModelConfig, tokenizer: str) -> None:
+def require_same_vocabulary(source: str, settings: StageSettings, *, vocab_size: int, tokenizer: str) -> None:
+    """Checks that the tokens of a network are those of data that it is to be trained on.
+
+    Args:
+        source: where the network lies.
+        settings: what its checkpoint says.
+        vocab_size: number of real tokens of the data.
+        tokenizer: fingerprint of its tokenizer.
+
+    Raises:
+        CheckpointError: they are others.
+    """
     remedy = (
         "what a token means was learnt with the tokenizer: preprocess the text with that of the model (--tokenizer "
         "gpt2 for SEDD's, a checkpoint folder for one of this package), or train from random weights"
     )
-    vocab_size = stage.settings.model.vocab_size
-    if vocab_size != ours.vocab_size:
-        raise CheckpointError(f"{source} has {vocab_size} tokens, and the data {ours.vocab_size}; {remedy}")
-    if stage.settings.tokenizer not in ("", tokenizer):
+    if settings.model.vocab_size != vocab_size:
+        raise CheckpointError(f"{source} has {settings.model.vocab_size} tokens, and the data {vocab_size}; {remedy}")
+    if settings.tokenizer not in ("", tokenizer):
         raise CheckpointError(
-            f"{source} was trained with the tokenizer {stage.settings.tokenizer}, the data has {tokenizer}; {remedy}"
+            f"{source} was trained with the tokenizer {settings.tokenizer}, the data has {tokenizer}; {remedy}"
         )
 
 

@@ -416,7 +416,7 @@ def test_model_of_sedd_is_a_flat_model_of_the_given_length(
     # On the windows of a cascade it is the flat model beside it.
     beside = Cascade.from_pretrained([sedd_folder], lengths=LENGTHS, tokenizer=tmp_path / "tokenizer")
     assert (beside.is_flat, beside.stage_lengths, beside.trained_lengths) == (True, (6,), LENGTHS)
-    with pytest.raises(CheckpointError, match=r"is stage 0 of lengths \[3, 6\], and stage 1 .* was expected"):
+    with pytest.raises(CheckpointError, match=r"is a flat model of lengths \[3, 6\], and stage 1 .* was expected"):
         Cascade.from_pretrained([sedd_folder, sedd_folder], lengths=LENGTHS, tokenizer=tmp_path / "tokenizer")
 
 

@@ -260,6 +260,14 @@ class TrainConfig:
         self._require_fitting_earlier_stages()
 
     @property
+    def seeded_stage(self) -> int:
+        """The number that decides the random weights: that of the stage; a flat model is none, and counts as the first.
+
+        What `stage` says besides `baseline` comes with a file of stages, for example, and means nothing.
+        """
+        return 1 if self.baseline else self.stage
+
+    @property
     def is_placed(self) -> bool:
         """Whether the stage is a placed one, which a first stage and a flat model never are."""
         return self.conditioning == "placed" and not self.baseline and self.stage > 1

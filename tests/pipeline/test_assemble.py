@@ -147,6 +147,16 @@ def test_stages_and_flat_models_start_from_different_weights(stories, tmp_path):
     assert not torch.equal(weights[0], weights[1])
 
 
+def test_flat_model_is_the_same_beside_any_stage(stories, tmp_path):
+    """It is no stage: a file of stages that is chosen with it says nothing of its seed, and changes no course."""
+    one, other = (
+        assemble_run(tiny.config(stories, tmp_path, "baseline=true", f"stage={stage}")).trainer for stage in (1, 3)
+    )
+    assert one.course == other.course
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
 def test_assembling_leaves_the_global_generator_alone(stories, tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)

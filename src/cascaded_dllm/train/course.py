@@ -36,6 +36,9 @@ def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim
         CheckpointError: a setting differs, or the number of steps is another one and matters.
     """
     before = {key: value for key, value in _FORMERLY.items() if key in course} | dict(state.course)
+    if before.get("baseline") and "stage" in course:
+        # A flat model is no stage; checkpoints from before this was seen have the number that was set nevertheless.
+        before["stage"] = course["stage"]
     if changed := _changed(before, course):
         raise CheckpointError(
             f"the checkpoint at step {state.step} was trained with other settings: {'; '.join(changed)}; give the "

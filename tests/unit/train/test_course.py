@@ -47,6 +47,21 @@ def test_checkpoints_from_before_the_copy_head():
         require_same_course(state(), course=COURSE | {"model.copy_head": True}, optim=CONSTANT, num_steps=10)
 
 
+def test_flat_checkpoints_that_name_a_stage():
+    """A flat model is none, so that the number does not matter; to a stage it does."""
+    flat = {"baseline": True, "stage": 1}
+    require_same_course(state(course=flat | {"stage": 2}), course=flat, optim=CONSTANT, num_steps=10)
+    with pytest.raises(CheckpointError, match=r"settings: stage was 2 and is 1; give"):
+        require_same_course(
+            state(course={"baseline": False, "stage": 2}),
+            course={"baseline": False, "stage": 1},
+            optim=CONSTANT,
+            num_steps=10,
+        )
+    with pytest.raises(CheckpointError, match=r"settings: baseline was False and is True; give"):
+        require_same_course(state(course={"baseline": False, "stage": 1}), course=flat, optim=CONSTANT, num_steps=10)
+
+
 def test_a_key_that_is_gone():
     course = {key: value for key, value in COURSE.items() if key != "optim.lr"}
     with pytest.raises(CheckpointError, match=r"optim\.lr was 0\.5 and is not there; give .*, or another --out"):

@@ -29,7 +29,7 @@ from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable

@@ -14,7 +14,8 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import ModelSettings, PretrainedSettings, TrainConfig
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import StageSettings, Weights, load_stage
+from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.model.warm_start import require_same_vocabulary
 
 First = Literal["new", "flat"]

@@ -127,7 +127,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "model",
         "sample.bundle_hub",
     ),
-    "yaml": ("model.pretrained", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
+    "yaml": ("model.stored_stage", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
         "importance.sentence_files",
         "model",

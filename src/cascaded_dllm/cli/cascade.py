@@ -11,7 +11,7 @@ from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.cli.options import Debug, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.pretrained import WEIGHTS_FILES, Weights
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, Weights
 from cascaded_dllm.overrides import require_free
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)

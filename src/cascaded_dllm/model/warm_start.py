@@ -2,9 +2,10 @@
 
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.model.placed import layout_of
-from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings, Weights, load_stage, load_weights
+from cascaded_dllm.model.pretrained import PretrainedStage, load_stage, load_weights
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
 
 
 def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: str) -> PretrainedStage:

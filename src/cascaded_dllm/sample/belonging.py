@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.manifest import Settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings
+from cascaded_dllm.model.pretrained import PretrainedStage
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 _IN_WORDS = {

@@ -10,7 +10,8 @@ import torch
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.devices import choose_device, choose_dtype
-from cascaded_dllm.model.pretrained import StageSettings, Weights, warn_of_damaged
+from cascaded_dllm.model.pretrained import warn_of_damaged
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle

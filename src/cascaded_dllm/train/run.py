@@ -13,7 +13,7 @@ from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.run_lock import run_lock
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
 from cascaded_dllm.train.deletion import Deletion

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.belonging import TextKind, require_before
 from tests.unit.model.tiny import VOCAB, tiny_model
 

@@ -13,7 +13,7 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.drawing import Drawing

@@ -19,7 +19,7 @@ from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import ConfigError, DataError, NonFiniteError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.placed import HALVES, Halves, train_only
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import FirstHittingPredictor
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.train.checkpoint import Keeping

@@ -15,15 +15,15 @@ _VALIDATION_SPLITS = ("validation", "valid")
 
 @dataclass(frozen=True, slots=True)
 class LocatedData:
-    """Data settings whose folders are known, and the corpus in the training folder.
+    """Data settings whose folders are known, and what the training folder says of itself.
 
     Attributes:
         settings: with `path`, and with a folder as `valid` if there is one.
-        corpus: name of the corpus to train on.
+        held: what the training folder was made with.
     """
 
     settings: DataSettings
-    corpus: str
+    held: Settings
 
 
 def require_known_method(data: DataSettings) -> None:
@@ -47,13 +47,17 @@ def locate(data: DataSettings) -> LocatedData:
 
     Raises:
         ConfigError: no data is named.
-        DataError: a folder is not there or incomplete, or the training folder holds something else than is asked for.
+        DataError: a folder is not there or incomplete, the training folder holds something else than is asked for, or
+            the other one was made in another way.
     """
     require_known_method(data)
     path = data.path if data.path is not None else _named_folder(data)
-    found = read_identity(Path(path)).settings
-    _require_what_is_asked_for(data, path, found)
-    return LocatedData(replace(data, path=path, valid=_valid_folder(data, path, found.method)), found.dataset)
+    held = read_identity(Path(path)).settings
+    _require_what_is_asked_for(data, path, held)
+    valid = _valid_folder(data, path, held.method)
+    if valid is not None:
+        _require_alike(valid, path, held)
+    return LocatedData(replace(data, path=path, valid=valid), held)
 
 
 def _named_folder(data: DataSettings) -> str:
@@ -79,6 +83,25 @@ def _require_what_is_asked_for(data: DataSettings, path: str, found: Settings) -
     ):
         if asked is not None and asked != held:
             raise DataError(f"{key} is {asked}, and {path} was made of {held}; leave one of the two out")
+
+
+def _require_alike(valid: str, path: str, held: Settings) -> None:
+    """Checks that the texts to measure on are of the same kind as those to train on.
+
+    Raises:
+        DataError: they have another tokenizer, method or tagger.
+    """
+    found = read_identity(Path(valid)).settings
+    for what, theirs, ours, flag in (
+        ("tokenizer", found.tokenizer, held.tokenizer, f"--tokenizer {path}"),
+        ("method", found.method, held.method, held.method),
+        # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
+        ("tagger", found.scorer.get("tagger"), held.scorer.get("tagger"), "--tagger, as for the other"),
+    ):
+        if theirs != ours:
+            raise DataError(
+                f"{valid} has the {what} {theirs} and {path} {ours}; preprocess both alike, the first with {flag}"
+            )
 
 
 def _valid_folder(data: DataSettings, path: str, method: str) -> str | None:

@@ -7,11 +7,10 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
-from cascaded_dllm.sample.belonging import TextKind, require_before
 from cascaded_dllm.sample.loading import stage_sampler
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.regenerate import PrefixRegenerator, weights_fingerprint
-from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.train.prefixes import PrefixTraining
 
 
@@ -47,44 +46,28 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
 
 
 def prefix_training(
-    config: TrainConfig, arrays: StageArrays, texts: TextKind, stage: StageSampler, device: torch.device
+    config: TrainConfig, arrays: StageArrays, stage: StageSampler, device: torch.device
 ) -> PrefixTraining:
     """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
 
-    Args:
-        config: of the run.
-        arrays: the windows that it trains on.
-        texts: what kind of texts they are.
-        stage: in training.
-        device: where it is trained.
+    These have been found to be the right ones; see `assemble_models`.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
-        CheckpointError: a checkpoint cannot be read, or is not of a stage before this one.
+        CheckpointError: a checkpoint cannot be read.
     """
     settings = prefix_settings(config)
     paths = config.training.generated_prefix.stage_paths
     if not paths:
         return PrefixTraining(stage.process, settings)
     loaded = [load_stage(path) for path in paths]
-    require_before(
-        [(str(found.folder), found.settings) for found in loaded],
-        stage=config.stage,
-        stage_lengths=config.stage_lengths,
-        texts=texts,
-        key="training.generated_prefix.stage_paths",
-    )
     return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
 
 
 def _regenerator(
     config: TrainConfig, arrays: StageArrays, loaded: list[PretrainedStage], device: torch.device
 ) -> PrefixRegenerator:
-    """Rewrites prefixes with the models of the stages before, which stay on `device`.
-
-    Raises:
-        ConfigError: the predictor does not exist, or not for the process of a stage.
-    """
+    """Rewrites prefixes with the models of the stages before, which stay on `device`."""
     settings, first = config.training.generated_prefix, config.stage - len(loaded)
     predictor = predictor_from_name(settings.predictor)
     fingerprint = weights_fingerprint([stage.model for stage in loaded])
@@ -92,14 +75,8 @@ def _regenerator(
     for number, stage in enumerate(loaded, start=first):
         if config.dtype == "bfloat16":
             stage.model.keep_trunk_in(torch.bfloat16)
-        if stage.settings.layout is not None:
-            raise ConfigError(
-                f"{stage.folder} is a placed stage, which writes no text again in part; leave it out of "
-                "training.generated_prefix.stage_paths"
-            )
         length, prefix_length = arrays.spec.target_length(number), arrays.spec.prefix_length(number)
         samplers.append(stage_sampler(stage, length=length, prefix_length=prefix_length, device=device))
-        require_usable(predictor, samplers[-1].process, settings.num_steps)
     return PrefixRegenerator(
         stages=tuple(samplers),
         texts=arrays.stages[first - 1 : config.stage - 1],

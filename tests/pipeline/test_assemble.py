@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm import assemble_devices, assemble_stage
-from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound, stage_dataset
+from cascaded_dllm import assemble_devices, assemble_material, assemble_stage
+from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound
 from cascaded_dllm.assemble_bound import joint_bound
 from cascaded_dllm.assemble_devices import process_device
+from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config import DataSettings
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
@@ -27,6 +28,7 @@ from cascaded_dllm.train.run import Evaluation
 from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 COPYING = ["model.copy_head=true", "model.parameterization=normalized"]
 MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
 
@@ -207,7 +209,10 @@ def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, 
         (["stage=4"], r"stage 4 does not exist"),
         (["stage_lengths=[8,4,40]"], r"stage_lengths \(8, 4, 40\) has 4 after 8; lengths must strictly increase"),
         (["stage_lengths=[]"], "stage_lengths is empty"),
-        (["data.packing=loose"], r"packing 'loose' is unknown; choose one of stream, document"),
+        (
+            ["data.packing=loose"],
+            r"packing 'loose' is unknown; choose one of stream, document",
+        ),
         (["noise.type=linear"], r"noise\.type is 'linear'; it must be one of loglinear, geometric"),
         (["noise.eps=2"], r"noise\.eps is 2\.0"),
         (["noise.type=geometric", "noise.sigma_min=30"], r"noise\.sigma_min is 30\.0 and noise\.sigma_max 20"),
@@ -264,6 +269,46 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
     assert len(stage_dataset(str(stories), tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]"))[1]) == 200
     with pytest.raises(DataError, match=r"has \d+ tokens in 200 documents, and one window needs 9000; give a larger"):
         assemble_run(tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]", "data.packing=stream"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.valid=./nowhere"], "nowhere is no complete preprocessed dataset"),
+        (["pretrained.use_pretrained=true", "pretrained.model_path=a/b/c"], "a/b/c does not exist here and is no hub"),
+        (
+            ["pretrained.use_pretrained=true", "pretrained.model_path='{hub_model}'"],
+            "hub_model has 60 tokens, and the data",
+        ),
+        (
+            ["pretrained.use_pretrained=true", "pretrained.model_path='{runs}/stage1'", "model.hidden_size=32"],
+            r"stage1 cannot be the start of this network: model\.hidden_size is 16 there and 32 here; give the",
+        ),
+        (
+            ["training.generated_prefix.prob=1", "training.generated_prefix.stage_paths=['{runs}/stage2']", "stage=2"],
+            "is stage 2 of .*, and stage 1 of lengths",
+        ),
+        (["earlier_stages=[a/b/c]", "stage=2"], "a/b/c does not exist here and is no hub id"),
+        (
+            ["earlier_stages=['{runs}/stage1']", "stage=2", "stage_lengths=[4,9,40]"],
+            r"\(earlier_stages, or stage1_root_dir and stage2_root_dir\)",
+        ),
+        (["evaluation.judge='{runs}/stage1'"], "stage1', which is no causal language model here"),
+    ],
+)
+def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_path, monkeypatch, overrides, message):
+    def never(path, config):
+        raise AssertionError("windows are built")
+
+    monkeypatch.setattr(assemble_material, "stage_dataset", never)
+    places = {"runs": runs, "hub_model": GOLDEN / "hub_model"}
+    config = tiny.config(stories, tmp_path / "run", *(override.format(**places) for override in overrides))
+    with pytest.raises((CheckpointError, ConfigError, DataError), match=message):
+        assemble_run(config)
+    # Without samples neither the stages before nor a judge are needed.
+    if "earlier_stages" in overrides[0] or "judge" in overrides[0]:
+        with pytest.raises(AssertionError, match="windows are built"):
+            assemble_run(dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, num_samples=0)))
 
 
 @pytest.mark.parametrize("what", ["tokenizer", "method"])

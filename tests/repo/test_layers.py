@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_stage": BASE | PARTS | {"sample", "config"},
     "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
     "assemble_windows": BASE | PARTS | {"sample", "config"},
+    "assemble_models": BASE | PARTS | {"sample", "evaluate", "config", "assemble_stage", "assemble_start"},
     "assemble_bound": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
     "assemble_course": BASE | PARTS | {"train", "config", "assemble_start"},
     "assemble_gap": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
@@ -61,19 +62,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "assemble_course",
         "assemble_data",
         "assemble_devices",
+        "assemble_material",
         "assemble_prefixes",
         "assemble_snapshot",
         "assemble_stage",
         "assemble_start",
-        "assemble_windows",
     },
     "assemble_preprocess": BASE | PARTS,
+    "assemble_material": BASE | PARTS | {"sample", "config", "assemble_data", "assemble_models", "assemble_windows"},
     "assemble_flat": BASE | PARTS | {"config"},
     "assemble_judge": BASE | PARTS | {"evaluate", "judge", "config", "assemble_windows"},
     "study": BASE
     | PARTS
     | {"train", "sample", "evaluate", "config", "study_config"}
-    | {"assemble", "assemble_bound", "assemble_devices", "assemble_preprocess", "assemble_stage", "assemble_start"},
+    | {"assemble", "assemble_bound", "assemble_devices", "assemble_material", "assemble_preprocess"}
+    | {"assemble_stage", "assemble_start"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
@@ -81,7 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", "config", "study", "study_config", "demo"}
     | {"assemble", "assemble_bound", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge"}
-    | {"assemble_preprocess", "assemble_start"},
+    | {"assemble_material", "assemble_preprocess", "assemble_start"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -108,6 +111,8 @@ WITH_TENSORS = (
         "harness",
         "assemble_gap",
         "assemble_judge",
+        "assemble_material",
+        "assemble_models",
         "assemble_stage",
         "assemble_snapshot",
         "assemble_start",

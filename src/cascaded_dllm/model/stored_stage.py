@@ -49,8 +49,11 @@ def open_stage(folder: Path) -> StoredStage:
         CheckpointError: it is none of them, or its settings are damaged.
     """
     if (folder / _ORIGINAL_SETTINGS).is_file():
+        path = folder / "checkpoints-meta" / "checkpoint.pth"
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; an original run folder keeps its weights there")
         settings = _settings_of_original_run(folder / _ORIGINAL_SETTINGS)
-        return StoredStage(folder, settings, functools.partial(_weights_of_original_run, folder))
+        return StoredStage(folder, settings, functools.partial(_weights_of_original_run, path))
     if (folder / "config.json").is_file():
         config = _read_json(folder / "config.json")
         if config.get("format") == FORMAT:
@@ -177,11 +180,8 @@ def _settings_of_original_run(path: Path) -> StageSettings:
     return _settings_of_sedd(config, path)
 
 
-def _weights_of_original_run(folder: Path, weights: Weights) -> dict[str, Tensor]:
+def _weights_of_original_run(path: Path, weights: Weights) -> dict[str, Tensor]:
     """The pickled checkpoint of a run folder of the original code, read as data only."""
-    path = folder / "checkpoints-meta" / "checkpoint.pth"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; an original run folder keeps its weights there")
     # Files of other kinds make the library fail in ways of all kinds, so they are told apart first.
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is truncated or no file of torch.save; use another run folder")

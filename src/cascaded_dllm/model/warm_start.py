@@ -29,12 +29,7 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
             is listed.
     """
     stage = load_stage(source, weights=weights)
-    require_same_vocabulary(source, stage.settings, vocab_size=model.config.vocab_size, tokenizer=tokenizer)
-    if differences := _differences(stage, model.config):
-        raise CheckpointError(
-            f"{source} cannot be the start of this network: {'; '.join(differences)}; give the settings of its "
-            "network, or start from another model (pretrained.model_path)"
-        )
+    require_startable(source, stage.settings, model.config, tokenizer=tokenizer)
     state = stage.model.state_dict()
     ours, theirs = layout_of(model), stage.settings.layout
     if ours is None or ours.config != theirs:
@@ -45,6 +40,26 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
         state |= {f"copy_head.{name}": weight for name, weight in model.copy_head.state_dict().items()}
     load_weights(model, state, source=source)
     return stage
+
+
+def require_startable(source: str, settings: StageSettings, ours: ScoreModelConfig, *, tokenizer: str) -> None:
+    """Checks that a network may start from the weights of another one, as far as that is known without them.
+
+    Args:
+        source: where the other one lies.
+        settings: what its checkpoint says.
+        ours: the network in training.
+        tokenizer: fingerprint of the tokenizer of the training data.
+
+    Raises:
+        CheckpointError: the vocabulary is another one, or the networks differ; every difference is listed.
+    """
+    require_same_vocabulary(source, settings, vocab_size=ours.vocab_size, tokenizer=tokenizer)
+    if differences := _differences(settings, ours):
+        raise CheckpointError(
+            f"{source} cannot be the start of this network: {'; '.join(differences)}; give the settings of its "
+            "network, or start from another model (pretrained.model_path)"
+        )
 
 
 def require_same_vocabulary(source: str, settings: StageSettings, *, vocab_size: int, tokenizer: str) -> None:
@@ -71,16 +86,16 @@ def require_same_vocabulary(source: str, settings: StageSettings, *, vocab_size:
         )
 
 
-def _differences(stage: PretrainedStage, ours: ScoreModelConfig) -> list[str]:
+def _differences(settings: StageSettings, ours: ScoreModelConfig) -> list[str]:
     """The settings in which two networks differ, so far as it matters to their weights, a phrase a setting."""
     free = {"vocab_size", "dropout"}
     # Flat models are stage 0; so are SEDD's, which are joint.
-    had_no_prefix = stage.settings.stage in (0, 1)
+    had_no_prefix = settings.stage in (0, 1)
     if had_no_prefix or ours.prefix_attention == "one_way":
         free.add("prefix_attention")
     if ours.copy_head:
         free.add("copy_head")
-    theirs, wanted = stage.settings.model.to_dict(), ours.to_dict()
+    theirs, wanted = settings.model.to_dict(), ours.to_dict()
     return [
         f"{'graph.type' if key == 'process' else f'model.{key}'} is {value} there and {wanted[key]} here"
         for key, value in theirs.items()

@@ -1,5 +1,6 @@
 """Rewritten prefixes: near the true ones, the same in any batch, and written by the stages one after another."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np

@@ -1,11 +1,14 @@
 """Options that several commands share, and what their values mean."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from cascaded_dllm.errors import ConfigError, OutputExistsError
+
+Option = TypeVar("Option")
 
 Stages = Annotated[
     list[Path] | None,
@@ -36,6 +39,11 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda, ...
 Out = Annotated[Path | None, typer.Option("--out", help="Also write the numbers to this JSON file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def given(options: Mapping[str, Option | None]) -> dict[str, Option]:
+    """The options that were given, without those that are None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:

@@ -60,7 +60,8 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     schedule(config), _optim(config), prefix_settings(config)
     require_divisible(_loop(config), num_processes, spec.num_stages + 1 if config.training.fills else 1)
     process = process_from_name(model_config(config, vocab_size=1).process, 1)
-    require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
+    predictor = predictor_from_name(config.sampling.predictor, key="sampling.predictor")
+    require_usable(predictor, process, config.sampling.num_steps, group="sampling.")
 
 
 def require_launchable(config: TrainConfig, num_processes: int) -> None:

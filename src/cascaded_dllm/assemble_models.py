@@ -43,7 +43,8 @@ def require_models(config: TrainConfig, held: Settings, texts: TextKind, folder:
                 "training.generated_prefix.stage_paths"
             )
         process = process_from_name(settings.model.process, settings.model.vocab_size)
-        require_usable(predictor_from_name(generated.predictor), process, generated.num_steps)
+        predictor = predictor_from_name(generated.predictor)
+        require_usable(predictor, process, generated.num_steps, group="training.generated_prefix.")
     if sampling.num_samples > 0:
         _before(config, config.earlier_paths, texts, "earlier_stages, or stage1_root_dir and stage2_root_dir")
         if config.evaluation.judge is not None:

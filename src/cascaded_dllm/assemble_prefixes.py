@@ -22,11 +22,12 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
             contradict each other.
     """
     noise, generated = config.training.prefix_noise, config.training.generated_prefix
-    predictor_from_name(generated.predictor)
+    predictor_from_name(generated.predictor, key="training.generated_prefix.predictor")
     if (generated.prob > 0) != bool(generated.stage_paths):
         raise ConfigError(
-            f"training.generated_prefix.prob is {generated.prob} and stage_paths {list(generated.stage_paths)}; give "
-            "both, the folder of the stage before and a probability above 0, or neither"
+            f"training.generated_prefix.prob is {generated.prob} and training.generated_prefix.stage_paths "
+            f"{list(generated.stage_paths)}; give both, a probability above 0 and the folder of the stage before, or "
+            "neither"
         )
     num_earlier = 0 if config.baseline else config.stage - 1
     if len(generated.stage_paths) > num_earlier:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.manifest import Settings
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import ConfigError, DataError

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import ModelSettings, PretrainedSettings, TrainConfig
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.config_groups import ModelSettings, PretrainedSettings
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import load_stage

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError

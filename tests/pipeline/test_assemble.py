@@ -14,7 +14,7 @@ from cascaded_dllm.assemble_bound import joint_bound
 from cascaded_dllm.assemble_devices import process_device
 from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.cli.compose import compose_config, config_folder
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger

@@ -13,7 +13,7 @@ import torch
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.assemble_gap import GapMeasurement, GapSettings, exposure_gaps, gaps_on_windows
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule

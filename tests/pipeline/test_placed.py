@@ -12,7 +12,7 @@ import torch
 
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.assemble_bound import joint_bound
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.placed import PlacedModel

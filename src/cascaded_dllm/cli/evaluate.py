@@ -28,7 +28,7 @@ from cascaded_dllm.cli.options import (
     parse_lengths,
     require_output_file,
 )
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, mean_and_error

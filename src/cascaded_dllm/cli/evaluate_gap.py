@@ -30,7 +30,7 @@ from cascaded_dllm.cli.options import (
     require_output_file,
 )
 from cascaded_dllm.cli.sample_drawing import drawing_of, method_options
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
 from cascaded_dllm.evaluate.generative_ppl import Judge

@@ -6,7 +6,8 @@ import re
 import pytest
 import yaml
 
-from cascaded_dllm.config import DataSettings, TrainConfig, parse_config
+from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from tests.repo.source_tree import CHECKOUT
 

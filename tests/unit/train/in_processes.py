@@ -23,6 +23,7 @@ from cascaded_dllm.model.placed import HALVES, Halves, train_only
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import FirstHittingPredictor
 from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.group import Group, open_group
@@ -33,7 +34,7 @@ from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.run import Run, RunPeriods, Snapshot
 from cascaded_dllm.train.sharded import FullySharded
 from cascaded_dllm.train.snapshot import SnapshotReport
-from cascaded_dllm.train.trainer import StepResult, Trainer, make_batch
+from cascaded_dllm.train.trainer import StepResult, Trainer
 from cascaded_dllm.train.world import World
 from tests.unit.train.conftest import (
     LENGTHS,

@@ -9,9 +9,10 @@ from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
 from cascaded_dllm.train import objective
+from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import make_batch, require_divisible
+from cascaded_dllm.train.trainer import require_divisible
 
 
 def weights(trainer):

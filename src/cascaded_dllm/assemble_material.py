@@ -56,7 +56,7 @@ def gather(config: TrainConfig) -> Material:
         CheckpointError: a model is not there, or does not belong to the run.
         ConfigError: no data is named, or there is no such judge.
     """
-    located = locate(config.data)
+    located = locate(config.data, config.run_dir)
     data, name = located.settings, config.run_name(located.held.dataset)
     run_dir = config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}"
     model = replace(config.model, copy_head=config.has_copy_head)

@@ -274,7 +274,7 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.valid=./nowhere"], "nowhere is no complete preprocessed dataset"),
+        (["data.valid=./nowhere"], r"nowhere is not there, the data of --valid \(data\.valid\); name the folder"),
         (["pretrained.use_pretrained=true", "pretrained.model_path=a/b/c"], "a/b/c does not exist here and is no hub"),
         (
             ["pretrained.use_pretrained=true", "pretrained.model_path='{hub_model}'"],

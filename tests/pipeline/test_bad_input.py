@@ -234,7 +234,8 @@ def test_what_must_be_given(tmp_path):
 def test_data_that_is_none(tmp_path, runs):
     message = failure("train", "--data", tmp_path / "nowhere", "--out", tmp_path / "run", "device=cpu")
     assert (
-        "nowhere is no complete preprocessed dataset: there is no such folder; name the folder that prepro" in message
+        "nowhere is not there, the data of --data (data.path); name the folder that `cdllm preprocess` printed"
+        in message
     )
     (tmp_path / "train.txt").write_text("A text.")
     message = failure("train", "--data", tmp_path / "train.txt", "--out", tmp_path / "run", "device=cpu")

@@ -5,6 +5,9 @@ at a time. MFU is the share of the peak of bfloat16 that the needed arithmetic t
 and the output layer only where a token is masked. Beyond the state: the most memory that a step takes besides weights,
 gradients, moments and average.
 
+On a CPU (--device cpu), which tells no such memory and whose compiler takes a minute, only the other columns and
+variants are there: to see that it runs.
+
     python benchmarks/bench_train_step_gpu.py --batch 64 --batch 256 --save
 """
 
@@ -30,8 +33,12 @@ def compare(
     contest = Contest(size, attention, ("plain", "fast", "compiled"), device, dropout=dropout)
     loss_gap, gradient_gap = contest.require_agreement()
     beyond: dict[str, int] = {}
+    is_on_gpu = device.type == "cuda"
 
     def enter(variant: str) -> Callable[[], Work]:
+        if not is_on_gpu:
+            return lambda: contest.prepare(variant)
+
         def prepare() -> Work:
             work, before = contest.prepare(variant), torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
@@ -45,7 +52,8 @@ def compare(
 
         return prepare
 
-    seconds = take_turns({variant: enter(variant) for variant in VARIANTS}, rounds=rounds)
+    variants = VARIANTS if is_on_gpu else VARIANTS[:-1]
+    seconds = take_turns({variant: enter(variant) for variant in variants}, rounds=rounds)
     flops, peak = step_flops(contest, size), known_peak_flops(device, torch.bfloat16)
     rows = []
     for variant, taken in seconds.items():
@@ -53,10 +61,11 @@ def compare(
         faster = ratios(*([a_step.wall for a_step in seconds[which]] for which in (REFERENCE, variant)))
         same = f"plain {variant.split()[-1]}"
         faster_than_same = ratios(*([a_step.wall for a_step in seconds[which]] for which in (same, variant)))
-        tokens, gigabytes = batch * size.stage_lengths[-1] / wall.median, beyond[variant] / 1e9
+        tokens = batch * size.stage_lengths[-1] / wall.median
+        gigabytes = beyond[variant] / 1e9 if variant in beyond else None
         mfu = None if peak is None else flops / wall.median / peak
         shown = (f"{1000 * wall.median:.1f}", f"{tokens:,.0f}", "-" if mfu is None else f"{mfu:.1%}")
-        rows.append((variant, *shown, f"{gigabytes:.2f}", faster, faster_than_same))
+        rows.append((variant, *shown, "-" if gigabytes is None else f"{gigabytes:.2f}", faster, faster_than_same))
         report.record(
             size=name, attention=attention, batch=batch, variant=variant, wall_seconds=wall, tokens_per_second=tokens,
             mfu=mfu, gigabytes_beyond_state=gigabytes, speedup_wall=faster, speedup_wall_same_dtype=faster_than_same,
@@ -86,12 +95,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, action="append", help="sequences (default 64); may be repeated")
     parser.add_argument("--attention", choices=["joint", "one_way"], action="append", help="only this; may be repeated")
     parser.add_argument("--dropout", type=float, default=0.0, help="of our steps; the plain ones have none")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default cuda")
     options = parser.parse_args()
-    device = require_device("cuda")
+    device = require_device(options.device)
     report = Report("Training step on a GPU", save=options.save)
     report.text("Ratios are the median over rounds, of wall-clock time, with the smallest and the largest.\n")
     for attention in options.attention or ["joint", "one_way"]:
-        for batch in options.batch or [64]:
+        for batch in options.batch or [SIZES["toy"].train_batch if options.quick else 64]:
             name = "toy" if options.quick else options.size
             compare(report, name, attention, device, batch=batch, dropout=options.dropout, rounds=options.repeats)
     report.close()

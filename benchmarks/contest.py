@@ -16,11 +16,12 @@ from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import Trainer, make_batch
+from cascaded_dllm.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 SEED = 0

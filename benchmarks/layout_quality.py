@@ -28,7 +28,8 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.evaluate.likelihood import mean_and_error
 from cascaded_dllm.model.layout import LayoutModel
 from cascaded_dllm.model.placed import layout_of
-from cascaded_dllm.model.pretrained import StageSettings, load_stage
+from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.layout import draw_gaps, layout_calls
 from cascaded_dllm.train.layout_objective import layout_bound
 

@@ -3,18 +3,17 @@
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 
 from cascaded_dllm.assemble_course import course_of
-from cascaded_dllm.assemble_data import locate, require_known_method
+from cascaded_dllm.assemble_data import require_known_method
 from cascaded_dllm.assemble_devices import place, require_gpus
+from cascaded_dllm.assemble_material import Material, gather
 from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
-from cascaded_dllm.assemble_snapshot import snapshot_sampler
+from cascaded_dllm.assemble_snapshot import SnapshotSampler, snapshot_sampler
 from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
 from cascaded_dllm.assemble_start import log_choice, provenance, start_of_run, stored_config
-from cascaded_dllm.assemble_windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
@@ -23,12 +22,11 @@ from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
-from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.checkpoint import Keeping
@@ -38,25 +36,9 @@ from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.loop import LoopConfig, require_divisible
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
 from cascaded_dllm.train.run_log import require_viewers
 from cascaded_dllm.train.trainer import Trainer
-
-_RUNS = "runs"
-"""Where the folders of runs lie that have no name of their own."""
-
-
-def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
-    """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
-    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data)
-    return arrays, _dataset(arrays, config)
-
-
-def _dataset(arrays: StageArrays, config: TrainConfig) -> StageDataset:
-    if config.baseline:
-        return StageDataset.flat(arrays)
-    return StageDataset(arrays, config.stage, is_placed=config.is_placed)
 
 
 def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
@@ -78,7 +60,8 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
     schedule(config), _optim(config), prefix_settings(config)
     require_divisible(_loop(config), num_processes, spec.num_stages + 1 if config.training.fills else 1)
     process = process_from_name(model_config(config, vocab_size=1).process, 1)
-    require_usable(predictor_from_name(config.sampling.predictor), process, config.sampling.num_steps)
+    predictor = predictor_from_name(config.sampling.predictor, key="sampling.predictor")
+    require_usable(predictor, process, config.sampling.num_steps, group="sampling.")
 
 
 def require_launchable(config: TrainConfig, num_processes: int) -> None:
@@ -118,10 +101,35 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     log = log_choice(config)
     require_viewers(log)
     # What the first process has made on the disk, or brought there, the others only open.
-    config, name, arrays, dataset, valid = group.together(lambda: group.after_first(lambda: _with_data(config)))
-    folder, tokenizer_file = Path(str(config.run_dir)), Path(str(config.data.path)) / TOKENIZER_FILE
-    stage = new_stage(config, arrays, dataset)
-    start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, folder)))
+    found = group.together(lambda: group.after_first(lambda: gather(config)))
+    config, arrays = found.config, found.arrays
+    stage = new_stage(config, arrays, found.dataset)
+    start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, found.folder)))
+    trainer = _trainer(found, stage, group, device)
+    return Run(
+        folder=found.folder,
+        trainer=trainer,
+        config=stored_config(config),
+        settings=_stage_settings(config, arrays, stage),
+        tokenizer_file=found.tokenizer_file,
+        periods=_periods(config),
+        measure=_bound_measurer(config, trainer, found.valid),
+        sample=_snapshot_sampler(found, stage, trainer),
+        num_valid_windows=0 if found.valid is None else len(found.valid),
+        log=replace(log, name=log.name or found.name),
+        provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
+        peak_flops=_peak_flops(config, trainer),
+    )
+
+
+def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.device) -> Trainer:
+    """The loop of a stage whose network is still in the memory of the host; it comes to `device`.
+
+    Raises:
+        CheckpointError: a stage that is to write prefixes cannot be read.
+        ConfigError: there is no compiler.
+    """
+    config, arrays = found.config, found.arrays
     execution = prepare_execution(
         stage.model,
         device,
@@ -134,79 +142,35 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     train_only(stage.model, halves)
     parallel = place(stage.model, config.training.strategy, group, device)
     prefixes = group.together(lambda: prefix_training(config, arrays, stage, device))
-    # Where weights are split, samples need all processes; otherwise the first draws them alone.
-    draws_samples = group.is_first or parallel.storage.is_split
-    sample = group.together(
-        lambda: (
-            snapshot_sampler(
-                config,
-                stage,
-                valid or dataset,
-                arrays,
-                tokenizer_file=tokenizer_file,
-            )
-            if draws_samples
-            else None
-        )
-    )
-    trainer = Trainer(
+    return Trainer(
         stage.model,
         Objective(stage.process, stage.schedule, config.training.t_min, prefixes, halves),
-        StageMixture.of_fills(arrays) if config.training.fills else dataset,
+        StageMixture.of_fills(arrays) if config.training.fills else found.dataset,
         optim=_optim(config),
         loop=_loop(config),
         course=course_of(config, arrays, prefixes),
         parallel=parallel,
         execution=execution,
     )
-    return Run(
-        folder=folder,
-        trainer=trainer,
-        config=stored_config(config),
-        settings=_stage_settings(config, arrays, stage, prefixes),
-        tokenizer_file=tokenizer_file,
-        periods=_periods(config),
-        measure=_bound_measurer(config, trainer, valid),
-        sample=sample,
-        num_valid_windows=0 if valid is None else len(valid),
-        log=replace(log, name=log.name or name),
-        provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
-        peak_flops=_peak_flops(config, trainer),
-    )
 
 
-def _with_data(config: TrainConfig) -> tuple[TrainConfig, str, StageArrays, StageDataset, StageDataset | None]:
-    """The configuration with its folders and choices, the run's name, and the windows to train and to measure on."""
-    located = locate(config.data)
-    name = config.run_name(located.corpus)
-    run_dir = config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}"
-    model = replace(config.model, copy_head=config.has_copy_head)
-    config = replace(config, run_dir=run_dir, data=located.settings, model=model)
-    arrays, dataset = stage_dataset(str(config.data.path), config)
-    return config, name, arrays, dataset, _valid_dataset(config, arrays)
-
-
-def _valid_dataset(config: TrainConfig, arrays: StageArrays) -> StageDataset | None:
-    """The windows of `data.valid`, if there are any; they must be of the same kind as those of the training data.
+def _snapshot_sampler(found: Material, stage: StageSampler, trainer: Trainer) -> SnapshotSampler | None:
+    """Draws the samples of snapshots; None if there are none, or if other processes draw them.
 
     Raises:
-        DataError: they have another tokenizer, method or tagger.
+        CheckpointError: an earlier stage cannot be read, or is of another cascade.
+        ConfigError: the judge cannot be had.
     """
-    if config.data.valid is None:
-        return None
-    valid_arrays, valid = stage_dataset(config.data.valid, config)
-    for what, theirs, ours, flag in (
-        ("tokenizer", valid_arrays.tokenizer, arrays.tokenizer, f"--tokenizer {config.data.path}"),
-        ("method", valid_arrays.method, arrays.method, arrays.method),
-        # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
-        ("tagger", valid_arrays.scorer.get("tagger"), arrays.scorer.get("tagger"), "--tagger, as for the other"),
-    ):
-        if theirs != ours:
-            raise DataError(
-                f"{config.data.valid} has the {what} {theirs} and {config.data.path} {ours}; preprocess both alike, "
-                f"the first with {flag}"
-            )
-    return valid
+    # Where weights are split, samples need all processes; otherwise the first draws them alone.
+    draws_samples = trainer.group.is_first or trainer.parallel.storage.is_split
+
+    def sampler() -> SnapshotSampler | None:
+        if not draws_samples:
+            return None
+        windows = found.valid or found.dataset
+        return snapshot_sampler(found.config, stage, windows, found.texts, tokenizer_file=found.tokenizer_file)
+
+    return trainer.group.together(sampler)
 
 
 def _optim(config: TrainConfig) -> OptimConfig:
@@ -224,9 +188,7 @@ def _loop(config: TrainConfig) -> LoopConfig:
     )
 
 
-def _stage_settings(
-    config: TrainConfig, arrays: StageArrays, stage: StageSampler, prefixes: PrefixTraining
-) -> StageSettings:
+def _stage_settings(config: TrainConfig, arrays: StageArrays, stage: StageSampler) -> StageSettings:
     """What checkpoints say of the stage."""
     return StageSettings(
         model=stage.model.config,
@@ -237,7 +199,7 @@ def _stage_settings(
         packing=arrays.packing,
         unique=arrays.unique,
         method=arrays.method,
-        prefix=prefixes.settings,
+        prefix=prefix_settings(config),
         layout=None if (layout := layout_of(stage.model)) is None else layout.config,
     )
 

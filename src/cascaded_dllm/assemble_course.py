@@ -31,7 +31,7 @@ def course_of(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining
     Where and how often results go decides nothing; where data and models lie neither, but what they hold; nor in how
     many processes and parts a batch is computed. The number of steps is judged by the trainer.
     """
-    settings = config.to_dict()
+    settings = config.to_dict() | {"stage": config.seeded_stage}
     for free in (*_FREE, *_FREE_OF_SNAPSHOTS):
         settings.pop(free)
     if not config.pretrained.use_pretrained:

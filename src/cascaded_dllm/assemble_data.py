@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.manifest import Settings
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.file_names import RUN_CONFIG_FILE
 
 _VALIDATION_SPLITS = ("validation", "valid")
 """What corpora call the part to measure on: those of the hub the first, the built-in ones the second."""
@@ -15,15 +16,15 @@ _VALIDATION_SPLITS = ("validation", "valid")
 
 @dataclass(frozen=True, slots=True)
 class LocatedData:
-    """Data settings whose folders are known, and the corpus in the training folder.
+    """Data settings whose folders are known, and what the training folder says of itself.
 
     Attributes:
         settings: with `path`, and with a folder as `valid` if there is one.
-        corpus: name of the corpus to train on.
+        held: what the training folder was made with.
     """
 
     settings: DataSettings
-    corpus: str
+    held: Settings
 
 
 def require_known_method(data: DataSettings) -> None:
@@ -39,24 +40,45 @@ def require_known_method(data: DataSettings) -> None:
         )
 
 
-def locate(data: DataSettings) -> LocatedData:
+def locate(data: DataSettings, run_dir: str | None = None) -> LocatedData:
     """The folders to train and to measure on.
 
     Without `data.path` the training folder is <root>/<dataloader>/<train>_train, as `cdllm preprocess` calls it.
     With it, the names are what the folder must hold, if they are given.
 
+    Args:
+        data: which data, and how it is cut.
+        run_dir: folder of the run; where there is no data, and a run is there already, it is told how to go on with it.
+
     Raises:
         ConfigError: no data is named.
-        DataError: a folder is not there or incomplete, or the training folder holds something else than is asked for.
+        DataError: a folder is not there or incomplete, the training folder holds something else than is asked for, or
+            the other one was made in another way.
     """
     require_known_method(data)
-    path = data.path if data.path is not None else _named_folder(data)
-    found = read_identity(Path(path)).settings
-    _require_what_is_asked_for(data, path, found)
-    return LocatedData(replace(data, path=path, valid=_valid_folder(data, path, found.method)), found.dataset)
+    path = data.path if data.path is not None else _named_folder(data, run_dir)
+    held = _held(path, "--data (data.path)")
+    _require_what_is_asked_for(data, path, held)
+    valid = _valid_folder(data, path, held.method)
+    if valid is not None:
+        _require_alike(valid, path, held)
+    return LocatedData(replace(data, path=path, valid=valid), held)
 
 
-def _named_folder(data: DataSettings) -> str:
+def _held(path: str, flag: str) -> Settings:
+    """What a folder was made with.
+
+    Raises:
+        DataError: it is not there, as where it was moved since a run began, or no complete one.
+    """
+    if not Path(path).exists():
+        raise DataError(
+            f"{path} is not there, the data of {flag}; name the folder that `cdllm preprocess` printed, where it is now"
+        )
+    return read_identity(Path(path)).settings
+
+
+def _named_folder(data: DataSettings, run_dir: str | None) -> str:
     if data.train is None or data.dataloader is None:
         raise ConfigError(
             f"there is no data to train on: data.path is null, data.train {data.train or 'null'} and data.dataloader "
@@ -64,10 +86,13 @@ def _named_folder(data: DataSettings) -> str:
         )
     folder = Path(data.root) / data.dataloader / f"{data.train}_train"
     if not folder.is_dir():
+        is_run = run_dir is not None and (Path(run_dir) / RUN_CONFIG_FILE).is_file()
+        go_on = f"; or go on with the run that is in {run_dir}, and its data: load_dir={run_dir}" if is_run else ""
         raise DataError(
             f"{folder} is not there, the data of data.train={data.train} and data.dataloader={data.dataloader}; make "
             f"it with `cdllm preprocess {data.dataloader} --dataset {data.train} --tokenizer gpt2 --out {data.root}`, "
             "choose another corpus (data.train) or method (data.dataloader), or name a folder with --data (data.path)"
+            f"{go_on}"
         )
     return str(folder)
 
@@ -79,6 +104,25 @@ def _require_what_is_asked_for(data: DataSettings, path: str, found: Settings) -
     ):
         if asked is not None and asked != held:
             raise DataError(f"{key} is {asked}, and {path} was made of {held}; leave one of the two out")
+
+
+def _require_alike(valid: str, path: str, held: Settings) -> None:
+    """Checks that the texts to measure on are of the same kind as those to train on.
+
+    Raises:
+        DataError: they have another tokenizer, method or tagger.
+    """
+    found = _held(valid, "--valid (data.valid)")
+    for what, theirs, ours, flag in (
+        ("tokenizer", found.tokenizer, held.tokenizer, f"--tokenizer {path}"),
+        ("method", found.method, held.method, held.method),
+        # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
+        ("tagger", found.scorer.get("tagger"), held.scorer.get("tagger"), "--tagger, as for the other"),
+    ):
+        if theirs != ours:
+            raise DataError(
+                f"{valid} has the {what} {theirs} and {path} {ours}; preprocess both alike, the first with {flag}"
+            )
 
 
 def _valid_folder(data: DataSettings, path: str, method: str) -> str | None:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import ModelSettings, PretrainedSettings, TrainConfig
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.config_groups import ModelSettings, PretrainedSettings
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import StageSettings, Weights, load_stage
+from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
+from cascaded_dllm.model.warm_start import require_same_vocabulary
 
 First = Literal["new", "flat"]
 """What stage 1 begins as: a network with random weights, or the flat one."""
@@ -46,7 +49,9 @@ def runs_from_flat(
         )
     flat = load_stage(source, weights=weights).settings
     _require_filling(flat, source, spec)
-    _require_same_tokenizer(flat, source, str(config.data.path))
+    # Before stage 1 is trained, which may have nothing to do with it.
+    found = read_identity(Path(str(config.data.path))).settings
+    require_same_vocabulary(source, flat, vocab_size=found.vocab_size, tokenizer=found.tokenizer)
     packing = flat.packing or config.data.packing
     shared = replace(config, data=replace(config.data, packing=packing))
     as_flat = replace(
@@ -89,21 +94,6 @@ def _require_filling(flat: StageSettings, source: str, spec: CascadeSpec) -> Non
         raise CheckpointError(
             f"{source} was trained on texts of {known[0]} tokens, and the last length is {spec.window_length}; give "
             f"lengths up to {known[0]}, or a model of longer texts"
-        )
-
-
-def _require_same_tokenizer(flat: StageSettings, source: str, data: str) -> None:
-    """Checks, before stage 1 is trained, that the data has the tokens of the flat network.
-
-    Raises:
-        CheckpointError: it has not.
-    """
-    found = read_identity(Path(data)).settings
-    if flat.tokenizer not in ("", found.tokenizer) or flat.model.vocab_size != found.vocab_size:
-        raise CheckpointError(
-            f"{source} has {flat.model.vocab_size} tokens of the tokenizer {flat.tokenizer or 'that it does not name'}"
-            f", and {data} {found.vocab_size} of {found.tokenizer}; preprocess the text with the tokenizer of the "
-            "model (--tokenizer)"
         )
 
 

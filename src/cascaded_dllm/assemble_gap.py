@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cascaded_dllm.assemble_windows import windows_of_cascade
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError

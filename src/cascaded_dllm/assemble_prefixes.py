@@ -9,8 +9,8 @@ from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
 from cascaded_dllm.sample.loading import stage_sampler
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.regenerate import PrefixRegenerator, require_before, weights_fingerprint
-from cascaded_dllm.sample.sampler import StageSampler, require_usable
+from cascaded_dllm.sample.regenerate import PrefixRegenerator, weights_fingerprint
+from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.train.prefixes import PrefixTraining
 
 
@@ -22,11 +22,12 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
             contradict each other.
     """
     noise, generated = config.training.prefix_noise, config.training.generated_prefix
-    predictor_from_name(generated.predictor)
+    predictor_from_name(generated.predictor, key="training.generated_prefix.predictor")
     if (generated.prob > 0) != bool(generated.stage_paths):
         raise ConfigError(
-            f"training.generated_prefix.prob is {generated.prob} and stage_paths {list(generated.stage_paths)}; give "
-            "both, the folder of the stage before and a probability above 0, or neither"
+            f"training.generated_prefix.prob is {generated.prob} and training.generated_prefix.stage_paths "
+            f"{list(generated.stage_paths)}; give both, a probability above 0 and the folder of the stage before, or "
+            "neither"
         )
     num_earlier = 0 if config.baseline else config.stage - 1
     if len(generated.stage_paths) > num_earlier:
@@ -50,36 +51,24 @@ def prefix_training(
 ) -> PrefixTraining:
     """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
 
+    These have been found to be the right ones; see `assemble_models`.
+
     Raises:
         ConfigError: a setting is out of range or contradicts another.
-        CheckpointError: a checkpoint cannot be read, or is not of a stage before this one.
+        CheckpointError: a checkpoint cannot be read.
     """
     settings = prefix_settings(config)
     paths = config.training.generated_prefix.stage_paths
     if not paths:
         return PrefixTraining(stage.process, settings)
     loaded = [load_stage(path) for path in paths]
-    require_before(
-        loaded,
-        stage=config.stage,
-        stage_lengths=config.stage_lengths,
-        vocab_size=arrays.vocab_size,
-        tokenizer=arrays.tokenizer,
-        packing=arrays.packing,
-        unique=arrays.unique,
-        method=arrays.method,
-    )
     return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
 
 
 def _regenerator(
     config: TrainConfig, arrays: StageArrays, loaded: list[PretrainedStage], device: torch.device
 ) -> PrefixRegenerator:
-    """Rewrites prefixes with the models of the stages before, which stay on `device`.
-
-    Raises:
-        ConfigError: the predictor does not exist, or not for the process of a stage.
-    """
+    """Rewrites prefixes with the models of the stages before, which stay on `device`."""
     settings, first = config.training.generated_prefix, config.stage - len(loaded)
     predictor = predictor_from_name(settings.predictor)
     fingerprint = weights_fingerprint([stage.model for stage in loaded])
@@ -87,14 +76,8 @@ def _regenerator(
     for number, stage in enumerate(loaded, start=first):
         if config.dtype == "bfloat16":
             stage.model.keep_trunk_in(torch.bfloat16)
-        if stage.settings.layout is not None:
-            raise ConfigError(
-                f"{stage.folder} is a placed stage, which writes no text again in part; leave it out of "
-                "training.generated_prefix.stage_paths"
-            )
         length, prefix_length = arrays.spec.target_length(number), arrays.spec.prefix_length(number)
         samplers.append(stage_sampler(stage, length=length, prefix_length=prefix_length, device=device))
-        require_usable(predictor, samplers[-1].process, settings.num_steps)
     return PrefixRegenerator(
         stages=tuple(samplers),
         texts=arrays.stages[first - 1 : config.stage - 1],

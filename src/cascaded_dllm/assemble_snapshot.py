@@ -11,12 +11,11 @@ from torch import Tensor
 
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
+from cascaded_dllm.sample.belonging import TextKind, require_before
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
@@ -37,9 +36,7 @@ class SnapshotSampler:
         windows: the first of them give true prefixes and true texts.
         tokenizer: of the data.
         tokenizer_file: where it lies; earlier stages must have been trained with the same.
-        packing: how the windows were cut.
-        unique: whether their shortened stages keep a token id once.
-        method: of importance, that chose them.
+        texts: what kind of texts the windows are.
         predictor: name of the predictor.
         num_steps: of the time grid, for predictors that have one.
         num_samples: texts of each kind, or fewer if there are fewer windows.
@@ -54,9 +51,7 @@ class SnapshotSampler:
     windows: StageDataset
     tokenizer: Tokenizer
     tokenizer_file: Path
-    packing: str
-    unique: bool
-    method: str
+    texts: TextKind
     predictor: str
     num_steps: int
     num_samples: int
@@ -83,28 +78,13 @@ class SnapshotSampler:
         """
         device = self.stage.model.vocab_embed.embedding.device
         before = Cascade.from_pretrained(self.earlier, tokenizer=self.tokenizer_file, device=device)
-        if before.trained_lengths != self.stage_lengths or before.is_flat:
-            raise CheckpointError(
-                f"{', '.join(self.earlier)} belong to {'a flat model' if before.is_flat else 'a cascade'} of lengths "
-                f"{list(before.trained_lengths)} and stage {self.number} to one of {list(self.stage_lengths)}; name "
-                "the stages of the same cascade (earlier_stages)"
-            )
-        # A checkpoint of the original code does not say its packing.
-        if before.packing not in ("", self.packing):
-            raise CheckpointError(
-                f"{', '.join(self.earlier)} were trained on windows of packing {before.packing!r}, and those of the "
-                f"data have {self.packing!r}; train all stages on the same data"
-            )
-        if before.unique != self.unique:
-            raise CheckpointError(
-                f"{', '.join(self.earlier)} were trained with data.unique={str(before.unique).lower()}, and this stage "
-                f"with {str(self.unique).lower()}; train all stages alike"
-            )
-        if before.method not in ("", self.method):
-            raise CheckpointError(
-                f"{', '.join(self.earlier)} were trained on texts that the method {before.method} chose, and the data "
-                f"has those of {self.method}; train all stages on the same data"
-            )
+        require_before(
+            list(zip(self.earlier, before.settings, strict=True)),
+            stage=self.number,
+            stage_lengths=self.stage_lengths,
+            texts=self.texts,
+            key="earlier_stages, or stage1_root_dir and stage2_root_dir",
+        )
         return before
 
     def _conditional(self) -> dict[str, SampleGroup]:
@@ -174,11 +154,18 @@ class SnapshotSampler:
 
 
 def snapshot_sampler(
-    config: TrainConfig, stage: StageSampler, windows: StageDataset, arrays: StageArrays, *, tokenizer_file: Path
+    config: TrainConfig, stage: StageSampler, windows: StageDataset, texts: TextKind, *, tokenizer_file: Path
 ) -> SnapshotSampler | None:
     """Draws and measures the samples of a snapshot; None if none are wanted.
 
     The stages before and the judge are looked at now, so that a mistake is not found hours later.
+
+    Args:
+        config: of the run.
+        stage: in training.
+        windows: the first of them give true prefixes and true texts.
+        texts: what kind of texts the stage is trained on.
+        tokenizer_file: of the data.
 
     Raises:
         ConfigError: there is no such predictor, or the judge cannot be had.
@@ -196,9 +183,7 @@ def snapshot_sampler(
         windows=windows,
         tokenizer=Tokenizer.load(tokenizer_file),
         tokenizer_file=tokenizer_file,
-        packing=arrays.packing,
-        unique=arrays.unique,
-        method=arrays.method,
+        texts=texts,
         predictor=settings.predictor,
         num_steps=settings.num_steps,
         num_samples=settings.num_samples,

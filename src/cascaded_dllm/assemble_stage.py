@@ -41,11 +41,11 @@ def require_prefix_to_copy(config: TrainConfig) -> None:
 def new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
     """A stage with random weights that depend on the seed and its number, in the memory of the host.
 
-    The global generator is left alone.
+    Those of a flat model depend on the seed alone. The global generator is left alone.
     """
     settings = model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.training.seed, "init", config.stage))
+        torch.manual_seed(derive_seed(config.training.seed, "init", config.seeded_stage))
         model = new_model(settings, _layout_of(config, settings, dataset))
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return StageSampler(

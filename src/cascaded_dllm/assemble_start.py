@@ -17,13 +17,18 @@ from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
 from cascaded_dllm.train.run_log import LogChoice
 
 
-def start_of_run(config: TrainConfig, model: ScoreModel, arrays: StageArrays, folder: Path) -> dict[str, Any] | None:
-    """Gives the network the weights of another model, if it is to have them, and says which they are.
+def starts_from_another(config: TrainConfig, folder: Path) -> bool:
+    """Whether a run begins with the weights of another model.
 
-    A run that has checkpoints goes on from its own weights, so that it needs those it started from no more.
+    One that has checkpoints goes on from its own weights, so that it needs those it started from no more.
     """
+    return config.pretrained.use_pretrained and not numbered(folder / CHECKPOINTS_FOLDER)
+
+
+def start_of_run(config: TrainConfig, model: ScoreModel, arrays: StageArrays, folder: Path) -> dict[str, Any] | None:
+    """Gives the network the weights of another model, if it is to have them, and says which they are."""
     choice = config.pretrained
-    if not choice.use_pretrained or numbered(folder / CHECKPOINTS_FOLDER):
+    if not starts_from_another(config, folder):
         return None
     stage = start_from(choice.model_path, model, weights=choice.weights, tokenizer=arrays.tokenizer)  # type: ignore[arg-type]
     return {

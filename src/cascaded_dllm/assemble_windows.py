@@ -1,13 +1,25 @@
 """The windows of a preprocessed folder, cut as a configuration or the models of a cascade want them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
+from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.cascade import Cascade
+
+_REMEDIES: Mapping[str, str] = {
+    "tokenizer": "preprocess the text with the models' tokenizer",
+    "vocab_size": "preprocess the text with the models' tokenizer",
+    "packing": "leave --packing out",
+    "unique": "leave --unique and --no-unique out",
+    "method": "preprocess the text by {method}",
+}
+"""What to do where the texts of data are not such as models were trained on, by the field of `TextKind`."""
 
 # Of the processes that build stages: the one that writes what they give keeps up with about so many.
 _MAX_WORKERS = 8
@@ -40,28 +52,15 @@ def windows_of_cascade(cascade: Cascade, data: DataSettings, *, keeps_all: bool 
 
     Raises:
         ConfigError: the windows are to be cut, or their stages chosen, in another way than in training.
-        DataError: the data has another tokenizer than the cascade, or another method.
+        DataError: the data is not there, or has another tokenizer than the cascade, or another method.
     """
-    if cascade.packing not in ("", data.packing):
-        raise ConfigError(
-            f"the packing is {data.packing!r}, and the models were trained on windows of packing {cascade.packing!r}: "
-            "texts of another kind would be measured; leave --packing out"
+    found = TextKind.of_data(read_identity(Path(str(data.path))).settings, packing=data.packing, unique=data.unique)
+    if (contradiction := cascade.text_kind.contradiction(found)) is not None:
+        message = (
+            f"{data.path} has {contradiction.found}, and the models were trained with {contradiction.said}: others "
+            f"would be measured; {_REMEDIES[contradiction.name].format(method=cascade.method)}"
         )
-    # A flat model writes windows, however their stages are chosen.
-    if not cascade.is_flat and data.unique != cascade.unique:
-        raise ConfigError(
-            f"unique is {str(data.unique).lower()}, and the stages were trained with unique="
-            f"{str(cascade.unique).lower()}: they keep other tokens; leave --unique and --no-unique out"
-        )
-    arrays = windows_of_folder(str(data.path), CascadeSpec(cascade.trained_lengths), data, keeps_all=keeps_all)
-    if arrays.tokenizer != cascade.tokenizer.fingerprint:
-        raise DataError(
-            f"{data.path} has the tokenizer {arrays.tokenizer}, the models {cascade.tokenizer.fingerprint}; "
-            "preprocess the text with the models' tokenizer"
-        )
-    if not cascade.is_flat and cascade.method not in ("", arrays.method):
-        raise DataError(
-            f"{data.path} was preprocessed by the method {arrays.method}, and the stages were trained on texts that "
-            f"{cascade.method} chose: others would be measured; preprocess the text by {cascade.method}"
-        )
-    return arrays
+        if contradiction.name in ("packing", "unique"):
+            raise ConfigError(message)
+        raise DataError(message)
+    return windows_of_folder(str(data.path), CascadeSpec(cascade.trained_lengths), data, keeps_all=keeps_all)

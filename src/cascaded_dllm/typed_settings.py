@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
     """`value` as the declared type; whole numbers are accepted as floats, nothing else is converted."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{path} is {value!r}; it must be a group of keys")
+            raise ConfigError(f"{path} is {_as_written(value)}; it must be a group of keys")
         return parse_settings(typing.cast(type, hint), value, f"{path}.", whole)
     if isinstance(hint, types.UnionType):
         return None if value is None else _value(typing.get_args(hint)[0], value, path, whole)
@@ -75,8 +76,13 @@ def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{path} is {value!r}; it must be of type {hint.__name__}")
+        raise ConfigError(f"{path} is {_as_written(value)}; it must be of type {hint.__name__}")
     return value
+
+
+def _as_written(value: object) -> str:
+    """A value as it is told: the words of YAML are not those of Python."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _items(kind: Any, values: Any, path: str, whole: type) -> tuple[Any, ...]:
@@ -85,7 +91,7 @@ def _items(kind: Any, values: Any, path: str, whole: type) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple):
         example = "[32, 64, 128]" if kind is int else "[runs/stage1, runs/stage2]"
         remedy = "groups of keys, each after a dash" if is_of_groups else f"for example {example}"
-        raise ConfigError(f"{path} is {values!r}; it must be a list, {remedy}")
+        raise ConfigError(f"{path} is {_as_written(values)}; it must be a list, {remedy}")
     names = (f"{path}[{place}]" if is_of_groups else path for place in range(len(values)))
     # Keys of groups in a list are those of its own kind, which the whole does not name.
     within = kind if is_of_groups else whole

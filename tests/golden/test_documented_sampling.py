@@ -10,7 +10,7 @@ import pytest
 import torch
 from tokenizers import models, pre_tokenizers
 
-from cascaded_dllm.model.pretrained import Weights
+from cascaded_dllm.model.stage_settings import Weights
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.tokenizer import END_OF_TEXT, Tokenizer
 from cascaded_dllm.text.tokenizer_files import byte_level

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm import assemble_devices, assemble_stage
-from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound, stage_dataset
+from cascaded_dllm import assemble_devices, assemble_material, assemble_stage
+from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound
 from cascaded_dllm.assemble_bound import joint_bound
 from cascaded_dllm.assemble_devices import process_device
+from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.cli.compose import compose_config, config_folder
-from cascaded_dllm.config import DataSettings
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.config_groups import DataSettings
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
@@ -27,6 +28,7 @@ from cascaded_dllm.train.run import Evaluation
 from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 COPYING = ["model.copy_head=true", "model.parameterization=normalized"]
 MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
 
@@ -147,6 +149,16 @@ def test_stages_and_flat_models_start_from_different_weights(stories, tmp_path):
     assert not torch.equal(weights[0], weights[1])
 
 
+def test_flat_model_is_the_same_beside_any_stage(stories, tmp_path):
+    """It is no stage: a file of stages that is chosen with it says nothing of its seed, and changes no course."""
+    one, other = (
+        assemble_run(tiny.config(stories, tmp_path, "baseline=true", f"stage={stage}")).trainer for stage in (1, 3)
+    )
+    assert one.course == other.course
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
 def test_assembling_leaves_the_global_generator_alone(stories, tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -197,15 +209,18 @@ def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, 
         (["stage=4"], r"stage 4 does not exist"),
         (["stage_lengths=[8,4,40]"], r"stage_lengths \(8, 4, 40\) has 4 after 8; lengths must strictly increase"),
         (["stage_lengths=[]"], "stage_lengths is empty"),
-        (["data.packing=loose"], r"packing 'loose' is unknown; choose one of stream, document"),
+        (
+            ["data.packing=loose"],
+            r"packing 'loose' is unknown; choose one of stream, document",
+        ),
         (["noise.type=linear"], r"noise\.type is 'linear'; it must be one of loglinear, geometric"),
         (["noise.eps=2"], r"noise\.eps is 2\.0"),
         (["noise.type=geometric", "noise.sigma_min=30"], r"noise\.sigma_min is 30\.0 and noise\.sigma_max 20"),
         (["training.batch_size=0"], r"training\.batch_size is 0"),
         (["training.accum=3"], r"training\.accum is 3; it must divide"),
-        (["sampling.predictor=magic"], "the predictor is 'magic'; it must be one of euler, analytic, ancestral"),
-        (["sampling.predictor=magic", "sampling.num_samples=0"], "the predictor is 'magic'"),
-        (["sampling.num_steps=0"], "steps is 0; it must be at least 1"),
+        (["sampling.predictor=magic"], r"^sampling\.predictor is 'magic'; it must be one of euler, analytic"),
+        (["sampling.predictor=magic", "sampling.num_samples=0"], r"^sampling\.predictor is 'magic'"),
+        (["sampling.num_steps=0"], r"^sampling\.num_steps is 0; it must be at least 1"),
         (["model.hidden_size=18"], r"model\.hidden_size is 18 and model\.num_heads 2"),
         (["device=tpu"], "device 'tpu' cannot be used"),
         (["stage=2", "model.copy_head=true"], r"model\.copy_head is true and model\.parameterization score"),
@@ -256,6 +271,46 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
         assemble_run(tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]", "data.packing=stream"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.valid=./nowhere"], r"nowhere is not there, the data of --valid \(data\.valid\); name the folder"),
+        (["pretrained.use_pretrained=true", "pretrained.model_path=a/b/c"], "a/b/c does not exist here and is no hub"),
+        (
+            ["pretrained.use_pretrained=true", "pretrained.model_path='{hub_model}'"],
+            "hub_model has 60 tokens, and the data",
+        ),
+        (
+            ["pretrained.use_pretrained=true", "pretrained.model_path='{runs}/stage1'", "model.hidden_size=32"],
+            r"stage1 cannot be the start of this network: model\.hidden_size is 16 there and 32 here; give the",
+        ),
+        (
+            ["training.generated_prefix.prob=1", "training.generated_prefix.stage_paths=['{runs}/stage2']", "stage=2"],
+            "is stage 2 of .*, and stage 1 of lengths",
+        ),
+        (["earlier_stages=[a/b/c]", "stage=2"], "a/b/c does not exist here and is no hub id"),
+        (
+            ["earlier_stages=['{runs}/stage1']", "stage=2", "stage_lengths=[4,9,40]"],
+            r"\(earlier_stages, or stage1_root_dir and stage2_root_dir\)",
+        ),
+        (["evaluation.judge='{runs}/stage1'"], "stage1', which is no causal language model here"),
+    ],
+)
+def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_path, monkeypatch, overrides, message):
+    def never(path, config):
+        raise AssertionError("windows are built")
+
+    monkeypatch.setattr(assemble_material, "stage_dataset", never)
+    places = {"runs": runs, "hub_model": GOLDEN / "hub_model"}
+    config = tiny.config(stories, tmp_path / "run", *(override.format(**places) for override in overrides))
+    with pytest.raises((CheckpointError, ConfigError, DataError), match=message):
+        assemble_run(config)
+    # Without samples neither the stages before nor a judge are needed.
+    if "earlier_stages" in overrides[0] or "judge" in overrides[0]:
+        with pytest.raises(AssertionError, match="windows are built"):
+            assemble_run(dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, num_samples=0)))
+
+
 @pytest.mark.parametrize("what", ["tokenizer", "method"])
 def test_validation_data_of_another_kind(stories, make_stories, tmp_path, what):
     if what == "tokenizer":
@@ -295,9 +350,7 @@ def test_joint_bound_is_measured_on_windows_as_in_training(stories, tmp_path):
     cascade = Cascade.from_pretrained([folder])
     assert cascade.packing == "document"
     data = DataSettings.of_folder(str(stories), packing="stream", stages_dir=None)
-    message = (
-        "the packing is 'stream', and the models were trained on windows of packing 'document': .* leave --packing"
-    )
+    message = "has windows of packing 'stream', and the models were .* of packing 'document': .*; leave --packing out"
     with pytest.raises(ConfigError, match=message):
         joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
 
@@ -330,7 +383,7 @@ def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tm
     other = make_stories(tmp_path, split="valid", num=5, seed=1, tokenizer=Tokenizer.train(["Once more."], 260))
     cascade = Cascade.from_pretrained([folder])
     data = DataSettings.of_folder(str(other), packing="document", stages_dir=None)
-    with pytest.raises(DataError, match=r"has the tokenizer \w+, the models \w+; preprocess the text with the models"):
+    with pytest.raises(DataError, match=r"has the tokenizer \w+, and the models .* tokenizer \w+: .*; preprocess"):
         joint_bound(cascade, data, num_windows=4, num_times=1, batch_size=4, seed=0, t_min=1e-3)
 
 
@@ -351,7 +404,7 @@ def test_joint_bound_needs_the_method_of_the_stages(stories, make_stories, tmp_p
         assert bound().num_stages == 1
         return
     assert cascade.method == "constituency"
-    message = r"was preprocessed by the method random, .* that constituency chose: .*; preprocess the text by constit"
+    message = r"has texts that the method random chose, .* the method constituency chose: .*; preprocess .* constit"
     with pytest.raises(DataError, match=message):
         bound()
 

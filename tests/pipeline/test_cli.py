@@ -247,12 +247,12 @@ def test_likelihood_of_a_part_of_a_cascade(trained, data):
 def test_packing_is_that_of_training(trained, data, tmp_path):
     """The windows of a stream are other texts, so their bound is another number."""
     common = ["evaluate", "likelihood", "--data", data / "stories_valid", "--stage"]
-    message = "the packing is 'stream', and the models were trained on windows of packing 'document'"
+    message = "has windows of packing 'stream', and the models were trained with windows of packing 'document'"
     assert message in failure(*common, trained[0], "--packing", "stream")
     flags = ["--num-windows", 2, "--num-times", 1, "--json"]
     named, taken = (success(*common, trained[3], *flags, *given).stdout for given in (["--packing", "document"], []))
     assert named == taken
-    message = "unique is false, and the stages were trained with unique=true: they keep other tokens; leave"
+    message = "were trained with shortened stages of data.unique=true: others would be measured; leave --unique and"
     assert message in failure(*common, trained[0], "--no-unique")
     # A checkpoint from before it was recorded.
     old = tmp_path / "old"

@@ -28,7 +28,7 @@ def test_names_lead_to_folders(root):
     found = located(f"data.root='{root}'", "data.train=stories", "data.valid=stories")
     assert found.settings.path == f"{root}/constituency/stories_train"
     assert found.settings.valid == f"{root}/constituency/stories_valid"
-    assert found.corpus == "stories"
+    assert found.held.dataset == "stories"
 
 
 def test_the_hub_calls_it_validation(root, valid_stories):
@@ -40,14 +40,25 @@ def test_the_hub_calls_it_validation(root, valid_stories):
         located(f"data.root='{root}'", "data.train=stories", "data.valid=other")
 
 
-def test_a_path_wins_over_the_names_of_the_files(root, stories):
+def test_a_path_wins_over_the_names_of_the_files(root, stories, valid_stories):
     """And validation data by name lies beside that of its method."""
     found = located(f"data.path='{stories}'")
     assert (found.settings.path, found.settings.valid) == (str(stories), None)
     found = located(f"data.path='{stories}'", "data.valid=stories", f"data.root='{root}'")
     assert found.settings.valid == f"{root}/constituency/stories_valid"
-    found = located(f"data.path='{stories}'", "data.valid=./elsewhere")
-    assert found.settings.valid == "./elsewhere"
+    found = located(f"data.path='{stories}'", f"data.valid='{valid_stories}'")
+    assert found.settings.valid == str(valid_stories)
+
+
+def test_a_run_that_is_there_and_no_data(root, tmp_path):
+    """Who names the folder of a run alone wants to go on with it."""
+    data = compose_config([f"data.root='{root}'", "data.train=other"]).data
+    (tmp_path / "run").mkdir()
+    with pytest.raises(DataError, match=r"name a folder with --data \(data\.path\)$"):
+        locate(data, str(tmp_path / "run"))
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(DataError, match=r"go on with the run that is in .*run, and its data: load_dir=.*run$"):
+        locate(data, str(tmp_path / "run"))
 
 
 def test_a_run_goes_on_from_another_folder(stories, valid_stories, runs, tmp_path, monkeypatch):

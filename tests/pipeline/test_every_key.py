@@ -81,7 +81,7 @@ OTHERS = {
     "data.root": DataError("elsewhere/constituency/stories_validation is not there, the data of data.valid=stories"),
     "data.dataloader": DataError("data.dataloader is tfidf, and .* was made of constituency; leave one of the two out"),
     "data.train": DataError("data.train is elsewhere, and .* was made of stories; leave one of the two out"),
-    "data.path": DataError("elsewhere is no complete preprocessed dataset"),
+    "data.path": DataError(r"elsewhere is not there, the data of --data \(data\.path\); name the folder"),
     "data.valid": DataError(
         "constituency/elsewhere_validation is not there, the data of data.valid=elsewhere; make it"
     ),

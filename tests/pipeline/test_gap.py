@@ -13,7 +13,7 @@ import torch
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.assemble_gap import GapMeasurement, GapSettings, exposure_gaps, gaps_on_windows
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
@@ -326,7 +326,7 @@ def test_command_on_placed_stages(placed_runs: list[Path], valid_stories: Path) 
         (["--stage", "ONE", "--stage", "TWO", "--data", "DATA"], "windows, and 256 texts are asked for"),
         (
             ["--stage", "ONE", "--stage", "TWO", "--data", "DATA", "--packing", "stream"],
-            "the packing is 'stream', and the models were trained on windows of packing 'document'",
+            "has windows of packing 'stream', and the models were trained with windows of packing 'document'",
         ),
         (["--num-texts", "1", "--data", "DATA"], "num_texts is 1; it must be at least 2"),
         (["--steps", "many", "--data", "DATA"], "--steps is 'many'; it must be a whole number"),

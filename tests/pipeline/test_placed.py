@@ -12,7 +12,7 @@ import torch
 
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.assemble_bound import joint_bound
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.placed import PlacedModel
@@ -244,7 +244,7 @@ def test_a_flat_network_fills_a_placed_stage(stories: Path, stages: list[Path], 
     state = load_stage(tmp_path / "stage3").model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.state_dict().items())
     # A cascade may not take a flat one for its fill as it is: it says nothing of places.
-    with pytest.raises(CheckpointError, match=r"is stage 0 of lengths .* and stage 3 of lengths .* was expected"):
+    with pytest.raises(CheckpointError, match=r"is a flat model of lengths .* and stage 3 of lengths .* was expected"):
         Cascade.from_pretrained([stages[0], stages[1], flat])
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run, stage_dataset
+from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
@@ -218,11 +219,14 @@ def test_report_on_disk_and_as_an_event(stories, runs, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stage_lengths=[4,9,40]"], r"belong to a cascade of lengths \[4, 9, 40\] and stage 2 to one of \[4, 8, 40\]"),
-        (["baseline=true"], r"belong to a flat model of lengths \[4, 8, 40\] and stage 2 .*; name the stages"),
+        (
+            ["stage_lengths=[4,9,40]"],
+            r"is stage 1 of lengths \[4, 9, 40\], and stage 1 of lengths \[4, 8, 40\]",
+        ),
+        (["baseline=true"], r"is a flat model of lengths \[4, 8, 40\], .*; give the stages just before stage 2"),
         (["stage=2"], r"is stage 2 of lengths .*, and stage 1 of lengths .* was expected"),
-        (["data.unique=false"], r"were trained with data.unique=false, and this stage with true; train all"),
-        (["data.packing=stream"], r"windows of packing 'stream', and those of the data have 'document'; train all"),
+        (["data.unique=false"], r"with .* data.unique=false, and stage 2 has .* data.unique=true; train all"),
+        (["data.packing=stream"], r"windows of packing 'stream', and stage 2 has .* 'document'; train all"),
     ],
 )
 def test_earlier_stages_that_do_not_fit(stories, tmp_path, make_stage_1, overrides, message):
@@ -241,5 +245,5 @@ def test_earlier_stages_of_another_method(stories, tmp_path, make_stage_1):
         (file.parent / CHECKSUMS).unlink()
         write_checksums(file.parent)
     config = tiny.config(stories, tmp_path / "run", "stage=2")
-    with pytest.raises(CheckpointError, match="texts that the method tfidf chose, and the data has those of"):
+    with pytest.raises(CheckpointError, match=r"texts that the method tfidf chose, and stage 2 has .* constituency"):
         assemble_run(dataclasses.replace(config, earlier_stages=(str(first),)))

@@ -16,6 +16,7 @@ from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_m
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
 BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides"}
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
+CONFIG = {"config", "config_groups"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "file_names": set(),
@@ -42,46 +43,50 @@ MAY_IMPORT: dict[str, set[str]] = {
     "judge": BASE | PARTS | {"train", "evaluate"},
     "report": BASE | {"pages"},
     "typed_settings": {"errors"},
-    "config": {"errors", "typed_settings"},
+    "config_groups": set(),
+    "config": {"errors", "typed_settings", "config_groups"},
     "study_config": {"errors", "overrides", "typed_settings"},
-    "assemble_start": BASE | PARTS | {"train", "config"},
-    "assemble_data": BASE | PARTS | {"config"},
+    "assemble_start": BASE | PARTS | {"train", *CONFIG},
+    "assemble_data": BASE | PARTS | {*CONFIG},
     "assemble_devices": BASE | PARTS | {"train"},
-    "assemble_prefixes": BASE | PARTS | {"train", "sample", "config"},
-    "assemble_stage": BASE | PARTS | {"sample", "config"},
-    "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", "config"},
-    "assemble_windows": BASE | PARTS | {"sample", "config"},
-    "assemble_bound": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
-    "assemble_course": BASE | PARTS | {"train", "config", "assemble_start"},
-    "assemble_gap": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble_windows"},
+    "assemble_prefixes": BASE | PARTS | {"train", "sample", *CONFIG},
+    "assemble_stage": BASE | PARTS | {"sample", *CONFIG},
+    "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG},
+    "assemble_windows": BASE | PARTS | {"sample", *CONFIG},
+    "assemble_models": BASE | PARTS | {"sample", "evaluate", *CONFIG, "assemble_stage", "assemble_start"},
+    "assemble_bound": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble_windows"},
+    "assemble_course": BASE | PARTS | {"train", *CONFIG, "assemble_start"},
+    "assemble_gap": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble_windows"},
     "assemble": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "config"}
+    | {"train", "sample", "evaluate", *CONFIG}
     | {
         "assemble_course",
         "assemble_data",
         "assemble_devices",
+        "assemble_material",
         "assemble_prefixes",
         "assemble_snapshot",
         "assemble_stage",
         "assemble_start",
-        "assemble_windows",
     },
     "assemble_preprocess": BASE | PARTS,
-    "assemble_flat": BASE | PARTS | {"config"},
-    "assemble_judge": BASE | PARTS | {"evaluate", "judge", "config", "assemble_windows"},
+    "assemble_material": BASE | PARTS | {"sample", *CONFIG, "assemble_data", "assemble_models", "assemble_windows"},
+    "assemble_flat": BASE | PARTS | {*CONFIG},
+    "assemble_judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble_windows"},
     "study": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "config", "study_config"}
-    | {"assemble", "assemble_bound", "assemble_devices", "assemble_preprocess", "assemble_stage", "assemble_start"},
-    "demo": BASE | PARTS | {"train", "sample", "evaluate", "config", "assemble"},
+    | {"train", "sample", "evaluate", *CONFIG, "study_config"}
+    | {"assemble", "assemble_bound", "assemble_devices", "assemble_material", "assemble_preprocess"}
+    | {"assemble_stage", "assemble_start"},
+    "demo": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
     "cli": BASE
     | PARTS
-    | {"train", "sample", "evaluate", "judge", "report", "config", "study", "study_config", "demo"}
+    | {"train", "sample", "evaluate", "judge", "report", *CONFIG, "study", "study_config", "demo"}
     | {"assemble", "assemble_bound", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge"}
-    | {"assemble_preprocess", "assemble_start"},
+    | {"assemble_material", "assemble_preprocess", "assemble_start"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -108,6 +113,8 @@ WITH_TENSORS = (
         "harness",
         "assemble_gap",
         "assemble_judge",
+        "assemble_material",
+        "assemble_models",
         "assemble_stage",
         "assemble_snapshot",
         "assemble_start",
@@ -127,7 +134,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "model",
         "sample.bundle_hub",
     ),
-    "yaml": ("model.pretrained", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
+    "yaml": ("model.stored_stage", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
         "importance.sentence_files",
         "model",

@@ -8,10 +8,10 @@ import typer
 from cascaded_dllm.assemble_flat import FIRST, First, runs_from_flat
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, reported_errors
-from cascaded_dllm.cli.options import Debug, parse_lengths
+from cascaded_dllm.cli.options import Debug, given, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.pretrained import WEIGHTS_FILES, Weights
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, Weights
 from cascaded_dllm.overrides import require_free
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -47,7 +47,10 @@ def from_flat(
     out: Annotated[Path, typer.Option(help="Where the runs go, a folder a stage; started again, it goes on.")] = Path(
         "runs/from_flat"
     ),
-    model: Annotated[str, typer.Option(help="Network of a new stage 1: quick, tiny, small or medium.")] = "tiny",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Network of a new stage 1: quick, tiny, small or medium.", show_default="tiny"),
+    ] = None,
     first: Annotated[
         str,
         typer.Option(help="What stage 1 begins as: new (random weights) or flat (that model, trained further)."),
@@ -77,14 +80,16 @@ def from_flat(
         require_free(overrides or [], _DECIDED, _COMPLAINT)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
-        chosen = [
-            f"model={model}",
-            f"stage_lengths={list(parse_lengths(lengths))}",
-            *([f"device={device}"] if device is not None else []),
-            *(overrides or []),
-        ]
-        paths = {"data.path": data, "data.valid": valid}
-        config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
+        first_network = ["model=tiny"] if model is None else []
+        flags = {
+            "--model": None if model is None else f"model={model}",
+            "--device": None if device is None else f"device={device}",
+        }
+        config = compose_config(
+            [*first_network, f"stage_lengths={list(parse_lengths(lengths))}", *(overrides or [])],
+            paths=given({"data.path": data, "data.valid": valid}),
+            flags=given(flags),
+        )
         runs = runs_from_flat(config, source, weights=chosen_weights, out=out, first=chosen_first)
         for run in runs:
             train_run(run)

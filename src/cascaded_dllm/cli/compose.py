@@ -6,7 +6,6 @@ so may `stage` be a number beside the group of that name, and may a run's stored
 
 import copy
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cascaded_dllm.cli.said_twice import FLAGS_OF_PATHS, Said, require_one_path, require_one_value
 from cascaded_dllm.config import TrainConfig, leaves, parse_config
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 
-_FLAGS = {"data.path": "--data", "data.valid": "--valid", "data.stages_dir": "--stages", "run_dir": "--out"}
-"""Keys that are paths, and their flags."""
+_STAGE_FILE = "stage@_global_"
+"""The group of the files of stages, as Hydra takes it."""
 
 _NAMES = ("data.train", "data.dataloader", "data.valid")
 """What says which data in the files, and nothing about a folder that is given by its path."""
@@ -38,7 +38,11 @@ def config_folder() -> Path:
 
 
 def compose_config(
-    overrides: Sequence[str], *, name: str = "cascade_config", paths: Mapping[str, Path] | None = None
+    overrides: Sequence[str],
+    *,
+    name: str = "cascade_config",
+    paths: Mapping[str, Path] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> TrainConfig:
     """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
 
@@ -50,15 +54,18 @@ def compose_config(
         paths: values of `run_dir` and of the paths in `data`, taken as they are: in the grammar of overrides a path
             with a dollar sign or a backslash would be something else.
 
+        flags: of a command, each with the override that it stands for.
+
     Raises:
         ConfigError: an override cannot be read, a key is unknown or missing, a value has the wrong type, or
-            `load_dir` is no run, or not the one that is given besides; or a path is given twice.
+            `load_dir` is no run, or not the one that is given besides; or a flag and an override contradict each other.
     """
-    groups, keys = _split(overrides)
+    groups, keys = _split([*(flags or {}).values(), *overrides])
     as_they_are = {key: _folder(key, path) for key, path in (paths or {}).items()}
     try:
+        _require_no_contradiction(overrides, flags or {})
         values = override_values(keys)
-        _require_one_value(values, as_they_are)
+        require_one_path(values, as_they_are)
         stored, groups = _stored_run(values.get("load_dir"), groups)
         tree = OmegaConf.create(_composed(name, groups, stored))
         for key, value in values.items():
@@ -70,7 +77,7 @@ def compose_config(
             f"the configuration cannot be composed: {str(error).strip()}; check the overrides, key=value"
         ) from error
     if missing:
-        given = " and ".join(_FLAGS.get(key, f"{key}=...") for key in missing)
+        given = " and ".join(FLAGS_OF_PATHS.get(key, f"{key}=...") for key in missing)
         raise ConfigError(f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} no value; give {given}")
     for key, text in (_literal(stored.settings, values) | as_they_are).items():
         _set(settings, key, text)
@@ -81,17 +88,28 @@ def compose_config(
     return parse_config(settings)
 
 
-def _require_one_value(values: Mapping[str, Any], paths: Mapping[str, str]) -> None:
-    """Checks that no path is given as a flag and, otherwise, as a key, of which one would be passed over.
+def _require_no_contradiction(overrides: Sequence[str], flags: Mapping[str, str]) -> None:
+    """Checks that overrides, and the file of stages among them, say nothing else than the flags do.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: they do.
     """
-    for key, path in paths.items():
-        # What is no path may be the name of a corpus there.
-        alike = str if key == "data.valid" else os.path.normpath
-        if key in values and alike(str(values[key])) != alike(path):
-            raise ConfigError(f"{key} is {values[key]} and {_FLAGS[key]} {path}; give one of both")
+    groups, keys = _split(overrides)
+    said: dict[str, Said] = {}
+    for group, choice in _choices(groups).items():
+        said[group] = Said(choice)
+        if group == _STAGE_FILE:
+            settings = dict(leaves(_of_files(f"stage/{choice}", ())))
+            said |= {key: Said(value, f"{group}={choice}") for key, value in settings.items()}
+    said |= {key: Said(value) for key, value in override_values(keys).items()}
+    for flag, override in flags.items():
+        groups, keys = _split([override])
+        require_one_value(said, flag, _choices(groups) | override_values(keys))
+
+
+def _choices(groups: Sequence[str]) -> dict[str, str]:
+    """The choice of every group."""
+    return {name: choice for name, _, choice in (group.partition("=") for group in groups)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +139,7 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
         else:
             # Whatever a file of stages says, it says of the whole configuration.
-            name = "stage@_global_" if name == "stage" else name
+            name = _STAGE_FILE if name == "stage" else name
             groups[name] = f"{name}={value}"
     return list(groups.values()), keys
 

@@ -1,6 +1,5 @@
 """`cdllm evaluate`: numbers about trained models and about texts."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,6 @@ import typer
 from rich.table import Table
 
 from cascaded_dllm.assemble_bound import joint_bound
-from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.evaluate_gap import gap
 from cascaded_dllm.cli.evaluate_samples import samples
@@ -27,8 +25,9 @@ from cascaded_dllm.cli.options import (
     WeightsName,
     parse_lengths,
     require_output_file,
+    tell,
 )
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, mean_and_error
@@ -173,16 +172,11 @@ def likelihood(
                 sequential=sequential,
                 on_progress=move,
             )
-        summary = bound_summary(bound)
-        if out is not None:
-            write_json(out, summary)
-        if as_json:
-            typer.echo(json.dumps(summary, indent=2))
-            return
-        console.print(bound_table(bound))
-        console.print(BOUND_COLUMNS, soft_wrap=True)
-        console.print(bound_line(bound, num_times), soft_wrap=True)
-        if (line := sequential_line(bound)) is not None:
+        tell(bound_summary(bound), lambda: _show(bound, num_times), out=out, as_json=as_json)
+
+
+def _show(bound: JointBound, num_times: int) -> None:
+    console.print(bound_table(bound))
+    for line in (BOUND_COLUMNS, bound_line(bound, num_times), sequential_line(bound)):
+        if line is not None:
             console.print(line, soft_wrap=True)
-        if out is not None:
-            console.print(f"written to {out}", markup=False, soft_wrap=True)

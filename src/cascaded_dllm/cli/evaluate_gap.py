@@ -1,6 +1,5 @@
 """`cdllm evaluate gap`: every later stage on true prefixes and on generated ones."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,6 @@ import typer
 from rich.table import Table
 
 from cascaded_dllm.assemble_gap import GapSettings, exposure_gaps, require_stages_with_prefix
-from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.cli.load import load_cascade, packing_of
@@ -28,9 +26,10 @@ from cascaded_dllm.cli.options import (
     WeightsName,
     parse_lengths,
     require_output_file,
+    tell,
 )
 from cascaded_dllm.cli.sample_drawing import drawing_of, method_options
-from cascaded_dllm.config import DataSettings
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
 from cascaded_dllm.evaluate.generative_ppl import Judge
@@ -164,7 +163,7 @@ def gap(
                 progress.update(progress.task_ids[0], description=what, completed=done, total=total)
 
             gaps = exposure_gaps(loaded, windows, settings, judge=asked, on_progress=show)
-        _report(gaps, settings, judge, out, as_json=as_json)
+        tell(gap_summary(gaps, settings, judge), lambda: _show(gaps, settings), out=out, as_json=as_json)
 
 
 def _drawing(given: dict[str, Any]) -> Drawing:
@@ -174,21 +173,10 @@ def _drawing(given: dict[str, Any]) -> Drawing:
     return drawing
 
 
-def _report(
-    gaps: Sequence[StageGap], settings: GapSettings, judge: str | None, out: Path | None, *, as_json: bool
-) -> None:
-    """Writes and prints the gaps."""
-    summary = gap_summary(gaps, settings, judge)
-    if out is not None:
-        write_json(out, summary)
-    if as_json:
-        typer.echo(json.dumps(summary, indent=2))
-        return
+def _show(gaps: Sequence[StageGap], settings: GapSettings) -> None:
     for of_stage in gaps:
         console.print(gap_table(of_stage, settings))
     console.print(
         f"gap: on generated prefixes minus on true ones, with its {settings.level:.0%} interval; * where 0 is outside",
         soft_wrap=True,
     )
-    if out is not None:
-        console.print(f"written to {out}", markup=False, soft_wrap=True)

@@ -1,6 +1,5 @@
 """`cdllm evaluate samples`: figures of texts, beside those of real ones."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
-from cascaded_dllm.cli.options import AsJson, Debug, Device, Out, require_output_file
+from cascaded_dllm.cli.options import AsJson, Debug, Device, Out, require_output_file, tell
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.figures import Figure, values_of
 from cascaded_dllm.evaluate.generative_ppl import Judge
@@ -175,17 +173,13 @@ def samples(
             },
             notes=_notes(written, real, has_mauve="mauve" in values_of(of_samples)),
         )
-        summary = report_summary(report)
-        if out is not None:
-            write_json(out, summary)
-        if as_json:
-            typer.echo(json.dumps(summary, indent=2))
-            return
-        console.print(report_table(report))
-        for line in (*report.notes, *missing_lines(report)):
-            console.print(line, markup=False, soft_wrap=True)
-        if out is not None:
-            console.print(f"written to {out}", markup=False, soft_wrap=True)
+        tell(report_summary(report), lambda: _show(report), out=out, as_json=as_json)
+
+
+def _show(report: Report) -> None:
+    console.print(report_table(report))
+    for line in (*report.notes, *missing_lines(report)):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _presets(name: str) -> tuple[str, ...]:

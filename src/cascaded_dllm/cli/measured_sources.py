@@ -14,7 +14,7 @@ from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.rng import numpy_generator
 from cascaded_dllm.sample.loading import LoadedCascade, read_cascade
 from cascaded_dllm.sample.output import SampleRun

@@ -1,11 +1,17 @@
 """Options that several commands share, and what their values mean."""
 
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.cli.console import console
 from cascaded_dllm.errors import ConfigError, OutputExistsError
+
+Option = TypeVar("Option")
 
 Stages = Annotated[
     list[Path] | None,
@@ -38,6 +44,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
+def given(options: Mapping[str, Option | None]) -> dict[str, Option]:
+    """The options that were given, without those that are None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def parse_lengths(text: str) -> tuple[int, ...]:
     """The stage lengths in "32,64,128".
 
@@ -48,6 +59,18 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--lengths is {text!r}; it must be whole numbers with commas, for example 32,64,128")
     return tuple(int(part) for part in parts)
+
+
+def tell(summary: Mapping[str, Any], show: Callable[[], None], *, out: Path | None, as_json: bool) -> None:
+    """What was measured, for `--out`, and on the terminal as JSON or as `show` prints it."""
+    if out is not None:
+        write_json(out, summary)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    show()
+    if out is not None:
+        console.print(f"written to {out}", markup=False, soft_wrap=True)
 
 
 def require_output_file(out: Path | None) -> None:

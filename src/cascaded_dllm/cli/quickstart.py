@@ -9,8 +9,9 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, require_sound, stage_dataset
+from cascaded_dllm.assemble import assemble_run, require_sound
 from cascaded_dllm.assemble_bound import joint_bound
+from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working

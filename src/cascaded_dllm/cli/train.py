@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import reported_errors
-from cascaded_dllm.cli.options import parse_lengths
+from cascaded_dllm.cli.options import given, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
@@ -63,16 +63,17 @@ def train(
       cdllm train --data D --flat --out runs/flat model.parameterization=normalized optim.lr=1e-3
     """
     with reported_errors(debug):
-        chosen = [
-            *([f"model={model}"] if model is not None else []),
-            *([f"stage={stage}"] if stage is not None else []),
-            *(["baseline=true"] if flat else []),
-            *([f"stage_lengths={list(parse_lengths(lengths))}"] if lengths is not None else []),
-            *([f"device={device}"] if device is not None else []),
-            *(overrides or []),
-        ]
+        if flat and stage is not None:
+            raise ConfigError(f"--stage is {stage}, and a flat model (--flat) is no stage; give one of both")
+        flags = {
+            "--model": None if model is None else f"model={model}",
+            "--stage": None if stage is None else f"stage={stage}",
+            "--flat": "baseline=true" if flat else None,
+            "--lengths": None if lengths is None else f"stage_lengths={list(parse_lengths(lengths))}",
+            "--device": None if device is None else f"device={device}",
+        }
         paths = {"data.path": data, "data.valid": valid, "data.stages_dir": stages, "run_dir": out}
-        config = compose_config(chosen, paths={key: path for key, path in paths.items() if path is not None})
+        config = compose_config(overrides or [], paths=given(paths), flags=given(flags))
         if cfg is not None:
             _print_config(config, cfg)
             return

@@ -8,11 +8,11 @@ repeats one word has the lowest (Zheng et al. 2024, arXiv:2409.02908), so that d
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,11 @@ PPL_DEFINITIONS = {
     "generative_ppl_corpus": "exp(nats of all texts / tokens of the judge in all texts)",
 }
 """What the figures are, for those who read them without this package."""
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+"""Names of the files that hold the weights of a judge in a folder."""
+
+_Read = TypeVar("_Read")
 
 _CALL_ELEMENTS = 1 << 26
 """Logits of one call of the judge, 256 MB in float32."""
@@ -64,16 +69,43 @@ class Judge:
             MissingExtraError: transformers is not installed.
         """
         library = _library()
-        tokenizer, model = _load(library, source)
-        # GPT-2 has one token for the beginning and the end of a text.
-        begin_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if begin_id is None:
-            raise ConfigError(
-                f"the judge is {source!r}, whose tokenizer has neither a beginning nor an end of a text, so "
-                "that a first token cannot be judged; choose another, for example gpt2"
+
+        def read(is_local: bool) -> tuple[Any, Any, dict[str, Any]]:
+            tokenizer = library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
+            model, info = library.AutoModelForCausalLM.from_pretrained(
+                source, local_files_only=is_local, output_loading_info=True, dtype=torch.float32
             )
+            return tokenizer, model.eval().requires_grad_(False), info
+
+        tokenizer, model, info = _read(source, read)
+        _require_all_weights(info, source)
+        begin_id = _begin_id(tokenizer, source)
         context = getattr(model.config, "max_position_embeddings", None) or 1024
         return cls(model, tokenizer, source, begin_id, context)
+
+    @classmethod
+    def require(cls, source: str) -> None:
+        """Judges without its weights whether there is a judge, so that a mistake is told at once; see `load`.
+
+        Raises:
+            ConfigError: it is not there, is no causal language model, or has no token that begins a text.
+            MissingExtraError: transformers is not installed.
+        """
+        library, folder = _library(), Path(source)
+
+        def read(is_local: bool) -> Any:
+            config = library.AutoConfig.from_pretrained(source, local_files_only=is_local)
+            # No number is made, but a network that is no causal language model is refused.
+            with torch.device("meta"):
+                library.AutoModelForCausalLM.from_config(config)
+            return library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
+
+        _begin_id(_read(source, read), source)
+        if folder.is_dir() and not any(any(folder.glob(names)) for names in _WEIGHTS):
+            raise ConfigError(
+                f"the judge is {source!r}, a folder without weights ({' or '.join(_WEIGHTS)}); give the folder or hub "
+                "id of a whole causal language model"
+            )
 
     @contextlib.contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
@@ -177,8 +209,41 @@ def _library() -> ModuleType:
     return transformers
 
 
-def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
-    """Tokenizer and network, from the local cache if they are there, or else from the hub.
+def _begin_id(tokenizer: Any, source: str) -> int:
+    """The token that every text is read after.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    # GPT-2 has one token for the beginning and the end of a text.
+    begin_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if begin_id is None:
+        raise ConfigError(
+            f"the judge is {source!r}, whose tokenizer has neither a beginning nor an end of a text, so "
+            "that a first token cannot be judged; choose another, for example gpt2"
+        )
+    return int(begin_id)
+
+
+def _require_all_weights(info: dict[str, Any], source: str) -> None:
+    """The library gives missing weights random values, and only warns.
+
+    Raises:
+        ConfigError: some are missing.
+    """
+    if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
+        raise ConfigError(
+            f"the judge is {source!r}, whose files lack {len(missing)} weights of the network, for example "
+            f"{missing[0]}; give the folder or hub id of a whole causal language model"
+        )
+
+
+def _read(source: str, read: Callable[[bool], _Read]) -> _Read:
+    """What `read` makes of the files in the local cache, if they are there, or else of the hub.
+
+    Args:
+        source: folder or hub id.
+        read: told whether only the cache may be asked.
 
     Raises:
         ConfigError: they are neither, or not whole.
@@ -190,20 +255,9 @@ def _load(library: ModuleType, source: str) -> tuple[Any, Any]:
             break
         try:
             with no_progress_bar():
-                tokenizer = library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
-                model, info = library.AutoModelForCausalLM.from_pretrained(
-                    source, local_files_only=is_local, output_loading_info=True, dtype=torch.float32
-                )
+                return read(is_local)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             found = error
-            continue
-        # The library gives missing weights random values, and only warns.
-        if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
-            raise ConfigError(
-                f"the judge is {source!r}, whose files lack {len(missing)} weights of the network, for example "
-                f"{missing[0]}; give the folder or hub id of a whole causal language model"
-            )
-        return tokenizer, model.eval().requires_grad_(False)
     raise ConfigError(
         f"the judge is {source!r}, which is no causal language model here and could not be had from the hub "
         f"({type(found).__name__}); give a folder or a hub id, for example gpt2, or train a judge on text of your own "

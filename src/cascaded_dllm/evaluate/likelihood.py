@@ -21,9 +21,9 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.sequential import require_sequential, sequential_nats
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.objective import Objective
-from cascaded_dllm.train.trainer import make_batch
 
 _COUNTED_AT_ONCE = 1 << 16
 """Windows whose tokens are counted together."""

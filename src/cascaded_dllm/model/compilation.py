@@ -11,6 +11,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.score_model import ScoreModel
 
 _COMPILERS = ("c++", "g++", "clang++", "cl")
+_WITHOUT = "do without compilation (training.compile=false, or no --compile)"
 # Every combination of context, rows, gradients and sizes is a graph of its own, eleven of them for a cascade of three
 # stages and two sizes of batches. Past its limit, 8 by default, torch goes on without compilation.
 _MOST_GRAPHS = 64
@@ -39,11 +40,11 @@ def compile_blocks(model: ScoreModel, device: torch.device) -> None:
 def _require_compiler(device: torch.device) -> None:
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
-            raise ConfigError(f"torch.compile needs Triton on {device}; pip install triton, or do without compilation")
+            raise ConfigError(f"torch.compile needs Triton on {device}; pip install triton, or {_WITHOUT}")
         return
     names = [name] if (name := os.environ.get("CXX")) else _COMPILERS
     if not any(map(shutil.which, names)):
         raise ConfigError(
             f"torch.compile needs a C++ compiler on {device}, and there is no {', '.join(names)} on the path; install "
-            "one, or do without compilation"
+            f"one, or {_WITHOUT}"
         )

@@ -5,11 +5,19 @@ from typing import Any, Literal
 
 from cascaded_dllm.errors import ConfigError
 
+_NAMES = {"vocab_size": "vocab_size", "process": "process (graph.type)"}
+"""What messages call the fields that are no keys of the group `model`."""
+
 _CHOICES = {
     "process": ("absorbing", "uniform"),
     "parameterization": ("score", "normalized"),
     "prefix_attention": ("joint", "one_way"),
 }
+
+
+def _key(name: str) -> str:
+    """The key of a configuration that sets a field."""
+    return _NAMES.get(name, f"model.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +61,10 @@ class ScoreModelConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_heads", "num_blocks", "cond_dim"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ConfigError(f"{_key(name)} is {getattr(self, name)}; it must be at least 1")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+                raise ConfigError(f"{_key(name)} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
         if self.hidden_size % (2 * self.num_heads):
             raise ConfigError(
                 f"model.hidden_size is {self.hidden_size} and model.num_heads {self.num_heads}; "
@@ -66,8 +74,8 @@ class ScoreModelConfig:
             raise ConfigError(f"model.dropout is {self.dropout}; it must be at least 0 and less than 1")
         if self.parameterization == "normalized" and self.process != "absorbing":
             raise ConfigError(
-                f"model.parameterization is normalized and model.process {self.process}; log p(x0 | unmasked) exists "
-                "only for the absorbing process: set model.parameterization=score"
+                f"model.parameterization is normalized and {_key('process')} {self.process}; log p(x0 | unmasked) "
+                "exists only for the absorbing process: set model.parameterization=score"
             )
         if self.copy_head and self.parameterization != "normalized":
             raise ConfigError(

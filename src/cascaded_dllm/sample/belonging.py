@@ -1,12 +1,135 @@
-"""Whether checkpoints make a cascade: the same lengths, windows of the same kind, the same tokenizer, in order."""
+"""Whether checkpoints belong to each other and to data: lengths, order, tokenizer, and windows of the same kind."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.manifest import Settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+_IN_WORDS = {
+    "tokenizer": "the tokenizer {}",
+    "vocab_size": "a vocabulary of {} tokens",
+    "packing": "windows of packing {!r}",
+    "unique": "shortened stages of data.unique={}",
+    "method": "texts that the method {} chose",
+}
+
+
+class Contradiction(NamedTuple):
+    """Something of which two kinds of texts say different things.
+
+    Attributes:
+        name: field of `TextKind`.
+        said: what the first one says, in words.
+        found: what the second one says.
+    """
+
+    name: Literal["tokenizer", "vocab_size", "packing", "unique", "method"]
+    said: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextKind:
+    """Which texts a model is trained on, as its checkpoint says it, or which texts data gives.
+
+    Attributes:
+        tokenizer: fingerprint; empty if unknown.
+        vocab_size: number of real tokens.
+        packing: how documents are cut into windows; empty if unknown.
+        unique: whether shortened stages keep a token id once; None if that is unknown or does not matter.
+        method: of importance, by which the stages are chosen; empty likewise.
+    """
+
+    tokenizer: str
+    vocab_size: int
+    packing: str
+    unique: bool | None
+    method: str
+
+    @classmethod
+    def of_checkpoint(cls, settings: StageSettings) -> "TextKind":
+        """The texts that a stage was trained on; a flat model writes windows, however their stages are chosen."""
+        is_flat = settings.stage == 0
+        return cls(
+            tokenizer=settings.tokenizer,
+            vocab_size=settings.model.vocab_size,
+            packing=settings.packing,
+            unique=None if is_flat else settings.unique,
+            method="" if is_flat else settings.method,
+        )
+
+    @classmethod
+    def of_data(cls, settings: Settings, *, packing: str, unique: bool) -> "TextKind":
+        """The texts of preprocessed data that is cut and shortened like this."""
+        return cls(
+            tokenizer=settings.tokenizer,
+            vocab_size=settings.vocab_size,
+            packing=packing,
+            unique=unique,
+            method=settings.method,
+        )
+
+    def contradiction(self, other: "TextKind") -> Contradiction | None:
+        """The first thing that both say and say differently; None if there is none."""
+        for name, words in _IN_WORDS.items():
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs and not {ours, theirs} & {"", None}:
+                said, found = (words.format(_as_key(value)) for value in (ours, theirs))
+                return Contradiction(name, said, found)  # type: ignore[arg-type]
+        return None
+
+
+def _as_key(value: object) -> object:
+    """As it is written in a configuration."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def require_before(
+    earlier: Sequence[tuple[str, StageSettings]],
+    *,
+    stage: int,
+    stage_lengths: tuple[int, ...],
+    texts: TextKind,
+    key: str,
+) -> None:
+    """Checks that checkpoints are the stages just before `stage` of its cascade, in order, and of the same texts.
+
+    Args:
+        earlier: where each was found, and what it says.
+        stage: number of the stage behind them.
+        stage_lengths: of the cascade.
+        texts: those of the stage behind them.
+        key: of the configuration that names them.
+
+    Raises:
+        CheckpointError: a checkpoint is of another stage or cascade, or was trained on texts of another kind.
+    """
+    for number, (source, found) in enumerate(earlier, start=stage - len(earlier)):
+        if found.stage != number or found.stage_lengths != stage_lengths:
+            raise CheckpointError(
+                f"{source} is {_which(found)} of lengths {list(found.stage_lengths)}, and stage {number} of lengths "
+                f"{list(stage_lengths)} was expected; give the stages just before stage {stage} in order ({key})"
+            )
+        if (contradiction := TextKind.of_checkpoint(found).contradiction(texts)) is not None:
+            raise CheckpointError(
+                f"{source} was trained with {contradiction.said}, and stage {stage} has {contradiction.found}; train "
+                f"all stages alike, on the same data{_by_key(contradiction.name, found)}"
+            )
+
+
+def _which(settings: StageSettings) -> str:
+    return "a flat model" if settings.stage == 0 else f"stage {settings.stage}"
+
+
+def _by_key(name: str, settings: StageSettings) -> str:
+    """The key that would make a new stage fit an earlier one, for the end of a message; empty if there is none."""
+    return f": data.{name}={_as_key(getattr(settings, name))} for this one" if name in ("packing", "unique") else ""
 
 
 def with_lengths(stage: PretrainedStage, lengths: Sequence[int] | None) -> PretrainedStage:
@@ -76,8 +199,8 @@ def written_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
         settings = stage.settings
         if settings.stage != number or settings.stage_lengths != lengths or number > len(lengths):
             raise CheckpointError(
-                f"{stage.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
-                f"{number} of lengths {list(lengths)} was expected; give the stages of one cascade in order"
+                f"{stage.folder} is {_which(settings)} of lengths {list(settings.stage_lengths)}, and stage {number} "
+                f"of lengths {list(lengths)} was expected; give the stages of one cascade in order"
             )
     return lengths[: len(loaded)]
 

@@ -22,8 +22,8 @@ from cascaded_dllm.errors import CheckpointError, ConfigError, OutputExistsError
 from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
 from cascaded_dllm.model.integrity import CHECKSUMS, fault, listed_files, write_checksums
-from cascaded_dllm.model.pretrained import WEIGHTS_FILES, StageSettings, Weights
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, StageSettings, Weights
 from cascaded_dllm.sample.model_card import model_card, require_license
 from cascaded_dllm.text.tokenizer import Tokenizer
 

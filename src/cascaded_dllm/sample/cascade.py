@@ -10,8 +10,10 @@ import torch
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.devices import choose_device, choose_dtype
-from cascaded_dllm.model.pretrained import StageSettings, Weights, warn_of_damaged
+from cascaded_dllm.model.pretrained import warn_of_damaged
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.sample.batch import states_of_batch
+from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
 from cascaded_dllm.sample.control import (
@@ -184,6 +186,18 @@ class Cascade:
     def method(self) -> str:
         """The method of importance that chose the texts of the stages; empty if no checkpoint says."""
         return next((settings.method for settings in self.settings if settings.method), "")
+
+    @property
+    def text_kind(self) -> TextKind:
+        """The texts that the stages were trained on, as far as any checkpoint says."""
+        has_choice = not self.is_flat and len(self.settings) > 0
+        return TextKind(
+            tokenizer=self.tokenizer.fingerprint,
+            vocab_size=self.tokenizer.vocab_size,
+            packing=self.packing,
+            unique=self.unique if has_choice else None,
+            method=self.method if has_choice else "",
+        )
 
     @property
     def device(self) -> torch.device:

@@ -11,8 +11,9 @@ from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.file_names import BUNDLE_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
-from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings, Weights, load_stage
+from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.sample.belonging import (
     require_same_choice,
     require_same_tokenizer,

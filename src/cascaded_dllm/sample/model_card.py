@@ -7,8 +7,8 @@ from typing import Any
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
-from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")

@@ -202,7 +202,9 @@ ScorePredictor = EulerPredictor | TweediePredictor
 """Those that are given by probabilities of every state, for any process."""
 
 
-def predictor_from_name(name: str, *, tokens_per_call: int | None = None, eta: float | None = None) -> Predictor:
+def predictor_from_name(
+    name: str, *, tokens_per_call: int | None = None, eta: float | None = None, key: str = "the predictor"
+) -> Predictor:
     """The predictor called `name`.
 
     Args:
@@ -233,7 +235,7 @@ def predictor_from_name(name: str, *, tokens_per_call: int | None = None, eta: f
             return FirstHittingPredictor(1 if tokens_per_call is None else tokens_per_call)
         case "confidence" | "entropy":
             return SurestPredictor(name, 1 if tokens_per_call is None else tokens_per_call)
-    raise ConfigError(f"the predictor is {name!r}; it must be one of {', '.join(PREDICTORS)}")
+    raise ConfigError(f"{key} is {name!r}; it must be one of {', '.join(PREDICTORS)}")
 
 
 def has_grid(predictor: Predictor) -> bool:

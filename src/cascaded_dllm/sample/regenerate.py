@@ -17,8 +17,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.model.pretrained import PretrainedStage
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.sample.predictors import Predictor
@@ -85,55 +83,6 @@ def weights_fingerprint(models: Sequence[ScoreModel]) -> str:
             # As bytes, because numpy knows no bfloat16.
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def require_before(
-    loaded: Sequence[PretrainedStage],
-    *,
-    stage: int,
-    stage_lengths: tuple[int, ...],
-    vocab_size: int,
-    tokenizer: str,
-    packing: str,
-    unique: bool,
-    method: str,
-) -> None:
-    """Checks that checkpoints are the stages just before `stage` of the same cascade, in order.
-
-    Args:
-        loaded: the checkpoints.
-        stage: number of the stage whose prefixes they write.
-        stage_lengths: of the cascade.
-        vocab_size: number of real tokens of the data.
-        tokenizer: fingerprint of its tokenizer.
-        packing: how its windows were cut.
-        unique: whether its shortened stages keep a token id once.
-        method: of importance, that chose them.
-
-    Raises:
-        CheckpointError: a checkpoint is of another stage or cascade, or was trained on windows of another kind.
-    """
-    for number, found in enumerate(loaded, start=stage - len(loaded)):
-        settings = found.settings
-        if settings.stage != number or settings.stage_lengths != stage_lengths:
-            raise CheckpointError(
-                f"{found.folder} is stage {settings.stage} of lengths {list(settings.stage_lengths)}, and stage "
-                f"{number} of lengths {list(stage_lengths)} was expected; give the stages just before stage {stage} "
-                "in order (training.generated_prefix.stage_paths)"
-            )
-        for what, theirs, ours in (
-            ("vocabulary size", settings.model.vocab_size, vocab_size),
-            # Of a checkpoint of the original code none of the others is known.
-            ("tokenizer", settings.tokenizer or tokenizer, tokenizer),
-            ("packing", settings.packing or packing, packing),
-            ("setting data.unique =", settings.unique, unique),
-            ("method", settings.method or method, method),
-        ):
-            if theirs != ours:
-                raise CheckpointError(
-                    f"{found.folder} was trained with the {what} {theirs}, and the data has {ours}; train all stages "
-                    "on the same data"
-                )
 
 
 def _noised(

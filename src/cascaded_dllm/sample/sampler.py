@@ -27,17 +27,24 @@ from cascaded_dllm.sample.uniform import uniform_noise, uniform_states
 from cascaded_dllm.sample.writing import TokenWriter
 
 
-def require_usable(predictor: Predictor, process: Process, num_steps: int) -> None:
+def require_usable(predictor: Predictor, process: Process, num_steps: int, *, group: str = "") -> None:
     """Checks what `StageSampler.states` is given, for callers who learn of a mistake too late there.
+
+    Args:
+        predictor: that is to draw.
+        process: of the model.
+        num_steps: of the time grid.
+        group: of the keys that set both, "sampling." for example, if a configuration does.
 
     Raises:
         ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
     """
     if num_steps < 1:
-        raise ConfigError(f"steps is {num_steps}; it must be at least 1, for example 128")
+        key = f"{group}num_steps" if group else "steps"
+        raise ConfigError(f"{key} is {num_steps}; it must be at least 1, for example 128")
     if isinstance(process, UniformProcess) and not isinstance(predictor, EulerPredictor | TweediePredictor):
         raise ConfigError(
-            f"predictor {predictor.name} needs the absorbing process, this model has the uniform one; "
+            f"{group}predictor {predictor.name} needs the absorbing process, this model has the uniform one; "
             "choose euler or analytic"
         )
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from cascaded_dllm.assemble import require_sound
 from cascaded_dllm.assemble_start import plain
-from cascaded_dllm.config import LayoutSettings, PretrainedSettings, TrainConfig
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.config_groups import LayoutSettings, PretrainedSettings
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first

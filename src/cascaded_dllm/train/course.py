@@ -1,5 +1,6 @@
 """Whether a run may go on from a checkpoint: only if the settings of now would have led to the same steps."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,9 @@ def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim
         CheckpointError: a setting differs, or the number of steps is another one and matters.
     """
     before = {key: value for key, value in _FORMERLY.items() if key in course} | dict(state.course)
+    if before.get("baseline") and "stage" in course:
+        # A flat model is no stage; checkpoints from before this was seen have the number that was set nevertheless.
+        before["stage"] = course["stage"]
     if changed := _changed(before, course):
         raise CheckpointError(
             f"the checkpoint at step {state.step} was trained with other settings: {'; '.join(changed)}; give the "
@@ -58,4 +62,10 @@ def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, a phrase a key."""
     keys = [key for key in {**before, **now} if key not in before or key not in now or before[key] != now[key]]
-    return [f"{key} was {before.get(key, 'not there')} and is {now.get(key, 'not there')}" for key in keys]
+    return [f"{key} was {_told(before, key)} and is {_told(now, key)}" for key in keys]
+
+
+def _told(settings: Mapping[str, Any], key: str) -> str:
+    """A value as a configuration has it: a text as it is, all else as JSON, which YAML contains."""
+    value = settings.get(key, "not there")
+    return value if isinstance(value, str) else json.dumps(value)

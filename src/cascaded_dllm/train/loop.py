@@ -30,7 +30,7 @@ class LoopConfig:
         if self.batch_size % self.accum:
             raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")
         if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training.ema is {self.ema_decay}; it must be at least 0 and less than 1")
+            raise ConfigError(f"training.ema (ema_decay) is {self.ema_decay}; it must be at least 0 and less than 1")
 
 
 def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) -> None:
@@ -47,12 +47,12 @@ def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) 
     if loop.batch_size % (loop.accum * num_processes):
         raise ConfigError(
             f"training.batch_size is {loop.batch_size}, which does not divide among {num_processes} processes in "
-            f"{loop.accum} parts; choose a multiple of {loop.accum * num_processes}"
+            f"{loop.accum} parts (training.accum); choose a multiple of {loop.accum * num_processes}"
         )
     if loop.batch_size % (loop.accum * num_processes * num_kinds):
         processes = "process" if num_processes == 1 else "processes"
         raise ConfigError(
             f"training.batch_size is {loop.batch_size}, which does not divide among the texts of {num_kinds} kinds "
-            f"that training.fills asks for, {num_processes} {processes} and accum={loop.accum}; choose a multiple of "
-            f"{loop.accum * num_processes * num_kinds}"
+            f"that training.fills asks for, {num_processes} {processes} and training.accum={loop.accum}; choose a "
+            f"multiple of {loop.accum * num_processes * num_kinds}"
         )

@@ -13,7 +13,7 @@ from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.run_lock import run_lock
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
 from cascaded_dllm.train.deletion import Deletion
@@ -231,27 +231,18 @@ class Run:
             yield NotDeleted(self.trainer.step, fault)
 
     def _snapshot(self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, *, with_samples: bool) -> Snapshot:
-        """Draw samples, and begin to write a checkpoint.
+        """Begin to write a checkpoint, and draw samples.
 
-        Where they cannot be drawn, since stages before may be somebody else's and a judge may not fit beside the
-        training, the run ends, but the steps so far are kept: a run that goes on draws what is missing. Processes that
-        share the weights need each other to keep them, and one that has failed may be the only one.
+        Stages before may be somebody else's, and a judge may not fit beside the training: where samples cannot be
+        drawn the run ends, but the steps so far are kept, and a run that goes on draws what is missing.
         """
         trainer = self.trainer
+        content = copy_to_host(trainer)
+        writer.begin(lambda: self._save(content, deletion))
         samples = report = None
         if with_samples and self.sample is not None:
-            try:
-                samples, report = self._draw(self.sample, log)
-            except Exception:
-                if not trainer.parallel.storage.is_split:
-                    self._begin_to_write(writer, deletion)
-                raise
-        self._begin_to_write(writer, deletion)
+            samples, report = self._draw(self.sample, log)
         return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
-
-    def _begin_to_write(self, writer: BackgroundWriter, deletion: Deletion) -> None:
-        content = copy_to_host(self.trainer)
-        writer.begin(lambda: self._save(content, deletion))
 
     def _missing_samples(self, checkpoint: Path, log: RunLog) -> Iterator[Snapshot]:
         """Draws the samples that the checkpoint that a run is taken up at should have, and has not."""

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
-from cascaded_dllm.data.loader import global_batch_indices, rank_slice
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.pretrained import matching_weights
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.train.batches import parts_of_step, size_of
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.course import require_same_course
 from cascaded_dllm.train.ema import Ema
@@ -242,7 +240,7 @@ class Trainer:
         is_new = not self.optimizer.state
         moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(2)] if is_new else []
         self.parallel.begin(self.optimizer)
-        part = max(itertools.islice(self._parts(), len(self.dataset.parts)), key=_size)
+        part = max(itertools.islice(self._parts(), len(self.dataset.parts)), key=size_of)
         everyone = torch.arange(self.loop.batch_size)
         t = self.objective.times(
             everyone,
@@ -269,43 +267,5 @@ class Trainer:
         )
 
     def _parts(self) -> Iterator[Batch]:
-        """This process's share of the global batch of the current step, in `accum` parts of every kind of sequence.
-
-        Sequence i is of kind i mod their number, so that each kind has times from all over the interval; they are dealt
-        out kind by kind, so that every process gets as many of each.
-        """
-        batch_size, group, kinds = self.loop.batch_size, self.group, self.dataset.parts
-        indices = global_batch_indices(len(self.dataset), batch_size, self.step, seed=self.loop.seed)
-        by_kind = np.arange(batch_size).reshape(-1, len(kinds)).T.ravel()
-        places = rank_slice(by_kind, group.rank, group.size)
-        for number in range(self.loop.accum):
-            part = rank_slice(places, number, self.loop.accum)
-            for kind, dataset in enumerate(kinds):
-                own = part[part % len(kinds) == kind]
-                yield make_batch(dataset, indices[own], own)
-
-
-def _size(batch: Batch) -> tuple[int, int]:
-    """Positions that go through the network, and those of them that can be masked."""
-    num_known = 0 if batch.prefix is None else batch.prefix.numel()
-    num_targets = batch.target.numel()
-    return (num_targets + num_known, num_targets) if batch.places is None else (num_targets, num_targets - num_known)
-
-
-def make_batch(
-    dataset: StageDataset,
-    indices: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
-    device: torch.device | None = None,
-) -> Batch:
-    """Windows `indices` as tensors, which stand at `places` of their global batch.
-
-    In the memory of the host unless there is a `device`.
-    """
-    prefix, target = dataset.batch(indices)
-    stand = dataset.places(indices)
-    index = torch.from_numpy(places)
-    prefix_ids = None if prefix is None else torch.from_numpy(prefix)
-    where = None if stand is None else torch.from_numpy(stand)
-    batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices), where)
-    return batch if device is None else batch.to(device)
+        """This process's share of the global batch of the current step, part by part."""
+        return parts_of_step(self.dataset, self.loop, self.group, self.step)

@@ -45,6 +45,16 @@ def test_training_step() -> None:
     assert re.search(r"\| fast bfloat16 +(\| \d\.\d{3} +){2}\| \d\.\d\d +\| -?\d\.\d\d +\|", text)
 
 
+def test_training_step_on_a_gpu() -> None:
+    """On a CPU, but for what only a GPU has: compiled blocks and the memory of its own."""
+    text = printed("bench_train_step_gpu.py", "--device", "cpu")
+    for attention in ("joint", "one_way"):
+        assert f"### toy, {attention}, batch 4" in text
+    for variant in ("plain float32", "plain bfloat16", "fast float32", "fast bfloat16"):
+        row = rf"\| {variant} +\| \d+\.\d +\| [\d,]+ +\| - +\| - +\| ({RATIO} +\|\s){{2}}"
+        assert len(re.findall(row, text)) == 2, variant
+
+
 def test_copy_head() -> None:
     text = printed("bench_copy_head.py")
     for attention in ("joint", "one_way"):

@@ -10,7 +10,8 @@ from cascaded_dllm.cli import compose as compose_module
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.errors import ConfigError
 
-OWN = ["model=tiny", "stage=1", "run_dir=run", "data.path=a_train", "data.valid=a_valid"]
+PLACES = ["run_dir=run", "data.path=a_train", "data.valid=a_valid"]
+OWN = ["model=tiny", "stage=1", *PLACES]
 
 
 @pytest.fixture
@@ -164,3 +165,45 @@ def test_path_as_a_flag_and_as_a_key(key, flag):
     # A name alone, without a slash, is that of a corpus to `data.valid`.
     same = "./a" if key == "data.valid" else "./a/"
     compose_config([*needed, f"{key}={same}"], paths={key: Path("a")})
+
+
+@pytest.mark.parametrize(
+    ("flag", "says", "others", "message"),
+    [
+        ("--stage", "stage=2", ["stage=3"], "stage is 3, and --stage says stage=2; give one of both"),
+        (
+            "--stage",
+            "stage=2",
+            ["stage=stage3-lr1e-4-32_64_128"],
+            "stage is 3 through stage@_global_=stage3-lr1e-4-32_64_128, and --stage says stage=2; give one of both",
+        ),
+        (
+            "--lengths",
+            "stage_lengths=[4, 8]",
+            ["stage@_global_=stage1-lr3e-4-16_32_128"],
+            r"stage_lengths is \[16, 32, 128\] through stage@_global_=\S+, and --lengths says stage_lengths=\[4, 8\];",
+        ),
+        ("--model", "model=tiny", ["model=small"], "model is small, and --model says model=tiny; give one of both"),
+        ("--flat", "baseline=true", ["baseline=false"], "baseline is false, and --flat says baseline=true; give one"),
+        ("--device", "device=cpu", ["device=cuda", "device=cuda:1"], "device is cuda:1, and --device says device=cpu"),
+    ],
+)
+def test_flag_and_key_that_contradict_each_other(flag, says, others, message):
+    """Neither is passed over, and the same twice is one."""
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        compose_config([*PLACES, *others], flags={flag: says})
+    assert compose_config([*PLACES, says], flags={flag: says}) == compose_config([*PLACES, says])
+
+
+def test_flag_beside_the_file_of_its_stage():
+    """What the file says besides is taken from it, and what an override says of it wins over the file."""
+    config = compose_config([*PLACES, "stage=stage2-lr1e-4-16_32_128"], flags={"--stage": "stage=2"})
+    assert (config.stage, config.optim.lr, config.stage_lengths) == (2, 1e-4, (16, 32, 128))
+    config = compose_config([*PLACES, "stage=stage2-lr1e-4-16_32_128", "stage=3"], flags={"--stage": "stage=3"})
+    assert config.stage == 3
+
+
+def test_flags_change_the_settings_of_a_run_that_goes_on(stored):
+    """They stand above what was stored, as overrides do."""
+    config = compose_config([f"load_dir='{stored()}'"], flags={"--stage": "stage=3", "--model": "model=small"})
+    assert (config.stage, config.model.name, config.optim.lr) == (3, "small", 5e-4)

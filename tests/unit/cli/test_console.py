@@ -1,11 +1,12 @@
 import io
+import warnings
 
 import pytest
 import typer
 from rich.console import Console
 
 from cascaded_dllm.cli.console import progress_bar, reported_errors, working
-from cascaded_dllm.errors import ConfigError, MissingExtraError
+from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning, MissingExtraError
 
 
 def fail(error, debug=False):
@@ -46,6 +47,20 @@ def test_interruption(capsys):
         fail(KeyboardInterrupt())
     assert raised.value.exit_code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_warnings_are_those_of_python(capsys):
+    """A line of the command is only what concerns its user."""
+
+    def warn():
+        with reported_errors(debug=False):
+            warnings.warn("of a library", UserWarning, stacklevel=1)
+            warnings.warn("step_7 is damaged", DamagedCheckpointWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="of a library") as warned:
+        warn()
+    assert [str(warning.message) for warning in warned] == ["of a library"]
+    assert capsys.readouterr().err == "step_7 is damaged\n"
 
 
 def test_progress_moves():

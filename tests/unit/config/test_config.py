@@ -6,7 +6,8 @@ import re
 import pytest
 import yaml
 
-from cascaded_dllm.config import DataSettings, TrainConfig, parse_config
+from cascaded_dllm.config import TrainConfig, parse_config
+from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from tests.repo.source_tree import CHECKOUT
 
@@ -254,7 +255,7 @@ def test_value_in_place_of_a_group(group, value):
         ("8,16", "stage_lengths is '8,16'; it must be a list"),
         ([8, "16"], "stage_lengths is '16'; it must be of type int"),
         ([8, 16.0], r"stage_lengths is 16\.0; it must be of type int"),
-        ([8, None], "stage_lengths is None; it must be of type int"),
+        ([8, None], "stage_lengths is null; it must be of type int"),
     ],
 )
 def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):

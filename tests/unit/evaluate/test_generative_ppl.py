@@ -177,6 +177,28 @@ def test_judge_that_is_none(tmp_path: Path, fault: str) -> None:
         Judge.load(source)
 
 
+def test_judge_is_looked_at_without_its_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import GPT2LMHeadModel
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("the weights are read")
+
+    monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", never)
+    Judge.require(str(folder))
+    save_judge(tmp_path, special={})
+    with pytest.raises(ConfigError, match=r"the judge is .* neither a beginning nor an end of a text"):
+        Judge.require(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(ConfigError, match=r"which is no causal language model here .* \(ValueError\)"):
+        Judge.require(str(tmp_path))
+
+
+def test_judge_without_a_file_of_weights(tmp_path: Path) -> None:
+    (save_judge(tmp_path) / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"a folder without weights \(\*\.safetensors or \*\.bin\); give the folder"):
+        Judge.require(str(tmp_path))
+
+
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library would go on trying for a minute."""
     tried: list[bool] = []

@@ -12,9 +12,10 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
-from cascaded_dllm.model.pretrained import StageSettings, load_stage
+from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.model.warm_start import start_from
 from cascaded_dllm.sample.predictors import FirstHittingPredictor
 from cascaded_dllm.sample.sampler import StageSampler

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.model import hub_folder as hub_folder_module
-from cascaded_dllm.model.pretrained import StageSettings, load_stage, load_weights
+from cascaded_dllm.model.pretrained import load_stage, load_weights
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import StageSettings
 from tests.unit.model.tiny import tiny_batch, tiny_model
 from tests.unit.model.unchecked import without_type_checks
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.model.warm_start import start_from
 from tests.unit.model.tiny import tiny_batch, tiny_model
 

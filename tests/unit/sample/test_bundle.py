@@ -18,7 +18,8 @@ from cascaded_dllm.diffusion.schedule import GeometricSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError, HubError, OutputExistsError
 from cascaded_dllm.model.integrity import write_checksums
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
-from cascaded_dllm.model.pretrained import StageSettings, Weights, load_stage
+from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.sample import bundle as bundle_module
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.cascade import Cascade

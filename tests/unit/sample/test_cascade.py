@@ -13,7 +13,7 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.drawing import Drawing
@@ -416,7 +416,7 @@ def test_model_of_sedd_is_a_flat_model_of_the_given_length(
     # On the windows of a cascade it is the flat model beside it.
     beside = Cascade.from_pretrained([sedd_folder], lengths=LENGTHS, tokenizer=tmp_path / "tokenizer")
     assert (beside.is_flat, beside.stage_lengths, beside.trained_lengths) == (True, (6,), LENGTHS)
-    with pytest.raises(CheckpointError, match=r"is stage 0 of lengths \[3, 6\], and stage 1 .* was expected"):
+    with pytest.raises(CheckpointError, match=r"is a flat model of lengths \[3, 6\], and stage 1 .* was expected"):
         Cascade.from_pretrained([sedd_folder, sedd_folder], lengths=LENGTHS, tokenizer=tmp_path / "tokenizer")
 
 

@@ -1,7 +1,6 @@
 """Rewritten prefixes: near the true ones, the same in any batch, and written by the stages one after another."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,8 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
-from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.model.pretrained import PretrainedStage, StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.sample.regenerate import PrefixRegenerator, require_before, weights_fingerprint
+from cascaded_dllm.sample.regenerate import PrefixRegenerator, weights_fingerprint
 from cascaded_dllm.sample.sampler import StageSampler
 from tests.statistical.chi_square import fits, is_refuted
 from tests.unit.model.tiny import VOCAB, tiny_model
@@ -138,57 +135,3 @@ def test_fingerprint_is_of_the_weights() -> None:
     prints = {weights_fingerprint(models) for models in ([first], [second], [first, second], [second, first])}
     assert len(prints) == 4
     assert all(len(found) == 16 for found in prints)
-
-
-def loaded(number: int, **changes: Any) -> PretrainedStage:
-    model = tiny_model(seed=number)
-    settings = StageSettings(model.config, {"type": "loglinear"}, number, LENGTHS, "0123", "document")
-    settings = dataclasses.replace(settings, **changes)
-    return PretrainedStage(model, settings, Path(f"runs/stage{number}"), None, ())
-
-
-EXPECTED: dict[str, Any] = {
-    "stage": 3,
-    "stage_lengths": LENGTHS,
-    "vocab_size": VOCAB,
-    "tokenizer": "0123",
-    "packing": "document",
-    "unique": True,
-    "method": "constituency",
-}
-
-
-@pytest.mark.parametrize("stages", [[2], [1, 2]])
-def test_stages_just_before(stages: list[int]) -> None:
-    require_before([loaded(number) for number in stages], **EXPECTED)
-    # What a checkpoint of the original code does not say is not held against it.
-    require_before([loaded(number, tokenizer="", packing="") for number in stages], **EXPECTED)
-
-
-@pytest.mark.parametrize(
-    ("stages", "message"),
-    [
-        (
-            [loaded(1)],
-            r"runs/stage1 is stage 1 of lengths \[3, 5, 8\], and stage 2 of lengths .* was expected; give the",
-        ),
-        ([loaded(2), loaded(1)], r"runs/stage2 is stage 2 of .*, and stage 1 of lengths"),
-        (
-            [loaded(2, stage_lengths=(3, 5, 9))],
-            r"is stage 2 of lengths \[3, 5, 9\], and stage 2 of lengths \[3, 5, 8\]",
-        ),
-        ([loaded(2, stage=0)], r"is stage 0 of .* the stages just before stage 3 in order"),
-        ([loaded(2, tokenizer="4567")], "was trained with the tokenizer 4567, and the data has 0123; train all stages"),
-        ([loaded(2, packing="stream")], "was trained with the packing stream, and the data has document"),
-        ([loaded(2, unique=False)], "was trained with the setting data.unique = False, and the data has True"),
-        ([loaded(2, method="tfidf")], "was trained with the method tfidf, and the data has constituency"),
-    ],
-)
-def test_stages_that_do_not_fit(stages: list[PretrainedStage], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        require_before(stages, **EXPECTED)
-
-
-def test_another_vocabulary() -> None:
-    with pytest.raises(CheckpointError, match=rf"was trained with the vocabulary size {VOCAB}, and the data has 9"):
-        require_before([loaded(2)], **(EXPECTED | {"vocab_size": 9}))

@@ -17,9 +17,9 @@ from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import new_model
 from cascaded_dllm.model.prefix_settings import PrefixSettings
-from cascaded_dllm.model.pretrained import StageSettings
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from cascaded_dllm.data.dataset import StageMixture
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
-from cascaded_dllm.errors import ConfigError, DataError, NonFiniteError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.placed import HALVES, Halves, train_only
-from cascaded_dllm.model.pretrained import StageSettings
+from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import FirstHittingPredictor
 from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.checkpoint import Keeping
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.group import Group, open_group
@@ -31,7 +33,8 @@ from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
 from cascaded_dllm.train.run import Run, RunPeriods, Snapshot
 from cascaded_dllm.train.sharded import FullySharded
-from cascaded_dllm.train.trainer import StepResult, Trainer, make_batch
+from cascaded_dllm.train.snapshot import SnapshotReport
+from cascaded_dllm.train.trainer import StepResult, Trainer
 from cascaded_dllm.train.world import World
 from tests.unit.train.conftest import (
     LENGTHS,
@@ -221,6 +224,7 @@ def everything(group: Group, folder: Path) -> dict[str, Any]:
         found[f"{strategy} broken"] = broken_on_one_process(trainer_of(group, strategy))
         found[f"{strategy} placed"] = placed_numbers(group, strategy)
         found[f"{strategy} resumed"] = interrupted(group, strategy, folder / strategy)
+        found[f"{strategy} without samples"] = without_samples(group, strategy, folder / f"{strategy} without samples")
     # A checkpoint of each way is taken up by the other, and one of a single process by both.
     for strategy, source in (("ddp", "fsdp"), ("fsdp", "ddp"), ("ddp", "single"), ("fsdp", "single")):
         trainer = trainer_of(group, strategy, num_steps=8)
@@ -308,6 +312,25 @@ def interrupted(group: Group, strategy: str, folder: Path) -> dict[str, Any]:
         "same bits": weights_of(second) == weights_of(unbroken),
         "weights": weights_of(second),
     }
+
+
+def without_samples(group: Group, strategy: str, folder: Path) -> dict[str, Any]:
+    """A run whose samples cannot be drawn at its last checkpoint, and what the next start does first."""
+
+    def sample(step: int) -> SnapshotReport:
+        if step == 4:
+            raise CheckpointError("the stage before is gone")
+        return _report(step)
+
+    first = replace(run_of(trainer_of(group, strategy, num_steps=4), folder), sample=sample)
+    message = "nothing raised"
+    try:
+        list(first.events())
+    except CheckpointError as error:
+        message = str(error)
+    group.any(False)
+    events = list(run_of(trainer_of(group, strategy, num_steps=4), folder).events())
+    return {"error": message, "events": [(type(event).__name__, event.step) for event in events]}
 
 
 def losses_with_and_without_compilation(world: World, cache: str) -> list[dict[str, Any]]:

@@ -30,8 +30,8 @@ def test_same_settings():
             {"optim.lr": 0.25, "stage_lengths": [4, 9]},
             "optim.lr was 0.5 and is 0.25; stage_lengths was [4, 8] and is [4, 9];",
         ),
-        ({"data.valid": "here"}, "data.valid was None and is here;"),
-        ({"new.key": None}, "new.key was not there and is None;"),
+        ({"data.valid": "here"}, "data.valid was null and is here;"),
+        ({"new.key": None}, "new.key was not there and is null;"),
     ],
 )
 def test_every_difference_is_listed(changes, listed):
@@ -43,8 +43,23 @@ def test_every_difference_is_listed(changes, listed):
 def test_checkpoints_from_before_the_copy_head():
     """They say nothing of it, and had none."""
     require_same_course(state(), course=COURSE | {"model.copy_head": False}, optim=CONSTANT, num_steps=10)
-    with pytest.raises(CheckpointError, match=r"model\.copy_head was False and is True; give the settings"):
+    with pytest.raises(CheckpointError, match=r"model\.copy_head was false and is true; give the settings"):
         require_same_course(state(), course=COURSE | {"model.copy_head": True}, optim=CONSTANT, num_steps=10)
+
+
+def test_flat_checkpoints_that_name_a_stage():
+    """A flat model is none, so that the number does not matter; to a stage it does."""
+    flat = {"baseline": True, "stage": 1}
+    require_same_course(state(course=flat | {"stage": 2}), course=flat, optim=CONSTANT, num_steps=10)
+    with pytest.raises(CheckpointError, match=r"settings: stage was 2 and is 1; give"):
+        require_same_course(
+            state(course={"baseline": False, "stage": 2}),
+            course={"baseline": False, "stage": 1},
+            optim=CONSTANT,
+            num_steps=10,
+        )
+    with pytest.raises(CheckpointError, match=r"settings: baseline was false and is true; give"):
+        require_same_course(state(course={"baseline": False, "stage": 1}), course=flat, optim=CONSTANT, num_steps=10)
 
 
 def test_a_key_that_is_gone():

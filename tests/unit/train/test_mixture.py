@@ -110,7 +110,7 @@ def test_batch_that_does_not_divide_among_the_kinds() -> None:
         ConfigError, match=r"batch_size is 8, which .* the texts of 3 kinds .*; choose a multiple of 3$"
     ):
         trainer(batch_size=8)
-    with pytest.raises(ConfigError, match=r"1 process and accum=2; choose a multiple of 6"):
+    with pytest.raises(ConfigError, match=r"1 process and training\.accum=2; choose a multiple of 6"):
         trainer(batch_size=8, accum=2)
 
 

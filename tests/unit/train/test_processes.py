@@ -117,6 +117,19 @@ def test_bound_is_the_same_number(found, alone, strategy):
 
 
 @BOTH
+def test_checkpoint_is_kept_when_samples_cannot_be_drawn(found, folder, strategy):
+    """Also where no process could write it alone; the next start has nothing left to do but to draw them."""
+    for process in found:
+        assert process[f"{strategy} without samples"] == {
+            "error": "the stage before is gone",
+            "events": [("Resumed", 4), ("Snapshot", 4)],
+        }
+    run = folder / f"{strategy} without samples"
+    assert fault(run / "checkpoints" / "step_4") is None
+    assert (run / "samples" / "step_4.txt").is_file()
+
+
+@BOTH
 @pytest.mark.parametrize("halves", ["both", "layout", "fill"])
 def test_placed_stage(found, strategy, halves):
     """Its layout network is called by itself, before the other where that is not trained."""

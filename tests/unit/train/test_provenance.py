@@ -1,9 +1,11 @@
 """The record of every start of a run."""
 
 import json
+import platform
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,3 +102,23 @@ def test_devices(monkeypatch):
 def test_libraries_that_are_not_installed_have_no_version(monkeypatch):
     monkeypatch.setattr(provenance, "_LIBRARIES", ("torch", "no-such-library"))
     assert provenance._versions().keys() == {"cascaded-dllm", "python", "torch"}
+
+
+@pytest.mark.parametrize(
+    ("told", "processor", "expected"),
+    [
+        ("processor : 0\nmodel name\t: Example 9000 @ 2 GHz\nmodel name\t: another\n", "x86", "Example 9000 @ 2 GHz"),
+        # As on an ARM machine, whose file names no model.
+        ("processor : 0\nBogoMIPS : 243.75\n", "", "machine"),
+        (None, "arm", "arm"),
+        (None, "", "machine"),
+    ],
+)
+def test_name_of_the_processor(tmp_path, monkeypatch, told, processor, expected):
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(provenance, "Path", lambda path: tmp_path / Path(path).relative_to("/proc"))
+    monkeypatch.setattr(platform, "processor", lambda: processor)
+    monkeypatch.setattr(platform, "machine", lambda: "machine")
+    facts = device_facts(torch.device("cpu"))
+    assert (facts["type"], facts["name"]) == ("cpu", expected)

@@ -9,9 +9,10 @@ from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
 from cascaded_dllm.train import objective
+from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.trainer import make_batch, require_divisible
+from cascaded_dllm.train.trainer import require_divisible
 
 
 def weights(trainer):
@@ -39,8 +40,8 @@ def assert_equal(first, second):
         ({"accum": 0}, r"training\.accum is 0; it must be at least 1"),
         ({"num_steps": -3}, r"training\.num_steps is -3; it must be at least 1"),
         ({"accum": 3}, r"training\.accum is 3; it must divide training\.batch_size, 8"),
-        ({"ema_decay": 1.0}, r"training\.ema is 1\.0; it must be at least 0 and less than 1"),
-        ({"ema_decay": math.nan}, r"training\.ema is nan"),
+        ({"ema_decay": 1.0}, r"training\.ema \(ema_decay\) is 1\.0; it must be at least 0 and less than 1"),
+        ({"ema_decay": math.nan}, r"training\.ema \(ema_decay\) is nan"),
     ],
 )
 def test_settings_out_of_range(make_trainer, changes, message):
@@ -51,7 +52,7 @@ def test_settings_out_of_range(make_trainer, changes, message):
 def test_batch_that_does_not_divide_among_processes(make_trainer):
     loop = make_trainer(batch_size=12, accum=2).loop
     require_divisible(loop, 6)
-    message = r"training\.batch_size is 12, which does not divide among 4 processes in 2 parts; choose a multiple of 8"
+    message = r"training\.batch_size is 12, .* among 4 processes in 2 parts \(training\.accum\); choose a multiple of 8"
     with pytest.raises(ConfigError, match=message):
         require_divisible(loop, 4)
 

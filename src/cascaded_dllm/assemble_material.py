@@ -1,0 +1,80 @@
+"""What a run is made from: data, the models that it names, and windows, which take longest and are built last."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cascaded_dllm.assemble_data import locate
+from cascaded_dllm.assemble_models import require_models
+from cascaded_dllm.assemble_windows import windows_of_folder
+from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.sample.belonging import TextKind
+
+_RUNS = "runs"
+"""Where the folders of runs lie that have no name of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What a run is made from.
+
+    Attributes:
+        config: with its folders and choices.
+        name: of the run.
+        texts: what kind of texts it trains on.
+        arrays: the windows to train on, in all stages.
+        dataset: of the stage in training.
+        valid: the windows to measure on, or None.
+    """
+
+    config: TrainConfig
+    name: str
+    texts: TextKind
+    arrays: StageArrays
+    dataset: StageDataset
+    valid: StageDataset | None
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(str(self.config.run_dir))
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """Of the training data."""
+        return Path(str(self.config.data.path)) / TOKENIZER_FILE
+
+
+def gather(config: TrainConfig) -> Material:
+    """What a run is made from; windows are built once the models that it names are found to belong to it.
+
+    Raises:
+        DataError: data is not there, broken or not what is asked for.
+        CheckpointError: a model is not there, or does not belong to the run.
+        ConfigError: no data is named, or there is no such judge.
+    """
+    located = locate(config.data, config.run_dir)
+    data, name = located.settings, config.run_name(located.held.dataset)
+    run_dir = config.run_dir if config.run_dir is not None else f"{_RUNS}/{name}"
+    model = replace(config.model, copy_head=config.has_copy_head)
+    config = replace(config, run_dir=run_dir, data=data, model=model)
+    texts = TextKind.of_data(located.held, packing=data.packing, unique=data.unique)
+    require_models(config, located.held, texts, Path(run_dir))
+    arrays, dataset = stage_dataset(str(data.path), config)
+    valid = None if data.valid is None else stage_dataset(data.valid, config)[1]
+    return Material(config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=valid)
+
+
+def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
+    """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
+    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data)
+    return arrays, _dataset(arrays, config)
+
+
+def _dataset(arrays: StageArrays, config: TrainConfig) -> StageDataset:
+    if config.baseline:
+        return StageDataset.flat(arrays)
+    return StageDataset(arrays, config.stage, is_placed=config.is_placed)

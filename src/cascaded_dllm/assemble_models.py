@@ -1,0 +1,62 @@
+"""The other models that a run names, looked at before its windows are built, so that a mistake costs no time."""
+
+from pathlib import Path
+
+from cascaded_dllm.assemble_stage import model_config
+from cascaded_dllm.assemble_start import starts_from_another
+from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.data.manifest import Settings
+from cascaded_dllm.diffusion.process import process_from_name
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.model.pretrained import read_settings
+from cascaded_dllm.model.stage_settings import StageSettings
+from cascaded_dllm.model.warm_start import require_startable
+from cascaded_dllm.sample.belonging import TextKind, require_before
+from cascaded_dllm.sample.predictors import predictor_from_name
+from cascaded_dllm.sample.sampler import require_usable
+
+
+def require_models(config: TrainConfig, held: Settings, texts: TextKind, folder: Path) -> None:
+    """Judges what the checkpoints and the judge that a run names say of themselves; their weights are read later.
+
+    Args:
+        config: of the run.
+        held: what the training data was made with.
+        texts: what kind of texts the run trains on.
+        folder: of the run.
+
+    Raises:
+        CheckpointError: a checkpoint is not there, or does not belong to this run.
+        ConfigError: the stages before cannot be sampled as is asked for, or there is no such judge.
+        MissingExtraError: there is a judge, and its library is not installed.
+    """
+    source = config.pretrained.model_path
+    if starts_from_another(config, folder):
+        ours = model_config(config, held.vocab_size)
+        require_startable(source, read_settings(source), ours, tokenizer=held.tokenizer)
+    generated, sampling = config.training.generated_prefix, config.sampling
+    for path, settings in _before(config, generated.stage_paths, texts, "training.generated_prefix.stage_paths"):
+        if settings.layout is not None:
+            raise ConfigError(
+                f"{path} is a placed stage, which writes no text again in part; leave it out of "
+                "training.generated_prefix.stage_paths"
+            )
+        process = process_from_name(settings.model.process, settings.model.vocab_size)
+        predictor = predictor_from_name(generated.predictor)
+        require_usable(predictor, process, generated.num_steps, group="training.generated_prefix.")
+    if sampling.num_samples > 0:
+        _before(config, config.earlier_paths, texts, "earlier_stages, or stage1_root_dir and stage2_root_dir")
+        if config.evaluation.judge is not None:
+            Judge.require(config.evaluation.judge)
+
+
+def _before(config: TrainConfig, paths: tuple[str, ...], texts: TextKind, key: str) -> list[tuple[str, StageSettings]]:
+    """What the checkpoints of the stages just before this one say, which `key` names.
+
+    Raises:
+        CheckpointError: one is not there, or is another stage, or one of another cascade.
+    """
+    earlier = [(path, read_settings(path)) for path in paths]
+    require_before(earlier, stage=config.stage, stage_lengths=config.stage_lengths, texts=texts, key=key)
+    return earlier

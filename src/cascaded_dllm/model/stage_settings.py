@@ -1,0 +1,95 @@
+"""What a checkpoint says besides its weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from cascaded_dllm.model.layout import LayoutConfig
+from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
+from cascaded_dllm.model.score_config import ScoreModelConfig
+
+FORMAT = "cascaded-dllm/1"
+"""Written into the `config.json` of every checkpoint of this package."""
+
+Weights = Literal["ema", "raw"]
+
+WEIGHTS_FILES: Mapping[Weights, str] = {"ema": "ema.safetensors", "raw": "model.safetensors"}
+"""Where a checkpoint of this package keeps them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """What a checkpoint says besides its weights.
+
+    Attributes:
+        model: the network.
+        noise: settings of the schedule, `type` and its numbers.
+        stage: 1..K, or 0 for a flat model.
+        stage_lengths: lengths of all stages of the cascade it belongs to; empty if unknown, as for a SEDD model.
+        tokenizer: fingerprint of the tokenizer; empty if unknown.
+        packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
+        unique: whether shortened stages kept a token id once.
+        method: of importance, by which the stages were chosen; empty if unknown.
+        step: optimizer steps done.
+        prefix: what was done to its prefixes in training.
+        layout: the layout network beside it; None if the stage is not a placed one.
+    """
+
+    model: ScoreModelConfig
+    noise: Mapping[str, Any]
+    stage: int
+    stage_lengths: tuple[int, ...] = ()
+    tokenizer: str = ""
+    packing: str = ""
+    unique: bool = True
+    method: str = ""
+    step: int = 0
+    prefix: PrefixSettings = TRUE_PREFIXES
+    layout: LayoutConfig | None = None
+
+    def at_step(self, step: int) -> "StageSettings":
+        """The same settings after `step` optimizer steps."""
+        return replace(self, step=step)
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        settings = {
+            "format": FORMAT,
+            "model": self.model.to_dict(),
+            "noise": dict(self.noise),
+            "stage": self.stage,
+            "stage_lengths": list(self.stage_lengths),
+            "tokenizer": self.tokenizer,
+            "packing": self.packing,
+            "unique": self.unique,
+            "method": self.method,
+            "step": self.step,
+            "prefix": self.prefix.to_dict(),
+            "layout": None if self.layout is None else self.layout.to_dict(),
+        }
+        return json.dumps(settings, indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "StageSettings":
+        """The settings in the `config.json` of this package.
+
+        Raises:
+            KeyError: something is missing.
+            TypeError: something is of another type; an AttributeError likewise.
+            ConfigError: a value is out of range.
+        """
+        return cls(
+            model=ScoreModelConfig.from_dict(config["model"]),
+            noise=dict(config["noise"]),
+            stage=config["stage"],
+            stage_lengths=tuple(config["stage_lengths"]),
+            tokenizer=config["tokenizer"],
+            packing=config.get("packing", ""),  # earlier checkpoints say neither it nor what was done to prefixes
+            unique=config.get("unique", True),  # nor had earlier ones the choice
+            method=config.get("method", ""),
+            step=config["step"],
+            prefix=PrefixSettings.from_dict(config.get("prefix", {})),
+            # Earlier checkpoints are of stages that are not placed, and say nothing of it.
+            layout=None if config.get("layout") is None else LayoutConfig.from_dict(config["layout"]),
+        )

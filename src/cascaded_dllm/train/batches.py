@@ -1,0 +1,62 @@
+"""The windows of a step as tensors: a global batch, dealt out to processes and to the parts of each."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cascaded_dllm.data.dataset import StageDataset, StageMixture
+from cascaded_dllm.data.loader import global_batch_indices, rank_slice
+from cascaded_dllm.train.group import Group
+from cascaded_dllm.train.loop import LoopConfig
+from cascaded_dllm.train.objective import Batch
+
+
+def parts_of_step(dataset: StageDataset | StageMixture, loop: LoopConfig, group: Group, step: int) -> Iterator[Batch]:
+    """This process's share of the global batch of a step, in `accum` parts of every kind of sequence.
+
+    Sequence i is of kind i mod their number, so that each kind has times from all over the interval; they are dealt
+    out kind by kind, so that every process gets as many of each.
+
+    Args:
+        dataset: windows of a stage, or of several kinds.
+        loop: the batches.
+        group: the processes that share them.
+        step: optimizer steps done.
+    """
+    kinds = dataset.parts
+    indices = global_batch_indices(len(dataset), loop.batch_size, step, seed=loop.seed)
+    by_kind = np.arange(loop.batch_size).reshape(-1, len(kinds)).T.ravel()
+    places = rank_slice(by_kind, group.rank, group.size)
+    for number in range(loop.accum):
+        part = rank_slice(places, number, loop.accum)
+        for kind, windows in enumerate(kinds):
+            own = part[part % len(kinds) == kind]
+            yield make_batch(windows, indices[own], own)
+
+
+def make_batch(
+    dataset: StageDataset,
+    indices: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    device: torch.device | None = None,
+) -> Batch:
+    """Windows `indices` as tensors, which stand at `places` of their global batch.
+
+    In the memory of the host unless there is a `device`.
+    """
+    prefix, target = dataset.batch(indices)
+    stand = dataset.places(indices)
+    index = torch.from_numpy(places)
+    prefix_ids = None if prefix is None else torch.from_numpy(prefix)
+    where = None if stand is None else torch.from_numpy(stand)
+    batch = Batch(torch.from_numpy(target), prefix_ids, index, torch.from_numpy(indices), where)
+    return batch if device is None else batch.to(device)
+
+
+def size_of(batch: Batch) -> tuple[int, int]:
+    """Positions that go through the network, and those of them that can be masked."""
+    num_known = 0 if batch.prefix is None else batch.prefix.numel()
+    num_targets = batch.target.numel()
+    return (num_targets + num_known, num_targets) if batch.places is None else (num_targets, num_targets - num_known)

@@ -10,7 +10,7 @@ from cascaded_dllm.cascade.provenance import provenance
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import StoppedError
-from cascaded_dllm.evaluate.figures import Figure, stage_figures
+from cascaded_dllm.evaluate.figures import Figure, mean_figure, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import judge_features
@@ -126,6 +126,7 @@ def described_figures(study: StudySettings, figures: Sequence[Figure]) -> dict[s
     kept = [figure for figure in figures if study.figures is None or figure.name in study.figures]
     return {
         "figures": {figure.name: figure.value for figure in kept},
+        "errors": {figure.name: figure.error for figure in kept if figure.error is not None},
         "reasons_for_none": {figure.name: figure.reason for figure in kept if figure.value is None},
         "definitions": {figure.name: figure.definition for figure in kept},
     }
@@ -191,10 +192,11 @@ def _figures(
 def _accepted(samples: StoredSamples, grammar: StoryGrammar, tokenizer: Tokenizer) -> Figure:
     """The share of texts that belong to the grammar."""
     texts = [tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
-    return Figure(
+    return mean_figure(
         "accepted_share",
-        sum(map(grammar.accepts, texts)) / len(texts),
+        torch.tensor([grammar.accepts(text) for text in texts], dtype=torch.float64),
         "share of texts that the grammar of the built-in stories gives, to the letter",
+        "there is no text",
     )
 
 

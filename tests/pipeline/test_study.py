@@ -407,6 +407,40 @@ def test_folders_that_are_there(tmp_path, stories, valid_stories):
     assert f"corpus.folders gives {stories} for the method random, and it was made with constituency" in message
 
 
+def test_chance_per_word_and_per_occurrence(tmp_path):
+    """Two arms of one method with data of their own: equal words are kept or dropped everywhere, or not."""
+    methods = ("random", "random_per_word")
+    arms = [{"name": method, "kind": "prefix", "method": method} for method in methods]
+    study = write_study(tmp_path / "study.yaml", arms=arms, lengths=[4, 40], sampling=[])
+    success("study", "run", study, "--out", tmp_path / "out")
+    found, several = entries(results_of(tmp_path / "out")), {}
+    for method, name in zip(methods, ("little_train", "little_per_word_train"), strict=True):
+        assert "random_per_word" in found["random_per_word", 0]["description"]
+        dataset = PreprocessedDataset.open(tmp_path / "out/data/random" / name)
+        assert dataset.settings.scorer.get("per") == (None if method == "random" else "word")
+        of_token = {}
+        for record in dataset.shards[0].records():
+            for token, value in zip(record.token_ids.tolist(), record.importance.tolist(), strict=True):
+                of_token.setdefault(token, set()).add(value)
+        several[method] = sum(len(values) > 1 for values in of_token.values())
+    # A token is a word here, or a sign.
+    assert several["random_per_word"] == 0
+    assert several["random"] > 20
+    first, other = (found[method, 0]["runs"][0]["folder"] for method in methods)
+    assert first != other
+    folders = {
+        "train": str(tmp_path / "out/data/random/little_train"),
+        "valid": str(tmp_path / "out/data/random/little_valid"),
+    }
+    corpus = {"folders": [{"method": "random_per_word", **folders}]}
+    study = write_study(tmp_path / "study.yaml", arms=arms[1:], corpus=corpus)
+    message = failure("study", "run", study, "--out", tmp_path / "other")
+    assert (
+        f"corpus.folders gives {folders['train']} for the method random_per_word, and it was made with random;"
+        in message
+    )
+
+
 def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
     other = Tokenizer.train(["a few words of another language"], 300)
     valid = make_stories(tmp_path / "data", split="valid", num=20, seed=1, tokenizer=other)

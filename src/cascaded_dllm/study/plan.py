@@ -13,7 +13,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.place import Place
-from cascaded_dllm.study_config import ArmSettings, StudySettings
+from cascaded_dllm.study_config import ArmSettings, StudySettings, preprocessing_method
 from cascaded_dllm.train.meter import StepCost
 
 Compose = Callable[[Sequence[str]], TrainConfig]
@@ -95,7 +95,10 @@ def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig
 
 def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
-    decided += [f"data.dataloader={arm.method}", f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}"]
+    decided += [
+        f"data.dataloader={preprocessing_method(arm.method)}",
+        f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}",
+    ]
     # What the arm sets holds for its flat network, if it has one.
     decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:

@@ -57,6 +57,7 @@ LOADING_STORED: dict[str, Any] = {
     "dtype": "float32",
     "compile": False,
     "cascade": None,
+    "ranking": None,
 }
 TEXTS_STORED = DRAWING_STORED | LOADING_STORED
 FOR_READERS = ["sample_stage1.txt", "sample_stage2.txt", "samples.jsonl", "settings.json", "summary.json"]

@@ -178,10 +178,12 @@ class MeasureSettings:
 class DrawingSettings:
     """Texts that are drawn from every arm, in one way.
 
+    Predictor, steps and tokens per call are one for all stages, or one for each; of those a flat arm has the last one.
+
     Attributes:
         name: for folders and tables.
         num_samples: texts.
-        predictor: how steps are taken, in every stage.
+        predictor: how steps are taken.
         steps: of the time grid of a stage, for the predictors that have one.
         tokens_per_call: tokens that leave MASK together, for the others.
         temperature: of the law of a token.
@@ -191,9 +193,9 @@ class DrawingSettings:
 
     name: str
     num_samples: int = 256
-    predictor: str = "first_hitting"
-    steps: int | None = None
-    tokens_per_call: int | None = None
+    predictor: str | tuple[str, ...] = "first_hitting"
+    steps: int | tuple[int | None, ...] | None = None
+    tokens_per_call: int | tuple[int | None, ...] | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     batch_size: int = 64

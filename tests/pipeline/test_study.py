@@ -441,6 +441,26 @@ def test_chance_per_word_and_per_occurrence(tmp_path):
     )
 
 
+def test_a_drawing_for_each_stage(tmp_path):
+    """A cascade is drawn as each entry says, a flat model as the last one does."""
+    each = {"name": "each", "num_samples": 2, "predictor": ["analytic", "first_hitting"], "steps": 3}
+    each["tokens_per_call"] = [None, 8]
+    arms = [STUDY["arms"][0], STUDY["arms"][1]]
+    study = write_study(tmp_path / "study.yaml", arms=arms, lengths=[4, 40], sampling=[each])
+    success("study", "run", study, "--out", tmp_path / "out")
+    found = entries(results_of(tmp_path / "out"))
+    [flat], [cascade] = (found[name, 0]["sampling"] for name in ("flat", "one_way"))
+    assert [flat["options"][name] for name in ("predictor", "steps", "tokens_per_call")] == [
+        ["first_hitting"],
+        [None],
+        [8],
+    ]
+    assert flat["nfe"] == 5
+    assert cascade["options"]["predictor"] == ["analytic", "first_hitting"]
+    # Of 3 steps and the last one only those are made in which a text changes.
+    assert 5 < cascade["nfe"] <= 9
+
+
 def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
     other = Tokenizer.train(["a few words of another language"], 300)
     valid = make_stories(tmp_path / "data", split="valid", num=20, seed=1, tokenizer=other)
@@ -467,6 +487,16 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
         ({}, ["--partition", "p"], "--executor local has no use for --partition 'p'"),
         ({"figures": ["beauty"]}, [], "the figure beauty is not in the study; it has num_texts, "),
         ({"judge": "nowhere/at/all"}, [], "nowhere/at/all"),
+        (
+            {"sampling": [{"name": "two", "predictor": ["analytic", "euler"]}]},
+            [],
+            "drawing two: 2 predictors are given for 3 stages; give one for all of them, or one for each",
+        ),
+        (
+            {"sampling": [{"name": "odd", "predictor": ["analytic", "euler", "entropy"], "steps": [2, 2, 2]}]},
+            [],
+            "drawing odd: steps is 2 and the predictor entropy, which has no time grid",
+        ),
         ({"corpus": {"dataset": "python-docs"}}, [], "corpus.dataset is python-docs and neither corpus.tokenizer"),
         ({"lengths": [40]}, [], "arm one_way: lengths is [40], and a cascade has at least 2 stages; give more"),
         ({"base": ["optim.lrr=1"]}, [], "arm flat: the key optim.lrr is unknown; did you mean optim.lr?"),

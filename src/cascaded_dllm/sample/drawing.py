@@ -60,6 +60,11 @@ class Drawing:
     prefix_noise: float = 0.0
     control: Control = field(default_factory=Control)
 
+    @property
+    def num_entries(self) -> int:
+        """The most stages that anything is told apart for; 1 where all is for all stages."""
+        return max(map(len, (self.predictor, self.steps, self.tokens_per_call)))
+
     def plans(self, num_stages: int) -> tuple[StagePlan, ...]:
         """How every stage is sampled.
 
@@ -81,7 +86,7 @@ class Drawing:
         Raises:
             ConfigError: a number is out of range, or a predictor is unknown or does not take what it is given.
         """
-        self.plans(max(map(len, (self.predictor, self.steps, self.tokens_per_call))))
+        self.plans(self.num_entries)
         if self.gaps_per_call is not None:
             require_counts(gaps_per_call=self.gaps_per_call)
         # Of stages that could do both: what they were trained for is not known yet.
@@ -154,9 +159,9 @@ def drawing_of_options(
         if not isinstance(pin, Pin):
             raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
     return Drawing(
-        predictor=_entries(predictor),
-        steps=_entries(steps),
-        tokens_per_call=_entries(tokens_per_call),
+        predictor=entries(predictor),
+        steps=entries(steps),
+        tokens_per_call=entries(tokens_per_call),
         eta=eta,
         gaps_per_call=gaps_per_call,
         law=TokenLaw(temperature=temperature, top_k=top_k, top_p=top_p),
@@ -173,7 +178,7 @@ def drawing_of_options(
     )
 
 
-def _entries(value: "_Value | Sequence[_Value]") -> "tuple[_Value, ...]":
+def entries(value: "_Value | Sequence[_Value]") -> "tuple[_Value, ...]":
     """One entry for all stages, or one for each, as a tuple."""
     return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
 

@@ -44,7 +44,7 @@ COUNTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, m
 
 
 def test_the_error_is_the_spread_over_written_texts():
-    """30 sets of texts on the same reference, of its law and of another one: roughly, since clusters move with texts."""
+    """30 sets of texts on the same reference, of its law or another one; roughly, since clusters move with texts."""
     errors = {}
     for num, shift in ((100, 0.0), (400, 0.0), (400, 0.4)):
         reference = normal_features(num, 0.0, 1)

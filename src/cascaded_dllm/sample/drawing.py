@@ -108,16 +108,23 @@ class Drawing:
             values["control"]["given"] = {"stage": self.control.given.stage, "texts": len(self.control.given.ids)}
         return values
 
-    def num_steps(self, stage_lengths: Sequence[int]) -> int:
-        """Steps of every stage, where all walk along the same grid; else the steps of a text through all stages."""
+    def amount_of_work(self, stage_lengths: Sequence[int]) -> str:
+        """What a folder is called after: "steps_128" where all stages walk along the same grid, or else "calls_64".
+
+        Calls are the most that the network can be asked for a text, in all stages together and without guidance: one
+        for every `tokens_per_call` tokens, or one for every step of a grid and one at its end.
+        """
         plans = self.plans(len(stage_lengths))
         grids = {plan.num_steps for plan in plans}
         if len(grids) == 1 and (of_all := grids.pop()) is not None:
-            return of_all
-        return sum(
-            -(-length // getattr(plan.predictor, "tokens_per_call", 1)) if plan.num_steps is None else plan.num_steps
+            return f"steps_{of_all}"
+        calls = sum(
+            -(-length // getattr(plan.predictor, "tokens_per_call", 1))
+            if plan.num_steps is None
+            else plan.num_steps + 1
             for plan, length in zip(plans, stage_lengths, strict=True)
         )
+        return f"calls_{calls}"
 
     def _for_some(
         self, what: str, values: Sequence[_Value | None], names: Sequence[str], *, takes: Callable[[str], bool]

@@ -167,7 +167,7 @@ class RunSettings:
         if not path.is_file():
             raise ConfigError(
                 f"{folder} is no folder of a sampling run, for it has no {SETTINGS_FILE}; give one that `cdllm sample` "
-                "has begun, <output_dir>/sample_cascade_steps_<n>_len_<L>_<time>"
+                "has begun, <output_dir>/sample_cascade_..._len_<L>_<time>"
             )
         try:
             content = _with_tuples(json.loads(path.read_text(encoding="utf-8")))

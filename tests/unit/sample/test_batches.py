@@ -209,11 +209,12 @@ def test_help_names_every_option():
 
 def test_steps_in_the_name_of_a_run():
     lengths = (8, 16, 40)
-    assert Drawing(predictor=("analytic",)).num_steps(lengths) == 128
-    assert Drawing(predictor=("euler",), steps=(5,)).num_steps(lengths) == 5
-    assert Drawing().num_steps(lengths) == 64
-    assert Drawing(tokens_per_call=(1, 3, 4)).num_steps(lengths) == 8 + 6 + 10
-    assert Drawing(predictor=("analytic", "entropy", "euler"), steps=(4, None, 6)).num_steps(lengths) == 4 + 16 + 6
+    assert Drawing(predictor=("analytic",)).amount_of_work(lengths) == "steps_128"
+    assert Drawing(predictor=("euler",), steps=(5,)).amount_of_work(lengths) == "steps_5"
+    assert Drawing().amount_of_work(lengths) == "calls_64"
+    assert Drawing(tokens_per_call=(1, 3, 4)).amount_of_work(lengths) == "calls_24"
+    mixed = Drawing(predictor=("analytic", "entropy", "euler"), steps=(4, None, 6))
+    assert mixed.amount_of_work(lengths) == f"calls_{5 + 16 + 7}"
 
 
 def test_a_drawing_is_stored_and_read():

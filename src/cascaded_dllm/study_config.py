@@ -203,6 +203,11 @@ class DrawingSettings:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"a drawing is called {self.name!r}; give it a name like first_hitting")
+        if isinstance(self.predictor, str) and "," in self.predictor:
+            raise ConfigError(
+                f"the predictor of the drawing {self.name} is {self.predictor!r}; for one a stage give a list, "
+                f"[{self.predictor}]"
+            )
         for name in ("num_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of the drawing {self.name} is {getattr(self, name)}; it must be at least 1")

@@ -488,6 +488,12 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
         ({"figures": ["beauty"]}, [], "the figure beauty is not in the study; it has num_texts, "),
         ({"judge": "nowhere/at/all"}, [], "nowhere/at/all"),
         (
+            {"arms": [{"name": "x", "kind": "flat", "method": "randon"}]},
+            [],
+            "the method of arm x is 'randon'; it must be one of constituency, keybert_no_stopword, keybert, tfidf, "
+            "random, random_per_word",
+        ),
+        (
             {"sampling": [{"name": "two", "predictor": ["analytic", "euler"]}]},
             [],
             "drawing two: 2 predictors are given for 3 stages; give one for all of them, or one for each",

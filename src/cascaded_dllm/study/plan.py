@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from cascaded_dllm.assemble import require_sound
 from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import LayoutSettings, PretrainedSettings, TrainConfig
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.place import Place
-from cascaded_dllm.study_config import ArmSettings, StudySettings, preprocessing_method
+from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, preprocessing_method
 from cascaded_dllm.train.meter import StepCost
 
 Compose = Callable[[Sequence[str]], TrainConfig]
@@ -94,6 +95,11 @@ def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig
 
 
 def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
+    if preprocessing_method(arm.method) not in SELECTION_METHODS:
+        raise ConfigError(
+            f"the method of arm {arm.name} is {arm.method!r}; it must be one of {', '.join(SELECTION_METHODS)}, "
+            f"{PER_WORD}"
+        )
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
     decided += [
         f"data.dataloader={preprocessing_method(arm.method)}",

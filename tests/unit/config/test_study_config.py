@@ -78,6 +78,11 @@ def test_a_drawing_for_each_stage():
         (["evaluate", "t_min"], 1.0, "evaluate.t_min is 1.0; it must lie between 0 and 1"),
         (["sampling", 0, "name"], "x y", "a drawing is called 'x y'; give it a name like first_hitting"),
         (["sampling", 0, "num_samples"], 0, "num_samples of the drawing first is 0; it must be at least 1"),
+        (
+            ["sampling", 0, "predictor"],
+            "analytic,euler",
+            "the predictor of the drawing first is 'analytic,euler'; for one a stage give a list, [analytic,euler]",
+        ),
         (["sampling", 0, "predictor"], 3, "sampling[0].predictor is 3; it must be of type str"),
         (["sampling", 0, "predictor"], None, "sampling[0].predictor is None; it must be of type str"),
         (["sampling", 0, "steps"], [3, "x"], "sampling[0].steps is 'x'; it must be of type int"),

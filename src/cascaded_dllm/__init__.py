@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from cascaded_dllm.model.score_config import ScoreModelConfig
     from cascaded_dllm.model.score_model import ScoreModel
     from cascaded_dllm.sample.cascade import Cascade
-    from cascaded_dllm.sample.control import GivenStage, Pin
+    from cascaded_dllm.sample.control import Control, GivenStage, Pin
     from cascaded_dllm.sample.drawing import Drawing
+    from cascaded_dllm.sample.predictors import (
+        AncestralPredictor,
+        EulerPredictor,
+        FirstHittingPredictor,
+        RemaskPredictor,
+        SurestPredictor,
+        TweediePredictor,
+    )
     from cascaded_dllm.sample.samples import CascadeSamples
+    from cascaded_dllm.sample.token_law import TokenLaw
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.stories import StoryGrammar
     from cascaded_dllm.text.tokenizer import Tokenizer
@@ -29,22 +38,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AbsorbingProcess": "diffusion.process",
+    "AncestralPredictor": "sample.predictors",
     "Cascade": "sample.cascade",
     "CascadeError": "errors",
     "CascadeSamples": "sample.samples",
     "CascadeSpec": "cascade.spec",
+    "Control": "sample.control",
     "Document": "text.document",
     "Drawing": "sample.drawing",
+    "EulerPredictor": "sample.predictors",
+    "FirstHittingPredictor": "sample.predictors",
     "GeometricSchedule": "diffusion.schedule",
     "GivenStage": "sample.control",
     "JointBound": "evaluate.likelihood",
     "LogLinearSchedule": "diffusion.schedule",
     "Pin": "sample.control",
+    "RemaskPredictor": "sample.predictors",
     "ScoreModel": "model.score_model",
     "ScoreModelConfig": "model.score_config",
     "StageArrays": "data.stages",
     "StoryGrammar": "text.stories",
+    "SurestPredictor": "sample.predictors",
+    "TokenLaw": "sample.token_law",
     "Tokenizer": "text.tokenizer",
+    "TweediePredictor": "sample.predictors",
     "UniformProcess": "diffusion.process",
     "joint_bound": "assemble_bound",
     "mean_and_error": "evaluate.likelihood",
@@ -53,22 +70,30 @@ _HOMES = {
 
 __all__ = [
     "AbsorbingProcess",
+    "AncestralPredictor",
     "Cascade",
     "CascadeError",
     "CascadeSamples",
     "CascadeSpec",
+    "Control",
     "Document",
     "Drawing",
+    "EulerPredictor",
+    "FirstHittingPredictor",
     "GeometricSchedule",
     "GivenStage",
     "JointBound",
     "LogLinearSchedule",
     "Pin",
+    "RemaskPredictor",
     "ScoreModel",
     "ScoreModelConfig",
     "StageArrays",
     "StoryGrammar",
+    "SurestPredictor",
+    "TokenLaw",
     "Tokenizer",
+    "TweediePredictor",
     "UniformProcess",
     "__version__",
     "joint_bound",

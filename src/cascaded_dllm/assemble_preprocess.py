@@ -16,7 +16,7 @@ from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.placeholders import WithoutPlaceholders
 from cascaded_dllm.importance.pos import PosScorer, Tagger
-from cascaded_dllm.importance.random_scores import RandomScorer
+from cascaded_dllm.importance.random_scores import DRAWN_PER, RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
@@ -238,7 +238,7 @@ def _scorer_of(choice: ScorerChoice, frequencies: Path | None) -> Scorer:
                 cache_dir=choice.word_cache,
             )
         case "random":
-            return RandomScorer(choice.seed or 0)
+            return RandomScorer(choice.seed or 0, choice.per or DRAWN_PER[0])
     assert frequencies is not None
     return TfidfScorer(load_frequencies(frequencies))
 

@@ -14,6 +14,9 @@ KINDS = ("flat", "prefix", "placed", "from_flat")
 SPLITS = ("windows", "equal")
 """How a budget is shared out among the runs of an arm."""
 
+PER_WORD = "random_per_word"
+"""What a study calls the method random with a number for every word, not for every occurrence of one."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DECIDED = (
     *("run_dir", "load_dir", "stage", "baseline", "stage_lengths", "conditioning", "earlier_stages", "pretrained"),
@@ -33,7 +36,7 @@ class FolderSettings:
     """Data of one method that is preprocessed already.
 
     Attributes:
-        method: of preprocessing.
+        method: of preprocessing, or `PER_WORD`.
         train: folder to train on.
         valid: folder to measure on.
     """
@@ -57,7 +60,7 @@ class CorpusSettings:
         train_tokenizer: entries of a tokenizer to be trained on the corpus instead.
         tagger: of the method constituency; for the built-in stories their own by default.
         model: of the KeyBERT methods.
-        random_seed: of the method random.
+        random_seed: of the method random, drawn either way.
         folders: data that is there, an entry for every method.
     """
 
@@ -125,7 +128,7 @@ class ArmSettings:
     Attributes:
         name: for folders and tables.
         kind: flat, a cascade of prefix or placed stages, or one around a flat network.
-        method: of preprocessing, which decides what the shorter stages keep.
+        method: of preprocessing, which decides what the shorter stages keep, or `PER_WORD`.
         overrides: key=value, as of `cdllm train`, for all its runs.
     """
 
@@ -175,10 +178,12 @@ class MeasureSettings:
 class DrawingSettings:
     """Texts that are drawn from every arm, in one way.
 
+    Predictor, steps and tokens per call are one for all stages, or one for each; of those a flat arm has the last one.
+
     Attributes:
         name: for folders and tables.
         num_samples: texts.
-        predictor: how steps are taken, in every stage.
+        predictor: how steps are taken.
         steps: of the time grid of a stage, for the predictors that have one.
         tokens_per_call: tokens that leave MASK together, for the others.
         temperature: of the law of a token.
@@ -188,9 +193,9 @@ class DrawingSettings:
 
     name: str
     num_samples: int = 256
-    predictor: str = "first_hitting"
-    steps: int | None = None
-    tokens_per_call: int | None = None
+    predictor: str | tuple[str, ...] = "first_hitting"
+    steps: int | tuple[int | None, ...] | None = None
+    tokens_per_call: int | tuple[int | None, ...] | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     batch_size: int = 64
@@ -198,6 +203,11 @@ class DrawingSettings:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"a drawing is called {self.name!r}; give it a name like first_hitting")
+        if isinstance(self.predictor, str) and "," in self.predictor:
+            raise ConfigError(
+                f"the predictor of the drawing {self.name} is {self.predictor!r}; for one a stage give a list, "
+                f"[{self.predictor}]"
+            )
         for name in ("num_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of the drawing {self.name} is {getattr(self, name)}; it must be at least 1")
@@ -254,6 +264,11 @@ class StudySettings:
     def to_dict(self) -> dict[str, Any]:
         """The nested mapping that `parse_study` turns back into this."""
         return asdict(self)
+
+
+def preprocessing_method(method: str) -> str:
+    """The method of preprocessing that a method of a study stands for."""
+    return "random" if method == PER_WORD else method
 
 
 def parse_study(settings: Mapping[str, Any]) -> StudySettings:

@@ -70,7 +70,12 @@ def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
             raise ConfigError(f"{path} is {_as_written(value)}; it must be a group of keys")
         return parse_settings(typing.cast(type, hint), value, f"{path}.", whole)
     if isinstance(hint, types.UnionType):
-        return None if value is None else _value(typing.get_args(hint)[0], value, path, whole)
+        kinds = typing.get_args(hint)
+        if value is None and types.NoneType in kinds:
+            return None
+        # One value, or a list of them.
+        lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
+        return _value(lists[0] if lists and isinstance(value, list | tuple) else kinds[0], value, path, whole)
     if typing.get_origin(hint) is tuple:
         return _items(typing.get_args(hint)[0], value, path, whole)
     if hint is float and type(value) is int:

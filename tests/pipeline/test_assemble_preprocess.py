@@ -217,6 +217,8 @@ def test_broken_word_counts(tmp_path):
         ({"tagger": "lexicon"}, "method tfidf has no use for --tagger 'lexicon'; leave it out, or choose constituency"),
         ({"word_cache": "x"}, "no use for --word-cache 'x'; leave it out, or choose keybert or keybert_no_stopword"),
         ({"seed": 1}, "no use for --seed 1; leave it out, or choose random"),
+        ({"per": "word"}, "method tfidf has no use for --per 'word'; leave it out, or choose random"),
+        ({"method": "random", "per": "text"}, "--per is 'text'; it must be occurrence or word"),
     ],
 )
 def test_settings_of_other_methods(tmp_path, changes, message):

@@ -187,7 +187,7 @@ def test_first_hitting_counts_its_network_calls(trained, tmp_path):
         "sample", "--stage", trained[0], "--stage", trained[1], "--num-samples", 1, "--output-dir", tmp_path
     )  # fmt: skip
     folder = sampled(tmp_path)
-    assert folder.name.startswith("sample_cascade_steps_12_len_8_")
+    assert folder.name.startswith("sample_cascade_calls_12_len_8_")
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["steps"], summary["nfe_per_stage"]) == ([None], [4, 8])
 

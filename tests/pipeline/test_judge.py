@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cascaded_dllm.assemble_judge import assemble_judge
 from cascaded_dllm.atomic import file_sha256, write_json
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
-from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus
+from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error
 from cascaded_dllm.judge.run import JUDGE_FILE, JudgeFinished, JudgeKept, JudgeResumed, JudgeRun, JudgeStep
 from cascaded_dllm.judge.settings import JudgeSettings, JudgeSize
 from cascaded_dllm.judge.validation import document_texts, validation_figures
@@ -78,7 +78,7 @@ def test_what_a_judge_is(whole: Path, valid_stories: Path) -> None:
     nats = torch.cat(judge.token_nats(texts))
     found = summary["validation"]
     assert (found["num_documents"], found["num_tokens"]) == (10, len(nats))
-    assert found["ppl_per_token"] == pytest.approx(ppl_corpus([nats]), rel=1e-6)
+    assert found["ppl_per_token"] == pytest.approx(ppl_corpus_and_error([nats])[0], rel=1e-6)
     characters = sum(map(len, texts))
     assert found["bpc_bits"] == pytest.approx(float(nats.sum()) / math.log(2) / characters, rel=1e-6)
 
@@ -303,7 +303,7 @@ def test_a_judge_tells_stories_from_shuffled_ones(stories: Path, valid_stories: 
     order = random.Random(0)
     shuffled = [" ".join(order.sample(words, len(words))) for words in map(str.split, texts)]
     nats, of_shuffled = judge.token_nats(texts), judge.token_nats(shuffled)
-    ppl, ppl_shuffled = ppl_corpus(nats), ppl_corpus(of_shuffled)
+    ppl, ppl_shuffled = (ppl_corpus_and_error(found)[0] for found in (nats, of_shuffled))
     assert ppl is not None
     assert ppl_shuffled is not None
     assert ppl_shuffled > 3 * ppl

@@ -59,7 +59,7 @@ def test_stories(tmp_path):
         assert str(out / name) in result.stdout
         assert (out / name).exists()
     (samples,) = (out / "samples").iterdir()
-    assert samples.name.startswith("sample_cascade_steps_64_len_40_")
+    assert samples.name.startswith("sample_cascade_calls_64_len_40_")
     texts = [json.loads(line) for line in (samples / "samples.jsonl").read_text().splitlines()]
     assert len(texts) == 4
     assert texts[0]["settings"]["stage_paths"] == [str(out / f"stage{number}") for number in (1, 2, 3)]

@@ -108,7 +108,7 @@ def test_each_stage_in_its_own_way(runs, tmp_path):
         "--tokens-per-call", "-,4", "--temperature", 0.8, "--top-k", 20, "--top-p", 0.95,
     )  # fmt: skip
     found = summary(run)
-    assert run.name.startswith("sample_cascade_steps_5_len_8_")
+    assert run.name.startswith("sample_cascade_calls_6_len_8_")
     assert found["nfe_per_stage"][1] == 2
     assert found["law"] == {"temperature": 0.8, "top_k": 20, "top_p": 0.95}
     assert [found[name] for name in ("predictor", "steps", "tokens_per_call")] == [

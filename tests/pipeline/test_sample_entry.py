@@ -9,7 +9,7 @@ import torch
 from cascaded_dllm.cli import sample_entry
 from cascaded_dllm.cli.sample_entry import main
 from cascaded_dllm.evaluate.figures import stage_figures
-from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus, ppl_per_sequence
+from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error, ppl_per_text
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline.commands import failure, success
 from tests.unit.evaluate.tiny_judge import save_judge
@@ -113,8 +113,8 @@ def test_figures_are_those_of_the_texts(runs, judge, tmp_path):
     nats = Judge.load(str(judge)).token_nats(texts)
     expected = stage_figures(ids) | {
         "num_samples": 3,
-        "generative_ppl_per_sequence": ppl_per_sequence(nats),
-        "generative_ppl_corpus": ppl_corpus(nats),
+        "generative_ppl_per_sequence": float(ppl_per_text(nats).mean()),
+        "generative_ppl_corpus": ppl_corpus_and_error(nats)[0],
         "num_empty_texts": sum(text == "" for text in texts),
         "num_judged_tokens": sum(map(len, nats)),
     }

@@ -310,6 +310,35 @@ def test_run_that_is_complete(unbroken, arguments, tmp_path):
     assert "--seed is 1, and the run in" in failure("sample", "--resume", run, "--seed", 1)
 
 
+@pytest.mark.parametrize(
+    ("flags", "ranking"),
+    [
+        (["--predictor", "first_hitting,confidence", "--temperature", 0.5], "network"),
+        (["--predictor", "entropy"], None),
+        (["--temperature", 0.5], None),
+    ],
+)
+def test_runs_whose_positions_were_ranked_otherwise(arguments, tmp_path, flags, ranking):
+    """A run of before its settings said by which law: refused where it matters, and only while texts are missing."""
+    words = [*map(str, [*arguments, *flags]), "--output-dir", str(tmp_path)]
+    assert run_process(signalled_at_call, CALLS_OF_A_BATCH + 6, signal.SIGINT, 1, words).returncode == 130
+    run = only(tmp_path)
+    path = run / "settings.json"
+    stored = json.loads(path.read_text())
+    assert stored["texts"].pop("ranking") == ranking
+    before = shutil.copytree(run, tmp_path / "before")
+    (before / "settings.json").write_text(json.dumps(stored))
+    if ranking is None:
+        success("sample", "--resume", before)
+    else:
+        message = failure("sample", "--resume", before)
+        assert "in which first_hitting, confidence ranked positions by the law at temperature 0.5; now" in message
+        assert num_lines(before / "samples.jsonl") == 3
+    success("sample", "--resume", run)
+    path.write_text(json.dumps(stored))
+    assert "nothing is changed" in success("sample", "--resume", run).stdout
+
+
 def test_run_that_another_process_has(stopped):
     with SampleRun.open(stopped).lock():
         message = failure("sample", "--resume", stopped)

@@ -11,8 +11,8 @@ from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
-from cascaded_dllm.evaluate.diversity import distinct_ngram_share, mean_token_entropy_nats
-from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus, ppl_per_sequence
+from cascaded_dllm.evaluate.diversity import distinct_share_and_error, token_entropy_nats_per_text
+from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error, ppl_per_text
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 from cascaded_dllm.model.integrity import CHECKSUMS, write_checksums
 from cascaded_dllm.sample.cascade import Cascade
@@ -83,14 +83,14 @@ def test_true_prefixes(stories, tokenizer, tmp_path):
     assert group.figures == {
         "multiset_overlap_mean_stage1_in_stage2": float(overlap.mean()),
         "ordered_coverage_mean_stage1_in_stage2": float(coverage.mean()),
-        "token_entropy_nats_mean": mean_token_entropy_nats(last.xt),
-        **{name: distinct_ngram_share(last.xt, n) for name, n in DISTINCT.items()},
+        "token_entropy_nats_mean": float(token_entropy_nats_per_text(last.xt).mean()),
+        **{name: distinct_share_and_error(last.xt, n)[0] for name, n in DISTINCT.items()},
     }
     assert found.groups["truth"] == SampleGroup(
         samples=(),
         figures={
-            "token_entropy_nats_mean": mean_token_entropy_nats(truth),
-            **{name: distinct_ngram_share(truth, n) for name, n in DISTINCT.items()},
+            "token_entropy_nats_mean": float(token_entropy_nats_per_text(truth).mean()),
+            **{name: distinct_share_and_error(truth, n)[0] for name, n in DISTINCT.items()},
         },
     )
 
@@ -164,8 +164,8 @@ def test_judge(judge_folder, report):
     ):
         nats = Judge.load(str(judge_folder)).token_nats([without_tail(text) for text in texts])
         figures = found.groups[kind].figures
-        assert figures["generative_ppl_per_sequence"] == pytest.approx(ppl_per_sequence(nats), rel=1e-4)
-        assert figures["generative_ppl_corpus"] == pytest.approx(ppl_corpus(nats), rel=1e-4)
+        assert figures["generative_ppl_per_sequence"] == pytest.approx(float(ppl_per_text(nats).mean()), rel=1e-4)
+        assert figures["generative_ppl_corpus"] == pytest.approx(ppl_corpus_and_error(nats)[0], rel=1e-4)
         assert figures["num_judged_tokens"] == sum(map(len, nats))
         assert figures["num_empty_texts"] == 0
     assert any(sample.truth.endswith(END_OF_TEXT) for sample in found.groups["conditional"].samples)

@@ -407,6 +407,60 @@ def test_folders_that_are_there(tmp_path, stories, valid_stories):
     assert f"corpus.folders gives {stories} for the method random, and it was made with constituency" in message
 
 
+def test_chance_per_word_and_per_occurrence(tmp_path):
+    """Two arms of one method with data of their own: equal words are kept or dropped everywhere, or not."""
+    methods = ("random", "random_per_word")
+    arms = [{"name": method, "kind": "prefix", "method": method} for method in methods]
+    study = write_study(tmp_path / "study.yaml", arms=arms, lengths=[4, 40], sampling=[])
+    success("study", "run", study, "--out", tmp_path / "out")
+    found, several = entries(results_of(tmp_path / "out")), {}
+    for method, name in zip(methods, ("little_train", "little_per_word_train"), strict=True):
+        assert "random_per_word" in found["random_per_word", 0]["description"]
+        dataset = PreprocessedDataset.open(tmp_path / "out/data/random" / name)
+        assert dataset.settings.scorer.get("per") == (None if method == "random" else "word")
+        of_token = {}
+        for record in dataset.shards[0].records():
+            for token, value in zip(record.token_ids.tolist(), record.importance.tolist(), strict=True):
+                of_token.setdefault(token, set()).add(value)
+        several[method] = sum(len(values) > 1 for values in of_token.values())
+    # A token is a word here, or a sign.
+    assert several["random_per_word"] == 0
+    assert several["random"] > 20
+    first, other = (found[method, 0]["runs"][0]["folder"] for method in methods)
+    assert first != other
+    folders = {
+        "train": str(tmp_path / "out/data/random/little_train"),
+        "valid": str(tmp_path / "out/data/random/little_valid"),
+    }
+    corpus = {"folders": [{"method": "random_per_word", **folders}]}
+    study = write_study(tmp_path / "study.yaml", arms=arms[1:], corpus=corpus)
+    message = failure("study", "run", study, "--out", tmp_path / "other")
+    assert (
+        f"corpus.folders gives {folders['train']} for the method random_per_word, and it was made with random;"
+        in message
+    )
+
+
+def test_a_drawing_for_each_stage(tmp_path):
+    """A cascade is drawn as each entry says, a flat model as the last one does."""
+    each = {"name": "each", "num_samples": 2, "predictor": ["analytic", "first_hitting"], "steps": 3}
+    each["tokens_per_call"] = [None, 8]
+    arms = [STUDY["arms"][0], STUDY["arms"][1]]
+    study = write_study(tmp_path / "study.yaml", arms=arms, lengths=[4, 40], sampling=[each])
+    success("study", "run", study, "--out", tmp_path / "out")
+    found = entries(results_of(tmp_path / "out"))
+    [flat], [cascade] = (found[name, 0]["sampling"] for name in ("flat", "one_way"))
+    assert [flat["options"][name] for name in ("predictor", "steps", "tokens_per_call")] == [
+        ["first_hitting"],
+        [None],
+        [8],
+    ]
+    assert flat["nfe"] == 5
+    assert cascade["options"]["predictor"] == ["analytic", "first_hitting"]
+    # Of 3 steps and the last one only those are made in which a text changes.
+    assert 5 < cascade["nfe"] <= 9
+
+
 def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
     other = Tokenizer.train(["a few words of another language"], 300)
     valid = make_stories(tmp_path / "data", split="valid", num=20, seed=1, tokenizer=other)
@@ -433,6 +487,22 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
         ({}, ["--partition", "p"], "--executor local has no use for --partition 'p'"),
         ({"figures": ["beauty"]}, [], "the figure beauty is not in the study; it has num_texts, "),
         ({"judge": "nowhere/at/all"}, [], "nowhere/at/all"),
+        (
+            {"arms": [{"name": "x", "kind": "flat", "method": "randon"}]},
+            [],
+            "the method of arm x is 'randon'; it must be one of constituency, keybert_no_stopword, keybert, tfidf, "
+            "random, random_per_word",
+        ),
+        (
+            {"sampling": [{"name": "two", "predictor": ["analytic", "euler"]}]},
+            [],
+            "drawing two: 2 predictors are given for 3 stages; give one for all of them, or one for each",
+        ),
+        (
+            {"sampling": [{"name": "odd", "predictor": ["analytic", "euler", "entropy"], "steps": [2, 2, 2]}]},
+            [],
+            "drawing odd: steps is 2 and the predictor entropy, which has no time grid",
+        ),
         ({"corpus": {"dataset": "python-docs"}}, [], "corpus.dataset is python-docs and neither corpus.tokenizer"),
         ({"lengths": [40]}, [], "arm one_way: lengths is [40], and a cascade has at least 2 stages; give more"),
         ({"base": ["optim.lrr=1"]}, [], "arm flat: the key optim.lrr is unknown; did you mean optim.lr?"),

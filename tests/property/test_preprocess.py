@@ -65,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save_bert(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module", params=SELECTION_METHODS)
+@pytest.fixture(scope="module", params=[*SELECTION_METHODS, "random per word"])
 def scorer(request: pytest.FixtureRequest) -> Scorer | None:
     """None for tf-idf, which counts the words of the corpus itself."""
     match request.param:
@@ -77,6 +77,8 @@ def scorer(request: pytest.FixtureRequest) -> Scorer | None:
             return KeybertScorer(model, stop_words_last=method == "keybert_no_stopword", device="cpu")
         case "random":
             return RandomScorer(0)
+        case "random per word":
+            return RandomScorer(0, "word")
     return None
 
 

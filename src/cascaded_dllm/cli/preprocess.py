@@ -73,6 +73,7 @@ def command_of(method: str) -> Callable[..., None]:
         device: flags.Device = None,
         word_cache: flags.WordCache = None,
         seed: flags.Seed = None,
+        per: flags.Per = None,
         shards: flags.Shards = 1,
         shard: flags.Shard = None,
         workers: flags.Workers = None,
@@ -102,6 +103,7 @@ def command_of(method: str) -> Callable[..., None]:
                 device=device,
                 word_cache=None if words is None else str(words),
                 seed=seed,
+                per=per,
             ),
             tokenizer,
             train_tokenizer,
@@ -189,6 +191,7 @@ app.command(
         "Random importance: the control that shows whether importance matters.",
         "random",
         "--dataset wikitext2 --tokenizer gpt2 --seed 1",
+        "--dataset wikitext2 --tokenizer gpt2 --per word",
     ),
 )(command_of("random"))
 app.command("inspect")(inspect)

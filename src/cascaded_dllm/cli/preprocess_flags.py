@@ -105,6 +105,13 @@ WordCache = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="The seed (default: 0).", rich_help_panel=_IMPORTANCE)]
+Per = Annotated[
+    str | None,
+    typer.Option(
+        help="What a number is drawn for: every occurrence of a word, or once for the word (default: occurrence).",
+        rich_help_panel=_IMPORTANCE,
+    ),
+]
 Shards = Annotated[int, typer.Option(help="Parts on disk, each made by one task.")]
 Shard = Annotated[int | None, typer.Option(help="Make this shard only: one task of a job array of your own.")]
 Workers = Annotated[

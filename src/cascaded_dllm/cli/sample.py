@@ -76,6 +76,8 @@ def _go_on(folder: Path, given: Mapping[str, Any], *, is_judged_by_default: bool
             soft_wrap=True,
         )
         return
+    if not run.is_complete():
+        run.settings.texts.require_same_ranking()
     with run.lock():
         cascade = _loaded(options)
         run.settings.texts.require_same_cascade(cascade)

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.sample.control import Control, Pin
-from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.control import Pin
+from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
 from cascaded_dllm.sample.given import read_outline
-from cascaded_dllm.sample.token_law import TokenLaw
 
 _PIN = re.compile(r"(?P<stage>\d+):(?P<position>\d+|start|end):(?P<text>.*)", re.DOTALL)
 _LAW = ("temperature", "top_k", "top_p")
@@ -19,10 +18,8 @@ _CONTROL = {"keywords": "keywords", "outline": "outline", "pin": "pins", "requir
 
 def drawing_of(given: Mapping[str, Any]) -> Drawing:
     """How texts are drawn, by the options that are given under their names; all others have their defaults."""
-    plain = {name: value for name, value in given.items() if name not in (*_LAW, *_CONTROL)}
-    law = TokenLaw(**{name: given[name] for name in _LAW if name in given})
-    control = Control(**{inner: given[name] for name, inner in _CONTROL.items() if name in given})
-    return Drawing(**plain, law=law, control=control)
+    options = {"pinned" if name == "pin" else name: value for name, value in given.items()}
+    return drawing_of_options(cast(DrawingOptions, options))
 
 
 def method_options(

@@ -6,22 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.evaluate.diversity import (
-    distinct_ngram_share,
-    mean_repeated_ngram_share,
-    mean_token_entropy_nats,
+    distinct_share_and_error,
+    repeated_ngram_share_per_text,
+    token_entropy_nats_per_text,
 )
 from cascaded_dllm.evaluate.generative_ppl import (
     PPL_DEFINITIONS,
     Judge,
     TokenNats,
     num_empty,
-    ppl_corpus,
-    ppl_per_sequence,
+    ppl_corpus_and_error,
+    ppl_per_text,
 )
+from cascaded_dllm.evaluate.intervals import PerText, grouped_error
 from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 from cascaded_dllm.evaluate.self_bleu import MAX_N, mean_self_bleu
@@ -39,12 +40,15 @@ class Figure(NamedTuple):
         value: None where these texts have none.
         definition: what it is, for those who read it without this package.
         reason: why there is no value; empty if there is one.
+        error: standard error of the value as an estimate of what endlessly many such texts would have, from the scatter
+            of these; None where it is not known, as for fewer than 2 texts and for counts.
     """
 
     name: str
     value: float | None
     definition: str
     reason: str = ""
+    error: float | None = None
 
 
 def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> list[Figure]:
@@ -61,18 +65,18 @@ def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> list[Figure]:
 
 
 def _overlaps(pair: str, prefix: Int[Tensor, "B _"], target: Int[Tensor, "B _"]) -> list[Figure]:
-    has_text = len(prefix) > 0
+    no_text = torch.zeros(0)
     return [
-        _figure(
+        mean_figure(
             f"multiset_overlap_mean_{pair}",
-            float(multiset_overlap_per_text(prefix, target).mean()) if has_text else None,
+            multiset_overlap_per_text(prefix, target) if len(prefix) else no_text,
             "share of the tokens of the earlier stage that are found in the later one, each token there counting once; "
             "mean over texts",
             "there is no text",
         ),
-        _figure(
+        mean_figure(
             f"ordered_coverage_mean_{pair}",
-            float(ordered_coverage_per_text(prefix, target).mean()) if has_text else None,
+            ordered_coverage_per_text(prefix, target) if len(prefix) else no_text,
             "length of the longest common subsequence of both stages over that of the earlier one; mean over texts",
             "there is no text",
         ),
@@ -81,9 +85,9 @@ def _overlaps(pair: str, prefix: Int[Tensor, "B _"], target: Int[Tensor, "B _"])
 
 def diversity_figures(windows: TokenTexts) -> list[Figure]:
     """How varied texts are, the ends of text that fill their windows included."""
-    entropy = _figure(
+    entropy = mean_figure(
         "token_entropy_nats_mean",
-        mean_token_entropy_nats(windows),
+        token_entropy_nats_per_text(windows),
         "entropy of the tokens of a text under their own frequencies, in nats; mean over texts that have a token; ends "
         "of text that fill a window count as tokens",
         "no text has a token",
@@ -91,7 +95,7 @@ def diversity_figures(windows: TokenTexts) -> list[Figure]:
     distinct = [
         _figure(
             f"distinct_{name}_share",
-            distinct_ngram_share(windows, n),
+            distinct_share_and_error(windows, n),
             f"distinct-{n}: different runs of {n} tokens over all of them, over all texts together; it falls with "
             "their number; ends of text that fill a window count as tokens",
             f"no text has {n} tokens",
@@ -104,16 +108,16 @@ def diversity_figures(windows: TokenTexts) -> list[Figure]:
 def likeness_figures(texts: TokenTexts) -> list[Figure]:
     """How much texts are like themselves and one another, without the ends of text that fill their windows."""
     return [
-        _figure(
+        mean_figure(
             f"seq_rep_{REPEATED_N}_mean",
-            mean_repeated_ngram_share(texts, REPEATED_N),
+            repeated_ngram_share_per_text(texts, REPEATED_N),
             f"1 - different runs of {REPEATED_N} tokens of a text over all of them (seq-rep-{REPEATED_N}); mean over "
             f"texts of at least {REPEATED_N} tokens; without the ends of text that fill a window",
             f"no text has {REPEATED_N} tokens",
         ),
         _figure(
             f"self_bleu_{MAX_N}_mean",
-            mean_self_bleu(texts),
+            (mean_self_bleu(texts), grouped_error(mean_self_bleu, texts)),
             f"BLEU-{MAX_N} of every text with all others as references, over tokens, with 0.1 for a count of matches "
             "that is 0; mean over texts; it grows with their number; without the ends of text that fill a window",
             "it compares a text with others, and there are fewer than 2",
@@ -125,11 +129,10 @@ def keyword_figures(texts: Sequence[str], keywords: Sequence[str]) -> list[Figur
     """How much of what was asked for is there; nothing where nothing was."""
     if not keywords:
         return []
-    shares = keyword_coverage_per_text(texts, keywords)
     return [
-        _figure(
+        mean_figure(
             "keyword_coverage_mean",
-            sum(shares) / len(shares) if shares else None,
+            torch.tensor(keyword_coverage_per_text(texts, keywords), dtype=torch.float64),
             "share of the keywords that were asked for which a text holds as whole words, in any order; mean over "
             "texts",
             "there is no text",
@@ -144,13 +147,16 @@ def perplexity_figures(nats: Sequence[TokenNats], presets: Iterable[str]) -> lis
         nats: what the judge says of every token of every text.
         presets: which perplexities: `per_sequence`, `corpus`.
     """
-    of_preset = {"per_sequence": ppl_per_sequence, "corpus": ppl_corpus}
-    names = {preset: f"generative_ppl_{preset}" for preset in presets}
+    found = []
+    for preset in presets:
+        name = f"generative_ppl_{preset}"
+        definition, reason = PPL_DEFINITIONS[name], "no text has a token of the judge"
+        if preset == "corpus":
+            found.append(_figure(name, ppl_corpus_and_error(nats), definition, reason))
+        else:
+            found.append(mean_figure(name, ppl_per_text(nats), definition, reason))
     return [
-        *(
-            _figure(name, of_preset[preset](nats), PPL_DEFINITIONS[name], "no text has a token of the judge")
-            for preset, name in names.items()
-        ),
+        *found,
         Figure("num_judged_tokens", float(sum(map(len, nats))), "tokens of the judge in all texts"),
     ]
 
@@ -185,8 +191,22 @@ def judged_figures(judge: Judge, texts: Sequence[str], device: torch.device) -> 
     }
 
 
-def _figure(name: str, value: float | None, definition: str, reason: str) -> Figure:
-    """A figure, with the reason only where it has no value; what is beyond all floats is none that JSON could hold."""
+def mean_figure(name: str, values: Float[Tensor, "_"], definition: str, reason: str) -> Figure:
+    """The mean of a number of every text, with its standard error.
+
+    Args:
+        name: as in files.
+        values: of the texts that have one.
+        definition: what it is.
+        reason: why there is no value, should there be none.
+    """
+    sample = PerText.mean(values)
+    return _figure(name, (sample.estimate, sample.error) if len(sample) else (None, None), definition, reason)
+
+
+def _figure(name: str, found: tuple[float | None, float | None], definition: str, reason: str) -> Figure:
+    """A figure with its error, or with the reason why it has no value; what is beyond all floats JSON cannot hold."""
+    value, error = found
     if value is not None and not math.isfinite(value):
         value, reason = None, "it is larger than any number"
-    return Figure(name, value, definition, "" if value is not None else reason)
+    return Figure(name, value, definition, "", error) if value is not None else Figure(name, None, definition, reason)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cascaded_dllm.evaluate.diversity import distinct_share_and_error
 from cascaded_dllm.evaluate.generative_ppl import TokenNats
 from cascaded_dllm.evaluate.intervals import (
     LEVEL,
@@ -20,7 +21,6 @@ from cascaded_dllm.evaluate.intervals import (
     PerText,
     bootstrap_difference,
     bootstrap_interval,
-    distinct_share_and_error,
     normal_interval,
 )
 from cascaded_dllm.evaluate.overlap import ordered_coverage_per_text
@@ -149,7 +149,8 @@ def per_text_figures(sample: StageSample) -> dict[str, PerText]:
 def _distinct_figures(target: Int[Tensor, "B L"]) -> dict[str, tuple[float, float]]:
     """Shares over all texts together, with their standard errors; none of runs that are longer than a text."""
     names: Mapping[int, str] = {2: "distinct_bigram_share", 3: "distinct_trigram_share"}
-    return {name: distinct_share_and_error(target, n) for n, name in names.items() if target.shape[1] >= n}
+    found = {name: distinct_share_and_error(target, n) for n, name in names.items()}
+    return {name: (share, error) for name, (share, error) in found.items() if share is not None and error is not None}
 
 
 def _bootstrapped(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
+from cascaded_dllm.evaluate.intervals import PerText, jackknife_error
 from cascaded_dllm.importance.sentence_files import no_progress_bar
 from cascaded_dllm.text.hub_answer import problem_with_model
 
@@ -172,28 +174,32 @@ class _Window:
     num_judged: int
 
 
-def ppl_per_sequence(token_nats: Sequence[TokenNats]) -> float | None:
-    """The mean over texts of exp(mean nats a token): what SEDD and its kin report.
+def ppl_per_text(token_nats: Sequence[TokenNats]) -> Float[Tensor, "_"]:
+    """exp(mean nats a token) of every text that has a token, float64; `num_empty` counts the others.
 
-    Every text counts alike; a single bad one can decide the mean.
-
-    Returns:
-        The mean over the texts that have a token; None if none has. `num_empty` counts the others.
+    SEDD and its kin report the mean over texts: every text counts alike; a single bad one can decide it.
     """
-    each = [float(nats.mean().exp()) for nats in token_nats if len(nats) > 0]
-    return sum(each) / len(each) if each else None
+    found = [nats.mean().exp() for nats in token_nats if len(nats) > 0]
+    return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
-def ppl_corpus(token_nats: Sequence[TokenNats]) -> float | None:
+def ppl_corpus_and_error(token_nats: Sequence[TokenNats]) -> tuple[float | None, float | None]:
     """exp(nats of all texts together / tokens of all texts together): what MDLM and its kin report.
 
-    Every token counts alike, and an empty text has none.
+    Every token counts alike, and an empty text has none. The error is the jackknife's over texts: tokens of one text
+    depend on each other.
 
     Returns:
-        The perplexity; None if no text has a token.
+        The perplexity, None if no text has a token; and its standard error, None where fewer than 2 texts have.
     """
-    every = torch.cat(list(token_nats)) if token_nats else torch.zeros(0)
-    return float(every.mean().exp()) if len(every) > 0 else None
+    lengths = np.array([float(len(nats)) for nats in token_nats])
+    sample = PerText(np.array([float(nats.sum()) for nats in token_nats]), lengths).counted
+    if len(sample) == 0:
+        return None, None
+    # Beyond all floats it is infinite, and has no error.
+    with np.errstate(over="ignore"):
+        value = float(np.exp(sample.estimate))
+        return value, jackknife_error(np.exp(sample.without_each)) if len(sample) > 1 else None
 
 
 def num_empty(token_nats: Sequence[TokenNats]) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cascaded_dllm.errors import MissingExtraError
-from cascaded_dllm.rng import derive_seed
+from cascaded_dllm.rng import derive_seed, numpy_generator
 
 MIN_TEXTS = 100
 """Fewer texts on a side make fewer than 10 clusters, which tell hardly anything apart."""
@@ -16,6 +16,7 @@ _NUM_WEIGHTS = 25
 _TEXTS_PER_CLUSTER = 10
 _EXPLAINED_VARIANCE = 0.9
 _NUM_STARTS, _MAX_ITERATIONS = 5, 500
+_NUM_RESAMPLES = 200
 
 Features = Float[np.ndarray, "_ D"]
 
@@ -26,10 +27,12 @@ class Mauve(NamedTuple):
     Attributes:
         score: in [0, 1], 1 for two sets that fall into the same clusters in the same shares.
         num_clusters: of k-means.
+        error: standard error of the score through the scatter of the written texts, see `mauve`.
     """
 
     score: float
     num_clusters: int
+    error: float
 
 
 def mauve(samples: Features, reference: Features, *, seed: int) -> Mauve:
@@ -41,10 +44,14 @@ def mauve(samples: Features, reference: Features, *, seed: int) -> Mauve:
     about 0.96, not 1; the fewer texts, the more it scatters: docs/evaluation.md has figures. Only scores of as many
     texts of the same length with the same features compare.
 
+    The error is a bootstrap's over the written texts, with the clusters and the reference as they are: without some
+    texts k-means ends elsewhere, so that a jackknife would see its whims and not the scatter of texts. The reference is
+    the same for all that are compared with it, and so is what its choice adds.
+
     Args:
         samples: one row for every written text.
         reference: one row for every real text.
-        seed: where k-means starts.
+        seed: where k-means starts, and of the bootstrap.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -56,7 +63,10 @@ def mauve(samples: Features, reference: Features, *, seed: int) -> Mauve:
         np.bincount(part, minlength=num_clusters) / len(part)
         for part in (labels[: len(samples)], labels[len(samples) :])
     ]
-    return Mauve(mauve_of_shares(*shares), num_clusters)
+    generator = numpy_generator(seed, "mauve-bootstrap")
+    drawn = generator.multinomial(len(samples), shares[0], size=_NUM_RESAMPLES) / len(samples)
+    error = float(np.std([mauve_of_shares(p, shares[1]) for p in drawn], ddof=1))
+    return Mauve(mauve_of_shares(*shares), num_clusters, error)
 
 
 def cluster_labels(features: Features, *, num_clusters: int, seed: int) -> Int[np.ndarray, " M"]:

@@ -12,6 +12,7 @@ from cascaded_dllm.evaluate.figures import (
     diversity_figures,
     keyword_figures,
     likeness_figures,
+    mean_figure,
     overlap_figures,
     perplexity_figures,
 )
@@ -123,15 +124,14 @@ def sample_figures(
 
 def _counts(texts: MeasuredTexts) -> list[Figure]:
     lengths = [len(row) for row in texts.ids]
-    mean = sum(lengths) / len(lengths) if lengths else None
     return [
         Figure("num_texts", float(len(texts)), "texts; none is left out"),
         Figure("num_empty_texts", float(lengths.count(0)), "texts without a token"),
-        Figure(
+        mean_figure(
             "tokens_per_text_mean",
-            mean,
+            torch.tensor(lengths, dtype=torch.float64),
             "tokens of a text without the ends of text that fill its window; mean over texts",
-            "" if lengths else "there is no text",
+            "there is no text",
         ),
     ]
 
@@ -158,6 +158,7 @@ def _mauve(texts: MeasuredTexts, reference: MeasuredTexts, features: TextFeature
             "area under the divergence frontier of texts and reference in k-means clusters of their features; two sets "
             "of one law have about 0.96; it depends on features, and scatters where texts are few",
             reason,
+            None if found is None else found.error,
         ),
         Figure(
             "mauve_num_clusters",

@@ -5,6 +5,7 @@ from typing import final
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.importance.random_scores import DRAWN_PER
 
 TAGGED = ("constituency",)
 """Methods that take a tagger."""
@@ -15,7 +16,7 @@ DEFAULT_SCOPE = "document"
 _READERS: dict[str, tuple[str, ...]] = {
     "tagger": TAGGED,
     **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
-    "seed": ("random",),
+    **dict.fromkeys(("seed", "per"), ("random",)),
 }
 """By setting of `ScorerChoice`, the methods that read it; all read the others."""
 
@@ -70,6 +71,7 @@ class ScorerChoice:
         device: of the KeyBERT methods.
         word_cache: of the KeyBERT methods: folder of the embedded words; None keeps them in memory only.
         seed: of random.
+        per: of random: what a number is drawn for, one of `random_scores.DRAWN_PER`.
     """
 
     method: str
@@ -81,13 +83,14 @@ class ScorerChoice:
     device: str | None = None
     word_cache: str | None = None
     seed: int | None = None
+    per: str | None = None
 
     def check(self) -> None:
         """Before any work: is this a method, and do the other settings belong to it?
 
         Raises:
-            ConfigError: the method is unknown, or a setting of another method is given, or one that means nothing
-                beside the others.
+            ConfigError: the method is unknown, `per` is none of its values, or a setting of another method is given, or
+                one that means nothing beside the others.
         """
         if self.method not in SELECTION_METHODS:
             raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
@@ -103,6 +106,8 @@ class ScorerChoice:
                 f"--window-words {self.window_words} says how long windows are, and the scope is "
                 f"{self.scope or DEFAULT_SCOPE}; leave it out, or choose --scope window"
             )
+        if self.per is not None and self.per not in DRAWN_PER:
+            raise ConfigError(f"--per is {self.per!r}; it must be {' or '.join(DRAWN_PER)}")
 
 
 @final

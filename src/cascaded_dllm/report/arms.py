@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cascaded_dllm.report.results import ArmRun, Bound, Results, Sampling, StageBound
-from cascaded_dllm.report.statistics import Estimate, estimate, known
+from cascaded_dllm.report.statistics import Estimate, TextEstimate, estimate, known, nested_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Quality:
     nfe: Estimate
     token_forwards: Estimate
     seconds: Estimate
-    figures: dict[str, Estimate | None]
+    figures: dict[str, TextEstimate | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,14 @@ def _quality(name: str, samplings: Sequence[Sampling]) -> Quality:
         nfe=over_seeds(lambda sampling: sampling.nfe),
         token_forwards=over_seeds(lambda sampling: sampling.token_forwards_per_text),
         seconds=over_seeds(lambda sampling: sampling.seconds_per_text),
-        figures={figure: estimate(known([s.figures.get(figure) for s in samplings])) for figure in figures},
+        figures={figure: _figure(figure, samplings) for figure in figures},
     )
+
+
+def _figure(name: str, samplings: Sequence[Sampling]) -> TextEstimate | None:
+    """A figure of texts over the seeds that have it, with both kinds of scatter."""
+    found = [(value, s.errors.get(name)) for s in samplings if (value := s.figures.get(name)) is not None]
+    return nested_estimate([value for value, _ in found], [error for _, error in found])
 
 
 def _sure(values: Sequence[float]) -> Estimate:

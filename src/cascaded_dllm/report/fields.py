@@ -104,6 +104,10 @@ class Fields:
         inner = self.fields(name)
         return {key: inner.number_or_null(key) for key in self.mapping(name)}
 
+    def optional_numbers(self, name: str) -> dict[str, float | None]:
+        """An object of numbers or nulls; empty where there is no such name."""
+        return self.numbers(name) if name in self._values else {}
+
     def texts(self, name: str) -> dict[str, str]:
         """An object of strings."""
         inner = self.fields(name)

@@ -157,7 +157,7 @@ def _quality(content: ReportContent, styles: Mapping[str, Style], number: Iterat
         return f'<div class="charts">{drawn}</div>'
 
     parts = [f'<p class="legend">{legend}</p>\n<p>Drawn with: {escaped(ways)}</p>', charts(first)]
-    parts += [draws_table(arms), figures_tables(arms, reference)]
+    parts += [draws_table(arms), figures_tables(arms, reference, content.results.reference_errors)]
     if others:
         parts.append(_folded("Charts of the other figures", charts(others)))
     return "\n".join(parts)

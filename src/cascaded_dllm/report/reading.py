@@ -73,6 +73,7 @@ def _results(fields: Fields) -> Results:
         lengths=_lengths(fields),
         truth_nats=fields.number_or_null("truth_nats_per_window"),
         reference=fields.fields("reference").numbers("figures"),
+        reference_errors=fields.fields("reference").optional_numbers("errors"),
         definitions=fields.texts("definitions"),
         arms=tuple(_arm(arm) for arm in fields.listed("arms")),
         paired=tuple(_paired(pair) for pair in fields.listed("paired")),
@@ -196,6 +197,7 @@ def _sampling(fields: Fields) -> Sampling:
         token_forwards_per_text=fields.number("token_forwards_per_text"),
         seconds_per_text=fields.number("seconds_per_text"),
         figures=fields.numbers("figures"),
+        errors=fields.optional_numbers("errors"),
     )
 
 

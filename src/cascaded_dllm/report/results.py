@@ -77,7 +77,19 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Texts that were drawn in one way, what they cost and what they are like."""
+    """Texts that were drawn in one way, what they cost and what they are like.
+
+    Attributes:
+        name: of the way.
+        options: of drawing.
+        num_samples: texts.
+        nfe: network calls a batch of texts.
+        token_forwards_per_text: tokens that go through the network.
+        seconds_per_text: of drawing.
+        figures: by name; None where these texts have none.
+        errors: standard errors of figures over texts, of those that have one; empty in results of before they were
+            measured.
+    """
 
     name: str
     options: Mapping[str, object]
@@ -86,6 +98,7 @@ class Sampling:
     token_forwards_per_text: float
     seconds_per_text: float
     figures: Mapping[str, float | None]
+    errors: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,7 @@ class Results:
         lengths: of the stages.
         truth_nats: what the law that the measured windows come from says of them, nats a window, where it is known.
         reference: figures of real text.
+        reference_errors: standard errors of them over texts, of those that have one.
         definitions: of figures.
         arms: one entry for an arm and a seed.
         paired: differences window by window.
@@ -158,6 +172,7 @@ class Results:
     lengths: tuple[int, ...]
     truth_nats: float | None
     reference: Mapping[str, float | None]
+    reference_errors: Mapping[str, float | None]
     definitions: Mapping[str, str]
     arms: tuple[ArmRun, ...]
     paired: tuple[PairedDifference, ...]

@@ -6,7 +6,7 @@ from cascaded_dllm.report.arms import Arm, ArmBound, Quality
 from cascaded_dllm.report.comparison import NEEDED_ERRORS, Comparison
 from cascaded_dllm.report.content import ReportContent
 from cascaded_dllm.report.curves import Curve
-from cascaded_dllm.report.statistics import Estimate
+from cascaded_dllm.report.statistics import Estimate, TextEstimate
 
 FORMAT = "cascaded-dllm-report/1"
 
@@ -25,6 +25,7 @@ def summary(content: ReportContent) -> dict[str, object]:
         "truth_nats_per_window": results.truth_nats,
         "arms": [_arm(arm) for arm in content.arms],
         "reference_figures": dict(results.reference),
+        "reference_standard_errors": dict(results.reference_errors),
         "definitions": dict(results.definitions),
         "curves": {
             "loss_nats_per_token": _curves(content.losses),
@@ -92,7 +93,7 @@ def _quality(quality: Quality) -> dict[str, object]:
         "nfe": _estimate(quality.nfe),
         "token_forwards_per_text": _estimate(quality.token_forwards),
         "seconds_per_text": _estimate(quality.seconds),
-        "figures": {name: _estimate(value) for name, value in quality.figures.items()},
+        "figures": {name: _text_estimate(value) for name, value in quality.figures.items()},
     }
 
 
@@ -112,6 +113,19 @@ def _estimate(value: Estimate | None) -> dict[str, object] | None:
     if value is None:
         return None
     return {"mean": value.mean, "standard_error_over_seeds": value.standard_error, "num_seeds": value.num_seeds}
+
+
+def _text_estimate(value: TextEstimate | None) -> dict[str, object] | None:
+    """A figure of texts with its error, and what of it is known from seeds and from texts alone."""
+    if value is None:
+        return None
+    return {
+        "mean": value.mean,
+        "standard_error": value.standard_error,
+        "standard_error_over_seeds": value.over_seeds,
+        "standard_error_over_texts": value.over_texts,
+        "num_seeds": value.num_seeds,
+    }
 
 
 def _curves(curves: Sequence[Curve]) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ from cascaded_dllm.pages import escaped
 from cascaded_dllm.report.arms import Arm
 from cascaded_dllm.report.axes import measured_text, number_text
 from cascaded_dllm.report.comparison import Comparison
-from cascaded_dllm.report.statistics import Estimate
+from cascaded_dllm.report.statistics import Estimate, TextEstimate
 
 NONE = "-"
 """What stands where there is no value."""
@@ -131,18 +131,30 @@ def draws_table(arms: Sequence[Arm]) -> str:
     return table("What texts cost, mean over seeds ± standard error over seeds.", columns, rows)
 
 
-def figures_tables(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> str:
-    """The figures of every way of drawing, with that of real text above, a few figures in a table."""
+def figures_tables(
+    arms: Sequence[Arm], reference: Mapping[str, float | None], errors: Mapping[str, float | None]
+) -> str:
+    """The figures of every way of drawing, with that of real text above, a few figures in a table.
+
+    Args:
+        arms: of the study.
+        reference: figures of real text.
+        errors: of these, over texts.
+    """
     names = figure_names(arms, reference)
     parts = [names[begin : begin + _TABLE_FIGURES] for begin in range(0, len(names), _TABLE_FIGURES)]
     captions = [f"Figures of texts, part {place} of {len(parts)}" for place in range(1, len(parts) + 1)]
     return "\n".join(
-        _figures_table(caption, arms, reference, part) for caption, part in zip(captions, parts, strict=True)
+        _figures_table(caption, arms, reference, errors, part) for caption, part in zip(captions, parts, strict=True)
     )
 
 
 def _figures_table(
-    caption: str, arms: Sequence[Arm], reference: Mapping[str, float | None], names: Sequence[str]
+    caption: str,
+    arms: Sequence[Arm],
+    reference: Mapping[str, float | None],
+    errors: Mapping[str, float | None],
+    names: Sequence[str],
 ) -> str:
     rows = [
         [arm.name, quality.name, *(told(quality.figures.get(name)) for name in names)]
@@ -150,9 +162,26 @@ def _figures_table(
         for quality in arm.qualities
     ]
     if any(reference.get(name) is not None for name in names):
-        values = [reference.get(name) for name in names]
-        rows.insert(0, ["real text", NONE, *(NONE if value is None else number_text(value) for value in values)])
-    return table(f"{caption}: mean over seeds ± standard error over seeds.", ("arm", "drawn with", *names), rows)
+        values = [(reference.get(name), errors.get(name)) for name in names]
+        cells = (NONE if value is None else measured_text(value, error) for value, error in values)
+        rows.insert(0, ["real text", NONE, *cells])
+    found = [quality.figures.get(name) for arm in arms for quality in arm.qualities for name in names]
+    note = _errors_note([value for value in found if value is not None])
+    return table(f"{caption}{note}.", ("arm", "drawn with", *names), rows)
+
+
+def _errors_note(found: Sequence[TextEstimate]) -> str:
+    """Which scatter the errors of a table hold, of every kind that is there."""
+    texts = [value for value in found if value.over_texts is not None]
+    kinds = {
+        "over texts and seeds": any(value.num_seeds > 1 for value in texts),
+        "over texts alone where there is one seed": any(value.num_seeds == 1 for value in texts),
+        "over seeds alone where none is known over texts": any(
+            value.over_texts is None and value.over_seeds is not None for value in found
+        ),
+    }
+    told = "; ".join(text for text, is_there in kinds.items() if is_there)
+    return f", mean over seeds ± standard error {told}" if told else ", mean over seeds"
 
 
 def figure_names(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> list[str]:

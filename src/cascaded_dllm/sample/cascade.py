@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
 
-from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.model.pretrained import warn_of_damaged
@@ -16,14 +15,10 @@ from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
-from cascaded_dllm.sample.control import (
-    Constraints,
-    GivenStage,
-    Pin,
-)
+from cascaded_dllm.sample.control import Constraints
 from cascaded_dllm.sample.cost import token_forwards
 from cascaded_dllm.sample.drawable import require_drawable
-from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, require_counts
+from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options, require_counts
 from cascaded_dllm.sample.loading import read_cascade, require_as_loaded
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
@@ -218,76 +213,53 @@ class Cascade:
     def generate(
         self,
         num_samples: int,
+        drawing: Drawing | None = None,
         *,
-        steps: int | Sequence[int | None] | None = None,
-        predictor: str | Sequence[str] = "first_hitting",
-        tokens_per_call: int | Sequence[int | None] | None = None,
-        eta: float | None = None,
-        gaps_per_call: int | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
         batch_size: int = 32,
-        guidance: float = 0.0,
-        prefix_noise: float = 0.0,
-        keywords: Sequence[str] = (),
-        outline: str | None = None,
-        pinned: Sequence[Pin] = (),
-        given: GivenStage | None = None,
-        require_coverage: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[DrawingOptions],
     ) -> CascadeSamples:
         """Texts of all stages; text i depends on `seed` and i, not on the batch it is drawn in.
 
-        Args:
-            num_samples: how many.
+        Options, by default without control and by first hitting:
+
+            predictor: one of `PREDICTORS` by name, or an object such as `FirstHittingPredictor(tokens_per_call=4)`;
+                for all stages, or one for each. docs/sampling.md says what each is for.
             steps: steps of the time grid, 128 if None; for all stages, or one entry for each. Predictors without a
                 grid take none.
-            predictor: one of `PREDICTORS`, or one for each stage; docs/sampling.md says what each is for.
             tokens_per_call: tokens that leave MASK together with a predictor that has no grid; 1 if None.
             eta: how much `remask` masks again; 0.1 if None.
             gaps_per_call: gaps of a layout that are drawn together in placed stages; 1 if None.
             temperature: of the law of a token; 1 leaves it, 0 takes the most probable one.
             top_k: tokens that a draw chooses from; None for all.
             top_p: probability that they have together; 1 for all.
-            seed: decides everything.
-            batch_size: texts drawn together.
+            seed: decides everything; 0.
             guidance: weight of classifier-free guidance by the prefix, for stages trained with prefix dropout; 0 is
                 none.
             prefix_noise: probability that a token that a later stage is given is replaced as in its training, for
-                stages trained with prefix noise. What a stage wrote stays as it is.
+                stages trained with prefix noise. What a stage wrote stays as it is; 0 is none.
             keywords: words that stage 1 contains in this order.
             outline: a text whose words the first stage with room for it contains in order.
-            pinned: text at fixed places of stages.
+            pinned: text at fixed places of stages, a list of `Pin`.
             given: texts of a stage to go on from; text i goes on from the one of number i modulo their number.
             require_coverage: whether every stage contains all tokens of the one before, in order.
+
+        Args:
+            num_samples: how many.
+            drawing: how they are drawn, in place of all options.
+            batch_size: texts drawn together.
             on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
+            options: those above.
 
         Raises:
             ConfigError: a number is out of range, a predictor is unknown or does not fit, a stage was not trained for
-                guidance or prefix noise, or what is asked of the texts has no room.
+                guidance or prefix noise, what is asked of the texts has no room, or there are options beside a
+                `drawing`.
+            TypeError: there is no such option.
         """
-        drawing = drawing_of_options(
-            steps=steps,
-            predictor=predictor,
-            tokens_per_call=tokens_per_call,
-            eta=eta,
-            gaps_per_call=gaps_per_call,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            guidance=guidance,
-            prefix_noise=prefix_noise,
-            keywords=keywords,
-            outline=outline,
-            pinned=pinned,
-            given=given,
-            require_coverage=require_coverage,
-        )
         require_counts(num_samples=num_samples)
-        parts = self.batches(range(num_samples), drawing, batch_size=batch_size, on_progress=on_progress)
+        asked = drawing_of_options(options, drawing)
+        parts = self.batches(range(num_samples), asked, batch_size=batch_size, on_progress=on_progress)
         return CascadeSamples.joined([part for _, part in parts])
 
     def batches(
@@ -333,7 +305,12 @@ class Cascade:
             yield CascadeBatch(tuple(batch), self._finished(ended, drawing, asked.first_stage))
 
     def stream(
-        self, num_samples: int, drawing: Drawing | None = None, *, batch_size: int = 32, **options: Any
+        self,
+        num_samples: int,
+        drawing: Drawing | None = None,
+        *,
+        batch_size: int = 32,
+        **options: Unpack[DrawingOptions],
     ) -> Iterator[CascadeState]:
         """The states that texts go through, for those who want to watch; `shown` makes texts of them.
 
@@ -341,20 +318,18 @@ class Cascade:
             num_samples: how many.
             drawing: how they are drawn; None where `options` say it.
             batch_size: texts drawn together.
-            options: those of `generate` that decide how texts are drawn, `seed`, `predictor`, `keywords` and so on.
+            options: those of `generate`, `seed`, `predictor`, `keywords` and so on.
 
         Raises:
             ConfigError: a setting is out of range or does not fit the stages, or there are options beside a `drawing`.
-            TypeError: `generate` has no such option.
+            TypeError: there is no such option.
         """
-        if drawing is not None and options:
-            raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give one of both")
-        drawing = drawing or drawing_of_options(**options)
+        plan = drawing_of_options(options, drawing)
         require_counts(num_samples=num_samples, batch_size=batch_size)
-        asked = self.require_drawable(drawing)
+        asked = self.require_drawable(plan)
         for first in range(0, num_samples, batch_size):
             batch = range(first, min(first + batch_size, num_samples))
-            yield from states_of_batch(self.stages, batch, drawing, asked, self.device)
+            yield from states_of_batch(self.stages, batch, plan, asked, self.device)
 
     def shown(self, state: CascadeState) -> list[str]:
         """The texts of a state of `stream`, with "[MASK]" for every token that is not decided yet."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
-from cascaded_dllm.sample.predictors import Predictor, has_grid, predictor_from_name
+from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, RemaskPredictor, has_grid, predictor_from_name
 from cascaded_dllm.sample.token_law import TokenLaw
 
 DEFAULT_STEPS = 128
@@ -60,6 +60,11 @@ class Drawing:
     prefix_noise: float = 0.0
     control: Control = field(default_factory=Control)
 
+    @property
+    def num_entries(self) -> int:
+        """The most stages that anything is told apart for; 1 where all is for all stages."""
+        return max(map(len, (self.predictor, self.steps, self.tokens_per_call)))
+
     def plans(self, num_stages: int) -> tuple[StagePlan, ...]:
         """How every stage is sampled.
 
@@ -81,7 +86,7 @@ class Drawing:
         Raises:
             ConfigError: a number is out of range, or a predictor is unknown or does not take what it is given.
         """
-        self.plans(max(map(len, (self.predictor, self.steps, self.tokens_per_call))))
+        self.plans(self.num_entries)
         if self.gaps_per_call is not None:
             require_counts(gaps_per_call=self.gaps_per_call)
         # Of stages that could do both: what they were trained for is not known yet.
@@ -103,16 +108,23 @@ class Drawing:
             values["control"]["given"] = {"stage": self.control.given.stage, "texts": len(self.control.given.ids)}
         return values
 
-    def num_steps(self, stage_lengths: Sequence[int]) -> int:
-        """Steps of every stage, where all walk along the same grid; else the steps of a text through all stages."""
+    def amount_of_work(self, stage_lengths: Sequence[int]) -> str:
+        """What a folder is called after: "steps_128" where all stages walk along the same grid, or else "calls_64".
+
+        Calls are the most that the network can be asked for a text, in all stages together and without guidance: one
+        for every `tokens_per_call` tokens, or one for every step of a grid and one at its end.
+        """
         plans = self.plans(len(stage_lengths))
         grids = {plan.num_steps for plan in plans}
         if len(grids) == 1 and (of_all := grids.pop()) is not None:
-            return of_all
-        return sum(
-            -(-length // getattr(plan.predictor, "tokens_per_call", 1)) if plan.num_steps is None else plan.num_steps
+            return f"steps_{of_all}"
+        calls = sum(
+            -(-length // getattr(plan.predictor, "tokens_per_call", 1))
+            if plan.num_steps is None
+            else plan.num_steps + 1
             for plan, length in zip(plans, stage_lengths, strict=True)
         )
+        return f"calls_{calls}"
 
     def _for_some(
         self, what: str, values: Sequence[_Value | None], names: Sequence[str], *, takes: Callable[[str], bool]
@@ -124,56 +136,104 @@ class Drawing:
         return spread
 
 
-def drawing_of_options(
-    *,
-    steps: int | Sequence[int | None] | None = None,
-    predictor: str | Sequence[str] = "first_hitting",
-    tokens_per_call: int | Sequence[int | None] | None = None,
-    eta: float | None = None,
-    gaps_per_call: int | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    seed: int = 0,
-    guidance: float = 0.0,
-    prefix_noise: float = 0.0,
-    keywords: Sequence[str] = (),
-    outline: str | None = None,
-    pinned: Sequence[Pin] = (),
-    given: GivenStage | None = None,
-    require_coverage: bool = False,
-) -> Drawing:
-    """How texts are drawn, by the options of `Cascade.generate`, which says what they mean.
+class DrawingOptions(TypedDict, total=False):
+    """Options of `Cascade.generate` and `Cascade.stream`, the first of which says what they mean.
+
+    One that is left out is as in `Drawing`, `TokenLaw` and `Control`.
+    """
+
+    predictor: str | Predictor | Sequence[str | Predictor]
+    steps: int | Sequence[int | None] | None
+    tokens_per_call: int | Sequence[int | None] | None
+    eta: float | None
+    gaps_per_call: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int
+    guidance: float
+    prefix_noise: float
+    keywords: Sequence[str]
+    outline: str | None
+    pinned: Sequence[Pin]
+    given: GivenStage | None
+    require_coverage: bool
+
+
+_PREDICTORS: tuple[type, ...] = get_args(Predictor)
+_LAW, _CONTROL = ("temperature", "top_k", "top_p"), ("outline", "given", "require_coverage")
+_PLAIN = ("gaps_per_call", "seed", "guidance", "prefix_noise")
+"""Names of options that stand under the same names in `TokenLaw`, `Control` and `Drawing`."""
+
+
+def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) -> Drawing:
+    """How texts are drawn, by options or by the `drawing` that is given in place of them.
 
     Raises:
-        ConfigError: `keywords` is a text, or something in `pinned` is no `Pin`.
+        ConfigError: options and a drawing are given, `keywords` is a text, something in `pinned` is no `Pin`, or a
+            predictor is none, or has numbers of its own that contradict others.
+        TypeError: there is no such option.
     """
+    if unknown := [name for name in options if name not in DrawingOptions.__annotations__]:
+        raise TypeError(f"there is no option {unknown[0]}; there are {', '.join(DrawingOptions.__annotations__)}")
+    if drawing is not None and options:
+        raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give one of both")
+    if drawing is not None:
+        return drawing
+    keywords, pinned = options.get("keywords", ()), options.get("pinned", ())
     if isinstance(keywords, str):
         raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
     for pin in pinned:
         if not isinstance(pin, Pin):
             raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
+
+    def some(names: Sequence[str]) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name in names}
+
     return Drawing(
-        predictor=_entries(predictor),
-        steps=_entries(steps),
-        tokens_per_call=_entries(tokens_per_call),
-        eta=eta,
-        gaps_per_call=gaps_per_call,
-        law=TokenLaw(temperature=temperature, top_k=top_k, top_p=top_p),
-        seed=seed,
-        guidance=guidance,
-        prefix_noise=prefix_noise,
-        control=Control(
-            keywords=tuple(keywords),
-            outline=outline,
-            pins=tuple(pinned),
-            given=given,
-            require_coverage=require_coverage,
-        ),
+        **_of_predictors(options),
+        **some(_PLAIN),
+        law=TokenLaw(**some(_LAW)),
+        control=Control(keywords=tuple(keywords), pins=tuple(pinned), **some(_CONTROL)),
     )
 
 
-def _entries(value: "_Value | Sequence[_Value]") -> "tuple[_Value, ...]":
+def _of_predictors(options: DrawingOptions) -> dict[str, Any]:
+    """Names of predictors with their numbers, of which objects bring their own.
+
+    Raises:
+        ConfigError: something is no predictor, or numbers are given twice.
+    """
+    given: tuple[Any, ...] = entries(options.get("predictor", "first_hitting"))
+    steps, tokens = (entries(options.get(name)) for name in ("steps", "tokens_per_call"))
+    eta = options.get("eta")
+    objects = [entry for entry in given if not isinstance(entry, str)]
+    for entry in objects:
+        if not isinstance(entry, _PREDICTORS):
+            kinds = ", ".join(kind.__name__ for kind in _PREDICTORS)
+            raise ConfigError(
+                f"predictor holds {entry!r}; it must be a name, {', '.join(PREDICTORS)}, or an object: {kinds}"
+            )
+    if any(hasattr(entry, "tokens_per_call") for entry in objects):
+        _require_left_out("tokens_per_call", options)
+        tokens = tuple(getattr(entry, "tokens_per_call", None) for entry in given)
+    if any(isinstance(entry, RemaskPredictor) for entry in objects):
+        _require_left_out("eta", options)
+        every = [RemaskPredictor() if entry == "remask" else entry for entry in given]
+        etas = {entry.eta for entry in every if isinstance(entry, RemaskPredictor)}
+        if len(etas) > 1:
+            raise ConfigError(f"remask has an eta of {' and '.join(map(str, sorted(etas)))}; give one for all stages")
+        eta = etas.pop()
+    names = tuple(entry if isinstance(entry, str) else entry.name for entry in given)
+    return {"predictor": names, "steps": steps, "tokens_per_call": tokens, "eta": eta}
+
+
+def _require_left_out(name: Literal["tokens_per_call", "eta"], options: DrawingOptions) -> None:
+    if options.get(name) is not None:
+        raise ConfigError(f"{name} is {options[name]}, and a predictor has its own; leave {name} out")
+
+
+def entries(value: "_Value | Sequence[_Value]") -> "tuple[_Value, ...]":
     """One entry for all stages, or one for each, as a tuple."""
     return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
 

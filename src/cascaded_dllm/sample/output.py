@@ -78,15 +78,15 @@ class SampleRun:
     def begin(cls, output_dir: Path, settings: RunSettings) -> "SampleRun":
         """A new folder in `output_dir`, called sample_cascade_steps_<n>_len_<L>_<time>, that holds the settings.
 
-        <n> are the steps of the time grid of every stage or, where there is none, the network calls that a text takes:
-        one for every token of every stage. Two runs of one second are told apart by a number.
+        Where no grid is that of all stages, it is calls_<n> in place of steps_<n>; see `Drawing.amount_of_work`. Two
+        runs of one second are told apart by a number.
 
         Raises:
             OutputExistsError: the folder cannot be written.
         """
         lengths = settings.texts.stage_lengths
-        steps = settings.texts.drawing.num_steps(lengths)
-        name = f"sample_cascade_steps_{steps}_len_{lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
+        work = settings.texts.drawing.amount_of_work(lengths)
+        name = f"sample_cascade_{work}_len_{lengths[-1]}_{time.strftime('%Y%m%d_%H%M%S')}"
         candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
         folders = (output_dir / candidate for candidate in candidates)
         return cls(next(folder for folder in folders if not folder.exists() and _made(folder, settings)), settings)

@@ -15,6 +15,9 @@ SETTINGS_FILE = "settings.json"
 FORMAT = "cascaded-dllm-samples/1"
 """Written into the settings of every sampling run."""
 
+BY_NETWORK = "network"
+"""Of `SampleSettings.ranking`: by the network's own law, before temperature."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSettings:
@@ -32,6 +35,8 @@ class SampleSettings:
         dtype: of the matrix products of the trunk.
         compile: whether the blocks went through torch.compile, which rounds otherwise; runs of before do not say it.
         cascade: the bundle that all stages came from, as an absolute path or a hub id; None if they came one by one.
+        ranking: by which law `confidence` and `entropy` order positions at a temperature other than 1: `BY_NETWORK`.
+            None where it makes no difference, and in runs of before it did: those ranked by the law at the temperature.
     """
 
     drawing: Drawing
@@ -45,6 +50,7 @@ class SampleSettings:
     dtype: str = "float32"
     compile: bool = False
     cascade: str | None = None
+    ranking: str | None = None
 
     @classmethod
     def of(
@@ -77,6 +83,7 @@ class SampleSettings:
             dtype=dtype,
             compile=compile,
             cascade=bundle,
+            ranking=_ranking(drawing),
         )
 
     @property
@@ -89,6 +96,19 @@ class SampleSettings:
         """All settings on one level, as a record and a summary hold them."""
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "drawing"}
         return {**self.drawing.described(), **rest}
+
+    def require_same_ranking(self) -> None:
+        """Checks that texts that are missing would be drawn in the order in which the first ones were.
+
+        Raises:
+            ConfigError: they would not, for the run was begun by a version that ranked positions otherwise.
+        """
+        if self.ranking != _ranking(self.drawing):
+            raise ConfigError(
+                f"the run was begun by a version in which {', '.join(self.drawing.predictor)} ranked positions by the "
+                f"law at temperature {self.drawing.law.temperature:g}; now the network's own law ranks them, and a run "
+                "has texts of one kind: sample into a new folder, without --resume"
+            )
 
     def require_same_cascade(self, cascade: Cascade) -> None:
         """Checks that `cascade` is the one that has drawn the first texts.
@@ -147,7 +167,7 @@ class RunSettings:
         if not path.is_file():
             raise ConfigError(
                 f"{folder} is no folder of a sampling run, for it has no {SETTINGS_FILE}; give one that `cdllm sample` "
-                "has begun, <output_dir>/sample_cascade_steps_<n>_len_<L>_<time>"
+                "has begun, <output_dir>/sample_cascade_..._len_<L>_<time>"
             )
         try:
             content = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
@@ -166,6 +186,12 @@ def absolute_source(source: str | Path) -> str:
     """A path here so that it means the same from everywhere; what is no path here, a hub id, as it is."""
     path = Path(source)
     return str(path.resolve()) if path.exists() else str(source)
+
+
+def _ranking(drawing: Drawing) -> str | None:
+    """`SampleSettings.ranking` of texts that are drawn now."""
+    is_ranked = not {"confidence", "entropy"}.isdisjoint(drawing.predictor)
+    return BY_NETWORK if is_ranked and drawing.law.temperature != 1 else None
 
 
 def _with_tuples(value: Any) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cascaded_dllm.assemble_preprocess import prepare
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
-from cascaded_dllm.data.manifest import fingerprint
+from cascaded_dllm.data.manifest import Settings, fingerprint
 from cascaded_dllm.data.preprocessed import Identity, read_identity
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
@@ -14,7 +14,7 @@ from cascaded_dllm.preprocess.pipeline import dataset_folder
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.place import DONE, Place
-from cascaded_dllm.study_config import CorpusSettings, StudySettings
+from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, preprocessing_method
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
 
@@ -77,7 +77,11 @@ def _preprocessed(study: StudySettings, place: Place, attendant: Attendant) -> d
     """The data of every method, made once by whichever process comes first."""
     splits = (study.corpus.train_split, study.corpus.valid_split)
     folders = {
-        method: [dataset_folder(place.data, method, study.name, split) for split in splits] for method in study.methods
+        method: [
+            dataset_folder(place.data, preprocessing_method(method), _corpus_name(study, method), split)
+            for split in splits
+        ]
+        for method in study.methods
     }
     key = fingerprint(plain_corpus(study))
     with attendant.waiting_for(place, _PART):
@@ -92,6 +96,11 @@ def _preprocessed(study: StudySettings, place: Place, attendant: Attendant) -> d
                     tokenizer = _make(study, place, method, tokenizer, is_valid=is_valid)
             place.settle(_PART, {"of": key, "status": DONE})
     return {method: MethodData.open(*pair) for method, pair in folders.items()}
+
+
+def _corpus_name(study: StudySettings, method: str) -> str:
+    """For folders: those of the method random are two where numbers are drawn both ways."""
+    return f"{study.name}_per_word" if method == PER_WORD else study.name
 
 
 def plain_corpus(study: StudySettings) -> dict[str, object]:
@@ -117,13 +126,15 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
     dataset = corpus.valid_dataset if is_valid and corpus.valid_dataset is not None else corpus.dataset
     split = corpus.valid_split if is_valid else corpus.train_split
     own = "stories" if corpus.dataset == "stories" else None
+    of_job = preprocessing_method(method)
     job = Job(
-        CorpusChoice(dataset, split, study.name, num_documents=corpus.num_documents),
+        CorpusChoice(dataset, split, _corpus_name(study, method), num_documents=corpus.num_documents),
         ScorerChoice(
-            method,
+            of_job,
             tagger=(corpus.tagger or own) if method in TAGGED else None,
             model=corpus.model if method in EMBEDDED else None,
-            seed=corpus.random_seed if method == "random" else None,
+            seed=corpus.random_seed if of_job == "random" else None,
+            per="word" if method == PER_WORD else None,
         ),
         tokenizer,
         corpus.train_tokenizer if tokenizer is None else None,
@@ -136,6 +147,12 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
     return tokenizer or str(task.plan.folder)
 
 
+def _method_of(settings: Settings) -> str:
+    """What a study calls the method of a dataset."""
+    is_per_word = settings.method == "random" and settings.scorer.get("per") == "word"
+    return PER_WORD if is_per_word else settings.method
+
+
 def _require_alike(found: dict[str, MethodData]) -> None:
     """Checks that all data has one tokenizer, and that every folder holds the method that it is given for.
 
@@ -145,9 +162,10 @@ def _require_alike(found: dict[str, MethodData]) -> None:
     first = next(iter(found.values())).train_identity.settings.tokenizer
     for method, data in found.items():
         for folder, (settings, _) in ((data.train, data.train_identity), (data.valid, data.valid_identity)):
-            if settings.method != method:
+            made_with = _method_of(settings)
+            if made_with != method:
                 raise DataError(
-                    f"corpus.folders gives {folder} for the method {method}, and it was made with {settings.method}; "
+                    f"corpus.folders gives {folder} for the method {method}, and it was made with {made_with}; "
                     "give a folder of that method"
                 )
             if settings.tokenizer != first:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,14 +10,14 @@ import torch
 from cascaded_dllm.cascade.provenance import provenance
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
-from cascaded_dllm.errors import StoppedError
-from cascaded_dllm.evaluate.figures import Figure, stage_figures
+from cascaded_dllm.errors import ConfigError, StoppedError
+from cascaded_dllm.evaluate.figures import Figure, mean_figure, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import judge_features
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.sample.drawing import Drawing, entries
 from cascaded_dllm.sample.output import SampleRun, StoredSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.sample.streaming import draw_missing
@@ -36,11 +37,15 @@ def require_sound_drawings(study: StudySettings) -> None:
     """Judges all that can be judged of the drawings before anything is trained.
 
     Raises:
-        ConfigError: a number is out of range, a predictor is unknown or does not take what it is given, or there is no
-            figure of that name.
+        ConfigError: a number is out of range, a predictor is unknown or does not take what it is given, there are
+            neither one nor as many as stages of something, or there is no figure of that name.
     """
+    num_stages = len(study.lengths)
     for settings in study.sampling:
-        drawing_of(settings, 0).require_sound()
+        try:
+            _drawing_of_stages(settings, 0).plans(num_stages)
+        except ConfigError as error:
+            raise ConfigError(f"drawing {settings.name}: {error}") from error
     stages = {number: torch.zeros(0, length, dtype=torch.int64) for number, length in enumerate(study.lengths, 1)}
     figures = sample_figures(MeasuredTexts((), (), (), stages))
     known = [*(figure.name for figure in figures), "accepted_share"]
@@ -49,12 +54,25 @@ def require_sound_drawings(study: StudySettings) -> None:
     require_known("figure", study.figures or (), known)
 
 
-def drawing_of(settings: DrawingSettings, seed: int) -> Drawing:
-    """How texts are drawn."""
+def drawing_of(settings: DrawingSettings, arm: PlannedArm) -> Drawing:
+    """How the texts of an arm are drawn.
+
+    A flat model writes texts of the last length, and so as the last stage does where stages differ.
+    """
+    drawing = _drawing_of_stages(settings, arm.seed)
+    if len(arm.stages) > 1 or drawing.num_entries == 1:
+        return drawing
+    plan = drawing.plans(drawing.num_entries)[-1]
+    tokens = None if plan.num_steps is not None else getattr(plan.predictor, "tokens_per_call", None)
+    return replace(drawing, predictor=(plan.predictor.name,), steps=(plan.num_steps,), tokens_per_call=(tokens,))
+
+
+def _drawing_of_stages(settings: DrawingSettings, seed: int) -> Drawing:
+    """How texts are drawn, of all stages."""
     return Drawing(
-        predictor=(settings.predictor,),
-        steps=(settings.steps,),
-        tokens_per_call=(settings.tokens_per_call,),
+        predictor=entries(settings.predictor),
+        steps=entries(settings.steps),
+        tokens_per_call=entries(settings.tokens_per_call),
         law=TokenLaw(temperature=settings.temperature, top_p=settings.top_p),
         seed=seed,
     )
@@ -62,7 +80,7 @@ def drawing_of(settings: DrawingSettings, seed: int) -> Drawing:
 
 def drawing_key(study: StudySettings, arm: PlannedArm, settings: DrawingSettings, reference: str) -> str:
     """What decides the figures of the texts of an arm."""
-    drawing = drawing_of(settings, arm.seed).described()
+    drawing = drawing_of(settings, arm).described()
     others = {"num_samples": settings.num_samples, "judge": study.judge, "figures": study.figures and [*study.figures]}
     return fingerprint({"runs": [run.key for run in arm.stages], "drawing": drawing, "reference": reference, **others})
 
@@ -83,7 +101,7 @@ def draw(
         CascadeError: weights cannot be read, memory is short, or a file cannot be written.
     """
     cascade = load_arm(arm)
-    drawing = drawing_of(settings, arm.seed)
+    drawing = drawing_of(settings, arm)
     cascade.require_drawable(drawing)
     run = _sample_run(arm, settings, cascade, drawing, place)
     with run.lock():
@@ -126,6 +144,7 @@ def described_figures(study: StudySettings, figures: Sequence[Figure]) -> dict[s
     kept = [figure for figure in figures if study.figures is None or figure.name in study.figures]
     return {
         "figures": {figure.name: figure.value for figure in kept},
+        "errors": {figure.name: figure.error for figure in kept if figure.error is not None},
         "reasons_for_none": {figure.name: figure.reason for figure in kept if figure.value is None},
         "definitions": {figure.name: figure.definition for figure in kept},
     }
@@ -191,10 +210,11 @@ def _figures(
 def _accepted(samples: StoredSamples, grammar: StoryGrammar, tokenizer: Tokenizer) -> Figure:
     """The share of texts that belong to the grammar."""
     texts = [tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
-    return Figure(
+    return mean_figure(
         "accepted_share",
-        sum(map(grammar.accepts, texts)) / len(texts),
+        torch.tensor([grammar.accepts(text) for text in texts], dtype=torch.float64),
         "share of texts that the grammar of the built-in stories gives, to the letter",
+        "there is no text",
     )
 
 

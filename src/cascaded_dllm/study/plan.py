@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cascaded_dllm.assemble import require_sound
 from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.config_groups import LayoutSettings, PretrainedSettings
 from cascaded_dllm.data.manifest import fingerprint
@@ -14,7 +15,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.place import Place
-from cascaded_dllm.study_config import ArmSettings, StudySettings
+from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, preprocessing_method
 from cascaded_dllm.train.meter import StepCost
 
 Compose = Callable[[Sequence[str]], TrainConfig]
@@ -95,8 +96,16 @@ def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig
 
 
 def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
+    if preprocessing_method(arm.method) not in SELECTION_METHODS:
+        raise ConfigError(
+            f"the method of arm {arm.name} is {arm.method!r}; it must be one of {', '.join(SELECTION_METHODS)}, "
+            f"{PER_WORD}"
+        )
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
-    decided += [f"data.dataloader={arm.method}", f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}"]
+    decided += [
+        f"data.dataloader={preprocessing_method(arm.method)}",
+        f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}",
+    ]
     # What the arm sets holds for its flat network, if it has one.
     decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:

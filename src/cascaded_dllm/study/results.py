@@ -72,7 +72,7 @@ def collect(work: Work, command: str) -> dict[str, Any]:
         "lengths": list(study.lengths),
         "truth_nats_per_window": work.windows.truth_nats_per_window,
         "entropy_nats_per_text": None if grammar is None else grammar.entropy,
-        "reference": {"figures": {} if reference is None else reference.get("figures", {})},
+        "reference": {key: {} if reference is None else reference.get(key, {}) for key in ("figures", "errors")},
         "definitions": definitions,
         "arms": arms,
         "paired": pairs(nats, [(arm.name, other.name) for other, arm in combinations(study.arms, 2)]),
@@ -106,6 +106,8 @@ def _arm(work: Work, arm: PlannedArm) -> dict[str, Any]:
                     *("reasons_for_none", "folder"),
                 )
             }
+            # Not in records of before these errors were measured.
+            | {"errors": record.get("errors", {})}
             for settings, record in done
         ],
         "texts": done[0][1]["texts"] if done else [],

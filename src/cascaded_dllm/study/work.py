@@ -107,7 +107,8 @@ class Work:
 
         sizes = "-".join(str(settings.num_samples) for settings in self.study.sampling)
         figures = ",".join(self.study.figures or ())
-        of = f"{identity} {self.study.judge} {sizes} {figures}"
+        # The last words tell records with errors over texts from those of before: figures are measured anew.
+        of = f"{identity} {self.study.judge} {sizes} {figures} errors over texts"
         return Part(REFERENCE, of, "figures of real texts", (), do)
 
     def run_part(self, run: PlannedRun) -> Part:

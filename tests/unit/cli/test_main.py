@@ -62,12 +62,12 @@ def test_paragraphs_break_where_the_terminal_does(path):
         ("constituency", {"--tagger"}),
         ("keybert", {"--model", "--scope", "--window-words", "--precision", "--device", "--word-cache"}),
         ("tfidf", set()),
-        ("random", {"--seed"}),
+        ("random", {"--seed", "--per"}),
     ],
 )
 def test_a_method_shows_its_own_options(method, options):
     text = help_of("preprocess", method)
-    of_methods = ["tagger", "model", "scope", "window-words", "precision", "device", "word-cache", "seed"]
+    of_methods = ["tagger", "model", "scope", "window-words", "precision", "device", "word-cache", "seed", "per"]
     assert {f"--{name}" for name in of_methods if f"--{name} " in text} == options
     assert "--dataset " in text
 

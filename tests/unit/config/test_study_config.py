@@ -36,6 +36,15 @@ def test_a_study_becomes_typed_and_comes_back():
     assert parse_study(study.to_dict()) == study
 
 
+def test_a_drawing_for_each_stage():
+    stages = {"predictor": ["analytic", "first_hitting", "entropy"], "steps": [3, None, None], "tokens_per_call": 2}
+    study = parse_study(changed(["sampling", 0], {"name": "first", **stages}))
+    [drawing] = study.sampling
+    assert (drawing.predictor, drawing.steps) == (("analytic", "first_hitting", "entropy"), (3, None, None))
+    assert drawing.tokens_per_call == 2
+    assert parse_study(study.to_dict()) == study
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -69,6 +78,14 @@ def test_a_study_becomes_typed_and_comes_back():
         (["evaluate", "t_min"], 1.0, "evaluate.t_min is 1.0; it must lie between 0 and 1"),
         (["sampling", 0, "name"], "x y", "a drawing is called 'x y'; give it a name like first_hitting"),
         (["sampling", 0, "num_samples"], 0, "num_samples of the drawing first is 0; it must be at least 1"),
+        (
+            ["sampling", 0, "predictor"],
+            "analytic,euler",
+            "the predictor of the drawing first is 'analytic,euler'; for one a stage give a list, [analytic,euler]",
+        ),
+        (["sampling", 0, "predictor"], 3, "sampling[0].predictor is 3; it must be of type str"),
+        (["sampling", 0, "predictor"], None, "sampling[0].predictor is None; it must be of type str"),
+        (["sampling", 0, "steps"], [3, "x"], "sampling[0].steps is 'x'; it must be of type int"),
         (["corpus", "dataset"], None, "corpus.dataset is null and corpus.folders has 0 entries; give one of them"),
         (
             ["corpus"],

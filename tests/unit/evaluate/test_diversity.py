@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascaded_dllm.evaluate.diversity import (
-    distinct_ngram_share,
-    mean_repeated_ngram_share,
-    mean_token_entropy_nats,
+    distinct_share_and_error,
+    repeated_ngram_share_per_text,
+    token_entropy_nats_per_text,
 )
 
 # Texts of any length, over four tokens, so that much repeats; some empty.
@@ -32,21 +32,21 @@ def test_entropy_by_hand():
     """One text of one token, one of two halves, one of a quarter and three quarters."""
     ids = torch.tensor([[1, 1, 1, 1], [2, 3, 2, 3], [4, 5, 5, 5]])
     quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
-    assert mean_token_entropy_nats(ids) == pytest.approx((0 + math.log(2) + quarter) / 3)
+    assert token_entropy_nats_per_text(ids).tolist() == pytest.approx([0, math.log(2), quarter])
 
 
 def test_entropy_against_counts():
     ids = torch.randint(6, (7, 15), generator=torch.Generator().manual_seed(0))
     entropies = [-sum(n / 15 * math.log(n / 15) for n in Counter(row).values()) for row in ids.tolist()]
-    assert mean_token_entropy_nats(ids) == pytest.approx(sum(entropies) / 7)
-    assert mean_token_entropy_nats(torch.arange(12)[None]) == pytest.approx(math.log(12))
+    assert token_entropy_nats_per_text(ids).tolist() == pytest.approx(entropies)
+    assert token_entropy_nats_per_text(torch.arange(12)[None]).tolist() == pytest.approx([math.log(12)])
 
 
 def test_distinct_bigrams_by_hand():
     """1 2, 2 1, 1 2 and 2 1, 1 3, 3 3: four different ones of six; none spans two texts."""
-    assert distinct_ngram_share(torch.tensor([[1, 2, 1, 2], [2, 1, 3, 3]]), 2) == pytest.approx(4 / 6)
-    assert distinct_ngram_share(torch.tensor([[5, 5, 5]]), 2) == 0.5
-    assert distinct_ngram_share(torch.tensor([[1], [1]]), 2) is None
+    assert distinct_share_and_error(torch.tensor([[1, 2, 1, 2], [2, 1, 3, 3]]), 2)[0] == pytest.approx(4 / 6)
+    assert distinct_share_and_error(torch.tensor([[5, 5, 5]]), 2) == (0.5, None)
+    assert distinct_share_and_error(torch.tensor([[1], [1]]), 2) == (None, None)
 
 
 @given(TEXTS, st.integers(1, 5))
@@ -54,24 +54,21 @@ def test_texts_of_any_length_against_sets(texts, n):
     """Runs of one text are found again in another; no run spans two; what has no run has no part in any mean."""
     runs = [runs_of(text, n) for text in texts]
     every = [run for text in runs for run in text]
-    assert distinct_ngram_share(rows(texts), n) == (len(set(every)) / len(every) if every else None)
+    assert distinct_share_and_error(rows(texts), n)[0] == (len(set(every)) / len(every) if every else None)
     repeated = [1 - len(set(text)) / len(text) for text in runs if text]
-    expected = sum(repeated) / len(repeated) if repeated else None
-    assert mean_repeated_ngram_share(rows(texts), n) == (None if expected is None else pytest.approx(expected))
+    assert repeated_ngram_share_per_text(rows(texts), n).tolist() == pytest.approx(repeated)
     entropies = [entropy_nats(text) for text in texts if text]
-    expected = sum(entropies) / len(entropies) if entropies else None
-    found = mean_token_entropy_nats(rows(texts))
-    assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
+    assert token_entropy_nats_per_text(rows(texts)).tolist() == pytest.approx(entropies, abs=1e-12)
 
 
 def test_repetition_by_hand():
     """1 2 1 2 1 2 has five pairs, two different; 3 4 5 none twice; a single token has no pair."""
-    assert mean_repeated_ngram_share(rows([[1, 2, 1, 2, 1, 2], [3, 4, 5], [6]]), 2) == pytest.approx((3 / 5 + 0) / 2)
+    assert repeated_ngram_share_per_text(rows([[1, 2, 1, 2, 1, 2], [3, 4, 5], [6]]), 2).tolist() == [3 / 5, 0]
     # The same pair in two texts is no repetition of either.
-    assert mean_repeated_ngram_share(rows([[1, 2], [1, 2]]), 2) == 0
+    assert repeated_ngram_share_per_text(rows([[1, 2], [1, 2]]), 2).tolist() == [0, 0]
 
 
 def test_large_ids_and_long_runs():
     """Runs are numbered anew at every length: ids near 2^40 and runs of eight would not fit into a number otherwise."""
     ids = torch.tensor([[7, 1 << 40, 7, 1 << 40, 7, 1 << 40, 7, 1 << 40, 7, 1 << 40]])
-    assert distinct_ngram_share(ids, 8) == 2 / 3
+    assert distinct_share_and_error(ids, 8)[0] == 2 / 3

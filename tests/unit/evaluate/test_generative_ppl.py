@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.evaluate import generative_ppl
-from cascaded_dllm.evaluate.generative_ppl import Judge, num_empty, ppl_corpus, ppl_per_sequence
+from cascaded_dllm.evaluate.generative_ppl import Judge, num_empty, ppl_corpus_and_error, ppl_per_text
 from tests.unit.evaluate.tiny_judge import CONTEXT, TEXTS, save_judge
 
 pytest.importorskip("transformers", reason="the extra eval is not installed")
@@ -79,9 +79,9 @@ def test_presets_from_the_losses_of_the_library(judge: Judge) -> None:
         lengths.append(len(ids))
     nats = judge.token_nats((TEXTS[0], TEXTS[2], "dogs ran"))
     assert len(set(lengths)) > 1
-    assert ppl_per_sequence(nats) == pytest.approx(sum(map(math.exp, losses)) / 3, rel=1e-5)
+    assert ppl_per_text(nats).tolist() == pytest.approx([math.exp(loss) for loss in losses], rel=1e-5)
     total = sum(loss * length for loss, length in zip(losses, lengths, strict=True))
-    assert ppl_corpus(nats) == pytest.approx(math.exp(total / sum(lengths)), rel=1e-5)
+    assert ppl_corpus_and_error(nats)[0] == pytest.approx(math.exp(total / sum(lengths)), rel=1e-5)
 
 
 @pytest.mark.parametrize("elements", [1, 3000, 1 << 26])
@@ -102,14 +102,18 @@ NATS = [torch.tensor(nats, dtype=torch.float64) for nats in ([1.0, 3.0], [], [ma
 
 def test_presets_by_hand() -> None:
     """Means 2 and log 5 nats a token for two texts; 4 + log 5 nats for three tokens together."""
-    assert ppl_per_sequence(NATS) == pytest.approx((math.exp(2) + 5) / 2)
-    assert ppl_corpus(NATS) == pytest.approx(math.exp((4 + math.log(5)) / 3))
+    assert ppl_per_text(NATS).tolist() == pytest.approx([math.exp(2), 5])
+    # Without the first text exp(log 5), without the last one exp(4 / 2): the error is half of their distance.
+    expected = math.exp((4 + math.log(5)) / 3), (math.exp(2) - 5) / 2
+    assert ppl_corpus_and_error(NATS) == pytest.approx(expected)
+    assert ppl_corpus_and_error(NATS[1:]) == (pytest.approx(5), None)
     assert num_empty(NATS) == 1
 
 
 def test_no_token_at_all() -> None:
     for nats in ([], [torch.zeros(0)]):
-        assert (ppl_per_sequence(nats), ppl_corpus(nats)) == (None, None)
+        assert ppl_corpus_and_error(nats) == (None, None)
+        assert len(ppl_per_text(nats)) == 0
     assert num_empty([torch.zeros(0)] * 3) == 3
 
 

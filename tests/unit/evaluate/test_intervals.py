@@ -1,17 +1,22 @@
 """Intervals: hand cases, brute force, and how often they hold what they are to hold."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
+from cascaded_dllm.evaluate.diversity import distinct_share_and_error
 from cascaded_dllm.evaluate.intervals import (
     PerText,
     bootstrap_difference,
     bootstrap_interval,
-    distinct_share_and_error,
+    grouped_error,
+    jackknife_error,
     normal_interval,
     resampled,
 )
+from cascaded_dllm.evaluate.self_bleu import mean_self_bleu
 
 
 def drawn(seed: int = 0) -> np.random.Generator:
@@ -112,6 +117,68 @@ def test_jackknife_by_brute_force(n: int) -> None:
     error = (6 / 7 * ((without - without.mean()) ** 2).sum()) ** 0.5
     found = distinct_share_and_error(ids, n)
     assert found == pytest.approx((plain_share(rows, n), error), rel=1e-12)
+
+
+def test_jackknife_of_texts_of_any_length() -> None:
+    """A text without a run has no part in it; the one that has all runs of some kind takes them away with it."""
+    rows = [[1, 2, 3], [1, 2], [7], [], [3, 3, 3, 1]]
+    texts = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    long = [row for row in rows if len(row) > 1]
+    without = np.array([plain_share(long[:i] + long[i + 1 :], 2) for i in range(3)])
+    expected = plain_share(long, 2), (2 / 3 * ((without - without.mean()) ** 2).sum()) ** 0.5
+    assert distinct_share_and_error(texts, 2) == pytest.approx(expected, rel=1e-12)
+    assert distinct_share_and_error(texts, 4) == (1.0, None)
+
+
+def test_the_error_of_a_mean_is_the_usual_one() -> None:
+    values = drawn(5).normal(size=31)
+    assert sample(values).error == pytest.approx(values.std(ddof=1) / 31**0.5, rel=1e-12)
+    assert sample([3.0, 9.0, 5.0], [1.0, 0.0, 1.0]).error == pytest.approx(1.0, rel=1e-12)
+    assert sample([3.0, 9.0], [1.0, 0.0]).error is None
+    assert sample([1e308, 1e308, 1.0]).error is None
+    assert jackknife_error(np.array([1.0])) is None
+
+
+def test_the_error_of_a_quotient_is_the_spread_of_it() -> None:
+    """Nats a token of texts of different lengths, of which every token of a text has the same: 2,000 samples of 50."""
+    generator = drawn(6)
+
+    def quotient() -> PerText:
+        lengths = generator.integers(1, 30, size=50).astype(np.float64)
+        return sample(lengths * generator.normal(3, 1, size=50), lengths.tolist())
+
+    found = [quotient() for _ in range(2000)]
+    spread = float(np.std([one.estimate for one in found]))
+    assert np.mean([one.error for one in found]) == pytest.approx(spread, rel=0.06)
+
+
+def test_groups_of_texts_by_brute_force() -> None:
+    """45 texts in 20 groups, every twentieth text in one; as many groups as texts where these are few."""
+    texts = [torch.tensor([value]) for value in drawn(9).integers(100, size=45)]
+
+    def mean(some: Sequence[torch.Tensor]) -> float:
+        return sum(int(text[0]) for text in some) / len(some)
+
+    without = np.array([mean([t for i, t in enumerate(texts) if i % 20 != k]) for k in range(20)])
+    assert grouped_error(mean, texts) == pytest.approx((19 * without.var()) ** 0.5, rel=1e-12)
+    few = texts[:7]
+    usual = np.std([int(text[0]) for text in few], ddof=1) / 7**0.5
+    assert grouped_error(mean, few) == pytest.approx(usual, rel=1e-12)
+    assert grouped_error(lambda some: mean(some) if len(some) > 1 else None, few[:2]) is None
+    assert grouped_error(mean, []) is None
+
+
+def test_the_error_of_self_bleu_is_the_spread_of_it() -> None:
+    """Texts of one law that share much: each is a reference of all others, and s / sqrt(n) would be too sure."""
+    generator = drawn(10)
+    probs = 1 / np.arange(1, 12)
+
+    def texts() -> torch.Tensor:
+        return torch.from_numpy(generator.choice(11, (40, 10), p=probs / probs.sum()))
+
+    found = [texts() for _ in range(60)]
+    spread = np.std([mean_self_bleu(some) for some in found])
+    assert 0.8 <= np.mean([grouped_error(mean_self_bleu, some) for some in found]) / spread <= 1.6
 
 
 def test_the_jackknife_is_not_too_sure() -> None:

@@ -10,7 +10,7 @@ from cascaded_dllm.importance.placeholders import PLACEHOLDER, WithoutPlaceholde
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.tfidf import PUNCTUATION, DocumentFrequencies, TfidfScorer
 
-SCORERS = (RandomScorer(3), TfidfScorer(DocumentFrequencies(4, {"unk": 3, "fox": 1})))
+SCORERS = (RandomScorer(3, "word"), TfidfScorer(DocumentFrequencies(4, {"unk": 3, "fox": 1})))
 
 
 def test_placeholder_is_never_kept_first() -> None:

@@ -48,7 +48,10 @@ def results(arms: list[dict[str, Any]], pairs: list[dict[str, Any]] | None = Non
         "budget": {"token_forwards": 5_000_000, "split": "equal"},
         "lengths": LENGTHS,
         "truth_nats_per_window": 28.6,
-        "reference": {"figures": {"generative_ppl_corpus": 6.2, "token_entropy_nats_mean": 3.02, "mauve": None}},
+        "reference": {
+            "figures": {"generative_ppl_corpus": 6.2, "token_entropy_nats_mean": 3.02, "mauve": None},
+            "errors": {"generative_ppl_corpus": 0.1},
+        },
         "definitions": {
             "generative_ppl_corpus": "exp(nats of all texts / tokens of all texts) under a judge",
             "token_entropy_nats_mean": "entropy of the tokens of a text under their own frequencies, in nats",
@@ -146,6 +149,7 @@ def samplings(total: float, draws: random.Random) -> list[dict[str, Any]]:
                 "token_forwards_per_text": 11.7 * nfe,
                 "seconds_per_text": nfe * 8e-5 * (1 + draws.random() / 20),
                 "figures": figures,
+                "errors": {"generative_ppl_corpus": 0.15, "token_entropy_nats_mean": 0.01, "accepted_share": 0.02},
                 "folder": f"samples/{name}",
             }
         )

@@ -214,6 +214,24 @@ def test_quality_over_seeds_and_figures_that_some_seeds_lack(tmp_path):
     assert (quality.figures["z"].mean, quality.figures["z"].num_seeds) == (4.0, 1)
 
 
+def test_errors_of_figures_hold_texts_and_seeds(tmp_path):
+    """With errors over texts as of each seed, and in results from before they were measured."""
+    one, two = plain("a", 0, 30.0), plain("a", 1, 30.0)
+    for entry, value in ((one, 1.0), (two, 3.0)):
+        entry["sampling"] = entry["sampling"][:1]
+        entry["sampling"][0] |= {"figures": {"x": value, "y": 2.0}, "errors": {"x": 0.5, "y": 4.0}}
+    values = made_up.results([one, two])
+    [quality] = report(made_up.read(tmp_path, values)).arms[0].qualities
+    assert quality.figures["x"].standard_error == pytest.approx(1.0)
+    assert quality.figures["y"].standard_error == pytest.approx(4 / 2**0.5)
+    for entry in (one, two):
+        del entry["sampling"][0]["errors"]
+    del values["reference"]["errors"]
+    before = report(made_up.read(tmp_path, values))
+    assert before.arms[0].qualities[0].figures["y"].standard_error == 0
+    assert before.results.reference_errors == {}
+
+
 def test_stages_are_summed_at_the_same_share_of_their_training(tmp_path):
     arm = made_up.arm("a", 0, [3.0, 2.0])
     arm["runs"][0]["bound_curve"] = [[100, 10.0], [200, 6.0]]

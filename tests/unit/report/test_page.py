@@ -143,6 +143,32 @@ def test_nothing_on_the_page_is_taken_for_more_than_text(scratch, harmless_tags,
     assert visible(name) in found.text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "has_errors", "told"),
+    [
+        (2, True, ["over texts and seeds", "over seeds alone where none is known over texts"]),
+        (1, True, ["over texts alone where there is one seed"]),
+        (2, False, ["over seeds alone where none is known over texts"]),
+        (1, False, []),
+    ],
+)
+def test_tables_of_figures_say_which_scatter_their_errors_hold(tmp_path, seeds, has_errors, told):
+    arms = [made_up.arm("a", seed, [3.0, 2.0]) for seed in range(seeds)]
+    for arm in arms:
+        for sampling in arm["sampling"]:
+            sampling |= {"figures": {"x": 1.0, "num_texts": 9.0}, "errors": {"x": 0.25} if has_errors else {}}
+    found = parsed(tmp_path, made_up.results(arms, reference={"figures": {"x": 2.0}, "errors": {"x": 0.5}}))
+    [caption] = re.findall("Figures of texts, part 1 of 1, mean over seeds[^.]*[.]", found.text)
+    expected = " ± standard error " + "; ".join(told) if told else ""
+    assert caption == f"Figures of texts, part 1 of 1, mean over seeds{expected}."
+    assert found.row("real text")[2] == "2.00 ± 0.50"
+    # Two seeds of texts that scatter by 0.25 each.
+    x = {(2, True): "1.00 ± 0.18", (1, True): "1.00 ± 0.25"}.get((seeds, has_errors), "1")
+    costs, figures = (row for row in found.rows if row[:2] == ["a", "first_hitting"])
+    assert len(costs) == 6
+    assert figures[2] == x
+
+
 def test_a_page_needs_nothing_else(whole):
     """It may name addresses, and loads none: no script, no picture, no font, no link but to itself."""
     assert not {"script", "img", "link", "iframe", "object", "embed", "use", "image", "base", "form"} & set(whole.tags)
@@ -191,7 +217,7 @@ def test_tables_have_the_numbers_with_their_errors(whole):
     assert whole.row(*lost) == lost
     assert whole.row("placed", "396k")[2:] == ["1.2k", "5M", "1.2T", "118"]
     assert whole.row("placed", "2", "8.847 ± 0.014")[4] == "2.1"
-    assert ["real text", "-", "-", "6.2", "3.02", "-"] in whole.rows
+    assert ["real text", "-", "-", "6.20 ± 0.10", "3.02", "-"] in whole.rows
 
 
 def test_what_is_needed_to_repeat_it_is_there(whole):

@@ -1,5 +1,6 @@
 """Finished batches of any texts: each text is a function of the seed and its number."""
 
+import inspect
 import itertools
 from dataclasses import asdict
 
@@ -9,8 +10,8 @@ import torch
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
-from cascaded_dllm.sample.drawing import Drawing
-from cascaded_dllm.sample.predictors import FirstHittingPredictor, RemaskPredictor, TweediePredictor
+from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options, entries
+from cascaded_dllm.sample.predictors import FirstHittingPredictor, RemaskPredictor, SurestPredictor, TweediePredictor
 from cascaded_dllm.sample.samples import CascadeBatch
 from cascaded_dllm.sample.token_law import TokenLaw
 
@@ -140,13 +141,80 @@ def test_one_value_for_all_stages_goes_to_those_that_take_it():
     assert Drawing(predictor=("euler", "confidence"), steps=(7, None)).plans(2)[0].num_steps == 7
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"predictor": FirstHittingPredictor(3)}, {"tokens_per_call": (3,)}),
+        ({"predictor": TweediePredictor(), "steps": 5}, {"predictor": ("analytic",), "steps": (5,)}),
+        (
+            {
+                "predictor": [TweediePredictor(), "first_hitting", SurestPredictor("entropy", 2)],
+                "steps": [4, None, None],
+            },
+            {
+                "predictor": ("analytic", "first_hitting", "entropy"),
+                "steps": (4, None, None),
+                "tokens_per_call": (None, None, 2),
+            },
+        ),
+        ({"predictor": ["remask", RemaskPredictor()]}, {"predictor": ("remask", "remask"), "eta": 0.1}),
+        ({"predictor": RemaskPredictor(0.4)}, {"predictor": ("remask",), "eta": 0.4}),
+        ({"keywords": ["a"], "top_p": 0.5}, {"law": TokenLaw(top_p=0.5), "control": Control(keywords=("a",))}),
+        ({}, {}),
+    ],
+)
+def test_options_and_predictors_as_objects(options, expected):
+    drawing = drawing_of_options(options)
+    assert drawing == Drawing(**expected)
+    given = options.get("predictor", "first_hitting")
+    for plan, asked in zip(drawing.plans(drawing.num_entries), entries(given), strict=True):
+        assert asked in (plan.predictor, plan.predictor.name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"predictor": 3}, "predictor holds 3; it must be a name, euler, .*, or an object: EulerPredictor, "),
+        ({"predictor": ["euler", FirstHittingPredictor]}, "predictor holds <class .*FirstHittingPredictor'>; it must"),
+        (
+            {"predictor": FirstHittingPredictor(), "tokens_per_call": 2},
+            "tokens_per_call is 2, and a predictor has its own; leave tokens_per_call out",
+        ),
+        ({"predictor": RemaskPredictor(), "eta": 0.2}, r"eta is 0\.2, and a predictor has its own; leave eta out"),
+        (
+            {"predictor": [RemaskPredictor(0.3), "remask"]},
+            r"remask has an eta of 0\.1 and 0\.3; give one for all stages",
+        ),
+    ],
+)
+def test_predictors_that_contradict_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        drawing_of_options(options)
+
+
+def test_a_drawing_in_place_of_options(drawn_from):
+    drawing = Drawing(predictor=("analytic",), steps=(5,), seed=1)
+    one, other = drawn_from.generate(4, drawing), drawn_from.generate(4, predictor=TweediePredictor(), steps=5, seed=1)
+    assert all(torch.equal(*pair) for pair in zip(one.ids, other.ids, strict=True))
+    with pytest.raises(ConfigError, match="a drawing is given, and beside it seed, top_p; give one of both"):
+        drawn_from.generate(1, drawing, seed=3, top_p=0.5)
+    with pytest.raises(TypeError, match="there is no option sed; there are predictor, steps, tokens_per_call, eta"):
+        drawn_from.generate(1, sed=3)
+
+
+def test_help_names_every_option():
+    told = inspect.getdoc(Cascade.generate)
+    assert [name for name in DrawingOptions.__annotations__ if f"\n    {name}: " not in told] == []
+
+
 def test_steps_in_the_name_of_a_run():
     lengths = (8, 16, 40)
-    assert Drawing(predictor=("analytic",)).num_steps(lengths) == 128
-    assert Drawing(predictor=("euler",), steps=(5,)).num_steps(lengths) == 5
-    assert Drawing().num_steps(lengths) == 64
-    assert Drawing(tokens_per_call=(1, 3, 4)).num_steps(lengths) == 8 + 6 + 10
-    assert Drawing(predictor=("analytic", "entropy", "euler"), steps=(4, None, 6)).num_steps(lengths) == 4 + 16 + 6
+    assert Drawing(predictor=("analytic",)).amount_of_work(lengths) == "steps_128"
+    assert Drawing(predictor=("euler",), steps=(5,)).amount_of_work(lengths) == "steps_5"
+    assert Drawing().amount_of_work(lengths) == "calls_64"
+    assert Drawing(tokens_per_call=(1, 3, 4)).amount_of_work(lengths) == "calls_24"
+    mixed = Drawing(predictor=("analytic", "entropy", "euler"), steps=(4, None, 6))
+    assert mixed.amount_of_work(lengths) == f"calls_{5 + 16 + 7}"
 
 
 def test_a_drawing_is_stored_and_read():

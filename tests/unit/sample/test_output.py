@@ -57,6 +57,7 @@ LOADING_STORED: dict[str, Any] = {
     "dtype": "float32",
     "compile": False,
     "cascade": None,
+    "ranking": None,
 }
 TEXTS_STORED = DRAWING_STORED | LOADING_STORED
 FOR_READERS = ["sample_stage1.txt", "sample_stage2.txt", "samples.jsonl", "settings.json", "summary.json"]
@@ -189,7 +190,7 @@ def test_folder_is_named_after_steps_length_and_time(tmp_path: Path, monkeypatch
     monkeypatch.setattr("time.strftime", lambda _: "20260101_000000")
     hitting = replace(TEXTS, drawing=Drawing(), stage_lengths=(8, 16, 40))
     names = [begun(tmp_path, texts=hitting).folder.name for _ in range(3)]
-    assert names == [f"sample_cascade_steps_64_len_40_20260101_000000{end}" for end in ("", "_2", "_3")]
+    assert names == [f"sample_cascade_calls_64_len_40_20260101_000000{end}" for end in ("", "_2", "_3")]
 
 
 def test_name_that_another_run_takes_at_this_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

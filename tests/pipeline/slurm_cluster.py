@@ -11,6 +11,8 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 PARTITION = "main"
+URGENT = "urgent"
+"""A partition whose jobs take the machine from those of PARTITION, which get a minute to end."""
 
 _CONF = """
 ClusterName=test
@@ -36,7 +38,10 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=bf_interval=1,sched_interval=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 Boards=1 SocketsPerBoard=1 CoresPerSocket=2 ThreadsPerCore=1 RealMemory=4000
-PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName={urgent} Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 
@@ -56,7 +61,9 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
     host = socket.gethostname().split(".")[0]
     conf = folder / "slurm.conf"
     conf.write_text(
-        _CONF.format(folder=folder, host=host, controller=_free_port(), node=_free_port(), partition=PARTITION)
+        _CONF.format(
+            folder=folder, host=host, controller=_free_port(), node=_free_port(), partition=PARTITION, urgent=URGENT
+        )
     )
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))

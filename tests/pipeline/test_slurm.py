@@ -15,7 +15,7 @@ from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.train.world import first_host
 from tests.pipeline import tiny
 from tests.pipeline.commands import success
-from tests.pipeline.slurm_cluster import PARTITION, slurm_cluster, why_not
+from tests.pipeline.slurm_cluster import PARTITION, URGENT, slurm_cluster, why_not
 from tests.pipeline.test_executors import contents
 from tests.processes import cdllm
 from tests.processes import run as run_process
@@ -117,29 +117,61 @@ def test_slurm_executor(cluster, tokenizer_file, expected, tmp_path):
     ]
 
 
-def test_training_that_is_told_that_its_time_is_short(cluster, stories, tmp_path):
-    """As Slurm does with --signal=B:USR1@300: the state is kept, the job comes again and completes the run."""
-    out = tmp_path / "run"
+def short_of_time(environment: dict[str, str], job: str) -> None:
+    """What Slurm does with --signal=B:USR1@300."""
+    run("scancel", "--batch", "--signal=USR1", job, environment=environment)
+
+
+def preempted(environment: dict[str, str], job: str) -> None:
+    """A more urgent job takes all there is; the other one has a minute to end."""
+    resources = ["--ntasks=1", "--cpus-per-task=2", "--mem-per-cpu=1000", "--output=/dev/null"]
+    urgent = environment | {"SBATCH_PARTITION": URGENT}
+    run("sbatch", *resources, "--wrap", "sleep 1", environment=urgent)
+
+
+def training_job(cluster: dict[str, str], stories: Path, folder: Path, *, tasks: int, steps: int) -> str:
+    """The number of a training job of stage 2, once it has trained a step; it writes to job.out and run/."""
     environment = cluster | {
         "SBATCH_PARTITION": PARTITION,
-        "OUT": str(out),
+        "OUT": str(folder / "run"),
         "SETUP": f'export PATH="{Path(sys.executable).parent}:$PATH" OMP_NUM_THREADS=1',
     }
-    resources = ["--ntasks-per-node=2", "--cpus-per-task=1", "--mem-per-cpu=1500", f"--output={tmp_path}/job.out"]
-    settings = ["training.num_steps=200", "training.snapshot_every=100", "sampling.num_samples=0"]
+    resources = [f"--ntasks-per-node={tasks}", "--cpus-per-task=1", "--mem-per-cpu=1500"]
+    settings = [f"training.num_steps={steps}", f"training.snapshot_every={steps // 2}", "sampling.num_samples=0"]
     script = ["scripts/training/train.slurm", "2", "tiny", str(stories), *tiny.OVERRIDES, *settings]
-    job = run("sbatch", "--parsable", *resources, *script, environment=environment).strip()
-    metrics = out / "metrics.jsonl"
+    submit = ["sbatch", "--parsable", *resources, f"--output={folder}/job.out", *script]
+    job = run(*submit, environment=environment).strip()
+    metrics = folder / "run" / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0)
-    run("scancel", "--batch", "--signal=USR1", job, environment=environment)
-    wait_until(lambda: (out / "checkpoints" / "step_200").exists() and not queue(environment, job))
+    return job
+
+
+@pytest.mark.parametrize("interrupt", [short_of_time, preempted])
+def test_training_that_has_to_stop(interrupt, cluster, stories, tmp_path):
+    """The state is kept, the job comes again and completes the run."""
+    job = training_job(cluster, stories, tmp_path, tasks=2, steps=200)
+    interrupt(cluster, job)
+    out = tmp_path / "run"
+    wait_until(lambda: (out / "checkpoints" / "step_200").exists() and not queue(cluster, job))
     said = (tmp_path / "job.out").read_text()
     assert said.count("2 processes (ddp), cpu") == 2
     stopped = re.search(r"stage 2: stopped at step (\d+) of 200, which is kept in", said)
     assert stopped, said
     assert f"stage 2: resumed at step {stopped[1]}\n" in said
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 201))
+
+
+def test_training_that_is_cancelled_stays_away(cluster, stories, tmp_path):
+    """Although SIGTERM makes it end with the same exit code."""
+    job = training_job(cluster, stories, tmp_path, tasks=1, steps=20_000)
+    run("scancel", job, environment=cluster)
+    wait_until(lambda: not queue(cluster, job))
+    said = (tmp_path / "job.out").read_text()
+    assert "stopped at step" in said, said
+    shown = run("scontrol", "show", "job", job, environment=cluster)
+    assert "JobState=CANCELLED" in shown
+    assert "Restarts=0" in shown
 
 
 def test_first_host_as_slurm_has_it(cluster):

@@ -2,6 +2,7 @@
 
 from cascaded_dllm.assemble_start import plain
 from cascaded_dllm.config import TrainConfig, leaves
+from cascaded_dllm.data.order import TABLE_LIMIT
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.train.prefixes import PrefixTraining
 
@@ -43,4 +44,7 @@ def course_of(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining
     generated["stage_paths (fingerprint of their weights)"] = prefixes.generate and prefixes.generate.fingerprint
     # The fingerprint says everything; the packing stands beside it for the reader.
     settings["data"] = {"packing": arrays.packing, "path (fingerprint of its windows)": arrays.fingerprint}
+    if arrays.num_windows > TABLE_LIMIT:
+        # Checkpoints from before so many windows had an order of this kind do not say it, and cannot be gone on with.
+        settings["data"]["order"] = "bijection"
     return dict(leaves(plain(settings)))

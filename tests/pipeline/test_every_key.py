@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 
+from cascaded_dllm import assemble_course
 from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
@@ -277,6 +278,13 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
     assert (differing - {"data.path (fingerprint of its windows)"}) == (
         set() if is_free or is_period_or_execution else {path}
     )
+
+
+def test_order_of_very_many_windows_is_another_course(base, monkeypatch):
+    few = assemble_run(base).trainer.course
+    monkeypatch.setattr(assemble_course, "TABLE_LIMIT", 1)
+    many = assemble_run(base).trainer.course
+    assert many == few | {"data.order": "bijection"}
 
 
 def test_other_packing_or_content_is_another_course(base, make_stories, tmp_path):

@@ -1,12 +1,10 @@
 """Which windows a training step sees: a function of the step number, so that nothing has to be resumed."""
 
-import functools
-
 import numpy as np
 import numpy.typing as npt
 
+from cascaded_dllm.data.order import windows_at
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.rng import numpy_generator
 
 
 def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: int) -> npt.NDArray[np.int64]:
@@ -30,9 +28,9 @@ def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: 
     start, end = step * batch_size, (step + 1) * batch_size
     pieces = []
     for epoch in range(start // num_windows, (end - 1) // num_windows + 1):
-        order = _permutation(num_windows, seed, epoch)
         first = epoch * num_windows
-        pieces.append(order[max(start - first, 0) : end - first])
+        places = np.arange(max(start - first, 0), min(end - first, num_windows))
+        pieces.append(windows_at(places, num_windows, seed=seed, epoch=epoch))
     return np.concatenate(pieces)
 
 
@@ -52,9 +50,3 @@ def rank_slice(indices: npt.NDArray[np.int64], rank: int, world_size: int) -> np
             f"is a multiple of {world_size}"
         )
     return indices[rank::world_size]
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(num_windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The order of one epoch; kept for the next steps, as drawing it takes seconds for a large corpus."""
-    return numpy_generator(seed, "epoch", epoch).permutation(num_windows)

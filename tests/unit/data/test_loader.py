@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cascaded_dllm.data import loader
+from cascaded_dllm.data import order
 from cascaded_dllm.data.loader import global_batch_indices, rank_slice
 from cascaded_dllm.errors import ConfigError
 
@@ -22,7 +22,7 @@ def test_order_is_pinned():
 
 def test_step_does_not_depend_on_the_steps_before():
     expected = global_batch_indices(7, 5, 9, seed=2)
-    loader._permutation.cache_clear()
+    order._table.cache_clear()
     np.testing.assert_array_equal(global_batch_indices(7, 5, 9, seed=2), expected)
 
 

@@ -169,11 +169,14 @@ def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Dele
     for number, folder in older:
         if keeping.every is None or number % keeping.every:
             deletion.delete(folder)
-    # Of processes that were killed before they had put them into a checkpoint.
-    for path in checkpoints.glob(f"{_PARTS_BESIDE}*"):
-        if int(path.name.removeprefix(_PARTS_BESIDE)) <= step:
-            deletion.delete(path)
-    deletion.delete_rest()
+    # Other processes of the run may have begun with the parts of the next checkpoint; this one writes nothing now.
+    deletion.delete_incomplete(lambda path: _step_of_parts(path) > step)
+
+
+def _step_of_parts(path: Path) -> int:
+    """The step of a folder of `parts_beside`; -1 for anything else."""
+    number = path.name.removeprefix(_PARTS_BESIDE)
+    return int(number) if path.name.startswith(_PARTS_BESIDE) and number.isdecimal() else -1
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -145,8 +145,9 @@ class Run:
             NonFiniteError: training broke down; the last checkpoint stands.
         """
         trainer, group = self.trainer, self.trainer.group
+        deletion = Deletion(self.checkpoints)
         with contextlib.ExitStack() as stack:
-            checkpoint, faults = group.from_first(lambda: self._take_folder(stack))
+            checkpoint, faults = group.from_first(lambda: self._take_folder(stack, deletion))
             if checkpoint is not None:
                 take_up(checkpoint, trainer)
             group.from_first(self._record_start)
@@ -157,7 +158,6 @@ class Run:
             log = RunLog(None)
             if group.is_first:
                 log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
-            deletion = Deletion(self.checkpoints)
             if checkpoint is not None:
                 yield from self._missing_samples(checkpoint, log)
             with BackgroundWriter() as writer:
@@ -167,10 +167,12 @@ class Run:
             # A process that ended before the others are done might take them with it.
             group.any(False)
 
-    def _take_folder(self, stack: contextlib.ExitStack) -> tuple[Path | None, list[str]]:
+    def _take_folder(self, stack: contextlib.ExitStack, deletion: Deletion) -> tuple[Path | None, list[str]]:
         """The folder belongs to this run as long as `stack` is open; the checkpoint to go on from, and worse ones."""
         require_run_folder(self.folder)
         stack.enter_context(run_lock(self.folder))
+        # A step at which a run was stopped and killed is never written again, so that nobody else would do it.
+        deletion.delete_incomplete()
         return newest_start(self.folder)
 
     def _record_start(self) -> None:

@@ -217,6 +217,34 @@ def test_a_cosine_is_not_made_longer(make_run, make_trainer):
         list(second.events())
 
 
+def test_killed_writes_go_when_a_run_starts(make_run):
+    """Those of a step that is never written again, of another machine, of other processes: the lock says they ended."""
+    stop_after(make_run(), 2)
+    run = make_run()
+    for name in ("step_73@another-host-1-0123abcd", "optimizer-73", "latest@another-host-1-0123abcd"):
+        shutil.copytree(run.checkpoints / "step_2", run.checkpoints / f".incomplete-{name}")
+    shutil.copytree(run.checkpoints / "step_2", run.checkpoints / ".deleted-step_1-0123abcd")
+    assert next(run.events()) == Resumed(2, [])
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["latest", "step_1", "step_2"]
+
+
+def test_killed_write_that_cannot_be_deleted(make_run, monkeypatch):
+    """The run goes on, and says so."""
+    stop_after(make_run(), 2)
+    run = make_run()
+    shutil.copytree(run.checkpoints / "step_2", run.checkpoints / ".incomplete-step_73@another-host-1-0123abcd")
+
+    def busy(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deletion.shutil, "rmtree", busy)
+        events = list(run.events())
+    (told,) = [event for event in events if isinstance(event, NotDeleted)]
+    assert re.search(r"step_73@another-host-\S+ cannot be deleted \(Device or resource busy\)", told.fault)
+
+
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 6])
 def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
     """At any step: between checkpoints, at one, at a bound; what comes of it equals an unbroken run."""

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -175,16 +175,19 @@ def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
     return values_of([*overlap_figures(stages), *diversity_figures(stages[max(stages)])])
 
 
-def judged_figures(judge: Judge, texts: Sequence[str], device: torch.device) -> dict[str, float]:
+def judged_figures(
+    judge: Judge, texts: Sequence[str], device: torch.device, *, on_call: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Both generative perplexities, where there is a text that has one, and what they were counted over.
 
     Args:
         judge: a causal language model.
         texts: all of them; none is left out.
         device: where it reads them.
+        on_call: called before every call of the judge; what it raises ends the work.
     """
     with judge.on(device):
-        nats = judge.token_nats(texts)
+        nats = judge.token_nats(texts, on_call=on_call)
     return {
         **values_of(perplexity_figures(nats, ("per_sequence", "corpus"))),
         "num_empty_texts": float(num_empty(nats)),

@@ -179,6 +179,12 @@ def forget_after(folder: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
+def has_bound(folder: Path, step: int) -> bool:
+    """Whether metrics.jsonl has a bound of the weights after `step` steps."""
+    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
+    return any(line["step"] == step and "bound_nats_per_token" in line for line in lines)
+
+
 @contextlib.contextmanager
 def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
     from torch.utils.tensorboard import SummaryWriter

@@ -17,7 +17,7 @@ from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train import deletion
 from cascaded_dllm.train import run as run_module
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.run import Evaluation, NotDeleted, Resumed, Snapshot
+from cascaded_dllm.train.run_events import Evaluation, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult
 
@@ -144,7 +144,7 @@ def test_bound_and_samples_are_those_of_the_average(make_run, make_trainer):
     trainer = make_trainer(num_steps=2)
     seen = []
 
-    def sample(step):
+    def sample(step, go_on):
         seen.append(trainer.model.output_layer.linear.weight.clone())
         return SnapshotReport(step=step, groups={})
 
@@ -252,17 +252,81 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
     unbroken, first, second = (make_run(name=name, **periods) for name in ("whole", "run", "run"))
     list(unbroken.events())
     events = list(first.events(should_stop=lambda: first.trainer.step == stop_at))
-    assert isinstance(events[-1], Snapshot)
-    assert events[-1].step == stop_at == first.trainer.step
-    # Samples belong to the periods, so that a stopped run has not more of them.
-    assert (events[-1].samples is not None) is (stop_at in (4, 6))
+    # What is due at the step is left to the next start: a batch system does not wait for it.
+    left_out = ("bound",) * (stop_at in (2, 4, 6)) + ("samples",) * (stop_at in (4, 6))
+    checkpoint = first.checkpoints / f"step_{stop_at}"
+    assert events[-2:] == [Snapshot(stop_at, checkpoint, None), Stopped(stop_at, checkpoint, left_out)]
+    assert newest_complete(first.checkpoints) == (checkpoint, [])
+    assert (stop_at, "bound_nats_per_token") not in [(line["step"], list(line)[1]) for line in metrics(first)]
     assert next(second.events()) == Resumed(stop_at, [])
-    list(second.events())
-    ends = [run.checkpoints / "step_6" / "model.safetensors" for run in (unbroken, second)]
+    assert_equal_in_the_end(second, unbroken)
+
+
+def assert_equal_in_the_end(run, unbroken):
+    """Once it has gone on: weights, lines of metrics, and which samples there are."""
+    assert not any(isinstance(event, Stopped) for event in run.events())
+    ends = [folder.checkpoints / "step_6" / "model.safetensors" for folder in (unbroken, run)]
     assert ends[0].read_bytes() == ends[1].read_bytes()
-    assert metrics(second) == metrics(unbroken)
-    names = [sorted(path.name for path in (run.folder / "samples").iterdir()) for run in (unbroken, second)]
+    assert metrics(run) == metrics(unbroken)
+    names = [sorted(path.name for path in (each.folder / "samples").iterdir()) for each in (unbroken, run)]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_stopped_while_a_bound_is_measured(make_run, step):
+    """Between two batches of it, also where the next start is stopped in the same bound again."""
+    unbroken, first, second = (make_run(name=name, snapshot_every=4) for name in ("whole", "run", "run"))
+    list(unbroken.events())
+    for run in (first, second):
+        told = []
+        events = list(
+            run.events(
+                should_stop=lambda run=run, told=told: run.trainer.step == step and bool(told),
+                on_measured=lambda done, total, run=run, told=told: run.trainer.step == step and told.append(done),
+            )
+        )
+        # The first of two batches: four windows of six.
+        assert told == [4]
+        left_out = ("bound", "samples") if step == 6 else ("bound",)
+        assert events[-1] == Stopped(step, run.checkpoints / f"step_{step}", left_out)
+    assert [event for event in events if isinstance(event, StepResult)] == []
+    assert_equal_in_the_end(make_run(name="run", snapshot_every=4), unbroken)
+
+
+def test_stopped_at_the_end_of_a_bound(make_run):
+    """One that is all measured is kept."""
+    told = []
+    run = make_run(sample=None)
+    events = list(run.events(should_stop=lambda: told[-1:] == [6], on_measured=lambda done, total: told.append(done)))
+    assert told == [4, 6]
+    assert isinstance(events[-3], Evaluation)
+    assert events[-1] == Stopped(2, run.checkpoints / "step_2", ())
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_stopped_while_samples_are_drawn(make_run, step):
+    is_asked, calls = [], []
+
+    def sample(number, go_on):
+        if number == step and not is_asked:
+            go_on()
+            is_asked.append(True)
+            calls.append(number)
+            go_on()
+            calls.append("never")
+        return SnapshotReport(step=number, groups={})
+
+    def none(number, go_on):
+        return SnapshotReport(step=number, groups={})
+
+    unbroken = make_run(name="whole", sample=none)
+    list(unbroken.events())
+    first = make_run(sample=sample)
+    events = list(first.events(should_stop=lambda: bool(is_asked)))
+    assert calls == [step]
+    checkpoint = first.checkpoints / f"step_{step}"
+    assert events[-2:] == [Snapshot(step, checkpoint, None), Stopped(step, checkpoint, ("samples",))]
+    assert_equal_in_the_end(make_run(sample=sample), unbroken)
 
 
 def test_progress_of_a_measurement(make_run, make_trainer):
@@ -457,7 +521,7 @@ def test_checkpoint_is_kept_when_samples_cannot_be_drawn(make_run, broken):
     """The stages before may be somebody else's, and a judge may not fit; what is missing is drawn by the next start."""
     asked = []
 
-    def sample(step):
+    def sample(step, go_on):
         asked.append(step)
         if asked.count(broken) == 1 and step == broken:
             raise CheckpointError("the stage before is gone")

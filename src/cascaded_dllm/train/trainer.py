@@ -39,7 +39,8 @@ class StepResult:
         lr: learning rate of this step.
         tokens: target tokens seen in this step, in all processes.
         seconds: wall-clock time that the host spent on the step. Where numbers are left on the device, the step that
-            reads them has the wait for those before it as well, so that sums are right.
+            reads them has the wait for those before it as well, and where they were waited for after a step, as a bound
+            or a checkpoint needs them, the next one has it, so that sums are right.
     """
 
     step: int
@@ -84,6 +85,7 @@ class Trainer:
         self.ema = Ema(model, loop.ema_decay, self.parallel.storage)
         self.step = 0
         self._readings = Readings(self.device)
+        self._seconds_between_steps = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +117,7 @@ class Trainer:
 
     def _advance(self) -> StepResult:
         started = time.perf_counter()
+        waited, self._seconds_between_steps = self._seconds_between_steps, 0.0
         self.model.train()
         lr = self.optim.learning_rate(self.step, self.loop.num_steps)
         self.parallel.begin(self.optimizer)
@@ -137,7 +140,7 @@ class Trainer:
             grad_norm=read and read.grad_norm,
             lr=lr,
             tokens=tokens,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + waited,
         )
 
     def _update(self, lr: float, is_void: torch.Tensor | None) -> None:
@@ -155,7 +158,9 @@ class Trainer:
         Raises:
             NonFiniteError: one of them was not finite.
         """
+        started = time.perf_counter()
         self._readings.read()
+        self._seconds_between_steps += time.perf_counter() - started
 
     def state(self) -> TrainerState:
         """What a checkpoint keeps besides the weights.

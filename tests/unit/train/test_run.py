@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train import deletion
 from cascaded_dllm.train import run as run_module
+from cascaded_dllm.train import trainer as trainer_module
+from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.readings import Readings
 from cascaded_dllm.train.run_events import Evaluation, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult
@@ -125,6 +129,38 @@ def test_periods(make_run, make_trainer):
     assert [event.step for event in events if isinstance(event, Evaluation)] == [5, 7]
     assert [(event.step, event.samples) for event in events if isinstance(event, Snapshot)] == [(4, None), (7, None)]
     assert not (run.folder / "samples").exists()
+
+
+class SlowDevice:
+    """A second of it a step, of which the host feels nothing until it reads a number; nothing else takes time."""
+
+    def __init__(self, monkeypatch):
+        self.now, read = 0.0, Readings.read
+
+        def waiting_read(readings):
+            self.now += len(readings._unread)
+            return read(readings)
+
+        monkeypatch.setattr(Readings, "read", waiting_read)
+        monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+
+@pytest.mark.parametrize(
+    "others", [{"eval_every": 15, "snapshot_every": 100}, {"eval_every": 100, "snapshot_every": 7}]
+)
+def test_speed_where_numbers_are_needed_between_lines(make_run, make_trainer, monkeypatch, others):
+    """Bounds and checkpoints wait for steps that are done; the time is that of training all the same."""
+    SlowDevice(monkeypatch)
+    trainer = make_trainer(num_steps=30)
+    trainer.execution = Execution(read_every=10)
+    run = make_run(trainer=trainer, log_every=10, sample=None, peak_flops=1e9, **others)
+    seconds = sum(event.seconds for event in run.events() if isinstance(event, StepResult))
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "lr" in line]
+    # 8 sequences of 7 tokens a second.
+    assert [(line["step"], line["tokens_per_second"]) for line in lines] == [(10, 56), (20, 56), (30, 56)]
+    assert len({line["mfu"] for line in lines}) == 1
+    assert seconds == 30
 
 
 def test_without_validation_data(make_run):

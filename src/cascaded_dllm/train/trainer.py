@@ -25,7 +25,7 @@ from cascaded_dllm.train.moments import placed_moments
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig, make_optimizer
 from cascaded_dllm.train.parallel import Parallel, Single
-from cascaded_dllm.train.readings import Readings
+from cascaded_dllm.train.readings import Reading, Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ class Trainer:
         course: all other settings that decide the course of training, by key; a run resumed must have the same.
         parallel: how several processes share the work; None: there is one.
         execution: how a step is carried out on the device; None: the plain way.
+
+    Attributes:
+        step: optimizer steps done.
+        losses: of the steps that were read since whoever logs them emptied the list, in their order, nats per target
+            token. A checkpoint keeps them, so that the next line is that of an unbroken run.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, optim)
         self.ema = Ema(model, loop.ema_decay, self.parallel.storage)
         self.step = 0
+        self.losses: list[float] = []
         self._readings = Readings(self.device)
         self._seconds_between_steps = 0.0
 
@@ -131,7 +137,7 @@ class Trainer:
         tokens = self.tokens_per_step
         self._readings.note(self.step + 1, lr, loss / (tokens / self.loop.batch_size), norm)
         is_read = (self.step + 1) % self.execution.read_every == 0 or self.step + 1 == self.loop.num_steps
-        read = self._readings.read() if is_read else None
+        read = self._read()[-1] if is_read else None
         self._update(lr, None if is_read else self._readings.is_broken)
         self.step += 1
         return StepResult(
@@ -159,8 +165,13 @@ class Trainer:
             NonFiniteError: one of them was not finite.
         """
         started = time.perf_counter()
-        self._readings.read()
+        self._read()
         self._seconds_between_steps += time.perf_counter() - started
+
+    def _read(self) -> list[Reading]:
+        read = self._readings.read()
+        self.losses += [reading.loss for reading in read]
+        return read
 
     def state(self) -> TrainerState:
         """What a checkpoint keeps besides the weights.
@@ -175,6 +186,7 @@ class Trainer:
             ema_updates=self.ema.num_updates,
             optimizer=self.optimizer.state_dict(),
             course=dict(self.course),
+            losses=list(self.losses),
         )
 
     def restore(
@@ -205,7 +217,7 @@ class Trainer:
             self.parallel.storage.fill(tensor, found[name])
         self.optimizer.load_state_dict(placed_moments(state.optimizer, parts, self.model, self.parallel.storage))
         self.ema.load_state_dict(ema, num_updates=state.ema_updates)
-        self.step = state.step
+        self.step, self.losses = state.step, list(state.losses)
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:

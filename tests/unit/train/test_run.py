@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
 from cascaded_dllm.model import integrity
-from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.model.integrity import CHECKSUMS, newest_complete, write_checksums
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train import deletion
 from cascaded_dllm.train import run as run_module
@@ -161,6 +161,57 @@ def test_speed_where_numbers_are_needed_between_lines(make_run, make_trainer, mo
     assert [(line["step"], line["tokens_per_second"]) for line in lines] == [(10, 56), (20, 56), (30, 56)]
     assert len({line["mfu"] for line in lines}) == 1
     assert seconds == 30
+
+
+@pytest.mark.parametrize("read_every", [1, 5])
+@pytest.mark.parametrize("stop_at", [None, 4, 7])
+def test_logged_loss_is_the_mean_since_the_last_line(make_run, make_trainer, read_every, stop_at):
+    """Also where a bound or a checkpoint reads the numbers in between, and where the run goes on between two lines."""
+    every = list(make_trainer(num_steps=12).steps())
+    expected = [
+        (last, sum(result.loss_nats_per_token for result in every[first:last]) / (last - first))
+        for first, last in ((0, 5), (5, 10), (10, 12))
+    ]
+
+    def run():
+        trainer = make_trainer(num_steps=12)
+        trainer.execution = Execution(read_every=read_every)
+        return make_run(trainer=trainer, log_every=5, eval_every=3, snapshot_every=4)
+
+    if stop_at is not None:
+        first = run()
+        list(first.events(should_stop=lambda: first.trainer.step == stop_at))
+        assert len(first.trainer.losses) == {4: 4, 7: 2}[stop_at]
+    last = run()
+    list(last.events())
+    lines = [(line["step"], line["loss_nats_per_token"]) for line in metrics(last) if "lr" in line]
+    assert lines == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in expected]
+
+
+def test_killed_between_two_lines(make_run, make_trainer):
+    """The steps after the last checkpoint are done again, and the line is that of an unbroken run."""
+    unbroken, first, second = (
+        make_run(trainer=make_trainer(), name=name, log_every=4, snapshot_every=3) for name in ("whole", "run", "run")
+    )
+    list(unbroken.events())
+    stop_after(first, 3)
+    list(second.events())
+    assert metrics(second) == metrics(unbroken)
+
+
+def test_checkpoint_from_before_losses_were_kept(make_run, make_trainer):
+    """The next line is the mean of what has been done since."""
+    stop_after(make_run(log_every=4), 3)
+    path = (make_run().checkpoints / "step_3" / "trainer.pt").resolve()
+    state = torch.load(path, weights_only=True)
+    assert len(state.pop("losses")) == 3
+    torch.save(state, path)
+    (path.parent / CHECKSUMS).unlink()
+    write_checksums(path.parent)
+    run = make_run(log_every=4)
+    losses = {event.step: event.loss_nats_per_token for event in run.events() if isinstance(event, StepResult)}
+    assert list(losses) == [4, 5, 6]
+    assert next(line["loss_nats_per_token"] for line in metrics(run) if "lr" in line) == losses[4]
 
 
 def test_without_validation_data(make_run):

@@ -197,6 +197,10 @@ def test_judge(judge_folder, report):
         figures = found.groups[kind].figures
         assert figures["generative_ppl_per_sequence"] == pytest.approx(float(ppl_per_text(nats).mean()), rel=1e-4)
         assert figures["generative_ppl_corpus"] == pytest.approx(ppl_corpus_and_error(nats)[0], rel=1e-4)
+        errors = {"per_sequence": float(ppl_per_text(nats).std()) / 3**0.5, "corpus": ppl_corpus_and_error(nats)[1]}
+        for name, error in errors.items():
+            assert figures[f"generative_ppl_{name}_standard_error"] == pytest.approx(error, rel=1e-3)
+        assert figures["num_judged_texts"] == 3
         assert figures["num_judged_tokens"] == sum(map(len, nats))
         assert figures["num_empty_texts"] == 0
     assert any(sample.truth.endswith(END_OF_TEXT) for sample in found.groups["conditional"].samples)
@@ -223,6 +227,7 @@ def test_judge_of_nothing(judge_folder, stories, tokenizer, tmp_path):
         "distinct_bigram_share": pytest.approx(1 / 9),
         "distinct_trigram_share": pytest.approx(1 / 6),
         "num_empty_texts": 3,
+        "num_judged_texts": 0,
         "num_judged_tokens": 0,
     }
 

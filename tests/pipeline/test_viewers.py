@@ -134,6 +134,10 @@ def test_wandb_holds_every_number_of_one_run(place, lines):
     config = {item.key: json.loads(item.value_json) for item in second.config.update}
     stored = yaml.safe_load((place / "run" / "config.yaml").read_text())
     assert {key: config[key] for key in stored} == stored
+    starts = json.loads((place / "run" / "provenance.json").read_text())["starts"]
+    assert config["provenance"] == {name: value for name, value in starts[1].items() if name != "config"}
+    assert {"commit", "data"} <= config["provenance"].keys()
+    assert config["provenance"]["data"]["fingerprint"]
     own = [
         {name: value for name, value in entry.items() if not name.startswith("_") and "samples" not in name}
         for entry in [*before, *after]

@@ -178,7 +178,7 @@ def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
 def judged_figures(
     judge: Judge, texts: Sequence[str], device: torch.device, *, on_call: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Both generative perplexities, where there is a text that has one, and what they were counted over.
+    """Both generative perplexities, where there is a text that has one, their errors, and what they were counted over.
 
     Args:
         judge: a causal language model.
@@ -188,8 +188,11 @@ def judged_figures(
     """
     with judge.on(device):
         nats = judge.token_nats(texts, on_call=on_call)
+    figures = perplexity_figures(nats, ("per_sequence", "corpus"))
     return {
-        **values_of(perplexity_figures(nats, ("per_sequence", "corpus"))),
+        **values_of(figures),
+        **{f"{figure.name}_standard_error": figure.error for figure in figures if figure.error is not None},
+        "num_judged_texts": float(len(nats) - num_empty(nats)),
         "num_empty_texts": float(num_empty(nats)),
     }
 

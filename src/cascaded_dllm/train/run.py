@@ -20,6 +20,7 @@ from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter
+from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
 from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
@@ -111,7 +112,8 @@ class Run:
                 self._rehearse()
             log = RunLog(None)
             if group.is_first:
-                log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
+                shown = self.config | {"provenance": last_start(self.folder)}
+                log = stack.enter_context(open_log(self.folder, self.log, config=shown, step=trainer.step))
             if checkpoint is not None:
                 yield from self._made_up_for(checkpoint, log, wish, on_measured)
             with BackgroundWriter() as writer:

@@ -211,7 +211,7 @@ class Trainer:
             CheckpointError: it was trained with other settings, or its weights do not fit.
         """
         # The settings first: another size of the network is easier to read there than in a list of shapes.
-        require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps)
+        require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps, source=source)
         found = matching_weights(self.model, weights, source=source)
         for name, tensor in self.model.state_dict().items():
             self.parallel.storage.fill(tensor, found[name])

@@ -55,7 +55,8 @@ class Course(NamedTuple):
 
     Attributes:
         curve: token-forwards and loss, nats a target token.
-        bound_curve: token-forwards and bound, nats a window.
+        bound_curve: token-forwards and bound, nats a window, from the first step on: logarithmic axes have no place for
+            what a run begins with.
         seconds: that training took, without evaluation; over all the times that the run went on.
     """
 
@@ -79,7 +80,7 @@ def read_course(planned: PlannedRun) -> Course:
         bound_curve=[
             (line["step"] * cost, line["bound_nats_per_token"] * length)
             for line in lines
-            if "bound_nats_per_token" in line
+            if "bound_nats_per_token" in line and line["step"] > 0
         ],
         seconds=sum(seconds),
     )

@@ -58,6 +58,8 @@ class Run:
             processes tell its progress at the same moments.
         sample: draws and measures texts with the averaged weights now in the network, or None: also in processes that
             have no part in it. It is given the step, and what it calls now and then, which may end it with an error.
+        measures_start: whether the bound of a new run is measured before its first step too, since the weights that it
+            begins with have learnt something.
         num_valid_windows: all windows that `measure` could measure.
         log: viewers of the metrics.
         provenance: what the run is made from, see `append_start`.
@@ -72,6 +74,7 @@ class Run:
     periods: RunPeriods
     measure: Callable[[Progress | None], BoundEstimate] | None
     sample: Callable[[int, Callable[[], None]], SnapshotReport] | None
+    measures_start: bool = False
     num_valid_windows: int = 0
     log: LogChoice = field(default_factory=LogChoice)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -116,6 +119,8 @@ class Run:
                 log = stack.enter_context(open_log(self.folder, self.log, config=shown, step=trainer.step))
             if checkpoint is not None:
                 yield from self._made_up_for(checkpoint, log, wish, on_measured)
+            elif self.measures_start:
+                yield from self._bound(log, wish, on_measured)
             with BackgroundWriter() as writer:
                 if not wish.is_known:
                     yield from self._train(log, writer, deletion, wish, on_measured)

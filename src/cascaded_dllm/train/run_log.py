@@ -222,7 +222,8 @@ def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
 
     with _quiet_thread():
         with _disk_errors(folder, _WITHOUT_TENSORBOARD):
-            writer = SummaryWriter(str(folder), purge_step=step + 1)
+            # A run that begins again measures the bound before its first step again.
+            writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
         try:
             yield _TensorBoard(writer, folder)
         except BaseException:

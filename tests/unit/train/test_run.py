@@ -380,6 +380,34 @@ def test_stopped_while_a_bound_is_measured(make_run, step):
     assert_equal_in_the_end(make_run(name="run", snapshot_every=4), unbroken)
 
 
+def test_bound_before_the_first_step(make_run, make_trainer):
+    """Of the weights that a run begins with, once: a run that goes on does not measure them again."""
+    run = make_run(measures_start=True, snapshot_every=4)
+    with run.trainer.averaged_weights():
+        expected = run.measure(None).nll_nats.mean() / 7
+    events = list(run.events(should_stop=lambda: run.trainer.step == 3))
+    assert isinstance(events[0], Evaluation)
+    assert (events[0].step, events[0].bound_nats_per_token) == (0, pytest.approx(float(expected)))
+    assert [event.step for event in events if isinstance(event, Evaluation)] == [0, 2]
+    last = make_run(measures_start=True, snapshot_every=4)
+    assert [event.step for event in last.events() if isinstance(event, Evaluation)] == [4, 6]
+    assert [line["step"] for line in metrics(last) if "bound_nats_per_token" in line] == [0, 2, 4, 6]
+    assert not make_run().measures_start
+
+
+def test_stopped_before_the_first_step(make_run):
+    """In the bound of the weights that it begins with: there is nothing to keep, and the next start begins again."""
+    told = []
+    run = make_run(measures_start=True)
+    events = list(run.events(should_stop=lambda: bool(told), on_measured=lambda done, total: told.append(done)))
+    assert events == [Stopped(0, None, ("bound", "samples"))]
+    assert told == [4]
+    assert not run.checkpoints.exists()
+    unbroken = make_run(name="whole", measures_start=True)
+    list(unbroken.events())
+    assert_equal_in_the_end(make_run(measures_start=True), unbroken)
+
+
 def test_stopped_at_the_end_of_a_bound(make_run):
     """One that is all measured is kept."""
     told = []

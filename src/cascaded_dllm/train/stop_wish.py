@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import final
 
+from cascaded_dllm.errors import CascadeError
 from cascaded_dllm.train.group import Group
 
+_REASON = "the run was asked to stop; the same command goes on, and measures what was left"
 
-class AbandonedError(Exception):
+
+class AbandonedError(CascadeError):
     """A measurement was left unfinished, since the run is to stop; whoever had it made catches this."""
 
 
@@ -38,7 +41,7 @@ class StopWish:
         """
         self.ask()
         if self.is_known:
-            raise AbandonedError
+            raise AbandonedError(_REASON)
 
     def go_on_alone(self) -> None:
         """The same in work that this process does while the others wait for the next `ask`.
@@ -47,7 +50,7 @@ class StopWish:
             AbandonedError: this process was asked to stop.
         """
         if self._is_made():
-            raise AbandonedError
+            raise AbandonedError(_REASON)
 
     def _is_made(self) -> bool:
         self._is_asked = self._is_asked or self._should_stop()

@@ -115,6 +115,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         periods=_periods(config),
         measure=_bound_measurer(config, trainer, found.valid),
         sample=_snapshot_sampler(found, stage, trainer),
+        measures_start=start is not None,
         num_valid_windows=0 if found.valid is None else len(found.valid),
         log=replace(log, name=log.name or found.name),
         provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},

@@ -1,7 +1,7 @@
 """Snapshots: samples of a stage in training on true prefixes and, with the stages before it, of the whole cascade."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.snapshot import SampledText, SampleGroup, SnapshotReport
 
 Ids = Int[Tensor, "B _"]
+GoOn = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +60,15 @@ class SnapshotSampler:
     earlier: tuple[str, ...]
     judge: Judge | None
 
-    def __call__(self, step: int) -> SnapshotReport:
-        """The report of `step`."""
+    def __call__(self, step: int, go_on: GoOn = lambda: None) -> SnapshotReport:
+        """The report of `step`; `go_on` is called between calls of the networks, and what it raises ends the work."""
         groups: dict[str, SampleGroup] = {}
         if self.stage.prefix_length:
-            groups |= self._conditional()
+            groups |= self._conditional(go_on)
         else:
-            groups["unconditional"] = self._group({self.number: self._sampled(None)})
+            groups["unconditional"] = self._group({self.number: self._sampled(None, go_on)}, go_on)
         if self.earlier:
-            groups["unconditional"] = self._of_the_cascade()
+            groups["unconditional"] = self._of_the_cascade(go_on)
         return SnapshotReport(step=step, groups=groups)
 
     def earlier_cascade(self) -> Cascade:
@@ -87,17 +88,17 @@ class SnapshotSampler:
         )
         return before
 
-    def _conditional(self) -> dict[str, SampleGroup]:
+    def _conditional(self, go_on: GoOn) -> dict[str, SampleGroup]:
         """Samples on true prefixes, and the true texts."""
         index = torch.arange(min(self.num_samples, len(self.windows)))
         prefix, truth = self.windows.batch(index.numpy())
         assert prefix is not None
         prefix_ids, truth_ids = torch.from_numpy(prefix), torch.from_numpy(truth)
-        stages = {self.number - 1: prefix_ids, self.number: self._sampled(prefix_ids)}
-        figures = self._figures({self.number: truth_ids})
-        return {"conditional": self._group(stages, truth_ids), "truth": SampleGroup(samples=(), figures=figures)}
+        stages = {self.number - 1: prefix_ids, self.number: self._sampled(prefix_ids, go_on)}
+        figures = self._figures({self.number: truth_ids}, go_on)
+        return {"conditional": self._group(stages, go_on, truth_ids), "truth": SampleGroup(samples=(), figures=figures)}
 
-    def _of_the_cascade(self) -> SampleGroup:
+    def _of_the_cascade(self, go_on: GoOn) -> SampleGroup:
         """Samples whose every stage is generated."""
         before = self.earlier_cascade()
         cascade = Cascade((*before.stages, self.stage), self.tokenizer, self.stage_lengths)
@@ -107,23 +108,27 @@ class SnapshotSampler:
             predictor=self.predictor,
             seed=self.seed,
             batch_size=self.num_samples,
+            on_progress=lambda done, total: go_on(),
         )
-        return self._group(dict(enumerate(samples.ids, start=1)))
+        return self._group(dict(enumerate(samples.ids, start=1)), go_on)
 
-    def _sampled(self, prefix: Ids | None) -> Ids:
+    def _sampled(self, prefix: Ids | None, go_on: GoOn) -> Ids:
         """Texts of the stage in training, on the CPU."""
         device = self.stage.model.vocab_embed.embedding.device
         index = torch.arange(self.num_samples if prefix is None else len(prefix), device=device)
-        *_, last = self.stage.states(
+        states = self.stage.states(
             None if prefix is None else prefix.to(device),
             predictor=predictor_from_name(self.predictor),
             num_steps=self.num_steps,
             draws=Draws(self.seed, "snapshot"),
             sample_index=index,
         )
-        return last.xt.cpu()
+        for state in states:
+            go_on()
+            ids = state.xt
+        return ids.cpu()
 
-    def _group(self, stages: Mapping[int, Ids], truth: Ids | None = None) -> SampleGroup:
+    def _group(self, stages: Mapping[int, Ids], go_on: GoOn, truth: Ids | None = None) -> SampleGroup:
         """Texts and overlaps of samples, given the ids of every stage."""
         pairs = list(itertools.pairwise(stages.values()))
         overlaps = [multiset_overlap_per_text(*pair) for pair in pairs]
@@ -139,14 +144,14 @@ class SnapshotSampler:
             )
             for i in range(len(stages[self.number]))
         )
-        return SampleGroup(samples=samples, figures=self._figures(stages))
+        return SampleGroup(samples=samples, figures=self._figures(stages, go_on))
 
-    def _figures(self, stages: Mapping[int, Ids]) -> dict[str, float]:
+    def _figures(self, stages: Mapping[int, Ids], go_on: GoOn) -> dict[str, float]:
         """Overlaps between stages; of the texts of the last one also diversity and what the judge says."""
         figures = stage_figures(stages)
         if self.judge is not None:
             texts = [self.tokenizer.decode_window(row) for row in stages[self.number].tolist()]
-            figures |= judged_figures(self.judge, texts, self.stage.model.vocab_embed.embedding.device)
+            figures |= judged_figures(self.judge, texts, self.stage.model.vocab_embed.embedding.device, on_call=go_on)
         return figures
 
     def _texts(self, ids: Ids) -> list[str]:

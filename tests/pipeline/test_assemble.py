@@ -24,7 +24,7 @@ from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
-from cascaded_dllm.train.run import Evaluation
+from cascaded_dllm.train.run_events import Evaluation
 from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 

@@ -45,6 +45,7 @@ def trained(place, data):
             *common, *flags, "--out", folders[-1], "--device", "cpu", "--model", "tiny", *tiny.OVERRIDES[2:]
         )
         assert "bound" in result.stdout
+        assert "no bound" not in result.stdout
         assert f"run folder: {folders[-1]}" in result.stdout
     return folders
 
@@ -106,6 +107,13 @@ def test_run_folders(trained):
 def sampled(folder: Path) -> Path:
     (found,) = folder.iterdir()
     return found
+
+
+def test_training_without_validation_data(data, tmp_path):
+    """It is said at the start that there will be no bound, and how there would be one."""
+    result = success("train", "--data", data / "stories_train", "--out", tmp_path / "run", *tiny.OVERRIDES)
+    said = "stage 1: no bound is measured, as there is no validation data; --valid (data.valid) names it\n"
+    assert result.stdout.count(said) == 1
 
 
 def test_sampling_a_cascade(trained, tmp_path):

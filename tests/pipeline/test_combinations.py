@@ -12,7 +12,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.sample.samples import CascadeSamples
-from cascaded_dllm.train.run import Evaluation
+from cascaded_dllm.train.run_events import Evaluation
 from cascaded_dllm.train.trainer import StepResult
 from tests.pipeline import tiny
 

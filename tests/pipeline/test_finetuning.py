@@ -23,6 +23,7 @@ from cascaded_dllm.diffusion.schedule import LogLinearSchedule, Noise
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train.objective import Objective
+from cascaded_dllm.train.run_events import Evaluation
 from cascaded_dllm.train.trainer import StepResult
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
@@ -231,3 +232,16 @@ def test_a_run_is_not_taken_up_from_another_start(trained, stories, tmp_path):
     other = dataclasses.replace(config, pretrained=dataclasses.replace(config.pretrained, weights="raw"))
     with pytest.raises(CheckpointError, match=r"other settings: pretrained\.weights was ema and is raw"):
         list(assemble_run(other).events())
+
+
+def test_bound_of_the_weights_that_a_run_starts_from(stories, valid_stories, tmp_path):
+    """Under step 0, the number that the run they come from has for its end; a run with weights of its own has none."""
+    bounds = {}
+    for name, others in (("source", []), ("tuned", start(tmp_path / "source"))):
+        run = assemble_run(tiny.config(stories, tmp_path / name, f"data.valid='{valid_stories}'", *others))
+        found = [event for event in run.events() if isinstance(event, Evaluation)]
+        bounds[name] = {event.step: event.bound_nats_per_token for event in found}
+    assert list(bounds["source"]) == [2]
+    assert list(bounds["tuned"]) == [0, 2]
+    assert bounds["tuned"][0] == bounds["source"][2]
+    assert bounds["tuned"][2] != bounds["tuned"][0]

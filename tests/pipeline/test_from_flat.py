@@ -13,7 +13,7 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.study.budget import cost_of_step
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.meter import StepMeter
-from cascaded_dllm.train.run import Evaluation
+from cascaded_dllm.train.run_events import Evaluation
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
 

@@ -1,5 +1,6 @@
 """A disk that is too small: said as such, nothing half-written, and the same command completes once there is room."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.train.run_log import LogChoice, forget_after, open_log
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
+from tests.processes import run
 
 
 @pytest.fixture
@@ -106,3 +108,38 @@ def test_full_disk_at_a_line_of_metrics(disk):
     resize("50m")
     forget_after(folder, 1)
     assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("viewer", "choice", "package"),
+    [("wandb=offline", "wandb=disabled", "wandb"), ("tensorboard=true", "tensorboard=false", "tensorboard")],
+)
+def test_full_disk_at_a_viewer(disk, viewer, choice, package):
+    """One line about the viewer, of which nothing else is printed, and not the error of closing it."""
+    pytest.importorskip(package)
+    folder, resize = disk
+    resize("2m")
+    done = run(fill_up_in_the_log, folder, viewer, environment={**os.environ, "HOME": str(folder.parent)})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.fullmatch(
+        rf"{folder}/{package} cannot be written \(No space left on device\); make room, or go on without the viewer "
+        rf"\(logging\.{choice}\), and give the same command again\n",
+        done.stdout,
+    )
+
+
+def fill_up_in_the_log(folder: Path, viewer: str) -> None:
+    """In a process, for W&B leaves much behind: the error of a log whose disk is filled up while it is open."""
+    choice = LogChoice(wandb="offline") if "wandb" in viewer else LogChoice(tensorboard=True)
+    try:
+        with open_log(folder, choice, config={}, step=0) as log:
+            log.metrics({"step": 1, "loss": 0.5})
+            with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+                while filler.write(b"x" * 512):
+                    pass
+            for step in range(2, 100):
+                log.texts(step, "samples", ["a long text" * 1000])
+    except OutputExistsError as error:
+        print(error)

@@ -10,7 +10,7 @@ from cascaded_dllm.assemble import assemble_run, require_sound
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import load_stage
-from cascaded_dllm.train.run import Snapshot
+from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.trainer import StepResult
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success

@@ -115,6 +115,9 @@ def test_figures_are_those_of_the_texts(runs, judge, tmp_path):
         "num_samples": 3,
         "generative_ppl_per_sequence": float(ppl_per_text(nats).mean()),
         "generative_ppl_corpus": ppl_corpus_and_error(nats)[0],
+        "generative_ppl_per_sequence_standard_error": float(ppl_per_text(nats).std() / len(ppl_per_text(nats)) ** 0.5),
+        "generative_ppl_corpus_standard_error": ppl_corpus_and_error(nats)[1],
+        "num_judged_texts": sum(len(row) > 0 for row in nats),
         "num_empty_texts": sum(text == "" for text in texts),
         "num_judged_tokens": sum(map(len, nats)),
     }
@@ -154,7 +157,7 @@ def test_default_judge_of_the_documented_flag(runs, tmp_path, monkeypatch, judge
 
 
 def test_texts_are_kept_when_the_judge_fails(runs, judge, tmp_path, monkeypatch):
-    def failing(self, texts):
+    def failing(self, texts, **options):
         raise MemoryError
 
     monkeypatch.setattr(Judge, "token_nats", failing)

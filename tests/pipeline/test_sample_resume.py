@@ -402,7 +402,7 @@ def test_judge_that_was_not_asked_is_asked_later(arguments, judge, tmp_path, mon
     assert "generative perplexity under" in judged("sample", "--resume", only(tmp_path / "stopped"))
     with monkeypatch.context() as patched:
 
-        def failing(*_: Any) -> None:
+        def failing(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         patched.setattr(Judge, "token_nats", failing)

@@ -18,7 +18,7 @@ from cascaded_dllm.model.integrity import CHECKSUMS, write_checksums
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.text.tokenizer import END_OF_TEXT
-from cascaded_dllm.train.run import Snapshot
+from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.snapshot import SampleGroup
 from tests.pipeline import tiny
 from tests.unit.evaluate.tiny_judge import save_judge
@@ -34,13 +34,19 @@ def judge_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def report(stories, tmp_path):
-    """The report of step 5 of a run that has not begun."""
+def make_run(stories, tmp_path):
+    """A run that has not begun."""
 
     def make(*overrides):
-        return assemble_run(tiny.config(stories, tmp_path / "run", "sampling.num_samples=3", *overrides)).sample(5)
+        return assemble_run(tiny.config(stories, tmp_path / "run", "sampling.num_samples=3", *overrides))
 
     return make
+
+
+@pytest.fixture
+def report(make_run):
+    """The report of step 5 of such a run."""
+    return lambda *overrides: make_run(*overrides).sample(5)
 
 
 def test_stage_1_writes_without_a_prefix(report):
@@ -57,6 +63,31 @@ def test_stage_1_writes_without_a_prefix(report):
 def test_a_flat_model_writes_whole_texts(report):
     group = report("baseline=true").groups["unconditional"]
     assert [set(sample.stages) for sample in group.samples] == [{3}] * 3
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional", "cascade", "judged"])
+def test_left_at_any_moment(runs, make_run, judge_folder, kind):
+    """Between calls of the networks, of the judge too; nothing else is drawn or judged after it."""
+    overrides = {
+        "unconditional": ["stage=1"],
+        "conditional": ["stage=2"],
+        "cascade": ["stage=2", f"earlier_stages=['{runs}/stage1']"],
+        "judged": ["stage=1", f"evaluation.judge='{judge_folder}'"],
+    }
+    run, calls = make_run("sampling.num_steps=8", *overrides[kind]), []
+    run.sample(5, lambda: calls.append("whole"))
+    # Eight steps, the final denoising and the noise that they begin with; the cascade has three times as many.
+    assert len(calls) >= {"cascade": 27, "judged": 10}.get(kind, 9)
+    number = len(calls)
+
+    def leave():
+        calls.append("left")
+        if calls.count("left") == number:
+            raise KeyError("left")
+
+    with pytest.raises(KeyError, match="left"):
+        run.sample(5, leave)
+    assert calls.count("left") == number
 
 
 def test_true_prefixes(stories, tokenizer, tmp_path):
@@ -166,6 +197,10 @@ def test_judge(judge_folder, report):
         figures = found.groups[kind].figures
         assert figures["generative_ppl_per_sequence"] == pytest.approx(float(ppl_per_text(nats).mean()), rel=1e-4)
         assert figures["generative_ppl_corpus"] == pytest.approx(ppl_corpus_and_error(nats)[0], rel=1e-4)
+        errors = {"per_sequence": float(ppl_per_text(nats).std()) / 3**0.5, "corpus": ppl_corpus_and_error(nats)[1]}
+        for name, error in errors.items():
+            assert figures[f"generative_ppl_{name}_standard_error"] == pytest.approx(error, rel=1e-3)
+        assert figures["num_judged_texts"] == 3
         assert figures["num_judged_tokens"] == sum(map(len, nats))
         assert figures["num_empty_texts"] == 0
     assert any(sample.truth.endswith(END_OF_TEXT) for sample in found.groups["conditional"].samples)
@@ -192,6 +227,7 @@ def test_judge_of_nothing(judge_folder, stories, tokenizer, tmp_path):
         "distinct_bigram_share": pytest.approx(1 / 9),
         "distinct_trigram_share": pytest.approx(1 / 6),
         "num_empty_texts": 3,
+        "num_judged_texts": 0,
         "num_judged_tokens": 0,
     }
 

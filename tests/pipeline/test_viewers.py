@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typer.testing import CliRunner
 from cascaded_dllm.cli.main import app
 from tests.pipeline import tiny
 from tests.processes import run
+from tests.repo.source_tree import CHECKOUT
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +138,10 @@ def test_wandb_holds_every_number_of_one_run(place, lines):
     config = {item.key: json.loads(item.value_json) for item in second.config.update}
     stored = yaml.safe_load((place / "run" / "config.yaml").read_text())
     assert {key: config[key] for key in stored} == stored
+    starts = json.loads((place / "run" / "provenance.json").read_text())["starts"]
+    assert config["provenance"] == {name: value for name, value in starts[1].items() if name != "config"}
+    assert {"commit", "data"} <= config["provenance"].keys()
+    assert config["provenance"]["data"]["fingerprint"]
     own = [
         {name: value for name, value in entry.items() if not name.startswith("_") and "samples" not in name}
         for entry in [*before, *after]
@@ -147,3 +155,19 @@ def test_wandb_keeps_the_texts(place):
     tables = sorted((place / "run" / "wandb").glob("offline-run-*/files/media/table/**/*.json"))
     rows = [json.loads(path.read_text())["data"] for path in tables]
     assert rows == [[[0, stored_text(place, step)]] for step in (2, 4)]
+
+
+def test_documented_way_to_join_starts(place):
+    """Of the command in docs/training.md: its files are there, and its options exist."""
+    (command,) = re.findall(r"^(wandb sync .*)$", (CHECKOUT / "docs" / "training.md").read_text(), re.MULTILINE)
+    found = re.fullmatch(r'wandb sync (--[a-z]+) "\$\(cat RUN/(\S+)\)" RUN/(\S+)', command)
+    assert found
+    option, identifier, pattern = found.groups()
+    starts = sorted((place / "run").glob(pattern))
+    run_id = (place / "run" / identifier).read_text().strip()
+    assert [start.name.rpartition("-")[2] for start in starts] == [run_id] * 2
+    environment = {**os.environ, "HOME": str(place / "home"), "WANDB_MODE": "offline", "WANDB_API_KEY": "0" * 40}
+    tried = [sys.executable, "-m", "wandb", "sync", "--dry-run", option, run_id, *map(str, starts)]
+    done = subprocess.run(tried, check=False, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "2 run(s)" in done.stderr

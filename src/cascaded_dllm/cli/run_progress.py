@@ -9,7 +9,8 @@ from rich.progress import Progress
 
 from cascaded_dllm.cli.console import console, counted, error_console, is_wide, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
-from cascaded_dllm.train.run import Evaluation, Event, NotDeleted, Resumed, Run, Snapshot
+from cascaded_dllm.train.run import Run
+from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.trainer import StepResult
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -24,19 +25,26 @@ def run_with_progress(run: Run, description: str) -> None:
     Raises:
         typer.Exit: it was interrupted.
     """
-    kept = None
+    stopped = None
     with progress_bar(description) as (progress, _), stop_request() as request:
         display = _Display(progress, description, run.trainer.loop.num_steps, request)
         for event in run.events(should_stop=request.is_made, on_measured=display.show_measuring):
             display.show(event)
-            kept = event.checkpoint if isinstance(event, Snapshot) else kept
-    if run.trainer.step < run.trainer.loop.num_steps:
-        error_console.print(
-            f"{description}: stopped at step {run.trainer.step} of {run.trainer.loop.num_steps}, which is kept in "
-            f"{kept}; the same command goes on from there",
-            markup=False,
-        )
+            stopped = event if isinstance(event, Stopped) else stopped
+    if stopped is not None:
+        error_console.print(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}", markup=False)
         raise typer.Exit(request.exit_code)
+
+
+def _end(stopped: Stopped, num_steps: int) -> str:
+    """Where a run stands that was stopped, and what the same command does."""
+    if stopped.checkpoint is None:
+        return "stopped before its first step, and there is nothing to keep; the same command begins again"
+    first = f", first with the {' and the '.join(stopped.left_out)} of that step" if stopped.left_out else ""
+    return (
+        f"stopped at step {stopped.step} of {num_steps}, which is kept in {stopped.checkpoint}; the same command goes "
+        f"on from there{first}"
+    )
 
 
 @final
@@ -81,7 +89,7 @@ class _Display:
                     "reads it, and that its folder is yours to write",
                     markup=False,
                 )
-            case Snapshot():
+            case Snapshot() | Stopped():
                 pass
 
     def show_measuring(self, done: int, total: int) -> None:

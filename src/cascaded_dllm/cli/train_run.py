@@ -79,6 +79,9 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     )
     processes = "" if group.size == 1 else f"{group.size} processes ({layout['strategy']}), "
     console.print(f"{processes}{layout['device']}, {layout['execution']}")
+    if run.measure is None:
+        said = "no bound is measured, as there is no validation data; --valid (data.valid) names it"
+        console.print(f"{name}: {said}", soft_wrap=True)
     _say_where_it_starts(run, name)
     run_with_progress(run, name)
     console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)

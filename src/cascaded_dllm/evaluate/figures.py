@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -175,18 +175,24 @@ def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
     return values_of([*overlap_figures(stages), *diversity_figures(stages[max(stages)])])
 
 
-def judged_figures(judge: Judge, texts: Sequence[str], device: torch.device) -> dict[str, float]:
-    """Both generative perplexities, where there is a text that has one, and what they were counted over.
+def judged_figures(
+    judge: Judge, texts: Sequence[str], device: torch.device, *, on_call: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Both generative perplexities, where there is a text that has one, their errors, and what they were counted over.
 
     Args:
         judge: a causal language model.
         texts: all of them; none is left out.
         device: where it reads them.
+        on_call: called before every call of the judge; what it raises ends the work.
     """
     with judge.on(device):
-        nats = judge.token_nats(texts)
+        nats = judge.token_nats(texts, on_call=on_call)
+    figures = perplexity_figures(nats, ("per_sequence", "corpus"))
     return {
-        **values_of(perplexity_figures(nats, ("per_sequence", "corpus"))),
+        **values_of(figures),
+        **{f"{figure.name}_standard_error": figure.error for figure in figures if figure.error is not None},
+        "num_judged_texts": float(len(nats) - num_empty(nats)),
         "num_empty_texts": float(num_empty(nats)),
     }
 

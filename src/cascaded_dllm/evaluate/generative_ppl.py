@@ -119,7 +119,7 @@ class Judge:
             self.model.to("cpu")
 
     @torch.inference_mode()
-    def token_nats(self, texts: Sequence[str]) -> list[TokenNats]:
+    def token_nats(self, texts: Sequence[str], *, on_call: Callable[[], None] = lambda: None) -> list[TokenNats]:
         """-log p of every token of every text, in the order of the texts.
 
         In a text of more than `context` - 1 tokens each is judged once, in windows that overlap by half a context: so
@@ -135,6 +135,7 @@ class Judge:
             per_window = len(windows[start].ids) * self.model.config.vocab_size
             part = windows[start : start + max(1, _CALL_ELEMENTS // per_window)]
             start += len(part)
+            on_call()
             for window, nats in zip(part, self._window_nats(part), strict=True):
                 found[window.text][window.first : window.first + window.num_judged] = nats
         return found

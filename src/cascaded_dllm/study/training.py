@@ -9,7 +9,7 @@ from cascaded_dllm.assemble import assemble_run
 from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.plan import PlannedRun
-from cascaded_dllm.train.run import Evaluation, Resumed
+from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
 from cascaded_dllm.train.run_log import METRICS_FILE
 from cascaded_dllm.train.trainer import StepResult
 
@@ -22,7 +22,7 @@ def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
         CascadeError: see `assemble_run` and `Run.events`.
     """
     run = assemble_run(planned.config)
-    num_steps = run.trainer.loop.num_steps
+    num_steps, is_stopped = run.trainer.loop.num_steps, False
     for event in run.events(should_stop=attendant.should_stop):
         match event:
             case Resumed():
@@ -32,9 +32,11 @@ def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
             case Evaluation():
                 bound = f"bound {event.bound_nats_per_token:.4f} nats/token"
                 attendant.say(f"{planned.name}: step {event.step} of {num_steps}, {bound}")
+            case Stopped():
+                is_stopped = True
             case _:
                 pass
-    if run.trainer.step < num_steps:
+    if is_stopped:
         raise StoppedError(
             f"{planned.name} was stopped at step {run.trainer.step} of {num_steps}, which is kept; the same command "
             "goes on from there"
@@ -53,7 +55,8 @@ class Course(NamedTuple):
 
     Attributes:
         curve: token-forwards and loss, nats a target token.
-        bound_curve: token-forwards and bound, nats a window.
+        bound_curve: token-forwards and bound, nats a window, from the first step on: logarithmic axes have no place for
+            what a run begins with.
         seconds: that training took, without evaluation; over all the times that the run went on.
     """
 
@@ -77,7 +80,7 @@ def read_course(planned: PlannedRun) -> Course:
         bound_curve=[
             (line["step"] * cost, line["bound_nats_per_token"] * length)
             for line in lines
-            if "bound_nats_per_token" in line
+            if "bound_nats_per_token" in line and line["step"] > 0
         ],
         seconds=sum(seconds),
     )

@@ -8,7 +8,7 @@ moments are in the folder optimizer/, in the format of torch.distributed.checkpo
 import pickle
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrainerState:
         ema_updates: updates of the moving average done.
         optimizer: the optimizer's `state_dict`, without its moments where these are in parts.
         course: the other settings that decide the course of training; a resumed run must have the same.
+        losses: of the steps since the last line of metrics; none in checkpoints from before they were kept.
     """
 
     step: int
@@ -46,6 +47,7 @@ class TrainerState:
     ema_updates: int
     optimizer: dict[str, Any]
     course: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
     """
     path = checkpoint / "trainer.pt"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = {"losses": []} | torch.load(path, map_location="cpu", weights_only=True)
         return TrainerState(*(content[field.name] for field in fields(TrainerState)))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
         # Not the text of the error: torch's advises to run whatever the file holds.
@@ -169,11 +171,14 @@ def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Dele
     for number, folder in older:
         if keeping.every is None or number % keeping.every:
             deletion.delete(folder)
-    # Of processes that were killed before they had put them into a checkpoint.
-    for path in checkpoints.glob(f"{_PARTS_BESIDE}*"):
-        if int(path.name.removeprefix(_PARTS_BESIDE)) <= step:
-            deletion.delete(path)
-    deletion.delete_rest()
+    # Other processes of the run may have begun with the parts of the next checkpoint; this one writes nothing now.
+    deletion.delete_incomplete(lambda path: _step_of_parts(path) > step)
+
+
+def _step_of_parts(path: Path) -> int:
+    """The step of a folder of `parts_beside`; -1 for anything else."""
+    number = path.name.removeprefix(_PARTS_BESIDE)
+    return int(number) if path.name.startswith(_PARTS_BESIDE) and number.isdecimal() else -1
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,9 @@ The depth of a layout network, which they did not have, is the one that runs hav
 """
 
 
-def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim: OptimConfig, num_steps: int) -> None:
+def require_same_course(
+    state: TrainerState, *, course: Mapping[str, Any], optim: OptimConfig, num_steps: int, source: str
+) -> None:
     """Checks that the steps of a checkpoint are the first ones of a run with these settings.
 
     The number of steps of the whole run may change where the learning rates of the steps done do not: always with a
@@ -32,6 +34,7 @@ def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim
         course: the settings of now that decide the course, without the number of steps.
         optim: of now.
         num_steps: of the whole run, as it is planned now.
+        source: where the checkpoint lies, for the message.
 
     Raises:
         CheckpointError: a setting differs, or the number of steps is another one and matters.
@@ -43,7 +46,8 @@ def require_same_course(state: TrainerState, *, course: Mapping[str, Any], optim
     if changed := _changed(before, course):
         raise CheckpointError(
             f"the checkpoint at step {state.step} was trained with other settings: {'; '.join(changed)}; give the "
-            "settings of the run's config.yaml, or another --out"
+            "settings of the run's config.yaml, or another --out: a new run, which takes these weights alone with "
+            f"pretrained.use_pretrained=true pretrained.model_path={source}"
         )
     if num_steps < state.step:
         raise CheckpointError(

@@ -3,8 +3,11 @@
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
+
+from cascaded_dllm.atomic import INCOMPLETE
 
 _DELETED = ".deleted-"
 
@@ -34,11 +37,28 @@ class Deletion:
             self._note(folder, error)
         self.delete_rest()
 
+    def delete_incomplete(self, is_own: Callable[[Path], bool] = lambda path: False) -> None:
+        """Delete what writers that were killed have left half-written, and what has been put away.
+
+        Only for the owner of the folder's lock: whoever else wrote there is gone, whatever its machine was called.
+
+        Args:
+            is_own: whether a path belongs to a write of this run that is going on.
+        """
+        for path in self._parent.glob(f"{INCOMPLETE}*"):
+            if not is_own(path):
+                self.delete(path)
+        self.delete_rest()
+
     def delete_rest(self) -> None:
         """Delete what has been put away, by this run or by one before."""
         for path in self._parent.glob(f"{_DELETED}*"):
             try:
-                shutil.rmtree(path)
+                # The link to the newest checkpoint may be half-written too.
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink()
+                else:
+                    shutil.rmtree(path)
             except OSError as error:
                 self._note(path, error)
 

@@ -1,5 +1,6 @@
 """What a line of metrics says of a step: its result, and how fast and how large the run is."""
 
+import math
 import resource
 import sys
 from collections.abc import Sequence
@@ -81,16 +82,16 @@ def step_cost(
 
 @final
 class StepMeter:
-    """Rates over the steps since the last line, and what was done since the first step.
+    """Rates and loss over the steps since the last line, and what was done since the first step.
 
     Args:
-        trainer: what makes the steps.
+        trainer: what makes the steps; every line empties its list of losses.
         peak_flops: of all devices together, FLOP/s; None if unknown.
     """
 
     def __init__(self, trainer: Trainer, peak_flops: float | None) -> None:
         dataset, layout = trainer.dataset, layout_of(trainer.model)
-        self._device, self._peak_flops = trainer.device, peak_flops
+        self._trainer, self._peak_flops = trainer, peak_flops
         self._cost = step_cost(
             trainer.model.config,
             None if layout is None else layout.config,
@@ -114,19 +115,23 @@ class StepMeter:
         """The line of metrics of a step, which has been added; the next one's rates are those of the steps after it.
 
         Returns:
-            The fields of `result` and: `tokens_per_second`, target tokens; `token_forwards`, positions that went
-            through the network since the first step, prefixes included; `peak_memory_bytes` of the process on its
+            The fields of `result`, but for the loss, which is the mean over the steps since the last line, also where
+            the run was taken up in between; and: `tokens_per_second`, target tokens; `token_forwards`, positions that
+            went through the network since the first step, prefixes included; `peak_memory_bytes` of the process on its
             device, None where it is not known; `mfu`, the share of the peak that the needed arithmetic takes, None
             where the peak is not known.
         """
         seconds, steps = self._seconds, self._steps
+        losses = self._trainer.losses
         line = asdict(result) | {
+            "loss_nats_per_token": math.fsum(losses) / len(losses),
             "tokens_per_second": self._tokens / seconds,
             "token_forwards": result.step * self._cost.token_forwards,
-            "peak_memory_bytes": peak_memory_bytes(self._device),
+            "peak_memory_bytes": peak_memory_bytes(self._trainer.device),
             "mfu": None if self._peak_flops is None else steps * self._cost.flops / seconds / self._peak_flops,
         }
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
+        losses.clear()
         return line
 
 

@@ -39,6 +39,12 @@ def append_start(folder: Path, facts: Mapping[str, Any], *, step: int) -> None:
     write_json(path, {"starts": [*starts, {"step": step} | process_facts() | dict(facts)]})
 
 
+def last_start(folder: Path) -> dict[str, Any]:
+    """What is recorded of the newest start of the run in `folder`, without its settings."""
+    start = _starts(folder / PROVENANCE_FILE)[-1]
+    return {name: value for name, value in start.items() if name != "config"}
+
+
 def process_facts() -> dict[str, Any]:
     """When, where and with which program this process runs; `commit` is None unless it runs from a checkout."""
     return {

@@ -48,14 +48,14 @@ class Readings:
         self._unread.append((step, lr, numbers))
         self.is_broken = torch.maximum(self.is_broken, 1 - numbers.isfinite().all().float())
 
-    def read(self) -> Reading | None:
-        """The numbers of the last step; None if they have been read before.
+    def read(self) -> list[Reading]:
+        """The numbers of the steps since the last reading, in their order.
 
         Raises:
             NonFiniteError: those of any step since the last reading are not finite.
         """
         if not self._unread:
-            return None
+            return []
         values = torch.stack([numbers for _, _, numbers in self._unread]).tolist()
         for (step, lr, _), pair in zip(self._unread, values, strict=True):
             for name, value in zip(("loss", "gradient norm"), pair, strict=True):
@@ -67,4 +67,4 @@ class Readings:
                         "pretrained.model_path=...)"
                     )
         self._unread.clear()
-        return Reading(*values[-1])
+        return [Reading(*pair) for pair in values]

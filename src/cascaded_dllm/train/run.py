@@ -20,64 +20,17 @@ from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter
+from cascaded_dllm.train.provenance import last_start
+from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
-from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log
+from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport
-from cascaded_dllm.train.trainer import StepResult, Trainer
+from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
+from cascaded_dllm.train.trainer import Trainer
 from cascaded_dllm.train.writer import BackgroundWriter
 
 Progress = Callable[[int, int], None]
-"""Told what is done, and all there is to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """The run goes on from a checkpoint; `faults` says what was wrong with newer ones, which were passed over."""
-
-    step: int
-    faults: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The bound of the averaged weights on the validation windows.
-
-    Attributes:
-        step: optimizer steps done.
-        bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
-        standard_error: of that mean over windows; None for a single window.
-        num_windows: windows it was measured on, always the same, at the same times with the same noise.
-        num_windows_in_set: all that there are.
-    """
-
-    step: int
-    bound_nats_per_token: float
-    standard_error: float | None
-    num_windows: int
-    num_windows_in_set: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A checkpoint is being written, and is there when the run ends; `samples` is the file of the texts drawn with it
-    and `report` its content, or None.
-    """
-
-    step: int
-    checkpoint: Path
-    samples: Path | None
-    report: SnapshotReport | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NotDeleted:
-    """An old checkpoint is still there, and `fault` says why; told once, and tried again with every new one."""
-
-    step: int
-    fault: str
-
-
-Event = Resumed | StepResult | Evaluation | Snapshot | NotDeleted
+"""Told what is done, and all there is to do; what it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +54,12 @@ class Run:
         settings: what checkpoints say of the stage.
         tokenizer_file: copied into every checkpoint.
         periods: how often what happens.
-        measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
-        sample: draws and measures texts with the averaged weights now in the network, given the step, or None: also in
-            processes that have no part in it.
+        measure: estimates the bound of validation windows with the averaged weights now in the network, or None. All
+            processes tell its progress at the same moments.
+        sample: draws and measures texts with the averaged weights now in the network, or None: also in processes that
+            have no part in it. It is given the step, and what it calls now and then, which may end it with an error.
+        measures_start: whether the bound of a new run is measured before its first step too, since the weights that it
+            begins with have learnt something.
         num_valid_windows: all windows that `measure` could measure.
         log: viewers of the metrics.
         provenance: what the run is made from, see `append_start`.
@@ -117,7 +73,8 @@ class Run:
     tokenizer_file: Path
     periods: RunPeriods
     measure: Callable[[Progress | None], BoundEstimate] | None
-    sample: Callable[[int], SnapshotReport] | None
+    sample: Callable[[int, Callable[[], None]], SnapshotReport] | None
+    measures_start: bool = False
     num_valid_windows: int = 0
     log: LogChoice = field(default_factory=LogChoice)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -134,7 +91,8 @@ class Run:
         """Run to the end, from the newest complete checkpoint if the folder has one.
 
         Args:
-            should_stop: asked after every step; if it says so, the step is kept in a checkpoint and the run ends.
+            should_stop: asked after every step, and while a bound is measured or samples are drawn, which are then left
+                to the next start; once it says so, the step is kept in a checkpoint and the run ends.
             on_measured: told the validation windows done and their number while a bound is measured.
 
         Raises:
@@ -145,8 +103,9 @@ class Run:
             NonFiniteError: training broke down; the last checkpoint stands.
         """
         trainer, group = self.trainer, self.trainer.group
+        deletion, wish = Deletion(self.checkpoints), StopWish(should_stop, group)
         with contextlib.ExitStack() as stack:
-            checkpoint, faults = group.from_first(lambda: self._take_folder(stack))
+            checkpoint, faults = group.from_first(lambda: self._take_folder(stack, deletion))
             if checkpoint is not None:
                 take_up(checkpoint, trainer)
             group.from_first(self._record_start)
@@ -156,21 +115,28 @@ class Run:
                 self._rehearse()
             log = RunLog(None)
             if group.is_first:
-                log = stack.enter_context(open_log(self.folder, self.log, config=self.config, step=trainer.step))
-            deletion = Deletion(self.checkpoints)
+                shown = self.config | {"provenance": last_start(self.folder)}
+                log = stack.enter_context(open_log(self.folder, self.log, config=shown, step=trainer.step))
             if checkpoint is not None:
-                yield from self._missing_samples(checkpoint, log)
+                yield from self._made_up_for(checkpoint, log, wish, on_measured)
+            elif self.measures_start:
+                yield from self._bound(log, wish, on_measured)
             with BackgroundWriter() as writer:
-                yield from self._train(log, writer, deletion, should_stop, on_measured)
+                if not wish.is_known:
+                    yield from self._train(log, writer, deletion, wish, on_measured)
                 writer.finish()
+            if wish.is_known:
+                yield from self._stopped()
             yield from self._not_deleted(deletion)
             # A process that ended before the others are done might take them with it.
             group.any(False)
 
-    def _take_folder(self, stack: contextlib.ExitStack) -> tuple[Path | None, list[str]]:
+    def _take_folder(self, stack: contextlib.ExitStack, deletion: Deletion) -> tuple[Path | None, list[str]]:
         """The folder belongs to this run as long as `stack` is open; the checkpoint to go on from, and worse ones."""
         require_run_folder(self.folder)
         stack.enter_context(run_lock(self.folder))
+        # A step at which a run was stopped and killed is never written again, so that nobody else would do it.
+        deletion.delete_incomplete()
         return newest_start(self.folder)
 
     def _record_start(self) -> None:
@@ -189,38 +155,53 @@ class Run:
         log: RunLog,
         writer: BackgroundWriter,
         deletion: Deletion,
-        should_stop: Callable[[], bool],
+        wish: StopWish,
         on_measured: Progress | None,
-    ) -> Iterator[StepResult | Evaluation | Snapshot | NotDeleted]:
+    ) -> Iterator[Event]:
         trainer, periods = self.trainer, self.periods
         meter = StepMeter(trainer, self.peak_flops)
         for result in trainer.steps():
             writer.check()
             yield from self._not_deleted(deletion)
-            is_last = result.step == trainer.loop.num_steps
             meter.add(result)
-            if result.step % periods.log_every == 0 or is_last:
+            if self._is_due(periods.log_every):
                 log.metrics(meter.line(result))
             yield result
-            if self.measure is not None and (result.step % periods.eval_every == 0 or is_last):
-                evaluation = self._evaluate(self.measure, on_measured)
-                log.metrics(asdict(evaluation))
-                yield evaluation
-            is_due = result.step % periods.snapshot_every == 0 or is_last
-            # Asked last, so that what the step would have logged in an unbroken run is there; and all together, so
-            # that no process goes on without the others.
-            is_stopped = trainer.group.any(should_stop())
-            if is_due or is_stopped:
-                yield self._snapshot(log, writer, deletion, with_samples=is_due)
-            if is_stopped:
+            wish.ask()
+            if self._is_due(periods.eval_every):
+                yield from self._bound(log, wish, on_measured)
+            is_due = self._is_due(periods.snapshot_every)
+            if is_due or wish.is_known:
+                yield self._snapshot(log, writer, deletion, wish, with_samples=is_due)
+            if wish.is_known:
                 return
 
-    def _evaluate(
-        self, measure: Callable[[Progress | None], BoundEstimate], on_measured: Progress | None
-    ) -> Evaluation:
+    def _is_due(self, every: int) -> bool:
+        """Whether the step that was done last is one of those, as the last one of the run always is."""
+        return self.trainer.step % every == 0 or self.trainer.step == self.trainer.loop.num_steps
+
+    def _bound(self, log: RunLog, wish: StopWish, on_measured: Progress | None) -> Iterator[Evaluation]:
+        """The bound, if there is one to measure and nobody wishes the run to stop before it is there."""
+        if self.measure is None or wish.is_known:
+            return
+
+        def on_progress(done: int, total: int) -> None:
+            if on_measured is not None:
+                on_measured(done, total)
+            if done < total:
+                wish.go_on()
+
+        try:
+            evaluation = self._evaluate(self.measure, on_progress)
+        except AbandonedError:
+            return
+        log.metrics(asdict(evaluation))
+        yield evaluation
+
+    def _evaluate(self, measure: Callable[[Progress | None], BoundEstimate], on_progress: Progress) -> Evaluation:
         trainer = self.trainer
         with trainer.averaged_weights():
-            estimate = measure(on_measured)
+            estimate = measure(on_progress)
         # Of several kinds of texts, it is whole windows that are measured, the last kind.
         per_token = estimate.nll_nats / trainer.dataset.parts[-1].target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
@@ -230,37 +211,70 @@ class Run:
         if fault := deletion.fault_to_tell():
             yield NotDeleted(self.trainer.step, fault)
 
-    def _snapshot(self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, *, with_samples: bool) -> Snapshot:
+    def _snapshot(
+        self, log: RunLog, writer: BackgroundWriter, deletion: Deletion, wish: StopWish, *, with_samples: bool
+    ) -> Snapshot:
         """Begin to write a checkpoint, and draw samples.
 
         Stages before may be somebody else's, and a judge may not fit beside the training: where samples cannot be
         drawn the run ends, but the steps so far are kept, and a run that goes on draws what is missing.
         """
-        trainer = self.trainer
-        content = copy_to_host(trainer)
+        content = copy_to_host(self.trainer)
         writer.begin(lambda: self._save(content, deletion))
-        samples = report = None
-        if with_samples and self.sample is not None:
-            samples, report = self._draw(self.sample, log)
-        return Snapshot(trainer.step, self.checkpoints / f"{PREFIX}{trainer.step}", samples, report)
+        samples, report = self._drawn(log, wish) if with_samples else (None, None)
+        return Snapshot(self.trainer.step, self.checkpoints / f"{PREFIX}{self.trainer.step}", samples, report)
 
-    def _missing_samples(self, checkpoint: Path, log: RunLog) -> Iterator[Snapshot]:
-        """Draws the samples that the checkpoint that a run is taken up at should have, and has not."""
+    def _made_up_for(
+        self, checkpoint: Path, log: RunLog, wish: StopWish, on_measured: Progress | None
+    ) -> Iterator[Evaluation | Snapshot]:
+        """Measures and draws what the checkpoint that a run is taken up at should have, and has not."""
+        missing = self.trainer.group.from_first(self._missing)
+        if "bound" in missing:
+            yield from self._bound(log, wish, on_measured)
+        if "samples" in missing:
+            samples, report = self._drawn(log, wish)
+            if report is not None:
+                yield Snapshot(self.trainer.step, checkpoint, samples, report)
+
+    def _missing(self) -> tuple[str, ...]:
+        """What is due at this step and is not on the disk; asked in the first process."""
         step = self.trainer.step
-        is_due = step % self.periods.snapshot_every == 0 or step == self.trainer.loop.num_steps
-        is_missing = self.sample is not None and is_due and not self._samples_file(step).exists()
-        # All of them together, or none.
-        if self.trainer.group.any(is_missing) and self.sample is not None:
-            yield Snapshot(step, checkpoint, *self._draw(self.sample, log))
+        has_to = {
+            "bound": self.measure is not None and self._is_due(self.periods.eval_every),
+            "samples": self.sample is not None and self._is_due(self.periods.snapshot_every),
+        }
+        is_there = {"bound": lambda: has_bound(self.folder, step), "samples": lambda: self._samples_file(step).exists()}
+        return tuple(name for name, is_due in has_to.items() if is_due and not is_there[name]())
+
+    def _stopped(self) -> Iterator[Stopped]:
+        """What a run that was asked to stop leaves; nothing where it was at its end."""
+        step = self.trainer.step
+        missing = self.trainer.group.from_first(self._missing)
+        if missing or step < self.trainer.loop.num_steps:
+            yield Stopped(step, self.checkpoints / f"{PREFIX}{step}" if step else None, missing)
 
     def _samples_file(self, step: int) -> Path:
         return self.folder / "samples" / f"step_{step}.txt"
 
-    def _draw(self, sample: Callable[[int], SnapshotReport], log: RunLog) -> tuple[Path, SnapshotReport]:
-        """The samples of the averaged weights, and the file that holds them."""
+    def _drawn(self, log: RunLog, wish: StopWish) -> tuple[Path | None, SnapshotReport | None]:
+        """The samples of the averaged weights and the file that holds them; nothing if the run is to stop before."""
+        if wish.is_known:
+            return None, None
+        drawn: tuple[Path | None, SnapshotReport | None] = (None, None)
+        if self.sample is not None:
+            # Samples of whole weights are drawn by the first process alone, for which the others wait below.
+            is_together = self.trainer.parallel.storage.is_split
+            with contextlib.suppress(AbandonedError):
+                drawn = self._draw(self.sample, log, wish.go_on if is_together else wish.go_on_alone)
+        wish.ask()
+        return drawn
+
+    def _draw(
+        self, sample: Callable[[int, Callable[[], None]], SnapshotReport], log: RunLog, go_on: Callable[[], None]
+    ) -> tuple[Path, SnapshotReport]:
         step = self.trainer.step
         with self.trainer.averaged_weights():
-            report = sample(step)
+            report = sample(step, go_on)
         samples = self._samples_file(step)
         if self.trainer.group.is_first:
             write_json(samples.with_suffix(".json"), report.to_dict())

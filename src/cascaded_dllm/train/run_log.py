@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import secrets
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -21,6 +22,10 @@ WANDB_ID_FILE = "wandb_id.txt"
 """In a run folder, so that a resumed run is the same one on Weights & Biases."""
 
 TENSORBOARD_FOLDER = "tensorboard"
+WANDB_FOLDER = "wandb"
+
+_WITHOUT_TENSORBOARD = ", or go on without the viewer (logging.tensorboard=false),"
+_WITHOUT_WANDB = ", or go on without the viewer (logging.wandb=disabled),"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,26 @@ class LogChoice:
     tensorboard: bool = False
 
 
+@contextlib.contextmanager
+def _disk_errors(path: Path | str, otherwise: str = ",") -> Iterator[None]:
+    """What the disk refuses inside the block is an error of ours.
+
+    Args:
+        path: what is written there.
+        otherwise: what can be done besides making room.
+
+    Raises:
+        OutputExistsError: something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputExistsError(
+            f"{path} cannot be written ({reason}); make room{otherwise} and give the same command again"
+        ) from error
+
+
 @runtime_checkable
 class _Viewer(Protocol):
     """Something that shows the numbers and texts of a step."""
@@ -51,40 +76,44 @@ class _Viewer(Protocol):
 
 @final
 class _TensorBoard:
-    """Numbers and texts in event files."""
+    """Numbers and texts in event files below `folder`."""
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    def __init__(self, writer: Any, folder: Path) -> None:
+        self._writer, self._folder = writer, folder
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
-        for name, value in entry.items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, entry["step"])
-        self._writer.flush()
+        with _disk_errors(self._folder, _WITHOUT_TENSORBOARD):
+            for name, value in entry.items():
+                if name != "step" and value is not None:
+                    self._writer.add_scalar(name, value, entry["step"])
+            self._writer.flush()
 
     def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
-        for number, text in enumerate(texts):
-            self._writer.add_text(f"{name}/{number}", text, step)
-        self._writer.flush()
+        with _disk_errors(self._folder, _WITHOUT_TENSORBOARD):
+            for number, text in enumerate(texts):
+                self._writer.add_text(f"{name}/{number}", text, step)
+            self._writer.flush()
 
 
 @final
 class _Wandb:
-    """Numbers and texts in a run of Weights & Biases."""
+    """Numbers and texts in a run of Weights & Biases, which keeps them in `folder`."""
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    def __init__(self, run: Any, folder: Path) -> None:
+        self._run, self._folder = run, folder
         # Our step and not theirs, which may never go back: a run resumes at its last checkpoint.
         run.define_metric("*", step_metric="step")
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
-        self._run.log({name: value for name, value in entry.items() if value is not None})
+        with _disk_errors(self._folder, _WITHOUT_WANDB):
+            self._run.log({name: value for name, value in entry.items() if value is not None})
 
     def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
         import wandb
 
-        table = wandb.Table(columns=["sample", "text"], data=[[number, text] for number, text in enumerate(texts)])
-        self._run.log({"step": step, name: table})
+        rows = [[number, text] for number, text in enumerate(texts)]
+        with _disk_errors(self._folder, _WITHOUT_WANDB):
+            self._run.log({"step": step, name: wandb.Table(columns=["sample", "text"], data=rows)})
 
 
 @final
@@ -109,18 +138,18 @@ class RunLog:
         if self._file is None:
             return
         line = (json.dumps(entry) + "\n").encode()
-        try:
+        with _disk_errors(self._file.name):
             while line:
                 line = line[self._file.write(line) :]
-        except OSError as error:
-            raise OutputExistsError(
-                f"{self._file.name} cannot be written ({error.strerror}); make room, and give the same command again"
-            ) from error
         for viewer in self._viewers:
             viewer.metrics(entry)
 
     def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
-        """Show texts, which lie in the run folder already, where there is a viewer."""
+        """Show texts, which lie in the run folder already, where there is a viewer.
+
+        Raises:
+            OutputExistsError: the disk is full, or away.
+        """
         for viewer in self._viewers:
             viewer.texts(step, name, texts)
 
@@ -149,6 +178,8 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
 
     Raises:
         ConfigError: Weights & Biases cannot be reached, or does not know the user.
+        OutputExistsError: the disk is full, or away, now or when the viewers are closed; an error that ends the block
+            is not replaced by it.
     """
     with contextlib.ExitStack() as stack:
         viewers: list[_Viewer] = []
@@ -179,45 +210,78 @@ def forget_after(folder: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
+def has_bound(folder: Path, step: int) -> bool:
+    """Whether metrics.jsonl has a bound of the weights after `step` steps."""
+    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
+    return any(line["step"] == step and "bound_nats_per_token" in line for line in lines)
+
+
 @contextlib.contextmanager
 def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    with _quiet_thread():
+        with _disk_errors(folder, _WITHOUT_TENSORBOARD):
+            # A run that begins again measures the bound before its first step again.
+            writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
+        try:
+            yield _TensorBoard(writer, folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                writer.close()
+            raise
+        with _disk_errors(folder, _WITHOUT_TENSORBOARD):
+            writer.close()
+
+
+@contextlib.contextmanager
+def _quiet_thread() -> Iterator[None]:
+    """What the disk refuses to TensorBoard's thread is raised again where we write, and not printed as well."""
+    before = threading.excepthook
+
+    def tell_others(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard.")):
+            before(failed)
+
+    threading.excepthook = tell_others
     try:
-        yield _TensorBoard(writer)
+        yield
     finally:
-        writer.close()
+        threading.excepthook = before
 
 
 @contextlib.contextmanager
 def _wandb(folder: Path, choice: LogChoice, config: Mapping[str, Any]) -> Iterator[_Wandb]:
     import wandb
 
-    is_online = choice.wandb == "online"
+    is_online, own = choice.wandb == "online", folder / WANDB_FOLDER
     try:
-        run = wandb.init(
-            project=choice.project,
-            name=choice.name,
-            id=_wandb_id(folder),
-            # Offline there is nobody to ask for the run; its parts are joined by their id when they are synchronised.
-            resume="allow" if is_online else None,
-            mode="online" if is_online else "offline",
-            dir=str(folder),
-            config=dict(config),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        with _disk_errors(own, _WITHOUT_WANDB):
+            run = wandb.init(
+                project=choice.project,
+                name=choice.name,
+                id=_wandb_id(folder),
+                # Offline there is nobody to ask for the run; its parts are joined by their id when they are
+                # synchronised.
+                resume="allow" if is_online else None,
+                mode="online" if is_online else "offline",
+                dir=str(folder),
+                config=dict(config),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
     except wandb.Error as error:
         raise ConfigError(
             f"Weights & Biases cannot be used ({' '.join(str(error).split())}); run `wandb login`, or give "
             "logging.wandb=offline and `wandb sync` later"
         ) from error
     try:
-        yield _Wandb(run)
+        yield _Wandb(run, own)
     except BaseException:
-        run.finish(exit_code=1)
+        with contextlib.suppress(OSError, wandb.Error):
+            run.finish(exit_code=1)
         raise
-    run.finish()
+    with _disk_errors(own, _WITHOUT_WANDB):
+        run.finish()
 
 
 def _wandb_id(folder: Path) -> str:

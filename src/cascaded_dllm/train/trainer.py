@@ -25,7 +25,7 @@ from cascaded_dllm.train.moments import placed_moments
 from cascaded_dllm.train.objective import Batch, Objective
 from cascaded_dllm.train.optim import OptimConfig, make_optimizer
 from cascaded_dllm.train.parallel import Parallel, Single
-from cascaded_dllm.train.readings import Readings
+from cascaded_dllm.train.readings import Reading, Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class StepResult:
         lr: learning rate of this step.
         tokens: target tokens seen in this step, in all processes.
         seconds: wall-clock time that the host spent on the step. Where numbers are left on the device, the step that
-            reads them has the wait for those before it as well, so that sums are right.
+            reads them has the wait for those before it as well, and where they were waited for after a step, as a bound
+            or a checkpoint needs them, the next one has it, so that sums are right.
     """
 
     step: int
@@ -62,6 +63,11 @@ class Trainer:
         course: all other settings that decide the course of training, by key; a run resumed must have the same.
         parallel: how several processes share the work; None: there is one.
         execution: how a step is carried out on the device; None: the plain way.
+
+    Attributes:
+        step: optimizer steps done.
+        losses: of the steps that were read since whoever logs them emptied the list, in their order, nats per target
+            token. A checkpoint keeps them, so that the next line is that of an unbroken run.
     """
 
     def __init__(
@@ -83,7 +89,9 @@ class Trainer:
         self.optimizer = make_optimizer(model, optim)
         self.ema = Ema(model, loop.ema_decay, self.parallel.storage)
         self.step = 0
+        self.losses: list[float] = []
         self._readings = Readings(self.device)
+        self._seconds_between_steps = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +123,7 @@ class Trainer:
 
     def _advance(self) -> StepResult:
         started = time.perf_counter()
+        waited, self._seconds_between_steps = self._seconds_between_steps, 0.0
         self.model.train()
         lr = self.optim.learning_rate(self.step, self.loop.num_steps)
         self.parallel.begin(self.optimizer)
@@ -128,7 +137,7 @@ class Trainer:
         tokens = self.tokens_per_step
         self._readings.note(self.step + 1, lr, loss / (tokens / self.loop.batch_size), norm)
         is_read = (self.step + 1) % self.execution.read_every == 0 or self.step + 1 == self.loop.num_steps
-        read = self._readings.read() if is_read else None
+        read = self._read()[-1] if is_read else None
         self._update(lr, None if is_read else self._readings.is_broken)
         self.step += 1
         return StepResult(
@@ -137,7 +146,7 @@ class Trainer:
             grad_norm=read and read.grad_norm,
             lr=lr,
             tokens=tokens,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + waited,
         )
 
     def _update(self, lr: float, is_void: torch.Tensor | None) -> None:
@@ -155,7 +164,14 @@ class Trainer:
         Raises:
             NonFiniteError: one of them was not finite.
         """
-        self._readings.read()
+        started = time.perf_counter()
+        self._read()
+        self._seconds_between_steps += time.perf_counter() - started
+
+    def _read(self) -> list[Reading]:
+        read = self._readings.read()
+        self.losses += [reading.loss for reading in read]
+        return read
 
     def state(self) -> TrainerState:
         """What a checkpoint keeps besides the weights.
@@ -170,6 +186,7 @@ class Trainer:
             ema_updates=self.ema.num_updates,
             optimizer=self.optimizer.state_dict(),
             course=dict(self.course),
+            losses=list(self.losses),
         )
 
     def restore(
@@ -194,13 +211,13 @@ class Trainer:
             CheckpointError: it was trained with other settings, or its weights do not fit.
         """
         # The settings first: another size of the network is easier to read there than in a list of shapes.
-        require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps)
+        require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps, source=source)
         found = matching_weights(self.model, weights, source=source)
         for name, tensor in self.model.state_dict().items():
             self.parallel.storage.fill(tensor, found[name])
         self.optimizer.load_state_dict(placed_moments(state.optimizer, parts, self.model, self.parallel.storage))
         self.ema.load_state_dict(ema, num_updates=state.ema_updates)
-        self.step = state.step
+        self.step, self.losses = state.step, list(state.losses)
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:

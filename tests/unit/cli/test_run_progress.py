@@ -1,14 +1,15 @@
 """What a run shows: lines for what stays, a second bar while a bound is measured, an orderly end."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from cascaded_dllm.cli import run_progress
 from cascaded_dllm.cli.console import progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest
-from cascaded_dllm.cli.run_progress import _Display
-from cascaded_dllm.train.run import Evaluation, NotDeleted, Resumed
+from cascaded_dllm.cli.run_progress import _Display, _end
+from cascaded_dllm.train.run_events import Evaluation, NotDeleted, Resumed, Stopped
 from cascaded_dllm.train.trainer import StepResult
 
 
@@ -85,3 +86,25 @@ def test_a_request_to_stop_is_answered_once(display, capsys):
     display.show_measuring(1, 2)
     display.show(step(5))
     assert capsys.readouterr().err == ("stage 1: stopping after this step; told again, it stops at once and loses it\n")
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (
+            Stopped(4, Path("run/step_4"), ()),
+            "stopped at step 4 of 10, which is kept in run/step_4; the same command goes on from there",
+        ),
+        (
+            Stopped(10, Path("run/step_10"), ("bound", "samples")),
+            "stopped at step 10 of 10, which is kept in run/step_10; the same command goes on from there, first with "
+            "the bound and the samples of that step",
+        ),
+        (
+            Stopped(0, None, ("bound",)),
+            "stopped before its first step, and there is nothing to keep; the same command begins again",
+        ),
+    ],
+)
+def test_where_a_stopped_run_stands(event, message):
+    assert _end(event, 10) == message

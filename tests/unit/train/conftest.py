@@ -69,7 +69,7 @@ def _model(seed: int = 3, *, spread: float = 0.3, is_placed: bool = False, **set
     return model
 
 
-def _report(step: int) -> SnapshotReport:
+def _report(step: int, go_on: Callable[[], None] = lambda: None) -> SnapshotReport:
     """Two texts of stage 2, on a true prefix."""
     samples = tuple(
         SampledText(stages={1: "a", 2: text}, truth="the truth", multiset_overlap=(0.5,), ordered_coverage=(0.25,))

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from cascaded_dllm.train.loop import LoopConfig
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.parallel import Parallel, Replicated, Single
-from cascaded_dllm.train.run import Run, RunPeriods, Snapshot
+from cascaded_dllm.train.run import Run, RunPeriods
+from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.sharded import FullySharded
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer
@@ -151,13 +152,13 @@ def run_of(trainer: Trainer, folder: Path, *, snapshot_every: int = 2) -> Run:
         settings=StageSettings(model=trainer.model.config, noise={"type": "loglinear"}, stage=2, stage_lengths=LENGTHS),
         tokenizer_file=tokenizer_file,
         periods=RunPeriods(log_every=1, eval_every=100, snapshot_every=snapshot_every, keeping=Keeping(newest=20)),
-        measure=lambda _: bound_of(trainer),
+        measure=lambda on_progress: bound_of(trainer, on_progress),
         sample=_report,
         num_valid_windows=NUM_WINDOWS,
     )
 
 
-def bound_of(trainer: Trainer) -> Any:
+def bound_of(trainer: Trainer, on_progress: Callable[[int, int], None] | None = None) -> Any:
     return dataset_bound(
         trainer.model,
         trainer.objective,
@@ -166,6 +167,7 @@ def bound_of(trainer: Trainer) -> Any:
         num_times=2,
         batch_size=4,
         seed=1,
+        on_progress=on_progress,
         group=trainer.group,
     )
 
@@ -224,6 +226,7 @@ def everything(group: Group, folder: Path) -> dict[str, Any]:
         found[f"{strategy} broken"] = broken_on_one_process(trainer_of(group, strategy))
         found[f"{strategy} placed"] = placed_numbers(group, strategy)
         found[f"{strategy} resumed"] = interrupted(group, strategy, folder / strategy)
+        found[f"{strategy} stopped"] = stopped(group, strategy, folder / f"{strategy} stopped")
         found[f"{strategy} without samples"] = without_samples(group, strategy, folder / f"{strategy} without samples")
     # A checkpoint of each way is taken up by the other, and one of a single process by both.
     for strategy, source in (("ddp", "fsdp"), ("fsdp", "ddp"), ("ddp", "single"), ("fsdp", "single")):
@@ -317,7 +320,7 @@ def interrupted(group: Group, strategy: str, folder: Path) -> dict[str, Any]:
 def without_samples(group: Group, strategy: str, folder: Path) -> dict[str, Any]:
     """A run whose samples cannot be drawn at its last checkpoint, and what the next start does first."""
 
-    def sample(step: int) -> SnapshotReport:
+    def sample(step: int, go_on: Callable[[], None]) -> SnapshotReport:
         if step == 4:
             raise CheckpointError("the stage before is gone")
         return _report(step)
@@ -331,6 +334,36 @@ def without_samples(group: Group, strategy: str, folder: Path) -> dict[str, Any]
     group.any(False)
     events = list(run_of(trainer_of(group, strategy, num_steps=4), folder).events())
     return {"error": message, "events": [(type(event).__name__, event.step) for event in events]}
+
+
+def stopped(group: Group, strategy: str, folder: Path) -> list[list[tuple[str, int]]]:
+    """What happens at the end of a run whose second process is asked to stop in the bound of its last step.
+
+    Then the first one in the samples, and then none.
+    """
+    starts, asked, found = ["bound", "samples", "nothing"], set(), []
+
+    def sample(step: int, go_on: Callable[[], None]) -> SnapshotReport:
+        if step == 4 and group.rank == 0:
+            asked.add("samples")
+        go_on()
+        return _report(step)
+
+    def on_measured(done: int, total: int) -> None:
+        if group.rank == 1:
+            asked.add("bound")
+
+    while starts:
+        asked.clear()
+        run = replace(run_of(trainer_of(group, strategy, num_steps=4), folder), sample=sample)
+        if strategy == "ddp" and not group.is_first:
+            # As assembled: where weights are whole, the first process draws alone.
+            run = replace(run, sample=None)
+        events = list(run.events(should_stop=lambda: starts[0] in asked, on_measured=on_measured))
+        found.append([(type(event).__name__, event.step) for event in events if event.step == 4])
+        starts.pop(0)
+        group.any(False)
+    return found
 
 
 def losses_with_and_without_compilation(world: World, cache: str) -> list[dict[str, Any]]:

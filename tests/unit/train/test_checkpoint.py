@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 
 import pytest
 import torch
@@ -184,6 +185,21 @@ def test_what_a_killed_process_leaves_is_no_checkpoint(save, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(folder / "step_1", folder / ".incomplete-step_7@host-1-0123abcd")
     assert newest_complete(folder) == (folder / "step_1", [])
+
+
+def test_what_killed_writers_left_goes_with_the_old_ones(save, tmp_path):
+    """Of any step and any machine, just now; parts of the next checkpoint are other processes' work."""
+    checkpoints = tmp_path / "checkpoints"
+    save(1)
+    left = checkpoints / f".incomplete-step_73@{socket.gethostname()}-elsewhere-{os.getpid()}-0123abcd"
+    shutil.copytree(checkpoints / "step_1", left)
+    (checkpoints / ".incomplete-latest@host-1-0123abcd").symlink_to("step_1")
+    (checkpoints / ".incomplete-optimizer-of mine").write_text("by hand")
+    for step in (2, 3):
+        parts_beside(checkpoints, step).mkdir()
+    save(2)
+    assert names(checkpoints) == [parts_beside(checkpoints, 3).name, "latest", "step_1", "step_2"]
+    assert newest_complete(checkpoints) == (checkpoints / "step_2", [])
 
 
 def test_a_complete_one_of_the_same_step_stays(save):

@@ -9,7 +9,7 @@ import torch
 from cascaded_dllm.errors import DryBatchError
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.objective import Objective
-from cascaded_dllm.train.run import Resumed
+from cascaded_dllm.train.run_events import Resumed
 from cascaded_dllm.train.trainer import Trainer
 
 

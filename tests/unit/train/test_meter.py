@@ -14,24 +14,34 @@ def result(step, seconds):
     return StepResult(step, 2.0, grad_norm=1.0, lr=0.1, tokens=56, seconds=seconds)
 
 
-def test_rates_are_those_since_the_last_line(make_trainer):
-    meter = StepMeter(make_trainer(), peak_flops=None)
+def meter_of(trainer, peak_flops=None):
+    """Of a trainer that has read the loss of a step before."""
+    trainer.losses.append(2.0)
+    return StepMeter(trainer, peak_flops)
+
+
+def test_rates_and_loss_are_those_since_the_last_line(make_trainer):
+    trainer = make_trainer()
+    meter = meter_of(trainer)
     for step, seconds in enumerate((0.5, 0.25, 0.25), start=1):
         meter.add(result(step, seconds))
+    trainer.losses += [5.0, 2.0]
     line = meter.line(result(3, 0.25))
     # 3 steps of 8 sequences of 7 target tokens, in one second; 3 + 7 tokens of each went through the network.
     assert line["tokens_per_second"] == 168
     assert line["token_forwards"] == 3 * 8 * 10
     assert line["mfu"] is None
-    assert (line["step"], line["loss_nats_per_token"], line["seconds"], line["tokens"]) == (3, 2.0, 0.25, 56)
+    assert (line["step"], line["loss_nats_per_token"], line["seconds"], line["tokens"]) == (3, 3.0, 0.25, 56)
     meter.add(result(4, 0.1))
+    trainer.losses.append(1.5)
     line = meter.line(result(4, 0.1))
+    assert line["loss_nats_per_token"] == 1.5
     assert line["tokens_per_second"] == pytest.approx(560)
     assert line["token_forwards"] == 4 * 8 * 10
 
 
 def test_a_flat_model_has_no_prefix(make_trainer):
-    meter = StepMeter(make_trainer(stage=0), peak_flops=None)
+    meter = meter_of(make_trainer(stage=0))
     meter.add(result(2, 1.0))
     assert meter.line(result(2, 1.0))["token_forwards"] == 2 * 8 * 7
 
@@ -46,7 +56,7 @@ def test_share_of_the_peak(make_trainer):
         target_length=7,
         masked_share=mean_masked_share(trainer.objective.schedule, trainer.objective.t_min),
     )
-    meter = StepMeter(trainer, peak_flops=10 * flops)
+    meter = meter_of(trainer, peak_flops=10 * flops)
     for step in (1, 2):
         meter.add(result(step, 0.25))
     assert meter.line(result(2, 0.25))["mfu"] == pytest.approx(0.4)

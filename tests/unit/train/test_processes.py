@@ -130,6 +130,23 @@ def test_checkpoint_is_kept_when_samples_cannot_be_drawn(found, folder, strategy
 
 
 @BOTH
+def test_one_is_asked_to_stop(found, folder, strategy):
+    """All leave the bound, then the samples, which one draws alone where weights are whole; a third start has both."""
+    ends = [process[f"{strategy} stopped"] for process in found]
+    for bound, samples, end in ends:
+        assert bound == [("StepResult", 4), ("Snapshot", 4), ("Stopped", 4)]
+        assert samples == [("Resumed", 4), ("Evaluation", 4), ("Stopped", 4)]
+        assert end[0] == ("Resumed", 4)
+    assert ends[0][2] == [("Resumed", 4), ("Snapshot", 4)]
+    lines = [json.loads(line) for line in (folder / f"{strategy} stopped" / "metrics.jsonl").read_text().splitlines()]
+    assert [list(line)[1] for line in lines if line["step"] == 4] == [
+        "loss_nats_per_token",
+        "bound_nats_per_token",
+        "conditional/multiset_overlap_mean_stage1_in_stage2",
+    ]
+
+
+@BOTH
 @pytest.mark.parametrize("halves", ["both", "layout", "fill"])
 def test_placed_stage(found, strategy, halves):
     """Its layout network is called by itself, before the other where that is not trained."""

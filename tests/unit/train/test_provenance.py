@@ -14,7 +14,7 @@ from cascaded_dllm import __version__
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.train import provenance
 from cascaded_dllm.train.provenance import append_start, checkout_commit, device_facts
-from cascaded_dllm.train.run import Snapshot
+from cascaded_dllm.train.run_events import Snapshot
 
 
 def starts(folder):

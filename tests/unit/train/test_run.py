@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +13,15 @@ from safetensors.torch import load_file
 
 from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
 from cascaded_dllm.model import integrity
-from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.model.integrity import CHECKSUMS, newest_complete, write_checksums
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.train import deletion
 from cascaded_dllm.train import run as run_module
+from cascaded_dllm.train import trainer as trainer_module
+from cascaded_dllm.train.execution import Execution
 from cascaded_dllm.train.optim import OptimConfig
-from cascaded_dllm.train.run import Evaluation, NotDeleted, Resumed, Snapshot
+from cascaded_dllm.train.readings import Readings
+from cascaded_dllm.train.run_events import Evaluation, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult
 
@@ -127,6 +131,89 @@ def test_periods(make_run, make_trainer):
     assert not (run.folder / "samples").exists()
 
 
+class SlowDevice:
+    """A second of it a step, of which the host feels nothing until it reads a number; nothing else takes time."""
+
+    def __init__(self, monkeypatch):
+        self.now, read = 0.0, Readings.read
+
+        def waiting_read(readings):
+            self.now += len(readings._unread)
+            return read(readings)
+
+        monkeypatch.setattr(Readings, "read", waiting_read)
+        monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+
+@pytest.mark.parametrize(
+    "others", [{"eval_every": 15, "snapshot_every": 100}, {"eval_every": 100, "snapshot_every": 7}]
+)
+def test_speed_where_numbers_are_needed_between_lines(make_run, make_trainer, monkeypatch, others):
+    """Bounds and checkpoints wait for steps that are done; the time is that of training all the same."""
+    SlowDevice(monkeypatch)
+    trainer = make_trainer(num_steps=30)
+    trainer.execution = Execution(read_every=10)
+    run = make_run(trainer=trainer, log_every=10, sample=None, peak_flops=1e9, **others)
+    seconds = sum(event.seconds for event in run.events() if isinstance(event, StepResult))
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "lr" in line]
+    # 8 sequences of 7 tokens a second.
+    assert [(line["step"], line["tokens_per_second"]) for line in lines] == [(10, 56), (20, 56), (30, 56)]
+    assert len({line["mfu"] for line in lines}) == 1
+    assert seconds == 30
+
+
+@pytest.mark.parametrize("read_every", [1, 5])
+@pytest.mark.parametrize("stop_at", [None, 4, 7])
+def test_logged_loss_is_the_mean_since_the_last_line(make_run, make_trainer, read_every, stop_at):
+    """Also where a bound or a checkpoint reads the numbers in between, and where the run goes on between two lines."""
+    every = list(make_trainer(num_steps=12).steps())
+    expected = [
+        (last, sum(result.loss_nats_per_token for result in every[first:last]) / (last - first))
+        for first, last in ((0, 5), (5, 10), (10, 12))
+    ]
+
+    def run():
+        trainer = make_trainer(num_steps=12)
+        trainer.execution = Execution(read_every=read_every)
+        return make_run(trainer=trainer, log_every=5, eval_every=3, snapshot_every=4)
+
+    if stop_at is not None:
+        first = run()
+        list(first.events(should_stop=lambda: first.trainer.step == stop_at))
+        assert len(first.trainer.losses) == {4: 4, 7: 2}[stop_at]
+    last = run()
+    list(last.events())
+    lines = [(line["step"], line["loss_nats_per_token"]) for line in metrics(last) if "lr" in line]
+    assert lines == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in expected]
+
+
+def test_killed_between_two_lines(make_run, make_trainer):
+    """The steps after the last checkpoint are done again, and the line is that of an unbroken run."""
+    unbroken, first, second = (
+        make_run(trainer=make_trainer(), name=name, log_every=4, snapshot_every=3) for name in ("whole", "run", "run")
+    )
+    list(unbroken.events())
+    stop_after(first, 3)
+    list(second.events())
+    assert metrics(second) == metrics(unbroken)
+
+
+def test_checkpoint_from_before_losses_were_kept(make_run, make_trainer):
+    """The next line is the mean of what has been done since."""
+    stop_after(make_run(log_every=4), 3)
+    path = (make_run().checkpoints / "step_3" / "trainer.pt").resolve()
+    state = torch.load(path, weights_only=True)
+    assert len(state.pop("losses")) == 3
+    torch.save(state, path)
+    (path.parent / CHECKSUMS).unlink()
+    write_checksums(path.parent)
+    run = make_run(log_every=4)
+    losses = {event.step: event.loss_nats_per_token for event in run.events() if isinstance(event, StepResult)}
+    assert list(losses) == [4, 5, 6]
+    assert next(line["loss_nats_per_token"] for line in metrics(run) if "lr" in line) == losses[4]
+
+
 def test_without_validation_data(make_run):
     run = make_run(measure=None)
     assert not any(isinstance(event, Evaluation) for event in run.events())
@@ -144,7 +231,7 @@ def test_bound_and_samples_are_those_of_the_average(make_run, make_trainer):
     trainer = make_trainer(num_steps=2)
     seen = []
 
-    def sample(step):
+    def sample(step, go_on):
         seen.append(trainer.model.output_layer.linear.weight.clone())
         return SnapshotReport(step=step, groups={})
 
@@ -217,6 +304,34 @@ def test_a_cosine_is_not_made_longer(make_run, make_trainer):
         list(second.events())
 
 
+def test_killed_writes_go_when_a_run_starts(make_run):
+    """Those of a step that is never written again, of another machine, of other processes: the lock says they ended."""
+    stop_after(make_run(), 2)
+    run = make_run()
+    for name in ("step_73@another-host-1-0123abcd", "optimizer-73", "latest@another-host-1-0123abcd"):
+        shutil.copytree(run.checkpoints / "step_2", run.checkpoints / f".incomplete-{name}")
+    shutil.copytree(run.checkpoints / "step_2", run.checkpoints / ".deleted-step_1-0123abcd")
+    assert next(run.events()) == Resumed(2, [])
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["latest", "step_1", "step_2"]
+
+
+def test_killed_write_that_cannot_be_deleted(make_run, monkeypatch):
+    """The run goes on, and says so."""
+    stop_after(make_run(), 2)
+    run = make_run()
+    shutil.copytree(run.checkpoints / "step_2", run.checkpoints / ".incomplete-step_73@another-host-1-0123abcd")
+
+    def busy(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deletion.shutil, "rmtree", busy)
+        events = list(run.events())
+    (told,) = [event for event in events if isinstance(event, NotDeleted)]
+    assert re.search(r"step_73@another-host-\S+ cannot be deleted \(Device or resource busy\)", told.fault)
+
+
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 6])
 def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
     """At any step: between checkpoints, at one, at a bound; what comes of it equals an unbroken run."""
@@ -224,17 +339,109 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
     unbroken, first, second = (make_run(name=name, **periods) for name in ("whole", "run", "run"))
     list(unbroken.events())
     events = list(first.events(should_stop=lambda: first.trainer.step == stop_at))
-    assert isinstance(events[-1], Snapshot)
-    assert events[-1].step == stop_at == first.trainer.step
-    # Samples belong to the periods, so that a stopped run has not more of them.
-    assert (events[-1].samples is not None) is (stop_at in (4, 6))
+    # What is due at the step is left to the next start: a batch system does not wait for it.
+    left_out = ("bound",) * (stop_at in (2, 4, 6)) + ("samples",) * (stop_at in (4, 6))
+    checkpoint = first.checkpoints / f"step_{stop_at}"
+    assert events[-2:] == [Snapshot(stop_at, checkpoint, None), Stopped(stop_at, checkpoint, left_out)]
+    assert newest_complete(first.checkpoints) == (checkpoint, [])
+    assert (stop_at, "bound_nats_per_token") not in [(line["step"], list(line)[1]) for line in metrics(first)]
     assert next(second.events()) == Resumed(stop_at, [])
-    list(second.events())
-    ends = [run.checkpoints / "step_6" / "model.safetensors" for run in (unbroken, second)]
+    assert_equal_in_the_end(second, unbroken)
+
+
+def assert_equal_in_the_end(run, unbroken):
+    """Once it has gone on: weights, lines of metrics, and which samples there are."""
+    assert not any(isinstance(event, Stopped) for event in run.events())
+    ends = [folder.checkpoints / "step_6" / "model.safetensors" for folder in (unbroken, run)]
     assert ends[0].read_bytes() == ends[1].read_bytes()
-    assert metrics(second) == metrics(unbroken)
-    names = [sorted(path.name for path in (run.folder / "samples").iterdir()) for run in (unbroken, second)]
+    assert metrics(run) == metrics(unbroken)
+    names = [sorted(path.name for path in (each.folder / "samples").iterdir()) for each in (unbroken, run)]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_stopped_while_a_bound_is_measured(make_run, step):
+    """Between two batches of it, also where the next start is stopped in the same bound again."""
+    unbroken, first, second = (make_run(name=name, snapshot_every=4) for name in ("whole", "run", "run"))
+    list(unbroken.events())
+    for run in (first, second):
+        told = []
+        events = list(
+            run.events(
+                should_stop=lambda run=run, told=told: run.trainer.step == step and bool(told),
+                on_measured=lambda done, total, run=run, told=told: run.trainer.step == step and told.append(done),
+            )
+        )
+        # The first of two batches: four windows of six.
+        assert told == [4]
+        left_out = ("bound", "samples") if step == 6 else ("bound",)
+        assert events[-1] == Stopped(step, run.checkpoints / f"step_{step}", left_out)
+    assert [event for event in events if isinstance(event, StepResult)] == []
+    assert_equal_in_the_end(make_run(name="run", snapshot_every=4), unbroken)
+
+
+def test_bound_before_the_first_step(make_run, make_trainer):
+    """Of the weights that a run begins with, once: a run that goes on does not measure them again."""
+    run = make_run(measures_start=True, snapshot_every=4)
+    with run.trainer.averaged_weights():
+        expected = run.measure(None).nll_nats.mean() / 7
+    events = list(run.events(should_stop=lambda: run.trainer.step == 3))
+    assert isinstance(events[0], Evaluation)
+    assert (events[0].step, events[0].bound_nats_per_token) == (0, pytest.approx(float(expected)))
+    assert [event.step for event in events if isinstance(event, Evaluation)] == [0, 2]
+    last = make_run(measures_start=True, snapshot_every=4)
+    assert [event.step for event in last.events() if isinstance(event, Evaluation)] == [4, 6]
+    assert [line["step"] for line in metrics(last) if "bound_nats_per_token" in line] == [0, 2, 4, 6]
+    assert not make_run().measures_start
+
+
+def test_stopped_before_the_first_step(make_run):
+    """In the bound of the weights that it begins with: there is nothing to keep, and the next start begins again."""
+    told = []
+    run = make_run(measures_start=True)
+    events = list(run.events(should_stop=lambda: bool(told), on_measured=lambda done, total: told.append(done)))
+    assert events == [Stopped(0, None, ("bound", "samples"))]
+    assert told == [4]
+    assert not run.checkpoints.exists()
+    unbroken = make_run(name="whole", measures_start=True)
+    list(unbroken.events())
+    assert_equal_in_the_end(make_run(measures_start=True), unbroken)
+
+
+def test_stopped_at_the_end_of_a_bound(make_run):
+    """One that is all measured is kept."""
+    told = []
+    run = make_run(sample=None)
+    events = list(run.events(should_stop=lambda: told[-1:] == [6], on_measured=lambda done, total: told.append(done)))
+    assert told == [4, 6]
+    assert isinstance(events[-3], Evaluation)
+    assert events[-1] == Stopped(2, run.checkpoints / "step_2", ())
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_stopped_while_samples_are_drawn(make_run, step):
+    is_asked, calls = [], []
+
+    def sample(number, go_on):
+        if number == step and not is_asked:
+            go_on()
+            is_asked.append(True)
+            calls.append(number)
+            go_on()
+            calls.append("never")
+        return SnapshotReport(step=number, groups={})
+
+    def none(number, go_on):
+        return SnapshotReport(step=number, groups={})
+
+    unbroken = make_run(name="whole", sample=none)
+    list(unbroken.events())
+    first = make_run(sample=sample)
+    events = list(first.events(should_stop=lambda: bool(is_asked)))
+    assert calls == [step]
+    checkpoint = first.checkpoints / f"step_{step}"
+    assert events[-2:] == [Snapshot(step, checkpoint, None), Stopped(step, checkpoint, ("samples",))]
+    assert_equal_in_the_end(make_run(sample=sample), unbroken)
 
 
 def test_progress_of_a_measurement(make_run, make_trainer):
@@ -429,7 +636,7 @@ def test_checkpoint_is_kept_when_samples_cannot_be_drawn(make_run, broken):
     """The stages before may be somebody else's, and a judge may not fit; what is missing is drawn by the next start."""
     asked = []
 
-    def sample(step):
+    def sample(step, go_on):
         asked.append(step)
         if asked.count(broken) == 1 and step == broken:
             raise CheckpointError("the stage before is gone")

@@ -1,5 +1,6 @@
 """Lines of metrics, and what TensorBoard shows of them; Weights & Biases is met in tests/pipeline/test_viewers.py."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -97,11 +98,20 @@ class Wandb(ModuleType):
     class Settings(dict):
         pass
 
-    def __init__(self, fails=False):
+    def __init__(self, fails=False, full=()):
         super().__init__("wandb")
+        self.full = full
         self.fails, self.inits, self.defined, self.logged, self.finished = fails, [], [], [], []
 
+    def write(self, what):
+        if what in self.full:
+            raise OSError(errno.ENOSPC, "No space left on device", "somewhere/else")
+
+    def Table(self, columns, data):
+        self.write("table")
+
     def init(self, **arguments):
+        self.write("init")
         if self.fails:
             raise Wandb.Error("No API key\n configured.")
         self.inits.append(arguments)
@@ -111,10 +121,12 @@ class Wandb(ModuleType):
         self.defined.append((name, step_metric))
 
     def log(self, entry):
+        self.write("log")
         self.logged.append(entry)
 
     def finish(self, exit_code=0):
         self.finished.append(exit_code)
+        self.write("finish")
 
 
 @pytest.mark.parametrize(("mode", "resume"), [("offline", None), ("online", "allow")])
@@ -144,6 +156,37 @@ def test_wandb_is_told_of_a_run_that_breaks_down(tmp_path, monkeypatch):
     with pytest.raises(KeyError, match="inside"):
         break_down()
     assert wandb.finished == [1]
+
+
+WITHOUT_ROOM = (
+    r"run/wandb cannot be written \(No space left on device\); make room, or go on without the viewer "
+    r"\(logging\.wandb=disabled\), and give the same command again"
+)
+
+
+@pytest.mark.parametrize("full", [("init",), ("log", "finish"), ("table", "finish"), ("finish",)])
+def test_no_room_for_wandb(tmp_path, monkeypatch, full):
+    """The same error wherever it happens first; it is told of what fails, also where that fails as well."""
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb(full=full))
+    (tmp_path / "run").mkdir()
+
+    def show():
+        with open_log(tmp_path / "run", LogChoice(wandb="offline"), config={}, step=0) as log:
+            log.metrics({"step": 1})
+            log.texts(1, "samples", ["one"])
+
+    with pytest.raises(OutputExistsError, match=WITHOUT_ROOM):
+        show()
+    assert wandb.finished == {"init": [], "finish": [0]}.get(full[0], [1])
+
+
+def test_closing_wandb_never_hides_an_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", Wandb(full=("finish",)))
+    with (
+        pytest.raises(KeyError, match="inside"),
+        open_log(tmp_path, LogChoice(wandb="offline"), config={}, step=0),
+    ):
+        raise KeyError("inside")
 
 
 def test_wandb_that_cannot_be_reached(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.diffusion.bound import BoundEstimate
+from cascaded_dllm.diffusion.bound import MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError
@@ -39,6 +39,7 @@ from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
 from cascaded_dllm.train.run_log import require_viewers
 from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.valid_windows import ValidWindows
 
 
 def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
@@ -115,7 +116,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         periods=_periods(config),
         measure=_bound_measurer(config, trainer, found.valid),
         sample=_snapshot_sampler(found, stage, trainer),
-        num_valid_windows=0 if found.valid is None else len(found.valid),
+        valid=_valid_windows(trainer, found.valid),
         log=replace(log, name=log.name or found.name),
         provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
         peak_flops=_peak_flops(config, trainer),
@@ -223,12 +224,16 @@ def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:
 def _bound_measurer(
     config: TrainConfig, trainer: Trainer, valid: StageDataset | None
 ) -> Callable[[Progress | None], BoundEstimate] | None:
-    """Estimates the bound of validation windows; None if there are none."""
+    """Estimates the bound of validation windows; None if there are none.
+
+    The integral is that of `cdllm evaluate likelihood`, whatever times a run trains at.
+    """
     if valid is None:
         return None
+    objective = replace(trainer.objective, t_min=MEASURED_FROM)
     return lambda on_progress: dataset_bound(
         trainer.model,
-        trainer.objective,
+        objective,
         valid,
         num_windows=config.training.eval_windows or len(valid),
         num_times=config.training.eval_times,
@@ -237,3 +242,12 @@ def _bound_measurer(
         on_progress=on_progress,
         group=trainer.group,
     )
+
+
+def _valid_windows(trainer: Trainer, valid: StageDataset | None) -> ValidWindows:
+    """What the bound is measured on, and what it leaves out."""
+    if valid is None:
+        return ValidWindows()
+    objective = trainer.objective
+    omitted = omitted_nats(objective.process, objective.schedule, length=valid.num_free, t_min=MEASURED_FROM)
+    return ValidWindows(num_windows=len(valid), omitted_nats_per_token=omitted / valid.target_length)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -200,6 +201,20 @@ def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, 
     after = run.measure(None).nll_nats
     assert not torch.equal(before, after)
     assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9, "the same windows in the same order"
+
+
+@pytest.mark.parametrize("placing", ["prefix", "placed"])
+def test_bound_is_the_same_whatever_times_a_run_trains_at(stories, valid_stories, tmp_path, placing):
+    """It is the integral over all times, so that it bounds, and says how little it leaves out."""
+    overrides = [f"data.valid='{valid_stories}'", "stage=2", f"conditioning={placing}"]
+    runs = [assemble_run(tiny.config(stories, tmp_path, *overrides, f"training.t_min={t}")) for t in (1e-3, 0.1, 0.5)]
+    assert [run.trainer.objective.t_min for run in runs] == [1e-3, 0.1, 0.5]
+    first, *others = (run.measure(None).nll_nats for run in runs)
+    assert all(torch.equal(first, other) for other in others)
+    # Of a token that is written: log V for the 0.1 % that never move and for the 0.0999 % that move before 0.001.
+    written = (8 - 4) / 8 if placing == "placed" else 1.0
+    omitted = written * math.log(runs[0].trainer.model.config.vocab_size) * (1e-3 + 0.999e-3)
+    assert [run.valid.omitted_nats_per_token for run in runs] == [pytest.approx(omitted, rel=1e-9)] * 3
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,6 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
             num_times=_BOUND_TIMES,
             batch_size=128,
             seed=config.training.seed,
-            t_min=1e-3,
             on_progress=move,
         )
     console.print(bound_table(bound))

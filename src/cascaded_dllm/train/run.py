@@ -24,6 +24,7 @@ from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, rec
 from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer
+from cascaded_dllm.train.valid_windows import ValidWindows
 from cascaded_dllm.train.writer import BackgroundWriter
 
 Progress = Callable[[int, int], None]
@@ -46,6 +47,7 @@ class Evaluation:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
         standard_error: of that mean over windows; None for a single window.
+        omitted_nats_per_token_at_most: how far below the truth that of an ideal model may lie, for what is left out.
         num_windows: windows it was measured on, always the same, at the same times with the same noise.
         num_windows_in_set: all that there are.
     """
@@ -53,6 +55,7 @@ class Evaluation:
     step: int
     bound_nats_per_token: float
     standard_error: float | None
+    omitted_nats_per_token_at_most: float
     num_windows: int
     num_windows_in_set: int
 
@@ -104,7 +107,7 @@ class Run:
         measure: estimates the bound of validation windows with the averaged weights now in the network, or None.
         sample: draws and measures texts with the averaged weights now in the network, given the step, or None: also in
             processes that have no part in it.
-        num_valid_windows: all windows that `measure` could measure.
+        valid: what `measure` measures.
         log: viewers of the metrics.
         provenance: what the run is made from, see `append_start`.
         peak_flops: of the devices, FLOP/s; None if unknown.
@@ -118,7 +121,7 @@ class Run:
     periods: RunPeriods
     measure: Callable[[Progress | None], BoundEstimate] | None
     sample: Callable[[int], SnapshotReport] | None
-    num_valid_windows: int = 0
+    valid: ValidWindows = field(default_factory=ValidWindows)
     log: LogChoice = field(default_factory=LogChoice)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     peak_flops: float | None = None
@@ -224,7 +227,14 @@ class Run:
         # Of several kinds of texts, it is whole windows that are measured, the last kind.
         per_token = estimate.nll_nats / trainer.dataset.parts[-1].target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
-        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
+        return Evaluation(
+            step=trainer.step,
+            bound_nats_per_token=float(per_token.mean()),
+            standard_error=error,
+            omitted_nats_per_token_at_most=self.valid.omitted_nats_per_token,
+            num_windows=len(per_token),
+            num_windows_in_set=self.valid.num_windows,
+        )
 
     def _not_deleted(self, deletion: Deletion) -> Iterator[NotDeleted]:
         if fault := deletion.fault_to_tell():

@@ -19,7 +19,7 @@ from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.diffusion.bound import MEASURED_FROM, BoundEstimate, omitted_nats
+from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError
@@ -226,7 +226,7 @@ def _bound_measurer(
 ) -> Callable[[Progress | None], BoundEstimate] | None:
     """Estimates the bound of validation windows; None if there are none.
 
-    The integral is that of `cdllm evaluate likelihood`, whatever times a run trains at.
+    It is that of `cdllm evaluate likelihood`: neither the times that a run trains at nor its seed decide it.
     """
     if valid is None:
         return None
@@ -238,7 +238,7 @@ def _bound_measurer(
         num_windows=config.training.eval_windows or len(valid),
         num_times=config.training.eval_times,
         batch_size=trainer.loop.batch_size // (trainer.loop.accum * trainer.group.size),
-        seed=trainer.loop.seed,
+        seed=BOUND_SEED,
         on_progress=on_progress,
         group=trainer.group,
     )

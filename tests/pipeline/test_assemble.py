@@ -203,6 +203,15 @@ def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, 
     assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9, "the same windows in the same order"
 
 
+def test_bound_has_the_same_noise_whatever_the_seed_of_a_run(stories, valid_stories, tmp_path):
+    overrides = [f"data.valid='{valid_stories}'", "stage=2", "conditioning=placed"]
+    first, *others = (assemble_run(tiny.config(stories, tmp_path, *overrides, f"training.seed={n}")) for n in range(3))
+    bound = first.measure(None).nll_nats
+    for other in others:
+        other.trainer.model.load_state_dict(first.trainer.model.state_dict())
+        assert torch.equal(bound, other.measure(None).nll_nats)
+
+
 @pytest.mark.parametrize("placing", ["prefix", "placed"])
 def test_bound_is_the_same_whatever_times_a_run_trains_at(stories, valid_stories, tmp_path, placing):
     """It is the integral over all times, so that it bounds, and says how little it leaves out."""

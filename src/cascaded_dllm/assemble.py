@@ -118,7 +118,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         sample=_snapshot_sampler(found, stage, trainer),
         valid=_valid_windows(trainer, found.valid),
         log=replace(log, name=log.name or found.name),
-        provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
+        provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start) | {"layout": trainer.layout()},
         peak_flops=_peak_flops(config, trainer),
     )
 
@@ -250,4 +250,8 @@ def _valid_windows(trainer: Trainer, valid: StageDataset | None) -> ValidWindows
         return ValidWindows()
     objective = trainer.objective
     omitted = omitted_nats(objective.process, objective.schedule, length=valid.num_free, t_min=MEASURED_FROM)
-    return ValidWindows(num_windows=len(valid), omitted_nats_per_token=omitted / valid.target_length)
+    return ValidWindows(
+        num_windows=len(valid),
+        num_dropped=valid.num_dropped,
+        omitted_nats_per_token=omitted / valid.target_length,
+    )

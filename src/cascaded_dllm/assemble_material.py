@@ -28,6 +28,7 @@ class Material:
         arrays: the windows to train on, in all stages.
         dataset: of the stage in training.
         valid: the windows to measure on, or None.
+        valid_arrays: the same in all stages.
     """
 
     config: TrainConfig
@@ -36,6 +37,7 @@ class Material:
     arrays: StageArrays
     dataset: StageDataset
     valid: StageDataset | None
+    valid_arrays: StageArrays | None
 
     @property
     def folder(self) -> Path:
@@ -64,8 +66,16 @@ def gather(config: TrainConfig) -> Material:
     texts = TextKind.of_data(located.held, packing=data.packing, unique=data.unique)
     require_models(config, located.held, texts, Path(run_dir))
     arrays, dataset = stage_dataset(str(data.path), config)
-    valid = None if data.valid is None else stage_dataset(data.valid, config)[1]
-    return Material(config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=valid)
+    valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config)
+    return Material(
+        config=config,
+        name=name,
+        texts=texts,
+        arrays=arrays,
+        dataset=dataset,
+        valid=valid,
+        valid_arrays=valid_arrays,
+    )
 
 
 def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:

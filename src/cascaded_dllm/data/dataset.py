@@ -33,6 +33,7 @@ class StageDataset:
 
     Attributes:
         num_windows: number of pairs.
+        num_dropped: windows of the same text that are not among them, see `StageArrays`.
         prefix_length: tokens of the stage before; 0 for the first.
         target_length: tokens of this stage.
         is_placed: whether there are places.
@@ -43,6 +44,7 @@ class StageDataset:
 
     def __init__(self, arrays: StageArrays, stage: int, *, is_placed: bool = False) -> None:
         self.num_windows = arrays.num_windows
+        self.num_dropped = arrays.num_dropped
         self.prefix_length = arrays.spec.prefix_length(stage)
         self.target_length = arrays.spec.target_length(stage)
         self._target = arrays.stages[stage - 1]

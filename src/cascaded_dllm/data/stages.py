@@ -59,6 +59,11 @@ class StageArrays:
         """Rows of every array."""
         return len(self.stages[-1])
 
+    @property
+    def num_dropped(self) -> int:
+        """Windows of the same text that are in no array: they have too few different tokens for their stages."""
+        return self.dropped.get("too_few_distinct_tokens", 0)
+
     def flat(self) -> "StageArrays":
         """The same windows for a model without a cascade: the last stage is the only one."""
         spec = CascadeSpec((self.spec.window_length,))

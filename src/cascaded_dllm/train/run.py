@@ -50,6 +50,7 @@ class Evaluation:
         omitted_nats_per_token_at_most: how far below the truth that of an ideal model may lie, for what is left out.
         num_windows: windows it was measured on, always the same, at the same times with the same noise.
         num_windows_in_set: all that there are.
+        num_windows_dropped: of the same text, but not in the set: they have too few different tokens for the stages.
     """
 
     step: int
@@ -58,6 +59,7 @@ class Evaluation:
     omitted_nats_per_token_at_most: float
     num_windows: int
     num_windows_in_set: int
+    num_windows_dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ class Run:
             omitted_nats_per_token_at_most=self.valid.omitted_nats_per_token,
             num_windows=len(per_token),
             num_windows_in_set=self.valid.num_windows,
+            num_windows_dropped=self.valid.num_dropped,
         )
 
     def _not_deleted(self, deletion: Deletion) -> Iterator[NotDeleted]:

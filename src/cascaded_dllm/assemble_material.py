@@ -66,6 +66,7 @@ def gather(config: TrainConfig) -> Material:
     texts = TextKind.of_data(located.held, packing=data.packing, unique=data.unique)
     require_models(config, located.held, texts, Path(run_dir))
     arrays, dataset = stage_dataset(str(data.path), config)
+    arrays.for_random_access()
     valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config)
     return Material(
         config=config,

@@ -16,6 +16,7 @@ from cascaded_dllm.assemble_devices import process_device
 from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
+from cascaded_dllm.data import stages as stages_module
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -286,6 +287,14 @@ def test_settings_that_are_sound(tmp_path):
     require_sound(tiny.config(tmp_path / "no data", tmp_path / "run"))
     # The stage of a flat model is of no account.
     require_sound(tiny.config(tmp_path / "no data", tmp_path / "run", "baseline=true", "stage=9"))
+
+
+def test_windows_to_train_on_are_read_here_and_there(stories, valid_stories, tmp_path, monkeypatch):
+    """Others are read in order too, by a study for example."""
+    advised = []
+    monkeypatch.setattr(stages_module, "expect_random_rows", lambda array: advised.append(array.shape))
+    assemble_run(tiny.config(stories, tmp_path, f"data.valid='{valid_stories}'"))
+    assert advised == [(200, 4), (200, 8), (200, 40), (200, 4), (200, 8)]
 
 
 def test_lengths_beyond_the_corpus(stories, tmp_path):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.array_file import open_array
+from cascaded_dllm.data.array_file import expect_random_rows, open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
@@ -68,6 +68,12 @@ class StageArrays:
         """The same windows for a model without a cascade: the last stage is the only one."""
         spec = CascadeSpec((self.spec.window_length,))
         return replace(self, spec=spec, stages=self.stages[-1:], positions=())
+
+    def for_random_access(self) -> "StageArrays":
+        """The same, whose windows are going to be read here and there; see `expect_random_rows`."""
+        for array in (*self.stages, *self.positions):
+            expect_random_rows(array)
+        return self
 
     @classmethod
     def open(cls, folder: Path) -> "StageArrays":

@@ -1,5 +1,6 @@
 """The one place where a configuration becomes objects."""
 
+import gc
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -30,6 +31,7 @@ from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.group import Group
@@ -102,7 +104,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     log = log_choice(config)
     require_viewers(log)
     # What the first process has made on the disk, or brought there, the others only open.
-    found = group.together(lambda: group.after_first(lambda: gather(config)))
+    found = group.together(lambda: group.after_first(lambda: gather(config, _rehearsal(group, device))))
     config, arrays = found.config, found.arrays
     stage = new_stage(config, arrays, found.dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, found.folder)))
@@ -121,6 +123,29 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start) | {"layout": trainer.layout()},
         peak_flops=_peak_flops(config, trainer),
     )
+
+
+def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]:
+    """Computes a first batch of what a run is made from, and leaves nothing of it.
+
+    The first process does it for all of them, with its own share of the batch. Memory that only the run itself can show
+    is left to its own rehearsal: of weights that are split over processes, and of blocks that are compiled, which takes
+    a minute each time. That one also sees the data itself, and what stands beside it for samples.
+    """
+
+    def rehearse(found: Material) -> None:
+        training = found.config.training
+        if training.compile or (training.strategy == "fsdp" and group.size > 1):
+            return
+        share = replace(training, batch_size=training.batch_size // group.size)
+        found = replace(found, config=replace(found.config, training=share))
+        try_one_batch(_trainer(found, new_stage(found.config, found.arrays, found.dataset), Group(), device))
+        # A network and its optimizer hold each other.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    return rehearse
 
 
 def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.device) -> Trainer:

@@ -144,16 +144,7 @@ class StageArrays:
             WorkerDiedError: a process was killed.
         """
         settings, dataset_fingerprint = read_identity(dataset_folder)
-        identity = {
-            "dataset": dataset_fingerprint,
-            "stage_lengths": list(spec.stage_lengths),
-            "packing": packing,
-            "scorer": settings.scorer,
-            "format_version": manifests.FORMAT_VERSION,
-            # Stages that were built before there was a choice are found again.
-            **({} if unique else {"unique": False}),
-            **({"keeps_all": True} if keeps_all and unique else {}),
-        }
+        identity = _identity(settings, dataset_fingerprint, spec, packing, unique=unique, keeps_all=keeps_all)
         fingerprint = manifests.fingerprint(identity)
         folder = (dataset_folder / "stages" if out is None else out) / fingerprint
         if folder.exists():
@@ -175,6 +166,34 @@ class StageArrays:
             }
             write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
         return cls.open(folder)
+
+
+def are_built(
+    dataset_folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, out: Path | None = None
+) -> bool:
+    """Whether `StageArrays.build` would find the stages of a dataset there; the arguments are its own.
+
+    Raises:
+        DataError: there is no complete dataset.
+    """
+    identity = _identity(*read_identity(dataset_folder), spec, packing, unique=unique, keeps_all=False)
+    return ((dataset_folder / "stages" if out is None else out) / manifests.fingerprint(identity)).exists()
+
+
+def _identity(
+    settings: manifests.Settings, dataset: str, spec: CascadeSpec, packing: str, *, unique: bool, keeps_all: bool
+) -> dict[str, object]:
+    """What decides the stages of the dataset with fingerprint `dataset`."""
+    return {
+        "dataset": dataset,
+        "stage_lengths": list(spec.stage_lengths),
+        "packing": packing,
+        "scorer": settings.scorer,
+        "format_version": manifests.FORMAT_VERSION,
+        # Stages that were built before there was a choice are found again.
+        **({} if unique else {"unique": False}),
+        **({"keeps_all": True} if keeps_all and unique else {}),
+    }
 
 
 @contextlib.contextmanager

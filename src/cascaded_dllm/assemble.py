@@ -1,5 +1,6 @@
 """The one place where a configuration becomes objects."""
 
+import gc
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,7 +20,7 @@ from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.diffusion.bound import BoundEstimate
+from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError
@@ -30,6 +31,7 @@ from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.checkpoint import Keeping
+from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.group import Group
@@ -39,6 +41,7 @@ from cascaded_dllm.train.optim import OptimConfig
 from cascaded_dllm.train.run import Progress, Run, RunPeriods
 from cascaded_dllm.train.run_log import require_viewers
 from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.valid_windows import ValidWindows
 
 
 def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
@@ -101,7 +104,7 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     log = log_choice(config)
     require_viewers(log)
     # What the first process has made on the disk, or brought there, the others only open.
-    found = group.together(lambda: group.after_first(lambda: gather(config)))
+    found = group.together(lambda: group.after_first(lambda: gather(config, _rehearsal(group, device))))
     config, arrays = found.config, found.arrays
     stage = new_stage(config, arrays, found.dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, found.folder)))
@@ -116,11 +119,34 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
         measure=_bound_measurer(config, trainer, found.valid),
         sample=_snapshot_sampler(found, stage, trainer),
         measures_start=start is not None,
-        num_valid_windows=0 if found.valid is None else len(found.valid),
+        valid=_valid_windows(trainer, found.valid),
         log=replace(log, name=log.name or found.name),
-        provenance=provenance(config, arrays, trainer.device, start) | {"layout": trainer.layout()},
+        provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start) | {"layout": trainer.layout()},
         peak_flops=_peak_flops(config, trainer),
     )
+
+
+def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]:
+    """Computes a first batch of what a run is made from, and leaves nothing of it.
+
+    The first process does it for all of them, with its own share of the batch. Memory that only the run itself can show
+    is left to its own rehearsal: of weights that are split over processes, and of blocks that are compiled, which takes
+    a minute each time. That one also sees the data itself, and what stands beside it for samples.
+    """
+
+    def rehearse(found: Material) -> None:
+        training = found.config.training
+        if training.compile or (training.strategy == "fsdp" and group.size > 1):
+            return
+        share = replace(training, batch_size=training.batch_size // group.size)
+        found = replace(found, config=replace(found.config, training=share))
+        try_one_batch(_trainer(found, new_stage(found.config, found.arrays, found.dataset), Group(), device))
+        # A network and its optimizer hold each other.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    return rehearse
 
 
 def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.device) -> Trainer:
@@ -224,17 +250,34 @@ def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:
 def _bound_measurer(
     config: TrainConfig, trainer: Trainer, valid: StageDataset | None
 ) -> Callable[[Progress | None], BoundEstimate] | None:
-    """Estimates the bound of validation windows; None if there are none."""
+    """Estimates the bound of validation windows; None if there are none.
+
+    It is that of `cdllm evaluate likelihood`: neither the times that a run trains at nor its seed decide it.
+    """
     if valid is None:
         return None
+    objective = replace(trainer.objective, t_min=MEASURED_FROM)
     return lambda on_progress: dataset_bound(
         trainer.model,
-        trainer.objective,
+        objective,
         valid,
         num_windows=config.training.eval_windows or len(valid),
         num_times=config.training.eval_times,
         batch_size=trainer.loop.batch_size // (trainer.loop.accum * trainer.group.size),
-        seed=trainer.loop.seed,
+        seed=BOUND_SEED,
         on_progress=on_progress,
         group=trainer.group,
+    )
+
+
+def _valid_windows(trainer: Trainer, valid: StageDataset | None) -> ValidWindows:
+    """What the bound is measured on, and what it leaves out."""
+    if valid is None:
+        return ValidWindows()
+    objective = trainer.objective
+    omitted = omitted_nats(objective.process, objective.schedule, length=valid.num_free, t_min=MEASURED_FROM)
+    return ValidWindows(
+        num_windows=len(valid),
+        num_dropped=valid.num_dropped,
+        omitted_nats_per_token=omitted / valid.target_length,
     )

@@ -7,6 +7,7 @@ from cascaded_dllm.assemble_windows import windows_of_cascade
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, stage_bounds
 from cascaded_dllm.sample.cascade import Cascade
@@ -20,8 +21,8 @@ def joint_bound(
     num_windows: int = 512,
     num_times: int = 16,
     batch_size: int = 64,
-    seed: int = 0,
-    t_min: float = 1e-3,
+    seed: int = BOUND_SEED,
+    t_min: float = MEASURED_FROM,
     keeps_all: bool = False,
     sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,

@@ -2,6 +2,7 @@
 
 import torch
 
+from cascaded_dllm.assemble_rewriting import Writer, rewriting_cost
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
@@ -62,7 +63,10 @@ def prefix_training(
     if not paths:
         return PrefixTraining(stage.process, settings)
     loaded = [load_stage(path) for path in paths]
-    return PrefixTraining(stage.process, settings, _regenerator(config, arrays, loaded, device))
+    generate = _regenerator(config, arrays, loaded, device)
+    writers = [Writer(s.model.config, s.schedule, s.length, s.prefix_length or 0) for s in generate.stages]
+    cost = rewriting_cost(writers, config.training.generated_prefix)
+    return PrefixTraining(stage.process, settings, generate, cost)
 
 
 def _regenerator(

@@ -52,9 +52,21 @@ def log_choice(config: TrainConfig) -> LogChoice:
 
 
 def provenance(
-    config: TrainConfig, arrays: StageArrays, device: torch.device, start: Mapping[str, Any] | None
+    config: TrainConfig,
+    arrays: StageArrays,
+    valid: StageArrays | None,
+    device: torch.device,
+    start: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What a run is made from, for its record; `start` says which weights it began with, None for its own."""
+    """What a run is made from, for its record.
+
+    Args:
+        config: of the run.
+        arrays: the windows to train on.
+        valid: those to measure on, or None.
+        device: that trains.
+        start: which weights it began with; None for its own.
+    """
     return {
         "start": start,
         "device": device_facts(device),
@@ -63,12 +75,18 @@ def provenance(
             "fingerprint": arrays.fingerprint,
             "method": arrays.method,
             "scorer": arrays.scorer,
-            "num_windows": arrays.num_windows,
+            **_counts(arrays),
             "valid": config.data.valid,
+            "valid_windows": None if valid is None else _counts(valid),
         },
         "tokenizer": {"fingerprint": arrays.tokenizer, "vocab_size": arrays.vocab_size},
         "config": plain(config.to_dict()),
     }
+
+
+def _counts(arrays: StageArrays) -> dict[str, Any]:
+    """How many windows there are, and what of the text is in none of them, by reason."""
+    return {"num_windows": arrays.num_windows, "dropped": arrays.dropped}
 
 
 def stored_config(config: TrainConfig) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config_groups import DataSettings
-from cascaded_dllm.data.preprocessed import read_identity
-from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
+from cascaded_dllm.data.stages import StageArrays, are_built
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.sample.belonging import TextKind
@@ -40,6 +40,18 @@ def windows_of_folder(path: str, spec: CascadeSpec, data: DataSettings, *, keeps
     return StageArrays.build(
         Path(path), spec, packing=data.packing, unique=data.unique, keeps_all=keeps_all, out=out, workers=workers
     )
+
+
+def tokens_to_cut(path: str, spec: CascadeSpec, data: DataSettings) -> int:
+    """Tokens of a preprocessed folder whose windows are not built yet; 0 if they are.
+
+    Raises:
+        DataError: the data is not there or incomplete.
+    """
+    out = None if data.stages_dir is None else Path(data.stages_dir)
+    if are_built(Path(path), spec, packing=data.packing, unique=data.unique, out=out):
+        return 0
+    return PreprocessedDataset.open(Path(path)).counts.tokens
 
 
 def windows_of_cascade(cascade: Cascade, data: DataSettings, *, keeps_all: bool = False) -> StageArrays:

@@ -19,6 +19,7 @@ from itertools import pairwise
 import torch
 
 from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, select_positions
+from cascaded_dllm.diffusion.bound import MEASURED_FROM
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.sequential import sequential_nats, writes_in_any_order
@@ -26,8 +27,6 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Pin
 from cascaded_dllm.sample.outline import english_importance
 from cascaded_dllm.train.objective import Batch, Objective
-
-_T_MIN = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +179,7 @@ class TextScorer:
             return sequential_nats(
                 found.model, there, draws=draws, num_orders=self.num_orders, num_rows=self.batch_size
             ).tolist()
-        objective = Objective(found.process, found.schedule, _T_MIN)
+        objective = Objective(found.process, found.schedule, MEASURED_FROM)
         draws = Draws(self.seed, f"harness-{stage}")
         estimate = objective.bound(found.model, there, draws=draws, num_times=self.num_times)
         return estimate.nll_nats.tolist()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cascaded_dllm.assemble_devices import process_device
 from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
+from cascaded_dllm.data import stages as stages_module
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -202,6 +204,29 @@ def test_bound_is_of_the_same_windows_at_the_same_times(stories, valid_stories, 
     assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9, "the same windows in the same order"
 
 
+def test_bound_has_the_same_noise_whatever_the_seed_of_a_run(stories, valid_stories, tmp_path):
+    overrides = [f"data.valid='{valid_stories}'", "stage=2", "conditioning=placed"]
+    first, *others = (assemble_run(tiny.config(stories, tmp_path, *overrides, f"training.seed={n}")) for n in range(3))
+    bound = first.measure(None).nll_nats
+    for other in others:
+        other.trainer.model.load_state_dict(first.trainer.model.state_dict())
+        assert torch.equal(bound, other.measure(None).nll_nats)
+
+
+@pytest.mark.parametrize("placing", ["prefix", "placed"])
+def test_bound_is_the_same_whatever_times_a_run_trains_at(stories, valid_stories, tmp_path, placing):
+    """It is the integral over all times, so that it bounds, and says how little it leaves out."""
+    overrides = [f"data.valid='{valid_stories}'", "stage=2", f"conditioning={placing}"]
+    runs = [assemble_run(tiny.config(stories, tmp_path, *overrides, f"training.t_min={t}")) for t in (1e-3, 0.1, 0.5)]
+    assert [run.trainer.objective.t_min for run in runs] == [1e-3, 0.1, 0.5]
+    first, *others = (run.measure(None).nll_nats for run in runs)
+    assert all(torch.equal(first, other) for other in others)
+    # Of a token that is written: log V for the 0.1 % that never move and for the 0.0999 % that move before 0.001.
+    written = (8 - 4) / 8 if placing == "placed" else 1.0
+    omitted = written * math.log(runs[0].trainer.model.config.vocab_size) * (1e-3 + 0.999e-3)
+    assert [run.valid.omitted_nats_per_token for run in runs] == [pytest.approx(omitted, rel=1e-9)] * 3
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -262,6 +287,14 @@ def test_settings_that_are_sound(tmp_path):
     require_sound(tiny.config(tmp_path / "no data", tmp_path / "run"))
     # The stage of a flat model is of no account.
     require_sound(tiny.config(tmp_path / "no data", tmp_path / "run", "baseline=true", "stage=9"))
+
+
+def test_windows_to_train_on_are_read_here_and_there(stories, valid_stories, tmp_path, monkeypatch):
+    """Others are read in order too, by a study for example."""
+    advised = []
+    monkeypatch.setattr(stages_module, "expect_random_rows", lambda array: advised.append(array.shape))
+    assemble_run(tiny.config(stories, tmp_path, f"data.valid='{valid_stories}'"))
+    assert advised == [(200, 4), (200, 8), (200, 40), (200, 4), (200, 8)]
 
 
 def test_lengths_beyond_the_corpus(stories, tmp_path):

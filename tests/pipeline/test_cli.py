@@ -356,3 +356,26 @@ def test_jsonl_with_a_field_and_a_name(tmp_path):
 
 def test_version():
     assert re.fullmatch(r"cdllm \d+\.\d+\.\d+\S*\n", success("--version").stdout)
+
+
+def test_windows_that_are_dropped_are_told(stories, valid_stories, tmp_path):
+    """A stage of 28 different tokens is more than some texts of 40 have: on the terminal and in every record."""
+    common = ["train", "--data", stories, *tiny.OVERRIDES, "sampling.num_samples=0"]
+    result = success(*common, "--valid", valid_stories, "--out", tmp_path / "some", "stage_lengths=[4,28,40]")
+    assert "parameters, 177 windows (23 of 200 dropped: too few different tokens)\n" in result.stdout
+    assert "\nvalidation data: 17 windows (3 of 20 dropped: too few different tokens)\n" in result.stdout
+    (start,) = json.loads((tmp_path / "some" / "provenance.json").read_text())["starts"]
+    assert (start["data"]["num_windows"], start["data"]["dropped"]) == (177, dropped(23))
+    assert start["data"]["valid_windows"] == {"num_windows": 17, "dropped": dropped(3)}
+    lines = [json.loads(line) for line in (tmp_path / "some" / "metrics.jsonl").read_text().splitlines()]
+    counts = [(line["num_windows_in_set"], line["num_windows_dropped"]) for line in lines if "standard_error" in line]
+    assert counts == [(17, 3)]
+    result = success(*common, "--out", tmp_path / "all", "data.valid=null")
+    assert "parameters, 200 windows\n" in result.stdout
+    assert "validation" not in result.stdout
+    (start,) = json.loads((tmp_path / "all" / "provenance.json").read_text())["starts"]
+    assert (start["data"]["dropped"], start["data"]["valid_windows"]) == (dropped(0), None)
+
+
+def dropped(num_windows):
+    return {"too_few_distinct_tokens": num_windows, "tail_tokens": 0}

@@ -42,7 +42,7 @@ def described(run: Run) -> dict[str, object]:
         "samples": samples,
         "log": run.log,
         "peak_flops": run.peak_flops,
-        "num_valid_windows": run.num_valid_windows,
+        "valid": run.valid,
     }
 
 

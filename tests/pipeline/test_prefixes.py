@@ -10,6 +10,8 @@ from cascaded_dllm.assemble import assemble_run, require_sound
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import load_stage
+from cascaded_dllm.study.budget import cost_of_step
+from cascaded_dllm.train.meter import StepMeter
 from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.trainer import StepResult
 from tests.pipeline import tiny
@@ -190,3 +192,29 @@ def test_sampling_with_what_was_trained(stories, runs, tmp_path):
     assert "train it with training.prefix_dropout=0.1" in failure("sample", *untrained, "--guidance", 1)
     assert "train it with training.prefix_noise.prob=0.1" in failure("sample", *untrained, "--prefix-noise", 0.1)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["model.parameterization=normalized", "model.copy_head=false"]])
+def test_what_rewriting_costs_is_counted(stories, runs, tmp_path, more):
+    """By a run as by the plan of a study: 8 tokens and a prefix of 4 for every call of stage 2, in 3 of 10 texts."""
+    common = ["stage=3", "training.generated_prefix.num_steps=5", *more]
+    costs = []
+    for name, way in (("true", []), ("generated", generated(runs / "stage2", prob=0.3))):
+        config = tiny.config(stories, tmp_path / name, *common, *way)
+        trainer = assemble_run(config).trainer
+        (step,) = itertools.islice(trainer.steps(), 1)
+        meter = StepMeter(trainer, peak_flops=1.0)
+        meter.add(step)
+        line = meter.line(step)
+        cost = cost_of_step(config, trainer.model.config.vocab_size)
+        if not more:
+            # The stage that rewrites is of the same kind as the one that is trained, as in a study.
+            assert line["token_forwards"] == cost.token_forwards
+            assert line["mfu"] * step.seconds == pytest.approx(cost.flops)
+        costs.append(cost)
+    true, rewritten = costs
+    assert true.token_forwards == 4 * (8 + 40)
+    calls = (rewritten.token_forwards - true.token_forwards) / (4 * 0.3 * (4 + 8))
+    assert 1 < calls < 6
+    # Forward alone, and for calls of fewer positions than those of training.
+    assert 0 < rewritten.flops - true.flops < true.flops

@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble_start": BASE | PARTS | {"train", *CONFIG},
     "assemble_data": BASE | PARTS | {*CONFIG},
     "assemble_devices": BASE | PARTS | {"train"},
-    "assemble_prefixes": BASE | PARTS | {"train", "sample", *CONFIG},
+    "assemble_prefixes": BASE | PARTS | {"train", "sample", *CONFIG, "assemble_rewriting"},
+    "assemble_rewriting": BASE | PARTS | {"train", "sample", *CONFIG},
     "assemble_stage": BASE | PARTS | {"sample", *CONFIG},
     "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG},
     "assemble_windows": BASE | PARTS | {"sample", *CONFIG},
@@ -78,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG, "study_config"}
     | {"assemble", "assemble_bound", "assemble_devices", "assemble_material", "assemble_preprocess"}
-    | {"assemble_stage", "assemble_start"},
+    | {"assemble_rewriting", "assemble_stage", "assemble_start"},
     "demo": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
@@ -103,6 +104,7 @@ WITH_TENSORS = (
         "judge",
         "assemble",
         "assemble_prefixes",
+        "assemble_rewriting",
         "assemble_devices",
     ),
     *(

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cascaded_dllm.cli.said_twice import FLAGS_OF_PATHS, Said, require_one_path, require_one_value
+from cascaded_dllm.cli.without_effect import require_effect
 from cascaded_dllm.config import TrainConfig, leaves, parse_config
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
@@ -43,6 +44,7 @@ def compose_config(
     name: str = "cascade_config",
     paths: Mapping[str, Path] | None = None,
     flags: Mapping[str, str] | None = None,
+    is_one_run: bool = False,
 ) -> TrainConfig:
     """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
 
@@ -53,12 +55,13 @@ def compose_config(
         name: file in `configs/`.
         paths: values of `run_dir` and of the paths in `data`, taken as they are: in the grammar of overrides a path
             with a dollar sign or a backslash would be something else.
-
         flags: of a command, each with the override that it stands for.
+        is_one_run: whether all overrides are meant for this very run, so that each has to mean something to it.
 
     Raises:
         ConfigError: an override cannot be read, a key is unknown or missing, a value has the wrong type, or
-            `load_dir` is no run, or not the one that is given besides; or a flag and an override contradict each other.
+            `load_dir` is no run, or not the one that is given besides; a flag and an override contradict each other;
+            or an override of a single run would be passed over.
     """
     groups, keys = _split([*(flags or {}).values(), *overrides])
     as_they_are = {key: _folder(key, path) for key, path in (paths or {}).items()}
@@ -85,7 +88,10 @@ def compose_config(
     if stored.folder is None:
         _forget_names(settings, given_keys)
     _take_up(settings, stored.folder, has_run_dir="run_dir" in given_keys)
-    return parse_config(settings)
+    config = parse_config(settings)
+    if is_one_run:
+        require_effect(values, config)
+    return config
 
 
 def _require_no_contradiction(overrides: Sequence[str], flags: Mapping[str, str]) -> None:

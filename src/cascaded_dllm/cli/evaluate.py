@@ -28,6 +28,7 @@ from cascaded_dllm.cli.options import (
     tell,
 )
 from cascaded_dllm.config_groups import DataSettings
+from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, mean_and_error
@@ -111,7 +112,7 @@ def likelihood(
     num_windows: Annotated[int, typer.Option(help="So many windows, evenly spaced in the data.")] = 512,
     num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
-    t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = 1e-3,
+    t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = MEASURED_FROM,
     all_windows: Annotated[
         bool, typer.Option("--all-windows", help="Count windows with too few different tokens too, with copies.")
     ] = False,
@@ -120,7 +121,7 @@ def likelihood(
         typer.Option(help="Also measure token by token, in so many orders: a check, for normalised networks."),
     ] = None,
     order_windows: Annotated[int, typer.Option(help="Windows measured so.")] = 32,
-    seed: Annotated[int, typer.Option(help="Decides times and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides times and noise.")] = BOUND_SEED,
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
     weights: WeightsName = None,

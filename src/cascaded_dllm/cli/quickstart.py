@@ -179,7 +179,7 @@ def _config(overrides: list[str], corpus: str, out: Path, seed: int, conditionin
     packing = ["data.packing=stream"] if corpus == "python-docs" else []
     paths = {"run_dir": out, "data.path": out / "data"}
     decided = [f"training.seed={seed}", f"conditioning={conditioning}"]
-    config = compose_config([*packing, *overrides, *decided], name="quickstart", paths=paths)
+    config = compose_config([*packing, *overrides, *decided], name="quickstart", paths=paths, is_one_run=True)
     require_sound(config)
     warn_of_long_warmup(config)
     return config
@@ -227,7 +227,6 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
             num_times=_BOUND_TIMES,
             batch_size=128,
             seed=config.training.seed,
-            t_min=1e-3,
             on_progress=move,
         )
     console.print(bound_table(bound))

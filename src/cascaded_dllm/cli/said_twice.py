@@ -55,11 +55,11 @@ def require_one_value(said: Mapping[str, Said], flag: str, values: Mapping[str, 
         if name in said and said[name].value != value:
             through = f" through {said[name].source}" if said[name].source else ""
             raise ConfigError(
-                f"{name} is {_as_written(said[name].value)}{through}, and {flag} says {name}={_as_written(value)}; "
+                f"{name} is {as_written(said[name].value)}{through}, and {flag} says {name}={as_written(value)}; "
                 "give one of both"
             )
 
 
-def _as_written(value: Any) -> str:
+def as_written(value: Any) -> str:
     """A value as a configuration has it: a text as it is, all else as JSON, which YAML contains."""
     return value if isinstance(value, str) else json.dumps(value)

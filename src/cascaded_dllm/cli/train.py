@@ -73,7 +73,7 @@ def train(
             "--device": None if device is None else f"device={device}",
         }
         paths = {"data.path": data, "data.valid": valid, "data.stages_dir": stages, "run_dir": out}
-        config = compose_config(overrides or [], paths=given(paths), flags=given(flags))
+        config = compose_config(overrides or [], paths=given(paths), flags=given(flags), is_one_run=True)
         if cfg is not None:
             _print_config(config, cfg)
             return

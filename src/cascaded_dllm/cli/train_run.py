@@ -75,8 +75,12 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     layout = run.trainer.layout()
     console.print(
         f"{name} of {list(config.stage_lengths)}: {config.model.name}, {size:,} parameters, "
-        f"{counted(len(run.trainer.dataset), 'window')}"
+        f"{_windows(len(run.trainer.dataset), run.trainer.dataset.parts[0].num_dropped)}",
+        soft_wrap=True,
     )
+    if run.valid.num_windows > 0:
+        of_set = _windows(run.valid.num_windows, run.valid.num_dropped)
+        console.print(f"validation data: {of_set}", soft_wrap=True)
     processes = "" if group.size == 1 else f"{group.size} processes ({layout['strategy']}), "
     console.print(f"{processes}{layout['device']}, {layout['execution']}")
     if run.measure is None:
@@ -85,6 +89,14 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     _say_where_it_starts(run, name)
     run_with_progress(run, name)
     console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)
+
+
+def _windows(number: int, num_dropped: int) -> str:
+    """So many windows, and how many more the text has."""
+    what = counted(number, "window")
+    if num_dropped == 0:
+        return what
+    return f"{what} ({num_dropped:,} of {number + num_dropped:,} dropped: too few different tokens)"
 
 
 def _say_where_it_starts(run: Run, name: str) -> None:

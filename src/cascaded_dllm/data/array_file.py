@@ -1,5 +1,7 @@
 """`.npy` files of int32 rows, written piece by piece and read through the page cache."""
 
+import contextlib
+import mmap
 from pathlib import Path
 from types import TracebackType
 from typing import final
@@ -63,3 +65,36 @@ def open_array(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
     if array.shape != shape or array.dtype != np.dtype("<i4"):
         raise DataError(f"{path} holds {array.dtype} {array.shape}, the manifest says int32 {shape}; {remedy}")
     return np.asarray(array)
+
+
+def expect_random_rows(array: npt.NDArray[np.int32]) -> None:
+    """Says to the system that rows of a mapped array will be read here and there; nothing for one in memory.
+
+    It reads ahead otherwise, up to megabytes for a row of some hundred bytes. Who reads all in order wants that.
+    """
+    if (mapped := _map_of(array)) is not None:
+        mapped.madvise(mmap.MADV_RANDOM)
+
+
+def read_ahead(array: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> None:
+    """Asks the system to fetch rows of a mapped array that are not in memory yet, and does not wait for them.
+
+    An advice, which changes nothing but the time at which they are read: what cannot be read is told where it is.
+    """
+    mapped = _map_of(array)
+    if mapped is None or array.size == 0:
+        return
+    start = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    begins, size = start + rows * array.strides[0], array.shape[1] * array.itemsize
+    pages = np.unique(np.stack([begins // mmap.PAGESIZE, (begins + size - 1) // mmap.PAGESIZE], -1), axis=0)
+    with contextlib.suppress(OSError):
+        for first, last in (pages * mmap.PAGESIZE).tolist():
+            mapped.madvise(mmap.MADV_WILLNEED, first, last - first + mmap.PAGESIZE)
+
+
+def _map_of(array: npt.NDArray[np.int32]) -> mmap.mmap | None:
+    """What a view of a mapped file looks at; None for an array in memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None

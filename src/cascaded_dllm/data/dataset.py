@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from cascaded_dllm.data.array_file import read_ahead
 from cascaded_dllm.data.stages import StageArrays
 
 _FAR = 1 << 31
@@ -33,6 +34,7 @@ class StageDataset:
 
     Attributes:
         num_windows: number of pairs.
+        num_dropped: windows of the same text that are not among them, see `StageArrays`.
         prefix_length: tokens of the stage before; 0 for the first.
         target_length: tokens of this stage.
         is_placed: whether there are places.
@@ -43,6 +45,7 @@ class StageDataset:
 
     def __init__(self, arrays: StageArrays, stage: int, *, is_placed: bool = False) -> None:
         self.num_windows = arrays.num_windows
+        self.num_dropped = arrays.num_dropped
         self.prefix_length = arrays.spec.prefix_length(stage)
         self.target_length = arrays.spec.target_length(stage)
         self._target = arrays.stages[stage - 1]
@@ -69,6 +72,12 @@ class StageDataset:
 
     def __len__(self) -> int:
         return self.num_windows
+
+    def read_ahead(self, indices: npt.NDArray[np.int64]) -> None:
+        """Has the windows `indices` fetched from the disk, and does not wait for them; see `array_file.read_ahead`."""
+        for array in (self._target, self._prefix, self._inner, self._outer):
+            if array is not None:
+                read_ahead(array, indices)
 
     def batch(self, indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64]]:
         """The prefixes (B, P), None for a stage without one, and the targets (B, L) of the windows `indices`."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.array_file import open_array
+from cascaded_dllm.data.array_file import expect_random_rows, open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
@@ -59,10 +59,21 @@ class StageArrays:
         """Rows of every array."""
         return len(self.stages[-1])
 
+    @property
+    def num_dropped(self) -> int:
+        """Windows of the same text that are in no array: they have too few different tokens for their stages."""
+        return self.dropped.get("too_few_distinct_tokens", 0)
+
     def flat(self) -> "StageArrays":
         """The same windows for a model without a cascade: the last stage is the only one."""
         spec = CascadeSpec((self.spec.window_length,))
         return replace(self, spec=spec, stages=self.stages[-1:], positions=())
+
+    def for_random_access(self) -> "StageArrays":
+        """The same, whose windows are going to be read here and there; see `expect_random_rows`."""
+        for array in (*self.stages, *self.positions):
+            expect_random_rows(array)
+        return self
 
     @classmethod
     def open(cls, folder: Path) -> "StageArrays":
@@ -133,16 +144,7 @@ class StageArrays:
             WorkerDiedError: a process was killed.
         """
         settings, dataset_fingerprint = read_identity(dataset_folder)
-        identity = {
-            "dataset": dataset_fingerprint,
-            "stage_lengths": list(spec.stage_lengths),
-            "packing": packing,
-            "scorer": settings.scorer,
-            "format_version": manifests.FORMAT_VERSION,
-            # Stages that were built before there was a choice are found again.
-            **({} if unique else {"unique": False}),
-            **({"keeps_all": True} if keeps_all and unique else {}),
-        }
+        identity = _identity(settings, dataset_fingerprint, spec, packing, unique=unique, keeps_all=keeps_all)
         fingerprint = manifests.fingerprint(identity)
         folder = (dataset_folder / "stages" if out is None else out) / fingerprint
         if folder.exists():
@@ -164,6 +166,34 @@ class StageArrays:
             }
             write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
         return cls.open(folder)
+
+
+def are_built(
+    dataset_folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, out: Path | None = None
+) -> bool:
+    """Whether `StageArrays.build` would find the stages of a dataset there; the arguments are its own.
+
+    Raises:
+        DataError: there is no complete dataset.
+    """
+    identity = _identity(*read_identity(dataset_folder), spec, packing, unique=unique, keeps_all=False)
+    return ((dataset_folder / "stages" if out is None else out) / manifests.fingerprint(identity)).exists()
+
+
+def _identity(
+    settings: manifests.Settings, dataset: str, spec: CascadeSpec, packing: str, *, unique: bool, keeps_all: bool
+) -> dict[str, object]:
+    """What decides the stages of the dataset with fingerprint `dataset`."""
+    return {
+        "dataset": dataset,
+        "stage_lengths": list(spec.stage_lengths),
+        "packing": packing,
+        "scorer": settings.scorer,
+        "format_version": manifests.FORMAT_VERSION,
+        # Stages that were built before there was a choice are found again.
+        **({} if unique else {"unique": False}),
+        **({"keeps_all": True} if keeps_all and unique else {}),
+    }
 
 
 @contextlib.contextmanager

@@ -88,15 +88,10 @@ class AbsorbingSampling:
     def _on_grid(self, predictor: AncestralPredictor | ScorePredictor, times: Float[Tensor, "n B"]) -> CallOrder:
         """Steps whose rates are known without the network: normalised scores sum to 1 / expm1(sigma)."""
         t, s = times[:-1], times[1:]
-        if isinstance(predictor, AncestralPredictor):
-            leave_probs = predictor.leave_prob(self.schedule, t, s)
-        else:
-            log_rate = predictor.log_unmask_factor(self.schedule, t, s) - log_expm1(self.schedule(t).sigma)
-            leave_probs = torch.exp(log_rate)
         return grid_calls(
             self.start.xt,
             times,
-            leave_probs,
+            leave_probs(predictor, self.schedule, t, s),
             mask_id=self.process.mask_id,
             draws=self.draws,
             sample_index=self.sample_index,
@@ -183,6 +178,15 @@ class AbsorbingSampling:
             # Only now: tokens are drawn given the text before this step, in which what is lost is still seen.
             xt[is_lost] = self.process.mask_id
             yield SamplerState(xt.clone(), step + 1, last + 1, nfe)
+
+
+def leave_probs(
+    predictor: AncestralPredictor | ScorePredictor, schedule: Schedule, t: Float[Tensor, "n B"], s: Float[Tensor, "n B"]
+) -> Float[Tensor, "n B"]:
+    """Probability that a masked position leaves MASK between t and s, where scores sum to 1 / expm1(sigma)."""
+    if isinstance(predictor, AncestralPredictor):
+        return predictor.leave_prob(schedule, t, s)
+    return torch.exp(predictor.log_unmask_factor(schedule, t, s) - log_expm1(schedule(t).sigma))
 
 
 def time_grid(start: Start, num_steps: int, t_end: float) -> Float[Tensor, "n B"]:

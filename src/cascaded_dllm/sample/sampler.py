@@ -26,6 +26,9 @@ from cascaded_dllm.sample.token_law import UNCHANGED, TokenLaw
 from cascaded_dllm.sample.uniform import uniform_noise, uniform_states
 from cascaded_dllm.sample.writing import TokenWriter
 
+T_END = 1e-5
+"""Time at which the steps of a grid stop unless somebody asks for another."""
+
 
 def require_usable(predictor: Predictor, process: Process, num_steps: int, *, group: str = "") -> None:
     """Checks what `StageSampler.states` is given, for callers who learn of a mistake too late there.
@@ -67,7 +70,7 @@ class StageSampler:
     process: Process
     schedule: Schedule
     length: int
-    t_end: float = 1e-5
+    t_end: float = T_END
     prefix_length: int | None = None
     trained_with: PrefixSettings = TRUE_PREFIXES
 

@@ -4,7 +4,9 @@ import itertools
 import math
 import typing
 from collections.abc import Sequence
+from dataclasses import replace
 
+from cascaded_dllm.assemble_rewriting import Writer, rewriting_cost
 from cascaded_dllm.assemble_stage import layout_config, model_config, schedule
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
@@ -12,6 +14,7 @@ from cascaded_dllm.model.placed import Halves
 from cascaded_dllm.study_config import BudgetSettings
 from cascaded_dllm.train.flops import mean_masked_share
 from cascaded_dllm.train.meter import Shape, StepCost, step_cost
+from cascaded_dllm.train.prefixes import NO_COST, WritingCost
 
 _NEARLY = 0.95
 """Part of the larger of two numbers of steps from which on they are taken for each other."""
@@ -39,7 +42,30 @@ def cost_of_step(config: TrainConfig, vocab_size: int) -> StepCost:
         shapes=shapes,
         masked_share=mean_masked_share(schedule(config), config.training.t_min),
         halves=typing.cast(Halves, config.training.halves),
+        rewriting=_rewriting(config, vocab_size),
     )
+
+
+def _rewriting(config: TrainConfig, vocab_size: int) -> WritingCost:
+    """What is spent on the prefix of a sequence where stages before, which are not trained yet, are to rewrite some.
+
+    They have the settings of this stage but for its number; where no paths are named yet, it is the one just before.
+    """
+    generated = config.training.generated_prefix
+    if generated.prob == 0 or not config.has_prefix:
+        return NO_COST
+    lengths = (0, *config.stage_lengths)
+    writers = [
+        Writer(
+            model_config(replace(config, stage=number), vocab_size),
+            schedule(config),
+            lengths[number],
+            lengths[number - 1],
+        )
+        for number in range(config.stage - max(len(generated.stage_paths), 1), config.stage)
+    ]
+    cost = rewriting_cost(writers, generated)
+    return WritingCost(generated.prob * cost.token_forwards, generated.prob * cost.flops)
 
 
 def amount_of(cost: StepCost, budget: BudgetSettings) -> float:

@@ -15,6 +15,7 @@ from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.diffusion.bound import BOUND_SEED
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import JointBound
 from cascaded_dllm.model.devices import choose_device
@@ -30,8 +31,6 @@ from cascaded_dllm.text.stories import StoryGrammar
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 BOUND_FILE = "bound.npz"
-_SEED = 0
-"""Of the times and the noise of a bound, the same for all arms and seeds."""
 
 
 @final
@@ -126,7 +125,7 @@ def measure(
         num_windows=study.evaluate.num_windows,
         num_times=study.evaluate.num_times,
         batch_size=study.evaluate.batch_size,
-        seed=_SEED,
+        seed=BOUND_SEED,
         t_min=study.evaluate.t_min,
         on_progress=attendant.progress(f"bound of {arm.name}"),
     )

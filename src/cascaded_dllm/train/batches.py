@@ -25,6 +25,23 @@ def parts_of_step(dataset: StageDataset | StageMixture, loop: LoopConfig, group:
         group: the processes that share them.
         step: optimizer steps done.
     """
+    for windows, own, indices in _shares(dataset, loop, group, step):
+        yield make_batch(windows, indices, own)
+
+
+def read_ahead(dataset: StageDataset | StageMixture, loop: LoopConfig, group: Group, step: int) -> None:
+    """Has what this process will need in a step fetched from the disk, without waiting for it.
+
+    The system does it while the device computes: no thread, no order and no error of the run depends on it.
+    """
+    for windows, _, indices in _shares(dataset, loop, group, step):
+        windows.read_ahead(indices)
+
+
+def _shares(
+    dataset: StageDataset | StageMixture, loop: LoopConfig, group: Group, step: int
+) -> Iterator[tuple[StageDataset, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """The parts of `parts_of_step`: of which kind, the places in the global batch, and the windows there."""
     kinds = dataset.parts
     indices = global_batch_indices(len(dataset), loop.batch_size, step, seed=loop.seed)
     by_kind = np.arange(loop.batch_size).reshape(-1, len(kinds)).T.ravel()
@@ -33,7 +50,7 @@ def parts_of_step(dataset: StageDataset | StageMixture, loop: LoopConfig, group:
         part = rank_slice(places, number, loop.accum)
         for kind, windows in enumerate(kinds):
             own = part[part % len(kinds) == kind]
-            yield make_batch(windows, indices[own], own)
+            yield windows, own, indices[own]
 
 
 def make_batch(

@@ -91,11 +91,28 @@ def forward_flops(
     if config.copy_head and prefix_length > 0:
         total += _copy_head(config, batch_size, prefix_length, target_length, read)
     if has_encoded:
-        encoded = batch_size * prefix_length
-        total += _query_key_value(config, encoded) * config.num_blocks
-        total += (_attention(config, encoded, prefix_length) + _rest_of_block(config, encoded)) * last
-        total += _conditioning(config, 1, with_output=False)
+        total += _encoding(config, batch_size, prefix_length)
     return total + _conditioning(config, batch_size if config.time_conditioning else 1, with_output=True)
+
+
+def writing_flops(
+    config: ScoreModelConfig, *, calls: float, rows: float, prefix_length: int, target_length: int
+) -> float:
+    """FLOPs of the network calls that write into one text; a prefix that the target is not seen from is encoded once.
+
+    Args:
+        config: the network.
+        calls: how many, on average.
+        rows: positions that they are asked about, all calls together.
+        prefix_length: tokens of the stage before.
+        target_length: tokens of the text.
+    """
+    if calls == 0:
+        return 0.0
+    has_encoded = prefix_length > 0 and config.prefix_attention != "joint"
+    once = _encoding(config, 1, prefix_length) if has_encoded else 0
+    sizes = {"prefix_length": prefix_length, "target_length": target_length}
+    return once + calls * (forward_flops(config, batch_size=1, num_rows=rows / calls, **sizes) - once)
 
 
 def layout_flops(config: LayoutConfig, *, batch_size: int) -> int:
@@ -111,6 +128,14 @@ def mean_masked_share(schedule: Schedule, t_min: float) -> float:
     """Share of positions that are masked, averaged over times that are uniform on (t_min, 1]."""
     t = t_min + (1 - t_min) * (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
     return float(-torch.expm1(-schedule(t).sigma).mean())
+
+
+def _encoding(config: ScoreModelConfig, batch_size: int, prefix_length: int) -> int | float:
+    """A prefix that is computed by itself, of which the last block needs the keys and values only."""
+    encoded, last = batch_size * prefix_length, config.num_blocks - 1
+    total: int | float = _query_key_value(config, encoded) * config.num_blocks
+    total += (_attention(config, encoded, prefix_length) + _rest_of_block(config, encoded)) * last
+    return total + _conditioning(config, 1, with_output=False)
 
 
 def _query_key_value(config: ScoreModelConfig | LayoutConfig, positions: int) -> int:

@@ -13,6 +13,7 @@ from cascaded_dllm.model.layout import LayoutConfig
 from cascaded_dllm.model.placed import Halves, layout_of
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.train.flops import layout_flops, mean_masked_share, training_flops
+from cascaded_dllm.train.prefixes import NO_COST, WritingCost
 from cascaded_dllm.train.trainer import StepResult, Trainer
 
 
@@ -21,8 +22,9 @@ class StepCost:
     """What one optimizer step computes.
 
     Attributes:
-        token_forwards: positions that go through the networks, prefixes and gaps included.
-        flops: of the matrix products that are needed, forward and backward.
+        token_forwards: positions that go through the networks, prefixes and gaps included, and those of the networks
+            that rewrite prefixes, on average.
+        flops: of the matrix products that are needed, forward and backward; forward alone where prefixes are rewritten.
     """
 
     token_forwards: int
@@ -51,6 +53,7 @@ def step_cost(
     shapes: Sequence[Shape],
     masked_share: float,
     halves: Halves,
+    rewriting: WritingCost = NO_COST,
 ) -> StepCost:
     """What a step of a stage costs.
 
@@ -61,6 +64,7 @@ def step_cost(
         shapes: of the sequences, of which there are equally many in a batch.
         masked_share: mean share of masked positions among those that can be, see `mean_masked_share`.
         halves: which networks of a placed stage are trained.
+        rewriting: what is spent on the prefix of a sequence, see `PrefixTraining.cost_of_sequence`.
     """
     token_forwards, flops, num_each = 0, 0.0, batch_size // len(shapes)
     if layout is None or halves != "layout":
@@ -77,7 +81,8 @@ def step_cost(
     if layout is not None and halves != "fill":
         token_forwards += batch_size * layout.num_gaps
         flops += 3 * layout_flops(layout, batch_size=batch_size)
-    return StepCost(token_forwards, flops)
+    written = round(batch_size * rewriting.token_forwards)
+    return StepCost(token_forwards + written, flops + batch_size * rewriting.flops)
 
 
 @final
@@ -90,7 +95,7 @@ class StepMeter:
     """
 
     def __init__(self, trainer: Trainer, peak_flops: float | None) -> None:
-        dataset, layout = trainer.dataset, layout_of(trainer.model)
+        dataset, layout, prefixes = trainer.dataset, layout_of(trainer.model), trainer.objective.prefixes
         self._trainer, self._peak_flops = trainer, peak_flops
         self._cost = step_cost(
             trainer.model.config,
@@ -102,6 +107,7 @@ class StepMeter:
             ],
             masked_share=mean_masked_share(trainer.objective.schedule, trainer.objective.t_min),
             halves=trainer.objective.halves,
+            rewriting=NO_COST if prefixes is None else prefixes.cost_of_sequence,
         )
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
 

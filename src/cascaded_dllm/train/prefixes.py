@@ -9,7 +9,7 @@ global batch, position), so that neither accumulation nor the number of processe
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -36,6 +36,22 @@ class PrefixGenerator(Protocol):
         ...
 
 
+class WritingCost(NamedTuple):
+    """What it costs to write a text, on average.
+
+    Attributes:
+        token_forwards: positions that go through the networks.
+        flops: of the matrix products that are needed, forward alone.
+    """
+
+    token_forwards: float
+    flops: float
+
+
+NO_COST = WritingCost(0.0, 0.0)
+"""Of what is not written."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrefixTraining:
     """What is done to the prefixes of a stage; nothing by default.
@@ -44,11 +60,18 @@ class PrefixTraining:
         process: forward process of the stage.
         settings: probabilities.
         generate: rewrites prefixes; needed where `settings.generated_prob` is not zero.
+        cost: of a prefix that it rewrites.
     """
 
     process: Process
     settings: PrefixSettings = TRUE_PREFIXES
     generate: PrefixGenerator | None = None
+    cost: WritingCost = NO_COST
+
+    @property
+    def cost_of_sequence(self) -> WritingCost:
+        """What is spent on the prefix of a sequence, on average over all, of which some are rewritten."""
+        return WritingCost(*(self.settings.generated_prob * part for part in self.cost))
 
     def changed(
         self,

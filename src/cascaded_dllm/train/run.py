@@ -27,6 +27,7 @@ from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
 from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.valid_windows import ValidWindows
 from cascaded_dllm.train.writer import BackgroundWriter
 
 Progress = Callable[[int, int], None]
@@ -60,7 +61,7 @@ class Run:
             have no part in it. It is given the step, and what it calls now and then, which may end it with an error.
         measures_start: whether the bound of a new run is measured before its first step too, since the weights that it
             begins with have learnt something.
-        num_valid_windows: all windows that `measure` could measure.
+        valid: what `measure` measures.
         log: viewers of the metrics.
         provenance: what the run is made from, see `append_start`.
         peak_flops: of the devices, FLOP/s; None if unknown.
@@ -75,7 +76,7 @@ class Run:
     measure: Callable[[Progress | None], BoundEstimate] | None
     sample: Callable[[int, Callable[[], None]], SnapshotReport] | None
     measures_start: bool = False
-    num_valid_windows: int = 0
+    valid: ValidWindows = field(default_factory=ValidWindows)
     log: LogChoice = field(default_factory=LogChoice)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     peak_flops: float | None = None
@@ -205,7 +206,15 @@ class Run:
         # Of several kinds of texts, it is whole windows that are measured, the last kind.
         per_token = estimate.nll_nats / trainer.dataset.parts[-1].target_length
         error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
-        return Evaluation(trainer.step, float(per_token.mean()), error, len(per_token), self.num_valid_windows)
+        return Evaluation(
+            step=trainer.step,
+            bound_nats_per_token=float(per_token.mean()),
+            standard_error=error,
+            omitted_nats_per_token_at_most=self.valid.omitted_nats_per_token,
+            num_windows=len(per_token),
+            num_windows_in_set=self.valid.num_windows,
+            num_windows_dropped=self.valid.num_dropped,
+        )
 
     def _not_deleted(self, deletion: Deletion) -> Iterator[NotDeleted]:
         if fault := deletion.fault_to_tell():

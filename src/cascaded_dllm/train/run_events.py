@@ -23,15 +23,19 @@ class Evaluation:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
         standard_error: of that mean over windows; None for a single window.
+        omitted_nats_per_token_at_most: how far below the truth that of an ideal model may lie, for what is left out.
         num_windows: windows it was measured on, always the same, at the same times with the same noise.
         num_windows_in_set: all that there are.
+        num_windows_dropped: of the same text, but not in the set: they have too few different tokens for the stages.
     """
 
     step: int
     bound_nats_per_token: float
     standard_error: float | None
+    omitted_nats_per_token_at_most: float
     num_windows: int
     num_windows_in_set: int
+    num_windows_dropped: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.pretrained import matching_weights
 from cascaded_dllm.model.score_model import ScoreModel
-from cascaded_dllm.train.batches import parts_of_step, size_of
+from cascaded_dllm.train.batches import parts_of_step, read_ahead, size_of
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.course import require_same_course
 from cascaded_dllm.train.ema import Ema
@@ -128,6 +128,8 @@ class Trainer:
         lr = self.optim.learning_rate(self.step, self.loop.num_steps)
         self.parallel.begin(self.optimizer)
         loss = torch.zeros((), device=self.device)
+        if self.step + 1 < self.loop.num_steps:
+            read_ahead(self.dataset, self.loop, self.group, self.step + 1)
         for number, batch in enumerate(self._parts(), start=1):
             share = self._part_loss(batch)
             self.parallel.backward(share, is_last=number == self.loop.accum * len(self.dataset.parts))

@@ -1,7 +1,9 @@
+import mmap
+
 import numpy as np
 import pytest
 
-from cascaded_dllm.data.array_file import ArrayFile, open_array
+from cascaded_dllm.data.array_file import ArrayFile, expect_random_rows, open_array, read_ahead
 from cascaded_dllm.errors import DataError
 
 
@@ -69,3 +71,58 @@ def test_other_shape_or_type(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(DataError, match=r"holds int.* the manifest says int32 \(10, 2\)"):
         open_array(tmp_path / "a.npy", (10, 2))
+
+
+class Spy(mmap.mmap):
+    """A mapped file that notes what is advised."""
+
+    def madvise(self, option, start=0, length=0):
+        self.advice = [*getattr(self, "advice", []), (option, start, length)]
+
+
+@pytest.fixture
+def spied(tmp_path, monkeypatch):
+    """1,000 rows of 300 values as `open_array` maps them, and the map, which notes the advice."""
+    with ArrayFile(tmp_path / "a.npy", 300) as file:
+        file.append(np.arange(300_000, dtype=np.int32).reshape(1000, 300))
+    maps = []
+    monkeypatch.setattr(mmap, "mmap", lambda *place, **how: maps.append(Spy(*place, **how)) or maps[-1])
+    array = open_array(tmp_path / "a.npy", (1000, 300))
+    monkeypatch.undo()
+    return array, maps[0]
+
+
+def test_rows_that_are_read_here_and_there(spied):
+    array, spy = spied
+    expect_random_rows(array)
+    assert spy.advice == [(mmap.MADV_RANDOM, 0, 0)]
+
+
+def test_rows_are_asked_for_ahead(spied):
+    """Every byte of them, also where a page ends within (row 3); and, but for the rest of the pages, no other."""
+    array, spy = spied
+    rows = np.array([999, 0, 3, 3, 500])
+    read_ahead(array, rows)
+    asked = np.zeros(len(spy) + mmap.PAGESIZE, bool)
+    for option, start, length in spy.advice:
+        assert (option, start % mmap.PAGESIZE) == (mmap.MADV_WILLNEED, 0)
+        asked[start : start + length] = True
+    assert array[rows[0]].tolist() == list(range(299_700, 300_000))
+    header = len(spy) - array.nbytes
+    for row in rows:
+        assert asked[header + row * 1200 : header + (row + 1) * 1200].all()
+    assert asked.sum() <= 4 * 2 * mmap.PAGESIZE
+
+
+def test_advice_that_is_not_taken_is_no_error(spied, monkeypatch):
+    def refused(self, option, start=0, length=0):
+        raise OSError("no room for another request")
+
+    monkeypatch.setattr(Spy, "madvise", refused)
+    read_ahead(spied[0], np.array([1]))
+
+
+def test_nothing_is_advised_of_arrays_in_memory():
+    for array in (np.zeros((4, 2), np.int32), np.zeros((0, 2), np.int32)):
+        expect_random_rows(array)
+        read_ahead(array, np.arange(len(array)))

@@ -28,6 +28,7 @@ from cascaded_dllm.train.prefixes import PrefixTraining
 from cascaded_dllm.train.run import Run, RunPeriods
 from cascaded_dllm.train.snapshot import SampledText, SampleGroup, SnapshotReport
 from cascaded_dllm.train.trainer import Trainer
+from cascaded_dllm.train.valid_windows import ValidWindows
 
 VOCAB_SIZE, LENGTHS, NUM_WINDOWS = 11, (3, 7), 20
 
@@ -167,7 +168,7 @@ def make_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[.
                 on_progress=on_progress,
             ),
             "sample": _report,
-            "num_valid_windows": NUM_WINDOWS,
+            "valid": ValidWindows(num_windows=NUM_WINDOWS, num_dropped=2, omitted_nats_per_token=0.5),
         }
         return Run(
             trainer=trainer,

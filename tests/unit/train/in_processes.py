@@ -36,6 +36,7 @@ from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.sharded import FullySharded
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult, Trainer
+from cascaded_dllm.train.valid_windows import ValidWindows
 from cascaded_dllm.train.world import World
 from tests.unit.train.conftest import (
     LENGTHS,
@@ -154,7 +155,7 @@ def run_of(trainer: Trainer, folder: Path, *, snapshot_every: int = 2) -> Run:
         periods=RunPeriods(log_every=1, eval_every=100, snapshot_every=snapshot_every, keeping=Keeping(newest=20)),
         measure=lambda on_progress: bound_of(trainer, on_progress),
         sample=_report,
-        num_valid_windows=NUM_WINDOWS,
+        valid=ValidWindows(num_windows=NUM_WINDOWS),
     )
 
 

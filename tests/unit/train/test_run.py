@@ -110,8 +110,10 @@ def test_metrics_are_the_events(make_run):
                     "step": event.step,
                     "bound_nats_per_token": event.bound_nats_per_token,
                     "standard_error": event.standard_error,
+                    "omitted_nats_per_token_at_most": 0.5,
                     "num_windows": 6,
                     "num_windows_in_set": 20,
+                    "num_windows_dropped": 2,
                 }
             )
         elif isinstance(event, Snapshot):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
@@ -277,3 +278,14 @@ def test_steps_take_their_gradients_as_the_execution_says(make_trainer, monkeypa
     with trainer.averaged_weights():
         trainer.objective.bound(trainer.model, batch, draws=Draws(0, "test"), num_times=2)
     assert used[3:] == [PLAINLY] * len(used[3:]) != []
+
+
+def test_the_next_batch_is_asked_for_ahead(make_trainer, monkeypatch):
+    """All of it, by the step before, and nothing after the last one; the second half of a run asks for the same."""
+    asked, read = [], []
+    monkeypatch.setattr(StageDataset, "read_ahead", lambda self, indices: asked.append(indices.tolist()))
+    batch = StageDataset.batch
+    monkeypatch.setattr(StageDataset, "batch", lambda self, i: (read.append(i.tolist()), batch(self, i))[1])
+    list(make_trainer(num_steps=3, accum=2).steps())
+    assert len(read) == 3 * 2
+    assert asked == read[2:]

@@ -159,6 +159,7 @@ def test_sampling_a_cascade(trained, tmp_path):
         "weights": "ema",
         "dtype": "float32",
         "compile": False,
+        "ranking": None,
         "guidance": 0.0,
         "prefix_noise": 0.0,
     }
@@ -372,7 +373,7 @@ def test_windows_that_are_dropped_are_told(stories, valid_stories, tmp_path):
     assert counts == [(17, 3)]
     result = success(*common, "--out", tmp_path / "all", "data.valid=null")
     assert "parameters, 200 windows\n" in result.stdout
-    assert "validation" not in result.stdout
+    assert "validation data: " not in result.stdout
     (start,) = json.loads((tmp_path / "all" / "provenance.json").read_text())["starts"]
     assert (start["data"]["dropped"], start["data"]["valid_windows"]) == (dropped(0), None)
 

@@ -16,6 +16,7 @@ from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
 from cascaded_dllm.preprocess.batches import BATCH_DOCUMENTS
+from cascaded_dllm.preprocess.progress import TaskLog
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
@@ -96,6 +97,23 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
     said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
     assert "2 of 3 shards are there, and are kept" in said
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+@pytest.mark.slow
+def test_shards_that_were_ended_are_told(corpus, tmp_path):
+    """As those are that are too long for their time limit, time and again."""
+    success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0, shards=6))
+    for shard in (1, 2, 3, 4, 5):
+        TaskLog(tmp_path / "tfidf" / "toy_train", shard).tell(717 + shard)
+    said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 2, shards=6)).stdout
+    assert re.search(r"\nshard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said)
+    assert "note: if that was their time limit (--time), raise it, or start anew in another --out with more" in said
+    assert "shard 1" not in said
+    said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
+    assert "\nshard 4 had done" in said
+    assert "\n1 shard more had begun\n" in said
+    assert "shard 5" not in said
+    assert "when it was ended" not in success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
 
 
 @pytest.mark.slow

@@ -60,6 +60,12 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def clock(seconds: float) -> str:
+    """A time as hours, minutes and seconds: "0:07:31"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """A sign of life during work that cannot count its steps: a spinner on a terminal, a line elsewhere."""

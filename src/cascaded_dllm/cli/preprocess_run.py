@@ -1,6 +1,7 @@
 """One preprocessing job on the terminal: its tasks are run where they are to run, and what came out is said."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
-from cascaded_dllm.cli.console import console, counted, progress_bar, working
+from cascaded_dllm.cli.console import clock, console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.errors import ConfigError, DataError
@@ -16,10 +17,12 @@ from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, subm
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.pipeline import Plan
-from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
+from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, heartbeats, summary
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.rows import BadRecordError
 
+_ENDED_SAID = 3
+"""Shards that are told one by one."""
 _TELL_EVERY_SECONDS = 60.0
 """Where there is no terminal with a bar, and somebody reads the log."""
 
@@ -77,6 +80,7 @@ def run_job(
         console.print(f"[yellow]note:[/] {escape(hint)}")
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
+    _say_what_was_ended(tasks)
     started = time.monotonic()
     if task.plan.to_be_read_once(missing):
         _read_once(task.plan, missing)
@@ -93,6 +97,25 @@ def run_job(
         case _:
             _run_here(task, tasks, workers or usable_cores())
     _say_what_came_out(task, time.monotonic() - started, len(missing))
+
+
+def _say_what_was_ended(tasks: Tasks) -> None:
+    """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well."""
+    ended = heartbeats(tasks.folder, frozenset(tasks.missing))
+    for index, heartbeat in itertools.islice(ended.items(), _ENDED_SAID):
+        console.print(
+            f"shard {index} had done {counted(heartbeat.records, 'record')} in {clock(heartbeat.seconds)} when it was "
+            f"ended (last heard of {clock(heartbeat.age)} ago), and begins anew",
+            soft_wrap=True,
+        )
+    if len(ended) > _ENDED_SAID:
+        console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
+    if ended:
+        console.print(
+            "[yellow]note:[/] if that was their time limit (--time), raise it, or start anew in another --out with more "
+            f"--shards than {tasks.num_shards}",
+            soft_wrap=True,
+        )
 
 
 def _read_once(plan: Plan, missing: Sequence[int]) -> None:

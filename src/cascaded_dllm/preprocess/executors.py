@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, final
 
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, OutputExistsError, WorkerDiedError
-from cascaded_dllm.preprocess.progress import forget_progress, records_in_progress
+from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
 from cascaded_dllm.processes import process_pool
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Tasks:
             (markers / f"{index:05d}").unlink(missing_ok=True)
         for index in self.complete:
             (markers / f"{index:05d}").touch()
-        forget_progress(self.folder, self.missing)
+        forget_progress(self.folder, self.complete)
 
 
 @final
@@ -156,13 +156,14 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
     ) as pool:
         try:
             tasks.mark()
+            before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
             running = {pool.submit(run_rank, executor, index) for index in tasks.missing}
             while running:
                 done, running = wait(running, timeout=_POLL_SECONDS)
                 for future in done:
                     future.result()
                 if on_progress is not None:
-                    on_progress(len(tasks.missing) - len(running), records_in_progress(tasks.folder, tasks.missing))
+                    on_progress(len(missing) - len(running), records_in_progress(tasks.folder, missing, before))
         except BrokenProcessPool as error:
             raise WorkerDiedError(
                 "a process that makes a shard was killed, often by the system for want of memory; complete shards are "

@@ -1,9 +1,11 @@
 """What tasks say while they run and when they are done: small files, readable from any machine that sees the folder."""
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
@@ -18,7 +20,7 @@ WINDOW_LENGTH = 128
 
 @final
 class TaskLog:
-    """Progress and summary of one task, in files of its own.
+    """Progress and summary of one task, in files of its own; what an earlier task for the shard told is gone.
 
     Args:
         folder: of the dataset.
@@ -30,13 +32,16 @@ class TaskLog:
         self._summary = _summary_file(folder, index)
         self._started = time.monotonic()
         self._last = float("-inf")
+        self.tell(0)
+        # The first batch is told as well, however soon it is done.
+        self._last = float("-inf")
 
     def tell(self, records: int, _: int | None = None) -> None:
         """Notes how many records are done, at most once a second."""
         now = time.monotonic()
         if now - self._last >= _EVERY_SECONDS:
             self._last = now
-            write_json(self._heartbeat, {"records": records})
+            write_json(self._heartbeat, {"records": records, "seconds": round(now - self._started, 1)})
 
     def finish(self, counts: Counts) -> dict[str, object]:
         """Writes the summary of the task and returns it."""
@@ -87,15 +92,79 @@ def summary(counts: Counts, seconds: float | None, timed: Counts | None = None) 
     }
 
 
-def records_in_progress(folder: Path, tasks: Iterable[int]) -> int:
-    """The records done in shards that are not complete, as their tasks last told."""
-    return sum(int(str(_read(_heartbeat_file(folder, index)).get("records", 0))) for index in tasks)
+@final
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a task that has not made its shard told last; it may be at work, or have ended.
+
+    Attributes:
+        records: done.
+        seconds: since its start.
+        told_ns: when, in nanoseconds since 1970.
+    """
+
+    records: int
+    seconds: float
+    told_ns: int
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was told, by the clocks of this machine and of the disk."""
+        return max(0.0, (time.time_ns() - self.told_ns) / 1e9)
+
+
+def heartbeats(folder: Path, tasks: Collection[int]) -> dict[int, Heartbeat]:
+    """By task, what those of `tasks` that have begun and not made their shard told last.
+
+    Args:
+        folder: of the dataset.
+        tasks: numbers of shards. Only files that are there are looked at, which are as many as tasks at work.
+    """
+    found = {}
+    for index, path in _told(folder):
+        if index in tasks and (heartbeat := _heartbeat(path)) is not None:
+            found[index] = heartbeat
+    return dict(sorted(found.items()))
+
+
+def records_in_progress(folder: Path, tasks: Collection[int], before: Mapping[int, Heartbeat]) -> int:
+    """The records done in shards that are not complete, as their tasks last told.
+
+    Args:
+        folder: of the dataset.
+        tasks: numbers of shards.
+        before: what had been told before these tasks were started, and is not about them.
+    """
+    told = heartbeats(folder, tasks)
+    return sum(heartbeat.records for index, heartbeat in told.items() if heartbeat != before.get(index))
 
 
 def forget_progress(folder: Path, tasks: Iterable[int]) -> None:
-    """Removes what tasks that died have told."""
+    """Removes what tasks told that were ended after they had made their shards."""
     for index in tasks:
         _heartbeat_file(folder, index).unlink(missing_ok=True)
+
+
+def _told(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Every task that has told something, and where."""
+    try:
+        with os.scandir(_heartbeat_file(folder, 0).parent) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return
+    for name in names:
+        number, _, ending = name.partition(".")
+        # The others are about to get their names.
+        if number.isdecimal() and ending == "json":
+            yield int(number), _heartbeat_file(folder, int(number))
+
+
+def _heartbeat(path: Path) -> Heartbeat | None:
+    """What a file tells; None where its task is done at this moment, or it is damaged."""
+    value = _read(path)
+    with contextlib.suppress(FileNotFoundError, LookupError, ValueError):
+        return Heartbeat(int(str(value["records"])), float(str(value.get("seconds", 0))), path.stat().st_mtime_ns)
+    return None
 
 
 def _read(path: Path) -> Mapping[str, object]:

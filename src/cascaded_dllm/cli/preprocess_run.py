@@ -93,7 +93,7 @@ def run_job(
             return
         case "ray":
             with working(f"{counted(len(missing), 'shard')} on Ray"):
-                run_ray(tasks, resources, ray_address)
+                run_ray(tasks, resources, ray_address, _say_what_was_lost)
         case _:
             _run_here(task, tasks, workers or usable_cores())
     _say_what_came_out(task, time.monotonic() - started, len(missing))
@@ -116,6 +116,10 @@ def _say_what_was_ended(tasks: Tasks) -> None:
             f"--shards than {tasks.num_shards}",
             soft_wrap=True,
         )
+
+
+def _say_what_was_lost(index: int, why: str) -> None:
+    console.print(f"shard {index} was lost with its process or node ({why}), and begins anew")
 
 
 def _read_once(plan: Plan, missing: Sequence[int]) -> None:

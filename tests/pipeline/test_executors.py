@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.cli import preprocess_run
+from cascaded_dllm.cli import preprocess_progress
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
@@ -81,9 +81,9 @@ def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
 @pytest.mark.slow
 def test_a_log_is_told_how_far_it_is(corpus, tmp_path, monkeypatch):
     """Once a minute where there is no terminal; here at every look."""
-    monkeypatch.setattr(preprocess_run, "_TELL_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(preprocess_progress, "_TELL_EVERY_SECONDS", 0.0)
     said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
-    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) records so far$", said, re.MULTILINE)
+    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) of about [\d,]+ records, [\d,]+/s", said, re.MULTILINE)
     assert told[-1] == (str(SHARDS), f"{NUM_DOCUMENTS:,}")
 
 

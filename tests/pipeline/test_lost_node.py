@@ -55,7 +55,7 @@ def in_background(folder, cluster, num_shards=2):
 
     def work():
         try:
-            run_ray(tasks, Resources(memory_gb=1), cluster.address, lambda *what: lost.append(what))
+            run_ray(tasks, Resources(memory_gb=1), cluster.address, lambda *_: None, lambda *what: lost.append(what))
         except Exception as error:
             raised.append(error)
 

@@ -1,31 +1,23 @@
 """One preprocessing job on the terminal: its tasks are run where they are to run, and what came out is said."""
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.markup import escape
 
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
-from cascaded_dllm.cli.console import clock, console, counted, progress_bar, working
-from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
-from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.cli.console import console, counted, progress_bar, working
+from cascaded_dllm.cli.preprocess_progress import say_what_was_ended, say_what_was_lost, shards_progress
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.pipeline import Plan
-from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, heartbeats, summary
+from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, known_records, summary
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.rows import BadRecordError
-
-_ENDED_SAID = 3
-"""Shards that are told one by one."""
-_TELL_EVERY_SECONDS = 60.0
-"""Where there is no terminal with a bar, and somebody reads the log."""
-
 
 @contextlib.contextmanager
 def _with_remedy() -> Iterator[None]:
@@ -80,10 +72,9 @@ def run_job(
         console.print(f"[yellow]note:[/] {escape(hint)}")
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
-    _say_what_was_ended(tasks)
+    say_what_was_ended(tasks)
     started = time.monotonic()
-    if task.plan.to_be_read_once(missing):
-        _read_once(task.plan, missing)
+    records = _read_once(task.plan, missing) if task.plan.to_be_read_once(missing) else known_records(task.plan.corpus)
     match executor:
         case _ if not missing:
             task.complete()
@@ -92,70 +83,36 @@ def run_job(
             console.print(f"job {number} makes {counted(len(missing), 'shard')}; logs are in {tasks.logs}")
             return
         case "ray":
-            with working(f"{counted(len(missing), 'shard')} on Ray"):
-                run_ray(tasks, resources, ray_address, _say_what_was_lost)
+            console.print(f"{counted(len(missing), 'shard')} on Ray")
+            with shards_progress(tasks, records) as tell:
+                run_ray(tasks, resources, ray_address, tell, say_what_was_lost)
         case _:
-            _run_here(task, tasks, workers or usable_cores())
+            _run_here(task, tasks, workers or usable_cores(), records)
     _say_what_came_out(task, time.monotonic() - started, len(missing))
 
 
-def _say_what_was_ended(tasks: Tasks) -> None:
-    """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well."""
-    ended = heartbeats(tasks.folder, frozenset(tasks.missing))
-    for index, heartbeat in itertools.islice(ended.items(), _ENDED_SAID):
-        console.print(
-            f"shard {index} had done {counted(heartbeat.records, 'record')} in {clock(heartbeat.seconds)} when it was "
-            f"ended (last heard of {clock(heartbeat.age)} ago), and begins anew",
-            soft_wrap=True,
-        )
-    if len(ended) > _ENDED_SAID:
-        console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
-    if ended:
-        console.print(
-            "[yellow]note:[/] if that was their time limit (--time), raise it, or start anew in another --out with more "
-            f"--shards than {tasks.num_shards}",
-            soft_wrap=True,
-        )
-
-
-def _say_what_was_lost(index: int, why: str) -> None:
-    console.print(f"shard {index} was lost with its process or node ({why}), and begins anew")
-
-
-def _read_once(plan: Plan, missing: Sequence[int]) -> None:
-    """Reads a corpus of which every part costs as much as the whole, once for all shards that are to be made."""
+def _read_once(plan: Plan, missing: Sequence[int]) -> int:
+    """Reads a corpus of which every part costs as much as the whole, once for all shards; returns its records."""
     if not console.is_terminal:
         console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
+    last = 0
     with progress_bar("records read") as (_, move):
-        plan.read_once(missing, lambda number: move(number, None))
+
+        def tell(number: int) -> None:
+            nonlocal last
+            last = number
+            move(number, plan.corpus.num_records)
+
+        plan.read_once(missing, tell)
+    return last
 
 
-def _run_here(task: ShardTask, tasks: Tasks, workers: int) -> None:
+def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once = min(workers, len(tasks.missing))
     tasks = tasks.with_task(task.on_processes(max(1, workers // at_once)))
-    told = time.monotonic()
-    with progress_bar("documents") as (_, move):
-
-        def tell(finished: int, in_progress: int) -> None:
-            nonlocal told
-            done = [shard for index in tasks.missing if (shard := _shard(tasks.folder, index)) is not None]
-            records = sum(shard.counts.records for shard in done)
-            # Shards differ by one record at most, so one of them tells the size of all.
-            total = done[0].counts.records * len(tasks.missing) if done else None
-            so_far = records + (0 if finished == len(tasks.missing) else in_progress)
-            move(so_far, total)
-            if not console.is_terminal and time.monotonic() - told >= _TELL_EVERY_SECONDS:
-                told = time.monotonic()
-                console.print(f"{finished:,} of {counted(len(tasks.missing), 'shard')}, {so_far:,} records so far")
-
+    with shards_progress(tasks, records) as tell:
         run_local(tasks, at_once, tell)
-
-
-def _shard(folder: Path, index: int) -> Shard | None:
-    """A shard, if it is there."""
-    path = shard_folder(folder, index)
-    return Shard.open(path) if path.exists() else None
 
 
 def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:

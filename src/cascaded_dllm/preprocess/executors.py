@@ -4,7 +4,7 @@ A task makes one shard. What is done is decided by the shards alone; datatrove's
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -25,8 +25,10 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     "ray_address": ("ray",),
 }
 """By option, the executors that read it."""
-_POLL_SECONDS = 0.5
-
+POLL_SECONDS = 0.5
+"""How often an executor looks after its tasks."""
+OnProgress: TypeAlias = Callable[[Collection[int], int], None]
+"""Told, about twice a second, the shards made since the last time and the records done in those that are not there."""
 
 Task: TypeAlias = Callable[[object, int, int], None]
 """Makes a shard, in the form of a step of datatrove: called with what the step before gave (nothing), the number of
@@ -135,13 +137,13 @@ def require_read(executor: str, options: Mapping[str, object]) -> None:
             )
 
 
-def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None] | None = None) -> None:
+def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: None) -> None:
     """Runs the missing tasks on processes of this machine, and returns when all are done.
 
     Args:
         tasks: see `Tasks`.
         workers: processes.
-        on_progress: told, about twice a second, the finished tasks and the records done in unfinished ones.
+        on_progress: see `OnProgress`.
 
     Raises:
         MissingExtraError: datatrove is not installed.
@@ -157,13 +159,12 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
         try:
             tasks.mark()
             before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
-            running = {pool.submit(run_rank, executor, index) for index in tasks.missing}
+            running = {pool.submit(run_rank, executor, index): index for index in tasks.missing}
             while running:
-                done, running = wait(running, timeout=_POLL_SECONDS)
+                done, _ = wait(running, timeout=POLL_SECONDS)
                 for future in done:
                     future.result()
-                if on_progress is not None:
-                    on_progress(len(missing) - len(running), records_in_progress(tasks.folder, missing, before))
+                on_progress([running.pop(future) for future in done], records_in_progress(tasks.folder, missing, before))
         except BrokenProcessPool as error:
             raise WorkerDiedError(
                 "a process that makes a shard was killed, often by the system for want of memory; complete shards are "

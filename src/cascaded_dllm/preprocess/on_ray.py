@@ -6,19 +6,25 @@ asked for one remote call a task, and datatrove's part is what it is elsewhere: 
 
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError, WorkerDiedError
-from cascaded_dllm.preprocess.executors import Resources, Tasks, local_executor, run_rank
+from cascaded_dllm.preprocess.executors import POLL_SECONDS, OnProgress, Resources, Tasks, local_executor, run_rank
+from cascaded_dllm.preprocess.progress import heartbeats, records_in_progress
 
 _ANSWER_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
 _TRIES = 3
 """Of a shard: more than a few lost processes are no accident."""
 
 
-def run_ray(tasks: Tasks, resources: Resources, address: str | None, on_lost: Callable[[int, str], None]) -> None:
+def run_ray(
+    tasks: Tasks,
+    resources: Resources,
+    address: str | None,
+    on_progress: OnProgress,
+    on_lost: Callable[[int, str], None],
+) -> None:
     """Runs the missing tasks on Ray, and returns when all are done.
 
     A task whose process or node was lost is begun again, a few times; one that raises something is not.
@@ -27,6 +33,7 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None, on_lost: Ca
         tasks: see `Tasks`; their folder must be seen by the nodes.
         resources: for every task.
         address: of the cluster; None for one that is started here.
+        on_progress: see `OnProgress`.
         on_lost: told the shard whose task is begun again, and what became of it.
 
     Raises:
@@ -44,6 +51,7 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None, on_lost: Ca
     if address is not None:
         _check_address(address)
     tasks.mark()
+    before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
     ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory_gb * resources.cpus << 30}
     try:
@@ -59,8 +67,12 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None, on_lost: Ca
             while waiting and (resources.workers < 0 or len(running) < resources.workers):
                 index = waiting.popleft()
                 running[remote.remote(executor, index)] = index
-            done, _ = ray.wait([*running], timeout=_LOOK_SECONDS)
-            for index, error in _lost(ray, done, running):
+            done, _ = ray.wait([*running], timeout=POLL_SECONDS)
+            ended = {running.pop(reference): _why_lost(ray, reference) for reference in done}
+            made = [index for index, error in ended.items() if error is None]
+            on_progress(made, records_in_progress(tasks.folder, missing, before))
+            for index in ended.keys() - made:
+                error = ended[index]
                 lost[index] += 1
                 if lost[index] == _TRIES:
                     raise _died(tasks, f"a process that makes shard {index} was lost {_TRIES} times") from error
@@ -77,24 +89,24 @@ def run_ray(tasks: Tasks, resources: Resources, address: str | None, on_lost: Ca
         ray.shutdown()
 
 
-def _lost(ray: Any, done: Sequence[Any], running: dict[Any, int]) -> Iterator[tuple[int, Exception]]:
-    """Takes what is done out of what runs; yields the tasks of it that were lost with their process or node, and why.
+def _why_lost(ray: Any, reference: Any) -> Exception | None:
+    """What became of the process or node of a task; None for one that is done.
 
     Raises:
-        RayTaskError: what one of the others raised, of Ray.
+        RayTaskError: what the task raised, of Ray.
     """
     exceptions = ray.exceptions
-    for reference in done:
-        index = running.pop(reference)
-        try:
-            ray.get(reference)
-        except (
-            exceptions.WorkerCrashedError,
-            exceptions.OutOfMemoryError,
-            exceptions.NodeDiedError,
-            exceptions.ObjectLostError,
-        ) as error:
-            yield index, error
+    lost = (
+        exceptions.WorkerCrashedError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,
+    )
+    try:
+        ray.get(reference)
+    except lost as error:
+        return cast("Exception", error)
+    return None
 
 
 def _died(tasks: Tasks, what: str) -> WorkerDiedError:

@@ -11,6 +11,9 @@ from typing import final
 
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.manifest import Counts
+from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.local import num_rows
+from cascaded_dllm.text.local_files import LocalFiles
 
 # A heartbeat now and then costs nothing; one for every batch would wear out a network file system.
 _EVERY_SECONDS = 1.0
@@ -137,6 +140,19 @@ def records_in_progress(folder: Path, tasks: Collection[int], before: Mapping[in
     """
     told = heartbeats(folder, tasks)
     return sum(heartbeat.records for index, heartbeat in told.items() if heartbeat != before.get(index))
+
+
+def known_records(corpus: Corpus) -> int | None:
+    """The records of a corpus, dropped ones counted, or a bound on them, where that costs next to nothing; or None.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = corpus.reader
+    if isinstance(files, LocalFiles) and files.kinds() == {"parquet"} and files.form is None:
+        rows = sum(num_rows(file) for file in files.files())
+        return rows if corpus.num_records is None else min(rows, corpus.num_records)
+    return corpus.num_records
 
 
 def forget_progress(folder: Path, tasks: Iterable[int]) -> None:

@@ -74,7 +74,7 @@ def test_missing_library(tasks, monkeypatch, library):
     calls = {
         "datatrove.executor.local": lambda: run_local(tasks, 1),
         "datatrove.executor.slurm": lambda: submit_slurm(tasks, Resources(partition="main"), "job"),
-        "ray": lambda: on_ray.run_ray(tasks, Resources(), None, lambda *_: None),
+        "ray": lambda: on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None),
     }
     with pytest.raises(MissingExtraError, match=rf"needs {library.split('.')[0]}, which is not installed"):
         calls[library]()
@@ -136,6 +136,10 @@ def fake_ray(*resources, error=CrashedError):
     )
 
 
+def ignored(finished, in_progress):
+    """Is told how far tasks are, and does nothing."""
+
+
 ENOUGH = {"CPU": 2.0, "memory": 1e12}
 
 
@@ -143,20 +147,20 @@ def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH))
     told = []
     with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
-        on_ray.run_ray(tasks, Resources(), None, lambda *lost: told.append(lost))
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
     assert told == [(0, "CrashedError"), (1, "CrashedError")] * 2
 
 
 def test_nodes_that_are_lost_on_ray(tasks, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, {"CPU": 0.0}))
     with pytest.raises(WorkerDiedError, match="the Ray cluster has lost nodes: a task asks for CPU 1, and all .* has 0"):
-        on_ray.run_ray(tasks, Resources(), None, lambda *_: None)
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None)
 
 
 def test_ray_that_is_itself_lost(tasks, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=RayletError))
     with pytest.raises(WorkerDiedError, match="the Ray of this machine was killed; complete shards are kept"):
-        on_ray.run_ray(tasks, Resources(), None, lambda *_: None)
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None)
 
 
 def test_cluster_without_room(tasks, monkeypatch):
@@ -164,4 +168,4 @@ def test_cluster_without_room(tasks, monkeypatch):
     with pytest.raises(
         ConfigError, match="a task asks for GPU 1, and all of the Ray cluster has 0; choose other --cpus"
     ):
-        on_ray.run_ray(tasks, Resources(gpus=1), None, lambda *_: None)
+        on_ray.run_ray(tasks, Resources(gpus=1), None, ignored, lambda *_: None)

@@ -1,11 +1,14 @@
 """What tasks tell while they run, read by those who start the next ones."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.preprocess import progress
 from cascaded_dllm.preprocess.executors import Tasks
-from cascaded_dllm.preprocess.progress import TaskLog, heartbeats, records_in_progress
+from cascaded_dllm.preprocess.progress import TaskLog, heartbeats, known_records, records_in_progress
+from cascaded_dllm.text.corpora import open_corpus
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +51,15 @@ def test_damaged_files_tell_nothing(tmp_path, content):
     (tmp_path / "logs" / "progress" / "00000.json").write_text(content)
     assert heartbeats(tmp_path, {0}) == {}
     assert heartbeats(tmp_path / "nowhere", {0}) == {}
+
+
+def test_records_that_are_known_without_reading(tmp_path):
+    for name, number in (("a", 3), ("b", 4)):
+        pq.write_table(pa.table({"text": ["a fox"] * number}), tmp_path / f"{name}.parquet")
+    corpus = open_corpus(str(tmp_path), split="train")
+    assert known_records(corpus) == len(list(corpus.part(0, 1))) == 7
+    assert known_records(corpus.first(5)) == 5
+    assert known_records(corpus.first(50)) == 7
+    stories = open_corpus("stories", split="valid")
+    assert known_records(stories) is None
+    assert known_records(stories.first(5)) == 5

@@ -83,7 +83,7 @@ def test_a_log_is_told_how_far_it_is(corpus, tmp_path, monkeypatch):
     """Once a minute where there is no terminal; here at every look."""
     monkeypatch.setattr(preprocess_progress, "_TELL_EVERY_SECONDS", 0.0)
     said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
-    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) of about [\d,]+ records, [\d,]+/s", said, re.MULTILINE)
+    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) of about [\d,]+ records, [\d,.]+/s", said, re.MULTILINE)
     assert told[-1] == (str(SHARDS), f"{NUM_DOCUMENTS:,}")
 
 
@@ -106,7 +106,9 @@ def test_shards_that_were_ended_are_told(corpus, tmp_path):
     for shard in (1, 2, 3, 4, 5):
         TaskLog(tmp_path / "tfidf" / "toy_train", shard).tell(717 + shard)
     said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 2, shards=6)).stdout
-    assert re.search(r"\nshard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said)
+    assert re.search(
+        r"\nshard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said
+    )
     assert "note: if that was their time limit (--time), raise it, or start anew in another --out with more" in said
     assert "shard 1" not in said
     said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout

@@ -1,6 +1,6 @@
 """A node of a real Ray cluster that is lost while a shard is made on it."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,7 @@ class WaitingTask:
 def cluster(monkeypatch):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
+
     from tests.repo.source_tree import CHECKOUT
 
     # Workers unpickle the task by its name.
@@ -48,53 +49,51 @@ def add_node(cluster):
     return cluster.add_node(num_cpus=1, memory=1 << 30)
 
 
-def in_background(folder, cluster, num_shards=2):
-    """Runs the tasks in a thread; returns it, what they raised and what was lost."""
-    raised, lost = [], []
+@pytest.fixture
+def background():
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def start(background, folder, cluster, num_shards=2):
+    """Runs the tasks in a thread; returns what they raise, and what is lost."""
+    lost = []
     tasks = Tasks(WaitingTask(folder), folder / "data", num_shards, list(range(num_shards)), [])
-
-    def work():
-        try:
-            run_ray(tasks, Resources(memory_gb=1), cluster.address, lambda *_: None, lambda *what: lost.append(what))
-        except Exception as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread, raised, lost
+    resources = Resources(memory_gb=1)
+    callbacks = (lambda *_: None, lambda *what: lost.append(what))
+    running = background.submit(run_ray, tasks, resources, cluster.address, *callbacks)
+    return running, lost
 
 
-def test_a_lost_shard_is_made_on_another_node(cluster, tmp_path):
+def test_a_lost_shard_is_made_on_another_node(cluster, background, tmp_path):
     node = add_node(cluster)
-    thread, raised, lost = in_background(tmp_path, cluster)
+    running, lost = start(background, tmp_path, cluster)
     wait_until((tmp_path / "begun_0").exists)
     add_node(cluster)
     cluster.remove_node(node, allow_graceful=False)
-    wait_until(lambda: lost or raised)
+    wait_until(lambda: lost or running.done())
     (tmp_path / "go").touch()
-    thread.join(120)
-    assert not raised
+    running.result(120)
     assert lost[0][0] == 0
     assert (tmp_path / "begun_0").read_text() == "xx"
     assert (tmp_path / "done_0").exists()
     assert (tmp_path / "done_1").exists()
 
 
-def test_the_only_node_is_lost(cluster, tmp_path):
+def test_the_only_node_is_lost(cluster, background, tmp_path):
     node = add_node(cluster)
-    thread, raised, _ = in_background(tmp_path, cluster)
+    running, _ = start(background, tmp_path, cluster)
     wait_until((tmp_path / "begun_0").exists)
     cluster.remove_node(node, allow_graceful=False)
-    thread.join(120)
-    assert isinstance(raised[0], WorkerDiedError)
-    assert "the Ray cluster has lost nodes: a task asks for CPU 1" in str(raised[0])
+    with pytest.raises(WorkerDiedError, match="the Ray cluster has lost nodes: a task asks for CPU 1"):
+        running.result(120)
 
 
-def test_what_a_task_raises_is_not_tried_again(cluster, tmp_path):
+def test_what_a_task_raises_is_not_tried_again(cluster, background, tmp_path):
     (tmp_path / "fail").touch()
     add_node(cluster)
-    thread, raised, lost = in_background(tmp_path, cluster, 1)
-    thread.join(120)
-    assert isinstance(raised[0], DataError)
+    running, lost = start(background, tmp_path, cluster, 1)
+    with pytest.raises(DataError, match="shard 0 is bad"):
+        running.result(120)
     assert not lost
     assert (tmp_path / "begun_0").read_text() == "x"

@@ -40,7 +40,7 @@ def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Col
             expected = _expected(total, num_finished, in_finished, num_tasks)
             now = time.monotonic()
             rate = so_far / max(now - started, 1e-9)
-            bar.update(bar.task_ids[0], status=f"{rate:,.0f}/s" if so_far else "")
+            bar.update(bar.task_ids[0], status=_per_second(rate) if so_far else "")
             move(so_far, expected)
             if not console.is_terminal and now - told >= _TELL_EVERY_SECONDS:
                 told = now
@@ -61,6 +61,10 @@ def _expected(total: int | None, num_finished: int, in_finished: int, num_tasks:
     return estimate if total is None else min(total, estimate)
 
 
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+
+
 def records_told(done: int, total: int | None, rate: float) -> str:
     """The records that are done, with what can be said of the rest.
 
@@ -70,9 +74,9 @@ def records_told(done: int, total: int | None, rate: float) -> str:
         rate: records a second.
     """
     if total is None:
-        return f"{done:,} records so far, {rate:,.0f}/s"
+        return f"{done:,} records so far, {_per_second(rate)}"
     left = f", about {clock(max(total - done, 0) / rate)} left" if rate > 0 else ""
-    return f"{done:,} of about {total:,} records, {rate:,.0f}/s{left}"
+    return f"{done:,} of about {total:,} records, {_per_second(rate)}{left}"
 
 
 def say_what_was_ended(tasks: Tasks) -> None:
@@ -88,8 +92,8 @@ def say_what_was_ended(tasks: Tasks) -> None:
         console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
     if ended:
         console.print(
-            "[yellow]note:[/] if that was their time limit (--time), raise it, or start anew in another --out with more "
-            f"--shards than {tasks.num_shards}",
+            "[yellow]note:[/] if that was their time limit (--time), raise it, or start anew in another --out with "
+            f"more --shards than {tasks.num_shards}; if another job is still at work on them, end this one",
             soft_wrap=True,
         )
 

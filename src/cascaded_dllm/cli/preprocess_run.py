@@ -11,13 +11,16 @@ from cascaded_dllm.cli.console import console, counted, progress_bar, working
 from cascaded_dllm.cli.preprocess_progress import say_what_was_ended, say_what_was_lost, shards_progress
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
+from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
+from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, known_records, summary
+from cascaded_dllm.preprocess.status import note_job
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.rows import BadRecordError
+
 
 @contextlib.contextmanager
 def _with_remedy() -> Iterator[None]:
@@ -41,6 +44,7 @@ def run_job(
     resources: Resources,
     shard: int | None = None,
     ray_address: str | None = None,
+    submit_anyway: bool = False,
 ) -> None:
     """Prepares a job, runs its missing tasks and says what came out.
 
@@ -63,6 +67,8 @@ def run_job(
         task = prepare(job)
         task.plan.check_shards()
         wanted = range(job.num_shards) if shard is None else [shard]
+        if executor == "slurm" and not submit_anyway:
+            require_no_job(task.plan.folder)
         complete = [index for index in wanted if task.plan.has_shard(index)]
     missing = [index for index in wanted if index not in complete]
     # What is booked on a cluster is used: inside a task by processes that score documents.
@@ -75,12 +81,16 @@ def run_job(
     say_what_was_ended(tasks)
     started = time.monotonic()
     records = _read_once(task.plan, missing) if task.plan.to_be_read_once(missing) else known_records(task.plan.corpus)
+    if missing:
+        note_job(tasks.folder, job.num_shards, records)
     match executor:
         case _ if not missing:
             task.complete()
         case "slurm":
-            number = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
-            console.print(f"job {number} makes {counted(len(missing), 'shard')}; logs are in {tasks.logs}")
+            numbers = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
+            what = f"job {numbers[0]} makes" if len(numbers) == 1 else f"jobs {', '.join(numbers)} make, in turn,"
+            console.print(f"{what} {counted(len(missing), 'shard')}; logs are in {tasks.logs}", soft_wrap=True)
+            console.print(f"how far it is: cdllm preprocess status {tasks.folder}", markup=False, soft_wrap=True)
             return
         case "ray":
             console.print(f"{counted(len(missing), 'shard')} on Ray")

@@ -3,7 +3,6 @@
 A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
 """
 
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, final
 
-from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, OutputExistsError, WorkerDiedError
+from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
 from cascaded_dllm.processes import process_pool
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 EXECUTORS = ("local", "slurm", "ray")
 _READERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("cpus", "memory_gb", "gpus"), ("slurm", "ray")),
-    **dict.fromkeys(("time", "partition", "account", "setup"), ("slurm",)),
+    **dict.fromkeys(("time", "partition", "account", "setup", "submit_anyway"), ("slurm",)),
     "ray_address": ("ray",),
 }
 """By option, the executors that read it."""
@@ -164,7 +163,9 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
                 done, _ = wait(running, timeout=POLL_SECONDS)
                 for future in done:
                     future.result()
-                on_progress([running.pop(future) for future in done], records_in_progress(tasks.folder, missing, before))
+                on_progress(
+                    [running.pop(future) for future in done], records_in_progress(tasks.folder, missing, before)
+                )
         except BrokenProcessPool as error:
             raise WorkerDiedError(
                 "a process that makes a shard was killed, often by the system for want of memory; complete shards are "
@@ -177,60 +178,6 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
             ) from error
 
 
-def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> str:
-    """Submits the missing tasks to Slurm as one array and returns the number of the job.
-
-    Args:
-        tasks: see `Tasks`; their folder must be seen by the nodes.
-        resources: for every task.
-        job_name: as it stands in the queue.
-
-    Raises:
-        ConfigError: no partition is given.
-        DataError: Slurm's commands are missing, or it refuses the job.
-        MissingExtraError: datatrove is not installed.
-    """
-    import subprocess
-
-    resources.check("slurm")
-    try:
-        from datatrove.executor.slurm import SlurmPipelineExecutor
-    except ImportError as error:
-        raise _missing("datatrove", "preprocess", "--executor slurm") from error
-    tasks.mark()
-    executor = SlurmPipelineExecutor(
-        pipeline=[tasks.task],
-        tasks=tasks.num_shards,
-        logging_dir=str(tasks.logs.resolve()),
-        time=resources.time,
-        partition=resources.partition,
-        cpus_per_task=resources.cpus,
-        mem_per_cpu_gb=resources.memory_gb,
-        gpus_per_task=resources.gpus,
-        workers=resources.workers,
-        job_name=job_name,
-        # Clusters without accounting know no quality of service.
-        qos="",
-        env_command=resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"',
-        sbatch_args={} if resources.account is None else {"account": resources.account},
-    )
-    # It would wait in the queue for ever after a task that failed; our summaries are written by the tasks.
-    executor.launch_merge_stats = lambda: None
-    try:
-        executor.run()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor "
-            "local or ray"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise DataError(
-            f"Slurm refused the job (exit code {error.returncode}); see its message above, and check --partition, "
-            "--account, --time, --cpus and --memory-gb"
-        ) from error
-    return str(executor.job_id)
-
-
 def local_executor(tasks: Tasks) -> "PipelineExecutor":
     """datatrove's executor, of which every process runs one rank at a time.
 
@@ -239,11 +186,12 @@ def local_executor(tasks: Tasks) -> "PipelineExecutor":
     try:
         from datatrove.executor.local import LocalPipelineExecutor
     except ImportError as error:
-        raise _missing("datatrove", "preprocess", "cdllm preprocess") from error
+        raise missing_library("datatrove", "preprocess", "cdllm preprocess") from error
     return LocalPipelineExecutor(pipeline=[tasks.task], tasks=tasks.num_shards, logging_dir=str(tasks.logs.resolve()))
 
 
-def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
+def missing_library(package: str, extra: str, purpose: str) -> MissingExtraError:
+    """What to raise where a library is missing."""
     return MissingExtraError(package, extra=extra, purpose=purpose)
 
 

@@ -69,14 +69,15 @@ def run_ray(
                 running[remote.remote(executor, index)] = index
             done, _ = ray.wait([*running], timeout=POLL_SECONDS)
             ended = {running.pop(reference): _why_lost(ray, reference) for reference in done}
-            made = [index for index, error in ended.items() if error is None]
+            made = [index for index, why in ended.items() if why is None]
             on_progress(made, records_in_progress(tasks.folder, missing, before))
-            for index in ended.keys() - made:
-                error = ended[index]
+            for index, why in ended.items():
+                if why is None:
+                    continue
                 lost[index] += 1
                 if lost[index] == _TRIES:
-                    raise _died(tasks, f"a process that makes shard {index} was lost {_TRIES} times") from error
-                on_lost(index, type(error).__name__)
+                    raise _died(tasks, f"a process that makes shard {index} was lost {_TRIES} times") from why
+                on_lost(index, type(why).__name__)
                 waiting.append(index)
             # A task for which there is no node left would wait for one without end.
             if (waiting or running) and (short := _short_of(ray.cluster_resources(), wanted)):
@@ -90,11 +91,7 @@ def run_ray(
 
 
 def _why_lost(ray: Any, reference: Any) -> Exception | None:
-    """What became of the process or node of a task; None for one that is done.
-
-    Raises:
-        RayTaskError: what the task raised, of Ray.
-    """
+    """What became of the process or node of a task; None for one that is done. What it raised comes out."""
     exceptions = ray.exceptions
     lost = (
         exceptions.WorkerCrashedError,

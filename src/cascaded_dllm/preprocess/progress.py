@@ -65,7 +65,7 @@ def write_total(folder: Path, counts: Counts, num_shards: int) -> None:
         counts: of all its shards.
         num_shards: of the dataset.
     """
-    told = [_read(_summary_file(folder, index)) for index in range(num_shards)]
+    told = [read_notes(_summary_file(folder, index)) for index in range(num_shards)]
     timed = [task for task in told if task.keys() >= {"documents", "tokens", "seconds"}]
     seconds = sum(float(str(task["seconds"])) for task in timed) if timed else None
     documents, tokens = (sum(int(str(task[what])) for task in timed) for what in ("documents", "tokens"))
@@ -177,13 +177,14 @@ def _told(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _heartbeat(path: Path) -> Heartbeat | None:
     """What a file tells; None where its task is done at this moment, or it is damaged."""
-    value = _read(path)
+    value = read_notes(path)
     with contextlib.suppress(FileNotFoundError, LookupError, ValueError):
         return Heartbeat(int(str(value["records"])), float(str(value.get("seconds", 0))), path.stat().st_mtime_ns)
     return None
 
 
-def _read(path: Path) -> Mapping[str, object]:
+def read_notes(path: Path) -> Mapping[str, object]:
+    """What a file of the logs says; nothing where it is not there or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -192,17 +193,18 @@ def _read(path: Path) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _logs(folder: Path) -> Path:
+def logs_folder(folder: Path) -> Path:
+    """Where the dataset in `folder` keeps what is about its making."""
     return folder / "logs"
 
 
 def _total_file(folder: Path) -> Path:
-    return _logs(folder) / "summary.json"
+    return logs_folder(folder) / "summary.json"
 
 
 def _summary_file(folder: Path, index: int) -> Path:
-    return _logs(folder) / "summaries" / f"{index:05d}.json"
+    return logs_folder(folder) / "summaries" / f"{index:05d}.json"
 
 
 def _heartbeat_file(folder: Path, index: int) -> Path:
-    return _logs(folder) / "progress" / f"{index:05d}.json"
+    return logs_folder(folder) / "progress" / f"{index:05d}.json"

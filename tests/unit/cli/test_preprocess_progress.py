@@ -30,7 +30,7 @@ def tasks(tmp_path, missing=(0, 1, 3)):
 
 
 def without_times(said):
-    return re.sub(r"[\d,]+/s", "R/s", re.sub(r"\d+:\d\d:\d\d", "TIME", said)).splitlines()
+    return re.sub(r"[\d,.]+/s", "R/s", re.sub(r"\d+:\d\d:\d\d", "TIME", said)).splitlines()
 
 
 def test_the_total_is_told_as_soon_as_a_shard_is_there(tmp_path, opened, capsys):
@@ -60,5 +60,5 @@ def test_the_records_of_the_corpus_tell_the_total_at_once(tmp_path, opened, caps
 
 
 def test_time_that_remains():
-    assert records_told(100, 700, 0.5) == "100 of about 700 records, 0/s, about 0:20:00 left"
-    assert records_told(0, 700, 0.0) == "0 of about 700 records, 0/s"
+    assert records_told(100, 700, 0.5) == "100 of about 700 records, 0.5/s, about 0:20:00 left"
+    assert records_told(0, 700, 0.0) == "0 of about 700 records, 0.0/s"

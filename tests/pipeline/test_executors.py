@@ -74,8 +74,29 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.slow
 def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
     assert NUM_DOCUMENTS // SHARDS > BATCH_DOCUMENTS, "a single batch needs no process of its own"
-    success(*command(corpus, tmp_path, "--workers", 6))
+    success(*command(corpus, tmp_path, "--workers", 5))
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+@pytest.mark.slow
+def test_what_killed_tasks_of_other_machines_left_is_removed(corpus, expected, tmp_path):
+    folder = tmp_path / "tfidf" / "toy_train"
+    left = folder / ".incomplete-shard_1@another-host-7-0a1b2c3d"
+    left.mkdir(parents=True)
+    said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0)).stdout
+    assert left.exists()
+    assert "checking" not in said
+    said = success(*command(corpus, tmp_path, "--workers", 2)).stdout
+    assert contents(folder) == expected
+    assert not left.exists()
+    assert "note:" not in said, "with shards that are there, their number is settled"
+    assert "checking 3 shards" in success(*command(corpus, tmp_path, "--workers", 2)).stdout
+
+
+@pytest.mark.slow
+def test_workers_that_would_have_nothing_to_do_are_told(corpus, tmp_path):
+    said = success(*command(corpus, tmp_path, "--workers", 2)).stdout
+    assert "note: the last round is 1 shard, in which 1 of 2 workers have nothing to do; a multiple of 2 in" in said
 
 
 @pytest.mark.slow

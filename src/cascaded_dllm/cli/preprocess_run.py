@@ -3,15 +3,16 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.markup import escape
 
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
 from cascaded_dllm.cli.console import console, counted, progress_bar, working
 from cascaded_dllm.cli.preprocess_progress import say_what_was_ended, say_what_was_lost, shards_progress
-from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local
+from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
@@ -69,8 +70,8 @@ def run_job(
         wanted = range(job.num_shards) if shard is None else [shard]
         if executor == "slurm" and not submit_anyway:
             require_no_job(task.plan.folder)
-        complete = [index for index in wanted if task.plan.has_shard(index)]
-    missing = [index for index in wanted if index not in complete]
+    complete = _complete(task.plan, wanted, min(workers or usable_cores(), usable_cores()))
+    missing = sorted(set(wanted) - set(complete))
     # What is booked on a cluster is used: inside a task by processes that score documents.
     placed = task if executor == "local" else task.on_processes(resources.cpus)
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
@@ -101,6 +102,26 @@ def run_job(
     _say_what_came_out(task, time.monotonic() - started, len(missing))
 
 
+def _complete(plan: Plan, wanted: Sequence[int], threads: int) -> list[int]:
+    """Those of the wanted shards that are there and whole, which is known once they have been hashed."""
+    there = [index for index in wanted if shard_folder(plan.folder, index).exists()]
+    if not there:
+        return []
+    if not console.is_terminal and len(there) > 1:
+        console.print(f"checking {counted(len(there), 'shard')}")
+    whole = []
+    # Threads, since hashing leaves the interpreter to others.
+    with progress_bar("shards checked") as (_, move), ThreadPoolExecutor(threads) as pool:
+        try:
+            for done, is_whole in enumerate(pool.map(plan.has_shard, there), start=1):
+                move(done, len(there))
+                whole += [there[done - 1]] * is_whole
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return whole
+
+
 def _read_once(plan: Plan, missing: Sequence[int]) -> int:
     """Reads a corpus of which every part costs as much as the whole, once for all shards; returns its records."""
     if not console.is_terminal:
@@ -119,8 +140,14 @@ def _read_once(plan: Plan, missing: Sequence[int]) -> int:
 
 def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
-    at_once = min(workers, len(tasks.missing))
-    tasks = tasks.with_task(task.on_processes(max(1, workers // at_once)))
+    at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
+    tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
+    if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
+        console.print(
+            f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "
+            f"{workers:,} workers have nothing to do; a multiple of {workers:,} in --shards keeps all at work",
+            soft_wrap=True,
+        )
     with shards_progress(tasks, records) as tell:
         run_local(tasks, at_once, tell)
 

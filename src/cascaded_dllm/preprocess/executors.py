@@ -8,7 +8,7 @@ from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
@@ -32,6 +32,38 @@ OnProgress: TypeAlias = Callable[[Collection[int], int], None]
 Task: TypeAlias = Callable[[object, int, int], None]
 """Makes a shard, in the form of a step of datatrove: called with what the step before gave (nothing), the number of
 the shard, and that of all shards. It is picklable, so that it can run anywhere."""
+
+
+@runtime_checkable
+class SharedTask(Protocol):
+    """A task that can use several processes."""
+
+    def on_processes(self, number: int) -> Task:
+        """The same task on so many processes."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SharedOut:
+    """A task that uses another number of processes for every shard; itself one.
+
+    Attributes:
+        task: the same on any number.
+        processes: of every shard that is to be made.
+    """
+
+    task: SharedTask
+    processes: Mapping[int, int]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        """Makes shard `rank`; see `Task`."""
+        self.task.on_processes(self.processes[rank])(data, rank, world_size)
+
+
+def shared_out(workers: int, shards: Sequence[int]) -> dict[int, int]:
+    """The processes that each shard gets where there are more workers than shards: none is left over."""
+    each, over = divmod(max(workers, len(shards)), len(shards))
+    return {index: each + (place < over) for place, index in enumerate(shards)}
 
 
 @final

@@ -9,7 +9,7 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess import encoder, executors, on_ray
-from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local
+from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.on_slurm import submit_slurm
 from cascaded_dllm.text.document import Document
 
@@ -49,6 +49,20 @@ def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected,
     monkeypatch.setattr(executors, "process_pool", failing_pool(error))
     with pytest.raises(expected, match=message):
         run_local(tasks, 1)
+
+
+def test_workers_are_shared_out():
+    assert shared_out(5, [0, 2, 7]) == {0: 2, 2: 2, 7: 1}
+    assert shared_out(8, [3]) == {3: 8}
+    assert shared_out(2, [0, 1, 2]) == {0: 1, 1: 1, 2: 1}
+    asked = []
+
+    class Task:
+        def on_processes(self, number):
+            return lambda *arguments: asked.append((number, arguments))
+
+    SharedOut(Task(), {0: 2, 2: 1})(None, 2, 3)
+    assert asked == [(1, (None, 2, 3))]
 
 
 def test_killed_process_that_scores(monkeypatch):

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from cascaded_dllm.errors import OutputExistsError
@@ -50,6 +50,9 @@ def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
         _rename(temporary, final, exclusive=exclusive)
         _sync(final.parent)
     except OSError as error:
+        if not exclusive and final.is_dir() and not temporary.exists():
+            # Whoever was faster has removed it.
+            return
         if _is_foreign(error, temporary, final):
             raise
         raise _cannot_write(final, error) from error
@@ -155,17 +158,20 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def remove_abandoned(folder: Path, name: str | None = None) -> None:
+def remove_abandoned(folder: Path, name: str | None = None, *, complete: Collection[str] = ()) -> None:
     """Removes from `folder` what writers that are dead have left there half-written.
 
     Args:
         folder: what they wrote into.
         name: of what it was to become; None for whatever it was.
+        complete: names of folders that are there, so that whoever still writes one of them has lost, dead or not.
     """
     for path in folder.glob(f"{INCOMPLETE}*"):
         # No name of a machine holds an "@".
         owner = _OWNED.fullmatch(path.name)
-        if owner and name in (None, owner["name"]) and _is_abandoned(path, owner["host"], int(owner["pid"])):
+        if owner is None or name not in (None, owner["name"]):
+            continue
+        if owner["name"] in complete or _is_abandoned(path, owner["host"], int(owner["pid"])):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
 

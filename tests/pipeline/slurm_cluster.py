@@ -11,6 +11,8 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 PARTITION = "main"
+MAX_ARRAY_SIZE = 2
+"""An array may have no more tasks, and none with such a number."""
 URGENT = "urgent"
 """A partition whose jobs take the machine from those of PARTITION, which get a minute to end."""
 
@@ -18,6 +20,7 @@ _CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
+MaxArraySize={max_array_size}
 SlurmctldPort={controller}
 SlurmdPort={node}
 AuthType=auth/munge
@@ -62,7 +65,13 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
     conf = folder / "slurm.conf"
     conf.write_text(
         _CONF.format(
-            folder=folder, host=host, controller=_free_port(), node=_free_port(), partition=PARTITION, urgent=URGENT
+            folder=folder,
+            host=host,
+            controller=_free_port(),
+            node=_free_port(),
+            partition=PARTITION,
+            urgent=URGENT,
+            max_array_size=MAX_ARRAY_SIZE,
         )
     )
     key = folder / "munge.key"

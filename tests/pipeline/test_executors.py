@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.cli import preprocess_run
+from cascaded_dllm.cli import preprocess_progress
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
 from cascaded_dllm.preprocess.batches import BATCH_DOCUMENTS
+from cascaded_dllm.preprocess.progress import TaskLog
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
@@ -73,16 +74,37 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.slow
 def test_more_workers_than_shards_score_inside_them(corpus, expected, tmp_path):
     assert NUM_DOCUMENTS // SHARDS > BATCH_DOCUMENTS, "a single batch needs no process of its own"
-    success(*command(corpus, tmp_path, "--workers", 6))
+    success(*command(corpus, tmp_path, "--workers", 5))
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+@pytest.mark.slow
+def test_what_killed_tasks_of_other_machines_left_is_removed(corpus, expected, tmp_path):
+    folder = tmp_path / "tfidf" / "toy_train"
+    left = folder / ".incomplete-shard_1@another-host-7-0a1b2c3d"
+    left.mkdir(parents=True)
+    said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0)).stdout
+    assert left.exists()
+    assert "checking" not in said
+    said = success(*command(corpus, tmp_path, "--workers", 2)).stdout
+    assert contents(folder) == expected
+    assert not left.exists()
+    assert "note:" not in said, "with shards that are there, their number is settled"
+    assert "checking 3 shards" in success(*command(corpus, tmp_path, "--workers", 2)).stdout
+
+
+@pytest.mark.slow
+def test_workers_that_would_have_nothing_to_do_are_told(corpus, tmp_path):
+    said = success(*command(corpus, tmp_path, "--workers", 2)).stdout
+    assert "note: the last round is 1 shard, in which 1 of 2 workers have nothing to do; a multiple of 2 in" in said
 
 
 @pytest.mark.slow
 def test_a_log_is_told_how_far_it_is(corpus, tmp_path, monkeypatch):
     """Once a minute where there is no terminal; here at every look."""
-    monkeypatch.setattr(preprocess_run, "_TELL_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(preprocess_progress, "_TELL_EVERY_SECONDS", 0.0)
     said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
-    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) records so far$", said, re.MULTILINE)
+    told = re.findall(rf"^(\d) of {SHARDS} shards, ([\d,]+) of about [\d,]+ records, [\d,.]+/s", said, re.MULTILINE)
     assert told[-1] == (str(SHARDS), f"{NUM_DOCUMENTS:,}")
 
 
@@ -96,6 +118,25 @@ def test_shards_one_by_one(corpus, expected, tmp_path):
     said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
     assert "2 of 3 shards are there, and are kept" in said
     assert contents(tmp_path / "tfidf" / "toy_train") == expected
+
+
+@pytest.mark.slow
+def test_shards_that_were_ended_are_told(corpus, tmp_path):
+    """As those are that are too long for their time limit, time and again."""
+    success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0, shards=6))
+    for shard in (1, 2, 3, 4, 5):
+        TaskLog(tmp_path / "tfidf" / "toy_train", shard).tell(717 + shard)
+    said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 2, shards=6)).stdout
+    assert re.search(
+        r"\nshard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said
+    )
+    assert "note: if that was their time limit (--time), raise it, or start anew in another --out with more" in said
+    assert "shard 1" not in said
+    said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
+    assert "\nshard 4 had done" in said
+    assert "\n1 shard more had begun\n" in said
+    assert "shard 5" not in said
+    assert "when it was ended" not in success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
 
 
 @pytest.mark.slow

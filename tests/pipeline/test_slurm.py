@@ -15,7 +15,7 @@ from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.train.world import first_host
 from tests.pipeline import tiny
 from tests.pipeline.commands import success
-from tests.pipeline.slurm_cluster import PARTITION, URGENT, slurm_cluster, why_not
+from tests.pipeline.slurm_cluster import MAX_ARRAY_SIZE, PARTITION, URGENT, slurm_cluster, why_not
 from tests.pipeline.test_executors import contents
 from tests.processes import cdllm
 from tests.processes import run as run_process
@@ -80,16 +80,21 @@ def test_array_script_with_a_killed_task(cluster, tokenizer_file, expected, tmp_
     }
     # What the header asks for is more than this machine has; flags of sbatch win over it.
     resources = [
-        f"--array=0-{NUM_SHARDS - 1}",
         "--cpus-per-task=1",
         "--mem-per-cpu=1000",
-        f"--output={tmp_path}/%a.out",
+        f"--output={tmp_path}/%A_%a.out",
     ]
-    submit = ["sbatch", "--parsable", *resources, "scripts/preprocess/constituency.slurm", "stories", "valid"]
+    script = ["scripts/preprocess/constituency.slurm", "stories", "valid"]
+    # An array has no room for all shards.
+    assert MAX_ARRAY_SIZE == NUM_SHARDS - 1
+    rest = run(
+        "sbatch", "--parsable", "--array=0", *resources, *script, environment=environment | {"SHARD_OFFSET": "2"}
+    )
+    submit = ["sbatch", "--parsable", "--array=0-1", *resources, *script]
     job = run(*submit, environment=environment).strip()
     wait_until(lambda: f"{job}_1 RUNNING" in queue(environment, job))
     run("scancel", "--signal=KILL", f"{job}_1", environment=environment)
-    wait_until(lambda: not queue(environment, job))
+    wait_until(lambda: not queue(environment, f"{job},{rest.strip()}"))
     folder = tmp_path / "constituency" / "stories_valid"
     said = {path.name: path.read_text() for path in tmp_path.glob("*.out")}
     assert sorted(path.name for path in folder.glob("shard_*")) == ["shard_0", "shard_2"], said
@@ -106,7 +111,7 @@ def test_slurm_executor(cluster, tokenizer_file, expected, tmp_path):
     arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
     done = run_process(cdllm, *arguments, environment=cluster)
     assert done.returncode == 0, done.stderr
-    assert f"makes {NUM_SHARDS} shards" in done.stdout
+    assert f"make, in turn, {NUM_SHARDS} shards" in done.stdout
     folder = tmp_path / "constituency" / "stories_valid"
     wait_until((folder / "manifest.json").exists)
     wait_until(lambda: not queue(cluster, "", "%i"))
@@ -178,6 +183,30 @@ def test_first_host_as_slurm_has_it(cluster):
     for hosts in ("gpu-[003-005,009],login1", "rack[2-3]node[11-12]", "a,b[1-2]"):
         listed = run("scontrol", "show", "hostnames", hosts, environment=cluster)
         assert first_host(hosts) == listed.split()[0]
+
+
+def test_a_job_is_submitted_once(cluster, tokenizer_file, expected, tmp_path):
+    """While its arrays, of which there are several where Slurm allows no larger ones, are queued or running."""
+    arguments = [*flags(tokenizer_file, tmp_path), "--executor", "slurm", "--partition", PARTITION, "--memory-gb", 1]
+    waiting = f"while [ ! -e {tmp_path}/go ]; do sleep 1; done"
+    arguments += ["--setup", f'export PATH="{Path(sys.executable).parent}:$PATH"; {waiting}']
+    done = run_process(cdllm, *arguments, environment=cluster)
+    assert done.returncode == 0, done.stderr
+    first, second = re.findall(r"^jobs (\d+), (\d+) make, in turn, 3 shards", done.stdout, re.MULTILINE)[0]
+    folder = tmp_path / "constituency" / "stories_valid"
+    again = run_process(cdllm, *arguments, environment=cluster)
+    assert again.returncode == 2
+    assert f"error: Slurm still has job {first} and job {second} for {folder} queued or running" in again.stderr
+    shown = run_process(cdllm, "preprocess", "status", folder)
+    assert "0 of 3 shards done, 0 at work, 3 not begun" in shown.stdout
+    assert f"submitted last to Slurm: {first}, {second}" in shown.stdout
+    run("scancel", first, second, environment=cluster)
+    wait_until(lambda: not queue(cluster, f"{first},{second}"))
+    (tmp_path / "go").touch()
+    assert run_process(cdllm, *arguments, environment=cluster).returncode == 0
+    wait_until((folder / "manifest.json").exists)
+    wait_until(lambda: not queue(cluster, "", "%i"))
+    assert contents(folder) == expected
 
 
 def test_job_that_slurm_refuses(cluster, tokenizer_file, tmp_path):

@@ -151,7 +151,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "omegaconf": ("cli", "assemble"),
     "rich": ("cli", "demo"),
     "typer": ("cli",),
-    "datatrove": ("preprocess.executors",),
+    "datatrove": ("preprocess.executors", "preprocess.on_slurm"),
     "lm_eval": ("harness",),
     "ray": ("preprocess.on_ray",),
     "sentence_transformers": ("importance.sentence_files", "importance.sentence_model"),

@@ -222,6 +222,28 @@ def test_all_that_killed_writers_left_in_a_folder_is_removed(tmp_path):
     assert names(tmp_path) == [f".incomplete-c@{mine}", ".incomplete-notes"]
 
 
+def test_whoever_writes_what_is_complete_has_lost(tmp_path):
+    """Another machine does not tell whether its process lives."""
+    for name in ("a", "b"):
+        (tmp_path / f".incomplete-{name}@another-host-{2**22 + 1}-0a1b2c3d").mkdir()
+    remove_abandoned(tmp_path, complete={"a"})
+    assert names(tmp_path) == [f".incomplete-b@another-host-{2**22 + 1}-0a1b2c3d"]
+
+
+def test_a_writer_whose_folder_was_removed_since_another_was_faster(tmp_path):
+    def write():
+        with complete_folder(tmp_path / "final") as temporary:
+            (temporary / "file").write_text("late")
+            with complete_folder(tmp_path / "final") as faster:
+                (faster / "file").write_text("early")
+            remove_abandoned(tmp_path, complete={"final"})
+            file_sha256(temporary / "file")
+
+    write()
+    assert names(tmp_path) == ["final"]
+    assert (tmp_path / "final" / "file").read_text() == "early"
+
+
 def test_names_of_others_are_left_alone(tmp_path):
     (tmp_path / ".incomplete-final-notes").mkdir()
     with complete_folder(tmp_path / "final"):

@@ -8,7 +8,16 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from cascaded_dllm.errors import CascadeError, DamagedCheckpointWarning
 
@@ -60,6 +69,12 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def clock(seconds: float) -> str:
+    """A time as hours, minutes and seconds: "0:07:31"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """A sign of life during work that cannot count its steps: a spinner on a terminal, a line elsewhere."""
@@ -76,6 +91,14 @@ def is_wide() -> bool:
     return console.width >= _WIDE
 
 
+class _Left(TimeRemainingColumn):
+    """The time that remains; nothing where that cannot be known, for a time that has passed would look like it."""
+
+    def render(self, task: Task) -> Text:
+        """The column of a task."""
+        return Text() if task.total is None else super().render(task).append(" left")
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
     """A bar on the terminal, and the function that moves it: (done, total or None).
@@ -89,8 +112,7 @@ def progress_bar(description: str) -> Iterator[tuple[Progress, Callable[[int, in
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
         *([TimeElapsedColumn()] if is_wide() else []),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(),
         console=console,
         disable=not console.is_terminal,
     )

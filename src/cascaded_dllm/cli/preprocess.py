@@ -13,6 +13,7 @@ from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.inspect import inspect
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.preprocess_run import run_job
+from cascaded_dllm.cli.preprocess_status import show_status
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.executors import Resources, require_read
 from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice, is_read
@@ -85,6 +86,7 @@ def command_of(method: str) -> Callable[..., None]:
         memory_gb: flags.MemoryGb = None,
         gpus: flags.Gpus = None,
         setup: flags.Setup = None,
+        submit_anyway: flags.SubmitAnyway = None,
         ray_address: flags.RayAddress = None,
         out: flags.Out = Path("data/preprocessed"),
         debug: Debug = False,
@@ -120,9 +122,16 @@ def command_of(method: str) -> Callable[..., None]:
             "setup": setup,
         }
         with reported_errors(debug):
-            require_read(executor, asked | {"ray_address": ray_address})
-            resources = Resources(workers or -1, **_given(asked))
-            run_job(job, executor=executor, workers=workers, resources=resources, shard=shard, ray_address=ray_address)
+            require_read(executor, asked | {"ray_address": ray_address, "submit_anyway": submit_anyway})
+            run_job(
+                job,
+                executor=executor,
+                workers=workers,
+                resources=Resources(workers or -1, **_given(asked)),
+                shard=shard,
+                ray_address=ray_address,
+                submit_anyway=bool(submit_anyway),
+            )
 
     return run
 
@@ -195,3 +204,4 @@ app.command(
     ),
 )(command_of("random"))
 app.command("inspect")(inspect)
+app.command("status")(show_status)

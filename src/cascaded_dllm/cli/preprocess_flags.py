@@ -138,6 +138,14 @@ Gpus = Annotated[
     typer.Option(help=f"Slurm, Ray: GPUs of a task (default: {_RESOURCES['gpus']}).", rich_help_panel=_CLUSTER),
 ]
 Setup = Annotated[str | None, typer.Option(help="Slurm: shell command that prepares a node.", rich_help_panel=_CLUSTER)]
+SubmitAnyway = Annotated[
+    bool | None,
+    typer.Option(
+        "--submit-anyway",
+        help="Slurm: submit although a job for this dataset is queued or running.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(help="Of a Ray cluster; without it, one on this machine.", rich_help_panel=_CLUSTER),

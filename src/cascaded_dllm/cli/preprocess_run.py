@@ -3,25 +3,24 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.markup import escape
 
 from cascaded_dllm.assemble_preprocess import ShardTask, prepare
 from cascaded_dllm.cli.console import console, counted, progress_bar, working
+from cascaded_dllm.cli.preprocess_progress import say_what_was_ended, say_what_was_lost, shards_progress
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
-from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
+from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
+from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
 from cascaded_dllm.preprocess.pipeline import Plan
-from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, summary
+from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, known_records, summary
+from cascaded_dllm.preprocess.status import note_job
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.text.rows import BadRecordError
-
-_TELL_EVERY_SECONDS = 60.0
-"""Where there is no terminal with a bar, and somebody reads the log."""
 
 
 @contextlib.contextmanager
@@ -46,6 +45,7 @@ def run_job(
     resources: Resources,
     shard: int | None = None,
     ray_address: str | None = None,
+    submit_anyway: bool = False,
 ) -> None:
     """Prepares a job, runs its missing tasks and says what came out.
 
@@ -68,8 +68,10 @@ def run_job(
         task = prepare(job)
         task.plan.check_shards()
         wanted = range(job.num_shards) if shard is None else [shard]
-        complete = [index for index in wanted if task.plan.has_shard(index)]
-    missing = [index for index in wanted if index not in complete]
+        if executor == "slurm" and not submit_anyway:
+            require_no_job(task.plan.folder)
+    complete = _complete(task.plan, wanted, min(workers or usable_cores(), usable_cores()))
+    missing = sorted(set(wanted) - set(complete))
     # What is booked on a cluster is used: inside a task by processes that score documents.
     placed = task if executor == "local" else task.on_processes(resources.cpus)
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
@@ -77,58 +79,77 @@ def run_job(
         console.print(f"[yellow]note:[/] {escape(hint)}")
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
+    say_what_was_ended(tasks)
     started = time.monotonic()
-    if task.plan.to_be_read_once(missing):
-        _read_once(task.plan, missing)
+    records = _read_once(task.plan, missing) if task.plan.to_be_read_once(missing) else known_records(task.plan.corpus)
+    if missing:
+        note_job(tasks.folder, job.num_shards, records)
     match executor:
         case _ if not missing:
             task.complete()
         case "slurm":
-            number = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
-            console.print(f"job {number} makes {counted(len(missing), 'shard')}; logs are in {tasks.logs}")
+            numbers = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
+            what = f"job {numbers[0]} makes" if len(numbers) == 1 else f"jobs {', '.join(numbers)} make, in turn,"
+            console.print(f"{what} {counted(len(missing), 'shard')}; logs are in {tasks.logs}", soft_wrap=True)
+            console.print(f"how far it is: cdllm preprocess status {tasks.folder}", markup=False, soft_wrap=True)
             return
         case "ray":
-            with working(f"{counted(len(missing), 'shard')} on Ray"):
-                run_ray(tasks, resources, ray_address)
+            console.print(f"{counted(len(missing), 'shard')} on Ray")
+            with shards_progress(tasks, records) as tell:
+                run_ray(tasks, resources, ray_address, tell, say_what_was_lost)
         case _:
-            _run_here(task, tasks, workers or usable_cores())
+            _run_here(task, tasks, workers or usable_cores(), records)
     _say_what_came_out(task, time.monotonic() - started, len(missing))
 
 
-def _read_once(plan: Plan, missing: Sequence[int]) -> None:
-    """Reads a corpus of which every part costs as much as the whole, once for all shards that are to be made."""
+def _complete(plan: Plan, wanted: Sequence[int], threads: int) -> list[int]:
+    """Those of the wanted shards that are there and whole, which is known once they have been hashed."""
+    there = [index for index in wanted if shard_folder(plan.folder, index).exists()]
+    if not there:
+        return []
+    if not console.is_terminal and len(there) > 1:
+        console.print(f"checking {counted(len(there), 'shard')}")
+    whole = []
+    # Threads, since hashing leaves the interpreter to others.
+    with progress_bar("shards checked") as (_, move), ThreadPoolExecutor(threads) as pool:
+        try:
+            for done, is_whole in enumerate(pool.map(plan.has_shard, there), start=1):
+                move(done, len(there))
+                whole += [there[done - 1]] * is_whole
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return whole
+
+
+def _read_once(plan: Plan, missing: Sequence[int]) -> int:
+    """Reads a corpus of which every part costs as much as the whole, once for all shards; returns its records."""
     if not console.is_terminal:
         console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
+    last = 0
     with progress_bar("records read") as (_, move):
-        plan.read_once(missing, lambda number: move(number, None))
+
+        def tell(number: int) -> None:
+            nonlocal last
+            last = number
+            move(number, plan.corpus.num_records)
+
+        plan.read_once(missing, tell)
+    return last
 
 
-def _run_here(task: ShardTask, tasks: Tasks, workers: int) -> None:
+def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
-    at_once = min(workers, len(tasks.missing))
-    tasks = tasks.with_task(task.on_processes(max(1, workers // at_once)))
-    told = time.monotonic()
-    with progress_bar("documents") as (_, move):
-
-        def tell(finished: int, in_progress: int) -> None:
-            nonlocal told
-            done = [shard for index in tasks.missing if (shard := _shard(tasks.folder, index)) is not None]
-            records = sum(shard.counts.records for shard in done)
-            # Shards differ by one record at most, so one of them tells the size of all.
-            total = done[0].counts.records * len(tasks.missing) if done else None
-            so_far = records + (0 if finished == len(tasks.missing) else in_progress)
-            move(so_far, total)
-            if not console.is_terminal and time.monotonic() - told >= _TELL_EVERY_SECONDS:
-                told = time.monotonic()
-                console.print(f"{finished:,} of {counted(len(tasks.missing), 'shard')}, {so_far:,} records so far")
-
+    at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
+    tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
+    if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
+        console.print(
+            f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "
+            f"{workers:,} workers have nothing to do; a multiple of {workers:,} in --shards keeps all at work",
+            soft_wrap=True,
+        )
+    with shards_progress(tasks, records) as tell:
         run_local(tasks, at_once, tell)
-
-
-def _shard(folder: Path, index: int) -> Shard | None:
-    """A shard, if it is there."""
-    path = shard_folder(folder, index)
-    return Shard.open(path) if path.exists() else None
 
 
 def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:

@@ -133,11 +133,12 @@ def read_identity(folder: Path) -> Identity:
 def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
     """Writes the manifest that makes the finished shards and the tokenizer in `folder` a dataset.
 
-    It is written last: a folder with a manifest is complete. What killed writers left behind is removed.
+    It is written last: a folder with a manifest is complete. What killed writers left behind is removed, also that of
+    other machines, of which nobody here can tell whether they live: no shard is to be written any more.
     """
-    remove_abandoned(folder)
     shards = tuple(Shard.open(shard_folder(folder, index)) for index in range(settings.num_shards))
     dataset = _assembled(folder, settings, shards)
+    remove_abandoned(folder, complete={shard.folder.name for shard in shards})
     write_json(
         folder / manifests.FILE_NAME,
         manifests.header(KIND)

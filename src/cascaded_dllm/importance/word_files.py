@@ -44,6 +44,7 @@ _MERGED_BYTES = 64 << 20
 _BLOCK_WORDS = 4096
 # A file to which nobody has added for so long is left in peace by its process, as a rule: it saves work, no more.
 _SETTLED_SECONDS = 600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TURN_FILE = "merging"
 # Files that vanish while they are read have become another one, which is looked for so often.
 _PASSES = 3
@@ -61,6 +62,7 @@ class WordFiles:
         self._folder = folder
         self._own, self._has_begun = _fresh_name(folder), False
         self._has_merged = False
+        self._is_full = False
         # How far each file has been read; damaged ones are not read again.
         self._read: dict[Path, int] = {}
         self._damaged: set[Path] = set()
@@ -85,15 +87,28 @@ class WordFiles:
     def append(self, words: Sequence[str], vectors: Vectors) -> None:
         """Adds words for other processes and later runs.
 
+        Where the disk is full, or a quota is, a warning says so once, and this process adds no more: the cache saves
+        work, and is not worth the work that is done.
+
         Raises:
-            OutputExistsError: the folder cannot be written.
+            OutputExistsError: the folder cannot be written for another reason.
         """
+        if self._is_full:
+            return
         block = _block(words, vectors)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             while not self._is_added(block):
                 self._own, self._has_begun = _fresh_name(self._folder), False
         except OSError as error:
+            if error.errno in _FULL:
+                self._is_full = True
+                warnings.warn(
+                    f"the word cache {self._folder} cannot be written ({error.strerror}); its words are kept in the "
+                    "memory of this process, and others embed them again. Make room, or name another --word-cache",
+                    stacklevel=2,
+                )
+                return
             raise OutputExistsError(
                 f"the word cache {self._folder} cannot be written ({error.strerror}); name a folder that is yours to "
                 "write and has room, or leave the cache out"

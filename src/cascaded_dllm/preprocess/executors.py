@@ -3,16 +3,15 @@
 A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
 """
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
-from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, OutputExistsError, WorkerDiedError
-from cascaded_dllm.preprocess.progress import forget_progress, records_in_progress
+from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
+from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
 from cascaded_dllm.processes import process_pool
 
 if TYPE_CHECKING:
@@ -21,16 +20,50 @@ if TYPE_CHECKING:
 EXECUTORS = ("local", "slurm", "ray")
 _READERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("cpus", "memory_gb", "gpus"), ("slurm", "ray")),
-    **dict.fromkeys(("time", "partition", "account", "setup"), ("slurm",)),
+    **dict.fromkeys(("time", "partition", "account", "setup", "submit_anyway"), ("slurm",)),
     "ray_address": ("ray",),
 }
 """By option, the executors that read it."""
-_POLL_SECONDS = 0.5
-
+POLL_SECONDS = 0.5
+"""How often an executor looks after its tasks."""
+OnProgress: TypeAlias = Callable[[Collection[int], int], None]
+"""Told, about twice a second, the shards made since the last time and the records done in those that are not there."""
 
 Task: TypeAlias = Callable[[object, int, int], None]
 """Makes a shard, in the form of a step of datatrove: called with what the step before gave (nothing), the number of
 the shard, and that of all shards. It is picklable, so that it can run anywhere."""
+
+
+@runtime_checkable
+class SharedTask(Protocol):
+    """A task that can use several processes."""
+
+    def on_processes(self, number: int) -> Task:
+        """The same task on so many processes."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SharedOut:
+    """A task that uses another number of processes for every shard; itself one.
+
+    Attributes:
+        task: the same on any number.
+        processes: of every shard that is to be made.
+    """
+
+    task: SharedTask
+    processes: Mapping[int, int]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        """Makes shard `rank`; see `Task`."""
+        self.task.on_processes(self.processes[rank])(data, rank, world_size)
+
+
+def shared_out(workers: int, shards: Sequence[int]) -> dict[int, int]:
+    """The processes that each shard gets where there are more workers than shards: none is left over."""
+    each, over = divmod(max(workers, len(shards)), len(shards))
+    return {index: each + (place < over) for place, index in enumerate(shards)}
 
 
 @final
@@ -69,7 +102,7 @@ class Tasks:
             (markers / f"{index:05d}").unlink(missing_ok=True)
         for index in self.complete:
             (markers / f"{index:05d}").touch()
-        forget_progress(self.folder, self.missing)
+        forget_progress(self.folder, self.complete)
 
 
 @final
@@ -135,13 +168,13 @@ def require_read(executor: str, options: Mapping[str, object]) -> None:
             )
 
 
-def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None] | None = None) -> None:
+def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: None) -> None:
     """Runs the missing tasks on processes of this machine, and returns when all are done.
 
     Args:
         tasks: see `Tasks`.
         workers: processes.
-        on_progress: told, about twice a second, the finished tasks and the records done in unfinished ones.
+        on_progress: see `OnProgress`.
 
     Raises:
         MissingExtraError: datatrove is not installed.
@@ -156,13 +189,15 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
     ) as pool:
         try:
             tasks.mark()
-            running = {pool.submit(run_rank, executor, index) for index in tasks.missing}
+            before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
+            running = {pool.submit(run_rank, executor, index): index for index in tasks.missing}
             while running:
-                done, running = wait(running, timeout=_POLL_SECONDS)
+                done, _ = wait(running, timeout=POLL_SECONDS)
                 for future in done:
                     future.result()
-                if on_progress is not None:
-                    on_progress(len(tasks.missing) - len(running), records_in_progress(tasks.folder, tasks.missing))
+                on_progress(
+                    [running.pop(future) for future in done], records_in_progress(tasks.folder, missing, before)
+                )
         except BrokenProcessPool as error:
             raise WorkerDiedError(
                 "a process that makes a shard was killed, often by the system for want of memory; complete shards are "
@@ -175,60 +210,6 @@ def run_local(tasks: Tasks, workers: int, on_progress: Callable[[int, int], None
             ) from error
 
 
-def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> str:
-    """Submits the missing tasks to Slurm as one array and returns the number of the job.
-
-    Args:
-        tasks: see `Tasks`; their folder must be seen by the nodes.
-        resources: for every task.
-        job_name: as it stands in the queue.
-
-    Raises:
-        ConfigError: no partition is given.
-        DataError: Slurm's commands are missing, or it refuses the job.
-        MissingExtraError: datatrove is not installed.
-    """
-    import subprocess
-
-    resources.check("slurm")
-    try:
-        from datatrove.executor.slurm import SlurmPipelineExecutor
-    except ImportError as error:
-        raise _missing("datatrove", "preprocess", "--executor slurm") from error
-    tasks.mark()
-    executor = SlurmPipelineExecutor(
-        pipeline=[tasks.task],
-        tasks=tasks.num_shards,
-        logging_dir=str(tasks.logs.resolve()),
-        time=resources.time,
-        partition=resources.partition,
-        cpus_per_task=resources.cpus,
-        mem_per_cpu_gb=resources.memory_gb,
-        gpus_per_task=resources.gpus,
-        workers=resources.workers,
-        job_name=job_name,
-        # Clusters without accounting know no quality of service.
-        qos="",
-        env_command=resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"',
-        sbatch_args={} if resources.account is None else {"account": resources.account},
-    )
-    # It would wait in the queue for ever after a task that failed; our summaries are written by the tasks.
-    executor.launch_merge_stats = lambda: None
-    try:
-        executor.run()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor "
-            "local or ray"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise DataError(
-            f"Slurm refused the job (exit code {error.returncode}); see its message above, and check --partition, "
-            "--account, --time, --cpus and --memory-gb"
-        ) from error
-    return str(executor.job_id)
-
-
 def local_executor(tasks: Tasks) -> "PipelineExecutor":
     """datatrove's executor, of which every process runs one rank at a time.
 
@@ -237,11 +218,12 @@ def local_executor(tasks: Tasks) -> "PipelineExecutor":
     try:
         from datatrove.executor.local import LocalPipelineExecutor
     except ImportError as error:
-        raise _missing("datatrove", "preprocess", "cdllm preprocess") from error
+        raise missing_library("datatrove", "preprocess", "cdllm preprocess") from error
     return LocalPipelineExecutor(pipeline=[tasks.task], tasks=tasks.num_shards, logging_dir=str(tasks.logs.resolve()))
 
 
-def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
+def missing_library(package: str, extra: str, purpose: str) -> MissingExtraError:
+    """What to raise where a library is missing."""
     return MissingExtraError(package, extra=extra, purpose=purpose)
 
 

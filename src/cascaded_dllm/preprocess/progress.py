@@ -1,14 +1,19 @@
 """What tasks say while they run and when they are done: small files, readable from any machine that sees the folder."""
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.manifest import Counts
+from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.local import num_rows
+from cascaded_dllm.text.local_files import LocalFiles
 
 # A heartbeat now and then costs nothing; one for every batch would wear out a network file system.
 _EVERY_SECONDS = 1.0
@@ -18,7 +23,7 @@ WINDOW_LENGTH = 128
 
 @final
 class TaskLog:
-    """Progress and summary of one task, in files of its own.
+    """Progress and summary of one task, in files of its own; what an earlier task for the shard told is gone.
 
     Args:
         folder: of the dataset.
@@ -30,13 +35,16 @@ class TaskLog:
         self._summary = _summary_file(folder, index)
         self._started = time.monotonic()
         self._last = float("-inf")
+        self.tell(0)
+        # The first batch is told as well, however soon it is done.
+        self._last = float("-inf")
 
     def tell(self, records: int, _: int | None = None) -> None:
         """Notes how many records are done, at most once a second."""
         now = time.monotonic()
         if now - self._last >= _EVERY_SECONDS:
             self._last = now
-            write_json(self._heartbeat, {"records": records})
+            write_json(self._heartbeat, {"records": records, "seconds": round(now - self._started, 1)})
 
     def finish(self, counts: Counts) -> dict[str, object]:
         """Writes the summary of the task and returns it."""
@@ -57,7 +65,7 @@ def write_total(folder: Path, counts: Counts, num_shards: int) -> None:
         counts: of all its shards.
         num_shards: of the dataset.
     """
-    told = [_read(_summary_file(folder, index)) for index in range(num_shards)]
+    told = [read_notes(_summary_file(folder, index)) for index in range(num_shards)]
     timed = [task for task in told if task.keys() >= {"documents", "tokens", "seconds"}]
     seconds = sum(float(str(task["seconds"])) for task in timed) if timed else None
     documents, tokens = (sum(int(str(task[what])) for task in timed) for what in ("documents", "tokens"))
@@ -87,18 +95,96 @@ def summary(counts: Counts, seconds: float | None, timed: Counts | None = None) 
     }
 
 
-def records_in_progress(folder: Path, tasks: Iterable[int]) -> int:
-    """The records done in shards that are not complete, as their tasks last told."""
-    return sum(int(str(_read(_heartbeat_file(folder, index)).get("records", 0))) for index in tasks)
+@final
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a task that has not made its shard told last; it may be at work, or have ended.
+
+    Attributes:
+        records: done.
+        seconds: since its start.
+        told_ns: when, in nanoseconds since 1970.
+    """
+
+    records: int
+    seconds: float
+    told_ns: int
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was told, by the clocks of this machine and of the disk."""
+        return max(0.0, (time.time_ns() - self.told_ns) / 1e9)
+
+
+def heartbeats(folder: Path, tasks: Collection[int]) -> dict[int, Heartbeat]:
+    """By task, what those of `tasks` that have begun and not made their shard told last.
+
+    Args:
+        folder: of the dataset.
+        tasks: numbers of shards. Only files that are there are looked at, which are as many as tasks at work.
+    """
+    found = {}
+    for index, path in _told(folder):
+        if index in tasks and (heartbeat := _heartbeat(path)) is not None:
+            found[index] = heartbeat
+    return dict(sorted(found.items()))
+
+
+def records_in_progress(folder: Path, tasks: Collection[int], before: Mapping[int, Heartbeat]) -> int:
+    """The records done in shards that are not complete, as their tasks last told.
+
+    Args:
+        folder: of the dataset.
+        tasks: numbers of shards.
+        before: what had been told before these tasks were started, and is not about them.
+    """
+    told = heartbeats(folder, tasks)
+    return sum(heartbeat.records for index, heartbeat in told.items() if heartbeat != before.get(index))
+
+
+def known_records(corpus: Corpus) -> int | None:
+    """The records of a corpus, dropped ones counted, or a bound on them, where that costs next to nothing; or None.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = corpus.reader
+    if isinstance(files, LocalFiles) and files.kinds() == {"parquet"} and files.form is None:
+        rows = sum(num_rows(file) for file in files.files())
+        return rows if corpus.num_records is None else min(rows, corpus.num_records)
+    return corpus.num_records
 
 
 def forget_progress(folder: Path, tasks: Iterable[int]) -> None:
-    """Removes what tasks that died have told."""
+    """Removes what tasks told that were ended after they had made their shards."""
     for index in tasks:
         _heartbeat_file(folder, index).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Mapping[str, object]:
+def _told(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Every task that has told something, and where."""
+    try:
+        with os.scandir(_heartbeat_file(folder, 0).parent) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return
+    for name in names:
+        number, _, ending = name.partition(".")
+        # The others are about to get their names.
+        if number.isdecimal() and ending == "json":
+            yield int(number), _heartbeat_file(folder, int(number))
+
+
+def _heartbeat(path: Path) -> Heartbeat | None:
+    """What a file tells; None where its task is done at this moment, or it is damaged."""
+    value = read_notes(path)
+    with contextlib.suppress(FileNotFoundError, LookupError, ValueError):
+        return Heartbeat(int(str(value["records"])), float(str(value.get("seconds", 0))), path.stat().st_mtime_ns)
+    return None
+
+
+def read_notes(path: Path) -> Mapping[str, object]:
+    """What a file of the logs says; nothing where it is not there or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -107,17 +193,18 @@ def _read(path: Path) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _logs(folder: Path) -> Path:
+def logs_folder(folder: Path) -> Path:
+    """Where the dataset in `folder` keeps what is about its making."""
     return folder / "logs"
 
 
 def _total_file(folder: Path) -> Path:
-    return _logs(folder) / "summary.json"
+    return logs_folder(folder) / "summary.json"
 
 
 def _summary_file(folder: Path, index: int) -> Path:
-    return _logs(folder) / "summaries" / f"{index:05d}.json"
+    return logs_folder(folder) / "summaries" / f"{index:05d}.json"
 
 
 def _heartbeat_file(folder: Path, index: int) -> Path:
-    return _logs(folder) / "progress" / f"{index:05d}.json"
+    return logs_folder(folder) / "progress" / f"{index:05d}.json"

@@ -248,6 +248,18 @@ def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str
     return row_record(row, text_field, place=f"{file} row {index}", default=f"{name}:{index}")
 
 
+def num_rows(file: Path) -> int:
+    """The rows of a .parquet file, which its end tells.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(file):
+        return int(pq.read_metadata(file).num_rows)
+
+
 @contextmanager
 def _parquet_errors(file: Path) -> Iterator[None]:
     import pyarrow as pa

@@ -5,7 +5,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from cascaded_dllm.cli.console import progress_bar, reported_errors, working
+from cascaded_dllm.cli.console import clock, progress_bar, reported_errors, working
 from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning, MissingExtraError
 
 
@@ -63,12 +63,29 @@ def test_other_warnings_are_those_of_python(capsys):
     assert capsys.readouterr().err == "step_7 is damaged\n"
 
 
+def test_clock():
+    assert [clock(seconds) for seconds in (0.4, 59.6, 3671, 360_000)] == ["0:00:00", "0:01:00", "1:01:11", "100:00:00"]
+
+
 def test_progress_moves():
     with progress_bar("documents") as (progress, move):
         move(3, None)
         assert (progress.tasks[0].completed, progress.tasks[0].total) == (3, None)
         move(4, 5)
         assert (progress.tasks[0].completed, progress.tasks[0].total) == (4, 5)
+
+
+def test_a_bar_without_a_total_tells_no_time_that_remains(monkeypatch):
+    """It would grow with the time that has passed."""
+    file = io.StringIO()
+    monkeypatch.setattr("cascaded_dllm.cli.console.console", Console(file=file, force_terminal=True, width=80))
+    with progress_bar("documents") as (progress, move):
+        move(3, None)
+        progress.refresh()
+        assert "3/?" in file.getvalue()
+        assert "left" not in file.getvalue()
+        move(4, 5)
+    assert "left" in file.getvalue()
 
 
 def test_a_bar_on_a_terminal(monkeypatch):

@@ -31,7 +31,14 @@ def help_of(*path: str) -> str:
 
 def test_all_commands_are_there():
     methods = {("preprocess", method) for method in SELECTION_METHODS}
-    others = {("preprocess", "inspect"), ("quickstart",), ("train",), ("sample",), ("bundle",)}
+    others = {
+        ("preprocess", "inspect"),
+        ("preprocess", "status"),
+        ("quickstart",),
+        ("train",),
+        ("sample",),
+        ("bundle",),
+    }
     others |= {("evaluate", "likelihood"), ("evaluate", "samples"), ("evaluate", "gap")}
     others |= {("cascade", "from-flat"), ("judge", "train")}
     others |= {("study", "run"), ("study", "list"), ("study", "collect"), ("study", "report")}

@@ -336,7 +336,7 @@ def test_a_block_is_written_again_where_its_file_was_merged(tmp_path, monkeypatc
     assert list(contents(tmp_path)) == ["dog"]
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EROFS])
 def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypatch, number):
     """A network file system says the first of a file that another machine has removed."""
     files = WordFiles(tmp_path)
@@ -350,13 +350,32 @@ def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypa
         return fstat(descriptor)
 
     monkeypatch.setattr(os, "fstat", fail_once)
-    if number == errno.ENOSPC:
+    if number == errno.EROFS:
         with pytest.raises(OutputExistsError, match=r"cannot be written \(it fails\); name a folder that is yours"):
             files.append(["dog"], expected(["dog"]))
         return
     files.append(["dog"], expected(["dog"]))
     (new,) = set(tmp_path.iterdir()) - {own}
     assert b"dog" in new.read_bytes()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said_once_and_costs_no_more_than_the_cache(tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, "it is full")
+
+    embed = Embed()
+    cache = WordCache(embed, tmp_path)
+    cache.vectors(["sea"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fail)
+        with pytest.warns(UserWarning, match=r"cannot be written \(it is full\); its words are kept .* Make room"):
+            assert np.array_equal(cache.vectors(["dog"]), expected(["dog"]))
+        assert np.array_equal(cache.vectors(["fox"]), expected(["fox"]))
+    # A block may be there in part, after which no other would be read.
+    cache.vectors(["dog", "fox", "key"])
+    assert embed.embedded == ["sea", "dog", "fox", "key"]
+    assert "key" not in contents(tmp_path)
 
 
 def test_a_file_that_grows_while_it_is_merged_stays(tmp_path, monkeypatch):

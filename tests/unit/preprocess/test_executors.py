@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError, OutputExistsError, WorkerDiedError
+from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess import encoder, executors, on_ray
-from cascaded_dllm.preprocess.executors import Resources, Tasks, run_local, submit_slurm
+from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
+from cascaded_dllm.preprocess.on_slurm import submit_slurm
 from cascaded_dllm.text.document import Document
 
 
@@ -50,6 +51,20 @@ def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected,
         run_local(tasks, 1)
 
 
+def test_workers_are_shared_out():
+    assert shared_out(5, [0, 2, 7]) == {0: 2, 2: 2, 7: 1}
+    assert shared_out(8, [3]) == {3: 8}
+    assert shared_out(2, [0, 1, 2]) == {0: 1, 1: 1, 2: 1}
+    asked = []
+
+    class Task:
+        def on_processes(self, number):
+            return lambda *arguments: asked.append((number, arguments))
+
+    SharedOut(Task(), {0: 2, 2: 1})(None, 2, 3)
+    assert asked == [(1, (None, 2, 3))]
+
+
 def test_killed_process_that_scores(monkeypatch):
     monkeypatch.setattr(encoder, "process_pool", failing_pool(BrokenProcessPool("gone")))
     with (
@@ -74,27 +89,10 @@ def test_missing_library(tasks, monkeypatch, library):
     calls = {
         "datatrove.executor.local": lambda: run_local(tasks, 1),
         "datatrove.executor.slurm": lambda: submit_slurm(tasks, Resources(partition="main"), "job"),
-        "ray": lambda: on_ray.run_ray(tasks, Resources(), None),
+        "ray": lambda: on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None),
     }
     with pytest.raises(MissingExtraError, match=rf"needs {library.split('.')[0]}, which is not installed"):
         calls[library]()
-
-
-def test_machine_without_slurm(tasks, monkeypatch, tmp_path):
-    pytest.importorskip("datatrove")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="sbatch is not on this machine; submit from a login node of the cluster"):
-        submit_slurm(tasks, Resources(partition="main"), "job")
-
-
-def test_job_that_slurm_refuses(tasks, monkeypatch, tmp_path):
-    pytest.importorskip("datatrove")
-    sbatch = tmp_path / "sbatch"
-    sbatch.write_text("#!/bin/sh\nexit 7\n")
-    sbatch.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match=r"Slurm refused the job \(exit code 7\)"):
-        submit_slurm(tasks, Resources(partition="main"), "job")
 
 
 @pytest.mark.parametrize("option", ["cpus", "memory_gb", "gpus"])
@@ -104,35 +102,68 @@ def test_task_that_would_get_nothing(option):
 
 
 class CrashedError(Exception):
-    """Stands for what Ray raises."""
+    """Stands for what Ray raises where a process was lost."""
 
 
-def fake_ray(resources):
+class RayletError(Exception):
+    """Stands for what Ray raises where it is itself lost on this machine."""
+
+
+def fake_ray(*resources, error=CrashedError):
+    """A Ray whose tasks all fail, and whose cluster has `resources`: at first, then as long as it is asked."""
+
     def get(_):
-        raise CrashedError
+        raise error
 
-    exceptions = SimpleNamespace(WorkerCrashedError=CrashedError, OutOfMemoryError=CrashedError, RayTaskError=KeyError)
-    handle = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: 1))
+    has = iter(resources)
+    last = resources[-1]
+    exceptions = SimpleNamespace(
+        **dict.fromkeys(("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError"), CrashedError),
+        RayTaskError=KeyError,
+        LocalRayletDiedError=RayletError,
+    )
+    handle = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: object()))
     return SimpleNamespace(
         init=lambda **_: None,
         shutdown=lambda: None,
-        cluster_resources=lambda: resources,
+        cluster_resources=lambda: next(has, last),
         remote=lambda _: handle,
-        wait=lambda running: (running[:1], running[1:]),
+        wait=lambda running, timeout: (running[:1], running[1:]),
         get=get,
         exceptions=exceptions,
     )
 
 
-def test_killed_process_on_ray(tasks, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", fake_ray({"CPU": 2.0, "memory": 1e12}))
-    with pytest.raises(WorkerDiedError, match=r"a process that makes a shard was killed, .* with more --memory-gb"):
-        on_ray.run_ray(tasks, Resources(), None)
+def ignored(finished, in_progress):
+    """Is told how far tasks are, and does nothing."""
+
+
+ENOUGH = {"CPU": 2.0, "memory": 1e12}
+
+
+def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH))
+    told = []
+    with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
+    assert told == [(0, "CrashedError"), (1, "CrashedError")] * 2
+
+
+def test_nodes_that_are_lost_on_ray(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, {"CPU": 0.0}))
+    with pytest.raises(WorkerDiedError, match="cluster has lost nodes: a task asks for CPU 1, and all of the Ray"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None)
+
+
+def test_ray_that_is_itself_lost(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=RayletError))
+    with pytest.raises(WorkerDiedError, match="the Ray of this machine was killed; complete shards are kept"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None)
 
 
 def test_cluster_without_room(tasks, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", fake_ray({"CPU": 2.0, "memory": 1e12}))
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH))
     with pytest.raises(
         ConfigError, match="a task asks for GPU 1, and all of the Ray cluster has 0; choose other --cpus"
     ):
-        on_ray.run_ray(tasks, Resources(gpus=1), None)
+        on_ray.run_ray(tasks, Resources(gpus=1), None, ignored, lambda *_: None)

@@ -1,0 +1,103 @@
+"""How far the shards of a job are, on the terminal or in a log, and what became of those of an earlier one."""
+
+import itertools
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+from cascaded_dllm.cli.console import clock, console, counted, progress_bar
+from cascaded_dllm.data.preprocessed import shard_folder
+from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.preprocess.executors import Tasks
+from cascaded_dllm.preprocess.progress import heartbeats
+
+_ENDED_SAID = 3
+"""Shards that are told one by one."""
+_TELL_EVERY_SECONDS = 60.0
+"""Where there is no terminal with a bar, and somebody reads the log."""
+
+
+@contextmanager
+def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Collection[int], int], None]]:
+    """A bar, or now and then a line where there is no terminal; yields what executors tell the state to.
+
+    Args:
+        tasks: whose shards are made.
+        records: of the whole corpus, dropped ones counted, or a bound on it; None where it is unknown.
+    """
+    num_tasks = len(tasks.missing)
+    total = None if records is None else sum(len(range(i, records, tasks.num_shards)) for i in tasks.missing)
+    num_finished = in_finished = 0
+    started = told = time.monotonic()
+    with progress_bar("documents") as (bar, move):
+
+        def tell(finished: Collection[int], in_progress: int) -> None:
+            nonlocal num_finished, in_finished, told
+            num_finished += len(finished)
+            # Once for every shard: to open all that are there would take ever longer.
+            in_finished += sum(Shard.open(shard_folder(tasks.folder, index)).counts.records for index in finished)
+            so_far = in_finished + (0 if num_finished == num_tasks else in_progress)
+            expected = _expected(total, num_finished, in_finished, num_tasks)
+            now = time.monotonic()
+            rate = so_far / max(now - started, 1e-9)
+            bar.update(bar.task_ids[0], status=_per_second(rate) if so_far else "")
+            move(so_far, expected)
+            if not console.is_terminal and now - told >= _TELL_EVERY_SECONDS:
+                told = now
+                shards = f"{num_finished:,} of {counted(num_tasks, 'shard')}"
+                console.print(f"{shards}, {records_told(so_far, expected, rate)}", soft_wrap=True)
+
+        yield tell
+
+
+def _expected(total: int | None, num_finished: int, in_finished: int, num_tasks: int) -> int | None:
+    """The records of all shards, as far as that is known."""
+    if num_finished == num_tasks:
+        return in_finished
+    if num_finished == 0:
+        return total
+    # Shards differ by a record; and a bound may be far above what there is.
+    estimate = in_finished * num_tasks // num_finished
+    return estimate if total is None else min(total, estimate)
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+
+
+def records_told(done: int, total: int | None, rate: float) -> str:
+    """The records that are done, with what can be said of the rest.
+
+    Args:
+        done: records.
+        total: of them; None where it is unknown.
+        rate: records a second.
+    """
+    if total is None:
+        return f"{done:,} records so far, {_per_second(rate)}"
+    left = f", about {clock(max(total - done, 0) / rate)} left" if rate > 0 else ""
+    return f"{done:,} of about {total:,} records, {_per_second(rate)}{left}"
+
+
+def say_what_was_ended(tasks: Tasks) -> None:
+    """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well."""
+    ended = heartbeats(tasks.folder, frozenset(tasks.missing))
+    for index, heartbeat in itertools.islice(ended.items(), _ENDED_SAID):
+        console.print(
+            f"shard {index} had done {counted(heartbeat.records, 'record')} in {clock(heartbeat.seconds)} when it was "
+            f"ended (last heard of {clock(heartbeat.age)} ago), and begins anew",
+            soft_wrap=True,
+        )
+    if len(ended) > _ENDED_SAID:
+        console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
+    if ended:
+        console.print(
+            "[yellow]note:[/] if that was their time limit (--time), raise it, or start anew in another --out with "
+            f"more --shards than {tasks.num_shards}; if another job is still at work on them, end this one",
+            soft_wrap=True,
+        )
+
+
+def say_what_was_lost(index: int, why: str) -> None:
+    """Prints that a shard is begun again, since its process or node was lost."""
+    console.print(f"shard {index} was lost with its process or node ({why}), and begins anew")

@@ -1,0 +1,62 @@
+"""`cdllm preprocess status`: how far a job is, wherever it runs."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.cli.console import clock, console, counted, reported_errors
+from cascaded_dllm.cli.preprocess_progress import records_told
+from cascaded_dllm.preprocess.status import Status, status
+
+_SAID = 20
+"""Tasks that are told one by one."""
+
+
+def show_status(
+    folder: Annotated[Path, typer.Argument(help="Of the dataset: <out>/<method>/<name>_<split>.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Show how far a job is, here or on a cluster, from the files that its tasks write.
+
+    Examples:
+
+      cdllm preprocess status data/preprocessed/constituency/openwebtext_train
+      cdllm preprocess status D --json
+    """
+    with reported_errors(debug):
+        now = status(folder)
+        if as_json:
+            typer.echo(json.dumps(now.as_json(), indent=2))
+        else:
+            _show(now)
+
+
+def _show(now: Status) -> None:
+    at_work, silent = now.at_work, now.silent
+    console.print(
+        f"{len(now.done):,} of {counted(now.num_shards, 'shard')} done, {len(at_work):,} at work, "
+        f"{now.not_begun:,} not begun" + (f", {len(silent):,} silent" if silent else "")
+    )
+    if len(now.done) < now.num_shards:
+        console.print(records_told(now.records_done, now.records_total, now.rate), soft_wrap=True)
+    for what, tasks in (("is at work", at_work), ("is silent", silent)):
+        for index, told in itertools.islice(tasks.items(), _SAID):
+            console.print(
+                f"shard {index} {what}: {counted(told.records, 'record')} in {clock(told.seconds)}, last heard of "
+                f"{clock(told.age)} ago",
+                soft_wrap=True,
+            )
+        if len(tasks) > _SAID:
+            console.print(f"and {len(tasks) - _SAID:,} more")
+    if silent:
+        console.print(
+            "[yellow]note:[/] a silent task has most likely ended; once no job runs, the same command makes what is "
+            "missing",
+            soft_wrap=True,
+        )
+    if now.jobs:
+        console.print(f"submitted last to Slurm: {', '.join(now.jobs)}")

@@ -1,0 +1,146 @@
+"""How far a preprocessing job is, wherever it runs, by the files that its tasks write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from cascaded_dllm.atomic import write_json
+from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
+from cascaded_dllm.data.manifest import DamagedError
+from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.preprocess.on_slurm import submitted_jobs
+from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats, logs_folder, read_notes
+
+SILENT_SECONDS = 600
+"""Tasks tell how far they are after every batch of documents, which takes minutes at most."""
+
+
+def note_job(folder: Path, num_shards: int, records: int | None) -> None:
+    """Writes down what a job is to make, for `status`.
+
+    Args:
+        folder: of the dataset.
+        num_shards: of the dataset.
+        records: of the corpus, or a bound on them; None where it is unknown, and what was known before stays.
+
+    Raises:
+        OutputExistsError: the folder cannot be written.
+    """
+    note: dict[str, object] = {"shards": num_shards, "records": records}
+    before = read_notes(_job_file(folder))
+    if records is None and before.get("shards") == num_shards:
+        return
+    if note != before:
+        write_json(_job_file(folder), note)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a job is.
+
+    Attributes:
+        folder: of the dataset.
+        num_shards: of the dataset.
+        done: the shards that are there.
+        told: by shard that is not, what its task told last.
+        records_done: in shards that are there, and by tasks that are at work.
+        records_total: of the corpus, about; None where it is unknown.
+        jobs: of Slurm, as they were submitted last.
+    """
+
+    folder: Path
+    num_shards: int
+    done: tuple[int, ...]
+    told: dict[int, Heartbeat]
+    records_done: int
+    records_total: int | None
+    jobs: tuple[str, ...]
+
+    @property
+    def at_work(self) -> dict[int, Heartbeat]:
+        """What tasks told that seem to be at work."""
+        return {index: told for index, told in self.told.items() if told.age < SILENT_SECONDS}
+
+    @property
+    def silent(self) -> dict[int, Heartbeat]:
+        """What tasks told last that have ended, or cannot be heard."""
+        return {index: told for index, told in self.told.items() if told.age >= SILENT_SECONDS}
+
+    @property
+    def not_begun(self) -> int:
+        """The number of shards of which nothing is known."""
+        return self.num_shards - len(self.done) - len(self.told)
+
+    @property
+    def rate(self) -> float:
+        """Records a second of all tasks that are at work."""
+        return sum(told.records / told.seconds for told in self.at_work.values() if told.seconds > 0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that remains if tasks go on like this; None where that cannot be told."""
+        if len(self.done) == self.num_shards:
+            return 0.0
+        if self.records_total is None or self.rate == 0:
+            return None
+        return max(self.records_total - self.records_done, 0) / self.rate
+
+    def as_json(self) -> dict[str, object]:
+        """All of it for scripts; lists of shards are in order."""
+        left = self.seconds_left
+        return {
+            "folder": str(self.folder),
+            "shards": self.num_shards,
+            "done": len(self.done),
+            "at_work": [_as_json(index, told) for index, told in self.at_work.items()],
+            "silent": [_as_json(index, told) for index, told in self.silent.items()],
+            "not_begun": self.not_begun,
+            "records_done": self.records_done,
+            "records_total": self.records_total,
+            "records_per_second": round(self.rate, 1),
+            "seconds_left": None if left is None else round(left),
+            "slurm_jobs": list(self.jobs),
+        }
+
+
+def status(folder: Path) -> Status:
+    """How far the job is that makes the dataset in `folder`.
+
+    Raises:
+        DataError: no job has begun there, or a shard was made in another format.
+    """
+    note = read_notes(_job_file(folder))
+    done = {}
+    num_shards = int(str(note.get("shards", 0)))
+    for path in folder.glob("shard_*/" + MANIFEST_FILE):
+        try:
+            shard = Shard.open(path.parent)
+        except DamagedError:
+            # Its task makes it again.
+            continue
+        done[int(path.parent.name.removeprefix("shard_"))] = shard.counts.records
+        num_shards = shard.settings.num_shards
+    if num_shards == 0:
+        raise DataError(
+            f"no job of cdllm preprocess has begun in {folder}; give the folder of the dataset, "
+            "<out>/<method>/<name>_<split>"
+        )
+    told = heartbeats(folder, frozenset(range(num_shards)) - done.keys())
+    records = note.get("records")
+    total = int(str(records)) if records is not None else None
+    if done and (total is None or len(done) == num_shards):
+        # Shards differ by a record at most.
+        total = sum(done.values()) * num_shards // len(done)
+    at_work = sum(heartbeat.records for heartbeat in told.values() if heartbeat.age < SILENT_SECONDS)
+    so_far = sum(done.values()) + at_work
+    return Status(folder, num_shards, tuple(sorted(done)), told, so_far, total, tuple(submitted_jobs(folder)))
+
+
+def _as_json(index: int, told: Heartbeat) -> dict[str, object]:
+    return {"shard": index, "records": told.records, "seconds": told.seconds, "age": round(told.age, 1)}
+
+
+def _job_file(folder: Path) -> Path:
+    return logs_folder(folder) / "job.json"

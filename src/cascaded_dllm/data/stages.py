@@ -1,7 +1,7 @@
 """The windows of a dataset with their nested stages, in memory-mapped arrays that are built once."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -17,6 +17,7 @@ from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file,
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.run_lock import waited_lock
 
 KIND = "stages"
 
@@ -112,8 +113,11 @@ class StageArrays:
         out: Path | None = None,
         workers: int = 1,
         on_progress: Progress | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> "StageArrays":
         """The stages of a preprocessed dataset; taken from the cache if they were built before, without a look at it.
+
+        Of several processes that ask for the same stages, on any machines, one builds them and the others wait.
 
         Args:
             dataset_folder: what `preprocess` returned.
@@ -125,6 +129,7 @@ class StageArrays:
             workers: processes that build; the result does not depend on their number. With more than 1 the main module
                 of the program must be importable, as `multiprocessing` asks for.
             on_progress: told the number of documents done, and of all.
+            on_wait: told once which process this one waits for, as `waited_lock` says it.
 
         Raises:
             ConfigError: the packing is unknown, or there is no worker.
@@ -151,18 +156,16 @@ class StageArrays:
             raise ConfigError(f"workers is {workers}; it must be at least 1")
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
-        with _with_remedy(out), complete_folder(folder) as temporary:
-            rule = StageRule(spec, layout, settings.method, unique, keeps_all)
-            counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
-            described = {
-                "fingerprint": fingerprint,
-                "method": settings.method,
-                "eos_id": settings.eos_id,
-                "vocab_size": settings.vocab_size,
-                "tokenizer": settings.tokenizer,
-                "counts": counts,
-            }
-            write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
+        rule = StageRule(spec, layout, settings.method, unique, keeps_all)
+        lock = folder.with_name(f"{fingerprint}.lock")
+        with _with_remedy(out), waited_lock(lock, is_done=folder.exists, on_wait=on_wait) as is_mine:
+            if is_mine:
+                with complete_folder(folder, is_locked=True) as temporary:
+                    counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
+                    described = {"fingerprint": fingerprint, "counts": counts} | {
+                        name: getattr(settings, name) for name in ("method", "eos_id", "vocab_size", "tokenizer")
+                    }
+                    write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
         return cls.open(folder)
 
 

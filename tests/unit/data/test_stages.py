@@ -3,11 +3,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import threading
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 
+from cascaded_dllm import run_lock
 from cascaded_dllm.cascade.select import select_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import build_stages, shards
@@ -165,16 +168,47 @@ def test_fingerprint_depends_on_lengths_packing_and_data(dataset_folder, tmp_pat
     assert len({arrays.fingerprint for arrays in built}) == 5
 
 
-def test_two_processes_may_build_at_once(dataset_folder, tmp_path):
-    inner = []
+def test_of_two_that_want_the_same_stages_one_builds_them(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_POLL_SECONDS", 0.01)
+    is_waited_for, told, waiting = threading.Event(), [], []
+
+    def wait_and_open():
+        arrays = StageArrays.build(
+            dataset_folder, SPEC, packing="stream", out=tmp_path,
+            on_progress=lambda *numbers: told.append(numbers),
+            on_wait=lambda owner: (waiting.append(owner), is_waited_for.set()),
+        )  # fmt: skip
+        waiting.append(arrays)
+
+    other = threading.Thread(target=wait_and_open)
 
     def on_progress(done, total):
         if done == 30:
-            inner.append(StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path))
+            other.start()
+            assert is_waited_for.wait(20)
 
     outer = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=on_progress)
-    np.testing.assert_array_equal(outer.stages[-1], inner[0].stages[-1])
+    other.join()
+    assert told == []
+    assert waiting[0] == f"process {os.getpid()} on {socket.gethostname()}"
+    np.testing.assert_array_equal(outer.stages[-1], waiting[1].stages[-1])
     assert [path.name for path in tmp_path.iterdir()] == [outer.fingerprint]
+
+
+def test_what_killed_builds_have_left_goes_with_the_next_one(dataset_folder, tmp_path):
+    """Also that of another machine, and of other stages only that of nobody who lives."""
+    fingerprint = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path / "first").fingerprint
+    out = tmp_path / "second"
+    out.mkdir()
+    owner = {"host": "another-machine", "pid": 1, "started": "7", "token": "ab"}
+    lock = out / f"{fingerprint}.lock"
+    lock.write_text(json.dumps(owner))
+    os.utime(lock, (1e9, 1e9))
+    for name in (fingerprint, "another"):
+        (out / f".incomplete-{name}@another-machine-0123abcd-1-0123abcd").mkdir()
+    StageArrays.build(dataset_folder, SPEC, packing="stream", out=out)
+    kept = {".incomplete-another@another-machine-0123abcd-1-0123abcd", fingerprint}
+    assert {path.name for path in out.iterdir()} == kept
 
 
 def test_exception_leaves_nothing(dataset_folder, tmp_path):

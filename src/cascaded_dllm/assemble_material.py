@@ -9,7 +9,7 @@ from cascaded_dllm.assemble_windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.stages import Building, StageArrays
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.sample.belonging import TextKind
 
@@ -48,8 +48,12 @@ class Material:
         return Path(str(self.config.data.path)) / TOKENIZER_FILE
 
 
-def gather(config: TrainConfig) -> Material:
+def gather(config: TrainConfig, building: Building | None = None) -> Material:
     """What a run is made from; windows are built once the models that it names are found to belong to it.
+
+    Args:
+        config: of the run.
+        building: told how windows and stages are built.
 
     Raises:
         DataError: data is not there, broken or not what is asked for.
@@ -63,14 +67,14 @@ def gather(config: TrainConfig) -> Material:
     config = replace(config, run_dir=run_dir, data=data, model=model)
     texts = TextKind.of_data(located.held, packing=data.packing, unique=data.unique)
     require_models(config, located.held, texts, Path(run_dir))
-    arrays, dataset = stage_dataset(str(data.path), config)
-    valid = None if data.valid is None else stage_dataset(data.valid, config)[1]
+    arrays, dataset = stage_dataset(str(data.path), config, building)
+    valid = None if data.valid is None else stage_dataset(data.valid, config, building)[1]
     return Material(config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=valid)
 
 
-def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
+def stage_dataset(path: str, config: TrainConfig, building: Building | None = None) -> tuple[StageArrays, StageDataset]:
     """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
-    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data)
+    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data, building=building)
     return arrays, _dataset(arrays, config)
 
 

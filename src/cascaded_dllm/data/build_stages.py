@@ -19,16 +19,23 @@ from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import RowGroup, row_groups
 from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.errors import DataError, WorkerDiedError
-from cascaded_dllm.processes import in_order, process_pool
+from cascaded_dllm.processes import in_order, process_pool, usable_cores
 
 # Windows whose stages are chosen together: enough to forget Python, few enough to bound the memory.
 _BATCH_WINDOWS = 4096
 # Row groups that are given out ahead of the one that is written, per process: enough to keep all of them busy.
 _AHEAD = 2
+# Of the processes that build: the one that writes what they give keeps up with about so many.
+_MAX_WORKERS = 8
 # A row group takes about a tenth of a second, and a process half a second to start.
 _GROUPS_PER_PROCESS = 4
 
 Progress: TypeAlias = Callable[[int, int | None], None]
+
+
+def useful_workers() -> int:
+    """The processes that are of use on this machine."""
+    return min(usable_cores(), _MAX_WORKERS)
 
 
 def stage_file(folder: Path, stage: int) -> Path:

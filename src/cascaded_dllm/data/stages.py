@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,13 @@ from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.run_lock import waited_lock
 
 KIND = "stages"
+
+
+class Building(NamedTuple):
+    """Who is told how a build goes; see `StageArrays.build`."""
+
+    on_progress: Progress
+    on_wait: Callable[[str], None]
 
 
 @final

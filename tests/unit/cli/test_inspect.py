@@ -77,7 +77,7 @@ def test_what_is_visible():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lengths", "32,x"], "--lengths is '32,x'; it must be whole numbers with commas between them"),
+        (["--lengths", "32,x"], "--lengths is '32,x'; it must be whole numbers with commas, for example"),
         (["--lengths", "64,32"], "must strictly increase"),
         (["--packing", "sorted"], "packing 'sorted' is unknown"),
         (["--num-windows", "0"], "the number of windows is 0"),

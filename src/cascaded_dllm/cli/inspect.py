@@ -17,7 +17,7 @@ from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
-from cascaded_dllm.preprocess.inspect_facts import facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_facts import facts, looked_at, losses, stage_names, without_stages
 from cascaded_dllm.preprocess.inspect_page import page
 from cascaded_dllm.preprocess.inspect_statistics import Bin
 
@@ -94,6 +94,7 @@ def _show(inspection: Inspection) -> None:
         console.print()
         console.print(_lines(window, inspection.spec))
     console.rule("importance")
+    console.print(f"tokens of {looked_at(inspection)}")
     console.print(_histogram(inspection.statistics.bins, len(names)))
     console.rule("what is dropped")
     console.print(pairs((loss.reason, f"{loss.number:,} of {loss.total:,} {loss.what}") for loss in losses(inspection)))

@@ -41,6 +41,7 @@ def test_terminal_shows_windows_stages_and_counts(folder):
     assert "of 19 windows, drawn with seed 0" in text
     assert "window " in text
     assert "head proper noun" in text
+    assert "tokens of all 19 windows" in text
     assert "tokens at the end that fill no window" in text
 
 

@@ -6,13 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-import numpy as np
-import numpy.typing as npt
-
 from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.array_file import open_array
+from cascaded_dllm.data.array_file import Stored, open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
@@ -43,8 +40,8 @@ class StageArrays:
         tokenizer: fingerprint of the tokenizer.
         fingerprint: of the dataset, the lengths and the packing.
         dropped: windows and tokens that are not in the arrays, by reason.
-        stages: per stage, (num_windows, its length) int32, memory-mapped.
-        positions: per stage but the last, (num_windows, its length) int32: positions in the window, rising.
+        stages: per stage, (num_windows, its length) of the smallest type that holds all ids, memory-mapped.
+        positions: per stage but the last, (num_windows, its length), likewise: positions in the window, rising.
         scorer: the description of what found the importance of the words; empty for arrays made by hand.
         unique: whether a shortened stage keeps a token id once.
     """
@@ -57,8 +54,8 @@ class StageArrays:
     tokenizer: str
     fingerprint: str
     dropped: dict[str, int]
-    stages: tuple[npt.NDArray[np.int32], ...]
-    positions: tuple[npt.NDArray[np.int32], ...]
+    stages: tuple[Stored, ...]
+    positions: tuple[Stored, ...]
     scorer: dict[str, Any] = field(default_factory=dict)
     unique: bool = True
 

@@ -18,7 +18,7 @@ from cascaded_dllm.assemble_start import log_choice, provenance, start_of_run, s
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
-from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.stages import Building, StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.process import process_from_name
@@ -78,13 +78,20 @@ def require_launchable(config: TrainConfig, num_processes: int) -> None:
         require_gpus(torch.cuda.device_count(), num_processes)
 
 
-def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.device | None = None) -> Run:
+def assemble_run(
+    config: TrainConfig,
+    group: Group | None = None,
+    device: torch.device | None = None,
+    *,
+    building: Building | None = None,
+) -> Run:
     """A training run, ready to go.
 
     Args:
         config: of the run.
         group: the processes that train, all of which assemble the run together; None: this one alone.
         device: of this process; None: the one that the configuration names.
+        building: told how windows and stages are built, where they are not there yet.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -104,7 +111,8 @@ def assemble_run(config: TrainConfig, group: Group | None = None, device: torch.
     log = log_choice(config)
     require_viewers(log)
     # What the first process has made on the disk, or brought there, the others only open.
-    found = group.together(lambda: group.after_first(lambda: gather(config, _rehearsal(group, device))))
+    rehearse = _rehearsal(group, device)
+    found = group.together(lambda: group.after_first(lambda: gather(config, rehearse, building)))
     config, arrays = found.config, found.arrays
     stage = new_stage(config, arrays, found.dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, found.folder)))

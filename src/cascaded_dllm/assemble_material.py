@@ -10,7 +10,7 @@ from cascaded_dllm.assemble_windows import tokens_to_cut, windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.stages import Building, StageArrays
 from cascaded_dllm.data.stand_in import stand_in
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.sample.belonging import TextKind
@@ -56,12 +56,15 @@ class Material:
         return Path(str(self.config.data.path)) / TOKENIZER_FILE
 
 
-def gather(config: TrainConfig, before_long_build: Callable[[Material], None]) -> Material:
+def gather(
+    config: TrainConfig, before_long_build: Callable[[Material], None], building: Building | None = None
+) -> Material:
     """What a run is made from; windows are built once the models that it names are found to belong to it.
 
     Args:
         config: of the run.
         before_long_build: called before windows are built that take long, with others of chance in their place.
+        building: told how windows and stages are built.
 
     Raises:
         DataError: data is not there, broken or not what is asked for.
@@ -84,9 +87,9 @@ def gather(config: TrainConfig, before_long_build: Callable[[Material], None]) -
                 config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=None, valid_arrays=None
             )
         )
-    arrays, dataset = stage_dataset(str(data.path), config)
+    arrays, dataset = stage_dataset(str(data.path), config, building)
     arrays.for_random_access()
-    valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config)
+    valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config, building)
     return Material(
         config=config,
         name=name,
@@ -98,9 +101,9 @@ def gather(config: TrainConfig, before_long_build: Callable[[Material], None]) -
     )
 
 
-def stage_dataset(path: str, config: TrainConfig) -> tuple[StageArrays, StageDataset]:
+def stage_dataset(path: str, config: TrainConfig, building: Building | None = None) -> tuple[StageArrays, StageDataset]:
     """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
-    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data)
+    arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data, building=building)
     return arrays, _dataset(arrays, config)
 
 

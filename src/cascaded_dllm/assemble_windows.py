@@ -5,10 +5,10 @@ from pathlib import Path
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config_groups import DataSettings
+from cascaded_dllm.data.build_stages import useful_workers
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
-from cascaded_dllm.data.stages import StageArrays, are_built
+from cascaded_dllm.data.stages import Building, StageArrays, are_built
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.cascade import Cascade
 
@@ -21,11 +21,10 @@ _REMEDIES: Mapping[str, str] = {
 }
 """What to do where the texts of data are not such as models were trained on, by the field of `TextKind`."""
 
-# Of the processes that build stages: the one that writes what they give keeps up with about so many.
-_MAX_WORKERS = 8
 
-
-def windows_of_folder(path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False) -> StageArrays:
+def windows_of_folder(
+    path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False, building: Building | None = None
+) -> StageArrays:
     """The windows and stages of a preprocessed folder, built if they are not there yet.
 
     Args:
@@ -33,12 +32,20 @@ def windows_of_folder(path: str, spec: CascadeSpec, data: DataSettings, *, keeps
         spec: the stage lengths.
         data: how documents lie in windows, and where these are kept.
         keeps_all: whether windows with too few different tokens for their stages are kept, see `StageArrays.build`.
+        building: told how building goes.
     """
     # `build` rejects a packing that does not exist.
     out = None if data.stages_dir is None else Path(data.stages_dir)
-    workers = min(usable_cores(), _MAX_WORKERS)
     return StageArrays.build(
-        Path(path), spec, packing=data.packing, unique=data.unique, keeps_all=keeps_all, out=out, workers=workers
+        Path(path),
+        spec,
+        packing=data.packing,
+        unique=data.unique,
+        keeps_all=keeps_all,
+        out=out,
+        workers=useful_workers(),
+        on_progress=None if building is None else building.on_progress,
+        on_wait=None if building is None else building.on_wait,
     )
 
 

@@ -23,7 +23,7 @@ _OWNED = re.compile(re.escape(INCOMPLETE) + r"(?P<name>.+)@(?P<host>[^@]+)-(?P<p
 
 
 @contextlib.contextmanager
-def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
+def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = False) -> Iterator[Path]:
     """A temporary sibling of `final` to write into; it becomes `final` when the block ends without an exception.
 
     The files are flushed to the disk before the one rename that makes them visible. Where another process has
@@ -34,6 +34,7 @@ def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
     Args:
         final: the folder.
         exclusive: whether losing against another writer is an error.
+        is_locked: whether a lock keeps all other writers away, so that what is half-written belongs to none.
 
     Raises:
         OutputExistsError: the folder cannot be created, written (the disk is full) or renamed, or, if `exclusive`,
@@ -41,7 +42,7 @@ def complete_folder(final: Path, *, exclusive: bool = False) -> Iterator[Path]:
     """
     temporary = _temporary_sibling(final)
     try:
-        remove_abandoned(final.parent, final.name)
+        remove_abandoned(final.parent, final.name, is_locked=is_locked)
         temporary.mkdir(parents=True)
         yield temporary
         for path in sorted(temporary.rglob("*")):
@@ -158,20 +159,23 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def remove_abandoned(folder: Path, name: str | None = None, *, complete: Collection[str] = ()) -> None:
+def remove_abandoned(
+    folder: Path, name: str | None = None, *, complete: Collection[str] = (), is_locked: bool = False
+) -> None:
     """Removes from `folder` what writers that are dead have left there half-written.
 
     Args:
         folder: what they wrote into.
         name: of what it was to become; None for whatever it was.
         complete: names of folders that are there, so that whoever still writes one of them has lost, dead or not.
+        is_locked: whether a lock says that all of them are dead, on other machines as well.
     """
     for path in folder.glob(f"{INCOMPLETE}*"):
         # No name of a machine holds an "@".
         owner = _OWNED.fullmatch(path.name)
         if owner is None or name not in (None, owner["name"]):
             continue
-        if owner["name"] in complete or _is_abandoned(path, owner["host"], int(owner["pid"])):
+        if is_locked or owner["name"] in complete or _is_abandoned(path, owner["host"], int(owner["pid"])):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
 

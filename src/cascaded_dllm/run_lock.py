@@ -1,4 +1,4 @@
-"""One process a run folder: a lock that a dead owner does not keep, however it died.
+"""One process a run folder, or a work: a lock that a dead owner does not keep, however it died.
 
 File locks of the system would do it, but network file systems of clusters often lack them. So the lock is a file that
 names its owner. Where the owner's number means the same process to both, it is asked whether that process lives, and is
@@ -8,6 +8,7 @@ those of the file system, so that clocks may differ.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,14 +67,69 @@ def run_lock(folder: Path, *, other: str = "give this one another folder with --
         OutputExistsError: it cannot be written.
     """
     path = folder / LOCK_FILE
-    pid = os.getpid()
-    own = Owner(socket.gethostname(), pid, _start_of(pid) or "", secrets.token_hex(8), pid_space())
+    own = _this_process()
     try:
-        _take(path, own, other)
+        owner = _take(path, own)
     except OSError as error:
         raise OutputExistsError(
             f"{path} cannot be written ({error.strerror}); name a run folder that is yours to write, and has room"
         ) from error
+    if owner is not None:
+        raise FolderInUseError(
+            f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
+            f"or stop it, or {other}. If that process is gone for sure, remove {path}"
+        )
+    with _held(path, own):
+        yield
+
+
+@contextlib.contextmanager
+def waited_lock(
+    path: Path, *, is_done: Callable[[], bool], on_wait: Callable[[str], None] | None = None
+) -> Iterator[bool]:
+    """Whether the lock belongs to this process inside the block: so as soon as it is free, unless the work is done.
+
+    Of several that come for the same work one does it, and the others go on when it is done. Where it dies or gives up,
+    another one takes its place.
+
+    Args:
+        path: of the lock; its folder is created if need be.
+        is_done: whether there is nothing left to do, so that no lock is needed.
+        on_wait: told once whom this waits for, such as "process 12 on node3".
+
+    Raises:
+        OutputExistsError: the lock cannot be written.
+    """
+    own = _this_process()
+    has_told = False
+    while not is_done():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            owner = _take(path, own)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{path} cannot be written ({error.strerror}); name a folder that is yours to write, and has room"
+            ) from error
+        if owner is None:
+            with _held(path, own):
+                # Whoever had the lock may have ended in between.
+                yield not is_done()
+            return
+        if not has_told and on_wait is not None:
+            on_wait(f"process {owner.pid} on {owner.host}")
+        has_told = True
+        time.sleep(_POLL_SECONDS)
+    yield False
+
+
+def _this_process() -> Owner:
+    pid = os.getpid()
+    return Owner(socket.gethostname(), pid, _start_of(pid) or "", secrets.token_hex(8), pid_space())
+
+
+@contextlib.contextmanager
+def _held(path: Path, own: Owner) -> Iterator[None]:
+    """Gives signs of life inside the block, and gives the lock back after it."""
     stop = threading.Event()
     signs = threading.Thread(target=_give_signs, args=(path, stop), daemon=True)
     signs.start()
@@ -86,30 +142,38 @@ def run_lock(folder: Path, *, other: str = "give this one another folder with --
             path.unlink(missing_ok=True)
 
 
-def _take(path: Path, own: Owner, other: str) -> None:
-    """Writes the lock, over that of a dead owner if need be; of several that try at once one succeeds."""
+def _take(path: Path, own: Owner) -> Owner | None:
+    """Writes the lock, over that of a dead owner if need be; of several that try at once one succeeds.
+
+    Returns:
+        None where it is taken; otherwise the living owner that has it.
+    """
     while not _create(path, own):
         owner = _owner(path)
         if owner is not None and _is_alive(path, owner):
-            raise FolderInUseError(
-                f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
-                f"or stop it, or {other}. If that process is gone for sure, remove {path}"
-            )
-        _remove(path, owner, own, other)
+            return owner
+        if (remover := _remove(path, owner, own)) is not None:
+            return remover
+    return None
 
 
-def _remove(path: Path, dead: Owner | None, own: Owner, other: str) -> None:
+def _remove(path: Path, dead: Owner | None, own: Owner) -> Owner | None:
     """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
 
     Whose turn it is, a lock tells, which may have a dead owner in its turn.
+
+    Returns:
+        The living owner whose turn it is, if that is another one.
     """
     turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token if dead else 'nobody'}")
-    _take(turn, own, other)
+    if (other := _take(turn, own)) is not None:
+        return other
     try:
         if _owner(path) == dead:
             path.unlink(missing_ok=True)
     finally:
         turn.unlink(missing_ok=True)
+    return None
 
 
 def _create(path: Path, own: Owner) -> bool:
@@ -119,7 +183,8 @@ def _create(path: Path, own: Owner) -> bool:
         whole.write_text(json.dumps(asdict(own)), encoding="utf-8")
         os.link(whole, path)
     except FileExistsError:
-        return False
+        # A network file system that asks its server twice is told so of its own link.
+        return _owner(path) == own
     finally:
         whole.unlink(missing_ok=True)
     return True
@@ -130,6 +195,10 @@ def _owner(path: Path) -> Owner | None:
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
+        return None
+    except OSError as error:
+        if error.errno != errno.ESTALE:  # removed on another machine while it was read
+            raise
         return None
 
 

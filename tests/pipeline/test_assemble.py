@@ -17,6 +17,7 @@ from cascaded_dllm.assemble_material import stage_dataset
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data import stages as stages_module
+from cascaded_dllm.data.stages import Building
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -159,6 +160,19 @@ def test_flat_model_is_the_same_beside_any_stage(stories, tmp_path):
     assert one.course == other.course
     weights, others = one.model.state_dict(), other.model.state_dict()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_who_asks_is_told_how_windows_are_built(stories, tmp_path):
+    """Those to train on and those to measure on, where they are not there yet."""
+    told = []
+    building = Building(on_progress=lambda *numbers: told.append(numbers), on_wait=told.append)
+    config = tiny.config(stories, tmp_path / "run", f"data.valid='{stories}'", f"data.stages_dir='{tmp_path / 'new'}'")
+    assemble_run(config, building=building)
+    done, total = told[-1]
+    assert done == total > 0
+    told.clear()
+    assemble_run(config, building=building)
+    assert told == []
 
 
 def test_assembling_leaves_the_global_generator_alone(stories, tmp_path):
@@ -330,7 +344,7 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
     ],
 )
 def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_path, monkeypatch, overrides, message):
-    def never(path, config):
+    def never(path, config, building):
         raise AssertionError("windows are built")
 
     monkeypatch.setattr(assemble_material, "stage_dataset", never)

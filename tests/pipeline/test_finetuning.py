@@ -83,7 +83,7 @@ def stored_windows(monkeypatch):
         stages=tuple(ids.numpy().astype(np.int32) for ids in (stored["prefix"][:, :4], stored["prefix"], x0)),
         positions=(),
     )
-    monkeypatch.setattr(assemble_material, "stage_dataset", lambda path, config: (arrays, StageDataset(arrays, 3)))
+    monkeypatch.setattr(assemble_material, "stage_dataset", lambda *_: (arrays, StageDataset(arrays, 3)))
     # The folder of the data has other tokens.
     monkeypatch.setattr(assemble_material, "require_models", lambda *_: None)
     return x0

@@ -1,5 +1,6 @@
 """One process a run folder, and none that is dead."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from cascaded_dllm import run_lock as lock_module
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.pid_space import pid_space
-from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock
+from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock, waited_lock
 
 HOLD = """
 import sys, time
@@ -276,3 +277,129 @@ def test_start_of_a_process_without_proc(monkeypatch):
 
 def test_owners_differ_in_their_token():
     assert Owner("a", 1, "2", "x") != Owner("a", 1, "2", "y")
+
+
+def test_a_work_that_is_done_needs_no_lock(tmp_path):
+    with waited_lock(tmp_path / "new" / "work.lock", is_done=lambda: True) as is_mine:
+        assert not is_mine
+    assert names(tmp_path) == []
+
+
+def test_a_lock_to_wait_for_is_given_back(tmp_path):
+    path = tmp_path / "new" / "work.lock"
+    with waited_lock(path, is_done=lambda: False) as is_mine:
+        assert is_mine
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert names(tmp_path / "new") == []
+    with pytest.raises(KeyError), waited_lock(path, is_done=lambda: False):
+        raise KeyError("inside")
+    assert names(tmp_path / "new") == []
+
+
+def test_of_many_that_come_for_one_work_one_does_it(tmp_path, monkeypatch):
+    """All find the lock of a dead process; the others go on when the work is done, and say once for whom they wait."""
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path, space=pid_space(), pid=2**22 + 1)
+    barrier, all_wait, worked, told = threading.Barrier(8), threading.Event(), [], []
+
+    def on_wait(owner):
+        told.append(owner)
+        if len(told) == 7:
+            all_wait.set()
+
+    def work():
+        barrier.wait()
+        with waited_lock(tmp_path / LOCK_FILE, is_done=lambda: bool(worked), on_wait=on_wait) as is_mine:
+            if is_mine:
+                assert all_wait.wait(20)
+                worked.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert worked == [1]
+    assert told == [f"process {os.getpid()} on {socket.gethostname()}"] * 7
+    assert names(tmp_path) == []
+
+
+def test_the_next_one_takes_the_place_of_one_that_is_killed(tmp_path, other_process, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    told = []
+
+    def on_wait(owner):
+        told.append(owner)
+        other_process.kill()
+
+    with waited_lock(tmp_path / LOCK_FILE, is_done=lambda: False, on_wait=on_wait) as is_mine:
+        assert is_mine
+    assert told == [f"process {other_process.pid} on {socket.gethostname()}"]
+    assert names(tmp_path) == []
+
+
+def test_one_on_another_machine_is_waited_for_until_it_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    age(tmp_path, 5)
+    sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
+    sign.start()
+    told = []
+
+    def on_wait(owner):
+        told.append(owner)
+        age(tmp_path, 3600)
+
+    with waited_lock(tmp_path / LOCK_FILE, is_done=lambda: False, on_wait=on_wait) as is_mine:
+        assert is_mine
+    sign.join()
+    assert told == ["process 1 on another-machine"]
+
+
+def test_a_work_that_was_done_when_the_lock_came_free(tmp_path):
+    """It was done after this process had looked, and before it had the lock."""
+    looks = iter([False, True])
+    with waited_lock(tmp_path / LOCK_FILE, is_done=lambda: next(looks)) as is_mine:
+        assert not is_mine
+    assert names(tmp_path) == []
+
+
+def test_a_lock_to_wait_for_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OutputExistsError, match=r"work\.lock cannot be written \(.*; name a folder that is yours"),
+        waited_lock(tmp_path / "file" / "work.lock", is_done=lambda: False),
+    ):
+        pass
+
+
+def test_a_link_of_which_a_network_file_system_says_that_it_was_there(tmp_path, monkeypatch):
+    """The answer of its server was lost, and the second one is that the file exists."""
+    real = os.link
+
+    def link(source, target):
+        real(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists", str(source))
+
+    monkeypatch.setattr(os, "link", link)
+    with run_lock(tmp_path):
+        assert names(tmp_path) == [LOCK_FILE]
+    assert names(tmp_path) == []
+
+
+def test_a_lock_that_is_removed_on_another_machine_while_it_is_read(tmp_path, monkeypatch):
+    real, faults = Path.read_text, [errno.ESTALE]
+    (tmp_path / LOCK_FILE).write_text("{}")
+
+    def read_text(path, **options):
+        if path.name == LOCK_FILE and faults:
+            raise OSError(faults.pop(), "the server says")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with run_lock(tmp_path):
+        assert faults == []
+    (tmp_path / LOCK_FILE).write_text("{}")
+    faults.append(errno.EIO)
+    with pytest.raises(OutputExistsError, match="the server says"), run_lock(tmp_path):
+        pass

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.compose import config_folder
 from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
-from cascaded_dllm.preprocess.inspect_facts import facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_facts import facts, looked_at, losses, stage_names, without_stages
 from cascaded_dllm.preprocess.inspect_page import page
 from cascaded_dllm.preprocess.inspect_statistics import Bin
 
@@ -27,19 +29,10 @@ _CONTROLS = _PICTURES | dict.fromkeys(range(128, 160), 0xFFFD)
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder that `cdllm preprocess` made.")],
-    lengths: Annotated[
-        str | None, typer.Option(help="Stage lengths, for example 32,64,128; by default those of the configuration.")
-    ] = None,
-    packing: Annotated[
-        str | None, typer.Option(help="stream or document; by default that of the configuration.")
-    ] = None,
-    unique: Annotated[
-        bool | None,
-        typer.Option(
-            "--unique/--no-unique", help="Whether a stage keeps a token once; by default as the configuration says."
-        ),
-    ] = None,
+    folder: flags.Folder,
+    lengths: flags.Lengths = None,
+    packing: flags.Packing = None,
+    unique: flags.Unique = None,
     num_windows: Annotated[int, typer.Option(help="Windows shown, at most.")] = 8,
     seed: Annotated[int | None, typer.Option(help="Decides which windows; 0 by default.")] = None,
     document: Annotated[str | None, typer.Option(help="Show the windows of the document with this id.")] = None,
@@ -59,12 +52,12 @@ def inspect(
     with reported_errors(debug):
         if document is not None and seed is not None:
             raise ConfigError(f"--document {document!r} and --seed {seed} both say what to show; give one of them")
-        configured = OmegaConf.load(config_folder() / "cascade_config.yaml")
+        spec, chosen_packing, is_unique = asked_windows(lengths, packing, unique)
         inspection = inspect_dataset(
             folder,
-            CascadeSpec(_parsed(lengths) if lengths is not None else tuple(configured.stage_lengths)),
-            packing=packing or configured.data.packing,
-            unique=configured.data.unique if unique is None else unique,
+            spec,
+            packing=chosen_packing,
+            unique=is_unique,
             num_windows=num_windows,
             seed=seed or 0,
             document=document,
@@ -75,18 +68,14 @@ def inspect(
             console.print(f"written to {html}", markup=False, soft_wrap=True)
 
 
-def _parsed(lengths: str) -> tuple[int, ...]:
-    """The stage lengths that are written with commas.
-
-    Raises:
-        ConfigError: one of them is no number.
-    """
-    try:
-        return tuple(int(length) for length in lengths.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--lengths is {lengths!r}; it must be whole numbers with commas between them, for example 32,64,128"
-        ) from error
+def asked_windows(lengths: str | None, packing: str | None, unique: bool | None) -> tuple[CascadeSpec, str, bool]:
+    """How windows are cut: as is asked for, and for the rest as the configuration says."""
+    configured = OmegaConf.load(config_folder() / "cascade_config.yaml")
+    return (
+        CascadeSpec(tuple(configured.stage_lengths) if lengths is None else parse_lengths(lengths)),
+        packing or configured.data.packing,
+        configured.data.unique if unique is None else unique,
+    )
 
 
 def _show(inspection: Inspection) -> None:
@@ -98,18 +87,17 @@ def _show(inspection: Inspection) -> None:
             f"[yellow]note:[/] the dataset is not complete: {inspection.num_shards:,} of its "
             f"{inspection.settings.num_shards:,} shards are there, and only they are shown and counted"
         )
-    console.print(_pairs(facts(inspection)))
+    console.print(pairs(facts(inspection)))
     console.print(visible(inspection.choice), markup=False)
     console.print(Text("  ").join(Text(name, _style(stage, len(names))) for stage, name in enumerate(names, start=1)))
     for window in inspection.windows:
         console.print()
         console.print(_lines(window, inspection.spec))
     console.rule("importance")
+    console.print(f"tokens of {looked_at(inspection)}")
     console.print(_histogram(inspection.statistics.bins, len(names)))
     console.rule("what is dropped")
-    console.print(
-        _pairs((loss.reason, f"{loss.number:,} of {loss.total:,} {loss.what}") for loss in losses(inspection))
-    )
+    console.print(pairs((loss.reason, f"{loss.number:,} of {loss.total:,} {loss.what}") for loss in losses(inspection)))
 
 
 def visible(text: str) -> str:
@@ -122,7 +110,8 @@ def _style(stage: int, num_stages: int) -> str:
     return _STYLES[(stage - 1) % len(_STYLES)] if stage < num_stages else ""
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one below the other."""
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(Text(visible(name), "dim"), Text(visible(value)))

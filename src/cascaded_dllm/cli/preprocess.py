@@ -13,6 +13,7 @@ from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.inspect import inspect
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.preprocess_run import run_job
+from cascaded_dllm.cli.preprocess_stages import stages
 from cascaded_dllm.cli.preprocess_status import show_status
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.executors import Resources, require_read
@@ -204,4 +205,5 @@ app.command(
     ),
 )(command_of("random"))
 app.command("inspect")(inspect)
+app.command("stages")(stages)
 app.command("status")(show_status)

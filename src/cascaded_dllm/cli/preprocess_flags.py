@@ -150,4 +150,21 @@ RayAddress = Annotated[
     str | None,
     typer.Option(help="Of a Ray cluster; without it, one on this machine.", rich_help_panel=_CLUSTER),
 ]
+Folder = Annotated[Path, typer.Argument(help="Folder that `cdllm preprocess` made.")]
+Lengths = Annotated[
+    str | None, typer.Option(help="Stage lengths, for example 32,64,128; by default those of the configuration.")
+]
+Packing = Annotated[str | None, typer.Option(help="stream or document; by default that of the configuration.")]
+Unique = Annotated[
+    bool | None,
+    typer.Option(
+        "--unique/--no-unique", help="Whether a stage keeps a token once; by default as the configuration says."
+    ),
+]
+StagesFolder = Annotated[
+    Path | None, typer.Option("--stages", help="Where they go, for read-only data (default: <folder>/stages).")
+]
+BuildWorkers = Annotated[
+    int | None, typer.Option("--workers", help="Processes (default: the cores there are, at most 8).")
+]
 Out = Annotated[Path, typer.Option(help="Goes to <out>/<method>/<name>_<split>.")]

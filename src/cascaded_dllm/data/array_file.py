@@ -1,26 +1,36 @@
-"""`.npy` files of int32 rows, written piece by piece and read through the page cache."""
+"""`.npy` files of rows of whole numbers, written piece by piece and read through the page cache."""
 
 import contextlib
 import mmap
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
 from cascaded_dllm.errors import DataError
 
+Stored: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.int32]
+"""What files hold; what computes with it widens it first, as sums of small types go round."""
+
+_TYPES: tuple[np.dtype[Any], ...] = tuple(np.dtype(name) for name in ("u1", "<u2", "<i4"))
+
+
+def stored_type(largest: int) -> np.dtype[Any]:
+    """The smallest type for whole numbers from 0 to `largest`."""
+    return next(kind for kind in _TYPES if kind == _TYPES[-1] or np.iinfo(kind).max >= largest)
+
 
 @final
 class ArrayFile:
-    """Writes an int32 array of `columns` columns whose number of rows is known only at the end.
+    """Writes an array of `columns` columns whose number of rows is known only at the end.
 
     A header is rewritten in place on closing: NumPy reserves room in it for the first axis to grow.
     """
 
-    def __init__(self, path: Path, columns: int) -> None:
-        self._columns = columns
+    def __init__(self, path: Path, columns: int, kind: np.dtype[Any] = _TYPES[-1]) -> None:
+        self._columns, self._kind = columns, kind
         self._rows = 0
         self._file = path.open("wb")
         self._write_header()
@@ -29,9 +39,9 @@ class ArrayFile:
     def __enter__(self) -> "ArrayFile":
         return self
 
-    def append(self, rows: npt.NDArray[np.int32]) -> None:
+    def append(self, rows: Stored) -> None:
         """Adds rows of exactly `columns` values each."""
-        assert rows.dtype == np.int32
+        assert rows.dtype == self._kind
         assert rows.shape[1:] == (self._columns,)
         self._file.write(np.ascontiguousarray(rows).data)
         self._rows += len(rows)
@@ -47,11 +57,11 @@ class ArrayFile:
 
     def _write_header(self) -> None:
         np.lib.format.write_array_header_1_0(
-            self._file, {"descr": "<i4", "fortran_order": False, "shape": (self._rows, self._columns)}
+            self._file, {"descr": self._kind.str, "fortran_order": False, "shape": (self._rows, self._columns)}
         )
 
 
-def open_array(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+def open_array(path: Path, shape: tuple[int, int]) -> Stored:
     """The array in `path`, memory-mapped and read-only.
 
     Raises:
@@ -62,12 +72,14 @@ def open_array(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
         array = np.load(path, mmap_mode="r")
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path} is missing or broken ({error}); {remedy}") from error
-    if array.shape != shape or array.dtype != np.dtype("<i4"):
-        raise DataError(f"{path} holds {array.dtype} {array.shape}, the manifest says int32 {shape}; {remedy}")
+    if array.shape != shape or array.dtype not in _TYPES:
+        raise DataError(
+            f"{path} holds {array.dtype} {array.shape}, the manifest says {shape}, of uint8, uint16 or int32; {remedy}"
+        )
     return np.asarray(array)
 
 
-def expect_random_rows(array: npt.NDArray[np.int32]) -> None:
+def expect_random_rows(array: Stored) -> None:
     """Says to the system that rows of a mapped array will be read here and there; nothing for one in memory.
 
     It reads ahead otherwise, up to megabytes for a row of some hundred bytes. Who reads all in order wants that.
@@ -76,7 +88,7 @@ def expect_random_rows(array: npt.NDArray[np.int32]) -> None:
         mapped.madvise(mmap.MADV_RANDOM)
 
 
-def read_ahead(array: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> None:
+def read_ahead(array: Stored, rows: npt.NDArray[np.int64]) -> None:
     """Asks the system to fetch rows of a mapped array that are not in memory yet, and does not wait for them.
 
     An advice, which changes nothing but the time at which they are read: what cannot be read is told where it is.
@@ -92,7 +104,7 @@ def read_ahead(array: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> Non
             mapped.madvise(mmap.MADV_WILLNEED, first, last - first + mmap.PAGESIZE)
 
 
-def _map_of(array: npt.NDArray[np.int32]) -> mmap.mmap | None:
+def _map_of(array: Stored) -> mmap.mmap | None:
     """What a view of a mapped file looks at; None for an array in memory."""
     base: object = array
     while isinstance(base, np.ndarray):

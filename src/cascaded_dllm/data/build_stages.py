@@ -7,28 +7,34 @@ from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
-import numpy.typing as npt
 
 from cascaded_dllm.cascade.select_many import kept_places, kept_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data.array_file import ArrayFile
+from cascaded_dllm.data.array_file import ArrayFile, Stored, stored_type
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import RowGroup, row_groups
 from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.errors import DataError, WorkerDiedError
-from cascaded_dllm.processes import in_order, process_pool
+from cascaded_dllm.processes import in_order, process_pool, usable_cores
 
 # Windows whose stages are chosen together: enough to forget Python, few enough to bound the memory.
 _BATCH_WINDOWS = 4096
 # Row groups that are given out ahead of the one that is written, per process: enough to keep all of them busy.
 _AHEAD = 2
+# Of the processes that build: the one that writes what they give keeps up with about so many.
+_MAX_WORKERS = 8
 # A row group takes about a tenth of a second, and a process half a second to start.
 _GROUPS_PER_PROCESS = 4
 
 Progress: TypeAlias = Callable[[int, int | None], None]
+
+
+def useful_workers() -> int:
+    """The processes that are of use on this machine."""
+    return min(usable_cores(), _MAX_WORKERS)
 
 
 def stage_file(folder: Path, stage: int) -> Path:
@@ -51,8 +57,8 @@ class Stages(NamedTuple):
         num_dropped: windows that have too few tokens for their stages.
     """
 
-    token_ids: tuple[npt.NDArray[np.int32], ...]
-    positions: tuple[npt.NDArray[np.int32], ...]
+    token_ids: tuple[Stored, ...]
+    positions: tuple[Stored, ...]
     num_kept: int
     num_dropped: int
 
@@ -93,6 +99,30 @@ class StageRule:
         return Stages((*chosen, token_ids), positions, len(token_ids), len(is_kept) - len(token_ids))
 
 
+class _Types(NamedTuple):
+    """How numbers are stored."""
+
+    token_ids: np.dtype[Any]
+    positions: np.dtype[Any]
+
+    def of(self, stages: Stages) -> Stages:
+        """The same stages in these types.
+
+        Raises:
+            DataError: a token id does not fit.
+        """
+        largest, most = int(stages.token_ids[-1].max(initial=0)), np.iinfo(self.token_ids).max
+        if largest > most:
+            raise DataError(
+                f"the data has the token id {largest}, and its manifest a vocabulary whose ids are at most {most}; "
+                "they do not belong together: preprocess again"
+            )
+        return stages._replace(
+            token_ids=tuple(ids.astype(self.token_ids, copy=False) for ids in stages.token_ids),
+            positions=tuple(kept.astype(self.positions, copy=False) for kept in stages.positions),
+        )
+
+
 class _Block(NamedTuple):
     """A row group with the stages of its whole windows; see `Cut`."""
 
@@ -123,12 +153,14 @@ def write_stages(
     """
     groups = row_groups(dataset)
     tasks = list(zip(groups, rule.layout.missing(groups), strict=True))
+    types = _Types(stored_type(dataset.settings.vocab_size - 1), stored_type(rule.spec.window_length - 1))
     seam, documents = Seam(rule.spec.window_length), 0
-    with _StageFiles(folder, rule.spec) as files, _blocks(dataset, rule, tasks, workers) as blocks:
+    make = functools.partial(_block, rule, types)
+    with _StageFiles(folder, rule.spec, types) as files, _blocks(dataset, make, tasks, workers) as blocks:
         for group, block in zip(groups, blocks, strict=True):
             window = seam.ended_by(block.head)
             if window is not None:
-                files.append(rule.select(window))
+                files.append(types.of(rule.select(window)))
             for stages in block.stages:
                 files.append(stages)
             seam.begin(block.rest)
@@ -143,12 +175,14 @@ def write_stages(
 class _StageFiles:
     """The files of all arrays, and how many windows went into them."""
 
-    def __init__(self, folder: Path, spec: CascadeSpec) -> None:
+    def __init__(self, folder: Path, spec: CascadeSpec, types: _Types) -> None:
         self.num_kept = self.num_dropped = 0
         self._stack = contextlib.ExitStack()
         numbered = list(enumerate(spec.stage_lengths, start=1))
-        self._stages = [self._open(stage_file(folder, k), length) for k, length in numbered]
-        self._positions = [self._open(positions_file(folder, k), length) for k, length in numbered[:-1]]
+        self._stages = [self._open(stage_file(folder, k), length, types.token_ids) for k, length in numbered]
+        self._positions = [
+            self._open(positions_file(folder, k), length, types.positions) for k, length in numbered[:-1]
+        ]
 
     def __enter__(self) -> "_StageFiles":
         return self
@@ -167,8 +201,8 @@ class _StageFiles:
     ) -> None:
         self._stack.__exit__(exception_type, exception, trace)
 
-    def _open(self, path: Path, columns: int) -> ArrayFile:
-        return self._stack.enter_context(ArrayFile(path, columns))
+    def _open(self, path: Path, columns: int, kind: np.dtype[Any]) -> ArrayFile:
+        return self._stack.enter_context(ArrayFile(path, columns, kind))
 
 
 def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _StageFiles) -> None:
@@ -194,10 +228,9 @@ def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _Stag
 
 @contextlib.contextmanager
 def _blocks(
-    dataset: PreprocessedDataset, rule: StageRule, tasks: Sequence[_Task], workers: int
+    dataset: PreprocessedDataset, make: Callable[[_Task], _Block], tasks: Sequence[_Task], workers: int
 ) -> Iterator[Iterator[_Block]]:
     """The blocks of all row groups in order, from this process or from as many as are of use."""
-    make = functools.partial(_block, rule)
     workers = min(workers, len(tasks) // _GROUPS_PER_PROCESS)
     if workers <= 1:
         yield map(make, tasks)
@@ -223,7 +256,7 @@ def _made_by(
         ) from error
 
 
-def _block(rule: StageRule, task: _Task) -> _Block:
+def _block(rule: StageRule, types: _Types, task: _Task) -> _Block:
     """The stages of one row group; the first one of a shard has the shard verified.
 
     Results are taken in order, so a fault of the file is told before what comes of it.
@@ -233,4 +266,5 @@ def _block(rule: StageRule, task: _Task) -> _Block:
         group.shard.verify()
     head, windows, rest = rule.layout.cut(group.read(), missing)
     starts = range(0, len(windows.token_ids), _BATCH_WINDOWS)
-    return _Block(head, [rule.select(windows.part(start, start + _BATCH_WINDOWS)) for start in starts], rest)
+    stages = [types.of(rule.select(windows.part(start, start + _BATCH_WINDOWS))) for start in starts]
+    return _Block(head, stages, rest)

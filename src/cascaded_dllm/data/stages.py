@@ -1,24 +1,29 @@
 """The windows of a dataset with their nested stages, in memory-mapped arrays that are built once."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, NamedTuple, final
 
 from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import manifest as manifests
-from cascaded_dllm.data.array_file import expect_random_rows, open_array
+from cascaded_dllm.data.array_file import Stored, expect_random_rows, open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.run_lock import waited_lock
 
 KIND = "stages"
+
+
+class Building(NamedTuple):
+    """Who is told how a build goes; see `StageArrays.build`."""
+
+    on_progress: Progress
+    on_wait: Callable[[str], None]
 
 
 @final
@@ -35,8 +40,8 @@ class StageArrays:
         tokenizer: fingerprint of the tokenizer.
         fingerprint: of the dataset, the lengths and the packing.
         dropped: windows and tokens that are not in the arrays, by reason.
-        stages: per stage, (num_windows, its length) int32, memory-mapped.
-        positions: per stage but the last, (num_windows, its length) int32: positions in the window, rising.
+        stages: per stage, (num_windows, its length) of the smallest type that holds all ids, memory-mapped.
+        positions: per stage but the last, (num_windows, its length), likewise: positions in the window, rising.
         scorer: the description of what found the importance of the words; empty for arrays made by hand.
         unique: whether a shortened stage keeps a token id once.
     """
@@ -49,8 +54,8 @@ class StageArrays:
     tokenizer: str
     fingerprint: str
     dropped: dict[str, int]
-    stages: tuple[npt.NDArray[np.int32], ...]
-    positions: tuple[npt.NDArray[np.int32], ...]
+    stages: tuple[Stored, ...]
+    positions: tuple[Stored, ...]
     scorer: dict[str, Any] = field(default_factory=dict)
     unique: bool = True
 
@@ -123,8 +128,11 @@ class StageArrays:
         out: Path | None = None,
         workers: int = 1,
         on_progress: Progress | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> "StageArrays":
         """The stages of a preprocessed dataset; taken from the cache if they were built before, without a look at it.
+
+        Of several processes that ask for the same stages, on any machines, one builds them and the others wait.
 
         Args:
             dataset_folder: what `preprocess` returned.
@@ -136,6 +144,7 @@ class StageArrays:
             workers: processes that build; the result does not depend on their number. With more than 1 the main module
                 of the program must be importable, as `multiprocessing` asks for.
             on_progress: told the number of documents done, and of all.
+            on_wait: told once which process this one waits for, as `waited_lock` says it.
 
         Raises:
             ConfigError: the packing is unknown, or there is no worker.
@@ -153,18 +162,16 @@ class StageArrays:
             raise ConfigError(f"workers is {workers}; it must be at least 1")
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
-        with _with_remedy(out), complete_folder(folder) as temporary:
-            rule = StageRule(spec, layout, settings.method, unique, keeps_all)
-            counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
-            described = {
-                "fingerprint": fingerprint,
-                "method": settings.method,
-                "eos_id": settings.eos_id,
-                "vocab_size": settings.vocab_size,
-                "tokenizer": settings.tokenizer,
-                "counts": counts,
-            }
-            write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
+        rule = StageRule(spec, layout, settings.method, unique, keeps_all)
+        lock = folder.with_name(f"{fingerprint}.lock")
+        with _with_remedy(out), waited_lock(lock, is_done=folder.exists, on_wait=on_wait) as is_mine:
+            if is_mine:
+                with complete_folder(folder, is_locked=True) as temporary:
+                    counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)
+                    described = {"fingerprint": fingerprint, "counts": counts} | {
+                        name: getattr(settings, name) for name in ("method", "eos_id", "vocab_size", "tokenizer")
+                    }
+                    write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | identity | described)
         return cls.open(folder)
 
 

@@ -17,7 +17,7 @@ from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, drawn_windows
-from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, first_windows, statistics
+from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, spread_windows, statistics
 from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ class InspectedWindow:
         title: which one it is.
         documents: ids of those that have tokens in it.
         spans: its text.
-        stages: the texts of the shortened stages; none where the window is dropped.
+        stages: the texts of the shortened stages; none where the window is dropped, or what there is fills none.
         num_distinct: tokens that the selection rule could keep.
     """
 
@@ -74,7 +74,7 @@ class Inspection:
         choice: which windows are shown.
         windows: those.
         unique: whether a stage keeps a token id once.
-        statistics: of the first windows of the dataset.
+        statistics: of windows from all parts of the dataset.
     """
 
     folder: Path
@@ -145,7 +145,7 @@ def inspect_dataset(
         choice=chosen.description if dataset.is_whole else f"of {_place(dataset)}: {chosen.description}",
         windows=tuple(_inspected(found, spec, settings.method, unique, tokenizer) for found in chosen.windows),
         unique=unique,
-        statistics=statistics(first_windows(groups, layout), spec, settings.method, unique=unique),
+        statistics=statistics(spread_windows(groups, layout), spec, settings.method, unique=unique),
     )
 
 
@@ -192,7 +192,7 @@ def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, token
     """A window with the texts of its stages."""
     ids, importance = found.tokens
     places = kept_places(ids[None], importance[None], method=method, unique=unique)
-    [stages] = first_stages(places, spec)
+    [stages] = first_stages(places, spec) if len(ids) == spec.window_length else np.zeros_like(places)
     # A window that is dropped has no stages: all of its tokens are like those that only the last stage keeps.
     shown = np.where(stages == 0, spec.num_stages, stages)
     kept = [np.flatnonzero(stages <= number) for number in range(1, spec.num_stages)] if stages[0] else []
@@ -203,7 +203,7 @@ def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, token
         stages=tuple(
             _spans(ids[part].tolist(), importance[part].tolist(), shown[part].tolist(), tokenizer) for part in kept
         ),
-        num_distinct=int((places < spec.window_length).sum()),
+        num_distinct=int((places < len(ids)).sum()),
     )
 
 

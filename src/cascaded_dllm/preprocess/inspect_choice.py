@@ -42,6 +42,8 @@ def drawn_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed: 
     draw = numpy_generator(seed, "inspect")
     if layout.packing == "stream":
         total = _starts(groups)[-1] // layout.length
+        if total == 0:
+            return _unfilled(groups, layout)
         numbers = sorted(draw.choice(total, min(count, total), replace=False).tolist())
         description = f"{len(numbers):,} of {total:,} windows, drawn with seed {seed}"
         return Chosen(description, list(_stream_windows(groups, layout, numbers)))
@@ -75,12 +77,28 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
     if layout.packing == "document":
         windows = _windows_of(documents, row, layout)
         total, shown = len(windows), windows[:count]
+    elif _starts(groups)[-1] < layout.length:
+        return _unfilled(groups, layout)
     else:
         start = _starts(groups)[place] + int(layout.room(documents.lengths[:row]).sum())
         end = min(start + int(documents.lengths[row]), _starts(groups)[-1] // layout.length * layout.length)
         numbers = range(start // layout.length, -(-end // layout.length))
         total, shown = len(numbers), list(_stream_windows(groups, layout, numbers[:count]))
     return Chosen(f"{len(shown):,} of the {total:,} windows that hold tokens of the document {document}", shown)
+
+
+def _unfilled(groups: Sequence[RowGroup], layout: Layout) -> Chosen:
+    """All that a corpus has which does not fill one window."""
+    names, tokens = [], NO_TOKENS
+    for group in groups:
+        documents = group.read()
+        names += documents.ids
+        tokens = tokens.joined(layout.lay_out(documents))
+    number = len(tokens.token_ids)
+    return Chosen(
+        f"no window: all documents have {number:,} tokens with their ends of text, and a window has {layout.length:,}",
+        [Found("all documents", tuple(names), tokens)],
+    )
 
 
 def _find(groups: Sequence[RowGroup], document: str, where: str) -> tuple[int, int]:

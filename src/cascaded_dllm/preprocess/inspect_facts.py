@@ -62,18 +62,28 @@ def losses(inspection: Inspection) -> list[Loss]:
     ]
     if not dropped:
         dropped = [Loss("records dropped by preprocessing", 0, counts.records, "records")]
-    first = f"the first {seen.num_windows:,} windows"
-    windows = Loss(
-        f"windows dropped for too few distinct tokens, of {first}", seen.num_dropped, seen.num_windows, "windows"
-    )
+    reason = f"windows dropped for too few distinct tokens, of {looked_at(inspection)}"
+    windows = Loss(reason, seen.num_dropped, seen.num_windows, "windows")
     if inspection.tail_tokens is None:
         return [*dropped, windows]
     stream = counts.tokens + counts.documents
     return [*dropped, windows, Loss("tokens at the end that fill no window", inspection.tail_tokens, stream, "tokens")]
 
 
+def looked_at(inspection: Inspection) -> str:
+    """What part of the dataset is counted, in words."""
+    seen = inspection.statistics
+    if seen.is_all:
+        return f"all {seen.num_windows:,} windows"
+    if inspection.num_windows is None:
+        return f"{seen.num_windows:,} windows, evenly spaced over {inspection.counts.documents:,} documents"
+    return f"{seen.num_windows:,} of {inspection.num_windows:,} windows, evenly spaced"
+
+
 def without_stages(window: InspectedWindow, spec: CascadeSpec) -> str:
     """Why a window has no stages to show."""
+    if (number := sum(len(span.tokens) for span in window.spans)) < spec.window_length:
+        return f"{number:,} tokens fill no window of {spec.window_length:,}: choose shorter stages (--lengths)"
     if spec.num_stages == 1:
         return "there is one stage, the window"
     return (

@@ -6,7 +6,7 @@ from importlib import resources
 
 from cascaded_dllm.pages import escaped, stage_colours
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span
-from cascaded_dllm.preprocess.inspect_facts import Loss, facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_facts import Loss, facts, looked_at, losses, stage_names, without_stages
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, importance_name
 
 _TEMPLATE = "inspect_page.html"
@@ -26,7 +26,7 @@ def page(inspection: Inspection) -> str:
         choice=escaped(inspection.choice),
         legend=_legend(stage_names(inspection.spec)),
         windows="\n".join(_article(window, inspection) for window in inspection.windows),
-        importance=_importance(inspection.statistics, stage_names(inspection.spec)),
+        importance=_importance(inspection.statistics, stage_names(inspection.spec), looked_at(inspection)),
         dropped=_losses(losses(inspection)),
     )
 
@@ -91,7 +91,7 @@ def _note(span: Span, method: str) -> str:
     return f"{tokens}; from stage {span.stage}"
 
 
-def _importance(statistics: Statistics, names: Sequence[str]) -> str:
+def _importance(statistics: Statistics, names: Sequence[str], windows: str) -> str:
     """The histogram of importance: a bar a value, divided by stages."""
     largest = max((sum(row.counts) for row in statistics.bins), default=1)
     classes = [*(_style(stage, len(names)) for stage in range(1, len(names))), "last", "lost"]
@@ -104,7 +104,7 @@ def _importance(statistics: Statistics, names: Sequence[str]) -> str:
         f'<span class="key"><span class="swatch {style}"></span>{escaped(name)}</span>'
         for style, name in zip(classes, keys, strict=True)
     )
-    caption = f"Tokens of the first {statistics.num_windows:,} windows by importance, the strongest first."
+    caption = f"Tokens of {windows} by importance, the strongest first."
     return f"<p>{legend}</p>\n{_table(caption, rows)}"
 
 

@@ -1,6 +1,8 @@
-"""What importance looks like in the first windows of a dataset, and how much of it every stage keeps."""
+"""What importance looks like in windows from all parts of a dataset, and how much of it every stage keeps."""
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -11,12 +13,15 @@ import numpy.typing as npt
 from cascaded_dllm.cascade.select import INELIGIBLE_LABEL
 from cascaded_dllm.cascade.select_many import kept_places
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.row_groups import RowGroup
 from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.importance.pos import PosLabel
 
 # So many tokens are counted: a moment's work, and enough for three digits.
 _TOKENS = 1 << 19
+# Row groups, of about a million tokens, that are read for them at least, where there are so many: a second or two.
+_NUM_GROUPS = 16
 # More values than this are shown in so many ranges.
 _MAX_BINS = 12
 
@@ -33,18 +38,32 @@ class Bin(NamedTuple):
     counts: tuple[int, ...]
 
 
+class Spread(NamedTuple):
+    """Windows from all parts of a dataset.
+
+    Attributes:
+        windows: (windows, length).
+        is_all: whether the dataset has no others.
+    """
+
+    windows: Tokens
+    is_all: bool
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts over the first windows.
+    """Counts over windows from all parts of a dataset.
 
     Attributes:
         num_windows: how many there are.
+        is_all: whether the dataset has no others.
         num_dropped: of those, the ones that have too few tokens to keep.
         bins: all their tokens, the most important first.
     """
 
     num_windows: int
+    is_all: bool
     num_dropped: int
     bins: tuple[Bin, ...]
 
@@ -69,50 +88,75 @@ def first_stages(places: npt.NDArray[np.int32], spec: CascadeSpec) -> npt.NDArra
     return np.where(has_enough[:, None], stages, 0)
 
 
-def first_windows(groups: Sequence[RowGroup], layout: Layout) -> Tokens:
-    """The windows at the beginning of a dataset, up to about half a million tokens."""
-    wanted = max(_TOKENS // layout.length, 1)
-    found: list[Tokens] = []
-    num_found = 0
-    for windows in _windows(groups, layout):
-        found.append(windows)
-        num_found += len(windows.token_ids)
-        if num_found >= wanted:
-            break
-    empty = np.empty((0, layout.length))
-    return Tokens(
-        np.concatenate([empty.astype(np.int32), *(windows.token_ids for windows in found)]),
-        np.concatenate([empty.astype(np.float32), *(windows.importance for windows in found)]),
-    ).part(0, wanted)
+def spread_windows(groups: Sequence[RowGroup], layout: Layout) -> Spread:
+    """About half a million tokens of windows, evenly spaced over the corpus: a corpus changes from part to part.
+
+    Of a large dataset some row groups are read, and windows across two of them are left out.
+    """
+    chosen = _spread_groups(groups)
+    # No row group has more tokens than that in its windows, so that each gives all of them where there are few.
+    space = 1 if layout.packing == "stream" else layout.length
+    rooms = [groups[place].num_tokens + groups[place].num_documents * space for place in chosen]
+    share = _TOKENS / max(sum(rooms), 1)
+    is_all = len(chosen) == len(groups)
+    found = [Tokens(np.empty((0, layout.length), np.int32), np.empty((0, layout.length), np.float32))]
+    for windows, room in zip(_windows(groups, chosen, layout), rooms, strict=True):
+        number = len(windows.token_ids)
+        rows = evenly_spaced(number, math.ceil(room * share / layout.length))
+        is_all = is_all and len(rows) == number
+        found.append(Tokens(windows.token_ids[rows], windows.importance[rows]))
+    token_ids, importance = zip(*found, strict=True)
+    return Spread(Tokens(np.concatenate(token_ids), np.concatenate(importance)), is_all)
 
 
-def statistics(windows: Tokens, spec: CascadeSpec, method: str, *, unique: bool = True) -> Statistics:
+def _spread_groups(groups: Sequence[RowGroup]) -> list[int]:
+    """The places of row groups from all parts of the corpus, rising; all of them where they have few tokens.
+
+    Every shard has records from all parts, in order: those that lie as far in their shards are of one part.
+    """
+    sizes = Counter(group.shard.folder for group in groups)
+    by_part = sorted(range(len(groups)), key=lambda place: groups[place].number / sizes[groups[place].shard.folder])
+    total = sum(group.num_tokens for group in groups)
+    wanted = max(_NUM_GROUPS, math.ceil(len(groups) * _TOKENS / max(total, 1)))
+    return sorted(by_part[number] for number in evenly_spaced(len(groups), wanted).tolist())
+
+
+def statistics(spread: Spread, spec: CascadeSpec, method: str, *, unique: bool = True) -> Statistics:
     """The counts over some windows.
 
     Args:
-        windows: (windows, length).
+        spread: the windows.
         spec: the stage lengths.
         method: the selection rule.
         unique: whether it keeps a token id once.
     """
+    windows = spread.windows
     stages = first_stages(kept_places(*windows, method=method, unique=unique), spec)
     return Statistics(
         num_windows=len(stages),
+        is_all=spread.is_all,
         num_dropped=int((stages[:, :1] == 0).sum()),
         bins=tuple(_bins(windows.importance.ravel(), stages.ravel(), spec.num_stages, method)),
     )
 
 
-def _windows(groups: Sequence[RowGroup], layout: Layout) -> Iterator[Tokens]:
-    """All windows, row group after row group."""
-    seam = Seam(layout.length)
-    for group, missing in zip(groups, layout.missing(groups), strict=True):
-        head, windows, rest = layout.cut(group.read(), missing)
-        shared = seam.ended_by(head)
-        if shared is not None:
-            yield shared
+def _windows(groups: Sequence[RowGroup], chosen: Sequence[int], layout: Layout) -> Iterator[Tokens]:
+    """The windows that end in each of some row groups, but for those that begin where nothing is read."""
+    missing = layout.missing(groups)
+    # None as long as it is not known what lies before.
+    seam: Seam | None = None
+    for before, place in zip([-1, *chosen], chosen, strict=False):
+        head, windows, rest = layout.cut(groups[place].read(), missing[place])
+        if before != place - 1:
+            seam = None
+        if seam is not None:
+            shared = seam.ended_by(head)
+            windows = windows if shared is None else shared.joined(windows)
+        elif len(head.token_ids) == missing[place]:
+            seam = Seam(layout.length)
         yield windows
-        seam.begin(rest)
+        if seam is not None:
+            seam.begin(rest)
 
 
 def _bins(

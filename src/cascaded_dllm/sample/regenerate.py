@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cascaded_dllm.data.array_file import Stored
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.rng import derive_seed
@@ -42,8 +43,8 @@ class PrefixRegenerator:
     """
 
     stages: tuple[StageSampler, ...]
-    texts: tuple[npt.NDArray[np.int32], ...]
-    context: npt.NDArray[np.int32] | None
+    texts: tuple[Stored, ...]
+    context: Stored | None
     level: float
     predictor: Predictor
     num_steps: int
@@ -95,5 +96,5 @@ def _noised(
     return Start(stage.process.sample_xt(text, sigma, u), stage.schedule.time_at(sigma).clamp_max(1))
 
 
-def _ids(array: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], device: torch.device) -> Int[Tensor, "B _"]:
+def _ids(array: Stored, rows: npt.NDArray[np.int64], device: torch.device) -> Int[Tensor, "B _"]:
     return torch.from_numpy(array[rows].astype(np.int64)).to(device)

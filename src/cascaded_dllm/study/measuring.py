@@ -64,7 +64,7 @@ class SharedWindows:
     @property
     def windows(self) -> npt.NDArray[np.int32]:
         """All common windows themselves, (number, length)."""
-        return next(iter(self._arrays.values())).stages[-1]
+        return next(iter(self._arrays.values())).stages[-1].astype(np.int32, copy=False)
 
     @property
     def measured(self) -> npt.NDArray[np.int32]:

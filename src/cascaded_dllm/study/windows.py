@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from cascaded_dllm.data.array_file import Stored
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 
-Windows = npt.NDArray[np.int32]
+Windows = Stored
 _Key = tuple[bytes, int]
 
 
@@ -38,18 +39,18 @@ def common_rows(every: Sequence[Windows]) -> list[npt.NDArray[np.int64]]:
 
 
 def rows_of(arrays: StageArrays, rows: npt.NDArray[np.int64]) -> StageArrays:
-    """The same arrays with these rows alone, in this order, in memory."""
+    """The same arrays with these rows alone, in this order, in memory and as int32."""
     return replace(
         arrays,
-        stages=tuple(stage[rows] for stage in arrays.stages),
-        positions=tuple(positions[rows] for positions in arrays.positions),
+        stages=tuple(stage[rows].astype(np.int32) for stage in arrays.stages),
+        positions=tuple(positions[rows].astype(np.int32) for positions in arrays.positions),
     )
 
 
 def _keys(windows: Windows) -> Iterator[_Key]:
-    """Every window as its bytes, and how many equal ones come before it."""
+    """Every window as the bytes of its ids, however they are stored, and how many equal ones come before it."""
     seen = Counter[bytes]()
     for row in windows:
-        content = row.tobytes()
+        content = row.astype(np.int32).tobytes()
         yield content, seen[content]
         seen[content] += 1

@@ -41,6 +41,7 @@ def test_terminal_shows_windows_stages_and_counts(folder):
     assert "of 19 windows, drawn with seed 0" in text
     assert "window " in text
     assert "head proper noun" in text
+    assert "tokens of all 19 windows" in text
     assert "tokens at the end that fill no window" in text
 
 
@@ -77,7 +78,7 @@ def test_what_is_visible():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lengths", "32,x"], "--lengths is '32,x'; it must be whole numbers with commas between them"),
+        (["--lengths", "32,x"], "--lengths is '32,x'; it must be whole numbers with commas, for example"),
         (["--lengths", "64,32"], "must strictly increase"),
         (["--packing", "sorted"], "packing 'sorted' is unknown"),
         (["--num-windows", "0"], "the number of windows is 0"),

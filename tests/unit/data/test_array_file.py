@@ -3,7 +3,7 @@ import mmap
 import numpy as np
 import pytest
 
-from cascaded_dllm.data.array_file import ArrayFile, expect_random_rows, open_array, read_ahead
+from cascaded_dllm.data.array_file import ArrayFile, expect_random_rows, open_array, read_ahead, stored_type
 from cascaded_dllm.errors import DataError
 
 
@@ -51,6 +51,20 @@ def test_missing_file(tmp_path):
         open_array(tmp_path / "a.npy", (1, 1))
 
 
+@pytest.mark.parametrize(
+    ("largest", "kind"),
+    [(0, "uint8"), (255, "uint8"), (256, "uint16"), (65535, "uint16"), (65536, "int32"), (2**31 - 1, "int32")],
+)
+def test_the_smallest_type_is_stored_and_read(tmp_path, largest, kind):
+    assert stored_type(largest) == np.dtype(kind)
+    rows = np.array([[0, largest], [largest, 1]], dtype=kind)
+    with ArrayFile(tmp_path / "a.npy", 2, stored_type(largest)) as file:
+        file.append(rows)
+    array = open_array(tmp_path / "a.npy", (2, 2))
+    assert (array.dtype, array.tolist()) == (np.dtype(kind), [[0, largest], [largest, 1]])
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), rows)
+
+
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
 def test_foreign_file(tmp_path, content):
     (tmp_path / "a.npy").write_bytes(content)
@@ -69,7 +83,7 @@ def test_truncated_file(tmp_path):
 @pytest.mark.parametrize("array", [np.zeros((10, 3), dtype=np.int32), np.zeros((10, 2), dtype=np.int64)])
 def test_other_shape_or_type(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(DataError, match=r"holds int.* the manifest says int32 \(10, 2\)"):
+    with pytest.raises(DataError, match=r"holds int.* the manifest says \(10, 2\), of uint8, uint16 or int32; remove"):
         open_array(tmp_path / "a.npy", (10, 2))
 
 

@@ -3,14 +3,18 @@ import json
 import os
 import shutil
 import signal
+import socket
+import threading
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 
+from cascaded_dllm import run_lock
 from cascaded_dllm.cascade.select import select_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import build_stages, shards
+from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError, WorkerDiedError
@@ -76,7 +80,7 @@ def test_arrays_equal_the_selection_by_hand(folder_of_row_groups, tmp_path, monk
     assert len(arrays.stages) == len(lengths)
     assert len(arrays.positions) == len(lengths) - 1
     for k, stage in enumerate(arrays.stages):
-        assert stage.dtype == np.int32
+        assert stage.dtype == np.uint8
         assert stage.tolist() == [stages[k] for stages, _ in expected]
     for k, positions in enumerate(arrays.positions):
         assert positions.tolist() == [chosen[k] for _, chosen in expected]
@@ -153,6 +157,51 @@ def test_built_once(dataset_folder, tmp_path):
     np.testing.assert_array_equal(again.stages[0], first.stages[0])
 
 
+@pytest.mark.parametrize(
+    ("vocab_size", "length", "kinds"),
+    [(256, 256, ("uint8", "uint8")), (257, 257, ("uint16", "uint16")), (65536, 8, ("uint16", "uint8")),
+     (65537, 8, ("int32", "uint8"))],
+)  # fmt: skip
+def test_vocabulary_and_length_decide_how_numbers_are_stored(tmp_path, make_dataset, vocab_size, length, kinds):
+    """Also the largest ones come to training as they are."""
+    ids = [*range(vocab_size - 300, vocab_size)] if vocab_size > 300 else [*range(vocab_size)] * 2
+    folder = make_dataset(tmp_path / "toy", [("d", ids, [1.0] * len(ids))], vocab_size=vocab_size)
+    arrays = StageArrays.build(folder, CascadeSpec((3, length)), packing="stream", unique=False)
+    assert (arrays.stages[0].dtype, arrays.stages[1].dtype, arrays.positions[0].dtype) == (kinds[0], kinds[0], kinds[1])
+    assert arrays.stages[-1].ravel().tolist() == ids[: arrays.stages[-1].size]
+    prefix, target = StageDataset(arrays, 2).batch(np.arange(arrays.num_windows))
+    assert (prefix.dtype, target.dtype) == (np.int64, np.int64)
+    np.testing.assert_array_equal(target, arrays.stages[-1])
+    places = StageDataset(arrays, 2, is_placed=True).places(np.arange(arrays.num_windows))
+    assert places.dtype == np.int64
+    np.testing.assert_array_equal(np.take_along_axis(target, places, axis=1), prefix)
+
+
+def test_stages_of_before_are_opened(dataset_folder, tmp_path):
+    """All numbers were int32."""
+    arrays = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path)
+    for path in (tmp_path / arrays.fingerprint).glob("*.npy"):
+        # In its place, as the arrays are maps of the file.
+        np.save(tmp_path / "wide.npy", np.load(path).astype(np.int32))
+        (tmp_path / "wide.npy").replace(path)
+    old = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path)
+    assert {array.dtype for array in (*old.stages, *old.positions)} == {np.dtype(np.int32)}
+    rows = np.arange(old.num_windows)
+    for stage in (2, 3):
+        for now, before in zip(
+            (*StageDataset(arrays, stage).batch(rows), StageDataset(arrays, stage, is_placed=True).places(rows)),
+            (*StageDataset(old, stage).batch(rows), StageDataset(old, stage, is_placed=True).places(rows)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(now, before)
+
+
+def test_token_that_is_not_in_the_vocabulary(tmp_path, make_dataset):
+    folder = make_dataset(tmp_path / "toy", [("d", [1, 2, 300, 4, 5, 6, 7, 8], [1.0] * 8)])
+    with pytest.raises(DataError, match="the token id 300, and its manifest a vocabulary whose ids are at most 255; "):
+        StageArrays.build(folder, SPEC, packing="stream")
+
+
 def test_fingerprint_depends_on_lengths_packing_and_data(dataset_folder, tmp_path, make_dataset):
     other = make_dataset(tmp_path / "other", random_documents(seed=1))
     built = [
@@ -165,16 +214,47 @@ def test_fingerprint_depends_on_lengths_packing_and_data(dataset_folder, tmp_pat
     assert len({arrays.fingerprint for arrays in built}) == 5
 
 
-def test_two_processes_may_build_at_once(dataset_folder, tmp_path):
-    inner = []
+def test_of_two_that_want_the_same_stages_one_builds_them(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_POLL_SECONDS", 0.01)
+    is_waited_for, told, waiting = threading.Event(), [], []
+
+    def wait_and_open():
+        arrays = StageArrays.build(
+            dataset_folder, SPEC, packing="stream", out=tmp_path,
+            on_progress=lambda *numbers: told.append(numbers),
+            on_wait=lambda owner: (waiting.append(owner), is_waited_for.set()),
+        )  # fmt: skip
+        waiting.append(arrays)
+
+    other = threading.Thread(target=wait_and_open)
 
     def on_progress(done, total):
         if done == 30:
-            inner.append(StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path))
+            other.start()
+            assert is_waited_for.wait(20)
 
     outer = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path, on_progress=on_progress)
-    np.testing.assert_array_equal(outer.stages[-1], inner[0].stages[-1])
+    other.join()
+    assert told == []
+    assert waiting[0] == f"process {os.getpid()} on {socket.gethostname()}"
+    np.testing.assert_array_equal(outer.stages[-1], waiting[1].stages[-1])
     assert [path.name for path in tmp_path.iterdir()] == [outer.fingerprint]
+
+
+def test_what_killed_builds_have_left_goes_with_the_next_one(dataset_folder, tmp_path):
+    """Also that of another machine, and of other stages only that of nobody who lives."""
+    fingerprint = StageArrays.build(dataset_folder, SPEC, packing="stream", out=tmp_path / "first").fingerprint
+    out = tmp_path / "second"
+    out.mkdir()
+    owner = {"host": "another-machine", "pid": 1, "started": "7", "token": "ab"}
+    lock = out / f"{fingerprint}.lock"
+    lock.write_text(json.dumps(owner))
+    os.utime(lock, (1e9, 1e9))
+    for name in (fingerprint, "another"):
+        (out / f".incomplete-{name}@another-machine-0123abcd-1-0123abcd").mkdir()
+    StageArrays.build(dataset_folder, SPEC, packing="stream", out=out)
+    kept = {".incomplete-another@another-machine-0123abcd-1-0123abcd", fingerprint}
+    assert {path.name for path in out.iterdir()} == kept
 
 
 def test_exception_leaves_nothing(dataset_folder, tmp_path):
@@ -317,7 +397,7 @@ def test_missing_array(built_folder, name):
 
 def test_array_of_another_build(built_folder):
     shutil.copy(built_folder / "stage1.npy", built_folder / "stage2.npy")
-    with pytest.raises(DataError, match=r"stage2.npy holds int32 .* the manifest says int32"):
+    with pytest.raises(DataError, match=r"stage2.npy holds uint8 .* the manifest says \(\d+, 4\), of uint8"):
         StageArrays.open(built_folder)
 
 

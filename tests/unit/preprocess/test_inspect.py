@@ -6,11 +6,12 @@ import pytest
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
+from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.preprocess import inspect_choice, inspect_statistics
 from cascaded_dllm.preprocess.inspect import inspect_dataset
-from cascaded_dllm.preprocess.inspect_facts import Loss, facts, losses, stage_names, without_stages
+from cascaded_dllm.preprocess.inspect_facts import Loss, facts, looked_at, losses, stage_names, without_stages
 from cascaded_dllm.preprocess.inspect_page import page
 from cascaded_dllm.preprocess.inspect_statistics import importance_name
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -127,11 +128,24 @@ def test_document_in_the_tail(tmp_path):
     assert inspection.choice == "0 of the 0 windows that hold tokens of the document d1"
 
 
-def test_dataset_without_a_window(tmp_path):
-    inspection = look(write_dataset(tmp_path / "data", ["abc"]))
-    assert (inspection.windows, inspection.num_windows, inspection.tail_tokens) == ((), 0, 4)
+@pytest.mark.parametrize("document", [None, "d1"])
+def test_dataset_without_a_window(tmp_path, document):
+    inspection = look(write_dataset(tmp_path / "data", ["abca", "zz"], num_shards=2), document=document)
+    assert (inspection.num_windows, inspection.tail_tokens) == (0, 8)
     assert inspection.statistics.bins == ()
-    assert inspection.choice == "0 of 0 windows, drawn with seed 0"
+    assert inspection.choice == "no window: all documents have 8 tokens with their ends of text, and a window has 16"
+    [shown] = inspection.windows
+    assert (shown.title, shown.documents, shown.stages) == ("all documents", ("d0", "d1"), ())
+    assert text_of(shown.spans) == "abca<|endoftext|>zz<|endoftext|>"
+    assert {span.stage for span in shown.spans} == {3}
+    assert without_stages(shown, SPEC) == "8 tokens fill no window of 16: choose shorter stages (--lengths)"
+    assert "8 tokens fill no window of 16" in page(inspection)
+
+
+def test_document_that_is_not_in_a_dataset_without_a_window(tmp_path):
+    folder = write_dataset(tmp_path / "data", ["abca"])
+    with pytest.raises(DataError, match="has the id 'd7'; the first ids there are 'd0'"):
+        look(folder, document="d7")
 
 
 def test_no_windows_wanted(folder):
@@ -153,18 +167,74 @@ def test_statistics_add_up(folder, tmp_path, packing):
     assert found.bins[-1].counts[:2] == (0, 0)
 
 
-def test_statistics_of_the_first_windows(folder, monkeypatch):
-    whole = look(folder).statistics
-    monkeypatch.setattr(inspect_statistics, "_TOKENS", 5 * 16)
+@pytest.fixture
+def counts_little(monkeypatch):
+    """Sixteen windows of sixteen tokens, from four row groups, are enough."""
+    monkeypatch.setattr(inspect_statistics, "_TOKENS", 16 * 16)
+    monkeypatch.setattr(inspect_statistics, "_NUM_GROUPS", 4)
+
+
+@pytest.mark.usefixtures("counts_little")
+@pytest.mark.parametrize("packing", ["stream", "document"])
+@pytest.mark.parametrize(("num_shards", "group_tokens"), [(1, 1 << 20), (1, 200), (4, 200), (16, 200)])
+def test_statistics_are_of_all_parts_of_a_corpus(tmp_path, packing, num_shards, group_tokens):
+    """Of one whose end is another text, from which no stage can be made; where shards begin, all is alike."""
+    texts = ["The quick brown fox jumps over the lazy dog."] * 128 + ["a" * 44] * 128
+    folder = write_dataset(tmp_path / "data", texts, num_shards=num_shards, group_tokens=group_tokens)
+    arrays = StageArrays.build(folder, SPEC, packing=packing)
+    share = arrays.dropped["too_few_distinct_tokens"] / (arrays.num_windows + arrays.dropped["too_few_distinct_tokens"])
+    found = look(folder, packing, num_windows=1).statistics
+    assert not found.is_all
+    assert 8 <= found.num_windows <= 24
+    assert abs(found.num_dropped / found.num_windows - share) < 0.2
+    assert sum(sum(row.counts) for row in found.bins) == found.num_windows * 16
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+@pytest.mark.parametrize(("group_tokens", "counted"), [(5, 30), (5, 85), (12, 30), (40, 30), (200, 30)])
+def test_statistics_are_of_windows_of_training(tmp_path, monkeypatch, packing, group_tokens, counted):
+    """Also where row groups are read without the one before, and are shorter than a window."""
+    monkeypatch.setattr(inspect_statistics, "_TOKENS", counted * 16)
+    monkeypatch.setattr(inspect_statistics, "_NUM_GROUPS", 3)
+    draw = np.random.default_rng(0)
+    texts = ["".join(map(chr, draw.integers(97, 123, draw.integers(1, 30)))) for _ in range(120)]
+    folder = write_dataset(tmp_path / "data", texts, num_shards=2, group_tokens=group_tokens)
+    every = StageArrays.build(folder, SPEC, packing=packing, unique=False, out=tmp_path).stages[-1].tolist()
+    layout = look(folder, packing).layout
+    groups = row_groups(PreprocessedDataset.open(folder))
+    spread = inspect_statistics.spread_windows(groups, layout)
+    assert 8 <= len(spread.windows.token_ids) < len(every)
+    places = [every.index(window) for window in spread.windows.token_ids.tolist()]
+    assert places == sorted(set(places))
+    assert not spread.is_all
+    monkeypatch.setattr(inspect_statistics, "_TOKENS", 1 << 19)
+    spread = inspect_statistics.spread_windows(groups, layout)
+    assert spread.windows.token_ids.tolist() == every
+    assert spread.is_all
+
+
+@pytest.mark.usefixtures("counts_little")
+def test_few_row_groups_of_a_large_dataset_are_read(tmp_path, monkeypatch):
+    folder = write_dataset(tmp_path / "data", ["The fox found a key."] * 300, num_shards=2, group_tokens=100)
+    groups, layout = row_groups(PreprocessedDataset.open(folder)), look(folder).layout
     read = []
     real_read = inspect_statistics.RowGroup.read
     monkeypatch.setattr(
         inspect_statistics.RowGroup, "read", lambda self: (read.append(self.number), real_read(self))[1]
     )
-    part = look(folder, num_windows=1, document="d0").statistics
-    assert part.num_windows == 5 < whole.num_windows
-    assert sum(sum(row.counts) for row in part.bins) == 80
-    assert len(read) < 12
+    inspect_statistics.spread_windows(groups, layout)
+    assert len(read) == 4
+
+
+@pytest.mark.usefixtures("counts_little")
+def test_what_part_is_counted_is_said(tmp_path):
+    folder = write_dataset(tmp_path / "data", TEXTS * 20, num_shards=2, group_tokens=100)
+    said = {packing: looked_at(look(folder, packing)) for packing in ("stream", "document")}
+    numbers = {packing: look(folder, packing).statistics.num_windows for packing in said}
+    assert said["stream"] == f"{numbers['stream']} of {look(folder).num_windows} windows, evenly spaced"
+    assert said["document"] == f"{numbers['document']} windows, evenly spaced over 160 documents"
+    assert losses(look(folder))[1].reason == f"windows dropped for too few distinct tokens, of {said['stream']}"
+    assert f"Tokens of {said['stream']} by importance" in page(look(folder))
 
 
 def test_scores_are_counted_in_ranges(tmp_path, monkeypatch):
@@ -194,7 +264,7 @@ def test_facts_and_losses(folder):
     assert "windows" not in dict(facts(look(folder, "document")))
     found = losses(inspection)
     assert found[0] == Loss("records dropped by preprocessing", 0, 8, "records")
-    assert found[1].reason == "windows dropped for too few distinct tokens, of the first 12 windows"
+    assert found[1].reason == "windows dropped for too few distinct tokens, of all 12 windows"
     assert found[2][1:] == (inspection.tail_tokens, inspection.counts.tokens + 8, "tokens")
     assert len(losses(look(folder, "document"))) == 2
 

@@ -90,7 +90,7 @@ def made_up(text: str, name: str) -> Inspection:
         choice=name,
         windows=windows,
         unique=True,
-        statistics=Statistics(2, 1, (Bin(name, (1, 2, 3, 4)),)),
+        statistics=Statistics(2, False, 1, (Bin(name, (1, 2, 3, 4)),)),
     )
 
 
@@ -140,7 +140,7 @@ def test_page_shows_the_windows_and_stages_of_training(folder, tmp_path):
         shown(TOKENIZER.decode(array[row].tolist())) for row in range(arrays.num_windows) for array in arrays.stages[:2]
     ]
     assert parsed.stages == expected
-    for said in ("look, train", "constituency", "7 windows", "of the first 7 windows", "head proper noun"):
+    for said in ("look, train", "constituency", "7 windows", "of all 7 windows", "head proper noun"):
         assert said in parsed.text, said
 
 

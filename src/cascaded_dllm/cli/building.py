@@ -1,0 +1,50 @@
+"""Windows and stages while they are built: a sign of life, then a bar, and for whom this process waits."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import final
+
+from cascaded_dllm.cli.console import console, progress_bar, working
+from cascaded_dllm.data.stages import Building
+
+_SECONDS_BETWEEN_LINES = 30.0
+"""Where there is no terminal for a bar, and somebody reads the log."""
+
+
+@contextmanager
+def shown_building(what: str) -> Iterator[Building]:
+    """Shows work inside the block, of which building may be a part, or all.
+
+    Args:
+        what: is done.
+    """
+    with ExitStack() as shown:
+        shown.enter_context(working(what))
+        display = _Display(what, shown)
+        yield Building(display.progress, display.wait)
+
+
+@final
+class _Display:
+    """What is shown: as long as nothing is built, the sign of life that `shown` holds."""
+
+    def __init__(self, what: str, shown: ExitStack) -> None:
+        self._what, self._shown = what, shown
+        self._move: Callable[[int, int | None], None] | None = None
+        self._line_at = time.monotonic()
+
+    def progress(self, done: int, total: int | None) -> None:
+        """So many documents are in windows, of all of a dataset."""
+        if self._move is None:
+            # A terminal has room for one thing that moves.
+            self._shown.close()
+            _, self._move = self._shown.enter_context(progress_bar(self._what))
+        self._move(done, total)
+        if not console.is_terminal and time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
+            self._line_at = time.monotonic()
+            console.print(f"{self._what}: {done:,} of {total:,} documents")
+
+    def wait(self, owner: str) -> None:
+        """Another process builds the same."""
+        console.print(f"{self._what}: waiting for {owner}, which builds the same", markup=False, soft_wrap=True)

@@ -1,0 +1,71 @@
+import io
+from contextlib import contextmanager
+
+import pytest
+from rich.console import Console
+
+from cascaded_dllm.cli import building as module
+from cascaded_dllm.cli import console as console_module
+from cascaded_dllm.cli.building import shown_building
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is printed, on a terminal or not."""
+
+    def on(*, is_terminal):
+        console = Console(file=io.StringIO(), force_terminal=is_terminal, width=120, highlight=False)
+        monkeypatch.setattr(console_module, "console", console)
+        monkeypatch.setattr(module, "console", console)
+        return console.file
+
+    return on
+
+
+def test_log_has_a_line_now_and_then(shown, monkeypatch):
+    file = shown(is_terminal=False)
+    seconds = iter([0.0, 29.0, 31.0, 31.0, 60.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    with shown_building("building") as building:
+        building.on_wait("process 7 on [node]")
+        for done in (1000, 2000, 3000):
+            building.on_progress(done, 4000)
+    lines = ["building", "building: waiting for process 7 on [node], which builds the same"]
+    assert file.getvalue().splitlines() == [*lines, "building: 2,000 of 4,000 documents"]
+
+
+def test_terminal_has_a_bar_once_something_is_built(shown):
+    file = shown(is_terminal=True)
+    with shown_building("building") as building:
+        building.on_wait("process 7 on node")
+        assert "0/?" not in file.getvalue()
+        building.on_progress(1000, 4000)
+        building.on_progress(4000, 4000)
+    assert "waiting for process 7 on node" in file.getvalue()
+    assert "4000/4000" in file.getvalue()
+
+
+def test_one_thing_moves_at_a_time(shown, monkeypatch):
+    """Older releases of rich refuse a second one, newer ones draw both."""
+    shown(is_terminal=True)
+    seen = []
+
+    def recorded(name, context):
+        @contextmanager
+        def inside(*arguments):
+            seen.append(f"{name} begins")
+            try:
+                with context(*arguments) as value:
+                    yield value
+            finally:
+                seen.append(f"{name} ends")
+
+        return inside
+
+    for name in ("working", "progress_bar"):
+        monkeypatch.setattr(module, name, recorded(name, getattr(module, name)))
+    with pytest.raises(KeyError), shown_building("building") as building:  # noqa: PT012
+        building.on_progress(1, 2)
+        building.on_progress(2, 2)
+        raise KeyError("inside")
+    assert seen == ["working begins", "working ends", "progress_bar begins", "progress_bar ends"]

@@ -20,7 +20,7 @@ from cascaded_dllm.importance.random_scores import DRAWN_PER, RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
-from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
+from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
@@ -159,6 +159,7 @@ def prepare(job: Job) -> ShardTask:
         corpus.reader.require_outside(out_dir)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
+    remember_hashes(folder)
     # A missing model or library shows here, before a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     source = _tokenizer_source(job, corpus, prepared)

@@ -1,6 +1,8 @@
 """A preprocessing job becomes a corpus, a tokenizer, a scorer and a task; what cannot be is said before any work."""
 
 import json
+import os
+import pickle
 import shutil
 import sys
 from dataclasses import replace
@@ -27,6 +29,7 @@ from cascaded_dllm.importance.taggers import LexiconTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer
 from cascaded_dllm.preprocess.inspect import inspect_dataset
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.text import file_hashes
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
@@ -174,6 +177,61 @@ def test_corpus_that_changes_after_the_plan(tmp_path):
     path.write_text("A fox.\n\nA longer key.\n")
     with pytest.raises(DataError, match="the corpus 'corpus' has changed since the job began"):
         task.run(1)
+
+
+@pytest.fixture
+def digests(monkeypatch):
+    """The corpus files that are read to hash them; to be emptied of what a process knows."""
+    names, real = [], file_hashes.hashlib.file_digest
+    monkeypatch.setattr(
+        file_hashes.hashlib, "file_digest", lambda file, kind: names.append(Path(file.name).name) or real(file, kind)
+    )
+    return names
+
+
+def test_only_the_first_process_hashes_the_corpus(tmp_path, monkeypatch, digests):
+    path = tmp_path / "toy.txt"
+    path.write_text("One fox.\n\nTwo keys.\n\nThree.")
+    os.utime(path, ns=(1, 1))
+    shards = replace(job(tmp_path, method="random"), corpus=CorpusChoice(str(path)), num_shards=3)
+
+    def new_process() -> list[str]:
+        monkeypatch.setattr(file_hashes, "_known", {})
+        read = [name for name in digests if name == "toy.txt"]
+        digests.clear()
+        return read
+
+    new_process()
+    task = pickle.dumps(prepare(shards))
+    assert new_process() == ["toy.txt"]
+    pickle.loads(task).run(0)
+    assert new_process() == []
+    prepare(shards).run(1)  # A task of a job array, which plans for itself.
+    assert new_process() == []
+    os.utime(path, ns=(2, 2))
+    pickle.loads(task).run(2)  # Touched, with the same content.
+    assert new_process() != []
+    prepare(shards)  # The dataset is complete, and nobody's word is taken any more.
+    assert new_process() == ["toy.txt"]
+    path.write_text("One fax.\n\nTwo keys.\n\nThree.")
+    with pytest.raises(DataError, match="has changed since the job began"):
+        pickle.loads(task).plan.write(0, lambda batches: [])
+
+
+def test_what_tasks_know_of_files_may_be_lost(tmp_path, monkeypatch, digests):
+    path = tmp_path / "toy.txt"
+    path.write_text("One fox.\n\nTwo keys.")
+    os.utime(path, ns=(1, 1))
+    shards = replace(job(tmp_path, method="random"), corpus=CorpusChoice(str(path)), num_shards=2)
+    task = prepare(shards)
+    task.run(0)
+    (kept,) = (task.plan.folder / "prepared").glob("source_*.json")
+    for damage in ("{", '{"hashes": [[1]]}', '{"source": {}}'):
+        kept.write_text(damage)
+        monkeypatch.setattr(file_hashes, "_known", {})
+        digests.clear()
+        prepare(shards)
+        assert "toy.txt" in digests
 
 
 def test_tokenizer_that_changes_after_the_plan(tmp_path):

@@ -29,6 +29,7 @@ from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpora import Corpus, no_documents
+from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 Progress: TypeAlias = Callable[[int, int | None], None]
@@ -48,11 +49,13 @@ class Plan:
         folder: where it goes.
         settings: everything that decides its records.
         corpus: the documents.
+        hashes: of its files, as they were when the plan was made; it takes them to whoever makes a shard.
     """
 
     folder: Path
     settings: Settings
     corpus: Corpus
+    hashes: tuple[HashedFile, ...] = ()
 
     @classmethod
     def make(
@@ -93,7 +96,8 @@ class Plan:
             vocab_size=tokenizer.vocab_size,
             eos_id=tokenizer.eos_id,
         )
-        return cls(dataset_folder(out_dir, scorer.method, corpus.name, split), settings, corpus)
+        folder = dataset_folder(out_dir, scorer.method, corpus.name, split)
+        return cls(folder, settings, corpus, corpus.hashes())
 
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet; damaged ones are removed, to be written again.
@@ -159,6 +163,7 @@ class Plan:
         self._check_index(index)
         # Between the plan and this task may lie hours in a queue.
         self._check_corpus()
+        keep_source(self.folder, self.settings, self.hashes)
         source = SourceHash()
         records = read_part(self._parts, index)
         if records is None:
@@ -173,7 +178,6 @@ class Plan:
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
                 raise no_documents(self.corpus.name, writer.counts.dropped)
             self._check_corpus()
-        keep_source(self.folder, self.settings)
         return writer.counts
 
     def put_tokenizer(self, load_tokenizer: Callable[[], Tokenizer]) -> None:
@@ -234,11 +238,12 @@ class Plan:
                 continue
 
     def _check_corpus(self) -> None:
-        """Whether the documents are those of the plan; files are only hashed again where their size or time changed.
+        """Whether the documents are those of the plan; files are only hashed where their size or time changed since.
 
         Raises:
             DataError: they are not.
         """
+        remember(self.hashes)
         if dict(self.corpus.source) != self.settings.source:
             raise DataError(
                 f"the corpus {self.corpus.name!r} has changed since the job began (its files have other content); "

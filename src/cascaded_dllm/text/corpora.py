@@ -13,6 +13,7 @@ from typing import TypeVar, final
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.corpus_options import require_read, require_read_by_files
 from cascaded_dllm.text.document import Document, Dropped, Part, Reader, WholeReader
+from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
@@ -55,10 +56,14 @@ class Corpus:
     def source(self) -> Mapping[str, object]:
         """Everything that decides the documents, as plain JSON values; no path of this machine.
 
-        Files are read once per process to hash them.
+        Files are read to hash them, unless their hashes are known, see `file_hashes`.
         """
         source = self.reader.source()
         return source if self.num_records is None else source | {"first": self.num_records}
+
+    def hashes(self) -> tuple[HashedFile, ...]:
+        """What this process knows of its files, for others that have to know the source."""
+        return known_hashes(self.reader.files()) if isinstance(self.reader, LocalFiles) else ()
 
     def documents(self) -> Iterator[Document]:
         """All documents, in order.

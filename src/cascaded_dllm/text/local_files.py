@@ -1,7 +1,5 @@
 """A corpus on this machine: a file, a folder, or the files that a pattern matches."""
 
-import functools
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +9,7 @@ from typing import final
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.file_hashes import hashed
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
     DEFAULT_UNIT,
@@ -119,7 +118,7 @@ class LocalFiles:
         Raises:
             DataError: as in `files`.
         """
-        return {suffix_of(file).split(".")[1] for file in self.files()}
+        return _kinds(self.files())
 
     def require_outside(self, folder: Path) -> None:
         """Checks that nothing that is written to `folder` becomes a part of this corpus.
@@ -197,11 +196,13 @@ class LocalFiles:
         return numbered_records(self._rows, self.form, Part(stop=stop))
 
     def source(self) -> dict[str, object]:
-        """See `Reader`; every file is read once per process, to hash it."""
-        files, kinds = self.files(), self.kinds()
+        """See `Reader`; a file is read to hash it, unless its hash is known."""
+        files = self.files()
+        kinds = _kinds(files)
+        known = [(name, hashed(file)) for name, file in zip(self._names(files), files, strict=True)]
         return {
             "kind": "files",
-            "files": [_described(file, name) for file, name in zip(files, self._names(files), strict=True)],
+            "files": [{"name": name, "bytes": file.bytes, "sha256": file.sha256} for name, file in known],
             "text_field": self.text_field if kinds - {"txt"} else None,
             "unit": self.unit if "txt" in kinds else None,
             "form": described(self.form),
@@ -251,22 +252,11 @@ def _linked_folders(root: Path) -> Iterator[Path]:
         yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())
 
 
+def _kinds(files: Iterable[Path]) -> set[str]:
+    """Which of txt, jsonl and parquet files are."""
+    return {suffix_of(file).split(".")[1] for file in files}
+
+
 def is_pattern(path: Path) -> bool:
     """Whether a path stands for the files that match it."""
     return any(sign in str(path) for sign in "*?[")
-
-
-def _described(file: Path, name: str) -> dict[str, object]:
-    status = file.stat()
-    return {"name": name, "bytes": status.st_size, "sha256": _sha256(file, status.st_size, status.st_mtime_ns)}
-
-
-# Without a limit: a corpus of more files than that would be hashed anew for every shard.
-@functools.cache
-def _sha256(file: Path, size: int, modified: int) -> str:
-    """The hash of a file of this size and time of change, which tell whether it has to be read again."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(file, error) from error

@@ -27,6 +27,7 @@ from cascaded_dllm.preprocess.completion import (
 )
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
+from cascaded_dllm.preprocess.parts import FORMAT as PARTS_FORMAT
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpora import Corpus, no_documents
 from cascaded_dllm.text.file_hashes import HashedFile, remember
@@ -35,8 +36,6 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Told the records done, and their number where it is known."""
 
-# To write the records once more and read that costs about as much as to read the corpus twice.
-_READ_ONCE_FROM = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -125,9 +124,8 @@ class Plan:
 
     def to_be_read_once(self, missing: Sequence[int]) -> bool:
         """Whether reading the corpus once for all missing shards, with `read_once` before the first, saves work."""
-        return (
-            len(missing) >= _READ_ONCE_FROM and self.corpus.reads_all() and not (self._parts / MANIFEST_FILE).is_file()
-        )
+        least = self.corpus.read_once_from()
+        return least is not None and len(missing) >= least and not (self._parts / MANIFEST_FILE).is_file()
 
     def read_once(self, missing: Sequence[int], on_progress: Callable[[int], None]) -> None:
         """Lays down the records of the missing shards for `write`, until the dataset is complete.
@@ -213,7 +211,8 @@ class Plan:
             dataset = complete_now(self.folder, self.settings, load_tokenizer())
         forget_source(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
-        shutil.rmtree(self._parts, ignore_errors=True)
+        for records in self._parts.parent.glob("records_*"):
+            shutil.rmtree(records, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._parts.parent.rmdir()
         return dataset
@@ -221,7 +220,7 @@ class Plan:
     @property
     def _parts(self) -> Path:
         """Where `read_once` lays down the records."""
-        identity = {"source": self.settings.source, "num_shards": self.settings.num_shards}
+        identity = {"source": self.settings.source, "num_shards": self.settings.num_shards, "format": PARTS_FORMAT}
         return self.folder / PREPARED_FOLDER / f"records_{fingerprint(identity)}"
 
     def check_shards(self) -> None:

@@ -96,9 +96,9 @@ class Corpus:
             raise ConfigError(f"part {index} of {num_parts} does not exist; it must be one of 0..{num_parts - 1}")
         return self.reader.records(Part(index, num_parts, self.num_records))
 
-    def reads_all(self) -> bool:
-        """Whether a part costs about as much to read as the whole corpus, so that it is better read once for all."""
-        return isinstance(self.reader, WholeReader) and self.reader.reads_all()
+    def read_once_from(self) -> int | None:
+        """The number of parts from which on it is less work to read all once and lay it down; None for no number."""
+        return self.reader.read_once_from() if isinstance(self.reader, WholeReader) else None
 
     def dealt(self, num_parts: int) -> Iterator[tuple[int, Document | Dropped]]:
         """All records in order, in one pass, each with the number of the `part` it belongs to.

@@ -5,6 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, final, runtime_checkable
 
+READ_ONCE_FROM = 3
+"""The number of parts from which on a corpus is read once for all of them, where each would have to read all of it.
+
+To read everything, lay it down and read that again costs as much as to read the corpus two to three times."""
+
 _Item = TypeVar("_Item")
 
 
@@ -60,10 +65,10 @@ class Reader(Protocol):
 
 @runtime_checkable
 class WholeReader(Reader, Protocol):
-    """A reader that may have to read everything to find any part."""
+    """A reader that may have to pass over everything to find any part."""
 
-    def reads_all(self) -> bool:
-        """Whether a part costs about as much to read as the whole corpus."""
+    def read_once_from(self) -> int | None:
+        """The number of parts from which on it is less work to read all once and lay it down; None for no number."""
         ...
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, final
 
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
-from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.forms import described, numbered_records, records_of
 from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
@@ -43,9 +43,9 @@ class HubRows:
         """
         return records_of(self._rows, self.corpus.form, part)
 
-    def reads_all(self) -> bool:
+    def read_once_from(self) -> int | None:
         """See `WholeReader`: what is streamed comes whole, and articles are found line by line."""
-        return not self.files or self.corpus.form == "wikitext"
+        return READ_ONCE_FROM if not self.files or self.corpus.form == "wikitext" else None
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
         """See `WholeReader`.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.file_hashes import hashed
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
@@ -17,7 +17,7 @@ from cascaded_dllm.text.local import (
     BadRecords,
     Unit,
     checked_suffix,
-    is_read_through,
+    read_once_from,
     row_fields,
     suffix_of,
     text_lines,
@@ -187,9 +187,12 @@ class LocalFiles:
         """
         return records_of(self._rows, self.form, part)
 
-    def reads_all(self) -> bool:
-        """See `WholeReader`."""
-        return self.form == "wikitext" or any(is_read_through(file, self.unit) for file in self.files())
+    def read_once_from(self) -> int | None:
+        """See `WholeReader`; of files of several kinds, the one that is dearest to pass over decides."""
+        if self.form == "wikitext":
+            return READ_ONCE_FROM
+        numbers = (read_once_from(file, self.unit) for file in self.files())
+        return min((number for number in numbers if number is not None), default=None)
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
         """See `WholeReader`."""

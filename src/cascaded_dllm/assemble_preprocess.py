@@ -150,6 +150,9 @@ def prepare(job: Job) -> ShardTask:
             that can be.
     """
     job.check()
+    # A missing model or library shows here, before a corpus is fetched from the hub and a tokenizer is trained.
+    scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
+    given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
     corpus = make_corpus(job.corpus)
     # Relative paths mean something else on another machine.
     out_dir = Path(job.out).absolute()
@@ -160,14 +163,12 @@ def prepare(job: Job) -> ShardTask:
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
     remember_hashes(folder)
-    # A missing model or library shows here, before a tokenizer is trained.
-    scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     source = _tokenizer_source(job, corpus, prepared)
     frequencies = None
     if scorer is None:
         frequencies = _word_counts(corpus, prepared)
         scorer = make_scorer(job.scorer, frequencies)
-    tokenizer = Tokenizer.load(source)
+    tokenizer = Tokenizer.load(source) if given is None else given
     plan = Plan.make(
         corpus,
         split=job.corpus.split,
@@ -279,7 +280,6 @@ def _word_counts(corpus: Corpus, prepared: Path) -> Path:
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:
     """Where the tokenizer of a job is to be had; trained now if it has to be and is not there."""
     if job.tokenizer is not None:
-        Tokenizer.load(job.tokenizer)
         path = Path(job.tokenizer)
         return str(path.resolve()) if path.exists() else job.tokenizer
     assert job.train_tokenizer is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cascaded_dllm import assemble_preprocess
 from cascaded_dllm.assemble_preprocess import (
     BUILT_IN_TAGGERS,
     MakeEncoder,
@@ -305,6 +306,20 @@ def test_missing_extra_is_said_before_any_work(monkeypatch, tmp_path, tagger):
     with pytest.raises(MissingExtraError, match=r"needs spacy, .* pip install 'cascaded-dllm\[preprocess\]'"):
         prepare(job(tmp_path, method="constituency", tagger=tagger))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_said_before_a_corpus_is_fetched(monkeypatch, tmp_path):
+    """A dataset of the hub may take a day to come."""
+
+    def fetch(choice: CorpusChoice) -> None:
+        pytest.fail(f"{choice} is fetched")
+
+    monkeypatch.setattr(assemble_preprocess, "make_corpus", fetch)
+    with pytest.raises(DataError, match=r"nowhere\.npz holds no tagger"):
+        prepare(job(tmp_path / "out", method="constituency", tagger="nowhere.npz"))
+    given = replace(job(tmp_path / "out", method="random"), tokenizer=str(tmp_path), train_tokenizer=None)
+    with pytest.raises(DataError, match="tokenizer"):
+        prepare(given)
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("englsh", "english"), ("lexikon", "lexicon"), ("Stories", "stories")])

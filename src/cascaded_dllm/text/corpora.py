@@ -168,7 +168,8 @@ def open_corpus(
         bad_records: of a path: whether records that cannot be read, such as a line that is not JSON, end the reading
             ("refuse", if None) or are dropped and counted ("drop").
         revision: of a dataset of the hub: a commit, branch or tag.
-        streaming: of a dataset of the hub: whether to read it over the network and keep nothing.
+        streaming: of a dataset of the hub: whether to read it over the network, each time it is read, and not to
+            download it first.
 
     Raises:
         ConfigError: there is no such name, split, unit or form, or an option means nothing to the corpus.

@@ -103,7 +103,7 @@ def open_hub(corpus: HubCorpus, *, split: str, revision: str | None, streaming: 
         corpus: the dataset.
         split: as the dataset calls it, or valid for validation.
         revision: a commit, branch or tag instead of the dataset's own.
-        streaming: whether to read over the network what is not in the cache, and keep nothing.
+        streaming: whether to read over the network what is not in the cache, each time, and not to download it first.
 
     Raises:
         ConfigError: there is no such split.

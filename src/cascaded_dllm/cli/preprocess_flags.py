@@ -20,7 +20,7 @@ Dataset = Annotated[
     str,
     typer.Option(
         help="A corpus by name (wikitext2, openwebtext, ...), a hub id, or a file, a folder or a pattern "
-        "('books/*.txt') of .txt, .jsonl (.gz, .xz), .parquet.",
+        "('books/*.txt') of .txt, .jsonl, .json (.gz, .xz, .zst), .parquet.",
         rich_help_panel=_CORPUS,
     ),
 ]

@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -20,15 +20,17 @@ from cascaded_dllm.text.rows import BadRecordError, row_record
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
 DEFAULT_UNIT: Unit = "paragraph"
-SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
+_COMPRESSED = (".gz", ".xz", ".zst")
+SUFFIXES = (*(kind + packed for kind in (".txt", ".jsonl", ".json") for packed in ("", *_COMPRESSED)), ".parquet")
 BadRecords = Literal["refuse", "drop"]
 BAD_RECORDS: tuple[BadRecords, ...] = ("refuse", "drop")
 PARQUET_BATCH_ROWS = 1024
+_ZST_BUFFER_BYTES = 1 << 16
 # A file with a NUL byte among its first ones is taken for a binary one, as other tools do; further on it is text.
 _BINARY_WITHIN_BYTES = 8000
 
 # See `read_once_from`.
-_READ_ONCE_FROM = {".parquet": 10, ".jsonl": 32}
+_READ_ONCE_FROM = {".parquet": 10, ".jsonl": 32, ".json": 32}
 
 Unread: TypeAlias = Callable[[], Document | Dropped]
 """A record that was found but not parsed."""
@@ -75,7 +77,7 @@ def unread_rows(
     Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
 
     Args:
-        file: a .txt, .jsonl (either also .gz or .xz) or .parquet file.
+        file: a .txt, .jsonl (either also .gz, .xz or .zst) or .parquet file; .json stands for .jsonl.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         name: what the file is called in the ids of its rows; None for its own name.
@@ -92,7 +94,7 @@ def unread_rows(
     suffix, name = checked_suffix(file), file.name if name is None else name
     if suffix == ".parquet":
         return _parquet_rows(file, text_field, name)
-    rows = _jsonl_rows(file, text_field, name) if suffix.startswith(".jsonl") else _txt_rows(file, unit, name)
+    rows = _txt_rows(file, unit, name) if suffix.startswith(".txt") else _jsonl_rows(file, text_field, name)
     if bad_records == "refuse":
         return rows
     return (functools.partial(_or_dropped, read, f"{name}:{index}") for index, read in enumerate(rows))
@@ -148,7 +150,7 @@ def read_once_from(file: Path, unit: Unit) -> int | None:
     suffix = suffix_of(file)
     if suffix.startswith(".txt"):
         return None if unit == "file" else READ_ONCE_FROM
-    if suffix.endswith((".gz", ".xz")):
+    if suffix.endswith(_COMPRESSED):
         return READ_ONCE_FROM
     return _READ_ONCE_FROM[suffix]
 
@@ -220,9 +222,14 @@ def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
 
     Raises:
         BadRecordError: it is something else, or not UTF-8.
-        DataError: the file is binary.
+        DataError: the file is binary, or a .json that is one array.
     """
     content, place = line.decode(), f"{line.file} line {line.number}"
+    if line.number == 1 and content.lstrip().startswith("[") and suffix_of(line.file).split(".")[1] == "json":
+        raise DataError(
+            f"{line.file} is one JSON array, and its lines have to be objects, one a record; write it so "
+            "(jq -c '.[]' OLD > NEW)"
+        )
     if not content.strip():
         return content.rstrip("\r\n")
     try:
@@ -350,5 +357,9 @@ def _open_bytes(file: Path) -> BufferedIOBase:
             return gzip.GzipFile(file, "rb")
         case ".xz":
             return lzma.LZMAFile(file, "rb")
+        case ".zst":
+            import pyarrow as pa
+
+            return BufferedReader(pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"), _ZST_BUFFER_BYTES)
         case _:
             return file.open("rb")

@@ -38,8 +38,9 @@ class LocalFiles:
     """A file, or all files of a folder or a pattern in the order of their names, as a `Reader`.
 
     Attributes:
-        path: a .txt, .jsonl (either also .gz or .xz) or .parquet file, a folder of such files, or a pattern with "*",
-            "?" or "[...]", in which "**" stands for folders inside folders; hidden files are ignored.
+        path: a .txt, .jsonl, .json (with lines as .jsonl; all also .gz, .xz or .zst) or .parquet file, a folder of
+            such files, or a pattern with "*", "?" or "[...]", in which "**" stands for folders inside folders; hidden
+            files are ignored.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
@@ -256,8 +257,9 @@ def _linked_folders(root: Path) -> Iterator[Path]:
 
 
 def _kinds(files: Iterable[Path]) -> set[str]:
-    """Which of txt, jsonl and parquet files are."""
-    return {suffix_of(file).split(".")[1] for file in files}
+    """Which of txt, jsonl and parquet files are; a .json is a .jsonl under a wider name."""
+    kinds = {suffix_of(file).split(".")[1] for file in files}
+    return kinds - {"json"} | ({"jsonl"} if "json" in kinds else set())
 
 
 def is_pattern(path: Path) -> bool:

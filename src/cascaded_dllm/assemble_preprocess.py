@@ -195,10 +195,20 @@ def _if_path(name: str | None) -> str | None:
 
 
 def make_corpus(choice: CorpusChoice) -> Corpus:
-    """The chosen corpus, under the chosen name."""
+    """The chosen corpus, under the chosen name.
+
+    Raises:
+        ConfigError: one side of a corpus is asked for, and the split is neither train nor valid.
+        CascadeError: see `open_corpus`.
+    """
+    if choice.holdout is not None and choice.split not in ("train", "valid"):
+        raise ConfigError(
+            f"--holdout {choice.holdout} parts the train split of a corpus, and --split is {choice.split!r}; give "
+            "--split valid for the records that are held out, or --split train for the others"
+        )
     corpus = open_corpus(
         choice.dataset,
-        split=choice.split,
+        split=choice.split if choice.holdout is None else "train",
         text_field=choice.text_field,
         unit=choice.unit,
         form=choice.form,
@@ -206,6 +216,8 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
         revision=choice.revision,
         streaming=choice.streaming,
     ).first(choice.num_documents)
+    if choice.holdout is not None:
+        corpus = corpus.side(choice.holdout, held=choice.split == "valid")
     return corpus if choice.name is None else replace(corpus, name=choice.name)
 
 

@@ -1,5 +1,6 @@
 """A preprocessing job becomes a corpus, a tokenizer, a scorer and a task; what cannot be is said before any work."""
 
+import gzip
 import json
 import os
 import pickle
@@ -233,6 +234,40 @@ def test_what_tasks_know_of_files_may_be_lost(tmp_path, monkeypatch, digests):
         digests.clear()
         prepare(shards)
         assert "toy.txt" in digests
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_train_and_valid_of_one_corpus(tmp_path, suffix):
+    path, texts = tmp_path / f"toy{suffix}", [f"Fox number {number}." for number in range(20)]
+    content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    Tokenizer.train(texts, 300).save(tmp_path)
+    given = replace(job(tmp_path, method="random"), num_shards=3, tokenizer=str(tmp_path), train_tokenizer=None)
+    found = {}
+    for split in ("train", "valid"):
+        task = prepare(replace(given, corpus=CorpusChoice(str(path), split, num_documents=18, holdout=5)))
+        if suffix.endswith(".gz"):
+            assert task.plan.to_be_read_once([0, 1, 2])
+            task.plan.read_once([0, 1, 2], lambda _: None)
+        for index in range(3):
+            task.run(index)
+        dataset = PreprocessedDataset.open(task.plan.folder)
+        assert dataset.settings.source["holdout"] == {"every": 5, "held": split == "valid"}
+        found[split] = [[int(record.id.rpartition(":")[2]) for record in shard.records()] for shard in dataset.shards]
+    assert found["valid"] == [[4], [9], [14]]
+    rest = [number for number in range(18) if number % 5 != 4]
+    assert found["train"] == [rest[0::3], rest[1::3], rest[2::3]]
+    assert "holdout" not in prepare(replace(given, corpus=CorpusChoice(str(path)))).plan.settings.source
+
+
+def test_a_holdout_that_is_none(tmp_path):
+    for split, every, message in [
+        ("test", 5, r"--holdout 5 parts the train split of a corpus, and --split is 'test'; give --split valid for"),
+        ("valid", 1, r"--holdout is 1; one of so many records is held out, so give 2 or more"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            prepare(replace(job(tmp_path), corpus=CorpusChoice("stories", split, holdout=every)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tokenizer_that_changes_after_the_plan(tmp_path):

@@ -62,6 +62,13 @@ Revision = Annotated[str | None, typer.Option(help="Of a hub dataset: commit or 
 NumDocuments = Annotated[
     int | None, typer.Option(help="Only the first so many records, dropped ones too.", rich_help_panel=_CORPUS)
 ]
+Holdout = Annotated[
+    int | None,
+    typer.Option(
+        help="Hold out one of so many records of the train split: --split valid makes those, --split train the others.",
+        rich_help_panel=_CORPUS,
+    ),
+]
 Tokenizer = Annotated[
     str | None, typer.Option(help="A tokenizer.json, a folder with one or with GPT-2's files, or a hub id.")
 ]

@@ -6,13 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar, final
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.corpus_options import require_read, require_read_by_files
-from cascaded_dllm.text.document import Document, Dropped, Part, Reader, WholeReader
+from cascaded_dllm.text.document import Document, Dropped, Holdout, Part, Reader, WholeReader
 from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
@@ -41,11 +41,13 @@ class Corpus:
         name: for folders.
         reader: where the records come from.
         num_records: only the first so many, dropped ones counted; None for all.
+        holdout: of those, only one side; None for all.
     """
 
     name: str
     reader: Reader
     num_records: int | None = None
+    holdout: Holdout | None = None
 
     @classmethod
     def from_documents(cls, name: str, documents: Sequence[Document]) -> "Corpus":
@@ -59,7 +61,9 @@ class Corpus:
         Files are read to hash them, unless their hashes are known, see `file_hashes`.
         """
         source = self.reader.source()
-        return source if self.num_records is None else source | {"first": self.num_records}
+        if self.num_records is not None:
+            source |= {"first": self.num_records}
+        return source if self.holdout is None else source | {"holdout": asdict(self.holdout)}
 
     def hashes(self) -> tuple[HashedFile, ...]:
         """What this process knows of its files, for others that have to know the source."""
@@ -94,7 +98,7 @@ class Corpus:
         """
         if not 0 <= index < num_parts:
             raise ConfigError(f"part {index} of {num_parts} does not exist; it must be one of 0..{num_parts - 1}")
-        return self.reader.records(Part(index, num_parts, self.num_records))
+        return self.reader.records(Part(index, num_parts, self.num_records, self.holdout))
 
     def read_once_from(self) -> int | None:
         """The number of parts from which on it is less work to read all once and lay it down; None for no number."""
@@ -110,7 +114,20 @@ class Corpus:
             numbered = self.reader.numbered(self.num_records)
         else:
             numbered = enumerate(self.reader.records(Part(stop=self.num_records)))
+        if self.holdout is not None:
+            side = self.holdout
+            numbered = ((side.place(number), record) for number, record in numbered if side.has(number))
         return ((number % num_parts, record) for number, record in numbered)
+
+    def side(self, every: int, *, held: bool) -> "Corpus":
+        """Every `every`-th record, or all others, renumbered; together they are this corpus.
+
+        Raises:
+            ConfigError: `every` is less than 2.
+        """
+        if every < 2:
+            raise ConfigError(f"--holdout is {every}; one of so many records is held out, so give 2 or more")
+        return replace(self, holdout=Holdout(every, held))
 
     def hint(self) -> str | None:
         """What to say where the corpus does not look as if its documents were what was meant."""

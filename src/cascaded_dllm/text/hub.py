@@ -69,19 +69,21 @@ class HubRows:
 
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         first, text_field = 0, self.corpus.text_field
+        numbers = part.numbers()
+        wanted = next(numbers, None)
         for table in self._tables():
             # Streamed files may differ; where the first rows lack the column, its name is wrong.
             if first == 0 and text_field not in table.column_names:
                 raise missing_field(f"{self.corpus.id} ({self.split})", text_field, table.column_names)
             columns = {name: table.column(name) for name in (text_field, "id") if name in table.column_names}
-            end = table.num_rows if part.stop is None else min(table.num_rows, part.stop - first)
-            for place in range((part.index - first) % part.num_parts, end, part.num_parts):
-                row = {name: column[place].as_py() for name, column in columns.items()}
-                default = f"{self.split}:{first + place}"
+            while wanted is not None and wanted < first + table.num_rows:
+                row = {name: column[wanted - first].as_py() for name, column in columns.items()}
+                default = f"{self.split}:{wanted}"
                 yield row_record(row, text_field, place=f"{self.corpus.id} {default}", default=default)
-            first += table.num_rows
-            if part.stop is not None and first >= part.stop:
+                wanted = next(numbers, None)
+            if wanted is None:
                 return
+            first += table.num_rows
 
     def _tables(self) -> Iterator[Any]:
         """The rows in batches, as Arrow tables."""

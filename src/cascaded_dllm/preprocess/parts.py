@@ -106,8 +106,11 @@ class _Part:
 
     def hold(self, record: Document | Dropped) -> int:
         """Keeps a record for `append`, and returns how many bytes that takes."""
-        is_text = isinstance(record, Document)
-        fields = [record.id, record.text] if is_text else [record.id, record.reason, record.characters]
+        fields: list[str | int]
+        if isinstance(record, Document):
+            fields = [record.id, record.text]
+        else:
+            fields = [record.id, record.reason, record.characters]
         # A line end within a text is escaped in JSON.
         line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
         self._waiting += line

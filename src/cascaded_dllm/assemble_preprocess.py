@@ -20,7 +20,7 @@ from cascaded_dllm.importance.random_scores import DRAWN_PER, RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
-from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
+from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
@@ -150,6 +150,9 @@ def prepare(job: Job) -> ShardTask:
             that can be.
     """
     job.check()
+    # A missing model or library shows here, before a corpus is fetched from the hub and a tokenizer is trained.
+    scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
+    given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
     corpus = make_corpus(job.corpus)
     # Relative paths mean something else on another machine.
     out_dir = Path(job.out).absolute()
@@ -159,14 +162,13 @@ def prepare(job: Job) -> ShardTask:
         corpus.reader.require_outside(out_dir)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
-    # A missing model or library shows here, before a tokenizer is trained.
-    scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
+    remember_hashes(folder)
     source = _tokenizer_source(job, corpus, prepared)
     frequencies = None
     if scorer is None:
         frequencies = _word_counts(corpus, prepared)
         scorer = make_scorer(job.scorer, frequencies)
-    tokenizer = Tokenizer.load(source)
+    tokenizer = Tokenizer.load(source) if given is None else given
     plan = Plan.make(
         corpus,
         split=job.corpus.split,
@@ -193,10 +195,20 @@ def _if_path(name: str | None) -> str | None:
 
 
 def make_corpus(choice: CorpusChoice) -> Corpus:
-    """The chosen corpus, under the chosen name."""
+    """The chosen corpus, under the chosen name.
+
+    Raises:
+        ConfigError: one side of a corpus is asked for, and the split is neither train nor valid.
+        CascadeError: see `open_corpus`.
+    """
+    if choice.holdout is not None and choice.split not in ("train", "valid"):
+        raise ConfigError(
+            f"--holdout {choice.holdout} parts the train split of a corpus, and --split is {choice.split!r}; give "
+            "--split valid for the records that are held out, or --split train for the others"
+        )
     corpus = open_corpus(
         choice.dataset,
-        split=choice.split,
+        split=choice.split if choice.holdout is None else "train",
         text_field=choice.text_field,
         unit=choice.unit,
         form=choice.form,
@@ -204,6 +216,8 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
         revision=choice.revision,
         streaming=choice.streaming,
     ).first(choice.num_documents)
+    if choice.holdout is not None:
+        corpus = corpus.side(choice.holdout, held=choice.split == "valid")
     return corpus if choice.name is None else replace(corpus, name=choice.name)
 
 
@@ -278,7 +292,6 @@ def _word_counts(corpus: Corpus, prepared: Path) -> Path:
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:
     """Where the tokenizer of a job is to be had; trained now if it has to be and is not there."""
     if job.tokenizer is not None:
-        Tokenizer.load(job.tokenizer)
         path = Path(job.tokenizer)
         return str(path.resolve()) if path.exists() else job.tokenizer
     assert job.train_tokenizer is not None

@@ -1,6 +1,9 @@
 """A preprocessing job becomes a corpus, a tokenizer, a scorer and a task; what cannot be is said before any work."""
 
+import gzip
 import json
+import os
+import pickle
 import shutil
 import sys
 from dataclasses import replace
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cascaded_dllm import assemble_preprocess
 from cascaded_dllm.assemble_preprocess import (
     BUILT_IN_TAGGERS,
     MakeEncoder,
@@ -27,6 +31,7 @@ from cascaded_dllm.importance.taggers import LexiconTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer
 from cascaded_dllm.preprocess.inspect import inspect_dataset
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.text import file_hashes
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
@@ -176,6 +181,95 @@ def test_corpus_that_changes_after_the_plan(tmp_path):
         task.run(1)
 
 
+@pytest.fixture
+def digests(monkeypatch):
+    """The corpus files that are read to hash them; to be emptied of what a process knows."""
+    names, real = [], file_hashes.hashlib.file_digest
+    monkeypatch.setattr(
+        file_hashes.hashlib, "file_digest", lambda file, kind: names.append(Path(file.name).name) or real(file, kind)
+    )
+    return names
+
+
+def test_only_the_first_process_hashes_the_corpus(tmp_path, monkeypatch, digests):
+    path = tmp_path / "toy.txt"
+    path.write_text("One fox.\n\nTwo keys.\n\nThree.")
+    os.utime(path, ns=(1, 1))
+    shards = replace(job(tmp_path, method="random"), corpus=CorpusChoice(str(path)), num_shards=3)
+
+    def new_process() -> list[str]:
+        monkeypatch.setattr(file_hashes, "_known", {})
+        read = [name for name in digests if name == "toy.txt"]
+        digests.clear()
+        return read
+
+    new_process()
+    task = pickle.dumps(prepare(shards))
+    assert new_process() == ["toy.txt"]
+    pickle.loads(task).run(0)
+    assert new_process() == []
+    prepare(shards).run(1)  # A task of a job array, which plans for itself.
+    assert new_process() == []
+    os.utime(path, ns=(2, 2))
+    pickle.loads(task).run(2)  # Touched, with the same content.
+    assert new_process() != []
+    prepare(shards)  # The dataset is complete, and nobody's word is taken any more.
+    assert new_process() == ["toy.txt"]
+    path.write_text("One fax.\n\nTwo keys.\n\nThree.")
+    with pytest.raises(DataError, match="has changed since the job began"):
+        pickle.loads(task).plan.write(0, lambda batches: [])
+
+
+def test_what_tasks_know_of_files_may_be_lost(tmp_path, monkeypatch, digests):
+    path = tmp_path / "toy.txt"
+    path.write_text("One fox.\n\nTwo keys.")
+    os.utime(path, ns=(1, 1))
+    shards = replace(job(tmp_path, method="random"), corpus=CorpusChoice(str(path)), num_shards=2)
+    task = prepare(shards)
+    task.run(0)
+    (kept,) = (task.plan.folder / "prepared").glob("source_*.json")
+    for damage in ("{", '{"hashes": [[1]]}', '{"source": {}}'):
+        kept.write_text(damage)
+        monkeypatch.setattr(file_hashes, "_known", {})
+        digests.clear()
+        prepare(shards)
+        assert "toy.txt" in digests
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_train_and_valid_of_one_corpus(tmp_path, suffix):
+    path, texts = tmp_path / f"toy{suffix}", [f"Fox number {number}." for number in range(20)]
+    content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    Tokenizer.train(texts, 300).save(tmp_path)
+    given = replace(job(tmp_path, method="random"), num_shards=3, tokenizer=str(tmp_path), train_tokenizer=None)
+    found = {}
+    for split in ("train", "valid"):
+        task = prepare(replace(given, corpus=CorpusChoice(str(path), split, num_documents=18, holdout=5)))
+        if suffix.endswith(".gz"):
+            assert task.plan.to_be_read_once([0, 1, 2])
+            task.plan.read_once([0, 1, 2], lambda _: None)
+        for index in range(3):
+            task.run(index)
+        dataset = PreprocessedDataset.open(task.plan.folder)
+        assert dataset.settings.source["holdout"] == {"every": 5, "held": split == "valid"}
+        found[split] = [[int(record.id.rpartition(":")[2]) for record in shard.records()] for shard in dataset.shards]
+    assert found["valid"] == [[4], [9], [14]]
+    rest = [number for number in range(18) if number % 5 != 4]
+    assert found["train"] == [rest[0::3], rest[1::3], rest[2::3]]
+    assert "holdout" not in prepare(replace(given, corpus=CorpusChoice(str(path)))).plan.settings.source
+
+
+def test_a_holdout_that_is_none(tmp_path):
+    for split, every, message in [
+        ("test", 5, r"--holdout 5 parts the train split of a corpus, and --split is 'test'; give --split valid for"),
+        ("valid", 1, r"--holdout is 1; one of so many records is held out, so give 2 or more"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            prepare(replace(job(tmp_path), corpus=CorpusChoice("stories", split, holdout=every)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tokenizer_that_changes_after_the_plan(tmp_path):
     """While a job waits in a queue; nothing is written with another one."""
     Tokenizer.train(["one text"], 258).save(tmp_path / "tokenizer")
@@ -247,6 +341,20 @@ def test_missing_extra_is_said_before_any_work(monkeypatch, tmp_path, tagger):
     with pytest.raises(MissingExtraError, match=r"needs spacy, .* pip install 'cascaded-dllm\[preprocess\]'"):
         prepare(job(tmp_path, method="constituency", tagger=tagger))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_said_before_a_corpus_is_fetched(monkeypatch, tmp_path):
+    """A dataset of the hub may take a day to come."""
+
+    def fetch(choice: CorpusChoice) -> None:
+        pytest.fail(f"{choice} is fetched")
+
+    monkeypatch.setattr(assemble_preprocess, "make_corpus", fetch)
+    with pytest.raises(DataError, match=r"nowhere\.npz holds no tagger"):
+        prepare(job(tmp_path / "out", method="constituency", tagger="nowhere.npz"))
+    given = replace(job(tmp_path / "out", method="random"), tokenizer=str(tmp_path), train_tokenizer=None)
+    with pytest.raises(DataError, match="tokenizer"):
+        prepare(given)
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("englsh", "english"), ("lexikon", "lexicon"), ("Stories", "stories")])

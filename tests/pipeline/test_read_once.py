@@ -64,7 +64,7 @@ def reading_slowly(arguments: list[str]) -> None:
         append(*arguments)
         time.sleep(0.2)
 
-    parts._append, parts._HELD_CHARACTERS = slow_append, 10_000
+    parts._append, parts.held_bytes = slow_append, lambda _: 10_000
     cdllm(*arguments)
 
 

@@ -65,6 +65,7 @@ def command_of(method: str) -> Callable[..., None]:
         streaming: flags.Streaming = False,
         revision: flags.Revision = None,
         num_documents: flags.NumDocuments = None,
+        holdout: flags.Holdout = None,
         tokenizer: flags.Tokenizer = None,
         train_tokenizer: flags.TrainTokenizer = None,
         tagger: flags.Tagger = None,
@@ -94,8 +95,11 @@ def command_of(method: str) -> Callable[..., None]:
     ) -> None:
         """Make the shards; the help text is that of the method."""
         words = out / "word_cache" if word_cache is None and method in EMBEDDED else word_cache
+        corpus = CorpusChoice(
+            dataset, split, name, form, text_field, unit, streaming, revision, num_documents, bad_records, holdout
+        )
         job = Job(
-            CorpusChoice(dataset, split, name, form, text_field, unit, streaming, revision, num_documents, bad_records),
+            corpus,
             ScorerChoice(
                 method,
                 tagger=tagger,

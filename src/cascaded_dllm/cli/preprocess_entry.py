@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from cascaded_dllm.cli.main import app
+from cascaded_dllm.preprocess.job import is_read
 
 
 def main(method: str, arguments: list[str] | None = None) -> None:
@@ -13,9 +14,10 @@ def main(method: str, arguments: list[str] | None = None) -> None:
         method: the preprocessing method.
         arguments: flags of the entry, any option of the command besides; by default those of this process.
     """
+    example = "--tagger" if is_read("tagger", method) else "--model"
     parser = argparse.ArgumentParser(
         description=f"One shard of a corpus with importance by the method {method}.",
-        epilog=f"Every option of `cdllm preprocess {method}` may follow, such as --tagger, --tokenizer or --out.",
+        epilog=f"Every option of `cdllm preprocess {method}` may follow, such as {example}, --text-field or --out.",
         allow_abbrev=False,
     )
     parser.add_argument("--dataset_name", required=True, help="corpus by name, hub id or path")

@@ -20,7 +20,7 @@ Dataset = Annotated[
     str,
     typer.Option(
         help="A corpus by name (wikitext2, openwebtext, ...), a hub id, or a file, a folder or a pattern "
-        "('books/*.txt') of .txt, .jsonl (.gz, .xz), .parquet.",
+        "('books/*.txt') of .txt, .jsonl, .json (.gz, .xz, .zst), .parquet.",
         rich_help_panel=_CORPUS,
     ),
 ]
@@ -51,10 +51,24 @@ BadRecords = Annotated[
     ),
 ]
 Streaming = Annotated[
-    bool, typer.Option("--streaming", help="Read a hub dataset without storing it.", rich_help_panel=_CORPUS)
+    bool,
+    typer.Option(
+        "--streaming",
+        help="Read a hub dataset over the network; with 3 shards or more, its texts lie in <out> meanwhile.",
+        rich_help_panel=_CORPUS,
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Of a hub dataset: commit or branch.", rich_help_panel=_CORPUS)]
-NumDocuments = Annotated[int | None, typer.Option(help="Only the first so many documents.", rich_help_panel=_CORPUS)]
+NumDocuments = Annotated[
+    int | None, typer.Option(help="Only the first so many records, dropped ones too.", rich_help_panel=_CORPUS)
+]
+Holdout = Annotated[
+    int | None,
+    typer.Option(
+        help="Hold out one of so many records of the train split: --split valid makes those, --split train the others.",
+        rich_help_panel=_CORPUS,
+    ),
+]
 Tokenizer = Annotated[
     str | None, typer.Option(help="A tokenizer.json, a folder with one or with GPT-2's files, or a hub id.")
 ]

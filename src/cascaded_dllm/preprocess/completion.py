@@ -6,7 +6,7 @@ manifest of the dataset, and until that is there in a file of its own.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, complete_dataset
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 PREPARED_FOLDER = "prepared"
@@ -48,15 +49,34 @@ def complete_now(folder: Path, settings: Settings, tokenizer: Tokenizer) -> Prep
     return completed(folder, settings) or complete_dataset(folder, settings)
 
 
-def keep_source(folder: Path, settings: Settings) -> None:
+def keep_source(folder: Path, settings: Settings, hashes: Sequence[HashedFile]) -> None:
     """Writes down where the documents of a dataset come from, where its shards do not say all of it.
+
+    Args:
+        folder: of the dataset.
+        settings: of the dataset.
+        hashes: what is known of the corpus' files, for tasks that begin later.
 
     Raises:
         OutputExistsError: the folder cannot be written.
     """
     path = _source_file(folder, settings)
-    if settings.brief() != settings and not path.is_file():
-        write_json(path, {"source": settings.source})
+    if settings.brief() != settings and (not path.is_file() or not set(hashes) <= set(_kept_hashes(path))):
+        write_json(path, {"source": settings.source, "hashes": hashes})
+
+
+def remember_hashes(folder: Path) -> None:
+    """Takes from the folder of a dataset what other tasks know of the files of its corpus."""
+    for path in _source_files(folder):
+        remember(_kept_hashes(path))
+
+
+def _kept_hashes(path: Path) -> list[HashedFile]:
+    """What `keep_source` has written about the files of a corpus; nothing where that cannot be read."""
+    # Without it files are read again, which is as right.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return [HashedFile(*file) for file in json.loads(path.read_text(encoding="utf-8"))["hashes"]]
+    return []
 
 
 def forget_source(folder: Path, settings: Settings) -> None:
@@ -79,9 +99,13 @@ def _source_file(folder: Path, settings: Settings) -> Path:
     return folder / PREPARED_FOLDER / f"source_{fingerprint(settings.source)}.json"
 
 
+def _source_files(folder: Path) -> list[Path]:
+    return sorted((folder / PREPARED_FOLDER).glob("source_*.json"))
+
+
 def _sources(folder: Path) -> Iterator[dict[str, Any]]:
     """All that the folder says about where documents come from."""
-    for path in (folder / MANIFEST_FILE, *sorted((folder / PREPARED_FOLDER).glob("source_*.json"))):
+    for path in (folder / MANIFEST_FILE, *_source_files(folder)):
         # It is for a message only, which is shorter without it.
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             value = json.loads(path.read_text(encoding="utf-8"))

@@ -42,6 +42,7 @@ class CorpusChoice:
         revision: of a hub dataset, in place of the one that its name stands for.
         num_documents: only the first so many records; None for all.
         bad_records: whether records that cannot be read are refused or dropped; None for the former.
+        holdout: one of so many records of the train split is held out; the split valid is those, and train the rest.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class CorpusChoice:
     revision: str | None = None
     num_documents: int | None = None
     bad_records: str | None = None
+    holdout: int | None = None
 
 
 @final

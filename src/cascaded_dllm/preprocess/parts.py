@@ -1,16 +1,16 @@
 """The records of a corpus laid down shard by shard in one pass, where each shard would have to read all of it.
 
-A compressed file can only be read from its beginning, so that N tasks would unpack it N times. What is laid down here
-is what they read instead, each its own file; it is removed with the last shard.
+A compressed file can only be read from its beginning, so that N tasks would unpack it N times. Other files are passed
+over in less time than they are read in; with many tasks that is more work all the same. What is laid down here is what
+they read instead, each its own file; it is removed with the last shard.
 """
 
-import io
+import hashlib
+import json
 import struct
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, final
 
 from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
@@ -18,20 +18,20 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 KIND = "parts of a corpus"
-# What is held in memory before it is written, in characters; a record without any counts as so many.
-_HELD_CHARACTERS = 1 << 24
-_RECORD_CHARACTERS = 256
-# A file is a sequence of blocks, so that no file has to stay open: the length of a block, and the block.
-_LENGTH = struct.Struct("<Q")
-_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.large_string(), nullable=False),
-        pa.field("text", pa.large_string()),
-        pa.field("reason", pa.string()),
-        pa.field("characters", pa.int64()),
-    ]
-)
+FORMAT = 2
+"""Of the files; those of another format are not looked for, and the corpus is read again."""
+# A file is a sequence of blocks, so that no file has to stay open: how long the block is, and its records, and the
+# records, compressed.
+_LENGTHS = struct.Struct("<QQ")
+# To open a file and to compress a block costs as much as to write some ten thousand bytes, so that the blocks should
+# not become smaller with the number of parts. What is held grows instead, up to a bound that every machine has.
+_HELD_BYTES = 1 << 24
+_HELD_BYTES_PER_PART = 1 << 16
+_HELD_BYTES_AT_MOST = 1 << 28
 
 
 def write_parts(
@@ -51,24 +51,26 @@ def write_parts(
         OutputExistsError: the folder cannot be written.
     """
     with complete_folder(folder) as temporary:
-        held: defaultdict[int, list[Document | Dropped]] = defaultdict(list)
-        weight = number = 0
+        parts = {part: _Part(temporary / _file_name(part)) for part in sorted(wanted)}
+        most = held_bytes(len(parts))
+        held = number = 0
         for number, (part, record) in enumerate(corpus.dealt(num_parts), start=1):
-            if part not in wanted:
+            if part not in parts:
                 continue
-            held[part].append(record)
-            weight += _RECORD_CHARACTERS + (len(record.text) if isinstance(record, Document) else 0)
-            if weight >= _HELD_CHARACTERS:
-                _append(temporary, held)
-                weight = 0
+            held += parts[part].hold(record)
+            if held >= most:
+                _append(parts.values())
+                held = 0
                 on_progress(number)
-        _append(temporary, held)
+        _append(parts.values())
         on_progress(number)
-        paths = {part: _file(temporary, part) for part in sorted(wanted)}
-        for path in paths.values():
-            path.touch()  # A part may have no record.
-        sha256 = {str(part): file_sha256(path) for part, path in paths.items()}
+        sha256 = {str(part): at.sha256.hexdigest() for part, at in parts.items()}
         write_json(temporary / manifests.FILE_NAME, manifests.header(KIND) | {"sha256": sha256})
+
+
+def held_bytes(num_parts: int) -> int:
+    """How much is held in memory before it is written to the files of so many parts: 16 to 256 MiB."""
+    return max(_HELD_BYTES, min(num_parts * _HELD_BYTES_PER_PART, _HELD_BYTES_AT_MOST))
 
 
 def read_part(folder: Path, part: int) -> Iterator[Document | Dropped] | None:
@@ -82,45 +84,68 @@ def read_part(folder: Path, part: int) -> Iterator[Document | Dropped] | None:
     expected = manifests.read_manifest(folder, KIND)["sha256"].get(str(part))
     if expected is None:
         return None
-    path = _file(folder, part)
+    path = folder / _file_name(part)
     if not path.is_file() or file_sha256(path) != expected:
         raise DataError(f"{path} is missing, truncated or was changed; remove {folder}, and the corpus is read again")
     return _records(path)
 
 
-def _file(folder: Path, part: int) -> Path:
-    return folder / f"{part}.arrow"
+def _file_name(part: int) -> str:
+    return f"{part}.zst"
 
 
-def _append(folder: Path, held: defaultdict[int, list[Document | Dropped]]) -> None:
-    """Adds the held records to the files of their parts, and holds them no longer."""
-    for part, records in held.items():
-        block = _block(records)
-        with _file(folder, part).open("ab") as file:
-            file.write(_LENGTH.pack(block.size))
+@final
+class _Part:
+    """One part while it is written: its file, which is there from the beginning, and the records that wait for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sha256 = hashlib.sha256()
+        self._waiting = bytearray()
+        path.touch()
+
+    def hold(self, record: Document | Dropped) -> int:
+        """Keeps a record for `append`, and returns how many bytes that takes."""
+        fields: list[str | int]
+        if isinstance(record, Document):
+            fields = [record.id, record.text]
+        else:
+            fields = [record.id, record.reason, record.characters]
+        # A line end within a text is escaped in JSON.
+        line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+        self._waiting += line
+        return len(line)
+
+    def append(self, codec: "pa.Codec") -> None:
+        """Adds the records that wait to the file."""
+        if not self._waiting:
+            return
+        packed = codec.compress(self._waiting, asbytes=True)
+        block = _LENGTHS.pack(len(packed), len(self._waiting)) + packed
+        with self.path.open("ab") as file:
             file.write(block)
-    held.clear()
+        self.sha256.update(block)
+        self._waiting = bytearray()
 
 
-def _block(records: Sequence[Document | Dropped]) -> pa.Buffer:
-    columns = [
-        [record.id for record in records],
-        [record.text if isinstance(record, Document) else None for record in records],
-        [record.reason if isinstance(record, Dropped) else None for record in records],
-        [record.characters if isinstance(record, Dropped) else None for record in records],
-    ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
-        stream.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
-    return sink.getvalue()
+def _append(parts: Iterable[_Part]) -> None:
+    """Adds the held records to the files of their parts, and holds them no longer."""
+    codec = _codec()
+    for part in parts:
+        part.append(codec)
+
+
+def _codec() -> "pa.Codec":
+    import pyarrow as pa
+
+    return pa.Codec("zstd")
 
 
 def _records(path: Path) -> Iterator[Document | Dropped]:
+    codec = _codec()
     with path.open("rb") as file:
-        while header := file.read(_LENGTH.size):
-            (length,) = _LENGTH.unpack(header)
-            for batch in pa.ipc.open_stream(io.BytesIO(file.read(length))):
-                rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-                for name, text, reason, characters in rows:
-                    yield Document(name, text) if reason is None else Dropped(name, reason, characters)
+        while header := file.read(_LENGTHS.size):
+            packed, length = _LENGTHS.unpack(header)
+            for line in codec.decompress(file.read(packed), length, asbytes=True).splitlines():
+                name, *rest = json.loads(line)
+                yield Document(name, *rest) if len(rest) == 1 else Dropped(name, *rest)

@@ -27,15 +27,15 @@ from cascaded_dllm.preprocess.completion import (
 )
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
+from cascaded_dllm.preprocess.parts import FORMAT as PARTS_FORMAT
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpora import Corpus, no_documents
+from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Told the records done, and their number where it is known."""
 
-# To write the records once more and read that costs about as much as to read the corpus twice.
-_READ_ONCE_FROM = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -48,11 +48,13 @@ class Plan:
         folder: where it goes.
         settings: everything that decides its records.
         corpus: the documents.
+        hashes: of its files, as they were when the plan was made; it takes them to whoever makes a shard.
     """
 
     folder: Path
     settings: Settings
     corpus: Corpus
+    hashes: tuple[HashedFile, ...] = ()
 
     @classmethod
     def make(
@@ -93,7 +95,8 @@ class Plan:
             vocab_size=tokenizer.vocab_size,
             eos_id=tokenizer.eos_id,
         )
-        return cls(dataset_folder(out_dir, scorer.method, corpus.name, split), settings, corpus)
+        folder = dataset_folder(out_dir, scorer.method, corpus.name, split)
+        return cls(folder, settings, corpus, corpus.hashes())
 
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet; damaged ones are removed, to be written again.
@@ -121,9 +124,8 @@ class Plan:
 
     def to_be_read_once(self, missing: Sequence[int]) -> bool:
         """Whether reading the corpus once for all missing shards, with `read_once` before the first, saves work."""
-        return (
-            len(missing) >= _READ_ONCE_FROM and self.corpus.reads_all() and not (self._parts / MANIFEST_FILE).is_file()
-        )
+        least = self.corpus.read_once_from()
+        return least is not None and len(missing) >= least and not (self._parts / MANIFEST_FILE).is_file()
 
     def read_once(self, missing: Sequence[int], on_progress: Callable[[int], None]) -> None:
         """Lays down the records of the missing shards for `write`, until the dataset is complete.
@@ -159,6 +161,7 @@ class Plan:
         self._check_index(index)
         # Between the plan and this task may lie hours in a queue.
         self._check_corpus()
+        keep_source(self.folder, self.settings, self.hashes)
         source = SourceHash()
         records = read_part(self._parts, index)
         if records is None:
@@ -173,7 +176,6 @@ class Plan:
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
                 raise no_documents(self.corpus.name, writer.counts.dropped)
             self._check_corpus()
-        keep_source(self.folder, self.settings)
         return writer.counts
 
     def put_tokenizer(self, load_tokenizer: Callable[[], Tokenizer]) -> None:
@@ -209,7 +211,8 @@ class Plan:
             dataset = complete_now(self.folder, self.settings, load_tokenizer())
         forget_source(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
-        shutil.rmtree(self._parts, ignore_errors=True)
+        for records in self._parts.parent.glob("records_*"):
+            shutil.rmtree(records, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._parts.parent.rmdir()
         return dataset
@@ -217,7 +220,7 @@ class Plan:
     @property
     def _parts(self) -> Path:
         """Where `read_once` lays down the records."""
-        identity = {"source": self.settings.source, "num_shards": self.settings.num_shards}
+        identity = {"source": self.settings.source, "num_shards": self.settings.num_shards, "format": PARTS_FORMAT}
         return self.folder / PREPARED_FOLDER / f"records_{fingerprint(identity)}"
 
     def check_shards(self) -> None:
@@ -234,11 +237,12 @@ class Plan:
                 continue
 
     def _check_corpus(self) -> None:
-        """Whether the documents are those of the plan; files are only hashed again where their size or time changed.
+        """Whether the documents are those of the plan; files are only hashed where their size or time changed since.
 
         Raises:
             DataError: they are not.
         """
+        remember(self.hashes)
         if dict(self.corpus.source) != self.settings.source:
             raise DataError(
                 f"the corpus {self.corpus.name!r} has changed since the job began (its files have other content); "

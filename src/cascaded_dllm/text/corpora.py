@@ -6,13 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar, final
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.corpus_options import require_read, require_read_by_files
-from cascaded_dllm.text.document import Document, Dropped, Part, Reader, WholeReader
+from cascaded_dllm.text.document import Document, Dropped, Holdout, Part, Reader, WholeReader
+from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
@@ -40,11 +41,13 @@ class Corpus:
         name: for folders.
         reader: where the records come from.
         num_records: only the first so many, dropped ones counted; None for all.
+        holdout: of those, only one side; None for all.
     """
 
     name: str
     reader: Reader
     num_records: int | None = None
+    holdout: Holdout | None = None
 
     @classmethod
     def from_documents(cls, name: str, documents: Sequence[Document]) -> "Corpus":
@@ -55,10 +58,16 @@ class Corpus:
     def source(self) -> Mapping[str, object]:
         """Everything that decides the documents, as plain JSON values; no path of this machine.
 
-        Files are read once per process to hash them.
+        Files are read to hash them, unless their hashes are known, see `file_hashes`.
         """
         source = self.reader.source()
-        return source if self.num_records is None else source | {"first": self.num_records}
+        if self.num_records is not None:
+            source |= {"first": self.num_records}
+        return source if self.holdout is None else source | {"holdout": asdict(self.holdout)}
+
+    def hashes(self) -> tuple[HashedFile, ...]:
+        """What this process knows of its files, for others that have to know the source."""
+        return known_hashes(self.reader.files()) if isinstance(self.reader, LocalFiles) else ()
 
     def documents(self) -> Iterator[Document]:
         """All documents, in order.
@@ -89,11 +98,11 @@ class Corpus:
         """
         if not 0 <= index < num_parts:
             raise ConfigError(f"part {index} of {num_parts} does not exist; it must be one of 0..{num_parts - 1}")
-        return self.reader.records(Part(index, num_parts, self.num_records))
+        return self.reader.records(Part(index, num_parts, self.num_records, self.holdout))
 
-    def reads_all(self) -> bool:
-        """Whether a part costs about as much to read as the whole corpus, so that it is better read once for all."""
-        return isinstance(self.reader, WholeReader) and self.reader.reads_all()
+    def read_once_from(self) -> int | None:
+        """The number of parts from which on it is less work to read all once and lay it down; None for no number."""
+        return self.reader.read_once_from() if isinstance(self.reader, WholeReader) else None
 
     def dealt(self, num_parts: int) -> Iterator[tuple[int, Document | Dropped]]:
         """All records in order, in one pass, each with the number of the `part` it belongs to.
@@ -105,7 +114,20 @@ class Corpus:
             numbered = self.reader.numbered(self.num_records)
         else:
             numbered = enumerate(self.reader.records(Part(stop=self.num_records)))
+        if self.holdout is not None:
+            side = self.holdout
+            numbered = ((side.place(number), record) for number, record in numbered if side.has(number))
         return ((number % num_parts, record) for number, record in numbered)
+
+    def side(self, every: int, *, held: bool) -> "Corpus":
+        """Every `every`-th record, or all others, renumbered; together they are this corpus.
+
+        Raises:
+            ConfigError: `every` is less than 2.
+        """
+        if every < 2:
+            raise ConfigError(f"--holdout is {every}; one of so many records is held out, so give 2 or more")
+        return replace(self, holdout=Holdout(every, held))
 
     def hint(self) -> str | None:
         """What to say where the corpus does not look as if its documents were what was meant."""
@@ -163,7 +185,8 @@ def open_corpus(
         bad_records: of a path: whether records that cannot be read, such as a line that is not JSON, end the reading
             ("refuse", if None) or are dropped and counted ("drop").
         revision: of a dataset of the hub: a commit, branch or tag.
-        streaming: of a dataset of the hub: whether to read it over the network and keep nothing.
+        streaming: of a dataset of the hub: whether to read it over the network, each time it is read, and not to
+            download it first.
 
     Raises:
         ConfigError: there is no such name, split, unit or form, or an option means nothing to the corpus.

@@ -1,6 +1,5 @@
 """Forms in which benchmark corpora are distributed: what one record of them is, and how its text is written out."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -55,7 +54,7 @@ def numbered_records(
     rows: Callable[[Part], Iterator[Document | Dropped]], form: Form | None, part: Part
 ) -> Iterator[tuple[int, Document | Dropped]]:
     """`records_of`, each with the number of its record in the corpus; a WikiText article also brings its headings."""
-    numbers = itertools.count(part.index, part.num_parts)
+    numbers = part.numbers()
     if form == "wikitext":
         for number, article in zip(numbers, part.of(_articles(rows(Part()))), strict=False):
             yield from ((number, record) for record in article.records())

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, final
 
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
-from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.forms import described, numbered_records, records_of
 from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
@@ -43,9 +43,9 @@ class HubRows:
         """
         return records_of(self._rows, self.corpus.form, part)
 
-    def reads_all(self) -> bool:
+    def read_once_from(self) -> int | None:
         """See `WholeReader`: what is streamed comes whole, and articles are found line by line."""
-        return not self.files or self.corpus.form == "wikitext"
+        return READ_ONCE_FROM if not self.files or self.corpus.form == "wikitext" else None
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
         """See `WholeReader`.
@@ -69,19 +69,21 @@ class HubRows:
 
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         first, text_field = 0, self.corpus.text_field
+        numbers = part.numbers()
+        wanted = next(numbers, None)
         for table in self._tables():
             # Streamed files may differ; where the first rows lack the column, its name is wrong.
             if first == 0 and text_field not in table.column_names:
                 raise missing_field(f"{self.corpus.id} ({self.split})", text_field, table.column_names)
             columns = {name: table.column(name) for name in (text_field, "id") if name in table.column_names}
-            end = table.num_rows if part.stop is None else min(table.num_rows, part.stop - first)
-            for place in range((part.index - first) % part.num_parts, end, part.num_parts):
-                row = {name: column[place].as_py() for name, column in columns.items()}
-                default = f"{self.split}:{first + place}"
+            while wanted is not None and wanted < first + table.num_rows:
+                row = {name: column[wanted - first].as_py() for name, column in columns.items()}
+                default = f"{self.split}:{wanted}"
                 yield row_record(row, text_field, place=f"{self.corpus.id} {default}", default=default)
-            first += table.num_rows
-            if part.stop is not None and first >= part.stop:
+                wanted = next(numbers, None)
+            if wanted is None:
                 return
+            first += table.num_rows
 
     def _tables(self) -> Iterator[Any]:
         """The rows in batches, as Arrow tables."""
@@ -103,7 +105,7 @@ def open_hub(corpus: HubCorpus, *, split: str, revision: str | None, streaming: 
         corpus: the dataset.
         split: as the dataset calls it, or valid for validation.
         revision: a commit, branch or tag instead of the dataset's own.
-        streaming: whether to read over the network what is not in the cache, and keep nothing.
+        streaming: whether to read over the network what is not in the cache, each time, and not to download it first.
 
     Raises:
         ConfigError: there is no such split.

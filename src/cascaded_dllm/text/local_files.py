@@ -1,7 +1,5 @@
 """A corpus on this machine: a file, a folder, or the files that a pattern matches."""
 
-import functools
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +8,8 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text.document import Document, Dropped, Part
+from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
+from cascaded_dllm.text.file_hashes import hashed
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.local import (
     DEFAULT_UNIT,
@@ -18,7 +17,7 @@ from cascaded_dllm.text.local import (
     BadRecords,
     Unit,
     checked_suffix,
-    is_read_through,
+    read_once_from,
     row_fields,
     suffix_of,
     text_lines,
@@ -39,8 +38,9 @@ class LocalFiles:
     """A file, or all files of a folder or a pattern in the order of their names, as a `Reader`.
 
     Attributes:
-        path: a .txt, .jsonl (either also .gz or .xz) or .parquet file, a folder of such files, or a pattern with "*",
-            "?" or "[...]", in which "**" stands for folders inside folders; hidden files are ignored.
+        path: a .txt, .jsonl, .json (with lines as .jsonl; all also .gz, .xz or .zst) or .parquet file, a folder of
+            such files, or a pattern with "*", "?" or "[...]", in which "**" stands for folders inside folders; hidden
+            files are ignored.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
@@ -119,7 +119,7 @@ class LocalFiles:
         Raises:
             DataError: as in `files`.
         """
-        return {suffix_of(file).split(".")[1] for file in self.files()}
+        return _kinds(self.files())
 
     def require_outside(self, folder: Path) -> None:
         """Checks that nothing that is written to `folder` becomes a part of this corpus.
@@ -188,20 +188,25 @@ class LocalFiles:
         """
         return records_of(self._rows, self.form, part)
 
-    def reads_all(self) -> bool:
-        """See `WholeReader`."""
-        return self.form == "wikitext" or any(is_read_through(file, self.unit) for file in self.files())
+    def read_once_from(self) -> int | None:
+        """See `WholeReader`; of files of several kinds, the one that is dearest to pass over decides."""
+        if self.form == "wikitext":
+            return READ_ONCE_FROM
+        numbers = (read_once_from(file, self.unit) for file in self.files())
+        return min((number for number in numbers if number is not None), default=None)
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
         """See `WholeReader`."""
         return numbered_records(self._rows, self.form, Part(stop=stop))
 
     def source(self) -> dict[str, object]:
-        """See `Reader`; every file is read once per process, to hash it."""
-        files, kinds = self.files(), self.kinds()
+        """See `Reader`; a file is read to hash it, unless its hash is known."""
+        files = self.files()
+        kinds = _kinds(files)
+        known = [(name, hashed(file)) for name, file in zip(self._names(files), files, strict=True)]
         return {
             "kind": "files",
-            "files": [_described(file, name) for file, name in zip(files, self._names(files), strict=True)],
+            "files": [{"name": name, "bytes": file.bytes, "sha256": file.sha256} for name, file in known],
             "text_field": self.text_field if kinds - {"txt"} else None,
             "unit": self.unit if "txt" in kinds else None,
             "form": described(self.form),
@@ -251,22 +256,12 @@ def _linked_folders(root: Path) -> Iterator[Path]:
         yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())
 
 
+def _kinds(files: Iterable[Path]) -> set[str]:
+    """Which of txt, jsonl and parquet files are; a .json is a .jsonl under a wider name."""
+    kinds = {suffix_of(file).split(".")[1] for file in files}
+    return kinds - {"json"} | ({"jsonl"} if "json" in kinds else set())
+
+
 def is_pattern(path: Path) -> bool:
     """Whether a path stands for the files that match it."""
     return any(sign in str(path) for sign in "*?[")
-
-
-def _described(file: Path, name: str) -> dict[str, object]:
-    status = file.stat()
-    return {"name": name, "bytes": status.st_size, "sha256": _sha256(file, status.st_size, status.st_mtime_ns)}
-
-
-# Without a limit: a corpus of more files than that would be hashed anew for every shard.
-@functools.cache
-def _sha256(file: Path, size: int, modified: int) -> str:
-    """The hash of a file of this size and time of change, which tell whether it has to be read again."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(file, error) from error

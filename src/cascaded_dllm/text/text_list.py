@@ -14,7 +14,7 @@ def read_text_list(path: Path, unit: Unit = "line") -> list[str]:
 
     Of a .txt file every line is a text; where one of its lines is 80 "=", as in sample_stage<k>.txt, texts end there
     and may have several lines. With another `unit` it is what a document is in preprocessing, whatever the lines. Of a
-    .jsonl or .parquet file it is what stands under `text`. The first two kinds may also end in .gz or .xz.
+    .jsonl or .parquet file it is what stands under `text`. All but the last may also end in .gz, .xz or .zst.
 
     Raises:
         DataError: there is no such file, it is empty, not UTF-8 or of an unknown kind, or something in it has no text.

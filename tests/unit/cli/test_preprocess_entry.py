@@ -30,3 +30,15 @@ def command_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[str]:
 def test_flags_of_the_entry(monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: list[str]) -> None:
     begin = ["preprocess", "constituency", "--dataset", "mine", "--split", "train"]
     assert command_of(monkeypatch, *flags) == [*begin, *expected]
+
+
+@pytest.mark.parametrize(
+    ("method", "read", "unread"),
+    [("constituency", "--tagger", "--model"), ("keybert_no_stopword", "--model", "--tagger")],
+)
+def test_help_offers_what_the_method_reads(capsys, method, read, unread):
+    with pytest.raises(SystemExit):
+        preprocess_entry.main(method, ["--help"])
+    told = capsys.readouterr().out
+    assert read in told
+    assert unread not in told

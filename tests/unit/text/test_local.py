@@ -16,7 +16,15 @@ from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.local import PARQUET_BATCH_ROWS, Unit
 from cascaded_dllm.text.local_files import ROWS_LOOKED_AT, LocalFiles
 
-COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+
+def zst(plain: bytes) -> bytes:
+    """Two frames, as tools that compress on several threads write them."""
+    half = len(plain) // 2
+    codec = pa.Codec("zstd")
+    return codec.compress(plain[:half], asbytes=True) + codec.compress(plain[half:], asbytes=True)
+
+
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zst}
 EACH_COMPRESSION = pytest.mark.parametrize("suffix", COMPRESSIONS)
 
 
@@ -356,7 +364,7 @@ def test_whole_surrogate_pair(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "a.jsonl", '{"text": "x\\ud83d\\ude00"}')) == ["x😀"]
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
 @pytest.mark.parametrize("fault", ["truncated", "foreign", "corrupt"])
 def test_broken_compression(tmp_path: Path, suffix: str, fault: str) -> None:
     path = write(tmp_path / f"a.txt{suffix}", "".join(f"Line {index}\n\n" for index in range(2_000)))
@@ -378,3 +386,26 @@ def test_broken_parquet(tmp_path: Path, fault: str) -> None:
     path.write_bytes({"truncated": content[:-20], "foreign": b"no parquet at all", "corrupt": content}[fault])
     with pytest.raises(DataError, match=r"a\.parquet is not a whole parquet file \(.*; write or download it again"):
         texts(path)
+
+
+@EACH_COMPRESSION
+def test_json_with_an_object_a_line(tmp_path: Path, suffix: str) -> None:
+    lines = '{"text": "One"}\n{"text": null}\n\n{"text": "[Two]", "id": "t"}\n'
+    name = f"c4-train.00000.json{suffix}"
+    assert records(write(tmp_path / name, lines)) == [
+        Document(f"{name}:0", "One"),
+        Dropped(f"{name}:1", "null text", 0),
+        Dropped(f"{name}:2", "empty", 0),
+        Document("t", "[Two]"),
+    ]
+    assert LocalFiles(tmp_path).kinds() == {"jsonl"}
+
+
+@pytest.mark.parametrize("content", ['[{"text": "One"}]', '\ufeff [\n  {"text": "One"}\n]\n'])
+def test_json_that_is_one_array(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "a.json.gz", content)
+    for bad_records in ("refuse", "drop"):
+        with pytest.raises(DataError, match=r"a\.json\.gz is one JSON array, and its lines have to be objects.*jq -c"):
+            list(LocalFiles(path, bad_records=bad_records).records(Part()))
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 is a list, not an object"):
+        records(write(tmp_path / "a.jsonl", '[{"text": "One"}]'))

@@ -33,6 +33,7 @@ def test_all_commands_are_there():
     methods = {("preprocess", method) for method in SELECTION_METHODS}
     others = {
         ("preprocess", "inspect"),
+        ("preprocess", "stages"),
         ("preprocess", "status"),
         ("quickstart",),
         ("train",),

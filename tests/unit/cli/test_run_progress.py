@@ -52,7 +52,7 @@ def test_measuring_a_bound_is_a_bar_of_its_own(display, capsys):
     assert not bound.visible
     display.show_measuring(3, 8)
     assert (bound.visible, bound.completed, bound.total) == (True, 3, 8)
-    display.show(Evaluation(4, 1.25, None, 1, 9))
+    display.show(Evaluation(4, 1.25, None, 0.01, 1, 9, 0))
     assert not bound.visible
     assert capsys.readouterr().out == "stage 1: step 4, bound 1.2500 +- nan nats/token on 1 window of 9\n"
 

@@ -25,7 +25,7 @@ from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_proc
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, write_total
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import Corpus, open_corpus, require_numbers
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -198,7 +198,7 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
     """The chosen corpus, under the chosen name.
 
     Raises:
-        ConfigError: one side of a corpus is asked for, and the split is neither train nor valid.
+        ConfigError: one side of a corpus is asked for, and the split is neither train nor valid; or no record.
         CascadeError: see `open_corpus`.
     """
     if choice.holdout is not None and choice.split not in ("train", "valid"):
@@ -206,6 +206,7 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
             f"--holdout {choice.holdout} parts the train split of a corpus, and --split is {choice.split!r}; give "
             "--split valid for the records that are held out, or --split train for the others"
         )
+    require_numbers(choice.num_documents, choice.holdout)
     corpus = open_corpus(
         choice.dataset,
         split=choice.split if choice.holdout is None else "train",

@@ -260,6 +260,13 @@ def test_train_and_valid_of_one_corpus(tmp_path, suffix):
     assert "holdout" not in prepare(replace(given, corpus=CorpusChoice(str(path)))).plan.settings.source
 
 
+def test_numbers_are_judged_before_a_corpus_is_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr(assemble_preprocess, "open_corpus", None)
+    for choice in (CorpusChoice("openwebtext", "valid", holdout=1), CorpusChoice("openwebtext", num_documents=0)):
+        with pytest.raises(ConfigError, match=r"--(holdout is 1; one of|num-documents is 0; it must be at least 1)"):
+            assemble_preprocess.make_corpus(choice)
+
+
 def test_a_holdout_that_is_none(tmp_path):
     for split, every, message in [
         ("test", 5, r"--holdout 5 parts the train split of a corpus, and --split is 'test'; give --split valid for"),

@@ -125,7 +125,7 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             r"at character \d+ is in no built-in story",
         ),
         (["tfidf", "--unit", "page"], "unit 'page' is unknown; choose one of paragraph, line, file"),
-        (["tfidf", "--num-documents", "0"], "the number of documents is 0; it must be at least 1"),
+        (["tfidf", "--num-documents", "0"], "--num-documents is 0; it must be at least 1"),
         (["tfidf", "--shards", "0"], "the number of shards is 0; it must be at least 1"),
         (["tfidf", "--split", "a/b"], "split name 'a/b' cannot be part of a folder name"),
         (

@@ -26,14 +26,19 @@ def main(method: str, arguments: list[str] | None = None) -> None:
     parser.add_argument("--shard_idx", help="the part to be made, from 0 (default: all)")
     parser.add_argument("--n_process", help="processes that score documents (default: 1)")
     parser.add_argument("--tokenizer", help="file, folder or hub id (default: gpt2)")
+    parser.add_argument("--executor", help="local, slurm or ray (default: local)")
     flags, rest = parser.parse_known_args(arguments)
     command = ["preprocess", method, "--dataset", flags.dataset_name, "--split", flags.dataset_mode]
     command += ["--shards", flags.num_shards]
-    # On a cluster workers are tasks at once, of which one entry has no number to give.
-    if flags.n_process is not None or not any(flag.startswith("--executor") for flag in rest):
+    # On a cluster workers are tasks at once, and the processes of a task are the cores that it asks for.
+    if flags.executor in (None, "local"):
         command += ["--workers", flags.n_process or "1"]
+    elif flags.n_process is not None:
+        command += ["--cpus", flags.n_process]
     if flags.shard_idx is not None:
         command += ["--shard", flags.shard_idx]
     if flags.tokenizer is not None or not any(flag.startswith("--train-tokenizer") for flag in rest):
         command += ["--tokenizer", flags.tokenizer or "gpt2"]
+    if flags.executor is not None:
+        command += ["--executor", flags.executor]
     app([*command, *rest], prog_name=sys.argv[0])

@@ -174,7 +174,7 @@ class Plan:
                 if on_progress is not None:
                     on_progress(writer.counts.documents + sum(writer.counts.dropped.values()), None)
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
-                raise no_documents(self.corpus.name, writer.counts.dropped)
+                raise no_documents(self.corpus, writer.counts.dropped)
             self._check_corpus()
         return writer.counts
 
@@ -205,7 +205,7 @@ class Plan:
         self.check_shards()
         counts = sum((Shard.open(folder).counts for folder in folders), Counts())
         if counts.documents == 0:
-            raise no_documents(self.corpus.name, counts.dropped)
+            raise no_documents(self.corpus, counts.dropped)
         dataset = completed(self.folder, self.settings)
         if dataset is None:
             dataset = complete_now(self.folder, self.settings, load_tokenizer())

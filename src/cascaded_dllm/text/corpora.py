@@ -84,7 +84,7 @@ class Corpus:
             else:
                 dropped[record.reason] += 1
         if num == 0:
-            raise no_documents(self.name, dropped)
+            raise no_documents(self, dropped)
 
     def part(self, index: int, num_parts: int) -> Iterator[Document | Dropped]:
         """Every `num_parts`-th record from number `index` on, without parsing the others where the format allows.
@@ -110,10 +110,8 @@ class Corpus:
         Raises:
             DataError: the input is broken.
         """
-        if isinstance(self.reader, WholeReader):
-            numbered = self.reader.numbered(self.num_records)
-        else:
-            numbered = enumerate(self.reader.records(Part(stop=self.num_records)))
+        assert isinstance(self.reader, WholeReader), "nobody reads it once for all parts"
+        numbered = self.reader.numbered(self.num_records)
         if self.holdout is not None:
             side = self.holdout
             numbered = ((side.place(number), record) for number, record in numbered if side.has(number))
@@ -125,8 +123,7 @@ class Corpus:
         Raises:
             ConfigError: `every` is less than 2.
         """
-        if every < 2:
-            raise ConfigError(f"--holdout is {every}; one of so many records is held out, so give 2 or more")
+        require_numbers(None, every)
         return replace(self, holdout=Holdout(every, held))
 
     def hint(self) -> str | None:
@@ -139,20 +136,37 @@ class Corpus:
         Raises:
             ConfigError: `num` is less than 1.
         """
+        require_numbers(num, None)
         if num is None:
             return self
-        if num < 1:
-            raise ConfigError(f"the number of documents is {num}; it must be at least 1")
         return replace(self, num_records=num if self.num_records is None else min(num, self.num_records))
 
 
-def no_documents(name: str, dropped: Mapping[str, int]) -> DataError:
+def require_numbers(num_records: int | None, holdout: int | None) -> None:
+    """Whether a corpus can be shortened and parted so, which can be known before it is fetched.
+
+    Raises:
+        ConfigError: there would be no record, or none on one side.
+    """
+    if num_records is not None and num_records < 1:
+        raise ConfigError(f"--num-documents is {num_records}; it must be at least 1")
+    if holdout is not None and holdout < 2:
+        raise ConfigError(f"--holdout is {holdout}; one of so many records is held out, so give 2 or more")
+
+
+def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:
     """What to raise about a corpus without a text.
 
     Args:
-        name: of the corpus.
+        corpus: which has none.
         dropped: how many of its records are no documents, by reason.
     """
+    name, holdout = corpus.name, corpus.holdout
+    if holdout is not None and holdout.held and not dropped:
+        return DataError(
+            f"the corpus {name!r} has fewer than {holdout.every} records, and --holdout {holdout.every} holds out one "
+            "of so many; give a smaller number"
+        )
     told = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
     return DataError(
         f"the corpus {name!r} holds 0 documents that are not blank; give one with text in it"

@@ -70,6 +70,7 @@ class LocalFiles:
             raise unreadable(self.path, error) from error
         for file in files:
             checked_suffix(file)
+            _require_name(file)
         return files
 
     def _files_of_folder(self) -> list[Path]:
@@ -216,7 +217,7 @@ class LocalFiles:
 
     def hint(self) -> str | None:
         """What to say where the first text file looks as if its lines, or the articles of WikiText, were meant."""
-        texts = (file for file in self.files() if ".txt" in file.suffixes)
+        texts = (file for file in self.files() if suffix_of(file).startswith(".txt"))
         first = next(texts, None)
         if first is None or self.form is not None or self.unit == "file":
             return None
@@ -265,3 +266,15 @@ def _kinds(files: Iterable[Path]) -> set[str]:
 def is_pattern(path: Path) -> bool:
     """Whether a path stands for the files that match it."""
     return any(sign in str(path) for sign in "*?[")
+
+
+def _require_name(file: Path) -> None:
+    """Whether documents can be called after a file.
+
+    Raises:
+        DataError: its name is no text.
+    """
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the name of the file {str(file)!r} is not UTF-8; rename it") from None

@@ -25,6 +25,10 @@ def command_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[str]:
             ("--shard_idx", "0", "--executor", "ray"),
             ["--shards", "1", "--shard", "0", "--tokenizer", "gpt2", "--executor", "ray"],
         ),
+        (
+            ("--shard_idx", "0", "--n_process", "4", "--executor=ray"),
+            ["--shards", "1", "--cpus", "4", "--shard", "0", "--tokenizer", "gpt2", "--executor", "ray"],
+        ),
     ],
 )
 def test_flags_of_the_entry(monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: list[str]) -> None:

@@ -38,13 +38,19 @@ def test_first_records() -> None:
     assert [document.id for document in corpus.first(3).documents()] == ["a", "c"]
     assert corpus.first(3).first(9) == corpus.first(9).first(3) == corpus.first(3)
     assert corpus.first(3).source == {**corpus.source, "first": 3}
-    with pytest.raises(ConfigError, match="the number of documents is 0; it must be at least 1"):
+    with pytest.raises(ConfigError, match="--num-documents is 0; it must be at least 1"):
         corpus.first(0)
 
 
 def test_no_documents() -> None:
     with pytest.raises(DataError, match="the corpus 'mine' holds 0 documents that are not blank; give one with text"):
         list(Corpus.from_documents("mine", DOCUMENTS[1:2]).documents())
+
+
+def test_held_side_of_a_small_corpus() -> None:
+    held = Corpus.from_documents("mine", DOCUMENTS).side(500, held=True)
+    with pytest.raises(DataError, match=r"the corpus 'mine' has fewer than 500 records, and --holdout 500 holds out"):
+        list(held.documents())
 
 
 @pytest.mark.parametrize(("index", "num_parts"), [(2, 2), (-1, 2), (0, 0)])

@@ -287,3 +287,18 @@ def test_hint(tmp_path: Path, content: str, unit: Unit, hint: str | None) -> Non
     found = LocalFiles(tmp_path, unit=unit).hint()
     assert (found or "").startswith(hint or "")
     assert (found is None) is (hint is None)
+
+
+def test_name_that_is_no_text(tmp_path):
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.txt"))
+    try:
+        path.write_text("a text\n")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    with pytest.raises(DataError, match=r"the name of the file '.*\\udcff\.txt' is not UTF-8; rename it"):
+        open_corpus(str(tmp_path), split="train")
+
+
+def test_json_lines_with_txt_in_their_name_are_no_text(tmp_path):
+    (tmp_path / "a.txt.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert open_corpus(str(tmp_path / "a.txt.jsonl"), split="train").hint() is None

@@ -44,7 +44,8 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
     try:
         remove_abandoned(final.parent, final.name, is_locked=is_locked)
         temporary.mkdir(parents=True)
-        yield temporary
+        with _still_there(temporary):
+            yield temporary
         for path in sorted(temporary.rglob("*")):
             _sync(path)
         _sync(temporary)
@@ -59,6 +60,23 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
         raise _cannot_write(final, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _still_there(temporary: Path) -> Iterator[None]:
+    """A folder is the same one after the block: one in its place holds only what was written last.
+
+    Raises:
+        FileNotFoundError: somebody who took this process for dead has removed it.
+    """
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        yield
+        if not os.path.samestat(os.fstat(descriptor), temporary.stat()):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.stat()
+    finally:
+        os.close(descriptor)
 
 
 def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:

@@ -51,6 +51,10 @@ class Owner:
     space: str = ""
 
 
+_NOBODY = Owner("", 0, "", "nobody")
+"""Whose lock it is where something else has written the file."""
+
+
 @contextlib.contextmanager
 def run_lock(folder: Path, *, other: str = "give this one another folder with --out (run_dir)") -> Iterator[None]:
     """The folder belongs to this process inside the block.
@@ -150,14 +154,17 @@ def _take(path: Path, own: Owner) -> Owner | None:
     """
     while not _create(path, own):
         owner = _owner(path)
-        if owner is not None and _is_alive(path, owner):
+        if owner is None:
+            # Given back at this moment. Nothing is removed then: the next lock there belongs to somebody who lives.
+            continue
+        if owner != _NOBODY and _is_alive(path, owner):
             return owner
         if (remover := _remove(path, owner, own)) is not None:
             return remover
     return None
 
 
-def _remove(path: Path, dead: Owner | None, own: Owner) -> Owner | None:
+def _remove(path: Path, dead: Owner, own: Owner) -> Owner | None:
     """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
 
     Whose turn it is, a lock tells, which may have a dead owner in its turn.
@@ -165,7 +172,7 @@ def _remove(path: Path, dead: Owner | None, own: Owner) -> Owner | None:
     Returns:
         The living owner whose turn it is, if that is another one.
     """
-    turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token if dead else 'nobody'}")
+    turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token}")
     if (other := _take(turn, own)) is not None:
         return other
     try:
@@ -191,11 +198,13 @@ def _create(path: Path, own: Owner) -> bool:
 
 
 def _owner(path: Path) -> Owner | None:
-    """Whose lock it is; None if it is gone or was written by something else."""
+    """Whose lock it is; None if it is gone."""
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except FileNotFoundError:
         return None
+    except (ValueError, TypeError):
+        return _NOBODY
     except OSError as error:
         if error.errno != errno.ESTALE:  # removed on another machine while it was read
             raise

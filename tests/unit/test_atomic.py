@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -242,6 +243,28 @@ def test_a_writer_whose_folder_was_removed_since_another_was_faster(tmp_path):
     write()
     assert names(tmp_path) == ["final"]
     assert (tmp_path / "final" / "file").read_text() == "early"
+
+
+def test_a_writer_that_was_taken_for_dead_puts_nothing_half_in_the_place(tmp_path):
+    """What it writes last makes a folder of the same name once more, with that alone in it."""
+    with complete_folder(tmp_path / "final", is_locked=True) as first:
+        (first / "data").write_text("of the first")
+        with complete_folder(tmp_path / "final", is_locked=True) as second:
+            (second / "data").write_text("of the second")
+        write_json(first / "manifest.json", {})
+    assert names(tmp_path) == ["final"]
+    assert (tmp_path / "final" / "data").read_text() == "of the second"
+
+
+def test_a_writer_that_was_taken_for_dead_and_is_first(tmp_path):
+    def write():
+        with complete_folder(tmp_path / "final") as first:
+            shutil.rmtree(first)
+            write_json(first / "manifest.json", {})
+
+    with pytest.raises(OutputExistsError, match=r"final cannot be written \(No such file or directory\)"):
+        write()
+    assert names(tmp_path) == []
 
 
 def test_names_of_others_are_left_alone(tmp_path):

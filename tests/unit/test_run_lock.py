@@ -403,3 +403,23 @@ def test_a_lock_that_is_removed_on_another_machine_while_it_is_read(tmp_path, mo
     faults.append(errno.EIO)
     with pytest.raises(OutputExistsError, match="the server says"), run_lock(tmp_path):
         pass
+
+
+def test_a_lock_that_is_given_back_and_taken_at_once_is_not_removed(tmp_path, monkeypatch):
+    """Who finds it gone tries again, and does not remove the one that the next owner has written since."""
+    path, create, look, looks = tmp_path / LOCK_FILE, lock_module._create, lock_module._owner, []
+    started = lock_module._start_of(os.getpid()) or ""
+    first, second = (Owner(socket.gethostname(), os.getpid(), started, token, pid_space()) for token in "ab")
+
+    def looked(place):
+        if place != path or len(looks) == 2:
+            return look(place)
+        looks.append("gone")
+        if len(looks) == 2:
+            create(path, second)
+        return None
+
+    monkeypatch.setattr(lock_module, "_owner", looked)
+    monkeypatch.setattr(lock_module, "_create", lambda place, own: place != path and create(place, own))
+    assert lock_module._take(path, first) == second
+    assert json.loads(path.read_text())["token"] == "b"

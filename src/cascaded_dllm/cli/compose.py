@@ -68,7 +68,7 @@ def compose_config(
     try:
         _require_no_contradiction(overrides, flags or {})
         values = override_values(keys)
-        require_one_path(values, as_they_are)
+        require_one_path(dict(leaves(values)), as_they_are)
         stored, groups = _stored_run(values.get("load_dir"), groups)
         tree = OmegaConf.create(_composed(name, groups, stored))
         for key, value in values.items():

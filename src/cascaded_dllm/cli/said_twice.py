@@ -37,7 +37,8 @@ def require_one_path(values: Mapping[str, Any], paths: Mapping[str, str]) -> Non
         # What is no path may be the name of a corpus there.
         alike = str if key == "data.valid" else os.path.normpath
         if key in values and alike(str(values[key])) != alike(path):
-            raise ConfigError(f"{key} is {values[key]} and {FLAGS_OF_PATHS[key]} {path}; give one of both")
+            given = as_written(values[key])
+            raise ConfigError(f"{key} is {given} and {FLAGS_OF_PATHS[key]} {path}; give one of both")
 
 
 def require_one_value(said: Mapping[str, Said], flag: str, values: Mapping[str, Any]) -> None:

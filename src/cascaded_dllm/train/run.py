@@ -250,7 +250,7 @@ class Run:
         step = self.trainer.step
         has_to = {
             "bound": self.measure is not None and self._is_due(self.periods.eval_every),
-            "samples": self.sample is not None and self._is_due(self.periods.snapshot_every),
+            "samples": self.sample is not None and step > 0 and self._is_due(self.periods.snapshot_every),
         }
         is_there = {"bound": lambda: has_bound(self.folder, step), "samples": lambda: self._samples_file(step).exists()}
         return tuple(name for name, is_due in has_to.items() if is_due and not is_there[name]())

@@ -162,6 +162,8 @@ def test_path_as_a_flag_and_as_a_key(key, flag):
     needed = ["model=tiny", *(f"{other}=x" for other in ("data.path", "run_dir") if other != key)]
     with pytest.raises(ConfigError, match=rf"{key} is b and {flag} (\./)?a; give one of both"):
         compose_config([*needed, f"{key}=b"], paths={key: Path("a")})
+    with pytest.raises(ConfigError, match=r"data\.path is b and --data (\./)?a; give one of both"):
+        compose_config(["model=tiny", "run_dir=x", "data={path: b}"], paths={"data.path": Path("a")})
     # A name alone, without a slash, is that of a corpus to `data.valid`.
     same = "./a" if key == "data.valid" else "./a/"
     compose_config([*needed, f"{key}={same}"], paths={key: Path("a")})

@@ -402,7 +402,7 @@ def test_stopped_before_the_first_step(make_run):
     told = []
     run = make_run(measures_start=True)
     events = list(run.events(should_stop=lambda: bool(told), on_measured=lambda done, total: told.append(done)))
-    assert events == [Stopped(0, None, ("bound", "samples"))]
+    assert events == [Stopped(0, None, ("bound",))]
     assert told == [4]
     assert not run.checkpoints.exists()
     unbroken = make_run(name="whole", measures_start=True)

@@ -141,7 +141,8 @@ def _read_once(plan: Plan, missing: Sequence[int]) -> int:
 def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
-    tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
+    if workers > len(tasks.missing):
+        tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
     if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
         console.print(
             f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "

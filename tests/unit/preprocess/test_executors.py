@@ -9,8 +9,9 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess import encoder, executors, on_ray
-from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
+from cascaded_dllm.preprocess.executors import Resources, Share, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.on_slurm import submit_slurm
+from cascaded_dllm.processes import own_place
 from cascaded_dllm.text.document import Document
 
 
@@ -52,17 +53,18 @@ def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected,
 
 
 def test_workers_are_shared_out():
-    assert shared_out(5, [0, 2, 7]) == {0: 2, 2: 2, 7: 1}
-    assert shared_out(8, [3]) == {3: 8}
-    assert shared_out(2, [0, 1, 2]) == {0: 1, 1: 1, 2: 1}
+    assert shared_out(5, [0, 2, 7]) == {0: (2, 0), 2: (2, 2), 7: (1, 4)}
+    assert shared_out(8, [0, 1, 2]) == {0: (3, 0), 1: (3, 3), 2: (2, 6)}
+    assert shared_out(8, [3]) == {3: (8, 0)}
     asked = []
 
     class Task:
         def on_processes(self, number):
-            return lambda *arguments: asked.append((number, arguments))
+            return lambda *arguments: asked.append((number, own_place(), arguments))
 
-    SharedOut(Task(), {0: 2, 2: 1})(None, 2, 3)
-    assert asked == [(1, (None, 2, 3))]
+    SharedOut(Task(), {0: Share(2, 0), 2: Share(1, 2)})(None, 2, 3)
+    assert asked == [(1, 2, (None, 2, 3))]
+    assert own_place() == 0
 
 
 def test_killed_process_that_scores(monkeypatch):

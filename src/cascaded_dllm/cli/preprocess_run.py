@@ -81,9 +81,10 @@ def run_job(
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_what_was_ended(tasks)
     started = time.monotonic()
-    records = _read_once(task.plan, missing) if task.plan.to_be_read_once(missing) else known_records(task.plan.corpus)
+    is_exact = task.plan.to_be_read_once(missing)
+    records = _read_once(task.plan, missing) if is_exact else known_records(task.plan.corpus)
     if missing:
-        note_job(tasks.folder, job.num_shards, records)
+        note_job(tasks.folder, job.num_shards, records, is_exact=is_exact)
     match executor:
         case _ if not missing:
             task.complete()
@@ -126,13 +127,13 @@ def _read_once(plan: Plan, missing: Sequence[int]) -> int:
     """Reads a corpus of which every part costs as much as the whole, once for all shards; returns its records."""
     if not console.is_terminal:
         console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
-    last = 0
+    last, total = 0, known_records(plan.corpus)
     with progress_bar("records read") as (_, move):
 
         def tell(number: int) -> None:
             nonlocal last
             last = number
-            move(number, plan.corpus.num_records)
+            move(number, total)
 
         plan.read_once(missing, tell)
     return last

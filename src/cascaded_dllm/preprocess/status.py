@@ -16,21 +16,24 @@ SILENT_SECONDS = 600
 """Tasks tell how far they are after every batch of documents, which takes minutes at most."""
 
 
-def note_job(folder: Path, num_shards: int, records: int | None) -> None:
+def note_job(folder: Path, num_shards: int, records: int | None, *, is_exact: bool = False) -> None:
     """Writes down what a job is to make, for `status`.
 
     Args:
         folder: of the dataset.
         num_shards: of the dataset.
         records: of the corpus, or a bound on them; None where it is unknown, and what was known before stays.
+        is_exact: whether they were counted, which a bound does not replace unless it is below them.
 
     Raises:
         OutputExistsError: the folder cannot be written.
     """
-    note: dict[str, object] = {"shards": num_shards, "records": records}
+    note: dict[str, object] = {"shards": num_shards, "records": records, "is_exact": is_exact}
     before = read_notes(_job_file(folder))
-    if records is None and before.get("shards") == num_shards:
-        return
+    if before.get("shards") == num_shards:
+        counted = before.get("records") if before.get("is_exact") is True and not is_exact else None
+        if records is None or (isinstance(counted, int) and counted <= records):
+            return
     if note != before:
         write_json(_job_file(folder), note)
 
@@ -130,9 +133,10 @@ def status(folder: Path) -> Status:
     told = heartbeats(folder, frozenset(range(num_shards)) - done.keys())
     records = note.get("records")
     total = int(str(records)) if records is not None else None
-    if done and (total is None or len(done) == num_shards):
-        # Shards differ by a record at most.
-        total = sum(done.values()) * num_shards // len(done)
+    if done:
+        # Shards differ by a record at most; and a bound may be far above what there is.
+        estimate = sum(done.values()) * num_shards // len(done)
+        total = estimate if total is None or len(done) == num_shards else min(total, estimate)
     at_work = sum(heartbeat.records for heartbeat in told.values() if heartbeat.age < SILENT_SECONDS)
     so_far = sum(done.values()) + at_work
     return Status(folder, num_shards, tuple(sorted(done)), told, so_far, total, tuple(submitted_jobs(folder)))

@@ -48,15 +48,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_what_is_known_of_a_job(folder):
-    note_job(folder, NUM_SHARDS, 72)
+    note_job(folder, NUM_SHARDS, 58)
     now = status(folder)
     assert now.done == (0, 4)
     assert now.at_work.keys() == {1}
     assert now.silent.keys() == {2}
     assert now.not_begun == 2
-    assert (now.records_done, now.records_total) == (25, 72), "what a silent task has done is lost"
+    assert (now.records_done, now.records_total) == (25, 58), "what a silent task has done is lost"
     assert now.rate == 5 / 4
-    assert now.seconds_left == (72 - 25) * 4 / 5
+    assert now.seconds_left == (58 - 25) * 4 / 5
 
 
 def test_shards_tell_what_nobody_noted(folder):
@@ -65,11 +65,27 @@ def test_shards_tell_what_nobody_noted(folder):
 
 
 def test_what_was_known_stays(folder):
-    note_job(folder, NUM_SHARDS, 72)
+    note_job(folder, NUM_SHARDS, 58)
     note_job(folder, NUM_SHARDS, None)
-    assert status(folder).records_total == 72
+    assert status(folder).records_total == 58
     note_job(folder, 2 * NUM_SHARDS, None)
     assert status(folder).records_total == NUM_DOCUMENTS
+
+
+def test_a_bound_far_above_what_there_is(folder):
+    note_job(folder, NUM_SHARDS, 72)
+    assert status(folder).records_total == NUM_DOCUMENTS
+
+
+def test_a_bound_does_not_replace_a_count(tmp_path):
+    note_job(tmp_path, 3, 40, is_exact=True)
+    note_job(tmp_path, 3, 1000)
+    assert status(tmp_path).records_total == 40
+    note_job(tmp_path, 3, 30)
+    assert status(tmp_path).records_total == 30, "the count was of another corpus"
+    note_job(tmp_path, 3, 1000)
+    note_job(tmp_path, 3, 41, is_exact=True)
+    assert status(tmp_path).records_total == 41
 
 
 def test_a_job_that_has_only_begun(tmp_path):

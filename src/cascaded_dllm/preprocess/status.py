@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
-from cascaded_dllm.data.manifest import DamagedError
-from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.data.preprocessed import shards_of
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.preprocess.on_slurm import submitted_jobs
 from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats, logs_folder, read_notes
@@ -112,19 +110,16 @@ def status(folder: Path) -> Status:
     """How far the job is that makes the dataset in `folder`.
 
     Raises:
-        DataError: no job has begun there, or a shard was made in another format.
+        DataError: no job has begun there, it is a file, or a shard was made in another format.
     """
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; give the folder of the dataset, <out>/<method>/<name>_<split>")
     note = read_notes(_job_file(folder))
-    done = {}
     num_shards = int(str(note.get("shards", 0)))
-    for path in folder.glob("shard_*/" + MANIFEST_FILE):
-        try:
-            shard = Shard.open(path.parent)
-        except DamagedError:
-            # Its task makes it again.
-            continue
-        done[int(path.parent.name.removeprefix("shard_"))] = shard.counts.records
+    shards = shards_of(folder)
+    for shard in shards.values():
         num_shards = shard.settings.num_shards
+    done = {index: shard.counts.records for index, shard in shards.items()}
     if num_shards == 0:
         raise DataError(
             f"no job of cdllm preprocess has begun in {folder}; give the folder of the dataset, "
@@ -139,7 +134,7 @@ def status(folder: Path) -> Status:
         total = estimate if total is None or len(done) == num_shards else min(total, estimate)
     at_work = sum(heartbeat.records for heartbeat in told.values() if heartbeat.age < SILENT_SECONDS)
     so_far = sum(done.values()) + at_work
-    return Status(folder, num_shards, tuple(sorted(done)), told, so_far, total, tuple(submitted_jobs(folder)))
+    return Status(folder, num_shards, tuple(done), told, so_far, total, tuple(submitted_jobs(folder)))
 
 
 def _as_json(index: int, told: Heartbeat) -> dict[str, object]:

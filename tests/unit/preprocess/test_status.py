@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -94,6 +95,13 @@ def test_a_job_that_has_only_begun(tmp_path):
     assert (now.not_begun, now.records_total, now.rate, now.seconds_left) == (3, None, 0, None)
     with pytest.raises(DataError, match=r"no job of cdllm preprocess has begun in .*nowhere; give the folder of"):
         status(tmp_path / "nowhere")
+
+
+def test_what_is_no_shard_is_passed_over(folder):
+    shutil.copytree(folder / "shard_0", folder / "shard_0.bak")
+    assert status(folder).done == (0, 4)
+    with pytest.raises(DataError, match=r"manifest\.json is a file; give the folder of the dataset, <out>/<method>"):
+        status(folder / "shard_0" / "manifest.json")
 
 
 def test_a_damaged_shard_is_not_done(folder):

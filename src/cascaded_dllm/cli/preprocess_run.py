@@ -79,7 +79,7 @@ def run_job(
         console.print(f"[yellow]note:[/] {escape(hint)}")
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
-    say_what_was_ended(tasks)
+    say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
     started = time.monotonic()
     is_exact = task.plan.to_be_read_once(missing)
     records = _read_once(task.plan, missing) if is_exact else known_records(task.plan.corpus)

@@ -111,6 +111,13 @@ class RayletError(Exception):
     """Stands for what Ray raises where it is itself lost on this machine."""
 
 
+class TaskError(Exception):
+    """Stands for what Ray raises where a task has raised something."""
+
+    def __init__(self, cause):
+        self.cause = cause
+
+
 def fake_ray(*resources, error=CrashedError):
     """A Ray whose tasks all fail, and whose cluster has `resources`: at first, then as long as it is asked."""
 
@@ -121,7 +128,7 @@ def fake_ray(*resources, error=CrashedError):
     last = resources[-1]
     exceptions = SimpleNamespace(
         **dict.fromkeys(("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError"), CrashedError),
-        RayTaskError=KeyError,
+        RayTaskError=TaskError,
         LocalRayletDiedError=RayletError,
     )
     handle = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: object()))
@@ -149,6 +156,20 @@ def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch):
     with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
         on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
     assert told == [(0, "CrashedError"), (1, "CrashedError")] * 2
+
+
+def test_processes_of_a_task_that_are_killed_on_ray(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=TaskError(WorkerDiedError("killed"))))
+    told = []
+    with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
+    assert told == [(0, "WorkerDiedError"), (1, "WorkerDiedError")] * 2
+
+
+def test_what_a_task_raises_on_ray_comes_out_at_once(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=TaskError(ConfigError("wrong"))))
+    with pytest.raises(ConfigError, match="wrong"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, pytest.fail)
 
 
 def test_nodes_that_are_lost_on_ray(tasks, monkeypatch):

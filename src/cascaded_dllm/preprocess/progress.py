@@ -13,6 +13,7 @@ from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.text.corpora import Corpus
 from cascaded_dllm.text.hub import HubRows
+from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.local import num_rows
 from cascaded_dllm.text.local_files import LocalFiles
 
@@ -152,7 +153,8 @@ def known_records(corpus: Corpus) -> int | None:
         DataError: a file cannot be read.
     """
     reader = corpus.reader
-    form = reader.form if isinstance(reader, LocalFiles) else reader.corpus.form if isinstance(reader, HubRows) else None
+    written = reader.corpus if isinstance(reader, HubRows) else reader
+    form = written.form if isinstance(written, LocalFiles | HubCorpus) else None
     if form == "wikitext":
         # What is counted are headings too, and what is known at most is the number of articles.
         return None

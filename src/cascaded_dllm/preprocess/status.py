@@ -48,7 +48,7 @@ class Status:
         told: by shard that is not, what its task told last.
         records_done: in shards that are there, and by tasks that are at work.
         records_total: of the corpus, about; None where it is unknown.
-        jobs: of Slurm, as they were submitted last.
+        jobs: of Slurm, see `submitted_jobs`.
     """
 
     folder: Path

@@ -118,7 +118,7 @@ def test_command(folder):
     assert lines[2].startswith("shard 1 is at work: 5 records in 0:00:04, last heard of 0:00:0")
     assert lines[3].startswith("shard 2 is silent: 7 records in 0:00:04, last heard of 0:11:")
     assert lines[4].startswith("note: a silent task has most likely ended")
-    assert lines[5] == "submitted last to Slurm: 17, 18"
+    assert lines[5] == "jobs of Slurm: 17, 18"
     told = json.loads(success("preprocess", "status", folder, "--json").stdout)
     assert told["at_work"][0].keys() == {"shard", "records", "seconds", "age"}
     assert (told["shards"], told["done"], told["not_begun"], told["seconds_left"]) == (6, 2, 2, 28)

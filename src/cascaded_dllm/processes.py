@@ -32,18 +32,29 @@ def usable_cores() -> int:
 
 
 def own_place() -> int:
-    """The number of this process among those at work beside it, from 0.
-
-    It counts through the processes that processes of a pool have started, where each has started as many.
-    """
+    """The number of this process among those at work beside it, from 0; see `at_place`."""
     return _OWN["place"]
+
+
+@contextlib.contextmanager
+def at_place(place: int) -> Iterator[None]:
+    """Gives this process another place, from which those of a pool that it starts are counted.
+
+    Only who has started all processes knows how many stand before the first of this one's.
+    """
+    before = _OWN["place"]
+    _OWN["place"] = place
+    try:
+        yield
+    finally:
+        _OWN["place"] = before
 
 
 @contextlib.contextmanager
 def process_pool(
     num_processes: int, *, error_log: Path | None = None, imports_main: bool = True
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes use one thread each, where there are several of them.
+    """A pool whose processes use one thread each, where there are several; their places begin at that of this one.
 
     When the block ends with an exception, what runs is ended too: shards that are not complete were never there.
 
@@ -57,7 +68,7 @@ def process_pool(
     context = multiprocessing.get_context("spawn") if imports_main else _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
-        begun = context.Value("i", own_place() * num_processes)
+        begun = context.Value("i", own_place())
         pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log, begun))
         try:
             yield pool

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.processes import own_place, process_pool, usable_cores
+from cascaded_dllm.processes import at_place, own_place, process_pool, usable_cores
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -64,7 +64,7 @@ def places(folder):
     place = together(folder)
     inner = folder / f"of_{place}"
     inner.mkdir()
-    with process_pool(2) as pool:
+    with at_place(3 * place), process_pool(2) as pool:
         return place, sorted(pool.map(together, [inner, inner]))
 
 
@@ -73,7 +73,7 @@ def test_every_process_has_a_place_of_its_own(tmp_path):
     for _ in range(2):
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         with process_pool(2) as pool:
-            assert sorted(pool.map(places, [folder, folder])) == [(0, [0, 1]), (1, [2, 3])]
+            assert sorted(pool.map(places, [folder, folder])) == [(0, [0, 1]), (1, [3, 4])]
         assert own_place() == 0
 
 

@@ -79,8 +79,13 @@ def records_told(done: int, total: int | None, rate: float) -> str:
     return f"{done:,} of about {total:,} records, {_per_second(rate)}{left}"
 
 
-def say_what_was_ended(tasks: Tasks) -> None:
-    """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well."""
+def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
+    """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well.
+
+    Args:
+        tasks: whose shards are missing.
+        has_time_limit: whether they run in jobs of a cluster that may end them.
+    """
     ended = heartbeats(tasks.folder, frozenset(tasks.missing))
     for index, heartbeat in itertools.islice(ended.items(), _ENDED_SAID):
         console.print(
@@ -91,9 +96,12 @@ def say_what_was_ended(tasks: Tasks) -> None:
     if len(ended) > _ENDED_SAID:
         console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
     if ended:
+        limit = (
+            "if that was their time limit (--time), raise it, or start anew in another --out with more --shards than "
+            f"{tasks.num_shards}; "
+        )
         console.print(
-            "[yellow]note:[/] if that was their time limit (--time), raise it, or start anew in another --out with "
-            f"more --shards than {tasks.num_shards}; if another job is still at work on them, end this one",
+            f"[yellow]note:[/] {limit if has_time_limit else ''}if another job is still at work on them, end this one",
             soft_wrap=True,
         )
 

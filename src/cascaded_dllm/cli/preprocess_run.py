@@ -79,11 +79,12 @@ def run_job(
         console.print(f"[yellow]note:[/] {escape(hint)}")
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
-    say_what_was_ended(tasks)
+    say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
     started = time.monotonic()
-    records = _read_once(task.plan, missing) if task.plan.to_be_read_once(missing) else known_records(task.plan.corpus)
+    is_exact = task.plan.to_be_read_once(missing)
+    records = _read_once(task.plan, missing) if is_exact else known_records(task.plan.corpus)
     if missing:
-        note_job(tasks.folder, job.num_shards, records)
+        note_job(tasks.folder, job.num_shards, records, is_exact=is_exact)
     match executor:
         case _ if not missing:
             task.complete()
@@ -126,13 +127,13 @@ def _read_once(plan: Plan, missing: Sequence[int]) -> int:
     """Reads a corpus of which every part costs as much as the whole, once for all shards; returns its records."""
     if not console.is_terminal:
         console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
-    last = 0
+    last, total = 0, known_records(plan.corpus)
     with progress_bar("records read") as (_, move):
 
         def tell(number: int) -> None:
             nonlocal last
             last = number
-            move(number, plan.corpus.num_records)
+            move(number, total)
 
         plan.read_once(missing, tell)
     return last
@@ -141,7 +142,8 @@ def _read_once(plan: Plan, missing: Sequence[int]) -> int:
 def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) -> None:
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
-    tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
+    if workers > len(tasks.missing):
+        tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
     if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
         console.print(
             f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "

@@ -59,4 +59,4 @@ def _show(now: Status) -> None:
             soft_wrap=True,
         )
     if now.jobs:
-        console.print(f"submitted last to Slurm: {', '.join(now.jobs)}")
+        console.print(f"jobs of Slurm: {', '.join(now.jobs)}")

@@ -1,5 +1,6 @@
 """A preprocessed dataset: a folder with a tokenizer, a manifest and all shards."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class PreprocessedDataset:
             DamagedError: no shard is there.
             DataError: the shards do not belong together.
         """
-        shards = tuple(_shards_of(folder))
+        shards = tuple(shards_of(folder).values())
         if not shards:
             raise DamagedError(
                 f"{folder} holds 0 shards; name the folder that preprocessing printed, or wait until a shard is there"
@@ -98,15 +99,19 @@ class PreprocessedDataset:
         return itertools.chain.from_iterable(shard.records() for shard in self.shards)
 
 
-def _shards_of(folder: Path) -> Iterator[Shard]:
-    """All whole shards in a folder, in order."""
+def shards_of(folder: Path) -> dict[int, Shard]:
+    """All whole shards in a folder by their numbers, in order; what only resembles their folders is passed over.
+
+    Raises:
+        DataError: one was made in another format.
+    """
+    shards = {}
     numbers = (path.name.removeprefix("shard_") for path in folder.glob("shard_*"))
     for index in sorted(int(number) for number in numbers if number.isdecimal()):
-        try:
-            yield Shard.open(shard_folder(folder, index))
-        except DamagedError:
-            # The task that makes it again is about to remove it.
-            continue
+        # The task that makes a damaged one again is about to remove it.
+        with contextlib.suppress(DamagedError):
+            shards[index] = Shard.open(shard_folder(folder, index))
+    return shards
 
 
 class Identity(NamedTuple):

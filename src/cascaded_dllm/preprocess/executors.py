@@ -8,11 +8,11 @@ from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
-from cascaded_dllm.processes import process_pool
+from cascaded_dllm.processes import at_place, process_pool
 
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
@@ -42,6 +42,13 @@ class SharedTask(Protocol):
         """The same task on so many processes."""
 
 
+class Share(NamedTuple):
+    """The processes of one shard, and how many those of the shards before it are."""
+
+    processes: int
+    first_place: int
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class SharedOut:
@@ -49,21 +56,26 @@ class SharedOut:
 
     Attributes:
         task: the same on any number.
-        processes: of every shard that is to be made.
+        shares: of every shard that is to be made, all at the same time.
     """
 
     task: SharedTask
-    processes: Mapping[int, int]
+    shares: Mapping[int, Share]
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Makes shard `rank`; see `Task`."""
-        self.task.on_processes(self.processes[rank])(data, rank, world_size)
+        share = self.shares[rank]
+        # GPUs are dealt by place, so that no two processes should have the same one.
+        with at_place(share.first_place):
+            self.task.on_processes(share.processes)(data, rank, world_size)
 
 
-def shared_out(workers: int, shards: Sequence[int]) -> dict[int, int]:
-    """The processes that each shard gets where there are more workers than shards: none is left over."""
-    each, over = divmod(max(workers, len(shards)), len(shards))
-    return {index: each + (place < over) for place, index in enumerate(shards)}
+def shared_out(workers: int, shards: Sequence[int]) -> dict[int, Share]:
+    """What each shard gets of workers that are at least as many as shards: none is left over."""
+    each, over = divmod(workers, len(shards))
+    return {
+        index: Share(each + (number < over), number * each + min(number, over)) for number, index in enumerate(shards)
+    }
 
 
 @final

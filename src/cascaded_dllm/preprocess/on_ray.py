@@ -91,7 +91,7 @@ def run_ray(
 
 
 def _why_lost(ray: Any, reference: Any) -> Exception | None:
-    """What became of the process or node of a task; None for one that is done. What it raised comes out."""
+    """What became of the process or node of a task; None for one that is done. What else it raised comes out."""
     exceptions = ray.exceptions
     lost = (
         exceptions.WorkerCrashedError,
@@ -103,6 +103,11 @@ def _why_lost(ray: Any, reference: Any) -> Exception | None:
         ray.get(reference)
     except lost as error:
         return cast("Exception", error)
+    except exceptions.RayTaskError as error:
+        # The system killed one of the processes that score documents for the task.
+        if isinstance(error.cause, WorkerDiedError):
+            return error.cause
+        raise
     return None
 
 

@@ -12,6 +12,7 @@ from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.preprocess.executors import Resources, Tasks, missing_library
 from cascaded_dllm.preprocess.progress import logs_folder, read_notes
 
+_NUMBER = re.compile(r"batch job (\d+)")
 _MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
 
 
@@ -27,7 +28,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
 
     Raises:
         ConfigError: no partition is given.
-        DataError: Slurm's commands are missing, it does not answer, or it refuses the job.
+        DataError: Slurm's commands are missing, it does not answer, it refuses the job, or tells no number of it.
         MissingExtraError: datatrove is not installed.
         OutputExistsError: the folder cannot be written.
     """
@@ -39,6 +40,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
     max_array_size = _max_array_size()
     tasks.mark()
     numbers: list[str] = []
+    earlier = _not_over(tasks.folder)
     executor = SlurmPipelineExecutor(
         pipeline=[tasks.task],
         tasks=tasks.num_shards,
@@ -55,7 +57,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
         env_command=resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"',
         sbatch_args={} if resources.account is None else {"account": resources.account},
         max_array_size=max_array_size,
-        job_id_retriever=functools.partial(_noted, numbers),
+        job_id_retriever=functools.partial(_noted, tasks.folder, job_name, earlier, numbers),
     )
     # It would wait in the queue for ever after a task that failed; our summaries are written by the tasks.
     executor.launch_merge_stats = lambda: None
@@ -68,15 +70,11 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
             f"Slurm refused the job (exit code {error.returncode}); see its message above, and check --partition, "
             "--account, --time, --cpus and --memory-gb"
         ) from error
-    finally:
-        # Of several arrays the later ones may be refused.
-        if numbers:
-            write_json(_jobs_file(tasks.folder), {"name": job_name, "jobs": numbers})
     return numbers
 
 
 def submitted_jobs(folder: Path) -> list[str]:
-    """The numbers of the jobs that were submitted last for the dataset in `folder`."""
+    """The numbers of the jobs for the dataset in `folder`: those submitted last, and those not over at that time."""
     jobs = read_notes(_jobs_file(folder)).get("jobs")
     return [str(number) for number in jobs] if isinstance(jobs, list) else []
 
@@ -88,13 +86,7 @@ def require_no_job(folder: Path) -> None:
         DataError: Slurm's commands are missing, or it does not answer.
         OutputExistsError: there is such a job.
     """
-    name = read_notes(_jobs_file(folder)).get("name")
-    if not (numbers := submitted_jobs(folder)):
-        return
-    listed = _answer(["squeue", "-h", "-o", "%F %j", "-j", ",".join(numbers)], over="Invalid job id")
-    # Slurm gives a number again some day, to the job of somebody else.
-    there = {line.partition(" ")[0] for line in listed.splitlines() if line.partition(" ")[2] == name}
-    if still := [number for number in numbers if number in there]:
+    if still := _queued(folder):
         raise OutputExistsError(
             f"Slurm still has job {' and job '.join(still)} for {folder} queued or running; wait for its end (how far "
             f"it is: cdllm preprocess status {folder}), end it with scancel {' '.join(still)}, or submit all that is "
@@ -102,10 +94,45 @@ def require_no_job(folder: Path) -> None:
         )
 
 
-def _noted(numbers: list[str], output: str) -> str:
-    """Takes the number of a job from what sbatch says, and notes it."""
-    numbers.append(output.split()[-1])
-    return numbers[-1]
+def _queued(folder: Path) -> list[str]:
+    """The jobs for the dataset in `folder` that Slurm still has.
+
+    Raises:
+        DataError: Slurm's commands are missing, or it does not answer.
+    """
+    name = read_notes(_jobs_file(folder)).get("name")
+    if not (numbers := submitted_jobs(folder)):
+        return []
+    listed = _answer(["squeue", "-h", "-o", "%F %j", "-j", ",".join(numbers)], over="Invalid job id")
+    # Slurm gives a number again some day, to the job of somebody else.
+    there = {line.partition(" ")[0] for line in listed.splitlines() if line.partition(" ")[2] == name}
+    return [number for number in numbers if number in there]
+
+
+def _not_over(folder: Path) -> list[str]:
+    """The jobs for the dataset in `folder` of which nobody can say that they are over."""
+    try:
+        return _queued(folder)
+    except DataError:
+        # Somebody submits anyway since the queue does not answer; that is no reason to lose sight of a job.
+        return submitted_jobs(folder)
+
+
+def _noted(folder: Path, job_name: str, earlier: Sequence[str], numbers: list[str], output: str) -> str:
+    """Takes the number of a job from what sbatch says, and notes it at once: later ones may be refused.
+
+    Raises:
+        DataError: there is none.
+    """
+    # Of a federation it also tells the cluster.
+    if (match := _NUMBER.search(output)) is None:
+        raise DataError(
+            f"sbatch said {output.strip()!r}, which tells no number of a job; look with squeue whether there is one, "
+            "and check that sbatch is Slurm's own"
+        )
+    numbers.append(match[1])
+    write_json(_jobs_file(folder), {"name": job_name, "jobs": [*earlier, *numbers]})
+    return match[1]
 
 
 def _max_array_size() -> int:

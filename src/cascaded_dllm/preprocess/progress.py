@@ -12,6 +12,8 @@ from typing import final
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.hub import HubRows
+from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.local import num_rows
 from cascaded_dllm.text.local_files import LocalFiles
 
@@ -145,14 +147,22 @@ def records_in_progress(folder: Path, tasks: Collection[int], before: Mapping[in
 def known_records(corpus: Corpus) -> int | None:
     """The records of a corpus, dropped ones counted, or a bound on them, where that costs next to nothing; or None.
 
+    Of a corpus with a holdout, they are those of its side.
+
     Raises:
         DataError: a file cannot be read.
     """
-    files = corpus.reader
-    if isinstance(files, LocalFiles) and files.kinds() == {"parquet"} and files.form is None:
-        rows = sum(num_rows(file) for file in files.files())
-        return rows if corpus.num_records is None else min(rows, corpus.num_records)
-    return corpus.num_records
+    reader = corpus.reader
+    written = reader.corpus if isinstance(reader, HubRows) else reader
+    form = written.form if isinstance(written, LocalFiles | HubCorpus) else None
+    if form == "wikitext":
+        # What is counted are headings too, and what is known at most is the number of articles.
+        return None
+    bound = corpus.num_records
+    if isinstance(reader, LocalFiles) and reader.kinds() == {"parquet"} and form is None:
+        rows = sum(num_rows(file) for file in reader.files())
+        bound = rows if bound is None else min(rows, bound)
+    return bound if bound is None or corpus.holdout is None else corpus.holdout.place(bound)
 
 
 def forget_progress(folder: Path, tasks: Iterable[int]) -> None:

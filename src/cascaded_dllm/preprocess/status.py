@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import final
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
-from cascaded_dllm.data.manifest import DamagedError
-from cascaded_dllm.data.shards import Shard
+from cascaded_dllm.data.preprocessed import shards_of
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.preprocess.on_slurm import submitted_jobs
 from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats, logs_folder, read_notes
@@ -16,21 +14,24 @@ SILENT_SECONDS = 600
 """Tasks tell how far they are after every batch of documents, which takes minutes at most."""
 
 
-def note_job(folder: Path, num_shards: int, records: int | None) -> None:
+def note_job(folder: Path, num_shards: int, records: int | None, *, is_exact: bool = False) -> None:
     """Writes down what a job is to make, for `status`.
 
     Args:
         folder: of the dataset.
         num_shards: of the dataset.
         records: of the corpus, or a bound on them; None where it is unknown, and what was known before stays.
+        is_exact: whether they were counted, which a bound does not replace unless it is below them.
 
     Raises:
         OutputExistsError: the folder cannot be written.
     """
-    note: dict[str, object] = {"shards": num_shards, "records": records}
+    note: dict[str, object] = {"shards": num_shards, "records": records, "is_exact": is_exact}
     before = read_notes(_job_file(folder))
-    if records is None and before.get("shards") == num_shards:
-        return
+    if before.get("shards") == num_shards:
+        counted = before.get("records") if before.get("is_exact") is True and not is_exact else None
+        if records is None or (isinstance(counted, int) and counted <= records):
+            return
     if note != before:
         write_json(_job_file(folder), note)
 
@@ -47,7 +48,7 @@ class Status:
         told: by shard that is not, what its task told last.
         records_done: in shards that are there, and by tasks that are at work.
         records_total: of the corpus, about; None where it is unknown.
-        jobs: of Slurm, as they were submitted last.
+        jobs: of Slurm, see `submitted_jobs`.
     """
 
     folder: Path
@@ -109,19 +110,16 @@ def status(folder: Path) -> Status:
     """How far the job is that makes the dataset in `folder`.
 
     Raises:
-        DataError: no job has begun there, or a shard was made in another format.
+        DataError: no job has begun there, it is a file, or a shard was made in another format.
     """
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; give the folder of the dataset, <out>/<method>/<name>_<split>")
     note = read_notes(_job_file(folder))
-    done = {}
     num_shards = int(str(note.get("shards", 0)))
-    for path in folder.glob("shard_*/" + MANIFEST_FILE):
-        try:
-            shard = Shard.open(path.parent)
-        except DamagedError:
-            # Its task makes it again.
-            continue
-        done[int(path.parent.name.removeprefix("shard_"))] = shard.counts.records
+    shards = shards_of(folder)
+    for shard in shards.values():
         num_shards = shard.settings.num_shards
+    done = {index: shard.counts.records for index, shard in shards.items()}
     if num_shards == 0:
         raise DataError(
             f"no job of cdllm preprocess has begun in {folder}; give the folder of the dataset, "
@@ -130,12 +128,13 @@ def status(folder: Path) -> Status:
     told = heartbeats(folder, frozenset(range(num_shards)) - done.keys())
     records = note.get("records")
     total = int(str(records)) if records is not None else None
-    if done and (total is None or len(done) == num_shards):
-        # Shards differ by a record at most.
-        total = sum(done.values()) * num_shards // len(done)
+    if done:
+        # Shards differ by a record at most; and a bound may be far above what there is.
+        estimate = sum(done.values()) * num_shards // len(done)
+        total = estimate if total is None or len(done) == num_shards else min(total, estimate)
     at_work = sum(heartbeat.records for heartbeat in told.values() if heartbeat.age < SILENT_SECONDS)
     so_far = sum(done.values()) + at_work
-    return Status(folder, num_shards, tuple(sorted(done)), told, so_far, total, tuple(submitted_jobs(folder)))
+    return Status(folder, num_shards, tuple(done), told, so_far, total, tuple(submitted_jobs(folder)))
 
 
 def _as_json(index: int, told: Heartbeat) -> dict[str, object]:

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from cascaded_dllm.cli import preprocess_progress
-from cascaded_dllm.cli.preprocess_progress import records_told, shards_progress
+from cascaded_dllm.cli.preprocess_progress import records_told, say_what_was_ended, shards_progress
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.preprocess.executors import Tasks
+from cascaded_dllm.preprocess.progress import TaskLog
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_the_records_of_the_corpus_tell_the_total_at_once(tmp_path, opened, caps
     first, second = without_times(capsys.readouterr().out)
     assert f"4 of about {at_first:,} records" in first
     assert f"10 of about {later:,} records" in second
+
+
+@pytest.mark.parametrize("has_time_limit", [False, True])
+def test_a_time_limit_is_blamed_only_where_there_is_one(tmp_path, capsys, has_time_limit):
+    TaskLog(tmp_path, 3)
+    say_what_was_ended(tasks(tmp_path), has_time_limit=has_time_limit)
+    said = capsys.readouterr().out
+    assert ("time limit (--time), raise it, or start anew in another --out with more --shards than 4;" in said) is (
+        has_time_limit
+    )
+    assert "if another job is still at work on them, end this one" in said
 
 
 def test_time_that_remains():

@@ -9,8 +9,9 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess import encoder, executors, on_ray
-from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
+from cascaded_dllm.preprocess.executors import Resources, Share, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.on_slurm import submit_slurm
+from cascaded_dllm.processes import own_place
 from cascaded_dllm.text.document import Document
 
 
@@ -52,17 +53,18 @@ def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected,
 
 
 def test_workers_are_shared_out():
-    assert shared_out(5, [0, 2, 7]) == {0: 2, 2: 2, 7: 1}
-    assert shared_out(8, [3]) == {3: 8}
-    assert shared_out(2, [0, 1, 2]) == {0: 1, 1: 1, 2: 1}
+    assert shared_out(5, [0, 2, 7]) == {0: (2, 0), 2: (2, 2), 7: (1, 4)}
+    assert shared_out(8, [0, 1, 2]) == {0: (3, 0), 1: (3, 3), 2: (2, 6)}
+    assert shared_out(8, [3]) == {3: (8, 0)}
     asked = []
 
     class Task:
         def on_processes(self, number):
-            return lambda *arguments: asked.append((number, arguments))
+            return lambda *arguments: asked.append((number, own_place(), arguments))
 
-    SharedOut(Task(), {0: 2, 2: 1})(None, 2, 3)
-    assert asked == [(1, (None, 2, 3))]
+    SharedOut(Task(), {0: Share(2, 0), 2: Share(1, 2)})(None, 2, 3)
+    assert asked == [(1, 2, (None, 2, 3))]
+    assert own_place() == 0
 
 
 def test_killed_process_that_scores(monkeypatch):
@@ -109,6 +111,13 @@ class RayletError(Exception):
     """Stands for what Ray raises where it is itself lost on this machine."""
 
 
+class TaskError(Exception):
+    """Stands for what Ray raises where a task has raised something."""
+
+    def __init__(self, cause):
+        self.cause = cause
+
+
 def fake_ray(*resources, error=CrashedError):
     """A Ray whose tasks all fail, and whose cluster has `resources`: at first, then as long as it is asked."""
 
@@ -119,7 +128,7 @@ def fake_ray(*resources, error=CrashedError):
     last = resources[-1]
     exceptions = SimpleNamespace(
         **dict.fromkeys(("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError"), CrashedError),
-        RayTaskError=KeyError,
+        RayTaskError=TaskError,
         LocalRayletDiedError=RayletError,
     )
     handle = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: object()))
@@ -147,6 +156,20 @@ def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch):
     with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
         on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
     assert told == [(0, "CrashedError"), (1, "CrashedError")] * 2
+
+
+def test_processes_of_a_task_that_are_killed_on_ray(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=TaskError(WorkerDiedError("killed"))))
+    told = []
+    with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
+    assert told == [(0, "WorkerDiedError"), (1, "WorkerDiedError")] * 2
+
+
+def test_what_a_task_raises_on_ray_comes_out_at_once(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=TaskError(ConfigError("wrong"))))
+    with pytest.raises(ConfigError, match="wrong"):
+        on_ray.run_ray(tasks, Resources(), None, ignored, pytest.fail)
 
 
 def test_nodes_that_are_lost_on_ray(tasks, monkeypatch):

@@ -90,6 +90,32 @@ def test_arrays_of_which_the_second_is_refused_are_noted(tasks, programs):
     assert submitted_jobs(tasks.folder) == ["7"]
 
 
+def test_number_of_a_job_on_one_of_several_clusters(tasks, programs):
+    programs(scontrol="echo MaxArraySize = 9", sbatch=SUBMIT + " on cluster alpha")
+    assert submit(tasks) == ["7"]
+    programs(scontrol="echo MaxArraySize = 9", sbatch="echo alpha 9", squeue="echo")
+    with pytest.raises(DataError, match="sbatch said 'alpha 9', which tells no number of a job; look with squeue"):
+        submit(tasks)
+
+
+def test_jobs_that_are_not_over_stay_noted(tasks, programs):
+    programs(scontrol=CONFIG, sbatch=SUBMIT, squeue="echo '8 cdllm-random'; echo '9 somebody else'")
+    submit(tasks)
+    assert submit(tasks) == ["10", "11", "12"]
+    assert submitted_jobs(tasks.folder) == ["8", "10", "11", "12"]
+    programs(scontrol=CONFIG, sbatch=SUBMIT, squeue="exit 3")
+    submit(tasks)
+    assert submitted_jobs(tasks.folder) == ["8", *map(str, range(10, 16))]
+
+
+def test_a_number_is_noted_as_soon_as_it_is_known(tasks, programs):
+    noted = tasks.logs / "slurm.json"
+    programs(scontrol=CONFIG, sbatch=f"[ ! -e {{folder}}/asked ] || cp {noted} {{folder}}/seen; " + SUBMIT)
+    submit(tasks)
+    seen = json.loads((tasks.folder.parent / "bin" / "seen").read_text())
+    assert seen["jobs"] == ["7", "8"], "before the third"
+
+
 @pytest.mark.parametrize(
     ("squeue", "still"),
     [

@@ -8,7 +8,9 @@ from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.preprocess import progress
 from cascaded_dllm.preprocess.executors import Tasks
 from cascaded_dllm.preprocess.progress import TaskLog, heartbeats, known_records, records_in_progress
-from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.hub import HubRows
+from cascaded_dllm.text.hub_corpora import HubCorpus
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,18 @@ def test_records_that_are_known_without_reading(tmp_path):
     assert known_records(corpus) == len(list(corpus.part(0, 1))) == 7
     assert known_records(corpus.first(5)) == 5
     assert known_records(corpus.first(50)) == 7
+    assert known_records(corpus.side(3, held=True)) == len(list(corpus.side(3, held=True).part(0, 1))) == 2
+    assert known_records(corpus.first(5).side(3, held=False)) == 4
     stories = open_corpus("stories", split="valid")
     assert known_records(stories) is None
     assert known_records(stories.first(5)) == 5
+    assert known_records(stories.first(5).side(5, held=True)) == 1
+
+
+def test_headings_are_records_that_nobody_knows_before_reading(tmp_path):
+    (tmp_path / "wiki.txt").write_text("\n = A = \n\n The fox \n\n = B = \n\n = = C = = \n\n The dog \n")
+    corpus = open_corpus(str(tmp_path / "wiki.txt"), split="train", form="wikitext").first(2)
+    assert len(list(corpus.part(0, 1))) == 5
+    assert known_records(corpus) is None
+    rows = HubRows(HubCorpus("owner/name", None, text_field="text", form="wikitext"), "train", ())
+    assert known_records(Corpus("wiki", rows, 2)) is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -48,15 +49,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_what_is_known_of_a_job(folder):
-    note_job(folder, NUM_SHARDS, 72)
+    note_job(folder, NUM_SHARDS, 58)
     now = status(folder)
     assert now.done == (0, 4)
     assert now.at_work.keys() == {1}
     assert now.silent.keys() == {2}
     assert now.not_begun == 2
-    assert (now.records_done, now.records_total) == (25, 72), "what a silent task has done is lost"
+    assert (now.records_done, now.records_total) == (25, 58), "what a silent task has done is lost"
     assert now.rate == 5 / 4
-    assert now.seconds_left == (72 - 25) * 4 / 5
+    assert now.seconds_left == (58 - 25) * 4 / 5
 
 
 def test_shards_tell_what_nobody_noted(folder):
@@ -65,11 +66,27 @@ def test_shards_tell_what_nobody_noted(folder):
 
 
 def test_what_was_known_stays(folder):
-    note_job(folder, NUM_SHARDS, 72)
+    note_job(folder, NUM_SHARDS, 58)
     note_job(folder, NUM_SHARDS, None)
-    assert status(folder).records_total == 72
+    assert status(folder).records_total == 58
     note_job(folder, 2 * NUM_SHARDS, None)
     assert status(folder).records_total == NUM_DOCUMENTS
+
+
+def test_a_bound_far_above_what_there_is(folder):
+    note_job(folder, NUM_SHARDS, 72)
+    assert status(folder).records_total == NUM_DOCUMENTS
+
+
+def test_a_bound_does_not_replace_a_count(tmp_path):
+    note_job(tmp_path, 3, 40, is_exact=True)
+    note_job(tmp_path, 3, 1000)
+    assert status(tmp_path).records_total == 40
+    note_job(tmp_path, 3, 30)
+    assert status(tmp_path).records_total == 30, "the count was of another corpus"
+    note_job(tmp_path, 3, 1000)
+    note_job(tmp_path, 3, 41, is_exact=True)
+    assert status(tmp_path).records_total == 41
 
 
 def test_a_job_that_has_only_begun(tmp_path):
@@ -78,6 +95,13 @@ def test_a_job_that_has_only_begun(tmp_path):
     assert (now.not_begun, now.records_total, now.rate, now.seconds_left) == (3, None, 0, None)
     with pytest.raises(DataError, match=r"no job of cdllm preprocess has begun in .*nowhere; give the folder of"):
         status(tmp_path / "nowhere")
+
+
+def test_what_is_no_shard_is_passed_over(folder):
+    shutil.copytree(folder / "shard_0", folder / "shard_0.bak")
+    assert status(folder).done == (0, 4)
+    with pytest.raises(DataError, match=r"manifest\.json is a file; give the folder of the dataset, <out>/<method>"):
+        status(folder / "shard_0" / "manifest.json")
 
 
 def test_a_damaged_shard_is_not_done(folder):
@@ -94,7 +118,7 @@ def test_command(folder):
     assert lines[2].startswith("shard 1 is at work: 5 records in 0:00:04, last heard of 0:00:0")
     assert lines[3].startswith("shard 2 is silent: 7 records in 0:00:04, last heard of 0:11:")
     assert lines[4].startswith("note: a silent task has most likely ended")
-    assert lines[5] == "submitted last to Slurm: 17, 18"
+    assert lines[5] == "jobs of Slurm: 17, 18"
     told = json.loads(success("preprocess", "status", folder, "--json").stdout)
     assert told["at_work"][0].keys() == {"shard", "records", "seconds", "age"}
     assert (told["shards"], told["done"], told["not_begun"], told["seconds_left"]) == (6, 2, 2, 28)

@@ -1,5 +1,6 @@
 """A node of a real Ray cluster that is lost while a shard is made on it."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,9 +41,12 @@ def cluster(monkeypatch):
 
     # Workers unpickle the task by its name.
     monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT}:{CHECKOUT / 'src'}")
+    handler = signal.getsignal(signal.SIGTERM)
     there = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "memory": 1 << 30})
     yield there
     there.shutdown()
+    # Ray has put its own in the place, and leaves it there.
+    signal.signal(signal.SIGTERM, handler)
 
 
 def add_node(cluster):

@@ -84,7 +84,7 @@ def test_a_drawing_for_each_stage():
             "the predictor of the drawing first is 'analytic,euler'; for one a stage give a list, [analytic,euler]",
         ),
         (["sampling", 0, "predictor"], 3, "sampling[0].predictor is 3; it must be of type str"),
-        (["sampling", 0, "predictor"], None, "sampling[0].predictor is None; it must be of type str"),
+        (["sampling", 0, "predictor"], None, "sampling[0].predictor is null; it must be of type str"),
         (["sampling", 0, "steps"], [3, "x"], "sampling[0].steps is 'x'; it must be of type int"),
         (["corpus", "dataset"], None, "corpus.dataset is null and corpus.folders has 0 entries; give one of them"),
         (

@@ -3,8 +3,8 @@
 import importlib
 
 NAMES = (
-    "cascaded_dllm.assemble",
-    "cascaded_dllm.assemble_preprocess",
+    "cascaded_dllm.assemble.run",
+    "cascaded_dllm.assemble.preprocess",
     "cascaded_dllm.cli.evaluate",
     "cascaded_dllm.cli.main",
     "cascaded_dllm.cli.preprocess",

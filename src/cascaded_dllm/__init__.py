@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cascaded_dllm.assemble_bound import joint_bound
+    from cascaded_dllm.assemble.bound import joint_bound
     from cascaded_dllm.cascade.select import select_stages
     from cascaded_dllm.cascade.spec import CascadeSpec
     from cascaded_dllm.data.stages import StageArrays
@@ -63,7 +63,7 @@ _HOMES = {
     "Tokenizer": "text.tokenizer",
     "TweediePredictor": "sample.predictors",
     "UniformProcess": "diffusion.process",
-    "joint_bound": "assemble_bound",
+    "joint_bound": "assemble.bound",
     "mean_and_error": "evaluate.likelihood",
     "select_stages": "cascade.select",
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm import assemble_devices, assemble_material, assemble_stage
-from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound
-from cascaded_dllm.assemble_bound import joint_bound
-from cascaded_dllm.assemble_devices import process_device
-from cascaded_dllm.assemble_material import stage_dataset
+from cascaded_dllm.assemble import devices, material, stage
+from cascaded_dllm.assemble.bound import joint_bound
+from cascaded_dllm.assemble.devices import process_device
+from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data import stages as stages_module
@@ -48,7 +48,7 @@ def on_meta_device(monkeypatch):
         def to(self, device):
             return self
 
-    monkeypatch.setattr(assemble_stage, "new_model", lambda config, layout: MetaModel(config))
+    monkeypatch.setattr(stage, "new_model", lambda config, layout: MetaModel(config))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -75,9 +75,9 @@ def test_every_configuration_assembles(stories, tmp_path, on_meta_device, name):
     overrides = [f"data.path='{stories}'", f"run_dir='{tmp_path}/run'", "device=cpu"]
     config = compose_config(overrides, name=name)
     assert config.stage_lengths in ((32, 64, 128), (8, 16, 40))
-    for stage in range(1, len(config.stage_lengths) + 1):
-        run = assemble_run(dataclasses.replace(config, stage=stage))
-        assert run.trainer.dataset.target_length == config.stage_lengths[stage - 1]
+    for number in range(1, len(config.stage_lengths) + 1):
+        run = assemble_run(dataclasses.replace(config, stage=number))
+        assert run.trainer.dataset.target_length == config.stage_lengths[number - 1]
     assert json.loads(json.dumps(run.config)) == run.config
 
 
@@ -93,7 +93,7 @@ def gpus(monkeypatch):
     def show(number):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
-        monkeypatch.setattr(assemble_devices, "choose_device", torch.device)
+        monkeypatch.setattr(devices, "choose_device", torch.device)
         monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
 
     chosen: list[torch.device] = []
@@ -347,7 +347,7 @@ def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_
     def never(path, config, building):
         raise AssertionError("windows are built")
 
-    monkeypatch.setattr(assemble_material, "stage_dataset", never)
+    monkeypatch.setattr(material, "stage_dataset", never)
     places = {"runs": runs, "hub_model": GOLDEN / "hub_model"}
     config = tiny.config(stories, tmp_path / "run", *(override.format(**places) for override in overrides))
     with pytest.raises((CheckpointError, ConfigError, DataError), match=message):

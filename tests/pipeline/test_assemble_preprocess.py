@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascaded_dllm import assemble_preprocess
-from cascaded_dllm.assemble_preprocess import (
+from cascaded_dllm.assemble import preprocess
+from cascaded_dllm.assemble.preprocess import (
     BUILT_IN_TAGGERS,
     MakeEncoder,
     ShardTask,
@@ -138,7 +138,7 @@ def test_preparations_are_kept(tmp_path, monkeypatch):
     folder = make(job(tmp_path))
     before = {path: path.read_bytes() for path in folder.rglob("*.json") if "logs" not in path.parts}
     monkeypatch.setattr(Tokenizer, "train", None)
-    monkeypatch.setattr("cascaded_dllm.assemble_preprocess.document_frequencies", None)
+    monkeypatch.setattr("cascaded_dllm.assemble.preprocess.document_frequencies", None)
     assert prepare(job(tmp_path)).plan.missing() == []
     assert {path: path.read_bytes() for path in folder.rglob("*.json") if "logs" not in path.parts} == before
 
@@ -261,10 +261,10 @@ def test_train_and_valid_of_one_corpus(tmp_path, suffix):
 
 
 def test_numbers_are_judged_before_a_corpus_is_fetched(monkeypatch, tmp_path):
-    monkeypatch.setattr(assemble_preprocess, "open_corpus", None)
+    monkeypatch.setattr(preprocess, "open_corpus", None)
     for choice in (CorpusChoice("openwebtext", "valid", holdout=1), CorpusChoice("openwebtext", num_documents=0)):
         with pytest.raises(ConfigError, match=r"--(holdout is 1; one of|num-documents is 0; it must be at least 1)"):
-            assemble_preprocess.make_corpus(choice)
+            preprocess.make_corpus(choice)
 
 
 def test_a_holdout_that_is_none(tmp_path):
@@ -356,7 +356,7 @@ def test_what_is_missing_is_said_before_a_corpus_is_fetched(monkeypatch, tmp_pat
     def fetch(choice: CorpusChoice) -> None:
         pytest.fail(f"{choice} is fetched")
 
-    monkeypatch.setattr(assemble_preprocess, "make_corpus", fetch)
+    monkeypatch.setattr(preprocess, "make_corpus", fetch)
     with pytest.raises(DataError, match=r"nowhere\.npz holds no tagger"):
         prepare(job(tmp_path / "out", method="constituency", tagger="nowhere.npz"))
     given = replace(job(tmp_path / "out", method="random"), tokenizer=str(tmp_path), train_tokenizer=None)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, files, success

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from cascaded_dllm import assemble_stage
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble import stage
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.diffusion.process import UniformProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
@@ -38,7 +38,7 @@ def on_meta_device(monkeypatch):
         def to(self, device):
             return self
 
-    monkeypatch.setattr(assemble_stage, "new_model", lambda config, layout: MetaModel(config))
+    monkeypatch.setattr(stage, "new_model", lambda config, layout: MetaModel(config))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from cascaded_dllm.assemble_data import LocatedData, locate
+from cascaded_dllm.assemble.data import LocatedData, locate
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.errors import ConfigError, DataError
 from tests.pipeline import tiny

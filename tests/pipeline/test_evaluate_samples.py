@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli.measured_sources import read_reference, read_written
 from cascaded_dllm.data.stages import StageArrays

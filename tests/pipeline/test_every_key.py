@@ -6,8 +6,8 @@ import functools
 import pytest
 import torch
 
-from cascaded_dllm import assemble_course
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble import course
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from cascaded_dllm.train.run import Run
@@ -282,7 +282,7 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
 
 def test_order_of_very_many_windows_is_another_course(base, monkeypatch):
     few = assemble_run(base).trainer.course
-    monkeypatch.setattr(assemble_course, "TABLE_LIMIT", 1)
+    monkeypatch.setattr(course, "TABLE_LIMIT", 1)
     many = assemble_run(base).trainer.course
     assert many == few | {"data.order": "bijection"}
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from cascaded_dllm import assemble_material
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble import material
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli.main import app
 from cascaded_dllm.data.dataset import StageDataset
@@ -83,9 +83,9 @@ def stored_windows(monkeypatch):
         stages=tuple(ids.numpy().astype(np.int32) for ids in (stored["prefix"][:, :4], stored["prefix"], x0)),
         positions=(),
     )
-    monkeypatch.setattr(assemble_material, "stage_dataset", lambda *_: (arrays, StageDataset(arrays, 3)))
+    monkeypatch.setattr(material, "stage_dataset", lambda *_: (arrays, StageDataset(arrays, 3)))
     # The folder of the data has other tokens.
-    monkeypatch.setattr(assemble_material, "require_models", lambda *_: None)
+    monkeypatch.setattr(material, "require_models", lambda *_: None)
     return x0
 
 

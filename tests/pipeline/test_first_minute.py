@@ -7,10 +7,10 @@ from unittest import mock
 import pytest
 import torch
 
-from cascaded_dllm import assemble as assemble_module
-from cascaded_dllm import assemble_material
-from cascaded_dllm.assemble import assemble_run
-from cascaded_dllm.assemble_material import gather
+from cascaded_dllm.assemble import material
+from cascaded_dllm.assemble import run as assemble_module
+from cascaded_dllm.assemble.material import gather
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.errors import DryBatchError
 from cascaded_dllm.train import dry_batch, execution
 from cascaded_dllm.train.trainer import StepResult, Trainer
@@ -20,7 +20,7 @@ from tests.pipeline import tiny
 @pytest.fixture
 def rehearsed(monkeypatch):
     """All windows take long to build; what is rehearsed, each with whether they were built, and tensors that stay."""
-    monkeypatch.setattr(assemble_material, "_MANY_TOKENS", 1)
+    monkeypatch.setattr(material, "_MANY_TOKENS", 1)
     seen = []
 
     def try_and_note(trainer):
@@ -68,7 +68,7 @@ def test_no_room_is_told_before_windows_are_built(new_stories, tmp_path, rehears
 
 
 def test_little_data_is_not_tried_twice(new_stories, tmp_path, rehearsed, monkeypatch):
-    monkeypatch.setattr(assemble_material, "_MANY_TOKENS", 1_000_000)
+    monkeypatch.setattr(material, "_MANY_TOKENS", 1_000_000)
     assemble_run(tiny.config(new_stories, tmp_path / "run"))
     assert rehearsed == []
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run
-from cascaded_dllm.assemble_gap import GapMeasurement, GapSettings, exposure_gaps, gaps_on_windows
+from cascaded_dllm.assemble.gap import GapMeasurement, GapSettings, exposure_gaps, gaps_on_windows
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.stages import StageArrays

@@ -13,7 +13,7 @@ import lm_eval
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.harness import BoundModel
 from tests.pipeline import tiny
 

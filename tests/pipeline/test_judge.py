@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cascaded_dllm.assemble_judge import assemble_judge
+from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.atomic import file_sha256, write_json
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run
-from cascaded_dllm.assemble_bound import joint_bound
+from cascaded_dllm.assemble.bound import joint_bound
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError

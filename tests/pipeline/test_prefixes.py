@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run, require_sound
+from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.pretrained import load_stage

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run
-from cascaded_dllm.assemble_material import stage_dataset
+from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.evaluate.diversity import distinct_share_and_error, token_entropy_nats_per_text

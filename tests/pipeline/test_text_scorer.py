@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade

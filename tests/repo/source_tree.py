@@ -10,6 +10,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = "cascaded_dllm"
 PACKAGE_ROOT = CHECKOUT / "src" / PACKAGE
+DIVIDED = "assemble"
+"""The package whose modules are parts of their own: what reads no weights there must not import what does."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Module:
     @property
     def part(self) -> str:
         """The top-level package or module it belongs to, "text" for cascaded_dllm.text.local; "" for the root."""
-        return [*self.name.split("."), ""][1]
+        return part_of(self.name)
 
     @property
     def relative_path(self) -> str:
@@ -82,6 +84,12 @@ class _ImportVisitor(ast.NodeVisitor):
         self.function_depth -= 1
 
     visit_AsyncFunctionDef = visit_FunctionDef
+
+
+def part_of(name: str) -> str:
+    """The part of ours that a dotted name leads to; "" for the root."""
+    parts = name.split(".")[1:3]
+    return ".".join(parts if parts[:1] == [DIVIDED] else parts[:1])
 
 
 @functools.cache

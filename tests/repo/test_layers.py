@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_module, modules
+from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_module, modules, part_of
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
 BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides"}
@@ -46,82 +46,59 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_groups": set(),
     "config": {"errors", "typed_settings", "config_groups"},
     "study_config": {"errors", "overrides", "typed_settings"},
-    "assemble_start": BASE | PARTS | {"train", *CONFIG},
-    "assemble_data": BASE | PARTS | {*CONFIG},
-    "assemble_devices": BASE | PARTS | {"train"},
-    "assemble_prefixes": BASE | PARTS | {"train", "sample", *CONFIG, "assemble_rewriting"},
-    "assemble_rewriting": BASE | PARTS | {"train", "sample", *CONFIG},
-    "assemble_stage": BASE | PARTS | {"sample", *CONFIG},
-    "assemble_snapshot": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG},
-    "assemble_windows": BASE | PARTS | {"sample", *CONFIG},
-    "assemble_models": BASE | PARTS | {"sample", "evaluate", *CONFIG, "assemble_stage", "assemble_start"},
-    "assemble_bound": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble_windows"},
-    "assemble_course": BASE | PARTS | {"train", *CONFIG, "assemble_start"},
-    "assemble_gap": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble_windows"},
-    "assemble": BASE
+    "assemble.start": BASE | PARTS | {"train", *CONFIG},
+    "assemble.data": BASE | PARTS | {*CONFIG},
+    "assemble.devices": BASE | PARTS | {"train"},
+    "assemble.prefixes": BASE | PARTS | {"train", "sample", *CONFIG, "assemble.rewriting"},
+    "assemble.rewriting": BASE | PARTS | {"train", "sample", *CONFIG},
+    "assemble.stage": BASE | PARTS | {"sample", *CONFIG},
+    "assemble.snapshot": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG},
+    "assemble.windows": BASE | PARTS | {"sample", *CONFIG},
+    "assemble.models": BASE | PARTS | {"sample", "evaluate", *CONFIG, "assemble.stage", "assemble.start"},
+    "assemble.bound": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble.windows"},
+    "assemble.course": BASE | PARTS | {"train", *CONFIG, "assemble.start"},
+    "assemble.gap": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble.windows"},
+    "assemble": set(),
+    "assemble.run": BASE
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG}
     | {
-        "assemble_course",
-        "assemble_data",
-        "assemble_devices",
-        "assemble_material",
-        "assemble_prefixes",
-        "assemble_snapshot",
-        "assemble_stage",
-        "assemble_start",
+        "assemble.course",
+        "assemble.data",
+        "assemble.devices",
+        "assemble.material",
+        "assemble.prefixes",
+        "assemble.snapshot",
+        "assemble.stage",
+        "assemble.start",
     },
-    "assemble_preprocess": BASE | PARTS,
-    "assemble_material": BASE | PARTS | {"sample", *CONFIG, "assemble_data", "assemble_models", "assemble_windows"},
-    "assemble_flat": BASE | PARTS | {*CONFIG},
-    "assemble_judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble_windows"},
+    "assemble.preprocess": BASE | PARTS,
+    "assemble.material": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
+    "assemble.flat": BASE | PARTS | {*CONFIG},
+    "assemble.judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble.windows"},
     "study": BASE
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG, "study_config"}
-    | {"assemble", "assemble_bound", "assemble_devices", "assemble_material", "assemble_preprocess"}
-    | {"assemble_rewriting", "assemble_stage", "assemble_start"},
-    "demo": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble"},
+    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.material", "assemble.preprocess"}
+    | {"assemble.rewriting", "assemble.stage", "assemble.start"},
+    "demo": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble.run"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
     "cli": BASE
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", *CONFIG, "study", "study_config", "demo"}
-    | {"assemble", "assemble_bound", "assemble_devices", "assemble_flat", "assemble_gap", "assemble_judge"}
-    | {"assemble_material", "assemble_preprocess", "assemble_start"},
+    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.flat", "assemble.gap", "assemble.judge"}
+    | {"assemble.material", "assemble.preprocess", "assemble.start"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
+ASSEMBLED_WITH_TENSORS = {part for part in MAY_IMPORT if part.startswith("assemble.")} - {
+    *("assemble.data", "assemble.preprocess")
+}
 WITH_TENSORS = (
-    *(
-        "numerics",
-        "blocked_softmax",
-        "memory",
-        "diffusion",
-        "model",
-        "train",
-        "sample",
-        "evaluate",
-        "judge",
-        "assemble",
-        "assemble_prefixes",
-        "assemble_rewriting",
-        "assemble_devices",
-    ),
-    *(
-        "assemble_bound",
-        "assemble_course",
-        "assemble_flat",
-        "text_scorer",
-        "harness",
-        "assemble_gap",
-        "assemble_judge",
-        "assemble_material",
-        "assemble_models",
-        "assemble_stage",
-        "assemble_snapshot",
-        "assemble_start",
-    ),
-    *("assemble_windows", "study", "demo", "cli"),
+    *("numerics", "blocked_softmax", "memory", "diffusion", "model", "train", "sample", "evaluate", "judge"),
+    *sorted(ASSEMBLED_WITH_TENSORS),
+    *("text_scorer", "harness", "study", "demo", "cli"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
@@ -179,8 +156,7 @@ TORCH_FREE = tuple(part for part in MAY_IMPORT if part not in WITH_TENSORS)
 
 def own_target(imported: Import) -> str | None:
     """The part of ours that an import reaches, or None for a library."""
-    parts = imported.target.split(".")
-    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+    return part_of(imported.target) or None if imported.target.split(".")[0] == PACKAGE else None
 
 
 def library_target(imported: Import) -> str | None:
@@ -300,6 +276,8 @@ def test_every_library_is_declared() -> None:
 def test_checks_find_what_they_look_for() -> None:
     upward = parsed("cascade.select", "from cascaded_dllm.train.step import step")
     assert layer_faults(upward) == ["select.py:1 cascade must not import cascaded_dllm.train.step.step"]
+    assert layer_faults(parsed("assemble.data", "from cascaded_dllm.assemble.run import assemble_run")) != []
+    assert layer_faults(parsed("assemble.run", "from cascaded_dllm.assemble.data import locate")) == []
     assert layer_faults(parsed("data.stages", "def f():\n    from cascaded_dllm import text")) != []
     assert layer_faults(parsed("data.stages", "from cascaded_dllm import cascade, __version__")) == []
     assert layer_faults(parsed("text.local", "from ..importance import base")) != []

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble_flat import FIRST, First, runs_from_flat
+from cascaded_dllm.assemble.flat import FIRST, First, runs_from_flat
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.cli.options import Debug, given, parse_lengths

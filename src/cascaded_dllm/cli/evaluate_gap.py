@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cascaded_dllm.assemble_gap import GapSettings, exposure_gaps, require_stages_with_prefix
+from cascaded_dllm.assemble.gap import GapSettings, exposure_gaps, require_stages_with_prefix
 from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.cli.load import load_cascade, packing_of

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble_judge import assemble_judge
+from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.options import Debug

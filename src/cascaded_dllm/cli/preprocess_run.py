@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rich.markup import escape
 
-from cascaded_dllm.assemble_preprocess import ShardTask, prepare
+from cascaded_dllm.assemble.preprocess import ShardTask, prepare
 from cascaded_dllm.cli.console import console, counted, progress_bar, working
 from cascaded_dllm.cli.preprocess_progress import say_what_was_ended, say_what_was_lost, shards_progress
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder

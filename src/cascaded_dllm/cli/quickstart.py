@@ -9,9 +9,9 @@ from typing import Annotated
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, require_sound
-from cascaded_dllm.assemble_bound import joint_bound
-from cascaded_dllm.assemble_material import stage_dataset
+from cascaded_dllm.assemble.bound import joint_bound
+from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.building import shown_building
 from cascaded_dllm.cli.compose import compose_config

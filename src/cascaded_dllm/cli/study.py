@@ -11,7 +11,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request

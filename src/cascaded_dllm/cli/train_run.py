@@ -5,8 +5,8 @@ import os
 import torch
 import typer
 
-from cascaded_dllm.assemble import assemble_run, require_launchable, require_sound
-from cascaded_dllm.assemble_devices import process_device
+from cascaded_dllm.assemble.devices import process_device
+from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.building import shown_building
 from cascaded_dllm.cli.console import console, counted, error_console
 from cascaded_dllm.cli.interrupt import stop_request

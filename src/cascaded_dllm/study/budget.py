@@ -6,8 +6,8 @@ import typing
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cascaded_dllm.assemble_rewriting import Writer, rewriting_cost
-from cascaded_dllm.assemble_stage import layout_config, model_config, schedule
+from cascaded_dllm.assemble.rewriting import Writer, rewriting_cost
+from cascaded_dllm.assemble.stage import layout_config, model_config, schedule
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.placed import Halves

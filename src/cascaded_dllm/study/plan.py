@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cascaded_dllm.assemble import require_sound
-from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.assemble.run import require_sound
+from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.config_groups import LayoutSettings, PretrainedSettings

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import cascaded_dllm
-from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.study.attendant import Attendant

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cascaded_dllm.assemble import assemble_run
+from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.plan import PlannedRun

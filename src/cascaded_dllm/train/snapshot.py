@@ -1,6 +1,6 @@
 """What a snapshot shows of a stage: samples with what they were made from, and figures about them.
 
-Plain data: it is drawn and measured above (`assemble_snapshot`), written by the run and shown by loggers.
+Plain data: it is drawn and measured above (`assemble.snapshot`), written by the run and shown by loggers.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ import re
 
 from rich.console import Console
 
-from cascaded_dllm.assemble_gap import GapSettings
+from cascaded_dllm.assemble.gap import GapSettings
 from cascaded_dllm.cli.evaluate_gap import gap_summary, gap_table
 from cascaded_dllm.evaluate.gap import GapFigure, StageGap
 from cascaded_dllm.evaluate.intervals import Interval

@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cascaded_dllm.assemble_windows import windows_of_folder
+from cascaded_dllm.assemble.windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli import preprocess_stages as module
 from cascaded_dllm.cli.compose import compose_config

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cascaded_dllm.assemble_rewriting import Writer, rewriting_cost
+from cascaded_dllm.assemble.rewriting import Writer, rewriting_cost
 from cascaded_dllm.config_groups import GeneratedPrefixSettings
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cascaded_dllm.assemble_data import locate
-from cascaded_dllm.assemble_models import require_models
-from cascaded_dllm.assemble_windows import tokens_to_cut, windows_of_folder
+from cascaded_dllm.assemble.data import locate
+from cascaded_dllm.assemble.models import require_models
+from cascaded_dllm.assemble.windows import tokens_to_cut, windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cascaded_dllm.assemble_windows import windows_of_folder
+from cascaded_dllm.assemble.windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset

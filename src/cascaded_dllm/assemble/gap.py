@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.assemble_windows import windows_of_cascade
+from cascaded_dllm.assemble.windows import windows_of_cascade
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays

@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 
 import torch
 
-from cascaded_dllm.assemble_course import course_of
-from cascaded_dllm.assemble_data import require_known_method
-from cascaded_dllm.assemble_devices import place, require_gpus
-from cascaded_dllm.assemble_material import Material, gather
-from cascaded_dllm.assemble_prefixes import prefix_settings, prefix_training
-from cascaded_dllm.assemble_snapshot import SnapshotSampler, snapshot_sampler
-from cascaded_dllm.assemble_stage import model_config, new_stage, require_prefix_to_copy, schedule
-from cascaded_dllm.assemble_start import log_choice, provenance, start_of_run, stored_config
+from cascaded_dllm.assemble.course import course_of
+from cascaded_dllm.assemble.data import require_known_method
+from cascaded_dllm.assemble.devices import place, require_gpus
+from cascaded_dllm.assemble.material import Material, gather
+from cascaded_dllm.assemble.prefixes import prefix_settings, prefix_training
+from cascaded_dllm.assemble.snapshot import SnapshotSampler, snapshot_sampler
+from cascaded_dllm.assemble.stage import model_config, new_stage, require_prefix_to_copy, schedule
+from cascaded_dllm.assemble.start import log_choice, provenance, start_of_run, stored_config
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture

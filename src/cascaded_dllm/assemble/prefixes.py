@@ -2,7 +2,7 @@
 
 import torch
 
-from cascaded_dllm.assemble_rewriting import Writer, rewriting_cost
+from cascaded_dllm.assemble.rewriting import Writer, rewriting_cost
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
@@ -52,7 +52,7 @@ def prefix_training(
 ) -> PrefixTraining:
     """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
 
-    These have been found to be the right ones; see `assemble_models`.
+    These have been found to be the right ones; see `assemble.models`.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cascaded_dllm.assemble_stage import model_config
-from cascaded_dllm.assemble_start import starts_from_another
+from cascaded_dllm.assemble.stage import model_config
+from cascaded_dllm.assemble.start import starts_from_another
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.manifest import Settings
 from cascaded_dllm.diffusion.process import process_from_name

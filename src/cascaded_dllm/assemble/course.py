@@ -1,6 +1,6 @@
 """Which settings decide the course of a training, and which may change when a run is taken up again."""
 
-from cascaded_dllm.assemble_start import plain
+from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.config import TrainConfig, leaves
 from cascaded_dllm.data.order import TABLE_LIMIT
 from cascaded_dllm.data.stages import StageArrays

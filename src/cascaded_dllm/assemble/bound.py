@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cascaded_dllm.assemble_windows import windows_of_cascade
+from cascaded_dllm.assemble.windows import windows_of_cascade
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays

@@ -18,7 +18,7 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.control import Control, Pin, words_of
+from cascaded_dllm.sample.control import Control, GivenStage, Pin, words_of
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.train.snapshot import SnapshotReport
@@ -140,6 +140,22 @@ def test_outline_with_pins(cascade: Cascade) -> None:
     drawing = Drawing(control=Control(outline="fox saw the old bread the the the", pins=pins))
     with pytest.raises(ConfigError, match="cannot be laid out around what is pinned or required"):
         cascade.require_drawable(drawing)
+
+
+def test_an_outline_after_a_given_text(cascade: Cascade) -> None:
+    """A placed stage holds the text before, so its outline must hold that too; a pinned token stays beside both."""
+    before = words_of("fox saw old bread", cascade.tokenizer)
+    ids = tuple(token for word in before for token in word)
+    given = GivenStage(stage=1, ids=((ids,),))
+    outline = "a fox saw the old bread"
+    pins = (Pin(2, "end", tuple(cascade.tokenizer.encode(" his").ids)),)
+    samples = cascade.generate(6, given=given, outline=outline, pinned=pins, seed=2)
+    for text in samples.ids[1].tolist():
+        assert stands_in(ids, text)
+        assert stands_in([token for word in words_of(outline, cascade.tokenizer) for token in word], text)
+        assert cascade.tokenizer.decode(text).endswith(" his")
+    with pytest.raises(ConfigError, match=r"the text of the stage before holds the id \d+, which the required words"):
+        cascade.generate(1, given=given, outline="a boat")
 
 
 def test_fewer_calls_for_layouts(cascade: Cascade) -> None:

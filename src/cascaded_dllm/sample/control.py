@@ -4,6 +4,7 @@ Everything is turned into one form, constraints of every stage, before anything 
 at once and a stage knows nothing of where its constraints come from.
 """
 
+import itertools
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,12 +26,13 @@ class Pin:
     Attributes:
         stage: 1..K.
         position: of its first token; `start` is 0, and `end` puts its last token last.
-        text: as it is, a leading space included.
+        text: as it is, a leading space included; or the ids of its tokens, which a text that was drawn may not have
+            in common with one that is typed.
     """
 
     stage: int
     position: int | Literal["start", "end"]
-    text: str
+    text: str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +79,13 @@ class GivenStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """All that is asked of the texts; nothing by default. Keywords, outline and given texts exclude each other.
+    """All that is asked of the texts; nothing by default. Keywords exclude an outline and given texts.
 
     Attributes:
         keywords: words that stage 1 contains, in this order; the rest is written around them.
         outline: a text whose words, in order, are contained in the first stage that has room for it; the stages before
-            are its most important tokens, chosen as in preprocessing.
+            are its most important tokens, chosen as in preprocessing. Beside a given text it is for the stage after
+            that, which must be a whole one.
         pins: text at fixed places.
         given: texts of a stage.
         require_coverage: whether every stage contains all tokens of the stage before, in order.
@@ -104,7 +107,7 @@ class Control:
             )
             if is_asked
         ]
-        if len(asked) > 1:
+        if len(asked) > 1 and asked != ["outline", "from_stage"]:
             raise ConfigError(f"{' and '.join(asked)} are given together; a text begins with one of them, choose")
 
 
@@ -163,7 +166,7 @@ def constraints(
     given: dict[int, tuple[tuple[int, ...], ...]] = {}
     if control.keywords:
         words[1] = (_keywords(control.keywords, tokenizer, stage_lengths[0]),)
-    if control.outline is not None:
+    if control.outline is not None and control.given is None:
         entry, required, given = _outline(control.outline, tokenizer, stage_lengths, importance, unique=unique)
         words[entry] = (required,)
     if control.given is not None:
@@ -173,6 +176,8 @@ def constraints(
         given = {stage: tuple(texts) for stage, texts in enumerate(by_stage, start=first_stage)}
         if control.given.stage == 1 and any(len(ids) < stage_lengths[0] for ids in given[1]):
             words[1] = tuple(_glued(ids, tokenizer) for ids in given.pop(1))
+        if control.outline is not None:
+            words[control.given.stage + 1] = (_outline_after(control.given, control, tokenizer, stage_lengths),)
     pinned = _pinned(control.pins, tokenizer, stage_lengths, {*range(1, first_stage), *given})
     return Constraints(
         tuple(
@@ -227,10 +232,8 @@ def _outline(
     text: str, tokenizer: Tokenizer, stage_lengths: Sequence[int], importance: Importance, *, unique: bool
 ) -> tuple[int, tuple[Word, ...], dict[int, tuple[tuple[int, ...], ...]]]:
     """The stage at which an outline enters, the words required there, and the texts of the stages before it."""
-    words = words_of(text, tokenizer)
+    words = _outline_words(text, tokenizer)
     num_tokens = sum(map(len, words))
-    if not words:
-        raise ConfigError("the outline is empty; give at least one word, or none at all")
     entry = next((k for k, length in enumerate(stage_lengths, start=1) if length >= num_tokens), None)
     if entry is None:
         raise ConfigError(
@@ -250,6 +253,37 @@ def _outline(
             f"its selection rule keeps; give it more words, or at most {stage_lengths[0]} tokens"
         )
     return entry, words, {stage: (tuple(stages[stage - 1]),) for stage in range(1, entry)}
+
+
+def _outline_words(text: str, tokenizer: Tokenizer) -> tuple[Word, ...]:
+    words = words_of(text, tokenizer)
+    if not words:
+        raise ConfigError("the outline is empty; give at least one word, or none at all")
+    return words
+
+
+def _outline_after(
+    given: GivenStage, control: Control, tokenizer: Tokenizer, stage_lengths: Sequence[int]
+) -> tuple[Word, ...]:
+    """The words required in the stage after the one that is given."""
+    words = _outline_words(control.outline or "", tokenizer)
+    tokens = list(itertools.chain.from_iterable(words))
+    entry, length = given.stage + 1, stage_lengths[given.stage]
+    if len(tokens) > length:
+        raise ConfigError(f"the outline has {len(tokens)} tokens and stage {entry} writes {length}; shorten it")
+    before = given.ids[0][-1]
+    if len(set(given.ids)) > 1 or len(before) < stage_lengths[given.stage - 1]:
+        raise ConfigError(
+            f"an outline of stage {entry} is given beside {len(given.ids)} texts of stage {given.stage}, the first of "
+            f"{len(before)} tokens; give one text, with all of its {stage_lengths[given.stage - 1]} tokens"
+        )
+    rest = iter(tokens)
+    if control.require_coverage and not all(token in rest for token in before):
+        raise ConfigError(
+            f"require_coverage is given, and the outline of stage {entry} does not hold the text of stage "
+            f"{given.stage} in order; add its words to the outline, or leave require_coverage out"
+        )
+    return words
 
 
 def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: int) -> None:
@@ -309,7 +343,7 @@ def _pinned(
                 f"{pin.text!r} is pinned in stage {pin.stage}, which is not written: its text or a later one is given; "
                 "pin it in a later stage"
             )
-        ids, length = tokenizer.encode(pin.text).ids, stage_lengths[pin.stage - 1]
+        ids, length = _pinned_ids(pin, tokenizer), stage_lengths[pin.stage - 1]
         if not ids:
             raise ConfigError(f"the text that is pinned at {pin.position} of stage {pin.stage} is empty; leave it out")
         match pin.position:
@@ -335,3 +369,14 @@ def _pinned(
                 raise ConfigError(f"two texts are pinned at position {place} of stage {pin.stage}; move one of them")
             places[place] = token
     return found
+
+
+def _pinned_ids(pin: Pin, tokenizer: Tokenizer) -> Sequence[int]:
+    if isinstance(pin.text, str):
+        return tokenizer.encode(pin.text).ids
+    if strange := [token for token in pin.text if not 0 <= token < tokenizer.vocab_size]:
+        raise ConfigError(
+            f"the id {strange[0]} is pinned in stage {pin.stage}, and the tokenizer has those from 0 to "
+            f"{tokenizer.vocab_size - 1}; give ids of this tokenizer"
+        )
+    return pin.text

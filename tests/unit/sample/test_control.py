@@ -86,6 +86,28 @@ def test_pins(tokenizer: Tokenizer) -> None:
     assert found(tokenizer, pins=(Pin(2, 4, " keeper"),) * 2).stages[1].pinned == asked.stages[1].pinned
 
 
+def test_pinned_tokens_need_not_be_those_of_their_text(tokenizer: Tokenizer) -> None:
+    letters = tuple(token for letter in " storm" for token in ids(tokenizer, letter))
+    assert letters != ids(tokenizer, " storm")
+    asked = found(tokenizer, pins=(Pin(2, 3, letters), Pin(1, "end", (0,))))
+    assert asked.stages[1].pinned == dict(enumerate(letters, start=3))
+    assert asked.stages[0].pinned == {5: 0}
+
+
+def test_an_outline_after_a_given_text(tokenizer: Tokenizer) -> None:
+    first = tuple(range(6))
+    given = GivenStage(stage=1, ids=((first,),))
+    asked = found(tokenizer, given=given, outline="the storm")
+    assert [stage.given for stage in asked.stages] == [(first,), (), ()]
+    assert [stage.words for stage in asked.stages] == [(), (words_of("the storm", tokenizer),), ()]
+    both = GivenStage(stage=2, ids=((first, (*first, *first)),))
+    assert found(tokenizer, given=both, outline="boat").stages[2].words == (words_of("boat", tokenizer),)
+    kept = ids(tokenizer, " the storm took the lighthouse and")[:6]
+    covered = GivenStage(stage=1, ids=((kept,),))
+    asked = found(tokenizer, given=covered, outline="the storm took the lighthouse and keeper", require_coverage=True)
+    assert asked.require_coverage
+
+
 def test_given_texts(tokenizer: Tokenizer) -> None:
     first, second = tuple(range(6)), tuple(range(12))
     both = found(tokenizer, given=GivenStage(stage=2, ids=((first, second), (second[:6], second))))
@@ -184,6 +206,28 @@ def test_what_the_next_stage_must_contain() -> None:
             {"given": GivenStage(stage=2, ids=((tuple(range(12)),), (tuple(range(6)), tuple(range(12)))))},
             "texts of stage 2 are given with 1 or 2 stages each",
         ),
+        (
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),),)), "outline": " "},
+            "the outline is empty; give at least one word",
+        ),
+        (
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),),)), "outline": TEXT},
+            r"the outline has \d+ tokens and stage 2 writes 12; shorten it",
+        ),
+        (
+            {"given": GivenStage(stage=1, ids=(((1, 2),),)), "outline": "boat"},
+            "outline of stage 2 is given beside 1 texts of stage 1, the first of 2 tokens; give one text, with all of "
+            "its 6 tokens",
+        ),
+        (
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),), (tuple(range(1, 7)),))), "outline": "boat"},
+            "beside 2 texts of stage 1",
+        ),
+        (
+            {"given": GivenStage(stage=1, ids=((tuple(range(6)),),)), "outline": "boat", "require_coverage": True},
+            "the outline of stage 2 does not hold the text of stage 1 in order",
+        ),
+        ({"pins": (Pin(1, 0, (1, 9999)),)}, "the id 9999 is pinned in stage 1, and the tokenizer has those from 0 to"),
         ({"keywords": ("storm",), "outline": "boat"}, "keywords and outline are given together; a text begins with"),
     ],
 )

@@ -134,6 +134,29 @@ def test_texts_of_a_stage_are_gone_on_from(cascade: Cascade) -> None:
     assert torch.equal(turns.ids[1], whole.ids[1][[0, 1, 0, 1, 0, 1]])
 
 
+def test_an_outline_of_the_stage_after_a_given_text(cascade: Cascade) -> None:
+    """What is given stays, and the stage after it holds the words, whatever the given text says."""
+    first = drawn(cascade).given(1)
+    given = GivenStage(stage=1, ids=first.ids[:1])
+    samples = drawn(cascade, given=given, outline="the dog saw")
+    assert all(tuple(row) == first.ids[0][0] for row in samples.ids[0].tolist())
+    expected = words(cascade, " the", " dog", " saw")
+    assert all(contains_in_order(row, expected) for row in samples.ids[1].tolist())
+    assert len(samples.ids[1].unique(dim=0)) > 1
+
+
+def test_tokens_that_were_drawn_are_pinned_by_their_ids(cascade: Cascade) -> None:
+    """The rest of a text is written anew around some of its tokens, which no text need be encoded to."""
+    whole = drawn(cascade)
+    kept = {1: int(whole.ids[1][0, 1]), 2: int(whole.ids[1][0, 2]), 7: int(whole.ids[1][0, 7])}
+    pinned = [Pin(2, place, (token,)) for place, token in kept.items()]
+    given = GivenStage(stage=1, ids=whole.given(1).ids[:1])
+    again = drawn(cascade, given=given, pinned=pinned)
+    for row in again.ids[1].tolist():
+        assert {place: row[place] for place in kept} == kept
+    assert len(again.ids[1].unique(dim=0)) > 1
+
+
 def test_stages_before_the_given_one_have_no_file(cascade: Cascade, tmp_path: Path) -> None:
     """A run on the disk from texts of stage 2 alone: files, figures and progress are those of stages 2 and 3."""
     second = drawn(cascade).ids[1].tolist()

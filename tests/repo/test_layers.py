@@ -81,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"train", "sample", "evaluate", *CONFIG, "study_config"}
     | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.material", "assemble.preprocess"}
     | {"assemble.rewriting", "assemble.stage", "assemble.start"},
-    "demo": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble.run"},
+    "demo": BASE | {"pages", "memory", "typed_settings", "text", "cascade", "diffusion", "sample"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
     "harness": BASE | PARTS | {"sample", "text_scorer"},
     "cli": BASE
@@ -126,7 +126,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "datasets": ("text.hub",),
     "hydra": ("cli",),
     "omegaconf": ("cli", "assemble"),
-    "rich": ("cli", "demo"),
+    "rich": ("cli",),
     "typer": ("cli",),
     "datatrove": ("preprocess.executors", "preprocess.on_slurm"),
     "lm_eval": ("harness",),

@@ -15,6 +15,7 @@ _COMMANDS = {
     "cascade": "Build a cascade around a flat model.",
     "study": "Compare ways to train at equal cost, from one file to one table.",
     "sample": "Sample texts, stage after stage.",
+    "demo": "Write texts on a page in the browser, and edit every stage on the way.",
     "evaluate": "Measure models, and texts beside real ones.",
     "judge": "Make a language model that judges texts.",
     "bundle": "Put all stages, the tokenizer and a model card into one folder.",

@@ -290,6 +290,7 @@ def _accepted(samples: CascadeSamples) -> dict[str, object]:
 
 
 def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> None:
+    stages = " ".join(f"--stage {run}" for run in runs)
     console.rule()
     for line in (
         f"done in {seconds:.0f} s",
@@ -297,6 +298,7 @@ def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> No
         f"runs      {', '.join(map(str, runs))} (config.yaml, metrics.jsonl, checkpoints/)",
         f"samples   {samples}",
         f"numbers   {out / 'summary.json'}",
-        f"more      cdllm sample {' '.join(f'--stage {run}' for run in runs)} --num-samples 16 --seed 1",
+        f"more      cdllm sample {stages} --num-samples 16 --seed 1",
+        f"a page    cdllm demo {stages}",
     ):
         console.print(line, markup=False, soft_wrap=True)

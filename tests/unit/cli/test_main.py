@@ -38,6 +38,7 @@ def test_all_commands_are_there():
         ("quickstart",),
         ("train",),
         ("sample",),
+        ("demo",),
         ("bundle",),
     }
     others |= {("evaluate", "likelihood"), ("evaluate", "samples"), ("evaluate", "gap")}

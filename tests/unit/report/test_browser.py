@@ -8,6 +8,7 @@ import pytest
 
 from cascaded_dllm.report.content import report
 from cascaded_dllm.report.page import page
+from tests.browser import QUIET, browser_program
 from tests.unit.report import made_up
 
 pytestmark = pytest.mark.slow
@@ -27,17 +28,11 @@ PHONE = """<!DOCTYPE html><p id="told"></p>
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory):
     """A function that runs the browser and returns what it prints."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no chromium on this machine, so the page is not looked at in a browser")
+    program = browser_program()
     profile = tmp_path_factory.mktemp("profile")
-    quiet = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --disable-dev-shm-usage"
-    )
 
     def run(*arguments: str) -> str:
-        command = [program, *quiet.split(), f"--user-data-dir={profile}", *arguments]
+        command = [program, *QUIET, f"--user-data-dir={profile}", *arguments]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         return done.stdout
 

@@ -1,0 +1,72 @@
+"""`cdllm demo`: a page on which keywords become a text, stage after stage, and every stage can be edited."""
+
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.load import load_cascade
+from cascaded_dllm.cli.options import (
+    Bundle,
+    Debug,
+    Device,
+    Lengths,
+    Stages,
+    TokenizerSource,
+    WeightsName,
+    parse_lengths,
+)
+from cascaded_dllm.demo.server import DemoServer, is_everywhere
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def demo(
+    stage: Stages = None,
+    cascade: Bundle = None,
+    host: Annotated[
+        str, typer.Option(help="Where it listens; 0.0.0.0 lets everyone on the network write with it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8765,
+    open: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    tokenizer: TokenizerSource = None,
+    lengths: Lengths = None,
+    weights: WeightsName = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the matrix products: float32 or bfloat16.")] = "float32",
+    debug: Debug = False,
+) -> None:
+    """Write texts on a page in the browser, and edit every stage on the way.
+
+    Nothing leaves this machine. Ctrl-C ends it.
+
+    Examples:
+
+      cdllm demo --stage runs/stage1 --stage runs/stage2 --stage runs/stage3
+      cdllm demo --cascade bundles/stories --port 0
+      cdllm demo --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --device cuda
+    """
+    with reported_errors(debug):
+        loaded = load_cascade(
+            stage,
+            bundle=cascade,
+            lengths=None if lengths is None else parse_lengths(lengths),
+            tokenizer=tokenizer,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+        )
+        server = DemoServer(loaded, host=host, port=port)
+        if is_everywhere(host):
+            console.print("everyone who reaches this machine can write with it; --host 127.0.0.1 keeps it to this one")
+        console.print(f"the page is at {server.address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        if open and not webbrowser.open(server.address):
+            console.print("there is no browser here; open the address in one, or leave it to --no-open")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("ended")
+        finally:
+            server.close()

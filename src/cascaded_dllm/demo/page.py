@@ -1,0 +1,57 @@
+"""The files of the page, and what it is told of the cascade."""
+
+from importlib import resources
+from typing import Any
+
+from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.pages import stage_colours
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.drawing import DEFAULT_STEPS
+from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
+
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+"""The file at every path, and what it is."""
+
+
+def page_file(path: str, cascade: Cascade) -> tuple[bytes, str]:
+    """The content of a file of the page, and its type; the style sheet has the colours of the stages."""
+    name, kind = FILES[path]
+    content = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    if kind == "text/css":
+        content += _colours(len(cascade.stages))
+    return content.encode(), kind
+
+
+def facts(cascade: Cascade) -> dict[str, Any]:
+    """What the page has to know: its stages, and what may be asked of them."""
+    later = cascade.stages[1:]
+    can_control = all(isinstance(stage.process, AbsorbingProcess) for stage in cascade.stages)
+    return {
+        "name": f"{cascade.tokenizer.fingerprint}-{'-'.join(map(str, cascade.stage_lengths))}",
+        "lengths": list(cascade.stage_lengths),
+        "parameters": sum(p.numel() for stage in cascade.stages for p in stage.model.parameters()),
+        "device": str(cascade.device),
+        "method": cascade.method,
+        "predictors": [{"name": name, "has_grid": name in GRID_PREDICTORS} for name in PREDICTORS],
+        "steps": DEFAULT_STEPS,
+        "can_control": can_control,
+        "can_guide": bool(later) and all(stage.trained_with.dropout > 0 for stage in later),
+        "always_covers": bool(later) and all(stage.is_placed for stage in later),
+    }
+
+
+def _colours(num_stages: int) -> str:
+    """Rules for the tokens of every stage but the last, by day and by night."""
+
+    def rules(*, is_dark: bool) -> str:
+        numbered = enumerate(stage_colours(num_stages - 1, is_dark=is_dark), start=1)
+        return "\n".join(
+            f".s{stage} {{ background: #{bytes(back).hex()}; color: #{bytes(text).hex()}; }}"
+            for stage, (back, text) in numbered
+        )
+
+    return f"\n{rules(is_dark=False)}\n@media (prefers-color-scheme: dark) {{\n{rules(is_dark=True)}\n}}\n"

@@ -1,0 +1,232 @@
+"""The server of the page: plain HTTP for one machine, from the standard library.
+
+    GET  /         the page, and beside it /page.css and /page.js
+    GET  /cascade  what the page has to know of the cascade
+    POST /tokens   of a text, how many tokens it has
+    POST /write    one text: a line of JSON for every state, and one at the end
+
+A page of another site can reach a server on this machine as well. So what is asked must come as JSON from a page of
+this server, by a name of this machine: a browser sends nothing of that kind to a foreign one without asking first.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from cascaded_dllm.demo.asking import Asking
+from cascaded_dllm.demo.page import FILES, facts, page_file
+from cascaded_dllm.demo.trace import Trace
+from cascaded_dllm.errors import CascadeError, ConfigError
+from cascaded_dllm.memory import is_short_of_memory
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.drawing import Drawing
+from cascaded_dllm.text.listing import shown_ids
+
+MOST_BYTES = 1_000_000
+"""Of what is asked."""
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_WAIT = 0.2
+"""Seconds between two looks whether another text is finished."""
+
+Line = Mapping[str, Any]
+
+
+class DemoServer(ThreadingHTTPServer):
+    """Serves the page of a cascade; one text is written at a time.
+
+    Args:
+        cascade: that writes.
+        host: name or address to listen at.
+        port: to listen at; 0 for any that is free.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+
+    # A browser keeps connections open on which it asks nothing; they are not waited for. See `close`.
+    daemon_threads = True
+
+    def __init__(self, cascade: Cascade, *, host: str, port: int) -> None:
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"the port is {port}; it must be from 1 to 65535, or 0 for any that is free")
+        self.cascade = cascade
+        self.asked_host = host
+        self._writing, self._ending = threading.Lock(), threading.Event()
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {host} cannot be listened at ({error.strerror or error}); choose another --port, or 0 "
+                "for any that is free"
+            ) from error
+
+    @property
+    def address(self) -> str:
+        """Of the page, on this machine."""
+        host = "127.0.0.1" if is_everywhere(self.asked_host) else self.asked_host
+        return f"http://{host}:{self.server_port}/"
+
+    def is_known_as(self, name: str | None) -> bool:
+        """Whether a browser that asks for the host `name` asks for this server."""
+        if is_everywhere(self.asked_host):
+            return True
+        return name is not None and urlsplit(f"//{name}").hostname in (*_LOCAL, self.asked_host)
+
+    def close(self) -> None:
+        """Ends the text that is being written, and waits for that: a network at work must not be torn away."""
+        self._ending.set()
+        with self._writing:
+            self.server_close()
+
+    def lines(self, drawing: Drawing) -> Iterator[Line]:
+        """What is told of one text while it is written.
+
+        Args:
+            drawing: how it is drawn, and that can be.
+        """
+        while not self._writing.acquire(timeout=_WAIT):
+            yield {"waiting": True}
+        try:
+            yield from self._written(drawing)
+        finally:
+            self._writing.release()
+
+    def _written(self, drawing: Drawing) -> Iterator[Line]:
+        trace, started = Trace(self.cascade.tokenizer), time.perf_counter()
+        try:
+            for seen in self.cascade.stream(1, drawing):
+                yield trace.frame(seen)
+                if self._ending.is_set():
+                    yield {"error": "the server ends; start it again"}
+                    return
+        except CascadeError as error:
+            yield {"error": str(error)}
+        except (RuntimeError, MemoryError) as error:
+            if not is_short_of_memory(error):
+                raise
+            yield {"error": f"there is no room for the text in the memory of {self.cascade.device}; take another device"}
+        else:
+            yield {"done": trace.ending(time.perf_counter() - started)}
+
+
+def is_everywhere(host: str) -> bool:
+    """Whether a server at `host` can be reached from other machines, whatever name they know it by."""
+    return host in ("", "0.0.0.0", "::")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request. A connection carries one, and ends with its answer."""
+
+    server_version, sys_version = "cdllm", ""
+    timeout = 60.0
+    """Seconds that a connection may keep still."""
+
+    @property
+    def demo(self) -> DemoServer:
+        return cast(DemoServer, self.server)
+
+    def do_GET(self) -> None:
+        if not self._is_from_here():
+            return
+        path = urlsplit(self.path).path
+        if path == "/cascade":
+            self._answer_json(facts(self.demo.cascade))
+        elif path in FILES:
+            content, kind = page_file(path, self.demo.cascade)
+            self._answer(content, kind)
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; the page is at /")
+
+    def do_POST(self) -> None:
+        if not self._is_from_here():
+            return
+        try:
+            match urlsplit(self.path).path:
+                case "/write":
+                    self._write()
+                case "/tokens":
+                    text = self._asked().get("text")
+                    if not isinstance(text, str):
+                        raise ConfigError(f"text is {text!r}; it must be a text")
+                    self._answer_json({"tokens": len(shown_ids(text, self.demo.cascade.tokenizer))})
+                case path:
+                    self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; ask /write or /tokens")
+        except CascadeError as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            # Whoever asked has gone, or wants no more of it.
+            self.close_connection = True
+
+    def _write(self) -> None:
+        drawing = Asking.parse(self._asked()).drawing(self.demo.cascade)
+        self.demo.cascade.require_drawable(drawing)
+        self._begin("application/x-ndjson")
+        lines = self.demo.lines(drawing)
+        try:
+            for line in lines:
+                self.wfile.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        finally:
+            lines.close()  # type: ignore[attr-defined]
+
+    def _asked(self) -> dict[str, Any]:
+        """The JSON that came with a request.
+
+        Raises:
+            ConfigError: it is none, or too much.
+        """
+        if self.headers.get_content_type() != "application/json":
+            raise ConfigError(f"what is asked is {self.headers.get_content_type()}; send application/json")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MOST_BYTES:
+            raise ConfigError(f"Content-Length is {length!r}; it must be a number up to {MOST_BYTES}")
+        try:
+            values = json.loads(self.rfile.read(int(length)))
+        except ValueError as error:
+            raise ConfigError(f"what is asked is no JSON ({error}); send an object") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"what is asked is a {type(values).__name__}; send an object")
+        return values
+
+    def _is_from_here(self) -> bool:
+        """Whether the request came by a name of this server, and not from a page of another; it is refused if not."""
+        host, origin = self.headers.get("Host"), self.headers.get("Origin")
+        if self.demo.is_known_as(host) and (origin is None or urlsplit(origin).netloc == host):
+            return True
+        self._refuse(
+            HTTPStatus.FORBIDDEN,
+            f"{origin or host} is no page of this server; open {self.demo.address}, or start it with --host {host}",
+        )
+        return False
+
+    def _answer_json(self, value: object) -> None:
+        self._answer(json.dumps(value, ensure_ascii=False).encode(), "application/json")
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        self._answer(json.dumps({"error": message}).encode(), "application/json", status)
+
+    def _answer(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._begin(kind, status, length=len(content))
+        self.wfile.write(content)
+
+    def _begin(self, kind: str, status: HTTPStatus = HTTPStatus.OK, *, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header(
+            "Content-Security-Policy",
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing of requests that are answered; errors have their traceback on the terminal."""

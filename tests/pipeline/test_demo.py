@@ -1,0 +1,227 @@
+"""`cdllm demo` as a user has it: the command, and the page in a real browser."""
+
+import json
+import re
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.browser import Page, browsing
+from tests.pipeline.commands import failure
+from tests.processes import Process, cdllm, started
+
+NUM_STAGES = 2
+IDLE = "writing === null"
+
+
+def demo(runs: Path, *options: object) -> AbstractContextManager[Process]:
+    stages = [word for stage in (1, 2) for word in ("--stage", str(runs / f"stage{stage}"))]
+    return started(cdllm, "demo", *stages, "--device", "cpu", "--no-open", *map(str, options))
+
+
+def address(process: Process) -> str:
+    """Of the page, once it is there."""
+    for _ in range(600):
+        if found := re.search(r"the page is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", process.stdout):
+            return found[1]
+        assert process.poll() is None, process.stderr
+        time.sleep(0.1)
+    raise AssertionError(process.stdout)
+
+
+def test_it_serves_until_it_is_ended(runs: Path) -> None:
+    with demo(runs, "--port", 0) as process:
+        page = address(process)
+        with urllib.request.urlopen(f"{page}cascade", timeout=30) as answer:
+            assert json.load(answer)["lengths"] == [4, 8]
+        process.send(signal.SIGINT)
+        ended = process.wait()
+    assert ended.returncode == 0
+    assert ended.stdout.endswith("ended\n")
+    assert ended.stderr == ""
+
+
+def test_it_says_who_can_write(runs: Path) -> None:
+    with demo(runs, "--port", 0, "--host", "0.0.0.0") as process:
+        assert address(process)
+        said = " ".join(process.stdout.split())
+    assert said.startswith("everyone who reaches this machine can write with it; --host 127.0.0.1 keeps it to this one")
+
+
+def test_bad_input(runs: Path, tmp_path: Path) -> None:
+    assert "no --stage is given" in failure("demo", "--no-open")
+    stages = ("--stage", runs / "stage1", "--no-open")
+    assert "the port is 70000" in failure("demo", *stages, "--port", 70000)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"port {port} of 127.0.0.1 cannot be listened at" in failure("demo", *stages, "--port", port)
+
+
+@pytest.fixture(scope="module")
+def place(runs: Path) -> Iterator[str]:
+    with demo(runs, "--port", 0) as process:
+        yield address(process)
+        assert process.stderr == ""
+
+
+@pytest.fixture
+def page(place: str, tmp_path: Path) -> Iterator[Page]:
+    """The page with nothing on it yet."""
+    with browsing(tmp_path / "profile") as found:
+        found.open(place)
+        found.wait(f"document.querySelectorAll('.stage').length === {NUM_STAGES}")
+        yield found
+        assert found.console == []
+
+
+def written(page: Page, count: int) -> None:
+    """Waits until the page has so many texts."""
+    page.wait(f"versions.length === {count} && {IDLE}")
+
+
+def text(page: Page, stage: int) -> str:
+    return page.run(f"document.querySelector('#stage-{stage} .text').textContent")
+
+
+def click(page: Page, selector: str) -> None:
+    page.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+@pytest.mark.slow
+def test_from_keywords_to_a_text(page: Page) -> None:
+    """Both stages hold the keywords; the list has the text, also when the page is opened again."""
+    page.run("document.getElementById('keywords').focus()")
+    page.type("fox, castle")
+    page.press("Enter")
+    written(page, 1)
+    for stage in (1, 2):
+        assert re.search("fox.*castle", text(page, stage)), text(page, stage)
+    final = page.run("shown.text")
+    assert final
+    assert page.run("document.getElementById('status').textContent").startswith(
+        page.run("`${shown.calls} network calls`")
+    )
+    assert page.run("document.querySelector('#history button').textContent").startswith(final[:20])
+    shown = [text(page, stage) for stage in (1, 2)]
+    page.ask("Page.reload")
+    page.wait("document.querySelectorAll('#history button').length === 1")
+    click(page, "#history button")
+    assert [text(page, stage) for stage in (1, 2)] == shown
+
+
+@pytest.mark.slow
+def test_an_edited_stage_is_gone_on_from(page: Page) -> None:
+    click(page, "#write")
+    written(page, 1)
+    seed = page.run("shown.asked.seed")
+    click(page, "#stage-1 .edit")
+    page.wait("document.querySelector('#stage-1 .count').textContent === '4 of 4 tokens'")
+    page.run("document.querySelector('#stage-1 textarea').select()")
+    page.type("fox castle bell and one more than there is room for")
+    page.wait("document.querySelector('#stage-1 .count').textContent.endsWith('too many')")
+    assert page.run("document.querySelector('#stage-1 .go').disabled")
+    page.run("document.querySelector('#stage-1 textarea').select()")
+    page.type("fox castle")
+    page.wait(
+        "document.querySelector('#stage-1 .count').textContent === '2 of 4 tokens; the rest is written around them'"
+    )
+    click(page, "#stage-1 .go")
+    written(page, 2)
+    assert re.search("fox.*castle", text(page, 1))
+    assert page.run("shown.asked.seed") == seed + 1
+    # The last stage is written around words.
+    before = text(page, 1)
+    click(page, "#stage-2 .edit")
+    page.run("document.querySelector('#stage-2 textarea').select()")
+    page.type("castle bell")
+    page.wait("document.querySelector('#stage-2 .count').textContent.startsWith('2 of 8 tokens')")
+    page.run("document.getElementById('require_coverage').checked = false")
+    click(page, "#stage-2 .go")
+    written(page, 3)
+    assert text(page, 1) == before
+    assert re.search("castle.*bell", text(page, 2))
+
+
+@pytest.mark.slow
+def test_locked_words_stay_where_they_are(page: Page) -> None:
+    click(page, "#write")
+    written(page, 1)
+    former = page.run("idsOf(shown.stages[1])")
+    place = page.run("wordsOf(shown.stages[1]).findIndex((word) => word.isText)")
+    word = page.run(f"wordsOf(shown.stages[1])[{place}]")
+    click(page, "#stage-2 .word")
+    assert page.run("document.querySelector('#stage-2 .again').textContent") == "Write the rest again"
+    first = text(page, 1)
+    page.run("document.getElementById('require_coverage').checked = false")
+    click(page, "#stage-2 .again")
+    written(page, 2)
+    ids = page.run("idsOf(shown.stages[1])")
+    kept = slice(word["position"], word["position"] + word["length"])
+    assert ids[kept] == former[kept]
+    assert ids != former
+    assert text(page, 1) == first
+
+
+@pytest.mark.slow
+def test_the_way_of_a_text_can_be_seen_again(page: Page) -> None:
+    click(page, "#write")
+    written(page, 1)
+    count = page.run("shown.frames.length")
+    assert count == 4 + 8 + 2
+    page.run("Object.assign(document.getElementById('time'), {value: 2}).dispatchEvent(new Event('input'))")
+    assert page.run("document.querySelectorAll('#stage-1 .masked').length") == 2
+    assert page.run("document.querySelectorAll('#stage-2 .text > *').length") == 0
+    # What is under way can be neither edited nor locked.
+    assert page.run("document.querySelectorAll('.edit:not([hidden]), .word').length") == 0
+    click(page, "#play")
+    page.wait("isAtEnd()")
+    assert page.run("document.querySelectorAll('.masked').length") == 0
+
+
+@pytest.mark.slow
+def test_errors_are_told_and_nothing_is_lost(page: Page) -> None:
+    click(page, "#write")
+    written(page, 1)
+    shown = text(page, 2)
+    page.run("document.getElementById('keywords').value = 'one, two, three, four, five, six'")
+    click(page, "#write")
+    page.wait("document.getElementById('status').classList.contains('bad')")
+    assert "stage 1 writes 4; leave some out" in page.run("document.getElementById('status').textContent")
+    assert text(page, 2) == shown
+    assert page.run("versions.length") == 1
+    # The browser notes the refusal; it is what this test is about.
+    assert [entry for entry in page.console if "400 (Bad Request)" not in entry] == []
+    page.console.clear()
+
+
+@pytest.mark.slow
+def test_a_text_is_stopped(page: Page) -> None:
+    """What was there before stays; a stopped text is shown as far as it came, and is not kept."""
+    page.run(
+        "Object.assign(document.getElementById('predictor'), {value: 'analytic'}).dispatchEvent(new Event('change'))"
+    )
+    page.run("document.getElementById('steps').value = 5000")
+    click(page, "#write")
+    page.wait("shown?.frames.length > 3")
+    click(page, "#stop")
+    page.wait(IDLE)
+    assert page.run("document.getElementById('status').textContent") == "stopped; what was finished is shown"
+    assert page.run("versions.length") == 0
+    page.run("document.getElementById('steps').value = 3")
+    click(page, "#write")
+    written(page, 1)
+
+
+@pytest.mark.slow
+def test_a_phone_shows_all_of_it(page: Page) -> None:
+    page.ask("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    click(page, "#write")
+    written(page, 1)
+    page.run("document.querySelector('details').open = true")
+    assert page.run("document.scrollingElement.scrollWidth") <= 390

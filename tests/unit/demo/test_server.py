@@ -1,0 +1,269 @@
+"""The server answers the page, and nobody else."""
+
+import dataclasses
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from cascaded_dllm.demo import server as server_module
+from cascaded_dllm.demo.page import FILES
+from cascaded_dllm.demo.server import MOST_BYTES, DemoServer
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample.cascade import Cascade
+
+JSON = {"Content-Type": "application/json"}
+
+
+@contextmanager
+def serving(cascade: Cascade, host: str = "127.0.0.1") -> Iterator[DemoServer]:
+    server = DemoServer(cascade, host=host, port=0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def server(cascade: Cascade) -> Iterator[DemoServer]:
+    with serving(cascade) as found:
+        yield found
+
+
+def ask(
+    server: DemoServer, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request(method, path, body, dict(headers or {}))
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+def post(server: DemoServer, path: str, value: object, **headers: str) -> tuple[int, Any]:
+    status, _, content = ask(server, "POST", path, json.dumps(value).encode(), {**JSON, **headers})
+    return status, json.loads(content) if path != "/write" or status != 200 else content.decode()
+
+
+def lines(server: DemoServer, **asked: Any) -> list[dict[str, Any]]:
+    status, content = post(server, "/write", asked)
+    assert status == 200, content
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def test_the_page_and_its_parts(server: DemoServer) -> None:
+    for path, (_, kind) in FILES.items():
+        status, headers, content = ask(server, "GET", f"{path}?again")
+        assert status == 200
+        assert headers["Content-Type"] == f"{kind}; charset=utf-8"
+        assert int(headers["Content-Length"]) == len(content) > 500
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+    # Every file that the page names is one of them, and it names nothing elsewhere.
+    page = ask(server, "GET", "/")[2].decode()
+    assert all(f'"{path}"' in page for path in FILES if path != "/")
+    assert "http" not in page.replace("http-equiv", "")
+    style = ask(server, "GET", "/page.css")[2].decode()
+    assert [f".s{stage} {{" in style for stage in (1, 2, 3)] == [True, True, False]
+
+
+def test_what_the_page_has_to_know(server: DemoServer, cascade: Cascade) -> None:
+    facts = json.loads(ask(server, "GET", "/cascade")[2])
+    assert facts["lengths"] == [5, 8, 12]
+    assert (facts["can_control"], facts["can_guide"], facts["always_covers"]) == (True, False, False)
+    assert {entry["name"]: entry["has_grid"] for entry in facts["predictors"]}["analytic"] is True
+
+
+def test_a_text_is_the_one_that_the_library_draws(server: DemoServer, cascade: Cascade) -> None:
+    found = lines(server, seed=5, keywords=["cat", "dog"], predictor="analytic", steps=3, require_coverage=True)
+    samples = cascade.generate(1, seed=5, keywords=["cat", "dog"], predictor="analytic", steps=3, require_coverage=True)
+    last = {line["stage"]: line for line in found[:-1]}
+    for stage, ids in enumerate(samples.ids, start=1):
+        assert [token for _, _, of_piece in last[stage]["pieces"] for token in of_piece] == ids[0].tolist()
+        assert last[stage]["step"] == last[stage]["steps"]
+    assert found[-1]["done"]["text"] == samples.final_texts[0].strip()
+    assert len(found) == 1 + 3 * (3 + 1)
+
+
+def test_tokens_are_counted(server: DemoServer, cascade: Cascade) -> None:
+    text = " the cat<|endoftext|> é"
+    expected = len(cascade.tokenizer.encode(" the cat").ids) + 1 + len(cascade.tokenizer.encode(" é").ids)
+    assert post(server, "/tokens", {"text": text}) == (200, {"tokens": expected})
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "message"),
+    [
+        ("/write", {"keyword": ["a"]}, "the key keyword is unknown"),
+        ("/write", {"known": [[1, 2, 3, 4, 5, 6]]}, "text 0 of stage 1 has 6 tokens and must have 5"),
+        ("/write", {"predictor": "magic"}, "the predictor is 'magic'"),
+        ("/write", {"guidance": 1}, "trained without prefix dropout"),
+        ("/write", ["a"], "what is asked is a list; send an object"),
+        ("/tokens", {"text": 3}, "text is 3; it must be a text"),
+    ],
+)
+def test_what_cannot_be_is_told(server: DemoServer, path: str, asked: object, message: str) -> None:
+    status, answer = post(server, path, asked)
+    assert status == 400
+    assert message in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "message"),
+    [
+        ("POST", "/write", b"{", JSON, 400, "what is asked is no JSON"),
+        ("POST", "/write", b"\xff", JSON, 400, "what is asked is no JSON"),
+        ("POST", "/write", b"{}", {"Content-Type": "text/plain"}, 400, "what is asked is text/plain; send app"),
+        ("POST", "/write", b"{}", JSON | {"Content-Length": str(MOST_BYTES + 1)}, 400, "it must be a number up to"),
+        ("POST", "/write", b"{}", JSON | {"Content-Length": "-2"}, 400, "Content-Length is '-2'"),
+        ("POST", "/elsewhere", b"{}", JSON, 404, "there is no /elsewhere; ask /write or /tokens"),
+        ("GET", "/../server.py", None, {}, 404, "there is no /../server.py; the page is at /"),
+        ("GET", "/", None, {"Host": "example.org"}, 403, "example.org is no page of this server; open http://127"),
+        ("POST", "/write", b"{}", JSON | {"Origin": "https://example.org"}, 403, "https://example.org is no page"),
+        ("POST", "/write", b"{}", JSON | {"Origin": "null"}, 403, "null is no page of this server"),
+    ],
+)
+def test_what_is_refused(server: DemoServer, method, path, body, headers, status, message) -> None:
+    found, _, content = ask(server, method, path, body, headers)
+    assert found == status
+    assert message in json.loads(content)["error"]
+
+
+def test_the_page_itself_is_not_refused(server: DemoServer) -> None:
+    """Through a tunnel the port is another one."""
+    for host in (f"localhost:{server.server_port}", "127.0.0.1:99", "[::1]:8765"):
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        assert post(server, "/tokens", {"text": "a"}, **headers)[0] == 200
+
+
+def test_names_of_a_server_for_everyone(cascade: Cascade) -> None:
+    with serving(cascade, "0.0.0.0") as server:
+        assert server.address == f"http://127.0.0.1:{server.server_port}/"
+        headers = {"Host": "box.local:1", "Origin": "http://box.local:1"}
+        assert post(server, "/tokens", {"text": "a"}, **headers)[0] == 200
+        assert post(server, "/tokens", {"text": "a"}, Host="box.local", Origin="http://elsewhere")[0] == 403
+
+
+def begin(server: DemoServer, **asked: Any) -> http.client.HTTPResponse:
+    """An answer to /write of which only the first line has been read."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request("POST", "/write", json.dumps(asked).encode(), JSON)
+    answer = connection.getresponse()
+    assert json.loads(answer.readline())["stage"] == 1
+    return answer
+
+
+class Slow(Cascade):
+    """A cascade that draws a state only when it is told to."""
+
+    go: threading.Semaphore
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for state in super().stream(*arguments, **options):
+            self.go.acquire()
+            yield state
+
+
+class Failing(Cascade):
+    """A cascade that cannot go on after its first state."""
+
+    error: Exception
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        yield next(iter(super().stream(*arguments, **options)))
+        raise self.error
+
+
+def made(kind: type[Cascade], cascade: Cascade, **attributes: Any) -> Any:
+    """The same cascade as another kind; attributes are those of a class of its own."""
+    values = {field.name: getattr(cascade, field.name) for field in dataclasses.fields(cascade)}
+    return type(kind.__name__, (kind,), attributes)(**values)
+
+
+def test_one_text_at_a_time(cascade: Cascade) -> None:
+    slow = made(Slow, cascade, go=threading.Semaphore(1))
+    with serving(slow) as server:
+        first = begin(server)
+        second = threading.Thread(target=lambda: told.extend(lines(server, seed=1)))
+        told: list[dict[str, Any]] = []
+        second.start()
+        time.sleep(2.5 * server_module._WAIT)
+        slow.go.release(1000)
+        assert "done" in json.loads(first.read().splitlines()[-1])
+        second.join()
+    assert told[0] == {"waiting": True}
+    assert told[-1]["done"]["text"] == cascade.generate(1, seed=1).final_texts[0].strip()
+
+
+def test_whoever_goes_makes_room(cascade: Cascade) -> None:
+    """The text of a page that is closed is not finished, and the next one is written."""
+    slow = made(Slow, cascade, go=threading.Semaphore(1))
+    with serving(slow) as server:
+        begin(server, seed=1).close()
+        slow.go.release(1000)
+        assert "done" in lines(server, seed=2)[-1]
+
+
+def test_an_end_in_the_middle(cascade: Cascade) -> None:
+    """A text that is being written is ended after the step, and whoever reads it is told."""
+    slow = made(Slow, cascade, go=threading.Semaphore(1))
+    server = DemoServer(slow, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    answer = begin(server)
+    server.shutdown()
+    thread.join()
+    closing = threading.Thread(target=server.close)
+    closing.start()
+    assert closing.is_alive()
+    slow.go.release(1000)
+    closing.join(timeout=30)
+    assert not closing.is_alive()
+    assert json.loads(answer.read().splitlines()[-1]) == {"error": "the server ends; start it again"}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConfigError("the words do not fit; pin less"), "the words do not fit; pin less"),
+        (MemoryError(), "there is no room for the text in the memory of cpu; take another device"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_told(cascade: Cascade, error: Exception, message: str) -> None:
+    with serving(made(Failing, cascade, error=error)) as server:
+        assert lines(server)[-1] == {"error": message}
+
+
+def test_faults_of_the_program_are_on_the_terminal(cascade: Cascade, capfd: pytest.CaptureFixture[str]) -> None:
+    """The page sees an answer without an end, and the next text is written."""
+    failing = made(Failing, cascade, error=RuntimeError("a fault of ours"))
+    with serving(failing) as server:
+        assert [line["stage"] for line in lines(server)] == [1]
+        type(failing).error = ConfigError("now another")
+        assert lines(server)[-1] == {"error": "now another"}
+    assert "RuntimeError: a fault of ours" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_ports_that_are_none(cascade: Cascade, port: int) -> None:
+    with pytest.raises(ConfigError, match=f"the port is {port}; it must be from 1 to 65535"):
+        DemoServer(cascade, host="127.0.0.1", port=port)
+
+
+def test_a_port_that_is_taken(server: DemoServer, cascade: Cascade) -> None:
+    with pytest.raises(
+        ConfigError, match=f"port {server.server_port} of 127.0.0.1 cannot be listened at .*another --p"
+    ):
+        DemoServer(cascade, host="127.0.0.1", port=server.server_port)
+
+
+def test_a_host_that_is_none(cascade: Cascade) -> None:
+    with pytest.raises(ConfigError, match=r"port 0 of nowhere\.invalid cannot be listened at"):
+        DemoServer(cascade, host="nowhere.invalid", port=0)

@@ -109,7 +109,7 @@ class DemoServer(ThreadingHTTPServer):
         except (RuntimeError, MemoryError) as error:
             if not is_short_of_memory(error):
                 raise
-            yield {"error": f"there is no room for the text in the memory of {self.cascade.device}; take another device"}
+            yield {"error": f"the memory of {self.cascade.device} has no room for the text; take another device"}
         else:
             yield {"done": trace.ending(time.perf_counter() - started)}
 

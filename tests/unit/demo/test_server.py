@@ -233,7 +233,7 @@ def test_an_end_in_the_middle(cascade: Cascade) -> None:
     ("error", "message"),
     [
         (ConfigError("the words do not fit; pin less"), "the words do not fit; pin less"),
-        (MemoryError(), "there is no room for the text in the memory of cpu; take another device"),
+        (MemoryError(), "the memory of cpu has no room for the text; take another device"),
     ],
 )
 def test_what_goes_wrong_on_the_way_is_told(cascade: Cascade, error: Exception, message: str) -> None:

@@ -15,7 +15,7 @@ from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
-from cascaded_dllm.sample.control import Constraints
+from cascaded_dllm.sample.constraints import Constraints
 from cascaded_dllm.sample.cost import token_forwards
 from cascaded_dllm.sample.drawable import require_drawable
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options, require_counts

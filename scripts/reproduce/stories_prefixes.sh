@@ -16,11 +16,10 @@ python=${PYTHON:-python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # quickstart.yaml, for `cdllm train`.
-common=(model=quick device=cpu 'stage_lengths=[8,16,40]' data.packing=document training.batch_size=64
-    "training.num_steps=$steps" training.ema=0.995 training.t_min=0.01 training.log_every=100
-    "training.eval_every=$steps" training.eval_windows=256 "training.snapshot_every=$steps" training.keep=1
-    optim.lr=3e-3 optim.beta2=0.98 optim.warmup=50 optim.decay=cosine sampling.predictor=first_hitting
-    sampling.num_samples=2 model.copy_head=false)
+settings=$($python "$(dirname "$0")/quickstart_settings.py")
+mapfile -t common <<<"$settings"
+common+=("training.num_steps=$steps" training.log_every=100 "training.eval_every=$steps"
+    "training.snapshot_every=$steps" model.copy_head=false)
 
 # Stages 2 and 3 of one way; "@" in a setting stands for the folders of the stages before.
 train_way() {

@@ -34,6 +34,9 @@ for split in train valid; do
         --split $split --tokenizer "$out/tokenizer" --out "$out/data" >/dev/null
 done
 
+settings=$($python "$(dirname "$0")/quickstart_settings.py")
+mapfile -t quickstart <<<"$settings"
+
 # quickstart.yaml, for `cdllm train`: KIND STAGE STEPS FOLDER
 train() {
     local kind=$1 stage=$2 number=$3 folder=$4 how=()
@@ -43,11 +46,9 @@ train() {
         flat) how=(baseline=true) ;;
     esac
     $cdllm train --data "$data/stories_train" --valid "$data/stories_valid" --stage "$stage" --out "$folder" \
-        model=quick device=cpu 'stage_lengths=[8,16,40]' data.packing=document training.batch_size=64 \
-        "training.num_steps=$number" training.ema=0.995 training.t_min=0.01 training.log_every=10 \
-        "training.eval_every=$number" training.eval_windows=256 "training.snapshot_every=$number" training.keep=1 \
-        optim.lr=3e-3 optim.beta2=0.98 optim.warmup=50 optim.decay=cosine sampling.num_samples=0 \
-        "training.seed=$seed" "${how[@]}" >>"$out/train.log" 2>&1
+        "${quickstart[@]}" "training.num_steps=$number" training.log_every=10 "training.eval_every=$number" \
+        "training.snapshot_every=$number" sampling.num_samples=0 "training.seed=$seed" "${how[@]}" \
+        >>"$out/train.log" 2>&1
 }
 stages_of() { if [ "$1" = flat ]; then echo 3; else echo 1 2 3; fi; }
 

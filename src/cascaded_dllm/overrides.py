@@ -1,6 +1,8 @@
-"""Overrides key=value: which key each sets, and whether a command has left it free."""
+"""Overrides key=value: which key each sets, whether a command has left it free, and how values are written."""
 
+import json
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from cascaded_dllm.errors import ConfigError
 
@@ -20,3 +22,8 @@ def require_free(overrides: Iterable[str], decided: Collection[str], complaint: 
         key = override.partition("=")[0].lstrip("+~").partition("@")[0]
         if key in decided or key.partition(".")[0] in decided:
             raise ConfigError(complaint.format(key=key))
+
+
+def as_written(value: Any) -> str:
+    """A value as a configuration has it: a text as it is, all else as JSON, which YAML contains."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -55,8 +55,17 @@ _NOBODY = Owner("", 0, "", "nobody")
 """Whose lock it is where something else has written the file."""
 
 
+def _silent() -> None:
+    """Tells nobody."""
+
+
 @contextlib.contextmanager
-def run_lock(folder: Path, *, other: str = "give this one another folder with --out (run_dir)") -> Iterator[None]:
+def run_lock(
+    folder: Path,
+    *,
+    other: str = "give this one another folder with --out (run_dir)",
+    go_on: Callable[[], None] = _silent,
+) -> Iterator[None]:
     """The folder belongs to this process inside the block.
 
     Where the owner is on another machine, or in another container, and silent, this waits until a minute of silence has
@@ -65,6 +74,7 @@ def run_lock(folder: Path, *, other: str = "give this one another folder with --
     Args:
         folder: of the run.
         other: what else may be done while another process has it, for the message.
+        go_on: called at every look while this waits; what it raises ends the waiting.
 
     Raises:
         FolderInUseError: another process that lives has the folder.
@@ -73,7 +83,7 @@ def run_lock(folder: Path, *, other: str = "give this one another folder with --
     path = folder / LOCK_FILE
     own = _this_process()
     try:
-        owner = _take(path, own)
+        owner = _take(path, own, go_on)
     except OSError as error:
         raise OutputExistsError(
             f"{path} cannot be written ({error.strerror}); name a run folder that is yours to write, and has room"
@@ -89,7 +99,11 @@ def run_lock(folder: Path, *, other: str = "give this one another folder with --
 
 @contextlib.contextmanager
 def waited_lock(
-    path: Path, *, is_done: Callable[[], bool], on_wait: Callable[[str], None] | None = None
+    path: Path,
+    *,
+    is_done: Callable[[], bool],
+    on_wait: Callable[[str], None] | None = None,
+    go_on: Callable[[], None] | None = None,
 ) -> Iterator[bool]:
     """Whether the lock belongs to this process inside the block: so as soon as it is free, unless the work is done.
 
@@ -100,16 +114,17 @@ def waited_lock(
         path: of the lock; its folder is created if need be.
         is_done: whether there is nothing left to do, so that no lock is needed.
         on_wait: told once whom this waits for, such as "process 12 on node3".
+        go_on: called at every look while this waits; what it raises ends the waiting.
 
     Raises:
         OutputExistsError: the lock cannot be written.
     """
-    own = _this_process()
+    own, go_on = _this_process(), go_on or _silent
     has_told = False
     while not is_done():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            owner = _take(path, own)
+            owner = _take(path, own, go_on)
         except OSError as error:
             raise OutputExistsError(
                 f"{path} cannot be written ({error.strerror}); name a folder that is yours to write, and has room"
@@ -122,6 +137,7 @@ def waited_lock(
         if not has_told and on_wait is not None:
             on_wait(f"process {owner.pid} on {owner.host}")
         has_told = True
+        go_on()
         time.sleep(_POLL_SECONDS)
     yield False
 
@@ -146,8 +162,10 @@ def _held(path: Path, own: Owner) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _take(path: Path, own: Owner) -> Owner | None:
+def _take(path: Path, own: Owner, go_on: Callable[[], None]) -> Owner | None:
     """Writes the lock, over that of a dead owner if need be; of several that try at once one succeeds.
+
+    Whether an owner is dead may take a minute to see, in which `go_on` is called now and then.
 
     Returns:
         None where it is taken; otherwise the living owner that has it.
@@ -157,14 +175,14 @@ def _take(path: Path, own: Owner) -> Owner | None:
         if owner is None:
             # Given back at this moment. Nothing is removed then: the next lock there belongs to somebody who lives.
             continue
-        if owner != _NOBODY and _is_alive(path, owner):
+        if owner != _NOBODY and _is_alive(path, owner, go_on):
             return owner
-        if (remover := _remove(path, owner, own)) is not None:
+        if (remover := _remove(path, owner, own, go_on)) is not None:
             return remover
     return None
 
 
-def _remove(path: Path, dead: Owner, own: Owner) -> Owner | None:
+def _remove(path: Path, dead: Owner, own: Owner, go_on: Callable[[], None]) -> Owner | None:
     """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
 
     Whose turn it is, a lock tells, which may have a dead owner in its turn.
@@ -173,7 +191,7 @@ def _remove(path: Path, dead: Owner, own: Owner) -> Owner | None:
         The living owner whose turn it is, if that is another one.
     """
     turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token}")
-    if (other := _take(turn, own)) is not None:
+    if (other := _take(turn, own, go_on)) is not None:
         return other
     try:
         if _owner(path) == dead:
@@ -211,19 +229,20 @@ def _owner(path: Path) -> Owner | None:
         return None
 
 
-def _is_alive(path: Path, owner: Owner) -> bool:
+def _is_alive(path: Path, owner: Owner, go_on: Callable[[], None]) -> bool:
     if owner.space == pid_space():
         return _start_of(owner.pid) == owner.started
-    return _gives_signs(path)
+    return _gives_signs(path, go_on)
 
 
-def _gives_signs(path: Path) -> bool:
+def _gives_signs(path: Path, go_on: Callable[[], None]) -> bool:
     """Whether the lock is touched within the time of silence, counted from its last sign of life."""
     try:
         first = path.stat().st_mtime
         while _now(path) - first < SECONDS_OF_SILENCE:
             if path.stat().st_mtime != first:
                 return True
+            go_on()
             time.sleep(_POLL_SECONDS)
         return path.stat().st_mtime != first
     except FileNotFoundError:

@@ -456,6 +456,41 @@ def test_joint_bound_needs_the_method_of_the_stages(stories, make_stories, tmp_p
         bound()
 
 
+def test_numbers_of_chance_are_those_of_training(stories, make_stories, tmp_path):
+    """Drawn per word, data of another seed keeps other words; drawn per occurrence, every seed gives the same law."""
+    tokenizer = Tokenizer.load(stories)
+
+    def data(split, per, seed):
+        scorer = RandomScorer(seed, per)
+        folder = tmp_path / f"{per}{seed}"
+        return make_stories(folder, split=split, num=20, seed=1, tokenizer=tokenizer, scorer=scorer)
+
+    def bound(run, folder):
+        settings = DataSettings.of_folder(str(folder), packing="document", stages_dir=None)
+        cascade = Cascade.from_pretrained([run])
+        return joint_bound(cascade, settings, num_windows=2, num_times=1, batch_size=2, seed=0, t_min=1e-3)
+
+    runs = {per: tmp_path / f"run {per}" for per in ("word", "occurrence")}
+    for per, run in runs.items():
+        list(assemble_run(tiny.config(data("train", per, 3), run, "stage=1")).events())
+    config = json.loads((runs["word"] / "checkpoints" / "latest" / "config.json").read_text())
+    assert config["chance"] == {"per": "word", "seed": 3}
+    assert bound(runs["word"], data("valid", "word", 3)).num_stages == 3
+    assert bound(runs["occurrence"], data("valid", "occurrence", 4)).num_stages == 3
+    message = (
+        r"has numbers of chance per word with the seed 4, and the models .* per word with the seed 3: others would be "
+        r"measured; preprocess the text with the --per and --seed of their data"
+    )
+    other = data("valid", "word", 4)
+    with pytest.raises(DataError, match=message):
+        bound(runs["word"], other)
+    overrides = (f"data.path='{tmp_path / 'word3' / 'random' / 'stories_train'}'", f"data.valid='{other}'", "stage=1")
+    with pytest.raises(
+        DataError, match=r"the numbers of chance per word with the seed 4 and .* 3; .* --per and --seed"
+    ):
+        assemble_run(tiny.config(stories, tmp_path / "other", *overrides))
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_automatic_device(monkeypatch, is_there):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)

@@ -234,3 +234,10 @@ def test_the_entry_script_is_the_command(named, tmp_path):
     assert (config["stage"], config["optim"]["lr"], config["run_dir"]) == (2, 3e-4, "runs/stories-tiny-stage2")
     provenance = json.loads((run / "provenance.json").read_text())["starts"]
     assert provenance[0]["command"] == [script, *overrides]
+
+
+def test_scripts_get_the_settings_of_the_quickstart():
+    """All of them, in a form that `cdllm train` takes."""
+    script = CHECKOUT / "scripts" / "reproduce" / "quickstart_settings.py"
+    printed = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True).stdout
+    assert compose_config(printed.splitlines()) == compose_config([], name="quickstart")

@@ -11,6 +11,7 @@ from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli.measured_sources import read_reference, read_written
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.evaluate.intervals import unseen_error
 from cascaded_dllm.text.listing import texts_of_listing
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
@@ -75,6 +76,9 @@ def test_a_run_beside_its_data(sampled, stories, judge, tmp_path):
     assert set(samples) == set(reference) | {"mauve", "mauve_num_clusters"}
     assert found["samples"]["reasons_for_none"].keys() == {"mauve", "mauve_num_clusters"}
     assert found["definitions"].keys() == samples.keys()
+    counts = {"num_texts", "num_empty_texts", "num_judged_tokens"}
+    assert found["samples"]["errors"].keys() == {name for name, value in samples.items() if value is not None} - counts
+    assert found["reference"]["errors"]["ordered_coverage_mean_stage1_in_stage2"] == unseen_error(NUM_TEXTS)
     assert found["judge"] == found["mauve_features"] == str(judge)
     assert found["notes"] == []
 
@@ -102,6 +106,9 @@ def test_the_table(sampled, stories):
         assert words in told
     assert "generative_ppl" not in told
     assert "mauve" not in told
+    errors = measured(sampled, "--reference", stories)["reference"]["errors"]
+    assert re.search(rf"distinct_unigram_share .* \+- {errors['distinct_unigram_share']:.4f}\b", told)
+    assert "+-: standard error over texts" in told
     one = success("evaluate", "samples", sampled, "--preset", "corpus").stdout
     assert "reference" not in one
 

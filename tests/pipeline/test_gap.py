@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from cascaded_dllm.assemble.gap import GapMeasurement, GapSettings, exposure_gaps, gaps_on_windows
+from cascaded_dllm.assemble.gap import GapMeasurement, GapSettings, gaps_on_windows
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
@@ -219,14 +218,13 @@ def test_too_few_windows(written: Cascade, windows: StageArrays) -> None:
         gaps_on_windows(written, windows, replace(SETTINGS, num_texts=401))
 
 
-def test_cascades_without_a_later_stage(written: Cascade) -> None:
-    data = DataSettings.of_folder("nowhere", packing="document", stages_dir=None)
+def test_cascades_without_a_later_stage(written: Cascade, windows: StageArrays) -> None:
     for cascade, what in (
         (replace(written, stages=written.stages[:1]), "a first stage alone"),
         (replace(written, stages=written.stages[:1], is_flat=True), "a flat model"),
     ):
         with pytest.raises(ConfigError, match=f"{what} is given, which has no prefix and so no gap; name at least"):
-            exposure_gaps(cascade, data, SETTINGS)
+            gaps_on_windows(cascade, windows, SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.placed import PlacedModel
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.control import Control, GivenStage, Pin, words_of
+from cascaded_dllm.sample.constraints import words_of
+from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.train.snapshot import SnapshotReport

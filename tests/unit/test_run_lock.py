@@ -421,5 +421,46 @@ def test_a_lock_that_is_given_back_and_taken_at_once_is_not_removed(tmp_path, mo
 
     monkeypatch.setattr(lock_module, "_owner", looked)
     monkeypatch.setattr(lock_module, "_create", lambda place, own: place != path and create(place, own))
-    assert lock_module._take(path, first) == second
+    assert lock_module._take(path, first, lambda: None) == second
     assert json.loads(path.read_text())["token"] == "b"
+
+
+class StopWaitingError(Exception):
+    pass
+
+
+def stop_waiting_at(look):
+    """Ends the waiting at the `look`-th look."""
+    looks = iter(range(1, look + 1))
+
+    def go_on():
+        if next(looks) == look:
+            raise StopWaitingError
+
+    return go_on
+
+
+def test_who_waits_for_a_work_can_stop_at_every_look(tmp_path, other_process, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    for look in (1, 3):
+        waiting = waited_lock(tmp_path / LOCK_FILE, is_done=lambda: False, go_on=stop_waiting_at(look))
+        with pytest.raises(StopWaitingError), waiting:
+            pass
+    assert other_process.poll() is None
+    assert names(tmp_path) == [LOCK_FILE]
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        lambda folder, go_on: run_lock(folder, go_on=go_on),
+        lambda folder, go_on: waited_lock(folder / LOCK_FILE, is_done=lambda: False, go_on=go_on),
+    ],
+)
+def test_who_waits_for_the_silence_of_another_machine_can_stop(tmp_path, lock, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    age(tmp_path, 5)
+    with pytest.raises(StopWaitingError), lock(tmp_path, stop_waiting_at(3)):
+        pass
+    assert names(tmp_path) == [LOCK_FILE]

@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.assemble.windows import windows_of_cascade
-from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
@@ -70,25 +68,6 @@ def require_stages_with_prefix(cascade: Cascade) -> None:
         )
 
 
-def exposure_gaps(
-    cascade: Cascade,
-    data: DataSettings,
-    settings: GapSettings,
-    *,
-    judge: Judge | None = None,
-    on_progress: Progress | None = None,
-) -> tuple[StageGap, ...]:
-    """The gaps of all later stages of a cascade, with true prefixes from the windows of `data.path`.
-
-    Raises:
-        ConfigError: there is no later stage, or the windows are to be cut in another way than in training.
-        DataError: the data has another tokenizer than the cascade, or fewer windows than texts are asked for.
-    """
-    require_stages_with_prefix(cascade)
-    cascade.require_drawable(settings.drawing)
-    return gaps_on_windows(cascade, windows_of_cascade(cascade, data), settings, judge=judge, on_progress=on_progress)
-
-
 def gaps_on_windows(
     cascade: Cascade,
     arrays: StageArrays,
@@ -100,8 +79,11 @@ def gaps_on_windows(
     """The gaps of all later stages of a cascade, with true prefixes from these windows, chosen at random.
 
     Raises:
+        ConfigError: there is no later stage, or a setting does not fit the stages.
         DataError: there are fewer windows than texts are asked for.
     """
+    require_stages_with_prefix(cascade)
+    cascade.require_drawable(settings.drawing)
     if arrays.num_windows < settings.num_texts:
         raise DataError(
             f"the data has {arrays.num_windows} windows, and {settings.num_texts} texts are asked for, each on the "

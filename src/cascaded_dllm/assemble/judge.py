@@ -10,7 +10,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
-from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.stages import Building, StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.judge.network import new_network, require_library
@@ -31,6 +31,7 @@ def assemble_judge(
     valid_documents: int,
     stages_dir: Path | None,
     checkpoint_every: int,
+    building: Building | None = None,
 ) -> JudgeRun:
     """A judge in training, ready to go.
 
@@ -43,6 +44,7 @@ def assemble_judge(
         valid_documents: the first so many documents of it.
         stages_dir: where windows are kept; None for the folder of the data.
         checkpoint_every: steps between checkpoints.
+        building: told how windows are built.
 
     Raises:
         ConfigError: a number is out of range.
@@ -54,7 +56,7 @@ def assemble_judge(
         if value < 1:
             raise ConfigError(f"--{name} is {value}; it must be at least 1")
     require_library()
-    windows = _windows(data, settings, stages_dir)
+    windows = _windows(data, settings, stages_dir, building)
     texts = None if valid is None else document_texts(valid, valid_documents)
     tokenizer = Tokenizer.load(data)
     identity = read_identity(data)
@@ -88,7 +90,7 @@ def assemble_judge(
     )
 
 
-def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None) -> StageArrays:
+def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None, building: Building | None) -> StageArrays:
     """The windows of the corpus, which are the only stage of a cascade of one.
 
     Raises:
@@ -104,4 +106,4 @@ def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None) -> St
             )
     where = None if stages_dir is None else str(stages_dir)
     cut = DataSettings.of_folder(str(data), packing=settings.packing, stages_dir=where)
-    return windows_of_folder(str(data), CascadeSpec((length,)), cut)
+    return windows_of_folder(str(data), CascadeSpec((length,)), cut, building=building)

@@ -18,6 +18,7 @@ _REMEDIES: Mapping[str, str] = {
     "packing": "leave --packing out",
     "unique": "leave --unique and --no-unique out",
     "method": "preprocess the text by {method}",
+    "chance": "preprocess the text with the --per and --seed of their data",
 }
 """What to do where the texts of data are not such as models were trained on, by the field of `TextKind`."""
 
@@ -46,6 +47,7 @@ def windows_of_folder(
         workers=useful_workers(),
         on_progress=None if building is None else building.on_progress,
         on_wait=None if building is None else building.on_wait,
+        go_on=None if building is None else building.go_on,
     )
 
 
@@ -61,13 +63,16 @@ def tokens_to_cut(path: str, spec: CascadeSpec, data: DataSettings) -> int:
     return PreprocessedDataset.open(Path(path)).counts.tokens
 
 
-def windows_of_cascade(cascade: Cascade, data: DataSettings, *, keeps_all: bool = False) -> StageArrays:
+def windows_of_cascade(
+    cascade: Cascade, data: DataSettings, *, keeps_all: bool = False, building: Building | None = None
+) -> StageArrays:
     """The windows of `data.path` with the stages that the models of a cascade were trained on.
 
     Args:
         cascade: whose checkpoints say how windows are cut.
         data: where they are.
         keeps_all: as in `windows_of_folder`.
+        building: told how building goes.
 
     Raises:
         ConfigError: the windows are to be cut, or their stages chosen, in another way than in training.
@@ -82,4 +87,5 @@ def windows_of_cascade(cascade: Cascade, data: DataSettings, *, keeps_all: bool 
         if contradiction.name in ("packing", "unique"):
             raise ConfigError(message)
         raise DataError(message)
-    return windows_of_folder(str(data.path), CascadeSpec(cascade.trained_lengths), data, keeps_all=keeps_all)
+    spec = CascadeSpec(cascade.trained_lengths)
+    return windows_of_folder(str(data.path), spec, data, keeps_all=keeps_all, building=building)

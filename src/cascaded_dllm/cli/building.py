@@ -5,32 +5,39 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import final
 
-from cascaded_dllm.cli.console import console, progress_bar, working
+from rich.console import Console
+
+from cascaded_dllm.cli.console import console, error_console, progress_bar, working
 from cascaded_dllm.data.stages import Building
+
+BUILDING = "building windows and stages"
 
 _SECONDS_BETWEEN_LINES = 30.0
 """Where there is no terminal for a bar, and somebody reads the log."""
 
 
 @contextmanager
-def shown_building(what: str) -> Iterator[Building]:
+def shown_building(what: str, *, is_likely: bool = True, as_json: bool = False) -> Iterator[Building]:
     """Shows work inside the block, of which building may be a part, or all.
 
     Args:
         what: is done.
+        is_likely: whether there is always something to do. Otherwise a log hears of it only where it takes long.
+        as_json: whether standard output is for a program; lines go to the error stream then.
     """
     with ExitStack() as shown:
-        shown.enter_context(working(what))
-        display = _Display(what, shown)
+        if is_likely or console.is_terminal:
+            shown.enter_context(working(what))
+        display = _Display(what, shown, error_console if as_json else console)
         yield Building(display.progress, display.wait)
 
 
 @final
 class _Display:
-    """What is shown: as long as nothing is built, the sign of life that `shown` holds."""
+    """What is shown: as long as nothing is built, the sign of life that `shown` holds; lines go to `log`."""
 
-    def __init__(self, what: str, shown: ExitStack) -> None:
-        self._what, self._shown = what, shown
+    def __init__(self, what: str, shown: ExitStack, log: Console) -> None:
+        self._what, self._shown, self._log = what, shown, log
         self._move: Callable[[int, int | None], None] | None = None
         self._line_at = time.monotonic()
 
@@ -43,8 +50,8 @@ class _Display:
         self._move(done, total)
         if not console.is_terminal and time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
             self._line_at = time.monotonic()
-            console.print(f"{self._what}: {done:,} of {total:,} documents")
+            self._log.print(f"{self._what}: {done:,} of {total:,} documents")
 
     def wait(self, owner: str) -> None:
         """Another process builds the same."""
-        console.print(f"{self._what}: waiting for {owner}, which builds the same", markup=False, soft_wrap=True)
+        self._log.print(f"{self._what}: waiting for {owner}, which builds the same", markup=False, soft_wrap=True)

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cascaded_dllm.assemble.bound import joint_bound
+from cascaded_dllm.assemble.bound import windows_bound
+from cascaded_dllm.assemble.windows import windows_of_cascade
+from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
 from cascaded_dllm.cli.evaluate_gap import gap
 from cascaded_dllm.cli.evaluate_samples import samples
@@ -155,21 +157,23 @@ def likelihood(
             device=device,
         )
         packing = packing_of(loaded, packing)
+        windows = DataSettings.of_folder(
+            str(data),
+            packing=packing,
+            unique=loaded.unique if unique is None else unique,
+            stages_dir=None if stages is None else str(stages),
+        )
+        with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
+            arrays = windows_of_cascade(loaded, windows, keeps_all=all_windows, building=building)
         with progress_bar("windows") as (_, move):
-            bound = joint_bound(
+            bound = windows_bound(
                 loaded,
-                DataSettings.of_folder(
-                    str(data),
-                    packing=packing,
-                    unique=loaded.unique if unique is None else unique,
-                    stages_dir=None if stages is None else str(stages),
-                ),
+                arrays,
                 num_windows=num_windows,
                 num_times=num_times,
                 batch_size=batch_size,
                 seed=seed,
                 t_min=t_min,
-                keeps_all=all_windows,
                 sequential=sequential,
                 on_progress=move,
             )

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cascaded_dllm.assemble.gap import GapSettings, exposure_gaps, require_stages_with_prefix
+from cascaded_dllm.assemble.gap import GapSettings, gaps_on_windows, require_stages_with_prefix
+from cascaded_dllm.assemble.windows import windows_of_cascade
 from cascaded_dllm.cli import sample_flags as flags
+from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors
 from cascaded_dllm.cli.load import load_cascade, packing_of
 from cascaded_dllm.cli.options import (
@@ -153,16 +155,19 @@ def gap(
             device=device,
         )
         require_stages_with_prefix(loaded)
+        loaded.require_drawable(settings.drawing)
         packing = packing_of(loaded, packing)
         asked = None if judge is None else Judge.load(judge)
         where = None if stages is None else str(stages)
         windows = DataSettings.of_folder(str(data), packing=packing, stages_dir=where, unique=loaded.unique)
+        with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
+            arrays = windows_of_cascade(loaded, windows, building=building)
         with progress_bar("gap") as (progress, _):
 
             def show(what: str, done: int, total: int) -> None:
                 progress.update(progress.task_ids[0], description=what, completed=done, total=total)
 
-            gaps = exposure_gaps(loaded, windows, settings, judge=asked, on_progress=show)
+            gaps = gaps_on_windows(loaded, arrays, settings, judge=asked, on_progress=show)
         tell(gap_summary(gaps, settings, judge), lambda: _show(gaps, settings), out=out, as_json=as_json)
 
 

@@ -26,6 +26,9 @@ _MAUVE_SCATTERS_BELOW = 1000
 """Texts on each side; see docs/evaluation.md for how much."""
 
 
+ERRORS = "+-: standard error over texts; see docs/evaluation.md"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was measured, and on what.
@@ -48,7 +51,7 @@ class Report:
 
 
 def report_summary(report: Report) -> dict[str, Any]:
-    """The report for programs: values by name, why one is missing, and what each of them is."""
+    """The report for programs: values and their errors by name, why one is missing, and what each of them is."""
     figures = [*report.samples, *report.reference]
     return {
         "samples": _column(report.source, report.samples),
@@ -63,28 +66,35 @@ def _column(source: str, figures: Sequence[Figure]) -> dict[str, Any]:
     return {
         "source": source,
         "figures": {figure.name: figure.value for figure in figures},
+        "errors": {figure.name: figure.error for figure in figures if figure.error is not None},
         "reasons_for_none": {figure.name: figure.reason for figure in figures if figure.value is None},
     }
 
 
 def report_table(report: Report) -> Table:
     """The same for people; "-" is no value."""
-    columns = {"samples": values_of(report.samples)}
+    columns = {"samples": report.samples}
     if report.reference_source is not None:
-        columns["reference"] = values_of(report.reference)
+        columns["reference"] = report.reference
     table = Table(title=Text(f"figures of {report.source}"))
-    table.add_column("figure")
+    table.add_column("figure", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right")
     for name in dict.fromkeys(figure.name for figure in (*report.samples, *report.reference)):
-        table.add_row(name, *(_shown(name, column.get(name)) for column in columns.values()))
+        own = [next((figure for figure in figures if figure.name == name), None) for figures in columns.values()]
+        table.add_row(name, *map(_shown, own))
     return table
 
 
-def _shown(name: str, value: float | None) -> str:
-    if value is None:
+def _shown(figure: Figure | None) -> str:
+    """The value with its error, where it has one; both with five digits, so that two columns have room."""
+    if figure is None or figure.value is None:
         return "-"
-    return f"{value:,.0f}" if "num_" in name else f"{value:,.4f}"
+    if "num_" in figure.name:
+        return f"{figure.value:,.0f}"
+    decimals = 4 if figure.value < 10 else 3 if figure.value < 100 else 2
+    value = f"{figure.value:,.{decimals}f}"
+    return value if figure.error is None else f"{value} +- {figure.error:,.{decimals}f}"
 
 
 def missing_lines(report: Report) -> list[str]:
@@ -178,7 +188,7 @@ def samples(
 
 def _show(report: Report) -> None:
     console.print(report_table(report))
-    for line in (*report.notes, *missing_lines(report)):
+    for line in (ERRORS, *report.notes, *missing_lines(report)):
         console.print(line, markup=False, soft_wrap=True)
 
 

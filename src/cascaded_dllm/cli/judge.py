@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.assemble.judge import assemble_judge
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors, working
+from cascaded_dllm.cli.building import shown_building
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.errors import ConfigError
@@ -83,7 +84,7 @@ def train(
                 decay="cosine",
             ),
         )
-        with working("building windows"):
+        with shown_building("building windows") as building:
             run = assemble_judge(
                 data=data,
                 out=out,
@@ -93,6 +94,7 @@ def train(
                 valid_documents=valid_documents,
                 stages_dir=stages,
                 checkpoint_every=checkpoint_every,
+                building=building,
             )
         _train(run)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cascaded_dllm.cli import preprocess_flags as flags
-from cascaded_dllm.cli.building import shown_building
+from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, reported_errors
 from cascaded_dllm.cli.inspect import asked_windows, pairs
 from cascaded_dllm.cli.options import Debug
@@ -35,7 +35,7 @@ def stages(
     """
     with reported_errors(debug):
         spec, chosen_packing, is_unique = asked_windows(lengths, packing, unique)
-        with shown_building("building windows and stages") as building:
+        with shown_building(BUILDING) as building:
             arrays = StageArrays.build(
                 folder,
                 spec,

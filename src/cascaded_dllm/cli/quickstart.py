@@ -13,7 +13,7 @@ from cascaded_dllm.assemble.bound import joint_bound
 from cascaded_dllm.assemble.material import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.cli.building import shown_building
+from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_table
@@ -191,7 +191,7 @@ def _train(config: TrainConfig, out: Path) -> list[Path]:
     folders = []
     for number, length in enumerate(config.stage_lengths, start=1):
         folders.append(out / f"stage{number}")
-        with shown_building("building windows and stages") as building:
+        with shown_building(BUILDING) as building:
             run = assemble_run(replace(config, stage=number, run_dir=str(folders[-1])), building=building)
         run_with_progress(run, f"stage {number}, {length} tokens")
     return folders

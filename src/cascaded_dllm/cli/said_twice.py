@@ -1,11 +1,11 @@
 """A flag of a command and an override key=value that say different things: none of them is passed over."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.overrides import as_written
 
 FLAGS_OF_PATHS = {"data.path": "--data", "data.valid": "--valid", "data.stages_dir": "--stages", "run_dir": "--out"}
 """Keys that are paths, and their flags."""
@@ -59,8 +59,3 @@ def require_one_value(said: Mapping[str, Said], flag: str, values: Mapping[str, 
                 f"{name} is {as_written(said[name].value)}{through}, and {flag} says {name}={as_written(value)}; "
                 "give one of both"
             )
-
-
-def as_written(value: Any) -> str:
-    """A value as a configuration has it: a text as it is, all else as JSON, which YAML contains."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -18,7 +18,8 @@ from cascaded_dllm.cli.sample_drawing import (
     parse_outline,
     parse_pins,
 )
-from cascaded_dllm.cli.sample_run import SampleOptions, complete_run, is_judged, judge_run, options_to_go_on
+from cascaded_dllm.cli.sample_options import SampleOptions, options_to_go_on
+from cascaded_dllm.cli.sample_run import complete_run, is_judged, judge_run
 from cascaded_dllm.cli.show import require_terminal
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade

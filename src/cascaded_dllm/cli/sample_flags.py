@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.cli.sample_run import SampleOptions
+from cascaded_dllm.cli.sample_options import SampleOptions
 from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
 from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
 

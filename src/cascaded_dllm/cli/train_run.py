@@ -7,7 +7,7 @@ import typer
 
 from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
-from cascaded_dllm.cli.building import shown_building
+from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, counted, error_console
 from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
@@ -68,7 +68,7 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     """Trains as one of `group`."""
     # A mistake in the settings is told before anything is said to be built.
     require_sound(config, group.size)
-    with shown_building("building windows and stages") as building:
+    with shown_building(BUILDING) as building:
         run = assemble_run(config, group, device, building=building)
     warn_of_long_warmup(config)
     name = "flat" if config.baseline else f"stage {config.stage}"

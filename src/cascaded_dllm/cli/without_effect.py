@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cascaded_dllm.cli.said_twice import as_written
 from cascaded_dllm.config import TrainConfig, leaves
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.overrides import as_written
 
 
 class _Switch(NamedTuple):

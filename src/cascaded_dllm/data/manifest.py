@@ -91,6 +91,30 @@ class Settings:
         return "; ".join(_difference(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
 
 
+def chance_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the method "random" drew its numbers, "per" occurrence or word and with which "seed"; None for other methods.
+
+    Args:
+        method: of a dataset, or of stages.
+        scorer: the scorer's own description; "per" is in it for words only.
+    """
+    return {"per": scorer.get("per", "occurrence"), "seed": scorer.get("seed")} if method == "random" else None
+
+
+def learnt_chance(chance: Mapping[str, Any] | None) -> str:
+    """What of it a model learns, such as "word with the seed 3" and "occurrence"; empty for None.
+
+    Drawn per word, the seed says which words are kept. Drawn per occurrence it decides nothing: texts of all seeds have
+    one law.
+
+    Args:
+        chance: see `chance_of`.
+    """
+    if chance is None:
+        return ""
+    return f"word with the seed {chance['seed']}" if chance["per"] == "word" else str(chance["per"])
+
+
 def _difference(name: str, mine: Any, theirs: Any) -> str:
     """A field in which settings differ, as "field: mine, not theirs"."""
     if name != "source":

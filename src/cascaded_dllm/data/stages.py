@@ -20,10 +20,11 @@ KIND = "stages"
 
 
 class Building(NamedTuple):
-    """Who is told how a build goes; see `StageArrays.build`."""
+    """Who is told how a build goes, and may end it; see `StageArrays.build`."""
 
     on_progress: Progress
     on_wait: Callable[[str], None]
+    go_on: Callable[[], None] | None = None
 
 
 @final
@@ -129,6 +130,7 @@ class StageArrays:
         workers: int = 1,
         on_progress: Progress | None = None,
         on_wait: Callable[[str], None] | None = None,
+        go_on: Callable[[], None] | None = None,
     ) -> "StageArrays":
         """The stages of a preprocessed dataset; taken from the cache if they were built before, without a look at it.
 
@@ -145,6 +147,7 @@ class StageArrays:
                 of the program must be importable, as `multiprocessing` asks for.
             on_progress: told the number of documents done, and of all.
             on_wait: told once which process this one waits for, as `waited_lock` says it.
+            go_on: called now and then while it waits; what it raises ends the waiting.
 
         Raises:
             ConfigError: the packing is unknown, or there is no worker.
@@ -164,7 +167,8 @@ class StageArrays:
         dataset = PreprocessedDataset.open(dataset_folder)
         rule = StageRule(spec, layout, settings.method, unique, keeps_all)
         lock = folder.with_name(f"{fingerprint}.lock")
-        with _with_remedy(out), waited_lock(lock, is_done=folder.exists, on_wait=on_wait) as is_mine:
+        waiting = waited_lock(lock, is_done=folder.exists, on_wait=on_wait, go_on=go_on)
+        with _with_remedy(out), waiting as is_mine:
             if is_mine:
                 with complete_folder(folder, is_locked=True) as temporary:
                     counts = write_stages(temporary, dataset, rule, workers=workers, on_progress=on_progress)

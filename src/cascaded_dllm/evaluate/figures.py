@@ -22,7 +22,7 @@ from cascaded_dllm.evaluate.generative_ppl import (
     ppl_corpus_and_error,
     ppl_per_text,
 )
-from cascaded_dllm.evaluate.intervals import PerText, grouped_error
+from cascaded_dllm.evaluate.intervals import PerText, grouped_error, unseen_error
 from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
 from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_coverage_per_text
 from cascaded_dllm.evaluate.self_bleu import MAX_N, mean_self_bleu
@@ -67,14 +67,14 @@ def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> list[Figure]:
 def _overlaps(pair: str, prefix: Int[Tensor, "B _"], target: Int[Tensor, "B _"]) -> list[Figure]:
     no_text = torch.zeros(0)
     return [
-        mean_figure(
+        share_figure(
             f"multiset_overlap_mean_{pair}",
             multiset_overlap_per_text(prefix, target) if len(prefix) else no_text,
             "share of the tokens of the earlier stage that are found in the later one, each token there counting once; "
             "mean over texts",
             "there is no text",
         ),
-        mean_figure(
+        share_figure(
             f"ordered_coverage_mean_{pair}",
             ordered_coverage_per_text(prefix, target) if len(prefix) else no_text,
             "length of the longest common subsequence of both stages over that of the earlier one; mean over texts",
@@ -108,7 +108,7 @@ def diversity_figures(windows: TokenTexts) -> list[Figure]:
 def likeness_figures(texts: TokenTexts) -> list[Figure]:
     """How much texts are like themselves and one another, without the ends of text that fill their windows."""
     return [
-        mean_figure(
+        share_figure(
             f"seq_rep_{REPEATED_N}_mean",
             repeated_ngram_share_per_text(texts, REPEATED_N),
             f"1 - different runs of {REPEATED_N} tokens of a text over all of them (seq-rep-{REPEATED_N}); mean over "
@@ -130,7 +130,7 @@ def keyword_figures(texts: Sequence[str], keywords: Sequence[str]) -> list[Figur
     if not keywords:
         return []
     return [
-        mean_figure(
+        share_figure(
             "keyword_coverage_mean",
             torch.tensor(keyword_coverage_per_text(texts, keywords), dtype=torch.float64),
             "share of the keywords that were asked for which a text holds as whole words, in any order; mean over "
@@ -195,6 +195,20 @@ def judged_figures(
         "num_judged_texts": float(len(nats) - num_empty(nats)),
         "num_empty_texts": float(num_empty(nats)),
     }
+
+
+def share_figure(name: str, values: Float[Tensor, "_"], definition: str, reason: str) -> Figure:
+    """The mean of a number from 0 to 1 of every text; see `unseen_error` for the error of one that is 0 or 1.
+
+    Args:
+        name: as in files.
+        values: of the texts that have one.
+        definition: what it is.
+        reason: why there is no value, should there be none.
+    """
+    figure = mean_figure(name, values, definition, reason)
+    is_at_end = bool((values == 0).all() or (values == 1).all())
+    return figure._replace(error=unseen_error(len(values))) if len(values) > 1 and is_at_end else figure
 
 
 def mean_figure(name: str, values: Float[Tensor, "_"], definition: str, reason: str) -> Figure:

@@ -127,6 +127,19 @@ def jackknife_error(without: Float[np.ndarray, " G"]) -> float | None:
     return float(np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum()))
 
 
+def unseen_error(num_texts: int) -> float:
+    """The standard error of the mean of a number from 0 to 1 that is 0 in every text, or 1 in every text.
+
+    Their scatter is 0, which does not say that endlessly many texts would all be so: with a chance of 5 % a text that
+    is otherwise is not seen among n even where a share of 1 - 0.05^(1/n) is, nearly 3/n. This is half of that, so that
+    the mean with two errors reaches as far.
+
+    Args:
+        num_texts: n, at least 1.
+    """
+    return float((1 - (1 - LEVEL) ** (1 / num_texts)) / 2)
+
+
 def grouped_error(figure: Callable[[TokenTexts], float | None], texts: TokenTexts) -> float | None:
     """The standard error of a figure that must be computed anew without some texts, see `jackknife_error`.
 

@@ -34,6 +34,8 @@ class StageSettings:
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.
         layout: the layout network beside it; None if the stage is not a placed one.
+        chance: how numbers of the method "random" were drawn, see `data.manifest.chance_of`; None if unknown, and for
+            other methods.
     """
 
     model: ScoreModelConfig
@@ -47,6 +49,7 @@ class StageSettings:
     step: int = 0
     prefix: PrefixSettings = TRUE_PREFIXES
     layout: LayoutConfig | None = None
+    chance: Mapping[str, Any] | None = None
 
     def at_step(self, step: int) -> "StageSettings":
         """The same settings after `step` optimizer steps."""
@@ -64,6 +67,7 @@ class StageSettings:
             "packing": self.packing,
             "unique": self.unique,
             "method": self.method,
+            "chance": None if self.chance is None else dict(self.chance),
             "step": self.step,
             "prefix": self.prefix.to_dict(),
             "layout": None if self.layout is None else self.layout.to_dict(),
@@ -92,4 +96,5 @@ class StageSettings:
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
             # Earlier checkpoints are of stages that are not placed, and say nothing of it.
             layout=None if config.get("layout") is None else LayoutConfig.from_dict(config["layout"]),
+            chance=config.get("chance"),
         )

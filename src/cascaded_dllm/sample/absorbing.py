@@ -28,7 +28,7 @@ from cascaded_dllm.sample.predictors import (
 )
 from cascaded_dllm.sample.recording import Recorder, can_be_recorded
 from cascaded_dllm.sample.state import SamplerState, Start
-from cascaded_dllm.sample.writing import Pair, TokenWriter, masked_rows
+from cascaded_dllm.sample.writing import Pair, TokenWriter, Writing, masked_rows
 
 _EQUALLY_SURE = 1e-4
 """Nats by which log probabilities may differ through rounding."""
@@ -103,7 +103,7 @@ class AbsorbingSampling:
         write = Recorder(self.writer, xt).write if can_be_recorded(self.writer, xt) else partial(self.writer.write, xt)
         yield SamplerState(xt.clone(), 0, len(calls), nfe)
         for number, call in enumerate(calls, start=1):
-            write(call.texts, call.rows, self.schedule(call.t).sigma, call.step, call.u)
+            write(Writing(call.texts, call.rows, self.schedule(call.t).sigma, call.step, call.u))
             nfe += self.writer.nfe(call.texts)
             yield SamplerState(xt.clone(), number, len(calls), nfe)
 
@@ -173,7 +173,8 @@ class AbsorbingSampling:
             texts, local = _active(rows)
             if len(texts):
                 fresh = self.draws.uniform_pair(self.sample_index[rows.batch], step + len(times), rows.position)
-                self.writer.write(xt, texts, local, self.schedule(t[texts]).sigma, torch.full_like(texts, step), fresh)
+                sigma, numbers = self.schedule(t[texts]).sigma, torch.full_like(texts, step)
+                self.writer.write(xt, Writing(texts, local, sigma, numbers, fresh))
                 nfe += self.writer.nfe(texts)
             # Only now: tokens are drawn given the text before this step, in which what is lost is still seen.
             xt[is_lost] = self.process.mask_id

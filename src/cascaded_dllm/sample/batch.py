@@ -9,7 +9,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.prefix_noise import noised_prefix
 from cascaded_dllm.model.placed import layout_of
-from cascaded_dllm.sample.control import Constraints, StageConstraints, coverage_words
+from cascaded_dllm.sample.constraints import Constraints, StageConstraints, coverage_words
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.layout import LayoutRequest
 from cascaded_dllm.sample.layout_rules import LayoutRules

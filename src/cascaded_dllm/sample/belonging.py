@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data.manifest import Settings
+from cascaded_dllm.data.manifest import Settings, chance_of, learnt_chance
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage
 from cascaded_dllm.model.stage_settings import StageSettings
@@ -17,6 +17,7 @@ _IN_WORDS = {
     "packing": "windows of packing {!r}",
     "unique": "shortened stages of data.unique={}",
     "method": "texts that the method {} chose",
+    "chance": "numbers of chance per {}",
 }
 
 
@@ -29,7 +30,7 @@ class Contradiction(NamedTuple):
         found: what the second one says.
     """
 
-    name: Literal["tokenizer", "vocab_size", "packing", "unique", "method"]
+    name: Literal["tokenizer", "vocab_size", "packing", "unique", "method", "chance"]
     said: str
     found: str
 
@@ -44,6 +45,7 @@ class TextKind:
         packing: how documents are cut into windows; empty if unknown.
         unique: whether shortened stages keep a token id once; None if that is unknown or does not matter.
         method: of importance, by which the stages are chosen; empty likewise.
+        chance: what of the numbers of the method "random" a model learns, see `learnt_chance`; empty likewise.
     """
 
     tokenizer: str
@@ -51,6 +53,7 @@ class TextKind:
     packing: str
     unique: bool | None
     method: str
+    chance: str = ""
 
     @classmethod
     def of_checkpoint(cls, settings: StageSettings) -> "TextKind":
@@ -62,6 +65,7 @@ class TextKind:
             packing=settings.packing,
             unique=None if is_flat else settings.unique,
             method="" if is_flat else settings.method,
+            chance="" if is_flat else learnt_chance(settings.chance),
         )
 
     @classmethod
@@ -73,6 +77,7 @@ class TextKind:
             packing=packing,
             unique=unique,
             method=settings.method,
+            chance=learnt_chance(chance_of(settings.method, settings.scorer)),
         )
 
     def contradiction(self, other: "TextKind") -> Contradiction | None:
@@ -169,15 +174,18 @@ def shared_packing(loaded: Sequence[PretrainedStage]) -> str:
 
 
 def require_same_choice(loaded: Sequence[PretrainedStage]) -> None:
-    """Checks that the texts of all stages were chosen alike: by one method, with repeated tokens or without.
+    """Checks that the texts of all stages were chosen alike: by one method and chance, with repeated tokens or without.
 
     Raises:
         CheckpointError: they differ.
     """
-    methods = {stage.settings.method: stage.folder for stage in loaded if stage.settings.method}
-    if len(methods) > 1:
-        listed = ", ".join(f"{folder} by the method {method}" for method, folder in methods.items())
-        raise CheckpointError(f"the stages were trained on texts of different choices: {listed}; train them alike")
+    kinds = [(TextKind.of_checkpoint(stage.settings), stage.folder) for stage in loaded]
+    methods = {f"by the method {kind.method}": folder for kind, folder in kinds if kind.method}
+    chances = {f"by numbers of chance per {kind.chance}": folder for kind, folder in kinds if kind.chance}
+    for choices in (methods, chances):
+        if len(choices) > 1:
+            listed = ", ".join(f"{folder} {choice}" for choice, folder in choices.items())
+            raise CheckpointError(f"the stages were trained on texts of different choices: {listed}; train them alike")
     found = {stage.settings.unique: stage.folder for stage in loaded}
     if len(found) > 1:
         raise CheckpointError(

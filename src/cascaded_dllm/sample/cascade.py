@@ -15,7 +15,7 @@ from cascaded_dllm.sample.batch import states_of_batch
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 from cascaded_dllm.sample.bundle_hub import push_bundle
-from cascaded_dllm.sample.control import Constraints
+from cascaded_dllm.sample.constraints import Constraints
 from cascaded_dllm.sample.cost import token_forwards
 from cascaded_dllm.sample.drawable import require_drawable
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options, require_counts
@@ -186,12 +186,14 @@ class Cascade:
     def text_kind(self) -> TextKind:
         """The texts that the stages were trained on, as far as any checkpoint says."""
         has_choice = not self.is_flat and len(self.settings) > 0
+        chances = (TextKind.of_checkpoint(settings).chance for settings in self.settings)
         return TextKind(
             tokenizer=self.tokenizer.fingerprint,
             vocab_size=self.tokenizer.vocab_size,
             packing=self.packing,
             unique=self.unique if has_choice else None,
             method=self.method if has_choice else "",
+            chance=next(filter(None, chances), ""),
         )
 
     @property

@@ -9,7 +9,7 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.batch import start_texts
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.control import Constraints, StageConstraints, constraints
+from cascaded_dllm.sample.constraints import Constraints, StageConstraints, constraints
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.layout_rules import LayoutRules
 from cascaded_dllm.sample.outline import english_importance

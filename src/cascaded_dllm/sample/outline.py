@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.preprocess.encoder import Encoder
-from cascaded_dllm.sample.control import Importance
+from cascaded_dllm.sample.constraints import Importance
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
 

@@ -11,11 +11,11 @@ import functools
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from cascaded_dllm.model.rows import Rows
-from cascaded_dllm.sample.writing import Pair, TokenWriter
+from cascaded_dllm.sample.writing import TokenWriter, Writing
 
 
 def can_be_recorded(writer: TokenWriter, xt: Int[Tensor, "B L"]) -> bool:
@@ -62,19 +62,13 @@ class Recorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._recordings: dict[tuple[int, int], _Recording | None] = {}
 
-    def write(
-        self,
-        texts: Int[Tensor, " b"],
-        rows: Rows,
-        sigma: Float[Tensor, " b"],
-        step: Int[Tensor, " b"],
-        u: Pair,
-    ) -> None:
+    def write(self, writing: Writing) -> None:
         """See `TokenWriter.write`.
 
         The first call of a shape is made as it is, which lets libraries choose their kernels and take their memory; the
         second is recorded. Shapes that never come again, as on a time grid, so cost nothing more.
         """
+        texts, rows, sigma, step, u = writing
         shape, values = (len(texts), len(rows.batch)), (texts, *rows, sigma, step, *u)
         if shape not in self._recordings:
             self._recordings[shape] = None
@@ -89,7 +83,7 @@ class Recorder:
 
     def _write(self, *values: Tensor) -> None:
         texts, batch, position, sigma, step, *u = values
-        self._writer.write(self._xt, texts, Rows(batch, position), sigma, step, (u[0], u[1]))
+        self._writer.write(self._xt, Writing(texts, Rows(batch, position), sigma, step, (u[0], u[1])))
 
     def _record(self, *values: Tensor) -> _Recording:
         if not any(self._recordings.values()):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,24 @@ _ROW_CHUNK_ELEMENTS = 1 << 24
 
 Pair = tuple[Float[Tensor, "_"], Float[Tensor, "_"]]
 """Two uniform numbers a row."""
+
+
+class Writing(NamedTuple):
+    """Which masked positions of some texts are written in one call, and with what.
+
+    Attributes:
+        texts: those that are computed, numbers within the batch.
+        rows: what is written, texts numbered within `texts`.
+        sigma: noise that the network is told.
+        step: of each text, for the random numbers of required words.
+        u: uniform numbers of each row.
+    """
+
+    texts: Int[Tensor, " b"]
+    rows: Rows
+    sigma: Float[Tensor, " b"]
+    step: Int[Tensor, " b"]
+    u: Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +95,9 @@ class TokenWriter:
         """The answer about `rows` of `texts` at noise `sigma`."""
         return Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
 
-    def write(
-        self,
-        xt: Int[Tensor, "B L"],
-        texts: Int[Tensor, " b"],
-        rows: Rows,
-        sigma: Float[Tensor, " b"],
-        step: Int[Tensor, " b"],
-        u: Pair,
-    ) -> None:
-        """Asks about some masked positions and writes tokens there, in place.
-
-        Args:
-            xt: the texts of the batch.
-            texts: those that are computed.
-            rows: what is written, texts numbered within `texts`.
-            sigma: noise that the network is told.
-            step: of each text, for the random numbers of required words.
-            u: uniform numbers of each row.
-        """
+    def write(self, xt: Int[Tensor, "B L"], writing: Writing) -> None:
+        """Asks about some masked positions of the texts of the batch and writes tokens there, in place."""
+        texts, rows, sigma, step, u = writing
         if self.required is None:
             self.fill(xt, self.ask(xt, texts, rows, sigma), slice(None), u, step)
             return

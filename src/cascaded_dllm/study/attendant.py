@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cascaded_dllm.data.stages import Building
 from cascaded_dllm.errors import FolderInUseError, StoppedError
 from cascaded_dllm.study.place import Place
 
@@ -56,12 +57,25 @@ class Attendant:
         self.go_on()
         time.sleep(_POLL_SECONDS)
 
+    def building(self, what: str) -> Building:
+        """Who is told how windows and stages are built, and ends it when it should stop, also while another one builds.
+
+        Args:
+            what: is going on.
+        """
+        tell = self.progress(what)
+        return Building(
+            on_progress=lambda done, total: tell(done, total or done),
+            on_wait=lambda owner: self.say(f"{what}: waiting for {owner}, which builds the same"),
+            go_on=self.go_on,
+        )
+
     @contextmanager
     def waiting_for(self, place: Place, part: str) -> Iterator[None]:
         """The part belongs to this process inside the block, once no other one has it."""
         while True:
             try:
-                lock = place.lock(part)
+                lock = place.lock(part, self.go_on)
                 lock.__enter__()
                 break
             except FolderInUseError:

@@ -11,7 +11,7 @@ from cascaded_dllm.cascade.provenance import provenance
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError, StoppedError
-from cascaded_dllm.evaluate.figures import Figure, mean_figure, stage_figures
+from cascaded_dllm.evaluate.figures import Figure, share_figure, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import judge_features
@@ -210,7 +210,7 @@ def _figures(
 def _accepted(samples: StoredSamples, grammar: StoryGrammar, tokenizer: Tokenizer) -> Figure:
     """The share of texts that belong to the grammar."""
     texts = [tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
-    return mean_figure(
+    return share_figure(
         "accepted_share",
         torch.tensor([grammar.accepts(text) for text in texts], dtype=torch.float64),
         "share of texts that the grammar of the built-in stories gives, to the letter",

@@ -41,17 +41,21 @@ class SharedWindows:
         study: of the arms.
         arms: all of them.
         data: of every method.
+        attendant: who is told how windows are built, and may wish to stop.
     """
 
-    def __init__(self, study: StudySettings, arms: list[PlannedArm], data: Mapping[str, MethodData]) -> None:
+    def __init__(
+        self, study: StudySettings, arms: list[PlannedArm], data: Mapping[str, MethodData], attendant: Attendant
+    ) -> None:
         self._arms, self._data = {arm.settings.name: arm for arm in arms}, data
-        self._num_windows = study.evaluate.num_windows
+        self._num_windows, self._attendant = study.evaluate.num_windows, attendant
 
     @cached_property
     def _arrays(self) -> dict[str, StageArrays]:
         """By the name of an arm, the common windows in its stages."""
+        building = self._attendant.building("windows and stages to measure on")
         every = {
-            name: stage_dataset(str(self._data[arm.settings.method].valid), arm.config)[0]
+            name: stage_dataset(str(self._data[arm.settings.method].valid), arm.config, building)[0]
             for name, arm in self._arms.items()
         }
         rows = common_rows([arrays.stages[-1] for arrays in every.values()])

@@ -1,7 +1,7 @@
 """The folder of a study: where its parts lie, and a record of every part that is settled."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,12 @@ class Place:
         write_json(self._record_file(part), record)
 
     @contextmanager
-    def lock(self, part: str) -> Iterator[None]:
+    def lock(self, part: str, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
         """The part belongs to this process inside the block.
+
+        Args:
+            part: its name.
+            go_on: called now and then while it is not clear whether another one that has it lives; see `run_lock`.
 
         Raises:
             FolderInUseError: it belongs to another one.
@@ -74,7 +78,7 @@ class Place:
             raise OutputExistsError(
                 f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out"
             ) from error
-        with run_lock(folder, other="run the study into another folder with --out"):
+        with run_lock(folder, other="run the study into another folder with --out", go_on=go_on):
             yield
 
     def _record_file(self, part: str) -> Path:

@@ -9,11 +9,11 @@ from cascaded_dllm.assemble.run import require_sound
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.config_groups import LayoutSettings, PretrainedSettings
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
+from cascaded_dllm.study.drafts import Draft, drafts_of
 from cascaded_dllm.study.place import Place
 from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, preprocessing_method
 from cascaded_dllm.train.meter import StepCost
@@ -110,77 +110,13 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
     decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:
         config = compose([*study.base, *arm.overrides, *decided])
-        for run in _runs_of_kind(arm, config, study.lengths):
+        for run in drafts_of(arm, config, study.lengths):
             # Paths of stages before are not known yet, and sound.
             off = replace(run.config.training.generated_prefix, prob=0.0)
             require_sound(replace(run.config, training=replace(run.config.training, generated_prefix=off)))
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from error
     return config
-
-
-class _Draft(NamedTuple):
-    """A run of an arm, before its data, seed and number of steps are known; `starts_from` are numbers of drafts."""
-
-    stage: int
-    config: TrainConfig
-    starts_from: tuple[int, ...] = ()
-
-
-def _runs_of_kind(arm: ArmSettings, config: TrainConfig, lengths: Sequence[int]) -> list[_Draft]:
-    """The runs of an arm.
-
-    Raises:
-        ConfigError: a cascade has a single stage.
-    """
-    flat = _Draft(0, replace(_without_prefix(config), baseline=True))
-    if arm.kind == "flat":
-        return [flat]
-    config = replace(config, baseline=False, training=replace(config.training, fills=False))
-    if len(lengths) < 2:
-        raise ConfigError(f"lengths is {list(lengths)}, and a cascade has at least 2 stages; give more, or kind: flat")
-    first = _Draft(1, replace(_without_prefix(config), stage=1))
-    later = range(2, len(lengths) + 1)
-    match arm.kind:
-        case "prefix":
-            has_generated = config.training.generated_prefix.prob > 0
-            return [first, *(_Draft(k, replace(config, stage=k), (k - 2,) if has_generated else ()) for k in later)]
-        case "placed":
-            return [first, *(_Draft(k, replace(config, stage=k, conditioning="placed")) for k in later)]
-        case "from_flat":
-            return [flat, first, *(_Draft(k, _layout_run(config, k), (0,)) for k in later)]
-    raise AssertionError(arm.kind)
-
-
-def _without_prefix(config: TrainConfig) -> TrainConfig:
-    """The settings of a run without a prefix: what would be done with one is left out, so that arms can share it."""
-    training = config.training
-    generated = replace(training.generated_prefix, prob=0.0, stage_paths=(), level=0.5, predictor="analytic")
-    return replace(
-        config,
-        conditioning="prefix",
-        layout=LayoutSettings(num_blocks=3),
-        model=replace(config.model, prefix_attention="joint", copy_head=False),
-        training=replace(
-            training,
-            prefix_noise=replace(training.prefix_noise, prob=0.0, kind="random"),
-            prefix_dropout=0.0,
-            generated_prefix=replace(generated, num_steps=16),
-        ),
-    )
-
-
-def _layout_run(config: TrainConfig, stage: int) -> TrainConfig:
-    """A placed stage around a flat network, of which the layout alone is trained."""
-    base = _without_prefix(config)
-    return replace(
-        base,
-        stage=stage,
-        conditioning="placed",
-        layout=config.layout,
-        pretrained=PretrainedSettings(use_pretrained=True, model_path="flat", weights="ema"),
-        training=replace(base.training, halves="layout"),
-    )
 
 
 def plan_study(
@@ -197,7 +133,7 @@ def plan_study(
     Raises:
         ConfigError: the budget is not enough for a step of every run of an arm.
     """
-    drafts = {arm.name: _runs_of_kind(arm, configs[arm.name], study.lengths) for arm in study.arms}
+    drafts = {arm.name: drafts_of(arm, configs[arm.name], study.lengths) for arm in study.arms}
     steps = _steps(study, drafts, data)
     return [
         _plan_arm(study, arm, drafts[arm.name], steps[arm.name], configs[arm.name], data[arm.method], place, seed)
@@ -207,7 +143,7 @@ def plan_study(
 
 
 def _steps(
-    study: StudySettings, drafts: Mapping[str, Sequence[_Draft]], data: Mapping[str, MethodData]
+    study: StudySettings, drafts: Mapping[str, Sequence[Draft]], data: Mapping[str, MethodData]
 ) -> dict[str, list[int]]:
     """Steps of every run of every arm; where windows are shared out, cascades may have the same first stage.
 
@@ -229,7 +165,7 @@ def _steps(
     return steps
 
 
-def _costs(drafts: Sequence[_Draft], data: Mapping[str, MethodData]) -> list[StepCost]:
+def _costs(drafts: Sequence[Draft], data: Mapping[str, MethodData]) -> list[StepCost]:
     """What a step of each run costs; all data has one tokenizer."""
     vocab_size = next(iter(data.values())).train_identity.settings.vocab_size
     return [cost_of_step(draft.config, vocab_size) for draft in drafts]
@@ -238,7 +174,7 @@ def _costs(drafts: Sequence[_Draft], data: Mapping[str, MethodData]) -> list[Ste
 def _plan_arm(
     study: StudySettings,
     arm: ArmSettings,
-    drafts: Sequence[_Draft],
+    drafts: Sequence[Draft],
     steps: Sequence[int],
     config: TrainConfig,
     data: MethodData,

@@ -18,10 +18,10 @@ def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
     """Trains to the end, from where the run is, and returns what its record says.
 
     Raises:
-        StoppedError: it was told to stop; the last step is kept.
+        StoppedError: it was told to stop; the last step is kept, if there was one.
         CascadeError: see `assemble_run` and `Run.events`.
     """
-    run = assemble_run(planned.config)
+    run = assemble_run(planned.config, building=attendant.building(f"{planned.name}, windows and stages"))
     num_steps, is_stopped = run.trainer.loop.num_steps, False
     for event in run.events(should_stop=attendant.should_stop):
         match event:

@@ -67,7 +67,7 @@ class Work:
     ) -> None:
         self.study, self.arms, self.data, self.place = study, arms, data, place
         self._attendant, self._attempt = attendant, attempt
-        self.windows = SharedWindows(study, arms, data)
+        self.windows = SharedWindows(study, arms, data, attendant)
         self._judge: Judge | None = None
 
     def parts(self, arms: Sequence[PlannedArm]) -> list[Part]:
@@ -107,8 +107,8 @@ class Work:
 
         sizes = "-".join(str(settings.num_samples) for settings in self.study.sampling)
         figures = ",".join(self.study.figures or ())
-        # The last words tell records with errors over texts from those of before: figures are measured anew.
-        of = f"{identity} {self.study.judge} {sizes} {figures} errors over texts"
+        # The last words tell records with such errors from those of before: figures are measured anew.
+        of = f"{identity} {self.study.judge} {sizes} {figures} errors over texts, of 0 and 1 too"
         return Part(REFERENCE, of, "figures of real texts", (), do)
 
     def run_part(self, run: PlannedRun) -> Part:
@@ -163,7 +163,7 @@ class Work:
         """Settles a part, unless another process has it; whether this one has had it."""
         self._attendant.go_on()
         try:
-            with self.place.lock(part.name):
+            with self.place.lock(part.name, self._attendant.go_on):
                 if self.record(part) is None:
                     self.place.settle(part.name, {"of": part.of, **self._settled(part)})
                 return True

@@ -1,10 +1,10 @@
 """Whether a run may go on from a checkpoint: only if the settings of now would have led to the same steps."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.overrides import as_written
 from cascaded_dllm.train.checkpoint import TrainerState
 from cascaded_dllm.train.optim import OptimConfig
 
@@ -66,10 +66,5 @@ def require_same_course(
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, a phrase a key."""
     keys = [key for key in {**before, **now} if key not in before or key not in now or before[key] != now[key]]
-    return [f"{key} was {_told(before, key)} and is {_told(now, key)}" for key in keys]
-
-
-def _told(settings: Mapping[str, Any], key: str) -> str:
-    """A value as a configuration has it: a text as it is, all else as JSON, which YAML contains."""
-    value = settings.get(key, "not there")
-    return value if isinstance(value, str) else json.dumps(value)
+    was, are = ([as_written(settings.get(key, "not there")) for key in keys] for settings in (before, now))
+    return [f"{key} was {former} and is {present}" for key, former, present in zip(keys, was, are, strict=True)]

@@ -34,6 +34,18 @@ def test_log_has_a_line_now_and_then(shown, monkeypatch):
     assert file.getvalue().splitlines() == [*lines, "building: 2,000 of 4,000 documents"]
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_log_of_work_that_may_be_nothing(shown, monkeypatch, as_json):
+    """Nothing where nothing is built; and nothing for a program in any case."""
+    file, errors = shown(is_terminal=False), Console(file=io.StringIO(), width=120)
+    monkeypatch.setattr(module, "error_console", errors)
+    with shown_building("building", is_likely=False, as_json=as_json) as building:
+        assert file.getvalue() == ""
+        building.on_wait("process 7 on node")
+    printed = ["building: waiting for process 7 on node, which builds the same\n", ""]
+    assert [errors.file.getvalue(), file.getvalue()] == (printed if as_json else printed[::-1])
+
+
 def test_terminal_has_a_bar_once_something_is_built(shown):
     file = shown(is_terminal=True)
     with shown_building("building") as building:

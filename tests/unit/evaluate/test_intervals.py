@@ -15,6 +15,7 @@ from cascaded_dllm.evaluate.intervals import (
     jackknife_error,
     normal_interval,
     resampled,
+    unseen_error,
 )
 from cascaded_dllm.evaluate.self_bleu import mean_self_bleu
 
@@ -191,3 +192,11 @@ def test_the_jackknife_is_not_too_sure() -> None:
     ]
     spread = np.std([share for share, _ in draws])
     assert 0.9 <= np.mean([error for _, error in draws]) / spread <= 1.6
+
+
+@pytest.mark.parametrize("num_texts", [2, 10, 300])
+def test_error_of_a_share_that_no_text_contradicts(num_texts):
+    """A share two errors away from 0 leaves n texts without one with 5 %; three in n texts, nearly."""
+    error = unseen_error(num_texts)
+    assert (1 - 2 * error) ** num_texts == pytest.approx(0.05)
+    assert 2 * error < 3 / num_texts

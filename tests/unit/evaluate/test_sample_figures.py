@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cascaded_dllm.evaluate.figures import perplexity_figures, stage_figures, values_of
+from cascaded_dllm.evaluate.intervals import unseen_error
 from cascaded_dllm.evaluate.mauve import mauve
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -71,6 +72,24 @@ def test_names_in_order(tokenizer):
     ]
     assert values_of(figures)["ordered_coverage_mean_stage2_in_stage3"] == 1
     assert values_of(figures)["self_bleu_4_mean"] == pytest.approx(1)
+
+
+def test_errors_of_shares_at_their_ends(tokenizer):
+    """Where all texts have 0, or 1, their scatter says nothing; nor does a single text."""
+    stages = {1: torch.tensor([[1, 2]] * 3), 2: torch.tensor([[1, 5, 2, 6, 7]] * 3)}
+
+    def errors(number):
+        some = {stage: ids[:number] for stage, ids in stages.items()}
+        figures = sample_figures(MeasuredTexts.of_stages(some, tokenizer), Measures(keywords=["cat"]))
+        return {figure.name: figure.error for figure in figures}
+
+    of_three = errors(3)
+    ends = ["seq_rep_4_mean", "ordered_coverage_mean_stage1_in_stage2", "multiset_overlap_mean_stage1_in_stage2"]
+    assert {of_three[name] for name in [*ends, "keyword_coverage_mean"]} == {unseen_error(3)}
+    assert of_three["tokens_per_text_mean"] == of_three["token_entropy_nats_mean"] == 0
+    assert errors(1)["seq_rep_4_mean"] is None
+    stages[2][0] = torch.tensor([1, 5, 6, 7, 8])
+    assert errors(3)["multiset_overlap_mean_stage1_in_stage2"] == pytest.approx(1 / 6)
 
 
 def test_texts_of_a_file(tokenizer):

@@ -78,3 +78,36 @@ def test_flat_model_does_not_care_how_stages_are_chosen() -> None:
     flat = TextKind.of_checkpoint(said(0, unique=False, method="tfidf"))
     assert flat.contradiction(TEXTS) is None
     assert TextKind.of_checkpoint(said(1, unique=False)).contradiction(TEXTS) is not None
+
+
+PER_WORD = {"per": "word", "seed": 3}
+
+
+def drawn(chance: dict[str, Any] | None) -> StageSettings:
+    return said(2, method="random", chance=chance)
+
+
+@pytest.mark.parametrize(
+    ("chance", "message"),
+    [
+        (
+            {"per": "word", "seed": 4},
+            r"per word with the seed 4, and stage 3 has numbers of chance per word with the seed",
+        ),
+        (
+            {"per": "occurrence", "seed": 3},
+            r"numbers of chance per occurrence, and stage 3 has numbers of chance per word",
+        ),
+    ],
+)
+def test_numbers_of_chance(chance: dict[str, Any], message: str) -> None:
+    texts = TextKind.of_checkpoint(drawn(PER_WORD))
+    require([drawn(PER_WORD)], texts)
+    require([drawn(None)], texts)  # checkpoints of before they were told
+    with pytest.raises(CheckpointError, match=message):
+        require([drawn(chance)], texts)
+
+
+def test_seed_of_every_occurrence_decides_nothing() -> None:
+    one, other = (TextKind.of_checkpoint(drawn({"per": "occurrence", "seed": seed})) for seed in (0, 1))
+    assert one == other

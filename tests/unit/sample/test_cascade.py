@@ -267,6 +267,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         unique: bool = True,
         method: str = "",
         prefix: PrefixSettings = TRUE_PREFIXES,
+        chance: dict[str, object] | None = None,
     ) -> Path:
         model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
         folder = tmp_path / f"stage{stage}-{len(list(tmp_path.iterdir()))}"
@@ -281,6 +282,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
             unique,
             method,
             prefix=prefix,
+            chance=chance,
         )
         (folder / "config.json").write_text(settings.to_json())
         save_file(model.state_dict(), folder / "ema.safetensors")
@@ -382,6 +384,19 @@ def test_stages_are_of_one_method(checkpoints: Callable[..., Path]) -> None:
     )
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([checkpoints(1, method="random"), two])
+
+
+def test_stages_are_of_one_chance(checkpoints: Callable[..., Path]) -> None:
+    """Those from before it was said go with any."""
+    of_word = {"per": "word", "seed": 3}
+    one, two = checkpoints(1, method="random", chance=of_word), checkpoints(2, method="random")
+    assert Cascade.from_pretrained([one, two]).text_kind.chance == "word with the seed 3"
+    message = (
+        r"of different choices: .*stage1\S* by numbers of chance per word with the seed 3, .*stage2\S* by numbers of "
+        r"chance per occurrence; train them alike"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        Cascade.from_pretrained([one, checkpoints(2, method="random", chance=of_word | {"per": "occurrence"})])
 
 
 @pytest.fixture

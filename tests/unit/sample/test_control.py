@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.sample.control import (
-    Constraints,
-    Control,
-    GivenStage,
-    Pin,
-    StageConstraints,
-    constraints,
-    coverage_words,
-    words_of,
-)
+from cascaded_dllm.sample.constraints import Constraints, StageConstraints, constraints, coverage_words, words_of
+from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 LENGTHS = (6, 12, 24)

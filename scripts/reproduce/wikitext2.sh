@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # WikiText-2 on a CPU, four arms of equal size at equal training token-forwards: a flat model, and three-stage cascades
 # 32 -> 64 -> 128 whose later stages have a prefix, a prefix and a copy head, or places. The cascades of a seed share
-# their first stage. Then the joint bounds, term by term, samples of each, and a table of both.
+# their first stage. Then the joint bounds, term by term, samples of each, and tables: of both, and of how the bounds fell.
 #
 #   scripts/reproduce/wikitext2.sh DATA OUT
 #
@@ -26,8 +26,8 @@ source "$(dirname "$0")/wikitext2_runs.sh"
 train_here() {
     local name=$1 num_steps=$2
     shift 2
-    train "$run/$name" "$num_steps" training.ema=0.99 "training.eval_every=$num_steps" \
-        "training.snapshot_every=$((num_steps / 2))" sampling.num_samples=2 "training.seed=$seed" "$@"
+    train "$run/$name" "$num_steps" training.ema=0.99 "training.eval_every=$((num_steps / 8))" \
+        training.eval_windows=128 training.eval_times=4 "training.snapshot_every=$((num_steps / 2))" sampling.num_samples=2 "training.seed=$seed" "$@"
 }
 
 # Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33 and

@@ -1,4 +1,5 @@
-"""Prints what wikitext2.sh has measured, one table a seed: the bound of every arm by terms, and what a text costs.
+"""Prints what wikitext2.sh has measured, two tables a seed: the bound of every arm by terms and what a text costs, and
+the bounds of all models on the way, by the positions that they had been trained on.
 
 python scripts/reproduce/wikitext2_table.py OUT
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ARMS = ("flat", "prefix", "copy", "placed")
+MODELS = ("flat", "stage1", "prefix2", "copy2", "placed2", "prefix3", "copy3", "placed3")
 
 
 def bound_row(name: str, bound: dict[str, Any], sampling: dict[str, Any]) -> str:
@@ -27,8 +29,18 @@ def bound_row(name: str, bound: dict[str, Any], sampling: dict[str, Any]) -> str
     return f"| {' | '.join(cells)} |"
 
 
+def curve_row(run: Path) -> str:
+    """One model: nats a token of the validation windows after every eighth of its steps, and all positions it has seen."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    bounds = {line["step"]: line for line in lines if "bound_nats_per_token" in line and line["step"] > 0}
+    seen = max(line["token_forwards"] for line in lines if "token_forwards" in line)
+    cells = [f"{bounds[step]['bound_nats_per_token']:.2f}" for step in sorted(bounds)]
+    error = bounds[max(bounds)]["standard_error"]
+    return f"| {' | '.join([run.name, f'{seen / 1e6:.2f}', *cells, f'{error:.2f}'])} |"
+
+
 def main(out: Path) -> None:
-    """One table for every folder seed<n>; arms that are not measured yet are left out."""
+    """Tables for every folder seed<n>; what is not there yet is left out."""
     columns = ["arm", "stage 1", "stage 2", "stage 3", "of it layout", "all", "nats a token", "calls", "token-forwards"]
     for run in sorted(out.glob("seed*")):
         sys.stdout.write(f"\n{run.name}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")
@@ -37,6 +49,11 @@ def main(out: Path) -> None:
                 summary = sorted(run.glob(f"samples_{name}/*/summary.json"))[-1]
                 row = bound_row(name, json.loads((run / f"{name}.json").read_text()), json.loads(summary.read_text()))
                 sys.stdout.write(f"{row}\n")
+        curve = ["model", "million positions", *(f"{part}/8" for part in range(1, 9)), "error"]
+        sys.stdout.write(f"\n| {' | '.join(curve)} |\n|{'---|' * len(curve)}\n")
+        for name in MODELS:
+            if (run / name / "metrics.jsonl").exists():
+                sys.stdout.write(f"{curve_row(run / name)}\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def bound_row(name: str, bound: dict[str, Any], sampling: dict[str, Any]) -> str
 
 
 def curve_row(run: Path) -> str:
-    """One model: nats a token of the validation windows after every eighth of its steps, and all positions it has seen."""
+    """One model: positions that it has seen, and nats a token of validation windows after every eighth of its steps."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     bounds = {line["step"]: line for line in lines if "bound_nats_per_token" in line and line["step"] > 0}
     seen = max(line["token_forwards"] for line in lines if "token_forwards" in line)

@@ -81,6 +81,8 @@ def run_job(
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
     started = time.monotonic()
+    if missing:
+        task.plan.keep_indexes()
     is_exact = task.plan.to_be_read_once(missing)
     records = _read_once(task.plan, missing) if is_exact else known_records(task.plan.corpus)
     if missing:

@@ -17,10 +17,10 @@ from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
 from cascaded_dllm.text.forms import FORMS, Form, records_of
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
-from cascaded_dllm.text.local import BAD_RECORDS, DEFAULT_UNIT, SUFFIXES, UNITS, Unit, unreadable
+from cascaded_dllm.text.local import BAD_RECORDS, DEFAULT_UNIT, SUFFIXES, UNITS, Unit
 from cascaded_dllm.text.local_files import LocalFiles, is_pattern
 from cascaded_dllm.text.python_docs import PythonDocs
-from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, unreadable
 from cascaded_dllm.text.stories import Stories
 
 BUILT_IN = ("stories", "python-docs")
@@ -68,6 +68,21 @@ class Corpus:
     def hashes(self) -> tuple[HashedFile, ...]:
         """What this process knows of its files, for others that have to know the source."""
         return known_hashes(self.reader.files()) if isinstance(self.reader, LocalFiles) else ()
+
+    def with_indexes(self, folder: Path) -> "Corpus":
+        """The same corpus, which looks into a folder for indexes of its files' lines, see `LocalFiles`."""
+        if not isinstance(self.reader, LocalFiles):
+            return self
+        return replace(self, reader=replace(self.reader, indexes=folder))
+
+    def keep_indexes(self, num_parts: int) -> None:
+        """Writes the indexes of its files, as far as they save work where so many parts are read one by one.
+
+        Raises:
+            OutputExistsError: the folder cannot be written.
+        """
+        if isinstance(self.reader, LocalFiles):
+            self.reader.keep_indexes(num_parts)
 
     def documents(self) -> Iterator[Document]:
         """All documents, in order.

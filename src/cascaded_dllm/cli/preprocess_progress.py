@@ -3,9 +3,9 @@
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from cascaded_dllm.cli.console import clock, console, counted, progress_bar
+from cascaded_dllm.cli.console import clock, console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.preprocess.executors import Tasks
@@ -15,6 +15,34 @@ _ENDED_SAID = 3
 """Shards that are told one by one."""
 _TELL_EVERY_SECONDS = 60.0
 """Where there is no terminal with a bar, and somebody reads the log."""
+
+
+@contextmanager
+def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A sign of life, then a bar for every pass through the corpus, or now and then a line where there is no terminal.
+
+    Yields what is told of passes, see `OnPass`.
+    """
+    with ExitStack() as shown:
+        shown.enter_context(working("reading the corpus: tokenizer and settings"))
+        shown_pass, move, began = "", None, time.monotonic()
+        told = began
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            nonlocal shown_pass, move, began, told
+            now = time.monotonic()
+            if what != shown_pass:
+                # A terminal has room for one thing that moves.
+                shown.close()
+                shown_pass, began, told = what, now, now
+                _, move = shown.enter_context(progress_bar(what))
+            assert move is not None
+            move(done, total)
+            if not console.is_terminal and now - told >= _TELL_EVERY_SECONDS:
+                told = now
+                console.print(f"{what}: {records_told(done, total, done / (now - began))}", soft_wrap=True)
+
+        yield tell
 
 
 @contextmanager

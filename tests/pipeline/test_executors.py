@@ -134,7 +134,7 @@ def test_shards_that_were_ended_are_told(corpus, tmp_path):
     assert "shard 1" not in said
     said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
     assert "\nshard 4 had done" in said
-    assert "\n1 shard more had begun\n" in said
+    assert "\nand 1 shard more\n" in said
     assert "shard 5" not in said
     assert "when it was ended" not in success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
 

@@ -2,14 +2,14 @@
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from cascaded_dllm.cli.console import clock, console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.preprocess.executors import Tasks
-from cascaded_dllm.preprocess.progress import heartbeats
+from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats
 
 _ENDED_SAID = 3
 """Shards that are told one by one."""
@@ -107,6 +107,22 @@ def records_told(done: int, total: int | None, rate: float) -> str:
     return f"{done:,} of about {total:,} records, {_per_second(rate)}{left}"
 
 
+def say_shards(told: Mapping[int, Heartbeat], form: str, *, most: int) -> None:
+    """Prints what tasks told last, one by one, and how many more there are.
+
+    Args:
+        told: by shard.
+        form: of a line, behind the shard, with {records}, {time} and {age}.
+        most: so many lines.
+    """
+    for index, heartbeat in itertools.islice(told.items(), most):
+        records, time_spent = counted(heartbeat.records, "record"), clock(heartbeat.seconds)
+        line = form.format(records=records, time=time_spent, age=clock(heartbeat.age))
+        console.print(f"shard {index} {line}", soft_wrap=True)
+    if len(told) > most:
+        console.print(f"and {counted(len(told) - most, 'shard')} more")
+
+
 def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
     """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well.
 
@@ -115,14 +131,8 @@ def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
         has_time_limit: whether they run in jobs of a cluster that may end them.
     """
     ended = heartbeats(tasks.folder, frozenset(tasks.missing))
-    for index, heartbeat in itertools.islice(ended.items(), _ENDED_SAID):
-        console.print(
-            f"shard {index} had done {counted(heartbeat.records, 'record')} in {clock(heartbeat.seconds)} when it was "
-            f"ended (last heard of {clock(heartbeat.age)} ago), and begins anew",
-            soft_wrap=True,
-        )
-    if len(ended) > _ENDED_SAID:
-        console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
+    form = "had done {records} in {time} when it was ended (last heard of {age} ago), and begins anew"
+    say_shards(ended, form, most=_ENDED_SAID)
     if ended:
         limit = (
             "if that was their time limit (--time), raise it, or start anew in another --out with more --shards than "

@@ -127,4 +127,4 @@ def test_command(folder):
 
 def test_many_tasks_are_not_all_listed(folder, monkeypatch):
     monkeypatch.setattr("cascaded_dllm.cli.preprocess_status._SAID", 0)
-    assert success("preprocess", "status", folder).stdout.splitlines()[2:4] == ["and 1 more"] * 2
+    assert success("preprocess", "status", folder).stdout.splitlines()[2:4] == ["and 1 shard more"] * 2

@@ -19,7 +19,8 @@ from documents import novels, require_data, stories
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 
 from cascaded_dllm.preprocess.parts import read_part, write_parts
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 
 
 def write_corpora(folder: Path, documents: list[str]) -> list[Path]:

@@ -17,7 +17,7 @@ from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
 from cascaded_dllm.preprocess.batches import BATCH_DOCUMENTS
 from cascaded_dllm.preprocess.progress import TaskLog
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text import line_index, lines
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped, Holdout
 from cascaded_dllm.text.line_index import LineNotes
 from cascaded_dllm.text.local_files import LocalFiles

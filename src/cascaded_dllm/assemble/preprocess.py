@@ -25,7 +25,8 @@ from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_proc
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, known_records, write_total
-from cascaded_dllm.text.corpora import Corpus, open_corpus, require_numbers
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus, require_numbers
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer

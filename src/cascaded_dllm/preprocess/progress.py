@@ -11,7 +11,7 @@ from typing import final
 
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.manifest import Counts
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.hub import HubRows
 from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.local_files import LocalFiles

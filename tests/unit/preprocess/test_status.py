@@ -14,7 +14,7 @@ from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import TaskLog
 from cascaded_dllm.preprocess.status import SILENT_SECONDS, note_job, status
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
 from tests.pipeline.commands import failure, success

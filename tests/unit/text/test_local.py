@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.local import Unit
 from cascaded_dllm.text.local_files import ROWS_LOOKED_AT, LocalFiles

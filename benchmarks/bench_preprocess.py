@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from documents import WORDS, novels, stories
+from documents import WORDS, novels, require_data, stories
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 
 from cascaded_dllm.processes import usable_cores
@@ -126,8 +126,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--documents", type=int, default=2048, help="of workers and memory (default 2048)")
     options = parser.parse_args()
-    if not options.quick and options.data is None:
-        parser.error("--data is needed, or --quick")
+    require_data(parser, options)
     passed = ["--repeats", str(options.repeats), *(["--quick"] if options.quick else ["--data", str(options.data)])]
     for part in options.part or PARTS:
         if part in ("workers", "memory"):

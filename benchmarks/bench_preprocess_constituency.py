@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import spacy
-from documents import NOVELS, novels, stories
+from documents import NOVELS, novels, require_data, stories
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 from spacy.training import Example
 
@@ -197,8 +197,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder that holds {NOVELS}; not needed for --quick")
     parser.add_argument("--documents", type=int, default=1024, metavar="N", help="how many (default 1024)")
     options = parser.parse_args()
-    if not options.quick and options.data is None:
-        parser.error("--data is needed, or --quick")
+    require_data(parser, options)
     documents = stories(8) if options.quick else novels(options.data, options.documents)
     report = Report("Part-of-speech importance", save=options.save)
     num_words = sum(len(document.split()) for document in documents)

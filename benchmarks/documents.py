@@ -1,5 +1,6 @@
 """Documents for the benchmarks of preprocessing, of 700 words if nothing else is asked for."""
 
+import argparse
 import itertools
 import json
 import lzma
@@ -12,6 +13,16 @@ from cascaded_dllm.text.stories import StoryGrammar
 
 NOVELS = Path("prose", "eltec_eng_novels.jsonl.xz")
 WORDS = 700
+
+
+def require_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program with a line that says what is missing, unless the novels are there or not needed."""
+    if options.quick:
+        return
+    if options.data is None:
+        parser.error("--data is needed, or --quick")
+    if not (options.data / NOVELS).is_file():
+        parser.error(f"--data {options.data} holds no {NOVELS}; give the folder that does, or --quick")
 
 
 def novels(data: Path, num: int, words: int = WORDS) -> list[str]:

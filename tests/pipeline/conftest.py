@@ -10,7 +10,7 @@ from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import Stories, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import tiny

@@ -12,7 +12,7 @@ from cascaded_dllm.assemble.preprocess import MakeEncoder, ShardTask, encoder_id
 from cascaded_dllm.preprocess.executors import Tasks, run_local
 from cascaded_dllm.preprocess.job import ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
 

@@ -143,6 +143,20 @@ def test_preparations_are_kept(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in folder.rglob("*.json") if "logs" not in path.parts} == before
 
 
+def test_passes_through_the_corpus_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess, "_TOLD_EVERY", 2)
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("one", "", "two", "three", "four", "five")))
+    asked = replace(job(tmp_path / "out", method="tfidf"), corpus=CorpusChoice(str(path), num_documents=5))
+    told = []
+    prepare(asked, on_pass=lambda *state: told.append(state))
+    passes = ("training the tokenizer", "counting words")
+    assert told == [(what, *state) for what in passes for state in ((0, 5), (2, 5), (4, 5), (4, 4))]
+    told.clear()
+    prepare(asked, on_pass=lambda *state: told.append(state))
+    assert told == []
+
+
 def test_another_tokenizer_leaves_what_was_prepared(tmp_path):
     folder = make(job(tmp_path))
     other = prepare(replace(job(tmp_path), train_tokenizer=280))

@@ -17,7 +17,7 @@ from cascaded_dllm.errors import WorkerDiedError
 from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
 from cascaded_dllm.preprocess.batches import BATCH_DOCUMENTS
 from cascaded_dllm.preprocess.progress import TaskLog
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -134,7 +134,7 @@ def test_shards_that_were_ended_are_told(corpus, tmp_path):
     assert "shard 1" not in said
     said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
     assert "\nshard 4 had done" in said
-    assert "\n1 shard more had begun\n" in said
+    assert "\nand 1 shard more\n" in said
     assert "shard 5" not in said
     assert "when it was ended" not in success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout
 

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 import signal
 import time
 from pathlib import Path
@@ -54,6 +55,20 @@ def test_compressed_and_plain_lines_make_the_same_shards(tmp_path, lines, common
     assert [PreprocessedDataset.open(folder).counts.dropped for folder in folders] == [{"null text": 43}] * 2
     assert "dropped 43: null text" in said[packed]
     assert not (folders[1] / "prepared").exists()
+
+
+def test_a_task_of_an_array_leaves_an_index_to_the_others(tmp_path, common):
+    plain = tmp_path / "toy.jsonl"
+    plain.write_text("".join(json.dumps({"text": f"a fox {n}", "other": "x" * 9000}) + "\n" for n in range(120)))
+    os.utime(plain, (10**9, 10**9))
+    command = ["preprocess", "random", "--dataset", plain, "--out", tmp_path / "out", *common, "--shards", 40]
+    success(*command, "--shard", 7)
+    prepared = tmp_path / "out" / "random" / "toy_train" / "prepared"
+    (kept,) = prepared.glob("lines_*")
+    # Nobody has to read the corpus as a whole any more.
+    assert "once" not in success(*command).stdout
+    assert PreprocessedDataset.open(prepared.parent).counts.documents == 120
+    assert not kept.exists()
 
 
 def reading_slowly(arguments: list[str]) -> None:

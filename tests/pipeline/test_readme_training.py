@@ -19,7 +19,7 @@ from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import Stories
 from tests.repo.shell_blocks import shell_commands
 from tests.repo.source_tree import CHECKOUT

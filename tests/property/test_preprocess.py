@@ -21,7 +21,8 @@ from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.unit.importance import tiny_models
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.forms import FORMS
 from cascaded_dllm.text.local_files import LocalFiles

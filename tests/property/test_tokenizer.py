@@ -1,14 +1,17 @@
 """Tokenizers lose nothing: neither characters nor the places they came from."""
 
+import json
 from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.text import tokenizer as tokenizer_module
 from cascaded_dllm.text.stories import story_tokenizer
-from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Tokenizer
+from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Encoding, Tokenizer
 
 PIECES = st.sampled_from(
     [
@@ -29,6 +32,9 @@ PIECES = st.sampled_from(
         "the",
     ]
 )
+SPACES = st.sampled_from([" ", "\n", "\n ", " the", "\nthe", "\u00a0", "\x1f", "\u2028", "1", ".", "  then", "'s"])
+# With merges over white space, so that where a run of it is parted makes a difference.
+SPACED = Tokenizer.train(["the\n\n\nthen    \n\n the  then .\n\n" * 9], 290)
 TEXTS = st.lists(st.one_of(st.text(max_size=20), PIECES), max_size=8).map("".join)
 
 
@@ -81,6 +87,54 @@ def test_gpt2_is_lossless(shared: Path, text: str) -> None:
 def test_batch_equals_single(texts: list[str]) -> None:
     tokenizer = small_tokenizer()
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def in_pieces(tokenizer: Tokenizer, text: str, characters: int) -> list[Encoding]:
+    """A text encoded in pieces of so many characters or more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "PIECE_CHARACTERS", characters)
+        return list(tokenizer.encode_in_pieces(text))
+
+
+def joined(pieces: list[Encoding]) -> Encoding:
+    return Encoding([i for piece in pieces for i in piece.ids], [at for piece in pieces for at in piece.offsets])
+
+
+@given(st.lists(st.one_of(st.text(max_size=9), PIECES, SPACES), max_size=20).map("".join), st.integers(1, 6))
+@example("the then\n\nthe  then \n then\u00a0 the's 1\r\n the", 1)
+def test_pieces_equal_the_whole(text: str, characters: int) -> None:
+    for tokenizer in (small_tokenizer(), SPACED):
+        assert joined(in_pieces(tokenizer, text, characters)) == tokenizer.encode(text)
+
+
+def test_a_text_is_cut_between_words() -> None:
+    pieces = in_pieces(small_tokenizer(), "the then \n the\n\nthen", 1)
+    covered = [(piece.offsets[0][0], piece.offsets[-1][1]) for piece in pieces]
+    assert covered == [(0, 3), (3, 10), (10, 15), (15, 20)]
+
+
+@pytest.mark.parametrize("change", ["prefix", "splitter", "normalizer", "token"])
+def test_other_rules_do_not_cut_a_text(tmp_path: Path, change: str) -> None:
+    SPACED.save(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text())
+    text = "the then \n then\n\nthen the"
+    match change:
+        case "prefix":
+            state["pre_tokenizer"]["add_prefix_space"] = True
+        case "splitter":
+            state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [state["pre_tokenizer"]]}
+        case "normalizer":
+            state["normalizer"] = {"type": "Sequence", "normalizers": []}
+        case _:
+            state["added_tokens"].append(state["added_tokens"][0] | {"id": SPACED.vocab_size, "content": "n the"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    if change == "prefix":
+        # It adds a blank in front of every text, which is not lossless, and is refused.
+        with pytest.raises(DataError, match="does not give"):
+            Tokenizer.load(tmp_path)
+        return
+    tokenizer = Tokenizer.load(tmp_path)
+    assert in_pieces(tokenizer, text, 1) == [tokenizer.encode(text)]
 
 
 @given(st.lists(TEXTS.filter(bool), min_size=1, max_size=4), st.integers(257, 320))

@@ -122,7 +122,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "evaluate.generative_ppl",
         "judge.network",
     ),
-    "pyarrow": ("text.local", "data.shards", "data.row_groups", "preprocess.parts"),
+    "pyarrow": ("text.lines", "text.parquet_rows", "data.shards", "data.row_groups", "preprocess.parts"),
     "datasets": ("text.hub",),
     "hydra": ("cli",),
     "omegaconf": ("cli", "assemble"),
@@ -284,7 +284,7 @@ def test_checks_find_what_they_look_for() -> None:
     assert room_faults(parsed("text.local", "import torch")) != []
     assert room_faults(parsed("text.local", "import leftpad")) != []
     assert room_faults(parsed("text.local_files", "import pyarrow")) != []
-    assert room_faults(parsed("text.local", "import pyarrow.parquet as pq")) == []
+    assert room_faults(parsed("text.parquet_rows", "import pyarrow.parquet as pq")) == []
     assert network_names(parsed("diffusion.process", "class P(torch.nn.Module): pass")) == ["Module"]
     assert len(effects(parsed("data.stages", "import os\nos.umask(0)\nfor i in (): pass"))) == 2
     assert len(effects(parsed("cli.main", "app.command('x')(print)\nbox.add_typer(app)\napp()"))) == 1

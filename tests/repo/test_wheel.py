@@ -30,7 +30,7 @@ PREPROCESS = """
 import pathlib
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.preprocess.pipeline import preprocess
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
 texts = [f"The {colour} fox saw a {size} hare near the mill." for colour in ("red", "grey") for size in ("big", "shy")]

@@ -1,11 +1,11 @@
 """Where a preprocessing job becomes objects: the corpus, the tokenizer, the scorer, and the task that makes a shard."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import TypeAlias, final
 
 from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import as_json, fingerprint
@@ -24,8 +24,10 @@ from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
 from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
-from cascaded_dllm.preprocess.progress import TaskLog, has_total, write_total
-from cascaded_dllm.text.corpora import Corpus, open_corpus, require_numbers
+from cascaded_dllm.preprocess.progress import TaskLog, has_total, known_records, write_total
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus, require_numbers
+from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -140,10 +142,26 @@ class ShardTask:
         yield encoder_of_process(self.make_encoder, content).encode_all
 
 
-def prepare(job: Job) -> ShardTask:
+OnPass: TypeAlias = Callable[[str, int, int | None], None]
+"""Told what a pass through a corpus is for, how many of its documents are done, and about how many there are."""
+
+# Documents between two words about them.
+_TOLD_EVERY = 256
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Tells nobody."""
+
+
+def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = _silent) -> ShardTask:
     """All that has to be done once before the shards: the tokenizer trained, words counted, settings fixed.
 
     What it writes is kept in the folder of the dataset, so that another call finds it.
+
+    Args:
+        job: what is to be made.
+        workers: processes that count words.
+        on_pass: see `OnPass`.
 
     Raises:
         CascadeError: a setting is unknown, or something that the job needs is not there; before any long work where
@@ -163,10 +181,10 @@ def prepare(job: Job) -> ShardTask:
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
     remember_hashes(folder)
-    source = _tokenizer_source(job, corpus, prepared)
+    source = _tokenizer_source(job, corpus, prepared, on_pass)
     frequencies = None
     if scorer is None:
-        frequencies = _word_counts(corpus, prepared)
+        frequencies = _word_counts(corpus, prepared, workers, on_pass)
         scorer = make_scorer(job.scorer, frequencies)
     tokenizer = Tokenizer.load(source) if given is None else given
     plan = Plan.make(
@@ -280,17 +298,30 @@ def make_tagger(name: str) -> Tagger:
     return SpacyTagger(name)
 
 
-def _word_counts(corpus: Corpus, prepared: Path) -> Path:
+def _told(corpus: Corpus, what: str, on_pass: OnPass) -> Iterator[Document]:
+    """The documents of a corpus, while somebody is told how many were read."""
+    total, number = known_records(corpus), 0
+    on_pass(what, 0, total)
+    for number, document in enumerate(corpus.documents(), start=1):
+        yield document
+        if number % _TOLD_EVERY == 0:
+            on_pass(what, number, total)
+    on_pass(what, number, number)
+
+
+def _word_counts(corpus: Corpus, prepared: Path, workers: int, on_pass: OnPass) -> Path:
     """The file with the words of a corpus, which are counted now if it is not there."""
     folder = prepared / f"word_counts_{fingerprint(corpus.source)}"
     table = folder / "word_counts.json"
     if not table.is_file():
         with complete_folder(folder) as temporary:
-            save_frequencies(document_frequencies(corpus.documents(), folder=temporary), temporary / table.name)
+            documents = _told(corpus, "counting words", on_pass)
+            frequencies = document_frequencies(documents, folder=temporary, workers=workers)
+            save_frequencies(frequencies, temporary / table.name)
     return table
 
 
-def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:
+def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path, on_pass: OnPass) -> str:
     """Where the tokenizer of a job is to be had; trained now if it has to be and is not there."""
     if job.tokenizer is not None:
         path = Path(job.tokenizer)
@@ -298,6 +329,6 @@ def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path) -> str:
     assert job.train_tokenizer is not None
     folder = prepared / f"tokenizer_{job.train_tokenizer}_{fingerprint(corpus.source)}"
     if not (folder / TOKENIZER_FILE).is_file():
-        texts = (document.text for document in corpus.documents())
+        texts = (document.text for document in _told(corpus, "training the tokenizer", on_pass))
         Tokenizer.train(texts, job.train_tokenizer).save(folder)
     return str(folder.resolve())

@@ -2,19 +2,47 @@
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
-from cascaded_dllm.cli.console import clock, console, counted, progress_bar
+from cascaded_dllm.cli.console import clock, console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.preprocess.executors import Tasks
-from cascaded_dllm.preprocess.progress import heartbeats
+from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats
 
 _ENDED_SAID = 3
 """Shards that are told one by one."""
 _TELL_EVERY_SECONDS = 60.0
 """Where there is no terminal with a bar, and somebody reads the log."""
+
+
+@contextmanager
+def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A sign of life, then a bar for every pass through the corpus, or now and then a line where there is no terminal.
+
+    Yields what is told of passes, see `OnPass`.
+    """
+    with ExitStack() as shown:
+        shown.enter_context(working("reading the corpus: tokenizer and settings"))
+        shown_pass, move, began = "", None, time.monotonic()
+        told = began
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            nonlocal shown_pass, move, began, told
+            now = time.monotonic()
+            if what != shown_pass:
+                # A terminal has room for one thing that moves.
+                shown.close()
+                shown_pass, began, told = what, now, now
+                _, move = shown.enter_context(progress_bar(what))
+            assert move is not None
+            move(done, total)
+            if not console.is_terminal and now - told >= _TELL_EVERY_SECONDS:
+                told = now
+                console.print(f"{what}: {records_told(done, total, done / (now - began))}", soft_wrap=True)
+
+        yield tell
 
 
 @contextmanager
@@ -79,6 +107,22 @@ def records_told(done: int, total: int | None, rate: float) -> str:
     return f"{done:,} of about {total:,} records, {_per_second(rate)}{left}"
 
 
+def say_shards(told: Mapping[int, Heartbeat], form: str, *, most: int) -> None:
+    """Prints what tasks told last, one by one, and how many more there are.
+
+    Args:
+        told: by shard.
+        form: of a line, behind the shard, with {records}, {time} and {age}.
+        most: so many lines.
+    """
+    for index, heartbeat in itertools.islice(told.items(), most):
+        records, time_spent = counted(heartbeat.records, "record"), clock(heartbeat.seconds)
+        line = form.format(records=records, time=time_spent, age=clock(heartbeat.age))
+        console.print(f"shard {index} {line}", soft_wrap=True)
+    if len(told) > most:
+        console.print(f"and {counted(len(told) - most, 'shard')} more")
+
+
 def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
     """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well.
 
@@ -87,14 +131,8 @@ def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
         has_time_limit: whether they run in jobs of a cluster that may end them.
     """
     ended = heartbeats(tasks.folder, frozenset(tasks.missing))
-    for index, heartbeat in itertools.islice(ended.items(), _ENDED_SAID):
-        console.print(
-            f"shard {index} had done {counted(heartbeat.records, 'record')} in {clock(heartbeat.seconds)} when it was "
-            f"ended (last heard of {clock(heartbeat.age)} ago), and begins anew",
-            soft_wrap=True,
-        )
-    if len(ended) > _ENDED_SAID:
-        console.print(f"{counted(len(ended) - _ENDED_SAID, 'shard')} more had begun")
+    form = "had done {records} in {time} when it was ended (last heard of {age} ago), and begins anew"
+    say_shards(ended, form, most=_ENDED_SAID)
     if ended:
         limit = (
             "if that was their time limit (--time), raise it, or start anew in another --out with more --shards than "

@@ -8,8 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from rich.markup import escape
 
 from cascaded_dllm.assemble.preprocess import ShardTask, prepare
-from cascaded_dllm.cli.console import console, counted, progress_bar, working
-from cascaded_dllm.cli.preprocess_progress import say_what_was_ended, say_what_was_lost, shards_progress
+from cascaded_dllm.cli.console import console, counted, progress_bar
+from cascaded_dllm.cli.preprocess_progress import (
+    preparation_progress,
+    say_what_was_ended,
+    say_what_was_lost,
+    shards_progress,
+)
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
@@ -64,8 +69,10 @@ def run_job(
             )
     if workers is not None and workers < 1:
         raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
-    with working("reading the corpus: tokenizer and settings"):
-        task = prepare(job)
+    with preparation_progress() as tell_pass:
+        # What is submitted is prepared on a machine that is not ours alone.
+        here = (workers or usable_cores()) if executor == "local" else 1
+        task = prepare(job, workers=here, on_pass=tell_pass)
         task.plan.check_shards()
         wanted = range(job.num_shards) if shard is None else [shard]
         if executor == "slurm" and not submit_anyway:
@@ -81,6 +88,8 @@ def run_job(
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
     started = time.monotonic()
+    if missing:
+        task.plan.keep_indexes()
     is_exact = task.plan.to_be_read_once(missing)
     records = _read_once(task.plan, missing) if is_exact else known_records(task.plan.corpus)
     if missing:

@@ -1,14 +1,13 @@
 """`cdllm preprocess status`: how far a job is, wherever it runs."""
 
-import itertools
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cascaded_dllm.cli.console import clock, console, counted, reported_errors
-from cascaded_dllm.cli.preprocess_progress import records_told
+from cascaded_dllm.cli.console import console, counted, reported_errors
+from cascaded_dllm.cli.preprocess_progress import records_told, say_shards
 from cascaded_dllm.preprocess.status import Status, status
 
 _SAID = 20
@@ -44,14 +43,7 @@ def _show(now: Status) -> None:
     if len(now.done) < now.num_shards:
         console.print(records_told(now.records_done, now.records_total, now.rate), soft_wrap=True)
     for what, tasks in (("is at work", at_work), ("is silent", silent)):
-        for index, told in itertools.islice(tasks.items(), _SAID):
-            console.print(
-                f"shard {index} {what}: {counted(told.records, 'record')} in {clock(told.seconds)}, last heard of "
-                f"{clock(told.age)} ago",
-                soft_wrap=True,
-            )
-        if len(tasks) > _SAID:
-            console.print(f"and {len(tasks) - _SAID:,} more")
+        say_shards(tasks, what + ": {records} in {time}, last heard of {age} ago", most=_SAID)
     if silent:
         console.print(
             "[yellow]note:[/] a silent task has most likely ended; once no job runs, the same command makes what is "

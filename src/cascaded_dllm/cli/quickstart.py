@@ -38,7 +38,8 @@ from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import write_samples
 from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
-from cascaded_dllm.text.corpora import BUILT_IN, Corpus, open_corpus
+from cascaded_dllm.text.corpora import BUILT_IN, open_corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 

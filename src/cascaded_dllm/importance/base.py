@@ -1,6 +1,6 @@
 """The protocol of a scorer, and the step from the importance of words to the importance of tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 JsonScalar: TypeAlias = str | int | float | bool
@@ -38,7 +38,7 @@ class Scorer(Protocol):
         ...
 
 
-def align(words: Sequence[Word], offsets: Sequence[tuple[int, int]], background: float) -> list[float]:
+def align(words: Sequence[Word], offsets: Iterable[tuple[int, int]], background: float) -> list[float]:
     """The importance of every token: that of the word it shares most characters with, the first one in a tie.
 
     Characters are the only common measure of words and sub-word tokens: a token may be a part of a word, begin with

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Int8, Int32
@@ -24,7 +24,7 @@ from cascaded_dllm.importance.tagger_weights import Weights, bucket, read_weight
 from cascaded_dllm.importance.word_layout import lay_out
 
 SHIPPED = Path(__file__).with_name("english_tagger.npz")
-# Of the texts that are tagged together: many enough for NumPy to be worth while, few enough for little memory.
+# Of what is tagged together: many enough for NumPy to be worth while, few enough for little memory.
 _GROUP_CHARACTERS = 100_000
 # Classes, and room up to what is fetched at once.
 _PADDED = 8
@@ -84,13 +84,18 @@ class LinearTagger:
 
     def tag(self, texts: Sequence[str]) -> list[list[TaggedWord]]:
         """The words of every text; see `Tagger.tag`."""
-        return [words for group in _groups(texts) for words in self._tag(group)]
+        tagged: list[list[TaggedWord]] = [[] for _ in texts]
+        for group in _groups(_pieces(texts)):
+            for piece, words in zip(group, self._tag(group), strict=True):
+                tagged[piece.number] += words
+        return tagged
 
-    def _tag(self, texts: Sequence[str]) -> Iterator[list[TaggedWord]]:
-        splits = [self._splitter.split(text) for text in texts]
+    def _tag(self, pieces: Sequence["_Piece"]) -> Iterator[list[TaggedWord]]:
+        splits = [self._splitter.split(piece.text) for piece in pieces]
         numbers = iter(self._table.sums(splits).argmax(axis=1).tolist())
-        for split in splits:
-            columns = zip(split.starts, split.words, split.is_stop, strict=True)
+        for piece, split in zip(pieces, splits, strict=True):
+            starts = (piece.start + start for start in split.starts)
+            columns = zip(starts, split.words, split.is_stop, strict=True)
             yield [
                 TaggedWord(start, start + len(word), word, CLASSES[next(numbers)], is_stop)
                 for start, word, is_stop in columns
@@ -155,13 +160,37 @@ class _Table:
         self._rows.update(zip(new, range(len(self._rows), len(self._properties)), strict=True))
 
 
-def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in groups of _GROUP_CHARACTERS or a little more."""
-    group: list[str] = []
+class _Piece(NamedTuple):
+    """Whole paragraphs of a text.
+
+    Attributes:
+        number: of the text.
+        start: where in the text they begin.
+        text: they themselves.
+    """
+
+    number: int
+    start: int
+    text: str
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[_Piece]:
+    """The texts; long ones in pieces that begin behind an empty line, as no word is tagged by another paragraph's."""
+    for number, text in enumerate(texts):
+        start = 0
+        while (end := text.find("\n\n", start + _GROUP_CHARACTERS)) >= 0:
+            yield _Piece(number, start, text[start : end + 2])
+            start = end + 2
+        yield _Piece(number, start, text[start:])
+
+
+def _groups(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """The pieces in groups of _GROUP_CHARACTERS or a little more."""
+    group: list[_Piece] = []
     characters = 0
-    for text in texts:
-        group.append(text)
-        characters += len(text)
+    for piece in pieces:
+        group.append(piece)
+        characters += len(piece.text)
         if characters >= _GROUP_CHARACTERS:
             yield group
             group, characters = [], 0

@@ -20,6 +20,9 @@ class PosLabel(IntEnum):
     NONE = -100
 
 
+# A number that is made anew for every word takes as much memory as a quarter of the word.
+_IMPORTANCE = {label: float(label) for label in PosLabel}
+
 CLASSES = ("NNP", "NN", "VB", "JJ", "RB", "XX")
 """What the labels distinguish besides heads and stop words, each by the Penn tag that stands for it: proper nouns,
 nouns, verbs, adjectives, adverbs, and all else."""
@@ -102,4 +105,4 @@ class PosScorer:
 def _label_words(words: Sequence[TaggedWord]) -> list[Word]:
     """The tagged words of one text with their labels as importance."""
     labels = pos_labels([word.tag for word in words], [word.is_stop for word in words])
-    return [Word(word.start, word.end, float(label)) for word, label in zip(words, labels, strict=True)]
+    return [Word(word.start, word.end, _IMPORTANCE[label]) for word, label in zip(words, labels, strict=True)]

@@ -19,7 +19,7 @@ import numpy as np
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.importance.devices import device_of
 from cascaded_dllm.importance.sentence_files import default_prompt, fingerprint, load_sentence_model
-from cascaded_dllm.importance.word_files import Vectors
+from cascaded_dllm.importance.word_blocks import Vectors
 from cascaded_dllm.processes import own_place
 
 if TYPE_CHECKING:

@@ -1,20 +1,23 @@
 """Importance by term frequency and rarity, from word counts alone: no tagger, no network, any language with spaces."""
 
 import hashlib
+import itertools
 import json
 import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import DataError, WorkerDiedError
 from cascaded_dllm.importance.base import JsonScalar, Word
 from cascaded_dllm.importance.word_runs import WordRuns
+from cascaded_dllm.processes import in_order, process_pool
 from cascaded_dllm.text.document import Document
 
 # Letters and digits; combining accents are characters of their own to Python, but belong to the letter before them.
@@ -29,6 +32,11 @@ MAX_WORDS = 1 << 20
 """Words of a table, and words counted in memory at a time."""
 MAX_CHARACTERS = 16 * MAX_WORDS
 """Characters of all words of a table together: a "word" may be a line of 200,000 letters."""
+
+# Of the documents whose words are counted together: much longer than it takes to hand them to a process.
+_BATCH_CHARACTERS = 1 << 20
+# Batches that are given out ahead of the one that is added, per process.
+_AHEAD = 3
 
 
 @final
@@ -62,26 +70,31 @@ def document_frequencies(
     folder: Path | None = None,
     max_words: int = MAX_WORDS,
     max_characters: int = MAX_CHARACTERS,
+    workers: int = 1,
 ) -> DocumentFrequencies:
     """The exact frequencies of a corpus, in one pass over it.
 
     Where the corpus has more words than the bounds allow, those in at least `fewest` documents are kept, with the
-    smallest number for which they are within the bounds. It does not depend on the order of the documents.
+    smallest number for which they are within the bounds. It depends neither on the order of the documents nor on the
+    number of processes.
 
     Args:
         documents: the corpus.
         folder: where files lie meanwhile if there are more words than are kept in memory; None for the system's own.
         max_words: how many are kept, and counted in memory.
         max_characters: of these words together.
+        workers: processes that find the words of documents.
+
+    Raises:
+        WorkerDiedError: one of them was killed.
     """
     counts: Counter[str] = Counter()
     num_documents = characters = 0
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         runs = WordRuns(Path(temporary))
-        for document in documents:
-            num_documents += 1
-            words = {match.group().lower() for match in WORD.finditer(document.text)}
-            characters += sum(map(len, words - counts.keys()))
+        for num_in_batch, words in _counted(documents, workers):
+            num_documents += num_in_batch
+            characters += sum(map(len, words.keys() - counts.keys()))
             counts.update(words)
             if len(counts) > max_words or characters > max_characters:
                 runs.add(sorted(counts.items()))
@@ -93,6 +106,44 @@ def document_frequencies(
         counts.clear()
         kept = runs.most_frequent(max_words, max_characters)
     return DocumentFrequencies(num_documents, kept.counts, kept.fewest, kept.left_out)
+
+
+def _counted(documents: Iterable[Document], workers: int) -> Iterator[tuple[int, Counter[str]]]:
+    """The documents in batches: how many, and in how many of them each word is."""
+    batches = _batches(documents)
+    first = list(itertools.islice(batches, 2))
+    # Nothing could be done beside a single batch, and a process takes a second to start.
+    if workers == 1 or len(first) < 2:
+        yield from map(_words_of, itertools.chain(first, batches))
+        return
+    with process_pool(workers, imports_main=False) as pool:
+        try:
+            yield from in_order(pool, _words_of, itertools.chain(first, batches), ahead=_AHEAD * workers)
+        except BrokenProcessPool as error:
+            raise WorkerDiedError(
+                "a process that counts the words of the corpus was killed, often by the system for want of memory; run "
+                "the same command again, with fewer workers if memory was short"
+            ) from error
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for document in documents:
+        batch.append(document.text)
+        characters += len(document.text)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _words_of(texts: Sequence[str]) -> tuple[int, Counter[str]]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update({match.group().lower() for match in WORD.finditer(text)})
+    return len(texts), counts
 
 
 def save_frequencies(frequencies: DocumentFrequencies, path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import final
 
 import numpy as np
 
-from cascaded_dllm.importance.word_files import Vectors, WordFiles
+from cascaded_dllm.importance.word_blocks import Vectors
+from cascaded_dllm.importance.word_files import WordFiles
 
 # What a word beyond these costs is that it is embedded again, and a text of many words has few that rare.
 MAX_WORDS = 1 << 18

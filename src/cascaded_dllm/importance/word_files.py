@@ -11,37 +11,28 @@ there, and adds the block to a new one otherwise.
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import socket
-import struct
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias, final
+from typing import BinaryIO, final
 
 import numpy as np
-from jaxtyping import Float32
 
 from cascaded_dllm.atomic import remove_abandoned, write_bytes
 from cascaded_dllm.errors import DataError, OutputExistsError
-
-Vectors: TypeAlias = Float32[np.ndarray, "_ width"]
-"""A vector in each row."""
+from cascaded_dllm.importance.word_blocks import Vectors, all_blocks, block_of, blocks, content_of
 
 _SUFFIX = ".words"
-_MAGIC = b"CDLLMWV1"
-# The magic, words, width, bytes of the words' text, and the checksum of all that follows.
-_HEADER = struct.Struct("<8sIIQ32s")
 
 # So many small files are made one; to open fewer costs nothing.
 _MERGED_FROM = 16
 _SMALL_BYTES = 8 << 20
 # Bounds the memory of a merge, and how much is written anew.
 _MERGED_BYTES = 64 << 20
-_BLOCK_WORDS = 4096
 # A file to which nobody has added for so long is left in peace by its process, as a rule: it saves work, no more.
 _SETTLED_SECONDS = 600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -95,7 +86,7 @@ class WordFiles:
         """
         if self._is_full:
             return
-        block = _block(words, vectors)
+        block = block_of(words, vectors)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             while not self._is_added(block):
@@ -154,7 +145,7 @@ class WordFiles:
         return has_lost
 
     def _new_blocks_of(self, path: Path, file: BinaryIO) -> Iterator[tuple[list[str], Vectors]]:
-        for block in _blocks(file, self._read.get(path, 0)):
+        for block in blocks(file, self._read.get(path, 0)):
             if block.vectors is None:
                 self._damaged.add(path)
                 warnings.warn(
@@ -199,11 +190,11 @@ def _is_merged(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
         total += size
         if whole and total > _MERGED_BYTES:
             break
-        blocks = _all_blocks(path)
+        whole_blocks = all_blocks(path)
         # What is damaged stays, with its warning: it is not ours to hide.
-        if blocks is None:
+        if whole_blocks is None:
             continue
-        for found, vectors in blocks:
+        for found, vectors in whole_blocks:
             new = [row for row, word in enumerate(found) if word not in words]
             words.update(dict.fromkeys(found))
             rows.append(vectors[new])
@@ -211,7 +202,7 @@ def _is_merged(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
     if len(whole) < 2:
         return False
     if words:
-        content = _content(list(words), np.concatenate(rows))
+        content = content_of(list(words), np.concatenate(rows))
         write_bytes(_fresh_name(folder), content)
     for path, size in whole:
         # Its process may have added to it meanwhile; if it does so from now on, it notices.
@@ -254,70 +245,3 @@ def _small(folder: Path) -> Iterator[tuple[Path, int, float]]:
             status = path.stat()
             if status.st_size < _SMALL_BYTES:
                 yield path, status.st_size, status.st_mtime
-
-
-class _Block(NamedTuple):
-    """A block of a file, or, without vectors, the place where the file is damaged.
-
-    Attributes:
-        end: where the next block begins.
-        words: in order.
-        vectors: theirs; None where there is damage.
-    """
-
-    end: int
-    words: list[str]
-    vectors: Vectors | None
-
-
-def _blocks(file: BinaryIO, start: int) -> Iterator[_Block]:
-    """The complete blocks of a file from a place on, up to damage."""
-    size = os.fstat(file.fileno()).st_size
-    file.seek(start)
-    while len(header := file.read(_HEADER.size)) == _HEADER.size:
-        magic, num_words, width, num_bytes, checksum = _HEADER.unpack(header)
-        length = num_bytes + 4 * num_words * width
-        if magic == _MAGIC and start + _HEADER.size + length > size:
-            return  # Being written, or its writer was killed.
-        payload = file.read(length) if magic == _MAGIC else b""
-        if _checksum(header, payload) != checksum:
-            yield _Block(start, [], None)
-            return
-        start = file.tell()
-        vectors = np.frombuffer(payload, dtype="<f4", offset=num_bytes).reshape(num_words, width)
-        yield _Block(start, payload[:num_bytes].decode("utf-8").split("\n"), vectors.astype(np.float32))
-
-
-def _all_blocks(path: Path) -> list[tuple[list[str], Vectors]] | None:
-    """All complete blocks of a file; None where it is damaged or cannot be read."""
-    blocks = []
-    try:
-        with path.open("rb") as file:
-            for block in _blocks(file, 0):
-                if block.vectors is None:
-                    return None
-                blocks.append((block.words, block.vectors))
-    except OSError:
-        return None
-    return blocks
-
-
-def _content(words: Sequence[str], vectors: Vectors) -> bytes:
-    """A file of words, in blocks."""
-    return b"".join(
-        _block(words[start : start + _BLOCK_WORDS], vectors[start : start + _BLOCK_WORDS])
-        for start in range(0, len(words), _BLOCK_WORDS)
-    )
-
-
-def _block(words: Sequence[str], vectors: Vectors) -> bytes:
-    # A word of KeyBERT is letters, digits and underscores: no line ends, and nothing that UTF-8 cannot say.
-    text = "\n".join(words).encode("utf-8")
-    payload = text + vectors.astype("<f4").tobytes()
-    header = _HEADER.pack(_MAGIC, *vectors.shape, len(text), bytes(32))
-    return _HEADER.pack(_MAGIC, *vectors.shape, len(text), _checksum(header, payload)) + payload
-
-
-def _checksum(header: bytes, payload: bytes) -> bytes:
-    """Of a block without the checksum itself, which stands last in the header."""
-    return hashlib.sha256(header[:-32] + payload).digest()

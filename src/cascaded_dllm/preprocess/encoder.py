@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cascaded_dllm.errors import WorkerDiedError
-from cascaded_dllm.importance.base import Scorer, align
+from cascaded_dllm.importance.base import Scorer, Word, align
 from cascaded_dllm.processes import in_order, process_pool
 from cascaded_dllm.text.document import Document
-from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer import PIECE_CHARACTERS, Encoding, Tokenizer
 
 # Batches that are given out ahead of the one that is written, per process: enough to keep all of them busy.
 _AHEAD = 3
@@ -50,15 +50,27 @@ class Encoder:
         """The tokens of every document, each with its word's importance."""
         texts = [document.text for document in documents]
         with collector_paused():
-            scored, encodings = self.scorer.score(texts), self.tokenizer.encode_batch(texts)
+            scored = self.scorer.score(texts)
+            short = iter(self.tokenizer.encode_batch([text for text in texts if len(text) <= PIECE_CHARACTERS]))
+            encodings = (
+                [next(short)] if len(text) <= PIECE_CHARACTERS else self.tokenizer.encode_in_pieces(text)
+                for text in texts
+            )
             return [
-                Encoded(
-                    document,
-                    np.array(encoding.ids, dtype=np.int32),
-                    np.array(align(words, encoding.offsets, self.scorer.background), dtype=np.float32),
-                )
-                for document, words, encoding in zip(documents, scored, encodings, strict=True)
+                self._encoded(document, words, pieces)
+                for document, words, pieces in zip(documents, scored, encodings, strict=True)
             ]
+
+    def _encoded(self, document: Document, words: Sequence[Word], pieces: Iterable[Encoding]) -> Encoded:
+        ids = [np.zeros(0, dtype=np.int32)]
+
+        def offsets() -> Iterator[tuple[int, int]]:
+            for piece in pieces:
+                ids.append(np.array(piece.ids, dtype=np.int32))
+                yield from piece.offsets
+
+        importance = align(words, offsets(), self.scorer.background)
+        return Encoded(document, np.concatenate(ids), np.array(importance, dtype=np.float32))
 
     def encode_all(self, batches: Iterable[Sequence[Document]]) -> Iterator[Sequence[Encoded]]:
         """`encode` of every batch, here."""

@@ -51,43 +51,60 @@ def run_ray(
     if address is not None:
         _check_address(address)
     tasks.mark()
-    before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
     ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory_gb * resources.cpus << 30}
     try:
-        if short := _short_of(ray.cluster_resources(), wanted):
-            raise ConfigError(f"{short}; choose other --cpus, --gpus or --memory-gb")
-        # Ray itself would begin a task again without end where memory is short.
-        remote = ray.remote(run_rank).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, memory=wanted["memory"], max_retries=0
-        )
-        waiting, lost = deque(tasks.missing), Counter[int]()
-        running: dict[Any, int] = {}
-        while waiting or running:
-            while waiting and (resources.workers < 0 or len(running) < resources.workers):
-                index = waiting.popleft()
-                running[remote.remote(executor, index)] = index
-            done, _ = ray.wait([*running], timeout=POLL_SECONDS)
-            ended = {running.pop(reference): _why_lost(ray, reference) for reference in done}
-            made = [index for index, why in ended.items() if why is None]
-            on_progress(made, records_in_progress(tasks.folder, missing, before))
-            for index, why in ended.items():
-                if why is None:
-                    continue
-                lost[index] += 1
-                if lost[index] == _TRIES:
-                    raise _died(tasks, f"a process that makes shard {index} was lost {_TRIES} times") from why
-                on_lost(index, type(why).__name__)
-                waiting.append(index)
-            # A task for which there is no node left would wait for one without end.
-            if (waiting or running) and (short := _short_of(ray.cluster_resources(), wanted)):
-                raise _died(tasks, f"the Ray cluster has lost nodes: {short}")
+        _make_all(ray, tasks, resources, executor, on_progress, on_lost)
     except ray.exceptions.LocalRayletDiedError as error:
         raise _died(tasks, "the Ray of this machine was killed") from error
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, CascadeError) else error from error
     finally:
         ray.shutdown()
+
+
+def _make_all(
+    ray: Any,
+    tasks: Tasks,
+    resources: Resources,
+    executor: Any,
+    on_progress: OnProgress,
+    on_lost: Callable[[int, str], None],
+) -> None:
+    """`run_ray` on a cluster that has been found; `executor` is datatrove's.
+
+    Raises:
+        ConfigError: the cluster has no room for a task.
+        WorkerDiedError: a process was killed too often, or nodes were lost.
+    """
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory_gb * resources.cpus << 30}
+    if short := _short_of(ray.cluster_resources(), wanted):
+        raise ConfigError(f"{short}; choose other --cpus, --gpus or --memory-gb")
+    # Ray itself would begin a task again without end where memory is short.
+    remote = ray.remote(run_rank).options(
+        num_cpus=resources.cpus, num_gpus=resources.gpus, memory=wanted["memory"], max_retries=0
+    )
+    before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
+    waiting, lost = deque(tasks.missing), Counter[int]()
+    running: dict[Any, int] = {}
+    while waiting or running:
+        while waiting and (resources.workers < 0 or len(running) < resources.workers):
+            index = waiting.popleft()
+            running[remote.remote(executor, index)] = index
+        done, _ = ray.wait([*running], timeout=POLL_SECONDS)
+        ended = {running.pop(reference): _why_lost(ray, reference) for reference in done}
+        made = [index for index, why in ended.items() if why is None]
+        on_progress(made, records_in_progress(tasks.folder, missing, before))
+        for index, why in ended.items():
+            if why is None:
+                continue
+            lost[index] += 1
+            if lost[index] == _TRIES:
+                raise _died(tasks, f"a process that makes shard {index} was lost {_TRIES} times") from why
+            on_lost(index, type(why).__name__)
+            waiting.append(index)
+        # A task for which there is no node left would wait for one without end.
+        if (waiting or running) and (short := _short_of(ray.cluster_resources(), wanted)):
+            raise _died(tasks, f"the Ray cluster has lost nodes: {short}")
 
 
 def _why_lost(ray: Any, reference: Any) -> Exception | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, final
 from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 
 if TYPE_CHECKING:

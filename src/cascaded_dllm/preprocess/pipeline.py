@@ -29,7 +29,7 @@ from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder
 from cascaded_dllm.preprocess.job import shard_out_of_range
 from cascaded_dllm.preprocess.parts import FORMAT as PARTS_FORMAT
 from cascaded_dllm.preprocess.parts import read_part, write_parts
-from cascaded_dllm.text.corpora import Corpus, no_documents
+from cascaded_dllm.text.corpus import Corpus, no_documents
 from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -96,7 +96,8 @@ class Plan:
             eos_id=tokenizer.eos_id,
         )
         folder = dataset_folder(out_dir, scorer.method, corpus.name, split)
-        return cls(folder, settings, corpus, corpus.hashes())
+        indexes = folder / PREPARED_FOLDER / f"lines_{fingerprint(settings.source)}"
+        return cls(folder, settings, corpus.with_indexes(indexes), corpus.hashes())
 
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet; damaged ones are removed, to be written again.
@@ -121,6 +122,16 @@ class Plan:
             return False
         self._check_settings(shard, index)
         return True
+
+    def keep_indexes(self) -> None:
+        """Writes down where records begin in the files of the corpus, if that saves reading, until it is complete.
+
+        Only what was noted when the files were hashed for this plan, in this process, is written.
+
+        Raises:
+            OutputExistsError: the folder cannot be written.
+        """
+        self.corpus.keep_indexes(self.settings.num_shards)
 
     def to_be_read_once(self, missing: Sequence[int]) -> bool:
         """Whether reading the corpus once for all missing shards, with `read_once` before the first, saves work."""
@@ -211,8 +222,9 @@ class Plan:
             dataset = complete_now(self.folder, self.settings, load_tokenizer())
         forget_source(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
-        for records in self._parts.parent.glob("records_*"):
-            shutil.rmtree(records, ignore_errors=True)
+        for kind in ("records_*", "lines_*"):
+            for records in self._parts.parent.glob(kind):
+                shutil.rmtree(records, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._parts.parent.rmdir()
         return dataset
@@ -323,6 +335,8 @@ def preprocess(
     plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
     encoder = Encoder(tokenizer, scorer)
     missing = plan.missing()
+    if missing:
+        plan.keep_indexes()
     if plan.to_be_read_once(missing):
         plan.read_once(missing, lambda _: None)
     done, total = 0, None

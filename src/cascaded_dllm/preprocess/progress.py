@@ -11,10 +11,9 @@ from typing import final
 
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.manifest import Counts
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.hub import HubRows
 from cascaded_dllm.text.hub_corpora import HubCorpus
-from cascaded_dllm.text.local import num_rows
 from cascaded_dllm.text.local_files import LocalFiles
 
 # A heartbeat now and then costs nothing; one for every batch would wear out a network file system.
@@ -159,8 +158,7 @@ def known_records(corpus: Corpus) -> int | None:
         # What is counted are headings too, and what is known at most is the number of articles.
         return None
     bound = corpus.num_records
-    if isinstance(reader, LocalFiles) and reader.kinds() == {"parquet"} and form is None:
-        rows = sum(num_rows(file) for file in reader.files())
+    if isinstance(reader, LocalFiles) and form is None and (rows := reader.num_rows()) is not None:
         bound = rows if bound is None else min(rows, bound)
     return bound if bound is None or corpus.holdout is None else corpus.holdout.place(bound)
 

@@ -1,7 +1,7 @@
 """The SHA-256 of corpus files, each read once for as long as its size and its time of change stay what they were.
 
 Who knows a hash hands it on: a plan to the processes that work by it, a task to the tasks after it. So a corpus of
-terabytes is read once to be hashed, and not once by every process.
+terabytes is read once to be hashed, and not once by every process. While a file is read, its lines can be noted.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cascaded_dllm.text.local import unreadable
+from cascaded_dllm.text.line_index import LineIndex, LineNotes
+from cascaded_dllm.text.rows import unreadable
 
 # A file may change twice between two ticks of the clock of a file system, and bear the same time of change after it.
 # The coarsest clock still in use has ticks of two seconds.
@@ -34,29 +35,58 @@ class HashedFile(NamedTuple):
 
 
 _known: dict[str, HashedFile] = {}
+_indexes: dict[str, LineIndex] = {}
 
 
-def hashed(file: Path) -> HashedFile:
+def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
     """A file with its hash; it is read if it is not known, or has changed since.
+
+    Args:
+        file: which one.
+        has_lines: whether its lines are noted when it is read, for `noted_index`.
 
     Raises:
         DataError: it cannot be read.
     """
-    path = str(file.absolute())
+    if (known := known_hash(file)) is not None:
+        return known
     try:
         status = file.stat()
-        known = _known.get(path)
-        if known is not None and (known.bytes, known.modified_ns) == (status.st_size, status.st_mtime_ns):
-            return known
         is_settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
         with file.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            notes = LineNotes(stream) if has_lines else None
+            sha256 = hashlib.file_digest(stream if notes is None else notes, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(file, error) from error
-    found = HashedFile(path, status.st_size, status.st_mtime_ns, sha256)
+    found = HashedFile(str(file.absolute()), status.st_size, status.st_mtime_ns, sha256)
     if is_settled:
-        _known[path] = found
+        _known[found.path] = found
+    if notes is not None:
+        _indexes[sha256] = notes.index()
     return found
+
+
+def noted_index(sha256: str) -> LineIndex | None:
+    """The lines of a file that this process has read to hash it."""
+    return _indexes.get(sha256)
+
+
+def known_hash(file: Path) -> HashedFile | None:
+    """A file with its hash, if that is known and the file has not changed since; it is not read.
+
+    Raises:
+        DataError: the system does not tell.
+    """
+    known = _known.get(str(file.absolute()))
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise unreadable(file, error) from error
+    return (
+        known
+        if known is not None and (known.bytes, known.modified_ns) == (status.st_size, status.st_mtime_ns)
+        else None
+    )
 
 
 def known_hashes(files: Sequence[Path]) -> tuple[HashedFile, ...]:

@@ -1,33 +1,26 @@
 """Rows of files on this machine: plain text, JSON lines and parquet, read as a stream."""
 
 import functools
-import gzip
 import itertools
 import json
-import lzma
-import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from io import BufferedIOBase, BufferedReader
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped
-from cascaded_dllm.text.rows import BadRecordError, row_record
+from cascaded_dllm.text.line_index import LineIndex
+from cascaded_dllm.text.lines import COMPRESSED, Line, raw_lines, text_lines
+from cascaded_dllm.text.parquet_rows import column_names, parquet_rows
+from cascaded_dllm.text.passing_over import Gap
+from cascaded_dllm.text.rows import BadRecordError, row_record, unreadable
 
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
 DEFAULT_UNIT: Unit = "paragraph"
-_COMPRESSED = (".gz", ".xz", ".zst")
-SUFFIXES = (*(kind + packed for kind in (".txt", ".jsonl", ".json") for packed in ("", *_COMPRESSED)), ".parquet")
+SUFFIXES = (*(kind + packed for kind in (".txt", ".jsonl", ".json") for packed in ("", *COMPRESSED)), ".parquet")
 BadRecords = Literal["refuse", "drop"]
 BAD_RECORDS: tuple[BadRecords, ...] = ("refuse", "drop")
-PARQUET_BATCH_ROWS = 1024
-_ZST_BUFFER_BYTES = 1 << 16
-# A file with a NUL byte among its first ones is taken for a binary one, as other tools do; further on it is text.
-_BINARY_WITHIN_BYTES = 8000
 
 # See `read_once_from`.
 _READ_ONCE_FROM = {".parquet": 10, ".jsonl": 32, ".json": 32}
@@ -36,43 +29,17 @@ Unread: TypeAlias = Callable[[], Document | Dropped]
 """A record that was found but not parsed."""
 
 
-class _Line(NamedTuple):
-    """A line as it stands in a file: its number from 1, where it begins, its bytes with the line end."""
-
-    file: Path
-    number: int
-    offset: int
-    content: bytes
-
-    def decode(self) -> str:
-        """The line as text; a byte-order mark at the head of the file is dropped.
-
-        Raises:
-            BadRecordError: the line is not UTF-8.
-            DataError: the file is binary.
-        """
-        nul = self.offset + self.content.find(b"\0")
-        if self.offset <= nul < _BINARY_WITHIN_BYTES:
-            raise DataError(
-                f"{self.file} line {self.number} has a NUL byte at byte {nul}; give UTF-8 text, not a binary file "
-                "(texts that begin with NUL characters can be given as .parquet, or escaped in .jsonl)"
-            )
-        try:
-            text = self.content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BadRecordError(
-                f"{self.file} line {self.number} is not UTF-8 at byte {self.offset + error.start} "
-                f"(0x{self.content[error.start]:02x}); convert the file to UTF-8",
-                reason=BadRecordError.NOT_UTF8,
-                characters=len(self.content.decode("utf-8", "replace").rstrip("\r\n")),
-            ) from error
-        return text.removeprefix("\ufeff") if self.number == 1 else text
-
-
 def unread_rows(
-    file: Path, *, text_field: str, unit: Unit, name: str | None = None, bad_records: BadRecords = "refuse"
+    file: Path,
+    *,
+    text_field: str,
+    unit: Unit,
+    name: str | None = None,
+    bad_records: BadRecords = "refuse",
+    gap: Gap | None = None,
+    index: LineIndex | None = None,
 ) -> Iterator[Unread]:
-    """The records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
+    """The wanted records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
 
     Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
 
@@ -83,6 +50,8 @@ def unread_rows(
         name: what the file is called in the ids of its rows; None for its own name.
         bad_records: what becomes of records of a .txt or .jsonl file that cannot be read. A .parquet file checks its
             rows when it is written, so that what is wrong in it is wrong with the file.
+        gap: the records that are not wanted; None where all are.
+        index: of the lines of a file with `has_lines`; None to read through what is not wanted.
 
     Yields:
         Functions that return rows, blank ones too, named "<name>:<index>" or by their own "id"; those without a text
@@ -92,12 +61,28 @@ def unread_rows(
         DataError: the file is broken, not text or of an unknown kind; with the place and the remedy.
     """
     suffix, name = checked_suffix(file), file.name if name is None else name
+    gap = Gap() if gap is None else gap
     if suffix == ".parquet":
-        return _parquet_rows(file, text_field, name)
-    rows = _txt_rows(file, unit, name) if suffix.startswith(".txt") else _jsonl_rows(file, text_field, name)
+        return parquet_rows(file, text_field, name, gap)
+    if not suffix.startswith(".txt"):
+        rows = _jsonl_rows(raw_lines(file, gap, index), text_field, name)
+    elif unit == "line":
+        rows = _line_rows(raw_lines(file, gap, index), name)
+    else:
+        rows = gap.over(_text_rows(file, unit, name))
     if bad_records == "refuse":
-        return rows
-    return (functools.partial(_or_dropped, read, f"{name}:{index}") for index, read in enumerate(rows))
+        return (read for _, read in rows)
+    return (functools.partial(_or_dropped, read, f"{name}:{number}") for number, read in rows)
+
+
+def has_lines(file: Path, unit: Unit) -> bool:
+    """Whether each record of a file is a line of it, so that an index of its lines is one of its records.
+
+    Blocks between blank lines have none: which lines are blank is known when they are decoded, and that takes as long
+    as to read them.
+    """
+    suffix = suffix_of(file)
+    return suffix in (".jsonl", ".json") or (suffix == ".txt" and unit == "line")
 
 
 def _or_dropped(read: Unread, name: str) -> Document | Dropped:
@@ -150,22 +135,32 @@ def read_once_from(file: Path, unit: Unit) -> int | None:
     suffix = suffix_of(file)
     if suffix.startswith(".txt"):
         return None if unit == "file" else READ_ONCE_FROM
-    if suffix.endswith(_COMPRESSED):
+    if suffix.endswith(COMPRESSED):
         return READ_ONCE_FROM
     return _READ_ONCE_FROM[suffix]
 
 
-def _txt_rows(file: Path, unit: Unit, name: str) -> Iterator[Unread]:
-    match unit:
-        case "line":
-            blocks: Iterable[str | BadRecordError] = (_block([line]) for line in text_lines(file))
-        case "paragraph":
-            blocks = _paragraphs(text_lines(file))
-        case "file":
-            yield lambda: _document(f"{name}:0", _joined(list(text_lines(file))))
-            return
-    for index, block in enumerate(blocks):
-        yield functools.partial(_document, f"{name}:{index}", block)
+_NumberedRows: TypeAlias = Iterator[tuple[int, Unread]]
+"""Each with its number in the file, from 0."""
+
+
+def _line_rows(lines: Iterable[Line], name: str) -> _NumberedRows:
+    """The lines of a .txt file, decoded when they are read."""
+    for line in lines:
+        yield line.number - 1, functools.partial(_line_row, line, name)
+
+
+def _line_row(line: Line, name: str) -> Document:
+    return Document(f"{name}:{line.number - 1}", line.decode().rstrip("\r\n"))
+
+
+def _text_rows(file: Path, unit: Unit, name: str) -> _NumberedRows:
+    """The paragraphs of a .txt file, or all of it."""
+    if unit == "file":
+        yield 0, lambda: _document(f"{name}:0", _joined(list(text_lines(file))))
+        return
+    for index, block in enumerate(_paragraphs(text_lines(file))):
+        yield index, functools.partial(_document, f"{name}:{index}", block)
 
 
 def _paragraphs(lines: Iterable[str | BadRecordError]) -> Iterator[str | BadRecordError]:
@@ -201,12 +196,12 @@ def _document(name: str, text: str | BadRecordError) -> Document:
     return Document(name, text)
 
 
-def _jsonl_rows(file: Path, text_field: str, name: str) -> Iterator[Unread]:
-    for line in _raw_lines(file):
-        yield functools.partial(_jsonl_row, line, text_field, name)
+def _jsonl_rows(lines: Iterable[Line], text_field: str, name: str) -> _NumberedRows:
+    for line in lines:
+        yield line.number - 1, functools.partial(_jsonl_row, line, text_field, name)
 
 
-def _jsonl_row(line: _Line, text_field: str, name: str) -> Document | Dropped:
+def _jsonl_row(line: Line, text_field: str, name: str) -> Document | Dropped:
     place, default = f"{line.file} line {line.number}", f"{name}:{line.number - 1}"
     fields = _json_object(line, text_field)
     if isinstance(fields, str):
@@ -217,12 +212,12 @@ def _jsonl_row(line: _Line, text_field: str, name: str) -> Document | Dropped:
         raise BadRecordError(str(error), reason=BadRecordError.NO_STRING) from error
 
 
-def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
+def _json_object(line: Line, text_field: str) -> dict[str, object] | str:
     """The object in a line, or the line itself where it is blank.
 
     Raises:
         BadRecordError: it is something else, or not UTF-8.
-        DataError: the file is binary, or a .json that is one array.
+        DataError: the file is a .json that is one array.
     """
     content, place = line.decode(), f"{line.file} line {line.number}"
     if line.number == 1 and content.lstrip().startswith("[") and suffix_of(line.file).split(".")[1] == "json":
@@ -249,49 +244,6 @@ def _json_object(line: _Line, text_field: str) -> dict[str, object] | str:
     return found
 
 
-def _parquet_rows(file: Path, text_field: str, name: str) -> Iterator[Unread]:
-    import pyarrow.parquet as pq
-
-    first = 0
-    with _parquet_errors(file), pq.ParquetFile(file) as table:
-        there = table.schema_arrow.names
-        columns = [column for column in dict.fromkeys((text_field, "id")) if column in there]
-        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=columns):
-            for place in range(batch.num_rows):
-                yield functools.partial(_parquet_row, file, batch, place, first + place, text_field, name)
-            first += batch.num_rows
-
-
-def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str, name: str) -> Document | Dropped:
-    with _parquet_errors(file):
-        row = {column: batch.column(column)[place].as_py() for column in batch.schema.names}
-    return row_record(row, text_field, place=f"{file} row {index}", default=f"{name}:{index}")
-
-
-def num_rows(file: Path) -> int:
-    """The rows of a .parquet file, which its end tells.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    import pyarrow.parquet as pq
-
-    with _parquet_errors(file):
-        return int(pq.read_metadata(file).num_rows)
-
-
-@contextmanager
-def _parquet_errors(file: Path) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise unreadable(file, error) from error
-        raise DataError(f"{file} is not a whole parquet file ({error}); write or download it again") from error
-
-
 def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str] | BadRecordError]]:
     """What the rows of a .jsonl or .parquet file are made of: a place and the names of the fields there.
 
@@ -302,12 +254,9 @@ def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str] | B
         DataError: the file cannot be read.
     """
     if suffix_of(file) == ".parquet":
-        import pyarrow.parquet as pq
-
-        with _parquet_errors(file), pq.ParquetFile(file) as table:
-            yield str(file), list(table.schema_arrow.names)
+        yield str(file), column_names(file)
         return
-    for line in _raw_lines(file):
+    for line in raw_lines(file):
         place = f"{line.file} line {line.number}"
         try:
             fields = _json_object(line, text_field)
@@ -316,62 +265,3 @@ def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str] | B
             continue
         if not isinstance(fields, str):
             yield place, list(fields)
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """What to raise where the system does not let a file or folder of a corpus be read."""
-    # Not the text of the error itself, in which Arrow repeats the path.
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return DataError(
-        f"{path} cannot be read ({reason}); check that you have the right to read it, and the disk "
-        "or network that it lies on"
-    )
-
-
-def text_lines(file: Path) -> Iterator[str | BadRecordError]:
-    """The lines of a text file with their line ends, and what is wrong with those that cannot be read.
-
-    Raises:
-        DataError: the file cannot be read to its end, or is binary.
-    """
-    for line in _raw_lines(file):
-        try:
-            yield line.decode()
-        except BadRecordError as error:
-            yield error
-
-
-def _raw_lines(file: Path) -> Iterator[_Line]:
-    r"""The lines of a text file with their line ends, which are "\n" or "\r\n" only."""
-    offset = 0
-    with _opened(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            yield _Line(file, number, offset, line)
-            offset += len(line)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[BufferedIOBase]:
-    """The bytes of a file, decompressed by its suffix; an error while reading them names the file."""
-    try:
-        with _open_bytes(file) as stream:
-            yield stream
-    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        # A foreign or broken archive is none of the system's errors, which have numbers.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise unreadable(file, error) from error
-        raise DataError(f"{file} cannot be read to its end ({error}); write or download it again") from error
-
-
-def _open_bytes(file: Path) -> BufferedIOBase:
-    match file.suffix.lower():
-        case ".gz":
-            return gzip.GzipFile(file, "rb")
-        case ".xz":
-            return lzma.LZMAFile(file, "rb")
-        case ".zst":
-            import pyarrow as pa
-
-            return BufferedReader(pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"), _ZST_BUFFER_BYTES)
-        case _:
-            return file.open("rb")

@@ -9,22 +9,25 @@ from typing import final
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
-from cascaded_dllm.text.file_hashes import hashed
+from cascaded_dllm.text.file_hashes import hashed, known_hash, noted_index
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
+from cascaded_dllm.text.line_index import LineIndex, keep_indexes, kept_indexes
+from cascaded_dllm.text.lines import text_lines
 from cascaded_dllm.text.local import (
     DEFAULT_UNIT,
     SUFFIXES,
     BadRecords,
     Unit,
     checked_suffix,
+    has_lines,
     read_once_from,
     row_fields,
     suffix_of,
-    text_lines,
     unread_rows,
-    unreadable,
 )
-from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field
+from cascaded_dllm.text.parquet_rows import num_rows
+from cascaded_dllm.text.passing_over import Gap
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field, unreadable
 
 HINT_LINES = 1000
 """So many lines of a text file without a blank one make it likely that its paragraphs are lines."""
@@ -45,6 +48,8 @@ class LocalFiles:
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
         bad_records: what becomes of records that cannot be read, see `unread_rows`.
+        indexes: a folder where indexes of the files' lines may lie, see `keep_indexes`; None for none. They save
+            reading, and change no record.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class LocalFiles:
     unit: Unit = DEFAULT_UNIT
     form: Form | None = None
     bad_records: BadRecords = "refuse"
+    indexes: Path | None = None
 
     def files(self) -> list[Path]:
         """The files in the order in which they are read.
@@ -190,10 +196,15 @@ class LocalFiles:
         return records_of(self._rows, self.form, part)
 
     def read_once_from(self) -> int | None:
-        """See `WholeReader`; of files of several kinds, the one that is dearest to pass over decides."""
+        """See `WholeReader`; of files of several kinds, the one that is dearest to pass over decides.
+
+        Of a file with an index nobody reads what is not wanted.
+        """
         if self.form == "wikitext":
             return READ_ONCE_FROM
-        numbers = (read_once_from(file, self.unit) for file in self.files())
+        files = self.files()
+        indexed = self._kept_indexes(files)
+        numbers = (read_once_from(file, self.unit) for file in files if file not in indexed)
         return min((number for number in numbers if number is not None), default=None)
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
@@ -204,7 +215,10 @@ class LocalFiles:
         """See `Reader`; a file is read to hash it, unless its hash is known."""
         files = self.files()
         kinds = _kinds(files)
-        known = [(name, hashed(file)) for name, file in zip(self._names(files), files, strict=True)]
+        known = [
+            (name, hashed(file, has_lines=has_lines(file, self.unit)))
+            for name, file in zip(self._names(files), files, strict=True)
+        ]
         return {
             "kind": "files",
             "files": [{"name": name, "bytes": file.bytes, "sha256": file.sha256} for name, file in known],
@@ -241,13 +255,65 @@ class LocalFiles:
             else:
                 self._refuse(line)
 
+    def keep_indexes(self, num_parts: int) -> None:
+        """Writes down where lines begin in the files that this process has read to hash them, if that saves work.
+
+        Args:
+            num_parts: that will be read one by one.
+
+        Raises:
+            DataError: as in `files`.
+            OutputExistsError: the folder cannot be written.
+        """
+        if self.indexes is None or self.form == "wikitext":
+            return
+        known = (known_hash(file) for file in self.files())
+        noted = ((file.sha256, noted_index(file.sha256)) for file in known if file is not None)
+        keep_indexes(self.indexes, {sha256: index for sha256, index in noted if index is not None}, num_parts)
+
+    def num_rows(self) -> int | None:
+        """The rows of all files, where that is known without reading them; else None.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        files, total = self.files(), 0
+        indexed = self._kept_indexes(files)
+        for file in files:
+            if suffix_of(file) == ".parquet":
+                total += num_rows(file)
+            elif file in indexed:
+                total += indexed[file].num_lines
+            else:
+                return None
+        return total
+
+    def _kept_indexes(self, files: Iterable[Path]) -> dict[Path, LineIndex]:
+        """The indexes that belong to files as they are now; a file whose hash is not known has none."""
+        kept = {} if self.indexes is None else kept_indexes(self.indexes)
+        if not kept:
+            return {}
+        known = ((file, known_hash(file)) for file in files if has_lines(file, self.unit))
+        found = ((file, kept.get(now.sha256), now.bytes) for file, now in known if now is not None)
+        return {file: index for file, index, size in found if index is not None and index.num_bytes == size}
+
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         files = self.checked_files()
+        indexes = self._kept_indexes(files) if part.num_parts > 1 else {}
+        gap = Gap()
         unread = itertools.chain.from_iterable(
-            unread_rows(file, text_field=self.text_field, unit=self.unit, name=name, bad_records=self.bad_records)
+            unread_rows(
+                file,
+                text_field=self.text_field,
+                unit=self.unit,
+                name=name,
+                bad_records=self.bad_records,
+                gap=gap,
+                index=indexes.get(file),
+            )
             for file, name in zip(files, self._names(files), strict=True)
         )
-        yield from (read() for read in part.of(unread))
+        yield from (read() for read in gap.wanted(part, unread))
 
 
 def _linked_folders(root: Path) -> Iterator[Path]:

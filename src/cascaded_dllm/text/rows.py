@@ -1,6 +1,8 @@
 """One row of a file or a dataset: its document, or what was dropped and why, by the same rules for every format."""
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped
@@ -72,6 +74,16 @@ def missing_field(place: str, text_field: str, fields: Iterable[str], *, others:
     where, whose = (f", nor has any of {others:,} others looked at", "their") if others else ("", "its")
     return DataError(
         f"{place} has no field {text_field!r}{where}; {whose} fields are {listed}: choose one as the text field"
+    )
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What to raise where the system does not let a file or folder of a corpus be read."""
+    # Not the text of the error itself, in which Arrow repeats the path.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return DataError(
+        f"{path} cannot be read ({reason}); check that you have the right to read it, and the disk "
+        "or network that it lies on"
     )
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -17,6 +18,11 @@ from cascaded_dllm.text.tokenizer_files import byte_level, read_backend
 END_OF_TEXT = "<|endoftext|>"
 MASK_TEXT = "[MASK]"
 NUM_BYTES = 256
+PIECE_CHARACTERS = 1 << 18
+"""Of a long text, for `Tokenizer.encode_in_pieces`."""
+# The rule takes a blank with the letters or digits behind it, and leaves the last character of white space alone before
+# others; so nothing reaches over the place in front of it. Letters and digits of ASCII are such for any version of it.
+_CUT = re.compile(r"[ \n](?=[A-Za-z0-9])")
 # What of the library's own serialisation makes the fingerprint; see `_fingerprint`.
 _MODEL_FIELDS = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
 _ADDED_TOKEN_FIELDS = ("id", "content", "special", "single_word", "lstrip", "rstrip", "normalized")
@@ -69,6 +75,7 @@ class Tokenizer:
         self.eos_id: int = self._backend.get_vocab()[END_OF_TEXT]
         self.mask_id: int = self.vocab_size
         self.fingerprint: str = _fingerprint(canonical)
+        self._splits_as_gpt2 = _splits_as_gpt2(canonical)
         if self.decode(self.encode(_ROUND_TRIP_PROBE).ids) != _ROUND_TRIP_PROBE:
             raise DataError(
                 f"the tokenizer of {origin} does not give {_ROUND_TRIP_PROBE!r} back after encoding and decoding; "
@@ -84,6 +91,27 @@ class Tokenizer:
         """`encode` of every text, in order, on all cores."""
         batch = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return [Encoding(encoded.ids, encoded.offsets) for encoded in batch]
+
+    def encode_in_pieces(self, text: str) -> Iterator[Encoding]:
+        """`encode` of a text, one piece after the other: the library needs 600 bytes for each token of a piece.
+
+        A text is cut where GPT-2's rule for splitting it never joins two characters. With another rule, or other
+        tokens than those of the vocabulary, it is one piece.
+        """
+        start = 0
+        for end in [*self._cuts(text), len(text)]:
+            encoded = self._backend.encode(text[start:end], add_special_tokens=False)
+            yield Encoding(encoded.ids, [(start + first, start + last) for first, last in encoded.offsets])
+            start = end
+
+    def _cuts(self, text: str) -> Iterator[int]:
+        """Where a long text can be cut: in front of the one blank or line end before a letter or digit."""
+        if not self._splits_as_gpt2:
+            return
+        cut = _CUT.search(text, PIECE_CHARACTERS)
+        while cut is not None:
+            yield cut.start()
+            cut = _CUT.search(text, cut.start() + PIECE_CHARACTERS)
 
     def decode_window(self, ids: Sequence[int]) -> str:
         """The text of a window, without the ends of text that fill it; one in the middle is shown.
@@ -181,6 +209,18 @@ class Tokenizer:
         )
         backend.train_from_iterator(_non_empty(texts), trainer)
         return cls(backend, origin="the training corpus")
+
+
+def _splits_as_gpt2(state: Mapping[str, Any]) -> bool:
+    """Whether texts are split by GPT-2's rule alone: nothing is changed before, and no token reaches over words.
+
+    Args:
+        state: what `_canonical` returned.
+    """
+    splitter = state["pre_tokenizer"] or {}
+    is_gpt2 = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True)
+    changes = state["normalizer"] is not None or splitter.get("add_prefix_space", True)
+    return is_gpt2 and not changes and [entry["content"] for entry in state["added_tokens"]] == [END_OF_TEXT]
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:

@@ -149,3 +149,20 @@ def test_results_are_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     records = [json.loads(line) for line in lines.splitlines()]
     assert [(record["benchmark"], record["value"]) for record in records] == [("Title", 1)] * 2
     assert records[0]["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("script", ["", "_constituency", "_keybert", "_reading"])
+@pytest.mark.parametrize("given", [True, False])
+def test_data_that_is_not_there(script: str, given: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"bench_preprocess{script}"
+    options = ["--data", str(tmp_path)] * given
+    with (
+        mock.patch.object(sys, "path", [str(CHECKOUT / "benchmarks"), *sys.path]),
+        mock.patch.object(sys, "argv", [name, *options]),
+        pytest.raises(SystemExit),
+    ):
+        importlib.import_module(name).main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    novels = "prose/eltec_eng_novels.jsonl.xz"
+    missing = f"--data {tmp_path} holds no {novels}; give the folder that does, or --quick"
+    assert said.endswith(missing if given else "--data is needed, or --quick")

@@ -6,7 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from cascaded_dllm.cli import preprocess_progress
-from cascaded_dllm.cli.preprocess_progress import records_told, say_what_was_ended, shards_progress
+from cascaded_dllm.cli.preprocess_progress import (
+    preparation_progress,
+    records_told,
+    say_what_was_ended,
+    shards_progress,
+)
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.preprocess.executors import Tasks
 from cascaded_dllm.preprocess.progress import TaskLog
@@ -58,6 +63,22 @@ def test_the_records_of_the_corpus_tell_the_total_at_once(tmp_path, opened, caps
     first, second = without_times(capsys.readouterr().out)
     assert f"4 of about {at_first:,} records" in first
     assert f"10 of about {later:,} records" in second
+
+
+def test_passes_before_the_first_shard(monkeypatch, capsys):
+    monkeypatch.setattr(preprocess_progress, "_TELL_EVERY_SECONDS", 5.0)
+    seconds = iter([0.0, 10.0, 14.0, 20.0, 30.0, 35.0])
+    monkeypatch.setattr(preprocess_progress.time, "monotonic", lambda: next(seconds))
+    with preparation_progress() as tell:
+        for done in (0, 40, 100):
+            tell("training the tokenizer", done, 1000)
+        tell("counting words", 0, None)
+        tell("counting words", 50, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "reading the corpus: tokenizer and settings",
+        "training the tokenizer: 100 of about 1,000 records, 10/s, about 0:01:30 left",
+        "counting words: 50 records so far, 10/s",
+    ]
 
 
 @pytest.mark.parametrize("has_time_limit", [False, True])

@@ -86,6 +86,15 @@ def test_paragraphs_do_not_look_at_one_another(tagger):
     assert [(word.text, word.tag) for word in tagger.tag(["\n\n".join(texts)])[0]] == apart
 
 
+@given(TEXTS.map(lambda texts: ["\n\n".join(texts), *texts, "\n".join(texts)]), st.integers(1, 9))
+@example(["He will\n\nbook\n\n\n\n the\n \n book", "\n\n\n"], 1)
+def test_long_texts_are_tagged_in_pieces(tagger, texts, characters):
+    expected = tagger.tag(texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear_tagger, "_GROUP_CHARACTERS", characters)
+        assert tagger.tag(texts) == expected
+
+
 def test_what_was_seen_before_makes_no_difference(tagger, monkeypatch):
     texts = [f"The {word} of {word}burg {word}s no. {i}." for i, word in enumerate(["fox", "Hare", "glib", "walk"] * 3)]
     expected = tagger.tag(texts)

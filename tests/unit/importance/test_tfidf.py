@@ -1,13 +1,17 @@
+import contextlib
 import itertools
 import math
 import tracemalloc
 from collections import Counter
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascaded_dllm.importance import word_runs
+from cascaded_dllm.errors import WorkerDiedError
+from cascaded_dllm.importance import tfidf, word_runs
 from cascaded_dllm.importance.tfidf import (
     DocumentFrequencies,
     TfidfScorer,
@@ -107,6 +111,7 @@ def test_bounded_table_holds_exact_counts_of_the_frequent_words(documents, max_w
     corpus = [Document(str(number), " ".join(words)) for number, words in enumerate(documents)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(word_runs, "_MAX_RUNS", max_runs)
+        patch.setattr(tfidf, "_BATCH_CHARACTERS", 20)
         found = document_frequencies(corpus, max_words=max_words, max_characters=max_characters)
         backwards = document_frequencies(corpus[::-1], max_words=max_words, max_characters=max_characters)
     assert found == backwards
@@ -124,7 +129,8 @@ def test_bounded_table_holds_exact_counts_of_the_frequent_words(documents, max_w
         assert (found.fewest, found.left_out) == (1, 0)
 
 
-def test_memory_does_not_grow_with_the_words(tmp_path):
+def test_memory_does_not_grow_with_the_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfidf, "_BATCH_CHARACTERS", 10_000)
     peaks = []
     for max_words in (200, 1_000_000):
         texts = (f"every {'word' * 50}{number} x{number % 50}" for number in range(8_000))
@@ -138,6 +144,35 @@ def test_memory_does_not_grow_with_the_words(tmp_path):
         assert (found.fewest, found.left_out) == ((2, 8_000) if max_words == 200 else (1, 0))
     assert peaks[0] < peaks[1] / 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_count_as_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfidf, "_BATCH_CHARACTERS", 100)
+    began, real = [], tfidf.process_pool
+    monkeypatch.setattr(
+        tfidf, "process_pool", lambda number, **options: began.append(number) or real(number, **options)
+    )
+    corpus = [Document(str(number), f"Word{number % 7} the WORD{number % 3} w{number}") for number in range(90)]
+    expected = document_frequencies(corpus)
+    assert document_frequencies(corpus[:4], workers=2) == document_frequencies(corpus[:4])
+    assert began == []
+    for max_words in (1000, 12):
+        found = document_frequencies(iter(corpus), workers=2, max_words=max_words, folder=tmp_path)
+        assert found == document_frequencies(corpus, max_words=max_words)
+        assert found.num_documents == 90
+    assert (expected.counts["word2"], expected.counts["the"]) == (38, 90)
+    assert began == [2, 2]
+
+
+def test_killed_process_that_counts(monkeypatch):
+    @contextlib.contextmanager
+    def gone(*_, **options):
+        yield mock.Mock(spec=ProcessPoolExecutor, submit=mock.Mock(side_effect=BrokenProcessPool("gone")))
+
+    monkeypatch.setattr(tfidf, "process_pool", gone)
+    monkeypatch.setattr(tfidf, "_BATCH_CHARACTERS", 1)
+    with pytest.raises(WorkerDiedError, match=r"counts the words of the corpus was killed, .* with fewer workers"):
+        document_frequencies(CORPUS, workers=2)
 
 
 def test_a_line_that_is_one_word_has_no_room():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cascaded_dllm.errors import DataError, OutputExistsError
-from cascaded_dllm.importance import word_files
+from cascaded_dllm.importance import word_blocks, word_files
 from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache
 from cascaded_dllm.importance.word_files import WordFiles, merge_small
 from tests.processes import started
@@ -285,7 +285,7 @@ def test_large_files_and_files_in_use_stay(tmp_path, monkeypatch):
 def test_merged_piece_by_piece(tmp_path, monkeypatch):
     """Memory is bounded, and words are in blocks of bounded size."""
     monkeypatch.setattr(word_files, "_MERGED_BYTES", 1500)
-    monkeypatch.setattr(word_files, "_BLOCK_WORDS", 3)
+    monkeypatch.setattr(word_blocks, "_BLOCK_WORDS", 3)
     for number in range(40):
         write_one(tmp_path, number)
     before = contents(tmp_path)

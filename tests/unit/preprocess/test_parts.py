@@ -17,7 +17,7 @@ from cascaded_dllm.preprocess import parts
 from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.preprocess.pipeline import Plan, preprocess
-from cascaded_dllm.text import local
+from cascaded_dllm.text import lines, local
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -41,8 +41,8 @@ def corpus(tmp_path):
 def opened(monkeypatch):
     """The files that are opened, each time they are."""
     names = []
-    real = local._open_bytes
-    monkeypatch.setattr(local, "_open_bytes", lambda file: names.append(file.name) or real(file))
+    real = lines._open_bytes
+    monkeypatch.setattr(lines, "_open_bytes", lambda file: names.append(file.name) or real(file))
     return names
 
 

@@ -17,7 +17,8 @@ from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import batches
 from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan, preprocess
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.processes import run as run_process

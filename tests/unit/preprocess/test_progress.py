@@ -8,7 +8,8 @@ from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.preprocess import progress
 from cascaded_dllm.preprocess.executors import Tasks
 from cascaded_dllm.preprocess.progress import TaskLog, heartbeats, known_records, records_in_progress
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.hub import HubRows
 from cascaded_dllm.text.hub_corpora import HubCorpus
 

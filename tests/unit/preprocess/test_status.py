@@ -14,7 +14,7 @@ from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import TaskLog
 from cascaded_dllm.preprocess.status import SILENT_SECONDS, note_job, status
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.stories import story_tokenizer
 from tests.pipeline.commands import failure, success
@@ -127,4 +127,4 @@ def test_command(folder):
 
 def test_many_tasks_are_not_all_listed(folder, monkeypatch):
     monkeypatch.setattr("cascaded_dllm.cli.preprocess_status._SAID", 0)
-    assert success("preprocess", "status", folder).stdout.splitlines()[2:4] == ["and 1 more"] * 2
+    assert success("preprocess", "status", folder).stdout.splitlines()[2:4] == ["and 1 shard more"] * 2

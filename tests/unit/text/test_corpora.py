@@ -7,7 +7,8 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text import python_docs
-from cascaded_dllm.text.corpora import Corpus, open_corpus
+from cascaded_dllm.text.corpora import open_corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA
 from cascaded_dllm.text.local_files import LocalFiles

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text.corpora import Corpus
+from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped, Part
-from cascaded_dllm.text.local import PARQUET_BATCH_ROWS, Unit
+from cascaded_dllm.text.local import Unit
 from cascaded_dllm.text.local_files import ROWS_LOOKED_AT, LocalFiles
+from cascaded_dllm.text.parquet_rows import BATCH_ROWS
 
 
 def zst(plain: bytes) -> bytes:
@@ -99,7 +100,7 @@ def test_jsonl_text_field(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    num = PARQUET_BATCH_ROWS + 5
+    num = BATCH_ROWS + 5
     path = write_parquet(tmp_path / "a.parquet", body=[f"Text {index}" for index in range(num)], other=[0] * num)
     assert list(documents(path, text_field="body")) == [
         Document(f"a.parquet:{index}", f"Text {index}") for index in range(num)

@@ -1,0 +1,149 @@
+"""Where lines begin in a file, so that one of many processes finds its own lines without reading those of the others.
+
+It is noted while the file is hashed, and belongs to that hash: it is never used for another content.
+"""
+
+import contextlib
+import json
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, final
+
+import numpy as np
+from jaxtyping import UInt64
+
+from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
+
+# Lines of a part that are nearer to each other are as soon found by reading on: Linux fetches so much ahead.
+_WORTH_BYTES = 1 << 17
+# Places are noted so far apart: a disk reads 4 to 8 KiB in one go, and the index has 1/512 of the size of its file.
+_SPACING_BYTES = 1 << 13
+# A corpus that is smaller is read through in a few milliseconds.
+_LEAST_BYTES = 1 << 20
+_FORMAT = 1
+_MANIFEST, _PLACES = "manifest.json", "places.npy"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LineIndex:
+    """Some of the places where lines of a file begin, in order.
+
+    Attributes:
+        places: the numbers of lines, from 0, and the bytes at which they begin; at last the number of all lines and
+            the size of the file.
+    """
+
+    places: UInt64[np.ndarray, "2 places"]
+
+    @property
+    def num_lines(self) -> int:
+        """All lines of the file."""
+        return int(self.places[0, -1])
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the file."""
+        return int(self.places[1, -1])
+
+    def before(self, line: int) -> tuple[int, int]:
+        """The last noted line that is not behind a line, and the byte at which it begins; the end for what is no line.
+
+        Args:
+            line: its number, from 0.
+        """
+        numbers, offsets = self.places
+        place = int(np.searchsorted(numbers, np.uint64(line), side="right")) - 1
+        return int(numbers[place]), int(offsets[place])
+
+    def pays(self, num_parts: int) -> bool:
+        """Whether the lines of one of so many parts are far enough from each other."""
+        return self.num_bytes * num_parts >= _WORTH_BYTES * self.num_lines
+
+
+@final
+class LineNotes:
+    """A file that is read to its end for another purpose; meanwhile the places of its lines are noted.
+
+    It has what `hashlib.file_digest` asks for.
+
+    Args:
+        stream: the file at its beginning.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.name = stream.name
+        self._places = array("Q", (0, 0))
+        self._num_lines = self._num_bytes = 0
+        self._next_place = _SPACING_BYTES
+        self._last = b"\n"
+
+    def readable(self) -> bool:
+        """Whether bytes can be read."""
+        return self._stream.readable()
+
+    def readinto(self, buffer: bytearray) -> int:
+        """Reads the next bytes into a buffer, and returns their number, 0 at the end."""
+        number: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        self._note(buffer, number)
+        return number
+
+    def index(self) -> LineIndex:
+        """The places, once all is read."""
+        # The last line may have no end.
+        lines = self._num_lines + (self._last != b"\n")
+        found = np.array(self._places, dtype=np.uint64).reshape(-1, 2)
+        # A place at the end of the file is no line.
+        found = found[found[:, 1] < self._num_bytes]
+        return LineIndex(np.append(found, np.array([[lines, self._num_bytes]], dtype=np.uint64), axis=0).T.copy())
+
+    def _note(self, content: bytearray, length: int) -> None:
+        at = 0
+        # The first line that begins at the next place, or behind it, follows the first line end from the byte before.
+        while (since := max(self._next_place - self._num_bytes - 1, at)) < length:
+            end = content.find(b"\n", since, length)
+            if end < 0:
+                break
+            self._num_lines += content.count(b"\n", at, end) + 1
+            at = end + 1
+            self._places.extend((self._num_lines, self._num_bytes + at))
+            self._next_place = self._num_bytes + at + _SPACING_BYTES
+        self._num_lines += content.count(b"\n", at, length)
+        self._num_bytes += length
+        self._last = bytes(content[length - 1 : length]) or self._last
+
+
+def keep_indexes(folder: Path, indexes: Mapping[str, LineIndex], num_parts: int) -> None:
+    """Writes the indexes of files to `folder`, where that saves work; one that is there stays.
+
+    Args:
+        folder: for `kept_indexes`.
+        indexes: by the SHA-256 of their files.
+        num_parts: that will be read one by one.
+
+    Raises:
+        OutputExistsError: the folder cannot be written.
+    """
+    useful = {sha256: index for sha256, index in indexes.items() if index.pays(num_parts)}
+    if folder.is_dir() or sum(index.num_bytes for index in useful.values()) < _LEAST_BYTES:
+        return
+    starts = np.cumsum([0, *(index.places.shape[1] for index in useful.values())]).tolist()
+    slices = {sha256: [start, end] for sha256, start, end in zip(useful, starts, starts[1:], strict=False)}
+    with complete_folder(folder) as temporary:
+        np.save(temporary / _PLACES, np.concatenate([index.places for index in useful.values()], axis=1))
+        manifest = {"format": _FORMAT, "sha256": file_sha256(temporary / _PLACES), "slices": slices}
+        write_json(temporary / _MANIFEST, manifest)
+
+
+def kept_indexes(folder: Path) -> dict[str, LineIndex]:
+    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; none where they are missing or damaged."""
+    # Without them files are read through, which is as right.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] == _FORMAT and manifest["sha256"] == file_sha256(folder / _PLACES):
+            places = np.load(folder / _PLACES, mmap_mode="r")
+            return {sha256: LineIndex(places[:, start:end]) for sha256, (start, end) in manifest["slices"].items()}
+    return {}

@@ -1,0 +1,88 @@
+"""Rows of parquet files on this machine, read as a stream."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.text.document import Document, Dropped
+from cascaded_dllm.text.passing_over import Gap
+from cascaded_dllm.text.rows import row_record, unreadable
+
+BATCH_ROWS = 1024
+"""Rows in memory at a time."""
+
+
+def parquet_rows(file: Path, text_field: str, name: str, gap: Gap) -> Iterator[Callable[[], Document | Dropped]]:
+    """The rows of a file, found but not parsed; groups of rows that hold no wanted one are not read.
+
+    Args:
+        file: a .parquet file.
+        text_field: the column that holds the text.
+        name: what the file is called in the ids of its rows.
+        gap: the rows that are not wanted.
+
+    Raises:
+        DataError: it is broken, or its text column holds no strings.
+    """
+    import pyarrow.parquet as pq
+
+    first = 0
+    with _parquet_errors(file), pq.ParquetFile(file) as table:
+        there = table.schema_arrow.names
+        columns = [column for column in dict.fromkeys((text_field, "id")) if column in there]
+        for group in range(table.num_row_groups):
+            size = table.metadata.row_group(group).num_rows
+            if gap.number >= size:
+                first += gap.take(size)
+                continue
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                place = gap.take(batch.num_rows)
+                while place < batch.num_rows:
+                    yield functools.partial(_parquet_row, file, batch, place, first + place, text_field, name)
+                    place += 1 + gap.take(batch.num_rows - place - 1)
+                first += batch.num_rows
+
+
+def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str, name: str) -> Document | Dropped:
+    with _parquet_errors(file):
+        row = {column: batch.column(column)[place].as_py() for column in batch.schema.names}
+    return row_record(row, text_field, place=f"{file} row {index}", default=f"{name}:{index}")
+
+
+def column_names(file: Path) -> list[str]:
+    """The columns of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(file), pq.ParquetFile(file) as table:
+        return list(table.schema_arrow.names)
+
+
+def num_rows(file: Path) -> int:
+    """The rows of a .parquet file, which its end tells.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(file):
+        return int(pq.read_metadata(file).num_rows)
+
+
+@contextmanager
+def _parquet_errors(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(file, error) from error
+        raise DataError(f"{file} is not a whole parquet file ({error}); write or download it again") from error

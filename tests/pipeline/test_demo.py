@@ -17,7 +17,7 @@ from tests.pipeline.commands import failure
 from tests.processes import Process, cdllm, started
 
 NUM_STAGES = 2
-IDLE = "writing === null"
+IDLE = "state.writing === null"
 
 
 def demo(runs: Path, *options: object) -> AbstractContextManager[Process]:
@@ -75,14 +75,21 @@ def page(place: str, tmp_path: Path) -> Iterator[Page]:
     """The page with nothing on it yet."""
     with browsing(tmp_path / "profile") as found:
         found.open(place)
-        found.wait(f"document.querySelectorAll('.stage').length === {NUM_STAGES}")
+        opened(found)
         yield found
         assert found.console == []
 
 
+def opened(page: Page) -> None:
+    """Waits until the page is there, and makes what it knows known to the scripts of the tests."""
+    page.wait(f"document.querySelectorAll('.stage').length === {NUM_STAGES}")
+    modules = "Promise.all([import('/state.js'), import('/frames.js')])"
+    page.run(f"{modules}.then((all) => {{ Object.assign(globalThis, ...all); }})")
+
+
 def written(page: Page, count: int) -> None:
     """Waits until the page has so many texts."""
-    page.wait(f"versions.length === {count} && {IDLE}")
+    page.wait(f"state.versions.length === {count} && {IDLE}")
 
 
 def text(page: Page, stage: int) -> str:
@@ -102,14 +109,15 @@ def test_from_keywords_to_a_text(page: Page) -> None:
     written(page, 1)
     for stage in (1, 2):
         assert re.search("fox.*castle", text(page, stage)), text(page, stage)
-    final = page.run("shown.text")
+    final = page.run("state.shown.text")
     assert final
     assert page.run("document.getElementById('status').textContent").startswith(
-        page.run("`${shown.calls} network calls`")
+        page.run("`${state.shown.calls} network calls`")
     )
     assert page.run("document.querySelector('#history button').textContent").startswith(final[:20])
     shown = [text(page, stage) for stage in (1, 2)]
     page.ask("Page.reload")
+    opened(page)
     page.wait("document.querySelectorAll('#history button').length === 1")
     click(page, "#history button")
     assert [text(page, stage) for stage in (1, 2)] == shown
@@ -119,7 +127,7 @@ def test_from_keywords_to_a_text(page: Page) -> None:
 def test_an_edited_stage_is_gone_on_from(page: Page) -> None:
     click(page, "#write")
     written(page, 1)
-    seed = page.run("shown.asked.seed")
+    seed = page.run("state.shown.asked.seed")
     click(page, "#stage-1 .edit")
     page.wait("document.querySelector('#stage-1 .count').textContent === '4 of 4 tokens'")
     page.run("document.querySelector('#stage-1 textarea').select()")
@@ -134,7 +142,7 @@ def test_an_edited_stage_is_gone_on_from(page: Page) -> None:
     click(page, "#stage-1 .go")
     written(page, 2)
     assert re.search("fox.*castle", text(page, 1))
-    assert page.run("shown.asked.seed") == seed + 1
+    assert page.run("state.shown.asked.seed") == seed + 1
     # The last stage is written around words.
     before = text(page, 1)
     click(page, "#stage-2 .edit")
@@ -152,16 +160,16 @@ def test_an_edited_stage_is_gone_on_from(page: Page) -> None:
 def test_locked_words_stay_where_they_are(page: Page) -> None:
     click(page, "#write")
     written(page, 1)
-    former = page.run("idsOf(shown.stages[1])")
-    place = page.run("wordsOf(shown.stages[1]).findIndex((word) => word.isText)")
-    word = page.run(f"wordsOf(shown.stages[1])[{place}]")
+    former = page.run("idsOf(state.shown.stages[1])")
+    place = page.run("wordsOf(state.shown.stages[1]).findIndex((word) => word.isText)")
+    word = page.run(f"wordsOf(state.shown.stages[1])[{place}]")
     click(page, "#stage-2 .word")
     assert page.run("document.querySelector('#stage-2 .again').textContent") == "Write the rest again"
     first = text(page, 1)
     page.run("document.getElementById('require_coverage').checked = false")
     click(page, "#stage-2 .again")
     written(page, 2)
-    ids = page.run("idsOf(shown.stages[1])")
+    ids = page.run("idsOf(state.shown.stages[1])")
     kept = slice(word["position"], word["position"] + word["length"])
     assert ids[kept] == former[kept]
     assert ids != former
@@ -172,7 +180,7 @@ def test_locked_words_stay_where_they_are(page: Page) -> None:
 def test_the_way_of_a_text_can_be_seen_again(page: Page) -> None:
     click(page, "#write")
     written(page, 1)
-    count = page.run("shown.frames.length")
+    count = page.run("state.shown.frames.length")
     assert count == 4 + 8 + 2
     page.run("Object.assign(document.getElementById('time'), {value: 2}).dispatchEvent(new Event('input'))")
     assert page.run("document.querySelectorAll('#stage-1 .masked').length") == 2
@@ -194,7 +202,7 @@ def test_errors_are_told_and_nothing_is_lost(page: Page) -> None:
     page.wait("document.getElementById('status').classList.contains('bad')")
     assert "stage 1 writes 4; leave some out" in page.run("document.getElementById('status').textContent")
     assert text(page, 2) == shown
-    assert page.run("versions.length") == 1
+    assert page.run("state.versions.length") == 1
     # The browser notes the refusal; it is what this test is about.
     assert [entry for entry in page.console if "400 (Bad Request)" not in entry] == []
     page.console.clear()
@@ -206,16 +214,22 @@ def test_a_text_is_stopped(page: Page) -> None:
     page.run(
         "Object.assign(document.getElementById('predictor'), {value: 'analytic'}).dispatchEvent(new Event('change'))"
     )
-    page.run("document.getElementById('steps').value = 5000")
+    page.run("document.getElementById('steps').value = 600")
     click(page, "#write")
-    page.wait("shown?.frames.length > 3")
+    page.wait("state.shown?.frames.at(-1).stage === 2")
     click(page, "#stop")
     page.wait(IDLE)
     assert page.run("document.getElementById('status').textContent") == "stopped; what was finished is shown"
-    assert page.run("versions.length") == 0
+    assert page.run("state.versions.length") == 0
+    assert page.run("state.shown.frames.length") <= 400
+    # The finished stage can be gone on from, the other one only be written anew.
+    page.wait("document.querySelector('#stage-1 .edit:not([hidden])') !== null")
+    assert page.run("document.querySelector('#stage-2 .edit').hidden")
+    first = text(page, 1)
     page.run("document.getElementById('steps').value = 3")
-    click(page, "#write")
+    click(page, "#stage-2 .again")
     written(page, 1)
+    assert text(page, 1) == first
 
 
 @pytest.mark.slow

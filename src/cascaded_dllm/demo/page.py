@@ -9,10 +9,12 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import DEFAULT_STEPS
 from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
 
+_SCRIPTS = ("asking", "elements", "frames", "history", "page", "replay", "server", "stages", "state")
+
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
 }
 """The file at every path, and what it is."""
 
@@ -20,7 +22,7 @@ FILES = {
 def page_file(path: str, cascade: Cascade) -> tuple[bytes, str]:
     """The content of a file of the page, and its type; the style sheet has the colours of the stages."""
     name, kind = FILES[path]
-    content = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    content = resources.files(__package__).joinpath("static", name).read_text(encoding="utf-8")
     if kind == "text/css":
         content += _colours(len(cascade.stages))
     return content.encode(), kind
@@ -40,7 +42,7 @@ def facts(cascade: Cascade) -> dict[str, Any]:
         "steps": DEFAULT_STEPS,
         "can_control": can_control,
         "can_guide": bool(later) and all(stage.trained_with.dropout > 0 for stage in later),
-        "always_covers": bool(later) and all(stage.is_placed for stage in later),
+        "can_cover": can_control and not all(stage.is_placed for stage in later),
     }
 
 

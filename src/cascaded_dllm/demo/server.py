@@ -1,6 +1,6 @@
 """The server of the page: plain HTTP for one machine, from the standard library.
 
-    GET  /         the page, and beside it /page.css and /page.js
+    GET  /         the page, and beside it its style and scripts
     GET  /cascade  what the page has to know of the cascade
     POST /tokens   of a text, how many tokens it has
     POST /write    one text: a line of JSON for every state, and one at the end

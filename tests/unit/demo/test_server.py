@@ -3,14 +3,17 @@
 import dataclasses
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cascaded_dllm.demo import page
 from cascaded_dllm.demo import server as server_module
 from cascaded_dllm.demo.page import FILES
 from cascaded_dllm.demo.server import MOST_BYTES, DemoServer
@@ -64,12 +67,16 @@ def test_the_page_and_its_parts(server: DemoServer) -> None:
         status, headers, content = ask(server, "GET", f"{path}?again")
         assert status == 200
         assert headers["Content-Type"] == f"{kind}; charset=utf-8"
-        assert int(headers["Content-Length"]) == len(content) > 500
+        assert int(headers["Content-Length"]) == len(content) > 300
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-    # Every file that the page names is one of them, and it names nothing elsewhere.
-    page = ask(server, "GET", "/")[2].decode()
-    assert all(f'"{path}"' in page for path in FILES if path != "/")
-    assert "http" not in page.replace("http-equiv", "")
+    # What they name are these files, all of them, and nothing elsewhere.
+    texts = {path: ask(server, "GET", path)[2].decode() for path in FILES}
+    named = {name for text in texts.values() for name in re.findall(r'(?:href|src|from)[= ]"(/[^"]*)"', text)}
+    assert named == set(FILES) - {"/"}
+    assert [path for path, text in texts.items() if "://" in text] == []
+    assert {path.name for path in Path(page.__file__).with_name("static").iterdir()} == {
+        name for name, _ in FILES.values()
+    }
     style = ask(server, "GET", "/page.css")[2].decode()
     assert [f".s{stage} {{" in style for stage in (1, 2, 3)] == [True, True, False]
 
@@ -77,7 +84,7 @@ def test_the_page_and_its_parts(server: DemoServer) -> None:
 def test_what_the_page_has_to_know(server: DemoServer, cascade: Cascade) -> None:
     facts = json.loads(ask(server, "GET", "/cascade")[2])
     assert facts["lengths"] == [5, 8, 12]
-    assert (facts["can_control"], facts["can_guide"], facts["always_covers"]) == (True, False, False)
+    assert (facts["can_control"], facts["can_guide"], facts["can_cover"]) == (True, False, True)
     assert {entry["name"]: entry["has_grid"] for entry in facts["predictors"]}["analytic"] is True
 
 

@@ -1,0 +1,86 @@
+// The page of a cascade: what stands on it at first, and what is done by its buttons.
+
+import { again, chosenPredictor, edited, newText, write } from "/asking.js";
+import { $, element, say } from "/elements.js";
+import { forgetAll, recall, saveAll, showHistory } from "/history.js";
+import { moveTo, play, showReplay, stopPlaying } from "/replay.js";
+import { facts } from "/server.js";
+import { makeStages, openEditor, showStages, typed } from "/stages.js";
+import { show, state } from "/state.js";
+
+function update() {
+  showStages();
+  showReplay();
+  $("write").disabled = state.writing !== null;
+  $("stop").hidden = state.writing === null;
+  if (!state.writing) showHistory(open);
+}
+
+// However many states arrive, the page is drawn once a frame of the screen.
+let isDue = false;
+function updateSoon() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => { isDue = false; update(); });
+}
+
+function ask(asked) {
+  stopPlaying();
+  write(asked, updateSoon);
+}
+
+function open(version) {
+  if (state.writing) return;
+  stopPlaying();
+  show(version);
+  say(`${version.calls} network calls, ${version.seconds} s`);
+  update();
+}
+
+const acts = {
+  again: (stage) => ask(again(stage)),
+  goOn: (stage) => ask(edited(stage, typed(stage))),
+  edit: (stage) => { state.editing = stage; update(); openEditor(stage); },
+  leave: () => { state.editing = 0; update(); },
+  copy: async () => { await navigator.clipboard.writeText(state.shown.text); say("copied"); },
+};
+
+function showPredictor() {
+  $("steps-label").hidden = !chosenPredictor().has_grid;
+  $("tokens-label").hidden = chosenPredictor().has_grid;
+}
+
+function showFacts({ lengths, parameters, method, device, predictors, steps, can_control, can_guide, can_cover }) {
+  $("facts").textContent = [
+    lengths.length === 1 ? `A flat model of ${lengths[0]} tokens` : `Stages of ${lengths.join(", ")} tokens`,
+    `${(parameters / 1e6).toFixed(1)} million parameters`,
+    ...(method ? [`importance by ${method}`] : []),
+    device,
+  ].join("; ");
+  $("predictor").replaceChildren(...predictors.map((name) => element("option", { value: name.name, textContent: name.name })));
+  $("predictor").value = "first_hitting";
+  $("steps").placeholder = steps;
+  $("guidance-label").hidden = !can_guide;
+  $("coverage-label").hidden = !can_cover;
+  $("keywords").disabled = !can_control;
+}
+
+async function begin() {
+  state.cascade = await facts();
+  showFacts(state.cascade);
+  showPredictor();
+  makeStages(acts);
+  recall();
+  update();
+  $("predictor").addEventListener("change", showPredictor);
+  $("asking").addEventListener("submit", (event) => { event.preventDefault(); ask(newText()); });
+  $("stop").addEventListener("click", () => state.writing?.abort());
+  $("play").addEventListener("click", () => play(update));
+  $("time").addEventListener("input", () => { moveTo(Number($("time").value)); update(); });
+  $("save").addEventListener("click", saveAll);
+  $("forget").addEventListener("click", () => { forgetAll(); update(); });
+  addEventListener("error", (event) => say(event.message, true));
+  addEventListener("unhandledrejection", (event) => say(event.reason.message, true));
+}
+
+begin().catch((error) => say(`the server does not answer (${error.message})`, true));

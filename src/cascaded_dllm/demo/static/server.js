@@ -1,0 +1,32 @@
+// What the server is asked.
+
+export async function facts() {
+  return (await fetch("/cascade")).json();
+}
+
+export async function numTokens(text) {
+  return (await (await post("/tokens", { text })).json()).tokens;
+}
+
+// The lines of JSON that are told of a text, as they come.
+export async function* lines(asked, signal) {
+  const answer = await post("/write", asked, signal);
+  const reader = answer.body.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const parts = (rest + decoder.decode(value, { stream: true })).split("\n");
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+async function post(path, value, signal) {
+  const answer = await fetch(path, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value), signal,
+  });
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return answer;
+}

@@ -29,20 +29,60 @@ def browser_program() -> str:
     return program
 
 
-class Page:
-    """One page of the browser."""
+class Connection:
+    """The pipes to and from a browser.
+
+    Attributes:
+        console: what the consoles of all pages would show.
+    """
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive, self._rest, self._number = send, receive, b"", 0
         self.console: list[str] = []
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def ask(self, method: str, session: str | None = None, **parameters: Any) -> Any:
+        """The answer to a method of the protocol."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        os.write(self._send, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._number:
+            if answer.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+                self.console.append(json.dumps(answer["params"]))
+        assert "error" not in answer, (method, answer["error"])
+        return answer["result"]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            assert select.select([self._receive], [], [], PATIENCE)[0], "the browser does not answer"
+            part = os.read(self._receive, 1 << 16)
+            assert part, "the browser has ended"
+            self._rest += part
+        line, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(line)
+
+
+class Page:
+    """One page of the browser."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        target = connection.ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = connection.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
 
+    @property
+    def console(self) -> list[str]:
+        """What the consoles of all pages would show."""
+        return self._connection.console
+
+    def another(self) -> "Page":
+        """Another page of the same browser, with the same memory."""
+        return Page(self._connection)
+
     def ask(self, method: str, **parameters: Any) -> Any:
         """The answer of this page to a method of the protocol."""
-        return self._ask(method, session=self._session, **parameters)
+        return self._connection.ask(method, session=self._session, **parameters)
 
     def open(self, address: str) -> None:
         self.ask("Page.navigate", url=address)
@@ -68,33 +108,10 @@ class Page:
         self.ask("Input.insertText", text=text)
 
     def press(self, key: str) -> None:
-        code = {"Enter": 13, "Tab": 9}[key]
+        code = {"Enter": 13, "ArrowRight": 39}[key]
         text = "\r" if key == "Enter" else ""
         for kind in ("keyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
-
-    def _ask(self, method: str, session: str | None = None, **parameters: Any) -> Any:
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        os.write(self._send, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
-        while (answer := self._next()).get("id") != self._number:
-            self._note(answer)
-        assert "error" not in answer, (method, answer["error"])
-        return answer["result"]
-
-    def _note(self, event: dict[str, Any]) -> None:
-        """Keeps what the console of the page would show."""
-        if event.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-            self.console.append(json.dumps(event["params"]))
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            assert select.select([self._receive], [], [], PATIENCE)[0], "the browser does not answer"
-            part = os.read(self._receive, 1 << 16)
-            assert part, "the browser has ended"
-            self._rest += part
-        line, self._rest = self._rest.split(b"\0", 1)
-        return json.loads(line)
 
 
 @contextmanager
@@ -114,7 +131,7 @@ def browsing(profile: Path) -> Iterator[Page]:
     os.close(its_in)
     os.close(its_out)
     try:
-        yield Page(send, receive)
+        yield Page(Connection(send, receive))
     finally:
         os.close(send)
         os.close(receive)

@@ -12,9 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm.diffusion.process import UniformProcess
+from cascaded_dllm.diffusion.schedule import LogLinearSchedule
+from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.browser import Page, browsing
 from tests.pipeline.commands import failure
 from tests.processes import Process, cdllm, started
+from tests.unit.demo.serving import serving
+from tests.unit.model.tiny import tiny_model
 
 NUM_STAGES = 2
 IDLE = "state.writing === null"
@@ -230,6 +237,135 @@ def test_a_text_is_stopped(page: Page) -> None:
     click(page, "#stage-2 .again")
     written(page, 1)
     assert text(page, 1) == first
+
+
+def type_over(page: Page, stage: int, words: str) -> None:
+    page.run(f"document.querySelector('#stage-{stage} textarea').select()")
+    page.type(words)
+
+
+def status(page: Page) -> str:
+    return page.run("document.getElementById('status').textContent")
+
+
+@pytest.mark.slow
+def test_what_was_typed_is_there_after_a_failure(page: Page, place: str) -> None:
+    """Also where the server is gone."""
+    click(page, "#write")
+    written(page, 1)
+    page.wait("!document.getElementById('replay').hidden")
+    click(page, "#stage-1 .edit")
+    # The way of the text is not shown meanwhile: what is edited is its end.
+    assert page.run("document.getElementById('replay').hidden")
+    type_over(page, 1, "fox castle")
+    page.run("globalThis.fetched = fetch; globalThis.fetch = () => Promise.reject(new TypeError('no network')); 0")
+    click(page, "#stage-1 .go")
+    page.wait(f"{IDLE} && document.getElementById('status').classList.contains('bad')")
+    assert status(page) == "no network"
+    assert page.run("document.querySelector('#stage-1 textarea').value") == "fox castle"
+    assert not page.run("document.querySelector('#stage-1 .editor').hidden")
+    page.run("globalThis.fetch = fetched; 0")
+    click(page, "#stage-1 .go")
+    written(page, 2)
+    assert re.search("fox.*castle", text(page, 1))
+
+
+@pytest.mark.slow
+def test_seeds_go_on_and_settings_come_back(page: Page) -> None:
+    page.run("document.getElementById('temperature').value = 0.73")
+    for count in (1, 2):
+        click(page, "#write")
+        written(page, count)
+    page.run("document.getElementById('temperature').value = 1")
+    page.ask("Page.reload")
+    opened(page)
+    click(page, "#write")
+    written(page, 3)
+    assert page.run("state.versions.map(({asked}) => asked.seed)") == [0, 1, 2]
+    assert page.run("state.versions.map(({asked}) => asked.temperature)") == [0.73, 0.73, 1]
+    page.run("document.querySelectorAll('#history button')[2].focus()")
+    page.press("Enter")
+    assert page.run("['seed', 'temperature'].map((id) => document.getElementById(id).value)") == ["0", "0.73"]
+    assert page.run("document.activeElement.parentElement.parentElement.id") == "history"
+
+
+@pytest.mark.slow
+def test_two_pages_keep_each_others_texts(page: Page, place: str) -> None:
+    other = page.another()
+    other.open(place)
+    opened(other)
+    click(page, "#write")
+    written(page, 1)
+    written(other, 1)
+    click(other, "#write")
+    written(other, 2)
+    written(page, 2)
+    assert page.run("JSON.parse(localStorage.getItem(localStorage.key(0))).length") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", ['[{"text":1', '[{"text":"a"}]', '"a"'])
+def test_a_memory_that_cannot_be_read_stops_nothing(page: Page, stored: str) -> None:
+    page.run(f"localStorage.setItem(`cascaded-dllm/1:${{state.cascade.name}}`, {json.dumps(stored)})")
+    page.ask("Page.reload")
+    opened(page)
+    assert page.run("state.versions.length") == 0
+    click(page, "#write")
+    written(page, 1)
+
+
+@pytest.mark.slow
+def test_a_memory_that_is_full_is_told(page: Page) -> None:
+    page.run("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }")
+    click(page, "#write")
+    written(page, 1)
+    assert status(page) == "this browser keeps no more texts (QuotaExceededError); save them to a file"
+
+
+@pytest.mark.slow
+def test_words_are_locked_from_the_keyboard(page: Page) -> None:
+    click(page, "#write")
+    written(page, 1)
+    assert page.run("document.querySelectorAll('#stage-2 .word[tabindex=\"0\"]').length") == 1
+    page.run("document.querySelector('#stage-2 .word').focus()")
+    page.press("ArrowRight")
+    page.press("Enter")
+    pressed = "[...document.querySelectorAll('#stage-2 .word')].map((word) => word.getAttribute('aria-pressed'))"
+    assert page.run(pressed)[:2] == ["false", "true"]
+    page.press("Enter")
+    assert "true" not in page.run(pressed)
+
+
+@pytest.mark.slow
+def test_a_process_that_can_be_held_to_nothing(tmp_path: Path) -> None:
+    """The uniform one: its page offers what there is, and a text is gone on from."""
+    tokenizer = Tokenizer.train(["the cat saw the dog and the dog saw the cat"] * 3, vocab_size=290)
+    size = tokenizer.vocab_size
+    stages = tuple(
+        StageSampler(
+            tiny_model(vocab_size=size, seed=length, process="uniform", scale_by_sigma=False),
+            UniformProcess(size),
+            LogLinearSchedule(),
+            length,
+        )
+        for length in (4, 8)
+    )
+    with serving(Cascade(stages, tokenizer, (4, 8))) as server, browsing(tmp_path / "profile") as page:
+        page.open(server.address)
+        opened(page)
+        assert page.run("[...document.querySelectorAll('#predictor option')].map(({value}) => value)") == [
+            *("euler", "analytic")
+        ]
+        page.run("document.getElementById('steps').value = 3")
+        click(page, "#write")
+        written(page, 1)
+        assert page.run("document.querySelectorAll('.word').length") == 0
+        assert page.run("document.querySelector('#stage-2 .edit').hidden")
+        first = text(page, 1)
+        click(page, "#stage-2 .again")
+        written(page, 2)
+        assert text(page, 1) == first
+        assert page.console == []
 
 
 @pytest.mark.slow

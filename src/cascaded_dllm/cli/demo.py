@@ -1,5 +1,6 @@
 """`cdllm demo`: a page on which keywords become a text, stage after stage, and every stage can be edited."""
 
+import threading
 import webbrowser
 from typing import Annotated
 
@@ -20,6 +21,11 @@ from cascaded_dllm.cli.options import (
 from cascaded_dllm.demo.server import DemoServer, is_everywhere
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _open_page(address: str) -> None:
+    if not webbrowser.open(address):
+        console.print("there is no browser here; open the address in one, or leave it to --no-open")
 
 
 @app.command()
@@ -62,9 +68,10 @@ def demo(
         if is_everywhere(host):
             console.print("everyone who reaches this machine can write with it; --host 127.0.0.1 keeps it to this one")
         console.print(f"the page is at {server.address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
-        if open and not webbrowser.open(server.address):
-            console.print("there is no browser here; open the address in one, or leave it to --no-open")
         try:
+            if open:
+                # Apart: a browser of the terminal keeps whoever opens it waiting, and waits for the page itself.
+                threading.Thread(target=_open_page, args=(server.address,), daemon=True).start()
             server.serve_forever()
         except KeyboardInterrupt:
             console.print("ended")

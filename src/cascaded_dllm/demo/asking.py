@@ -4,11 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.constraints import words_of
 from cascaded_dllm.sample.control import GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
 from cascaded_dllm.text.listing import shown_ids
+from cascaded_dllm.text.tokenizer import END_OF_TEXT
 from cascaded_dllm.typed_settings import parse_settings
+
+MOST_STEPS = 10_000
+"""Of the grid of a stage: who types a zero too many must not wait for a day, nor the server run out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,38 @@ class Lock:
 
     position: int
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a person has made of a stage.
+
+    Attributes:
+        stage: its number.
+        ids: of the text, if it is taken as it is and the stages after it are written; None if the stage is written
+            around its words.
+        num_tokens: of the text, or of its words.
+    """
+
+    stage: int
+    ids: tuple[int, ...] | None
+    num_tokens: int
+
+    @classmethod
+    def read(cls, text: str, stage: int, cascade: Cascade) -> "Edit":
+        """What becomes of a text: it is taken as it is where it fills its stage and others follow.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        lengths = cascade.stage_lengths
+        if not 1 <= stage <= len(lengths):
+            raise ConfigError(f"stage is {stage}; it must be from 1 to {len(lengths)}")
+        ids = shown_ids(text, cascade.tokenizer)
+        # The rest of a first stage is written around its tokens, wherever they are from.
+        if stage < len(lengths) and (stage == 1 or len(ids) == lengths[stage - 1]):
+            return cls(stage, ids, len(ids))
+        return cls(stage, None, sum(map(len, words_of(_without_ends(text), cascade.tokenizer))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +101,15 @@ class Asking:
         """What is asked for, from its JSON.
 
         Raises:
-            ConfigError: a key is unknown, or a value has the wrong type.
+            ConfigError: a key is unknown, a value has the wrong type, or there are too many steps.
         """
-        return parse_settings(cls, values)
+        asked = parse_settings(cls, values)
+        if asked.steps is not None and asked.steps > MOST_STEPS:
+            raise ConfigError(f"steps is {asked.steps}; on the page it may be up to {MOST_STEPS}, take cdllm sample")
+        return asked
 
     def drawing(self, cascade: Cascade) -> Drawing:
-        """How the text is drawn: an edited one is taken as it is where it fills its stage, and else written around.
+        """How the text is drawn.
 
         Raises:
             ConfigError: what is asked contradicts itself, or is out of range.
@@ -87,14 +128,18 @@ class Asking:
             "guidance": self.guidance,
             "require_coverage": self.require_coverage,
         }
+        known = self.known
         if self.text is not None:
-            ids = shown_ids(self.text, cascade.tokenizer)
-            lengths = cascade.stage_lengths
-            can_be_given = stage < len(lengths)
-            if can_be_given and (stage == 1 or len(ids) == lengths[stage - 1]):
-                return drawing_of_options({**options, "given": GivenStage(stage=stage, ids=((*self.known, ids),))})
-            end = cascade.tokenizer.decode([cascade.tokenizer.eos_id])
-            options["outline"] = self.text.replace(end, " ")
-        if self.known:
-            options["given"] = GivenStage(stage=stage - 1, ids=(self.known,))
+            edit = Edit.read(self.text, stage, cascade)
+            if edit.ids is None:
+                options["outline"] = _without_ends(self.text)
+            else:
+                known = (*known, edit.ids)
+        if known:
+            options["given"] = GivenStage(stage=len(known), ids=(known,))
         return drawing_of_options(options)
+
+
+def _without_ends(text: str) -> str:
+    """An end of text is no word."""
+    return text.replace(END_OF_TEXT, " ")

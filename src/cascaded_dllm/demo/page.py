@@ -3,11 +3,14 @@
 from importlib import resources
 from typing import Any
 
+from cascaded_dllm.demo.asking import MOST_STEPS
 from cascaded_dllm.diffusion.process import AbsorbingProcess
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.pages import stage_colours
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import DEFAULT_STEPS
+from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
 from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
+from cascaded_dllm.sample.regenerate import weights_fingerprint
 
 _SCRIPTS = ("asking", "elements", "frames", "history", "page", "replay", "server", "stages", "state")
 
@@ -31,19 +34,31 @@ def page_file(path: str, cascade: Cascade) -> tuple[bytes, str]:
 def facts(cascade: Cascade) -> dict[str, Any]:
     """What the page has to know: its stages, and what may be asked of them."""
     later = cascade.stages[1:]
+    usable = [name for name in PREDICTORS if _is_usable(name, cascade)]
     can_control = all(isinstance(stage.process, AbsorbingProcess) for stage in cascade.stages)
     return {
-        "name": f"{cascade.tokenizer.fingerprint}-{'-'.join(map(str, cascade.stage_lengths))}",
+        "name": f"{cascade.tokenizer.fingerprint}-{weights_fingerprint([stage.model for stage in cascade.stages])}",
         "lengths": list(cascade.stage_lengths),
         "parameters": sum(p.numel() for stage in cascade.stages for p in stage.model.parameters()),
         "device": str(cascade.device),
         "method": cascade.method,
-        "predictors": [{"name": name, "has_grid": name in GRID_PREDICTORS} for name in PREDICTORS],
+        "predictors": [{"name": name, "has_grid": name in GRID_PREDICTORS} for name in usable],
+        "predictor": next(name for name in ("first_hitting", "analytic") if name in usable),
         "steps": DEFAULT_STEPS,
+        "most_steps": MOST_STEPS,
         "can_control": can_control,
         "can_guide": bool(later) and all(stage.trained_with.dropout > 0 for stage in later),
         "can_cover": can_control and not all(stage.is_placed for stage in later),
     }
+
+
+def _is_usable(predictor: str, cascade: Cascade) -> bool:
+    """Whether all stages can be drawn by a predictor."""
+    try:
+        cascade.require_drawable(Drawing(predictor=(predictor,)))
+    except ConfigError:
+        return False
+    return True
 
 
 def _colours(num_stages: int) -> str:

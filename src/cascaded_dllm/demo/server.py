@@ -2,7 +2,7 @@
 
     GET  /         the page, and beside it its style and scripts
     GET  /cascade  what the page has to know of the cascade
-    POST /tokens   of a text, how many tokens it has
+    POST /tokens   of an edited stage, how many tokens count
     POST /write    one text: a line of JSON for every state, and one at the end
 
 A page of another site can reach a server on this machine as well. So what is asked must come as JSON from a page of
@@ -12,26 +12,32 @@ this server, by a name of this machine: a browser sends nothing of that kind to 
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from cascaded_dllm.demo.asking import Asking
+from cascaded_dllm.demo.asking import Asking, Edit
 from cascaded_dllm.demo.page import FILES, facts, page_file
 from cascaded_dllm.demo.trace import Trace
 from cascaded_dllm.errors import CascadeError, ConfigError
 from cascaded_dllm.memory import is_short_of_memory
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
-from cascaded_dllm.text.listing import shown_ids
+from cascaded_dllm.typed_settings import parse_settings
 
 MOST_BYTES = 1_000_000
 """Of what is asked."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _WAIT = 0.2
 """Seconds between two looks whether another text is finished."""
+_STILL, _SLOW = 60.0, 5.0
+"""Seconds that a connection may keep still before it has asked, and that it may leave a state unread: meanwhile nobody
+else can write."""
+_ENDS: Mapping[str, Any] = {"error": "the server ends; start it again"}
 
 Line = Mapping[str, Any]
 
@@ -54,8 +60,8 @@ class DemoServer(ThreadingHTTPServer):
     def __init__(self, cascade: Cascade, *, host: str, port: int) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"the port is {port}; it must be from 1 to 65535, or 0 for any that is free")
-        self.cascade = cascade
-        self.asked_host = host
+        self.cascade, self.asked_host = cascade, host
+        self.facts = facts(cascade)
         self._writing, self._ending = threading.Lock(), threading.Event()
         try:
             super().__init__((host, port), _Handler)
@@ -75,7 +81,7 @@ class DemoServer(ThreadingHTTPServer):
         """Whether a browser that asks for the host `name` asks for this server."""
         if is_everywhere(self.asked_host):
             return True
-        return name is not None and urlsplit(f"//{name}").hostname in (*_LOCAL, self.asked_host)
+        return name is not None and _hostname(f"//{name}") in (*_LOCAL, self.asked_host.lower())
 
     def close(self) -> None:
         """Ends the text that is being written, and waits for that: a network at work must not be torn away."""
@@ -83,26 +89,28 @@ class DemoServer(ThreadingHTTPServer):
         with self._writing:
             self.server_close()
 
-    def lines(self, drawing: Drawing) -> Iterator[Line]:
+    def lines(self, drawing: Drawing) -> Generator[Line, None, None]:
         """What is told of one text while it is written.
 
         Args:
             drawing: how it is drawn, and that can be.
         """
         while not self._writing.acquire(timeout=_WAIT):
-            yield {"waiting": True}
+            yield _ENDS if self._ending.is_set() else {"waiting": True}
+            if self._ending.is_set():
+                return
         try:
-            yield from self._written(drawing)
+            yield from iter([_ENDS]) if self._ending.is_set() else self._written(drawing)
         finally:
             self._writing.release()
 
-    def _written(self, drawing: Drawing) -> Iterator[Line]:
+    def _written(self, drawing: Drawing) -> Generator[Line, None, None]:
         trace, started = Trace(self.cascade.tokenizer), time.perf_counter()
         try:
             for seen in self.cascade.stream(1, drawing):
                 yield trace.frame(seen)
                 if self._ending.is_set():
-                    yield {"error": "the server ends; start it again"}
+                    yield _ENDS
                     return
         except CascadeError as error:
             yield {"error": str(error)}
@@ -116,62 +124,87 @@ class DemoServer(ThreadingHTTPServer):
 
 def is_everywhere(host: str) -> bool:
     """Whether a server at `host` can be reached from other machines, whatever name they know it by."""
-    return host in ("", "0.0.0.0", "::")
+    return host in ("", "0.0.0.0")
+
+
+def _hostname(address: str) -> str | None:
+    """The name of the host in an address, in small letters; None for what is no address."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Edited:
+    """What is asked of /tokens: the text of a stage."""
+
+    text: str
+    stage: int
 
 
 class _Handler(BaseHTTPRequestHandler):
     """One request. A connection carries one, and ends with its answer."""
 
     server_version, sys_version = "cdllm", ""
-    timeout = 60.0
-    """Seconds that a connection may keep still."""
+    timeout = _STILL
 
     @property
     def demo(self) -> DemoServer:
+        """The server that this request came to."""
         return cast(DemoServer, self.server)
 
     def do_GET(self) -> None:
-        if not self._is_from_here():
-            return
-        path = urlsplit(self.path).path
-        if path == "/cascade":
-            self._answer_json(facts(self.demo.cascade))
-        elif path in FILES:
-            content, kind = page_file(path, self.demo.cascade)
-            self._answer(content, kind)
-        else:
-            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; the page is at /")
+        """Answers with a file of the page, or with what it has to know."""
+        self._do(self._get)
 
     def do_POST(self) -> None:
-        if not self._is_from_here():
-            return
+        """Writes a text, or counts tokens."""
+        self._do(self._post)
+
+    def _do(self, answer: Callable[[str], None]) -> None:
+        """Answers a request, if it is from the page; `answer` is given the path."""
         try:
-            match urlsplit(self.path).path:
-                case "/write":
-                    self._write()
-                case "/tokens":
-                    text = self._asked().get("text")
-                    if not isinstance(text, str):
-                        raise ConfigError(f"text is {text!r}; it must be a text")
-                    self._answer_json({"tokens": len(shown_ids(text, self.demo.cascade.tokenizer))})
-                case path:
-                    self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; ask /write or /tokens")
-        except CascadeError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            if (stranger := self._stranger()) is not None:
+                self._refuse(
+                    HTTPStatus.FORBIDDEN,
+                    f"{stranger} is no page of this server; open {self.demo.address}, or start it with --host",
+                )
+                return
+            try:
+                answer(self.path.partition("?")[0])
+            except CascadeError as error:
+                self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        except (ConnectionError, TimeoutError):
             # Whoever asked has gone, or wants no more of it.
             self.close_connection = True
 
-    def _write(self) -> None:
-        drawing = Asking.parse(self._asked()).drawing(self.demo.cascade)
+    def _get(self, path: str) -> None:
+        if path == "/cascade":
+            self._answer_json(self.demo.facts)
+        elif path in FILES:
+            self._answer(*page_file(path, self.demo.cascade))
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; the page is at /")
+
+    def _post(self, path: str) -> None:
+        match path:
+            case "/write":
+                self._write(Asking.parse(self._asked()))
+            case "/tokens":
+                edit = parse_settings(_Edited, self._asked())
+                self._answer_json({"tokens": Edit.read(edit.text, edit.stage, self.demo.cascade).num_tokens})
+            case _:
+                self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; ask /write or /tokens")
+
+    def _write(self, asked: Asking) -> None:
+        drawing = asked.drawing(self.demo.cascade)
         self.demo.cascade.require_drawable(drawing)
         self._begin("application/x-ndjson")
-        lines = self.demo.lines(drawing)
-        try:
+        self.connection.settimeout(_SLOW)
+        with closing(self.demo.lines(drawing)) as lines:
             for line in lines:
                 self.wfile.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-        finally:
-            lines.close()  # type: ignore[attr-defined]
 
     def _asked(self) -> dict[str, Any]:
         """The JSON that came with a request.
@@ -182,26 +215,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise ConfigError(f"what is asked is {self.headers.get_content_type()}; send application/json")
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
-            raise ConfigError(f"Content-Length is {length!r}; it must be a number up to {MOST_BYTES}")
+        if not length.isdecimal() or len(length) > len(str(MOST_BYTES)) or int(length) > MOST_BYTES:
+            raise ConfigError(f"Content-Length is {length[:20]!r}; it must be a number up to {MOST_BYTES}")
         try:
             values = json.loads(self.rfile.read(int(length)))
-        except ValueError as error:
+            # A half of a character that takes two in JSON is no text.
+            json.dumps(values, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"what is asked is no JSON ({error}); send an object") from error
         if not isinstance(values, dict):
             raise ConfigError(f"what is asked is a {type(values).__name__}; send an object")
         return values
 
-    def _is_from_here(self) -> bool:
-        """Whether the request came by a name of this server, and not from a page of another; it is refused if not."""
+    def _stranger(self) -> str | None:
+        """By which name or from which page the request came, if not by one of this server and from a page of it."""
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
-        if self.demo.is_known_as(host) and (origin is None or urlsplit(origin).netloc == host):
-            return True
-        self._refuse(
-            HTTPStatus.FORBIDDEN,
-            f"{origin or host} is no page of this server; open {self.demo.address}, or start it with --host {host}",
-        )
-        return False
+        if not self.demo.is_known_as(host):
+            return str(host)
+        return None if origin is None or origin == f"http://{host}" else origin
 
     def _answer_json(self, value: object) -> None:
         self._answer(json.dumps(value, ensure_ascii=False).encode(), "application/json")

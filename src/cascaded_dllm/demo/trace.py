@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cascaded_dllm.cascade.provenance import provenance
+from cascaded_dllm.cascade.provenance import kept_positions
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -21,8 +21,10 @@ class Trace:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._stages: dict[int, list[int]] = {}
+        self._ids: dict[int, list[int]] = {}
+        self._origins: dict[int, list[int]] = {}
         self._calls: dict[int, float] = {}
+        self._texts: dict[int, str] = {}
 
     def frame(self, seen: CascadeState) -> dict[str, Any]:
         """One state: `stage`, `step` of `steps`, and `pieces`.
@@ -31,19 +33,20 @@ class Trace:
         """
         stage, _, state = seen
         ids = state.xt[0].tolist()
-        self._stages[stage], self._calls[stage] = ids, state.nfe
-        first = min(self._stages)
-        origins = provenance([self._stages[number] for number in range(first, stage + 1)], first_stage=first)[-1]
+        before = self._origins.get(stage - 1, [])
+        kept = kept_positions(self._ids.get(stage - 1, []), ids)
+        origins = [stage if place < 0 else before[place] for place in kept]
+        self._ids[stage], self._origins[stage], self._calls[stage] = ids, origins, state.nfe
         return {
             "stage": stage,
             "step": state.step,
             "steps": state.num_steps,
-            "pieces": [self._piece(ids[a:b], origins[a]) for a, b in token_groups(ids, self._tokenizer.decode)],
+            "pieces": [self._piece(ids[a:b], origins[a]) for a, b in token_groups(ids, self._decode)],
         }
 
     def ending(self, seconds: float) -> dict[str, Any]:
         """What is told at the end: the text for readers, network calls in all stages, and the time it took."""
-        last = self._stages[max(self._stages)]
+        last = self._ids[max(self._ids)]
         return {
             "text": self._tokenizer.decode_window(last).strip(),
             "calls": round(sum(self._calls.values()), 2),
@@ -55,4 +58,12 @@ class Trace:
             return ("", MASKED, list(ids))
         if ids[0] == self._tokenizer.eos_id:
             return ("", END, list(ids))
-        return (self._tokenizer.decode(ids), origin, list(ids))
+        return (self._decode(ids), origin, list(ids))
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens; a single one is looked up, since most of a state was in the one before."""
+        if len(ids) != 1:
+            return self._tokenizer.decode(ids)
+        if ids[0] not in self._texts:
+            self._texts[ids[0]] = self._tokenizer.decode(ids)
+        return self._texts[ids[0]]

@@ -78,7 +78,8 @@ class Control:
             that, which must be a whole one.
         pins: text at fixed places.
         given: texts of a stage.
-        require_coverage: whether every stage contains all tokens of the stage before, in order.
+        require_coverage: whether every stage contains all tokens of the stage before, in order; a stage with an outline
+            of its own contains that instead.
     """
 
     keywords: tuple[str, ...] = ()

@@ -48,6 +48,7 @@ def require_drawable(
         stage, is_first = stages[number - 1], number == asked.first_stage
         if stage.is_placed:
             before = () if is_first else asked.stages[number - 1 - asked.first_stage].given
+            _require_words_before(number, of_stage, before, tokenizer)
             _require_layout(number, stage, of_stage, before)
         else:
             _require_text(stage, of_stage, drawing, covers=asked.require_coverage and not is_first)
@@ -76,6 +77,23 @@ def _require_text(stage: StageSampler, asked: StageConstraints, drawing: Drawing
     if asked.words and isinstance(stage.process, AbsorbingProcess):
         xt = start_texts(stage, asked, len(asked.words), stage.model.vocab_embed.embedding.device)
         stage.require_room(asked.words, xt, stage.process)
+
+
+def _require_words_before(
+    number: int, asked: StageConstraints, given: Sequence[tuple[int, ...]], tokenizer: Tokenizer
+) -> None:
+    """Checks that the words of a placed stage hold the text before, which that stage holds in any case.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    for i, before in enumerate(given if asked.words else ()):
+        rest = iter([token for word in asked.words[i % len(asked.words)] for token in word])
+        if (lost := next((token for token in before if token not in rest), None)) is not None:
+            raise ConfigError(
+                f"stage {number} holds stage {number - 1}, and what is asked of it lacks {tokenizer.decode([lost])!r} "
+                f"in its place; keep {tokenizer.decode(before)!r} in this order, or change stage {number - 1}"
+            )
 
 
 def _require_layout(

@@ -4,10 +4,10 @@ import dataclasses
 import http.client
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,9 @@ from cascaded_dllm.demo.page import FILES
 from cascaded_dllm.demo.server import MOST_BYTES, DemoServer
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
+from tests.unit.demo.serving import serving
 
 JSON = {"Content-Type": "application/json"}
-
-
-@contextmanager
-def serving(cascade: Cascade, host: str = "127.0.0.1") -> Iterator[DemoServer]:
-    server = DemoServer(cascade, host=host, port=0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.close()
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +79,7 @@ def test_what_the_page_has_to_know(server: DemoServer, cascade: Cascade) -> None
 def test_a_text_is_the_one_that_the_library_draws(server: DemoServer, cascade: Cascade) -> None:
     found = lines(server, seed=5, keywords=["cat", "dog"], predictor="analytic", steps=3, require_coverage=True)
     samples = cascade.generate(1, seed=5, keywords=["cat", "dog"], predictor="analytic", steps=3, require_coverage=True)
+    assert "done" in found[-1], found
     last = {line["stage"]: line for line in found[:-1]}
     for stage, ids in enumerate(samples.ids, start=1):
         assert [token for _, _, of_piece in last[stage]["pieces"] for token in of_piece] == ids[0].tolist()
@@ -102,7 +91,10 @@ def test_a_text_is_the_one_that_the_library_draws(server: DemoServer, cascade: C
 def test_tokens_are_counted(server: DemoServer, cascade: Cascade) -> None:
     text = " the cat<|endoftext|> é"
     expected = len(cascade.tokenizer.encode(" the cat").ids) + 1 + len(cascade.tokenizer.encode(" é").ids)
-    assert post(server, "/tokens", {"text": text}) == (200, {"tokens": expected})
+    assert post(server, "/tokens", {"text": text, "stage": 1}) == (200, {"tokens": expected})
+    # Of a text that is written around, its words count.
+    text = " the cat \n saw<|endoftext|>"
+    assert post(server, "/tokens", {"text": text, "stage": 3}) == (200, {"tokens": 3})
 
 
 @pytest.mark.parametrize(
@@ -113,7 +105,10 @@ def test_tokens_are_counted(server: DemoServer, cascade: Cascade) -> None:
         ("/write", {"predictor": "magic"}, "the predictor is 'magic'"),
         ("/write", {"guidance": 1}, "trained without prefix dropout"),
         ("/write", ["a"], "what is asked is a list; send an object"),
-        ("/tokens", {"text": 3}, "text is 3; it must be a text"),
+        ("/write", {"steps": 10_001, "predictor": "analytic"}, "steps is 10001; on the page it may be up to 10000"),
+        ("/write", {"keywords": ["\ud800"]}, "what is asked is no JSON"),
+        ("/tokens", {"text": 3, "stage": 1}, "text is 3; it must be of type str"),
+        ("/tokens", {"text": "a", "stage": 4}, "stage is 4; it must be from 1 to 3"),
     ],
 )
 def test_what_cannot_be_is_told(server: DemoServer, path: str, asked: object, message: str) -> None:
@@ -130,6 +125,10 @@ def test_what_cannot_be_is_told(server: DemoServer, path: str, asked: object, me
         ("POST", "/write", b"{}", {"Content-Type": "text/plain"}, 400, "what is asked is text/plain; send app"),
         ("POST", "/write", b"{}", JSON | {"Content-Length": str(MOST_BYTES + 1)}, 400, "it must be a number up to"),
         ("POST", "/write", b"{}", JSON | {"Content-Length": "-2"}, 400, "Content-Length is '-2'"),
+        ("POST", "/write", b"{}", JSON | {"Content-Length": "9" * 5000}, 400, "it must be a number up to"),
+        ("POST", "/write", b"[" * 100_000, JSON, 400, "what is asked is no JSON"),
+        ("GET", "/", None, {"Host": "[::1"}, 403, "[::1 is no page of this server"),
+        ("POST", "/write", b"{}", JSON | {"Origin": "http://[x"}, 403, "http://[x is no page of this server"),
         ("POST", "/elsewhere", b"{}", JSON, 404, "there is no /elsewhere; ask /write or /tokens"),
         ("GET", "/../server.py", None, {}, 404, "there is no /../server.py; the page is at /"),
         ("GET", "/", None, {"Host": "example.org"}, 403, "example.org is no page of this server; open http://127"),
@@ -147,15 +146,15 @@ def test_the_page_itself_is_not_refused(server: DemoServer) -> None:
     """Through a tunnel the port is another one."""
     for host in (f"localhost:{server.server_port}", "127.0.0.1:99", "[::1]:8765"):
         headers = {"Host": host, "Origin": f"http://{host}"}
-        assert post(server, "/tokens", {"text": "a"}, **headers)[0] == 200
+        assert post(server, "/tokens", {"text": "a", "stage": 1}, **headers)[0] == 200
 
 
 def test_names_of_a_server_for_everyone(cascade: Cascade) -> None:
     with serving(cascade, "0.0.0.0") as server:
         assert server.address == f"http://127.0.0.1:{server.server_port}/"
         headers = {"Host": "box.local:1", "Origin": "http://box.local:1"}
-        assert post(server, "/tokens", {"text": "a"}, **headers)[0] == 200
-        assert post(server, "/tokens", {"text": "a"}, Host="box.local", Origin="http://elsewhere")[0] == 403
+        assert post(server, "/tokens", {"text": "a", "stage": 1}, **headers)[0] == 200
+        assert post(server, "/tokens", {"text": "a", "stage": 1}, Host="box.local", Origin="http://elsewhere")[0] == 403
 
 
 def begin(server: DemoServer, **asked: Any) -> http.client.HTTPResponse:
@@ -256,6 +255,50 @@ def test_faults_of_the_program_are_on_the_terminal(cascade: Cascade, capfd: pyte
         type(failing).error = ConfigError("now another")
         assert lines(server)[-1] == {"error": "now another"}
     assert "RuntimeError: a fault of ours" in capfd.readouterr().err
+
+
+def test_no_text_begins_after_the_end(cascade: Cascade) -> None:
+    """Whoever waited for the text before is told as well."""
+    slow = made(Slow, cascade, go=threading.Semaphore(1))
+    server = DemoServer(slow, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    first = begin(server)
+    waiting = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    waiting.request("POST", "/write", b"{}", JSON)
+    second = waiting.getresponse()
+    assert json.loads(second.readline()) == {"waiting": True}
+    server.shutdown()
+    thread.join()
+    closing = threading.Thread(target=server.close)
+    closing.start()
+    slow.go.release(1000)
+    closing.join(timeout=30)
+    assert not closing.is_alive()
+    for answer in (first, second):
+        assert json.loads(answer.read().splitlines()[-1]) == {"error": "the server ends; start it again"}
+
+
+def test_a_reader_that_stops_does_not_keep_others_waiting(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_SLOW", 0.1)
+    with serving(cascade) as server, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        reader.connect(("127.0.0.1", server.server_port))
+        asked = json.dumps({"predictor": "analytic", "steps": 2000}).encode()
+        head = (
+            f"POST /write HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(asked)}"
+        )
+        reader.sendall(f"{head}\r\n\r\n".encode() + asked)
+        assert reader.recv(15) == b"HTTP/1.0 200 OK"
+        assert "done" in lines(server, seed=1)[-1]
+
+
+@pytest.mark.parametrize("name", ["MyBox.lan", "mybox.LAN"])
+def test_names_are_the_same_in_capitals(cascade: Cascade, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(cascade) as server:
+        monkeypatch.setattr(server, "asked_host", name)
+        assert server.is_known_as("mybox.lan:80")
+        assert not server.is_known_as("other.lan:80")
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

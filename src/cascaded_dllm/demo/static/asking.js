@@ -4,7 +4,7 @@ import { $, say } from "/elements.js";
 import { idsOf, textOf, thinned, wordsOf } from "/frames.js";
 import { remember } from "/history.js";
 import { lines } from "/server.js";
-import { idsBefore, numStages, show, shownStages, state } from "/state.js";
+import { idsBefore, numStages, show, state } from "/state.js";
 
 const MOST_FRAMES = 400;
 
@@ -16,13 +16,12 @@ function settings() {
   const { cascade } = state;
   const hasGrid = chosenPredictor().has_grid;
   const given = {
-    seed: number("seed") ?? 0,
     predictor: $("predictor").value,
     steps: hasGrid ? number("steps") : null,
     tokens_per_call: hasGrid ? null : number("tokens_per_call"),
-    temperature: number("temperature") ?? 1,
-    top_p: number("top_p") ?? 1,
-    top_k: number("top_k"),
+    temperature: cascade.can_control ? number("temperature") : null,
+    top_p: cascade.can_control ? number("top_p") : null,
+    top_k: cascade.can_control ? number("top_k") : null,
     guidance: cascade.can_guide ? number("guidance") ?? 0 : 0,
     require_coverage: cascade.can_cover && $("require_coverage").checked,
   };
@@ -36,31 +35,34 @@ export function newText() {
 // A stage and those after it anew: around the words that are locked, or else as the text was asked for.
 export function again(stage) {
   const known = idsBefore(stage);
-  const frame = shownStages()[stage - 1];
+  const frame = state.shown.stages[stage - 1];
   const ids = idsOf(frame);
   const kept = wordsOf(frame).filter(({ position }) => state.locked.get(stage)?.has(position));
   if (kept.length > 0) {
     return { known, locked: kept.map(({ position, length }) => ({ position, ids: ids.slice(position, position + length) })) };
   }
   const { asked } = state.shown;
-  return (asked.known ?? []).length === stage - 1 ? { known, keywords: asked.keywords, text: asked.text } : { known };
+  const isAsked = (asked.known ?? []).length === stage - 1;
+  // A text that was taken as it is has no steps, and would only come back.
+  return isAsked && frame.steps > 0 ? { known, keywords: asked.keywords, text: asked.text } : { known };
 }
 
 // What a person has made of a stage. The tokens of words begin with the blank before them, also that of the first word of a
 // shortened text.
 export function edited(stage, text) {
-  const hadBlank = /^\s/.test(textOf(shownStages()[stage - 1]));
-  return { known: idsBefore(stage), text: hadBlank && !/^\s/.test(text) ? ` ${text}` : text };
+  const hadBlank = /^\s/.test(textOf(state.shown.stages[stage - 1]));
+  const isBare = text.trim() !== "" && !/^\s/.test(text);
+  return { known: idsBefore(stage), text: hadBlank && isBare ? ` ${text}` : text };
 }
 
-// Writes one text; `update` is called when there is more of it to be seen, and at the end. What was shown before stays in the
-// list of versions, and comes back where nothing of the new text has.
+// Writes one text; `update` is called when there is more of it to be seen, and at the end. Where it fails, all is as it was
+// before, an open editor too.
 export async function write(asked, update) {
   if (state.writing) return;
-  if ($("reseed").checked && state.versions.length > 0) $("seed").value = (number("seed") ?? 0) + 1;
-  const version = { asked: { ...asked, ...settings() }, frames: [], stages: [] };
+  const before = { shown: state.shown, moment: state.moment, editing: state.editing, locked: state.locked };
+  const seed = (number("seed") ?? 0) + ($("reseed").checked && state.versions.length > 0 ? 1 : 0);
+  const version = { id: `${Date.now()}-${Math.random()}`, asked: { ...asked, ...settings(), seed }, frames: [], stages: [] };
   state.writing = new AbortController();
-  state.editing = 0;
   say("asking");
   update();
   try {
@@ -69,16 +71,28 @@ export async function write(asked, update) {
       update();
     }
     if (version.text === undefined) throw new Error("the server ended before the text; its terminal says why");
-    state.versions.push(version);
-    say(`${version.calls} network calls, ${version.seconds} s`);
-    remember();
+    const fault = remember(version);
+    say(fault || told(version), fault !== "");
   } catch (error) {
     const isStopped = error.name === "AbortError";
-    say(isStopped ? "stopped; what was finished is shown" : error.message, !isStopped);
+    const isBegun = version.frames.length > 0;
+    if (!isStopped) Object.assign(state, before);
+    say(isStopped ? `stopped${isBegun ? "; what was finished is shown" : ""}` : error.message, !isStopped);
   } finally {
     state.writing = null;
     update();
   }
+}
+
+// What a text has cost.
+export const told = ({ calls, seconds }) => `${calls} network calls, ${seconds} s`;
+
+// The form as a text was asked for.
+export function fill({ keywords, seed, predictor, steps, tokens_per_call, temperature, top_p, top_k, guidance, require_coverage }) {
+  const values = { seed, predictor, steps, tokens_per_call, temperature, top_p, top_k, guidance };
+  for (const [name, value] of Object.entries(values)) $(name).value = value ?? "";
+  $("require_coverage").checked = require_coverage;
+  if (keywords) $("keywords").value = keywords.join(", ");
 }
 
 function take(version, line) {
@@ -88,6 +102,7 @@ function take(version, line) {
   } else if (line.done) {
     Object.assign(version, line.done);
   } else {
+    if (version.frames.length === 0) $("seed").value = version.asked.seed;
     version.frames.push(line);
     if (version.frames.length > MOST_FRAMES) version.frames = thinned(version.frames);
     version.stages[line.stage - 1] = line;

@@ -8,13 +8,15 @@ export function element(kind, properties = {}, ...children) {
   return made;
 }
 
-export function button(className, text, act) {
+export function button(className, text, act, label = null) {
   const made = element("button", { type: "button", className, textContent: text });
+  if (label) made.ariaLabel = label;
   made.addEventListener("click", act);
   return made;
 }
 
+// What is said is also read aloud, so the same is not said again.
 export function say(message, isBad = false) {
-  $("status").textContent = message;
+  if ($("status").textContent !== message) $("status").textContent = message;
   $("status").classList.toggle("bad", isBad);
 }

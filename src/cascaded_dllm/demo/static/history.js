@@ -4,31 +4,51 @@ import { $, button, element, say } from "/elements.js";
 import { described, idsOf, textOf } from "/frames.js";
 import { state } from "/state.js";
 
-const MOST = 100, MOST_WITH_FRAMES = 10;
+const MOST = 100, MOST_WITH_FRAMES = 3;
 const SHOWN_LETTERS = 160;
 
-const place = () => `cascaded-dllm:${state.cascade.name}`;
+const place = () => `cascaded-dllm/1:${state.cascade.name}`;
 
 // Without the states on the way, of which there are many: as if every stage had come at once.
 const withoutFrames = (version) => ({ ...version, frames: version.stages.filter(Boolean) });
 
-export function remember() {
-  state.versions.splice(0, state.versions.length - MOST);
-  const old = state.versions.at(-1 - MOST_WITH_FRAMES);
-  if (old && old !== state.shown) Object.assign(old, withoutFrames(old));
-  try {
-    localStorage.setItem(place(), JSON.stringify(state.versions.map(({ frames, ...rest }) => rest)));
-  } catch (error) {
-    say(`this browser keeps no more texts (${error.name}); save them to a file`, true);
-  }
+const isVersion = (found) => Array.isArray(found?.stages) && typeof found.text === "string" && found.asked !== undefined;
+
+// What the browser has kept, from all pages of this cascade.
+const kept = () => JSON.parse(localStorage.getItem(place()) ?? "[]").filter(isVersion).map(withoutFrames);
+
+// The versions of this page and those of others, in the order in which they were begun; ids begin with the time.
+function joined(others) {
+  const all = new Map([...others, ...state.versions].map((version) => [version.id, version]));
+  return [...all.values()].sort((a, b) => parseFloat(a.id) - parseFloat(b.id)).slice(-MOST);
 }
 
-export function recall() {
+// Keeps a new version; returns what went wrong with the browser's memory, or nothing. Here it is in any case.
+export function remember(version) {
+  state.versions.push(version);
+  const old = state.versions.at(-1 - MOST_WITH_FRAMES);
+  if (old) Object.assign(old, withoutFrames(old));
   try {
-    state.versions = JSON.parse(localStorage.getItem(place()) ?? "[]").map(withoutFrames);
+    state.versions = joined(kept());
+    localStorage.setItem(place(), JSON.stringify(state.versions.map(({ frames, ...rest }) => rest)));
+  } catch (error) {
+    return `this browser keeps no more texts (${error.name}); save them to a file`;
+  }
+  return "";
+}
+
+// Reads what was kept, now and whenever another page of this cascade changes it.
+export function recall(update) {
+  try {
+    state.versions = kept();
   } catch (error) {
     say(`the texts that this browser has kept cannot be read (${error.name})`, true);
   }
+  addEventListener("storage", (event) => {
+    if (event.key !== place()) return;
+    state.versions = event.newValue === null ? [] : joined(kept());
+    update();
+  });
 }
 
 export function saveAll() {
@@ -44,11 +64,16 @@ export function saveAll() {
 export function forgetAll() {
   if (!confirm("Forget all texts of this cascade in this browser?")) return;
   state.versions = [];
-  localStorage.removeItem(place());
+  try {
+    localStorage.removeItem(place());
+  } catch (error) {
+    say(`what this browser has kept cannot be removed (${error.name})`, true);
+  }
 }
 
 export function showHistory(open) {
   const { versions } = state;
+  const focused = [...$("history").querySelectorAll("button")].indexOf(document.activeElement);
   $("none").hidden = versions.length > 0;
   $("keep").hidden = versions.length === 0;
   $("history").start = versions.length;
@@ -59,4 +84,5 @@ export function showHistory(open) {
     made.setAttribute("aria-current", String(version === state.shown));
     return element("li", {}, made);
   }).reverse());
+  $("history").querySelectorAll("button")[focused]?.focus();
 }

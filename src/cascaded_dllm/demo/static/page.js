@@ -1,6 +1,6 @@
 // The page of a cascade: what stands on it at first, and what is done by its buttons.
 
-import { again, chosenPredictor, edited, newText, write } from "/asking.js";
+import { again, chosenPredictor, edited, fill, newText, told, write } from "/asking.js";
 import { $, element, say } from "/elements.js";
 import { forgetAll, recall, saveAll, showHistory } from "/history.js";
 import { moveTo, play, showReplay, stopPlaying } from "/replay.js";
@@ -11,7 +11,7 @@ import { show, state } from "/state.js";
 function update() {
   showStages();
   showReplay();
-  $("write").disabled = state.writing !== null;
+  $("write").setAttribute("aria-disabled", String(state.writing !== null));
   $("stop").hidden = state.writing === null;
   if (!state.writing) showHistory(open);
 }
@@ -33,7 +33,9 @@ function open(version) {
   if (state.writing) return;
   stopPlaying();
   show(version);
-  say(`${version.calls} network calls, ${version.seconds} s`);
+  fill(version.asked);
+  showPredictor();
+  say(told(version));
   update();
 }
 
@@ -50,7 +52,9 @@ function showPredictor() {
   $("tokens-label").hidden = chosenPredictor().has_grid;
 }
 
-function showFacts({ lengths, parameters, method, device, predictors, steps, can_control, can_guide, can_cover }) {
+function showFacts({
+  lengths, parameters, method, device, predictors, predictor, steps, most_steps, can_control, can_guide, can_cover,
+}) {
   $("facts").textContent = [
     lengths.length === 1 ? `A flat model of ${lengths[0]} tokens` : `Stages of ${lengths.join(", ")} tokens`,
     `${(parameters / 1e6).toFixed(1)} million parameters`,
@@ -58,11 +62,12 @@ function showFacts({ lengths, parameters, method, device, predictors, steps, can
     device,
   ].join("; ");
   $("predictor").replaceChildren(...predictors.map((name) => element("option", { value: name.name, textContent: name.name })));
-  $("predictor").value = "first_hitting";
-  $("steps").placeholder = steps;
+  $("predictor").value = predictor;
+  Object.assign($("steps"), { placeholder: steps, max: most_steps });
   $("guidance-label").hidden = !can_guide;
   $("coverage-label").hidden = !can_cover;
   $("keywords").disabled = !can_control;
+  for (const label of document.querySelectorAll(".law")) label.hidden = !can_control;
 }
 
 async function begin() {
@@ -70,8 +75,14 @@ async function begin() {
   showFacts(state.cascade);
   showPredictor();
   makeStages(acts);
-  recall();
+  listen();
+  recall(updateSoon);
+  // The next text gets the seed after that of the last one.
+  if (state.versions.length > 0) $("seed").value = state.versions.at(-1).asked.seed;
   update();
+}
+
+function listen() {
   $("predictor").addEventListener("change", showPredictor);
   $("asking").addEventListener("submit", (event) => { event.preventDefault(); ask(newText()); });
   $("stop").addEventListener("click", () => state.writing?.abort());
@@ -80,7 +91,7 @@ async function begin() {
   $("save").addEventListener("click", saveAll);
   $("forget").addEventListener("click", () => { forgetAll(); update(); });
   addEventListener("error", (event) => say(event.message, true));
-  addEventListener("unhandledrejection", (event) => say(event.reason.message, true));
+  addEventListener("unhandledrejection", (event) => say(String(event.reason?.message ?? event.reason), true));
 }
 
 begin().catch((error) => say(`the server does not answer (${error.message})`, true));

@@ -32,7 +32,7 @@ export function moveTo(moment) {
 
 export function showReplay() {
   const { shown, moment, writing } = state;
-  const isLong = !writing && shown !== null && shown.frames.length > numStages();
+  const isLong = !writing && state.editing === 0 && shown !== null && shown.frames.length > numStages();
   $("replay").hidden = !isLong;
   if (!isLong) return;
   $("time").max = shown.frames.length - 1;

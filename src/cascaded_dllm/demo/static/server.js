@@ -4,8 +4,9 @@ export async function facts() {
   return (await fetch("/cascade")).json();
 }
 
-export async function numTokens(text) {
-  return (await (await post("/tokens", { text })).json()).tokens;
+// Tokens that count, if a person has made this text of a stage.
+export async function numTokens(text, stage) {
+  return (await (await post("/tokens", { text, stage })).json()).tokens;
 }
 
 // The lines of JSON that are told of a text, as they come.

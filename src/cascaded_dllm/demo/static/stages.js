@@ -29,20 +29,20 @@ function makeStage(stage, length, acts) {
       element("h2", {}, element("span", { className: `key ${className(stage)}`, textContent: name }), ` ${length} tokens`),
       element("progress", { max: 1, value: 0, hidden: true, ariaLabel: name }),
       ...(isFinal && navigator.clipboard ? [button("copy", "Copy", acts.copy)] : []),
-      button("edit", "Edit", () => acts.edit(stage)),
+      button("edit", "Edit", () => acts.edit(stage), `Edit ${name}`),
       button("again", "Write again", () => acts.again(stage))),
-    element("div", { className: "text" }),
+    element("div", { className: "text", role: "group", ariaLabel: name }),
     element("div", { className: "editor", hidden: true },
       area,
       element("div", { className: "row" },
         button("go main", isFinal ? "Write around these words" : "Go on from this", () => acts.goOn(stage)),
-        button("leave", "Leave it", acts.leave),
+        button("leave", "Leave it", () => { acts.leave(); part(stage, ".edit").focus(); }),
         element("span", { className: "faint count", role: "status" }))));
 }
 
 export function openEditor(stage) {
   const area = part(stage, "textarea");
-  area.value = textToEdit(shownStages()[stage - 1]);
+  area.value = textToEdit(state.shown.stages[stage - 1]);
   count(stage);
   area.focus();
 }
@@ -51,8 +51,8 @@ async function count(stage) {
   const most = state.cascade.lengths[stage - 1];
   const text = typed(stage);
   try {
-    const tokens = await numTokens(edited(stage, text).text);
-    if (text !== typed(stage)) return; // another count is on its way
+    const tokens = await numTokens(edited(stage, text).text, stage);
+    if (text !== typed(stage) || state.editing !== stage) return; // another count is on its way
     const rest = tokens < most ? "; the rest is written around them" : "";
     part(stage, ".count").textContent = `${tokens} of ${most} tokens${tokens > most ? ", too many" : rest}`;
     part(stage, ".go").disabled = tokens > most || tokens === 0;
@@ -84,19 +84,27 @@ function showButtons(stage) {
   const isDone = (number) => stages[number - 1] !== undefined && isLast(stages[number - 1]);
   const isReady = isSettled() && state.editing === 0 && stages[stage - 1] !== undefined
     && [...Array(stage - 1).keys()].every((index) => isDone(index + 1));
+  // A process that can be held to nothing can still go on from a whole text.
+  const canEdit = isReady && isDone(stage) && (state.cascade.can_control || stage < numStages());
   part(stage, ".again").hidden = !isReady;
-  part(stage, ".edit").hidden = !(isReady && isDone(stage));
+  part(stage, ".edit").hidden = !canEdit;
   for (const copying of section(stage).querySelectorAll(".copy")) copying.hidden = !(isReady && isDone(stage));
-  part(stage, ".again").textContent = state.locked.get(stage)?.size ? "Write the rest again" : "Write again";
+  const what = state.locked.get(stage)?.size ? "Write the rest again" : "Write again";
+  part(stage, ".again").textContent = what;
+  part(stage, ".again").ariaLabel = numStages() === 1 ? what : `${what}: stage ${stage}`;
 }
 
 // The words of a frame; those that were not there in the former one are fresh.
 function wordNodes(frame, former, stage) {
   const ids = idsOf(frame);
   const before = former && idsOf(former);
-  const canLock = isSettled() && isLast(frame);
-  return wordsOf(frame).flatMap((word) =>
+  const canLock = isSettled() && isLast(frame) && state.cascade.can_control;
+  const nodes = wordsOf(frame).flatMap((word) =>
     wordNode(word, stage, before !== null && before[word.position] !== ids[word.position], canLock));
+  // One stop of the tabulator a stage; arrows lead from word to word.
+  const first = nodes.find((node) => node.classList?.contains("word"));
+  if (first) first.tabIndex = 0;
+  return nodes;
 }
 
 // A word on the page; the blank before it has no colour, and is no part of what is clicked.
@@ -117,7 +125,7 @@ function makeLockable(made, word, stage) {
   const isLocked = () => state.locked.get(stage)?.has(word.position) ?? false;
   const say = () => made.setAttribute("aria-pressed", String(isLocked()));
   made.classList.add("word");
-  made.tabIndex = 0;
+  made.tabIndex = -1;
   made.setAttribute("role", "button");
   made.title = "Lock this word: it stays when the stage is written again";
   say();
@@ -130,8 +138,19 @@ function makeLockable(made, word, stage) {
   };
   made.addEventListener("click", toggle);
   made.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" && event.key !== " ") return;
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (way === undefined && event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
-    toggle();
+    if (way === undefined) toggle();
+    else moveFocus(made, way);
   });
+}
+
+function moveFocus(word, way) {
+  const words = [...word.parentElement.querySelectorAll(".word")];
+  const next = words[words.indexOf(word) + way];
+  if (!next) return;
+  word.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
 }

@@ -1,7 +1,7 @@
 // All that the page knows. What it shows follows from this; nothing is read back from it but what a person has typed.
 //
-// A version is a text with everything that made it: { asked, frames, stages, text, calls, seconds }. `frames` are the states on
-// the way, and `stages` the last one of each stage. One version is shown, and one text is written, at a time.
+// A version is a text with everything that made it: { id, asked, frames, stages, text, calls, seconds }. `frames` are the states
+// on the way, and `stages` the last one of each stage. One version is shown, and one text is written, at a time.
 
 import { idsOf } from "/frames.js";
 
@@ -25,12 +25,12 @@ export function shownStages() {
 }
 
 // The stages before one, as ids that stay.
-export const idsBefore = (stage) => shownStages().slice(0, stage - 1).map(idsOf);
+export const idsBefore = (stage) => state.shown.stages.slice(0, stage - 1).map(idsOf);
 
 export const isAtEnd = () => state.shown !== null && state.moment === Math.max(state.shown.frames.length - 1, 0);
 
 // Whether the stages that are shown can be gone on from: not while they change, and not on their way.
-export const isSettled = () => !state.writing && state.cascade.can_control && isAtEnd();
+export const isSettled = () => !state.writing && isAtEnd();
 
 export function show(version) {
   state.shown = version;

@@ -4,12 +4,13 @@ It is noted while the file is hashed, and belongs to that hash: it is never used
 """
 
 import contextlib
+import hashlib
 import json
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import Any, BinaryIO, final
 
 import numpy as np
 from jaxtyping import UInt64
@@ -61,6 +62,10 @@ class LineIndex:
     def pays(self, num_parts: int) -> bool:
         """Whether the lines of one of so many parts are far enough from each other."""
         return self.num_bytes * num_parts >= _WORTH_BYTES * self.num_lines
+
+
+# The content of a manifest, and the indexes that it tells of, by their folder.
+_checked: dict[Path, tuple[bytes, dict[str, LineIndex]]] = {}
 
 
 @final
@@ -134,16 +139,45 @@ def keep_indexes(folder: Path, indexes: Mapping[str, LineIndex], num_parts: int)
     slices = {sha256: [start, end] for sha256, start, end in zip(useful, starts, starts[1:], strict=False)}
     with complete_folder(folder) as temporary:
         np.save(temporary / _PLACES, np.concatenate([index.places for index in useful.values()], axis=1))
-        manifest = {"format": _FORMAT, "sha256": file_sha256(temporary / _PLACES), "slices": slices}
+        manifest = {"format": _FORMAT, "sha256": _checksum(temporary, slices), "slices": slices}
         write_json(temporary / _MANIFEST, manifest)
 
 
 def kept_indexes(folder: Path) -> dict[str, LineIndex]:
-    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; none where they are missing or damaged."""
+    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; none where they are missing or damaged.
+
+    They are checked at the first look of this process, and again when their manifest is another one.
+    """
     # Without them files are read through, which is as right.
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] == _FORMAT and manifest["sha256"] == file_sha256(folder / _PLACES):
-            places = np.load(folder / _PLACES, mmap_mode="r")
-            return {sha256: LineIndex(places[:, start:end]) for sha256, (start, end) in manifest["slices"].items()}
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        manifest = (folder / _MANIFEST).read_bytes()
+        checked, found = _checked.get(folder, (b"", {}))
+        if checked != manifest:
+            found = _checked_indexes(folder, json.loads(manifest))
+            _checked[folder] = manifest, found
+        return found
+    _checked.pop(folder, None)
     return {}
+
+
+def _checked_indexes(folder: Path, manifest: Mapping[str, Any]) -> dict[str, LineIndex]:
+    """The indexes that a manifest tells of; none where something does not fit.
+
+    Raises:
+        OSError: the places cannot be read; a ValueError, LookupError, TypeError or AttributeError if the manifest or
+            they are of another form.
+    """
+    slices = manifest["slices"]
+    if manifest["format"] != _FORMAT or manifest["sha256"] != _checksum(folder, slices):
+        return {}
+    places = np.load(folder / _PLACES, mmap_mode="r")
+    rows, columns = places.shape
+    if rows != 2 or places.dtype != np.uint64 or not all(0 <= start < end <= columns for start, end in slices.values()):
+        return {}
+    return {sha256: LineIndex(places[:, start:end]) for sha256, (start, end) in slices.items()}
+
+
+def _checksum(folder: Path, slices: object) -> str:
+    """The SHA-256 of the places and of which of them belong to which file."""
+    text = file_sha256(folder / _PLACES) + json.dumps(slices, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -80,7 +80,6 @@ class LineNotes:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self.name = stream.name
         self._places = array("Q", (0, 0))
         self._num_lines = self._num_bytes = 0
         self._next_place = _SPACING_BYTES
@@ -97,13 +96,11 @@ class LineNotes:
         return number
 
     def index(self) -> LineIndex:
-        """The places, once all is read."""
-        # The last line may have no end.
-        lines = self._num_lines + (self._last != b"\n")
-        found = np.array(self._places, dtype=np.uint64).reshape(-1, 2)
-        # A place at the end of the file is no line.
-        found = found[found[:, 1] < self._num_bytes]
-        return LineIndex(np.append(found, np.array([[lines, self._num_bytes]], dtype=np.uint64), axis=0).T.copy())
+        """The places, once all is read; to be asked for once."""
+        # The last line may have no end; where it has one, the end may be noted already, and stands there twice.
+        self._places.extend((self._num_lines + (self._last != b"\n"), self._num_bytes))
+        # Numbers lie beside numbers, where they are searched without another copy.
+        return LineIndex(np.frombuffer(self._places, dtype=np.uint64).reshape(-1, 2).T.copy())
 
     def _note(self, content: bytearray, length: int) -> None:
         at = 0

@@ -194,6 +194,17 @@ def test_the_middle_of_a_line_is_no_place(path, tmp_path):
         list(plan.corpus.part(0, 7))
 
 
+@pytest.mark.parametrize("num_shards", [2, SHARDS])
+def test_lines_are_in_memory_until_they_are_kept(path, tmp_path, num_shards):
+    plan = make_plan(path, tmp_path / "out", num_shards)
+    assert [index.num_lines for index in file_hashes._indexes.values()] == [400]
+    plan.keep_indexes()
+    assert file_hashes._indexes == {}
+    write(tmp_path / "articles.txt", " = Title = \n\n Text .\n" * 100)
+    make_plan(tmp_path / "articles.txt", tmp_path / "out", num_shards, form="wikitext")
+    assert file_hashes._indexes == {}
+
+
 @pytest.mark.parametrize("damage", ["places", "shorter", "format", "not json", "of another file"])
 def test_an_index_that_does_not_fit_is_not_used(path, tmp_path, bytes_read, damage):
     plan = make_plan(path, tmp_path / "out")
@@ -238,6 +249,7 @@ def test_an_index_is_kept_only_where_it_saves_work(path, tmp_path):
         plan = make_plan(tmp_path / name, tmp_path / name[0], 10_000, **options)
         plan.keep_indexes()
         assert indexes(plan) == []
+    file_hashes._known.clear()
     plan = make_plan(tmp_path / "a.txt", tmp_path / "lines", 20_000, unit="line")
     plan.keep_indexes()
     assert len(indexes(plan)) == 1

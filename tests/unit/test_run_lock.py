@@ -429,13 +429,13 @@ class StopWaitingError(Exception):
     pass
 
 
-def stop_waiting_at(look):
+def stop_waiting_at(look, error=StopWaitingError):
     """Ends the waiting at the `look`-th look."""
     looks = iter(range(1, look + 1))
 
     def go_on():
         if next(looks) == look:
-            raise StopWaitingError
+            raise error
 
     return go_on
 
@@ -463,4 +463,9 @@ def test_who_waits_for_the_silence_of_another_machine_can_stop(tmp_path, lock, m
     age(tmp_path, 5)
     with pytest.raises(StopWaitingError), lock(tmp_path, stop_waiting_at(3)):
         pass
+    # What goes wrong there is nothing that is wrong with the lock.
+    for error in (BrokenPipeError(errno.EPIPE, "nobody reads"), FileNotFoundError(errno.ENOENT, "a log is gone")):
+        with pytest.raises(type(error)) as caught, lock(tmp_path, stop_waiting_at(2, error)):
+            pass
+        assert caught.value is error
     assert names(tmp_path) == [LOCK_FILE]

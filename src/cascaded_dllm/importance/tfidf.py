@@ -85,8 +85,8 @@ def document_frequencies(
         folder: where files lie meanwhile if there are more words than are kept in memory; None for the system's own.
         max_words: how many are kept, and counted in memory.
         max_characters: of these words together.
-        workers: processes that find the words of documents; of more than 8, the rest would wait for the one that reads, and
-            is not started.
+        workers: processes that find the words of documents; of more than 8, the rest would wait for the one that reads,
+            and is not started.
 
     Raises:
         WorkerDiedError: one of them was killed.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, final
 
-from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.atomic import remove_abandoned
+from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder

@@ -144,7 +144,9 @@ def test_an_index_is_checked_once_by_every_process(path, tmp_path, monkeypatch):
     assert line_index._checked == {}
 
 
-@pytest.mark.parametrize("slices", [[], None, {"file": [5, 5]}, {"file": [0, 10**6]}, {"file": [3]}, {"file": "ab"}, {}])
+@pytest.mark.parametrize(
+    "slices", [[], None, {"file": [5, 5]}, {"file": [0, 10**6]}, {"file": [3]}, {"file": "ab"}, {}]
+)
 @pytest.mark.parametrize("has_sum", [True, False])
 def test_a_manifest_of_another_form_is_not_used(path, tmp_path, slices, has_sum):
     plan = make_plan(path, tmp_path / "out")
@@ -190,7 +192,9 @@ def test_the_middle_of_a_line_is_no_place(path, tmp_path):
         stream.seek(status.st_size // 2)
         stream.write(b"y" * 50_000)
     os.utime(path, ns=(LONG_AGO, status.st_mtime_ns))
-    with pytest.raises(DataError, match=r"toy\.jsonl has changed since it was hashed: no line of it begins at byte 1,0"):
+    with pytest.raises(
+        DataError, match=r"toy\.jsonl has changed since it was hashed: no line of it begins at byte 1,0"
+    ):
         list(plan.corpus.part(0, 7))
 
 

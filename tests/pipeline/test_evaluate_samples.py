@@ -126,6 +126,9 @@ def test_a_run_that_is_not_finished(sampled, tmp_path):
     assert found["samples"]["figures"]["num_texts"] == 4
     assert found["notes"] == [f"the run is not finished: 4 of {NUM_TEXTS} texts are measured"]
     assert found["notes"][0] in success("evaluate", "samples", folder).stdout
+    # A single text has no scatter, and nothing is said of errors.
+    single = unfinished(sampled, tmp_path / "single", 1)
+    assert "+-" not in success("evaluate", "samples", single).stdout
     empty = unfinished(sampled, tmp_path / "empty", 0)
     assert f"{empty} has 0 finished texts of {NUM_TEXTS}; go on with cdllm sample" in failure(
         "evaluate", "samples", empty

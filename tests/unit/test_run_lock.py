@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm import run_lock as lock_module
-from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.errors import OutputExistsError, StoppedError
 from cascaded_dllm.pid_space import pid_space
-from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock, waited_lock
+from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock, until_told, waited_lock
 
 HOLD = """
 import sys, time
@@ -468,4 +468,18 @@ def test_who_waits_for_the_silence_of_another_machine_can_stop(tmp_path, lock, m
         with pytest.raises(type(error)) as caught, lock(tmp_path, stop_waiting_at(2, error)):
             pass
         assert caught.value is error
+    assert names(tmp_path) == [LOCK_FILE]
+
+
+def test_a_wish_to_stop_ends_the_watching(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    age(tmp_path, 5)
+    answers = iter([False, True])
+    stopped = pytest.raises(
+        StoppedError, match=rf"told to stop while .*, which has {tmp_path} and may be dead, was watch"
+    )
+    with stopped, run_lock(tmp_path, go_on=until_told(lambda: next(answers), tmp_path)):
+        pass
+    assert list(answers) == []
     assert names(tmp_path) == [LOCK_FILE]

@@ -6,7 +6,7 @@
 #   scripts/reproduce/wikitext2.sh DATA OUT
 #
 # DATA holds train.txt.xz and valid.txt.xz of WikiText-2 (or train.txt and valid.txt); OUT is the folder of the results.
-# STEPS is the number of steps of a stage, SEEDS the seeds (defaults below). Interrupted, it goes on where it was. What a
+# STEPS is the number of steps of a stage, a multiple of 16, SEEDS the seeds (defaults below). Interrupted, it goes on where it was. What a
 # run says goes to OUT/seed<seed>/<run>.log. Two models train side by side, one core each, which two cores do better than
 # one model with two threads.
 set -euo pipefail
@@ -17,6 +17,11 @@ steps=${STEPS:-400}
 seeds=${SEEDS:-0 1}
 cdllm=${CDLLM:-cdllm}
 python=${PYTHON:-python}
+# The table of the way has the bounds at every eighth of the steps, also of those of the flat model, 5 / 2 of STEPS.
+if ((steps < 16 || steps % 16)); then
+    echo "STEPS is $steps; it must be a multiple of 16, so that every eighth of a training is a whole step" >&2
+    exit 2
+fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # shellcheck source=scripts/reproduce/wikitext2_runs.sh

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cascaded_dllm.atomic import INCOMPLETE
-from cascaded_dllm.errors import FolderInUseError, OutputExistsError
+from cascaded_dllm.errors import FolderInUseError, OutputExistsError, StoppedError
 from cascaded_dllm.pid_space import pid_space
 
 LOCK_FILE = "run.lock"
@@ -55,16 +55,12 @@ _NOBODY = Owner("", 0, "", "nobody")
 """Whose lock it is where something else has written the file."""
 
 
-def _silent() -> None:
-    """Tells nobody."""
-
-
 @contextlib.contextmanager
 def run_lock(
     folder: Path,
     *,
     other: str = "give this one another folder with --out (run_dir)",
-    go_on: Callable[[], None] = _silent,
+    go_on: Callable[[], None] | None = None,
 ) -> Iterator[None]:
     """The folder belongs to this process inside the block.
 
@@ -82,12 +78,8 @@ def run_lock(
     """
     path = folder / LOCK_FILE
     own = _this_process()
-    try:
-        owner = _take(path, own, go_on)
-    except OSError as error:
-        raise OutputExistsError(
-            f"{path} cannot be written ({error.strerror}); name a run folder that is yours to write, and has room"
-        ) from error
+    with _errors_told(path, "run folder", go_on) as watched:
+        owner = _take(path, own, watched)
     if owner is not None:
         raise FolderInUseError(
             f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
@@ -119,16 +111,12 @@ def waited_lock(
     Raises:
         OutputExistsError: the lock cannot be written.
     """
-    own, go_on = _this_process(), go_on or _silent
+    own = _this_process()
     has_told = False
     while not is_done():
-        try:
+        with _errors_told(path, "folder", go_on) as watched:
             path.parent.mkdir(parents=True, exist_ok=True)
-            owner = _take(path, own, go_on)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{path} cannot be written ({error.strerror}); name a folder that is yours to write, and has room"
-            ) from error
+            owner = _take(path, own, watched)
         if owner is None:
             with _held(path, own):
                 # Whoever had the lock may have ended in between.
@@ -137,9 +125,60 @@ def waited_lock(
         if not has_told and on_wait is not None:
             on_wait(f"process {owner.pid} on {owner.host}")
         has_told = True
-        go_on()
+        watched()
         time.sleep(_POLL_SECONDS)
     yield False
+
+
+@contextlib.contextmanager
+def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Iterator[Callable[[], None]]:
+    """Tells an error of the file system inside the block as one of the lock; what `go_on` raises is none.
+
+    Yields:
+        What is to be called in place of `go_on`.
+
+    Raises:
+        OutputExistsError: the lock cannot be written.
+    """
+    raised: list[OSError] = []
+
+    def watched() -> None:
+        try:
+            if go_on is not None:
+                go_on()
+        except OSError as error:
+            raised.append(error)
+            raise
+
+    try:
+        yield watched
+    except OSError as error:
+        if error in raised:
+            raise
+        raise OutputExistsError(
+            f"{path} cannot be written ({error.strerror}); name a {what} that is yours to write, and has room"
+        ) from error
+
+
+def until_told(should_stop: Callable[[], bool], folder: Path) -> Callable[[], None]:
+    """A `go_on` that ends the waiting for a run folder when somebody wishes so.
+
+    Args:
+        should_stop: asked at every look.
+        folder: of the run.
+
+    Returns:
+        A function that raises a StoppedError once it should stop.
+    """
+
+    def go_on() -> None:
+        if should_stop():
+            raise StoppedError(
+                f"told to stop while another machine's process, which has {folder} and may be dead, was watched; "
+                "nothing was changed, and the same command begins again"
+            )
+
+    return go_on
 
 
 def _this_process() -> Owner:
@@ -237,16 +276,26 @@ def _is_alive(path: Path, owner: Owner, go_on: Callable[[], None]) -> bool:
 
 def _gives_signs(path: Path, go_on: Callable[[], None]) -> bool:
     """Whether the lock is touched within the time of silence, counted from its last sign of life."""
+    looked = _look(path)
+    first = None if looked is None else looked[1]
+    while looked is not None:
+        now, last = looked
+        if last != first:
+            return True
+        if now - last >= SECONDS_OF_SILENCE:
+            return False
+        go_on()
+        time.sleep(_POLL_SECONDS)
+        looked = _look(path)
+    return False
+
+
+def _look(path: Path) -> tuple[float, float] | None:
+    """The time, and when the lock was last touched; None if it is gone."""
     try:
-        first = path.stat().st_mtime
-        while _now(path) - first < SECONDS_OF_SILENCE:
-            if path.stat().st_mtime != first:
-                return True
-            go_on()
-            time.sleep(_POLL_SECONDS)
-        return path.stat().st_mtime != first
+        return _now(path), path.stat().st_mtime
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _now(path: Path) -> float:

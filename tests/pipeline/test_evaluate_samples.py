@@ -11,7 +11,6 @@ from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli.measured_sources import read_reference, read_written
 from cascaded_dllm.data.stages import StageArrays
-from cascaded_dllm.evaluate.intervals import unseen_error
 from cascaded_dllm.text.listing import texts_of_listing
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
@@ -78,7 +77,8 @@ def test_a_run_beside_its_data(sampled, stories, judge, tmp_path):
     assert found["definitions"].keys() == samples.keys()
     counts = {"num_texts", "num_empty_texts", "num_judged_tokens"}
     assert found["samples"]["errors"].keys() == {name for name, value in samples.items() if value is not None} - counts
-    assert found["reference"]["errors"]["ordered_coverage_mean_stage1_in_stage2"] == unseen_error(NUM_TEXTS)
+    # Its stages are cut out of its windows, so that it is 1 by construction.
+    assert found["reference"]["errors"]["ordered_coverage_mean_stage1_in_stage2"] == 0
     assert found["judge"] == found["mauve_features"] == str(judge)
     assert found["notes"] == []
 
@@ -126,6 +126,9 @@ def test_a_run_that_is_not_finished(sampled, tmp_path):
     assert found["samples"]["figures"]["num_texts"] == 4
     assert found["notes"] == [f"the run is not finished: 4 of {NUM_TEXTS} texts are measured"]
     assert found["notes"][0] in success("evaluate", "samples", folder).stdout
+    # A single text has no scatter, and nothing is said of errors.
+    single = unfinished(sampled, tmp_path / "single", 1)
+    assert "+-" not in success("evaluate", "samples", single).stdout
     empty = unfinished(sampled, tmp_path / "empty", 0)
     assert f"{empty} has 0 finished texts of {NUM_TEXTS}; go on with cdllm sample" in failure(
         "evaluate", "samples", empty

@@ -3,11 +3,13 @@
 import json
 import lzma
 import os
+import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
@@ -69,6 +71,35 @@ def test_a_task_of_an_array_leaves_an_index_to_the_others(tmp_path, common):
     assert "once" not in success(*command).stdout
     assert PreprocessedDataset.open(prepared.parent).counts.documents == 120
     assert not kept.exists()
+
+
+def killed_at_the_index(arguments: list[str]) -> None:
+    """In a process: the command, that is killed when the index is half-written."""
+    save = np.save
+
+    def save_and_die(*arguments: Any) -> None:
+        save(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    np.save = save_and_die
+    cdllm(*arguments)
+
+
+def test_killed_while_the_index_is_written(tmp_path, common):
+    plain = tmp_path / "toy.jsonl"
+    plain.write_text("".join(json.dumps({"text": f"a fox {n}", "other": "x" * 9000}) + "\n" for n in range(120)))
+    os.utime(plain, (10**9, 10**9))
+    command = ["preprocess", "random", "--dataset", plain, "--out", tmp_path / "out", *common]
+    with started(killed_at_the_index, [*map(str, command), "--shards", "40"]) as process:
+        assert process.wait().returncode == -signal.SIGKILL
+    prepared = tmp_path / "out" / "random" / "toy_train" / "prepared"
+    (left,) = prepared.glob(".incomplete-lines_*")
+    # As if it had been on another machine, where nobody can ask whether it lives.
+    left.rename(left.with_name(re.sub("@.*-([0-9]+-)", r"@elsewhere-\1", left.name)))
+    # No index is made for so few shards, which would remove what is left of the other one.
+    success(*command)
+    assert PreprocessedDataset.open(prepared.parent).counts.documents == 120
+    assert not prepared.exists()
 
 
 def reading_slowly(arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from cascaded_dllm import run_lock
 from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.main import app
 from cascaded_dllm.cli.study import EXIT_BROKEN_ARM
@@ -20,6 +21,7 @@ from cascaded_dllm.cli.study_work import prepare_work
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.run_lock import LOCK_FILE
 from cascaded_dllm.study import work as study_work
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.place import Place
@@ -307,6 +309,17 @@ def test_texts_that_were_stopped_are_gone_on_with(tmp_path, monkeypatch):
         result = CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
     assert result.exit_code == 75
     assert "texts of flat, seed 0, first were stopped at 2 of 5, which are kept" in result.stderr
+    # Another machine had begun to go on with them, and may be dead.
+    [folder] = (tmp_path / "out/arms/flat/seed0/samples/first").iterdir()
+    lock, looks, look = folder / LOCK_FILE, [], run_lock._look
+    lock.write_text(json.dumps({"host": "another-machine", "pid": 1, "started": "7", "token": "ab"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(run_lock, "_look", lambda path: looks.append(path) or look(path))
+        patch.setattr(StopRequest, "is_made", lambda _: bool(looks))
+        result = CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
+    assert (result.exit_code, looks) == (75, [lock])
+    assert "the study was told to stop" in result.stderr
+    lock.unlink()
     success("study", "run", study, "--out", tmp_path / "out")
     [folder] = (tmp_path / "out/arms/flat/seed0/samples/first").iterdir()
     assert (folder / "samples.jsonl").read_bytes() == content

@@ -135,6 +135,8 @@ def test_places_are_those_of_lines(pieces: list[bytes], sizes: list[int]) -> Non
         assert begins[line] - begin < 30 + 51
     assert index.before(len(begins) + 5) == (len(begins) - 1, len(content))
     assert index.places.dtype == np.uint64
+    # To search numbers that are apart would copy them all, every time.
+    assert index.places.flags.c_contiguous
 
 
 def _lines(content: bytes) -> list[bytes]:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm import run_lock as lock_module
-from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.errors import OutputExistsError, StoppedError
 from cascaded_dllm.pid_space import pid_space
-from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock, waited_lock
+from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock, until_told, waited_lock
 
 HOLD = """
 import sys, time
@@ -429,13 +429,13 @@ class StopWaitingError(Exception):
     pass
 
 
-def stop_waiting_at(look):
+def stop_waiting_at(look, error=StopWaitingError):
     """Ends the waiting at the `look`-th look."""
     looks = iter(range(1, look + 1))
 
     def go_on():
         if next(looks) == look:
-            raise StopWaitingError
+            raise error
 
     return go_on
 
@@ -463,4 +463,23 @@ def test_who_waits_for_the_silence_of_another_machine_can_stop(tmp_path, lock, m
     age(tmp_path, 5)
     with pytest.raises(StopWaitingError), lock(tmp_path, stop_waiting_at(3)):
         pass
+    # What goes wrong there is nothing that is wrong with the lock.
+    for error in (BrokenPipeError(errno.EPIPE, "nobody reads"), FileNotFoundError(errno.ENOENT, "a log is gone")):
+        with pytest.raises(type(error)) as caught, lock(tmp_path, stop_waiting_at(2, error)):
+            pass
+        assert caught.value is error
+    assert names(tmp_path) == [LOCK_FILE]
+
+
+def test_a_wish_to_stop_ends_the_watching(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    write_lock(tmp_path)
+    age(tmp_path, 5)
+    answers = iter([False, True])
+    stopped = pytest.raises(
+        StoppedError, match=rf"told to stop while .*, which has {tmp_path} and may be dead, was watch"
+    )
+    with stopped, run_lock(tmp_path, go_on=until_told(lambda: next(answers), tmp_path)):
+        pass
+    assert list(answers) == []
     assert names(tmp_path) == [LOCK_FILE]

@@ -188,7 +188,8 @@ def samples(
 
 def _show(report: Report) -> None:
     console.print(report_table(report))
-    for line in (ERRORS, *report.notes, *missing_lines(report)):
+    has_errors = any(figure.error is not None for figure in (*report.samples, *report.reference))
+    for line in (*[ERRORS] * has_errors, *report.notes, *missing_lines(report)):
         console.print(line, markup=False, soft_wrap=True)
 
 

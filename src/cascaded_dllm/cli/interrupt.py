@@ -6,6 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+import typer
+
+from cascaded_dllm.cli.console import error_console
+from cascaded_dllm.errors import StoppedError
+
 EXIT_AGAIN = 75
 """Exit code of a program that has kept its work unfinished because it was told to make room, by SIGTERM or SIGUSR1: the
 same command goes on with it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
@@ -59,3 +64,17 @@ def stop_request() -> Iterator[StopRequest]:
         for number, handler in caught.items():
             has_asked = number == signal.SIGUSR1 and request.is_made()
             signal.signal(number, signal.SIG_IGN if has_asked else handler)
+
+
+@contextmanager
+def reported_stop(request: StopRequest) -> Iterator[None]:
+    """Ends the command in good order when the work inside the block was stopped.
+
+    Raises:
+        typer.Exit: it was.
+    """
+    try:
+        yield
+    except StoppedError as stopped:
+        error_console.print(str(stopped), markup=False)
+        raise typer.Exit(request.exit_code) from None

@@ -8,7 +8,7 @@ import typer
 from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.building import shown_building
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
-from cascaded_dllm.cli.interrupt import stop_request
+from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeResumed, JudgeRun
@@ -108,7 +108,7 @@ def _train(run: JudgeRun) -> None:
     size = sum(parameter.numel() for parameter in run.trainer.network.parameters())
     console.print(f"judge of {size:,} parameters, {counted(len(run.trainer.windows), 'window')}, {run.trainer.device}")
     num_steps, kept = run.trainer.settings.num_steps, None
-    with progress_bar("judge") as (progress, move), stop_request() as request:
+    with progress_bar("judge") as (progress, move), stop_request() as request, reported_stop(request):
         measuring = progress.add_task("measuring it", total=None, status="", visible=False)
 
         def on_measured(done: int, total: int) -> None:

@@ -1,7 +1,7 @@
 """Where texts that are measured come from: a sampling run, a text file, or windows of preprocessed data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -122,7 +122,7 @@ def read_reference(
     kind = known or packing or "stream"
     if written.trained is not None:
         stages = _staged_windows(path, written.texts, written.trained, packing=kind, seed=seed)
-        return MeasuredTexts.of_stages(stages, written.tokenizer)
+        return replace(MeasuredTexts.of_stages(stages, written.tokenizer), are_cut=True)
     lengths = [len(window) for window in written.texts.windows]
     if max(lengths) == 0:
         raise ConfigError("not one text has a token, so that no window of the reference is as long; give other texts")

@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress
 
 from cascaded_dllm.cli.console import console, counted, error_console, is_wide, progress_bar
-from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.trainer import StepResult
@@ -20,13 +20,14 @@ _SECONDS_BETWEEN_LINES = 30.0
 def run_with_progress(run: Run, description: str) -> None:
     """Run to the end behind a progress bar.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint.
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint, or before the first one
+    while an owner of the folder, on another machine, is watched for life.
 
     Raises:
         typer.Exit: it was interrupted.
     """
     stopped = None
-    with progress_bar(description) as (progress, _), stop_request() as request:
+    with progress_bar(description) as (progress, _), stop_request() as request, reported_stop(request):
         display = _Display(progress, description, run.trainer.loop.num_steps, request)
         for event in run.events(should_stop=request.is_made, on_measured=display.show_measuring):
             display.show(event)

@@ -14,13 +14,13 @@ from rich.table import Table
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
-from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.study_file import compose_arm, read_study, shipped_studies
 from cascaded_dllm.cli.study_report import report, say_written, write_report
 from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, work_here, work_in_processes
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.errors import ConfigError, StoppedError
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.preprocess.executors import Resources
 from cascaded_dllm.study.attendant import Attendant
@@ -108,7 +108,7 @@ def run(
         if executor == "slurm":
             _submit(settings, place, choice, resources)
             return
-        with stop_request() as request, _reported_stop(request), _attendant(request) as attendant:
+        with stop_request() as request, reported_stop(request), _attendant(request) as attendant:
             work = prepare_work(settings, configs, place, attendant, choice.attempt)
             if workers == 1:
                 work_here(work, choice)
@@ -134,7 +134,7 @@ def collect(
         if not (place.out / STUDY_FILE).is_file():
             raise ConfigError(f"{out} is no folder of a study, for it has no {STUDY_FILE}; name one that was begun")
         settings = read_study(str(place.out / STUDY_FILE))
-        with stop_request() as request, _reported_stop(request):
+        with stop_request() as request, reported_stop(request):
             attendant = Attendant(request.is_made)
             work = prepare_work(settings, arm_configs(settings, compose_arm), place, attendant, "collect")
             command = shlex.join(["cdllm", "study", "run", str(place.out / STUDY_FILE), "--out", str(out)])
@@ -181,20 +181,6 @@ def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resou
         markup=False,
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _reported_stop(request: StopRequest) -> Iterator[None]:
-    """Ends the command in good order when the work inside the block was stopped.
-
-    Raises:
-        typer.Exit: it was.
-    """
-    try:
-        yield
-    except StoppedError as stopped:
-        error_console.print(str(stopped), markup=False)
-        raise typer.Exit(request.exit_code) from None
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, counted, error_console
-from cascaded_dllm.cli.interrupt import stop_request
+from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.launch import launch
 from cascaded_dllm.train.run import Run
@@ -45,12 +44,8 @@ def _launch(config: TrainConfig, number: int) -> None:
     Raises:
         typer.Exit: the run was interrupted.
     """
-    with stop_request() as request:
-        try:
-            codes = launch(_worker, (config,), number=number, should_stop=request.is_made)
-        except StoppedError as stopped:
-            error_console.print(str(stopped), markup=False)
-            raise typer.Exit(request.exit_code) from None
+    with stop_request() as request, reported_stop(request):
+        codes = launch(_worker, (config,), number=number, should_stop=request.is_made)
     if codes[0] != 0:
         raise typer.Exit(request.exit_code if request.is_made() else codes[0])
 

@@ -51,30 +51,36 @@ class Figure(NamedTuple):
     error: float | None = None
 
 
-def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> list[Figure]:
+def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]], *, are_cut: bool = False) -> list[Figure]:
     """How much every later stage keeps of the one before, text by text.
 
     Args:
         stages: ids by the number of their stage, in order; row i of each belongs to text i.
+        are_cut: whether earlier stages were cut out of the later ones, which keep all of them then: other texts would
+            have 1 as well, and the error is 0.
     """
     return [
         figure
         for (before, prefix), (after, target) in itertools.pairwise(stages.items())
-        for figure in _overlaps(f"stage{before}_in_stage{after}", prefix, target)
+        for figure in _overlaps(
+            f"stage{before}_in_stage{after}", prefix, target, mean_figure if are_cut else share_figure
+        )
     ]
 
 
-def _overlaps(pair: str, prefix: Int[Tensor, "B _"], target: Int[Tensor, "B _"]) -> list[Figure]:
+def _overlaps(
+    pair: str, prefix: Int[Tensor, "B _"], target: Int[Tensor, "B _"], mean: Callable[..., Figure]
+) -> list[Figure]:
     no_text = torch.zeros(0)
     return [
-        share_figure(
+        mean(
             f"multiset_overlap_mean_{pair}",
             multiset_overlap_per_text(prefix, target) if len(prefix) else no_text,
             "share of the tokens of the earlier stage that are found in the later one, each token there counting once; "
             "mean over texts",
             "there is no text",
         ),
-        share_figure(
+        mean(
             f"ordered_coverage_mean_{pair}",
             ordered_coverage_per_text(prefix, target) if len(prefix) else no_text,
             "length of the longest common subsequence of both stages over that of the earlier one; mean over texts",

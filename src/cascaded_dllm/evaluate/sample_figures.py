@@ -35,12 +35,14 @@ class MeasuredTexts:
         ids: the same without these.
         texts: what `ids` are, for people.
         stages: whole windows by the number of their stage, the last one `windows`; empty where no stages are known.
+        are_cut: whether these were cut out of the windows, see `overlap_figures`, and not written.
     """
 
     windows: tuple[Int[Tensor, "_"], ...]
     ids: tuple[Int[Tensor, "_"], ...]
     texts: tuple[str, ...]
     stages: Mapping[int, Int[Tensor, "B _"]] = field(default_factory=dict)
+    are_cut: bool = False
 
     @classmethod
     def of_windows(
@@ -117,7 +119,7 @@ def sample_figures(
         ),
         *diversity_figures(texts.windows),
         *likeness_figures(texts.ids),
-        *overlap_figures(texts.stages),
+        *overlap_figures(texts.stages, are_cut=texts.are_cut),
         *keyword_figures(texts.texts, measures.keywords),
     ]
 

@@ -37,6 +37,8 @@ MAX_CHARACTERS = 16 * MAX_WORDS
 _BATCH_CHARACTERS = 1 << 20
 # Batches that are given out ahead of the one that is added, per process.
 _AHEAD = 3
+# The one that reads and adds up keeps six or seven processes busy (docs/performance.md): more would only hold batches.
+_MOST_WORKERS = 8
 
 
 @final
@@ -83,7 +85,8 @@ def document_frequencies(
         folder: where files lie meanwhile if there are more words than are kept in memory; None for the system's own.
         max_words: how many are kept, and counted in memory.
         max_characters: of these words together.
-        workers: processes that find the words of documents.
+        workers: processes that find the words of documents; of more than 8, the rest would wait for the one that reads,
+            and is not started.
 
     Raises:
         WorkerDiedError: one of them was killed.
@@ -116,6 +119,7 @@ def _counted(documents: Iterable[Document], workers: int) -> Iterator[tuple[int,
     if workers == 1 or len(first) < 2:
         yield from map(_words_of, itertools.chain(first, batches))
         return
+    workers = min(workers, _MOST_WORKERS)
     with process_pool(workers, imports_main=False) as pool:
         try:
             yield from in_order(pool, _words_of, itertools.chain(first, batches), ahead=_AHEAD * workers)

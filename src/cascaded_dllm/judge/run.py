@@ -14,7 +14,7 @@ from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
 from cascaded_dllm.judge.network import WEIGHTS_FILE, as_judge, save_network
 from cascaded_dllm.judge.trainer import JudgeStep, JudgeTrainer
 from cascaded_dllm.model.disk_errors import disk_errors
-from cascaded_dllm.run_lock import LOCK_FILE, run_lock
+from cascaded_dllm.run_lock import LOCK_FILE, run_lock, until_told
 
 JUDGE_FILE = "judge.json"
 """What the judge is and how good, written last: a folder with it holds a finished judge."""
@@ -93,9 +93,11 @@ class JudgeRun:
             CheckpointError: it holds another judge, or its checkpoints are damaged.
             DryBatchError: there is no room for a batch.
             NonFiniteError: training broke down.
+            StoppedError: it should stop while an owner of the folder, on another machine, is watched for life.
         """
         require_judge_folder(self.folder)
-        with run_lock(self.folder, other="give this one another folder with --out"):
+        go_on = until_told(should_stop, self.folder)
+        with run_lock(self.folder, other="give this one another folder with --out", go_on=go_on):
             self._require_same_course()
             if (self.folder / JUDGE_FILE).exists():
                 yield JudgeFinished(_read(self.folder / JUDGE_FILE), is_new=False)

@@ -96,5 +96,6 @@ class StageSettings:
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
             # Earlier checkpoints are of stages that are not placed, and say nothing of it.
             layout=None if config.get("layout") is None else LayoutConfig.from_dict(config["layout"]),
-            chance=config.get("chance"),
+            # Nor do they say how numbers of chance were drawn.
+            chance=None if (chance := config.get("chance")) is None else {key: chance[key] for key in ("per", "seed")},
         )

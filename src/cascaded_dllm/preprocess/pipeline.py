@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, final
 
+from cascaded_dllm.atomic import remove_abandoned
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
@@ -37,6 +38,8 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 """Told the records done, and their number where it is known."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Names in the folder of what is prepared begin so: of records laid down for shards, and of indexes of lines.
+_RECORDS, _LINES = "records_", "lines_"
 
 
 @final
@@ -96,8 +99,7 @@ class Plan:
             eos_id=tokenizer.eos_id,
         )
         folder = dataset_folder(out_dir, scorer.method, corpus.name, split)
-        indexes = folder / PREPARED_FOLDER / f"lines_{fingerprint(settings.source)}"
-        return cls(folder, settings, corpus.with_indexes(indexes), corpus.hashes())
+        return cls(folder, settings, corpus.with_indexes(_indexes_of(folder, settings)), corpus.hashes())
 
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet; damaged ones are removed, to be written again.
@@ -222,18 +224,21 @@ class Plan:
             dataset = complete_now(self.folder, self.settings, load_tokenizer())
         forget_source(self.folder, self.settings)
         # Another task may be removing it as well, and what is left over is read by nobody.
-        for kind in ("records_*", "lines_*"):
-            for records in self._parts.parent.glob(kind):
-                shutil.rmtree(records, ignore_errors=True)
+        prepared = self.folder / PREPARED_FOLDER
+        for kind in (_RECORDS, _LINES):
+            for found in prepared.glob(f"{kind}*"):
+                shutil.rmtree(found, ignore_errors=True)
+        # An index is written in a moment: one that is half-written now has a dead writer, on whichever machine.
+        remove_abandoned(prepared, complete={_indexes_of(self.folder, self.settings).name})
         with contextlib.suppress(OSError):
-            self._parts.parent.rmdir()
+            prepared.rmdir()
         return dataset
 
     @property
     def _parts(self) -> Path:
         """Where `read_once` lays down the records."""
         identity = {"source": self.settings.source, "num_shards": self.settings.num_shards, "format": PARTS_FORMAT}
-        return self.folder / PREPARED_FOLDER / f"records_{fingerprint(identity)}"
+        return self.folder / PREPARED_FOLDER / f"{_RECORDS}{fingerprint(identity)}"
 
     def check_shards(self) -> None:
         """Whether the shards that are there, by their manifests, belong to this plan.
@@ -301,6 +306,11 @@ def check_name(what: str, name: str) -> None:
 def dataset_folder(out_dir: Path, method: str, name: str, split: str) -> Path:
     """Where a preprocessed dataset lies."""
     return out_dir / method / f"{name}_{split}"
+
+
+def _indexes_of(folder: Path, settings: Settings) -> Path:
+    """Where the indexes of a corpus' lines lie until its dataset is complete."""
+    return folder / PREPARED_FOLDER / f"{_LINES}{fingerprint(settings.source)}"
 
 
 def preprocess(

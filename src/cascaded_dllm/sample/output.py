@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,13 @@ class SampleRun:
         return cls(folder, RunSettings.read(folder))
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """No other process writes to the run inside the block; an OutputExistsError if one does already."""
-        with run_lock(self.folder, other="sample into a new folder"):
+    def lock(self, go_on: Callable[[], None] | None = None) -> Iterator[None]:
+        """No other process writes to the run inside the block; an OutputExistsError if one does already.
+
+        Args:
+            go_on: called now and then while it is not clear whether another one lives, see `run_lock`.
+        """
+        with run_lock(self.folder, other="sample into a new folder", go_on=go_on):
             yield
 
     def is_complete(self) -> bool:

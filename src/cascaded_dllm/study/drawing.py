@@ -104,7 +104,7 @@ def draw(
     drawing = drawing_of(settings, arm)
     cascade.require_drawable(drawing)
     run = _sample_run(arm, settings, cascade, drawing, place)
-    with run.lock():
+    with run.lock(attendant.go_on):
         samples = _complete(run, cascade, drawing, settings, attendant, f"texts of {arm.name}, {settings.name}")
     texts = MeasuredTexts.of_stages(dict(enumerate(samples.ids, start=1)), cascade.tokenizer)
     real = real_texts(windows, settings.num_samples)

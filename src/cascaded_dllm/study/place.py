@@ -60,7 +60,7 @@ class Place:
         write_json(self._record_file(part), record)
 
     @contextmanager
-    def lock(self, part: str, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def lock(self, part: str, go_on: Callable[[], None] | None = None) -> Iterator[None]:
         """The part belongs to this process inside the block.
 
         Args:

@@ -43,7 +43,7 @@ def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
 
     Args:
         file: which one.
-        has_lines: whether its lines are noted when it is read, for `noted_index`.
+        has_lines: whether its lines are noted when it is read, for `take_index`.
 
     Raises:
         DataError: it cannot be read.
@@ -66,9 +66,9 @@ def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
     return found
 
 
-def noted_index(sha256: str) -> LineIndex | None:
-    """The lines of a file that this process has read to hash it."""
-    return _indexes.get(sha256)
+def take_index(sha256: str) -> LineIndex | None:
+    """The lines of a file that this process has read to hash it, which are not kept in memory any longer."""
+    return _indexes.pop(sha256, None)
 
 
 def known_hash(file: Path) -> HashedFile | None:

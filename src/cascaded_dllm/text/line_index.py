@@ -4,12 +4,13 @@ It is noted while the file is hashed, and belongs to that hash: it is never used
 """
 
 import contextlib
+import hashlib
 import json
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import Any, BinaryIO, final
 
 import numpy as np
 from jaxtyping import UInt64
@@ -63,6 +64,10 @@ class LineIndex:
         return self.num_bytes * num_parts >= _WORTH_BYTES * self.num_lines
 
 
+# The content of a manifest, and the indexes that it tells of, by their folder.
+_checked: dict[Path, tuple[bytes, dict[str, LineIndex]]] = {}
+
+
 @final
 class LineNotes:
     """A file that is read to its end for another purpose; meanwhile the places of its lines are noted.
@@ -75,7 +80,6 @@ class LineNotes:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self.name = stream.name
         self._places = array("Q", (0, 0))
         self._num_lines = self._num_bytes = 0
         self._next_place = _SPACING_BYTES
@@ -92,13 +96,11 @@ class LineNotes:
         return number
 
     def index(self) -> LineIndex:
-        """The places, once all is read."""
-        # The last line may have no end.
-        lines = self._num_lines + (self._last != b"\n")
-        found = np.array(self._places, dtype=np.uint64).reshape(-1, 2)
-        # A place at the end of the file is no line.
-        found = found[found[:, 1] < self._num_bytes]
-        return LineIndex(np.append(found, np.array([[lines, self._num_bytes]], dtype=np.uint64), axis=0).T.copy())
+        """The places, once all is read; to be asked for once."""
+        # The last line may have no end; where it has one, the end may be noted already, and stands there twice.
+        self._places.extend((self._num_lines + (self._last != b"\n"), self._num_bytes))
+        # Numbers lie beside numbers, where they are searched without another copy.
+        return LineIndex(np.frombuffer(self._places, dtype=np.uint64).reshape(-1, 2).T.copy())
 
     def _note(self, content: bytearray, length: int) -> None:
         at = 0
@@ -134,16 +136,45 @@ def keep_indexes(folder: Path, indexes: Mapping[str, LineIndex], num_parts: int)
     slices = {sha256: [start, end] for sha256, start, end in zip(useful, starts, starts[1:], strict=False)}
     with complete_folder(folder) as temporary:
         np.save(temporary / _PLACES, np.concatenate([index.places for index in useful.values()], axis=1))
-        manifest = {"format": _FORMAT, "sha256": file_sha256(temporary / _PLACES), "slices": slices}
+        manifest = {"format": _FORMAT, "sha256": _checksum(temporary, slices), "slices": slices}
         write_json(temporary / _MANIFEST, manifest)
 
 
 def kept_indexes(folder: Path) -> dict[str, LineIndex]:
-    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; none where they are missing or damaged."""
+    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; none where they are missing or damaged.
+
+    They are checked at the first look of this process, and again when their manifest is another one.
+    """
     # Without them files are read through, which is as right.
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] == _FORMAT and manifest["sha256"] == file_sha256(folder / _PLACES):
-            places = np.load(folder / _PLACES, mmap_mode="r")
-            return {sha256: LineIndex(places[:, start:end]) for sha256, (start, end) in manifest["slices"].items()}
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        manifest = (folder / _MANIFEST).read_bytes()
+        checked, found = _checked.get(folder, (b"", {}))
+        if checked != manifest:
+            found = _checked_indexes(folder, json.loads(manifest))
+            _checked[folder] = manifest, found
+        return found
+    _checked.pop(folder, None)
     return {}
+
+
+def _checked_indexes(folder: Path, manifest: Mapping[str, Any]) -> dict[str, LineIndex]:
+    """The indexes that a manifest tells of; none where something does not fit.
+
+    Raises:
+        OSError: the places cannot be read; a ValueError, LookupError, TypeError or AttributeError if the manifest or
+            they are of another form.
+    """
+    slices = manifest["slices"]
+    if manifest["format"] != _FORMAT or manifest["sha256"] != _checksum(folder, slices):
+        return {}
+    places = np.load(folder / _PLACES, mmap_mode="r")
+    rows, columns = places.shape
+    if rows != 2 or places.dtype != np.uint64 or not all(0 <= start < end <= columns for start, end in slices.values()):
+        return {}
+    return {sha256: LineIndex(places[:, start:end]) for sha256, (start, end) in slices.items()}
+
+
+def _checksum(folder: Path, slices: object) -> str:
+    """The SHA-256 of the places and of which of them belong to which file."""
+    text = file_sha256(folder / _PLACES) + json.dumps(slices, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -98,7 +98,7 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
                 if index is not None:
                     line, begin = index.before(number + gap.number)
                     if begin > offset:
-                        stream.seek(begin)
+                        _seek_line(stream, file, begin, index.num_bytes)
                         gap.number -= line - number
                         number, offset = line, begin
                 for content in itertools.islice(stream, gap.number):
@@ -112,6 +112,20 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
             number, offset = number + 1, offset + len(content)
             if not gap.take(1):
                 yield line_here
+
+
+def _seek_line(stream: BufferedIOBase, file: Path, begin: int, num_bytes: int) -> None:
+    """Goes to the byte at which a line begins, or to the end of a file of so many bytes.
+
+    Raises:
+        DataError: no line begins there.
+    """
+    stream.seek(begin - 1)
+    if stream.read(1) != b"\n" and begin < num_bytes:
+        raise DataError(
+            f"{file} has changed since it was hashed: no line of it begins at byte {begin:,}, where one did; leave it "
+            "alone and run the same command again (if it says so once more, remove the folder prepared of the dataset)"
+        )
 
 
 @contextmanager

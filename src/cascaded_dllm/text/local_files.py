@@ -9,7 +9,7 @@ from typing import final
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
-from cascaded_dllm.text.file_hashes import hashed, known_hash, noted_index
+from cascaded_dllm.text.file_hashes import hashed, known_hash, take_index
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.line_index import LineIndex, keep_indexes, kept_indexes
 from cascaded_dllm.text.lines import text_lines
@@ -216,7 +216,8 @@ class LocalFiles:
         files = self.files()
         kinds = _kinds(files)
         known = [
-            (name, hashed(file, has_lines=has_lines(file, self.unit)))
+            # Which lines begin an article only reading tells: `keep_indexes` has no use for their places.
+            (name, hashed(file, has_lines=has_lines(file, self.unit) and self.form != "wikitext"))
             for name, file in zip(self._names(files), files, strict=True)
         ]
         return {
@@ -258,6 +259,8 @@ class LocalFiles:
     def keep_indexes(self, num_parts: int) -> None:
         """Writes down where lines begin in the files that this process has read to hash them, if that saves work.
 
+        They are in memory until then, and not after it.
+
         Args:
             num_parts: that will be read one by one.
 
@@ -268,7 +271,7 @@ class LocalFiles:
         if self.indexes is None or self.form == "wikitext":
             return
         known = (known_hash(file) for file in self.files())
-        noted = ((file.sha256, noted_index(file.sha256)) for file in known if file is not None)
+        noted = ((file.sha256, take_index(file.sha256)) for file in known if file is not None)
         keep_indexes(self.indexes, {sha256: index for sha256, index in noted if index is not None}, num_parts)
 
     def num_rows(self) -> int | None:

@@ -214,13 +214,15 @@ class Tokenizer:
 def _splits_as_gpt2(state: Mapping[str, Any]) -> bool:
     """Whether texts are split by GPT-2's rule alone: nothing is changed before, and no token reaches over words.
 
+    One that puts a blank before every text is not lossless, and no tokenizer here.
+
     Args:
         state: what `_canonical` returned.
     """
     splitter = state["pre_tokenizer"] or {}
     is_gpt2 = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True)
-    changes = state["normalizer"] is not None or splitter.get("add_prefix_space", True)
-    return is_gpt2 and not changes and [entry["content"] for entry in state["added_tokens"]] == [END_OF_TEXT]
+    added = [entry["content"] for entry in state["added_tokens"]]
+    return is_gpt2 and state["normalizer"] is None and added == [END_OF_TEXT]
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:

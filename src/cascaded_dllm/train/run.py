@@ -14,7 +14,7 @@ from cascaded_dllm.diffusion.bound import BoundEstimate
 from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.stage_settings import StageSettings
-from cascaded_dllm.run_lock import run_lock
+from cascaded_dllm.run_lock import run_lock, until_told
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
 from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
@@ -102,11 +102,12 @@ class Run:
             CheckpointError: it holds checkpoints and none of them is complete, or they have other settings.
             DryBatchError: memory is short, or data and network do not fit.
             NonFiniteError: training broke down; the last checkpoint stands.
+            StoppedError: it should stop while an owner of the folder, on another machine, is watched for life.
         """
         trainer, group = self.trainer, self.trainer.group
         deletion, wish = Deletion(self.checkpoints), StopWish(should_stop, group)
         with contextlib.ExitStack() as stack:
-            checkpoint, faults = group.from_first(lambda: self._take_folder(stack, deletion))
+            checkpoint, faults = group.from_first(lambda: self._take_folder(stack, deletion, should_stop))
             if checkpoint is not None:
                 take_up(checkpoint, trainer)
             group.from_first(self._record_start)
@@ -132,10 +133,12 @@ class Run:
             # A process that ended before the others are done might take them with it.
             group.any(False)
 
-    def _take_folder(self, stack: contextlib.ExitStack, deletion: Deletion) -> tuple[Path | None, list[str]]:
+    def _take_folder(
+        self, stack: contextlib.ExitStack, deletion: Deletion, should_stop: Callable[[], bool]
+    ) -> tuple[Path | None, list[str]]:
         """The folder belongs to this run as long as `stack` is open; the checkpoint to go on from, and worse ones."""
         require_run_folder(self.folder)
-        stack.enter_context(run_lock(self.folder))
+        stack.enter_context(run_lock(self.folder, go_on=until_told(should_stop, self.folder)))
         # A step at which a run was stopped and killed is never written again, so that nobody else would do it.
         deletion.delete_incomplete()
         return newest_start(self.folder)

@@ -1,6 +1,7 @@
 """All figures of a set of texts: each once, with its definition, and with a reason where it has no value."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,10 @@ def test_errors_of_shares_at_their_ends(tokenizer):
     assert {of_three[name] for name in [*ends, "keyword_coverage_mean"]} == {unseen_error(3)}
     assert of_three["tokens_per_text_mean"] == of_three["token_entropy_nats_mean"] == 0
     assert errors(1)["seq_rep_4_mean"] is None
+    # Stages that were cut out of their windows are in them by construction.
+    cut = sample_figures(replace(MeasuredTexts.of_stages(stages, tokenizer), are_cut=True))
+    of_cut = {figure.name: figure.error for figure in cut}
+    assert [of_cut[name] for name in ends] == [unseen_error(3), 0, 0]
     stages[2][0] = torch.tensor([1, 5, 6, 7, 8])
     assert errors(3)["multiset_overlap_mean_stage1_in_stage2"] == pytest.approx(1 / 6)
 

@@ -164,6 +164,27 @@ def test_processes_count_as_one_does(tmp_path, monkeypatch):
     assert began == [2, 2]
 
 
+def test_a_large_machine_does_not_hold_the_corpus(monkeypatch):
+    """However many processes there may be, what is read ahead of the counting has a bound."""
+    given, asked = [], []
+
+    @contextlib.contextmanager
+    def pool(number, **options):
+        asked.append(number)
+        yield
+
+    def in_order(_, function, items, *, ahead):
+        given.append(ahead)
+        return map(function, items)
+
+    monkeypatch.setattr(tfidf, "process_pool", pool)
+    monkeypatch.setattr(tfidf, "in_order", in_order)
+    monkeypatch.setattr(tfidf, "_BATCH_CHARACTERS", 1)
+    for workers in (3, 192):
+        assert document_frequencies(CORPUS, workers=workers) == document_frequencies(CORPUS)
+    assert (asked, given) == ([3, 8], [9, 24])
+
+
 def test_killed_process_that_counts(monkeypatch):
     @contextlib.contextmanager
     def gone(*_, **options):

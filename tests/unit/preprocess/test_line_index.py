@@ -6,11 +6,13 @@ import os
 import numpy as np
 import pytest
 
+from cascaded_dllm.atomic import file_sha256
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.preprocess.encoder import Encoder
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import known_records
-from cascaded_dllm.text import file_hashes, lines
+from cascaded_dllm.text import file_hashes, line_index, lines
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -24,6 +26,7 @@ ENCODER = Encoder(TOKENIZER, RandomScorer(0))
 def _knows_nothing(monkeypatch):
     monkeypatch.setattr(file_hashes, "_known", {})
     monkeypatch.setattr(file_hashes, "_indexes", {})
+    monkeypatch.setattr(line_index, "_checked", {})
 
 
 @pytest.fixture
@@ -119,6 +122,93 @@ def test_other_processes_find_the_index(path, tmp_path, bytes_read):
     assert bytes_read() - before < path.stat().st_size / 10
 
 
+def test_an_index_is_checked_once_by_every_process(path, tmp_path, monkeypatch):
+    plan = make_plan(path, tmp_path / "out")
+    plan.keep_indexes()
+    (folder,) = indexes(plan)
+    looks, real = [], line_index.file_sha256
+    monkeypatch.setattr(line_index, "file_sha256", lambda path: looks.append(path) or real(path))
+    assert not plan.to_be_read_once(plan.missing())
+    assert known_records(plan.corpus) == 400
+    plan.write(3, ENCODER.encode_all)
+    assert looks == [folder / "places.npy"]
+    # Another manifest is looked at again, and none is remembered where there is none.
+    manifest = folder / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(plan.hashes[0].sha256, "0" * 64))
+    assert plan.to_be_read_once(plan.missing())
+    manifest.write_text(text)
+    assert not plan.to_be_read_once(plan.missing())
+    manifest.unlink()
+    assert plan.to_be_read_once(plan.missing())
+    assert line_index._checked == {}
+
+
+@pytest.mark.parametrize(
+    "slices", [[], None, {"file": [5, 5]}, {"file": [0, 10**6]}, {"file": [3]}, {"file": "ab"}, {}]
+)
+@pytest.mark.parametrize("has_sum", [True, False])
+def test_a_manifest_of_another_form_is_not_used(path, tmp_path, slices, has_sum):
+    plan = make_plan(path, tmp_path / "out")
+    plan.keep_indexes()
+    (folder,) = indexes(plan)
+    if slices:
+        slices = {plan.hashes[0].sha256: slices["file"]}
+    sha256 = line_index._checksum(folder, slices) if has_sum else file_sha256(folder / "places.npy")
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "sha256": sha256, "slices": slices}))
+    expected = list(open_corpus(str(path), split="train").part(1, SHARDS))
+    assert list(plan.corpus.part(1, SHARDS)) == expected
+    assert plan.to_be_read_once(plan.missing())
+
+
+def test_slices_belong_to_what_is_checked(path, tmp_path):
+    plan = make_plan(path, tmp_path / "out")
+    plan.keep_indexes()
+    (folder,) = indexes(plan)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    ((sha256, (start, end)),) = manifest["slices"].items()
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"slices": {sha256: [start + 1, end]}}))
+    assert plan.to_be_read_once(plan.missing())
+
+
+@pytest.mark.parametrize("places", [np.zeros((3, 4), np.uint64), np.zeros((2, 4)), np.zeros(4, np.uint64)])
+def test_places_of_another_form_are_not_used(path, tmp_path, places):
+    plan = make_plan(path, tmp_path / "out")
+    plan.keep_indexes()
+    (folder,) = indexes(plan)
+    np.save(folder / "places.npy", places)
+    slices = {plan.hashes[0].sha256: [0, 4]}
+    manifest = {"format": 1, "sha256": line_index._checksum(folder, slices), "slices": slices}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert line_index.kept_indexes(folder) == {}
+
+
+def test_the_middle_of_a_line_is_no_place(path, tmp_path):
+    """A file that was changed behind its time of change, or an index that was made by something else."""
+    plan = make_plan(path, tmp_path / "out")
+    plan.keep_indexes()
+    status = path.stat()
+    with path.open("r+b") as stream:
+        stream.seek(status.st_size // 2)
+        stream.write(b"y" * 50_000)
+    os.utime(path, ns=(LONG_AGO, status.st_mtime_ns))
+    with pytest.raises(
+        DataError, match=r"toy\.jsonl has changed since it was hashed: no line of it begins at byte 1,0"
+    ):
+        list(plan.corpus.part(0, 7))
+
+
+@pytest.mark.parametrize("num_shards", [2, SHARDS])
+def test_lines_are_in_memory_until_they_are_kept(path, tmp_path, num_shards):
+    plan = make_plan(path, tmp_path / "out", num_shards)
+    assert [index.num_lines for index in file_hashes._indexes.values()] == [400]
+    plan.keep_indexes()
+    assert file_hashes._indexes == {}
+    write(tmp_path / "articles.txt", " = Title = \n\n Text .\n" * 100)
+    make_plan(tmp_path / "articles.txt", tmp_path / "out", num_shards, form="wikitext")
+    assert file_hashes._indexes == {}
+
+
 @pytest.mark.parametrize("damage", ["places", "shorter", "format", "not json", "of another file"])
 def test_an_index_that_does_not_fit_is_not_used(path, tmp_path, bytes_read, damage):
     plan = make_plan(path, tmp_path / "out")
@@ -163,6 +253,7 @@ def test_an_index_is_kept_only_where_it_saves_work(path, tmp_path):
         plan = make_plan(tmp_path / name, tmp_path / name[0], 10_000, **options)
         plan.keep_indexes()
         assert indexes(plan) == []
+    file_hashes._known.clear()
     plan = make_plan(tmp_path / "a.txt", tmp_path / "lines", 20_000, unit="line")
     plan.keep_indexes()
     assert len(indexes(plan)) == 1

@@ -38,7 +38,7 @@ def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
                 _, move = shown.enter_context(progress_bar(what))
             assert move is not None
             move(done, total)
-            if not console.is_terminal and now - told > _TELL_EVERY_SECONDS:
+            if not console.is_terminal and now > began and now - told >= _TELL_EVERY_SECONDS:
                 told = now
                 console.print(f"{what}: {records_told(done, total, done / (now - began))}", soft_wrap=True)
 
@@ -70,7 +70,7 @@ def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Col
             rate = so_far / max(now - started, 1e-9)
             bar.update(bar.task_ids[0], status=_per_second(rate) if so_far else "")
             move(so_far, expected)
-            if not console.is_terminal and now - told > _TELL_EVERY_SECONDS:
+            if not console.is_terminal and now - told >= _TELL_EVERY_SECONDS:
                 told = now
                 shards = f"{num_finished:,} of {counted(num_tasks, 'shard')}"
                 console.print(f"{shards}, {records_told(so_far, expected, rate)}", soft_wrap=True)

@@ -96,9 +96,7 @@ class DemoServer(ThreadingHTTPServer):
             drawing: how it is drawn, and that can be.
         """
         while not self._writing.acquire(timeout=_WAIT):
-            yield _ENDS if self._ending.is_set() else {"waiting": True}
-            if self._ending.is_set():
-                return
+            yield {"waiting": True}
         try:
             yield from iter([_ENDS]) if self._ending.is_set() else self._written(drawing)
         finally:

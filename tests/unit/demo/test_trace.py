@@ -13,7 +13,7 @@ from cascaded_dllm.sample.state import SamplerState
 
 
 def test_frames_are_the_states(cascade: Cascade) -> None:
-    states = list(cascade.stream(1, seed=4))
+    states = list(cascade.stream(1, seed=4, require_coverage=True))
     trace = Trace(cascade.tokenizer)
     frames = [trace.frame(seen) for seen in states]
     assert json.loads(json.dumps(frames)) == [{**f, "pieces": [list(p) for p in f["pieces"]]} for f in frames]
@@ -29,7 +29,7 @@ def test_frames_are_the_states(cascade: Cascade) -> None:
             assert (origin == END) == is_end
             assert text == ("" if origin in (MASKED, END) else cascade.tokenizer.decode(of_piece))
             assert origin <= seen.stage
-    samples = cascade.generate(1, seed=4)
+    samples = cascade.generate(1, seed=4, require_coverage=True)
     ending = trace.ending(1.234)
     assert ending == {"text": samples.final_texts[0].strip(), "calls": round(sum(samples.nfe), 2), "seconds": 1.23}
     found = [origin for _, origin, of_piece in frames[-1]["pieces"] for _ in of_piece]

@@ -277,8 +277,11 @@ def test_no_text_begins_after_the_end(cascade: Cascade) -> None:
     slow.go.release(1000)
     closing.join(timeout=30)
     assert not closing.is_alive()
-    for answer in (first, second):
-        assert json.loads(answer.read().splitlines()[-1]) == {"error": "the server ends; start it again"}
+    ends = {"error": "the server ends; start it again"}
+    assert json.loads(first.read().splitlines()[-1]) == ends
+    told = [json.loads(line) for line in second.read().splitlines()]
+    assert told[-1] == ends
+    assert all(line == {"waiting": True} for line in told[:-1])
 
 
 class Endless(Cascade):

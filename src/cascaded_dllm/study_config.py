@@ -36,7 +36,7 @@ class FolderSettings:
     """Data of one method that is preprocessed already.
 
     Attributes:
-        method: of preprocessing, or `PER_WORD`.
+        method: of preprocessing, `PER_WORD`, or FILE.py:FUNCTION.
         train: folder to train on.
         valid: folder to measure on.
     """
@@ -128,7 +128,8 @@ class ArmSettings:
     Attributes:
         name: for folders and tables.
         kind: flat, a cascade of prefix or placed stages, or one around a flat network.
-        method: of preprocessing, which decides what the shorter stages keep, or `PER_WORD`.
+        method: of preprocessing, which decides what the shorter stages keep, `PER_WORD`, or FILE.py:FUNCTION for the
+            method custom with this function.
         overrides: key=value, as of `cdllm train`, for all its runs.
     """
 
@@ -268,7 +269,14 @@ class StudySettings:
 
 def preprocessing_method(method: str) -> str:
     """The method of preprocessing that a method of a study stands for."""
-    return "random" if method == PER_WORD else method
+    if method == PER_WORD:
+        return "random"
+    return "custom" if is_custom(method) else method
+
+
+def is_custom(method: str) -> bool:
+    """Whether a method of a study is a function of the user's own, FILE.py:FUNCTION."""
+    return ":" in method
 
 
 def parse_study(settings: Mapping[str, Any]) -> StudySettings:

@@ -474,20 +474,18 @@ def test_numbers_of_chance_are_those_of_training(stories, make_stories, tmp_path
     for per, run in runs.items():
         list(assemble_run(tiny.config(data("train", per, 3), run, "stage=1")).events())
     config = json.loads((runs["word"] / "checkpoints" / "latest" / "config.json").read_text())
-    assert config["chance"] == {"per": "word", "seed": 3}
+    assert config["choice"] == {"per": "word", "seed": 3}
     assert bound(runs["word"], data("valid", "word", 3)).num_stages == 3
     assert bound(runs["occurrence"], data("valid", "occurrence", 4)).num_stages == 3
     message = (
-        r"has numbers of chance per word with the seed 4, and the models .* per word with the seed 3: others would be "
-        r"measured; preprocess the text with the --per and --seed of their data"
+        r"has a choice by chance per word with the seed 4, and the models .* per word with the seed 3: others would be "
+        r"measured; preprocess the text with the --per and --seed, or the --scorer, of their data"
     )
     other = data("valid", "word", 4)
     with pytest.raises(DataError, match=message):
         bound(runs["word"], other)
     overrides = (f"data.path='{tmp_path / 'word3' / 'random' / 'stories_train'}'", f"data.valid='{other}'", "stage=1")
-    with pytest.raises(
-        DataError, match=r"the numbers of chance per word with the seed 4 and .* 3; .* --per and --seed"
-    ):
+    with pytest.raises(DataError, match=r"the choice by chance per word with the seed 4 and .* 3; .* --per and --seed"):
         assemble_run(tiny.config(stories, tmp_path / "other", *overrides))
 
 

@@ -454,6 +454,58 @@ def test_chance_per_word_and_per_occurrence(tmp_path):
     )
 
 
+BY_LENGTH = """
+import re
+
+def words(texts, sign):
+    return [[(*word.span(), sign * len(word.group())) for word in re.finditer("[a-z]+", text)] for text in texts]
+
+def long(texts):
+    return words(texts, 1)
+
+def short(texts):
+    return words(texts, -1)
+"""
+
+
+def test_functions_of_a_user(tmp_path):
+    """Two arms of one file with data of their own, made anew where the file has changed."""
+    file = tmp_path / "mine.py"
+    file.write_text(BY_LENGTH)
+    methods = [f"{file}:{name}" for name in ("long", "short")]
+    arms = [
+        {"name": name, "kind": "prefix", "method": method}
+        for name, method in zip(("long", "short"), methods, strict=True)
+    ]
+    study = write_study(tmp_path / "study.yaml", arms=arms, lengths=[4, 40], sampling=[])
+    success("study", "run", study, "--out", tmp_path / "out")
+    found = entries(results_of(tmp_path / "out"))
+    assert found["long", 0]["runs"][0]["folder"] != found["short", 0]["runs"][0]["folder"]
+    assert f"{file}:long" in found["long", 0]["description"]
+    folders = {split: tmp_path / f"out/data/custom/little_mine_long_{split}" for split in ("train", "valid")}
+    assert PreprocessedDataset.open(folders["valid"]).settings.scorer["function"] == "mine.py:long"
+    checkpoint = tmp_path / "out" / found["short", 0]["runs"][0]["folder"] / "checkpoints/latest/config.json"
+    assert json.loads(checkpoint.read_text())["choice"]["function"] == "mine.py:short"
+
+    there = {split: str(folder) for split, folder in folders.items()}
+    given = write_study(
+        tmp_path / "given.yaml", arms=arms[:1], corpus={"folders": [{"method": methods[0], **there}]}, sampling=[]
+    )
+    success("study", "run", given, "--out", tmp_path / "given")
+    assert results_of(tmp_path / "given")["data"]["path"] == there["train"]
+    arms[1]["name"] = "long"
+    given = write_study(
+        tmp_path / "given.yaml", arms=arms[1:], corpus={"folders": [{"method": methods[1], **there}]}, sampling=[]
+    )
+    message = failure("study", "run", given, "--out", tmp_path / "other")
+    assert f"for the method {methods[1]}, and it was made with mine.py:long" in message
+
+    file.write_text(file.read_text() + "# another version\n")
+    assert "was made with other settings" in failure("study", "run", study, "--out", tmp_path / "out")
+    file.unlink()
+    assert "mine.py:long cannot be read (No such file" in failure("study", "run", study, "--out", tmp_path / "out")
+
+
 def test_a_drawing_for_each_stage(tmp_path):
     """A cascade is drawn as each entry says, a flat model as the last one does."""
     each = {"name": "each", "num_samples": 2, "predictor": ["analytic", "first_hitting"], "steps": 3}

@@ -16,6 +16,7 @@ from cascaded_dllm.assemble.preprocess import make_tagger
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.custom import CustomScorer
 from cascaded_dllm.importance.keybert import KeybertScorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.random_scores import RandomScorer
@@ -54,6 +55,13 @@ DOCUMENTS = st.lists(st.one_of(TEXT, st.none(), st.just("x\ud83d")), max_size=7)
 ODD = ["", " \n\t\u3000", "\x00", "\x00\x01\x02" * 50, "\U0001f98a" * 99, "\u65e5" * 300, None, "\udc00", "."]
 LONG = ["x" * 200_000, "the sea, " * 3_000, "\u65e5" * 20_000, "\x00\x1b" * 100_000, "\U0001f98a" * 10_000]
 
+RUNS_OF_LETTERS = """
+import re
+
+def f(texts):
+    return [[(*run.span(), run.end() % 5 - 2) for run in re.finditer("[a-z]+", text)] for text in texts]
+"""
+
 
 @functools.cache
 def tokenizer() -> Tokenizer:
@@ -67,7 +75,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[*SELECTION_METHODS, "random per word"])
-def scorer(request: pytest.FixtureRequest) -> Scorer | None:
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer | None:
     """None for tf-idf, which counts the words of the corpus itself."""
     match request.param:
         case "constituency":
@@ -80,6 +88,10 @@ def scorer(request: pytest.FixtureRequest) -> Scorer | None:
             return RandomScorer(0)
         case "random per word":
             return RandomScorer(0, "word")
+        case "custom":
+            file = tmp_path_factory.mktemp("custom") / "runs.py"
+            file.write_text(RUNS_OF_LETTERS)
+            return CustomScorer(f"{file}:f")
     return None
 
 

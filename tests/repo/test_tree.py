@@ -64,8 +64,12 @@ def test_no_module_of_odds_and_ends() -> None:
 
 
 def test_no_error_is_swallowed() -> None:
-    found = [f"{path}:{handler.lineno}" for path in python_files() for handler in swallowing_handlers(parse(path))]
-    assert found == []
+    found = [(path, handler) for path in python_files() for handler in swallowing_handlers(parse(path))]
+    # What a user's own code raises is not for us to know; it is passed on as the cause of an error of ours.
+    own_code = PACKAGE_ROOT / "importance" / "custom.py"
+    assert [f"{path}:{handler.lineno}" for path, handler in found if path != own_code] == []
+    of_own_code = [handler for path, handler in found if path == own_code]
+    assert all(ast.unparse(handler.body[-1]).endswith(f" from {handler.name}") for handler in of_own_code)
 
 
 def test_library_does_not_print() -> None:

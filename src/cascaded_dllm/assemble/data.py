@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config_groups import DataSettings
-from cascaded_dllm.data.manifest import Settings, chance_of, learnt_chance
+from cascaded_dllm.data.manifest import Settings, choice_of, learnt_choice
 from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
@@ -110,16 +110,16 @@ def _require_alike(valid: str, path: str, held: Settings) -> None:
     """Checks that the texts to measure on are of the same kind as those to train on.
 
     Raises:
-        DataError: they have another tokenizer, method or tagger, or are chosen by other numbers of chance.
+        DataError: they have another tokenizer, method or tagger, or are chosen by another function or chance.
     """
     found = _held(valid, "--valid (data.valid)")
-    chance, our_chance = (learnt_chance(chance_of(of.method, of.scorer)) for of in (found, held))
+    choice, our_choice = (learnt_choice(choice_of(of.method, of.scorer)) for of in (found, held))
     for what, theirs, ours, flag in (
         ("tokenizer", found.tokenizer, held.tokenizer, f"--tokenizer {path}"),
         ("method", found.method, held.method, held.method),
         # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
         ("tagger", found.scorer.get("tagger"), held.scorer.get("tagger"), "--tagger, as for the other"),
-        ("numbers of chance per", chance, our_chance, "--per and --seed, as for the other"),
+        ("choice by", choice, our_choice, "--scorer, or --per and --seed, as for the other"),
     ):
         if theirs != ours:
             raise DataError(

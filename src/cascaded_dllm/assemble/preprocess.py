@@ -12,6 +12,7 @@ from cascaded_dllm.data.manifest import as_json, fingerprint
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.custom import CustomScorer, split_scorer
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.placeholders import WithoutPlaceholders
@@ -204,7 +205,11 @@ def _anywhere(choice: ScorerChoice) -> ScorerChoice:
     cache = None if choice.word_cache is None else str(Path(choice.word_cache).absolute())
     # A folder may well be called "stories".
     tagger = choice.tagger if choice.tagger in BUILT_IN_TAGGERS else _if_path(choice.tagger)
-    return replace(choice, tagger=tagger, model=_if_path(choice.model), word_cache=cache)
+    scorer = choice.scorer
+    if scorer is not None:
+        path, name = split_scorer(scorer)
+        scorer = f"{path.absolute()}:{name}"
+    return replace(choice, tagger=tagger, model=_if_path(choice.model), word_cache=cache, scorer=scorer)
 
 
 def _if_path(name: str | None) -> str | None:
@@ -272,6 +277,9 @@ def _scorer_of(choice: ScorerChoice, frequencies: Path | None) -> Scorer:
             )
         case "random":
             return RandomScorer(choice.seed or 0, choice.per or DRAWN_PER[0])
+        case "custom":
+            assert choice.scorer is not None
+            return CustomScorer(choice.scorer)
     assert frequencies is not None
     return TfidfScorer(load_frequencies(frequencies))
 

@@ -18,7 +18,7 @@ from cascaded_dllm.assemble.start import log_choice, provenance, start_of_run, s
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
-from cascaded_dllm.data.manifest import chance_of
+from cascaded_dllm.data.manifest import choice_of
 from cascaded_dllm.data.stages import Building, StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
@@ -237,7 +237,7 @@ def _stage_settings(config: TrainConfig, arrays: StageArrays, stage: StageSample
         method=arrays.method,
         prefix=prefix_settings(config),
         layout=None if (layout := layout_of(stage.model)) is None else layout.config,
-        chance=chance_of(arrays.method, arrays.scorer),
+        choice=choice_of(arrays.method, arrays.scorer),
     )
 
 

@@ -18,7 +18,7 @@ _REMEDIES: Mapping[str, str] = {
     "packing": "leave --packing out",
     "unique": "leave --unique and --no-unique out",
     "method": "preprocess the text by {method}",
-    "chance": "preprocess the text with the --per and --seed of their data",
+    "choice": "preprocess the text with the --per and --seed, or the --scorer, of their data",
 }
 """What to do where the texts of data are not such as models were trained on, by the field of `TextKind`."""
 

@@ -10,11 +10,13 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.errors import ConfigError, DataError
 
 # "constituency" keeps small labels first, the others large scores first.
-SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random")
+SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random", "custom")
 # Part-of-speech label of a token in no word: not kept by a shortened stage while it can be helped.
 INELIGIBLE_LABEL = -100
 # Scores of words end at 1; above lies only the full stop, which structures a text and may therefore be kept often.
 REPEATABLE_ABOVE = 1
+# Its numbers are a user's own: 7.3 is nothing but more than 7.2.
+WITHOUT_REPEATABLE = ("custom",)
 
 
 def check_method(method: str) -> None:
@@ -46,7 +48,7 @@ def select_positions(
         importance: one value per token, in the unit of `method`.
         stage_lengths: strictly increasing. A length equal to that of the window keeps all of it, whatever the rule.
         method: one of SELECTION_METHODS. "constituency" takes rising labels; the others falling scores, where
-            a score above 1 may repeat. Equals are taken in text order.
+            a score above 1 may repeat, but for "custom". Equals are taken in text order.
         unique: whether a token id is kept once.
 
     Raises:
@@ -107,7 +109,7 @@ def _kept_order(
         if by_label:
             if value == INELIGIBLE_LABEL:
                 continue
-        elif value > REPEATABLE_ABOVE:
+        elif value > REPEATABLE_ABOVE and method not in WITHOUT_REPEATABLE:
             # Not remembered: the same id may still be kept once as an ordinary word.
             kept.append(position)
             continue

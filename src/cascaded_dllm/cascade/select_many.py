@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, REPEATABLE_ABOVE, check_method
+from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, REPEATABLE_ABOVE, WITHOUT_REPEATABLE, check_method
 from cascaded_dllm.errors import DataError
 
 _LOW_HALF = 0xFFFFFFFF
@@ -35,7 +35,8 @@ def kept_places(
         )
     by_label = method == "constituency"
     # Both are exceptions to "once": a label that is never kept, and a score that is always.
-    is_special = importance == INELIGIBLE_LABEL if by_label else importance > REPEATABLE_ABOVE
+    above = np.inf if method in WITHOUT_REPEATABLE else REPEATABLE_ABOVE
+    is_special = importance == INELIGIBLE_LABEL if by_label else importance > above
     if not unique:
         last = np.where(is_special & by_label, np.float32(np.inf), importance)
         places = np.empty_like(token_ids)

@@ -77,6 +77,7 @@ def command_of(method: str) -> Callable[..., None]:
         word_cache: flags.WordCache = None,
         seed: flags.Seed = None,
         per: flags.Per = None,
+        scorer: flags.Scorer = None,
         shards: flags.Shards = 1,
         shard: flags.Shard = None,
         workers: flags.Workers = None,
@@ -111,6 +112,7 @@ def command_of(method: str) -> Callable[..., None]:
                 word_cache=None if words is None else str(words),
                 seed=seed,
                 per=per,
+                scorer=scorer,
             ),
             tokenizer,
             train_tokenizer,
@@ -208,6 +210,16 @@ app.command(
         "--dataset wikitext2 --tokenizer gpt2 --per word",
     ),
 )(command_of("random"))
+app.command(
+    "custom",
+    short_help="Importance by a function of yours.",
+    help=_help(
+        "Importance by a function of yours, which finds the words of texts and a number for each: large ones are kept.",
+        "custom",
+        "--scorer saliency.py:importance --dataset wikitext2 --tokenizer gpt2",
+        "--scorer saliency.py:importance --dataset notes.jsonl --name notes_saliency --train-tokenizer 4096",
+    ),
+)(command_of("custom"))
 app.command("inspect")(inspect)
 app.command("stages")(stages)
 app.command("status")(show_status)

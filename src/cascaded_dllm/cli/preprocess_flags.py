@@ -126,6 +126,13 @@ Per = Annotated[
         rich_help_panel=_IMPORTANCE,
     ),
 ]
+Scorer = Annotated[
+    str | None,
+    typer.Option(
+        help="FILE.py:FUNCTION, a function from a list of texts to the words of each, (start, end, importance).",
+        rich_help_panel=_IMPORTANCE,
+    ),
+]
 Shards = Annotated[int, typer.Option(help="Parts on disk, each made by one task.")]
 Shard = Annotated[int | None, typer.Option(help="Make this shard only: one task of a job array of your own.")]
 Workers = Annotated[

@@ -91,28 +91,38 @@ class Settings:
         return "; ".join(_difference(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
 
 
-def chance_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How the method "random" drew its numbers, "per" occurrence or word and with which "seed"; None for other methods.
+def choice_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What decides beside the method which words of a text are kept; None where nothing does that models should know.
+
+    Of the method "random" how numbers were drawn, "per" occurrence or word and with which "seed"; of "custom" its
+    "function", and the "sha256" of the file.
 
     Args:
         method: of a dataset, or of stages.
         scorer: the scorer's own description; "per" is in it for words only.
     """
-    return {"per": scorer.get("per", "occurrence"), "seed": scorer.get("seed")} if method == "random" else None
+    match method:
+        case "random":
+            return {"per": scorer.get("per", "occurrence"), "seed": scorer.get("seed")}
+        case "custom":
+            return {"function": scorer.get("function"), "sha256": scorer.get("sha256")}
+    return None
 
 
-def learnt_chance(chance: Mapping[str, Any] | None) -> str:
-    """What of it a model learns, such as "word with the seed 3" and "occurrence"; empty for None.
+def learnt_choice(choice: Mapping[str, Any] | None) -> str:
+    """What of it a model learns, as "chance per word with the seed 3", "chance per occurrence"; empty for None.
 
     Drawn per word, the seed says which words are kept. Drawn per occurrence it decides nothing: texts of all seeds have
     one law.
 
     Args:
-        chance: see `chance_of`.
+        choice: see `choice_of`.
     """
-    if chance is None:
+    if choice is None:
         return ""
-    return f"word with the seed {chance['seed']}" if chance["per"] == "word" else str(chance["per"])
+    if "function" in choice:
+        return f"{choice['function']} of SHA-256 {str(choice['sha256'])[:12]}"
+    return f"chance per {choice['per']}" + (f" with the seed {choice['seed']}" if choice["per"] == "word" else "")
 
 
 def _difference(name: str, mine: Any, theirs: Any) -> str:

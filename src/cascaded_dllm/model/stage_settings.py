@@ -34,8 +34,8 @@ class StageSettings:
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.
         layout: the layout network beside it; None if the stage is not a placed one.
-        chance: how numbers of the method "random" were drawn, see `data.manifest.chance_of`; None if unknown, and for
-            other methods.
+        choice: what decides beside the method which words are kept, see `data.manifest.choice_of`; None if unknown, and
+            where nothing does.
     """
 
     model: ScoreModelConfig
@@ -49,7 +49,7 @@ class StageSettings:
     step: int = 0
     prefix: PrefixSettings = TRUE_PREFIXES
     layout: LayoutConfig | None = None
-    chance: Mapping[str, Any] | None = None
+    choice: Mapping[str, Any] | None = None
 
     def at_step(self, step: int) -> "StageSettings":
         """The same settings after `step` optimizer steps."""
@@ -67,7 +67,7 @@ class StageSettings:
             "packing": self.packing,
             "unique": self.unique,
             "method": self.method,
-            "chance": None if self.chance is None else dict(self.chance),
+            "choice": None if self.choice is None else dict(self.choice),
             "step": self.step,
             "prefix": self.prefix.to_dict(),
             "layout": None if self.layout is None else self.layout.to_dict(),
@@ -96,6 +96,13 @@ class StageSettings:
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
             # Earlier checkpoints are of stages that are not placed, and say nothing of it.
             layout=None if config.get("layout") is None else LayoutConfig.from_dict(config["layout"]),
-            # Nor do they say how numbers of chance were drawn.
-            chance=None if (chance := config.get("chance")) is None else {key: chance[key] for key in ("per", "seed")},
+            # Nor do they say what decides beside the method; for a while it was called otherwise.
+            choice=_choice(config.get("choice", config.get("chance"))),
         )
+
+
+def _choice(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The choice of a `config.json`, which has one of two forms."""
+    if found is None:
+        return None
+    return {key: found[key] for key in (("function", "sha256") if "function" in found else ("per", "seed"))}

@@ -16,6 +16,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.row_groups import RowGroup
 from cascaded_dllm.data.windows import Layout, Seam, Tokens
+from cascaded_dllm.importance.custom import NO_WORD
 from cascaded_dllm.importance.pos import PosLabel
 
 # So many tokens are counted: a moment's work, and enough for three digits.
@@ -70,9 +71,11 @@ class Statistics:
 
 def importance_name(method: str, value: float) -> str:
     """The name of a part-of-speech label, the number for anything else."""
+    if (method, value) in (("constituency", PosLabel.NONE), ("custom", NO_WORD)):
+        return "in no word"
     if method != "constituency" or value not in set(PosLabel):
         return f"{value:.4g}"
-    return "in no word" if value == PosLabel.NONE else PosLabel(int(value)).name.lower().replace("_", " ")
+    return PosLabel(int(value)).name.lower().replace("_", " ")
 
 
 def first_stages(places: npt.NDArray[np.int32], spec: CascadeSpec) -> npt.NDArray[np.int64]:
@@ -187,5 +190,10 @@ def _ranges(importance: npt.NDArray[np.float32], method: str) -> tuple[npt.NDArr
     values = np.unique(importance)
     if len(values) <= _MAX_BINS or method == "constituency":
         return values, [importance_name(method, value) for value in values.tolist()]
-    edges = np.histogram_bin_edges(importance, bins=_MAX_BINS)
-    return edges[:-1], [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges.tolist())]
+    # What lies in no word of the user's own numbers is far below them, and no part of their range.
+    has_no_word = method == "custom" and values[0] == NO_WORD
+    edges = np.histogram_bin_edges(importance[importance > NO_WORD] if has_no_word else importance, bins=_MAX_BINS)
+    lows, labels = edges[:-1], [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges.tolist())]
+    if has_no_word:
+        return np.concatenate([values[:1], lows]), [importance_name(method, NO_WORD), *labels]
+    return lows, labels

@@ -11,12 +11,15 @@ TAGGED = ("constituency",)
 """Methods that take a tagger."""
 EMBEDDED = ("keybert", "keybert_no_stopword")
 """Methods that take a sentence model."""
+CUSTOM = ("custom",)
+"""Methods that take a function of the user's own."""
 DEFAULT_SCOPE = "document"
 """What the methods with a sentence model compare a word with where nobody says it."""
 _READERS: dict[str, tuple[str, ...]] = {
     "tagger": TAGGED,
     **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
     **dict.fromkeys(("seed", "per"), ("random",)),
+    "scorer": CUSTOM,
 }
 """By setting of `ScorerChoice`, the methods that read it; all read the others."""
 
@@ -74,6 +77,7 @@ class ScorerChoice:
         word_cache: of the KeyBERT methods: folder of the embedded words; None keeps them in memory only.
         seed: of random.
         per: of random: what a number is drawn for, one of `random_scores.DRAWN_PER`.
+        scorer: of custom: FILE.py:NAME, see `importance.custom.CustomScorer`.
     """
 
     method: str
@@ -86,13 +90,14 @@ class ScorerChoice:
     word_cache: str | None = None
     seed: int | None = None
     per: str | None = None
+    scorer: str | None = None
 
     def check(self) -> None:
         """Before any work: is this a method, and do the other settings belong to it?
 
         Raises:
-            ConfigError: the method is unknown, `per` is none of its values, or a setting of another method is given, or
-                one that means nothing beside the others.
+            ConfigError: the method is unknown, `per` is none of its values, a setting of another method is given, or
+                one that means nothing beside the others, or the function of the method custom is not.
         """
         if self.method not in SELECTION_METHODS:
             raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
@@ -110,6 +115,11 @@ class ScorerChoice:
             )
         if self.per is not None and self.per not in DRAWN_PER:
             raise ConfigError(f"--per is {self.per!r}; it must be {' or '.join(DRAWN_PER)}")
+        if self.method in CUSTOM and self.scorer is None:
+            raise ConfigError(
+                "the method custom needs a function of yours; name it with --scorer FILE.py:FUNCTION, or choose one of "
+                f"{', '.join(method for method in SELECTION_METHODS if method not in CUSTOM)}"
+            )
 
 
 @final

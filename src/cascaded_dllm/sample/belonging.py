@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data.manifest import Settings, chance_of, learnt_chance
+from cascaded_dllm.data.manifest import Settings, choice_of, learnt_choice
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import PretrainedStage
 from cascaded_dllm.model.stage_settings import StageSettings
@@ -17,7 +17,7 @@ _IN_WORDS = {
     "packing": "windows of packing {!r}",
     "unique": "shortened stages of data.unique={}",
     "method": "texts that the method {} chose",
-    "chance": "numbers of chance per {}",
+    "choice": "a choice by {}",
 }
 
 
@@ -30,7 +30,7 @@ class Contradiction(NamedTuple):
         found: what the second one says.
     """
 
-    name: Literal["tokenizer", "vocab_size", "packing", "unique", "method", "chance"]
+    name: Literal["tokenizer", "vocab_size", "packing", "unique", "method", "choice"]
     said: str
     found: str
 
@@ -45,7 +45,7 @@ class TextKind:
         packing: how documents are cut into windows; empty if unknown.
         unique: whether shortened stages keep a token id once; None if that is unknown or does not matter.
         method: of importance, by which the stages are chosen; empty likewise.
-        chance: what of the numbers of the method "random" a model learns, see `learnt_chance`; empty likewise.
+        choice: what decides beside the method which words are kept, see `learnt_choice`; empty likewise.
     """
 
     tokenizer: str
@@ -53,7 +53,7 @@ class TextKind:
     packing: str
     unique: bool | None
     method: str
-    chance: str = ""
+    choice: str = ""
 
     @classmethod
     def of_checkpoint(cls, settings: StageSettings) -> "TextKind":
@@ -65,7 +65,7 @@ class TextKind:
             packing=settings.packing,
             unique=None if is_flat else settings.unique,
             method="" if is_flat else settings.method,
-            chance="" if is_flat else learnt_chance(settings.chance),
+            choice="" if is_flat else learnt_choice(settings.choice),
         )
 
     @classmethod
@@ -77,7 +77,7 @@ class TextKind:
             packing=packing,
             unique=unique,
             method=settings.method,
-            chance=learnt_chance(chance_of(settings.method, settings.scorer)),
+            choice=learnt_choice(choice_of(settings.method, settings.scorer)),
         )
 
     def contradiction(self, other: "TextKind") -> Contradiction | None:
@@ -174,17 +174,17 @@ def shared_packing(loaded: Sequence[PretrainedStage]) -> str:
 
 
 def require_same_choice(loaded: Sequence[PretrainedStage]) -> None:
-    """Checks that the texts of all stages were chosen alike: by one method and chance, with repeated tokens or without.
+    """Checks that the texts of all stages were chosen alike: by one method and choice, and with or without copies.
 
     Raises:
         CheckpointError: they differ.
     """
     kinds = [(TextKind.of_checkpoint(stage.settings), stage.folder) for stage in loaded]
     methods = {f"by the method {kind.method}": folder for kind, folder in kinds if kind.method}
-    chances = {f"by numbers of chance per {kind.chance}": folder for kind, folder in kinds if kind.chance}
-    for choices in (methods, chances):
-        if len(choices) > 1:
-            listed = ", ".join(f"{folder} {choice}" for choice, folder in choices.items())
+    choices = {f"by {kind.choice}": folder for kind, folder in kinds if kind.choice}
+    for differing in (methods, choices):
+        if len(differing) > 1:
+            listed = ", ".join(f"{folder} {choice}" for choice, folder in differing.items())
             raise CheckpointError(f"the stages were trained on texts of different choices: {listed}; train them alike")
     found = {stage.settings.unique: stage.folder for stage in loaded}
     if len(found) > 1:

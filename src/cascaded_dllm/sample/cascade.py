@@ -186,14 +186,14 @@ class Cascade:
     def text_kind(self) -> TextKind:
         """The texts that the stages were trained on, as far as any checkpoint says."""
         has_choice = not self.is_flat and len(self.settings) > 0
-        chances = (TextKind.of_checkpoint(settings).chance for settings in self.settings)
+        choices = (TextKind.of_checkpoint(settings).choice for settings in self.settings)
         return TextKind(
             tokenizer=self.tokenizer.fingerprint,
             vocab_size=self.tokenizer.vocab_size,
             packing=self.packing,
             unique=self.unique if has_choice else None,
             method=self.method if has_choice else "",
-            chance=next(filter(None, chances), ""),
+            choice=next(filter(None, choices), ""),
         )
 
     @property

@@ -1,5 +1,6 @@
 """The data of a study: one tokenizer, and two folders for every method of its arms."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from cascaded_dllm.data.manifest import Settings, fingerprint
 from cascaded_dllm.data.preprocessed import Identity, read_identity
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.importance.custom import read_scorer, split_scorer
 from cascaded_dllm.preprocess.job import EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import dataset_folder
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.place import DONE, Place
-from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, preprocessing_method
+from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
 
@@ -99,13 +101,19 @@ def _preprocessed(study: StudySettings, place: Place, attendant: Attendant) -> d
 
 
 def _corpus_name(study: StudySettings, method: str) -> str:
-    """For folders: those of the method random are two where numbers are drawn both ways."""
+    """For folders, of which one method may have several: numbers drawn both ways, functions of the user's own."""
+    if is_custom(method):
+        path, function = split_scorer(method)
+        return f"{study.name}_{path.stem}_{function}"
     return f"{study.name}_per_word" if method == PER_WORD else study.name
 
 
 def plain_corpus(study: StudySettings) -> dict[str, object]:
     """What decides the data of a study."""
-    return {"name": study.name, "corpus": asdict(study.corpus), "methods": list(study.methods)}
+    plain: dict[str, object] = {"name": study.name, "corpus": asdict(study.corpus), "methods": list(study.methods)}
+    custom = {method: hashlib.sha256(read_scorer(method)).hexdigest() for method in study.methods if is_custom(method)}
+    # Studies without any are called as they always were.
+    return plain | {"scorers": custom} if custom else plain
 
 
 def _tokenizer(study: StudySettings, place: Place) -> str | None:
@@ -135,6 +143,7 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
             model=corpus.model if method in EMBEDDED else None,
             seed=corpus.random_seed if of_job == "random" else None,
             per="word" if method == PER_WORD else None,
+            scorer=method if is_custom(method) else None,
         ),
         tokenizer,
         corpus.train_tokenizer if tokenizer is None else None,
@@ -148,7 +157,9 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
 
 
 def _method_of(settings: Settings) -> str:
-    """What a study calls the method of a dataset."""
+    """What a study calls the method of a dataset, but for the folder of a user's own file."""
+    if settings.method == "custom":
+        return str(settings.scorer["function"])
     is_per_word = settings.method == "random" and settings.scorer.get("per") == "word"
     return PER_WORD if is_per_word else settings.method
 
@@ -163,7 +174,7 @@ def _require_alike(found: dict[str, MethodData]) -> None:
     for method, data in found.items():
         for folder, (settings, _) in ((data.train, data.train_identity), (data.valid, data.valid_identity)):
             made_with = _method_of(settings)
-            if made_with != method:
+            if made_with != (Path(method).name if is_custom(method) else method):
                 raise DataError(
                     f"corpus.folders gives {folder} for the method {method}, and it was made with {made_with}; "
                     "give a folder of that method"

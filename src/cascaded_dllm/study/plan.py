@@ -11,11 +11,12 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.importance.custom import split_scorer
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drafts import Draft, drafts_of
 from cascaded_dllm.study.place import Place
-from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, preprocessing_method
+from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.train.meter import StepCost
 
 Compose = Callable[[Sequence[str]], TrainConfig]
@@ -99,8 +100,10 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
     if preprocessing_method(arm.method) not in SELECTION_METHODS:
         raise ConfigError(
             f"the method of arm {arm.name} is {arm.method!r}; it must be one of {', '.join(SELECTION_METHODS)}, "
-            f"{PER_WORD}"
+            f"{PER_WORD}, or FILE.py:FUNCTION for a function of yours"
         )
+    if is_custom(arm.method):
+        split_scorer(arm.method)
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
     decided += [
         f"data.dataloader={preprocessing_method(arm.method)}",

@@ -6,6 +6,7 @@ import pytest
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS, select_positions, select_stages
 from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.importance.custom import NO_WORD
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "stage_selection.json").read_text())
 CASES = [
@@ -111,7 +112,18 @@ def test_rejects_importance_of_another_length():
 
 
 def test_methods_are_closed():
-    assert SELECTION_METHODS == ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random")
+    assert SELECTION_METHODS == ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random", "custom")
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_numbers_of_a_user_are_only_compared(unique):
+    """A copy is not kept for being above 1; what keeps full stops is the scale of KeyBERT alone."""
+    ids, importance = [5, 5, 6, 7, 8], [9.0, 9.0, 3.0, 2.0, NO_WORD]
+    [kept] = select_positions(ids, importance, [3], method="custom", unique=unique)
+    assert kept == ([0, 2, 3] if unique else [0, 1, 2])
+    assert select_positions(ids, importance, [3], method="keybert") == [[0, 1, 2]]
+    # A token in no word comes last, and is kept where there is nothing else.
+    assert select_positions(ids, importance, [4], method="custom") == [[0, 2, 3, 4]]
 
 
 def test_random_windows_against_a_plain_reference():

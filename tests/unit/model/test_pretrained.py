@@ -207,10 +207,10 @@ def test_foreign_configuration(checkpoint: Path, content: bytes, message: str) -
         (lambda settings: settings.update(model=[]), r"lacks or misstates .*'list'"),
         (lambda settings: settings.update(stage_lengths=None), r"lacks or misstates 'NoneType'"),
         (lambda settings: settings["model"].update(num_blocks="2"), r"lacks or misstates"),
-        (lambda settings: settings.update(chance="x"), r"lacks or misstates string indices"),
-        (lambda settings: settings.update(chance=7), r"lacks or misstates 'int'"),
-        (lambda settings: settings.update(chance=[]), r"lacks or misstates list indices"),
-        (lambda settings: settings.update(chance={"per": "word"}), r"lacks or misstates 'seed'"),
+        (lambda settings: settings.update(choice="x"), r"lacks or misstates string indices"),
+        (lambda settings: settings.update(choice=7), r"lacks or misstates argument of type 'int'"),
+        (lambda settings: settings.update(choice=[]), r"lacks or misstates list indices"),
+        (lambda settings: settings.update(choice={"per": "word"}), r"lacks or misstates 'seed'"),
     ],
 )
 def test_damaged_settings(checkpoint: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:

@@ -20,11 +20,12 @@ def write_dataset(
     texts: Sequence[str],
     *,
     method: str = "constituency",
+    least: float = -1.2,
     num_shards: int = 1,
     group_tokens: int = 1 << 20,
 ) -> Path:
     """A dataset whose documents are called d0, d1, ...; a token's importance is drawn."""
-    values = [1.0, 2.0, 3.0, 7.0, -100.0] if method == "constituency" else [-1.2, -0.25, 0.0, 0.5, 1.0, 1.1]
+    values = [1.0, 2.0, 3.0, 7.0, -100.0] if method == "constituency" else [least, -0.25, 0.0, 0.5, 1.0, 1.1]
     settings = Settings(
         dataset="look", split="train", source={"kind": "by hand", "files": ["a", "b"], "form": None},
         num_shards=num_shards, method=method, scorer={"tagger": "by hand"}, background=float(values[-1 if method ==

@@ -83,29 +83,29 @@ def test_flat_model_does_not_care_how_stages_are_chosen() -> None:
 PER_WORD = {"per": "word", "seed": 3}
 
 
-def drawn(chance: dict[str, Any] | None) -> StageSettings:
-    return said(2, method="random", chance=chance)
+def drawn(choice: dict[str, Any] | None) -> StageSettings:
+    return said(2, method="random", choice=choice)
 
 
 @pytest.mark.parametrize(
-    ("chance", "message"),
+    ("choice", "message"),
     [
         (
             {"per": "word", "seed": 4},
-            r"per word with the seed 4, and stage 3 has numbers of chance per word with the seed",
+            r"with a choice by chance per word with the seed 4, and stage 3 has a choice by chance per word with",
         ),
         (
             {"per": "occurrence", "seed": 3},
-            r"numbers of chance per occurrence, and stage 3 has numbers of chance per word",
+            r"a choice by chance per occurrence, and stage 3 has a choice by chance per word",
         ),
     ],
 )
-def test_numbers_of_chance(chance: dict[str, Any], message: str) -> None:
+def test_numbers_of_chance(choice: dict[str, Any], message: str) -> None:
     texts = TextKind.of_checkpoint(drawn(PER_WORD))
     require([drawn(PER_WORD)], texts)
     require([drawn(None)], texts)  # checkpoints of before they were told
     with pytest.raises(CheckpointError, match=message):
-        require([drawn(chance)], texts)
+        require([drawn(choice)], texts)
 
 
 def test_seed_of_every_occurrence_decides_nothing() -> None:

@@ -267,7 +267,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         unique: bool = True,
         method: str = "",
         prefix: PrefixSettings = TRUE_PREFIXES,
-        chance: dict[str, object] | None = None,
+        choice: dict[str, object] | None = None,
     ) -> Path:
         model = tiny_model(vocab_size=vocab_size or tokenizer.vocab_size, seed=stage)
         folder = tmp_path / f"stage{stage}-{len(list(tmp_path.iterdir()))}"
@@ -282,7 +282,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
             unique,
             method,
             prefix=prefix,
-            chance=chance,
+            choice=choice,
         )
         (folder / "config.json").write_text(settings.to_json())
         save_file(model.state_dict(), folder / "ema.safetensors")
@@ -386,17 +386,22 @@ def test_stages_are_of_one_method(checkpoints: Callable[..., Path]) -> None:
         Cascade.from_pretrained([checkpoints(1, method="random"), two])
 
 
-def test_stages_are_of_one_chance(checkpoints: Callable[..., Path]) -> None:
+def test_stages_are_of_one_choice(checkpoints: Callable[..., Path]) -> None:
     """Those from before it was said go with any."""
     of_word = {"per": "word", "seed": 3}
-    one, two = checkpoints(1, method="random", chance=of_word), checkpoints(2, method="random")
-    assert Cascade.from_pretrained([one, two]).text_kind.chance == "word with the seed 3"
+    one, two = checkpoints(1, method="random", choice=of_word), checkpoints(2, method="random")
+    assert Cascade.from_pretrained([one, two]).text_kind.choice == "chance per word with the seed 3"
     message = (
-        r"of different choices: .*stage1\S* by numbers of chance per word with the seed 3, .*stage2\S* by numbers of "
-        r"chance per occurrence; train them alike"
+        r"of different choices: .*stage1\S* by chance per word with the seed 3, .*stage2\S* by chance "
+        r"per occurrence; train them alike"
     )
     with pytest.raises(CheckpointError, match=message):
-        Cascade.from_pretrained([one, checkpoints(2, method="random", chance=of_word | {"per": "occurrence"})])
+        Cascade.from_pretrained([one, checkpoints(2, method="random", choice=of_word | {"per": "occurrence"})])
+    functions = [{"function": "mine.py:f", "sha256": digit * 64} for digit in "ab"]
+    one, two = (checkpoints(stage, method="custom", choice=functions[0]) for stage in (1, 2))
+    assert Cascade.from_pretrained([one, two]).text_kind.choice == "mine.py:f of SHA-256 aaaaaaaaaaaa"
+    with pytest.raises(CheckpointError, match=r"by mine.py:f of SHA-256 a{12}, .*by mine.py:f of SHA-256 b{12}; train"):
+        Cascade.from_pretrained([one, checkpoints(2, method="custom", choice=functions[1])])
 
 
 @pytest.fixture

@@ -1,0 +1,190 @@
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.importance.custom import NO_WORD, CustomScorer, read_scorer, split_scorer
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "preprocessing.md"
+TEXTS = ["The cat saw the dog.", "", "\u65e5\u672c \U0001f600 ok"]
+LONG_WORDS = """
+import re
+
+def f(texts):
+    return [[(*word.span(), len(word.group())) for word in re.finditer(r"\\w+", text)] for text in texts]
+"""
+
+
+def scorer(folder: Path, content: str, name: str = "f") -> CustomScorer:
+    (folder / "mine.py").write_text(content)
+    return CustomScorer(f"{folder / 'mine.py'}:{name}")
+
+
+def giving(folder: Path, words: str) -> CustomScorer:
+    """One that says the same of every text."""
+    return scorer(folder, f"def f(texts):\n    return [{words} for text in texts]\n")
+
+
+def test_words_are_those_of_the_function(tmp_path):
+    found = scorer(tmp_path, LONG_WORDS)
+    assert [[tuple(word) for word in words] for words in found.score(TEXTS)] == [
+        [(0, 3, 3.0), (4, 7, 3.0), (8, 11, 3.0), (12, 15, 3.0), (16, 19, 3.0)],
+        [],
+        [(0, 2, 2.0), (5, 7, 2.0)],
+    ]
+    assert found.score([]) == []
+    assert isinstance(found, Scorer)
+    assert (found.method, found.background) == ("custom", NO_WORD)
+    assert np.float32(NO_WORD) == np.finfo(np.float32).min
+
+
+def test_iterators_and_numbers_of_libraries_will_do(tmp_path):
+    content = """
+import numpy as np
+
+def f(texts):
+    for text in texts:
+        yield iter([[np.int64(0), len(text), np.float32(7)]] if text else ())
+"""
+    assert scorer(tmp_path, content).score(["ab", ""]) == [[(0, 2, 7.0)], []]
+
+
+def test_class_is_made_once(tmp_path):
+    content = """
+class F:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        return [[(0, 1, self.calls)] for text in texts]
+"""
+    found = scorer(tmp_path, content, "F")
+    assert [found.score(["a"])[0][0].importance for _ in range(3)] == [1, 2, 3]
+
+
+def test_function_cannot_change_what_is_scored(tmp_path):
+    texts = ["ab", "cd"]
+    found = scorer(tmp_path, "def f(texts):\n    n = len(texts)\n    texts.clear()\n    return [[]] * n\n")
+    assert found.score(texts) == [[], []]
+    assert texts == ["ab", "cd"]
+
+
+def test_what_is_run_is_what_is_named(tmp_path):
+    """A file that is changed at once has another hash and another function, whatever its size and time of change."""
+    first = giving(tmp_path, "[(0, 1, 1)]")
+    other = giving(tmp_path, "[(0, 1, 2)]")
+    assert first.describe() == {
+        "function": "mine.py:f",
+        "sha256": hashlib.sha256(b"def f(texts):\n    return [[(0, 1, 1)] for text in texts]\n").hexdigest(),
+    }
+    assert first.describe() != other.describe()
+    assert [found.score(["a"])[0][0].importance for found in (first, other)] == [1, 2]
+
+
+def test_modules_beside_the_file_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_the_scorer.py").write_text("VALUE = 5\n")
+    content = """
+def f(texts):
+    import beside_the_scorer
+
+    return [[(0, 1, beside_the_scorer.VALUE)] for text in texts]
+"""
+    assert scorer(tmp_path, content).score(["a"])[0][0].importance == 5
+    # Behind everything, so that it hides nothing.
+    assert sys.path[-1] == str(tmp_path)
+
+
+@pytest.mark.parametrize("written", ["mine.py", "mine:f", "mine.py:", "mine.py:f()", ":f", "", "mine.pyc:f"])
+def test_scorer_that_is_written_otherwise(written):
+    with pytest.raises(
+        ConfigError, match=rf"the scorer is '{re.escape(written)}'; give a file of Python and a function"
+    ):
+        split_scorer(written)
+
+
+def test_path_may_hold_colons():
+    assert split_scorer("C:/x/mine.py:f") == (Path("C:/x/mine.py"), "f")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("nowhere.py", "No such file"), ("folder.py", "Is a directory")])
+def test_file_that_cannot_be_read(tmp_path, name, reason):
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(ConfigError, match=rf"{name}:f cannot be read \({reason}"):
+        read_scorer(f"{tmp_path / name}:f")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1\ny = x / 0\n", r"mine.py:f raised ZeroDivisionError in line 2: division by zero; mend it first"),
+        ("x = 1\n\nf(texts:\n", r"mine.py:f raised SyntaxError in line 3: "),
+        ("import no_such_module_here\n", r"ModuleNotFoundError in line 1: No module named 'no_such_module_here'"),
+        ("class f:\n    def __init__(self, path):\n        pass\n", r"mine.py:f raised TypeError: .*path"),
+        ("def g(texts):\n    pass\nf = 3\n", r"mine.py has no function f; name one of its functions"),
+        ("def ff(texts):\n    pass\n", r"mine.py has no function f; did you mean mine.py:ff\?"),
+    ],
+)
+def test_file_without_such_a_function(tmp_path, content, message):
+    with pytest.raises(ConfigError, match=message):
+        scorer(tmp_path, content)
+
+
+def test_function_that_fails(tmp_path):
+    found = scorer(tmp_path, "def f(texts):\n    return [[(0, 1, 1 / len(t))] for t in texts]\n")
+    message = r"mine.py:f raised ZeroDivisionError in line 2: .*for 2 texts of which the first is 'a'; mend it and run"
+    with pytest.raises(DataError, match=message):
+        found.score(["a", ""])
+    with pytest.raises(DataError, match=r"raised TypeError: 'NoneType' object is not iterable, for 0 texts"):
+        scorer(tmp_path, "def f(texts):\n    pass\n").score([])
+
+
+def test_words_for_other_texts(tmp_path):
+    with pytest.raises(DataError, match=r"gave words for 1 texts where it had 2; give a list for every text"):
+        scorer(tmp_path, "def f(texts):\n    return [[]]\n").score(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("[(0, 1, 1), (0, 2, 1)]", r"the characters 0 to 2 as a word behind 1, in a text of 3 that begins with 'abc'"),
+        ("[(1, 2, 1), (0, 1, 1)]", r"the characters 0 to 1 as a word behind 2"),
+        ("[(2, 4, 1)]", r"the characters 2 to 4 as a word behind 0, in a text of 3"),
+        ("[(1, 1, 1)]", r"the characters 1 to 1 as a word behind 0"),
+        ("[(-1, 1, 1)]", r"the characters -1 to 1 as a word behind 0"),
+        ("[(0, 1)]", r"gave \(0, 1\) for a word of a text that begins with 'abc'; give \(start, end, importance\)"),
+        ("[(0.0, 1, 1)]", r"gave \(0.0, 1, 1\) for a word"),
+        ("[(0, 1, 'x')]", r"gave \(0, 1, 'x'\) for a word"),
+        ("[(0, 1, None)]", r"gave \(0, 1, None\) for a word"),
+        ("[3]", r"gave 3 for a word"),
+        ("[(0, 1, float('nan'))]", r"gave the importance nan to 'a'; give finite numbers below 3.403e\+38"),
+        ("[(0, 2, -float('inf'))]", r"gave the importance -inf to 'ab'"),
+        ("[(0, 2, 1e39)]", r"gave the importance 1e\+39 to 'ab'"),
+    ],
+)
+def test_what_is_no_word_of_the_text(tmp_path, words, message):
+    with pytest.raises(DataError, match=message):
+        giving(tmp_path, words).score(["abc"])
+
+
+def test_messages_are_short(tmp_path):
+    with pytest.raises(DataError, match="for a word of a text that begins with") as caught:
+        giving(tmp_path, "['x' * 10_000]").score(["abc" * 10_000])
+    assert len(str(caught.value)) < 400
+
+
+def test_examples_of_the_document(tmp_path, monkeypatch):
+    blocks = re.findall(r"^ *```python\n *# (\w+\.py)\n(.*?)^ *```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in blocks] == ["saliency.py", "looked_up.py"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scored.jsonl").write_text('{"text": "a dog", "words": [[2, 5, 0.5]]}\n')
+    for (name, code), words in zip(blocks, ([(0, 1, 1), (2, 5, 3)], [(2, 5, 0.5)]), strict=True):
+        indent = len(code.splitlines()[0]) - len(code.splitlines()[0].lstrip())
+        Path(name).write_text("".join(f"{line[indent:]}\n" for line in code.splitlines()))
+        assert CustomScorer(f"{name}:importance").score(["a dog"]) == [words]

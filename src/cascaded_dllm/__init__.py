@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cascaded_dllm.assemble.bound import joint_bound
+    from cascaded_dllm.assemble.run import assemble_run
     from cascaded_dllm.cascade.select import select_stages
     from cascaded_dllm.cascade.spec import CascadeSpec
+    from cascaded_dllm.cli.compose import compose_config
     from cascaded_dllm.data.stages import StageArrays
     from cascaded_dllm.diffusion.process import AbsorbingProcess, UniformProcess
     from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
     from cascaded_dllm.errors import CascadeError
     from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
+    from cascaded_dllm.importance.base import Scorer, Word
     from cascaded_dllm.model.score_config import ScoreModelConfig
     from cascaded_dllm.model.score_model import ScoreModel
+    from cascaded_dllm.preprocess.here import preprocess_corpus
     from cascaded_dllm.sample.cascade import Cascade
     from cascaded_dllm.sample.control import Control, GivenStage, Pin
     from cascaded_dllm.sample.drawing import Drawing
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     )
     from cascaded_dllm.sample.samples import CascadeSamples
     from cascaded_dllm.sample.token_law import TokenLaw
+    from cascaded_dllm.text.corpora import open_corpus
+    from cascaded_dllm.text.corpus import Corpus
     from cascaded_dllm.text.document import Document
     from cascaded_dllm.text.stories import StoryGrammar
     from cascaded_dllm.text.tokenizer import Tokenizer
@@ -44,6 +50,7 @@ _HOMES = {
     "CascadeSamples": "sample.samples",
     "CascadeSpec": "cascade.spec",
     "Control": "sample.control",
+    "Corpus": "text.corpus",
     "Document": "text.document",
     "Drawing": "sample.drawing",
     "EulerPredictor": "sample.predictors",
@@ -56,6 +63,7 @@ _HOMES = {
     "RemaskPredictor": "sample.predictors",
     "ScoreModel": "model.score_model",
     "ScoreModelConfig": "model.score_config",
+    "Scorer": "importance.base",
     "StageArrays": "data.stages",
     "StoryGrammar": "text.stories",
     "SurestPredictor": "sample.predictors",
@@ -63,8 +71,13 @@ _HOMES = {
     "Tokenizer": "text.tokenizer",
     "TweediePredictor": "sample.predictors",
     "UniformProcess": "diffusion.process",
+    "Word": "importance.base",
+    "assemble_run": "assemble.run",
+    "compose_config": "cli.compose",
     "joint_bound": "assemble.bound",
     "mean_and_error": "evaluate.likelihood",
+    "open_corpus": "text.corpora",
+    "preprocess_corpus": "preprocess.here",
     "select_stages": "cascade.select",
 }
 
@@ -76,6 +89,7 @@ __all__ = [
     "CascadeSamples",
     "CascadeSpec",
     "Control",
+    "Corpus",
     "Document",
     "Drawing",
     "EulerPredictor",
@@ -88,6 +102,7 @@ __all__ = [
     "RemaskPredictor",
     "ScoreModel",
     "ScoreModelConfig",
+    "Scorer",
     "StageArrays",
     "StoryGrammar",
     "SurestPredictor",
@@ -95,9 +110,14 @@ __all__ = [
     "Tokenizer",
     "TweediePredictor",
     "UniformProcess",
+    "Word",
     "__version__",
+    "assemble_run",
+    "compose_config",
     "joint_bound",
     "mean_and_error",
+    "open_corpus",
+    "preprocess_corpus",
     "select_stages",
 ]
 

@@ -378,10 +378,10 @@ def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monk
 
 
 def tfidf_stories(out: Path, stories: Path) -> Path:
-    from cascaded_dllm.preprocess.pipeline import preprocess
+    from cascaded_dllm.preprocess.here import preprocess_corpus
 
     corpus = open_corpus("stories", split="valid").first(5)
-    return preprocess(
+    return preprocess_corpus(
         corpus,
         split="valid",
         out_dir=out,

@@ -15,7 +15,7 @@ import pytest
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.preprocess import parts
-from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.preprocess.here import preprocess_corpus
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.stories import story_tokenizer
 from tests.pipeline.commands import success
@@ -132,7 +132,7 @@ def test_killed_while_the_corpus_is_read(tmp_path, common):
     assert not list(prepared.glob("records_*"))
     success(*arguments, tmp_path / "killed")
     assert not prepared.exists()
-    unbroken = preprocess(
+    unbroken = preprocess_corpus(
         open_corpus(str(path), split="train"),
         split="train",
         out_dir=tmp_path / "unbroken",

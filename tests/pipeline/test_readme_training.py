@@ -18,7 +18,7 @@ from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
-from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.preprocess.here import preprocess_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import Stories
 from tests.repo.shell_blocks import shell_commands
@@ -83,7 +83,7 @@ def place(tokenizer, tmp_path_factory):
         for seed, corpus in enumerate(corpora):
             for split, num in (("train", 60), ("validation", 30)):
                 if (corpus, split) != ("openwebtext", "validation"):
-                    preprocess(
+                    preprocess_corpus(
                         Corpus(corpus, Stories(num, seed)),
                         split=split,
                         out_dir=place / "data" / "preprocessed",

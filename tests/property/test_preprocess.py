@@ -21,7 +21,7 @@ from cascaded_dllm.importance.keybert import KeybertScorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
-from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.preprocess.here import preprocess_corpus
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -114,7 +114,7 @@ def check(texts: list[str | None], scorer: Scorer | None, num_shards: int, is_pa
         path = Path(folder, "a.jsonl.xz" if is_packed else "a.jsonl")
         path.write_bytes(lzma.compress(content) if is_packed else content)
         corpus = open_corpus(str(path), split="train")
-        made = preprocess(
+        made = preprocess_corpus(
             corpus,
             split="train",
             out_dir=Path(folder),

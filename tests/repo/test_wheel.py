@@ -29,7 +29,7 @@ print(json.dumps({
 PREPROCESS = """
 import pathlib
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
-from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.preprocess.here import preprocess_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ documents = [Document(str(index), text) for index, text in enumerate(texts)]
 scorer = TfidfScorer(document_frequencies(documents))
 tokenizer = Tokenizer.train(texts, 300)
 corpus = Corpus.from_documents("x", documents)
-print(preprocess(corpus, out_dir=pathlib.Path("data"), split="y", tokenizer=tokenizer, scorer=scorer))
+print(preprocess_corpus(corpus, out_dir=pathlib.Path("data"), split="y", tokenizer=tokenizer, scorer=scorer))
 """
 
 

@@ -32,7 +32,7 @@ from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.overrides import require_free
-from cascaded_dllm.preprocess.pipeline import preprocess
+from cascaded_dllm.preprocess.here import preprocess_corpus
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import write_samples
@@ -157,7 +157,7 @@ def _recipe(corpus: str) -> _Recipe:
 def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
     stream = open_corpus(corpus, split=split)
     with progress_bar(f"{corpus} {split}") as (_, move):
-        folder = preprocess(
+        folder = preprocess_corpus(
             stream,
             split=split,
             out_dir=out,

@@ -15,8 +15,9 @@ from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import parts
 from cascaded_dllm.preprocess.encoder import Encoder
+from cascaded_dllm.preprocess.here import preprocess_corpus
 from cascaded_dllm.preprocess.parts import read_part, write_parts
-from cascaded_dllm.preprocess.pipeline import Plan, preprocess
+from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.text import lines, local
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.local_files import LocalFiles
@@ -157,7 +158,7 @@ def test_the_number_of_passes_does_not_depend_on_that_of_shards(corpus, tmp_path
     for num_shards in (3, 30):
         opened.clear()
         out = tmp_path / str(num_shards)
-        preprocess(corpus, split="x", out_dir=out, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
+        preprocess_corpus(corpus, split="x", out_dir=out, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
         passes.append(len(opened))
     # One pass, and a look at the first line.
     assert passes == [2, 2]

@@ -16,7 +16,8 @@ from cascaded_dllm.importance.base import Word
 from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import batches
 from cascaded_dllm.preprocess.encoder import Encoder
-from cascaded_dllm.preprocess.pipeline import Plan, preprocess
+from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
@@ -63,7 +64,7 @@ def run(tmp_path, tokenizer):
     def call(documents=DOCUMENTS, name="toy", **changes):
         corpus = documents if isinstance(documents, Corpus) else Corpus.from_documents(name, documents)
         arguments = {"out_dir": tmp_path, "split": "train", "tokenizer": tokenizer}
-        return preprocess(corpus, **({**arguments, "scorer": LengthScorer()} | changes))
+        return preprocess_corpus(corpus, **({**arguments, "scorer": LengthScorer()} | changes))
 
     return call
 
@@ -431,7 +432,7 @@ class Deadly:
 def preprocess_deadly(out, killed_in):
     """In a process."""
     batches.BATCH_DOCUMENTS = 1
-    preprocess(
+    preprocess_corpus(
         Corpus("toy", Deadly(killed_in)),
         out_dir=out,
         split="train",

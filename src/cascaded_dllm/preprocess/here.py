@@ -1,0 +1,63 @@
+"""A corpus preprocessed here, by this process alone."""
+
+from pathlib import Path
+
+from cascaded_dllm.importance.base import Scorer
+from cascaded_dllm.preprocess.encoder import Encoder
+from cascaded_dllm.preprocess.pipeline import Plan, Progress
+from cascaded_dllm.text.corpus import Corpus
+from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+def preprocess_corpus(
+    corpus: Corpus,
+    *,
+    split: str,
+    out_dir: Path,
+    tokenizer: Tokenizer,
+    scorer: Scorer,
+    num_shards: int = 1,
+    on_progress: Progress | None = None,
+) -> Path:
+    """The folder <out_dir>/<method>/<name>_<split> with the corpus as tokens and their importance, made here.
+
+    One shard is written after the other. Calling it again keeps the shards that are complete.
+
+    Args:
+        corpus: the documents; ids may repeat, empty texts are dropped and counted.
+        split: name of this part of the corpus, for the folder.
+        out_dir: where preprocessed data lies.
+        tokenizer: finds the tokens; saved beside the shards.
+        scorer: finds the words and their importance; its method names the folder.
+        num_shards: parts on disk.
+        on_progress: told the records done, and their number as soon as a shard tells it.
+
+    Raises:
+        ConfigError: a name or number is not usable.
+        DataError: there is no document with text, a document cannot be read, or the folder holds shards of other
+            settings or another format.
+        OutputExistsError: the folder cannot be written or holds files that are not ours.
+    """
+    plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
+    encoder = Encoder(tokenizer, scorer)
+    missing = plan.missing()
+    if missing:
+        plan.keep_indexes()
+    if plan.to_be_read_once(missing):
+        plan.read_once(missing, lambda _: None)
+    done, total = 0, None
+    for index in missing:
+        tell = None if on_progress is None else _shifted(on_progress, done, total)
+        counts = plan.write(index, encoder.encode_all, tell)
+        done += counts.records
+        # Shards differ by one record at most.
+        total = counts.records * len(missing) if total is None else total
+    if on_progress is not None:
+        on_progress(done, done)
+    plan.complete(lambda: tokenizer)
+    return plan.folder
+
+
+def _shifted(on_progress: Progress, before: int, total: int | None) -> Progress:
+    """Tells the records of one shard as those of all shards so far."""
+    return lambda in_shard, _: on_progress(before + in_shard, total)

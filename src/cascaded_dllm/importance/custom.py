@@ -129,7 +129,7 @@ class CustomScorer:
             exec(compile(content, str(self._path), "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
             raise ConfigError(f"the file of the scorer {self._name} {self._said(error)}; mend it first") from error
-        function = vars(module).get(name)
+        function: Any = vars(module).get(name)
         if isinstance(function, type):
             is_callable = any("__call__" in vars(base) for base in function.__mro__)
         else:
@@ -150,7 +150,7 @@ class CustomScorer:
         name = self._path.stem
         importlib.invalidate_caches()
         if name in sys.modules:
-            found = sys.modules[name].__spec__
+            found = getattr(sys.modules[name], "__spec__", None)
         else:
             found = importlib.util.find_spec(name) if name.isidentifier() else None
         if found is None or not found.has_location or Path(str(found.origin)) != self._path:

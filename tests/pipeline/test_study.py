@@ -570,6 +570,11 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
             "arm x: the scorer is 'mine:f'; give a file of Python and a function in it",
         ),
         (
+            {"arms": [{"name": "x", "kind": "flat", "method": "no_such.py:f"}]},
+            ["--executor", "slurm", "--partition", "p"],
+            "arm x: the file of the scorer no_such.py:f cannot be read (No such file or directory)",
+        ),
+        (
             {"sampling": [{"name": "two", "predictor": ["analytic", "euler"]}]},
             [],
             "drawing two: 2 predictors are given for 3 stages; give one for all of them, or one for each",

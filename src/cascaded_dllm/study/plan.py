@@ -11,7 +11,7 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.importance.custom import split_scorer
+from cascaded_dllm.importance.custom import read_scorer, split_scorer
 from cascaded_dllm.preprocess.job import CUSTOM
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
@@ -113,7 +113,8 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
     decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:
         if is_custom(arm.method):
-            split_scorer(arm.method)
+            # Data that is there already may have come without the file.
+            (split_scorer if study.corpus.folders else read_scorer)(arm.method)
         config = compose([*study.base, *arm.overrides, *decided])
         for run in drafts_of(arm, config, study.lengths):
             # Paths of stages before are not known yet, and sound.

@@ -1,13 +1,15 @@
 """Importance by a function of one's own, which stands in a file of Python."""
 
+import contextlib
 import difflib
+import gc
 import hashlib
 import importlib.util
 import operator
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -101,7 +103,8 @@ class CustomScorer:
             if isinstance(self._function, type):
                 # Not before: whoever only plans a job may have no room for its model, and no GPU.
                 self._function = self._function()
-            found = [[*words] for words in self._function([*texts])]
+            with _collector_at_work():
+                found = [[*words] for words in self._function([*texts])]
         except (Exception, SystemExit) as error:
             raise DataError(
                 f"the scorer {self._name} {self._said(error)}, for {len(texts)} texts of which the first is "
@@ -200,6 +203,18 @@ class CustomScorer:
                 f"{_short(text[word.start : word.end])}; give finite numbers below {_MOST:.4g}"
             )
         return word
+
+
+@contextlib.contextmanager
+def _collector_at_work() -> Iterator[None]:
+    """Garbage collection, which our own scorers do without: a function may need it, as graphs of gradients do."""
+    was_enabled = gc.isenabled()
+    gc.enable()
+    try:
+        yield
+    finally:
+        if not was_enabled:
+            gc.disable()
 
 
 def _short(value: object) -> str:

@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import re
 import sys
@@ -9,6 +10,7 @@ import pytest
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.custom import NO_WORD, CustomScorer, read_scorer, split_scorer
+from cascaded_dllm.preprocess.encoder import collector_paused
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "preprocessing.md"
 TEXTS = ["The cat saw the dog.", "", "\u65e5\u672c \U0001f600 ok"]
@@ -74,6 +76,16 @@ def test_class_is_not_made_to_plan_a_job(tmp_path):
     found = scorer(tmp_path, content, "F")
     with pytest.raises(DataError, match=r"mine.py:F raised TypeError: .*'path', for 1 texts"):
         found.score(["a"])
+
+
+def test_garbage_of_the_function_is_collected(tmp_path):
+    """Of a batch of gradients, what their graphs hold would fill a GPU."""
+    found = scorer(tmp_path, "import gc\n\n\ndef f(texts):\n    return [[(0, 1, gc.isenabled())] for text in texts]\n")
+    with collector_paused():
+        assert found.score(["a"])[0][0].importance == 1
+        assert not gc.isenabled()
+    assert found.score(["a"])[0][0].importance == 1
+    assert gc.isenabled()
 
 
 def test_processes_of_the_function(tmp_path, monkeypatch):
@@ -148,10 +160,10 @@ def test_scorer_that_is_written_otherwise(written):
         split_scorer(written)
 
 
-def test_tilde_is_the_home(monkeypatch):
+def test_tilde_is_the_home(tmp_path, monkeypatch):
     """No shell looks into --scorer=~/mine.py:f, or into the file of a study."""
-    monkeypatch.setenv("HOME", "/home/me")
-    assert split_scorer("~/mine.py:f") == (Path("/home/me/mine.py"), "f")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert split_scorer("~/mine.py:f") == (tmp_path / "mine.py", "f")
     assert split_scorer("~no_such_user/mine.py:f") == (Path("~no_such_user/mine.py"), "f")
 
 

@@ -108,7 +108,8 @@ class CustomScorer:
         except (Exception, SystemExit) as error:
             raise DataError(
                 f"the scorer {self._name} {self._said(error)}, for {len(texts)} texts of which the first is "
-                f"{_short(texts[0]) if texts else None}; mend it and run the same command again"
+                f"{_short(texts[0]) if texts else None}; mend it and run the same command again, under another --name "
+                "if shards are complete, for they belong to the file as it was"
             ) from error
         if len(found) != len(texts):
             raise DataError(

@@ -204,7 +204,9 @@ def test_file_without_such_a_function(tmp_path, content, message):
 
 def test_function_that_fails(tmp_path):
     found = scorer(tmp_path, "def f(texts):\n    return [[(0, 1, 1 / len(t))] for t in texts]\n")
-    message = r"mine.py:f raised ZeroDivisionError in line 2: .*for 2 texts of which the first is 'a'; mend it and run"
+    message = (
+        r"mine.py:f raised ZeroDivisionError in line 2: .*for 2 texts of which the first is 'a'; .* another --name"
+    )
     with pytest.raises(DataError, match=message):
         found.score(["a", ""])
     with pytest.raises(DataError, match=r"raised TypeError: 'NoneType' object is not iterable, for 0 texts"):

@@ -193,7 +193,7 @@ class CustomScorer:
         try:
             start, end, importance = item
             word = Word(operator.index(start), operator.index(end), float(importance))
-        except (TypeError, ValueError, OverflowError) as error:
+        except Exception as error:
             raise DataError(
                 f"the scorer {self._name} gave {_short(item)} for a word of a text that begins with {_short(text)}; "
                 "give (start, end, importance), two whole numbers and a number"

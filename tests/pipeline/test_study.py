@@ -498,7 +498,8 @@ def test_functions_of_a_user(tmp_path):
         tmp_path / "given.yaml", arms=arms[1:], corpus={"folders": [{"method": methods[1], **there}]}, sampling=[]
     )
     message = failure("study", "run", given, "--out", tmp_path / "other")
-    assert f"for the method {methods[1]}, and it was made with mine.py:long" in message
+    assert f"for the method {methods[1]}, now mine.py:short of SHA-256 " in message
+    assert "and it was made with mine.py:long of SHA-256 " in message
 
     file.write_text(file.read_text() + "# another version\n")
     assert "was made with other settings" in failure("study", "run", study, "--out", tmp_path / "out")
@@ -556,7 +557,22 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
             {"arms": [{"name": "x", "kind": "flat", "method": "randon"}]},
             [],
             "the method of arm x is 'randon'; it must be one of constituency, keybert_no_stopword, keybert, tfidf, "
-            "random, random_per_word",
+            "random, random_per_word, or FILE.py:FUNCTION",
+        ),
+        (
+            {"arms": [{"name": "x", "kind": "flat", "method": "custom"}]},
+            [],
+            "the method of arm x is 'custom'; it must be one of ",
+        ),
+        (
+            {"arms": [{"name": "x", "kind": "flat", "method": "mine:f"}]},
+            [],
+            "arm x: the scorer is 'mine:f'; give a file of Python and a function in it",
+        ),
+        (
+            {"arms": [{"name": "x", "kind": "flat", "method": "no_such.py:f"}]},
+            ["--executor", "slurm", "--partition", "p"],
+            "arm x: the file of the scorer no_such.py:f cannot be read (No such file or directory)",
         ),
         (
             {"sampling": [{"name": "two", "predictor": ["analytic", "euler"]}]},

@@ -8,9 +8,13 @@ from cascaded_dllm.importance.base import JsonScalar, Scorer, Word
 PLACEHOLDER = "<unk>"
 """Of WikiText and of the Penn Treebank, in place of every rare word; a tagger takes it for a noun or a name."""
 
+_BETWEEN_SPACES = re.compile(r"\S+")
+
 
 class WithoutPlaceholders:
     """A scorer whose words are those of another one, but for placeholders, whose tokens get the background.
+
+    What is no word but a phrase, or a whole sentence, loses the word with the placeholder only.
 
     Args:
         scorer: the other one.
@@ -32,4 +36,12 @@ class WithoutPlaceholders:
 def _outside(text: str, words: list[Word]) -> list[Word]:
     """The words that share no character with a placeholder."""
     hidden = {place for match in re.finditer(PLACEHOLDER, text) for place in range(*match.span())}
-    return [word for word in words if hidden.isdisjoint(range(word.start, word.end))] if hidden else words
+    return [part for word in words for part in _parts(text, word, hidden)] if hidden else words
+
+
+def _parts(text: str, word: Word, hidden: set[int]) -> list[Word]:
+    """The word, if it shares no character with a placeholder, and else what of it stands between other spaces."""
+    if hidden.isdisjoint(range(word.start, word.end)):
+        return [word]
+    spans = (match.span() for match in _BETWEEN_SPACES.finditer(text, word.start, word.end))
+    return [Word(*span, word.importance) for span in spans if hidden.isdisjoint(range(*span))]

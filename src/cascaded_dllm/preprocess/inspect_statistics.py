@@ -176,7 +176,7 @@ def _bins(
         yield Bin(labels[row], tuple(table[row]))
 
 
-def _strongest_first(lows: npt.NDArray[np.float32], method: str) -> list[int]:
+def _strongest_first(lows: npt.NDArray[np.float32] | npt.NDArray[np.float64], method: str) -> list[int]:
     """The numbers of the bins by falling strength."""
     rows = list(range(len(lows)))
     if method == "constituency":
@@ -185,15 +185,19 @@ def _strongest_first(lows: npt.NDArray[np.float32], method: str) -> list[int]:
     return rows[::-1]
 
 
-def _ranges(importance: npt.NDArray[np.float32], method: str) -> tuple[npt.NDArray[np.float32], list[str]]:
+def _ranges(
+    importance: npt.NDArray[np.float32], method: str
+) -> tuple[npt.NDArray[np.float32] | npt.NDArray[np.float64], list[str]]:
     """The least importance of every bin, rising, and its label."""
     values = np.unique(importance)
     if len(values) <= _MAX_BINS or method == "constituency":
         return values, [importance_name(method, value) for value in values.tolist()]
     # What lies in no word of the user's own numbers is far below them, and no part of their range.
     has_no_word = method == "custom" and values[0] == NO_WORD
-    edges = np.histogram_bin_edges(importance[importance > NO_WORD] if has_no_word else importance, bins=_MAX_BINS)
+    scale = values[1:] if has_no_word else values
+    # A user's own numbers may lie farther apart than the greatest float32.
+    edges = np.histogram_bin_edges(scale.astype(np.float64), bins=_MAX_BINS)
     lows, labels = edges[:-1], [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges.tolist())]
     if has_no_word:
-        return np.concatenate([values[:1], lows]), [importance_name(method, NO_WORD), *labels]
+        return np.concatenate([[NO_WORD], lows]), [importance_name(method, NO_WORD), *labels]
     return lows, labels

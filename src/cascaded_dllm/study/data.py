@@ -1,17 +1,18 @@
 """The data of a study: one tokenizer, and two folders for every method of its arms."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cascaded_dllm.assemble.preprocess import prepare
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
-from cascaded_dllm.data.manifest import Settings, fingerprint
+from cascaded_dllm.data.manifest import Settings, choice_of, fingerprint, learnt_choice
 from cascaded_dllm.data.preprocessed import Identity, read_identity
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.custom import read_scorer, split_scorer
-from cascaded_dllm.preprocess.job import EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.job import CUSTOM, EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import dataset_folder
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.study.attendant import Attendant
@@ -21,6 +22,8 @@ from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
 
 _PART = "data"
+# As `preprocess.pipeline.check_name` has it.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +106,30 @@ def _preprocessed(study: StudySettings, place: Place, attendant: Attendant) -> d
 def _corpus_name(study: StudySettings, method: str) -> str:
     """For folders, of which one method may have several: numbers drawn both ways, functions of the user's own."""
     if is_custom(method):
-        path, function = split_scorer(method)
-        return f"{study.name}_{path.stem}_{function}"
+        name = _named_after(method)
+        alike = [other for other in study.methods if is_custom(other) and _named_after(other) == name]
+        # Such as v1/mine.py:f and v2/mine.py:f.
+        return f"{study.name}_{name}" + (f"_{fingerprint({'method': method})[:8]}" if len(alike) > 1 else "")
     return f"{study.name}_per_word" if method == PER_WORD else study.name
+
+
+def _named_after(method: str) -> str:
+    """A part of a folder name for a function of the user's own, whatever its file is called."""
+    path, function = split_scorer(method)
+    return _NOT_IN_NAMES.sub("-", f"{path.stem}_{function}")
 
 
 def plain_corpus(study: StudySettings) -> dict[str, object]:
     """What decides the data of a study."""
     plain: dict[str, object] = {"name": study.name, "corpus": asdict(study.corpus), "methods": list(study.methods)}
-    custom = {method: hashlib.sha256(read_scorer(method)).hexdigest() for method in study.methods if is_custom(method)}
+    custom = {method: _sha256(method) for method in study.methods if is_custom(method)}
     # Studies without any are called as they always were.
     return plain | {"scorers": custom} if custom else plain
+
+
+def _sha256(method: str) -> str:
+    """Of the file of a function of the user's own."""
+    return hashlib.sha256(read_scorer(method)).hexdigest()
 
 
 def _tokenizer(study: StudySettings, place: Place) -> str | None:
@@ -157,11 +173,21 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
 
 
 def _method_of(settings: Settings) -> str:
-    """What a study calls the method of a dataset, but for the folder of a user's own file."""
-    if settings.method == "custom":
-        return str(settings.scorer["function"])
+    """What a study calls the method of a dataset; of a function of the user's own, what `_wanted` says."""
+    if settings.method in CUSTOM:
+        return learnt_choice(choice_of(settings.method, settings.scorer))
     is_per_word = settings.method == "random" and settings.scorer.get("per") == "word"
     return PER_WORD if is_per_word else settings.method
+
+
+def _wanted(method: str, settings: Settings) -> str:
+    """What `_method_of` should say of a dataset that is given for a method."""
+    if not is_custom(method):
+        return method
+    path, function = split_scorer(method)
+    # Data that was preprocessed elsewhere may have come without the file.
+    sha256 = _sha256(method) if path.exists() else settings.scorer.get("sha256")
+    return learnt_choice({"function": f"{path.name}:{function}", "sha256": sha256})
 
 
 def _require_alike(found: dict[str, MethodData]) -> None:
@@ -173,10 +199,11 @@ def _require_alike(found: dict[str, MethodData]) -> None:
     first = next(iter(found.values())).train_identity.settings.tokenizer
     for method, data in found.items():
         for folder, (settings, _) in ((data.train, data.train_identity), (data.valid, data.valid_identity)):
-            made_with = _method_of(settings)
-            if made_with != (Path(method).name if is_custom(method) else method):
+            made_with, wanted = _method_of(settings), _wanted(method, settings)
+            if made_with != wanted:
+                now = f", now {wanted}," if is_custom(method) else ","
                 raise DataError(
-                    f"corpus.folders gives {folder} for the method {method}, and it was made with {made_with}; "
+                    f"corpus.folders gives {folder} for the method {method}{now} and it was made with {made_with}; "
                     "give a folder of that method"
                 )
             if settings.tokenizer != first:

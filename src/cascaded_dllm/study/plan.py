@@ -11,7 +11,8 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.importance.custom import split_scorer
+from cascaded_dllm.importance.custom import read_scorer, split_scorer
+from cascaded_dllm.preprocess.job import CUSTOM
 from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drafts import Draft, drafts_of
@@ -97,13 +98,12 @@ def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig
 
 
 def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
-    if preprocessing_method(arm.method) not in SELECTION_METHODS:
+    named = [*(method for method in SELECTION_METHODS if method not in CUSTOM), PER_WORD]
+    if arm.method not in named and not is_custom(arm.method):
         raise ConfigError(
-            f"the method of arm {arm.name} is {arm.method!r}; it must be one of {', '.join(SELECTION_METHODS)}, "
-            f"{PER_WORD}, or FILE.py:FUNCTION for a function of yours"
+            f"the method of arm {arm.name} is {arm.method!r}; it must be one of {', '.join(named)}, or "
+            "FILE.py:FUNCTION for a function of yours"
         )
-    if is_custom(arm.method):
-        split_scorer(arm.method)
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
     decided += [
         f"data.dataloader={preprocessing_method(arm.method)}",
@@ -112,6 +112,9 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
     # What the arm sets holds for its flat network, if it has one.
     decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:
+        if is_custom(arm.method):
+            # Data that is there already may have come without the file.
+            (split_scorer if study.corpus.folders else read_scorer)(arm.method)
         config = compose([*study.base, *arm.overrides, *decided])
         for run in drafts_of(arm, config, study.lengths):
             # Paths of stages before are not known yet, and sound.

@@ -8,6 +8,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.windows import Tokens
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.custom import NO_WORD
 from cascaded_dllm.preprocess import inspect_choice, inspect_statistics
@@ -254,6 +255,15 @@ def test_what_lies_in_no_word_is_no_part_of_a_range(tmp_path, monkeypatch):
     found = look(folder).statistics
     assert [row.label for row in found.bins] == ["0.425 to 1.1", "-0.25 to 0.425", "in no word"]
     assert sum(sum(row.counts) for row in found.bins) == found.num_windows * 16
+
+
+def test_numbers_far_apart(monkeypatch):
+    """As a user's own may be: float32 has no number for their distance."""
+    monkeypatch.setattr(inspect_statistics, "_MAX_BINS", 2)
+    windows = Tokens(np.zeros((1, 3), np.int32), np.array([[-3e38, 1.0, 3e38]], np.float32))
+    spread = inspect_statistics.Spread(windows, is_all=True)
+    found = inspect_statistics.statistics(spread, CascadeSpec((1, 3)), "custom")
+    assert [sum(row.counts) for row in found.bins] == [2, 1]
 
 
 def test_names_of_importance():

@@ -1,0 +1,60 @@
+"""The data of studies whose arms have functions of the user's own."""
+
+from pathlib import Path
+
+import pytest
+
+from cascaded_dllm.errors import DataError
+from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.data import MethodData, study_data
+from cascaded_dllm.study.place import Place
+from cascaded_dllm.study_config import StudySettings, parse_study
+
+GIVING = "def f(texts):\n    return [[(0, 1, {})] for text in texts]\n"
+
+
+def function(file: Path, importance: int) -> str:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(GIVING.format(importance))
+    return f"{file}:f"
+
+
+def of_methods(methods: list[str], **corpus: object) -> StudySettings:
+    arms = [{"name": f"arm{number}", "kind": "prefix", "method": method} for number, method in enumerate(methods)]
+    corpus = corpus or {"dataset": "stories", "num_documents": 8}
+    budget = {"token_forwards": 1000}
+    return parse_study({"name": "s", "corpus": corpus, "lengths": [4, 40], "budget": budget, "arms": arms})
+
+
+def made(folder: Path, methods: list[str]) -> dict[str, MethodData]:
+    return study_data(of_methods(methods), Place(folder), Attendant())
+
+
+def given(folder: Path, method: str, data: MethodData) -> dict[str, MethodData]:
+    entry = {"method": method, "train": str(data.train), "valid": str(data.valid)}
+    return study_data(of_methods([method], folders=[entry]), Place(folder), Attendant())
+
+
+def test_versions_of_a_function(tmp_path: Path) -> None:
+    """Files of one name have data of their own, and a name that is none for a folder does not matter."""
+    methods = [function(tmp_path / version / "my file.py", number) for number, version in enumerate(("v1", "v2"))]
+    found = made(tmp_path / "out", methods)
+    hashes = [found[method].train_identity.settings.scorer["sha256"] for method in methods]
+    assert len(set(hashes)) == 2
+    names = [found[method].train.name for method in methods]
+    assert [name[: len("s_my-file_f_")] for name in names] == ["s_my-file_f_"] * 2
+    assert made(tmp_path / "alone", methods[:1])[methods[0]].train.name == "s_my-file_f_train"
+
+
+def test_folders_of_another_version(tmp_path: Path) -> None:
+    """The file of an arm is that of its data, as far as it is there to be looked at."""
+    file = tmp_path / "mine.py"
+    method = function(file, 1)
+    data = made(tmp_path / "out", [method])[method]
+    assert given(tmp_path / "given", method, data)[method].train == data.train
+    function(file, 2)
+    message = r"method \S+mine.py:f, now mine.py:f of SHA-256 \w{12}, and it was made with mine.py:f of SHA-256 \w{12};"
+    with pytest.raises(DataError, match=message):
+        given(tmp_path / "given", method, data)
+    file.unlink()
+    assert given(tmp_path / "given", method, data)[method].train == data.train

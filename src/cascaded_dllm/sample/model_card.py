@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from cascaded_dllm.data.manifest import learnt_choice
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel
@@ -132,9 +133,19 @@ def _facts(description: dict[str, Any], settings: Sequence[StageSettings], token
         f"Weights: `{description['weights']}`, {weights[description['weights']]}.",
         f"Tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint `{tokenizer.fingerprint}`; it is in the bundle.",
         f"Windows that it was trained on: {description['trained_lengths'][-1]} tokens, {packing}.",
+        *_choice(settings),
         *prefixes,
         "On which texts it was trained is not stored in a checkpoint, so that it is not said here.",
     ]
+
+
+def _choice(settings: Sequence[StageSettings]) -> list[str]:
+    """By what the tokens of the shorter stages were chosen; nothing for a flat model, or where no checkpoint says."""
+    said = [stage for stage in settings if stage.stage > 0 and stage.method]
+    if not said:
+        return []
+    by = ", ".join(filter(None, (f"the method `{said[0].method}`", learnt_choice(said[0].choice))))
+    return [f"Tokens of shorter texts: chosen by {by}; {'each once' if said[0].unique else 'repeated ones too'}."]
 
 
 def _prefixes(prefix: PrefixSettings) -> str:

@@ -274,6 +274,30 @@ def test_card_of_a_single_stage(made: Cascade) -> None:
     assert "of one stage, which writes texts of 6 tokens" in card
     assert "license" not in card
     assert "Weights: `raw`, the weights themselves" in card
+    assert "chosen by" not in card
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"method": "tfidf"}, "by the method `tfidf`; each once."),
+        ({"method": "tfidf", "unique": False}, "by the method `tfidf`; repeated ones too."),
+        (
+            {"method": "random", "choice": {"per": "word", "seed": 3}},
+            "by the method `random`, chance per word with the seed 3; each once.",
+        ),
+        (
+            {"method": "custom", "choice": {"function": "mine.py:f", "sha256": "abc"}},
+            "by the method `custom`, mine.py:f of SHA-256 abc; each once.",
+        ),
+    ],
+)
+def test_card_says_what_chose_the_shorter_texts(made: Cascade, said: dict[str, Any], told: str) -> None:
+    description = {"stage_lengths": [3, 6], "trained_lengths": list(LENGTHS), "is_flat": False, "packing": ""}
+    settings = [replace(settings, **said) for settings in made.settings[:2]]
+    models = [stage.model for stage in made.stages[:2]]
+    card = model_card("x/y", description | {"weights": "ema"}, models, settings, made.tokenizer, license=None)
+    assert f"* Tokens of shorter texts: chosen {told}\n" in card
 
 
 def test_what_cannot_be_saved(made: Cascade, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def choice_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
     """What decides beside the method which words of a text are kept; None where nothing does that models should know.
 
     Of the method "random" how numbers were drawn, "per" occurrence or word and with which "seed"; of "custom" its
-    "function", and the "sha256" of the file.
+    "function", and the "sha256" of the file, or of what an object in its place says of itself.
 
     Args:
         method: of a dataset, or of stages.
@@ -105,7 +105,10 @@ def choice_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
         case "random":
             return {"per": scorer.get("per", "occurrence"), "seed": scorer.get("seed")}
         case "custom":
-            return {"function": scorer.get("function"), "sha256": scorer.get("sha256")}
+            return {
+                "function": str(scorer.get("function", "a scorer")),
+                "sha256": str(scorer.get("sha256", fingerprint(dict(scorer)))),
+            }
     return None
 
 

@@ -7,8 +7,10 @@ from cascaded_dllm.data.manifest import (
     FORMAT_VERSION,
     Counts,
     as_json,
+    choice_of,
     fingerprint,
     header,
+    learnt_choice,
     parse_counts,
     parse_settings,
     parse_text,
@@ -141,3 +143,15 @@ def test_incomplete_manifest(tmp_path, manifest):
 def test_text_field_that_is_none(tmp_path):
     with pytest.raises(DataError, match=r"manifest.json is incomplete \('fingerprint'\)"):
         parse_text({"fingerprint": 3}, "fingerprint", tmp_path)
+
+
+def test_what_decides_beside_the_method():
+    assert choice_of("tfidf", {"words": 3}) is None
+    assert learnt_choice(choice_of("random", {"seed": 3})) == "chance per occurrence"
+    assert learnt_choice(choice_of("random", {"seed": 3, "per": "word"})) == "chance per word with the seed 3"
+    of_file = {"function": "mine.py:f", "sha256": "0123456789abcdef", "placeholder": "<unk>"}
+    assert learnt_choice(choice_of("custom", of_file)) == "mine.py:f of SHA-256 0123456789ab"
+    # An object of a program says of itself what it likes.
+    one, other = (choice_of("custom", {"layers": number}) for number in (1, 2))
+    assert one != other
+    assert learnt_choice(one) == f"a scorer of SHA-256 {fingerprint({'layers': 1})[:12]}"

@@ -54,6 +54,18 @@ def test_it_serves_until_it_is_ended(runs: Path) -> None:
     assert ended.stderr == ""
 
 
+def test_without_a_cascade_it_has_one_of_its_own() -> None:
+    with started(cdllm, "demo", "--device", "cpu", "--no-open", "--port", "0") as process:
+        page = address(process)
+        asked = json.dumps({"keywords": ["fox", "castle"], "require_coverage": True}).encode()
+        request = urllib.request.Request(f"{page}write", asked, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            *_, last = map(json.loads, answer)
+        said = " ".join(process.stdout.split())
+    assert said.startswith("no cascade is named: it is stories, which is built in; --stage or --cascade names another")
+    assert re.search(r"\bfox\b.*\bcastle\b", last["done"]["text"])
+
+
 def test_it_says_who_can_write(runs: Path) -> None:
     with demo(runs, "--port", 0, "--host", "0.0.0.0") as process:
         assert address(process)
@@ -62,7 +74,6 @@ def test_it_says_who_can_write(runs: Path) -> None:
 
 
 def test_bad_input(runs: Path, tmp_path: Path) -> None:
-    assert "no --stage is given" in failure("demo", "--no-open")
     stages = ("--stage", runs / "stage1", "--no-open")
     assert "the port is 70000" in failure("demo", *stages, "--port", 70000)
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -287,6 +298,31 @@ def test_seeds_go_on_and_settings_come_back(page: Page) -> None:
     page.press("Enter")
     assert page.run("['seed', 'temperature'].map((id) => document.getElementById(id).value)") == ["0", "0.73"]
     assert page.run("document.activeElement.parentElement.parentElement.id") == "history"
+
+
+@pytest.mark.slow
+def test_alternatives_are_written_one_after_the_other(page: Page) -> None:
+    """Each from the next seed, also where a seed is to stay; of one stage on the same text before; and until a stop."""
+    page.run("document.getElementById('reseed').checked = false; document.getElementById('texts').value = 3")
+    click(page, "#write")
+    written(page, 3)
+    assert page.run("state.versions.map(({asked}) => asked.seed)") == [0, 1, 2]
+    click(page, "#stage-2 .again")
+    written(page, 6)
+    assert page.run("state.versions.map(({asked}) => asked.seed)") == [0, 1, 2, 2, 3, 4]
+    first = page.run("state.versions.slice(2).map(({asked, stages}) => asked.known ?? [idsOf(stages[0])])")
+    assert all(known == first[0] for known in first)
+    assert page.run("new Set(state.versions.slice(3).map(({text}) => text)).size") == 3
+    page.run(
+        "Object.assign(document.getElementById('predictor'), {value: 'analytic'}).dispatchEvent(new Event('change'))"
+    )
+    page.run("document.getElementById('steps').value = 600")
+    click(page, "#write")
+    page.wait("state.shown?.frames.at(-1).stage === 2")
+    click(page, "#stop")
+    page.wait(IDLE)
+    time.sleep(0.3)
+    assert page.run(f"state.versions.length === 6 && {IDLE}")
 
 
 @pytest.mark.slow

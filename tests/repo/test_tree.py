@@ -118,7 +118,7 @@ def functions_named_test(path: Path) -> list[str]:
 
 
 def test_package_holds_only_what_the_wheel_should() -> None:
-    allowed = {".py", ".typed", ".html", ".css", ".js", ".svg", ".json", ".txt", ".yaml", ".npz"}
+    allowed = {".py", ".typed", ".html", ".css", ".js", ".svg", ".json", ".txt", ".yaml", ".npz", ".safetensors", ".md"}
     inside = [path for path in project_files() if path.is_relative_to(PACKAGE_ROOT)]
     assert [str(path) for path in inside if path.suffix not in allowed] == []
 

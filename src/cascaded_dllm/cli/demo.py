@@ -46,15 +46,20 @@ def demo(
 ) -> None:
     """Write texts on a page in the browser, and edit every stage on the way.
 
-    Nothing leaves this machine. Ctrl-C ends it.
+    Without a cascade it is the one that comes with this package, which writes little stories. Nothing leaves this
+    machine. Ctrl-C ends it.
 
     Examples:
 
+      cdllm demo
       cdllm demo --stage runs/stage1 --stage runs/stage2 --stage runs/stage3
       cdllm demo --cascade bundles/stories --port 0
       cdllm demo --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --device cuda
     """
     with reported_errors(debug):
+        if not stage and cascade is None:
+            cascade = "stories"
+            console.print("no cascade is named: it is stories, which is built in; --stage or --cascade names another")
         loaded = load_cascade(
             stage,
             bundle=cascade,

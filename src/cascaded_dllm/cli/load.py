@@ -31,7 +31,7 @@ def load_cascade(
     if not stages and bundle is None:
         raise ConfigError(
             "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of all "
-            "stages"
+            "stages; --cascade stories is one that comes with this package"
         )
     return Cascade.from_pretrained(
         [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),

@@ -19,7 +19,10 @@ Stages = Annotated[
 ]
 Bundle = Annotated[
     str | None,
-    typer.Option("--cascade", help="Instead of --stage: a bundle that holds all stages, a folder or a hub id."),
+    typer.Option(
+        "--cascade",
+        help="Instead of --stage: a bundle of all stages, a folder, a hub id, or stories, which is built in.",
+    ),
 ]
 TokenizerSource = Annotated[
     str | None, typer.Option("--tokenizer", help="If the checkpoints have none: a file, a folder or a hub id.")

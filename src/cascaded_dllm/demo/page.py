@@ -1,6 +1,9 @@
 """The files of the page, and what it is told of the cascade."""
 
+import re
+from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 from cascaded_dllm.demo.asking import MOST_STEPS
@@ -13,6 +16,9 @@ from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
 from cascaded_dllm.sample.regenerate import weights_fingerprint
 
 _SCRIPTS = ("asking", "elements", "frames", "history", "page", "replay", "server", "stages", "state")
+
+_WORD = re.compile(" [^\\W\\d_]{3,}")
+_NUM_KEYWORDS = 3
 
 FILES = {
     "/": ("page.html", "text/html"),
@@ -49,7 +55,21 @@ def facts(cascade: Cascade) -> dict[str, Any]:
         "can_control": can_control,
         "can_guide": bool(later) and all(stage.trained_with.dropout > 0 for stage in later),
         "can_cover": can_control and not all(stage.is_placed for stage in later),
+        "example": ", ".join(_keywords(cascade)) if can_control and later else "",
     }
+
+
+def _keywords(cascade: Cascade) -> list[str]:
+    """Whole words of a stage 1 that the cascade writes: a person cannot know which words it has learnt."""
+    first = Cascade(cascade.stages[:1], cascade.tokenizer, trained_lengths=cascade.trained_lengths).generate(1)
+    return whole_words([cascade.tokenizer.decode([token]) for token in first.ids[0][0].tolist()])[:_NUM_KEYWORDS]
+
+
+def whole_words(tokens: Sequence[str]) -> list[str]:
+    """The words that are one token, each once; a token that another one goes on is a part of a word."""
+    pairs = pairwise([*tokens, " "])
+    words = (token.strip() for token, after in pairs if _WORD.fullmatch(token) and after.startswith(" "))
+    return list(dict.fromkeys(words))
 
 
 def _is_usable(predictor: str, cascade: Cascade) -> bool:

@@ -1,6 +1,6 @@
 """A cascade from where it is kept: checkpoints of its stages one by one, or all of them in a bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from cascaded_dllm.sample.belonging import (
 from cascaded_dllm.sample.bundle import Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+BUILT_IN: Mapping[str, Path] = {"stories": Path(__file__).parent / "built_in" / "stories"}
+"""Bundles that come with this package, by name; a folder that is called so is written ./stories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,7 @@ def require_as_loaded(samplers: Sequence[StageSampler], content: BundleContent) 
 
 
 def bundle_folder(source: str | Path) -> Path:
-    """The folder of the bundle at a path or hub id.
+    """The folder of the bundle at a path or hub id, or of one that is built in.
 
     Raises:
         CheckpointError: there is none, or something else.
@@ -168,12 +171,12 @@ def _sampler(model: ScoreModel, settings: StageSettings, length: int, prefix_len
 
 def _local_folder(source: str | Path) -> Path:
     """The place on this machine; what is not there is a hub id."""
-    path = Path(source)
+    path = BUILT_IN.get(str(source), Path(source))
     return path if path.exists() else hub_folder(str(source))
 
 
 def _bundle(source: str | Path) -> Bundle | None:
-    """The bundle at a path or hub id; None where a single checkpoint is there, or nothing that is known yet."""
+    """The bundle of a name, path or hub id; None where a single checkpoint is there, or nothing that is known yet."""
     folder = _local_folder(source)
     return Bundle.open(folder) if (folder / BUNDLE_FILE).is_file() else None
 

@@ -21,6 +21,7 @@ from cascaded_dllm.demo.server import MOST_BYTES, DemoServer
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from tests.unit.demo.serving import serving
+from tests.unit.sample.random_cascade import random_cascade
 
 JSON = {"Content-Type": "application/json"}
 
@@ -75,6 +76,17 @@ def test_what_the_page_has_to_know(server: DemoServer, cascade: Cascade) -> None
     assert facts["lengths"] == [5, 8, 12]
     assert (facts["can_control"], facts["can_guide"], facts["can_cover"]) == (True, False, True)
     assert {entry["name"]: entry["has_grid"] for entry in facts["predictors"]}["analytic"] is True
+
+
+def test_keywords_that_a_cascade_would_write() -> None:
+    """Those of the first text that it writes; pieces of words are none, and a flat model has no stage of them."""
+    stories = Cascade.from_pretrained("stories")
+    shown = page.facts(stories)["example"].split(", ")
+    first = stories.tokenizer.decode(stories.generate(1).ids[0][0].tolist()).split()
+    assert shown == list(dict.fromkeys(word for word in first if len(word) > 2))[:3]
+    tokens = [" Tom", " after", "noon", " Tom", " an", " été", " 1999", " kite", ".", " a_b", " boat"]
+    assert page.whole_words(tokens) == ["Tom", "été", "boat"]
+    assert page.facts(random_cascade((5,), vocab_size=290))["example"] == ""
 
 
 def test_a_text_is_the_one_that_the_library_draws(server: DemoServer, cascade: Cascade) -> None:

@@ -6,7 +6,7 @@ import { remember } from "/history.js";
 import { lines } from "/server.js";
 import { idsBefore, numStages, show, state } from "/state.js";
 
-const MOST_FRAMES = 400;
+const MOST_FRAMES = 400, MOST_TEXTS = 9;
 
 const number = (id) => ($(id).value.trim() === "" ? null : Number($(id).value));
 export const chosenPredictor = () => state.cascade.predictors.find(({ name }) => name === $("predictor").value);
@@ -55,12 +55,21 @@ export function edited(stage, text) {
   return { known: idsBefore(stage), text: hadBlank && isBare ? ` ${text}` : text };
 }
 
-// Writes one text; `update` is called when there is more of it to be seen, and at the end. Where it fails, all is as it was
-// before, an open editor too.
-export async function write(asked, update) {
-  if (state.writing) return;
+// Writes as many texts as are wanted, one after the other, each from the next seed; a stop or a failure ends them all.
+export async function writeAll(asked, update) {
+  const wanted = Math.min(Math.max(number("texts") ?? 1, 1), MOST_TEXTS);
+  for (let done = 0; done < wanted; done += 1) {
+    if (!await write(asked, update, done > 0)) return;
+  }
+}
+
+// Writes one text and returns whether it did; `update` is called when there is more of it to be seen, and at the end. Where
+// it fails, all is as it was before, an open editor too.
+async function write(asked, update, isOneMore) {
+  if (state.writing) return false;
   const before = { shown: state.shown, moment: state.moment, editing: state.editing, locked: state.locked };
-  const seed = (number("seed") ?? 0) + ($("reseed").checked && state.versions.length > 0 ? 1 : 0);
+  const isNext = isOneMore || ($("reseed").checked && state.versions.length > 0);
+  const seed = (number("seed") ?? 0) + (isNext ? 1 : 0);
   const version = { id: `${Date.now()}-${Math.random()}`, asked: { ...asked, ...settings(), seed }, frames: [], stages: [] };
   state.writing = new AbortController();
   say("asking");
@@ -73,11 +82,13 @@ export async function write(asked, update) {
     if (version.text === undefined) throw new Error("the server ended before the text; its terminal says why");
     const fault = remember(version);
     say(fault || told(version), fault !== "");
+    return true;
   } catch (error) {
     const isStopped = error.name === "AbortError";
     const isBegun = version.frames.length > 0;
     if (!isStopped) Object.assign(state, before);
     say(isStopped ? `stopped${isBegun ? "; what was finished is shown" : ""}` : error.message, !isStopped);
+    return false;
   } finally {
     state.writing = null;
     update();

@@ -1,6 +1,6 @@
 // The page of a cascade: what stands on it at first, and what is done by its buttons.
 
-import { again, chosenPredictor, edited, fill, newText, told, write } from "/asking.js";
+import { again, chosenPredictor, edited, fill, newText, told, writeAll } from "/asking.js";
 import { $, element, say } from "/elements.js";
 import { forgetAll, recall, saveAll, showHistory } from "/history.js";
 import { moveTo, play, showReplay, stopPlaying } from "/replay.js";
@@ -26,7 +26,7 @@ function updateSoon() {
 
 function ask(asked) {
   stopPlaying();
-  write(asked, updateSoon);
+  writeAll(asked, updateSoon);
 }
 
 function open(version) {
@@ -53,7 +53,7 @@ function showPredictor() {
 }
 
 function showFacts({
-  lengths, parameters, method, device, predictors, predictor, steps, most_steps, can_control, can_guide, can_cover,
+  lengths, parameters, method, device, predictors, predictor, steps, most_steps, can_control, can_guide, can_cover, example,
 }) {
   $("facts").textContent = [
     lengths.length === 1 ? `A flat model of ${lengths[0]} tokens` : `Stages of ${lengths.join(", ")} tokens`,
@@ -66,7 +66,7 @@ function showFacts({
   Object.assign($("steps"), { placeholder: steps, max: most_steps });
   $("guidance-label").hidden = !can_guide;
   $("coverage-label").hidden = !can_cover;
-  $("keywords").disabled = !can_control;
+  Object.assign($("keywords"), { disabled: !can_control, placeholder: example });
   for (const label of document.querySelectorAll(".law")) label.hidden = !can_control;
 }
 

@@ -17,6 +17,7 @@ from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_table
+from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
@@ -93,7 +94,7 @@ def quickstart(
         bool,
         typer.Option("--flat", help="Also train a flat model, with as many token-forwards as all stages together."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Train, measure and sample a three-stage cascade on a corpus that is present on every machine.
 

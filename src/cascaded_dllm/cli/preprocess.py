@@ -1,6 +1,6 @@
 """`cdllm preprocess`: a corpus to tokens with importance, on disk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.inspect import inspect
-from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.options import Debug, given
 from cascaded_dllm.cli.preprocess_run import run_job
 from cascaded_dllm.cli.preprocess_stages import stages
 from cascaded_dllm.cli.preprocess_status import show_status
@@ -119,7 +119,7 @@ def command_of(method: str) -> Callable[..., None]:
             shards,
             str(out),
         )
-        asked = {
+        asked: dict[str, Any] = {
             "cpus": cpus,
             "memory_gb": memory_gb,
             "gpus": gpus,
@@ -134,18 +134,13 @@ def command_of(method: str) -> Callable[..., None]:
                 job,
                 executor=executor,
                 workers=workers,
-                resources=Resources(workers or -1, **_given(asked)),
+                resources=Resources(workers or -1, **given(asked)),
                 shard=shard,
                 ray_address=ray_address,
                 submit_anyway=bool(submit_anyway),
             )
 
     return run
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are given; the defaults of the others are where they are read."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _help(purpose: str, method: str, *examples: str) -> str:

@@ -150,7 +150,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 # How a command joins the typer application of the CLI, the only thing that a module may do when imported.
-REGISTERS = re.compile(r"^\w+\.(?:command\(.*\)|add_typer)$")
+REGISTERS = re.compile(r"^\w+\.(?:command\(.*\)|add_typer)$|^_register$")
 TORCH_FREE = tuple(part for part in MAY_IMPORT if part not in WITH_TENSORS)
 
 

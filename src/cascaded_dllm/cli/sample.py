@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from cascaded_dllm.cli import sample_flags as flags
-from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, reported_errors
 from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, given, parse_lengths
 from cascaded_dllm.cli.sample_drawing import drawing_of, method_options, parse_keywords, parse_pins
@@ -20,16 +20,9 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import require_counts
 from cascaded_dllm.sample.given import read_outline
 from cascaded_dllm.sample.output import SampleRun
-from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import absolute_source
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def sample_with_progress(cascade: Cascade, num_samples: int, *, seed: int, batch_size: int) -> CascadeSamples:
-    """Texts by first hitting, behind a progress bar that counts texts and stages."""
-    with progress_bar("texts of all stages") as (_, move):
-        return cascade.generate(num_samples, seed=seed, batch_size=batch_size, on_progress=move)
 
 
 def _begin(options: SampleOptions, *, is_counted: bool, watch: bool) -> None:

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 
 from cascaded_dllm.errors import ConfigError, HubError
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
+from cascaded_dllm.text.hub_answer import answer_of, hub_errors
 
 
 def push_bundle(
@@ -102,7 +102,7 @@ def _require_login(api: HfApi, repo_id: str) -> None:
     Raises:
         HubError: it does not.
     """
-    answer = answer_of(api.whoami, deadline_s=DEADLINE_S)
+    answer = answer_of(api.whoami)
     if isinstance(answer, Exception):
         raise _refused(repo_id, answer) from answer
 

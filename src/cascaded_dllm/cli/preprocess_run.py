@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from rich.markup import escape
 
@@ -152,7 +153,7 @@ def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) 
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
     if workers > len(tasks.missing):
-        tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
+        tasks = replace(tasks, task=SharedOut(task, shared_out(workers, tasks.missing)))
     if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
         console.print(
             f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -275,11 +275,6 @@ def parse_text(manifest: Mapping[str, Any], key: str, path: Path) -> str:
     if not isinstance(value, str):
         raise _incomplete(path, KeyError(key))
     return value
-
-
-def as_json(value: Settings | Counts) -> dict[str, Any]:
-    """The fields of a part of a manifest."""
-    return asdict(value)
 
 
 def _incomplete(path: Path, error: Exception) -> DataError:

@@ -192,9 +192,7 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
     """
     executor = local_executor(tasks)
     num_processes = min(workers, len(tasks.missing))
-    with process_pool(
-        num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log", imports_main=False
-    ) as pool:
+    with process_pool(num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log") as pool:
         try:
             tasks.mark()
             before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))

@@ -27,7 +27,7 @@ def push_bundle(
 
     Args:
         repo_id: owner/name; the repository is created if there is none.
-        content: what is uploaded.
+        content: what is uploaded, found to be savable.
         private: whether a new repository is private, None for the custom of its owner; an old one stays what it is, and
             where a private one is asked for, a public one gets nothing.
         token: of a user who may write there; None for the one that `hf auth login` has stored.
@@ -35,12 +35,11 @@ def push_bundle(
         license: as in `save_bundle`.
 
     Raises:
-        ConfigError: `repo_id` is none, or the content cannot be saved.
+        ConfigError: `repo_id` or the licence is none.
         HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public against what is
             asked for.
     """
     require_repo_id(repo_id)
-    content.require_savable()
     api = HfApi(token=token)
     _require_login(api, repo_id)
     with tempfile.TemporaryDirectory(prefix="cascaded-dllm-") as temporary:

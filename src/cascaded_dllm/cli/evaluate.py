@@ -158,10 +158,10 @@ def likelihood(
         )
         packing = packing_of(loaded, packing)
         windows = DataSettings.of_folder(
-            str(data),
+            data,
             packing=packing,
             unique=loaded.unique if unique is None else unique,
-            stages_dir=None if stages is None else str(stages),
+            stages_dir=stages,
         )
         with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, keeps_all=all_windows, building=building)

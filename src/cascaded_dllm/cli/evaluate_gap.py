@@ -160,8 +160,7 @@ def gap(
         loaded.require_drawable(settings.drawing)
         packing = packing_of(loaded, packing)
         asked = None if judge is None else Judge.load(judge)
-        where = None if stages is None else str(stages)
-        windows = DataSettings.of_folder(str(data), packing=packing, stages_dir=where, unique=loaded.unique)
+        windows = DataSettings.of_folder(data, packing=packing, stages_dir=stages, unique=loaded.unique)
         with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, building=building)
         with progress_bar("gap") as (progress, _):

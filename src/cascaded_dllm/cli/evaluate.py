@@ -25,7 +25,6 @@ from cascaded_dllm.cli.options import (
     StagesDir,
     TokenizerSource,
     WeightsName,
-    parse_lengths,
     require_output_file,
     tell,
 )
@@ -151,7 +150,7 @@ def likelihood(
         loaded = load_cascade(
             stage,
             bundle=cascade,
-            lengths=None if lengths is None else parse_lengths(lengths),
+            lengths=lengths,
             tokenizer=tokenizer,
             weights=weights,
             device=device,

@@ -111,7 +111,7 @@ class Sampler:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return self.model.vocab_embed.embedding.device
+        return self.model.device
 
     def random_prefix(self, stage: int) -> Tensor | None:
         """What the stage before might have written."""

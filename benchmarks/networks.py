@@ -90,7 +90,7 @@ def placed_networks(model: ScoreModel, lengths: tuple[int, ...]) -> tuple[Placed
         )
         placed = PlacedModel(config, layout)
         placed.load_state_dict(model.state_dict(), strict=False, assign=True)
-        placed.layout.to(model.vocab_embed.embedding.device)
+        placed.layout.to(model.device)
         found.append(placed.eval())
     return tuple(found)
 

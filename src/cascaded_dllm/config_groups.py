@@ -1,6 +1,7 @@
 """The groups of keys of a training run, `data` and `optim` for example: names and types, as in `configs/`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +29,19 @@ class DataSettings:
     stages_dir: str | None
 
     @classmethod
-    def of_folder(cls, path: str, *, packing: str, stages_dir: str | None, unique: bool = True) -> "DataSettings":
+    def of_folder(
+        cls, path: str | Path, *, packing: str, stages_dir: str | Path | None, unique: bool = True
+    ) -> "DataSettings":
         """Those of one folder, without validation data and whatever it holds."""
         return cls(
             root="",
             dataloader=None,
             train=None,
-            path=path,
+            path=str(path),
             valid=None,
             packing=packing,
             unique=unique,
-            stages_dir=stages_dir,
+            stages_dir=None if stages_dir is None else str(stages_dir),
         )
 
 

@@ -30,6 +30,19 @@ def stage_colours(count: int, *, is_dark: bool) -> list[tuple[Colour, Colour]]:
     return [(back, max(_BLACK, _WHITE, key=lambda text: contrast(text, back))) for back in backgrounds]
 
 
+def stage_styles(count: int) -> str:
+    """Rules for texts of the stages 1..`count`, by day and by night."""
+
+    def rules(*, is_dark: bool) -> str:
+        numbered = enumerate(stage_colours(count, is_dark=is_dark), start=1)
+        return "\n".join(
+            f".s{stage} {{ background: #{bytes(back).hex()}; color: #{bytes(text).hex()}; }}"
+            for stage, (back, text) in numbered
+        )
+
+    return f"{rules(is_dark=False)}\n@media (prefers-color-scheme: dark) {{\n{rules(is_dark=True)}\n}}"
+
+
 def _between(one: Colour, other: Colour, part: float) -> Colour:
     red, green, blue = (round(a + (b - a) * part) for a, b in zip(one, other, strict=True))
     return red, green, blue

@@ -51,21 +51,19 @@ def at_place(place: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def process_pool(
-    num_processes: int, *, error_log: Path | None = None, imports_main: bool = True
-) -> Iterator[ProcessPoolExecutor]:
+def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterator[ProcessPoolExecutor]:
     """A pool whose processes use one thread each, where there are several; their places begin at that of this one.
 
-    When the block ends with an exception, what runs is ended too: shards that are not complete were never there.
+    They do not import the main module of the program, which may be none that can be imported: nothing of what they are
+    given may be defined in it. When the block ends with an exception, what runs is ended too: shards that are not
+    complete were never there.
 
     Args:
         num_processes: how many.
         error_log: where the error streams of the processes go, in place of the terminal.
-        imports_main: whether the main module of the program may define what the processes are given. They import it
-            then, with all that it imports, and it must be one that can be imported.
     """
     # A forked process would inherit the locks of threads that it does not have.
-    context = multiprocessing.get_context("spawn") if imports_main else _ContextWithoutMain()
+    context = _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
         begun = context.Value("i", own_place())

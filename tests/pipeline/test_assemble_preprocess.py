@@ -75,7 +75,7 @@ def test_what_is_complete_keeps_its_manifest(tmp_path, monkeypatch):
     """It says with what the dataset was made, not with what it was looked at."""
     folder = make(job(tmp_path))
     manifest = (folder / "manifest.json").read_bytes()
-    monkeypatch.setattr("cascaded_dllm.data.manifest.cascaded_dllm.__version__", "99.0")
+    monkeypatch.setattr("cascaded_dllm.__version__", "99.0")
     task = prepare(job(tmp_path))
     task.plan.complete(lambda: pytest.fail("of the tokenizer that is there, another release may write other bytes"))
     task.run(1)

@@ -194,4 +194,4 @@ def test_options_of_loading_reach_it(stages, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_command, "load_cascade", load)
     flags = ["--lengths", "4,8,40", "--tokenizer", "gpt2", "--weights", "raw"]
     CliRunner().invoke(app, ["bundle", *stages, *flags, "--out", str(tmp_path / "b")])
-    assert asked == [{"bundle": None, "lengths": (4, 8, 40), "tokenizer": "gpt2", "weights": "raw", "device": "cpu"}]
+    assert asked == [{"bundle": None, "lengths": "4,8,40", "tokenizer": "gpt2", "weights": "raw", "device": "cpu"}]

@@ -13,10 +13,11 @@ import yaml
 from typer.testing import CliRunner
 
 from cascaded_dllm import run_lock
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.main import app
 from cascaded_dllm.cli.study import EXIT_BROKEN_ARM
-from cascaded_dllm.cli.study_file import compose_arm, read_study
+from cascaded_dllm.cli.study_file import read_study
 from cascaded_dllm.cli.study_work import prepare_work
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
@@ -175,7 +176,7 @@ def test_a_first_stage_is_shared_though_gaps_cost(tmp_path):
     study = read_study(
         str(write_study(tmp_path / "study.yaml", budget={"token_forwards": 9000}, arms=STUDY["arms"][1:4]))
     )
-    work = prepare_work(study, arm_configs(study, compose_arm), Place(tmp_path / "out"), Attendant(), "now")
+    work = prepare_work(study, arm_configs(study, compose_config), Place(tmp_path / "out"), Attendant(), "now")
     steps = {arm.settings.name: [run.config.training.num_steps for run in arm.runs] for arm in work.arms}
     assert steps == {"one_way": [34, 35, 35], "joint": [34, 35, 35], "placed": [34, 34, 34]}
     assert len({arm.runs[0].key for arm in work.arms}) == 1
@@ -186,7 +187,7 @@ def test_around_a_network_that_learns_all_fills(tmp_path):
     """Only its flat network does, at the cost of four kinds of texts; the others are as around any flat network."""
     arms = [{"name": "around", "kind": "from_flat", "overrides": ["training.fills=true"]}]
     study = read_study(str(write_study(tmp_path / "study.yaml", budget={"token_forwards": 3000}, arms=arms)))
-    work = prepare_work(study, arm_configs(study, compose_arm), Place(tmp_path / "out"), Attendant(), "now")
+    work = prepare_work(study, arm_configs(study, compose_config), Place(tmp_path / "out"), Attendant(), "now")
     runs = work.arms[0].runs
     assert [run.config.training.fills for run in runs] == [True, False, False, False]
     assert [run.config.baseline for run in runs] == [True, False, False, False]

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.interrupt import EXIT_AGAIN
-from cascaded_dllm.cli.study_file import compose_arm, read_study
+from cascaded_dllm.cli.study_file import read_study
 from cascaded_dllm.cli.study_work import prepare_work
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import StoppedError
@@ -136,7 +137,7 @@ def test_a_study_that_builds_is_stopped(study: Path, tmp_path: Path) -> None:
     """In the middle of a build, of which nothing is left."""
     settings, said = read_study(str(study)), []
     attendant = Attendant(lambda: bool(said), show=lambda what, done, total: said.append((what, done, total)))
-    work = prepare_work(settings, arm_configs(settings, compose_arm), Place(tmp_path), attendant, "one")
+    work = prepare_work(settings, arm_configs(settings, compose_config), Place(tmp_path), attendant, "one")
     with pytest.raises(StoppedError, match="the study was told to stop"):
         work.do(work.parts(work.arms))
     assert said[0][0].endswith("windows and stages")
@@ -146,7 +147,7 @@ def test_a_study_that_builds_is_stopped(study: Path, tmp_path: Path) -> None:
 def test_windows_to_measure_on_are_waited_for(study: Path, tmp_path: Path) -> None:
     settings, said = read_study(str(study)), []
     attendant = Attendant(lambda: bool(said), say=said.append)
-    work = prepare_work(settings, arm_configs(settings, compose_arm), Place(tmp_path), attendant, "one")
+    work = prepare_work(settings, arm_configs(settings, compose_config), Place(tmp_path), attendant, "one")
     stopped = pytest.raises(StoppedError, match="the study was told to stop")
     with builder(tmp_path / "valid") as other, stopped:
         _ = work.windows.measured

@@ -14,7 +14,7 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_module, modules, part_of
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides"}
+BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides", "versions"}
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 CONFIG = {"config", "config_groups"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run_lock": {"errors", "atomic", "pid_space"},
     "processes": set(),
     "overrides": {"errors"},
+    "versions": set(),
     "pages": set(),
     "numerics": set(),
     "blocked_softmax": set(),
@@ -150,7 +151,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 # How a command joins the typer application of the CLI, the only thing that a module may do when imported.
-REGISTERS = re.compile(r"^\w+\.(?:command\(.*\)|add_typer)$")
+REGISTERS = re.compile(r"^\w+\.(?:command\(.*\)|add_typer)$|^_register$")
 TORCH_FREE = tuple(part for part in MAY_IMPORT if part not in WITH_TENSORS)
 
 

@@ -111,29 +111,27 @@ import os, time
 print("imported", flush=True)
 if {is_guarded} or __name__ == "__main__":
     from cascaded_dllm.processes import process_pool
-    with process_pool(1, imports_main={imports_main}) as pool:
+    with process_pool(1) as pool:
         print("worker", pool.submit(os.getpid).result(), flush=True)
         {then}
 """
 
 
-def program(path, *, imports_main, is_guarded=False, then="pass"):
-    path.write_text(PROGRAM.format(imports_main=imports_main, is_guarded=is_guarded, then=then))
+def program(path, *, is_guarded=False, then="pass"):
+    path.write_text(PROGRAM.format(is_guarded=is_guarded, then=then))
     return [sys.executable, str(path)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("imports_main", "times"), [(True, 2), (False, 1)])
-def test_main_module_is_imported_where_it_is_needed(tmp_path, imports_main, times):
-    command = program(tmp_path / "program.py", imports_main=imports_main)
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.count("imported") == times
+def test_main_module_is_not_imported(tmp_path):
+    done = subprocess.run(program(tmp_path / "program.py"), check=True, capture_output=True, text=True)
+    assert done.stdout.count("imported") == 1
 
 
 @pytest.mark.slow
 def test_main_module_that_guards_nothing_does_no_harm(tmp_path):
     """It would start a process on being imported, by which it is imported, and so on."""
-    command = program(tmp_path / "program.py", imports_main=False, is_guarded=True)
+    command = program(tmp_path / "program.py", is_guarded=True)
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.count("worker") == 1
 
@@ -141,7 +139,7 @@ def test_main_module_that_guards_nothing_does_no_harm(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc")
 def test_process_ends_when_its_parent_is_killed(tmp_path):
-    command = program(tmp_path / "program.py", imports_main=False, then="time.sleep(600)")
+    command = program(tmp_path / "program.py", then="time.sleep(600)")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         worker = next(int(line.split()[1]) for line in parent.stdout if line.startswith("worker"))

@@ -51,9 +51,7 @@ def joint_bound(
         DataError: the data is not there, or has another tokenizer or method than the cascade.
     """
     if not isinstance(data, DataSettings):
-        data = DataSettings.of_folder(
-            str(data), packing=_known_packing(cascade), unique=cascade.unique, stages_dir=None
-        )
+        data = DataSettings.of_folder(data, packing=_known_packing(cascade), unique=cascade.unique, stages_dir=None)
     arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
     return windows_bound(
         cascade,

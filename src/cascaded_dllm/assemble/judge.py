@@ -104,6 +104,5 @@ def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None, build
                 f"{data} has {counts.tokens} tokens in {counts.documents} documents, and one window needs {length}; "
                 "give more data, a smaller --length or --packing document"
             )
-    where = None if stages_dir is None else str(stages_dir)
-    cut = DataSettings.of_folder(str(data), packing=settings.packing, stages_dir=where)
+    cut = DataSettings.of_folder(data, packing=settings.packing, stages_dir=stages_dir)
     return windows_of_folder(str(data), CascadeSpec((length,)), cut, building=building)

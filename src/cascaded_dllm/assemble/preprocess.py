@@ -3,12 +3,12 @@
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, final
 
 from cascaded_dllm.atomic import complete_folder
-from cascaded_dllm.data.manifest import as_json, fingerprint
+from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
@@ -135,7 +135,7 @@ class ShardTask:
     @contextmanager
     def _encoder(self) -> Iterator[EncodeAll]:
         # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
-        content = fingerprint(as_json(self.plan.settings))
+        content = fingerprint(asdict(self.plan.settings))
         if self.num_processes > 1:
             with encoder_processes(self.make_encoder, self.num_processes, content) as encode_all:
                 yield encode_all
@@ -150,11 +150,7 @@ OnPass: TypeAlias = Callable[[str, int, int | None], None]
 _TOLD_EVERY = 256
 
 
-def _silent(what: str, done: int, total: int | None) -> None:
-    """Tells nobody."""
-
-
-def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = _silent) -> ShardTask:
+def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) -> ShardTask:
     """All that has to be done once before the shards: the tokenizer trained, words counted, settings fixed.
 
     What it writes is kept in the folder of the dataset, so that another call finds it.

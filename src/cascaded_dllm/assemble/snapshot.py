@@ -77,7 +77,7 @@ class SnapshotSampler:
         Raises:
             CheckpointError: they are not the first stages of this cascade, or were trained on other data.
         """
-        device = self.stage.model.vocab_embed.embedding.device
+        device = self.stage.model.device
         before = Cascade.from_pretrained(self.earlier, tokenizer=self.tokenizer_file, device=device)
         require_before(
             list(zip(self.earlier, before.settings, strict=True)),
@@ -114,7 +114,7 @@ class SnapshotSampler:
 
     def _sampled(self, prefix: Ids | None, go_on: GoOn) -> Ids:
         """Texts of the stage in training, on the CPU."""
-        device = self.stage.model.vocab_embed.embedding.device
+        device = self.stage.model.device
         index = torch.arange(self.num_samples if prefix is None else len(prefix), device=device)
         states = self.stage.states(
             None if prefix is None else prefix.to(device),
@@ -151,7 +151,7 @@ class SnapshotSampler:
         figures = stage_figures(stages)
         if self.judge is not None:
             texts = [self.tokenizer.decode_window(row) for row in stages[self.number].tolist()]
-            figures |= judged_figures(self.judge, texts, self.stage.model.vocab_embed.embedding.device, on_call=go_on)
+            figures |= judged_figures(self.judge, texts, self.stage.model.device, on_call=go_on)
         return figures
 
     def _texts(self, ids: Ids) -> list[str]:

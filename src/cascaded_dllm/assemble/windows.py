@@ -35,6 +35,7 @@ def windows_of_folder(
         keeps_all: whether windows with too few different tokens for their stages are kept, see `StageArrays.build`.
         building: told how building goes.
     """
+    building = building or Building()
     # `build` rejects a packing that does not exist.
     out = None if data.stages_dir is None else Path(data.stages_dir)
     return StageArrays.build(
@@ -45,9 +46,9 @@ def windows_of_folder(
         keeps_all=keeps_all,
         out=out,
         workers=useful_workers(),
-        on_progress=None if building is None else building.on_progress,
-        on_wait=None if building is None else building.on_wait,
-        go_on=None if building is None else building.go_on,
+        on_progress=building.on_progress,
+        on_wait=building.on_wait,
+        go_on=building.go_on,
     )
 
 

@@ -7,7 +7,7 @@ import typer
 
 from cascaded_dllm.cli.console import console, reported_errors, working
 from cascaded_dllm.cli.load import load_cascade
-from cascaded_dllm.cli.options import Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
+from cascaded_dllm.cli.options import Debug, Lengths, Stages, TokenizerSource, WeightsName
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 from cascaded_dllm.sample.bundle_hub import require_repo_id
 
@@ -69,7 +69,7 @@ def bundle(
         loaded = load_cascade(
             stage,
             bundle=cascade,
-            lengths=None if lengths is None else parse_lengths(lengths),
+            lengths=lengths,
             tokenizer=tokenizer,
             weights=weights,
             device="cpu",

@@ -16,7 +16,6 @@ from cascaded_dllm.cli.options import (
     Stages,
     TokenizerSource,
     WeightsName,
-    parse_lengths,
 )
 from cascaded_dllm.demo.server import DemoServer, is_everywhere
 
@@ -63,7 +62,7 @@ def demo(
         loaded = load_cascade(
             stage,
             bundle=cascade,
-            lengths=None if lengths is None else parse_lengths(lengths),
+            lengths=lengths,
             tokenizer=tokenizer,
             weights=weights,
             device=device,

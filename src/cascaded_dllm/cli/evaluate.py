@@ -25,7 +25,6 @@ from cascaded_dllm.cli.options import (
     StagesDir,
     TokenizerSource,
     WeightsName,
-    parse_lengths,
     require_output_file,
     tell,
 )
@@ -151,17 +150,17 @@ def likelihood(
         loaded = load_cascade(
             stage,
             bundle=cascade,
-            lengths=None if lengths is None else parse_lengths(lengths),
+            lengths=lengths,
             tokenizer=tokenizer,
             weights=weights,
             device=device,
         )
         packing = packing_of(loaded, packing)
         windows = DataSettings.of_folder(
-            str(data),
+            data,
             packing=packing,
             unique=loaded.unique if unique is None else unique,
-            stages_dir=None if stages is None else str(stages),
+            stages_dir=stages,
         )
         with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, keeps_all=all_windows, building=building)

@@ -26,7 +26,6 @@ from cascaded_dllm.cli.options import (
     StagesDir,
     TokenizerSource,
     WeightsName,
-    parse_lengths,
     require_output_file,
     tell,
 )
@@ -35,7 +34,6 @@ from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
 from cascaded_dllm.evaluate.generative_ppl import Judge
-from cascaded_dllm.sample.drawing import Drawing
 
 
 def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | None) -> dict[str, Any]:
@@ -126,21 +124,24 @@ def gap(
         require_output_file(out)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made, of unseen text")
-        given = method_options(
-            predictor=predictor,
-            steps=steps,
-            tokens_per_call=tokens_per_call,
-            eta=eta,
-            gaps_per_call=gaps_per_call,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
+        drawing = drawing_of(
+            method_options(
+                predictor=predictor,
+                steps=steps,
+                tokens_per_call=tokens_per_call,
+                eta=eta,
+                gaps_per_call=gaps_per_call,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                seed=seed,
+                guidance=guidance,
+                prefix_noise=prefix_noise,
+            )
         )
-        asked_of_prefixes = {"guidance": guidance, "prefix_noise": prefix_noise}
-        given |= {name: value for name, value in asked_of_prefixes.items() if value is not None}
+        drawing.require_sound()
         settings = GapSettings(
-            drawing=_drawing(given),
+            drawing=drawing,
             num_texts=num_texts,
             num_times=num_times,
             batch_size=batch_size,
@@ -149,7 +150,7 @@ def gap(
         loaded = load_cascade(
             stage,
             bundle=cascade,
-            lengths=None if lengths is None else parse_lengths(lengths),
+            lengths=lengths,
             tokenizer=tokenizer,
             weights=weights,
             device=device,
@@ -158,8 +159,7 @@ def gap(
         loaded.require_drawable(settings.drawing)
         packing = packing_of(loaded, packing)
         asked = None if judge is None else Judge.load(judge)
-        where = None if stages is None else str(stages)
-        windows = DataSettings.of_folder(str(data), packing=packing, stages_dir=where, unique=loaded.unique)
+        windows = DataSettings.of_folder(data, packing=packing, stages_dir=stages, unique=loaded.unique)
         with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, building=building)
         with progress_bar("gap") as (progress, _):
@@ -169,13 +169,6 @@ def gap(
 
             gaps = gaps_on_windows(loaded, arrays, settings, judge=asked, on_progress=show)
         tell(gap_summary(gaps, settings, judge), lambda: _show(gaps, settings), out=out, as_json=as_json)
-
-
-def _drawing(given: dict[str, Any]) -> Drawing:
-    """How texts are drawn, once it is found to be sound."""
-    drawing = drawing_of(given)
-    drawing.require_sound()
-    return drawing
 
 
 def _show(gaps: Sequence[StageGap], settings: GapSettings) -> None:

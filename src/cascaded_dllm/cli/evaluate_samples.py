@@ -14,7 +14,7 @@ from cascaded_dllm.cli.console import console, counted, progress_bar, reported_e
 from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
 from cascaded_dllm.cli.options import AsJson, Debug, Device, Out, require_output_file, tell
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.evaluate.figures import Figure, values_of
+from cascaded_dllm.evaluate.figures import Figure, described, values_of
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.sample_figures import PRESETS, MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import TextFeatures, encoder_features, judge_features
@@ -54,20 +54,13 @@ def report_summary(report: Report) -> dict[str, Any]:
     """The report for programs: values and their errors by name, why one is missing, and what each of them is."""
     figures = [*report.samples, *report.reference]
     return {
-        "samples": _column(report.source, report.samples),
-        "reference": None if report.reference_source is None else _column(report.reference_source, report.reference),
+        "samples": {"source": report.source, **described(report.samples)},
+        "reference": None
+        if report.reference_source is None
+        else {"source": report.reference_source, **described(report.reference)},
         **report.settings,
         "notes": list(report.notes),
         "definitions": {figure.name: figure.definition for figure in figures},
-    }
-
-
-def _column(source: str, figures: Sequence[Figure]) -> dict[str, Any]:
-    return {
-        "source": source,
-        "figures": {figure.name: figure.value for figure in figures},
-        "errors": {figure.name: figure.error for figure in figures if figure.error is not None},
-        "reasons_for_none": {figure.name: figure.reason for figure in figures if figure.value is None},
     }
 
 

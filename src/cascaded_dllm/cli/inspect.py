@@ -14,7 +14,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.compose import config_folder
 from cascaded_dllm.cli.console import console, reported_errors
-from cascaded_dllm.cli.options import parse_lengths
+from cascaded_dllm.cli.options import Debug, parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
 from cascaded_dllm.preprocess.inspect_facts import facts, looked_at, losses, stage_names, without_stages
@@ -37,7 +37,7 @@ def inspect(
     seed: Annotated[int | None, typer.Option(help="Decides which windows; 0 by default.")] = None,
     document: Annotated[str | None, typer.Option(help="Show the windows of the document with this id.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page for the browser to this file.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show windows of a preprocessed dataset, what every stage keeps of them, and what is dropped and why.
 

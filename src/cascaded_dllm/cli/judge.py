@@ -9,7 +9,7 @@ from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.building import shown_building
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
-from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.options import Debug, Device
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeResumed, JudgeRun
 from cascaded_dllm.judge.settings import SIZES, JudgeSettings, judge_size
@@ -50,7 +50,7 @@ def train(
     dropout: Annotated[float, typer.Option(help="Share of activations that are left out.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides first weights, order and dropout.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, ...")] = "auto",
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Train a small GPT-2 on a preprocessed corpus, which can be named wherever a judge is asked for.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.loading import bundle_folder
@@ -12,18 +13,19 @@ def load_cascade(
     stages: Sequence[str | Path] | None,
     *,
     bundle: str | None = None,
-    lengths: Sequence[int] | None,
+    lengths: str | Sequence[int] | None,
     tokenizer: str | None,
     weights: str | None,
     device: str,
     dtype: str = "float32",
     compile: bool = False,
 ) -> Cascade:
-    """The cascade that `--stage` options or `--cascade` name.
+    """The cascade that `--stage` options or `--cascade` name; `lengths` may be as `--lengths` has them.
 
     Raises:
         ConfigError: no stage is named or the stages are named twice, or a value cannot be read.
     """
+    known = parse_lengths(lengths) if isinstance(lengths, str) else lengths
     if stages and bundle is not None:
         raise ConfigError(
             f"--stage is given {len(stages)} times and --cascade as {bundle}, which holds all stages; leave one out"
@@ -35,7 +37,7 @@ def load_cascade(
         )
     return Cascade.from_pretrained(
         [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
-        lengths=lengths,
+        lengths=known,
         tokenizer=tokenizer,
         weights=weights,  # type: ignore[arg-type]
         device=device,

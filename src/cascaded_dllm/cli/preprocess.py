@@ -1,6 +1,6 @@
 """`cdllm preprocess`: a corpus to tokens with importance, on disk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.inspect import inspect
-from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.options import Debug, given
 from cascaded_dllm.cli.preprocess_run import run_job
 from cascaded_dllm.cli.preprocess_stages import stages
 from cascaded_dllm.cli.preprocess_status import show_status
@@ -119,7 +119,7 @@ def command_of(method: str) -> Callable[..., None]:
             shards,
             str(out),
         )
-        asked = {
+        asked: dict[str, Any] = {
             "cpus": cpus,
             "memory_gb": memory_gb,
             "gpus": gpus,
@@ -134,7 +134,7 @@ def command_of(method: str) -> Callable[..., None]:
                 job,
                 executor=executor,
                 workers=workers,
-                resources=Resources(workers or -1, **_given(asked)),
+                resources=Resources(workers or -1, **given(asked)),
                 shard=shard,
                 ray_address=ray_address,
                 submit_anyway=bool(submit_anyway),
@@ -143,15 +143,10 @@ def command_of(method: str) -> Callable[..., None]:
     return run
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are given; the defaults of the others are where they are read."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _help(purpose: str, method: str, *examples: str) -> str:
-    """The help text of a method."""
+def _register(method: str, short_help: str, purpose: str, *examples: str) -> None:
+    """Makes a method a command."""
     lines = "\n    ".join(f"  cdllm preprocess {method} {example}" for example in examples)
-    return f"""{purpose}
+    text = f"""{purpose}
 
     Writes shards of tokens with importance, which `cdllm train` reads. Kill it at any time: a shard is on disk
     completely or not at all, and the same command makes what is missing.
@@ -160,66 +155,49 @@ def _help(purpose: str, method: str, *examples: str) -> str:
 
     {lines}
     """
+    app.command(method, short_help=short_help, help=text)(command_of(method))
 
 
-app.command(
+_register(
     "constituency",
-    short_help="Importance by part of speech.",
-    help=_help(
-        "Importance by part of speech: proper nouns first, then nouns, verbs, adjectives, adverbs, the rest.",
-        "constituency",
-        "--dataset train.txt.xz --tagger english --train-tokenizer 4096",
-        "--dataset openwebtext --tokenizer gpt2 --shards 256 --executor slurm --partition cpu",
-    ),
-)(command_of("constituency"))
-app.command(
+    "Importance by part of speech.",
+    "Importance by part of speech: proper nouns first, then nouns, verbs, adjectives, adverbs, the rest.",
+    "--dataset train.txt.xz --tagger english --train-tokenizer 4096",
+    "--dataset openwebtext --tokenizer gpt2 --shards 256 --executor slurm --partition cpu",
+)
+_register(
     "keybert_no_stopword",
-    short_help="Importance by KeyBERT's relevance, stop words last.",
-    help=_help(
-        "Importance by KeyBERT's relevance of a word to its document; stop words come last, full stops first.",
-        "keybert_no_stopword",
-        "--dataset wikitext103 --tokenizer gpt2 --shards 32 --workers 8",
-        "--dataset notes.jsonl --tokenizer gpt2 --scope window --precision bfloat16",
-    ),
-)(command_of("keybert_no_stopword"))
-app.command(
+    "Importance by KeyBERT's relevance, stop words last.",
+    "Importance by KeyBERT's relevance of a word to its document; stop words come last, full stops first.",
+    "--dataset wikitext103 --tokenizer gpt2 --shards 32 --workers 8",
+    "--dataset notes.jsonl --tokenizer gpt2 --scope window --precision bfloat16",
+)
+_register(
     "keybert",
-    short_help="Importance by KeyBERT's relevance.",
-    help=_help(
-        "Importance by KeyBERT's relevance of a word to its document, stop words like all others.",
-        "keybert",
-        "--dataset wikitext2 --tokenizer gpt2",
-    ),
-)(command_of("keybert"))
-app.command(
+    "Importance by KeyBERT's relevance.",
+    "Importance by KeyBERT's relevance of a word to its document, stop words like all others.",
+    "--dataset wikitext2 --tokenizer gpt2",
+)
+_register(
     "tfidf",
-    short_help="Importance by frequency and rarity.",
-    help=_help(
-        "Importance by how often a word is in its document and how rare in the others; needs no model.",
-        "tfidf",
-        "--dataset papers.jsonl.gz --text-field abstract --train-tokenizer 8192",
-    ),
-)(command_of("tfidf"))
-app.command(
+    "Importance by frequency and rarity.",
+    "Importance by how often a word is in its document and how rare in the others; needs no model.",
+    "--dataset papers.jsonl.gz --text-field abstract --train-tokenizer 8192",
+)
+_register(
     "random",
-    short_help="Random importance, the control.",
-    help=_help(
-        "Random importance: the control that shows whether importance matters.",
-        "random",
-        "--dataset wikitext2 --tokenizer gpt2 --seed 1",
-        "--dataset wikitext2 --tokenizer gpt2 --per word",
-    ),
-)(command_of("random"))
-app.command(
+    "Random importance, the control.",
+    "Random importance: the control that shows whether importance matters.",
+    "--dataset wikitext2 --tokenizer gpt2 --seed 1",
+    "--dataset wikitext2 --tokenizer gpt2 --per word",
+)
+_register(
     "custom",
-    short_help="Importance by a function of yours.",
-    help=_help(
-        "Importance by a function of yours, which finds the words of texts and a number for each: large ones are kept.",
-        "custom",
-        "--scorer saliency.py:importance --dataset wikitext2 --tokenizer gpt2",
-        "--scorer saliency.py:importance --dataset notes.jsonl --name notes_saliency --train-tokenizer 4096",
-    ),
-)(command_of("custom"))
+    "Importance by a function of yours.",
+    "Importance by a function of yours, which finds the words of texts and a number for each: large ones are kept.",
+    "--scorer saliency.py:importance --dataset wikitext2 --tokenizer gpt2",
+    "--scorer saliency.py:importance --dataset notes.jsonl --name notes_saliency --train-tokenizer 4096",
+)
 app.command("inspect")(inspect)
 app.command("stages")(stages)
 app.command("status")(show_status)

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from rich.markup import escape
 
@@ -48,9 +49,9 @@ def run_job(
     executor: str,
     workers: int | None,
     resources: Resources,
-    shard: int | None = None,
-    ray_address: str | None = None,
-    submit_anyway: bool = False,
+    shard: int | None,
+    ray_address: str | None,
+    submit_anyway: bool,
 ) -> None:
     """Prepares a job, runs its missing tasks and says what came out.
 
@@ -59,25 +60,18 @@ def run_job(
     """
     resources.check(executor)
     if shard is not None:
-        job.check_shard(shard)
-        if executor == "slurm":
-            raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
-        if executor == "ray" and workers is not None:
-            raise ConfigError(
-                f"--workers {workers} says how many tasks run at once, and --shard {shard} is one task; leave it out "
-                "(--cpus says how many processes a task has on Ray)"
-            )
+        _require_single(job, shard, executor, workers)
     if workers is not None and workers < 1:
         raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
+    processes = workers or usable_cores()
     with preparation_progress() as tell_pass:
         # What is submitted is prepared on a machine that is not ours alone.
-        here = (workers or usable_cores()) if executor == "local" else 1
-        task = prepare(job, workers=here, on_pass=tell_pass)
+        task = prepare(job, workers=processes if executor == "local" else 1, on_pass=tell_pass)
         task.plan.check_shards()
         wanted = range(job.num_shards) if shard is None else [shard]
         if executor == "slurm" and not submit_anyway:
             require_no_job(task.plan.folder)
-    complete = _complete(task.plan, wanted, min(workers or usable_cores(), usable_cores()))
+    complete = _complete(task.plan, wanted, min(processes, usable_cores()))
     missing = sorted(set(wanted) - set(complete))
     # What is booked on a cluster is used: inside a task by processes that score documents.
     placed = task if executor == "local" else task.on_processes(resources.cpus)
@@ -87,16 +81,16 @@ def run_job(
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
+    if not missing:
+        task.complete()
+        _say_what_came_out(task, 0.0, 0)
+        return
     started = time.monotonic()
-    if missing:
-        task.plan.keep_indexes()
+    task.plan.keep_indexes()
     is_exact = task.plan.to_be_read_once(missing)
     records = _read_once(task.plan, missing) if is_exact else known_records(task.plan.corpus)
-    if missing:
-        note_job(tasks.folder, job.num_shards, records, is_exact=is_exact)
+    note_job(tasks.folder, job.num_shards, records, is_exact=is_exact)
     match executor:
-        case _ if not missing:
-            task.complete()
         case "slurm":
             numbers = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
             what = f"job {numbers[0]} makes" if len(numbers) == 1 else f"jobs {', '.join(numbers)} make, in turn,"
@@ -108,8 +102,20 @@ def run_job(
             with shards_progress(tasks, records) as tell:
                 run_ray(tasks, resources, ray_address, tell, say_what_was_lost)
         case _:
-            _run_here(task, tasks, workers or usable_cores(), records)
+            _run_here(task, tasks, processes, records)
     _say_what_came_out(task, time.monotonic() - started, len(missing))
+
+
+def _require_single(job: Job, shard: int, executor: str, workers: int | None) -> None:
+    """Checks that one shard alone can be made so."""
+    job.check_shard(shard)
+    if executor == "slurm":
+        raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
+    if executor == "ray" and workers is not None:
+        raise ConfigError(
+            f"--workers {workers} says how many tasks run at once, and --shard {shard} is one task; leave it out "
+            "(--cpus says how many processes a task has on Ray)"
+        )
 
 
 def _complete(plan: Plan, wanted: Sequence[int], threads: int) -> list[int]:
@@ -152,7 +158,7 @@ def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) 
     """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
     at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
     if workers > len(tasks.missing):
-        tasks = tasks.with_task(SharedOut(task, shared_out(workers, tasks.missing)))
+        tasks = replace(tasks, task=SharedOut(task, shared_out(workers, tasks.missing)))
     if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
         console.print(
             f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.cli.console import console, counted, reported_errors
+from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.preprocess_progress import records_told, say_shards
 from cascaded_dllm.preprocess.status import Status, status
 
@@ -17,7 +18,7 @@ _SAID = 20
 def show_status(
     folder: Annotated[Path, typer.Argument(help="Of the dataset: <out>/<method>/<name>_<split>.")],
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show how far a job is, here or on a cluster, from the files that its tasks write.
 

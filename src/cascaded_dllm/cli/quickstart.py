@@ -17,8 +17,8 @@ from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
 from cascaded_dllm.cli.evaluate import bound_table
+from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.run_progress import run_with_progress
-from cascaded_dllm.cli.sample import sample_with_progress
 from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
@@ -93,7 +93,7 @@ def quickstart(
         bool,
         typer.Option("--flat", help="Also train a flat model, with as many token-forwards as all stages together."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Train, measure and sample a three-stage cascade on a corpus that is present on every machine.
 
@@ -241,7 +241,8 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
 
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
     """Samples, the first of them shown, and for stories how many are such."""
-    samples = sample_with_progress(cascade, num_samples, seed=seed, batch_size=_BATCH_SIZE)
+    with progress_bar("texts of all stages") as (_, move):
+        samples = cascade.generate(num_samples, seed=seed, batch_size=_BATCH_SIZE, on_progress=move)
     for i in range(min(_SAMPLES_SHOWN, num_samples)):
         console.print(story_lines(cascade, samples, i))
     return samples, _accepted(samples) if corpus == "stories" else {}

@@ -8,33 +8,21 @@ from typing import Any
 import typer
 
 from cascaded_dllm.cli import sample_flags as flags
-from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, reported_errors
 from cascaded_dllm.cli.load import load_cascade
-from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, parse_lengths
-from cascaded_dllm.cli.sample_drawing import (
-    drawing_of,
-    method_options,
-    parse_keywords,
-    parse_outline,
-    parse_pins,
-)
+from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, given, parse_lengths
+from cascaded_dllm.cli.sample_drawing import drawing_of, method_options, parse_keywords, parse_pins
 from cascaded_dllm.cli.sample_options import SampleOptions, options_to_go_on
 from cascaded_dllm.cli.sample_run import complete_run, is_judged, judge_run
 from cascaded_dllm.cli.show import require_terminal
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import require_counts
+from cascaded_dllm.sample.given import read_outline
 from cascaded_dllm.sample.output import SampleRun
-from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import absolute_source
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def sample_with_progress(cascade: Cascade, num_samples: int, *, seed: int, batch_size: int) -> CascadeSamples:
-    """Texts by first hitting, behind a progress bar that counts texts and stages."""
-    with progress_bar("texts of all stages") as (_, move):
-        return cascade.generate(num_samples, seed=seed, batch_size=batch_size, on_progress=move)
 
 
 def _begin(options: SampleOptions, *, is_counted: bool, watch: bool) -> None:
@@ -55,19 +43,19 @@ def _begin(options: SampleOptions, *, is_counted: bool, watch: bool) -> None:
         complete_run(run, cascade, options, judge, watch=watch)
 
 
-def _go_on(folder: Path, given: Mapping[str, Any], *, is_judged_by_default: bool, watch: bool) -> None:
+def _go_on(folder: Path, asked: Mapping[str, Any], *, is_judged_by_default: bool, watch: bool) -> None:
     """The run in `folder`, from where it was left.
 
     Args:
         folder: of the run.
-        given: options of the command that are not left out.
+        asked: options of the command that are not left out.
         is_judged_by_default: whether the texts are judged even if no judge was named, now or when the run was begun.
         watch: whether texts are shown while they are written.
     """
     run = SampleRun.open(folder)
     if is_judged_by_default and run.settings.judge is None:
-        given = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | dict(given)
-    options = options_to_go_on(run, given)
+        asked = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | dict(asked)
+    options = options_to_go_on(run, asked)
     require_counts(batch_size=options.batch_size)
     if run.is_complete() and is_judged(run, options):
         run.tidy()
@@ -164,16 +152,16 @@ def sample(
             top_k=top_k,
             top_p=top_p,
             seed=seed,
+            guidance=guidance,
+            prefix_noise=prefix_noise,
         )
-        control = {
-            "guidance": guidance,
-            "prefix_noise": prefix_noise,
+        control: dict[str, Any] = {
             "keywords": parse_keywords(keywords),
-            "outline": parse_outline(outline),
+            "outline": None if outline is None else read_outline(outline),
             "pin": parse_pins(pin),
             "require_coverage": require_coverage or None,
         }
-        others = {
+        others: dict[str, Any] = {
             "stage": tuple(absolute_source(path) for path in stage) if stage else None,
             "cascade": None if cascade is None else absolute_source(cascade),
             "num_samples": num_samples,
@@ -191,12 +179,12 @@ def sample(
         }
         if watch:
             require_terminal()
-        chosen |= {name: value for name, value in control.items() if value is not None}
-        given: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
+        chosen |= given(control)
+        of_run = given(others)
         if resume is not None:
-            _go_on(resume, {**chosen, **given}, is_judged_by_default=eval_perplexity, watch=watch)
+            _go_on(resume, chosen | of_run, is_judged_by_default=eval_perplexity, watch=watch)
             return
         if eval_perplexity:
-            given = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | given
-        options = replace(SampleOptions(), drawing=drawing_of(chosen), **given)
+            of_run = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | of_run
+        options = replace(SampleOptions(), drawing=drawing_of(chosen), **of_run)
         _begin(options, is_counted=num_samples is not None, watch=watch)

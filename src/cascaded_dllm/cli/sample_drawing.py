@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
+from cascaded_dllm.cli.options import given
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.control import Pin
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
-from cascaded_dllm.sample.given import read_outline
 
 _PIN = re.compile(r"(?P<stage>\d+):(?P<position>\d+|start|end):(?P<text>.*)", re.DOTALL)
 _LAW = ("temperature", "top_k", "top_p")
@@ -16,9 +15,9 @@ _CONTROL = {"keywords": "keywords", "outline": "outline", "pin": "pins", "requir
 """Names of options, and of what they are called in `Control`."""
 
 
-def drawing_of(given: Mapping[str, Any]) -> Drawing:
+def drawing_of(chosen: Mapping[str, Any]) -> Drawing:
     """How texts are drawn, by the options that are given under their names; all others have their defaults."""
-    options = {"pinned" if name == "pin" else name: value for name, value in given.items()}
+    options = {"pinned" if name == "pin" else name: value for name, value in chosen.items()}
     return drawing_of_options(cast(DrawingOptions, options))
 
 
@@ -33,13 +32,15 @@ def method_options(
     top_k: int | None,
     top_p: float | None,
     seed: int | None,
+    guidance: float | None,
+    prefix_noise: float | None,
 ) -> dict[str, Any]:
     """How texts are drawn, of the options that are given, under their names; as they are typed.
 
     Raises:
         ConfigError: one cannot be read.
     """
-    options = {
+    options: dict[str, Any] = {
         "predictor": parse_names(predictor),
         "steps": parse_numbers("--steps", steps),
         "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
@@ -49,8 +50,10 @@ def method_options(
         "top_k": top_k,
         "top_p": top_p,
         "seed": seed,
+        "guidance": guidance,
+        "prefix_noise": prefix_noise,
     }
-    return {name: value for name, value in options.items() if value is not None}
+    return given(options)
 
 
 def options_of(drawing: Drawing) -> dict[str, Any]:
@@ -99,11 +102,6 @@ def parse_pins(texts: list[str] | None) -> tuple[Pin, ...] | None:
         ConfigError: a text is no such pin.
     """
     return None if not texts else tuple(map(_pin, texts))
-
-
-def parse_outline(path: Path | None) -> str | None:
-    """The outline in a file."""
-    return None if path is None else read_outline(path)
 
 
 def _number(flag: str, text: str, part: str) -> int | None:

@@ -13,10 +13,11 @@ from rich.table import Table
 
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_text
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.study_file import compose_arm, read_study, shipped_studies
+from cascaded_dllm.cli.study_file import read_study, shipped_studies
 from cascaded_dllm.cli.study_report import report, say_written, write_report
 from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, work_here, work_in_processes
 from cascaded_dllm.config import TrainConfig
@@ -136,7 +137,7 @@ def collect(
         settings = read_study(str(place.out / STUDY_FILE))
         with stop_request() as request, reported_stop(request):
             attendant = Attendant(request.is_made)
-            work = prepare_work(settings, arm_configs(settings, compose_arm), place, attendant, "collect")
+            work = prepare_work(settings, arm_configs(settings, compose_config), place, attendant, "collect")
             command = shlex.join(["cdllm", "study", "run", str(place.out / STUDY_FILE), "--out", str(out)])
             results = write_results(work, command, attendant)
         _conclude(results, work, Choice())
@@ -163,7 +164,7 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
     choice.require_known(study)
     require_sound_corpus(study.corpus)
     require_sound_drawings(study)
-    configs = arm_configs(study, compose_arm)
+    configs = arm_configs(study, compose_config)
     if study.judge is not None:
         Judge.load(study.judge)
     return configs

@@ -8,8 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cascaded_dllm.cli.compose import compose_config, config_folder, override_values
-from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.cli.compose import config_folder, override_values
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study_config import StudySettings, parse_study
 
@@ -48,11 +47,6 @@ def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
     for key, value in override_values(overrides).items():
         _put(settings, key, value)
     return parse_study(settings)
-
-
-def compose_arm(overrides: Sequence[str]) -> TrainConfig:
-    """The configuration of a training run as `cdllm train` composes it."""
-    return compose_config(overrides)
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.report.content import ReportContent
 from cascaded_dllm.report.content import report as report_content
@@ -38,7 +39,7 @@ def report(
             show_default=False,
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write what a study found as one page and as JSON: which arm wins, with errors, curves, costs and texts.
 

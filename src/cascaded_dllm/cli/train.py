@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import reported_errors
-from cascaded_dllm.cli.options import given, parse_lengths
+from cascaded_dllm.cli.options import Debug, given, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
@@ -47,7 +47,7 @@ def train(
     cfg: Annotated[
         str | None, typer.Option(help='"job" prints the configuration and stops, as in Hydra.', show_default=False)
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Train one stage of a cascade, or a flat model; `python train.py` is the same.
 

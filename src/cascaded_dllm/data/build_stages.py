@@ -235,7 +235,7 @@ def _blocks(
     if workers <= 1:
         yield map(make, tasks)
         return
-    with process_pool(workers, imports_main=False) as pool:
+    with process_pool(workers) as pool:
         yield _made_by(pool, make, tasks, _AHEAD * workers, dataset.folder)
 
 

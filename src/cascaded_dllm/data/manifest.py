@@ -1,16 +1,14 @@
 """What a preprocessed folder says about itself: the settings it was made with, and what was counted on the way."""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-import cascaded_dllm
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.versions import installed_versions
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 2
@@ -196,7 +194,7 @@ def _canonical(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
 
 def header(kind: str) -> dict[str, Any]:
     """The first lines of a manifest: what the folder is, its format, and what wrote it."""
-    return {"kind": kind, "format_version": FORMAT_VERSION, "versions": _versions()}
+    return {"kind": kind, "format_version": FORMAT_VERSION, "versions": installed_versions(_LIBRARIES)}
 
 
 def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict[str, Any]:
@@ -279,20 +277,5 @@ def parse_text(manifest: Mapping[str, Any], key: str, path: Path) -> str:
     return value
 
 
-def as_json(value: Settings | Counts) -> dict[str, Any]:
-    """The fields of a part of a manifest."""
-    return asdict(value)
-
-
 def _incomplete(path: Path, error: Exception) -> DataError:
     return DataError(f"{path / FILE_NAME} is incomplete ({error}); remove {path} and preprocess again")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"cascaded-dllm": cascaded_dllm.__version__, "python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -149,8 +149,8 @@ def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
         manifests.header(KIND)
         | {
             "fingerprint": dataset.fingerprint,
-            "settings": manifests.as_json(settings),
-            "counts": manifests.as_json(dataset.counts),
+            "settings": asdict(settings),
+            "counts": asdict(dataset.counts),
             "tokenizer_sha256": file_sha256(folder / TOKENIZER_FILE),
         },
     )
@@ -159,7 +159,7 @@ def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
 
 def _assembled(folder: Path, settings: Settings, shards: tuple[Shard, ...]) -> PreprocessedDataset:
     counts = sum((shard.counts for shard in shards), Counts())
-    content = {"settings": manifests.as_json(settings), "shards": [shard.records_sha256 for shard in shards]}
+    content = {"settings": asdict(settings), "shards": [shard.records_sha256 for shard in shards]}
     return PreprocessedDataset(folder, settings, counts, manifests.fingerprint(content), shards)
 
 

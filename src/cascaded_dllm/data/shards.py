@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -168,8 +168,8 @@ def write_shard(folder: Path, settings: Settings, index: int, source: SourceHash
             | {
                 "fingerprint": shard_fingerprint(settings, index),
                 "shard": index,
-                "settings": manifests.as_json(settings.brief()),
-                "counts": manifests.as_json(writer.counts),
+                "settings": asdict(settings.brief()),
+                "counts": asdict(writer.counts),
                 "source_sha256": source.hexdigest(),
                 "records_sha256": file_sha256(path),
             },
@@ -178,7 +178,7 @@ def write_shard(folder: Path, settings: Settings, index: int, source: SourceHash
 
 def shard_fingerprint(settings: Settings, index: int) -> str:
     """What decides whether a complete shard may be kept: the settings and which part of the corpus it is."""
-    return manifests.fingerprint({"settings": manifests.as_json(settings), "shard": index})
+    return manifests.fingerprint({"settings": asdict(settings), "shard": index})
 
 
 @final

@@ -22,8 +22,8 @@ KIND = "stages"
 class Building(NamedTuple):
     """Who is told how a build goes, and may end it; see `StageArrays.build`."""
 
-    on_progress: Progress
-    on_wait: Callable[[str], None]
+    on_progress: Progress | None = None
+    on_wait: Callable[[str], None] | None = None
     go_on: Callable[[], None] | None = None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cascaded_dllm.demo.asking import MOST_STEPS
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.pages import stage_colours
+from cascaded_dllm.pages import stage_styles
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import DEFAULT_STEPS, Drawing
 from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
@@ -33,7 +33,7 @@ def page_file(path: str, cascade: Cascade) -> tuple[bytes, str]:
     name, kind = FILES[path]
     content = resources.files(__package__).joinpath("static", name).read_text(encoding="utf-8")
     if kind == "text/css":
-        content += _colours(len(cascade.stages))
+        content += f"\n{stage_styles(len(cascade.stages) - 1)}\n"
     return content.encode(), kind
 
 
@@ -79,16 +79,3 @@ def _is_usable(predictor: str, cascade: Cascade) -> bool:
     except ConfigError:
         return False
     return True
-
-
-def _colours(num_stages: int) -> str:
-    """Rules for the tokens of every stage but the last, by day and by night."""
-
-    def rules(*, is_dark: bool) -> str:
-        numbered = enumerate(stage_colours(num_stages - 1, is_dark=is_dark), start=1)
-        return "\n".join(
-            f".s{stage} {{ background: #{bytes(back).hex()}; color: #{bytes(text).hex()}; }}"
-            for stage, (back, text) in numbered
-        )
-
-    return f"\n{rules(is_dark=False)}\n@media (prefers-color-scheme: dark) {{\n{rules(is_dark=True)}\n}}\n"

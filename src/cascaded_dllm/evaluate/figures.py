@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -165,6 +165,15 @@ def perplexity_figures(nats: Sequence[TokenNats], presets: Iterable[str]) -> lis
         *found,
         Figure("num_judged_tokens", float(sum(map(len, nats))), "tokens of the judge in all texts"),
     ]
+
+
+def described(figures: Sequence[Figure]) -> dict[str, dict[str, Any]]:
+    """Values, errors and reasons for no value, each by the names of the figures, as files hold them."""
+    return {
+        "figures": {figure.name: figure.value for figure in figures},
+        "errors": {figure.name: figure.error for figure in figures if figure.error is not None},
+        "reasons_for_none": {figure.name: figure.reason for figure in figures if figure.value is None},
+    }
 
 
 def values_of(figures: Iterable[Figure]) -> dict[str, float]:

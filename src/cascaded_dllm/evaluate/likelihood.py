@@ -205,7 +205,7 @@ def _sequential(
     """The bound of these windows, token by token."""
     was_training = model.training
     model.eval()
-    batch = make_batch(dataset, indices, indices, model.vocab_embed.embedding.device)
+    batch = make_batch(dataset, indices, indices, model.device)
     draws = Draws(seed, "bound-orders")
     found = sequential_nats(model, batch, draws=draws, num_orders=num_orders, num_rows=batch_size)
     model.train(was_training)
@@ -244,7 +244,7 @@ def dataset_bound(
     was_training = model.training
     model.eval()
     group = group or Group()
-    device = model.vocab_embed.embedding.device
+    device = model.device
     draws = Draws(seed, "bound-noise")
     windows = evenly_spaced(len(dataset), num_windows)
     total = len(windows)

@@ -55,7 +55,7 @@ def text_bound(
         seed: decides times and noise.
         on_progress: told the texts done, and all of them.
     """
-    device = model.vocab_embed.embedding.device
+    device = model.device
     draws, total, found = Draws(seed, "text-bound-noise"), len(texts.target), []
     for start in range(0, total, batch_size):
         end = min(start + batch_size, total)

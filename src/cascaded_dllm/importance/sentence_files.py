@@ -9,12 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cascaded_dllm.errors import DataError, MissingExtraError
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
+from cascaded_dllm.text.hub_answer import hub_errors, problem_with_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-HUB_DEADLINE_S = DEADLINE_S
 # How the library completes a name without an owner.
 _DEFAULT_OWNER = "sentence-transformers"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -96,16 +95,11 @@ def _ask_hub(model: str) -> None:
     Raises:
         DataError: it does not, or it is not to be asked.
     """
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    def ask() -> None:
-        # An error that it answers with is an answer.
-        with contextlib.suppress(HfHubHTTPError):
-            HfApi().model_info(model if "/" in model else f"{_DEFAULT_OWNER}/{model}", timeout=HUB_DEADLINE_S)
-
-    problem = answer_of(ask, deadline_s=HUB_DEADLINE_S)
-    if problem is not None:
+    problem = problem_with_model(model if "/" in model else f"{_DEFAULT_OWNER}/{model}")
+    # An error that it answers with is an answer.
+    if problem is not None and not isinstance(problem, HfHubHTTPError):
         raise DataError(
             f"the sentence model {model!r} is not on this machine, and the hub does not answer "
             f"({type(problem).__name__}); download it where there is a network, or give the folder of a model, for "

@@ -120,7 +120,7 @@ def _counted(documents: Iterable[Document], workers: int) -> Iterator[tuple[int,
         yield from map(_words_of, itertools.chain(first, batches))
         return
     workers = min(workers, _MOST_WORKERS)
-    with process_pool(workers, imports_main=False) as pool:
+    with process_pool(workers) as pool:
         try:
             yield from in_order(pool, _words_of, itertools.chain(first, batches), ahead=_AHEAD * workers)
         except BrokenProcessPool as error:

@@ -1,6 +1,6 @@
 """The network of a placed stage: first where the tokens of the stage before stand, then what stands between them."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -10,8 +10,6 @@ from cascaded_dllm.model.score_model import ScoreModel
 
 Halves = Literal["both", "layout", "fill"]
 """Which networks of a placed stage are trained."""
-
-HALVES: tuple[Halves, ...] = get_args(Halves)
 
 
 class PlacedModel(ScoreModel):

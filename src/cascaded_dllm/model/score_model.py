@@ -69,6 +69,11 @@ class ScoreModel(nn.Module):
         self.output_layer = FinalLayer(width, config.num_states, cond_dim)
         self.copy_head = CopyHead(width, config.vocab_size) if config.copy_head else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.vocab_embed.embedding.device
+
     @classmethod
     def from_pretrained(cls, source: str | Path, *, weights: Literal["ema", "raw"] = "ema") -> "ScoreModel":
         """A network with the weights of a checkpoint folder, a run folder, a SEDD folder or a hub id.

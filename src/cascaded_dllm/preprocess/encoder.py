@@ -106,7 +106,7 @@ def encoder_processes(
         num_processes: how many.
         fingerprint: see `encoder_of_process`.
     """
-    with process_pool(num_processes, imports_main=False) as pool:
+    with process_pool(num_processes) as pool:
 
         def encode_all(batches: Iterable[Sequence[Document]]) -> Iterator[Sequence[Encoded]]:
             rest = iter(batches)

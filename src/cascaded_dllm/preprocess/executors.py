@@ -6,7 +6,7 @@ A task makes one shard. What is done is decided by the shards alone; datatrove's
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
 
@@ -96,10 +96,6 @@ class Tasks:
     num_shards: int
     missing: Sequence[int]
     complete: Sequence[int]
-
-    def with_task(self, task: Task) -> "Tasks":
-        """The same shards, made by another task."""
-        return replace(self, task=task)
 
     @property
     def logs(self) -> Path:
@@ -196,9 +192,7 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
     """
     executor = local_executor(tasks)
     num_processes = min(workers, len(tasks.missing))
-    with process_pool(
-        num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log", imports_main=False
-    ) as pool:
+    with process_pool(num_processes, error_log=tasks.logs / f"errors_{tasks.missing[0]:05d}.log") as pool:
         try:
             tasks.mark()
             before = heartbeats(tasks.folder, missing := frozenset(tasks.missing))
@@ -230,13 +224,8 @@ def local_executor(tasks: Tasks) -> "PipelineExecutor":
     try:
         from datatrove.executor.local import LocalPipelineExecutor
     except ImportError as error:
-        raise missing_library("datatrove", "preprocess", "cdllm preprocess") from error
+        raise MissingExtraError("datatrove", extra="preprocess", purpose="cdllm preprocess") from error
     return LocalPipelineExecutor(pipeline=[tasks.task], tasks=tasks.num_shards, logging_dir=str(tasks.logs.resolve()))
-
-
-def missing_library(package: str, extra: str, purpose: str) -> MissingExtraError:
-    """What to raise where a library is missing."""
-    return MissingExtraError(package, extra=extra, purpose=purpose)
 
 
 def run_rank(executor: "PipelineExecutor", rank: int) -> None:

@@ -4,7 +4,7 @@ import string
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from cascaded_dllm.pages import escaped, stage_colours
+from cascaded_dllm.pages import escaped, stage_styles
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span
 from cascaded_dllm.preprocess.inspect_facts import Loss, facts, looked_at, losses, stage_names, without_stages
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, importance_name
@@ -19,7 +19,7 @@ def page(inspection: Inspection) -> str:
     return template.substitute(
         title=escaped(f"{settings.dataset}, {settings.split}"),
         subtitle=escaped(str(inspection.folder)),
-        colours=_styles(inspection.spec.num_stages - 1),
+        colours=stage_styles(inspection.spec.num_stages - 1),
         facts="\n".join(
             f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts(inspection)
         ),
@@ -29,19 +29,6 @@ def page(inspection: Inspection) -> str:
         importance=_importance(inspection.statistics, stage_names(inspection.spec), looked_at(inspection)),
         dropped=_losses(losses(inspection)),
     )
-
-
-def _styles(count: int) -> str:
-    """The colours of the stages, by day and by night."""
-
-    def rules(*, is_dark: bool) -> str:
-        numbered = enumerate(stage_colours(count, is_dark=is_dark), start=1)
-        return "\n".join(
-            f".s{stage} {{ background: #{bytes(back).hex()}; color: #{bytes(text).hex()}; }}"
-            for stage, (back, text) in numbered
-        )
-
-    return f"{rules(is_dark=False)}\n@media (prefers-color-scheme: dark) {{\n{rules(is_dark=True)}\n}}"
 
 
 def _legend(names: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.errors import DataError, OutputExistsError
-from cascaded_dllm.preprocess.executors import Resources, Tasks, missing_library
+from cascaded_dllm.errors import DataError, MissingExtraError, OutputExistsError
+from cascaded_dllm.preprocess.executors import Resources, Tasks
 from cascaded_dllm.preprocess.progress import logs_folder, read_notes
 
 _NUMBER = re.compile(r"batch job (\d+)")
@@ -36,7 +36,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
     try:
         from datatrove.executor.slurm import SlurmPipelineExecutor
     except ImportError as error:
-        raise missing_library("datatrove", "preprocess", "--executor slurm") from error
+        raise MissingExtraError("datatrove", extra="preprocess", purpose="--executor slurm") from error
     max_array_size = _max_array_size()
     tasks.mark()
     numbers: list[str] = []

@@ -17,7 +17,7 @@ from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_f
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.base import Scorer
-from cascaded_dllm.preprocess.batches import Batches
+from cascaded_dllm.preprocess.batches import batches_of
 from cascaded_dllm.preprocess.completion import (
     PREPARED_FOLDER,
     complete_now,
@@ -180,8 +180,7 @@ class Plan:
         if records is None:
             records = self.corpus.part(index, self.settings.num_shards)
         with write_shard(shard_folder(self.folder, index), self.settings, index, source) as writer:
-            batches = Batches(records, source, writer)
-            for batch in encode_all(batches):
+            for batch in encode_all(batches_of(records, source, writer)):
                 for document, token_ids, importance in batch:
                     writer.add(document.id, token_ids, importance, num_characters=len(document.text))
                 if on_progress is not None:

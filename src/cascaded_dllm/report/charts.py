@@ -36,13 +36,11 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [points[round(place * last / (_DRAWN_POINTS - 1))] for place in range(_DRAWN_POINTS)]
 
 
-def arm_curves(
-    curves: Sequence[Curve], styles: Mapping[str, Style], unit: str, truth: float | None, number: Iterator[str]
-) -> str:
+def arm_curves(curves: Sequence[Curve], styles: Mapping[str, Style], truth: float | None, number: Iterator[str]) -> str:
     """All arms in one chart, a line for every seed, with a legend."""
     shown = [curve for curve in curves if curve.points]
     frame = _curve_frame(shown, [] if truth is None else [truth])
-    parts = [frame.drawn("token-forwards of all stages", unit)]
+    parts = [frame.drawn("token-forwards of all stages", "nats a window")]
     parts += [_line(frame, curve, styles[curve.arm].colour, styles[curve.arm].dash) for curve in shown]
     if truth is not None:
         pixels = [(frame.left(x), frame.top(y)) for curve in shown for x, y in thinned(curve.points)]

@@ -109,7 +109,7 @@ def _bounds(content: ReportContent, styles: Mapping[str, Style], number: Iterato
 def _joint(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
     shared = [arm.name for arm in content.arms if any(run.shares_network for run in arm.runs)]
     apart = f" {escaped(listed(shared))}: no line, since stages share a network." if shared else ""
-    chart = arm_curves(content.joint, styles, "nats a window", content.results.truth_nats, number)
+    chart = arm_curves(content.joint, styles, content.results.truth_nats, number)
     return (
         f'<div>{chart}<p class="faint">Stages are trained apart. A point is the sum over stages of bounds and of '
         f"token-forwards, each at the same share of its own training.{apart}</p></div>"

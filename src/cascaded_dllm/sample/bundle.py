@@ -104,15 +104,14 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
 
     Args:
         folder: where there is nothing yet.
-        content: what it holds.
+        content: what it holds, found to be savable.
         name: of the model in its card; that of the folder by default.
         license: identifier of a licence, for the card; it says none by default.
 
     Raises:
-        ConfigError: the content cannot be saved, or the licence is no identifier.
+        ConfigError: the licence is no identifier.
         OutputExistsError: there is something already, or the folder cannot be written.
     """
-    content.require_savable()
     require_license(license)
     if folder.exists():
         raise OutputExistsError(f"{folder} exists, and a bundle overwrites nothing; choose another folder")

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 
 from cascaded_dllm.errors import ConfigError, HubError
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
+from cascaded_dllm.text.hub_answer import answer_of, hub_errors
 
 
 def push_bundle(
@@ -27,7 +27,7 @@ def push_bundle(
 
     Args:
         repo_id: owner/name; the repository is created if there is none.
-        content: what is uploaded.
+        content: what is uploaded, found to be savable.
         private: whether a new repository is private, None for the custom of its owner; an old one stays what it is, and
             where a private one is asked for, a public one gets nothing.
         token: of a user who may write there; None for the one that `hf auth login` has stored.
@@ -35,12 +35,11 @@ def push_bundle(
         license: as in `save_bundle`.
 
     Raises:
-        ConfigError: `repo_id` is none, or the content cannot be saved.
+        ConfigError: `repo_id` or the licence is none.
         HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public against what is
             asked for.
     """
     require_repo_id(repo_id)
-    content.require_savable()
     api = HfApi(token=token)
     _require_login(api, repo_id)
     with tempfile.TemporaryDirectory(prefix="cascaded-dllm-") as temporary:
@@ -102,7 +101,7 @@ def _require_login(api: HfApi, repo_id: str) -> None:
     Raises:
         HubError: it does not.
     """
-    answer = answer_of(api.whoami, deadline_s=DEADLINE_S)
+    answer = answer_of(api.whoami)
     if isinstance(answer, Exception):
         raise _refused(repo_id, answer) from answer
 

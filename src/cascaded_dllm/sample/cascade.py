@@ -199,7 +199,7 @@ class Cascade:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.stages[0].model.vocab_embed.embedding.device
+        return self.stages[0].model.device
 
     def to(self, device: str | torch.device) -> "Cascade":
         """This cascade, once its networks are on another device.

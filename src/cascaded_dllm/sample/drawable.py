@@ -75,7 +75,7 @@ def _require_text(stage: StageSampler, asked: StageConstraints, drawing: Drawing
     """
     stage.require_possible(drawing.law, is_required=bool(asked.words or asked.pinned) or covers)
     if asked.words and isinstance(stage.process, AbsorbingProcess):
-        xt = start_texts(stage, asked, len(asked.words), stage.model.vocab_embed.embedding.device)
+        xt = start_texts(stage, asked, len(asked.words), stage.model.device)
         stage.require_room(asked.words, xt, stage.process)
 
 

@@ -24,10 +24,7 @@ def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
     file = path / SAMPLES_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; name a sampling run, its {SAMPLES_FILE}, or a text file")
-    try:
-        content = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+    content = _text_of(file)
     if file.suffix == ".jsonl":
         return GivenStage(stage=stage, ids=tuple(_stored(file, content, stage, tokenizer)))
     return GivenStage.of_texts(stage, texts_of_listing(content), tokenizer)
@@ -42,10 +39,14 @@ def read_outline(path: Path) -> str:
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; name a text file that holds the outline")
+    return _text_of(path)
+
+
+def _text_of(file: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+        raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
 
 def _stored(file: Path, content: str, stage: int, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], ...]]:

@@ -57,7 +57,8 @@ def model_card(
         tokenizer: of all stages.
         license: identifier of a licence, or None if nothing is said of it.
     """
-    rows = [_row(*stage) for stage in zip(_givens(description), models, settings, strict=True)]
+    lengths = description["stage_lengths"]
+    rows = [_row(*stage) for stage in zip(lengths, [0, *lengths[:-1]], models, settings, strict=True)]
     lines = [_line(row) for row in (_COLUMNS, ["---"] * len(_COLUMNS), *rows)]
     load = f"from cascaded_dllm import Cascade\n\ncascade = Cascade.from_pretrained({name!r})"
     return "\n".join(
@@ -94,21 +95,15 @@ def _purpose(description: dict[str, Any]) -> str:
     return f"{whole} Here are the stages 1 to {len(lengths)} alone, whose last texts are shorter versions."
 
 
-def _givens(description: dict[str, Any]) -> list[tuple[int, int]]:
-    """Tokens that every stage writes, and that it is given."""
-    lengths = description["stage_lengths"]
-    return list(zip(lengths, [0, *lengths[:-1]], strict=True))
-
-
-def _row(lengths: tuple[int, int], model: ScoreModel, settings: StageSettings) -> list[str]:
-    """What the table says of one stage."""
+def _row(length: int, num_given: int, model: ScoreModel, settings: StageSettings) -> list[str]:
+    """What the table says of one stage, which writes `length` tokens and is given those of the one before."""
     config = model.config
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     noise = ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in settings.noise.items())
     return [
         "flat" if settings.stage == 0 else str(settings.stage),
-        str(lengths[0]),
-        f"{lengths[1]} tokens" if lengths[1] else "nothing",
+        str(length),
+        f"{num_given} tokens" if num_given else "nothing",
         f"{sum(weight.numel() for weight in model.parameters()):,}",
         f"{num_bytes / 1e6:,.1f} MB",
         f"{config.num_blocks} x {config.hidden_size}, {config.num_heads}",

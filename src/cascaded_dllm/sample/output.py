@@ -5,13 +5,13 @@ when the process was killed lies beyond, and is cut off when the run goes on. Th
 whole or absent, and batches.jsonl goes when all texts are there.
 """
 
-import contextlib
 import itertools
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,15 +96,13 @@ class SampleRun:
         """The run that was begun in `folder`; a ConfigError or a DataError if there is none."""
         return cls(folder, RunSettings.read(folder))
 
-    @contextlib.contextmanager
-    def lock(self, go_on: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, go_on: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """No other process writes to the run inside the block; an OutputExistsError if one does already.
 
         Args:
             go_on: called now and then while it is not clear whether another one lives, see `run_lock`.
         """
-        with run_lock(self.folder, other="sample into a new folder", go_on=go_on):
-            yield
+        return run_lock(self.folder, other="sample into a new folder", go_on=go_on)
 
     def is_complete(self) -> bool:
         """Whether all texts and all files are there."""

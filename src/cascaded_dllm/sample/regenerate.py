@@ -56,7 +56,7 @@ class PrefixRegenerator:
         Every random number depends on `seed`, `step` and `index`, the place in the global batch, and on nothing else.
         """
         rows, home = window.numpy(), index.device
-        index = index.to(self.stages[0].model.vocab_embed.embedding.device)
+        index = index.to(self.stages[0].model.device)
         share = self.level * Draws(seed, "regenerate-share").uniform_pair(index, step, torch.zeros_like(index))[0]
         draws_seed = derive_seed(seed, "regenerate", step)
         written = None if self.context is None else _ids(self.context, rows, index.device)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cascaded_dllm.data.stages import Building
@@ -10,10 +10,6 @@ from cascaded_dllm.errors import FolderInUseError, StoppedError
 from cascaded_dllm.study.place import Place
 
 _POLL_SECONDS = 0.5
-
-
-def _silent(*_: object) -> None:
-    """Tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +23,8 @@ class Attendant:
     """
 
     should_stop: Callable[[], bool] = lambda: False
-    say: Callable[[str], None] = _silent
-    show: Callable[[str, int, int], None] = _silent
+    say: Callable[[str], None] = lambda _: None
+    show: Callable[[str, int, int], None] = lambda *_: None
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """A function that is told of the progress of something, and ends it when it should stop.
@@ -73,14 +69,11 @@ class Attendant:
     @contextmanager
     def waiting_for(self, place: Place, part: str) -> Iterator[None]:
         """The part belongs to this process inside the block, once no other one has it."""
-        while True:
-            try:
-                lock = place.lock(part, self.go_on)
-                lock.__enter__()
-                break
-            except FolderInUseError:
-                self.wait()
-        try:
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(place.lock(part, self.go_on))
+                    break
+                except FolderInUseError:
+                    self.wait()
             yield
-        finally:
-            lock.__exit__(None, None, None)

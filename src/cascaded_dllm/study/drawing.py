@@ -11,7 +11,7 @@ from cascaded_dllm.cascade.provenance import provenance
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError, StoppedError
-from cascaded_dllm.evaluate.figures import Figure, share_figure, stage_figures
+from cascaded_dllm.evaluate.figures import Figure, described, share_figure, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import judge_features
@@ -108,7 +108,7 @@ def draw(
         samples = _complete(run, cascade, drawing, settings, attendant, f"texts of {arm.name}, {settings.name}")
     texts = MeasuredTexts.of_stages(dict(enumerate(samples.ids, start=1)), cascade.tokenizer)
     real = real_texts(windows, settings.num_samples)
-    figures = _figures(study, texts, real, judge, arm)
+    figures = _figures(texts, real, judge, arm)
     if windows.grammar is not None:
         figures.append(_accepted(samples, windows.grammar, cascade.tokenizer))
     summary = run.summary()
@@ -142,12 +142,7 @@ def reference_figures(study: StudySettings, windows: SharedWindows, judge: Judge
 def described_figures(study: StudySettings, figures: Sequence[Figure]) -> dict[str, Any]:
     """Figures as a record holds them, those that are asked for."""
     kept = [figure for figure in figures if study.figures is None or figure.name in study.figures]
-    return {
-        "figures": {figure.name: figure.value for figure in kept},
-        "errors": {figure.name: figure.error for figure in kept if figure.error is not None},
-        "reasons_for_none": {figure.name: figure.reason for figure in kept if figure.value is None},
-        "definitions": {figure.name: figure.definition for figure in kept},
-    }
+    return {**described(kept), "definitions": {figure.name: figure.definition for figure in kept}}
 
 
 def _sample_run(
@@ -199,9 +194,7 @@ def _complete(
     return samples
 
 
-def _figures(
-    study: StudySettings, texts: MeasuredTexts, real: MeasuredTexts, judge: Judge | None, arm: PlannedArm
-) -> list[Figure]:
+def _figures(texts: MeasuredTexts, real: MeasuredTexts, judge: Judge | None, arm: PlannedArm) -> list[Figure]:
     device = choose_device(arm.config.device)
     features = None if judge is None else judge_features(judge, device)
     return sample_figures(texts, Measures(judge=judge, features=features, device=device), reference=real)

@@ -10,19 +10,14 @@ import numpy.typing as npt
 Nats = npt.NDArray[np.float64]
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and the standard deviation of single values; None for one value."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return float(np.mean(values)), spread
-
-
 def paired_difference(nats: Nats, other: Nats) -> tuple[float, float | None]:
     """Mean of `nats` - `other` over the same windows, and its standard error; no error for a single window.
 
     What is hard about a window is hard for both, so that the error is smaller than that of either mean.
     """
-    mean, spread = mean_and_spread((nats - other).tolist())
-    return mean, None if spread is None else spread / math.sqrt(len(nats))
+    differences = nats - other
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(nats)) if len(nats) > 1 else None
+    return float(np.mean(differences)), error
 
 
 def pairs(nats: Mapping[tuple[str, int], Nats], compared: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """The folder of a study: where its parts lie, and a record of every part that is settled."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,7 @@ class Place:
         """Records that a part is settled, and how."""
         write_json(self._record_file(part), record)
 
-    @contextmanager
-    def lock(self, part: str, go_on: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, part: str, go_on: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """The part belongs to this process inside the block.
 
         Args:
@@ -78,8 +77,7 @@ class Place:
             raise OutputExistsError(
                 f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out"
             ) from error
-        with run_lock(folder, other="run the study into another folder with --out", go_on=go_on):
-            yield
+        return run_lock(folder, other="run the study into another folder with --out", go_on=go_on)
 
     def _record_file(self, part: str) -> Path:
         return self.out / "records" / f"{part}.json"

@@ -30,10 +30,13 @@ def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
     """
     logs = place.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    command = [*_options(arm, seed, resources, logs)]
     try:
         done = subprocess.run(
-            command, input=job_script(place, arm, seed, resources), check=False, capture_output=True, text=True
+            _options(arm, seed, resources, logs),
+            input=job_script(place, arm, seed, resources),
+            check=False,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError as error:
         raise DataError(

@@ -15,7 +15,6 @@ from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.rows import missing_field, row_record
 
-HUB_DEADLINE_S = DEADLINE_S
 BATCH_ROWS = 1024
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -184,9 +183,9 @@ def _ask(corpus: HubCorpus, revision: str) -> str:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     def ask() -> str:
-        return str(HfApi().dataset_info(corpus.id, revision=revision, timeout=HUB_DEADLINE_S).sha)
+        return str(HfApi().dataset_info(corpus.id, revision=revision, timeout=DEADLINE_S).sha)
 
-    answer = answer_of(ask, deadline_s=HUB_DEADLINE_S)
+    answer = answer_of(ask)
     match answer:
         case str():
             return answer

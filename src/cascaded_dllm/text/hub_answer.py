@@ -11,7 +11,7 @@ DEADLINE_S = 8.0
 _Answer = TypeVar("_Answer")
 
 
-def answer_of(ask: Callable[[], _Answer], *, deadline_s: float) -> _Answer | Exception:
+def answer_of(ask: Callable[[], _Answer]) -> _Answer | Exception:
     """What `ask` returns, or what went wrong; a TimeoutError where that is not known in time.
 
     It is called in a thread, because no timeout ends the look-up of a host's address.
@@ -27,9 +27,9 @@ def answer_of(ask: Callable[[], _Answer], *, deadline_s: float) -> _Answer | Exc
 
     threading.Thread(target=put, daemon=True).start()
     try:
-        return answers.get(timeout=deadline_s)
+        return answers.get(timeout=DEADLINE_S)
     except queue.Empty:
-        return TimeoutError(f"no answer in {deadline_s:g} s")
+        return TimeoutError(f"no answer in {DEADLINE_S:g} s")
 
 
 def problem_with_model(hub_id: str) -> Exception | None:
@@ -42,7 +42,7 @@ def problem_with_model(hub_id: str) -> Exception | None:
     def ask() -> None:
         HfApi().model_info(hub_id, timeout=DEADLINE_S)
 
-    return answer_of(ask, deadline_s=DEADLINE_S)
+    return answer_of(ask)
 
 
 def hub_errors() -> tuple[type[Exception], ...]:

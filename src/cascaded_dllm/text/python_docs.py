@@ -7,7 +7,7 @@ import platform
 import sysconfig
 import tokenize
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -57,17 +57,14 @@ class PythonDocs:
         }
 
 
-def python_docs_documents(
-    *, folder: Path | None = None, on_skip: Callable[[str], None] | None = None
-) -> Iterator[Document]:
+def python_docs_documents(folder: Path | None = None) -> Iterator[Document]:
     """One document per module, in the order of their paths: its docstrings in source order, with blank lines between.
 
     Sources are parsed, never imported. A docstring that an earlier module or function had already is left out, and so
-    is a module with fewer than `MIN_CHARACTERS` characters.
+    is a module with fewer than `MIN_CHARACTERS` characters, or one that this interpreter cannot parse.
 
     Args:
         folder: root of the sources; the standard library of this interpreter unless given.
-        on_skip: called with the name of each module that this interpreter cannot parse.
 
     Yields:
         Documents named by the path below `folder`, such as "json/decoder.py".
@@ -81,8 +78,6 @@ def python_docs_documents(
     for name, path in _modules(root):
         module = _parse(path)
         if module is None:
-            if on_skip is not None:
-                on_skip(name)
             continue
         docstrings = [docstring for docstring in dict.fromkeys(_docstrings(module)) if docstring not in seen]
         seen.update(docstrings)

@@ -150,13 +150,12 @@ def _caught(function: Callable[[], T]) -> tuple[T | None, CascadeError | None]:
 
 
 @contextlib.contextmanager
-def open_group(world: World | None, device: torch.device, *, to_meet: timedelta = _TO_MEET) -> Iterator[Group]:
+def open_group(world: World | None, device: torch.device) -> Iterator[Group]:
     """The group of `world`, in which this process computes on `device`; a group of one where there is no world.
 
     Args:
         world: this process among those of the run.
         device: gradients are exchanged by NCCL between CUDA devices, by Gloo between others.
-        to_meet: time for all processes to come.
 
     Raises:
         WorkerDiedError: the others cannot be reached.
@@ -171,7 +170,7 @@ def open_group(world: World | None, device: torch.device, *, to_meet: timedelta 
             world.port,
             world.size,
             is_master=world.rank == 0 and not world.has_store,
-            timeout=to_meet,
+            timeout=_TO_MEET,
         )
         # That of a launcher may outlive the processes, and still hold what those before a restart have said.
         store = PrefixStore(f"cascaded-dllm/{world.num_restarts}", server)

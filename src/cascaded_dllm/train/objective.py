@@ -107,7 +107,7 @@ class Objective:
             alone = replace(batch, prefix=None)
             halves.append(self._text_loss(model, alone, execution=execution, **place))
         if self.halves != "fill":
-            there = batch.to(model.vocab_embed.embedding.device)
+            there = batch.to(model.device)
             assert there.prefix is not None
             assert there.places is not None
             halves.append(layout_loss(_layout(model), there.prefix, there.places, index=there.index, **place))
@@ -200,7 +200,7 @@ class Objective:
         execution: LossExecution = PLAINLY,
     ) -> tuple[Tensor, Tensor]:
         """Sum of weight * score entropy over the batch, and the same for each sequence (without gradient)."""
-        device = model.vocab_embed.embedding.device
+        device = model.device
         dropout_words = None if dropout_words is None else on_device(dropout_words, device)
         rows = None
         if isinstance(self.process, AbsorbingProcess):

@@ -1,6 +1,5 @@
 """What a run was made with and from: a record a start, in provenance.json of the run folder."""
 
-import importlib.metadata
 import json
 import platform
 import socket
@@ -16,6 +15,7 @@ import torch
 import cascaded_dllm
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.versions import installed_versions
 
 PROVENANCE_FILE = "provenance.json"
 _LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "hydra-core", "omegaconf", "wandb", "tensorboard")
@@ -52,7 +52,7 @@ def process_facts() -> dict[str, Any]:
         "command": list(sys.argv),
         "host": socket.gethostname(),
         "commit": checkout_commit(Path(cascaded_dllm.__file__).resolve().parents[2]),
-        "versions": _versions(),
+        "versions": installed_versions(_LIBRARIES),
     }
 
 
@@ -91,16 +91,6 @@ def checkout_commit(folder: Path) -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None  # git is not installed, or does not trust the folder
     return {"id": commit.strip(), "has_changes": bool(changes.strip())}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"cascaded-dllm": cascaded_dllm.__version__, "python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _starts(path: Path) -> list[Any]:

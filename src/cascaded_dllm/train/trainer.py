@@ -96,7 +96,7 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the network lives."""
-        return self.model.vocab_embed.embedding.device
+        return self.model.device
 
     @property
     def group(self) -> Group:

@@ -1,7 +1,5 @@
 """Options of `cdllm sample` as text, what they mean, and what is no such option."""
 
-from pathlib import Path
-
 import pytest
 
 from cascaded_dllm.cli.sample_drawing import (
@@ -10,7 +8,6 @@ from cascaded_dllm.cli.sample_drawing import (
     parse_keywords,
     parse_names,
     parse_numbers,
-    parse_outline,
     parse_pins,
 )
 from cascaded_dllm.errors import ConfigError
@@ -47,7 +44,7 @@ def test_what_is_given_is_found_again() -> None:
     assert {"pins" if name == "pin" else name for name in given} == names - {"law", "control", "given"}
 
 
-def test_lists(tmp_path: Path) -> None:
+def test_lists() -> None:
     assert parse_names("analytic, first_hitting") == ("analytic", "first_hitting")
     assert parse_numbers("--steps", "32, -,64") == (32, None, 64)
     assert parse_numbers("--steps", "-1") == (-1,)
@@ -57,11 +54,8 @@ def test_lists(tmp_path: Path) -> None:
         Pin(1, 12, " x"),
         Pin(2, "end", "\n"),
     )
-    (tmp_path / "outline").write_text("some words")
-    assert parse_outline(tmp_path / "outline") == "some words"
     for nothing in (parse_names(None), parse_numbers("", None), parse_keywords(None), parse_pins(None), parse_pins([])):
         assert nothing is None
-    assert parse_outline(None) is None
 
 
 def test_what_is_no_list() -> None:

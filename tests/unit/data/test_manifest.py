@@ -1,12 +1,12 @@
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
 from cascaded_dllm.data.manifest import (
     FORMAT_VERSION,
     Counts,
-    as_json,
     choice_of,
     fingerprint,
     header,
@@ -37,7 +37,7 @@ def test_library_that_is_not_installed_has_no_version(monkeypatch):
 
 def test_settings_and_counts_survive_json(make_settings, tmp_path):
     settings, counts = make_settings(), Counts(1, 2, 3, {"empty": 4})
-    manifest = json.loads(json.dumps({"settings": as_json(settings), "counts": as_json(counts)}))
+    manifest = json.loads(json.dumps({"settings": asdict(settings), "counts": asdict(counts)}))
     assert parse_settings(manifest, tmp_path) == settings
     assert parse_counts(manifest, tmp_path) == counts
 

@@ -319,8 +319,8 @@ def test_killed_process_leaves_nothing_and_the_next_build_completes(dataset_fold
     real_pool = build_stages.process_pool
 
     @contextlib.contextmanager
-    def pool_with_a_killed_process(num_processes, *, imports_main):
-        with real_pool(num_processes, imports_main=imports_main) as pool:
+    def pool_with_a_killed_process(num_processes):
+        with real_pool(num_processes) as pool:
             with contextlib.suppress(BrokenProcessPool):
                 pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
             yield pool

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from cascaded_dllm.diffusion.process import AbsorbingProcess, process_from_name
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
-from cascaded_dllm.model.placed import HALVES, Halves, train_only
+from cascaded_dllm.model.placed import Halves, train_only
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import FirstHittingPredictor
 from cascaded_dllm.sample.sampler import StageSampler
@@ -101,7 +101,7 @@ def placed_trainer(group: Group, strategy: str, halves: Halves = "both") -> Trai
 
 def placed_numbers(group: Group, strategy: str) -> dict[str, dict[str, Any]]:
     """What training of a placed stage gives, by the halves that are trained, and what it writes after that."""
-    trainers = {halves: placed_trainer(group, strategy, halves) for halves in HALVES}
+    trainers = {halves: placed_trainer(group, strategy, halves) for halves in get_args(Halves)}
     return {halves: numbers(trainer) | {"texts": texts_of(trainer)} for halves, trainer in trainers.items()}
 
 

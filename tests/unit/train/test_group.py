@@ -73,10 +73,11 @@ def test_a_failure_between_processes_is_one_of_the_others(world, monkeypatch):
             group.begin_sum(torch.zeros(1))
 
 
-def test_nobody_to_meet(world):
+def test_nobody_to_meet(world, monkeypatch):
+    monkeypatch.setattr(group_module, "_TO_MEET", timedelta(seconds=1))
     second = World(rank=1, size=2, local_rank=1, local_size=2, address="127.0.0.1", port=world.port)
     message = rf"process 1 of 2 cannot meet the others at 127\.0\.0\.1:{world.port} \(.*MASTER_ADDR and MASTER_PORT"
-    with pytest.raises(WorkerDiedError, match=message), open_group(second, CPU, to_meet=timedelta(seconds=1)):
+    with pytest.raises(WorkerDiedError, match=message), open_group(second, CPU):
         pass
 
 

@@ -13,7 +13,7 @@ import torch
 from cascaded_dllm import __version__
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.train import provenance
-from cascaded_dllm.train.provenance import append_start, checkout_commit, device_facts
+from cascaded_dllm.train.provenance import append_start, checkout_commit, device_facts, process_facts
 from cascaded_dllm.train.run_events import Snapshot
 
 
@@ -101,7 +101,7 @@ def test_devices(monkeypatch):
 
 def test_libraries_that_are_not_installed_have_no_version(monkeypatch):
     monkeypatch.setattr(provenance, "_LIBRARIES", ("torch", "no-such-library"))
-    assert provenance._versions().keys() == {"cascaded-dllm", "python", "torch"}
+    assert process_facts()["versions"].keys() == {"cascaded-dllm", "python", "torch"}
 
 
 @pytest.mark.parametrize(

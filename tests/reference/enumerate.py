@@ -246,6 +246,45 @@ def required_law(
     return law
 
 
+def words_first_law(
+    conditionals: Tensor,
+    words: list[tuple[int, ...]],
+    vocab_size: int,
+    length: int,
+    per_call: int,
+    state: list[int],
+    begin: int = 0,
+) -> Tensor:
+    """The law of texts into which `words` are written one after another, and then the rest in a random order.
+
+    A word stands where it is read first, from `begin` on, in a text of independent positions given that it and the
+    words behind it are read there. The next one is looked for behind it, given the word.
+    """
+    if not words:
+        return required_law(conditionals, [], vocab_size, length, per_call, state)
+    masked = [position for position, token in enumerate(state) if token == vocab_size]
+    rows = conditionals[index_of(state, vocab_size + 1)]
+    after: dict[tuple[int, ...], float] = {}
+    ends: dict[tuple[int, ...], int] = {}
+    for choice in itertools.product(range(vocab_size), repeat=len(masked)):
+        text = list(state)
+        for position, token in zip(masked, choice, strict=True):
+            text[position] = token
+        if not contains_in_order(text[begin:], words):
+            continue
+        size = len(words[0])
+        place = next(p for p in range(begin, length) if tuple(text[p : p + size]) == words[0])
+        written = tuple(text[p] if place <= p < place + size else token for p, token in enumerate(state))
+        key = (*written, place)
+        after[key] = after.get(key, 0.0) + math.prod(float(rows[p, text[p]]) for p in masked)
+        ends[key] = place + size
+    law = torch.zeros(vocab_size**length, dtype=torch.float64)
+    for key, weight in after.items():
+        rest = words_first_law(conditionals, words[1:], vocab_size, length, per_call, list(key[:-1]), ends[key])
+        law += weight / sum(after.values()) * rest
+    return law
+
+
 def denoising_integral(conditionals: Tensor, text: list[int], vocab_size: int) -> float:
     """The bound of one text: the integral of r dsigma times the cross-entropy at masked positions, move_prob in (0, 1).
 

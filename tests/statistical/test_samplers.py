@@ -29,6 +29,7 @@ from cascaded_dllm.sample.predictors import (
 )
 from cascaded_dllm.sample.required import Word
 from cascaded_dllm.sample.sampler import StageSampler
+from cascaded_dllm.sample.state import Start
 from cascaded_dllm.sample.token_law import UNCHANGED, TokenLaw
 from tests.reference import enumerate as oracle
 from tests.statistical.chi_square import fits, is_refuted
@@ -56,6 +57,8 @@ def sampled(
     length: int = L,
     law: TokenLaw = UNCHANGED,
     words: list[Word] | None = None,
+    first: list[Word] | None = None,
+    start: list[int] | None = None,
     num_texts: int = NUM_TEXTS,
 ) -> tuple[Tensor, TableNetwork]:
     network = TableNetwork(conditionals, vocab_size, reading)
@@ -68,6 +71,8 @@ def sampled(
         sample_index=torch.arange(num_texts),
         law=law,
         required=None if words is None else [words] * num_texts,
+        words=None if first is None else [first] * num_texts,
+        start=None if start is None else Start(torch.tensor([start] * num_texts), torch.ones(num_texts)),
     )
     return last.xt, network
 
@@ -306,6 +311,65 @@ def test_words_stand_where_they_cost_least(words: list[Word], temperature: float
 def test_required_words_whatever_the_predictor(words: list[Word], predictor: Predictor, reading: Reading) -> None:
     table = oracle.random_conditionals(V, 3, seed=8)
     texts, _ = sampled(from_table(table), predictor, reading=reading, num_steps=4, length=3, words=words, num_texts=500)
+    assert all(oracle.contains_in_order(text, words) for text in texts.unique(dim=0).tolist())
+    assert len(texts.unique(dim=0)) > 1 or sum(map(len, words)) == 3
+
+
+FIRST: list[list[Word]] = [[(0,)], [(0,), (1,)], [(1, 0)], [(0,), (0,)], [(2,), (0, 1)], [(0, 1, 0)], []]
+
+
+@pytest.mark.parametrize(("reading", "per_call"), [("score", 1), ("normalized", 2)])
+@pytest.mark.parametrize("words", FIRST, ids=str)
+def test_words_before_all_else(words: list[Word], per_call: int, reading: Reading) -> None:
+    """Their places one after another, and then the rest from its own law given them; a call a word."""
+    length = 3
+    table = oracle.random_conditionals(V, length, seed=8)
+    texts, network = sampled(
+        from_table(table), FirstHittingPredictor(per_call), reading=reading, length=length, first=words
+    )
+    assert all(oracle.contains_in_order(text, words) for text in texts.unique(dim=0).tolist())
+    assert fits(counts(texts), oracle.words_first_law(table, words, V, length, per_call, [V] * length))
+    assert len(network.noise) == len(words) + math.ceil((length - sum(map(len, words))) / per_call)
+    if 0 < sum(map(len, words)) < length:
+        # Power: words that are written among all else have another law.
+        among = oracle.required_law(table, words, V, length, per_call, [V] * length)
+        assert is_refuted(counts(texts), among)
+
+
+def test_words_first_find_a_text_that_has_a_place_for_them() -> None:
+    """Where few texts are possible, words among all else make others; words first do so seldom."""
+    length, words = 3, [(0,)]
+    law = torch.full((V**length,), 1e-4, dtype=torch.float64)
+    possible = [[0, 1, 2], [1, 2, 0], [2, 2, 1], [1, 1, 1], [2, 1, 1]]
+    law[[oracle.index_of(text, V) for text in possible]] = 1.0
+    exact = oracle.exact_conditionals(law / law.sum(), V, length)
+    share = {}
+    for how in ("words", "first"):
+        texts, _ = sampled(
+            from_table(exact), FirstHittingPredictor(), reading="normalized", length=length, **{how: words}
+        )
+        share[how] = sum((texts == torch.tensor(text)).all(-1).double().mean().item() for text in possible[:2])
+    assert share["first"] > 0.99
+    assert share["words"] < 0.9
+
+
+def test_words_that_stand_there_are_taken() -> None:
+    """Text that is pinned may hold a word; the next one comes behind it, and nothing before it is read."""
+    table = oracle.random_conditionals(V, 4, seed=8)
+    start, words = [V, 0, V, V], [(0,), (1,)]
+    texts, _ = sampled(
+        from_table(table), FirstHittingPredictor(), reading="normalized", length=4, first=words, start=start
+    )
+    assert fits(counts(texts), oracle.words_first_law(table, words, V, 4, 1, start))
+    assert is_refuted(counts(texts), oracle.words_first_law(table, words[1:], V, 4, 1, start))
+
+
+@EACH_READING
+@pytest.mark.parametrize("predictor", [*GRID, SurestPredictor("entropy", 2)], ids=lambda predictor: predictor.name)
+@pytest.mark.parametrize("words", FIRST, ids=str)
+def test_words_first_whatever_the_predictor(words: list[Word], predictor: Predictor, reading: Reading) -> None:
+    table = oracle.random_conditionals(V, 3, seed=8)
+    texts, _ = sampled(from_table(table), predictor, reading=reading, num_steps=4, length=3, first=words, num_texts=500)
     assert all(oracle.contains_in_order(text, words) for text in texts.unique(dim=0).tolist())
     assert len(texts.unique(dim=0)) > 1 or sum(map(len, words)) == 3
 

@@ -28,7 +28,7 @@ from cascaded_dllm.sample.predictors import (
 )
 from cascaded_dllm.sample.recording import Recorder, can_be_recorded
 from cascaded_dllm.sample.state import SamplerState, Start
-from cascaded_dllm.sample.writing import Pair, TokenWriter, Writing, masked_rows
+from cascaded_dllm.sample.writing import Pair, TokenWriter, Writing, masked_rows, sigma_of_masks
 
 _EQUALLY_SURE = 1e-4
 """Nats by which log probabilities may differ through rounding."""
@@ -136,15 +136,12 @@ class AbsorbingSampling:
         xt, nfe = self.start.xt.clone(), 0.0
         most = int((xt == self.process.mask_id).sum(-1).max())
         num_steps = -(-most // predictor.tokens_per_call)
-        highest = self.schedule(torch.ones((), device=xt.device)).sigma
         position = torch.arange(xt.shape[1], device=xt.device)
         yield SamplerState(xt.clone(), 0, num_steps, nfe)
         for step in range(num_steps):
             rows = masked_rows(xt, self.process.mask_id)
             texts, local = _active(rows)
-            share = (xt[texts] == self.process.mask_id).sum(-1) / self.num_noised
-            # Where noise saturates, rounding leaves no token to be expected, and infinite noise.
-            sigma = (-torch.log1p(share * torch.expm1(-highest))).clamp_max(highest)
+            sigma = sigma_of_masks(xt[texts], self.process.mask_id, self.schedule, num_noised=self.num_noised)
             answer = self.writer.ask(xt, texts, local, sigma)
             u = self.draws.uniform_pair(self.sample_index[rows.batch], step + 1, rows.position)
             sureness = torch.full(xt.shape, -torch.inf, device=xt.device)

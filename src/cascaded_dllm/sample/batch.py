@@ -43,9 +43,13 @@ def states_of_batch(
             yield CascadeState(number, batch[0], SamplerState(prefix, 0, 0, 0.0))
             continue
         layout = _layout(stage, of_stage, batch, prefix, words, drawing.gaps_per_call or 1)
+        asked_words = [of_stage.words[i % len(of_stage.words)] for i in batch] if of_stage.words else None
+        required = None
         # What a placed stage holds of the one before needs no care, and stays what it was for the next one.
-        required = _words(of_stage, batch, prefix, words, asked.require_coverage and layout is None)
-        words = words if layout is not None and not any(required) else required
+        if asked_words is None and asked.require_coverage and layout is None and prefix is not None:
+            required = [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
+        if layout is None or asked_words is not None:
+            words = asked_words or required or [()] * len(batch)
         if prefix is not None and drawing.prefix_noise > 0:
             draws = Draws(drawing.seed, f"sample-prefix-noise-{number}")
             prefix = _noised(prefix, stage, draws, sample_index=index, prob=drawing.prefix_noise)
@@ -58,34 +62,12 @@ def states_of_batch(
             start=_start(stage, of_stage, index),
             guidance=0.0 if prefix is None else drawing.guidance,
             law=drawing.law,
-            required=required if any(required) else None,
+            words=asked_words,
+            required=required,
             layout=layout,
         ):
             yield CascadeState(number, batch[0], state)
         prefix = state.xt
-
-
-def _words(
-    asked: StageConstraints,
-    batch: Sequence[int],
-    prefix: Int[Tensor, "B P"] | None,
-    words: Sequence[tuple[Word, ...]],
-    require_coverage: bool,
-) -> list[tuple[Word, ...]]:
-    """The words that a stage must contain, from what is asked of it, or else from the stage before.
-
-    Args:
-        asked: of this stage.
-        batch: numbers of the texts.
-        prefix: of the stage before.
-        words: that it had to contain.
-        require_coverage: whether the stage must contain all of it.
-    """
-    if asked.words:
-        return [asked.words[i % len(asked.words)] for i in batch]
-    if require_coverage and prefix is not None:
-        return [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
-    return [()] * len(batch)
 
 
 def _layout(

@@ -1,7 +1,7 @@
 """Sampling one stage: from noise to text, as a generator of states that others watch, draw or store."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -18,6 +18,7 @@ from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.absorbing import AbsorbingSampling
 from cascaded_dllm.sample.conditioning import Conditioning, require_guidable
+from cascaded_dllm.sample.first_words import write_first
 from cascaded_dllm.sample.layout import LayoutRequest, draw_gaps, known_gaps, layout_calls
 from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.required import RequiredWords, Word
@@ -97,6 +98,7 @@ class StageSampler:
         start: Start | None = None,
         guidance: float = 0.0,
         law: TokenLaw = UNCHANGED,
+        words: Sequence[Sequence[Word]] | None = None,
         required: Sequence[Sequence[Word]] | None = None,
         layout: LayoutRequest | None = None,
     ) -> Iterator[SamplerState]:
@@ -111,7 +113,8 @@ class StageSampler:
             start: texts to begin with; pure noise if None.
             guidance: weight of classifier-free guidance; 0 is none, everything else takes two calls in place of one.
             law: how the law of a token is changed before it is drawn.
-            required: for each text the words that it must contain in order, or None.
+            words: for each text words that are written before all else, in order (`first_words`), or None.
+            required: for each text words that it must contain in order, written among all else, or None.
             layout: of a placed stage, how its layouts are drawn; None for the plain way.
 
         Raises:
@@ -135,7 +138,7 @@ class StageSampler:
         given = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
         if isinstance(self.process, UniformProcess):
             assert isinstance(predictor, EulerPredictor | TweediePredictor)
-            self.require_possible(law, is_required=required is not None)
+            self.require_possible(law, is_required=words is not None or required is not None)
             noise = uniform_noise(self.process, self.length, draws, sample_index)
             yield from uniform_states(
                 self.model,
@@ -151,14 +154,18 @@ class StageSampler:
             )
             return
         start = start or self._masked(self.process, len(sample_index), sample_index.device)
-        words = None if required is None else self.require_room(required, start.xt, self.process)
+        automata = None if required is None else self.require_room(required, start.xt, self.process)
         path_draws = Draws(draws.seed, f"{draws.purpose}-required")
-        writer = TokenWriter(self.model, given, law, words, self.process.mask_id, path_draws, sample_index)
-        num_noised = self.length if network is None else network.config.num_new
+        writer = TokenWriter(self.model, given, law, automata, self.process.mask_id, path_draws, sample_index)
+        num_noised, nfe = self.length if network is None else network.config.num_new, 0.0
+        if words is not None:
+            self.require_room(words, start.xt, self.process)
+            start, nfe = write_first(writer, words, start, self.schedule, num_noised=num_noised)
         sampling = AbsorbingSampling(
             self.process, self.schedule, writer, draws, sample_index, start, self.t_end, num_noised
         )
-        yield from sampling.states(predictor, num_steps)
+        for state in sampling.states(predictor, num_steps):
+            yield replace(state, nfe=nfe + state.nfe)
 
     def _placed(
         self,

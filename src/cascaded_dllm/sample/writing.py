@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.philox import Draws
+from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
@@ -126,7 +127,7 @@ class TokenWriter:
         """
         rows = Rows(answer.rows.batch[kept], answer.rows.position[kept])
         states, unconditional = answer.states.select(kept), _part(answer.unconditional, kept)
-        path = None if self.required is None else self._path(self.required, xt, answer, step)
+        path = None if self.required is None else self.path(xt, answer, step)
         for chunk in self._chunks(len(rows.batch)):
             part = Rows(rows.batch[chunk], rows.position[chunk])
             texts = answer.texts[part.batch]
@@ -155,9 +156,17 @@ class TokenWriter:
         assert answer.states.copies is None, "a copy head is of normalized networks, whose sums are known"
         return self.model.log_total(answer.states.hidden)
 
-    def _path(self, required: RequiredWords, xt: Tensor, answer: Answer, step: Int[Tensor, " b"]) -> Path:
-        """Where the required words go: drawn for all masked positions together, whatever part of them is written."""
-        required, texts = required.select(answer.texts), xt[answer.texts]
+    @torch.inference_mode()
+    def path(self, xt: Int[Tensor, "B L"], answer: Answer, step: Int[Tensor, " b"]) -> Path:
+        """Where the required words go: drawn for all masked positions together, whatever part of them is written.
+
+        Args:
+            xt: the texts of the batch, as words are looked for in them.
+            answer: about all masked positions of its texts.
+            step: of each text, for the random numbers.
+        """
+        assert self.required is not None, "nothing is required"
+        required, texts = self.required.select(answer.texts), xt[answer.texts]
         states, width = required.tokens.shape[1:]
         log_probs = torch.zeros(*texts.shape, states, width, device=xt.device)
         for chunk in self._chunks(len(answer)):
@@ -192,6 +201,14 @@ class TokenWriter:
 def masked_rows(xt: Int[Tensor, "B L"], mask_id: int) -> Rows:
     """The masked positions of all texts, text by text."""
     return Rows(*torch.nonzero(xt == mask_id, as_tuple=True))
+
+
+def sigma_of_masks(xt: Int[Tensor, "b L"], mask_id: int, schedule: Schedule, *, num_noised: int) -> Float[Tensor, " b"]:
+    """The noise at which each text is expected to have as many masked positions, of `num_noised` at time 1."""
+    share = (xt == mask_id).sum(-1) / num_noised
+    highest = schedule(torch.ones((), device=xt.device)).sigma
+    # Where noise saturates, rounding leaves no token to be expected, and infinite noise.
+    return (-torch.log1p(share * torch.expm1(-highest))).clamp_max(highest)
 
 
 def _part(states: States | None, kept: Tensor | slice) -> States | None:

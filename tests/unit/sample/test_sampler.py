@@ -236,6 +236,7 @@ def test_the_uniform_process_keeps_nothing() -> None:
     sampler = stage({"process": "uniform"})
     for options, message in (
         ({"law": TokenLaw(top_k=3)}, r"tokens are to be drawn from TokenLaw\(.*top_k=3.* leave temperature, top_k and"),
+        ({"words": [[(1,)]]}, "text is required or pinned, which needs the absorbing process, .* ask for none, or"),
         ({"required": [[(1,)]]}, "text is required or pinned, which needs the absorbing process, .* ask for none, or"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -259,27 +260,46 @@ def test_what_is_pinned_stays(reading: str, name: str) -> None:
     assert course_of(seen, 2) == [list(range(LENGTH))]
 
 
-def test_required_words_see_no_batch() -> None:
-    """Texts that must contain different words, together and alone; with guidance's second call or pinned text too."""
+@pytest.mark.parametrize("how", ["words", "required"])
+def test_words_see_no_batch(how: str) -> None:
+    """Texts that must contain different words, together and alone, before all else or among it."""
     sampler = stage({})
     words: list[list[tuple[int, ...]]] = [[(5,), (6, 7)], [], [(1, 2, 3)], [(9,), (9,)], [(4,)]]
-    together = asked(sampler, required=words)
+    together = asked(sampler, **{how: words})
     for row in range(5):
         *_, alone = sampler.states(
             None, predictor=predictor_from_name("first_hitting"), num_steps=1, draws=DRAWS,
-            sample_index=torch.tensor([row]), required=words[row : row + 1],
+            sample_index=torch.tensor([row]), **{how: words[row : row + 1]},
         )  # fmt: skip
         assert torch.equal(alone.xt[0], together[row])
+        # A word takes a call in place of one for each of its tokens, where it is written before all else.
+        fewer = sum(len(word) - 1 for word in words[row]) if how == "words" else 0
+        assert alone.nfe == LENGTH - fewer
         assert contains_in_order(together[row].tolist(), words[row])
     # What asks for nothing is what it was.
     assert torch.equal(asked(sampler)[1], together[1])
 
 
+def test_words_may_fill_a_text() -> None:
+    """There is nothing left to write, and one state; also where the network is told how noisy a text is."""
+    sampler = stage({"time_conditioning": True})
+    words = [[(1, 2), (3,), tuple(range(4, LENGTH + 1))]]
+    *before, last = sampler.states(
+        None, predictor=predictor_from_name("first_hitting"), num_steps=1, draws=DRAWS,
+        sample_index=torch.tensor([0]), words=words,
+    )  # fmt: skip
+    assert (before, last.step, last.num_steps, last.nfe) == ([], 0, 0, 3)
+    assert last.xt[0].tolist() == list(range(1, LENGTH + 1))
+
+
 def test_words_without_room() -> None:
     sampler, long = stage({}), [(1, 2), (3, 4), (5, 6), (7,)]
     message = rf"4 words of 7 tokens are required in order, and there is no room for them: the stage writes {LENGTH} "
-    with pytest.raises(ConfigError, match=message + "tokens, of which 6 are free; require fewer words, or pin less"):
-        asked(sampler, 1, required=[long])
+    for how in ("words", "required"):
+        with pytest.raises(
+            ConfigError, match=message + "tokens, of which 6 are free; require fewer words, or pin less"
+        ):
+            asked(sampler, 1, **{how: [long]})
     pinned = torch.full((1, LENGTH), VOCAB)
     pinned[0, 2] = 50
     start = Start(pinned, torch.ones(1))

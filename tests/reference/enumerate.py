@@ -253,36 +253,72 @@ def words_first_law(
     length: int,
     per_call: int,
     state: list[int],
-    begin: int = 0,
+    num_placings: int,
 ) -> Tensor:
     """The law of texts into which `words` are written one after another, and then the rest in a random order.
 
+    Of so many placings one is taken with a probability proportional to its weight; see `placings`.
+    """
+    found = placings(conditionals, words, vocab_size, length, state)
+    law = torch.zeros(vocab_size**length, dtype=torch.float64)
+    # By how often each placing comes: it does not matter in which order.
+    for counts in itertools.product(range(num_placings + 1), repeat=len(found)):
+        if sum(counts) != num_placings:
+            continue
+        chance = float(math.factorial(num_placings))
+        for count, (_, probability, _) in zip(counts, found, strict=True):
+            chance *= probability**count / math.factorial(count)
+        total = sum(count * weight for count, (_, _, weight) in zip(counts, found, strict=True))
+        for count, (written, _, weight) in zip(counts, found, strict=True):
+            rest = required_law(conditionals, [], vocab_size, length, per_call, written)
+            law += chance * count * weight / total * rest
+    return law
+
+
+def placings(
+    conditionals: Tensor,
+    words: list[tuple[int, ...]],
+    vocab_size: int,
+    length: int,
+    state: list[int],
+    begin: int = 0,
+) -> list[tuple[list[int], float, float]]:
+    """Texts with the words at their places, what each is drawn with, and its weight.
+
     A word stands where it is read first, from `begin` on, in a text of independent positions given that it and the
-    words behind it are read there. The next one is looked for behind it, given the word.
+    words behind it are read there; the next one behind it, given the word. Every word multiplies the weight by the
+    probability of reading the words from it on, over the one that was expected of them when the word before was
+    written.
     """
     if not words:
-        return required_law(conditionals, [], vocab_size, length, per_call, state)
+        return [(state, 1.0, 1.0)]
     masked = [position for position, token in enumerate(state) if token == vocab_size]
     rows = conditionals[index_of(state, vocab_size + 1)]
-    after: dict[tuple[int, ...], float] = {}
-    ends: dict[tuple[int, ...], int] = {}
-    for choice in itertools.product(range(vocab_size), repeat=len(masked)):
-        text = list(state)
-        for position, token in zip(masked, choice, strict=True):
-            text[position] = token
-        if not contains_in_order(text[begin:], words):
-            continue
-        size = len(words[0])
-        place = next(p for p in range(begin, length) if tuple(text[p : p + size]) == words[0])
-        written = tuple(text[p] if place <= p < place + size else token for p, token in enumerate(state))
-        key = (*written, place)
-        after[key] = after.get(key, 0.0) + math.prod(float(rows[p, text[p]]) for p in masked)
-        ends[key] = place + size
-    law = torch.zeros(vocab_size**length, dtype=torch.float64)
-    for key, weight in after.items():
-        rest = words_first_law(conditionals, words[1:], vocab_size, length, per_call, list(key[:-1]), ends[key])
-        law += weight / sum(after.values()) * rest
-    return law
+
+    def readable(wanted: list[tuple[int, ...]], first: int) -> dict[int, float]:
+        """P(the words are read from `first` on), by the place at which the first of them is."""
+        found: dict[int, float] = {}
+        for choice in itertools.product(range(vocab_size), repeat=len(masked)):
+            text = list(state)
+            for position, token in zip(masked, choice, strict=True):
+                text[position] = token
+            if contains_in_order(text[first:], wanted):
+                size = len(wanted[0]) if wanted else 0
+                places = (p for p in range(first, length) if tuple(text[p : p + size]) == wanted[0])
+                place = next(places) if wanted else first
+                found[place] = found.get(place, 0.0) + math.prod(float(rows[p, text[p]]) for p in masked)
+        return found
+
+    here = readable(words, begin)
+    total = sum(here.values())
+    result = []
+    for place, probability in here.items():
+        end = place + len(words[0])
+        written = [words[0][p - place] if place <= p < end else token for p, token in enumerate(state)]
+        expected = sum(readable(words[1:], end).values())
+        for text, chance, weight in placings(conditionals, words[1:], vocab_size, length, written, end):
+            result.append((text, probability / total * chance, total / expected * weight))
+    return result
 
 
 def denoising_integral(conditionals: Tensor, text: list[int], vocab_size: int) -> float:

@@ -321,19 +321,22 @@ FIRST: list[list[Word]] = [[(0,)], [(0,), (1,)], [(1, 0)], [(0,), (0,)], [(2,), 
 @pytest.mark.parametrize(("reading", "per_call"), [("score", 1), ("normalized", 2)])
 @pytest.mark.parametrize("words", FIRST, ids=str)
 def test_words_before_all_else(words: list[Word], per_call: int, reading: Reading) -> None:
-    """Their places one after another, and then the rest from its own law given them; a call a word."""
+    """Their places one after another, eight times over, and then the rest from its own law given them."""
     length = 3
     table = oracle.random_conditionals(V, length, seed=8)
     texts, network = sampled(
         from_table(table), FirstHittingPredictor(per_call), reading=reading, length=length, first=words
     )
     assert all(oracle.contains_in_order(text, words) for text in texts.unique(dim=0).tolist())
-    assert fits(counts(texts), oracle.words_first_law(table, words, V, length, per_call, [V] * length))
-    assert len(network.noise) == len(words) + math.ceil((length - sum(map(len, words))) / per_call)
+    assert fits(counts(texts), oracle.words_first_law(table, words, V, length, per_call, [V] * length, 8))
+    assert len(network.noise) == 8 * len(words) + math.ceil((length - sum(map(len, words))) / per_call)
     if 0 < sum(map(len, words)) < length:
         # Power: words that are written among all else have another law.
         among = oracle.required_law(table, words, V, length, per_call, [V] * length)
         assert is_refuted(counts(texts), among)
+    if len(words) == 2 and sum(map(len, words)) < length:
+        # One placing is told apart too.
+        assert is_refuted(counts(texts), oracle.words_first_law(table, words, V, length, per_call, [V] * length, 1))
 
 
 def test_words_first_find_a_text_that_has_a_place_for_them() -> None:
@@ -360,8 +363,8 @@ def test_words_that_stand_there_are_taken() -> None:
     texts, _ = sampled(
         from_table(table), FirstHittingPredictor(), reading="normalized", length=4, first=words, start=start
     )
-    assert fits(counts(texts), oracle.words_first_law(table, words, V, 4, 1, start))
-    assert is_refuted(counts(texts), oracle.words_first_law(table, words[1:], V, 4, 1, start))
+    assert fits(counts(texts), oracle.words_first_law(table, words, V, 4, 1, start, 8))
+    assert is_refuted(counts(texts), oracle.words_first_law(table, words[1:], V, 4, 1, start, 8))
 
 
 @EACH_READING

@@ -5,15 +5,25 @@ goes with it. Words that wait until what is around them has been written find a 
 stand in it where they do not belong. Written first, they are what the rest of the text is written to.
 
 The place of a word is drawn from the law of the masked positions given that this word and those after it are read there
-in order (`required`), behind the word before. With the word written the network is asked for the next one. What is left
-is then written from its law given the words, by any predictor.
+in order (`required`), behind the word before. With the word written the network is asked for the next one. What it says
+then is not what was expected before: where it holds the next words for less likely, the places so far were worse than
+they looked. So several placings are drawn, and one of them is taken with a probability proportional to
+
+    product over words k of P(words from k on are read, given those before k) / P(the same, expected at word k - 1)
+
+which is sampling importance resampling (Rubin 1987). The more there are, the nearer the law of the places comes to that
+of the network, product over words of P(word at its place, given the words before). What is left is then written from
+its law given the words, by any predictor.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from cascaded_dllm.diffusion.categorical import sample_states
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.sample.required import RequiredWords, Word
 from cascaded_dllm.sample.state import Start
@@ -21,40 +31,87 @@ from cascaded_dllm.sample.writing import TokenWriter, masked_rows, sigma_of_mask
 
 _PASSED = -2
 """In place of every token before the end of the word that was written last: no word is read there."""
+_PLACINGS, _CALLS = 8, 64
+"""Placings that are drawn; fewer where they would take more network calls than that."""
 
 
-def write_first(
-    writer: TokenWriter, words: Sequence[Sequence[Word]], start: Start, schedule: Schedule, *, num_noised: int
-) -> tuple[Start, float]:
-    """The texts with their words, and the network calls that it took, one a word.
+def num_placings(num_words: int) -> int:
+    """How many placings of so many words are drawn."""
+    return max(1, min(_PLACINGS, _CALLS // num_words)) if num_words else 1
 
-    Args:
+
+@dataclass(frozen=True, slots=True)
+class FirstWords:
+    """Writes words into texts before all else.
+
+    Attributes:
         writer: of tokens.
         words: of every text, in order; there must be room for them.
-        start: where the texts begin; a word may stand in it already.
         schedule: of the noise, which says how noisy a text is that has so many masked positions.
         num_noised: positions that are masked at time 1.
     """
-    xt, nfe = start.xt.clone(), 0.0
-    begin = [0] * len(words)
-    position = torch.arange(xt.shape[1], device=xt.device)
-    for step in range(max(map(len, words))):
-        with_more = [text for text, of_text in enumerate(words) if len(of_text) > step]
-        texts = torch.tensor(with_more, device=xt.device)
-        rest = RequiredWords.build([of_text[step:] for of_text in words], xt.device)
-        behind = xt.masked_fill(position < torch.tensor(begin, device=xt.device)[:, None], _PASSED)
-        asking = replace(writer, required=rest)
-        sigma = sigma_of_masks(xt[texts], writer.mask_id, schedule, num_noised=num_noised)
-        answer = asking.ask(xt, texts, masked_rows(xt[texts], writer.mask_id), sigma)
-        path = asking.path(behind, answer, torch.full_like(texts, step))
-        read = torch.where(behind[texts] == writer.mask_id, path.token, behind[texts]).tolist()
-        for text, tokens in zip(with_more, read, strict=True):
-            word = words[text][step]
-            place = _place(tokens, word, begin[text])
-            begin[text] = place + len(word)
-            xt[text, place : begin[text]] = torch.tensor(word, device=xt.device)
-        nfe += writer.nfe(texts)
-    return Start(xt, start.t), nfe
+
+    writer: TokenWriter
+    words: Sequence[Sequence[Word]]
+    schedule: Schedule
+    num_noised: int
+
+    def written(self, start: Start) -> tuple[Start, float]:
+        """The texts with their words, and the network calls that it took.
+
+        Args:
+            start: where the texts begin; a word may stand in it already.
+        """
+        num_calls = [num_placings(len(of_text)) * len(of_text) for of_text in self.words]
+        turns = range(max(num_placings(len(of_text)) for of_text in self.words))
+        placings, log_weights = zip(*(self._placing(start.xt, turn) for turn in turns), strict=True)
+        # A number of its own, behind those of all the words.
+        last = torch.tensor(num_calls, device=start.xt.device)
+        u, _ = self.writer.path_draws.uniform_pair(self.writer.sample_index, last, torch.zeros_like(last))
+        log_weight = torch.stack(log_weights, dim=-1)
+        chosen = sample_states((log_weight - log_weight.amax(-1, keepdim=True)).exp(), u)
+        every = torch.arange(len(chosen), device=chosen.device)
+        nfe = self.writer.given.num_calls * sum(num_calls) / len(num_calls)
+        return Start(torch.stack(placings)[chosen, every], start.t), nfe
+
+    def _placing(self, xt: Int[Tensor, "B L"], turn: int) -> tuple[Int[Tensor, "B L"], Float[Tensor, " B"]]:
+        """The texts with their words at drawn places, and the log of what that is worth; none for texts that have
+        fewer placings.
+
+        Args:
+            xt: the texts without them.
+            turn: number of the placing.
+        """
+        xt, device = xt.clone(), xt.device
+        # How many placings a text has must not depend on those beside it.
+        words = [of_text if turn < num_placings(len(of_text)) else () for of_text in self.words]
+        has_turn = torch.tensor([turn < num_placings(len(of_text)) for of_text in self.words], device=device)
+        begin = torch.zeros(len(xt), dtype=torch.long, device=device)
+        log_weight, expected = torch.zeros(2, len(xt), device=device).unbind()
+        position = torch.arange(xt.shape[1], device=device)
+        for number in range(max(map(len, words))):
+            with_more = [text for text, of_text in enumerate(words) if len(of_text) > number]
+            texts, now = torch.tensor(with_more, device=device), [words[text][number] for text in with_more]
+            rest = RequiredWords.build([of_text[number:] for of_text in words], device)
+            behind = xt.masked_fill(position < begin[:, None], _PASSED)
+            asking, mask_id = replace(self.writer, required=rest), self.writer.mask_id
+            sigma = sigma_of_masks(xt[texts], mask_id, self.schedule, num_noised=self.num_noised)
+            answer = asking.ask(xt, texts, masked_rows(xt[texts], mask_id), sigma)
+            step = torch.tensor([turn * len(words[text]) + number for text in with_more], device=device)
+            path = asking.path(behind, answer, step)
+            read = torch.where(behind[texts] == mask_id, path.token, behind[texts]).tolist()
+            log_weight[texts] += (path.log_reach[0][:, 0] - expected[texts]).to(log_weight)
+            first = map(_place, read, now, begin[texts].tolist())
+            place, size = (torch.tensor([*numbers], device=device) for numbers in (first, map(len, now)))
+            begin[texts] = end = place + size
+            token = torch.tensor([token for word in now for token in word], device=device)
+            row = torch.arange(len(texts), device=device).repeat_interleave(size)
+            before = (size.cumsum(0) - size)[row]
+            xt[texts[row], place[row] + torch.arange(len(token), device=device) - before] = token
+            # Behind the word the automaton stands where the next one begins.
+            reached = torch.stack([*path.log_reach])[end, torch.arange(len(texts), device=device), size]
+            expected[texts] = reached.to(expected)
+        return xt, log_weight.masked_fill(~has_turn, -torch.inf)
 
 
 def _place(tokens: Sequence[int], word: Word, begin: int) -> int:

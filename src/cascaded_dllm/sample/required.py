@@ -33,10 +33,13 @@ class Path:
     Attributes:
         token: the id that the path puts there; -1 for any but those of `excluded`, (B, L).
         excluded: ids that would have led elsewhere, -1 where there are fewer and where the token is known, (B, L, A).
+        log_reach: log P(all words are read at the end) from every state before every position and at the end, (B, S)
+            each, of the law that the path is drawn from.
     """
 
     token: Int[Tensor, "B L"]
     excluded: Int[Tensor, "B L A"]
+    log_reach: Sequence[Float[Tensor, "B S"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class RequiredWords:
             token[:, position] = wanted.gather(1, choice[:, None])[:, 0]
             excluded[:, position].masked_fill_(token[:, position, None] != _NONE, _NONE)
             state = after.gather(1, choice[:, None])[:, 0]
-        return Path(token, excluded)
+        return Path(token, excluded, reach)
 
     @property
     def _absent(self) -> Bool[Tensor, "B 1 S A"]:

@@ -18,7 +18,7 @@ from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.sample.absorbing import AbsorbingSampling
 from cascaded_dllm.sample.conditioning import Conditioning, require_guidable
-from cascaded_dllm.sample.first_words import write_first
+from cascaded_dllm.sample.first_words import FirstWords
 from cascaded_dllm.sample.layout import LayoutRequest, draw_gaps, known_gaps, layout_calls
 from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePredictor
 from cascaded_dllm.sample.required import RequiredWords, Word
@@ -160,7 +160,7 @@ class StageSampler:
         num_noised, nfe = self.length if network is None else network.config.num_new, 0.0
         if words is not None:
             self.require_room(words, start.xt, self.process)
-            start, nfe = write_first(writer, words, start, self.schedule, num_noised=num_noised)
+            start, nfe = FirstWords(writer, words, self.schedule, num_noised).written(start)
         sampling = AbsorbingSampling(
             self.process, self.schedule, writer, draws, sample_index, start, self.t_end, num_noised
         )

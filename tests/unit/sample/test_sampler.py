@@ -13,6 +13,7 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.sample import first_words
 from cascaded_dllm.sample import writing as writing_module
 from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
@@ -272,12 +273,28 @@ def test_words_see_no_batch(how: str) -> None:
             sample_index=torch.tensor([row]), **{how: words[row : row + 1]},
         )  # fmt: skip
         assert torch.equal(alone.xt[0], together[row])
-        # A word takes a call in place of one for each of its tokens, where it is written before all else.
-        fewer = sum(len(word) - 1 for word in words[row]) if how == "words" else 0
-        assert alone.nfe == LENGTH - fewer
+        # Words that are written before all else take a call for each of their placings, and none for their tokens.
+        more = 8 * len(words[row]) - sum(map(len, words[row])) if how == "words" else 0
+        assert alone.nfe == LENGTH + more
         assert contains_in_order(together[row].tolist(), words[row])
     # What asks for nothing is what it was.
     assert torch.equal(asked(sampler)[1], together[1])
+
+
+def test_placings_of_a_text_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where calls are short, more words have fewer placings, whatever stands beside them."""
+    assert [first_words.num_placings(number) for number in (0, 1, 8, 9, 64, 100)] == [1, 8, 8, 7, 1, 1]
+    monkeypatch.setattr(first_words, "_CALLS", 3)
+    sampler = stage({})
+    words: list[list[tuple[int, ...]]] = [[(5,), (6,)], [(4,)], [], [(7,), (8,), (9,)]]
+    together = asked(sampler, 4, words=words)
+    for row, placings in enumerate((1, 3, 1, 1)):
+        *_, alone = sampler.states(
+            None, predictor=predictor_from_name("first_hitting"), num_steps=1, draws=DRAWS,
+            sample_index=torch.tensor([row]), words=words[row : row + 1],
+        )  # fmt: skip
+        assert torch.equal(alone.xt[0], together[row])
+        assert alone.nfe == LENGTH + (placings - 1) * len(words[row])
 
 
 def test_words_may_fill_a_text() -> None:
@@ -288,7 +305,7 @@ def test_words_may_fill_a_text() -> None:
         None, predictor=predictor_from_name("first_hitting"), num_steps=1, draws=DRAWS,
         sample_index=torch.tensor([0]), words=words,
     )  # fmt: skip
-    assert (before, last.step, last.num_steps, last.nfe) == ([], 0, 0, 3)
+    assert (before, last.step, last.num_steps, last.nfe) == ([], 0, 0, 3 * 8)
     assert last.xt[0].tolist() == list(range(1, LENGTH + 1))
 
 

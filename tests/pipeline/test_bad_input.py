@@ -277,7 +277,7 @@ def test_what_must_be_given(tmp_path):
     assert failure("evaluate", "likelihood", "--stage", tmp_path) == message
     for command in (["sample"], ["evaluate", "likelihood", "--data", tmp_path]):
         message = "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of"
-        assert failure(*command) == f"{message} all stages"
+        assert failure(*command) == f"{message} all stages; --cascade stories is one that comes with this package"
 
 
 def test_data_that_is_none(tmp_path, runs):

@@ -25,7 +25,7 @@ from pathlib import Path
 
 found, card = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 mean, error = found["bound_nats_per_window"], found["standard_error_nats"]
-head, stages = card.read_text().split("## Stages", 1)
+head, stages = card.read_text().replace("./stories", "stories").split("## Stages", 1)
 card.write_text(
     f"""{head}## What it does
 

@@ -60,6 +60,10 @@ def test_from_keywords_to_an_edited_stage_and_on(runs, tmp_path):
     [
         ([], r"all keywords are words of \d of 3 final texts; --require-coverage keeps what stage 1 holds\n"),
         (["--require-coverage"], r"all keywords are words of \d of 3 final texts\n"),
+        (
+            ["--keywords", "cat dog"],
+            r"--require-coverage keeps what stage 1 holds; 'cat dog' is one keyword, commas part",
+        ),
     ],
 )
 def test_it_is_said_how_many_texts_hold_the_keywords(runs, tmp_path, flag, said):

@@ -60,8 +60,8 @@ def bundle(
 
     Examples:
 
-      cdllm bundle --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --out bundles/stories
-      cdllm bundle --cascade bundles/stories --push somebody/stories --private --license mit
+      cdllm bundle --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --out bundles/mine
+      cdllm bundle --cascade bundles/mine --push somebody/mine --private --license mit
       cdllm bundle --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --out bundles/sedd
     """
     with reported_errors(debug):

@@ -1,6 +1,7 @@
 """What all commands share on the terminal: errors as one line, progress bars, exit codes."""
 
 import functools
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ EXIT_ERROR = 2
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_SECONDS_BETWEEN_LINES = 30.0
+"""Where there is no terminal for a bar, and somebody reads the log."""
 _WIDE = 110
 """Columns that a bar of training takes with everything that it can show."""
 
@@ -100,11 +103,17 @@ class _Left(TimeRemainingColumn):
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
+def progress_bar(
+    description: str, *, log: Console | None = None
+) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
     """A bar on the terminal, and the function that moves it: (done, total or None).
 
     Every task has a field `status`, which is shown; a task that is added needs it from the start, since it is drawn at
     once. A narrow terminal gets a shorter bar without the time that has passed, so that nothing is cut.
+
+    Args:
+        description: of what is done.
+        log: where a line is told now and then while there is no terminal; None for nowhere.
     """
     progress = Progress(
         TextColumn("{task.description}"),
@@ -118,8 +127,13 @@ def progress_bar(description: str) -> Iterator[tuple[Progress, Callable[[int, in
     )
     with progress:
         task = progress.add_task(description, total=None, status="")
+        told = 0.0 if log is None else time.monotonic()
 
         def move(done: int, total: int | None) -> None:
+            nonlocal told
             progress.update(task, completed=done, total=total)
+            if log is not None and not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                log.print(f"{description}: {done:,}" + ("" if total is None else f" of {total:,}"))
 
         yield progress, move

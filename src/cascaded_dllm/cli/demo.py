@@ -52,7 +52,7 @@ def demo(
 
       cdllm demo
       cdllm demo --stage runs/stage1 --stage runs/stage2 --stage runs/stage3
-      cdllm demo --cascade bundles/stories --port 0
+      cdllm demo --cascade bundles/mine --port 0
       cdllm demo --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --device cuda
     """
     with reported_errors(debug):

@@ -9,7 +9,7 @@ from rich.table import Table
 from cascaded_dllm.assemble.bound import windows_bound
 from cascaded_dllm.assemble.windows import windows_of_cascade
 from cascaded_dllm.cli.building import BUILDING, shown_building
-from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.evaluate_gap import gap
 from cascaded_dllm.cli.evaluate_samples import samples
 from cascaded_dllm.cli.load import load_cascade, packing_of
@@ -136,7 +136,7 @@ def likelihood(
     Examples:
 
       cdllm evaluate likelihood --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --data D
-      cdllm evaluate likelihood --cascade bundles/stories --data D
+      cdllm evaluate likelihood --cascade bundles/mine --data D
       cdllm evaluate likelihood --stage runs/flat --data D --out flat.json
       cdllm evaluate likelihood --stage louaaron/sedd-small --data D --lengths 1024 --tokenizer gpt2 --packing stream
     """
@@ -164,7 +164,7 @@ def likelihood(
         )
         with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, keeps_all=all_windows, building=building)
-        with progress_bar("windows") as (_, move):
+        with progress_bar("windows", log=error_console if as_json else console) as (_, move):
             bound = windows_bound(
                 loaded,
                 arrays,

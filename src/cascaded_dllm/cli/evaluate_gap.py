@@ -118,7 +118,7 @@ def gap(
     Examples:
 
       cdllm evaluate gap --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --data D
-      cdllm evaluate gap --cascade bundles/stories --data D --judge judges/mine --num-texts 1024 --out gap.json
+      cdllm evaluate gap --cascade bundles/mine --data D --judge judges/mine --num-texts 1024 --out gap.json
     """
     with reported_errors(debug):
         require_output_file(out)

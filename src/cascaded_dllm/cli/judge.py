@@ -62,7 +62,7 @@ def train(
 
       cdllm judge train --data D --valid V --out judges/mine
       cdllm judge train --data D --out judges/larger --model small --steps 20000 --length 512
-      cdllm sample --cascade bundles/stories --judge judges/mine
+      cdllm sample --cascade bundles/mine --judge judges/mine
     """
     with reported_errors(debug):
         if data is None or out is None:

@@ -136,7 +136,7 @@ def sample(
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --num-samples 16
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --keywords "storm, lighthouse" --watch
       cdllm sample --stage runs/stage1 --stage runs/stage2 --stage runs/stage3 --judge gpt2
-      cdllm sample --cascade bundles/stories --num-samples 16
+      cdllm sample --cascade bundles/mine --num-samples 16
       cdllm sample --stage runs/flat --predictor analytic --steps 256 --seed 7 --output-dir out
       cdllm sample --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --predictor analytic --dtype bfloat16
       cdllm sample --resume out/sample_cascade_steps_256_len_128_20260301_120000

@@ -48,8 +48,9 @@ def complete_run(
             figures = {"num_samples": num_finished, **stage_figures(dict(enumerate(samples.ids, start=first_stage)))}
         run.conclude(samples, progress, {"batch_size": options.batch_size, "judge": None, "figures": figures})
     if num_finished < options.num_samples or (request.is_made() and judge is not None):
+        kept = f"which are kept in {run.folder}" if num_finished else "none of them finished"
         error_console.print(
-            f"stopped with {num_finished} of {counted(options.num_samples, 'text')}, which are kept in {run.folder}; "
+            f"stopped with {num_finished} of {counted(options.num_samples, 'text')}, {kept}; "
             f"cdllm sample --resume {run.folder} goes on from there",
             markup=False,
         )
@@ -75,6 +76,8 @@ def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequ
     shares = keyword_coverage_per_text([cascade.tokenizer.decode_window(ids) for ids in final], control.keywords)
     advice = "" if control.require_coverage else "; --require-coverage keeps what stage 1 holds"
     num_held = sum(share == 1 for share in shares)
+    if num_held < len(final) and (phrase := next((word for word in control.keywords if " " in word.strip()), None)):
+        advice += f"; {phrase.strip()!r} is one keyword, commas part several"
     console.print(
         f"all keywords are words of {num_held} of {counted(len(final), 'final text')}{advice}", soft_wrap=True
     )
@@ -89,7 +92,7 @@ def _progress(
         with live_states(cascade, num_samples) as show:
             yield lambda done, total: None, show
     else:
-        with progress_bar("texts of all stages") as (_, move):
+        with progress_bar("texts of all stages", log=console) as (_, move):
             yield move, lambda state: None
 
 

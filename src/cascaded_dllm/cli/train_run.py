@@ -79,6 +79,8 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
         console.print(f"validation data: {of_set}", soft_wrap=True)
     processes = "" if group.size == 1 else f"{group.size} processes ({layout['strategy']}), "
     console.print(f"{processes}{layout['device']}, {layout['execution']}")
+    training = config.training
+    console.print(f"{counted(training.num_steps, 'step')} of {counted(training.batch_size, 'window')}")
     if run.measure is None:
         said = "no bound is measured, as there is no validation data; --valid (data.valid) names it"
         console.print(f"{name}: {said}", soft_wrap=True)

@@ -10,6 +10,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 
 FORMAT = "cascaded-dllm-cascade/1"
 """Written into the cascade.json of every bundle."""
+
+BUILT_IN: Mapping[str, Path] = {"stories": Path(__file__).parent / "built_in" / "stories"}
+"""Bundles that come with this package, by name; a folder that is called so is written ./stories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,7 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
     Args:
         folder: where there is nothing yet.
         content: what it holds, found to be savable.
-        name: of the model in its card; that of the folder by default.
+        name: under which its card loads it; that of the folder by default.
         license: identifier of a licence, for the card; it says none by default.
 
     Raises:
@@ -125,9 +129,8 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
         content.tokenizer.save(new)
         (new / BUNDLE_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         write_checksums(new)
-        card = model_card(
-            name or folder.name, description, content.models, content.settings, content.tokenizer, license=license
-        )
+        shown = name or (f"./{folder.name}" if folder.name in BUILT_IN else folder.name)
+        card = model_card(shown, description, content.models, content.settings, content.tokenizer, license=license)
         (new / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """A cascade from where it is kept: checkpoints of its stages one by one, or all of them in a bundle."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -21,12 +22,9 @@ from cascaded_dllm.sample.belonging import (
     with_lengths,
     written_lengths,
 )
-from cascaded_dllm.sample.bundle import Bundle, BundleContent
+from cascaded_dllm.sample.bundle import BUILT_IN, Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-BUILT_IN: Mapping[str, Path] = {"stories": Path(__file__).parent / "built_in" / "stories"}
-"""Bundles that come with this package, by name; a folder that is called so is written ./stories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +146,9 @@ def bundle_folder(source: str | Path) -> Path:
     Raises:
         CheckpointError: there is none, or something else.
     """
+    name = str(source)
+    if not Path(name).exists() and name not in BUILT_IN and (near := difflib.get_close_matches(name, BUILT_IN, n=1)):
+        raise CheckpointError(f"there is no bundle {name}; did you mean {near[0]}, which comes with this package?")
     folder = _local_folder(source)
     if not (folder / BUNDLE_FILE).is_file():
         raise CheckpointError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
+from cascaded_dllm.sample.bundle import BUILT_IN
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.regenerate import weights_fingerprint
@@ -183,9 +184,9 @@ class RunSettings:
 
 
 def absolute_source(source: str | Path) -> str:
-    """A path here so that it means the same from everywhere; what is no path here, a hub id, as it is."""
+    """A path here so that it means the same from everywhere; a hub id, and the name of what is built in, as it is."""
     path = Path(source)
-    return str(path.resolve()) if path.exists() else str(source)
+    return str(path.resolve()) if path.exists() and str(source) not in BUILT_IN else str(source)
 
 
 def _ranking(drawing: Drawing) -> str | None:

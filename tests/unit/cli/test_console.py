@@ -5,6 +5,7 @@ import pytest
 import typer
 from rich.console import Console
 
+from cascaded_dllm.cli import console as console_module
 from cascaded_dllm.cli.console import clock, progress_bar, reported_errors, working
 from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning, MissingExtraError
 
@@ -104,3 +105,13 @@ def test_work_that_cannot_be_counted_is_announced(capsys):
     with working("building windows"):
         pass
     assert capsys.readouterr().out == "building windows\n"
+
+
+def test_a_log_is_told_now_and_then(monkeypatch, capsys):
+    """Where there is no terminal; on one the bar says it."""
+    now = iter([0.0, 10.0, 40.0, 40.0, 50.0, 90.0, 90.0])
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(now))
+    with progress_bar("windows", log=console_module.console) as (_, move):
+        for done, total in ((1, 9), (4, 9), (5, 9), (6, None)):
+            move(done, total)
+    assert capsys.readouterr().out == "windows: 4 of 9\nwindows: 6\n"

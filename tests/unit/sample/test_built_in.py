@@ -5,8 +5,10 @@ import re
 import pytest
 
 from cascaded_dllm.errors import CheckpointError
+from cascaded_dllm.sample.bundle import BUILT_IN
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.loading import BUILT_IN, bundle_folder
+from cascaded_dllm.sample.loading import bundle_folder
+from cascaded_dllm.sample.settings import absolute_source
 from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
 
 # Said in the model card: of 1,024 texts. Of 128 such texts fewer than this are accepted once in a million times.
@@ -28,8 +30,14 @@ def test_a_folder_of_that_name_is_written_with_a_dot(tmp_path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stories").mkdir()
     assert bundle_folder("stories") == BUILT_IN["stories"]
+    assert [absolute_source(name) for name in ("stories", "./stories")] == ["stories", str(tmp_path / "stories")]
     with pytest.raises(CheckpointError, match=r"\./stories is no bundle of all stages"):
         bundle_folder("./stories")
+    with pytest.raises(CheckpointError, match=r"there is no bundle storys; did you mean stories, which comes with"):
+        bundle_folder("storys")
+    # The card of another cascade in such a folder does not load the built-in one.
+    other = Cascade.from_pretrained("stories").save_pretrained(tmp_path / "b" / "stories")
+    assert "from_pretrained('./stories')" in (other / "README.md").read_text()
 
 
 def test_stories_are_such() -> None:

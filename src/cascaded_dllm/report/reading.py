@@ -40,7 +40,8 @@ def read_results(path: Path) -> Results:
         values = _whole(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror or error}); name the folder of a study, or its {RESULTS_NAME}"
+            f"{file} cannot be read ({error.strerror or error}); name the folder of a study, or its {RESULTS_NAME}, "
+            "which `cdllm study run` writes at its end, and `cdllm study collect` of what is finished"
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON ({error}); run the study again to write it anew") from error

@@ -33,8 +33,8 @@ def test_a_folder_of_that_name_is_written_with_a_dot(tmp_path, monkeypatch) -> N
     assert [absolute_source(name) for name in ("stories", "./stories")] == ["stories", str(tmp_path / "stories")]
     with pytest.raises(CheckpointError, match=r"\./stories is no bundle of all stages"):
         bundle_folder("./stories")
-    with pytest.raises(CheckpointError, match=r"there is no bundle storys; did you mean stories, which comes with"):
-        bundle_folder("storys")
+    with pytest.raises(CheckpointError, match=r"there is no bundle stori; did you mean stories, which comes with"):
+        bundle_folder("stori")
     # The card of another cascade in such a folder does not load the built-in one.
     other = Cascade.from_pretrained("stories").save_pretrained(tmp_path / "b" / "stories")
     assert "from_pretrained('./stories')" in (other / "README.md").read_text()

@@ -318,7 +318,7 @@ def test_required_words_whatever_the_predictor(words: list[Word], predictor: Pre
 FIRST: list[list[Word]] = [[(0,)], [(0,), (1,)], [(1, 0)], [(0,), (0,)], [(2,), (0, 1)], [(0, 1, 0)], []]
 
 
-@pytest.mark.parametrize(("reading", "per_call"), [("score", 1), ("normalized", 2)])
+@pytest.mark.parametrize(("reading", "per_call"), [("score", 1), pytest.param("normalized", 2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("words", FIRST, ids=str)
 def test_words_before_all_else(words: list[Word], per_call: int, reading: Reading) -> None:
     """Their places one after another, eight times over, and then the rest from its own law given them."""
@@ -367,6 +367,7 @@ def test_words_that_stand_there_are_taken() -> None:
     assert is_refuted(counts(texts), oracle.words_first_law(table, words[1:], V, 4, 1, start, 8))
 
 
+@pytest.mark.slow
 @EACH_READING
 @pytest.mark.parametrize("predictor", [*GRID, SurestPredictor("entropy", 2)], ids=lambda predictor: predictor.name)
 @pytest.mark.parametrize("words", FIRST, ids=str)

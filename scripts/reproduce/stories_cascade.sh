@@ -4,8 +4,8 @@
 #
 #   scripts/reproduce/stories_cascade.sh OUT
 #
-# OUT is the folder of the runs; the bundle is OUT/stories, which must not be there yet. It takes some twenty minutes of one
-# core of an AMD EPYC. Another kind of processor, or another number of threads, adds in another order, so
+# OUT is the folder of the runs; the bundle is OUT/stories, which must not be there yet. It took 28 minutes of one core of an
+# AMD EPYC that other work used as well. Another kind of processor, or another number of threads, adds in another order, so
 # that weights differ in their last digits, and texts with them.
 set -euo pipefail
 

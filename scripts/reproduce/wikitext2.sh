@@ -26,6 +26,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # shellcheck source=scripts/reproduce/wikitext2_runs.sh
 source "$(dirname "$0")/wikitext2_runs.sh"
+# shellcheck source=scripts/reproduce/arms.sh
+source "$(dirname "$0")/arms.sh"
+valid=$(folder valid)
 
 # NAME STEPS SETTING...
 train_here() {
@@ -45,27 +48,13 @@ placed() { train_here "placed$1" "$steps" --stage "$1" conditioning=placed; }
 one_lane() { flat && copy 3 && placed 2; }
 other_lane() { stage_1 && placed 3 && prefix 3 && copy 2 && prefix 2; }
 
-# What an arm is made of, as options of a command.
-arm() {
-    if [ "$1" = flat ]; then echo --stage "$run/flat"; else echo --stage "$run/stage1" --stage "$run/${1}2" --stage "$run/${1}3"; fi
-}
-figures() {
-    local name
-    for name in "$@"; do
-        [ ! -e "$run/$name.json" ] || continue
-        # shellcheck disable=SC2046
-        $cdllm sample $(arm "$name") --num-samples 16 --seed "$seed" --output-dir "$run/samples_$name" &&
-            $cdllm evaluate likelihood $(arm "$name") --data "$(folder valid)" --num-windows 256 \
-                --out "$run/$name.json" || return 1
-    done
-}
 prefix_figures() { figures prefix flat; }
 other_figures() { figures copy placed; }
 
 for seed in $seeds; do
     run=$out/seed$seed
     mkdir -p "$run"
-    both one_lane other_lane
-    both prefix_figures other_figures
+    together one_lane other_lane
+    together prefix_figures other_figures
 done
-$python "$(dirname "$0")/wikitext2_table.py" "$out"
+$python "$(dirname "$0")/arms_table.py" "$out"

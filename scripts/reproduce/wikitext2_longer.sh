@@ -18,6 +18,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # shellcheck source=scripts/reproduce/wikitext2_runs.sh
 source "$(dirname "$0")/wikitext2_runs.sh"
+# shellcheck source=scripts/reproduce/arms.sh
+source "$(dirname "$0")/arms.sh"
 
 # NAME STEPS SETTING...
 train_here() {
@@ -34,7 +36,7 @@ stage_1() {
 }
 one_lane() { train_here flat "$steps" --flat && stage_1; }
 other_lane() { train_here stage3 "$steps" --stage 3 && train_here stage2 "$steps" --stage 2; }
-both one_lane other_lane
+together one_lane other_lane
 
 stages=(--stage "$out/stage1" --stage "$out/stage2" --stage "$out/stage3")
 evaluate_cascade() {
@@ -43,6 +45,6 @@ evaluate_cascade() {
 evaluate_flat() {
     $cdllm evaluate likelihood --stage "$out/flat" --data "$(folder valid)" --num-windows 512 --out "$out/flat.json"
 }
-both evaluate_cascade evaluate_flat
+together evaluate_cascade evaluate_flat
 $cdllm sample "${stages[@]}" --num-samples 16 --output-dir "$out/samples"
 $cdllm sample --stage "$out/flat" --num-samples 16 --output-dir "$out/samples_flat"

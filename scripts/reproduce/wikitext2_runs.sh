@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# What the scripts of WikiText-2 share, read by them: the data with a tokenizer of 4,096 entries, in OUT/data, a training,
-# and two commands side by side. It knows $data, $out and $cdllm.
+# What the scripts of WikiText-2 share, read by them: the data with a tokenizer of 4,096 entries, in OUT/data, and a
+# training. It knows $data, $out and $cdllm.
 
 file() { if [ -e "$data/$1.txt.xz" ]; then echo "$data/$1.txt.xz"; else echo "$data/$1.txt"; fi; }
 folder() { echo "$out/data/constituency/wikitext2_$1"; }
@@ -15,14 +15,6 @@ train() {
         optim.lr=2e-3 optim.beta2=0.98 optim.warmup=100 optim.decay=cosine \
         sampling.predictor=first_hitting "$@" >"$folder.log" 2>&1 ||
         { echo "$folder: failed" >&2; tail -n 5 "$folder.log" >&2; return 1; }
-}
-# Runs two commands side by side; fails when either fails, after both have ended.
-both() {
-    local failed=0
-    "$1" & local first=$!
-    "$2" || failed=1
-    wait $first || failed=1
-    return $failed
 }
 
 [ -e "$out/tokenizer.done" ] || {

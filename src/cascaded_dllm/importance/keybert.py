@@ -32,8 +32,9 @@ NO_WORD = -1.2
 _STOP_CENTRE, _STOP_SPREAD = -1.05, 0.04
 
 # A word as scikit-learn's CountVectorizer has it, from which KeyBERT takes its candidates: at least two letters,
-# digits or underscores. A full stop is no part of an ellipsis, and no word goes on behind it as in 3.14.
-_WORD_OR_STOP = re.compile(r"\b\w\w+\b|(?<!\.)\.(?![.\w])")
+# digits or underscores; its \b at both ends says nothing where words are found from left to right, and takes time. A
+# full stop is no part of an ellipsis, and no word goes on behind it as in 3.14.
+_WORD_OR_STOP = re.compile(r"\w\w+|\.(?<!\.\.)(?![.\w])")
 _PERIOD = "."
 _CHUNK_OF_TEXT = re.compile(r"\S+")
 
@@ -107,7 +108,9 @@ class KeybertScorer:
         importance = self._importance([piece for _, _, piece in pieces], found)
         scored: list[list[Word]] = [[] for _ in texts]
         for (number, offset, _), words, of_word in zip(pieces, found, importance, strict=True):
-            scored[number] += [Word(offset + start, offset + end, of_word[word]) for start, end, word in words]
+            scored[number] += map(
+                Word._make, [(offset + start, offset + end, of_word[word]) for start, end, word in words]
+            )
         return scored
 
     def describe(self) -> dict[str, JsonScalar]:
@@ -168,7 +171,7 @@ class KeybertScorer:
 def _find_words(text: str) -> list[_Found]:
     """The words and full stops of a text; words are found in its lower-case form, as KeyBERT does."""
     lowered = text.lower()
-    found = [(*match.span(), match.group()) for match in _WORD_OR_STOP.finditer(lowered)]
+    found = [(match.start(), match.end(), match[0]) for match in _WORD_OR_STOP.finditer(lowered)]
     if len(lowered) == len(text):
         return found
     # A Turkish capital I with its dot becomes two characters.

@@ -42,8 +42,8 @@ _PADDED_WITH = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_i
 # Texts tokenised at a time, which bounds memory.
 _CHUNK = 4096
 # Where a tokenizer splits at white space whatever is around it, a document that a model cuts off need be read only so
-# far. English has four to five characters a token; where these are not enough, the whole document is read.
-_CHARACTERS_PER_TOKEN = 6
+# far. English has four to five characters a token; where these are not enough, twice as many are read, and so on.
+_CHARACTERS_PER_TOKEN = 5
 _SPLIT_AT_SPACES = "BertPreTokenizer"
 
 
@@ -194,24 +194,23 @@ class SentenceModel:
         # Texts of similar length together: the tokenizer pads each chunk to its longest.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         for start in range(0, len(order), _CHUNK):
-            places = order[start : start + _CHUNK]
-            begun = [_beginning(texts[place], self._readable) for place in places]
-            tokens.update(zip(places, self._rows(begun), strict=True))
-            # Few characters to a token are the rule, not the law.
-            lacking = [
-                place
-                for place, begin in zip(places, begun, strict=True)
-                if len(begin) < len(texts[place]) and tokens[place].length < limit
-            ]
-            tokens.update(zip(lacking, self._rows([texts[place] for place in lacking]), strict=True))
+            places, readable = order[start : start + _CHUNK], self._readable
+            while places:
+                begun = [_beginning(texts[place], readable) for place in places]
+                tokens.update(zip(places, self._rows(begun), strict=True))
+                # Few characters to a token are the rule, not the law.
+                places = [
+                    place
+                    for place, begin in zip(places, begun, strict=True)
+                    if len(begin) < len(texts[place]) and tokens[place].length < limit
+                ]
+                readable = None if readable is None else 2 * readable
         return [tokens[place] for place in range(len(texts))]
 
     def _rows(self, texts: Sequence[str]) -> list[_Tokens]:
         """The tokens of every text without what the tokenizer padded them with."""
         import torch
 
-        if not texts:
-            return []
         features = self._model.preprocess(list(texts), prompt=self._prompt)
         mask = features["attention_mask"]
         tensors = {

@@ -63,17 +63,20 @@ def test_a_document_is_read_as_far_as_the_model_reads(tiny_model, monkeypatch):
         return preprocess(self, texts, **settings)
 
     monkeypatch.setattr(type(model._model), "preprocess", spy)
-    # Words of one token and 11 letters: the guess of six letters a token is too short here.
-    dense, sparse, unbroken = "the sea of " * 50, "housesseas! " * 50, "\u65e5\u672c" * 500
+    # Unknown words of one token and 23 letters: the guess of five letters a token is too short here.
+    dense, sparse, unbroken = "the sea of " * 50, ("\u03c9" * 23 + " ") * 50, "\u65e5\u672c" * 500
     vectors = model.embed_documents([dense, sparse, unbroken, "cat"])
-    assert read[:2] == ["cat", dense[: 6 * tiny_models.MAX_TOKENS - 2].rstrip()]
-    assert len(read[1]) <= 6 * tiny_models.MAX_TOKENS
+    limit = 5 * tiny_models.MAX_TOKENS
+    assert read[:2] == ["cat", dense[: dense.rindex(" ", 0, limit)]]
+    # So far the next one is read too, then twice as far, and again.
+    again = [text for text in read if sparse.startswith(text)]
+    assert again == [sparse[: sparse.rindex(" ", 0, far)] for far in (limit, 2 * limit, 4 * limit, 8 * limit)]
     monkeypatch.setattr(sentence_model, "_CHARACTERS_PER_TOKEN", 10_000)
     assert np.array_equal(load(tiny_model).embed_documents([dense, sparse, unbroken, "cat"]), vectors)
 
 
 def test_a_document_of_long_words_is_read_again(tiny_model, monkeypatch):
-    """Where the beginning has fewer tokens than the model reads, the whole document is read."""
+    """Where the beginning has fewer tokens than the model reads, more of the document is read, at last all of it."""
     monkeypatch.setattr(sentence_model, "_CHARACTERS_PER_TOKEN", 2)
     texts = ["the house " * 20, "the sea", "not " * 40]
     hasty = load(tiny_model).embed_documents(texts)

@@ -1,5 +1,5 @@
-"""Prints what wikitext2.sh or prose_small.sh has measured, two tables a seed: the bound of every arm by terms and what a
-text costs, and the bounds of all models on the way, by the positions that they had been trained on.
+"""Prints what wikitext2.sh or prose_small.sh has measured, two tables a seed: the bound of every arm by terms and what
+a text costs, and the bounds of all models on the way, by the positions that they had been trained on.
 
 python scripts/reproduce/arms_table.py OUT
 """

@@ -1,11 +1,13 @@
 """Required words against a search through all texts: what is possible, and what a path may hold."""
 
 import itertools
+from unittest import mock
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cascaded_dllm.sample import required as required_words
 from cascaded_dllm.sample.required import RequiredWords, Word
 from tests.reference.enumerate import contains_in_order
 
@@ -35,9 +37,12 @@ def test_possible_is_what_some_completion_is(texts: list[tuple[list[int], list[W
 
 
 @settings(max_examples=60)
-@given(TEXT, WORDS, st.integers(0, 2**31))
-def test_every_path_is_a_text_with_the_words(text: list[int], words: list[Word], seed: int) -> None:
-    """Any token that a path leaves open may be put there: the text contains the words all the same."""
+@given(TEXT, WORDS, st.integers(0, 2**31), st.integers(1, 50))
+def test_every_path_is_a_text_with_the_words(text: list[int], words: list[Word], seed: int, at_once: int) -> None:
+    """Any token that a path leaves open may be put there: the text contains the words all the same.
+
+    However many positions are looked at in one go, the path is the same.
+    """
     required, xt = RequiredWords.build([words]), torch.tensor([text])
     if not required.are_possible(xt, VOCAB):
         return
@@ -48,6 +53,10 @@ def test_every_path_is_a_text_with_the_words(text: list[int], words: list[Word],
     log_probs = law[:, required.tokens[0].clamp_min(0).flatten()].view(1, len(text), states, width)
     u = torch.rand(1, len(text), generator=generator, dtype=torch.float64)
     path = required.draw(log_probs, xt, u, mask_id=VOCAB)
+    with mock.patch.object(required_words, "_AT_ONCE", at_once):
+        in_parts = required.draw(log_probs, xt, u, mask_id=VOCAB)
+    assert torch.equal(in_parts.token, path.token)
+    assert torch.equal(in_parts.excluded, path.excluded)
     free = []
     for position, token in enumerate(text):
         wanted, excluded = int(path.token[0, position]), path.excluded[0, position].tolist()

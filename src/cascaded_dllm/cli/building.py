@@ -1,4 +1,7 @@
-"""Windows and stages while they are built: a sign of life, then a bar, and for whom this process waits."""
+"""Windows and stages while they are built: a sign of life, then a bar, and for whom this process waits.
+
+Mostly they are there already. So a log hears of it once something is built, and a terminal has a sign of life at once.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +20,15 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def shown_building(what: str, *, is_likely: bool = True, as_json: bool = False) -> Iterator[Building]:
+def shown_building(what: str, *, as_json: bool = False) -> Iterator[Building]:
     """Shows work inside the block, of which building may be a part, or all.
 
     Args:
         what: is done.
-        is_likely: whether there is always something to do. Otherwise a log hears of it only where it takes long.
         as_json: whether standard output is for a program; lines go to the error stream then.
     """
     with ExitStack() as shown:
-        if is_likely or console.is_terminal:
+        if console.is_terminal:
             shown.enter_context(working(what))
         display = _Display(what, shown, error_console if as_json else console)
         yield Building(display.progress, display.wait)
@@ -44,6 +46,8 @@ class _Display:
     def progress(self, done: int, total: int | None) -> None:
         """So many documents are in windows, of all of a dataset."""
         if self._move is None:
+            if not console.is_terminal:
+                self._log.print(self._what)
             # A terminal has room for one thing that moves.
             self._shown.close()
             _, self._move = self._shown.enter_context(progress_bar(self._what))

@@ -162,7 +162,7 @@ def likelihood(
             unique=loaded.unique if unique is None else unique,
             stages_dir=stages,
         )
-        with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
+        with shown_building(BUILDING, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, keeps_all=all_windows, building=building)
         with progress_bar("windows", log=error_console if as_json else console) as (_, move):
             bound = windows_bound(

@@ -160,7 +160,7 @@ def gap(
         packing = packing_of(loaded, packing)
         asked = None if judge is None else Judge.load(judge)
         windows = DataSettings.of_folder(data, packing=packing, stages_dir=stages, unique=loaded.unique)
-        with shown_building(BUILDING, is_likely=False, as_json=as_json) as building:
+        with shown_building(BUILDING, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, building=building)
         with progress_bar("gap") as (progress, _):
 

@@ -19,12 +19,13 @@ _TELL_EVERY_SECONDS = 60.0
 
 @contextmanager
 def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A sign of life, then a bar for every pass through the corpus, or now and then a line where there is no terminal.
+    """A sign of life, then a bar for every pass through the corpus; without a terminal, a line where that takes long.
 
     Yields what is told of passes, see `OnPass`.
     """
     with ExitStack() as shown:
-        shown.enter_context(working("reading the corpus: tokenizer and settings"))
+        if console.is_terminal:
+            shown.enter_context(working("reading the corpus: tokenizer and settings"))
         shown_pass, move, began = "", None, time.monotonic()
         told = began
 

@@ -30,7 +30,7 @@ def test_log_has_a_line_now_and_then(shown, monkeypatch):
         building.on_wait("process 7 on [node]")
         for done in (1000, 2000, 3000):
             building.on_progress(done, 4000)
-    lines = ["building", "building: waiting for process 7 on [node], which builds the same"]
+    lines = ["building: waiting for process 7 on [node], which builds the same", "building"]
     assert file.getvalue().splitlines() == [*lines, "building: 2,000 of 4,000 documents"]
 
 
@@ -39,7 +39,7 @@ def test_log_of_work_that_may_be_nothing(shown, monkeypatch, as_json):
     """Nothing where nothing is built; and nothing for a program in any case."""
     file, errors = shown(is_terminal=False), Console(file=io.StringIO(), width=120)
     monkeypatch.setattr(module, "error_console", errors)
-    with shown_building("building", is_likely=False, as_json=as_json) as building:
+    with shown_building("building", as_json=as_json) as building:
         assert file.getvalue() == ""
         building.on_wait("process 7 on node")
     printed = ["building: waiting for process 7 on node, which builds the same\n", ""]

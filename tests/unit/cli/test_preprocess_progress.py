@@ -75,7 +75,6 @@ def test_passes_before_the_first_shard(monkeypatch, capsys):
         tell("counting words", 0, None)
         tell("counting words", 50, None)
     assert capsys.readouterr().out.splitlines() == [
-        "reading the corpus: tokenizer and settings",
         "training the tokenizer: 100 of about 1,000 records, 10/s, about 0:01:30 left",
         "counting words: 50 records so far, 10/s",
     ]

@@ -17,9 +17,10 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.study_file import read_study, shipped_studies
+from cascaded_dllm.cli.study_file import begun_study, read_study, shipped_studies
 from cascaded_dllm.cli.study_report import report, say_written, write_report
-from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, work_here, work_in_processes
+from cascaded_dllm.cli.study_status import show_status
+from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, say_size, work_here, work_in_processes
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
@@ -111,6 +112,7 @@ def run(
             return
         with stop_request() as request, reported_stop(request), _attendant(request) as attendant:
             work = prepare_work(settings, configs, place, attendant, choice.attempt)
+            say_size(work, choice)
             if workers == 1:
                 work_here(work, choice)
             else:
@@ -131,10 +133,7 @@ def collect(
       cdllm study collect runs/tiny-stories
     """
     with reported_errors(debug):
-        place = Place(out.absolute())
-        if not (place.out / STUDY_FILE).is_file():
-            raise ConfigError(f"{out} is no folder of a study, for it has no {STUDY_FILE}; name one that was begun")
-        settings = read_study(str(place.out / STUDY_FILE))
+        settings, place = begun_study(out)
         with stop_request() as request, reported_stop(request):
             attendant = Attendant(request.is_made)
             work = prepare_work(settings, arm_configs(settings, compose_config), place, attendant, "collect")
@@ -144,6 +143,7 @@ def collect(
 
 
 app.command()(report)
+app.command("status")(show_status)
 
 
 def _require_sound(study: StudySettings, choice: Choice, executor: str, resources: Resources) -> dict[str, TrainConfig]:
@@ -177,8 +177,8 @@ def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resou
             number = submit_arm(place, arm, seed, resources)
             console.print(f"job {number}: arm {arm}, seed {seed}", markup=False)
     console.print(
-        f"every job adds to {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, and cdllm study "
-        f"collect {place.out} shows what is there",
+        f"every job adds to {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, cdllm study "
+        f"status {place.out} tells how far they are, and cdllm study collect {place.out} shows what is there",
         markup=False,
         soft_wrap=True,
     )

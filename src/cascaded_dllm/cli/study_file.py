@@ -10,6 +10,7 @@ from yaml import YAMLError
 
 from cascaded_dllm.cli.compose import config_folder, override_values
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.study.place import STUDY_FILE, Place
 from cascaded_dllm.study_config import StudySettings, parse_study
 
 
@@ -47,6 +48,18 @@ def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
     for key, value in override_values(overrides).items():
         _put(settings, key, value)
     return parse_study(settings)
+
+
+def begun_study(out: Path) -> tuple[StudySettings, Place]:
+    """A study that was begun, and its folder.
+
+    Raises:
+        ConfigError: there is none in `out`, or its file holds something that is unknown or out of range.
+    """
+    place = Place(out.absolute())
+    if not (place.out / STUDY_FILE).is_file():
+        raise ConfigError(f"{out} is no folder of a study, for it has no {STUDY_FILE}; name one that was begun")
+    return read_study(str(place.out / STUDY_FILE)), place
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

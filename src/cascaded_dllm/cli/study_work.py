@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from cascaded_dllm.cli.console import console, error_console, progress_bar
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import StoppedError
@@ -63,6 +63,20 @@ def prepare_work(
     """
     data = study_data(study, place, attendant)
     return Work(study, plan_study(study, configs, data, place), data, place, attendant, attempt)
+
+
+def say_size(work: Work, choice: Choice) -> None:
+    """Says how much the chosen arms are, and who tells how far they are."""
+    arms = choice.of(work.study, work.arms)
+    runs = {run.key: run for arm in arms for run in arm.runs}
+    steps = sum(run.config.training.num_steps for run in runs.values())
+    others = len(work.parts(arms)) - len(runs)
+    console.print(
+        f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, then {counted(others, 'other part')}; "
+        f"how far they are: cdllm study status {work.place.out}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def work_here(work: Work, choice: Choice) -> None:

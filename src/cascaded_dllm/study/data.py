@@ -63,44 +63,61 @@ def require_sound_corpus(corpus: CorpusSettings) -> None:
 
 
 def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict[str, MethodData]:
-    """The data of every method, which is preprocessed now if it is not there.
+    """The data of every method, which is preprocessed now if it is not there, by whichever process comes first.
 
     Raises:
         ConfigError: a setting of the corpus is out of range.
         DataError: data is missing or damaged, or folders have different tokenizers or another method than they should.
     """
     require_sound_corpus(study.corpus)
+    if not study.corpus.folders:
+        with attendant.waiting_for(place, _PART):
+            if not data_is_there(study, place):
+                _preprocess(study, place, attendant)
+    return open_data(study, place)
+
+
+def data_is_there(study: StudySettings, place: Place) -> bool:
+    """Whether nothing has to be preprocessed; folders that are named are taken to be there."""
     if study.corpus.folders:
-        found = {entry.method: MethodData.open(Path(entry.train), Path(entry.valid)) for entry in study.corpus.folders}
-    else:
-        found = _preprocessed(study, place, attendant)
+        return True
+    record = place.record(_PART)
+    folders = [folder for pair in _folders(study, place).values() for folder in pair]
+    is_whole = all((folder / MANIFEST_FILE).is_file() for folder in folders)
+    return record is not None and record["of"] == fingerprint(plain_corpus(study)) and is_whole
+
+
+def open_data(study: StudySettings, place: Place) -> dict[str, MethodData]:
+    """The data of every method, which is there.
+
+    Raises:
+        DataError: it is missing or damaged, or folders have different tokenizers or another method than they should.
+    """
+    named = {entry.method: (Path(entry.train), Path(entry.valid)) for entry in study.corpus.folders}
+    found = {method: MethodData.open(*pair) for method, pair in (named or _folders(study, place)).items()}
     _require_alike(found)
     return {method: found[method] for method in study.methods}
 
 
-def _preprocessed(study: StudySettings, place: Place, attendant: Attendant) -> dict[str, MethodData]:
-    """The data of every method, made once by whichever process comes first."""
-    splits = (study.corpus.train_split, study.corpus.valid_split)
-    folders = {
-        method: [
-            dataset_folder(place.data, preprocessing_method(method), _corpus_name(study, method), split)
-            for split in splits
-        ]
-        for method in study.methods
-    }
-    key = fingerprint(plain_corpus(study))
-    with attendant.waiting_for(place, _PART):
-        record = place.record(_PART)
-        is_there = all((folder / MANIFEST_FILE).is_file() for pair in folders.values() for folder in pair)
-        if record is None or record["of"] != key or not is_there:
-            tokenizer = _tokenizer(study, place)
-            for method in study.methods:
-                for is_valid in (False, True):
-                    attendant.go_on()
-                    attendant.say(f"data: {method}, {splits[is_valid]}")
-                    tokenizer = _make(study, place, method, tokenizer, is_valid=is_valid)
-            place.settle(_PART, {"of": key, "status": DONE})
-    return {method: MethodData.open(*pair) for method, pair in folders.items()}
+def _folders(study: StudySettings, place: Place) -> dict[str, tuple[Path, Path]]:
+    """Where the data of every method is preprocessed to, for training and for validation."""
+
+    def folder(method: str, split: str) -> Path:
+        return dataset_folder(place.data, preprocessing_method(method), _corpus_name(study, method), split)
+
+    train, valid = study.corpus.train_split, study.corpus.valid_split
+    return {method: (folder(method, train), folder(method, valid)) for method in study.methods}
+
+
+def _preprocess(study: StudySettings, place: Place, attendant: Attendant) -> None:
+    """Preprocesses the corpus by every method."""
+    splits, tokenizer = (study.corpus.train_split, study.corpus.valid_split), _tokenizer(study, place)
+    for method in study.methods:
+        for is_valid in (False, True):
+            attendant.go_on()
+            attendant.say(f"data: {method}, {splits[is_valid]}")
+            tokenizer = _make(study, place, method, tokenizer, is_valid=is_valid)
+    place.settle(_PART, {"of": fingerprint(plain_corpus(study)), "status": DONE})
 
 
 def _corpus_name(study: StudySettings, method: str) -> str:

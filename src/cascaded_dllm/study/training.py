@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from cascaded_dllm.study.plan import PlannedRun
 from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
 from cascaded_dllm.train.run_log import METRICS_FILE
 from cascaded_dllm.train.trainer import StepResult
+
+_LAST_LINES = 10
+"""Of metrics.jsonl, whose steps tell how fast a run goes."""
 
 
 def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
@@ -65,10 +69,30 @@ class Course(NamedTuple):
     seconds: float
 
 
+class Pace(NamedTuple):
+    """Where a run is.
+
+    Attributes:
+        step: the last one that metrics.jsonl has, 0 for none.
+        seconds_a_step: of the last lines there; None where there is none.
+    """
+
+    step: int
+    seconds_a_step: float | None
+
+
+def read_pace(planned: PlannedRun) -> Pace:
+    """How far a run is and how fast it goes; nothing where it has not begun."""
+    lines = [line for line in _metrics(planned) if line.get("loss_nats_per_token") is not None]
+    if not lines:
+        return Pace(0, None)
+    seconds = [line["tokens"] / line["tokens_per_second"] for line in lines[-_LAST_LINES:]]
+    return Pace(lines[-1]["step"], statistics.fmean(seconds))
+
+
 def read_course(planned: PlannedRun) -> Course:
     """How a run went; nothing where it has not begun."""
-    path = Path(str(planned.config.run_dir)) / METRICS_FILE
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = _metrics(planned)
     cost, length = planned.cost.token_forwards, planned.config.stage_lengths[planned.stage - 1]
     steps = [line for line in lines if line.get("loss_nats_per_token") is not None]
     seconds = (
@@ -84,3 +108,10 @@ def read_course(planned: PlannedRun) -> Course:
         ],
         seconds=sum(seconds),
     )
+
+
+def _metrics(planned: PlannedRun) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl, which another process may be writing; none where a run has not begun."""
+    path = Path(str(planned.config.run_dir)) / METRICS_FILE
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]

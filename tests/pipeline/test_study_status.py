@@ -62,6 +62,8 @@ def test_a_training_that_was_left(stopped):
     left = clock(sum(part["seconds_left"] for part in [begun, *trainings]))
     told = f"{steps} steps of training left, about {left} of one process; bounds and texts come on top"
     assert told in " ".join(shown.split())
+    assert f"{begun['what']}: begun, {begun['step']} of {begun['num_steps']}, " in shown
+    assert f"stage 3: waiting, 0 of {trainings[-1]['num_steps']}" in shown
 
 
 def test_the_last_line_may_be_half_written(stopped):

@@ -12,7 +12,16 @@ from cascaded_dllm.cli.console import clock, console, counted, reported_errors
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.study_file import begun_study
 from cascaded_dllm.study.place import DIVERGED, DONE, FAILED
-from cascaded_dllm.study.status import AT_WORK, BEGUN, HOPELESS, WAITING, PartStatus, StudyStatus, study_status
+from cascaded_dllm.study.status import (
+    AT_WORK,
+    BEGUN,
+    HOPELESS,
+    WAITING,
+    ArmStatus,
+    PartStatus,
+    StudyStatus,
+    study_status,
+)
 
 
 def show_status(
@@ -45,7 +54,7 @@ def _show(now: StudyStatus) -> None:
     console.print(f"{numbers[DONE]} of {counted(len(now.parts), 'part')} done{others}")
     if left := _training_left(now):
         console.print(left, soft_wrap=True)
-    console.print(_table(now.parts))
+    console.print(_table(now.arms))
     for part in now.parts:
         if part.reason is not None:
             console.print(f"{part.name}: {part.state}: {part.reason}", markup=False, soft_wrap=True)
@@ -67,12 +76,21 @@ def _training_left(now: StudyStatus) -> str | None:
     return f"{told}; bounds and texts come on top"
 
 
-def _table(parts: tuple[PartStatus, ...]) -> Table:
+def _table(arms: tuple[ArmStatus, ...]) -> Table:
+    """A row for every arm and seed; a training that is not settled is at a step."""
     table = Table()
-    for column in ("part", "", "state", "step", "left"):
-        table.add_column(column, justify="right" if column in ("step", "left") else "left")
-    for part in parts:
-        step = "" if part.step is None else f"{part.step:,} of {part.num_steps:,}"
-        left = "" if part.seconds_left is None else clock(part.seconds_left)
-        table.add_row(part.what, part.name, part.state, step, left)
+    for column in ("arm", "seed", "trainings", "bound", "texts"):
+        table.add_column(column, justify="right" if column == "seed" else "left")
+    for arm in arms:
+        texts = ", ".join(dict.fromkeys(part.state for part in arm.texts))
+        num_done = sum(part.state == DONE for part in arm.texts)
+        shown = texts if num_done in (0, len(arm.texts)) else f"{num_done} of {len(arm.texts)} done"
+        table.add_row(arm.arm, str(arm.seed), "\n".join(map(_training, arm.trainings)), arm.bound.state, shown)
     return table
+
+
+def _training(part: PartStatus) -> str:
+    if part.step is None:
+        return f"{part.what}: {part.state}"
+    left = "" if part.seconds_left is None else f", {clock(part.seconds_left)} left"
+    return f"{part.what}: {part.state}, {part.step:,} of {part.num_steps:,}{left}"

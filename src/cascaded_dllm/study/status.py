@@ -10,7 +10,7 @@ from cascaded_dllm.run_lock import LOCK_FILE, SECONDS_OF_SILENCE
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.data import data_is_there, open_data
 from cascaded_dllm.study.place import DONE, Place
-from cascaded_dllm.study.plan import Compose, PlannedRun, arm_configs, plan_study
+from cascaded_dllm.study.plan import Compose, PlannedArm, PlannedRun, arm_configs, plan_study
 from cascaded_dllm.study.training import Pace, read_pace
 from cascaded_dllm.study.work import Part, Work
 from cascaded_dllm.study_config import StudySettings
@@ -49,14 +49,36 @@ class PartStatus:
 
 @final
 @dataclass(frozen=True, slots=True)
+class ArmStatus:
+    """What an arm with one seed consists of; arms may share trainings.
+
+    Attributes:
+        arm: its name.
+        seed: of its runs and texts.
+        trainings: how far they are, the first one first.
+        bound: how far its bound is.
+        texts: how far its drawings of texts are.
+    """
+
+    arm: str
+    seed: int
+    trainings: tuple[PartStatus, ...]
+    bound: PartStatus
+    texts: tuple[PartStatus, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class StudyStatus:
     """How far a study is.
 
     Attributes:
-        parts: all of them, in the order in which they are best done; None while the data is not there.
+        parts: all of them once, in the order in which they are best done; None while the data is not there.
+        arms: the same, by arm and seed; what is of no arm is in `parts` alone.
     """
 
     parts: tuple[PartStatus, ...] | None
+    arms: tuple[ArmStatus, ...] = ()
 
     def number(self, *states: str) -> int:
         """So many parts are in one of `states`."""
@@ -93,16 +115,28 @@ def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyS
     arms = plan_study(study, arm_configs(study, compose), data, place)
     work = Work(study, arms, data, place, Attendant(), attempt="")
     runs = {work.run_part(run).name: run for arm in arms for run in arm.runs}
-    return StudyStatus(tuple(_statuses(place, work.parts(arms), runs)))
+    found = _statuses(place, work.parts(arms), runs)
+    return StudyStatus(tuple(found.values()), tuple(_arm_status(work, arm, found) for arm in arms))
 
 
-def _statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]) -> list[PartStatus]:
+def _arm_status(work: Work, arm: PlannedArm, found: Mapping[str, PartStatus]) -> ArmStatus:
+    return ArmStatus(
+        arm.settings.name,
+        arm.seed,
+        tuple(found[work.run_part(run).name] for run in arm.runs),
+        found[work.bound_part(arm).name],
+        tuple(found[part.name] for part in work.sample_parts(arm)),
+    )
+
+
+def _statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]) -> dict[str, PartStatus]:
+    """How far every part is, by its name."""
     paces = {name: read_pace(run) for name, run in runs.items()}
     position = _seconds_a_position(runs, paces)
     found: dict[str, PartStatus] = {}
     for part in parts:
         found[part.name] = _status(place, part, runs.get(part.name), paces.get(part.name), position, found)
-    return list(found.values())
+    return found
 
 
 def _status(

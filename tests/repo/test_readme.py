@@ -12,8 +12,16 @@ from tests.repo.shell_blocks import shell_commands
 from tests.repo.source_tree import CHECKOUT, project_files
 
 DOCUMENTS = [path for path in project_files() if path.suffix == ".md"]
-EACH_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
+COMMAND_IN_SENTENCE = re.compile(r"`(cdllm [^`]+)`")
+
+
+def relative_name(path: Path) -> str:
+    return str(path.relative_to(CHECKOUT))
+
+
+EACH_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=relative_name)
 
 
 @functools.cache
@@ -48,6 +56,26 @@ def fault(words: list[str]) -> str | None:
     return words[0] if "/" in words[0] and not (CHECKOUT / words[0]).is_file() else None
 
 
+def anchors(markdown: str) -> set[str]:
+    """What GitHub calls the headings of a document: in small letters, hyphens for spaces, copies numbered."""
+    headings = re.findall(r"^#{1,6} +(.+?) *$", BLOCK.sub("", markdown), re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", LINK.sub("]", heading).lower()).replace(" ", "-") for heading in headings]
+    return {f"{slug}-{before}" if (before := slugs[:i].count(slug)) else slug for i, slug in enumerate(slugs)}
+
+
+def dead_links(document: Path) -> list[str]:
+    """Relative links of a document to files that are not there, or to headings that their file does not have."""
+    dead = []
+    for link in LINK.findall(BLOCK.sub("", document.read_text(encoding="utf-8"))):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            dead.append(link)
+    return dead
+
+
 def unknown_flag(words: list[str]) -> str | None:
     """The first command or flag of a `cdllm` line that the program does not have."""
     known = cli_surface.commands()
@@ -63,7 +91,7 @@ def unknown_flag(words: list[str]) -> str | None:
 
 def test_tree_names_every_module_and_folder_of_the_package() -> None:
     """Those of the first level; what is below stands beside its folder."""
-    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     lines = re.findall(r"^  ((?:[a-z][\w.]+(?:\.py|/) +)+)\S", text, re.MULTILINE)
     named = {name for line in lines for name in line.split()}
     package = CHECKOUT / "src" / "cascaded_dllm"
@@ -86,11 +114,36 @@ def test_commands_exist(document: Path) -> None:
     assert [(shown, wrong) for words in commands if (wrong := fault(words)) for shown in [" ".join(words)]] == []
 
 
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=relative_name)
+def test_commands_in_sentences_exist(document: Path) -> None:
+    """`cdllm train --data D` between words; the changelog also speaks of commands by halves, and of those of before."""
+    sentences = BLOCK.sub("", document.read_text(encoding="utf-8"))
+    commands = [shown.replace("\n", " ").split() for shown in COMMAND_IN_SENTENCE.findall(sentences)]
+    assert [" ".join(words) for words in commands if unknown_flag(words)] == []
+
+
 @EACH_DOCUMENT
-def test_links_lead_to_files(document: Path) -> None:
-    targets = [target.split("#")[0] for target in LINK.findall(document.read_text(encoding="utf-8"))]
-    files = [target for target in targets if target and "://" not in target and not target.startswith("mailto:")]
-    assert [target for target in files if not (document.parent / target).exists()] == []
+def test_links_lead_to_files_and_headings(document: Path) -> None:
+    assert dead_links(document) == []
+
+
+def test_readme_leads_to_every_page() -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    linked = {link.partition("#")[0] for link in LINK.findall(readme)}
+    assert [path.name for path in sorted((CHECKOUT / "docs").glob("*.md")) if f"docs/{path.name}" not in linked] == []
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# Title\n\n## `cdllm` in use: a *first* step\n\n## Twice\n\n## Twice\n")
+    good = ["other.md", "other.md#title", "other.md#cdllm-in-use-a-first-step", "other.md#twice-1", "#here"]
+    dead = ["none.md", "other.md#twice-2", "other.md#in-a-block", "#there"]
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Here\n"
+        + " ".join(f"[x]({link})" for link in [*good, *dead, "https://a.b/c#d", "mailto:a@b.c"])
+        + "\n```python\n# There\nx = [0](none)\n```\n"
+    )
+    assert dead_links(page) == dead
 
 
 def test_commands_are_taken_apart() -> None:

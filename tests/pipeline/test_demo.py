@@ -42,6 +42,7 @@ def address(process: Process) -> str:
     raise AssertionError(process.stdout)
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_ended(runs: Path) -> None:
     with demo(runs, "--port", 0) as process:
         page = address(process)

@@ -130,6 +130,7 @@ def test_outline(cascade: Cascade, num_words: int) -> None:
             assert all(f" {word}" in shown for word in outline.split())
 
 
+@pytest.mark.slow
 def test_outline_with_pins(cascade: Cascade) -> None:
     """The layout makes room for both; what can never have room is refused before anything is drawn."""
     outline, pins = "fox saw the old bread", (Pin(2, 3, " a"),)

@@ -59,6 +59,7 @@ def test_compressed_and_plain_lines_make_the_same_shards(tmp_path, lines, common
     assert not (folders[1] / "prepared").exists()
 
 
+@pytest.mark.slow
 def test_a_task_of_an_array_leaves_an_index_to_the_others(tmp_path, common):
     plain = tmp_path / "toy.jsonl"
     plain.write_text("".join(json.dumps({"text": f"a fox {n}", "other": "x" * 9000}) + "\n" for n in range(120)))

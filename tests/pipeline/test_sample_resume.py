@@ -393,6 +393,7 @@ def test_default_judge_of_a_run_that_is_complete(arguments, judge, tmp_path, mon
     assert asked == ["gpt2-large"]
 
 
+@pytest.mark.slow
 def test_judge_that_was_not_asked_is_asked_later(arguments, judge, tmp_path, monkeypatch):
     words = [*arguments, "--judge", str(judge), "--output-dir", str(tmp_path / "stopped")]
     # In the last call of the last batch.

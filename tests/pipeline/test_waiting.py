@@ -85,6 +85,7 @@ def evaluate_gap(data: Path, runs: Path, out: Path) -> list[object]:
     return ["evaluate", "gap", *stages, "--num-texts", 2, "--num-times", 1, "--num-resamples", 100]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "lengths"),
     [(judge_train, (40,)), (evaluate_likelihood, tiny.LENGTHS), (evaluate_gap, tiny.LENGTHS)],
@@ -122,6 +123,7 @@ def study(data: Path, valid_stories: Path, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_study_that_waits_is_stopped(data: Path, study: Path, tmp_path: Path, number: signal.Signals) -> None:
     with builder(data) as other, started(cdllm, "study", "run", study, "--out", tmp_path / "out") as process:

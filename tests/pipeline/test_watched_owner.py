@@ -29,6 +29,7 @@ def signalled_while_watching(number: signal.Signals, arguments: list[str]) -> No
     cdllm(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_AGAIN), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("command", ["train", "judge"])
 def test_training_is_stopped(stories: Path, tmp_path: Path, command: str, number: signal.Signals, code: int) -> None:

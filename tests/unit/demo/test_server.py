@@ -304,6 +304,7 @@ class Endless(Cascade):
         yield from itertools.cycle(states) if drawing.seed == 0 else states
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_does_not_keep_others_waiting(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_SLOW", 0.1)
     with serving(made(Endless, cascade)) as server, socket.socket() as reader:

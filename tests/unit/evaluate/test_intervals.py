@@ -169,6 +169,7 @@ def test_groups_of_texts_by_brute_force() -> None:
     assert grouped_error(mean, []) is None
 
 
+@pytest.mark.slow
 def test_the_error_of_self_bleu_is_the_spread_of_it() -> None:
     """Texts of one law that share much: each is a reference of all others, and s / sqrt(n) would be too sure."""
     generator = drawn(10)

@@ -43,6 +43,7 @@ COUNTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, m
 )
 
 
+@pytest.mark.slow
 def test_the_error_is_the_spread_over_written_texts():
     """30 sets of texts on the same reference, of its law or another one; roughly, since clusters move with texts."""
     errors = {}

@@ -124,6 +124,7 @@ def test_file_that_is_missing(tmp_path):
         LinearTagger.load(tmp_path / "nowhere.npz")
 
 
+@pytest.mark.slow
 def test_accuracy_on_a_treebank(shared, tagger):
     """From the raw text of UD EWT test, on which nothing was trained or chosen."""
     texts = read_tagged(shared / "data" / "ud_ewt" / "en_ewt-ud-test.conllu.xz")

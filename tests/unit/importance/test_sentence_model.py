@@ -141,6 +141,7 @@ def test_a_step_runs_on_one_thread(tiny_model, monkeypatch, embed, threads):
     assert set(used) == {1}
 
 
+@pytest.mark.slow
 def test_any_number_of_threads_gives_the_same_bits(real_model, monkeypatch):
     """A processor adds in another order on two threads, in small products above all."""
     model = load(real_model)

@@ -90,6 +90,7 @@ def test_tsv(tmp_path, newline):
     assert second.words == (GoldWord(0, 5, "NNP"),)
 
 
+@pytest.mark.slow
 def test_real_corpora(shared):
     texts = read_tagged(shared / "data" / "ud_ewt" / "en_ewt-ud-test.conllu.xz")
     assert sum(len(text.words) for text in texts) == 25_094

@@ -90,6 +90,7 @@ def indexes(plan):
     return list(plan.folder.glob("prepared/lines_*"))
 
 
+@pytest.mark.slow
 def test_shards_are_the_same_for_less_reading(path, tmp_path, bytes_read):
     through = finish(make_plan(path, tmp_path / "through"))
     all_read = bytes_read()

@@ -210,6 +210,7 @@ def test_records_of_an_older_format_are_not_used(plan):
     assert not (plan.folder / "prepared").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_many_shards_of_any_file_take_one_pass(tmp_path, suffix):
     path, number = tmp_path / f"a{suffix}", 33

@@ -39,6 +39,7 @@ def test_gpt2_golden(shared: Path) -> None:
     assert (gpt2.vocab_size, gpt2.eos_id, gpt2.mask_id) == (50257, 50256, 50257)
 
 
+@pytest.mark.slow
 def test_same_bpe_from_other_files_has_the_same_fingerprint(shared: Path, tmp_path: Path) -> None:
     gpt2 = Tokenizer.load(shared / "data" / "gpt2_bpe")
     # As the hub's tokenizer.json differs: an end-of-text entry with other flags, a post-processor, empty affixes.

@@ -250,7 +250,9 @@ def test_bound_and_samples_are_those_of_the_average(make_run, make_trainer):
 CHANGED = {"noise_prob": 0.3, "noise_kind": "mask", "dropout": 0.3}
 
 
-@pytest.mark.parametrize("prefix", [{}, CHANGED], ids=["true prefixes", "changed prefixes"])
+@pytest.mark.parametrize(
+    "prefix", [pytest.param({}, marks=pytest.mark.slow), CHANGED], ids=["true prefixes", "changed prefixes"]
+)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_six_steps_are_three_and_three(make_run, make_trainer, network, prefix):
     """Bit for bit: weights, average, optimizer and metrics."""

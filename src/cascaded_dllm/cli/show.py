@@ -1,6 +1,7 @@
 """Texts of a cascade on the terminal, each token in the colour of the stage that wrote it, finished or under way."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,6 +19,10 @@ _STYLES = ("bold yellow", "cyan", "white", "magenta", "green")
 _MASKED = " ·"
 _NUM_WATCHED = 2
 """Texts shown while they are written."""
+_REFRESHES = 20
+"""A second."""
+_SECONDS_OF_STAGE = 2.0
+"""That a stage of the first texts is shown at least, if it has steps enough; a small network writes it in a blink."""
 
 
 def story_lines(cascade: Cascade, samples: CascadeSamples, index: int) -> Text:
@@ -60,17 +65,24 @@ def require_terminal() -> None:
 def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState], None]]:
     """A part of the terminal that shows the first texts of a batch, and the function that is told of every state.
 
-    Texts that are done stay on the terminal.
+    Texts that are done stay on the terminal. A state of the first batch stays long enough to be seen, those after it
+    only as long as the network takes.
 
     Args:
         cascade: that writes them.
         total: texts in all.
     """
-    with Live(console=console, transient=True, refresh_per_second=12) as live:
+    with Live(console=console, transient=True, refresh_per_second=_REFRESHES) as live:
         stages: dict[int, list[list[int]]] = {}
+        first_of_all, seen_until = None, 0.0
 
         def show(seen: CascadeState) -> None:
+            nonlocal first_of_all, seen_until
             stage, first, state = seen
+            first_of_all = first if first_of_all is None else first_of_all
+            if first == first_of_all:
+                time.sleep(max(0.0, seen_until - time.monotonic()))
+                seen_until = time.monotonic() + min(1 / _REFRESHES, _SECONDS_OF_STAGE / max(state.num_steps, 1))
             for later in [number for number in stages if number > stage]:
                 del stages[later]
             stages[stage] = state.xt[:_NUM_WATCHED].tolist()

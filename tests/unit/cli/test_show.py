@@ -1,6 +1,7 @@
 """Stages on the terminal: the colours of tokens, texts under way, and what is shown while they are written."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,3 +72,26 @@ def test_the_first_texts_are_watched(monkeypatch):
         "texts from 0 of 6, stage 2: step 1 of 2\n" + "  1  The fox\n  2  The fox\n\n" * 2,
         "texts from 3 of 6, stage 1: step 2 of 2\n" + "  1  The fox\n\n" * 2,
     ]
+
+
+@pytest.mark.parametrize(("num_steps", "call", "slept"), [(4, 0.0, 0.05), (200, 0.0, 0.01), (4, 0.02, 0.03), (4, 1, 0)])
+def test_the_first_batch_is_slow_enough_to_be_seen(monkeypatch, num_steps, call, slept):
+    """Every state stays for a twentieth of a second, but a stage not for more than two seconds because of that."""
+    tokenizer = Tokenizer.train(["The fox found a key. " * 9], 300)
+    ids, now, pauses = torch.tensor([tokenizer.encode("The fox").ids]), 0.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        pauses.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(show, "console", Console(file=io.StringIO(), force_terminal=True, width=80))
+    monkeypatch.setattr(show, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    with show.live_states(Cascade((), tokenizer, ()), 2) as tell:
+        for step in range(4):
+            tell(CascadeState(1, 0, SamplerState(ids, step, num_steps, 0.0)))
+            now += call
+        assert pauses == [0.0, *[pytest.approx(slept)] * 3]
+        tell(CascadeState(1, 1, SamplerState(ids, 1, num_steps, 0.0)))
+        tell(CascadeState(1, 1, SamplerState(ids, 2, num_steps, 0.0)))
+    assert len(pauses) == 4, "the batches behind it go as fast as they can"

@@ -12,7 +12,8 @@ from tokenizers import models, pre_tokenizers
 
 from cascaded_dllm.model.stage_settings import Weights
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.text.tokenizer import END_OF_TEXT, Tokenizer
+from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.text.tokenizer_files import byte_level
 from tests.repo.source_tree import CHECKOUT
 

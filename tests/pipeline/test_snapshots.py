@@ -17,7 +17,7 @@ from cascaded_dllm.evaluate.overlap import multiset_overlap_per_text, ordered_co
 from cascaded_dllm.model.integrity import CHECKSUMS, write_checksums
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.predictors import predictor_from_name
-from cascaded_dllm.text.tokenizer import END_OF_TEXT
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.snapshot import SampleGroup
 from tests.pipeline import tiny

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cascaded_dllm.text import tokenizer as tokenizer_module
 from cascaded_dllm.text.stories import story_tokenizer
-from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Encoding, Tokenizer
+from cascaded_dllm.text.tokenizer import MASK_TEXT, Encoding, Tokenizer
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 
 PIECES = st.sampled_from(
     [

@@ -105,7 +105,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "torch": ("importance.sentence_model", *WITH_TENSORS),
     "numpy": ("rng", "text", "cascade", "importance", "data", "preprocess", *WITH_TENSORS),
     "jaxtyping": ("rng", "text", "importance", "data", "preprocess", *WITH_TENSORS),
-    "tokenizers": ("text.tokenizer", "text.tokenizer_files"),
+    "tokenizers": ("text.tokenizer", "text.tokenizer_canonical", "text.tokenizer_files"),
     "huggingface_hub": (
         "importance.sentence_files",
         "text.tokenizer_files",

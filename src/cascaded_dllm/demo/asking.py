@@ -10,7 +10,7 @@ from cascaded_dllm.sample.constraints import words_of
 from cascaded_dllm.sample.control import GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
 from cascaded_dllm.text.listing import shown_ids
-from cascaded_dllm.text.tokenizer import END_OF_TEXT
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.typed_settings import parse_settings
 
 MOST_STEPS = 10_000

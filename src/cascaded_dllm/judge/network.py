@@ -13,7 +13,8 @@ from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.judge.settings import JudgeSettings
 from cascaded_dllm.rng import derive_seed
-from cascaded_dllm.text.tokenizer import END_OF_TEXT, Tokenizer
+from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 
 WEIGHTS_FILE = "model.safetensors"
 _TIED = "lm_head.weight"

@@ -10,7 +10,8 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
 from cascaded_dllm.pid_space import pid_space
-from cascaded_dllm.text.tokenizer import END_OF_TEXT, MASK_TEXT, Tokenizer, _fingerprint
+from cascaded_dllm.text.tokenizer import MASK_TEXT, Tokenizer
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT, fingerprint
 from cascaded_dllm.text.tokenizer_files import byte_level
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gpt2_synthetic.jsonl"
@@ -75,7 +76,7 @@ def test_fingerprint_is_blind_to_what_a_release_of_the_library_adds(
     state["model"] |= {"new": False, "dropout": None, "merges": [" ".join(pair) for pair in state["model"]["merges"]]}
     state["pre_tokenizer"] |= {"new": False, "trim_offsets": True}
     state["added_tokens"][0]["new"] = False
-    assert _fingerprint(state) == tokenizer.fingerprint
+    assert fingerprint(state) == tokenizer.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -99,12 +100,12 @@ def test_fingerprint_sees_what_decides_the_ids(
     tokenizer: Tokenizer, state: dict[str, Any], change: Callable[[dict[str, Any]], Any]
 ) -> None:
     change(state)
-    assert _fingerprint(state) != tokenizer.fingerprint
+    assert fingerprint(state) != tokenizer.fingerprint
 
 
 def test_fingerprint_sees_into_the_parts_of_a_sequence(state: dict[str, Any]) -> None:
     def of(digits: dict[str, Any]) -> str:
-        return _fingerprint(state | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits]}})
+        return fingerprint(state | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits]}})
 
     digits = {"type": "Digits", "individual_digits": True}
     assert of(digits) == of(digits | {"new": 1})

@@ -17,12 +17,13 @@ from cascaded_dllm.sample.required import Word
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.sample.state import SamplerState, Start
+from cascaded_dllm.sample.threads import fitting_threads, on_threads
 
 
 def states_of_batch(
     stages: Sequence[StageSampler], batch: Sequence[int], drawing: Drawing, asked: Constraints, device: torch.device
 ) -> Iterator[CascadeState]:
-    """The way of one batch through the stages.
+    """The way of one batch through the stages; on a processor, on as many threads as are worth while.
 
     Args:
         stages: of the cascade, all of them.
@@ -31,6 +32,20 @@ def states_of_batch(
         asked: what every stage must hold, from the first one that is known or written.
         device: where the stages are.
     """
+    states, number = _states(stages, batch, drawing, asked, device), fitting_threads(stages, len(batch))
+    while True:
+        # What is done with a state in between is not ours.
+        with on_threads(number):
+            state = next(states, None)
+        if state is None:
+            return
+        yield state
+
+
+def _states(
+    stages: Sequence[StageSampler], batch: Sequence[int], drawing: Drawing, asked: Constraints, device: torch.device
+) -> Iterator[CascadeState]:
+    """See `states_of_batch`."""
     plans = drawing.plans(len(stages))
     index = torch.tensor(batch, device=device)
     prefix: Tensor | None = None

@@ -1,0 +1,46 @@
+"""How many threads of a processor take part in the calls of a network."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from cascaded_dllm.sample.sampler import StageSampler
+
+_OPERATIONS_A_THREAD = 1e9
+"""Of a call. Threads wait for each other at every product, and where anything else runs on their cores they wait for
+that too: the call of a network that is done in milliseconds takes ten times as long on two threads as on one."""
+
+
+def fitting_threads(stages: Sequence[StageSampler], num_texts: int) -> int | None:
+    """So many threads are worth while for the largest call of these stages; None where that is not ours to say.
+
+    It is not where the networks are on no processor, or whoever started the program has said it by OMP_NUM_THREADS.
+
+    Args:
+        stages: of a cascade.
+        num_texts: that are written together.
+    """
+    if stages[0].model.device.type != "cpu" or os.environ.get("OMP_NUM_THREADS"):
+        return None
+    # Every parameter is multiplied and added once a position, but for those of the embedding.
+    operations = max(
+        2 * num_texts * (stage.length + (stage.prefix_length or 0)) * sum(map(torch.numel, stage.model.parameters()))
+        for stage in stages
+    )
+    return max(1, min(torch.get_num_threads(), int(operations / _OPERATIONS_A_THREAD)))
+
+
+@contextlib.contextmanager
+def on_threads(number: int | None) -> Iterator[None]:
+    """So many threads inside the block, and as many as before behind it; None changes nothing."""
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

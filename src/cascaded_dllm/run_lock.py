@@ -160,6 +160,23 @@ def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Ite
         ) from error
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a living process seems to hold the lock of a folder, by one look that waits for nothing.
+
+    One on another machine is judged by the clocks of this one and of the disk, which may differ by a minute.
+    """
+    path = folder / LOCK_FILE
+    owner = _owner(path)
+    if owner is None or owner == _NOBODY:
+        return False
+    if owner.space == pid_space():
+        return _start_of(owner.pid) == owner.started
+    try:
+        return abs(time.time() - path.stat().st_mtime) < 2 * SECONDS_OF_SILENCE
+    except FileNotFoundError:
+        return False
+
+
 def until_told(should_stop: Callable[[], bool], folder: Path) -> Callable[[], None]:
     """A `go_on` that ends the waiting for a run folder when somebody wishes so.
 

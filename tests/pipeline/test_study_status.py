@@ -1,7 +1,6 @@
 """`cdllm study status`: what is done, at work, left or lost of a study, and how long its trainings still take."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from typer.testing import CliRunner
 from cascaded_dllm.cli.console import clock
 from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.main import app
-from cascaded_dllm.run_lock import LOCK_FILE, SECONDS_OF_SILENCE
+from cascaded_dllm.study.place import Place
 from tests.pipeline.commands import failure, success
 from tests.pipeline.test_study import SMALL, STUDY, stop_after, write_study
 
@@ -45,7 +44,9 @@ def test_a_training_that_was_left(stopped):
     name, lines = first_run(stopped)
     parts = parts_of(stopped)
     begun, others = parts.pop(name), list(parts.values())
-    assert (begun["state"], begun["step"]) == ("begun", lines[-1]["step"])
+    [folder] = stopped.glob("runs/*")
+    kept = max(int(path.name.removeprefix("step_")) for path in folder.glob("checkpoints/step_*"))
+    assert (begun["state"], begun["step"]) == ("begun", kept)
     assert begun["step"] < begun["num_steps"]
     seconds = sum(line["tokens"] / line["tokens_per_second"] for line in lines) / len(lines)
     assert begun["seconds_left"] == pytest.approx((begun["num_steps"] - begun["step"]) * seconds)
@@ -60,32 +61,21 @@ def test_a_training_that_was_left(stopped):
     assert shown.startswith(f"0 of {len(others) + 1} parts done, 1 begun, {len(others)} waiting\n")
     steps = sum(part["num_steps"] - part["step"] for part in [begun, *trainings])
     left = clock(sum(part["seconds_left"] for part in [begun, *trainings]))
-    told = f"{steps} steps of training left, about {left} of one process; bounds and texts come on top"
+    told = f"{steps} steps of training left, about {left} on one process; bounds and texts come on top"
     assert told in " ".join(shown.split())
     assert f"{begun['what']}: begun, {begun['step']} of {begun['num_steps']}, " in shown
     assert f"stage 3: waiting, 0 of {trainings[-1]['num_steps']}" in shown
 
 
-def test_the_last_line_may_be_half_written(stopped):
-    name, lines = first_run(stopped)
-    [folder] = stopped.glob("runs/*")
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 99, "loss_nats')
-    assert parts_of(stopped)[name]["step"] == lines[-1]["step"]
-
-
 def test_who_is_at_work(stopped):
-    """Parts whose lock was touched of late; two at a time take half as long as one."""
+    """Two at a time take half as long as one, but not less than those that wait for each other."""
     names = [name for name, part in parts_of(stopped).items() if part["num_steps"] is not None][:3]
-    for name in names:
-        lock = stopped / "locks" / name / LOCK_FILE
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.write_text("{}")
-    silent = lock.stat().st_mtime - SECONDS_OF_SILENCE - 1
-    os.utime(lock, (silent, silent))
-    parts = parts_of(stopped)
+    place = Place(stopped)
+    with place.lock(names[0]), place.lock(names[1]):
+        parts = parts_of(stopped)
+        shown = " ".join(success("study", "status", stopped).stdout.split())
     assert [parts[name]["state"] for name in names] == ["at work", "at work", "waiting"]
-    assert "of the 2 that train now; bounds" in " ".join(success("study", "status", stopped).stdout.split())
+    assert "on the 2 that train now; bounds" in shown
 
 
 def test_what_hangs_on_a_run_that_broke_down(tmp_path):
@@ -93,7 +83,7 @@ def test_what_hangs_on_a_run_that_broke_down(tmp_path):
     study = write_study(tmp_path / "study.yaml", arms=arms, sampling=STUDY["sampling"][:1])
     CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
     parts = parts_of(tmp_path / "out")
-    assert {parts[name]["state"] for name in ("bounds/wild/seed0", "samples/wild/seed0/first")} == {"not to be had"}
+    assert {parts[name]["state"] for name in ("bounds/wild/seed0", "samples/wild/seed0/first")} == {"lost"}
     broken = [part for part in parts.values() if part["state"] == "diverged"]
     assert broken
     assert all(part["reason"].startswith("stage ") for part in broken)
@@ -104,22 +94,29 @@ def test_nothing_is_known_before_the_first_steps(tmp_path, monkeypatch):
     study = write_study(tmp_path / "study.yaml", **SMALL)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/study.yaml").write_text(study.read_text())
-    assert success("study", "status", tmp_path / "out").stdout == (
-        "the data is not there yet; nothing else begins before\n"
-    )
-    assert json.loads(success("study", "status", tmp_path / "out", "--json").stdout)["parts"] is None
+    shown = success("study", "status", tmp_path / "out").stdout
+    assert "the data is not there yet, and nobody is making it" in shown
+    with Place(tmp_path / "out").lock("data"):
+        assert "the data is being made" in success("study", "status", tmp_path / "out").stdout
+    told = json.loads(success("study", "status", tmp_path / "out", "--json").stdout)
+    assert told == {"data": "waiting", "training_seconds_left": None, "parts": None, "arms": []}
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "is_made", lambda _: bool(list((tmp_path / "out").glob("records/data.json"))))
         CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
     shown = success("study", "status", tmp_path / "out").stdout
     assert "how long they take is known once a training has told of its first steps" in " ".join(shown.split())
+    Place(tmp_path / "out").settle("data", {"of": "another version of a function", "status": "done"})
+    shown = " ".join(success("study", "status", tmp_path / "out").stdout.split())
+    assert "the data that is there was made with other settings" in shown
 
 
 def test_a_study_that_is_done(tmp_path):
     study = write_study(tmp_path / "study.yaml", **SMALL)
     success("study", "run", study, "--out", tmp_path / "out")
     told = json.loads(success("study", "status", tmp_path / "out", "--json").stdout)
-    assert told["training_seconds_left"] == 0
+    assert (told["data"], told["training_seconds_left"]) == ("done", 0)
+    [flat, _] = told["arms"]
+    assert (flat["arm"], flat["seed"], flat["bound"], len(flat["trainings"])) == ("flat", 0, "bounds/flat/seed0", 1)
     assert {part["state"] for part in told["parts"]} == {"done"}
     shown = success("study", "status", tmp_path / "out").stdout
     number = len(told["parts"])

@@ -11,17 +11,25 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import clock, console, counted, reported_errors
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.study_file import begun_study
-from cascaded_dllm.study.place import DIVERGED, DONE, FAILED
+from cascaded_dllm.study.place import DONE, FAILED
 from cascaded_dllm.study.status import (
     AT_WORK,
-    BEGUN,
-    HOPELESS,
+    STATES,
     WAITING,
     ArmStatus,
     PartStatus,
     StudyStatus,
     study_status,
 )
+
+_DATA = {
+    WAITING: "the data is not there yet, and nobody is making it: the command that began the study goes on",
+    AT_WORK: "the data is being made; nothing else begins before",
+    FAILED: (
+        "the data that is there was made with other settings, or with another version of the file of a function of "
+        "yours; the next cdllm study run preprocesses it anew"
+    ),
+}
 
 
 def show_status(
@@ -47,50 +55,55 @@ def show_status(
 
 def _show(now: StudyStatus) -> None:
     if now.parts is None:
-        console.print("the data is not there yet; nothing else begins before")
+        console.print(_DATA[now.data], soft_wrap=True)
         return
-    numbers = {state: now.number(state) for state in (DONE, AT_WORK, BEGUN, WAITING, DIVERGED, FAILED, HOPELESS)}
+    numbers = {state: now.number(state) for state in STATES}
     others = "".join(f", {number} {state}" for state, number in numbers.items() if state != DONE and number)
     console.print(f"{numbers[DONE]} of {counted(len(now.parts), 'part')} done{others}")
-    if left := _training_left(now):
-        console.print(left, soft_wrap=True)
+    if now.trainings_left:
+        console.print(_training_left(now), soft_wrap=True)
     console.print(_table(now.arms))
     for part in now.parts:
         if part.reason is not None:
-            console.print(f"{part.name}: {part.state}: {part.reason}", markup=False, soft_wrap=True)
+            again = "; the same command tries it again" if part.state == FAILED else ""
+            console.print(f"{part.name}: {part.state}: {part.reason}{again}", markup=False, soft_wrap=True)
 
 
-def _training_left(now: StudyStatus) -> str | None:
-    """How long all trainings still take; None where they are done."""
-    trainings = [part for part in now.parts or () if part.step is not None and part.state != HOPELESS]
-    if not trainings:
-        return None
-    seconds, num_at_work = now.training_seconds_left, sum(part.state == AT_WORK for part in trainings)
-    steps = sum((part.num_steps or 0) - (part.step or 0) for part in trainings)
+def _training_left(now: StudyStatus) -> str:
+    """How long all trainings still take."""
+    left = now.trainings_left
+    seconds, num_at_work = now.training_seconds_left(), sum(part.state == AT_WORK for part in left)
+    steps = sum((part.num_steps or 0) - (part.step or 0) for part in left)
     told = f"{counted(steps, 'step')} of training left"
     if seconds is None:
         return f"{told}; how long they take is known once a training has told of its first steps"
-    told += f", about {clock(seconds)} of one process"
+    told += f", about {clock(seconds)} on one process"
     if num_at_work > 1:
-        told += f" and {clock(seconds / num_at_work)} of the {num_at_work} that train now"
+        told += f" and {clock(now.training_seconds_left(num_at_work) or 0.0)} on the {num_at_work} that train now"
     return f"{told}; bounds and texts come on top"
 
 
 def _table(arms: tuple[ArmStatus, ...]) -> Table:
-    """A row for every arm and seed; a training that is not settled is at a step."""
+    """A row for every arm and seed."""
     table = Table()
     for column in ("arm", "seed", "trainings", "bound", "texts"):
         table.add_column(column, justify="right" if column == "seed" else "left")
     for arm in arms:
-        texts = ", ".join(dict.fromkeys(part.state for part in arm.texts))
-        num_done = sum(part.state == DONE for part in arm.texts)
-        shown = texts if num_done in (0, len(arm.texts)) else f"{num_done} of {len(arm.texts)} done"
-        table.add_row(arm.arm, str(arm.seed), "\n".join(map(_training, arm.trainings)), arm.bound.state, shown)
+        trainings = "\n".join(map(_training, arm.trainings))
+        table.add_row(arm.arm, str(arm.seed), trainings, arm.bound.state, _together(arm.texts))
     return table
 
 
 def _training(part: PartStatus) -> str:
-    if part.step is None:
+    """A training that is not done is at a step."""
+    if not part.is_training_left:
         return f"{part.what}: {part.state}"
     left = "" if part.seconds_left is None else f", {clock(part.seconds_left)} left"
     return f"{part.what}: {part.state}, {part.step:,} of {part.num_steps:,}{left}"
+
+
+def _together(parts: tuple[PartStatus, ...]) -> str:
+    """States of several parts: "done", or "1 done, 1 at work"."""
+    states = [part.state for part in parts]
+    numbers = {state: states.count(state) for state in dict.fromkeys(states)}
+    return next(iter(numbers), "") if len(numbers) < 2 else ", ".join(f"{n} {state}" for state, n in numbers.items())

@@ -1,6 +1,7 @@
 """A study at work: in this process, or in several that share its parts."""
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,14 +67,14 @@ def prepare_work(
 
 
 def say_size(work: Work, choice: Choice) -> None:
-    """Says how much the chosen arms are, and who tells how far they are."""
+    """Says how much the chosen arms are, and who tells how far the study is."""
     arms = choice.of(work.study, work.arms)
     runs = {run.key: run for arm in arms for run in arm.runs}
     steps = sum(run.config.training.num_steps for run in runs.values())
     others = len(work.parts(arms)) - len(runs)
     console.print(
-        f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, then {counted(others, 'other part')}; "
-        f"how far they are: cdllm study status {work.place.out}",
+        f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, and {counted(others, 'other part')}; "
+        f"how far the whole study is: cdllm study status {shlex.quote(str(work.place.out))}",
         markup=False,
         soft_wrap=True,
     )

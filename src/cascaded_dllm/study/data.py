@@ -21,7 +21,8 @@ from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, 
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
 
-_PART = "data"
+DATA = "data"
+"""The part of a study that the others need."""
 # As `preprocess.pipeline.check_name` has it.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -71,7 +72,7 @@ def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict
     """
     require_sound_corpus(study.corpus)
     if not study.corpus.folders:
-        with attendant.waiting_for(place, _PART):
+        with attendant.waiting_for(place, DATA):
             if not data_is_there(study, place):
                 _preprocess(study, place, attendant)
     return open_data(study, place)
@@ -81,7 +82,7 @@ def data_is_there(study: StudySettings, place: Place) -> bool:
     """Whether nothing has to be preprocessed; folders that are named are taken to be there."""
     if study.corpus.folders:
         return True
-    record = place.record(_PART)
+    record = place.record(DATA)
     folders = [folder for pair in _folders(study, place).values() for folder in pair]
     is_whole = all((folder / MANIFEST_FILE).is_file() for folder in folders)
     return record is not None and record["of"] == fingerprint(plain_corpus(study)) and is_whole
@@ -117,7 +118,7 @@ def _preprocess(study: StudySettings, place: Place, attendant: Attendant) -> Non
             attendant.go_on()
             attendant.say(f"data: {method}, {splits[is_valid]}")
             tokenizer = _make(study, place, method, tokenizer, is_valid=is_valid)
-    place.settle(_PART, {"of": fingerprint(plain_corpus(study)), "status": DONE})
+    place.settle(DATA, {"of": fingerprint(plain_corpus(study)), "status": DONE})
 
 
 def _corpus_name(study: StudySettings, method: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.errors import DataError, OutputExistsError
-from cascaded_dllm.run_lock import run_lock
+from cascaded_dllm.run_lock import is_held, run_lock
 
 STUDY_FILE = "study.yaml"
 RESULTS_FILE = "results.json"
@@ -49,11 +49,18 @@ class Place:
         if not path.is_file():
             return None
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"{path} is damaged ({type(error).__name__}); remove it, and the part is looked at again"
             ) from error
+        if lacking := {"of", "status"} - record.keys():
+            raise DataError(f"{path} lacks {sorted(lacking)[0]!r}; remove it, and the part is looked at again")
+        return record
+
+    def is_at_work(self, part: str) -> bool:
+        """Whether a living process seems to have a part; see `is_held`."""
+        return is_held(self.out / "locks" / part)
 
     def settle(self, part: str, record: Mapping[str, Any]) -> None:
         """Records that a part is settled, and how."""

@@ -3,14 +3,17 @@
 import itertools
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cascaded_dllm.assemble.run import assemble_run
-from cascaded_dllm.errors import StoppedError
+from cascaded_dllm.errors import DataError, StoppedError
+from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.plan import PlannedRun
 from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
+from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
 from cascaded_dllm.train.run_log import METRICS_FILE
 from cascaded_dllm.train.trainer import StepResult
 
@@ -73,28 +76,34 @@ class Pace(NamedTuple):
     """Where a run is.
 
     Attributes:
-        step: the last one that metrics.jsonl has, 0 for none.
-        seconds_a_step: of the last lines there; None where there is none.
+        told: the last step that metrics.jsonl has, 0 for none.
+        kept: the last step that has a checkpoint, 0 for none: a run that was left goes on there.
+        seconds_a_step: of the last lines with a loss; None where there is none.
     """
 
-    step: int
+    told: int
+    kept: int
     seconds_a_step: float | None
 
 
 def read_pace(planned: PlannedRun) -> Pace:
-    """How far a run is and how fast it goes; nothing where it has not begun."""
-    lines = [line for line in _metrics(planned) if line.get("loss_nats_per_token") is not None]
-    if not lines:
-        return Pace(0, None)
-    seconds = [line["tokens"] / line["tokens_per_second"] for line in lines[-_LAST_LINES:]]
-    return Pace(lines[-1]["step"], statistics.fmean(seconds))
+    """How far a run is and how fast it goes; nothing where it has not begun.
+
+    Raises:
+        DataError: its metrics are damaged.
+    """
+    lines = _metrics(planned)
+    kept = max((step for step, _ in numbered(Path(str(planned.config.run_dir)) / CHECKPOINTS_FOLDER)), default=0)
+    told = max((line["step"] for line in lines), default=0)
+    seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if _has_loss(line)]
+    return Pace(max(told, kept), kept, statistics.fmean(seconds[-_LAST_LINES:]) if seconds else None)
 
 
 def read_course(planned: PlannedRun) -> Course:
     """How a run went; nothing where it has not begun."""
     lines = _metrics(planned)
     cost, length = planned.cost.token_forwards, planned.config.stage_lengths[planned.stage - 1]
-    steps = [line for line in lines if line.get("loss_nats_per_token") is not None]
+    steps = list(filter(_has_loss, lines))
     seconds = (
         (line["step"] - before) * line["tokens"] / line["tokens_per_second"]
         for before, line in zip(itertools.chain([0], (line["step"] for line in steps)), steps, strict=False)
@@ -110,8 +119,27 @@ def read_course(planned: PlannedRun) -> Course:
     )
 
 
+def _has_loss(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics is about steps, and not about a bound or samples."""
+    return line.get("loss_nats_per_token") is not None
+
+
 def _metrics(planned: PlannedRun) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl, which another process may be writing; none where a run has not begun."""
+    """The whole lines of metrics.jsonl, which another process may be writing; none where a run has not begun.
+
+    Raises:
+        DataError: there is a line that is none of metrics.
+    """
     path = Path(str(planned.config.run_dir)) / METRICS_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(text.rpartition("\n")[0].splitlines(), start=1):
+        try:
+            told = dict(json.loads(line))
+            needed = ("step", "tokens", "tokens_per_second") if _has_loss(told) else ("step",)
+            lines.append(told | {name: told[name] for name in needed})
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
+            ) from error
+    return lines

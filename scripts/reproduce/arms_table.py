@@ -29,11 +29,16 @@ def bound_row(name: str, bound: dict[str, Any], sampling: dict[str, Any]) -> str
     return f"| {' | '.join(cells)} |"
 
 
-def curve_row(run: Path) -> str:
-    """One model: positions that it has seen, and nats a token of validation windows after every eighth of its steps."""
+def curve_row(run: Path) -> str | None:
+    """One model: positions that it has seen, and nats a token of validation windows after every eighth of its steps.
+
+    None before its first eighth.
+    """
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     bounds = {line["step"]: line for line in lines if "bound_nats_per_token" in line and line["step"] > 0}
-    seen = max(line["token_forwards"] for line in lines if "token_forwards" in line)
+    seen = max((line["token_forwards"] for line in lines if "token_forwards" in line), default=0)
+    if not bounds or not seen:
+        return None
     cells = [f"{bounds[step]['bound_nats_per_token']:.2f}" for step in sorted(bounds)]
     error = bounds[max(bounds)]["standard_error"]
     return f"| {' | '.join([run.name, f'{seen / 1e6:.2f}', *cells, f'{error:.2f}'])} |"
@@ -52,8 +57,8 @@ def main(out: Path) -> None:
         curve = ["model", "million positions", *(f"{part}/8" for part in range(1, 9)), "error"]
         sys.stdout.write(f"\n| {' | '.join(curve)} |\n|{'---|' * len(curve)}\n")
         for name in MODELS:
-            if (run / name / "metrics.jsonl").exists():
-                sys.stdout.write(f"{curve_row(run / name)}\n")
+            if (run / name / "metrics.jsonl").exists() and (row := curve_row(run / name)) is not None:
+                sys.stdout.write(f"{row}\n")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ def signalled_while_watching(number: signal.Signals, arguments: list[str]) -> No
     cdllm(*arguments)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_AGAIN), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("command", ["train", "judge"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, EXIT_AGAIN), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("command", ["train", pytest.param("judge", marks=pytest.mark.slow)])
 def test_training_is_stopped(stories: Path, tmp_path: Path, command: str, number: signal.Signals, code: int) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -111,6 +111,7 @@ class RequiredWords:
 
         Args:
             log_probs: of the tokens that matter, in every state, at every position; only masked ones are looked at.
+                With them the words must be possible (`are_possible` judges the room alone).
             xt: the texts so far.
             u: one uniform number a position.
             mask_id: of MASK.
@@ -144,7 +145,7 @@ class RequiredWords:
         beyond = torch.stack([*reach], dim=1).gather(2, self._after.flatten(1)[:, None].expand(-1, len(reach), -1))
         log_law = moves + beyond.view(moves.shape)
         largest = log_law.amax(-1, keepdim=True)
-        # Where the end is out of reach nothing has a law, and no path comes.
+        # Where the end is out of reach nothing has a law; no path that began where it is in reach comes there.
         weights = torch.where(largest > -torch.inf, log_law - largest, 0.0).exp()
         return sample_states(weights, u[..., None].expand(weights.shape[:-1]))
 

@@ -26,7 +26,8 @@ from tests.reference.enumerate import contains_in_order
 from tests.unit.model.tiny import tiny_model
 
 LENGTHS, COUNT = (5, 8, 12), 6
-# A call a token takes long; the stories that come with the package are written so in quick tests.
+# They take a call a token, which takes long. Quick tests write stories with keywords so, by first hitting, which the
+# order by confidence differs from in the place that comes next; and that by entropy from it in one number.
 IN_ORDER = ("first_hitting", "confidence", "entropy")
 EACH_PREDICTOR = pytest.mark.parametrize(
     "predictor", [pytest.param(name, marks=pytest.mark.slow) if name in IN_ORDER else name for name in PREDICTORS]

@@ -41,7 +41,7 @@ def draw_missing(
         drawing: how its texts are drawn.
         batch_size: texts drawn together; none of them depends on it.
         on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
-        on_state: told of every state.
+        on_state: told of every state; the time that it takes is no time of sampling.
         should_stop: asked after every step; if so, the unfinished batch is lost.
 
     Raises:
@@ -50,16 +50,24 @@ def draw_missing(
     """
     done, total, device = Progress.take_up(run.folder).num_finished, run.settings.num_samples, str(cascade.device)
     before = done * (len(cascade.stages) + 1 - run.settings.texts.first_stage)
+    looking = 0.0
+
+    def look(state: CascadeState) -> None:
+        nonlocal looking
+        began = time.perf_counter()
+        on_state(state)
+        looking += time.perf_counter() - began
+
     batches = cascade.batches(
         range(done, total),
         drawing,
         batch_size=batch_size,
         on_progress=lambda now, missing: on_progress(before + now, before + missing),
-        on_state=on_state,
+        on_state=look,
         should_stop=should_stop,
     )
     while True:
-        started = time.perf_counter()
+        started, looking = time.perf_counter(), 0.0
         try:
             batch = next(batches, None)
         except (RuntimeError, MemoryError) as error:
@@ -70,7 +78,8 @@ def draw_missing(
             break
         if batch is None:
             return run.progress()
-        run.append(batch.numbers[0], batch.samples, seconds=time.perf_counter() - started, device=device)
+        seconds = time.perf_counter() - started - looking
+        run.append(batch.numbers[0], batch.samples, seconds=seconds, device=device)
         done += len(batch.numbers)
     raise BatchTooLargeError(
         f"there is no room for the batch in the memory of {device} ({_reason(short)}); {done} of {total} texts are kept"

@@ -2,11 +2,13 @@
 
 import os
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cascaded_dllm.errors import BatchTooLargeError, CheckpointError
+from cascaded_dllm.sample import streaming
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
@@ -22,7 +24,7 @@ def run(drawn_from, tmp_path):
     return SampleRun.begin(tmp_path, RunSettings(num_samples=9, batch_size=4, device="cpu", judge=None, texts=texts))
 
 
-def draw(run, cascade, *, batch_size=4, should_stop=lambda: False, **how):
+def draw(run, cascade, *, batch_size=4, on_state=lambda state: None, should_stop=lambda: False, **how):
     told = []
     progress = draw_missing(
         run,
@@ -30,7 +32,7 @@ def draw(run, cascade, *, batch_size=4, should_stop=lambda: False, **how):
         Drawing(**how) if how else run.settings.texts.drawing,
         batch_size=batch_size,
         on_progress=lambda *now: told.append(now),
-        on_state=lambda state: None,
+        on_state=on_state,
         should_stop=should_stop,
     )
     return progress, told
@@ -64,6 +66,24 @@ def test_stopped_and_taken_up_with_other_batches(run, drawn_from):
     assert run.samples().texts == expected.texts
     assert progress.token_forwards == expected.token_forwards
     assert draw(run, drawn_from) == (progress, [])
+
+
+def test_who_looks_takes_no_time_of_sampling(run, drawn_from, monkeypatch):
+    """On a clock that goes on only while a text is looked at, for a second, and at the calls of stage 1, for a minute."""
+    now, states = [0.0], type(drawn_from.stages[0]).states
+
+    def look(state):
+        now[0] += 1.0
+
+    def slow_states(self, *arguments, **settings):
+        now[0] += 60.0 * (self is drawn_from.stages[0])
+        return states(self, *arguments, **settings)
+
+    monkeypatch.setattr(type(drawn_from.stages[0]), "states", slow_states)
+    monkeypatch.setattr(streaming, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    progress, _ = draw(run, drawn_from, on_state=look)
+    assert now[0] > 3 * 60 + 20, "three batches"
+    assert progress.seconds == 3 * 60
 
 
 class Memory:

@@ -69,7 +69,7 @@ def test_stopped_and_taken_up_with_other_batches(run, drawn_from):
 
 
 def test_who_looks_takes_no_time_of_sampling(run, drawn_from, monkeypatch):
-    """On a clock that goes on only while a text is looked at, for a second, and at the calls of stage 1, for a minute."""
+    """On a clock that goes on while a text is looked at, by a second, and when stage 1 begins, by a minute."""
     now, states = [0.0], type(drawn_from.stages[0]).states
 
     def look(state):

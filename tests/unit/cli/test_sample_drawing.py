@@ -5,7 +5,7 @@ from inspect import signature
 import pytest
 
 from cascaded_dllm.cli.evaluate_gap import gap
-from cascaded_dllm.cli.sample import _NOT_OF_THE_RUN, sample
+from cascaded_dllm.cli.sample import NOT_OF_THE_RUN, sample
 from cascaded_dllm.cli.sample_drawing import (
     drawing_of,
     options_of,
@@ -15,10 +15,12 @@ from cascaded_dllm.cli.sample_drawing import (
     read_options,
 )
 from cascaded_dllm.cli.sample_options import SampleOptions
+from cascaded_dllm.demo.asking import Asking
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.control import Control, Pin
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions
 from cascaded_dllm.sample.token_law import TokenLaw
+from cascaded_dllm.study_config import DrawingSettings
 
 
 def test_what_is_given_is_found_again() -> None:
@@ -50,13 +52,14 @@ def test_what_is_given_is_found_again() -> None:
     assert {"pins" if name == "pin" else name for name in given} == names - {"law", "control", "given"}
 
 
-def test_every_parameter_of_a_command_is_an_option_that_is_read() -> None:
-    """Commands hand on their parameters by name, so that one of another name would be passed over."""
+def test_what_is_handed_on_by_name_is_called_as_an_option() -> None:
+    """Of another name it would be passed over."""
     of_drawing = {*DrawingOptions.__annotations__, "pin"} - {"pinned", "given"}
     of_run = {*SampleOptions.__dataclass_fields__} - {"drawing"}
-    assert {*signature(sample).parameters} == of_drawing | of_run | {*_NOT_OF_THE_RUN}
-    control = {"keywords", "outline", "pin", "require_coverage"}
-    assert of_drawing - {*signature(gap).parameters} == control
+    assert {*signature(sample).parameters} == of_drawing | of_run | {*NOT_OF_THE_RUN}
+    assert of_drawing - {*signature(gap).parameters} == {"keywords", "outline", "pin", "require_coverage"}
+    assert {*Asking.__dataclass_fields__} - of_drawing == {"known", "text", "locked"}
+    assert {*DrawingSettings.__dataclass_fields__} - of_drawing == {"name", "num_samples", "batch_size"}
 
 
 def test_what_is_typed() -> None:

@@ -18,7 +18,6 @@ from cascaded_dllm.rng import numpy_generator
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage
 from cascaded_dllm.sample.drawing import Drawing
-from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.train.objective import Objective
 
@@ -50,22 +49,24 @@ class GapSettings:
     level: float = LEVEL
 
     def __post_init__(self) -> None:
+        self.drawing.require_sound()
         for name, least in (("num_texts", 2), ("num_times", 1), ("batch_size", 1), ("num_resamples", MIN_RESAMPLES)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
-def require_stages_with_prefix(cascade: Cascade) -> None:
-    """Checks that there is a stage that has a prefix.
+def require_measurable(cascade: Cascade, drawing: Drawing) -> None:
+    """Checks that there is a stage that has a prefix, and that texts can be drawn so.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or a setting does not fit the stages.
     """
     if len(cascade.stages) < 2:
         what = "a flat model" if cascade.is_flat else "a first stage alone"
         raise ConfigError(
             f"{what} is given, which has no prefix and so no gap; name at least the first 2 stages of a cascade"
         )
+    cascade.require_drawable(drawing)
 
 
 def gaps_on_windows(
@@ -82,8 +83,7 @@ def gaps_on_windows(
         ConfigError: there is no later stage, or a setting does not fit the stages.
         DataError: there are fewer windows than texts are asked for.
     """
-    require_stages_with_prefix(cascade)
-    cascade.require_drawable(settings.drawing)
+    require_measurable(cascade, settings.drawing)
     if arrays.num_windows < settings.num_texts:
         raise DataError(
             f"the data has {arrays.num_windows} windows, and {settings.num_texts} texts are asked for, each on the "
@@ -160,9 +160,9 @@ class GapMeasurement:
         """Texts of one stage on true prefixes."""
         given = GivenStage(stage=stage - 1, ids=tuple((tuple(row),) for row in prefix.tolist()))
         first = replace(self.cascade, stages=self.cascade.stages[:stage])
-        drawing = replace(
-            _of_first_stages(self.settings.drawing, stage, self.cascade.stages), control=Control(given=given)
-        )
+        drawing = self.settings.drawing.of_stages(len(self.cascade.stages), slice(stage))
+        gaps_per_call = drawing.gaps_per_call if any(sampler.is_placed for sampler in first.stages) else None
+        drawing = replace(drawing, gaps_per_call=gaps_per_call, control=Control(given=given))
         # Numbers of their own, so that they share no random number with the texts of the cascade; and since they begin
         # at a multiple of the number of prefixes, text i has prefix i.
         numbers = range(len(prefix), 2 * len(prefix))
@@ -222,18 +222,3 @@ class GapMeasurement:
         ids = [batch.samples.ids for batch in batches]
         joined = tuple(torch.cat(of_stage) for of_stage in zip(*ids, strict=True))
         return joined, {stage: torch.cat(parts) for stage, parts in places.items()}
-
-
-def _of_first_stages(drawing: Drawing, number: int, stages: Sequence[StageSampler]) -> Drawing:
-    """How the first `number` of these stages are drawn, told for each of them; without what only later ones take."""
-    plans = drawing.plans(len(stages))[:number]
-    names = (drawing.predictor * len(stages) if len(drawing.predictor) == 1 else drawing.predictor)[:number]
-    has_gaps = any(stage.is_placed for stage in stages[:number])
-    return replace(
-        drawing,
-        predictor=names,
-        steps=tuple(plan.num_steps for plan in plans),
-        tokens_per_call=tuple(getattr(plan.predictor, "tokens_per_call", None) for plan in plans),
-        eta=drawing.eta if "remask" in names else None,
-        gaps_per_call=drawing.gaps_per_call if has_gaps else None,
-    )

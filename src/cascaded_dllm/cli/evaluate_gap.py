@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cascaded_dllm.assemble.gap import GapSettings, gaps_on_windows, require_stages_with_prefix
+from cascaded_dllm.assemble.gap import GapSettings, gaps_on_windows, require_measurable
 from cascaded_dllm.assemble.windows import windows_of_cascade
 from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.building import BUILDING, shown_building
@@ -29,11 +29,12 @@ from cascaded_dllm.cli.options import (
     require_output_file,
     tell,
 )
-from cascaded_dllm.cli.sample_drawing import drawing_of, method_options
+from cascaded_dllm.cli.sample_drawing import drawing_of, read_options
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.gap import GAP_DEFINITIONS, StageGap
 from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.sample.cascade import Cascade
 
 
 def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | None) -> dict[str, Any]:
@@ -124,51 +125,37 @@ def gap(
         require_output_file(out)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made, of unseen text")
-        drawing = drawing_of(
-            method_options(
-                predictor=predictor,
-                steps=steps,
-                tokens_per_call=tokens_per_call,
-                eta=eta,
-                gaps_per_call=gaps_per_call,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                seed=seed,
-                guidance=guidance,
-                prefix_noise=prefix_noise,
-            )
-        )
-        drawing.require_sound()
         settings = GapSettings(
-            drawing=drawing,
+            # By those of all parameters, under their names, that are about it.
+            drawing=drawing_of(read_options(locals())),
             num_texts=num_texts,
             num_times=num_times,
             batch_size=batch_size,
             num_resamples=num_resamples,
         )
         loaded = load_cascade(
-            stage,
-            bundle=cascade,
-            lengths=lengths,
-            tokenizer=tokenizer,
-            weights=weights,
-            device=device,
+            stage, bundle=cascade, lengths=lengths, tokenizer=tokenizer, weights=weights, device=device
         )
-        require_stages_with_prefix(loaded)
-        loaded.require_drawable(settings.drawing)
+        require_measurable(loaded, settings.drawing)
         packing = packing_of(loaded, packing)
-        asked = None if judge is None else Judge.load(judge)
         windows = DataSettings.of_folder(data, packing=packing, stages_dir=stages, unique=loaded.unique)
-        with shown_building(BUILDING, as_json=as_json) as building:
-            arrays = windows_of_cascade(loaded, windows, building=building)
-        with progress_bar("gap") as (progress, _):
-
-            def show(what: str, done: int, total: int) -> None:
-                progress.update(progress.task_ids[0], description=what, completed=done, total=total)
-
-            gaps = gaps_on_windows(loaded, arrays, settings, judge=asked, on_progress=show)
+        asked = None if judge is None else Judge.load(judge)
+        gaps = _measured(loaded, windows, settings, asked, as_json=as_json)
         tell(gap_summary(gaps, settings, judge), lambda: _show(gaps, settings), out=out, as_json=as_json)
+
+
+def _measured(
+    cascade: Cascade, data: DataSettings, settings: GapSettings, judge: Judge | None, *, as_json: bool
+) -> tuple[StageGap, ...]:
+    """The gaps, with a bar of what is drawn and measured meanwhile."""
+    with shown_building(BUILDING, as_json=as_json) as building:
+        arrays = windows_of_cascade(cascade, data, building=building)
+    with progress_bar("gap") as (progress, _):
+
+        def show(what: str, done: int, total: int) -> None:
+            progress.update(progress.task_ids[0], description=what, completed=done, total=total)
+
+        return gaps_on_windows(cascade, arrays, settings, judge=judge, on_progress=show)
 
 
 def _show(gaps: Sequence[StageGap], settings: GapSettings) -> None:

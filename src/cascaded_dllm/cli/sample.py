@@ -10,32 +10,35 @@ import typer
 from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.console import console, counted, reported_errors
 from cascaded_dllm.cli.load import load_cascade
-from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName, given, parse_lengths
-from cascaded_dllm.cli.sample_drawing import drawing_of, method_options, parse_keywords, parse_pins
+from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName
+from cascaded_dllm.cli.sample_drawing import drawing_of, read_options
 from cascaded_dllm.cli.sample_options import SampleOptions, options_to_go_on
 from cascaded_dllm.cli.sample_run import complete_run, is_judged, judge_run
 from cascaded_dllm.cli.show import require_terminal
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import require_counts
-from cascaded_dllm.sample.given import read_outline
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.settings import absolute_source
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+NOT_OF_THE_RUN = ("resume", "watch", "eval_perplexity", "debug")
+"""Parameters of the command that say nothing of the run itself."""
 
-def _begin(options: SampleOptions, *, is_counted: bool, watch: bool) -> None:
+
+def _begin(asked: Mapping[str, Any], *, default_judge: str | None, watch: bool) -> None:
     """A new run: whatever can be known to go wrong is told before anything long begins.
 
     Args:
-        options: of the command.
-        is_counted: whether it was said how many texts to write.
+        asked: options of the command that are not left out.
+        default_judge: who is asked about the texts if no judge was named.
         watch: whether texts are shown while they are written.
     """
+    options = SampleOptions.of({"judge": default_judge, **asked, "drawing": drawing_of(asked)})
     options.require_sound()
     cascade = _loaded(options)
-    options = options.with_given_texts(cascade, is_counted=is_counted)
+    options = options.with_given_texts(cascade, is_counted="num_samples" in asked)
     cascade.require_drawable(options.drawing)
     judge = None if options.judge is None else Judge.load(options.judge)
     run = SampleRun.begin(options.output_dir, options.run_settings(cascade))
@@ -43,19 +46,18 @@ def _begin(options: SampleOptions, *, is_counted: bool, watch: bool) -> None:
         complete_run(run, cascade, options, judge, watch=watch)
 
 
-def _go_on(folder: Path, asked: Mapping[str, Any], *, is_judged_by_default: bool, watch: bool) -> None:
+def _go_on(folder: Path, asked: Mapping[str, Any], *, default_judge: str | None, watch: bool) -> None:
     """The run in `folder`, from where it was left.
 
     Args:
         folder: of the run.
         asked: options of the command that are not left out.
-        is_judged_by_default: whether the texts are judged even if no judge was named, now or when the run was begun.
+        default_judge: who is asked about the texts if no judge was named, now or when the run was begun.
         watch: whether texts are shown while they are written.
     """
     run = SampleRun.open(folder)
-    if is_judged_by_default and run.settings.judge is None:
-        asked = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | dict(asked)
     options = options_to_go_on(run, asked)
+    options = replace(options, judge=options.judge or default_judge)
     require_counts(batch_size=options.batch_size)
     if run.is_complete() and is_judged(run, options):
         run.tidy()
@@ -102,7 +104,7 @@ def sample(
     from_stage: flags.FromStage = None,
     input: flags.Input = None,
     pin: flags.Pin = None,
-    require_coverage: flags.RequireCoverage = False,
+    require_coverage: flags.RequireCoverage = None,
     guidance: flags.Guidance = None,
     predictor: flags.Predictor = None,
     steps: flags.Steps = None,
@@ -141,50 +143,14 @@ def sample(
       cdllm sample --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --predictor analytic --dtype bfloat16
       cdllm sample --resume out/sample_cascade_steps_256_len_128_20260301_120000
     """
+    # All parameters, under their names.
+    typed = locals()
     with reported_errors(debug):
-        chosen = method_options(
-            predictor=predictor,
-            steps=steps,
-            tokens_per_call=tokens_per_call,
-            eta=eta,
-            gaps_per_call=gaps_per_call,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            guidance=guidance,
-            prefix_noise=prefix_noise,
-        )
-        control: dict[str, Any] = {
-            "keywords": parse_keywords(keywords),
-            "outline": None if outline is None else read_outline(outline),
-            "pin": parse_pins(pin),
-            "require_coverage": require_coverage or None,
-        }
-        others: dict[str, Any] = {
-            "stage": tuple(absolute_source(path) for path in stage) if stage else None,
-            "cascade": None if cascade is None else absolute_source(cascade),
-            "num_samples": num_samples,
-            "from_stage": from_stage,
-            "input": input,
-            "batch_size": batch_size,
-            "output_dir": output_dir,
-            "judge": None if judge is None else absolute_source(judge),
-            "tokenizer": None if tokenizer is None else absolute_source(tokenizer),
-            "lengths": None if lengths is None else parse_lengths(lengths),
-            "weights": weights,
-            "device": device,
-            "dtype": dtype,
-            "compile": compile,
-        }
+        asked = read_options({name: typed[name] for name in typed if name not in NOT_OF_THE_RUN})
+        default_judge = absolute_source(flags.DEFAULT_JUDGE) if eval_perplexity else None
         if watch:
             require_terminal()
-        chosen |= given(control)
-        of_run = given(others)
         if resume is not None:
-            _go_on(resume, chosen | of_run, is_judged_by_default=eval_perplexity, watch=watch)
-            return
-        if eval_perplexity:
-            of_run = {"judge": absolute_source(flags.DEFAULT_JUDGE)} | of_run
-        options = replace(SampleOptions(), drawing=drawing_of(chosen), **of_run)
-        _begin(options, is_counted=num_samples is not None, watch=watch)
+            _go_on(resume, asked, default_judge=default_judge, watch=watch)
+        else:
+            _begin(asked, default_judge=default_judge, watch=watch)

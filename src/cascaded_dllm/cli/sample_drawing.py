@@ -1,107 +1,82 @@
-"""From the options of `cdllm sample` to how texts are drawn, and back, so that a run that goes on can be compared."""
+"""What options mean that are typed, how texts are drawn by them, and back, so that a run that goes on is compared."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
 
-from cascaded_dllm.cli.options import given
+from cascaded_dllm.cli.options import parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.control import Pin
-from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
+from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, options_among
+from cascaded_dllm.sample.given import read_outline
+from cascaded_dllm.sample.settings import absolute_source
 
 _PIN = re.compile(r"(?P<stage>\d+):(?P<position>\d+|start|end):(?P<text>.*)", re.DOTALL)
-_LAW = ("temperature", "top_k", "top_p")
-_CONTROL = {"keywords": "keywords", "outline": "outline", "pin": "pins", "require_coverage": "require_coverage"}
-"""Names of options, and of what they are called in `Control`."""
 
 
-def drawing_of(chosen: Mapping[str, Any]) -> Drawing:
-    """How texts are drawn, by the options that are given under their names; all others have their defaults."""
-    options = {"pinned" if name == "pin" else name: value for name, value in chosen.items()}
-    return drawing_of_options(cast(DrawingOptions, options))
+def read_options(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, under their names, as values in place of what is typed.
 
-
-def method_options(
-    *,
-    predictor: str | None,
-    steps: str | None,
-    tokens_per_call: str | None,
-    eta: float | None,
-    gaps_per_call: int | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-    guidance: float | None,
-    prefix_noise: float | None,
-) -> dict[str, Any]:
-    """How texts are drawn, of the options that are given, under their names; as they are typed.
+    Args:
+        typed: the parameters of a command; those that are left out are None, or have no entries.
 
     Raises:
         ConfigError: one cannot be read.
+        DataError: a file that is named cannot.
     """
-    options: dict[str, Any] = {
-        "predictor": parse_names(predictor),
-        "steps": parse_numbers("--steps", steps),
-        "tokens_per_call": parse_numbers("--tokens-per-call", tokens_per_call),
-        "eta": eta,
-        "gaps_per_call": gaps_per_call,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "guidance": guidance,
-        "prefix_noise": prefix_noise,
-    }
-    return given(options)
+    given = {name: value for name, value in typed.items() if value is not None and value != []}
+    return {name: _READERS[name](value) if name in _READERS else value for name, value in given.items()}
+
+
+def drawing_of(options: Mapping[str, Any]) -> Drawing:
+    """How texts are drawn, by those of these options that are about it; all that are not there have their defaults."""
+    return drawing_of_options(options_among({**options, "pinned": options.get("pin", ())}))
 
 
 def options_of(drawing: Drawing) -> dict[str, Any]:
-    """The inverse of `drawing_of`, for all options."""
-    plain = {name: getattr(drawing, name) for name in Drawing.__dataclass_fields__ if name not in ("law", "control")}
-    return {
-        **plain,
-        **{name: getattr(drawing.law, name) for name in _LAW},
-        **{name: getattr(drawing.control, inner) for name, inner in _CONTROL.items()},
-    }
+    """The inverse of `drawing_of`, for all options, and what they are called inside."""
+    return {**values_of(drawing, drawing.law, drawing.control), "pin": drawing.control.pins}
 
 
-def parse_names(text: str | None) -> tuple[str, ...] | None:
+def values_of(*records: Any) -> dict[str, Any]:
+    """What these dataclasses hold, under the names of their fields, which differ."""
+    return {field.name: getattr(record, field.name) for record in records for field in fields(record)}
+
+
+def parse_names(text: str) -> tuple[str, ...]:
     """The names in "analytic,first_hitting", one for all stages or one for each."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))
+    return tuple(part.strip() for part in text.split(","))
 
 
-def parse_numbers(flag: str, text: str | None) -> tuple[int | None, ...] | None:
+def parse_numbers(flag: str, text: str) -> tuple[int | None, ...]:
     """The numbers in "32,-,64", one for all stages or one for each; "-" for a stage that takes none.
 
     Raises:
         ConfigError: the text is no such list.
     """
-    if text is None:
-        return None
     return tuple(_number(flag, text, part.strip()) for part in text.split(","))
 
 
-def parse_keywords(text: str | None) -> tuple[str, ...] | None:
+def parse_keywords(text: str) -> tuple[str, ...]:
     """The keywords in "storm, lighthouse, keeper".
 
     Raises:
         ConfigError: there is none.
     """
-    if text is None:
-        return None
     if not text.strip():
         raise ConfigError('--keywords is empty; give words with commas, "storm, lighthouse", or leave it out')
-    return tuple(part.strip() for part in text.split(","))
+    return parse_names(text)
 
 
-def parse_pins(texts: list[str] | None) -> tuple[Pin, ...] | None:
+def parse_pins(texts: list[str]) -> tuple[Pin, ...]:
     """The pins in "3:start:Once upon a time" and its like.
 
     Raises:
         ConfigError: a text is no such pin.
     """
-    return None if not texts else tuple(map(_pin, texts))
+    return tuple(map(_pin, texts))
 
 
 def _number(flag: str, text: str, part: str) -> int | None:
@@ -124,3 +99,19 @@ def _pin(text: str) -> Pin:
         )
     place = found["position"]
     return Pin(int(found["stage"]), place if place in ("start", "end") else int(place), found["text"])  # type: ignore[arg-type]
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "predictor": parse_names,
+    "steps": partial(parse_numbers, "--steps"),
+    "tokens_per_call": partial(parse_numbers, "--tokens-per-call"),
+    "keywords": parse_keywords,
+    "outline": read_outline,
+    "pin": parse_pins,
+    "stage": lambda paths: tuple(map(absolute_source, paths)),
+    "cascade": absolute_source,
+    "judge": absolute_source,
+    "tokenizer": absolute_source,
+    "lengths": parse_lengths,
+}
+"""How options are read that are typed as something else than what they mean."""

@@ -1,5 +1,6 @@
-"""The options of `cdllm sample` that no other command has, in the order in which its help shows them."""
+"""The options of `cdllm sample` in the order in which its help shows them; `cdllm evaluate gap` has some of them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from cascaded_dllm.sample.predictors import GRID_PREDICTORS, PREDICTORS
 DEFAULT_JUDGE = "gpt2-large"
 
 _DEFAULTS, _PLAIN = SampleOptions(), Drawing()
-_CONTROL, _METHOD = "What the texts hold", "How they are drawn"
+_control = partial(typer.Option, rich_help_panel="What the texts hold")
+_method = partial(typer.Option, rich_help_panel="How they are drawn")
 
 NumSamples = Annotated[
     int | None,
@@ -22,91 +24,55 @@ Seed = Annotated[
     int | None,
     typer.Option(help="Decides everything; text i does not depend on the batch.", show_default=str(_PLAIN.seed)),
 ]
-Keywords = Annotated[
-    str | None, typer.Option(help="Words with commas that stage 1 holds in this order.", rich_help_panel=_CONTROL)
-]
+Keywords = Annotated[str | None, _control(help="Words with commas that stage 1 holds in this order.")]
 Outline = Annotated[
-    Path | None,
-    typer.Option(
-        help="File with words that the first stage with room for them holds in order.", rich_help_panel=_CONTROL
-    ),
+    Path | None, _control(help="File with words that the first stage with room for them holds in order.")
 ]
-FromStage = Annotated[
-    int | None,
-    typer.Option(help="Stage whose texts --input holds; the ones after it are written.", rich_help_panel=_CONTROL),
-]
-Input = Annotated[
-    Path | None,
-    typer.Option(help="A sampling run, or a file of texts such as sample_stage1.txt.", rich_help_panel=_CONTROL),
-]
+FromStage = Annotated[int | None, _control(help="Stage whose texts --input holds; the ones after it are written.")]
+Input = Annotated[Path | None, _control(help="A sampling run, or a file of texts such as sample_stage1.txt.")]
 Pin = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="STAGE:POSITION:TEXT at a fixed place, POSITION a number, start or end; repeat it.",
-        rich_help_panel=_CONTROL,
-    ),
+    list[str] | None, _control(help="STAGE:POSITION:TEXT at a fixed place, POSITION a number, start or end; repeat it.")
 ]
 RequireCoverage = Annotated[
-    bool,
-    typer.Option(
-        "--require-coverage", help="Every stage holds all of the one before, in order.", rich_help_panel=_CONTROL
-    ),
+    bool | None, _control("--require-coverage", help="Every stage holds all of the one before, in order.")
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(
+    _method(
         help="Weight of guidance by the prefix; twice the calls, needs training.prefix_dropout.",
         show_default=str(_PLAIN.guidance),
-        rich_help_panel=_METHOD,
     ),
 ]
 Predictor = Annotated[
     str | None,
-    typer.Option(
+    _method(
         help=f"{', '.join(PREDICTORS)}; one, or one for each stage with commas.",
         show_default=",".join(_PLAIN.predictor),
-        rich_help_panel=_METHOD,
     ),
 ]
 Steps = Annotated[
     str | None,
-    typer.Option(
+    _method(
         help=f"Time steps of a stage, for {', '.join(GRID_PREDICTORS)}; one, or one for each stage.",
         show_default=str(DEFAULT_STEPS),
-        rich_help_panel=_METHOD,
     ),
 ]
 TokensPerCall = Annotated[
     str | None,
-    typer.Option(
-        help="Tokens written together by the other predictors; one, or one for each stage.",
-        show_default="1",
-        rich_help_panel=_METHOD,
-    ),
+    _method(help="Tokens written together by the other predictors; one, or one for each stage.", show_default="1"),
 ]
-Eta = Annotated[
-    float | None,
-    typer.Option(help="How much remask masks again, 0 to 1.", show_default="0.1", rich_help_panel=_METHOD),
-]
+Eta = Annotated[float | None, _method(help="How much remask masks again, 0 to 1.", show_default="0.1")]
 GapsPerCall = Annotated[
-    int | None,
-    typer.Option(help="Gaps of a layout drawn together, in placed stages.", show_default="1", rich_help_panel=_METHOD),
+    int | None, _method(help="Gaps of a layout drawn together, in placed stages.", show_default="1")
 ]
-Temperature = Annotated[
-    float | None,
-    typer.Option(help="Of the law of a token; 1 leaves it.", show_default="1", rich_help_panel=_METHOD),
-]
-TopK = Annotated[int | None, typer.Option(help="Draw from the k most probable tokens only.", rich_help_panel=_METHOD)]
-TopP = Annotated[
-    float | None,
-    typer.Option(help="Draw from the most probable tokens of this probability only.", rich_help_panel=_METHOD),
-]
+Temperature = Annotated[float | None, _method(help="Of the law of a token; 1 leaves it.", show_default="1")]
+TopK = Annotated[int | None, _method(help="Draw from the k most probable tokens only.")]
+TopP = Annotated[float | None, _method(help="Draw from the most probable tokens of this probability only.")]
 PrefixNoise = Annotated[
     float | None,
-    typer.Option(
+    _method(
         help="Share of a prefix that is replaced, as in training with training.prefix_noise.",
         show_default=str(_PLAIN.prefix_noise),
-        rich_help_panel=_METHOD,
     ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Texts drawn together.", show_default=str(_DEFAULTS.batch_size))]
@@ -125,8 +91,7 @@ Judge = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...", show_default=_DEFAULTS.device)]
 Dtype = Annotated[
-    str | None,
-    typer.Option(help="Of the matrix products: float32 or bfloat16.", show_default=_DEFAULTS.dtype),
+    str | None, typer.Option(help="Of the matrix products: float32 or bfloat16.", show_default=_DEFAULTS.dtype)
 ]
 Compile = Annotated[
     bool | None,

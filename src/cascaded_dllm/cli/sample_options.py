@@ -1,11 +1,11 @@
 """What is asked of a sampling run: the options of a new one, and of one that is to go on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.cli.sample_drawing import options_of
+from cascaded_dllm.cli.sample_drawing import options_of, values_of
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.sample.cascade import Cascade
@@ -57,27 +57,21 @@ class SampleOptions:
     compile: bool = False
 
     @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "SampleOptions":
+        """Those of these values that have the name of one; the others are as by default."""
+        return cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__})
+
+    @classmethod
     def of_run(cls, run: SampleRun) -> "SampleOptions":
         """The options that a run was begun with."""
-        stored = run.settings
-        texts = stored.texts
+        texts = run.settings.texts
         given = texts.drawing.control.given
-        return cls(
-            stage=texts.stage_paths if texts.cascade is None else (),
-            cascade=texts.cascade,
-            num_samples=stored.num_samples,
-            drawing=texts.drawing,
-            from_stage=None if given is None else given.stage,
-            batch_size=stored.batch_size,
-            output_dir=run.folder.resolve().parent,
-            judge=stored.judge,
-            tokenizer=texts.tokenizer,
-            lengths=texts.lengths,
-            weights=texts.weights,
-            device=stored.device,
-            dtype=texts.dtype,
-            compile=texts.compile,
-        )
+        own = {
+            "stage": texts.stage_paths if texts.cascade is None else (),
+            "from_stage": None if given is None else given.stage,
+            "output_dir": run.folder.resolve().parent,
+        }
+        return cls.of(values_of(run.settings, texts) | own)
 
     def with_given_texts(self, cascade: Cascade, *, is_counted: bool) -> "SampleOptions":
         """The same with the texts that are to be gone on from read in.
@@ -146,7 +140,7 @@ def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
         ConfigError: a given one contradicts the run's.
     """
     stored = SampleOptions.of_run(run)
-    before_of = {**options_of(stored.drawing), **{known.name: getattr(stored, known.name) for known in fields(stored)}}
+    before_of = options_of(stored.drawing) | values_of(stored)
     for name, now in given.items():
         before = before_of[name]
         is_same = now.resolve() == before if isinstance(now, Path) else now == before

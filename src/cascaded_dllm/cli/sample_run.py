@@ -35,7 +35,6 @@ def complete_run(
             progress = draw_missing(
                 run,
                 cascade,
-                options.drawing,
                 batch_size=options.batch_size,
                 on_progress=move,
                 on_state=show,

@@ -1,14 +1,14 @@
 """What the page asks for, and how it is drawn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.constraints import words_of
 from cascaded_dllm.sample.control import GivenStage, Pin
-from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
+from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, options_among
 from cascaded_dllm.text.listing import shown_ids
 from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.typed_settings import parse_settings
@@ -115,19 +115,8 @@ class Asking:
             ConfigError: what is asked contradicts itself, or is out of range.
         """
         stage = len(self.known) + 1
-        options: DrawingOptions = {
-            "keywords": self.keywords,
-            "pinned": [Pin(stage, lock.position, lock.ids) for lock in self.locked],
-            "seed": self.seed,
-            "predictor": self.predictor,
-            "steps": self.steps,
-            "tokens_per_call": self.tokens_per_call,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "guidance": self.guidance,
-            "require_coverage": self.require_coverage,
-        }
+        options = options_among(asdict(self))
+        options["pinned"] = [Pin(stage, lock.position, lock.ids) for lock in self.locked]
         known = self.known
         if self.text is not None:
             edit = Edit.read(self.text, stage, cascade)

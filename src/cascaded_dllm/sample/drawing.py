@@ -1,8 +1,8 @@
 """How texts are drawn, in one place: what `Cascade.generate` takes, and what can be told of it without a network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypedDict, TypeVar, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
@@ -78,6 +78,18 @@ class Drawing:
         etas = self._for_some("eta", (self.eta,), names, takes=lambda name: name == "remask")
         return tuple(
             _plan(name, number, count, eta) for name, number, count, eta in zip(names, steps, tokens, etas, strict=True)
+        )
+
+    def of_stages(self, num_stages: int, kept: slice) -> "Drawing":
+        """How some of `num_stages` stages are drawn, told for each of them; without an eta that only others take."""
+        plans = self.plans(num_stages)[kept]
+        predictors = [plan.predictor for plan in plans]
+        return replace(
+            self,
+            predictor=tuple(predictor.name for predictor in predictors),
+            steps=tuple(plan.num_steps for plan in plans),
+            tokens_per_call=tuple(getattr(predictor, "tokens_per_call", None) for predictor in predictors),
+            eta=self.eta if any(isinstance(predictor, RemaskPredictor) for predictor in predictors) else None,
         )
 
     def require_sound(self) -> None:
@@ -161,9 +173,11 @@ class DrawingOptions(TypedDict, total=False):
 
 
 _PREDICTORS: tuple[type, ...] = get_args(Predictor)
-_LAW, _CONTROL = ("temperature", "top_k", "top_p"), ("outline", "given", "require_coverage")
-_PLAIN = ("gaps_per_call", "seed", "guidance", "prefix_noise")
-"""Names of options that stand under the same names in `TokenLaw`, `Control` and `Drawing`."""
+
+
+def options_among(values: Mapping[str, Any]) -> DrawingOptions:
+    """Those of these values that have the name of an option."""
+    return cast(DrawingOptions, {name: values[name] for name in DrawingOptions.__annotations__ if name in values})
 
 
 def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) -> Drawing:
@@ -187,15 +201,11 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
         if not isinstance(pin, Pin):
             raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
 
-    def some(names: Sequence[str]) -> dict[str, Any]:
-        return {name: value for name, value in options.items() if name in names}
+    def own(kind: type[Drawing | TokenLaw | Control]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}
 
-    return Drawing(
-        **_of_predictors(options),
-        **some(_PLAIN),
-        law=TokenLaw(**some(_LAW)),
-        control=Control(keywords=tuple(keywords), pins=tuple(pinned), **some(_CONTROL)),
-    )
+    values = {**options, **_of_predictors(options), "keywords": tuple(keywords), "pins": tuple(pinned)}
+    return Drawing(**own(Drawing), law=TokenLaw(**own(TokenLaw)), control=Control(**own(Control)))
 
 
 def _of_predictors(options: DrawingOptions) -> dict[str, Any]:

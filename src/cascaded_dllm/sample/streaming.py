@@ -26,7 +26,6 @@ _NOT_ONE = "not even one text fits, go on with a --device that has more memory"
 def draw_missing(
     run: SampleRun,
     cascade: Cascade,
-    drawing: Drawing,
     *,
     batch_size: int,
     on_progress: Callable[[int, int], None],
@@ -38,7 +37,6 @@ def draw_missing(
     Args:
         run: whose lock this process holds.
         cascade: the one of the run.
-        drawing: how its texts are drawn.
         batch_size: texts drawn together; none of them depends on it.
         on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
         on_state: told of every state; the time that it takes is no time of sampling.
@@ -49,6 +47,7 @@ def draw_missing(
         OutputExistsError: a batch cannot be written; what was there before is kept.
     """
     done, total, device = Progress.take_up(run.folder).num_finished, run.settings.num_samples, str(cascade.device)
+    drawing = run.settings.texts.drawing
     before = done * (len(cascade.stages) + 1 - run.settings.texts.first_stage)
     looking = 0.0
 

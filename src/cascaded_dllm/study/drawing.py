@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -17,11 +17,10 @@ from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sampl
 from cascaded_dllm.evaluate.text_features import judge_features
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import Drawing, entries
+from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, options_among
 from cascaded_dllm.sample.output import SampleRun, StoredSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.sample.streaming import draw_missing
-from cascaded_dllm.sample.token_law import TokenLaw
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.measuring import SharedWindows, load_arm
 from cascaded_dllm.study.place import Place
@@ -62,20 +61,12 @@ def drawing_of(settings: DrawingSettings, arm: PlannedArm) -> Drawing:
     drawing = _drawing_of_stages(settings, arm.seed)
     if len(arm.stages) > 1 or drawing.num_entries == 1:
         return drawing
-    plan = drawing.plans(drawing.num_entries)[-1]
-    tokens = None if plan.num_steps is not None else getattr(plan.predictor, "tokens_per_call", None)
-    return replace(drawing, predictor=(plan.predictor.name,), steps=(plan.num_steps,), tokens_per_call=(tokens,))
+    return drawing.of_stages(drawing.num_entries, slice(-1, None))
 
 
 def _drawing_of_stages(settings: DrawingSettings, seed: int) -> Drawing:
     """How texts are drawn, of all stages."""
-    return Drawing(
-        predictor=entries(settings.predictor),
-        steps=entries(settings.steps),
-        tokens_per_call=entries(settings.tokens_per_call),
-        law=TokenLaw(temperature=settings.temperature, top_p=settings.top_p),
-        seed=seed,
-    )
+    return drawing_of_options(options_among(asdict(settings) | {"seed": seed}))
 
 
 def drawing_key(study: StudySettings, arm: PlannedArm, settings: DrawingSettings, reference: str) -> str:
@@ -105,7 +96,7 @@ def draw(
     cascade.require_drawable(drawing)
     run = _sample_run(arm, settings, cascade, drawing, place)
     with run.lock(attendant.go_on):
-        samples = _complete(run, cascade, drawing, settings, attendant, f"texts of {arm.name}, {settings.name}")
+        samples = _complete(run, cascade, settings, attendant, f"texts of {arm.name}, {settings.name}")
     texts = MeasuredTexts.of_stages(dict(enumerate(samples.ids, start=1)), cascade.tokenizer)
     real = real_texts(windows, settings.num_samples)
     figures = _figures(texts, real, judge, arm)
@@ -165,7 +156,7 @@ def _sample_run(
 
 
 def _complete(
-    run: SampleRun, cascade: Cascade, drawing: Drawing, settings: DrawingSettings, attendant: Attendant, what: str
+    run: SampleRun, cascade: Cascade, settings: DrawingSettings, attendant: Attendant, what: str
 ) -> StoredSamples:
     """All texts of a run.
 
@@ -177,7 +168,6 @@ def _complete(
     progress = draw_missing(
         run,
         cascade,
-        drawing,
         batch_size=settings.batch_size,
         on_progress=lambda done, total: attendant.show(what, done, total),
         on_state=lambda state: None,

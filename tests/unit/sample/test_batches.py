@@ -207,6 +207,19 @@ def test_help_names_every_option():
     assert [name for name in DrawingOptions.__annotations__ if f"\n    {name}: " not in told] == []
 
 
+def test_drawing_of_some_stages() -> None:
+    drawing = Drawing(
+        predictor=("first_hitting", "remask", "tweedie"), steps=(None, 2, None), tokens_per_call=(4, None, None),
+        eta=0.5, gaps_per_call=2, seed=3,
+    )  # fmt: skip
+    whole = {"gaps_per_call": 2, "seed": 3}
+    assert drawing.of_stages(3, slice(1)) == Drawing(predictor=("first_hitting",), tokens_per_call=(4,), **whole)
+    assert drawing.of_stages(3, slice(-1, None)) == Drawing(predictor=("analytic",), steps=(128,), **whole)
+    assert drawing.of_stages(3, slice(2)) == Drawing(
+        predictor=("first_hitting", "remask"), steps=(None, 2), tokens_per_call=(4, None), eta=0.5, **whole
+    )
+
+
 def test_steps_in_the_name_of_a_run():
     lengths = (8, 16, 40)
     assert Drawing(predictor=("analytic",)).amount_of_work(lengths) == "steps_128"

@@ -169,12 +169,12 @@ def test_stages_before_the_given_one_have_no_file(cascade: Cascade, tmp_path: Pa
     run = SampleRun.begin(tmp_path, settings)
     told: list[tuple[int, int]] = []
     progress = draw_missing(
-        run, cascade, drawing, batch_size=4, on_progress=lambda *now: told.append(now), on_state=lambda state: None,
+        run, cascade, batch_size=4, on_progress=lambda *now: told.append(now), on_state=lambda state: None,
         should_stop=lambda: len(told) > 2 and told[-1][0] > 2 * 4,
     )  # fmt: skip
     assert progress.num_finished == 4
     progress = draw_missing(
-        SampleRun.open(run.folder), cascade, SampleRun.open(run.folder).settings.texts.drawing, batch_size=1,
+        SampleRun.open(run.folder), cascade, batch_size=1,
         on_progress=lambda *now: told.append(now), on_state=lambda state: None, should_stop=lambda: False,
     )  # fmt: skip
     assert told[-1] == (2 * COUNT, 2 * COUNT)

@@ -24,12 +24,11 @@ def run(drawn_from, tmp_path):
     return SampleRun.begin(tmp_path, RunSettings(num_samples=9, batch_size=4, device="cpu", judge=None, texts=texts))
 
 
-def draw(run, cascade, *, batch_size=4, on_state=lambda state: None, should_stop=lambda: False, **how):
+def draw(run, cascade, *, batch_size=4, on_state=lambda state: None, should_stop=lambda: False):
     told = []
     progress = draw_missing(
         run,
         cascade,
-        Drawing(**how) if how else run.settings.texts.drawing,
         batch_size=batch_size,
         on_progress=lambda *now: told.append(now),
         on_state=on_state,

@@ -25,7 +25,7 @@ def shown_building(what: str, *, as_json: bool = False) -> Iterator[Building]:
 
     Args:
         what: is done.
-        as_json: whether standard output is for a program; lines go to the error stream then.
+        as_json: whether standard output is for a program; lines go to the error stream then, where it takes long.
     """
     with ExitStack() as shown:
         if console.is_terminal:
@@ -46,7 +46,7 @@ class _Display:
     def progress(self, done: int, total: int | None) -> None:
         """So many documents are in windows, of all of a dataset."""
         if self._move is None:
-            if not console.is_terminal:
+            if not console.is_terminal and self._log is console:
                 self._log.print(self._what)
             # A terminal has room for one thing that moves.
             self._shown.close()

@@ -36,14 +36,16 @@ def test_log_has_a_line_now_and_then(shown, monkeypatch):
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_log_of_work_that_may_be_nothing(shown, monkeypatch, as_json):
-    """Nothing where nothing is built; and nothing for a program in any case."""
+    """Nothing where nothing is built; and what a program reads stays free of it in any case."""
     file, errors = shown(is_terminal=False), Console(file=io.StringIO(), width=120)
     monkeypatch.setattr(module, "error_console", errors)
     with shown_building("building", as_json=as_json) as building:
         assert file.getvalue() == ""
         building.on_wait("process 7 on node")
-    printed = ["building: waiting for process 7 on node, which builds the same\n", ""]
-    assert [errors.file.getvalue(), file.getvalue()] == (printed if as_json else printed[::-1])
+        waits = "building: waiting for process 7 on node, which builds the same\n"
+        assert [errors.file.getvalue(), file.getvalue()] == ([waits, ""] if as_json else ["", waits])
+        building.on_progress(1, 2)
+    assert [errors.file.getvalue(), file.getvalue()] == ([waits, ""] if as_json else ["", f"{waits}building\n"])
 
 
 def test_terminal_has_a_bar_once_something_is_built(shown):

@@ -43,7 +43,7 @@ def test_all_commands_are_there():
     }
     others |= {("evaluate", "likelihood"), ("evaluate", "samples"), ("evaluate", "gap")}
     others |= {("cascade", "from-flat"), ("judge", "train")}
-    others |= {("study", "run"), ("study", "list"), ("study", "collect"), ("study", "report")}
+    others |= {("study", name) for name in ("run", "list", "status", "collect", "report")}
     assert methods | others == set(COMMANDS)
 
 

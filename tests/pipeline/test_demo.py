@@ -106,9 +106,15 @@ def opened(page: Page) -> None:
     page.run(f"{modules}.then((all) => {{ Object.assign(globalThis, ...all); }})")
 
 
+def idle(page: Page, also: str = "true") -> None:
+    """Waits until nothing is written any more, and the page shows it: that is drawn with the next frame, if any is."""
+    page.wait(f"{IDLE} && {also}")
+    page.run("document.hidden || new Promise(requestAnimationFrame)")
+
+
 def written(page: Page, count: int) -> None:
     """Waits until the page has so many texts."""
-    page.wait(f"state.versions.length === {count} && {IDLE}")
+    idle(page, f"state.versions.length === {count}")
 
 
 def text(page: Page, stage: int) -> str:
@@ -237,7 +243,7 @@ def test_a_text_is_stopped(page: Page) -> None:
     click(page, "#write")
     page.wait("state.shown?.frames.at(-1).stage === 2")
     click(page, "#stop")
-    page.wait(IDLE)
+    idle(page)
     assert page.run("document.getElementById('status').textContent") == "stopped; what was finished is shown"
     assert page.run("state.versions.length") == 0
     assert page.run("state.shown.frames.length") <= 400
@@ -272,7 +278,7 @@ def test_what_was_typed_is_there_after_a_failure(page: Page, place: str) -> None
     type_over(page, 1, "fox castle")
     page.run("globalThis.fetched = fetch; globalThis.fetch = () => Promise.reject(new TypeError('no network')); 0")
     click(page, "#stage-1 .go")
-    page.wait(f"{IDLE} && document.getElementById('status').classList.contains('bad')")
+    idle(page, "document.getElementById('status').classList.contains('bad')")
     assert status(page) == "no network"
     assert page.run("document.querySelector('#stage-1 textarea').value") == "fox castle"
     assert not page.run("document.querySelector('#stage-1 .editor').hidden")
@@ -321,7 +327,7 @@ def test_alternatives_are_written_one_after_the_other(page: Page) -> None:
     click(page, "#write")
     page.wait("state.shown?.frames.at(-1).stage === 2")
     click(page, "#stop")
-    page.wait(IDLE)
+    idle(page)
     time.sleep(0.3)
     assert page.run(f"state.versions.length === 6 && {IDLE}")
 

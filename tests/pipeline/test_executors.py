@@ -127,9 +127,7 @@ def test_shards_that_were_ended_are_told(corpus, tmp_path):
     for shard in (1, 2, 3, 4, 5):
         TaskLog(tmp_path / "tfidf" / "toy_train", shard).tell(717 + shard)
     said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 2, shards=6)).stdout
-    assert re.search(
-        r"shard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said
-    )
+    assert re.search(r"shard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said)
     assert "note: if that was their time limit (--time), raise it, or start anew in another --out with more" in said
     assert "shard 1" not in said
     said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout

@@ -7,7 +7,7 @@
 #
 # TRAIN and VALID are folders that `cdllm preprocess` made with GPT-2's tokenizer; OUT is the folder of the results. STEPS
 # is the number of steps of a stage, a multiple of 16, SEED the seed (defaults below). All models that need no other train
-# side by side on the one GPU, of 48 GB or more, which keeps it busy while one of them waits for its processor.
+# side by side on the one GPU, which keeps it busy while one of them waits for its processor; their peaks add up to 44 GB.
 # Interrupted, it goes on where it was. What a run says goes to OUT/seed<seed>/<run>.log.
 set -euo pipefail
 

@@ -14,6 +14,7 @@ from cascaded_dllm.cli.study_file import begun_study
 from cascaded_dllm.study.place import DONE, FAILED
 from cascaded_dllm.study.status import (
     AT_WORK,
+    STALE,
     STATES,
     WAITING,
     ArmStatus,
@@ -25,7 +26,7 @@ from cascaded_dllm.study.status import (
 _DATA = {
     WAITING: "the data is not there yet, and nobody is making it: the command that began the study goes on",
     AT_WORK: "the data is being made; nothing else begins before",
-    FAILED: (
+    STALE: (
         "the data that is there was made with other settings, or with another version of the file of a function of "
         "yours; the next cdllm study run preprocesses it anew"
     ),

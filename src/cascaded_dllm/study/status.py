@@ -16,6 +16,7 @@ AT_WORK: Final = "at work"
 BEGUN: Final = "begun"
 WAITING: Final = "waiting"
 LOST: Final = "lost"
+STALE: Final = "of other settings"
 STATES: Final = (DONE, AT_WORK, BEGUN, WAITING, FAILED, DIVERGED, LOST)
 
 
@@ -78,7 +79,7 @@ class StudyStatus:
     """How far a study is.
 
     Attributes:
-        data: how far its data is: DONE, AT_WORK, WAITING, or FAILED where there is some of other settings.
+        data: how far its data is: DONE, AT_WORK, WAITING, or STALE where there is some of other settings.
         parts: all others once, in the order in which they are best done; None while the data is not there.
         arms: the same, by arm and seed; what is of no arm is in `parts` alone.
     """
@@ -142,7 +143,7 @@ def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyS
     if not data_is_there(study, place):
         if place.is_at_work(DATA):
             return StudyStatus(AT_WORK)
-        return StudyStatus(WAITING if place.record(DATA) is None else FAILED)
+        return StudyStatus(WAITING if place.record(DATA) is None else STALE)
     data = open_data(study, place)
     arms = plan_study(study, arm_configs(study, compose), data, place)
     work = Work(study, arms, data, place, Attendant(), attempt="")

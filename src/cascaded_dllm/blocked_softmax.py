@@ -16,6 +16,8 @@ from torch import Tensor
 _CPU_COLUMNS = 1024
 """The most columns of a block on a CPU. Their number depends on that of all columns alone, so that sums are added up in
 the same order whatever the batch. A GPU takes all of them."""
+_CPU_COLUMN_MULTIPLE = 16
+"""What the columns of a block are a multiple of, so that each of its rows begins where a line of the cache does."""
 _CPU_BLOCK_ELEMENTS = 1 << 19
 """Logits of a block on a CPU, 2 MB in float32, which its cache holds."""
 _CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 768 << 20}
@@ -34,43 +36,57 @@ def even_parts(length: int, most: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
 
+def column_blocks(num_columns: int) -> list[slice]:
+    """The blocks of a CPU: of one round width, but for the last, which has what is left."""
+    width = even_parts(num_columns, _CPU_COLUMNS)[0].stop
+    width = min(width + -width % _CPU_COLUMN_MULTIPLE, _CPU_COLUMNS)
+    return [slice(start, min(start + width, num_columns)) for start in range(0, num_columns, width)]
+
+
 class Tiles(NamedTuple):
-    """Rows whose logits are held at once, and columns of them that are worked on at once; the first are the largest."""
+    """How a softmax is divided.
+
+    Attributes:
+        chunks: rows that go through all columns together; the first are the most.
+        blocks: columns that are worked on at once, likewise.
+        exps: dtype of what becomes of the logits.
+        apart: whether that of a block is still there when the next one is made, each in a place of its own.
+    """
 
     chunks: list[slice]
     blocks: list[slice]
+    exps: torch.dtype
+    apart: bool
 
     @classmethod
     def of(
-        cls, num_rows: int, num_columns: int, device: torch.device, dtype: torch.dtype, *, kept: torch.dtype | None
+        cls,
+        num_rows: int,
+        num_columns: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        exps: torch.dtype,
+        apart: bool,
     ) -> "Tiles":
-        """Those of so many rows and columns within the limits of the device.
-
-        Args:
-            num_rows: of all chunks together.
-            num_columns: of all blocks together.
-            device: where they are.
-            dtype: of the logits.
-            kept: dtype of what is kept of a chunk until all of its blocks are there; None if a block goes as it came.
-        """
-        exps = 0 if kept is None or kept == dtype else kept.itemsize
-        # A CPU has the logits of a block beside what it keeps, all others those of all columns.
-        size = exps if exps and device.type == "cpu" else dtype.itemsize + exps
-        most_rows = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"]) // (size * num_columns)
+        """Tiles of so many rows and columns, of logits of this dtype, within the limits of the device."""
         if device.type != "cpu":
-            return cls(even_parts(num_rows, most_rows), [slice(0, num_columns)])
-        blocks = even_parts(num_columns, _CPU_COLUMNS)
-        in_a_block = _CPU_BLOCK_ELEMENTS // blocks[0].stop
-        # Where nothing is kept, no more than a block is held, and its limit alone counts.
-        return cls(even_parts(num_rows, in_a_block if kept is None else min(most_rows, in_a_block)), blocks)
+            size = dtype.itemsize + (0 if exps == dtype else exps.itemsize)
+            limit = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"])
+            return cls(even_parts(num_rows, limit // (size * num_columns)), [slice(0, num_columns)], exps, apart)
+        blocks = column_blocks(num_columns)
+        most_rows = _CPU_BLOCK_ELEMENTS // blocks[0].stop
+        if apart:
+            most_rows = min(most_rows, _CHUNK_BYTES["cpu"] // (exps.itemsize * num_columns))
+        return cls(even_parts(num_rows, most_rows), blocks, exps, apart)
 
-    def memory(self, like: Tensor, *, kept: torch.dtype | None) -> "Memory":
+    def memory(self, like: Float[Tensor, "*_"]) -> "Memory":
         """Room for the largest chunk; fresh pages cost as much as a pass over them."""
-        height, widest, all_columns = self.chunks[0].stop, self.blocks[0].stop, self.blocks[-1].stop
-        if kept == like.dtype:
-            return Memory(like.new_empty(height * all_columns), None)
-        exps = None if kept is None else like.new_empty(height * all_columns, dtype=kept)
-        return Memory(like.new_empty(height * widest), exps)
+        height, widest = self.chunks[0].stop, self.blocks[0].stop
+        room = height * (self.blocks[-1].stop if self.apart else widest)
+        if self.exps == like.dtype:
+            return Memory(like.new_empty(room), None)
+        return Memory(like.new_empty(height * widest), like.new_empty(room, dtype=self.exps))
 
 
 class Memory(NamedTuple):
@@ -78,11 +94,26 @@ class Memory(NamedTuple):
 
     Attributes:
         logits: of a block, or of all of them if what becomes of them stays there.
-        exps: of all blocks, in another dtype, where that stays instead; None if nothing does.
+        exps: what becomes of them, in another dtype; None if it takes their place.
     """
 
     logits: Float[Tensor, " S"]
     exps: Float[Tensor, " T"] | None
+
+
+class Block(NamedTuple):
+    """Some columns of a softmax before it is normalised.
+
+    Attributes:
+        columns: which ones.
+        exps: exp(logits - top); that of the clean token, which is apart, is zero. So one near probability 1 does not
+            drown the others in what the dtype rounds.
+        top: what every row is held against, its largest logit here or another number that keeps exp() in bounds.
+    """
+
+    columns: slice
+    exps: Float[Tensor, "M K"]
+    top: Float[Tensor, " M"]
 
 
 @torch.no_grad()
@@ -90,20 +121,21 @@ def blocked_logsumexp(
     states: Float[Tensor, "M D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"]
 ) -> Float[Tensor, " M"]:
     """logsumexp(states @ weight.T + bias) of every row, without a tensor of (M, V) and without a gradient."""
-    tiles = Tiles.of(len(states), len(bias), states.device, states.dtype, kept=None)
-    memory, nowhere = tiles.memory(states, kept=None), states.new_zeros(len(states), dtype=torch.long)
-    sums = [
-        BlockedSoftmax(states[part], weight, bias, nowhere[part], tiles.blocks, memory, kept=None).log_sum
-        for part in tiles.chunks
-    ]
+    tiles = Tiles.of(len(states), len(bias), states.device, states.dtype, exps=states.dtype, apart=False)
+    memory, sums = tiles.memory(states), []
+    for part in tiles.chunks:
+        softmax = BlockedSoftmax(states[part], weight, bias, None)
+        for _ in softmax.blocks(tiles, memory):
+            pass
+        sums.append(softmax.log_sum)
     return torch.cat(sums)
 
 
 class BlockedSoftmax:
-    """softmax(states @ weight.T + bias) of some rows, as exp(logits - the largest of their block).
+    """softmax(states @ weight.T + bias) of some rows, in one pass over blocks of columns, after which there are:
 
     Attributes:
-        at_x0: every row's logit of its clean token.
+        at_x0: every row's logit of its clean token; NaN where that is no column.
         of_x0: the probability of the clean token.
         log_sum: logsumexp of every row's logits.
     """
@@ -117,62 +149,56 @@ class BlockedSoftmax:
         states: Float[Tensor, "M D"],
         weight: Float[Tensor, "V D"],
         bias: Float[Tensor, " V"],
-        x0: Int[Tensor, " M"],
-        blocks: list[slice],
-        memory: Memory,
-        *,
-        kept: torch.dtype | None,
+        x0: Int[Tensor, " M"] | None,
     ) -> None:
-        """Go through all blocks once.
+        """Nothing is worked out before `blocks`.
 
         Args:
             states: hidden states of the rows.
             weight: output weights of the tokens.
             bias: their output bias.
-            x0: clean tokens. One that is no column has the logit NaN.
-            blocks: parts of the columns, in order, which are all of them together.
-            memory: see `Tiles.memory`.
-            kept: dtype of the exps that `others` gives; None if neither it nor `of_x0` is asked for. Logits and their
-                sums are in that of `states` all the same.
+            x0: clean tokens; None if nothing is asked about them.
         """
-        self._blocks = blocks
-        self._exps: list[Tensor] = []
+        self._states, self._weight, self._bias, self._x0 = states, weight, bias, x0
+
+    def blocks(self, tiles: Tiles, memory: Memory) -> Iterator[Block]:
+        """Make one block after the other. Logits and their sums are in the dtype of the states."""
         tops, totals, exps_of_x0 = [], [], []
         # The largest logit of a block may be -inf, and less than that none can be.
-        lowest = torch.finfo(states.dtype).min
-        self.at_x0 = states.new_full((len(states),), torch.nan)
-        for columns in blocks:
-            logits = _room(memory.logits, len(states), columns, apart=kept == states.dtype)
-            torch.addmm(bias[columns], states, weight[columns].T, out=logits)
-            place, is_here = _place_inside(x0, columns)
-            self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
-            tops.append(logits.amax(-1).clamp_min(lowest))
-            totals.append(logits.sub_(tops[-1][:, None]).exp_().sum(-1))
-            if kept is not None:
-                exp_there = logits.gather(-1, place[:, None])[:, 0]
-                exps_of_x0.append(torch.where(is_here, exp_there, 0))
-                logits.scatter_(-1, place[:, None], torch.where(is_here, 0, exp_there)[:, None])
-                self._exps.append(
-                    logits
-                    if memory.exps is None
-                    else _room(memory.exps, len(states), columns, apart=True).copy_(logits)
-                )
-        top = torch.stack(tops).amax(0)
-        shares = [(of_block - top).exp_() for of_block in tops]
-        total = torch.stack([share * of_block for share, of_block in zip(shares, totals, strict=True)]).sum(0)
-        self.log_sum = top + total.log()
-        self._factors = [share / total for share in shares]
-        if kept is not None:
-            pairs = zip(exps_of_x0, self._factors, strict=True)
-            self.of_x0 = torch.stack([exp * factor for exp, factor in pairs]).sum(0)
+        lowest, height = torch.finfo(self._states.dtype).min, len(self._states)
+        self.at_x0 = self._states.new_full((height,), torch.nan)
+        for columns in tiles.blocks:
+            logits = _room(memory.logits, height, columns, apart=tiles.apart and memory.exps is None)
+            torch.addmm(self._bias[columns], self._states, self._weight[columns].T, out=logits)
+            if self._x0 is not None:
+                place, is_here = _place_inside(self._x0, columns)
+                self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
+            top = logits.amax(-1).clamp_min(lowest)
+            exps = logits.sub_(top[:, None]).exp_()
+            tops.append(top)
+            totals.append(exps.sum(-1))
+            if self._x0 is not None:
+                there = exps.gather(-1, place[:, None])[:, 0]
+                exps_of_x0.append(torch.where(is_here, there, 0))
+                exps.scatter_(-1, place[:, None], torch.where(is_here, 0, there)[:, None])
+            if memory.exps is not None:
+                exps = _room(memory.exps, height, columns, apart=tiles.apart).copy_(exps)
+            yield Block(columns, exps, top)
+        self._top = torch.stack(tops).amax(0)
+        shares = [(top - self._top).exp_() for top in tops]
+        self._total = _dot(totals, shares)
+        self.log_sum = self._top + self._total.log()
+        if self._x0 is not None:
+            self.of_x0 = _dot(exps_of_x0, shares) / self._total
 
-    def others(self) -> Iterator[tuple[slice, Float[Tensor, "M K"], Float[Tensor, " M"]]]:
-        """The softmax of all tokens but the clean one: columns of a block, its exps, and factors of their rows.
+    def factor(self, block: Block) -> Float[Tensor, " M"]:
+        """What the exps of a block are multiplied by to be probabilities, once all blocks are made."""
+        return (block.top - self._top).exp_() / self._total
 
-        The clean token, whose exp is zero here, is apart, so that one near probability 1 does not drown the others in
-        what the dtype of the exps rounds. Only with `kept`, and until the memory is used for something else.
-        """
-        return zip(self._blocks, self._exps, self._factors, strict=True)
+
+def _dot(values: list[Tensor], factors: list[Tensor]) -> Tensor:
+    """The sum of the products."""
+    return torch.stack([value * factor for value, factor in zip(values, factors, strict=True)]).sum(0)
 
 
 def _room(memory: Tensor, height: int, columns: slice, *, apart: bool) -> Tensor:

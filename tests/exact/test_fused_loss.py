@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascaded_dllm import blocked_softmax
+from cascaded_dllm.blocked_softmax import column_blocks
 from cascaded_dllm.diffusion import fused_loss
 from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy, uniform_score_entropy
@@ -69,6 +70,8 @@ def hold(monkeypatch: pytest.MonkeyPatch, rows: int, columns: int) -> None:
     """Chunks of so many rows, blocks of so many columns."""
     monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 8 * rows * V)
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
+    # The one limit counts where blocks are kept, the other where they are not.
+    monkeypatch.setattr(blocked_softmax, "_CPU_BLOCK_ELEMENTS", rows * column_blocks(V)[0].stop)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 100), (2, 1), (2, 4), (3, 10), (100, 3), (100, 100)])
@@ -93,11 +96,11 @@ def test_fused_is_plain(reading: tuple[str, bool], rows: int, columns: int, monk
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
-@pytest.mark.parametrize(("kilobytes", "columns"), [(0, 100), (0.1, 4), (10, 3), (10, 100)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 100), (1, 4), (100, 3), (100, 100)])
 @pytest.mark.parametrize("reading", READINGS)
 def test_gradients_in_another_dtype(
     reading: tuple[str, bool],
-    kilobytes: float,
+    rows: int,
     columns: int,
     dtype: torch.dtype,
     tolerance: float,
@@ -105,8 +108,7 @@ def test_gradients_in_another_dtype(
 ) -> None:
     """The loss is the same; the gradients, in their own dtype, differ by what `dtype` rounds."""
     case = Case()
-    monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", int(1000 * kilobytes))
-    monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
+    hold(monkeypatch, rows, columns)
     total, entropies = case.fused(*reading)
     other, other_entropies = case.fused(*reading, LossExecution(gradient_dtype=dtype))
     torch.testing.assert_close((other, other_entropies), (total, entropies), rtol=1e-12, atol=1e-12)
@@ -160,7 +162,7 @@ def test_columns_that_fill_up_change_nothing(
     total, rows = case.fused(*reading)
     expected = (total, rows, *case.gradients(total))
     monkeypatch.setitem(fused_loss._COLUMN_MULTIPLE, "cpu", multiple)
-    monkeypatch.setitem(blocked_softmax._CHUNK_BYTES, "cpu", 8 * 2 * multiple)
+    hold(monkeypatch, 2, 1024)
     filled, filled_rows = case.fused(*reading)
     for found, plain in zip((filled, filled_rows, *case.gradients(filled)), expected, strict=True):
         assert found.shape == plain.shape

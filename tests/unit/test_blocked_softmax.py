@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascaded_dllm import blocked_softmax
-from cascaded_dllm.blocked_softmax import Tiles, blocked_logsumexp, even_parts
+from cascaded_dllm.blocked_softmax import Tiles, blocked_logsumexp, column_blocks, even_parts
 from tests.unit.model.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -22,34 +22,49 @@ def test_parts_are_everything_once(length: int, most: int) -> None:
     assert len(parts) == max(1, -(-length // max(1, most)))
 
 
-@pytest.mark.parametrize("kept", [None, torch.float32, torch.bfloat16])
-def test_tiles_hold_what_they_should(kept: torch.dtype | None) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("exps", [torch.float32, torch.bfloat16])
+def test_tiles_hold_what_they_should(exps: torch.dtype, apart: bool) -> None:
     for rows, columns in ((1, 50_257), (334, 50_257), (5_000, 50_257), (5_000, 66), (0, 4_096)):
-        tiles = Tiles.of(rows, columns, CPU, torch.float32, kept=kept)
+        tiles = Tiles.of(rows, columns, CPU, torch.float32, exps=exps, apart=apart)
         height, width = tiles.chunks[0].stop, tiles.blocks[0].stop
         assert width <= 1024
         assert height * width <= 1 << 19
-        logits, exps = tiles.memory(torch.zeros(1), kept=kept)
-        assert len(logits) == height * (columns if kept == torch.float32 else width)
-        assert (exps is None) == (kept != torch.bfloat16)
-        if exps is not None:
-            assert (exps.dtype, len(exps)) == (kept, height * columns)
-        assert (logits if exps is None else exps).nbytes <= 48 << 20
+        logits, others = tiles.memory(torch.zeros(1))
+        held, in_a_block = height * (columns if apart else width), height * width
+        if exps == torch.float32:
+            assert (len(logits), others) == (held, None)
+        else:
+            assert others is not None
+            assert (len(logits), others.dtype, len(others)) == (in_a_block, exps, held)
+        assert (logits if others is None else others).nbytes <= 48 << 20
         # Sums are added up in one order whatever the number of rows.
-        assert tiles.blocks == Tiles.of(1, columns, CPU, torch.float32, kept=kept).blocks
+        assert tiles.blocks == Tiles.of(1, columns, CPU, torch.float32, exps=exps, apart=apart).blocks
     # A small vocabulary leaves room for all rows.
-    assert Tiles.of(5_000, 66, CPU, torch.float32, kept=kept).chunks == [slice(0, 5_000)]
+    assert Tiles.of(5_000, 66, CPU, torch.float32, exps=exps, apart=apart).chunks == [slice(0, 5_000)]
     # A GPU gains nothing by blocks of columns, and its products lose.
-    on_gpu = Tiles.of(5_000, 50_257, torch.device("cuda"), torch.float32, kept=kept)
+    on_gpu = Tiles.of(5_000, 50_257, torch.device("cuda"), torch.float32, exps=exps, apart=apart)
     assert on_gpu.blocks == [slice(0, 50_257)]
-    logits, exps = on_gpu.memory(torch.zeros(1), kept=kept)
-    assert 256 << 20 < logits.nbytes + (0 if exps is None else exps.nbytes) <= 768 << 20
+    logits, others = on_gpu.memory(torch.zeros(1))
+    assert 256 << 20 < logits.nbytes + (0 if others is None else others.nbytes) <= 768 << 20
 
 
-def test_the_less_is_kept_the_more_rows_go_together() -> None:
+def test_the_less_is_held_the_more_rows_go_together() -> None:
     """Each chunk goes through the output weights again."""
-    for kept, num_chunks in ((None, 1), (torch.bfloat16, 1), (torch.float32, 2)):
-        assert len(Tiles.of(500, 50_257, CPU, torch.float32, kept=kept).chunks) == num_chunks
+    for apart, exps, num_chunks in ((False, torch.float32, 1), (True, torch.bfloat16, 1), (True, torch.float32, 2)):
+        assert len(Tiles.of(500, 50_257, CPU, torch.float32, exps=exps, apart=apart).chunks) == num_chunks
+
+
+@given(length=st.integers(1, 5_000), most=st.integers(1, 1_100))
+def test_blocks_are_all_columns_in_one_round_width(length: int, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocked_softmax, "_CPU_COLUMNS", most)
+        blocks = column_blocks(length)
+    assert [place for block in blocks for place in range(block.start, block.stop)] == list(range(length))
+    *others, last = [block.stop - block.start for block in blocks]
+    assert all(width % 16 == 0 or width == most for width in others)
+    assert len(set(others)) <= 1
+    assert last <= max([*others, min(length, most)])
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 5), (3, 100), (100, 4), (100, 100)])
@@ -62,9 +77,9 @@ def test_logsumexp(rows: int, columns: int, raised: list[int], monkeypatch: pyte
     )
     bias[raised] += 800
     monkeypatch.setattr(blocked_softmax, "_CPU_COLUMNS", columns)
-    width = even_parts(len(bias), columns)[0].stop
-    monkeypatch.setattr(blocked_softmax, "_CPU_BLOCK_ELEMENTS", rows * width)
-    assert len(Tiles.of(7, len(bias), CPU, torch.float64, kept=None).chunks) == -(-7 // rows)
+    monkeypatch.setattr(blocked_softmax, "_CPU_BLOCK_ELEMENTS", rows * column_blocks(len(bias))[0].stop)
+    tiles = Tiles.of(7, len(bias), CPU, torch.float64, exps=torch.float64, apart=False)
+    assert len(tiles.chunks) == -(-7 // rows)
     expected = torch.logsumexp(states @ weight.T + bias, -1)
     torch.testing.assert_close(blocked_logsumexp(states, weight, bias), expected, rtol=1e-14, atol=1e-14)
     single = blocked_logsumexp(states.float(), weight.float().requires_grad_(), bias.float())

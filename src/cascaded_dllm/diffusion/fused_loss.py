@@ -4,6 +4,7 @@ No tensor of (B, L, N) ever exists: only rows of masked positions go through the
 gradients are formed while their logits are there. tests/reference/plain_loss.py is what it must be equal to.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from cascaded_dllm.blocked_softmax import BlockedSoftmax, Tiles
+from cascaded_dllm.blocked_softmax import Block, BlockedSoftmax, Tiles
 from cascaded_dllm.diffusion.row_softmax import RowSoftmax
 from cascaded_dllm.diffusion.score_entropy import require_full_precision
 from cascaded_dllm.numerics import log_expm1
@@ -139,27 +140,31 @@ class _FusedScoreEntropy(torch.autograd.Function):
         token_weight, token_bias = _of_tokens(weight, bias, hidden.dtype)
         num_columns = len(token_bias)
         needs_grad = any(ctx.needs_input_grad[:5])  # type: ignore[attr-defined]
-        kept = (execution.gradient_dtype or hidden.dtype) if needs_grad else None
+        exps = (execution.gradient_dtype or hidden.dtype) if needs_grad else hidden.dtype
         rows, own, clean = (torch.empty_like(row_weight) for _ in range(3))
         grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
-        weight_factor = token_weight.to(kept or hidden.dtype)
-        takes_rows = execution.compiles and needs_grad and hidden.is_cuda
-        tiles = Tiles.of(num_rows, num_columns, hidden.device, hidden.dtype, kept=kept)
-        memory = tiles.memory(hidden, kept=kept)
+        weight_factor = token_weight.to(exps)
+        # The slopes of scores need no sum over the tokens, so that a block is done with before the next one is made.
+        tiles = Tiles.of(
+            num_rows, num_columns, hidden.device, hidden.dtype, exps=exps, apart=needs_grad and scale is None
+        )
+        memory = tiles.memory(hidden)
+        Softmax = RowSoftmax if execution.compiles and needs_grad and hidden.is_cuda else BlockedSoftmax
         for part in tiles.chunks:
-            of_part = (hidden[part], token_weight, token_bias, x0[part])
-            softmax: BlockedSoftmax | RowSoftmax
-            if takes_rows:
-                softmax = RowSoftmax(*of_part, memory)
-            else:
-                softmax = BlockedSoftmax(*of_part, tiles.blocks, memory, kept=kept)
+            grads_of_part = (grads[0][part], *grads[1:]) if grads else ()
+            add = partial(_add_others, grads_of_part, hidden[part], weight_factor, is_first=part.start == 0)
+            softmax, kept = Softmax(hidden[part], token_weight, token_bias, x0[part]), []
+            for block in softmax.blocks(tiles, memory):
+                if needs_grad and scale is not None:
+                    add(block, (block.top - scale[part]).exp_() * row_weight[part])
+                elif needs_grad:
+                    kept.append(block)
             given = (None if values is None else values[part] for values in (scale, log_share, log_other))
             rows[part], mass, own[part] = _entropy(softmax.at_x0, softmax.log_sum, log_r[part], *given)
-            if grads:
+            if needs_grad:
                 clean[part] = (mass * softmax.of_x0 - own[part]) * row_weight[part]
-                grads_of_part = (grads[0][part], *grads[1:])
-                slope = mass * row_weight[part]
-                _add_others(grads_of_part, softmax, slope, hidden[part], weight_factor, is_first=part.start == 0)
+            for block in kept:
+                add(block, softmax.factor(block) * mass * row_weight[part])
         if grads:
             # A clean token that is none has made the loss NaN already.
             _add_clean(grads, clean, x0.clamp(0, num_states - 2), hidden, token_weight)
@@ -236,30 +241,29 @@ def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[T
 
 def _add_others(
     grads: tuple[Tensor, ...],
-    softmax: BlockedSoftmax | RowSoftmax,
-    slope: Float[Tensor, " M"],
     hidden: Float[Tensor, "M D"],
     weight: Float[Tensor, "V D"],
+    block: Block,
+    slope: Float[Tensor, " M"],
     *,
     is_first: bool,
 ) -> None:
-    """Add to the gradients what all tokens but the clean one give to rows whose logsumexp has this slope.
+    """Add to the gradients what all tokens of a block but the clean one give, whose slopes are slope * exps.
 
-    The factors of the rows are multiplied with hidden states and products, which are narrow, not with the softmax. The
+    The slopes of the rows are multiplied with hidden states and products, which are narrow, not with the exps. The
     first rows find any numbers in the gradient of the weights.
     """
     hidden_grad, weight_grad, bias_grad = grads
-    for columns, exps, factor in softmax.others():
-        scale = slope * factor
-        hidden_grad.addcmul_(scale[:, None], exps @ weight[columns])
-        scaled, total = (scale[:, None] * hidden).to(exps.dtype), weight_grad[columns]
-        if exps.dtype == total.dtype:
-            torch.addmm(total, exps.T, scaled, beta=0 if is_first else 1, out=total)
-        elif is_first:
-            total.copy_(exps.T @ scaled)
-        else:
-            total += exps.T @ scaled
-        bias_grad[columns] += exps.T @ scale.to(exps.dtype)
+    columns, exps = block.columns, block.exps
+    hidden_grad.addcmul_(slope[:, None], exps @ weight[columns])
+    scaled, total = (slope[:, None] * hidden).to(exps.dtype), weight_grad[columns]
+    if exps.dtype == total.dtype:
+        torch.addmm(total, exps.T, scaled, beta=0 if is_first else 1, out=total)
+    elif is_first:
+        total.copy_(exps.T @ scaled)
+    else:
+        total += exps.T @ scaled
+    bias_grad[columns] += exps.T @ slope.to(exps.dtype)
 
 
 def _add_clean(

@@ -13,17 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.blocked_softmax import Memory
+from cascaded_dllm.blocked_softmax import Block, Memory, Tiles
 
 
 class RowSoftmax:
-    """What `BlockedSoftmax` is, of all columns at once.
-
-    Attributes:
-        at_x0: every row's logit of its clean token.
-        of_x0: the probability of the clean token.
-        log_sum: logsumexp of every row's logits.
-    """
+    """What `BlockedSoftmax` is, of all columns at once, and with the same attributes."""
 
     at_x0: Float[Tensor, " M"]
     of_x0: Float[Tensor, " M"]
@@ -35,24 +29,28 @@ class RowSoftmax:
         weight: Float[Tensor, "V D"],
         bias: Float[Tensor, " V"],
         x0: Int[Tensor, " M"],
-        memory: Memory,
     ) -> None:
-        """Arguments are those of `BlockedSoftmax`; what is kept has the dtype of the memory for it."""
-        shape = len(states), len(bias)
-        self._x0 = x0.clamp(0, len(bias) - 1)
-        self._logits = memory.logits[: math.prod(shape)].view(shape)
-        self._softmax = self._logits if memory.exps is None else memory.exps[: math.prod(shape)].view(shape)
-        torch.addmm(bias, states, weight.T, out=self._logits)
-        at_x0, self.log_sum = _compiled(logit_and_sum)(self._logits, self._x0)
-        is_token = self._x0 == x0
+        """Arguments are those of `BlockedSoftmax`."""
+        self._states, self._weight, self._bias, self._x0 = states, weight, bias, x0
+
+    def blocks(self, tiles: Tiles, memory: Memory) -> Iterator[Block]:
+        """Make the one block, which is held against its logsumexp and may be in another dtype than the logits."""
+        shape = len(self._states), len(self._bias)
+        logits = memory.logits[: math.prod(shape)].view(shape)
+        softmax = logits if memory.exps is None else memory.exps[: math.prod(shape)].view(shape)
+        torch.addmm(self._bias, self._states, self._weight.T, out=logits)
+        place = self._x0.clamp(0, shape[1] - 1)
+        at_x0, self.log_sum = _compiled(logit_and_sum)(logits, place)
+        is_token = place == self._x0
         self.at_x0 = torch.where(is_token, at_x0, torch.nan)
         self.of_x0 = torch.where(is_token, (at_x0 - self.log_sum).exp(), 0)
+        _compiled(write_softmax)(logits, self.log_sum, softmax)
+        softmax.scatter_(-1, place[:, None], 0)
+        yield Block(tiles.blocks[0], softmax, self.log_sum)
 
-    def others(self) -> Iterator[tuple[slice, Float[Tensor, "M V"], Float[Tensor, " M"]]]:
-        """All columns, the softmax itself without the clean token, and factors of one; once: it may take the logits."""
-        _compiled(write_softmax)(self._logits, self.log_sum, self._softmax)
-        self._softmax.scatter_(-1, self._x0[:, None], 0)
-        yield slice(0, self._softmax.shape[1]), self._softmax, torch.ones_like(self.log_sum)
+    def factor(self, block: Block) -> Float[Tensor, " M"]:
+        """One: they are probabilities."""
+        return torch.ones_like(block.top)
 
 
 def logit_and_sum(

@@ -19,15 +19,22 @@ from tests.repo.source_tree import CHECKOUT
 ROWS, WIDTH, COLUMNS = 5, 3, 13
 
 
-def without_x0(softmax: BlockedSoftmax | RowSoftmax, kept: torch.dtype) -> Tensor:
-    parts = list(softmax.others())
-    assert [columns.start for columns, *_ in parts] == [0, *(columns.stop for columns, *_ in parts[:-1])]
-    assert {exps.dtype for _, exps, _ in parts} == {kept}
-    return torch.cat([factor[:, None] * exps.double() for _, exps, factor in parts], dim=1)
+def without_x0(softmax: BlockedSoftmax | RowSoftmax, tiles: Tiles, like: Tensor) -> Tensor:
+    # One that is not kept is there until the next is made.
+    kept = [
+        block if tiles.apart else block._replace(exps=block.exps.clone())
+        for block in softmax.blocks(tiles, tiles.memory(like))
+    ]
+    assert [block.columns for block in kept] == tiles.blocks
+    assert {block.exps.dtype for block in kept} == {tiles.exps}
+    return torch.cat([softmax.factor(block)[:, None] * block.exps.double() for block in kept], dim=1)
 
 
-@pytest.mark.parametrize(("kept", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
-def test_whole_rows_are_blocks(kept: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(("exps", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+def test_whole_rows_are_blocks(
+    exps: torch.dtype, tolerance: float, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a column that cannot be, a row of huge logits and clean tokens that are none."""
     monkeypatch.setattr(row_softmax, "_compiled", lambda function: function)
     generator = torch.Generator().manual_seed(0)
@@ -37,10 +44,12 @@ def test_whole_rows_are_blocks(kept: torch.dtype, tolerance: float, monkeypatch:
     )
     bias[4], states[2] = -torch.inf, 900 * states[2]
     x0 = torch.tensor([0, 12, 3, -1, 13])
-    tiles = Tiles.of(ROWS, COLUMNS, states.device, states.dtype, kept=kept)
-    in_blocks = [slice(0, 5), slice(5, 13)]
-    blocks = BlockedSoftmax(states, weight, bias, x0, in_blocks, tiles.memory(states, kept=kept), kept=kept)
-    rows = RowSoftmax(states, weight, bias, x0, tiles.memory(states, kept=kept))
+    tiles = Tiles.of(ROWS, COLUMNS, states.device, states.dtype, exps=exps, apart=apart)
+    blocks, rows = BlockedSoftmax(states, weight, bias, x0), RowSoftmax(states, weight, bias, x0)
+    found = [
+        without_x0(rows, tiles, states),
+        without_x0(blocks, tiles._replace(blocks=[slice(0, 8), slice(8, 13)]), states),
+    ]
     assert rows.at_x0.isnan().tolist() == [False, False, False, True, True]
     for name in ("at_x0", "log_sum", "of_x0"):
         torch.testing.assert_close(getattr(rows, name), getattr(blocks, name), equal_nan=True)
@@ -48,8 +57,8 @@ def test_whole_rows_are_blocks(kept: torch.dtype, tolerance: float, monkeypatch:
     torch.testing.assert_close(rows.of_x0[:3], expected[range(3), x0[:3]])
     expected[range(3), x0[:3]] = 0
     # Where there is no clean token, what is left out does not matter.
-    for found in (without_x0(rows, kept), without_x0(blocks, kept)):
-        torch.testing.assert_close(found[:3], expected[:3], rtol=tolerance, atol=tolerance)
+    for others in found:
+        torch.testing.assert_close(others[:3], expected[:3], rtol=tolerance, atol=tolerance)
 
 
 def test_a_row_that_cannot_be_anything() -> None:
@@ -77,13 +86,13 @@ def test_compiled_rows_are_rows(tmp_path: Path) -> None:
 def print_differences() -> None:
     torch.manual_seed(0)
     found: dict[str, list[float]] = {}
-    for kept in (torch.float32, torch.bfloat16):
+    for exps in (torch.float32, torch.bfloat16):
         for rows in (5, 9, 12):
             states, weight, bias = torch.randn(rows, WIDTH), torch.randn(COLUMNS, WIDTH), torch.randn(COLUMNS)
             x0 = torch.randint(COLUMNS, (rows,))
-            tiles = Tiles.of(rows, COLUMNS, states.device, states.dtype, kept=kept)
-            compiled = RowSoftmax(states, weight, bias, x0, tiles.memory(states, kept=kept))
+            tiles = Tiles.of(rows, COLUMNS, states.device, states.dtype, exps=exps, apart=True)
+            compiled = RowSoftmax(states, weight, bias, x0)
             expected = torch.softmax(states @ weight.T + bias, -1).double()
             expected[range(rows), x0] = 0
-            found.setdefault(str(kept), []).append(float((without_x0(compiled, kept) - expected).abs().max()))
+            found.setdefault(str(exps), []).append(float((without_x0(compiled, tiles, states) - expected).abs().max()))
     print(json.dumps(found))

@@ -39,7 +39,7 @@ class HubError(CascadeError):
 
 
 class NonFiniteError(CascadeError, ArithmeticError):
-    """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
+    """A loss, a gradient or what a network answers is NaN or infinite; a run stops before the optimizer step."""
 
 
 class DryBatchError(CascadeError):

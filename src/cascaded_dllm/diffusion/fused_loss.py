@@ -78,10 +78,11 @@ def fused_absorbing_score_entropy(
         normalized:  r (lse - logit[x0]),   with a mixture  -r logaddexp(log_share + logit[x0] - lse, log_other)
 
     so neither a (B, L, N) tensor nor the rows of unmasked positions ever exist. Logits live for one chunk of rows at a
-    time, and the gradients with respect to `hidden`, `weight` and `bias` are formed from them in the same pass. What a
-    mixture holds is there before, so that the share rho of the softmax in p(x0) is known as soon as lse is. It scales
-    the slope of the row, and -r rho and -r (1 - rho) are the slopes with respect to `log_share` and `log_other`. In the
-    gradients the clean token is apart from all others: near a good fit what it adds makes up for what they do.
+    time, those of scores for one block of columns, and the gradients with respect to `hidden`, `weight` and `bias` are
+    formed from them in the same pass. What a mixture holds is there before, so that the share rho of the softmax in
+    p(x0) is known as soon as lse is. It scales the slope of the row, and -r rho and -r (1 - rho) are the slopes with
+    respect to `log_share` and `log_other`. In the gradients the clean token is apart from all others: near a good fit
+    what it adds makes up for what they do.
 
     Args:
         hidden: final hidden states at the masked positions only; its dtype is that of the arithmetic.

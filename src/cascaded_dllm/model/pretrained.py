@@ -80,7 +80,7 @@ def load_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: str)
     """Copy `state` into `model`; every name and every shape must match.
 
     Raises:
-        CheckpointError: names are missing, unexpected or have another shape; all of them are listed.
+        CheckpointError: names are missing, unexpected or have another shape, or numbers are not finite; all are listed.
     """
     model.load_state_dict(matching_weights(model, state, source=source))
 
@@ -89,7 +89,7 @@ def matching_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: 
     """`state` under the names of `model`; every name and every shape must match.
 
     Raises:
-        CheckpointError: names are missing, unexpected or have another shape; all of them are listed.
+        CheckpointError: names are missing, unexpected or have another shape, or numbers are not finite; all are listed.
     """
     wanted = model.state_dict()
     found = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -105,6 +105,11 @@ def matching_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: 
         raise CheckpointError(
             f"the weights in {source} do not fit the network: {'; '.join(faults)}; "
             "give the checkpoint that belongs to this configuration"
+        )
+    if broken := [name for name, tensor in found.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(
+            f"weights in {source} are NaN or infinite: {', '.join(broken)}; give an earlier checkpoint, or one of "
+            "another run"
         )
     return found
 

@@ -15,6 +15,7 @@ from cascaded_dllm.sample.absorbing import time_grid
 from cascaded_dllm.sample.conditioning import Conditioning
 from cascaded_dllm.sample.predictors import ScorePredictor, denoise_probs
 from cascaded_dllm.sample.state import SamplerState, Start
+from cascaded_dllm.sample.writing import require_finite
 
 
 def uniform_states(
@@ -30,13 +31,18 @@ def uniform_states(
     start: Start,
     t_end: float,
 ) -> Iterator[SamplerState]:
-    """Steps on a time grid, then the final denoising; a network call each."""
+    """Steps on a time grid, then the final denoising; a network call each.
+
+    Raises:
+        NonFiniteError: a network does not answer with numbers.
+    """
     position = torch.arange(start.xt.shape[1], device=sample_index.device)
     xt, times = start.xt, time_grid(start, num_steps, t_end)
     yield SamplerState(xt, 0, num_steps + 1, 0.0)
     for step, t in enumerate(times):
         with torch.inference_mode():
             log_score = model(xt, schedule(t).sigma, given.prefix)
+        require_finite(log_score)
         if step == num_steps:
             probs = denoise_probs(process, log_score, xt, schedule(t).sigma)
         else:

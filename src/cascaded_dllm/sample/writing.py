@@ -11,6 +11,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import Schedule
+from cascaded_dllm.errors import NonFiniteError
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
@@ -93,8 +94,16 @@ class TokenWriter:
 
     @torch.inference_mode()
     def ask(self, xt: Int[Tensor, "B L"], texts: Int[Tensor, " b"], rows: Rows, sigma: Float[Tensor, " b"]) -> Answer:
-        """The answer about `rows` of `texts` at noise `sigma`."""
-        return Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
+        """The answer about `rows` of `texts` at noise `sigma`.
+
+        Raises:
+            NonFiniteError: it is no answer.
+        """
+        answer = Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
+        for states in (answer.states, answer.unconditional):
+            if states is not None:
+                require_finite(states.hidden)
+        return answer
 
     def write(self, xt: Int[Tensor, "B L"], writing: Writing) -> None:
         """Asks about some masked positions of the texts of the batch and writes tokens there, in place."""
@@ -196,6 +205,20 @@ class TokenWriter:
         size = max(1, _ROW_CHUNK_ELEMENTS // self.model.config.num_states)
         for start in range(0, num_rows, size):
             yield slice(start, start + size)
+
+
+def require_finite(answer: Tensor) -> None:
+    """Checks numbers of a network, from which tokens would be drawn all the same.
+
+    Raises:
+        NonFiniteError: some are NaN or infinite.
+    """
+    if not (is_finite := answer.isfinite()).all():
+        raise NonFiniteError(
+            f"{int((~is_finite).sum())} of {answer.numel()} numbers of the network are NaN or infinite, and no token can "
+            f"be drawn from them; its weights may be, or its device ({answer.device}) fails: try float32, another "
+            "device, or an earlier checkpoint"
+        )
 
 
 def masked_rows(xt: Int[Tensor, "B L"], mask_id: int) -> Rows:

@@ -258,6 +258,22 @@ def test_every_mismatch_is_listed() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers(broken: float) -> None:
+    """As a training that broke down would leave them; texts would be drawn from them all the same."""
+    model, state = tiny_model(), dict(tiny_model(seed=1).state_dict())
+    before = model.state_dict()["vocab_embed.embedding"].clone()
+    for name in ("blocks.0.attn_qkv.weight", "output_layer.linear.bias"):
+        state[name] = state[name].clone()
+        state[name].view(-1)[3] = broken
+    with pytest.raises(
+        CheckpointError,
+        match=r"weights in here are NaN or infinite: blocks\.0\.attn_qkv\.weight, output_layer\.linear\.bias; give",
+    ):
+        load_weights(model, state, source="here")
+    assert torch.equal(model.state_dict()["vocab_embed.embedding"], before)
+
+
 def test_names_of_the_original_code() -> None:
     """Weights of a wrapped network carry `module.`, and those of a head that nothing reads are left out."""
     state = {f"module.{name}": tensor for name, tensor in tiny_model(seed=1).state_dict().items()}

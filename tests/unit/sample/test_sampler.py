@@ -12,7 +12,7 @@ from cascaded_dllm import blocked_softmax
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.errors import ConfigError, NonFiniteError
 from cascaded_dllm.sample import first_words
 from cascaded_dllm.sample import writing as writing_module
 from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, has_grid, predictor_from_name
@@ -73,6 +73,16 @@ def states(
 ) -> list[SamplerState]:
     predictor: Predictor = predictor_from_name(name)
     return list(sampler.states(prefix, predictor=predictor, num_steps=num_steps, draws=draws, sample_index=index))
+
+
+@EACH_CASE
+def test_a_network_that_gives_no_numbers(options: dict[str, Any], name: str) -> None:
+    sampler = stage(options)
+    with torch.no_grad():
+        sampler.model.blocks[0].mlp[0].bias[0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"\d+ of \d+ numbers of the network are NaN or infinite, .* an earlier"):
+        states(sampler, name, torch.arange(2), prefix=prefixes(2))
+
 
 
 def course_of(seen: list[SamplerState], row: int = 0) -> list[list[int]]:

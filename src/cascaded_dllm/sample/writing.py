@@ -215,8 +215,8 @@ def require_finite(answer: Tensor) -> None:
     """
     if not (is_finite := answer.isfinite()).all():
         raise NonFiniteError(
-            f"{int((~is_finite).sum())} of {answer.numel()} numbers of the network are NaN or infinite, and no token can "
-            f"be drawn from them; its weights may be, or its device ({answer.device}) fails: try float32, another "
+            f"{int((~is_finite).sum())} of {answer.numel()} numbers of the network are NaN or infinite, and no token "
+            f"can be drawn from them; its weights may be, or its device ({answer.device}) fails: try float32, another "
             "device, or an earlier checkpoint"
         )
 

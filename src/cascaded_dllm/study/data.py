@@ -94,10 +94,25 @@ def open_data(study: StudySettings, place: Place) -> dict[str, MethodData]:
     Raises:
         DataError: it is missing or damaged, or folders have different tokenizers or another method than they should.
     """
-    named = {entry.method: (Path(entry.train), Path(entry.valid)) for entry in study.corpus.folders}
+    named = {entry.method: (_named(entry.train), _named(entry.valid)) for entry in study.corpus.folders}
     found = {method: MethodData.open(*pair) for method, pair in (named or _folders(study, place)).items()}
     _require_alike(found)
     return {method: found[method] for method in study.methods}
+
+
+def _named(folder: str) -> Path:
+    """A folder of the settings.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(folder)
+    if path.is_dir():
+        return path
+    remedy = "; give one that cdllm preprocess has written"
+    if not path.is_absolute():
+        remedy = f", looked for from {Path.cwd()}: begin where the study was begun, or give the whole path"
+    raise DataError(f"corpus.folders gives {folder}, and there is no such folder{remedy}")
 
 
 def _folders(study: StudySettings, place: Place) -> dict[str, tuple[Path, Path]]:

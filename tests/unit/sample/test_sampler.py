@@ -84,7 +84,6 @@ def test_a_network_that_gives_no_numbers(options: dict[str, Any], name: str) -> 
         states(sampler, name, torch.arange(2), prefix=prefixes(2))
 
 
-
 def course_of(seen: list[SamplerState], row: int = 0) -> list[list[int]]:
     """What becomes of a text, step by step; a text waits while only others of its batch are written."""
     return [text for text, _ in itertools.groupby(state.xt[row].tolist() for state in seen)]

@@ -58,3 +58,22 @@ def test_folders_of_another_version(tmp_path: Path) -> None:
         given(tmp_path / "given", method, data)
     file.unlink()
     assert given(tmp_path / "given", method, data)[method].train == data.train
+
+
+def test_folders_that_are_looked_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made(tmp_path / "out", ["random"])["random"]
+    train, valid = (str(folder.relative_to(tmp_path)) for folder in (data.train, data.valid))
+    study = of_methods(["random"], folders=[{"method": "random", "train": train, "valid": valid}])
+    monkeypatch.chdir(tmp_path)
+    assert study_data(study, Place(tmp_path / "given"), Attendant())["random"].train == Path(train)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    message = (
+        f"gives {train}, and there is no such folder, looked for from {elsewhere}: begin where the study was begun, or"
+    )
+    with pytest.raises(DataError, match=message):
+        study_data(study, Place(tmp_path / "given"), Attendant())
+    study = of_methods(["random"], folders=[{"method": "random", "train": str(data.train), "valid": "/nowhere/x"}])
+    with pytest.raises(DataError, match="gives /nowhere/x, and there is no such folder; give one that"):
+        study_data(study, Place(tmp_path / "given"), Attendant())

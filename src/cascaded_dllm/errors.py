@@ -39,7 +39,11 @@ class HubError(CascadeError):
 
 
 class NonFiniteError(CascadeError, ArithmeticError):
-    """A loss, a gradient or what a network answers is NaN or infinite; a run stops before the optimizer step."""
+    """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
+
+
+class NoLawError(CascadeError, ArithmeticError):
+    """A network that is to write text answers with NaN or infinity, and no token can be drawn from that."""
 
 
 class DryBatchError(CascadeError):

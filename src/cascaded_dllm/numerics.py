@@ -1,4 +1,4 @@
-"""Two-line functions of one variable that both the mathematics and the network need, in a numerically safe form."""
+"""Functions of a few lines that both the mathematics and the network need, in a numerically safe form."""
 
 import torch
 from jaxtyping import Float
@@ -8,3 +8,15 @@ from torch import Tensor
 def log_expm1(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """log(exp(x) - 1) for x > 0, exact for tiny x and free of overflow for large x."""
     return torch.where(x < 20, torch.log(torch.expm1(x.clamp_max(20))), x + torch.log1p(-torch.exp(-x)))
+
+
+def log_add(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log(exp(a) + exp(b)), also of numbers so low that exp() of them is zero."""
+    # Up to torch 2.9 that of MPS is the formula as it stands, which is -inf below -88.
+    return torch.logaddexp(a, b) if a.device.type != "mps" else stable_log_add(a, b)
+
+
+def stable_log_add(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """`log_add` in operations that every device has; it has the gradient of `torch.logaddexp`, also where a is b."""
+    difference = torch.where(a == b, 0.0, a - b)
+    return torch.maximum(a, b) + torch.log1p(torch.exp(-difference.abs()))

@@ -36,6 +36,21 @@ def test_token_frequencies(vocab_size: int) -> None:
         assert is_refuted(counts, logits.double().index_fill(0, torch.arange(256, vocab_size), -99.0).softmax(-1))
 
 
+@pytest.mark.parametrize("vocab_size", [3, 256, 600])
+def test_logits_that_are_no_law(vocab_size: int) -> None:
+    """They are told from all others, row by row, and no state is out of range."""
+    logits = peaked_logits(vocab_size).expand(5, -1).clone()
+    logits[1, 2], logits[2, 0], logits[3] = torch.nan, torch.inf, -torch.inf
+    logits[4, 1:] = -torch.inf
+    u = torch.full((5,), 0.999, dtype=torch.float64)
+    drawn = sample_tokens(logits, (u, u))
+    assert (drawn < 0).tolist() == [False, True, True, True, False]
+    assert drawn[4] == 0
+    states = sample_states(torch.tensor([[torch.nan, 1.0], [torch.inf, torch.inf], [0.0, 0.0]]), u[:3])
+    assert (states >= 0).all()
+    assert (states < 2).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tokens_reach_far_tails(dtype: torch.dtype) -> None:
     """Tokens of probability 1e-9 are drawn by the u that are theirs, as a column of a block and as a block."""

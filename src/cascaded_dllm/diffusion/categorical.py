@@ -13,6 +13,8 @@ def sample_tokens(
 ) -> Int[Tensor, " M"]:
     """One id a row, drawn from softmax(logits): `u[0]` chooses a block of columns, `u[1]` a column inside it.
 
+    It is -1 where the logits are no law: one is NaN or infinite, or all are -inf. Nobody waits for a GPU to know.
+
     Two uniform numbers reach tails that one number of the same precision cannot, and nothing of size V is held in
     double precision: the sums of blocks and the chosen block are. A single race in float32 cuts the tail and lowers
     the temperature (Zheng et al. 2024, arXiv:2409.02908, Sec. 5).
@@ -22,13 +24,15 @@ def sample_tokens(
     weights = torch.exp(logits - logits.amax(-1, keepdim=True))
     padding = -num_columns % _BLOCK
     weights = torch.nn.functional.pad(weights, (0, padding)).view(num_rows, (num_columns + padding) // _BLOCK, _BLOCK)
-    block = _inverse_cdf(weights.sum(-1, dtype=precise), u[0])
+    of_blocks = weights.sum(-1, dtype=precise)
+    block = _inverse_cdf(of_blocks, u[0])
     inside = weights[torch.arange(num_rows, device=logits.device), block].to(precise)
-    return block * _BLOCK + _inverse_cdf(inside, u[1])
+    token = block * _BLOCK + _inverse_cdf(inside, u[1])
+    return torch.where(of_blocks.sum(-1).isfinite(), token, -1)
 
 
 def sample_states(probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """One state for every row of non-negative, not necessarily normalised, probabilities."""
+    """One state for every row of non-negative, not necessarily normalised, probabilities; any where they are NaN."""
     flat = probs.reshape(-1, probs.shape[-1]).clamp_min(0).to(u.dtype)
     return _inverse_cdf(flat, u.reshape(-1)).view(u.shape)
 
@@ -40,7 +44,8 @@ def _inverse_cdf(weights: Float[Tensor, "M C"], u: Float[Tensor, " M"]) -> Int[T
     # Rounding may lift u * total to the total itself, which no column exceeds; the number just below it is exceeded
     # by the last column that has weight.
     threshold = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulated, threshold, right=True)[:, 0]
+    # Sums that are NaN are below no threshold.
+    return torch.searchsorted(cumulated, threshold, right=True)[:, 0].clamp_max(weights.shape[-1] - 1)
 
 
 def running_sums(weights: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:

@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx
 from cascaded_dllm.blocked_softmax import Block, BlockedSoftmax, Tiles
 from cascaded_dllm.diffusion.row_softmax import RowSoftmax
 from cascaded_dllm.diffusion.score_entropy import require_full_precision
-from cascaded_dllm.numerics import log_expm1
+from cascaded_dllm.numerics import log_add, log_expm1
 
 Parameterization = Literal["score", "normalized"]
 
@@ -215,7 +215,7 @@ def _entropy(
     if log_share is None or log_other is None:
         return r * (log_sum - at_x0), r, r
     log_own = log_share + at_x0 - log_sum
-    log_prob = torch.logaddexp(log_own, log_other)
+    log_prob = log_add(log_own, log_other)
     own = r * torch.exp(log_own - log_prob)
     return -r * log_prob, own, own
 

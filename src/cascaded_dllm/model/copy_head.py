@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cascaded_dllm.model.ddit import LayerNorm
 from cascaded_dllm.model.rows import Rows
+from cascaded_dllm.numerics import log_add
 
 _CLOSED = -3.0
 """Bias of the gate before training, which lets 5 % through.
@@ -69,7 +70,7 @@ class Copies(NamedTuple):
         log_copied = mass.masked_fill(~is_first, 1.0).log() + self.log_copy[..., None].masked_fill(~is_first, 0.0)
         own = F.pad(own, (0, 1), value=-torch.inf)
         before = own.gather(-1, column).masked_fill(~is_first, 0.0)
-        both = torch.logaddexp(before, log_copied).masked_fill(~is_first, -torch.inf)
+        both = log_add(before, log_copied).masked_fill(~is_first, -torch.inf)
         return own.scatter(-1, column, both)
 
 

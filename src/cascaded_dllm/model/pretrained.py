@@ -106,12 +106,21 @@ def matching_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: 
             f"the weights in {source} do not fit the network: {'; '.join(faults)}; "
             "give the checkpoint that belongs to this configuration"
         )
-    if broken := [name for name, tensor in found.items() if not tensor.isfinite().all()]:
+    require_finite_weights(found, source=source)
+    return found
+
+
+def require_finite_weights(weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Checks weights, with which one would train and write on as if nothing were wrong.
+
+    Raises:
+        CheckpointError: some are NaN or infinite; all of them are listed.
+    """
+    if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise CheckpointError(
             f"weights in {source} are NaN or infinite: {', '.join(broken)}; give an earlier checkpoint, or one of "
             "another run"
         )
-    return found
 
 
 def _local_folder(source: str | Path) -> tuple[Path, list[str]]:

@@ -14,6 +14,7 @@ from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.model.layout import LayoutModel
 from cascaded_dllm.sample.layout_rules import LayoutRules
 from cascaded_dllm.sample.required import Word
+from cascaded_dllm.sample.writing import no_law
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def draw_gaps(
 
     Raises:
         ConfigError: there is no layout with room for it.
+        NoLawError: the network answers with NaN or infinity.
     """
     gaps, every = known.clone(), torch.arange(len(z), device=z.device)
     is_hidden = gaps == model.hidden_label
@@ -65,6 +67,7 @@ def draw_gaps(
     # What is known comes last in the order, and its turn never comes.
     order = (draws.uniform_pair(sample_index[:, None], 0, position)[0] + ~is_hidden).argsort(dim=-1)
     turns, logits = int(num_hidden.max()), torch.zeros(len(z), gaps.shape[1], model.config.num_labels, device=z.device)
+    is_lost = torch.zeros_like(is_hidden[:, 0])
     for turn in range(turns):
         # The last hidden gap is what is left, whatever the network says.
         if turn < turns - 1 and turn % gaps_per_call == 0:
@@ -77,8 +80,12 @@ def draw_gaps(
         else:
             log_law = rules.log_law(_log_laws(model, logits, gaps), place).to(logits)
         label = sample_tokens(log_law, draws.uniform_pair(sample_index, turn + 1, place))
+        is_lost |= is_due & (label < 0)
+        label = label.clamp_min(0)
         gaps[every, place] = torch.where(is_due, label, gaps[every, place])
         left = left - torch.where(is_due, label, 0)
+    if is_lost.any():
+        raise no_law(int(is_lost.sum()), gaps)
     return gaps
 
 

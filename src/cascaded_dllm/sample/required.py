@@ -9,6 +9,7 @@ completed from. docs/sampling.md explains what that means for the law of the who
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.categorical import sample_states
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.numerics import log_add
 
 Word = tuple[int, ...]
 """Token ids that stand next to each other."""
@@ -120,7 +122,8 @@ class RequiredWords:
         reach = self._log_reach(moves)
         state, every = self._start[:, 0], torch.arange(len(xt), device=xt.device)
         visited, chosen = torch.empty_like(xt), torch.empty_like(xt)
-        for first in range(0, xt.shape[1], block := max(1, _AT_ONCE // moves[:, 0].numel())):
+        block = max(1, _AT_ONCE // max(1, math.prod(self._after.shape)))
+        for first in range(0, xt.shape[1], block):
             # What is chosen in every state, so that from position to position only the state has to be looked up.
             positions = slice(first, first + block)
             choices = self._choices(moves[:, positions], reach[1:][positions], u[:, positions])
@@ -182,7 +185,7 @@ class RequiredWords:
         for position in reversed(range(moves.shape[1])):
             beyond = reach[-1].gather(1, after).view(moves[:, position].shape)
             # Of a handful of moves, in a third of the time that logsumexp takes for so few.
-            reach.append(functools.reduce(torch.logaddexp, (moves[:, position] + beyond).unbind(-1)))
+            reach.append(functools.reduce(log_add, (moves[:, position] + beyond).unbind(-1)))
         return reach[::-1]
 
 

@@ -25,7 +25,7 @@ from cascaded_dllm.sample.required import RequiredWords, Word
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.token_law import UNCHANGED, TokenLaw
 from cascaded_dllm.sample.uniform import uniform_noise, uniform_states
-from cascaded_dllm.sample.writing import TokenWriter
+from cascaded_dllm.sample.writing import TokenWriter, require_written
 
 T_END = 1e-5
 """Time at which the steps of a grid stop unless somebody asks for another."""
@@ -121,6 +121,7 @@ class StageSampler:
             ConfigError: `num_steps` is less than 1, the predictor or what is asked of it does not exist for this
                 process, the prefix has another length than in training, the stage cannot be guided, or the required
                 words have no room.
+            NoLawError: the network answers with NaN or infinity.
         """
         require_usable(predictor, self.process, num_steps)
         found = 0 if prefix is None else prefix.shape[1]
@@ -165,6 +166,8 @@ class StageSampler:
             self.process, self.schedule, writer, draws, sample_index, start, self.t_end, num_noised
         )
         for state in sampling.states(predictor, num_steps):
+            if state.step == state.num_steps:
+                require_written(state.xt, self.process.mask_id)
             yield replace(state, nfe=nfe + state.nfe)
 
     def _placed(

@@ -24,12 +24,16 @@ def fitting_threads(stages: Sequence[StageSampler], num_texts: int) -> int | Non
     """
     if stages[0].model.device.type != "cpu" or os.environ.get("OMP_NUM_THREADS"):
         return None
-    # Every parameter is multiplied and added once a position, but for those of the embedding.
-    operations = max(
-        2 * num_texts * (stage.length + (stage.prefix_length or 0)) * sum(map(torch.numel, stage.model.parameters()))
-        for stage in stages
-    )
+    operations = num_texts * max(map(_operations, stages))
     return max(1, min(torch.get_num_threads(), int(operations / _OPERATIONS_A_THREAD)))
+
+
+def _operations(stage: StageSampler) -> int:
+    """Of a call for one text, of which a token is written."""
+    network, num_positions = stage.model, stage.length + (stage.prefix_length or 0)
+    output = network.output_layer.linear.weight.numel()
+    trunk = sum(map(torch.numel, network.parameters())) - output - network.vocab_embed.embedding.numel()
+    return 2 * (trunk * num_positions + output)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from cascaded_dllm.sample.absorbing import time_grid
 from cascaded_dllm.sample.conditioning import Conditioning
 from cascaded_dllm.sample.predictors import ScorePredictor, denoise_probs
 from cascaded_dllm.sample.state import SamplerState, Start
-from cascaded_dllm.sample.writing import require_finite
+from cascaded_dllm.sample.writing import no_law
 
 
 def uniform_states(
@@ -34,7 +34,7 @@ def uniform_states(
     """Steps on a time grid, then the final denoising; a network call each.
 
     Raises:
-        NonFiniteError: a network does not answer with numbers.
+        NoLawError: the network answers with NaN or infinity.
     """
     position = torch.arange(start.xt.shape[1], device=sample_index.device)
     xt, times = start.xt, time_grid(start, num_steps, t_end)
@@ -42,11 +42,12 @@ def uniform_states(
     for step, t in enumerate(times):
         with torch.inference_mode():
             log_score = model(xt, schedule(t).sigma, given.prefix)
-        require_finite(log_score)
         if step == num_steps:
             probs = denoise_probs(process, log_score, xt, schedule(t).sigma)
         else:
             probs = predictor.step_probs(process, schedule, log_score, xt, t, times[step + 1])
+        if not (is_law := probs.sum(-1).isfinite()).all():
+            raise no_law(int((~is_law).sum()), xt)
         u, _ = draws.uniform_pair(sample_index[:, None], step + 1, position)
         xt = sample_states(probs, u)
         yield SamplerState(xt, step + 1, num_steps + 1, step + 1.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import Schedule
-from cascaded_dllm.errors import NonFiniteError
+from cascaded_dllm.errors import NoLawError
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
@@ -94,16 +94,8 @@ class TokenWriter:
 
     @torch.inference_mode()
     def ask(self, xt: Int[Tensor, "B L"], texts: Int[Tensor, " b"], rows: Rows, sigma: Float[Tensor, " b"]) -> Answer:
-        """The answer about `rows` of `texts` at noise `sigma`.
-
-        Raises:
-            NonFiniteError: it is no answer.
-        """
-        answer = Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
-        for states in (answer.states, answer.unconditional):
-            if states is not None:
-                require_finite(states.hidden)
-        return answer
+        """The answer about `rows` of `texts` at noise `sigma`."""
+        return Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
 
     def write(self, xt: Int[Tensor, "B L"], writing: Writing) -> None:
         """Asks about some masked positions of the texts of the batch and writes tokens there, in place."""
@@ -125,7 +117,7 @@ class TokenWriter:
         u: Pair,
         step: Int[Tensor, " b"],
     ) -> None:
-        """Writes tokens into some rows of an answer, in place.
+        """Writes tokens into some rows of an answer, in place; what is no law leaves MASK (`require_written`).
 
         Args:
             xt: the texts of the batch.
@@ -144,6 +136,7 @@ class TokenWriter:
             if path is not None:
                 logits = _without(logits, path.excluded[part.batch, part.position])
             token = sample_tokens(logits, (u[0][chunk], u[1][chunk]))
+            token = torch.where(token < 0, self.mask_id, token)
             if path is not None:
                 fixed = path.token[part.batch, part.position]
                 token = torch.where(fixed >= 0, fixed, token)
@@ -173,6 +166,9 @@ class TokenWriter:
             xt: the texts of the batch, as words are looked for in them.
             answer: about all masked positions of its texts.
             step: of each text, for the random numbers.
+
+        Raises:
+            NoLawError: the network answers with NaN or infinity.
         """
         assert self.required is not None, "nothing is required"
         required, texts = self.required.select(answer.texts), xt[answer.texts]
@@ -184,6 +180,8 @@ class TokenWriter:
             matters = required.tokens[batch].clamp_min(0).flatten(1)
             found = torch.log_softmax(logits, -1).gather(1, matters)
             log_probs[batch, position] = found.view(len(found), states, width).to(log_probs)
+        if num_lost := int(log_probs.isnan().any(-1).any(-1).sum()):
+            raise no_law(num_lost, texts)
         position = torch.arange(xt.shape[1], device=xt.device)
         u, _ = self.path_draws.uniform_pair(self.sample_index[answer.texts][:, None], step[:, None], position)
         return required.draw(log_probs, texts, u, mask_id=self.mask_id)
@@ -207,18 +205,23 @@ class TokenWriter:
             yield slice(start, start + size)
 
 
-def require_finite(answer: Tensor) -> None:
-    """Checks numbers of a network, from which tokens would be drawn all the same.
+def require_written(xt: Int[Tensor, "B L"], mask_id: int) -> None:
+    """Checks texts that should be finished, which have MASK where the network gave no law; once, as a GPU waits for it.
 
     Raises:
-        NonFiniteError: some are NaN or infinite.
+        NoLawError: they are not.
     """
-    if not (is_finite := answer.isfinite()).all():
-        raise NonFiniteError(
-            f"{int((~is_finite).sum())} of {answer.numel()} numbers of the network are NaN or infinite, and no token "
-            f"can be drawn from them; its weights may be, or its device ({answer.device}) fails: try float32, another "
-            "device, or an earlier checkpoint"
-        )
+    if num_masked := int((xt == mask_id).sum()):
+        raise no_law(num_masked, xt)
+
+
+def no_law(num_positions: int, xt: Int[Tensor, "B L"]) -> NoLawError:
+    """For texts that the network cannot write at some positions."""
+    return NoLawError(
+        f"the network answers with NaN or infinity at {num_positions} of {xt.numel()} positions, and no token can be "
+        f"drawn from that; its weights may be broken, or its device ({xt.device}) fails: try an earlier checkpoint, "
+        "float32 or another device"
+    )
 
 
 def masked_rows(xt: Int[Tensor, "B L"], mask_id: int) -> Rows:

@@ -12,7 +12,7 @@ import torch
 
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.model.pretrained import matching_weights
+from cascaded_dllm.model.pretrained import matching_weights, require_finite_weights
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.batches import parts_of_step, read_ahead, size_of
 from cascaded_dllm.train.checkpoint import TrainerState
@@ -210,11 +210,12 @@ class Trainer:
             parts: folder of the optimizer's moments where `state` lacks them, see `checkpoint`.
 
         Raises:
-            CheckpointError: it was trained with other settings, or its weights do not fit.
+            CheckpointError: it was trained with other settings, or its weights do not fit or are NaN or infinite.
         """
         # The settings first: another size of the network is easier to read there than in a list of shapes.
         require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps, source=source)
         found = matching_weights(self.model, weights, source=source)
+        require_finite_weights(ema, source=source)
         for name, tensor in self.model.state_dict().items():
             self.parallel.storage.fill(tensor, found[name])
         self.optimizer.load_state_dict(placed_moments(state.optimizer, parts, self.model, self.parallel.storage))

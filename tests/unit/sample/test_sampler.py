@@ -7,18 +7,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cascaded_dllm import blocked_softmax
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
-from cascaded_dllm.errors import ConfigError, NonFiniteError
+from cascaded_dllm.errors import ConfigError, NoLawError
+from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.sample import first_words
 from cascaded_dllm.sample import writing as writing_module
+from cascaded_dllm.sample.conditioning import Conditioning
 from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.token_law import TokenLaw
+from cascaded_dllm.sample.writing import TokenWriter, Writing
 from tests.reference.enumerate import contains_in_order
 from tests.unit.model.tiny import tiny_model
 
@@ -70,18 +74,59 @@ def states(
     prefix: Tensor | None = None,
     num_steps: int = 4,
     draws: Draws = DRAWS,
+    **asked: Any,
 ) -> list[SamplerState]:
     predictor: Predictor = predictor_from_name(name)
-    return list(sampler.states(prefix, predictor=predictor, num_steps=num_steps, draws=draws, sample_index=index))
+    settings = {"predictor": predictor, "num_steps": num_steps, "draws": draws, "sample_index": index}
+    return list(sampler.states(prefix, **settings, **asked))
 
 
 @EACH_CASE
-def test_a_network_that_gives_no_numbers(options: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("where", ["trunk", "output", "one token"])
+def test_a_network_that_gives_no_law(options: dict[str, Any], name: str, where: str) -> None:
+    """An error, no text and no index that is out of range."""
     sampler = stage(options)
     with torch.no_grad():
-        sampler.model.blocks[0].mlp[0].bias[0] = torch.nan
-    with pytest.raises(NonFiniteError, match=r"\d+ of \d+ numbers of the network are NaN or infinite, .* an earlier"):
+        if where == "trunk":
+            sampler.model.blocks[0].mlp[0].bias[0] = torch.nan
+        else:
+            sampler.model.output_layer.linear.bias[slice(None) if where == "output" else 7] = torch.inf
+    with pytest.raises(NoLawError, match=r"NaN or infinity at \d+ of 12 positions, and no token .* try an earlier"):
         states(sampler, name, torch.arange(2), prefix=prefixes(2))
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_required_words_of_a_network_that_gives_no_law(name: str) -> None:
+    sampler = stage({"parameterization": "normalized"})
+    with torch.no_grad():
+        sampler.model.blocks[0].mlp[0].bias[0] = torch.nan
+    for asked in ("required", "words"):
+        with pytest.raises(NoLawError, match="NaN or infinity"):
+            states(sampler, name, torch.arange(2), prefix=prefixes(2), **{asked: [[(1, 2), (3,)]] * 2})
+
+
+def test_a_call_of_which_the_host_asks_nothing() -> None:
+    """What is recorded on a CUDA device must not wait for it."""
+
+    class Asked(TorchDispatchMode):
+        def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), settings: Any = None) -> Any:
+            names.append(operator.name())
+            return operator(*arguments, **settings or {})
+
+    for options in ({"parameterization": "score"}, {"parameterization": "normalized", "copy_head": True}):
+        sampler, names = stage(options), []
+        xt, given = (
+            torch.full((2, LENGTH), VOCAB),
+            Conditioning.encode(sampler.model, prefixes(2), target_length=LENGTH, guidance=0.0),
+        )
+        writer = TokenWriter(sampler.model, given, TokenLaw(), None, VOCAB, DRAWS, torch.arange(2))
+        u = torch.full((2,), 0.5, dtype=torch.float64)
+        rows = Rows(torch.arange(2), torch.tensor([1, 4]))
+        with Asked():
+            writer.write(xt, Writing(torch.arange(2), rows, torch.ones(2), torch.ones(2, dtype=torch.long), (u, u)))
+        assert (xt != VOCAB).sum() == 2
+        assert len(names) > 50
+        assert not {"aten::is_nonzero", "aten::_local_scalar_dense", "aten::nonzero"} & set(names)
 
 
 def course_of(seen: list[SamplerState], row: int = 0) -> list[list[int]]:

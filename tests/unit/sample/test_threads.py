@@ -65,9 +65,15 @@ def test_small_calls_are_for_one_thread(cascade: Cascade, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("two_threads")
 def test_large_calls_are_for_all(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = sum(parameter.numel() for parameter in cascade.stages[1].model.parameters())
-    monkeypatch.setattr(threads, "_OPERATIONS_A_THREAD", 2.0 * parameters * sum(LENGTHS))
+    model = cascade.stages[1].model
+    embedding, output = model.vocab_embed.embedding.numel(), model.output_layer.linear.weight.numel()
+    trunk = sum(parameter.numel() for parameter in model.parameters()) - embedding - output
+    # A token is embedded without a product, and only what is written goes through the output layer.
+    monkeypatch.setattr(threads, "_OPERATIONS_A_THREAD", 2.0 * (trunk * sum(LENGTHS) + output))
     assert [threads.fitting_threads(cascade.stages, number) for number in (1, 2, 99)] == [1, 2, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 99)
+        assert [threads.fitting_threads(cascade.stages, number) for number in (1, 10, 50, 200)] == [1, 10, 50, 99]
     assert seen(cascade, monkeypatch, num_texts=1) == ({1}, {2})
     assert seen(cascade, monkeypatch, num_texts=2) == ({2}, {2})
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cascaded_dllm.assemble.preprocess import make_tagger
+from cascaded_dllm.assemble.scorers import make_tagger
 from cascaded_dllm.errors import CascadeError
 from cascaded_dllm.importance.tagged_corpora import accuracy, read_tagged
 

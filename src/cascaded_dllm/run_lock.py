@@ -1,58 +1,23 @@
 """One process a run folder, or a work: a lock that a dead owner does not keep, however it died.
 
 File locks of the system would do it, but network file systems of clusters often lack them. So the lock is a file that
-names its owner. Where the owner's number means the same process to both, it is asked whether that process lives, and is
-the same one (numbers of processes are given out again). From another machine, and from another container, the owner is
-judged by its silence: it touches the file now and then, and one that has not done so for a minute is gone. Times are
-those of the file system, so that clocks may differ.
+names its owner, of whom the next one judges whether it lives (`lock_owner.py`).
 """
 
 import contextlib
-import errno
 import json
 import os
-import secrets
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from cascaded_dllm.atomic import INCOMPLETE
 from cascaded_dllm.errors import FolderInUseError, OutputExistsError, StoppedError
-from cascaded_dllm.pid_space import pid_space
+from cascaded_dllm.lock_owner import NOBODY, Owner, is_alive, owner_of, pause, seems_alive, this_process
 
 LOCK_FILE = "run.lock"
 SECONDS_BETWEEN_SIGNS = 10.0
-SECONDS_OF_SILENCE = 60.0
-"""After which an owner on another machine, or in another container, counts as dead."""
-
-_POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """A process, told from all others.
-
-    Attributes:
-        host: its machine.
-        pid: its number there.
-        started: when it began, as its machine writes it; processes that had the same number before have another.
-        token: of this lock; two runs of one process differ in it.
-        space: where its number is its own, see `pid_space`; empty if unknown.
-    """
-
-    host: str
-    pid: int
-    started: str
-    token: str
-    space: str = ""
-
-
-_NOBODY = Owner("", 0, "", "nobody")
-"""Whose lock it is where something else has written the file."""
 
 
 @contextlib.contextmanager
@@ -77,7 +42,7 @@ def run_lock(
         OutputExistsError: it cannot be written.
     """
     path = folder / LOCK_FILE
-    own = _this_process()
+    own = this_process()
     with _errors_told(path, "run folder", go_on) as watched:
         owner = _take(path, own, watched)
     if owner is not None:
@@ -111,7 +76,7 @@ def waited_lock(
     Raises:
         OutputExistsError: the lock cannot be written.
     """
-    own = _this_process()
+    own = this_process()
     has_told = False
     while not is_done():
         with _errors_told(path, "folder", go_on) as watched:
@@ -126,7 +91,7 @@ def waited_lock(
             on_wait(f"process {owner.pid} on {owner.host}")
         has_told = True
         watched()
-        time.sleep(_POLL_SECONDS)
+        pause()
     yield False
 
 
@@ -161,20 +126,10 @@ def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Ite
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process seems to hold the lock of a folder, by one look that waits for nothing.
-
-    One on another machine is judged by the clocks of this one and of the disk, which may differ by a minute.
-    """
+    """Whether a living process seems to hold the lock of a folder, by one look; see `seems_alive`."""
     path = folder / LOCK_FILE
-    owner = _owner(path)
-    if owner is None or owner == _NOBODY:
-        return False
-    if owner.space == pid_space():
-        return _start_of(owner.pid) == owner.started
-    try:
-        return abs(time.time() - path.stat().st_mtime) < 2 * SECONDS_OF_SILENCE
-    except FileNotFoundError:
-        return False
+    owner = owner_of(path)
+    return owner is not None and owner != NOBODY and seems_alive(path, owner)
 
 
 def until_told(should_stop: Callable[[], bool], folder: Path) -> Callable[[], None]:
@@ -198,11 +153,6 @@ def until_told(should_stop: Callable[[], bool], folder: Path) -> Callable[[], No
     return go_on
 
 
-def _this_process() -> Owner:
-    pid = os.getpid()
-    return Owner(socket.gethostname(), pid, _start_of(pid) or "", secrets.token_hex(8), pid_space())
-
-
 @contextlib.contextmanager
 def _held(path: Path, own: Owner) -> Iterator[None]:
     """Gives signs of life inside the block, and gives the lock back after it."""
@@ -214,7 +164,7 @@ def _held(path: Path, own: Owner) -> Iterator[None]:
     finally:
         stop.set()
         signs.join()
-        if _owner(path) == own:
+        if owner_of(path) == own:
             path.unlink(missing_ok=True)
 
 
@@ -227,11 +177,11 @@ def _take(path: Path, own: Owner, go_on: Callable[[], None]) -> Owner | None:
         None where it is taken; otherwise the living owner that has it.
     """
     while not _create(path, own):
-        owner = _owner(path)
+        owner = owner_of(path)
         if owner is None:
             # Given back at this moment. Nothing is removed then: the next lock there belongs to somebody who lives.
             continue
-        if owner != _NOBODY and _is_alive(path, owner, go_on):
+        if owner != NOBODY and is_alive(path, owner, go_on):
             return owner
         if (remover := _remove(path, owner, own, go_on)) is not None:
             return remover
@@ -250,7 +200,7 @@ def _remove(path: Path, dead: Owner, own: Owner, go_on: Callable[[], None]) -> O
     if (other := _take(turn, own, go_on)) is not None:
         return other
     try:
-        if _owner(path) == dead:
+        if owner_of(path) == dead:
             path.unlink(missing_ok=True)
     finally:
         turn.unlink(missing_ok=True)
@@ -265,81 +215,13 @@ def _create(path: Path, own: Owner) -> bool:
         os.link(whole, path)
     except FileExistsError:
         # A network file system that asks its server twice is told so of its own link.
-        return _owner(path) == own
+        return owner_of(path) == own
     finally:
         whole.unlink(missing_ok=True)
     return True
-
-
-def _owner(path: Path) -> Owner | None:
-    """Whose lock it is; None if it is gone."""
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        return _NOBODY
-    except OSError as error:
-        if error.errno != errno.ESTALE:  # removed on another machine while it was read
-            raise
-        return None
-
-
-def _is_alive(path: Path, owner: Owner, go_on: Callable[[], None]) -> bool:
-    if owner.space == pid_space():
-        return _start_of(owner.pid) == owner.started
-    return _gives_signs(path, go_on)
-
-
-def _gives_signs(path: Path, go_on: Callable[[], None]) -> bool:
-    """Whether the lock is touched within the time of silence, counted from its last sign of life."""
-    looked = _look(path)
-    first = None if looked is None else looked[1]
-    while looked is not None:
-        now, last = looked
-        if last != first:
-            return True
-        if now - last >= SECONDS_OF_SILENCE:
-            return False
-        go_on()
-        time.sleep(_POLL_SECONDS)
-        looked = _look(path)
-    return False
-
-
-def _look(path: Path) -> tuple[float, float] | None:
-    """The time, and when the lock was last touched; None if it is gone."""
-    try:
-        return _now(path), path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-
-
-def _now(path: Path) -> float:
-    """The time as the file system of `path` has it."""
-    probe = path.with_name(f"{INCOMPLETE}{path.name}-time-{secrets.token_hex(4)}")
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def _give_signs(path: Path, stop: threading.Event) -> None:
     while not stop.wait(SECONDS_BETWEEN_SIGNS):
         with contextlib.suppress(OSError):  # a file system that is away for a moment; silence will tell
             os.utime(path)
-
-
-def _start_of(pid: int) -> str | None:
-    """When process `pid` of this machine began; None if there is none, or it is a zombie."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            # The name in parentheses may hold anything; state and start are fields 3 and 22.
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        return None if fields[0] == "Z" else fields[19]
-    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], check=False, capture_output=True, text=True)
-    return listed.stdout.strip() or None

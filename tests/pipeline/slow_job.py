@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cascaded_dllm import processes
-from cascaded_dllm.assemble.preprocess import MakeEncoder, ShardTask, encoder_identity, make_scorer
+from cascaded_dllm.assemble.preprocess import ShardTask
+from cascaded_dllm.assemble.scorers import MakeEncoder, encoder_identity, make_scorer
 from cascaded_dllm.preprocess.executors import Tasks, run_local
 from cascaded_dllm.preprocess.job import ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan

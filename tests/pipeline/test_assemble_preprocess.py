@@ -13,14 +13,8 @@ import numpy as np
 import pytest
 
 from cascaded_dllm.assemble import preprocess
-from cascaded_dllm.assemble.preprocess import (
-    BUILT_IN_TAGGERS,
-    MakeEncoder,
-    ShardTask,
-    make_scorer,
-    make_tagger,
-    prepare,
-)
+from cascaded_dllm.assemble.preprocess import ShardTask, prepare
+from cascaded_dllm.assemble.scorers import BUILT_IN_TAGGERS, MakeEncoder, make_scorer, make_tagger
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cascaded_dllm.assemble.preprocess import make_tagger
+from cascaded_dllm.assemble.scorers import make_tagger
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import PosLabel

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cascaded_dllm import run_lock
+from cascaded_dllm import lock_owner
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.main import app
@@ -312,10 +312,10 @@ def test_texts_that_were_stopped_are_gone_on_with(tmp_path, monkeypatch):
     assert "texts of flat, seed 0, first were stopped at 2 of 5, which are kept" in result.stderr
     # Another machine had begun to go on with them, and may be dead.
     [folder] = (tmp_path / "out/arms/flat/seed0/samples/first").iterdir()
-    lock, looks, look = folder / LOCK_FILE, [], run_lock._look
+    lock, looks, look = folder / LOCK_FILE, [], lock_owner._look
     lock.write_text(json.dumps({"host": "another-machine", "pid": 1, "started": "7", "token": "ab"}))
     with monkeypatch.context() as patch:
-        patch.setattr(run_lock, "_look", lambda path: looks.append(path) or look(path))
+        patch.setattr(lock_owner, "_look", lambda path: looks.append(path) or look(path))
         patch.setattr(StopRequest, "is_made", lambda _: bool(looks))
         result = CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
     assert (result.exit_code, looks) == (75, [lock])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm import run_lock
+from cascaded_dllm import lock_owner
 from cascaded_dllm.cli.interrupt import EXIT_AGAIN
 from cascaded_dllm.run_lock import LOCK_FILE
 from tests.pipeline import tiny
@@ -19,13 +19,13 @@ JUDGE = ("--width", 16, "--blocks", 1, "--heads", 2, "--length", 16, "--batch-si
 
 def signalled_while_watching(number: signal.Signals, arguments: list[str]) -> None:
     """In a process: a signal at every look at the lock; the second one would end it at once."""
-    look = run_lock._look
+    look = lock_owner._look
 
     def signalling_look(path: Path) -> tuple[float, float] | None:
         os.kill(os.getpid(), number)
         return look(path)
 
-    run_lock._look = signalling_look
+    lock_owner._look = signalling_look
     cdllm(*arguments)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cascaded_dllm.assemble.preprocess import make_tagger
+from cascaded_dllm.assemble.scorers import make_tagger
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.base import Scorer

@@ -14,7 +14,18 @@ import pytest
 from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_module, modules, part_of
 
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
-BASE = {"errors", "file_names", "rng", "pid_space", "atomic", "run_lock", "processes", "overrides", "versions"}
+BASE = {
+    "errors",
+    "file_names",
+    "rng",
+    "pid_space",
+    "atomic",
+    "lock_owner",
+    "run_lock",
+    "processes",
+    "overrides",
+    "versions",
+}
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 CONFIG = {"config", "config_groups"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rng": set(),
     "pid_space": set(),
     "atomic": {"errors", "pid_space"},
-    "run_lock": {"errors", "atomic", "pid_space"},
+    "lock_owner": {"atomic", "pid_space"},
+    "run_lock": {"errors", "atomic", "lock_owner"},
     "processes": set(),
     "overrides": {"errors"},
     "versions": set(),
@@ -73,7 +85,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "assemble.stage",
         "assemble.start",
     },
-    "assemble.preprocess": BASE | PARTS,
+    "assemble.scorers": BASE | PARTS,
+    "assemble.preprocess": BASE | PARTS | {"assemble.scorers"},
     "assemble.material": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
     "assemble.flat": BASE | PARTS | {*CONFIG},
     "assemble.judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble.windows"},
@@ -89,12 +102,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", *CONFIG, "study", "study_config", "demo"}
     | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.flat", "assemble.gap", "assemble.judge"}
-    | {"assemble.material", "assemble.preprocess", "assemble.start", "assemble.windows"},
+    | {"assemble.material", "assemble.preprocess", "assemble.scorers", "assemble.start", "assemble.windows"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
 ASSEMBLED_WITH_TENSORS = {part for part in MAY_IMPORT if part.startswith("assemble.")} - {
-    *("assemble.data", "assemble.preprocess")
+    *("assemble.data", "assemble.preprocess", "assemble.scorers")
 }
 WITH_TENSORS = (
     *("numerics", "blocked_softmax", "memory", "diffusion", "model", "train", "sample", "evaluate", "judge"),

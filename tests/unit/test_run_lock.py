@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm import lock_owner
 from cascaded_dllm import run_lock as lock_module
 from cascaded_dllm.errors import OutputExistsError, StoppedError
+from cascaded_dllm.lock_owner import Owner
 from cascaded_dllm.pid_space import pid_space
-from cascaded_dllm.run_lock import LOCK_FILE, Owner, run_lock, until_told, waited_lock
+from cascaded_dllm.run_lock import LOCK_FILE, run_lock, until_told, waited_lock
 
 HOLD = """
 import sys, time
@@ -105,7 +107,7 @@ def test_number_that_was_given_out_again(tmp_path):
 
 def test_another_container_with_the_same_host_name(tmp_path, monkeypatch):
     """It numbers its processes by itself: that there is none of that number here, or another one, says nothing."""
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     for space in ({"space": "0123abcd"}, {}):
         write_lock(tmp_path, host=socket.gethostname(), **space)
         age(tmp_path, 5)
@@ -141,7 +143,7 @@ def contained_process(tmp_path):
 
 
 def test_process_in_a_container(tmp_path, contained_process, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == 1
     with pytest.raises(OutputExistsError, match="is going on: process 1 on "), run_lock(tmp_path):
         pass
@@ -163,13 +165,13 @@ def age(folder, seconds):
 
 def test_silent_owner_on_another_machine(tmp_path, monkeypatch):
     """After an hour at once; after most of a minute when the minute has passed."""
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path)
     age(tmp_path, 3600)
     with run_lock(tmp_path):
         pass
     write_lock(tmp_path)
-    age(tmp_path, lock_module.SECONDS_OF_SILENCE - 0.3)
+    age(tmp_path, lock_owner.SECONDS_OF_SILENCE - 0.3)
     started = time.monotonic()
     with run_lock(tmp_path):
         assert time.monotonic() - started > 0.2
@@ -177,7 +179,7 @@ def test_silent_owner_on_another_machine(tmp_path, monkeypatch):
 
 
 def test_owner_on_another_machine_that_gives_signs(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path)
     age(tmp_path, 5)
     sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
@@ -192,7 +194,7 @@ def test_owner_on_another_machine_that_gives_signs(tmp_path, monkeypatch):
 
 
 def test_owner_that_leaves_while_it_is_watched(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path)
     leave = threading.Timer(0.2, (tmp_path / LOCK_FILE).unlink)
     leave.start()
@@ -269,10 +271,10 @@ def test_start_of_a_process_without_proc(monkeypatch):
     """As on macOS, where `ps` tells it."""
     real = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: str(path) != "/proc/self/stat" and real(path))
-    own = lock_module._start_of(os.getpid())
+    own = lock_owner._start_of(os.getpid())
     assert own
-    assert own == lock_module._start_of(os.getpid())
-    assert lock_module._start_of(2**22 + 1) is None
+    assert own == lock_owner._start_of(os.getpid())
+    assert lock_owner._start_of(2**22 + 1) is None
 
 
 def test_owners_differ_in_their_token():
@@ -298,7 +300,7 @@ def test_a_lock_to_wait_for_is_given_back(tmp_path):
 
 def test_of_many_that_come_for_one_work_one_does_it(tmp_path, monkeypatch):
     """All find the lock of a dead process; the others go on when the work is done, and say once for whom they wait."""
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path, space=pid_space(), pid=2**22 + 1)
     barrier, all_wait, worked, told = threading.Barrier(8), threading.Event(), [], []
 
@@ -325,7 +327,7 @@ def test_of_many_that_come_for_one_work_one_does_it(tmp_path, monkeypatch):
 
 
 def test_the_next_one_takes_the_place_of_one_that_is_killed(tmp_path, other_process, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     told = []
 
     def on_wait(owner):
@@ -339,7 +341,7 @@ def test_the_next_one_takes_the_place_of_one_that_is_killed(tmp_path, other_proc
 
 
 def test_one_on_another_machine_is_waited_for_until_it_is_silent(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path)
     age(tmp_path, 5)
     sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
@@ -407,8 +409,8 @@ def test_a_lock_that_is_removed_on_another_machine_while_it_is_read(tmp_path, mo
 
 def test_a_lock_that_is_given_back_and_taken_at_once_is_not_removed(tmp_path, monkeypatch):
     """Who finds it gone tries again, and does not remove the one that the next owner has written since."""
-    path, create, look, looks = tmp_path / LOCK_FILE, lock_module._create, lock_module._owner, []
-    started = lock_module._start_of(os.getpid()) or ""
+    path, create, look, looks = tmp_path / LOCK_FILE, lock_module._create, lock_module.owner_of, []
+    started = lock_owner._start_of(os.getpid()) or ""
     first, second = (Owner(socket.gethostname(), os.getpid(), started, token, pid_space()) for token in "ab")
 
     def looked(place):
@@ -419,7 +421,7 @@ def test_a_lock_that_is_given_back_and_taken_at_once_is_not_removed(tmp_path, mo
             create(path, second)
         return None
 
-    monkeypatch.setattr(lock_module, "_owner", looked)
+    monkeypatch.setattr(lock_module, "owner_of", looked)
     monkeypatch.setattr(lock_module, "_create", lambda place, own: place != path and create(place, own))
     assert lock_module._take(path, first, lambda: None) == second
     assert json.loads(path.read_text())["token"] == "b"
@@ -441,7 +443,7 @@ def stop_waiting_at(look, error=StopWaitingError):
 
 
 def test_who_waits_for_a_work_can_stop_at_every_look(tmp_path, other_process, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     for look in (1, 3):
         waiting = waited_lock(tmp_path / LOCK_FILE, is_done=lambda: False, go_on=stop_waiting_at(look))
         with pytest.raises(StopWaitingError), waiting:
@@ -458,7 +460,7 @@ def test_who_waits_for_a_work_can_stop_at_every_look(tmp_path, other_process, mo
     ],
 )
 def test_who_waits_for_the_silence_of_another_machine_can_stop(tmp_path, lock, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path)
     age(tmp_path, 5)
     with pytest.raises(StopWaitingError), lock(tmp_path, stop_waiting_at(3)):
@@ -472,7 +474,7 @@ def test_who_waits_for_the_silence_of_another_machine_can_stop(tmp_path, lock, m
 
 
 def test_a_wish_to_stop_ends_the_watching(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     write_lock(tmp_path)
     age(tmp_path, 5)
     answers = iter([False, True])

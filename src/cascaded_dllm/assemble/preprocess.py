@@ -1,79 +1,29 @@
-"""Where a preprocessing job becomes objects: the corpus, the tokenizer, the scorer, and the task that makes a shard."""
+"""Where a preprocessing job becomes objects: the corpus, the tokenizer, and the task that makes a shard."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, final
 
+from cascaded_dllm.assemble.scorers import BUILT_IN_TAGGERS, MakeEncoder, encoder_identity, make_scorer
 from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import fingerprint
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.importance.base import Scorer
-from cascaded_dllm.importance.custom import CustomScorer, split_scorer
-from cascaded_dllm.importance.keybert import DEFAULT_MODEL, KeybertScorer
-from cascaded_dllm.importance.linear_tagger import LinearTagger
-from cascaded_dllm.importance.placeholders import WithoutPlaceholders
-from cascaded_dllm.importance.pos import PosScorer, Tagger
-from cascaded_dllm.importance.random_scores import DRAWN_PER, RandomScorer
-from cascaded_dllm.importance.stories_tagger import StoriesTagger
-from cascaded_dllm.importance.taggers import LexiconTagger, SpacyTagger
-from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies, load_frequencies, save_frequencies
+from cascaded_dllm.importance.custom import split_scorer
+from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
-from cascaded_dllm.preprocess.encoder import EncodeAll, Encoder, encoder_of_process, encoder_processes
-from cascaded_dllm.preprocess.job import DEFAULT_SCOPE, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.encoder import EncodeAll, encoder_of_process, encoder_processes
+from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, known_records, write_total
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus, require_numbers
 from cascaded_dllm.text.document import Document
+from cascaded_dllm.text.file_choice import require_outside
 from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-DEFAULT_TAGGER = "en_core_web_md"
-BUILT_IN_TAGGERS = ("english", "lexicon", "stories")
-DEFAULT_WINDOW_WORDS = 96
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class MakeEncoder:
-    """Makes the encoder of a job, in whatever process it is called.
-
-    Attributes:
-        scorer: how importance is found.
-        tokenizer: file, folder or hub id.
-        frequencies: of tfidf, the file with the corpus' word counts.
-        identity: of the tokenizer and the scorer that were there when the job was planned.
-    """
-
-    scorer: ScorerChoice
-    tokenizer: str
-    frequencies: str | None
-    identity: str
-
-    def __call__(self) -> Encoder:
-        """The encoder.
-
-        Raises:
-            DataError: the tokenizer, the tagger or the model has changed since the job was planned.
-        """
-        frequencies = None if self.frequencies is None else Path(self.frequencies)
-        encoder = Encoder(Tokenizer.load(self.tokenizer), make_scorer(self.scorer, frequencies))
-        # Between the plan and this process may lie hours in a queue, and another machine.
-        if encoder_identity(encoder.tokenizer, encoder.scorer) != self.identity:
-            raise DataError(
-                f"the tokenizer {self.tokenizer} or what {self.scorer.method} finds importance with is not what it was "
-                "when the job began; put it back and run the same command again, or start anew in another output folder"
-            )
-        return encoder
-
-
-def encoder_identity(tokenizer: Tokenizer, scorer: Scorer) -> str:
-    """What decides tokens and their importance, as a fingerprint."""
-    return fingerprint({"tokenizer": tokenizer.fingerprint, "scorer": scorer.describe()})
 
 
 @final
@@ -174,7 +124,7 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
     if isinstance(corpus.reader, LocalFiles):
-        corpus.reader.require_outside(out_dir)
+        require_outside(out_dir, corpus.reader.path)
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
     remember_hashes(folder)
@@ -239,67 +189,6 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
     if choice.holdout is not None:
         corpus = corpus.side(choice.holdout, held=choice.split == "valid")
     return corpus if choice.name is None else replace(corpus, name=choice.name)
-
-
-def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer:
-    """The scorer of a preprocessing method, for which a placeholder is no word.
-
-    Args:
-        choice: the method and its settings.
-        frequencies: of tfidf, the file with the corpus' word counts.
-
-    Raises:
-        ConfigError: the method is unknown, or a setting belongs to another one.
-        DataError: a model is missing.
-        MissingExtraError: the library of a tagger or a model is not installed.
-    """
-    choice.check()
-    return WithoutPlaceholders(_scorer_of(choice, frequencies))
-
-
-def _scorer_of(choice: ScorerChoice, frequencies: Path | None) -> Scorer:
-    match choice.method:
-        case "constituency":
-            return PosScorer(make_tagger(DEFAULT_TAGGER if choice.tagger is None else choice.tagger))
-        case "keybert_no_stopword" | "keybert":
-            return KeybertScorer(
-                DEFAULT_MODEL if choice.model is None else choice.model,
-                stop_words_last=choice.method == "keybert_no_stopword",
-                scope=DEFAULT_SCOPE if choice.scope is None else choice.scope,
-                window_words=DEFAULT_WINDOW_WORDS if choice.window_words is None else choice.window_words,
-                precision="float32" if choice.precision is None else choice.precision,
-                device="auto" if choice.device is None else choice.device,
-                cache_dir=choice.word_cache,
-            )
-        case "random":
-            return RandomScorer(choice.seed or 0, choice.per or DRAWN_PER[0])
-        case "custom":
-            assert choice.scorer is not None
-            return CustomScorer(choice.scorer)
-    assert frequencies is not None
-    return TfidfScorer(load_frequencies(frequencies))
-
-
-def make_tagger(name: str) -> Tagger:
-    """The tagger called `name`: a built-in one, weights in a file that ends in .npz, or a spaCy model's name or folder.
-
-    Raises:
-        ConfigError: the name is nearly that of a built-in one.
-        DataError: there are no such weights, or no such model.
-        MissingExtraError: spaCy or TextBlob is not installed.
-    """
-    match name:
-        case "english":
-            return LinearTagger.shipped()
-        case "lexicon":
-            return LexiconTagger()
-        case "stories":
-            return StoriesTagger()
-        case _ if name.endswith(".npz"):
-            return LinearTagger.load(Path(name))
-    if (near := difflib.get_close_matches(name, BUILT_IN_TAGGERS, n=1)) and not Path(name).exists():
-        raise ConfigError(f"there is no tagger {name!r}; did you mean {near[0]}?")
-    return SpacyTagger(name)
 
 
 def _told(corpus: Corpus, what: str, on_pass: OnPass) -> Iterator[Document]:

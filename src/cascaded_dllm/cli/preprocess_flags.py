@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble.preprocess import DEFAULT_TAGGER, DEFAULT_WINDOW_WORDS
+from cascaded_dllm.assemble.scorers import DEFAULT_TAGGER, DEFAULT_WINDOW_WORDS
 from cascaded_dllm.importance.keybert import DEFAULT_MODEL
 from cascaded_dllm.preprocess.executors import Resources
 from cascaded_dllm.preprocess.job import DEFAULT_SCOPE

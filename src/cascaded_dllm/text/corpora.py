@@ -9,11 +9,12 @@ from typing import TypeVar
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.corpus_options import require_read, require_read_by_files
+from cascaded_dllm.text.file_choice import is_pattern
 from cascaded_dllm.text.forms import FORMS, Form
 from cascaded_dllm.text.hub import open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
 from cascaded_dllm.text.local import BAD_RECORDS, DEFAULT_UNIT, SUFFIXES, UNITS, Unit
-from cascaded_dllm.text.local_files import LocalFiles, is_pattern
+from cascaded_dllm.text.local_files import LocalFiles
 from cascaded_dllm.text.python_docs import PythonDocs
 from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, unreadable
 from cascaded_dllm.text.stories import Stories

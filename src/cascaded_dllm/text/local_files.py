@@ -1,24 +1,22 @@
 """A corpus on this machine: a file, a folder, or the files that a pattern matches."""
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
+from cascaded_dllm.text.file_choice import chosen_files, kinds_of, names_of
 from cascaded_dllm.text.file_hashes import hashed, known_hash, take_index
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.line_index import LineIndex, keep_indexes, kept_indexes
 from cascaded_dllm.text.lines import text_lines
 from cascaded_dllm.text.local import (
     DEFAULT_UNIT,
-    SUFFIXES,
     BadRecords,
     Unit,
-    checked_suffix,
     has_lines,
     read_once_from,
     row_fields,
@@ -27,7 +25,7 @@ from cascaded_dllm.text.local import (
 )
 from cascaded_dllm.text.parquet_rows import num_rows
 from cascaded_dllm.text.passing_over import Gap
-from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field, unreadable
+from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field
 
 HINT_LINES = 1000
 """So many lines of a text file without a blank one make it likely that its paragraphs are lines."""
@@ -65,60 +63,7 @@ class LocalFiles:
         Raises:
             DataError: there is none, or one is empty, of an unknown kind or out of reach.
         """
-        try:
-            if self.path.exists():
-                files = self._files_of_folder() if self.path.is_dir() else [self.path]
-            elif is_pattern(self.path):
-                files = self._matching_files()
-            else:
-                raise DataError(f"there is no file or folder {self.path}; check the name")
-        except OSError as error:
-            raise unreadable(self.path, error) from error
-        for file in files:
-            checked_suffix(file)
-            _require_name(file)
-        return files
-
-    def _files_of_folder(self) -> list[Path]:
-        """All of a folder; a link that leads nowhere is a file that is missing.
-
-        Raises:
-            DataError: there is none, or a folder with others.
-        """
-        found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
-        if inner := next((path for path in found if path.is_dir()), None):
-            raise DataError(
-                f"the folder {self.path} holds the folder {inner.name}; give a pattern, {self.path}/* for the files "
-                f"beside it or {self.path}/**/* for all files, or move it"
-            )
-        if not found:
-            raise DataError(f"the folder {self.path} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")
-        return found
-
-    def _matching_files(self) -> list[Path]:
-        """All that the pattern matches.
-
-        Raises:
-            DataError: there is none, or a link to a folder, which "**" would pass over.
-        """
-        root = self._root()
-        if wrong := next((part for part in self.path.parts if "**" in part and part != "**"), None):
-            raise DataError(
-                f"the pattern {self.path} has {wrong}; ** stands alone between two slashes, and * inside a name"
-            )
-        if "**" in self.path.parts and (link := next(_linked_folders(root), None)):
-            raise DataError(
-                f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "
-                "files themselves there"
-            )
-        found = sorted(
-            path
-            for path in root.glob(str(self.path.relative_to(root) / ("*" if self.path.name == "**" else "")))
-            if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        )
-        if not found:
-            raise DataError(f"no file matches {self.path}; check the pattern")
-        return found
+        return chosen_files(self.path)
 
     def kinds(self) -> set[str]:
         """Which of txt, jsonl and parquet there are.
@@ -126,30 +71,7 @@ class LocalFiles:
         Raises:
             DataError: as in `files`.
         """
-        return _kinds(self.files())
-
-    def require_outside(self, folder: Path) -> None:
-        """Checks that nothing that is written to `folder` becomes a part of this corpus.
-
-        Raises:
-            ConfigError: it would.
-        """
-        root = self._root().resolve()
-        reaches = self.path.is_dir() or "**" in self.path.parts
-        if reaches and root in (folder.resolve(), *folder.resolve().parents):
-            raise ConfigError(
-                f"the output folder {folder} lies inside the corpus {self.path}; choose another one with --out, or "
-                "name the files of the corpus by a pattern without **"
-            )
-
-    def _root(self) -> Path:
-        """The folder that files are named from: the last one of the path that is there."""
-        return next(path for path in (self.path, *self.path.parents) if path.is_dir())
-
-    def _names(self, files: Sequence[Path]) -> list[str]:
-        """What files are called, in what is written about them."""
-        root = self._root()
-        return [file.relative_to(root).as_posix() for file in files]
+        return kinds_of(self.files())
 
     def checked_files(self) -> list[Path]:
         """`files`, after a look at the text field, so that a wrong one is said before any work.
@@ -214,11 +136,11 @@ class LocalFiles:
     def source(self) -> dict[str, object]:
         """See `Reader`; a file is read to hash it, unless its hash is known."""
         files = self.files()
-        kinds = _kinds(files)
+        kinds = kinds_of(files)
         known = [
             # Which lines begin an article only reading tells: `keep_indexes` has no use for their places.
             (name, hashed(file, has_lines=has_lines(file, self.unit) and self.form != "wikitext"))
-            for name, file in zip(self._names(files), files, strict=True)
+            for name, file in zip(names_of(files, self.path), files, strict=True)
         ]
         return {
             "kind": "files",
@@ -314,36 +236,6 @@ class LocalFiles:
                 gap=gap,
                 index=indexes.get(file),
             )
-            for file, name in zip(files, self._names(files), strict=True)
+            for file, name in zip(files, names_of(files, self.path), strict=True)
         )
         yield from (read() for read in gap.wanted(part, unread))
-
-
-def _linked_folders(root: Path) -> Iterator[Path]:
-    """All links to folders below a folder, but for hidden ones."""
-    for folder, names, _ in os.walk(root):
-        names[:] = [name for name in names if not name.startswith(".")]
-        yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())
-
-
-def _kinds(files: Iterable[Path]) -> set[str]:
-    """Which of txt, jsonl and parquet files are; a .json is a .jsonl under a wider name."""
-    kinds = {suffix_of(file).split(".")[1] for file in files}
-    return kinds - {"json"} | ({"jsonl"} if "json" in kinds else set())
-
-
-def is_pattern(path: Path) -> bool:
-    """Whether a path stands for the files that match it."""
-    return any(sign in str(path) for sign in "*?[")
-
-
-def _require_name(file: Path) -> None:
-    """Whether documents can be called after a file.
-
-    Raises:
-        DataError: its name is no text.
-    """
-    try:
-        str(file).encode()
-    except UnicodeEncodeError:
-        raise DataError(f"the name of the file {str(file)!r} is not UTF-8; rename it") from None

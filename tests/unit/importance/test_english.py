@@ -160,8 +160,6 @@ def test_lexicon_is_that_of_the_library(tmp_path, monkeypatch):
 @pytest.mark.parametrize("tagger", ["english", "lexicon"])
 def test_a_tagger_is_named_before_its_libraries_are_imported(tagger):
     """Whoever plans a job need not wait for them."""
-    code = (
-        f"import sys; from cascaded_dllm.assemble.preprocess import make_tagger; name = make_tagger({tagger!r}).name; "
-    )
+    code = f"import sys; from cascaded_dllm.assemble.scorers import make_tagger; name = make_tagger({tagger!r}).name; "
     code += "sys.exit(any(library in sys.modules for library in ('spacy', 'textblob', 'nltk')))"
     subprocess.run([sys.executable, "-c", code], check=True)

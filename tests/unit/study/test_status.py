@@ -10,7 +10,8 @@ import pytest
 
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.run_lock import LOCK_FILE, SECONDS_OF_SILENCE, is_held
+from cascaded_dllm.lock_owner import SECONDS_OF_SILENCE
+from cascaded_dllm.run_lock import LOCK_FILE, is_held
 from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import PlannedRun
 from cascaded_dllm.study.status import PartStatus, StudyStatus, statuses

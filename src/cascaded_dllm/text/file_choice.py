@@ -1,0 +1,127 @@
+"""Which files a path stands for: itself, those of a folder, or those that a pattern matches."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.text.local import SUFFIXES, checked_suffix, suffix_of
+from cascaded_dllm.text.rows import unreadable
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for the files that match it."""
+    return any(sign in str(path) for sign in "*?[")
+
+
+def chosen_files(path: Path) -> list[Path]:
+    """The files that a path stands for, in the order of their names.
+
+    Raises:
+        DataError: there is none, or one is empty, of an unknown kind or out of reach.
+    """
+    try:
+        if path.exists():
+            files = _files_of_folder(path) if path.is_dir() else [path]
+        elif is_pattern(path):
+            files = _matching_files(path)
+        else:
+            raise DataError(f"there is no file or folder {path}; check the name")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    for file in files:
+        checked_suffix(file)
+        _require_name(file)
+    return files
+
+
+def _files_of_folder(folder: Path) -> list[Path]:
+    """All of a folder; a link that leads nowhere is a file that is missing.
+
+    Raises:
+        DataError: there is none, or a folder with others.
+    """
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if inner := next((path for path in found if path.is_dir()), None):
+        raise DataError(
+            f"the folder {folder} holds the folder {inner.name}; give a pattern, {folder}/* for the files "
+            f"beside it or {folder}/**/* for all files, or move it"
+        )
+    if not found:
+        raise DataError(f"the folder {folder} holds 0 files; put at least one of {', '.join(SUFFIXES)} into it")
+    return found
+
+
+def _matching_files(pattern: Path) -> list[Path]:
+    """All that a pattern matches.
+
+    Raises:
+        DataError: there is none, or a link to a folder, which "**" would pass over.
+    """
+    root = _root(pattern)
+    if wrong := next((part for part in pattern.parts if "**" in part and part != "**"), None):
+        raise DataError(f"the pattern {pattern} has {wrong}; ** stands alone between two slashes, and * inside a name")
+    if "**" in pattern.parts and (link := next(_linked_folders(root), None)):
+        raise DataError(
+            f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "
+            "files themselves there"
+        )
+    found = sorted(
+        path
+        for path in root.glob(str(pattern.relative_to(root) / ("*" if pattern.name == "**" else "")))
+        if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    if not found:
+        raise DataError(f"no file matches {pattern}; check the pattern")
+    return found
+
+
+def names_of(files: Sequence[Path], path: Path) -> list[str]:
+    """What the files that a path stands for are called, in what is written about them."""
+    root = _root(path)
+    return [file.relative_to(root).as_posix() for file in files]
+
+
+def kinds_of(files: Iterable[Path]) -> set[str]:
+    """Which of txt, jsonl and parquet files are; a .json is a .jsonl under a wider name."""
+    kinds = {suffix_of(file).split(".")[1] for file in files}
+    return kinds - {"json"} | ({"jsonl"} if "json" in kinds else set())
+
+
+def require_outside(folder: Path, path: Path) -> None:
+    """Checks that nothing that is written to `folder` becomes one of the files that a path stands for.
+
+    Raises:
+        ConfigError: it would.
+    """
+    root = _root(path).resolve()
+    reaches = path.is_dir() or "**" in path.parts
+    if reaches and root in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigError(
+            f"the output folder {folder} lies inside the corpus {path}; choose another one with --out, or "
+            "name the files of the corpus by a pattern without **"
+        )
+
+
+def _root(path: Path) -> Path:
+    """The folder that files are named from: the last one of the path that is there."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _linked_folders(root: Path) -> Iterator[Path]:
+    """All links to folders below a folder, but for hidden ones."""
+    for folder, names, _ in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())
+
+
+def _require_name(file: Path) -> None:
+    """Whether documents can be called after a file.
+
+    Raises:
+        DataError: its name is no text.
+    """
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the name of the file {str(file)!r} is not UTF-8; rename it") from None

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 
 import typer
 from rich.console import Console
@@ -28,8 +28,6 @@ EXIT_ERROR = 2
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_SECONDS_BETWEEN_LINES = 30.0
-"""Where there is no terminal for a bar, and somebody reads the log."""
 _WIDE = 110
 """Columns that a bar of training takes with everything that it can show."""
 
@@ -94,6 +92,26 @@ def is_wide() -> bool:
     return console.width >= _WIDE
 
 
+@final
+class LogLine:
+    """When a log hears how far something is: now and then, and never on a terminal, where a bar shows it.
+
+    Args:
+        seconds: that pass before a line, the first one and every other.
+    """
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self.seconds, self._told = seconds, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether to print a line; the time begins anew then."""
+        now = time.monotonic()
+        if console.is_terminal or now - self._told <= self.seconds:
+            return False
+        self._told = now
+        return True
+
+
 class _Left(TimeRemainingColumn):
     """The time that remains; nothing where that cannot be known, for a time that has passed would look like it."""
 
@@ -127,13 +145,11 @@ def progress_bar(
     )
     with progress:
         task = progress.add_task(description, total=None, status="")
-        told = 0.0 if log is None else time.monotonic()
+        line = LogLine()
 
         def move(done: int, total: int | None) -> None:
-            nonlocal told
             progress.update(task, completed=done, total=total)
-            if log is not None and not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
+            if log is not None and line.is_due():
                 log.print(f"{description}: {done:,}" + ("" if total is None else f" of {total:,}"))
 
         yield progress, move

@@ -1,20 +1,16 @@
 """A training run on the terminal: bars, lines, and an orderly end when it is interrupted."""
 
 import math
-import time
 from typing import final
 
 import typer
 from rich.progress import Progress
 
-from cascaded_dllm.cli.console import console, counted, error_console, is_wide, progress_bar
+from cascaded_dllm.cli.console import LogLine, console, counted, error_console, is_wide, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.trainer import StepResult
-
-_SECONDS_BETWEEN_LINES = 30.0
-"""Where there is no terminal for a bar, the progress of a run is a line now and then."""
 
 
 def run_with_progress(run: Run, description: str) -> None:
@@ -59,7 +55,7 @@ class _Display:
         self.bound = progress.add_task("measuring the bound", total=None, status="", visible=False)
         self.rate = self.loss = self.seconds = 0.0
         self.tokens = 0
-        self.line_at = time.monotonic()
+        self.line = LogLine()
         self.has_told = False
 
     def show(self, event: Event) -> None:
@@ -109,8 +105,7 @@ class _Display:
         short = f"loss {self.loss:.3f} nats/token"
         status = f"{short}  {self.rate:,.0f} tokens/s"
         self.progress.update(self.steps, completed=event.step, status=status if is_wide() else short)
-        if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:
-            self.line_at = time.monotonic()
+        if self.line.is_due():
             console.print(f"{self.description}: step {event.step} of {self.num_steps}, {status}")
 
     def _tell_of_request(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
+from cascaded_dllm.cli.console import LogLine, console, counted, error_console, progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import StoppedError
@@ -20,7 +20,6 @@ from cascaded_dllm.study_config import StudySettings, require_known
 from cascaded_dllm.train.launch import launch
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +156,7 @@ class Teller:
     """Shows on the terminal what one process does: a bar, or a line now and then."""
 
     def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:
-        self._show_bar, self._line_at = show_bar, time.monotonic()
+        self._show_bar, self._line = show_bar, LogLine()
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -166,6 +165,5 @@ class Teller:
     def show(self, what: str, done: int, total: int) -> None:
         """How far something is."""
         self._show_bar(what, done, total)
-        if not console.is_terminal and time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
-            self._line_at = time.monotonic()
+        if self._line.is_due():
             self.say(f"{what}: {done} of {total}")

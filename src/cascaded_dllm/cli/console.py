@@ -3,7 +3,7 @@
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -63,6 +63,12 @@ def _show_warning(
         error_console.print(str(message), markup=False)
     else:
         otherwise(message, category, *place, **more)
+
+
+def say_passed_over(faults: Iterable[str]) -> None:
+    """Prints, a line each, which checkpoints were passed over because they are damaged."""
+    for fault in faults:
+        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
 
 
 def counted(number: int, what: str) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.building import shown_building
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors, say_passed_over
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug, Device
 from cascaded_dllm.errors import ConfigError
@@ -117,8 +117,7 @@ def _train(run: JudgeRun) -> None:
         for event in run.events(should_stop=request.is_made, on_measured=on_measured):
             match event:
                 case JudgeResumed():
-                    for fault in event.faults:
-                        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                    say_passed_over(event.faults)
                     console.print(f"judge: resumed at step {event.step}")
                 case JudgeStep():
                     move(event.step, num_steps)

@@ -6,7 +6,7 @@ from typing import final
 import typer
 from rich.progress import Progress
 
-from cascaded_dllm.cli.console import LogLine, console, counted, error_console, is_wide, progress_bar
+from cascaded_dllm.cli.console import LogLine, console, counted, error_console, is_wide, progress_bar, say_passed_over
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
@@ -56,15 +56,13 @@ class _Display:
         self.rate = self.loss = self.seconds = 0.0
         self.tokens = 0
         self.line = LogLine()
-        self.has_told = False
 
     def show(self, event: Event) -> None:
         """One event of the run."""
-        self._tell_of_request()
+        self._answer_request()
         match event:
             case Resumed():
-                for fault in event.faults:
-                    error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                say_passed_over(event.faults)
                 if event.step < self.num_steps:
                     console.print(f"{self.description}: resumed at step {event.step}")
                 else:
@@ -91,7 +89,7 @@ class _Display:
 
     def show_measuring(self, done: int, total: int) -> None:
         """How far the measurement of a bound is."""
-        self._tell_of_request()
+        self._answer_request()
         self.progress.update(self.bound, completed=done, total=total, visible=True)
 
     def _show_step(self, event: StepResult) -> None:
@@ -108,10 +106,7 @@ class _Display:
         if self.line.is_due():
             console.print(f"{self.description}: step {event.step} of {self.num_steps}, {status}")
 
-    def _tell_of_request(self) -> None:
-        """Once, that the wish to stop was heard; not from the signal itself, which may arrive anywhere."""
-        if self.request.is_made() and not self.has_told:
-            self.has_told = True
-            error_console.print(
-                f"{self.description}: stopping after this step; told again, it stops at once and loses it"
-            )
+    def _answer_request(self) -> None:
+        self.request.is_made_and_answered(
+            f"{self.description}: stopping after this step; told again, it stops at once and loses it"
+        )

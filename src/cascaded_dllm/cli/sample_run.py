@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import typer
 
 from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
-from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.sample_options import SampleOptions
 from cascaded_dllm.cli.show import live_states, stage_lines
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
@@ -16,6 +17,8 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.sample.streaming import draw_missing
+
+_STOPPING = "stopping after this step, and keeping the batches before; told again, at once"
 
 
 def complete_run(
@@ -38,7 +41,7 @@ def complete_run(
                 batch_size=options.batch_size,
                 on_progress=move,
                 on_state=show,
-                should_stop=_that_tells(request),
+                should_stop=partial(request.is_made_and_answered, _STOPPING),
             )
         samples = run.samples()
         num_finished = progress.num_finished
@@ -142,16 +145,3 @@ def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -
             "round otherwise, so that a text can differ from that of an unbroken run",
             markup=False,
         )
-
-
-def _that_tells(request: StopRequest) -> Callable[[], bool]:
-    """Whether to stop; the first time so, it is said that the wish was heard."""
-    told: list[bool] = []
-
-    def should_stop() -> bool:
-        if request.is_made() and not told:
-            told.append(True)
-            error_console.print("stopping after this step, and keeping the batches before; told again, at once")
-        return request.is_made()
-
-    return should_stop

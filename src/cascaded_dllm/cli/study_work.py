@@ -124,16 +124,12 @@ class _Watch:
         self._work, self._parts, self._request, self._move = work, parts, request, move
         self._settled = {part.name for part in parts if work.record(part) is not None}
         self._looked = 0.0
-        self._has_told = False
 
     def look_and_ask(self) -> bool:
         """Looks now and then; whether it is time to stop."""
         if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
             self.look()
-        if self._request.is_made() and not self._has_told:
-            self._has_told = True
-            error_console.print("stopping after this step, and keeping it; told again, at once")
-        return self._request.is_made()
+        return self._request.is_made_and_answered("stopping after this step, and keeping it; told again, at once")
 
     def look(self) -> None:
         """Tells what has been settled since the last look."""

@@ -8,7 +8,7 @@ import typer
 from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.building import BUILDING, shown_building
-from cascaded_dllm.cli.console import console, counted, error_console
+from cascaded_dllm.cli.console import console, counted, error_console, say_passed_over
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.config import TrainConfig
@@ -102,8 +102,7 @@ def _say_where_it_starts(run: Run, name: str) -> None:
     start = run.provenance.get("start")
     if start is None:
         return
-    for fault in start["passed_over"]:
-        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+    say_passed_over(start["passed_over"])
     console.print(f"{name}: starts from {start['folder']} ({start['weights']} weights)", markup=False, soft_wrap=True)
 
 

@@ -32,6 +32,16 @@ _WIDE = 110
 """Columns that a bar of training takes with everything that it can show."""
 
 
+def say(line: str) -> None:
+    """Prints a line as it is, however long, so that a path in it can be copied."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    """The same on the error stream, for what is no result."""
+    error_console.print(line, markup=False)
+
+
 @contextmanager
 def reported_errors(debug: bool) -> Iterator[None]:
     """Typed errors inside the block end the command with one clear line; with `debug` they keep their traceback.
@@ -48,7 +58,7 @@ def reported_errors(debug: bool) -> Iterator[None]:
             raise
         message = " ".join(str(error).split())
         error_console.print("[bold red]error:[/] ", end="")
-        error_console.print(message, markup=False)
+        warn(message)
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         error_console.print("interrupted")
@@ -60,7 +70,7 @@ def _show_warning(
 ) -> None:
     """Prints what concerns the user as a line of this command, and all else as Python does."""
     if issubclass(category, DamagedCheckpointWarning):
-        error_console.print(str(message), markup=False)
+        warn(str(message))
     else:
         otherwise(message, category, *place, **more)
 
@@ -68,7 +78,7 @@ def _show_warning(
 def say_passed_over(faults: Iterable[str]) -> None:
     """Prints, a line each, which checkpoints were passed over because they are damaged."""
     for fault in faults:
-        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+        warn(f"passed over a damaged checkpoint: {fault}")
 
 
 def counted(number: int, what: str) -> str:

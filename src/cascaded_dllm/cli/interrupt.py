@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from cascaded_dllm.cli.console import error_console
+from cascaded_dllm.cli.console import error_console, warn
 from cascaded_dllm.errors import StoppedError
 
 EXIT_AGAIN = 75
@@ -84,5 +84,5 @@ def reported_stop(request: StopRequest) -> Iterator[None]:
     try:
         yield
     except StoppedError as stopped:
-        error_console.print(str(stopped), markup=False)
+        warn(str(stopped))
         raise typer.Exit(request.exit_code) from None

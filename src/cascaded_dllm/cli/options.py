@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.cli.console import console
+from cascaded_dllm.cli.console import say
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 
 Option = TypeVar("Option")
@@ -73,7 +73,7 @@ def tell(summary: Mapping[str, Any], show: Callable[[], None], *, out: Path | No
         return
     show()
     if out is not None:
-        console.print(f"written to {out}", markup=False, soft_wrap=True)
+        say(f"written to {out}")
 
 
 def require_output_file(out: Path | None) -> None:

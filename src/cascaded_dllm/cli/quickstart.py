@@ -15,7 +15,7 @@ from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
+from cascaded_dllm.cli.console import console, progress_bar, reported_errors, say, working
 from cascaded_dllm.cli.evaluate import bound_table
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.run_progress import run_with_progress
@@ -165,7 +165,7 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
             scorer=recipe.make_scorer(stream),
             on_progress=move,
         )
-    console.print(f"{split}: {folder}", markup=False, soft_wrap=True)
+    say(f"{split}: {folder}")
     return folder
 
 
@@ -303,4 +303,4 @@ def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> No
         f"more      cdllm sample {stages} --num-samples 16 --seed 1",
         f"a page    cdllm demo {stages}",
     ):
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)

@@ -6,7 +6,7 @@ from typing import final
 import typer
 from rich.progress import Progress
 
-from cascaded_dllm.cli.console import LogLine, console, counted, error_console, is_wide, progress_bar, say_passed_over
+from cascaded_dllm.cli.console import LogLine, console, counted, is_wide, progress_bar, say_passed_over, warn
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
@@ -29,7 +29,7 @@ def run_with_progress(run: Run, description: str) -> None:
             display.show(event)
             stopped = event if isinstance(event, Stopped) else stopped
     if stopped is not None:
-        error_console.print(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}", markup=False)
+        warn(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}")
         raise typer.Exit(request.exit_code)
 
 
@@ -79,10 +79,9 @@ class _Display:
                     f"of {event.num_windows_in_set:,}"
                 )
             case NotDeleted():
-                error_console.print(
+                warn(
                     f"{self.description}: {event.fault}; this is tried again with every checkpoint. See that nobody "
-                    "reads it, and that its folder is yours to write",
-                    markup=False,
+                    "reads it, and that its folder is yours to write"
                 )
             case Snapshot() | Stopped():
                 pass

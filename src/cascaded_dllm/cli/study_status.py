@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import clock, console, counted, reported_errors
+from cascaded_dllm.cli.console import clock, console, counted, reported_errors, say
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.study_file import begun_study
 from cascaded_dllm.study.place import DONE, FAILED
@@ -67,7 +67,7 @@ def _show(now: StudyStatus) -> None:
     for part in now.parts:
         if part.reason is not None:
             again = "; the same command tries it again" if part.state == FAILED else ""
-            console.print(f"{part.name}: {part.state}: {part.reason}{again}", markup=False, soft_wrap=True)
+            say(f"{part.name}: {part.state}: {part.reason}{again}")
 
 
 def _training_left(now: StudyStatus) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from cascaded_dllm.cli.console import LogLine, console, counted, error_console, progress_bar
+from cascaded_dllm.cli.console import LogLine, console, counted, error_console, progress_bar, say
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import StoppedError
@@ -71,11 +71,9 @@ def say_size(work: Work, choice: Choice) -> None:
     runs = {run.key: run for arm in arms for run in arm.runs}
     steps = sum(run.config.training.num_steps for run in runs.values())
     others = len(work.parts(arms)) - len(runs)
-    console.print(
+    say(
         f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, and {counted(others, 'other part')}; "
-        f"how far the whole study is: cdllm study status {shlex.quote(str(work.place.out))}",
-        markup=False,
-        soft_wrap=True,
+        f"how far the whole study is: cdllm study status {shlex.quote(str(work.place.out))}"
     )
 
 
@@ -139,11 +137,7 @@ class _Watch:
                 continue
             self._settled.add(part.name)
             reason = f": {record['reason']}" if "reason" in record else ""
-            console.print(
-                f"{part.what} ({part.name}): {record['status']}{reason}; {len(self._settled)} of {len(self._parts)}",
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"{part.what} ({part.name}): {record['status']}{reason}; {len(self._settled)} of {len(self._parts)}")
         self._move(len(self._settled), len(self._parts))
 
 
@@ -154,12 +148,8 @@ class Teller:
     def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:
         self._show_bar, self._line = show_bar, LogLine()
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        console.print(line, markup=False, soft_wrap=True)
-
     def show(self, what: str, done: int, total: int) -> None:
         """How far something is."""
         self._show_bar(what, done, total)
         if self._line.is_due():
-            self.say(f"{what}: {done} of {total}")
+            say(f"{what}: {done} of {total}")

@@ -64,8 +64,8 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def tell(summary: Mapping[str, Any], show: Callable[[], None], *, out: Path | None, as_json: bool) -> None:
-    """What was measured, for `--out`, and on the terminal as JSON or as `show` prints it."""
+def tell(summary: Mapping[str, Any], show: Callable[[], None], *, as_json: bool, out: Path | None = None) -> None:
+    """What was found, for `--out`, and on the terminal as JSON or as `show` prints it."""
     if out is not None:
         write_json(out, summary)
     if as_json:

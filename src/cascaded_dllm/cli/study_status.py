@@ -1,6 +1,5 @@
 """`cdllm study status`: how far a study is, wherever it runs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import clock, console, counted, reported_errors, say
-from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.options import Debug, tell
 from cascaded_dllm.cli.study_file import begun_study
 from cascaded_dllm.study.place import DONE, FAILED
 from cascaded_dllm.study.status import (
@@ -48,10 +47,7 @@ def show_status(
     with reported_errors(debug):
         study, place = begun_study(out)
         now = study_status(study, place, compose_config)
-        if as_json:
-            typer.echo(json.dumps(now.as_json(), indent=2))
-        else:
-            _show(now)
+        tell(now.as_json(), lambda: _show(now), as_json=as_json)
 
 
 def _show(now: StudyStatus) -> None:

@@ -9,7 +9,8 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from cascaded_dllm.cli import bundle as bundle_command
-from cascaded_dllm.cli import sample_entry, sample_run
+from cascaded_dllm.cli import sample_entry
+from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.main import app
 from cascaded_dllm.sample.cascade import Cascade
 from tests.pipeline.commands import failure, success
@@ -62,11 +63,11 @@ def test_run_from_a_bundle_goes_on(runs, stages, tmp_path, monkeypatch, weights)
     success(*asked, tmp_path / "unbroken")
     calls: list[int] = []
 
-    def stop_in_the_second_batch(_):
-        return lambda: calls.append(1) is None and len(calls) == 20
+    def stop_in_the_second_batch(*_):
+        return calls.append(1) is None and len(calls) == 20
 
     with monkeypatch.context() as patched:
-        patched.setattr(sample_run, "_that_tells", stop_in_the_second_batch)
+        patched.setattr(StopRequest, "is_made_and_answered", stop_in_the_second_batch)
         result = CliRunner().invoke(app, [str(argument) for argument in [*asked, tmp_path / "broken"]])
     assert result.exit_code == 75
     assert len(texts_so_far(tmp_path / "broken")) == 2

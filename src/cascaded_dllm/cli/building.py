@@ -3,20 +3,16 @@
 Mostly they are there already. So a log hears of it once something is built, and a terminal has a sign of life at once.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import final
 
 from rich.console import Console
 
-from cascaded_dllm.cli.console import console, error_console, progress_bar, working
+from cascaded_dllm.cli.console import LogLine, console, error_console, progress_bar, working
 from cascaded_dllm.data.stages import Building
 
 BUILDING = "building windows and stages"
-
-_SECONDS_BETWEEN_LINES = 30.0
-"""Where there is no terminal for a bar, and somebody reads the log."""
 
 
 @contextmanager
@@ -41,7 +37,7 @@ class _Display:
     def __init__(self, what: str, shown: ExitStack, log: Console) -> None:
         self._what, self._shown, self._log = what, shown, log
         self._move: Callable[[int, int | None], None] | None = None
-        self._line_at = time.monotonic()
+        self._line = LogLine()
 
     def progress(self, done: int, total: int | None) -> None:
         """So many documents are in windows, of all of a dataset."""
@@ -52,8 +48,7 @@ class _Display:
             self._shown.close()
             _, self._move = self._shown.enter_context(progress_bar(self._what))
         self._move(done, total)
-        if not console.is_terminal and time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
-            self._line_at = time.monotonic()
+        if self._line.is_due():
             self._log.print(f"{self._what}: {done:,} of {total:,} documents")
 
     def wait(self, owner: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.cli.console import console, reported_errors, working
+from cascaded_dllm.cli.console import reported_errors, say, working
 from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import Debug, Lengths, Stages, TokenizerSource, WeightsName
 from cascaded_dllm.errors import ConfigError, OutputExistsError
@@ -76,8 +76,8 @@ def bundle(
         )
         if out is not None:
             loaded.save_pretrained(out, license=license)
-            console.print(f"written to {out}", markup=False, soft_wrap=True)
+            say(f"written to {out}")
         if push is not None:
             with working(f"uploading to {push}"):
                 address = loaded.push_to_hub(push, private=private or None, commit_message=message, license=license)
-            console.print(f"uploaded to {address}", markup=False, soft_wrap=True)
+            say(f"uploaded to {address}")

@@ -7,7 +7,7 @@ import typer
 
 from cascaded_dllm.assemble.flat import FIRST, First, runs_from_flat
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.console import reported_errors, say
 from cascaded_dllm.cli.options import Debug, given, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.errors import ConfigError
@@ -95,4 +95,4 @@ def from_flat(
             train_run(run)
         stages = " ".join(f"--stage {run.run_dir}" for run in runs)
         for line in (f"sample it   cdllm sample {stages}", f"keep it     cdllm bundle {stages} --out DIR"):
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)

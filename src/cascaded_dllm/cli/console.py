@@ -3,9 +3,9 @@
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 
 import typer
 from rich.console import Console
@@ -28,10 +28,18 @@ EXIT_ERROR = 2
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_SECONDS_BETWEEN_LINES = 30.0
-"""Where there is no terminal for a bar, and somebody reads the log."""
 _WIDE = 110
 """Columns that a bar of training takes with everything that it can show."""
+
+
+def say(line: str) -> None:
+    """Prints a line as it is, however long, so that a path in it can be copied."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    """The same on the error stream, for what is no result."""
+    error_console.print(line, markup=False)
 
 
 @contextmanager
@@ -50,7 +58,7 @@ def reported_errors(debug: bool) -> Iterator[None]:
             raise
         message = " ".join(str(error).split())
         error_console.print("[bold red]error:[/] ", end="")
-        error_console.print(message, markup=False)
+        warn(message)
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         error_console.print("interrupted")
@@ -62,9 +70,15 @@ def _show_warning(
 ) -> None:
     """Prints what concerns the user as a line of this command, and all else as Python does."""
     if issubclass(category, DamagedCheckpointWarning):
-        error_console.print(str(message), markup=False)
+        warn(str(message))
     else:
         otherwise(message, category, *place, **more)
+
+
+def say_passed_over(faults: Iterable[str]) -> None:
+    """Prints, a line each, which checkpoints were passed over because they are damaged."""
+    for fault in faults:
+        warn(f"passed over a damaged checkpoint: {fault}")
 
 
 def counted(number: int, what: str) -> str:
@@ -92,6 +106,26 @@ def working(what: str) -> Iterator[None]:
 def is_wide() -> bool:
     """Whether the terminal has room for more than what is needed."""
     return console.width >= _WIDE
+
+
+@final
+class LogLine:
+    """When a log hears how far something is: now and then, and never on a terminal, where a bar shows it.
+
+    Args:
+        seconds: that pass before a line, the first one and every other.
+    """
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self.seconds, self._told = seconds, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether to print a line; the time begins anew then."""
+        now = time.monotonic()
+        if console.is_terminal or now - self._told <= self.seconds:
+            return False
+        self._told = now
+        return True
 
 
 class _Left(TimeRemainingColumn):
@@ -127,13 +161,11 @@ def progress_bar(
     )
     with progress:
         task = progress.add_task(description, total=None, status="")
-        told = 0.0 if log is None else time.monotonic()
+        line = LogLine()
 
         def move(done: int, total: int | None) -> None:
-            nonlocal told
             progress.update(task, completed=done, total=total)
-            if log is not None and not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
+            if log is not None and line.is_due():
                 log.print(f"{description}: {done:,}" + ("" if total is None else f" of {total:,}"))
 
         yield progress, move

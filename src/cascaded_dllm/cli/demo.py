@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.console import console, reported_errors, say
 from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import (
     Bundle,
@@ -71,7 +71,7 @@ def demo(
         server = DemoServer(loaded, host=host, port=port)
         if is_everywhere(host):
             console.print("everyone who reaches this machine can write with it; --host 127.0.0.1 keeps it to this one")
-        console.print(f"the page is at {server.address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        say(f"the page is at {server.address} (Ctrl-C ends it)")
         try:
             if open:
                 # Apart: a browser of the terminal keeps whoever opens it waiting, and waits for the page itself.

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say
 from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
 from cascaded_dllm.cli.options import AsJson, Debug, Device, Out, require_output_file, tell
 from cascaded_dllm.errors import ConfigError
@@ -183,7 +183,7 @@ def _show(report: Report) -> None:
     console.print(report_table(report))
     has_errors = any(figure.error is not None for figure in (*report.samples, *report.reference))
     for line in (*[ERRORS] * has_errors, *report.notes, *missing_lines(report)):
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
 
 
 def _presets(name: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.compose import config_folder
-from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.console import console, reported_errors, say
 from cascaded_dllm.cli.options import Debug, parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
@@ -65,7 +65,7 @@ def inspect(
         _show(inspection)
         if html is not None:
             write_text(html, page(inspection))
-            console.print(f"written to {html}", markup=False, soft_wrap=True)
+            say(f"written to {html}")
 
 
 def asked_windows(lengths: str | None, packing: str | None, unique: bool | None) -> tuple[CascadeSpec, str, bool]:

@@ -3,12 +3,12 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 import typer
 
-from cascaded_dllm.cli.console import error_console
+from cascaded_dllm.cli.console import error_console, warn
 from cascaded_dllm.errors import StoppedError
 
 EXIT_AGAIN = 75
@@ -23,10 +23,18 @@ class StopRequest:
     """Whether somebody has asked the program to stop, and by which signal first."""
 
     signal_number: int | None = None
+    _is_answered: bool = field(default=False, init=False)
 
     def is_made(self) -> bool:
         """Whether to stop at the next good moment."""
         return self.signal_number is not None
+
+    def is_made_and_answered(self, answer: str) -> bool:
+        """Whether it is made; the first time so, `answer` is printed, not by the signal, which may arrive anywhere."""
+        if self.is_made() and not self._is_answered:
+            self._is_answered = True
+            error_console.print(answer)
+        return self.is_made()
 
     @property
     def exit_code(self) -> int:
@@ -76,5 +84,5 @@ def reported_stop(request: StopRequest) -> Iterator[None]:
     try:
         yield
     except StoppedError as stopped:
-        error_console.print(str(stopped), markup=False)
+        warn(str(stopped))
         raise typer.Exit(request.exit_code) from None

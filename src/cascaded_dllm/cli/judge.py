@@ -7,7 +7,7 @@ import typer
 
 from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.building import shown_building
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, say_passed_over, warn
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug, Device
 from cascaded_dllm.errors import ConfigError
@@ -117,8 +117,7 @@ def _train(run: JudgeRun) -> None:
         for event in run.events(should_stop=request.is_made, on_measured=on_measured):
             match event:
                 case JudgeResumed():
-                    for fault in event.faults:
-                        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                    say_passed_over(event.faults)
                     console.print(f"judge: resumed at step {event.step}")
                 case JudgeStep():
                     move(event.step, num_steps)
@@ -133,10 +132,9 @@ def _train(run: JudgeRun) -> None:
                     _say(run, event)
                     return
     assert kept is not None
-    error_console.print(
+    warn(
         f"judge: stopped at step {kept.step} of {num_steps}, which is kept in {kept.folder}; the same command goes on "
-        "from there",
-        markup=False,
+        "from there"
     )
     raise typer.Exit(request.exit_code)
 
@@ -152,4 +150,4 @@ def _say(run: JudgeRun, finished: JudgeFinished) -> None:
             f"token, {figures['bpc_bits']:.4f} bits a character",
             soft_wrap=True,
         )
-    console.print(f"judge: {run.folder}", markup=False, soft_wrap=True)
+    say(f"judge: {run.folder}")

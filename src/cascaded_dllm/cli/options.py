@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.cli.console import console
+from cascaded_dllm.cli.console import say
 from cascaded_dllm.errors import ConfigError, OutputExistsError
 
 Option = TypeVar("Option")
@@ -64,8 +64,8 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def tell(summary: Mapping[str, Any], show: Callable[[], None], *, out: Path | None, as_json: bool) -> None:
-    """What was measured, for `--out`, and on the terminal as JSON or as `show` prints it."""
+def tell(summary: Mapping[str, Any], show: Callable[[], None], *, as_json: bool, out: Path | None = None) -> None:
+    """What was found, for `--out`, and on the terminal as JSON or as `show` prints it."""
     if out is not None:
         write_json(out, summary)
     if as_json:
@@ -73,7 +73,7 @@ def tell(summary: Mapping[str, Any], show: Callable[[], None], *, out: Path | No
         return
     show()
     if out is not None:
-        console.print(f"written to {out}", markup=False, soft_wrap=True)
+        say(f"written to {out}")
 
 
 def require_output_file(out: Path | None) -> None:

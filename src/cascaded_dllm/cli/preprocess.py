@@ -1,6 +1,7 @@
 """`cdllm preprocess`: a corpus to tokens with importance, on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -96,38 +97,20 @@ def command_of(method: str) -> Callable[..., None]:
     ) -> None:
         """Make the shards; the help text is that of the method."""
         words = out / "word_cache" if word_cache is None and method in EMBEDDED else word_cache
-        corpus = CorpusChoice(
-            dataset, split, name, form, text_field, unit, streaming, revision, num_documents, bad_records, holdout
-        )
+        renamed = {"method": method, "word_cache": None if words is None else str(words), "time": time_limit}
+        # All parameters, under the names of the fields that they fill.
+        typed = locals() | renamed
         job = Job(
-            corpus,
-            ScorerChoice(
-                method,
-                tagger=tagger,
-                model=model,
-                scope=scope,
-                window_words=window_words,
-                precision=precision,
-                device=device,
-                word_cache=None if words is None else str(words),
-                seed=seed,
-                per=per,
-                scorer=scorer,
-            ),
+            CorpusChoice(**_fields_of(CorpusChoice, typed)),
+            ScorerChoice(**_fields_of(ScorerChoice, typed)),
             tokenizer,
             train_tokenizer,
             shards,
             str(out),
         )
-        asked: dict[str, Any] = {
-            "cpus": cpus,
-            "memory_gb": memory_gb,
-            "gpus": gpus,
-            "time": time_limit,
-            "partition": partition,
-            "account": account,
-            "setup": setup,
-        }
+        asked = _fields_of(Resources, typed)
+        # Every executor reads it.
+        del asked["workers"]
         with reported_errors(debug):
             require_read(executor, asked | {"ray_address": ray_address, "submit_anyway": submit_anyway})
             run_job(
@@ -141,6 +124,11 @@ def command_of(method: str) -> Callable[..., None]:
             )
 
     return run
+
+
+def _fields_of(record: Any, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """What is typed for the fields of a dataclass."""
+    return {field.name: typed[field.name] for field in fields(record)}
 
 
 def _register(method: str, short_help: str, purpose: str, *examples: str) -> None:

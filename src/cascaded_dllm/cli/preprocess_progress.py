@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from cascaded_dllm.cli.console import clock, console, counted, progress_bar, working
+from cascaded_dllm.cli.console import LogLine, clock, console, counted, progress_bar, working
 from cascaded_dllm.data.preprocessed import shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.preprocess.executors import Tasks
@@ -26,22 +26,21 @@ def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     with ExitStack() as shown:
         if console.is_terminal:
             shown.enter_context(working("reading the corpus: tokenizer and settings"))
-        shown_pass, move, began = "", None, time.monotonic()
-        told = began
+        shown_pass, move = "", None
+        began, line = time.monotonic(), LogLine(_TELL_EVERY_SECONDS)
 
         def tell(what: str, done: int, total: int | None) -> None:
-            nonlocal shown_pass, move, began, told
-            now = time.monotonic()
+            nonlocal shown_pass, move, began, line
             if what != shown_pass:
                 # A terminal has room for one thing that moves.
                 shown.close()
-                shown_pass, began, told = what, now, now
+                shown_pass, began, line = what, time.monotonic(), LogLine(_TELL_EVERY_SECONDS)
                 _, move = shown.enter_context(progress_bar(what))
             assert move is not None
             move(done, total)
-            if not console.is_terminal and now > began and now - told >= _TELL_EVERY_SECONDS:
-                told = now
-                console.print(f"{what}: {records_told(done, total, done / (now - began))}", soft_wrap=True)
+            if line.is_due():
+                rate = done / max(time.monotonic() - began, 1e-9)
+                console.print(f"{what}: {records_told(done, total, rate)}", soft_wrap=True)
 
         yield tell
 
@@ -57,22 +56,20 @@ def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Col
     num_tasks = len(tasks.missing)
     total = None if records is None else sum(len(range(i, records, tasks.num_shards)) for i in tasks.missing)
     num_finished = in_finished = 0
-    started = told = time.monotonic()
+    started, line = time.monotonic(), LogLine(_TELL_EVERY_SECONDS)
     with progress_bar("documents") as (bar, move):
 
         def tell(finished: Collection[int], in_progress: int) -> None:
-            nonlocal num_finished, in_finished, told
+            nonlocal num_finished, in_finished
             num_finished += len(finished)
             # Once for every shard: to open all that are there would take ever longer.
             in_finished += sum(Shard.open(shard_folder(tasks.folder, index)).counts.records for index in finished)
             so_far = in_finished + (0 if num_finished == num_tasks else in_progress)
             expected = _expected(total, num_finished, in_finished, num_tasks)
-            now = time.monotonic()
-            rate = so_far / max(now - started, 1e-9)
+            rate = so_far / max(time.monotonic() - started, 1e-9)
             bar.update(bar.task_ids[0], status=_per_second(rate) if so_far else "")
             move(so_far, expected)
-            if not console.is_terminal and now - told >= _TELL_EVERY_SECONDS:
-                told = now
+            if line.is_due():
                 shards = f"{num_finished:,} of {counted(num_tasks, 'shard')}"
                 console.print(f"{shards}, {records_told(so_far, expected, rate)}", soft_wrap=True)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.markup import escape
 
 from cascaded_dllm.assemble.preprocess import ShardTask, prepare
-from cascaded_dllm.cli.console import console, counted, progress_bar
+from cascaded_dllm.cli.console import console, counted, progress_bar, say
 from cascaded_dllm.cli.preprocess_progress import (
     preparation_progress,
     say_what_was_ended,
@@ -95,7 +95,7 @@ def run_job(
             numbers = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
             what = f"job {numbers[0]} makes" if len(numbers) == 1 else f"jobs {', '.join(numbers)} make, in turn,"
             console.print(f"{what} {counted(len(missing), 'shard')}; logs are in {tasks.logs}", soft_wrap=True)
-            console.print(f"how far it is: cdllm preprocess status {tasks.folder}", markup=False, soft_wrap=True)
+            say(f"how far it is: cdllm preprocess status {tasks.folder}")
             return
         case "ray":
             console.print(f"{counted(len(missing), 'shard')} on Ray")
@@ -186,4 +186,4 @@ def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:
         console.print(f"dropped {number:,}: {reason}")
     if num_made == settings.num_shards:
         console.print(f"{told['tokens_per_second']:,} tokens/s in {seconds:.1f} s")
-    console.print(f"in {folder}", markup=False, soft_wrap=True)
+    say(f"in {folder}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.building import BUILDING, shown_building
-from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.console import console, reported_errors, say
 from cascaded_dllm.cli.inspect import asked_windows, pairs
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.data.build_stages import useful_workers
@@ -69,4 +69,4 @@ def _show(arrays: StageArrays, folder: Path) -> None:
             ]
         )
     )
-    console.print(f"stages: {folder}", markup=False, soft_wrap=True)
+    say(f"stages: {folder}")

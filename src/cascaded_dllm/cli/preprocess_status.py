@@ -1,13 +1,12 @@
 """`cdllm preprocess status`: how far a job is, wherever it runs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cascaded_dllm.cli.console import console, counted, reported_errors
-from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.options import Debug, tell
 from cascaded_dllm.cli.preprocess_progress import records_told, say_shards
 from cascaded_dllm.preprocess.status import Status, status
 
@@ -29,10 +28,7 @@ def show_status(
     """
     with reported_errors(debug):
         now = status(folder)
-        if as_json:
-            typer.echo(json.dumps(now.as_json(), indent=2))
-        else:
-            _show(now)
+        tell(now.as_json(), lambda: _show(now), as_json=as_json)
 
 
 def _show(now: Status) -> None:

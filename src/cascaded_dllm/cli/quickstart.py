@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from cascaded_dllm.assemble.bound import joint_bound
@@ -15,18 +14,17 @@ from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors, working
+from cascaded_dllm.cli.console import console, progress_bar, reported_errors, say, working
 from cascaded_dllm.cli.evaluate import bound_table
 from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.quickstart_truth import accepted_share, against_truth
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import evenly_spaced
-from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
-from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -40,7 +38,7 @@ from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.text.corpora import BUILT_IN, open_corpus
 from cascaded_dllm.text.corpus import Corpus
-from cascaded_dllm.text.stories import StoryGrammar, story_tokenizer
+from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -165,7 +163,7 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
             scorer=recipe.make_scorer(stream),
             on_progress=move,
         )
-    console.print(f"{split}: {folder}", markup=False, soft_wrap=True)
+    say(f"{split}: {folder}")
     return folder
 
 
@@ -236,7 +234,8 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
         return bound_summary(bound)
     assert config.data.path is not None, "the quickstart names its folders"
     arrays, _ = stage_dataset(config.data.path, config)
-    return bound_summary(bound) | _against_truth(bound, arrays, cascade.tokenizer)
+    windows = arrays.stages[-1][evenly_spaced(arrays.num_windows, _BOUND_WINDOWS)].tolist()
+    return bound_summary(bound) | against_truth(bound, [cascade.tokenizer.decode_window(ids) for ids in windows])
 
 
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
@@ -245,50 +244,7 @@ def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tupl
         samples = cascade.generate(num_samples, seed=seed, batch_size=_BATCH_SIZE, on_progress=move)
     for i in range(min(_SAMPLES_SHOWN, num_samples)):
         console.print(story_lines(cascade, samples, i))
-    return samples, _accepted(samples) if corpus == "stories" else {}
-
-
-def _against_truth(bound: JointBound, arrays: StageArrays, tokenizer: Tokenizer) -> dict[str, object]:
-    """The bound beside the true surprisal of the same windows and the entropy of the grammar.
-
-    Where overrides have made windows that are no whole stories, there is nothing to compare with, and it says so.
-    """
-    grammar = StoryGrammar()
-    windows = arrays.stages[-1][evenly_spaced(arrays.num_windows, _BOUND_WINDOWS)].tolist()
-    truth = -torch.tensor([grammar.log_prob(tokenizer.decode_window(ids)) for ids in windows], dtype=torch.float64)
-    if not bool(truth.isfinite().all()):
-        console.print(
-            "no comparison with the true entropy: with these stage_lengths and data.packing a window is not one story"
-        )
-        return {}
-    excess, error = mean_and_error(bound.nll_nats - truth)
-    ratio = float(bound.nll_nats.mean() / truth.mean())
-    console.print(
-        f"true entropy of the grammar {grammar.entropy:.3f} nats a story, of these stories {float(truth.mean()):.3f}\n"
-        f"the bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it, "
-        f"of which at most {bound.omitted_nats:.3f} may be hidden by terms left out\n"
-        f"(tokens still unmasked at t = 1, and the integral below t = 0.001)"
-    )
-    return {
-        "entropy_nats": grammar.entropy,
-        "true_nats_of_windows": float(truth.mean()),
-        "bound_over_truth": ratio,
-        "excess_nats": excess,
-        "excess_standard_error_nats": error,
-    }
-
-
-def _accepted(samples: CascadeSamples) -> dict[str, object]:
-    """The share of texts that belong to the grammar, and why the first few others do not."""
-    grammar = StoryGrammar()
-    texts = samples.final_texts
-    rejected = [text for text in texts if not grammar.accepts(text)]
-    share = 1 - len(rejected) / len(texts)
-    distinct = len(set(texts))
-    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar, {distinct} of them are distinct")
-    for text in rejected[:2]:
-        console.print(f"rejected: {text}\n  {grammar.explain(text)}", markup=False, style="dim")
-    return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}
+    return samples, accepted_share(samples.final_texts) if corpus == "stories" else {}
 
 
 def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> None:
@@ -303,4 +259,4 @@ def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> No
         f"more      cdllm sample {stages} --num-samples 16 --seed 1",
         f"a page    cdllm demo {stages}",
     ):
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)

@@ -1,20 +1,16 @@
 """A training run on the terminal: bars, lines, and an orderly end when it is interrupted."""
 
 import math
-import time
 from typing import final
 
 import typer
 from rich.progress import Progress
 
-from cascaded_dllm.cli.console import console, counted, error_console, is_wide, progress_bar
+from cascaded_dllm.cli.console import LogLine, console, counted, is_wide, progress_bar, say_passed_over, warn
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.trainer import StepResult
-
-_SECONDS_BETWEEN_LINES = 30.0
-"""Where there is no terminal for a bar, the progress of a run is a line now and then."""
 
 
 def run_with_progress(run: Run, description: str) -> None:
@@ -33,7 +29,7 @@ def run_with_progress(run: Run, description: str) -> None:
             display.show(event)
             stopped = event if isinstance(event, Stopped) else stopped
     if stopped is not None:
-        error_console.print(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}", markup=False)
+        warn(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}")
         raise typer.Exit(request.exit_code)
 
 
@@ -59,16 +55,14 @@ class _Display:
         self.bound = progress.add_task("measuring the bound", total=None, status="", visible=False)
         self.rate = self.loss = self.seconds = 0.0
         self.tokens = 0
-        self.line_at = time.monotonic()
-        self.has_told = False
+        self.line = LogLine()
 
     def show(self, event: Event) -> None:
         """One event of the run."""
-        self._tell_of_request()
+        self._answer_request()
         match event:
             case Resumed():
-                for fault in event.faults:
-                    error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
+                say_passed_over(event.faults)
                 if event.step < self.num_steps:
                     console.print(f"{self.description}: resumed at step {event.step}")
                 else:
@@ -85,17 +79,16 @@ class _Display:
                     f"of {event.num_windows_in_set:,}"
                 )
             case NotDeleted():
-                error_console.print(
+                warn(
                     f"{self.description}: {event.fault}; this is tried again with every checkpoint. See that nobody "
-                    "reads it, and that its folder is yours to write",
-                    markup=False,
+                    "reads it, and that its folder is yours to write"
                 )
             case Snapshot() | Stopped():
                 pass
 
     def show_measuring(self, done: int, total: int) -> None:
         """How far the measurement of a bound is."""
-        self._tell_of_request()
+        self._answer_request()
         self.progress.update(self.bound, completed=done, total=total, visible=True)
 
     def _show_step(self, event: StepResult) -> None:
@@ -109,14 +102,10 @@ class _Display:
         short = f"loss {self.loss:.3f} nats/token"
         status = f"{short}  {self.rate:,.0f} tokens/s"
         self.progress.update(self.steps, completed=event.step, status=status if is_wide() else short)
-        if not console.is_terminal and time.monotonic() - self.line_at > _SECONDS_BETWEEN_LINES:
-            self.line_at = time.monotonic()
+        if self.line.is_due():
             console.print(f"{self.description}: step {event.step} of {self.num_steps}, {status}")
 
-    def _tell_of_request(self) -> None:
-        """Once, that the wish to stop was heard; not from the signal itself, which may arrive anywhere."""
-        if self.request.is_made() and not self.has_told:
-            self.has_told = True
-            error_console.print(
-                f"{self.description}: stopping after this step; told again, it stops at once and loses it"
-            )
+    def _answer_request(self) -> None:
+        self.request.is_made_and_answered(
+            f"{self.description}: stopping after this step; told again, it stops at once and loses it"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from cascaded_dllm.cli import sample_flags as flags
-from cascaded_dllm.cli.console import console, counted, reported_errors
+from cascaded_dllm.cli.console import counted, reported_errors, say
 from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import Bundle, Debug, Lengths, Stages, TokenizerSource, WeightsName
 from cascaded_dllm.cli.sample_drawing import drawing_of, read_options
@@ -61,11 +61,7 @@ def _go_on(folder: Path, asked: Mapping[str, Any], *, default_judge: str | None,
     require_counts(batch_size=options.batch_size)
     if run.is_complete() and is_judged(run, options):
         run.tidy()
-        console.print(
-            f"{folder} is complete: all of {counted(options.num_samples, 'text')} are there, and nothing is changed",
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"{folder} is complete: all of {counted(options.num_samples, 'text')} are there, and nothing is changed")
         return
     if not run.is_complete():
         run.settings.texts.require_same_ranking()

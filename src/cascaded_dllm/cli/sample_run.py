@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import typer
 
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
-from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.console import console, counted, progress_bar, say, warn
+from cascaded_dllm.cli.interrupt import stop_request
 from cascaded_dllm.cli.sample_options import SampleOptions
 from cascaded_dllm.cli.show import live_states, stage_lines
 from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
@@ -16,6 +17,8 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.sample.streaming import draw_missing
+
+_STOPPING = "stopping after this step, and keeping the batches before; told again, at once"
 
 
 def complete_run(
@@ -38,7 +41,7 @@ def complete_run(
                 batch_size=options.batch_size,
                 on_progress=move,
                 on_state=show,
-                should_stop=_that_tells(request),
+                should_stop=partial(request.is_made_and_answered, _STOPPING),
             )
         samples = run.samples()
         num_finished = progress.num_finished
@@ -48,10 +51,9 @@ def complete_run(
         run.conclude(samples, progress, {"batch_size": options.batch_size, "judge": None, "figures": figures})
     if num_finished < options.num_samples or (request.is_made() and judge is not None):
         kept = f"which are kept in {run.folder}" if num_finished else "none of them finished"
-        error_console.print(
+        warn(
             f"stopped with {num_finished} of {counted(options.num_samples, 'text')}, {kept}; "
-            f"cdllm sample --resume {run.folder} goes on from there",
-            markup=False,
+            f"cdllm sample --resume {run.folder} goes on from there"
         )
         raise typer.Exit(request.exit_code)
     if not watch:
@@ -64,7 +66,7 @@ def complete_run(
     if judge is not None:
         # The texts are kept by now, whatever becomes of their judge.
         judge_run(run, cascade, judge)
-    console.print(f"{counted(num_finished, 'text')} in {run.folder}", markup=False, soft_wrap=True)
+    say(f"{counted(num_finished, 'text')} in {run.folder}")
 
 
 def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequence[int]]) -> None:
@@ -104,11 +106,7 @@ def judge_run(run: SampleRun, cascade: Cascade, judge: Judge) -> None:
     run.change_summary(judge=judge.source, figures=before | found, definitions=definitions)
     values = (found.get(f"generative_ppl_{name}") for name in ("per_sequence", "corpus"))
     per_sequence, corpus = ("none" if value is None else f"{value:.2f}" for value in values)
-    console.print(
-        f"generative perplexity under {judge.source}: {per_sequence} as the mean over texts, {corpus} over all tokens",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"generative perplexity under {judge.source}: {per_sequence} as the mean over texts, {corpus} over all tokens")
 
 
 def is_judged(run: SampleRun, options: SampleOptions) -> bool:
@@ -122,36 +120,19 @@ def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -
     stages = f"{counted(len(cascade.stages), 'stage')} ({', '.join(map(str, cascade.stage_lengths))} tokens)"
     predictors = ", ".join(options.drawing.predictor)
     so_far = f", of which {progress.num_finished} are there," if progress.num_finished else ""
-    console.print(
+    say(
         f"sampling {counted(options.num_samples, 'text')}{so_far} from {stages} with {predictors} on {device} "
-        f"into {run.folder}",
-        markup=False,
-        soft_wrap=True,
+        f"into {run.folder}"
     )
     if others := [other for other in progress.devices if other != device]:
-        error_console.print(
+        warn(
             f"the texts so far were drawn on {', '.join(others)}: {device} may round otherwise, so that a text can "
-            "differ from that of an unbroken run",
-            markup=False,
+            "differ from that of an unbroken run"
         )
     before = run.settings.batch_size
     rounds = f"in {options.dtype}" if options.dtype != "float32" else "compiled" if options.compile else None
     if progress.num_finished and rounds is not None and options.batch_size != before:
-        error_console.print(
+        warn(
             f"the texts so far were drawn in batches of {before}: {rounds} one of {options.batch_size} may "
-            "round otherwise, so that a text can differ from that of an unbroken run",
-            markup=False,
+            "round otherwise, so that a text can differ from that of an unbroken run"
         )
-
-
-def _that_tells(request: StopRequest) -> Callable[[], bool]:
-    """Whether to stop; the first time so, it is said that the wish was heard."""
-    told: list[bool] = []
-
-    def should_stop() -> bool:
-        if request.is_made() and not told:
-            told.append(True)
-            error_console.print("stopping after this step, and keeping the batches before; told again, at once")
-        return request.is_made()
-
-    return should_stop

@@ -14,7 +14,7 @@ from rich.table import Table
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar, reported_errors
+from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, warn
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.study_file import begun_study, read_study, shipped_studies
@@ -60,11 +60,9 @@ def list_studies(debug: Debug = False) -> None:
         for name, path in shipped_studies().items():
             study = read_study(str(path))
             arms = ", ".join(arm.name for arm in study.arms)
-            console.print(
+            say(
                 f"{name}: {study.corpus.dataset or 'folders'}, {study.budget.amount:g} {study.budget.unit} an arm, "
-                f"{counted(len(study.seeds), 'seed')}; {arms}\n  {path}",
-                markup=False,
-                soft_wrap=True,
+                f"{counted(len(study.seeds), 'seed')}; {arms}\n  {path}"
             )
 
 
@@ -176,11 +174,9 @@ def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resou
         for arm in choice.arms or tuple(arm.name for arm in study.arms):
             number = submit_arm(place, arm, seed, resources)
             console.print(f"job {number}: arm {arm}, seed {seed}", markup=False)
-    console.print(
+    say(
         f"every job adds to {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, cdllm study "
-        f"status {place.out} tells how far they are, and cdllm study collect {place.out} shows what is there",
-        markup=False,
-        soft_wrap=True,
+        f"status {place.out} tells how far they are, and cdllm study collect {place.out} shows what is there"
     )
 
 
@@ -193,8 +189,7 @@ def _attendant(request: StopRequest) -> Iterator[Attendant]:
         def show_bar(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
-        teller = Teller(show_bar)
-        yield Attendant(request.is_made, teller.say, teller.show)
+        yield Attendant(request.is_made, say, Teller(show_bar).show)
 
 
 def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
@@ -209,7 +204,7 @@ def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
     entries = [entry for entry in results["arms"] if (entry["arm"], entry["seed"]) in chosen]
     broken = [entry for entry in entries if entry["status"] not in (DONE, MISSING)]
     for entry in broken:
-        error_console.print(f"{entry['arm']}, seed {entry['seed']}: {entry['status']}: {entry['reason']}", markup=False)
+        warn(f"{entry['arm']}, seed {entry['seed']}: {entry['status']}: {entry['reason']}")
     if broken:
         raise typer.Exit(EXIT_BROKEN_ARM)
 

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from cascaded_dllm.atomic import write_json, write_text
-from cascaded_dllm.cli.console import console, reported_errors
+from cascaded_dllm.cli.console import reported_errors, say
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.report.content import ReportContent
@@ -66,10 +66,10 @@ def write_report(file: Path, out: Path | None = None) -> Written:
 
 def say_written(written: Written) -> None:
     """Says which arm wins, what is to be known besides, and where the report is."""
-    console.print(written.content.ranking.sentence, markup=False, soft_wrap=True)
+    say(written.content.ranking.sentence)
     for note in written.content.notes:
-        console.print(f"- {note}", markup=False, soft_wrap=True)
-    console.print(f"written to {written.page} and {written.page.with_suffix('.json')}", markup=False, soft_wrap=True)
+        say(f"- {note}")
+    say(f"written to {written.page} and {written.page.with_suffix('.json')}")
 
 
 def _require_page_name(out: Path, file: Path) -> None:

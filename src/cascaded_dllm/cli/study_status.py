@@ -1,6 +1,5 @@
 """`cdllm study status`: how far a study is, wherever it runs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +7,8 @@ import typer
 from rich.table import Table
 
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import clock, console, counted, reported_errors
-from cascaded_dllm.cli.options import Debug
+from cascaded_dllm.cli.console import clock, console, counted, reported_errors, say
+from cascaded_dllm.cli.options import Debug, tell
 from cascaded_dllm.cli.study_file import begun_study
 from cascaded_dllm.study.place import DONE, FAILED
 from cascaded_dllm.study.status import (
@@ -48,10 +47,7 @@ def show_status(
     with reported_errors(debug):
         study, place = begun_study(out)
         now = study_status(study, place, compose_config)
-        if as_json:
-            typer.echo(json.dumps(now.as_json(), indent=2))
-        else:
-            _show(now)
+        tell(now.as_json(), lambda: _show(now), as_json=as_json)
 
 
 def _show(now: StudyStatus) -> None:
@@ -67,7 +63,7 @@ def _show(now: StudyStatus) -> None:
     for part in now.parts:
         if part.reason is not None:
             again = "; the same command tries it again" if part.state == FAILED else ""
-            console.print(f"{part.name}: {part.state}: {part.reason}{again}", markup=False, soft_wrap=True)
+            say(f"{part.name}: {part.state}: {part.reason}{again}")
 
 
 def _training_left(now: StudyStatus) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from cascaded_dllm.cli.console import console, counted, error_console, progress_bar
+from cascaded_dllm.cli.console import LogLine, console, counted, error_console, progress_bar, say
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import StoppedError
@@ -20,7 +20,6 @@ from cascaded_dllm.study_config import StudySettings, require_known
 from cascaded_dllm.train.launch import launch
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +71,9 @@ def say_size(work: Work, choice: Choice) -> None:
     runs = {run.key: run for arm in arms for run in arm.runs}
     steps = sum(run.config.training.num_steps for run in runs.values())
     others = len(work.parts(arms)) - len(runs)
-    console.print(
+    say(
         f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, and {counted(others, 'other part')}; "
-        f"how far the whole study is: cdllm study status {shlex.quote(str(work.place.out))}",
-        markup=False,
-        soft_wrap=True,
+        f"how far the whole study is: cdllm study status {shlex.quote(str(work.place.out))}"
     )
 
 
@@ -125,16 +122,12 @@ class _Watch:
         self._work, self._parts, self._request, self._move = work, parts, request, move
         self._settled = {part.name for part in parts if work.record(part) is not None}
         self._looked = 0.0
-        self._has_told = False
 
     def look_and_ask(self) -> bool:
         """Looks now and then; whether it is time to stop."""
         if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
             self.look()
-        if self._request.is_made() and not self._has_told:
-            self._has_told = True
-            error_console.print("stopping after this step, and keeping it; told again, at once")
-        return self._request.is_made()
+        return self._request.is_made_and_answered("stopping after this step, and keeping it; told again, at once")
 
     def look(self) -> None:
         """Tells what has been settled since the last look."""
@@ -144,11 +137,7 @@ class _Watch:
                 continue
             self._settled.add(part.name)
             reason = f": {record['reason']}" if "reason" in record else ""
-            console.print(
-                f"{part.what} ({part.name}): {record['status']}{reason}; {len(self._settled)} of {len(self._parts)}",
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"{part.what} ({part.name}): {record['status']}{reason}; {len(self._settled)} of {len(self._parts)}")
         self._move(len(self._settled), len(self._parts))
 
 
@@ -157,15 +146,10 @@ class Teller:
     """Shows on the terminal what one process does: a bar, or a line now and then."""
 
     def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:
-        self._show_bar, self._line_at = show_bar, time.monotonic()
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        console.print(line, markup=False, soft_wrap=True)
+        self._show_bar, self._line = show_bar, LogLine()
 
     def show(self, what: str, done: int, total: int) -> None:
         """How far something is."""
         self._show_bar(what, done, total)
-        if not console.is_terminal and time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
-            self._line_at = time.monotonic()
-            self.say(f"{what}: {done} of {total}")
+        if self._line.is_due():
+            say(f"{what}: {done} of {total}")

@@ -8,7 +8,7 @@ import typer
 from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.building import BUILDING, shown_building
-from cascaded_dllm.cli.console import console, counted, error_console
+from cascaded_dllm.cli.console import console, counted, error_console, say, say_passed_over
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.config import TrainConfig
@@ -86,7 +86,7 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
         console.print(f"{name}: {said}", soft_wrap=True)
     _say_where_it_starts(run, name)
     run_with_progress(run, name)
-    console.print(f"run folder: {run.folder}", markup=False, soft_wrap=True)
+    say(f"run folder: {run.folder}")
 
 
 def _windows(number: int, num_dropped: int) -> str:
@@ -102,9 +102,8 @@ def _say_where_it_starts(run: Run, name: str) -> None:
     start = run.provenance.get("start")
     if start is None:
         return
-    for fault in start["passed_over"]:
-        error_console.print(f"passed over a damaged checkpoint: {fault}", markup=False)
-    console.print(f"{name}: starts from {start['folder']} ({start['weights']} weights)", markup=False, soft_wrap=True)
+    say_passed_over(start["passed_over"])
+    say(f"{name}: starts from {start['folder']} ({start['weights']} weights)")
 
 
 def warn_of_long_warmup(config: TrainConfig) -> None:

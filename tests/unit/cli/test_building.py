@@ -24,8 +24,8 @@ def shown(monkeypatch):
 
 def test_log_has_a_line_now_and_then(shown, monkeypatch):
     file = shown(is_terminal=False)
-    seconds = iter([0.0, 29.0, 31.0, 31.0, 60.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    seconds = iter([0.0, 1.0, 29.0, 31.0, 60.0])
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(seconds))
     with shown_building("building") as building:
         building.on_wait("process 7 on [node]")
         for done in (1000, 2000, 3000):

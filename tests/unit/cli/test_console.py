@@ -109,7 +109,7 @@ def test_work_that_cannot_be_counted_is_announced(capsys):
 
 def test_a_log_is_told_now_and_then(monkeypatch, capsys):
     """Where there is no terminal; on one the bar says it."""
-    now = iter([0.0, 10.0, 40.0, 40.0, 50.0, 90.0, 90.0])
+    now = iter([0.0, 10.0, 40.0, 50.0, 90.0])
     monkeypatch.setattr(console_module.time, "monotonic", lambda: next(now))
     with progress_bar("windows", log=console_module.console) as (_, move):
         for done, total in ((1, 9), (4, 9), (5, 9), (6, None)):

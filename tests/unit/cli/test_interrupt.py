@@ -43,6 +43,16 @@ def test_first_signal_makes_the_request_and_the_second_is_handled_as_before(numb
         assert told == ([] if number == signal.SIGUSR1 else [number])
 
 
+def test_a_request_is_answered_once(number, capsys):
+    with stop_request() as request:
+        assert not request.is_made_and_answered("stopping")
+        assert capsys.readouterr().err == ""
+        os.kill(os.getpid(), number)
+        assert request.is_made_and_answered("stopping")
+        assert request.is_made_and_answered("stopping")
+    assert capsys.readouterr().err == "stopping\n"
+
+
 def test_a_second_kind_of_signal_is_a_wish_again():
     """Slurm announces the end of the time by SIGUSR1 and sends SIGTERM when it has come: what is kept is kept."""
     with stop_request() as request:

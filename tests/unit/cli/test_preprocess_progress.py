@@ -67,16 +67,22 @@ def test_the_records_of_the_corpus_tell_the_total_at_once(tmp_path, opened, caps
 
 def test_passes_before_the_first_shard(monkeypatch, capsys):
     monkeypatch.setattr(preprocess_progress, "_TELL_EVERY_SECONDS", 5.0)
-    seconds = iter([0.0, 10.0, 14.0, 20.0, 30.0, 35.0])
-    monkeypatch.setattr(preprocess_progress.time, "monotonic", lambda: next(seconds))
+    clock = [0.0]
+    monkeypatch.setattr(preprocess_progress.time, "monotonic", lambda: clock[0])
+    training, counting = ("training the tokenizer", 1000), ("counting words", None)
     with preparation_progress() as tell:
-        for done in (0, 40, 100):
-            tell("training the tokenizer", done, 1000)
-        tell("counting words", 0, None)
-        tell("counting words", 50, None)
+        for seconds, (what, total), done in (
+            (10.0, training, 0),
+            (14.0, training, 40),
+            (20.0, training, 100),
+            (30.0, counting, 0),
+            (36.0, counting, 60),
+        ):
+            clock[0] = seconds
+            tell(what, done, total)
     assert capsys.readouterr().out.splitlines() == [
         "training the tokenizer: 100 of about 1,000 records, 10/s, about 0:01:30 left",
-        "counting words: 50 records so far, 10/s",
+        "counting words: 60 records so far, 10/s",
     ]
 
 

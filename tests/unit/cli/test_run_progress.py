@@ -73,10 +73,10 @@ def test_an_old_checkpoint_that_cannot_be_deleted(display, capsys):
     )
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(display, capsys, monkeypatch):
+def test_a_line_now_and_then_where_there_is_no_terminal(display, capsys):
     display.show(step(1))
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(run_progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    display.line.seconds = 0.0
     display.show(step(2))
     assert capsys.readouterr().out == "stage 1: step 2 of 10, loss 2.000 nats/token  200 tokens/s\n"
 

@@ -1,0 +1,54 @@
+"""What is known of the stories of the quickstart because a grammar makes them: their entropy, and what is one."""
+
+from collections.abc import Sequence
+
+import torch
+
+from cascaded_dllm.cli.console import console
+from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
+from cascaded_dllm.text.stories import StoryGrammar
+
+
+def against_truth(bound: JointBound, stories: Sequence[str]) -> dict[str, object]:
+    """The bound beside the true surprisal of the same windows and the entropy of the grammar, shown and as numbers.
+
+    Where overrides have made windows that are no whole stories, there is nothing to compare with, and it says so.
+
+    Args:
+        bound: of windows.
+        stories: their texts.
+    """
+    grammar = StoryGrammar()
+    truth = -torch.tensor([grammar.log_prob(story) for story in stories], dtype=torch.float64)
+    if not bool(truth.isfinite().all()):
+        console.print(
+            "no comparison with the true entropy: with these stage_lengths and data.packing a window is not one story"
+        )
+        return {}
+    excess, error = mean_and_error(bound.nll_nats - truth)
+    ratio = float(bound.nll_nats.mean() / truth.mean())
+    console.print(
+        f"true entropy of the grammar {grammar.entropy:.3f} nats a story, of these stories {float(truth.mean()):.3f}\n"
+        f"the bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it, "
+        f"of which at most {bound.omitted_nats:.3f} may be hidden by terms left out\n"
+        f"(tokens still unmasked at t = 1, and the integral below t = 0.001)"
+    )
+    return {
+        "entropy_nats": grammar.entropy,
+        "true_nats_of_windows": float(truth.mean()),
+        "bound_over_truth": ratio,
+        "excess_nats": excess,
+        "excess_standard_error_nats": error,
+    }
+
+
+def accepted_share(texts: Sequence[str]) -> dict[str, object]:
+    """The share of texts that belong to the grammar, and why the first few others do not."""
+    grammar = StoryGrammar()
+    rejected = [text for text in texts if not grammar.accepts(text)]
+    share = 1 - len(rejected) / len(texts)
+    distinct = len(set(texts))
+    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar, {distinct} of them are distinct")
+    for text in rejected[:2]:
+        console.print(f"rejected: {text}\n  {grammar.explain(text)}", markup=False, style="dim")
+    return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}

@@ -16,9 +16,8 @@ from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.sample.belonging import (
-    require_same_choice,
+    require_same_texts,
     require_same_tokenizer,
-    shared_packing,
     with_lengths,
     written_lengths,
 )
@@ -77,15 +76,15 @@ def read_cascade(
     loaded = [with_lengths(load_stage(path, weights=chosen), lengths) for path in stages]
     shared = _tokenizer(loaded[0], tokenizer)
     used = written_lengths(loaded)
-    require_same_choice(loaded)
     for stage in loaded:
         require_same_tokenizer(stage, shared)
+    require_same_texts(loaded)
     content = BundleContent(
         models=tuple(stage.model for stage in loaded),
         settings=tuple(stage.settings for stage in loaded),
         tokenizer=shared,
         weights=chosen,
-        packing=shared_packing(loaded),
+        packing=next((stage.settings.packing for stage in loaded if stage.settings.packing), ""),
     )
     if bundle is not None:
         bundle.require_same(content)

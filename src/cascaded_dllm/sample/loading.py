@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -26,27 +26,6 @@ from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedCascade:
-    """What was read, ready to be sampled.
-
-    Attributes:
-        samplers: of the stages, first stage first.
-        settings: what the checkpoint of every stage says, with its lengths.
-        tokenizer: of all stages.
-        weights: which weights of the checkpoints were read.
-        packing: of the windows that the stages were trained on; empty if no checkpoint says.
-        passed_over: damaged checkpoints beside the ones that were loaded.
-    """
-
-    samplers: tuple[StageSampler, ...]
-    settings: tuple[StageSettings, ...]
-    tokenizer: Tokenizer
-    weights: Weights
-    packing: str
-    passed_over: tuple[str, ...]
-
-
 def read_cascade(
     source: str | Path | Sequence[str | Path],
     *,
@@ -55,8 +34,11 @@ def read_cascade(
     weights: Weights | None,
     device: str | torch.device,
     dtype: torch.dtype,
-) -> LoadedCascade:
+) -> tuple[tuple[StageSampler, ...], BundleContent, tuple[str, ...]]:
     """The stages at `source`, once they are found to belong together; the arguments are those of the cascade.
+
+    Returns:
+        The stages, ready to be sampled; what they are together; damaged checkpoints beside those that were loaded.
 
     Raises:
         CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
@@ -91,17 +73,11 @@ def read_cascade(
     for stage in loaded:
         if dtype != torch.float32:
             stage.model.keep_trunk_in(dtype)
-    return LoadedCascade(
-        samplers=tuple(
-            stage_sampler(stage, length=length, prefix_length=prefix, device=device)
-            for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
-        ),
-        settings=content.settings,
-        tokenizer=shared,
-        weights=chosen,
-        packing=content.packing,
-        passed_over=tuple(fault for stage in loaded for fault in stage.passed_over),
+    samplers = tuple(
+        stage_sampler(stage, length=length, prefix_length=prefix, device=device)
+        for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
     )
+    return samplers, content, tuple(fault for stage in loaded for fault in stage.passed_over)
 
 
 def stage_sampler(

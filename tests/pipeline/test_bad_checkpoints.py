@@ -92,7 +92,7 @@ def test_config_with_values_of_another_kind(exported, tmp_path, key, value):
 def test_stages_of_different_packing(runs, stories, tmp_path):
     list(assemble_run(tiny.config(stories, tmp_path / "other", "stage=2", "data.packing=stream")).events())
     message = sample(tmp_path, runs / "stage1", tmp_path / "other")
-    assert re.search(r"texts of different kinds: .* of packing 'document', .* of packing 'stream'; train them", message)
+    assert re.search(r"windows of packing 'document', and .* with windows of packing 'stream'; train all", message)
 
 
 def test_stages_in_the_wrong_order(runs, tmp_path):

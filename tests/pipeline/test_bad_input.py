@@ -321,8 +321,8 @@ def test_options_of_sample(tmp_path, runs, arguments, message):
         (["--num-windows", "0"], "num_windows is 0; it must be at least 1"),
         (["--num-times", "0"], "num_times is 0; it must be at least 1"),
         (["--batch-size", "-1"], "batch_size is -1; it must be at least 1"),
-        (["--t-min", "0"], "--t-min is 0.0; it must lie between 0 and 1"),
-        (["--t-min", "1"], "--t-min is 1.0; it must lie between 0 and 1"),
+        (["--t-min", "0"], "t_min is 0.0; it must lie between 0 and 1"),
+        (["--t-min", "1"], "t_min is 1.0; it must lie between 0 and 1"),
         (
             ["--packing", "loose"],
             "has windows of packing 'loose', and the models were trained with windows of packing 'document'",

@@ -186,8 +186,8 @@ def test_bounds_are_those_of_the_stages(written: Cascade, windows: StageArrays) 
     measuring = GapMeasurement(written, few, None, lambda *_: None)
     real, generated = measuring.real(windows), measuring.generated()
     nats = {
-        "real": [float(measuring.nats(k, texts, "", 0).mean()) for k, texts in real.items()],
-        "generated_prefix": [float(measuring.nats(k, texts, "", 6).mean()) for k, texts in generated.items()],
+        "real": [float(measuring.nats(k, texts, "").mean()) for k, texts in real.items()],
+        "generated_prefix": [float(measuring.nats(k, texts, "").mean()) for k, texts in generated.items()],
     }
     for gap in gaps_on_windows(written, windows, few):
         for kind, of_stages in nats.items():

@@ -19,22 +19,27 @@ def log_score_of_logits(logits: Tensor, sigma: Tensor, *, parameterization: str,
     return logits - log_expm1 - math.log(vocab_size) if scale_by_sigma else logits
 
 
+def absorbing_score_entropy(log_score: Tensor, xt: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+    """Score entropy of every position under the absorbing process; zero where `xt` is not MASK.
+
+    With Q of Eq. 16 of Lou et al. 2024 (arXiv:2310.16834v3) and r = 1 / expm1(sigma), at a masked position:
+
+        sum_{y != MASK} exp(log_score[y])  -  r log_score[x0]  +  r (log r - 1)
+
+    which is >= 0, and 0 only if exp(log_score) is r at x0 and 0 elsewhere.
+    """
+    mask_id = log_score.shape[-1] - 1
+    r = 1 / torch.expm1(sigma)[:, None]
+    at_x0 = log_score.gather(-1, x0[..., None])[..., 0]
+    entropy = log_score[..., :mask_id].exp().sum(-1) - r * at_x0 + r * (r.log() - 1)
+    return torch.where(xt == mask_id, entropy, 0)
+
+
 def plain_absorbing_loss(
     log_score: Tensor, xt: Tensor, x0: Tensor, sigma: Tensor, sequence_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the score entropy over all sequences, and the score entropy of every position."""
-    mask_id = log_score.shape[-1] - 1
-    ratio = 1 / (torch.exp(sigma) - 1)
-    rows = []
-    for b in range(xt.shape[0]):
-        for i in range(xt.shape[1]):
-            if xt[b, i] != mask_id:
-                rows.append(torch.zeros((), dtype=log_score.dtype))
-                continue
-            positive = log_score[b, i, :mask_id].exp().sum()
-            constant = ratio[b] * (torch.log(ratio[b]) - 1)
-            rows.append(positive - ratio[b] * log_score[b, i, x0[b, i]] + constant)
-    entropies = torch.stack(rows).view(xt.shape)
+    entropies = absorbing_score_entropy(log_score, xt, x0, sigma)
     return (entropies.sum(-1) * sequence_weight).sum(), entropies
 
 

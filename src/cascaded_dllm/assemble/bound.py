@@ -9,7 +9,7 @@ from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, stage_bounds
+from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound, Sequential, stage_bounds
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.train.objective import Objective
 
@@ -50,19 +50,18 @@ def joint_bound(
             says how, or a number is out of range.
         DataError: the data is not there, or has another tokenizer or method than the cascade.
     """
-    if not isinstance(data, DataSettings):
-        data = DataSettings.of_folder(data, packing=_known_packing(cascade), unique=cascade.unique, stages_dir=None)
-    arrays = windows_of_cascade(cascade, data, keeps_all=keeps_all)
-    return windows_bound(
-        cascade,
-        arrays,
+    settings = BoundSettings(
         num_windows=num_windows,
         num_times=num_times,
         batch_size=batch_size,
         seed=seed,
         t_min=t_min,
         sequential=sequential,
-        on_progress=on_progress,
+    )
+    if not isinstance(data, DataSettings):
+        data = DataSettings.of_folder(data, packing=_known_packing(cascade), unique=cascade.unique, stages_dir=None)
+    return windows_bound(
+        cascade, windows_of_cascade(cascade, data, keeps_all=keeps_all), settings, on_progress=on_progress
     )
 
 
@@ -83,13 +82,8 @@ def _known_packing(cascade: Cascade) -> str:
 def windows_bound(
     cascade: Cascade,
     arrays: StageArrays,
+    settings: BoundSettings,
     *,
-    num_windows: int,
-    num_times: int,
-    batch_size: int,
-    seed: int,
-    t_min: float,
-    sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
     """The joint bound on windows of `arrays`, which are such as the cascade was trained on."""
@@ -103,20 +97,12 @@ def windows_bound(
         ]
     )
     stages = [
-        (stage.model, Objective(stage.process, stage.schedule, t_min), dataset)
+        (stage.model, Objective(stage.process, stage.schedule), dataset)
         for stage, dataset in zip(cascade.stages, datasets, strict=True)
     ]
-    bounds = stage_bounds(
-        stages,
-        num_windows=num_windows,
-        num_times=num_times,
-        batch_size=batch_size,
-        seed=seed,
-        sequential=sequential,
-        on_progress=on_progress,
-    )
+    bounds = stage_bounds(stages, settings, on_progress=on_progress)
     num_stages = 1 if cascade.is_flat else len(cascade.trained_lengths)
-    windows = evenly_spaced(arrays.num_windows, num_windows)
+    windows = evenly_spaced(arrays.num_windows, settings.num_windows)
     num_characters = None
     if len(datasets) == num_stages:
         texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][windows].tolist())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -13,13 +14,14 @@ from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.evaluate.gap import StageGap, StageSample, stage_gap
 from cascaded_dllm.evaluate.generative_ppl import Judge, TokenNats
 from cascaded_dllm.evaluate.intervals import LEVEL
-from cascaded_dllm.evaluate.text_bound import StageTexts, text_bound
+from cascaded_dllm.evaluate.text_bound import text_bound
 from cascaded_dllm.rng import numpy_generator
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.samples import CascadeState
-from cascaded_dllm.train.objective import Objective
+from cascaded_dllm.train.batches import make_batch
+from cascaded_dllm.train.objective import Batch, Objective
 
 Progress = Callable[[str, int, int], None]
 """Told what is going on, what of it is done, and all there is of it."""
@@ -92,15 +94,14 @@ def gaps_on_windows(
     measuring = GapMeasurement(cascade, settings, judge, on_progress or (lambda what, done, total: None))
     real = measuring.real(arrays)
     generated = measuring.generated()
-    real_nats = [measuring.nats(k, texts, f"bounds of real texts, stage {k}", 0) for k, texts in real.items()]
+    real_nats = [measuring.nats(k, texts, f"bounds of real texts, stage {k}") for k, texts in real.items()]
     generated_nats = [
-        measuring.nats(k, texts, f"bounds of the cascade's texts, stage {k}", settings.num_texts)
-        for k, texts in generated.items()
+        measuring.nats(k, texts, f"bounds of the cascade's texts, stage {k}") for k, texts in generated.items()
     ]
     gaps = []
     for stage in range(2, len(cascade.stages) + 1):
         on_true = measuring.on_true_prefixes(stage, real[stage - 1].target)
-        nats = measuring.nats(stage, on_true, f"bounds on true prefixes, stage {stage}", 0)
+        nats = measuring.nats(stage, on_true, f"bounds on true prefixes, stage {stage}")
         before_real, before_generated = (torch.stack(of[: stage - 1]).sum(0) for of in (real_nats, generated_nats))
         gaps.append(
             stage_gap(
@@ -132,31 +133,29 @@ class GapMeasurement:
     judge: Judge | None
     on_progress: Progress
 
-    def real(self, arrays: StageArrays) -> dict[int, StageTexts]:
+    def real(self, arrays: StageArrays) -> dict[int, Batch]:
         """Some windows, as texts of every stage."""
         generator = numpy_generator(self.settings.drawing.seed, "gap-windows")
         indices = generator.choice(arrays.num_windows, self.settings.num_texts, replace=False)
         indices.sort()
-        found = {}
-        for number, stage in enumerate(self.cascade.stages, start=1):
-            dataset = StageDataset(arrays, number, is_placed=stage.is_placed)
-            prefix, target = dataset.batch(indices)
-            places = dataset.places(indices)
-            found[number] = StageTexts(
-                torch.from_numpy(target),
-                None if prefix is None else torch.from_numpy(prefix),
-                None if places is None else torch.from_numpy(places),
+        return {
+            number: make_batch(
+                StageDataset(arrays, number, is_placed=stage.is_placed), indices, np.arange(len(indices))
             )
-        return found
+            for number, stage in enumerate(self.cascade.stages, start=1)
+        }
 
-    def generated(self) -> dict[int, StageTexts]:
+    def generated(self) -> dict[int, Batch]:
         """Texts of every stage on what the stages before have written."""
-        ids, places = self._drawn(self.cascade, range(self.settings.num_texts), self.settings.drawing, "the cascade")
+        num_texts = self.settings.num_texts
+        ids, places = self._drawn(self.cascade, range(num_texts), self.settings.drawing, "the cascade")
+        # Their bounds share no random number with those of real texts.
+        index = torch.arange(num_texts, 2 * num_texts)
         numbers = range(1, len(self.cascade.stages) + 1)
         prefixes = (None, *ids[:-1])
-        return {k: StageTexts(ids[k - 1], prefixes[k - 1], places.get(k)) for k in numbers}
+        return {k: Batch(ids[k - 1], prefixes[k - 1], index, places=places.get(k)) for k in numbers}
 
-    def on_true_prefixes(self, stage: int, prefix: Int[Tensor, "B P"]) -> StageTexts:
+    def on_true_prefixes(self, stage: int, prefix: Int[Tensor, "B P"]) -> Batch:
         """Texts of one stage on true prefixes."""
         given = GivenStage(stage=stage - 1, ids=tuple((tuple(row),) for row in prefix.tolist()))
         first = replace(self.cascade, stages=self.cascade.stages[:stage])
@@ -167,23 +166,22 @@ class GapMeasurement:
         # at a multiple of the number of prefixes, text i has prefix i.
         numbers = range(len(prefix), 2 * len(prefix))
         ids, places = self._drawn(first, numbers, drawing, f"stage {stage} on true prefixes")
-        return StageTexts(ids[-1], prefix, places.get(stage))
+        return Batch(ids[-1], prefix, torch.arange(len(prefix)), places=places.get(stage))
 
-    def nats(self, stage: int, texts: StageTexts, what: str, first_index: int) -> Tensor:
+    def nats(self, stage: int, texts: Batch, what: str) -> Tensor:
         """The bound of a stage on texts, nats."""
         sampler = self.cascade.stages[stage - 1]
         return text_bound(
             sampler.model,
             Objective(sampler.process, sampler.schedule),
             texts,
-            first_index=first_index,
             num_times=self.settings.num_times,
             batch_size=self.settings.batch_size,
             seed=self.settings.drawing.seed,
             on_progress=lambda done, total: self.on_progress(what, done, total),
         )
 
-    def sample(self, texts: StageTexts, stage_nats: Tensor, prefix_nats: Tensor) -> StageSample:
+    def sample(self, texts: Batch, stage_nats: Tensor, prefix_nats: Tensor) -> StageSample:
         """Texts with all that is measured on them."""
         assert texts.prefix is not None
         return StageSample(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def kept_positions(prefix: Sequence[int], target: Sequence[int]) -> list[int]:
+def continued_positions(prefix: Sequence[int], target: Sequence[int]) -> list[int]:
     """For every token of `target` the position in `prefix` that it continues, or -1 where it is new.
 
     A longest common subsequence: as many tokens as possible, in the order of both. Of several the one whose tokens
@@ -38,7 +38,7 @@ def provenance(stages: Sequence[Sequence[int]], *, first_stage: int = 1) -> list
     """
     found: list[list[int]] = []
     for number, (before, ids) in enumerate(zip([[], *stages], stages, strict=False), start=first_stage):
-        kept = kept_positions(before, ids)
+        kept = continued_positions(before, ids)
         found.append([number if place < 0 else found[-1][place] for place in kept])
     return found
 

@@ -32,7 +32,7 @@ from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
-from cascaded_dllm.evaluate.likelihood import JointBound, Sequential, mean_and_error
+from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound, Sequential, mean_and_error
 
 BOUND_COLUMNS = (
     "omitted at most: what the bound leaves out at the ends of time; unigram: what a model pays for the written "
@@ -141,10 +141,15 @@ def likelihood(
       cdllm evaluate likelihood --stage louaaron/sedd-small --data D --lengths 1024 --tokenizer gpt2 --packing stream
     """
     with reported_errors(debug):
-        if not 0 < t_min < 1:
-            raise ConfigError(f"--t-min is {t_min}; it must lie between 0 and 1, 0.001 is usual")
+        settings = BoundSettings(
+            num_windows=num_windows,
+            num_times=num_times,
+            batch_size=batch_size,
+            seed=seed,
+            t_min=t_min,
+            sequential=None if num_orders is None else Sequential(num_orders, order_windows),
+        )
         require_output_file(out)
-        sequential = None if num_orders is None else Sequential(num_orders, order_windows)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")
         loaded = load_cascade(
@@ -165,17 +170,7 @@ def likelihood(
         with shown_building(BUILDING, as_json=as_json) as building:
             arrays = windows_of_cascade(loaded, windows, keeps_all=all_windows, building=building)
         with progress_bar("windows", log=error_console if as_json else console) as (_, move):
-            bound = windows_bound(
-                loaded,
-                arrays,
-                num_windows=num_windows,
-                num_times=num_times,
-                batch_size=batch_size,
-                seed=seed,
-                t_min=t_min,
-                sequential=sequential,
-                on_progress=move,
-            )
+            bound = windows_bound(loaded, arrays, settings, on_progress=move)
         tell(bound_summary(bound), lambda: _show(bound, num_times), out=out, as_json=as_json)
 
 

@@ -16,7 +16,7 @@ from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.evaluate.sample_figures import MeasuredTexts
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.rng import numpy_generator
-from cascaded_dllm.sample.loading import LoadedCascade, read_cascade
+from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.progress import SAMPLES_FILE
 from cascaded_dllm.sample.settings import SETTINGS_FILE, SampleSettings
@@ -176,7 +176,7 @@ def _of_run(run: SampleRun, tokenizer: str | None, *, needs_windows: bool) -> Wr
     )
 
 
-def _origin(settings: SampleSettings, tokenizer: str | None) -> LoadedCascade:
+def _origin(settings: SampleSettings, tokenizer: str | None) -> Cascade:
     """The bundle, or the first stage, that wrote the texts of a run.
 
     Raises:
@@ -184,13 +184,11 @@ def _origin(settings: SampleSettings, tokenizer: str | None) -> LoadedCascade:
     """
     source = settings.cascade or settings.stage_paths[0]
     try:
-        return read_cascade(
+        return Cascade.from_pretrained(
             source,
             lengths=settings.lengths,
             tokenizer=tokenizer or settings.tokenizer,
             weights=settings.weights,  # type: ignore[arg-type]
-            device="cpu",
-            dtype=torch.float32,
         )
     except CheckpointError as error:
         raise ConfigError(

@@ -8,7 +8,7 @@ from cascaded_dllm.cli.console import console, reported_errors, say
 from cascaded_dllm.cli.inspect import asked_windows, pairs
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.data.build_stages import useful_workers
-from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.data.stages import StageArrays, stages_folder
 
 
 def stages(
@@ -46,7 +46,7 @@ def stages(
                 on_progress=building.on_progress,
                 on_wait=building.on_wait,
             )
-        _show(arrays, (folder / "stages" if stages_dir is None else stages_dir) / arrays.fingerprint)
+        _show(arrays, stages_folder(folder, stages_dir) / arrays.fingerprint)
 
 
 def _show(arrays: StageArrays, folder: Path) -> None:

@@ -14,9 +14,9 @@ from cascaded_dllm.evaluate.figures import judged_figures, stage_figures
 from cascaded_dllm.evaluate.generative_ppl import PPL_DEFINITIONS, Judge
 from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.completing import draw_missing
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.samples import CascadeState
-from cascaded_dllm.sample.streaming import draw_missing
 
 _STOPPING = "stopping after this step, and keeping the batches before; told again, at once"
 

@@ -158,7 +158,7 @@ class StageArrays:
         settings, dataset_fingerprint = read_identity(dataset_folder)
         identity = _identity(settings, dataset_fingerprint, spec, packing, unique=unique, keeps_all=keeps_all)
         fingerprint = manifests.fingerprint(identity)
-        folder = (dataset_folder / "stages" if out is None else out) / fingerprint
+        folder = stages_folder(dataset_folder, out) / fingerprint
         if folder.exists():
             return cls.open(folder)
         if workers < 1:
@@ -188,7 +188,12 @@ def are_built(
         DataError: there is no complete dataset.
     """
     identity = _identity(*read_identity(dataset_folder), spec, packing, unique=unique, keeps_all=False)
-    return ((dataset_folder / "stages" if out is None else out) / manifests.fingerprint(identity)).exists()
+    return (stages_folder(dataset_folder, out) / manifests.fingerprint(identity)).exists()
+
+
+def stages_folder(dataset_folder: Path, out: Path | None) -> Path:
+    """Where the stages of a dataset are kept, each under its fingerprint: beside its shards, or in `out`."""
+    return dataset_folder / "stages" if out is None else out
 
 
 def _identity(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cascaded_dllm.cascade.provenance import kept_positions
+from cascaded_dllm.cascade.provenance import continued_positions
 from cascaded_dllm.sample.samples import CascadeState
 from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ class Trace:
         stage, _, state = seen
         ids = state.xt[0].tolist()
         before = self._origins.get(stage - 1, [])
-        kept = kept_positions(self._ids.get(stage - 1, []), ids)
+        kept = continued_positions(self._ids.get(stage - 1, []), ids)
         origins = [stage if place < 0 else before[place] for place in kept]
         self._ids[stage], self._origins[stage], self._calls[stage] = ids, origins, state.nfe
         return {

@@ -1,4 +1,4 @@
-"""Score entropy, the training loss of discrete diffusion, as its formulas are written.
+"""Score entropy, the training loss of discrete diffusion; that of the absorbing process is in `fused_loss`.
 
 Lou et al. 2024 (arXiv:2310.16834v3), Eq. 9-10: at a noised token xt with clean token x0,
 
@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.numerics import log_expm1
-
 
 def require_full_precision(tensor: Tensor, name: str) -> None:
     """Raises TypeError for a tensor that exp() would spoil."""
@@ -21,42 +19,6 @@ def require_full_precision(tensor: Tensor, name: str) -> None:
             f"{name} is {tensor.dtype}; it must be float32 or float64, because exp() in half precision loses "
             "the small ratios that carry the signal: cast it with .float()"
         )
-
-
-def absorbing_score_entropy(
-    log_score: Float[Tensor, "B L N"],
-    xt: Int[Tensor, "B L"],
-    x0: Int[Tensor, "B L"],
-    sigma: Float[Tensor, " B"],
-    *,
-    mask_id: int,
-) -> Float[Tensor, "B L"]:
-    """Score entropy of every position under the absorbing process; zero where `xt` is not MASK.
-
-    With Q of Eq. 16 and r = 1 / expm1(sigma), at a masked position:
-
-        sum_{y != MASK} exp(log_score[y])  -  r log_score[x0]  +  r (log r - 1)
-
-    which is >= 0, and 0 only if exp(log_score) is r at x0 and 0 elsewhere.
-
-    Args:
-        log_score: natural log of the concrete score. Column `mask_id` is ignored.
-        xt: noised ids.
-        x0: clean ids; none of them is `mask_id` (the data layer guarantees it; reading them here would stall a GPU).
-        sigma: total noise, > 0.
-        mask_id: index of the absorbing state, the last one.
-
-    Returns:
-        Nats per unit of total noise.
-
-    Raises:
-        TypeError: `log_score` is in half precision.
-    """
-    require_full_precision(log_score, "log_score")
-    log_r = -log_expm1(sigma.to(log_score.dtype))[:, None]
-    r = log_r.exp()
-    entropy = log_score[..., :mask_id].exp().sum(-1) - r * log_score.gather(-1, x0[..., None])[..., 0] + r * (log_r - 1)
-    return torch.where(xt == mask_id, entropy, torch.zeros_like(entropy))
 
 
 def uniform_score_entropy(

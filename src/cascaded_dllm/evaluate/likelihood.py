@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
-from cascaded_dllm.diffusion.bound import BoundEstimate, omitted_nats
+from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.sequential import require_sequential, sequential_nats
@@ -45,6 +45,34 @@ class Sequential:
         for name, value in (("num_orders", self.num_orders), ("num_windows", self.num_windows)):
             if value < 1:
                 raise ConfigError(f"{name} of the bound token by token is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundSettings:
+    """How a joint bound is measured.
+
+    Attributes:
+        num_windows: how many windows, see `evenly_spaced`.
+        num_times: times a window.
+        batch_size: windows computed together.
+        seed: decides times and noise.
+        t_min: the integral runs from here to 1.
+        sequential: how many windows are measured token by token as well; None for none.
+    """
+
+    num_windows: int = 512
+    num_times: int = 16
+    batch_size: int = 64
+    seed: int = BOUND_SEED
+    t_min: float = MEASURED_FROM
+    sequential: Sequential | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_windows", "num_times", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.t_min < 1:
+            raise ConfigError(f"t_min is {self.t_min}; it must lie between 0 and 1, 0.001 is usual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,88 +156,67 @@ def mean_and_error(values: Float[Tensor, " M"]) -> tuple[float, float]:
 
 def stage_bounds(
     stages: Sequence[tuple[ScoreModel, Objective, StageDataset]],
+    settings: BoundSettings,
     *,
-    num_windows: int,
-    num_times: int,
-    batch_size: int,
-    seed: int,
-    sequential: Sequential | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[StageBound]:
-    """The bound of every stage on `num_windows` windows, see `evenly_spaced`, a stage at a time.
+    """The bound of every stage on the same windows, a stage at a time.
 
     The noise of a window depends on `seed` and its number alone, not on the batch. The Monte-Carlo error of the times
     is part of the spread over windows, since every window draws its own times.
 
     Args:
-        stages: network, objective and windows of every stage.
-        num_windows: how many windows.
-        num_times: times a window.
-        batch_size: windows computed together.
-        seed: decides times and noise.
-        sequential: how many windows are measured token by token as well; None for none.
+        stages: network, objective and windows of every stage; its smallest time is that of `settings`.
+        settings: how they are measured.
         on_progress: told the windows done, counted once a stage, and their number in all stages.
 
     Raises:
-        ConfigError: a number is less than 1, or a network cannot be measured token by token.
+        ConfigError: a network cannot be measured token by token.
     """
-    if sequential is not None:
+    if settings.sequential is not None:
         for model, objective, _ in stages:
             require_sequential(model, objective.process)
-    for name, value in (("num_windows", num_windows), ("num_times", num_times), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
     for number, (model, objective, dataset) in enumerate(stages, start=1):
+        windows = evenly_spaced(len(dataset), settings.num_windows)
         estimate = dataset_bound(
             model,
-            objective,
+            replace(objective, t_min=settings.t_min),
             dataset,
-            num_windows=num_windows,
-            num_times=num_times,
-            batch_size=batch_size,
-            seed=seed,
+            num_windows=settings.num_windows,
+            num_times=settings.num_times,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
             on_progress=None if on_progress is None else _over_stages(on_progress, number - 1, len(stages)),
         )
-        omitted = omitted_nats(
-            objective.process,
-            objective.schedule,
-            length=dataset.num_free,
-            t_min=objective.t_min,
-        )
-        token_by_token = None
-        if sequential is not None:
-            asked = replace(sequential, num_windows=min(sequential.num_windows, num_windows))
-            indices = evenly_spaced(len(dataset), num_windows)[: asked.num_windows]
-            token_by_token = _sequential(model, dataset, indices, asked.num_orders, batch_size=batch_size, seed=seed)
-            if estimate.layout_nats is not None:
-                token_by_token = token_by_token + estimate.layout_nats[: len(token_by_token)]
         yield StageBound(
             number,
             estimate.nll_nats,
-            omitted,
-            unigram_nats(dataset, evenly_spaced(len(dataset), num_windows)),
+            omitted_nats(objective.process, objective.schedule, length=dataset.num_free, t_min=settings.t_min),
+            unigram_nats(dataset, windows),
             estimate.layout_nats,
-            token_by_token,
+            _token_by_token(model, dataset, windows, settings, estimate.layout_nats),
         )
 
 
-def _sequential(
+def _token_by_token(
     model: ScoreModel,
     dataset: StageDataset,
-    indices: npt.NDArray[np.int64],
-    num_orders: int,
-    *,
-    batch_size: int,
-    seed: int,
-) -> Float[Tensor, " m"]:
-    """The bound of these windows, token by token."""
+    windows: npt.NDArray[np.int64],
+    settings: BoundSettings,
+    layout_nats: Float[Tensor, " M"] | None,
+) -> Float[Tensor, " m"] | None:
+    """The bound of the first of these windows, token by token, with what their layout costs; None if not asked for."""
+    asked = settings.sequential
+    if asked is None:
+        return None
+    indices = windows[: asked.num_windows]
     was_training = model.training
     model.eval()
     batch = make_batch(dataset, indices, indices, model.device)
-    draws = Draws(seed, "bound-orders")
-    found = sequential_nats(model, batch, draws=draws, num_orders=num_orders, num_rows=batch_size)
+    draws = Draws(settings.seed, "bound-orders")
+    found = sequential_nats(model, batch, draws=draws, num_orders=asked.num_orders, num_rows=settings.batch_size)
     model.train(was_training)
-    return found
+    return found if layout_nats is None else found + layout_nats[: len(found)]
 
 
 def dataset_bound(

@@ -16,7 +16,7 @@ from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
-from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, drawn_windows
+from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, random_windows
 from cascaded_dllm.preprocess.inspect_statistics import Statistics, first_stages, spread_windows, statistics
 from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -127,7 +127,7 @@ def inspect_dataset(
     layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
     groups = row_groups(dataset)
     if document is None:
-        chosen = drawn_windows(groups, layout, num_windows, seed)
+        chosen = random_windows(groups, layout, num_windows, seed)
     else:
         chosen = document_windows(groups, layout, num_windows, document, _place(dataset))
     whole, tail = divmod(dataset.counts.tokens + dataset.counts.documents, spec.window_length)

@@ -30,7 +30,7 @@ class Chosen(NamedTuple):
     windows: list[Found]
 
 
-def drawn_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed: int) -> Chosen:
+def random_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed: int) -> Chosen:
     """So many windows by chance: of the stream, or one each of so many documents.
 
     Args:

@@ -1,5 +1,6 @@
 """Whether checkpoints belong to each other and to data: lengths, order, tokenizer, and windows of the same kind."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -160,38 +161,19 @@ def with_lengths(stage: PretrainedStage, lengths: Sequence[int] | None) -> Pretr
     return replace(stage, settings=replace(stage.settings, stage_lengths=given))
 
 
-def shared_packing(loaded: Sequence[PretrainedStage]) -> str:
-    """How documents were cut for all stages that say it; empty if none does.
+def require_same_texts(loaded: Sequence[PretrainedStage]) -> None:
+    """Checks that all stages were trained on texts of one kind, as far as their checkpoints say it.
 
     Raises:
-        CheckpointError: they were trained on windows of different kinds.
+        CheckpointError: they were not.
     """
-    found = {stage.settings.packing: stage.folder for stage in loaded if stage.settings.packing}
-    if len(found) > 1:
-        listed = ", ".join(f"{folder} on windows of packing {packing!r}" for packing, folder in found.items())
-        raise CheckpointError(f"the stages were trained on texts of different kinds: {listed}; train them alike")
-    return next(iter(found), "")
-
-
-def require_same_choice(loaded: Sequence[PretrainedStage]) -> None:
-    """Checks that the texts of all stages were chosen alike: by one method and choice, and with or without copies.
-
-    Raises:
-        CheckpointError: they differ.
-    """
-    kinds = [(TextKind.of_checkpoint(stage.settings), stage.folder) for stage in loaded]
-    methods = {f"by the method {kind.method}": folder for kind, folder in kinds if kind.method}
-    choices = {f"by {kind.choice}": folder for kind, folder in kinds if kind.choice}
-    for differing in (methods, choices):
-        if len(differing) > 1:
-            listed = ", ".join(f"{folder} {choice}" for choice, folder in differing.items())
-            raise CheckpointError(f"the stages were trained on texts of different choices: {listed}; train them alike")
-    found = {stage.settings.unique: stage.folder for stage in loaded}
-    if len(found) > 1:
-        raise CheckpointError(
-            f"{found[True]} was trained on texts that hold a token once (data.unique=true), and {found[False]} on such "
-            "that repeat them (data.unique=false); train them alike"
-        )
+    kinds = [(stage.folder, TextKind.of_checkpoint(stage.settings)) for stage in loaded]
+    for (one, ours), (other, theirs) in itertools.combinations(kinds, 2):
+        if (contradiction := ours.contradiction(theirs)) is not None:
+            raise CheckpointError(
+                f"{one} was trained with {contradiction.said}, and {other} with {contradiction.found}; train all "
+                "stages alike"
+            )
 
 
 def written_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:

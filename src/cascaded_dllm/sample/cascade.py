@@ -84,22 +84,22 @@ class Cascade:
             DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and one before it was loaded.
         """
         place = choose_device(device)
-        read = read_cascade(
+        samplers, content, passed_over = read_cascade(
             source, lengths=lengths, tokenizer=tokenizer, weights=weights, device=place, dtype=choose_dtype(dtype)
         )
-        warn_of_damaged(read.passed_over)
+        warn_of_damaged(passed_over)
         if compile:
-            for sampler in read.samplers:
+            for sampler in samplers:
                 compile_blocks(sampler.model, place)
         return cls(
-            read.samplers,
-            read.tokenizer,
-            trained_lengths=read.settings[0].stage_lengths,
-            is_flat=read.settings[0].stage == 0,
-            packing=read.packing,
-            passed_over=read.passed_over,
-            settings=read.settings,
-            weights=read.weights,
+            samplers,
+            content.tokenizer,
+            trained_lengths=content.settings[0].stage_lengths,
+            is_flat=content.is_flat,
+            packing=content.packing,
+            passed_over=passed_over,
+            settings=content.settings,
+            weights=content.weights,
         )
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -16,36 +16,14 @@ from cascaded_dllm.model.pretrained import PretrainedStage, load_stage
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.sample.belonging import (
-    require_same_choice,
+    require_same_texts,
     require_same_tokenizer,
-    shared_packing,
     with_lengths,
     written_lengths,
 )
 from cascaded_dllm.sample.bundle import BUILT_IN, Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedCascade:
-    """What was read, ready to be sampled.
-
-    Attributes:
-        samplers: of the stages, first stage first.
-        settings: what the checkpoint of every stage says, with its lengths.
-        tokenizer: of all stages.
-        weights: which weights of the checkpoints were read.
-        packing: of the windows that the stages were trained on; empty if no checkpoint says.
-        passed_over: damaged checkpoints beside the ones that were loaded.
-    """
-
-    samplers: tuple[StageSampler, ...]
-    settings: tuple[StageSettings, ...]
-    tokenizer: Tokenizer
-    weights: Weights
-    packing: str
-    passed_over: tuple[str, ...]
 
 
 def read_cascade(
@@ -56,8 +34,11 @@ def read_cascade(
     weights: Weights | None,
     device: str | torch.device,
     dtype: torch.dtype,
-) -> LoadedCascade:
+) -> tuple[tuple[StageSampler, ...], BundleContent, tuple[str, ...]]:
     """The stages at `source`, once they are found to belong together; the arguments are those of the cascade.
+
+    Returns:
+        The stages, ready to be sampled; what they are together; damaged checkpoints beside those that were loaded.
 
     Raises:
         CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
@@ -77,32 +58,26 @@ def read_cascade(
     loaded = [with_lengths(load_stage(path, weights=chosen), lengths) for path in stages]
     shared = _tokenizer(loaded[0], tokenizer)
     used = written_lengths(loaded)
-    require_same_choice(loaded)
     for stage in loaded:
         require_same_tokenizer(stage, shared)
+    require_same_texts(loaded)
     content = BundleContent(
         models=tuple(stage.model for stage in loaded),
         settings=tuple(stage.settings for stage in loaded),
         tokenizer=shared,
         weights=chosen,
-        packing=shared_packing(loaded),
+        packing=next((stage.settings.packing for stage in loaded if stage.settings.packing), ""),
     )
     if bundle is not None:
         bundle.require_same(content)
     for stage in loaded:
         if dtype != torch.float32:
             stage.model.keep_trunk_in(dtype)
-    return LoadedCascade(
-        samplers=tuple(
-            stage_sampler(stage, length=length, prefix_length=prefix, device=device)
-            for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
-        ),
-        settings=content.settings,
-        tokenizer=shared,
-        weights=chosen,
-        packing=content.packing,
-        passed_over=tuple(fault for stage in loaded for fault in stage.passed_over),
+    samplers = tuple(
+        stage_sampler(stage, length=length, prefix_length=prefix, device=device)
+        for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
     )
+    return samplers, content, tuple(fault for stage in loaded for fault in stage.passed_over)
 
 
 def stage_sampler(

@@ -24,7 +24,7 @@ from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePr
 from cascaded_dllm.sample.required import RequiredWords, Word
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.token_law import UNCHANGED, TokenLaw
-from cascaded_dllm.sample.uniform import uniform_noise, uniform_states
+from cascaded_dllm.sample.uniform import UniformSampling
 from cascaded_dllm.sample.writing import TokenWriter, require_written
 
 T_END = 1e-5
@@ -140,19 +140,8 @@ class StageSampler:
         if isinstance(self.process, UniformProcess):
             assert isinstance(predictor, EulerPredictor | TweediePredictor)
             self.require_possible(law, is_required=words is not None or required is not None)
-            noise = uniform_noise(self.process, self.length, draws, sample_index)
-            yield from uniform_states(
-                self.model,
-                self.process,
-                self.schedule,
-                given,
-                predictor=predictor,
-                num_steps=num_steps,
-                draws=draws,
-                sample_index=sample_index,
-                start=start or Start(noise, torch.ones(len(noise), device=noise.device)),
-                t_end=self.t_end,
-            )
+            sampling = UniformSampling(self.model, self.process, self.schedule, given, draws, sample_index, self.t_end)
+            yield from sampling.states(start or sampling.noise(self.length), predictor, num_steps)
             return
         start = start or self._masked(self.process, len(sample_index), sample_index.device)
         automata = None if required is None else self.require_room(required, start.xt, self.process)
@@ -162,10 +151,10 @@ class StageSampler:
         if words is not None:
             self.require_room(words, start.xt, self.process)
             start, nfe = FirstWords(writer, words, self.schedule, num_noised).written(start)
-        sampling = AbsorbingSampling(
+        absorbing = AbsorbingSampling(
             self.process, self.schedule, writer, draws, sample_index, start, self.t_end, num_noised
         )
-        for state in sampling.states(predictor, num_steps):
+        for state in absorbing.states(predictor, num_steps):
             if state.step == state.num_steps:
                 require_written(state.xt, self.process.mask_id)
             yield replace(state, nfe=nfe + state.nfe)

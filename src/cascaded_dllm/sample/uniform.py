@@ -1,6 +1,7 @@
 """Reverse steps of the uniform process, as a generator of states: every position may jump in every step."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -18,44 +19,53 @@ from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.writing import no_law
 
 
-def uniform_states(
-    model: ScoreModel,
-    process: UniformProcess,
-    schedule: Schedule,
-    given: Conditioning,
-    *,
-    predictor: ScorePredictor,
-    num_steps: int,
-    draws: Draws,
-    sample_index: Int[Tensor, " B"],
-    start: Start,
-    t_end: float,
-) -> Iterator[SamplerState]:
-    """Steps on a time grid, then the final denoising; a network call each.
+@dataclass(frozen=True, slots=True)
+class UniformSampling:
+    """A batch of texts to be written; see `AbsorbingSampling`.
 
-    Raises:
-        NoLawError: the network answers with NaN or infinity.
+    Attributes:
+        model: the network.
+        process: the forward process.
+        schedule: of its noise.
+        given: what the network is told besides the noised text.
+        draws: the stream of random numbers.
+        sample_index: number of each text.
+        t_end: where a time grid ends.
     """
-    position = torch.arange(start.xt.shape[1], device=sample_index.device)
-    xt, times = start.xt, time_grid(start, num_steps, t_end)
-    yield SamplerState(xt, 0, num_steps + 1, 0.0)
-    for step, t in enumerate(times):
-        with torch.inference_mode():
-            log_score = model(xt, schedule(t).sigma, given.prefix)
-        if step == num_steps:
-            probs = denoise_probs(process, log_score, xt, schedule(t).sigma)
-        else:
-            probs = predictor.step_probs(process, schedule, log_score, xt, t, times[step + 1])
-        if not (is_law := probs.sum(-1).isfinite()).all():
-            raise no_law(int((~is_law).sum()), xt)
-        u, _ = draws.uniform_pair(sample_index[:, None], step + 1, position)
-        xt = sample_states(probs, u)
-        yield SamplerState(xt, step + 1, num_steps + 1, step + 1.0)
 
+    model: ScoreModel
+    process: UniformProcess
+    schedule: Schedule
+    given: Conditioning
+    draws: Draws
+    sample_index: Int[Tensor, " B"]
+    t_end: float
 
-def uniform_noise(
-    process: UniformProcess, length: int, draws: Draws, sample_index: Int[Tensor, " B"]
-) -> Int[Tensor, "B L"]:
-    """Texts of independent tokens, all equally probable: what the process ends at."""
-    noise, _ = draws.uniform_pair(sample_index[:, None], 0, torch.arange(length, device=sample_index.device))
-    return (noise * process.num_states).long().clamp_max(process.num_states - 1)
+    def noise(self, length: int) -> Start:
+        """Texts of independent tokens, all equally probable, at time 1: what the process ends at."""
+        device = self.sample_index.device
+        u, _ = self.draws.uniform_pair(self.sample_index[:, None], 0, torch.arange(length, device=device))
+        xt = (u * self.process.num_states).long().clamp_max(self.process.num_states - 1)
+        return Start(xt, torch.ones(len(xt), device=device))
+
+    def states(self, start: Start, predictor: ScorePredictor, num_steps: int) -> Iterator[SamplerState]:
+        """Steps on a time grid, then the final denoising; a network call each.
+
+        Raises:
+            NoLawError: the network answers with NaN or infinity.
+        """
+        position = torch.arange(start.xt.shape[1], device=self.sample_index.device)
+        xt, times = start.xt, time_grid(start, num_steps, self.t_end)
+        yield SamplerState(xt, 0, num_steps + 1, 0.0)
+        for step, t in enumerate(times):
+            with torch.inference_mode():
+                log_score = self.model(xt, self.schedule(t).sigma, self.given.prefix)
+            if step == num_steps:
+                probs = denoise_probs(self.process, log_score, xt, self.schedule(t).sigma)
+            else:
+                probs = predictor.step_probs(self.process, self.schedule, log_score, xt, t, times[step + 1])
+            if not (is_law := probs.sum(-1).isfinite()).all():
+                raise no_law(int((~is_law).sum()), xt)
+            u, _ = self.draws.uniform_pair(self.sample_index[:, None], step + 1, position)
+            xt = sample_states(probs, u)
+            yield SamplerState(xt, step + 1, num_steps + 1, step + 1.0)

@@ -73,7 +73,7 @@ def amount_of(cost: StepCost, budget: BudgetSettings) -> float:
     return cost.flops if budget.unit == "flops" else float(cost.token_forwards)
 
 
-def shared_out(budget: BudgetSettings, costs: Sequence[StepCost], arm: str) -> list[int]:
+def steps_of_runs(budget: BudgetSettings, costs: Sequence[StepCost], arm: str) -> list[int]:
     """Steps of every run of an arm, which together cost at most the budget.
 
     Args:

@@ -17,10 +17,10 @@ from cascaded_dllm.evaluate.sample_figures import MeasuredTexts, Measures, sampl
 from cascaded_dllm.evaluate.text_features import judge_features
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.completing import draw_missing
 from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, options_among
 from cascaded_dllm.sample.output import SampleRun, StoredSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
-from cascaded_dllm.sample.streaming import draw_missing
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.measuring import SharedWindows, load_arm
 from cascaded_dllm.study.place import Place

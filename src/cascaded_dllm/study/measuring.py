@@ -15,9 +15,8 @@ from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.data.stages import StageArrays
-from cascaded_dllm.diffusion.bound import BOUND_SEED
 from cascaded_dllm.evaluate.bound_summary import bound_summary
-from cascaded_dllm.evaluate.likelihood import JointBound
+from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.study.attendant import Attendant
@@ -126,11 +125,12 @@ def measure(
     bound = windows_bound(
         load_arm(arm),
         windows.of_arm(arm),
-        num_windows=study.evaluate.num_windows,
-        num_times=study.evaluate.num_times,
-        batch_size=study.evaluate.batch_size,
-        seed=BOUND_SEED,
-        t_min=study.evaluate.t_min,
+        BoundSettings(
+            num_windows=study.evaluate.num_windows,
+            num_times=study.evaluate.num_times,
+            batch_size=study.evaluate.batch_size,
+            t_min=study.evaluate.t_min,
+        ),
         on_progress=attendant.progress(f"bound of {arm.name}"),
     )
     file = place.arm(arm.settings.name, arm.seed) / BOUND_FILE

@@ -13,7 +13,7 @@ from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.importance.custom import read_scorer, split_scorer
 from cascaded_dllm.preprocess.job import CUSTOM
-from cascaded_dllm.study.budget import cost_of_step, shared_first, shared_out, with_first
+from cascaded_dllm.study.budget import cost_of_step, shared_first, steps_of_runs, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drafts import Draft, drafts_of
 from cascaded_dllm.study.place import Place
@@ -157,7 +157,7 @@ def _steps(
     another. It has as many in both as the arm with fewer gives it, and the other spends the rest on its later stages.
     """
     costs = {name: _costs(runs, data) for name, runs in drafts.items()}
-    steps = {name: shared_out(study.budget, costs[name], name) for name in drafts}
+    steps = {name: steps_of_runs(study.budget, costs[name], name) for name in drafts}
     if study.budget.split != "windows":
         return steps
     cascades: dict[str, list[str]] = {}

@@ -49,6 +49,12 @@ class Batch:
             None if self.places is None else on_device(self.places, device),
         )
 
+    def part(self, start: int, end: int) -> "Batch":
+        """The sequences from `start` up to `end`."""
+        rows = slice(start, end)
+        prefix, window, places = (None if ids is None else ids[rows] for ids in (self.prefix, self.window, self.places))
+        return Batch(self.target[rows], prefix, self.index[rows], window, places)
+
     def kept(self, xt: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """The noised text with the tokens of a placed prefix as they are; `xt` itself for any other stage."""
         if self.places is None:

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascaded_dllm.cascade.provenance import kept_positions, provenance
+from cascaded_dllm.cascade.provenance import continued_positions, provenance
 
 TEXT = st.lists(st.integers(0, 3), max_size=7)
 
@@ -19,7 +19,7 @@ def longest_common(first: list[int], second: list[int]) -> int:
 
 @given(TEXT, TEXT)
 def test_kept_tokens_are_a_longest_common_subsequence(prefix: list[int], target: list[int]) -> None:
-    kept = kept_positions(prefix, target)
+    kept = continued_positions(prefix, target)
     assert len(kept) == len(target)
     pairs = [(place, position) for position, place in enumerate(kept) if place >= 0]
     assert len(pairs) == longest_common(prefix, target)

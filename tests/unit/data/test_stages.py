@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pytest
 
-from cascaded_dllm import run_lock
+from cascaded_dllm import lock_owner
 from cascaded_dllm.cascade.select import select_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data import build_stages, shards
@@ -215,7 +215,7 @@ def test_fingerprint_depends_on_lengths_packing_and_data(dataset_folder, tmp_pat
 
 
 def test_of_two_that_want_the_same_stages_one_builds_them(dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     is_waited_for, told, waiting = threading.Event(), [], []
 
     def wait_and_open():

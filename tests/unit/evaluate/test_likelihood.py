@@ -13,6 +13,7 @@ from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate import likelihood
 from cascaded_dllm.evaluate.likelihood import (
+    BoundSettings,
     JointBound,
     Sequential,
     StageBound,
@@ -26,7 +27,7 @@ from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.objective import Objective
 
 VOCAB_SIZE, LENGTHS = 9, (2, 5)
-NUMBERS = {"num_windows": 6, "num_times": 3, "batch_size": 4, "seed": 0}
+SETTINGS = BoundSettings(num_windows=6, num_times=3, batch_size=4, seed=0)
 
 
 def double(*values):
@@ -89,15 +90,15 @@ def test_bits_per_character():
 def test_token_by_token_beside_the_integral(stages):
     """Networks that know nothing pay log V for every token, in any order; the second one needs to see no time."""
     with pytest.raises(ConfigError, match="does not see the time writes in any order: leave --num-orders out"):
-        list(stage_bounds(stages, **NUMBERS, sequential=Sequential(1, 2)))
+        list(stage_bounds(stages, dataclasses.replace(SETTINGS, sequential=Sequential(1, 2))))
     for model, _, _ in stages:
         model.config = dataclasses.replace(model.config, time_conditioning=False)
-    bounds = list(stage_bounds(stages, **NUMBERS, sequential=Sequential(2, 4)))
+    bounds = list(stage_bounds(stages, dataclasses.replace(SETTINGS, sequential=Sequential(2, 4))))
     for bound, length in zip(bounds, LENGTHS, strict=True):
         expected = torch.full((4,), length * math.log(VOCAB_SIZE), dtype=torch.float64)
         torch.testing.assert_close(bound.sequential_nats, expected, rtol=1e-6, atol=0)
     # No more windows than are measured at all.
-    few = stage_bounds(stages, **(NUMBERS | {"num_windows": 3}), sequential=Sequential(1, 32))
+    few = stage_bounds(stages, dataclasses.replace(SETTINGS, num_windows=3, sequential=Sequential(1, 32)))
     assert [len(bound.sequential_nats) for bound in few] == [3, 3]
     joint = JointBound(tuple(bounds), 5, 2)
     assert joint.sequential_nats.tolist() == pytest.approx([7 * math.log(VOCAB_SIZE)] * 4)
@@ -118,9 +119,8 @@ def test_perplexity_of_a_network_that_broke_down():
 @pytest.mark.parametrize("t_min", [1e-3, 0.4])
 def test_bound_of_networks_that_know_nothing(stages, t_min):
     """Every token costs log V where it is masked: log V times the integral of d move_prob over [t_min, 1]."""
-    numbers = NUMBERS | {"num_times": 100}
-    stages = [(model, dataclasses.replace(objective, t_min=t_min), dataset) for model, objective, dataset in stages]
-    for bound, length in zip(stage_bounds(stages, **numbers), LENGTHS, strict=True):
+    settings = dataclasses.replace(SETTINGS, num_times=100, t_min=t_min)
+    for bound, length in zip(stage_bounds(stages, settings), LENGTHS, strict=True):
         expected = length * math.log(VOCAB_SIZE) * (1 - 1e-3) * (1 - t_min)
         mean = float(bound.nll_nats.mean())
         assert mean == pytest.approx(expected, rel=0.15)
@@ -129,7 +129,7 @@ def test_bound_of_networks_that_know_nothing(stages, t_min):
 
 def test_stages_are_numbered_and_omit_little(stages):
     """At most 0.1 % of the tokens are unmasked at t = 1 and 0.1 % are masked at t_min, log V each."""
-    bounds = list(stage_bounds(stages, **NUMBERS))
+    bounds = list(stage_bounds(stages, SETTINGS))
     assert [bound.stage for bound in bounds] == [1, 2]
     for bound, length in zip(bounds, LENGTHS, strict=True):
         assert bound.omitted_nats == pytest.approx(length * math.log(VOCAB_SIZE) * 2e-3, rel=1e-2)
@@ -158,13 +158,14 @@ def test_bound_of_a_dataset(stages, stage):
 
 
 def test_windows_beyond_the_data_are_not_invented(stages):
-    (bound, _) = stage_bounds(stages, **(NUMBERS | {"num_windows": 1000}))
+    (bound, _) = stage_bounds(stages, dataclasses.replace(SETTINGS, num_windows=1000))
     assert len(bound.nll_nats) == 6
 
 
 def test_does_not_depend_on_the_batch(stages):
     first, second = (
-        JointBound(tuple(stage_bounds(stages, **(NUMBERS | {"batch_size": size}))), 5, 2).nll_nats for size in (1, 6)
+        JointBound(tuple(stage_bounds(stages, dataclasses.replace(SETTINGS, batch_size=size))), 5, 2).nll_nats
+        for size in (1, 6)
     )
     torch.testing.assert_close(first, second, rtol=1e-5, atol=0)
 
@@ -207,11 +208,17 @@ def test_unigram_entropy_of_a_placed_stage(arrays):
 
 def test_progress_counts_windows_over_all_stages(stages):
     told = []
-    list(stage_bounds(stages, **NUMBERS, on_progress=lambda done, total: told.append((done, total))))
+    list(stage_bounds(stages, SETTINGS, on_progress=lambda done, total: told.append((done, total))))
     assert told == [(4, 12), (6, 12), (10, 12), (12, 12)]
 
 
 @pytest.mark.parametrize("name", ["num_windows", "num_times", "batch_size"])
-def test_numbers_below_one(stages, name):
+def test_numbers_below_one(name):
     with pytest.raises(ConfigError, match=f"{name} is 0; it must be at least 1"):
-        list(stage_bounds(stages, **(NUMBERS | {name: 0})))
+        BoundSettings(**{name: 0})
+
+
+@pytest.mark.parametrize("t_min", [0.0, 1.0])
+def test_integral_from_no_time(t_min):
+    with pytest.raises(ConfigError, match=f"t_min is {t_min}; it must lie between 0 and 1, 0.001 is usual"):
+        BoundSettings(t_min=t_min)

@@ -10,9 +10,10 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.evaluate.likelihood import dataset_bound
-from cascaded_dllm.evaluate.text_bound import StageTexts, text_bound
+from cascaded_dllm.evaluate.text_bound import text_bound
 from cascaded_dllm.model.score_model import ScoreModel
-from cascaded_dllm.train.objective import Objective
+from cascaded_dllm.train.batches import make_batch
+from cascaded_dllm.train.objective import Batch, Objective
 from tests.unit.model.tiny import VOCAB, tiny_model, tiny_placed
 
 P, L, COUNT = 3, 6, 12
@@ -28,11 +29,8 @@ def arrays() -> StageArrays:
     return StageArrays(CascadeSpec((P, L)), "document", "", 0, VOCAB, "", "", {}, stages, (positions,))
 
 
-def texts_of(dataset: StageDataset) -> StageTexts:
-    prefix, target = dataset.batch(np.arange(COUNT))
-    places = dataset.places(np.arange(COUNT))
-    tensors = (None if ids is None else torch.from_numpy(ids) for ids in (prefix, places))
-    return StageTexts(torch.from_numpy(target), *tensors)
+def texts_of(dataset: StageDataset, first_index: int = 0) -> Batch:
+    return make_batch(dataset, np.arange(COUNT), np.arange(first_index, first_index + COUNT))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +45,7 @@ def texts_of(dataset: StageDataset) -> StageTexts:
 def test_windows_have_the_bound_of_windows(arrays: StageArrays, stage: int, model: ScoreModel) -> None:
     """At other times and with other noise; their error is told by the spread over times."""
     dataset = StageDataset(arrays, stage, is_placed=hasattr(model, "layout"))
-    ours = text_bound(model, OBJECTIVE, texts_of(dataset), first_index=0, num_times=64, batch_size=COUNT, seed=5)
+    ours = text_bound(model, OBJECTIVE, texts_of(dataset), num_times=64, batch_size=COUNT, seed=5)
     theirs = dataset_bound(model, OBJECTIVE, dataset, num_windows=COUNT, num_times=64, batch_size=COUNT, seed=5)
     error = float(theirs.standard_error.square().sum().sqrt()) / COUNT * 2**0.5
     assert abs(float(ours.mean() - theirs.nll_nats.mean())) < 4 * error
@@ -56,25 +54,25 @@ def test_windows_have_the_bound_of_windows(arrays: StageArrays, stage: int, mode
 
 def test_the_number_of_a_text_decides_its_noise(arrays: StageArrays) -> None:
     """Not its batch."""
-    model, texts = tiny_model(seed=2), texts_of(StageDataset(arrays, 2))
+    model, dataset = tiny_model(seed=2), StageDataset(arrays, 2)
+    texts = texts_of(dataset)
     told: list[tuple[int, int]] = []
 
-    def bound(first_index: int, part: StageTexts, batch_size: int, seed: int = 5) -> torch.Tensor:
+    def bound(part: Batch, batch_size: int, seed: int = 5) -> torch.Tensor:
         told.clear()
         return text_bound(
             model,
             OBJECTIVE,
             part,
-            first_index=first_index,
             num_times=2,
             batch_size=batch_size,
             seed=seed,
             on_progress=lambda done, total: told.append((done, total)),
         )
 
-    whole = bound(0, texts, COUNT)
-    torch.testing.assert_close(bound(0, texts, 5), whole, rtol=1e-5, atol=0)
+    whole = bound(texts, COUNT)
+    torch.testing.assert_close(bound(texts, 5), whole, rtol=1e-5, atol=0)
     assert told == [(5, COUNT), (10, COUNT), (12, COUNT)]
-    torch.testing.assert_close(bound(4, texts.part(4, COUNT), 8), whole[4:], rtol=1e-5, atol=0)
-    assert not torch.allclose(bound(1, texts, COUNT), whole)
-    assert not torch.allclose(bound(0, texts, COUNT, seed=6), whole)
+    torch.testing.assert_close(bound(texts.part(4, COUNT), 8), whole[4:], rtol=1e-5, atol=0)
+    assert not torch.allclose(bound(texts_of(dataset, 1), COUNT), whole)
+    assert not torch.allclose(bound(texts, COUNT, seed=6), whole)

@@ -360,7 +360,7 @@ def test_packing_is_that_of_all_stages_that_say_it(checkpoints: Callable[..., Pa
     one, two = checkpoints(1, packing="stream"), checkpoints(2, packing="")
     assert Cascade.from_pretrained([one, two]).packing == "stream"
     assert Cascade.from_pretrained([checkpoints(1, packing="")]).packing == ""
-    message = r"trained on texts of different kinds: .* of packing 'stream', .* of packing 'document'; train them alike"
+    message = r"trained with windows of packing 'stream', and .* of packing 'document'; train all stages alike"
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([one, checkpoints(2)])
 
@@ -369,7 +369,7 @@ def test_stages_keep_copies_all_or_none(checkpoints: Callable[..., Path]) -> Non
     one, two = checkpoints(1, unique=False), checkpoints(2, unique=False)
     assert not Cascade.from_pretrained([one, two]).unique
     assert Cascade.from_pretrained([checkpoints(1)]).unique
-    message = r"stage2-\d+ was trained on texts that hold a token once \(data.unique=true\), and .*stage1.*; train them"
+    message = r"stage1\S* was trained with .* data.unique=false, and .*stage2\S* with .* data.unique=true; train all"
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([one, checkpoints(2)])
 
@@ -379,9 +379,7 @@ def test_stages_are_of_one_method(checkpoints: Callable[..., Path]) -> None:
     one, two = checkpoints(1), checkpoints(2, method="tfidf")
     assert Cascade.from_pretrained([one, two]).method == "tfidf"
     assert Cascade.from_pretrained([one]).method == ""
-    message = (
-        r"of different choices: .*stage1\S* by the method random, .*stage2\S* by the method tfidf; train them alike"
-    )
+    message = r"stage1\S* .* texts that the method random chose, and .*stage2\S* .* tfidf chose; train all stages alike"
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([checkpoints(1, method="random"), two])
 
@@ -392,15 +390,17 @@ def test_stages_are_of_one_choice(checkpoints: Callable[..., Path]) -> None:
     one, two = checkpoints(1, method="random", choice=of_word), checkpoints(2, method="random")
     assert Cascade.from_pretrained([one, two]).text_kind.choice == "chance per word with the seed 3"
     message = (
-        r"of different choices: .*stage1\S* by chance per word with the seed 3, .*stage2\S* by chance "
-        r"per occurrence; train them alike"
+        r"stage1\S* was trained with a choice by chance per word with the seed 3, and .*stage2\S* with a choice by "
+        r"chance per occurrence; train all stages alike"
     )
     with pytest.raises(CheckpointError, match=message):
         Cascade.from_pretrained([one, checkpoints(2, method="random", choice=of_word | {"per": "occurrence"})])
     functions = [{"function": "mine.py:f", "sha256": digit * 64} for digit in "ab"]
     one, two = (checkpoints(stage, method="custom", choice=functions[0]) for stage in (1, 2))
     assert Cascade.from_pretrained([one, two]).text_kind.choice == "mine.py:f of SHA-256 aaaaaaaaaaaa"
-    with pytest.raises(CheckpointError, match=r"by mine.py:f of SHA-256 a{12}, .*by mine.py:f of SHA-256 b{12}; train"):
+    with pytest.raises(
+        CheckpointError, match=r"by mine.py:f of SHA-256 a{12}, and .*by mine.py:f of SHA-256 b{12}; train"
+    ):
         Cascade.from_pretrained([one, checkpoints(2, method="custom", choice=functions[1])])
 
 

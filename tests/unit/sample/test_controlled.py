@@ -13,13 +13,13 @@ from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.overlap import ordered_coverage_per_text
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.completing import draw_missing
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.predictors import PREDICTORS, has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
-from cascaded_dllm.sample.streaming import draw_missing
 from cascaded_dllm.text.listing import listing
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.reference.enumerate import contains_in_order

@@ -3,7 +3,7 @@
 import pytest
 
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.study.budget import shared_first, shared_out, with_first
+from cascaded_dllm.study.budget import shared_first, steps_of_runs, with_first
 from cascaded_dllm.study_config import BudgetSettings
 from cascaded_dllm.train.meter import StepCost
 
@@ -21,13 +21,13 @@ COSTS = [StepCost(8, 100.0), StepCost(24, 700.0), StepCost(56, 1200.0)]
     ],
 )
 def test_steps(budget, steps):
-    assert shared_out(BudgetSettings(**budget), COSTS, "placed") == steps
+    assert steps_of_runs(BudgetSettings(**budget), COSTS, "placed") == steps
 
 
 def test_too_little_for_a_step():
     message = r"budget.token_forwards is 87, and a step of every run of arm placed costs 88 \(8, 24, 56\); give more"
     with pytest.raises(ConfigError, match=message):
-        shared_out(BudgetSettings(token_forwards=87), COSTS, "placed")
+        steps_of_runs(BudgetSettings(token_forwards=87), COSTS, "placed")
 
 
 def test_a_first_stage_that_is_nearly_as_long_is_shared():

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cascaded_dllm.errors import BatchTooLargeError, CheckpointError
-from cascaded_dllm.sample import streaming
+from cascaded_dllm.sample import completing
+from cascaded_dllm.sample.completing import draw_missing
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
-from cascaded_dllm.sample.streaming import draw_missing
 
 CPU = "[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to allocate {} bytes. Error"
 
@@ -79,7 +79,7 @@ def test_who_looks_takes_no_time_of_sampling(run, drawn_from, monkeypatch):
         return states(self, *arguments, **settings)
 
     monkeypatch.setattr(type(drawn_from.stages[0]), "states", slow_states)
-    monkeypatch.setattr(streaming, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(completing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     progress, _ = draw(run, drawn_from, on_state=look)
     assert now[0] > 3 * 60 + 20, "three batches"
     assert progress.seconds == 3 * 60

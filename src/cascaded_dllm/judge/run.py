@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_json
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_errors, write_json
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
@@ -183,12 +183,8 @@ def require_judge_folder(folder: Path) -> None:
     names = [path.name for path in folder.glob("*")]
     if folder.exists() and any(name != LOCK_FILE and not name.startswith(INCOMPLETE) for name in names):
         raise OutputExistsError(f"--out is {folder}, which holds something else than a judge; name a new folder")
-    try:
+    with write_errors(f"--out is {folder}, which cannot be made", "name a folder that is yours to write"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputExistsError(
-            f"--out is {folder}, which cannot be made ({error.strerror}); name a folder that is yours to write"
-        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

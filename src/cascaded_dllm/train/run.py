@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import write_json, write_text
+from cascaded_dllm.atomic import write_errors, write_json, write_text
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.run_lock import run_lock, until_told
@@ -303,12 +302,8 @@ class Run:
             OutputExistsError: something cannot be written.
         """
         folder, storage = parts_beside(self.checkpoints, content.state.step), self.trainer.parallel.storage
-        try:
+        with write_errors(f"{folder} cannot be written", "make room, and give the same command again"):
             sums = storage.write_parts(content.parts, folder)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{folder} cannot be written ({error.strerror}); make room, and give the same command again"
-            ) from error
         if self.trainer.group.is_first:
             save_checkpoint(
                 self.checkpoints,

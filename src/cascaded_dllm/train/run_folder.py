@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.atomic import INCOMPLETE, write_text
+from cascaded_dllm.atomic import INCOMPLETE, write_errors, write_text
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
@@ -36,12 +36,8 @@ def require_run_folder(folder: Path) -> None:
         raise OutputExistsError(
             f"{folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
         )
-    try:
+    with write_errors(f"{folder} cannot be made", "name a folder that is yours to write with --out (run_dir)"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputExistsError(
-            f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out (run_dir)"
-        ) from error
 
 
 def newest_start(folder: Path) -> tuple[Path | None, list[str]]:

@@ -12,8 +12,6 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.run_lock import is_held, run_lock
 
 STUDY_FILE = "study.yaml"
-RESULTS_FILE = "results.json"
-DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 
 
 @dataclass(frozen=True, slots=True)

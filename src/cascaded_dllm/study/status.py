@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
+from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.data import DATA, data_is_there, open_data
-from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, Place
+from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import Compose, PlannedArm, PlannedRun, arm_configs, plan_study
 from cascaded_dllm.study.training import Pace, read_pace
 from cascaded_dllm.study.work import Part, Work

@@ -139,7 +139,8 @@ def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyS
 
     Raises:
         ConfigError: a setting of an arm is unknown or out of range, or the file of a user's function is gone.
-        DataError: a record, the metrics of a run or the data is damaged.
+        DataError: a record or the data is damaged.
+        CheckpointError: the metrics of a run are damaged.
     """
     if not data_is_there(study, place):
         if place.is_at_work(DATA):

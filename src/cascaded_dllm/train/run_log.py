@@ -170,6 +170,35 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
         yield RunLog(stack.enter_context((folder / METRICS_FILE).open("ab", buffering=0)), viewers)
 
 
+def read_metrics(path: Path, *, loss_needs: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The whole lines of metrics.jsonl, which may be cut off or still be written to, and what they say.
+
+    Args:
+        path: of the file; where there is none, there are no lines.
+        loss_needs: what a line with a loss must have besides its step.
+
+    Raises:
+        CheckpointError: there is a line that is none of metrics.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(keepends=True), start=1):
+        try:
+            entry = dict(json.loads(line))
+            entry["step"] = int(entry["step"])
+            if has_loss(entry):
+                entry |= {name: entry[name] for name in loss_needs}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
+            ) from error
+        yield line, entry
+
+
+def has_loss(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics is about steps, and not about a bound or samples."""
+    return entry.get("loss_nats_per_token") is not None
+
+
 def forget_after(folder: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl of steps that will be done again, and a last line that was cut off.
 
@@ -177,23 +206,13 @@ def forget_after(folder: Path, step: int) -> None:
         CheckpointError: there is a line that is none of metrics.
     """
     path = folder / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
-            ) from error
-    write_text(path, "".join(kept))
+    write_text(path, "".join(line for line, entry in read_metrics(path) if entry["step"] <= step))
 
 
 def has_bound(folder: Path, step: int) -> bool:
     """Whether metrics.jsonl has a bound of the weights after `step` steps."""
-    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
-    return any(line["step"] == step and "bound_nats_per_token" in line for line in lines)
+    entries = (entry for _, entry in read_metrics(folder / METRICS_FILE))
+    return any(entry["step"] == step and "bound_nats_per_token" in entry for entry in entries)
 
 
 @contextlib.contextmanager

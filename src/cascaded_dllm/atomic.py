@@ -63,6 +63,23 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
 
 
 @contextlib.contextmanager
+def write_errors(fault: str, remedy: str) -> Iterator[None]:
+    """What the disk refuses inside the block is an error of ours.
+
+    Args:
+        fault: what cannot be done, "<path> cannot be written" for example.
+        remedy: what the user can do.
+
+    Raises:
+        OutputExistsError: the disk refuses something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputExistsError(f"{fault} ({error.strerror or error}); {remedy}") from error
+
+
+@contextlib.contextmanager
 def _still_there(temporary: Path) -> Iterator[None]:
     """A folder is the same one after the block: one in its place holds only what was written last.
 

@@ -143,6 +143,13 @@ class TrainingSettings:
     generated_prefix: GeneratedPrefixSettings
 
 
+FREE_IN_TRAINING = (
+    *("log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep", "keep_every", "peak_flops"),
+    *("accum", "strategy", "compile", "deterministic"),
+)
+"""Keys of `TrainingSettings` that change nothing about the weights of a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimSettings:
     """AdamW; see `OptimConfig`."""

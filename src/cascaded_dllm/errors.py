@@ -5,6 +5,10 @@ A message names the offending value, the limit it breaks and the remedy. `assert
 
 from functools import partial
 
+EXIT_AGAIN = 75
+"""Exit code of a program that has kept its work unfinished because it was told to make room, by SIGTERM or SIGUSR1: the
+same command goes on with it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
+
 
 class CascadeError(Exception):
     """Base of every error this package raises on purpose; the command line shows it as one line."""

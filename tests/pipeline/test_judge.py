@@ -174,7 +174,7 @@ def test_another_judge_is_left_alone(whole: Path, stories: Path, valid_stories: 
         CheckpointError, match=r"holds a judge of other settings: seed was 0 and is 1; give those again"
     ):
         list(made(stories, out, valid=valid_stories, seed=1).events())
-    with pytest.raises(CheckpointError, match=r"valid \(fingerprint\) was .* and is None"):
+    with pytest.raises(CheckpointError, match=r"valid \(fingerprint\) was .* and is null"):
         list(made(stories, out).events())
     (finished,) = made(stories, out, valid=valid_stories).events()
     assert isinstance(finished, JudgeFinished)
@@ -189,8 +189,9 @@ def test_another_judge_is_left_alone(whole: Path, stories: Path, valid_stories: 
 
 def test_places_for_a_judge(stories: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(OutputExistsError, match="which holds something else than a judge; name a new folder"):
-        list(made(stories, tmp_path).events())
+    for taken in (tmp_path, tmp_path / "notes"):
+        with pytest.raises(OutputExistsError, match="which holds something else than a judge; name a new folder"):
+            list(made(stories, taken).events())
     with pytest.raises(OutputExistsError, match=r"which cannot be made .*; name a folder that is yours to write"):
         list(made(stories, tmp_path / "notes" / "judge").events())
     assert files(tmp_path) == {"notes"}

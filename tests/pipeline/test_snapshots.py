@@ -238,7 +238,7 @@ def test_report_on_disk_and_as_an_event(stories, runs, tmp_path):
     report = snapshot.report
     assert report.step == 2
     stored = json.loads((tmp_path / "run" / "samples" / "step_2.json").read_text())
-    assert stored == json.loads(json.dumps(report.to_dict()))
+    assert stored == json.loads(json.dumps(dataclasses.asdict(report)))
     text = snapshot.samples.read_text()
     figures = report.figures()
     assert {name.partition("/")[0] for name in figures} == {"conditional", "truth", "unconditional"}

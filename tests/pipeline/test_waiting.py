@@ -13,11 +13,10 @@ import yaml
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.interrupt import EXIT_AGAIN
 from cascaded_dllm.cli.study_file import read_study
 from cascaded_dllm.cli.study_work import prepare_work
 from cascaded_dllm.data.stages import StageArrays
-from cascaded_dllm.errors import StoppedError
+from cascaded_dllm.errors import EXIT_AGAIN, StoppedError
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import arm_configs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm import lock_owner
-from cascaded_dllm.cli.interrupt import EXIT_AGAIN
+from cascaded_dllm.errors import EXIT_AGAIN
 from cascaded_dllm.run_lock import LOCK_FILE
 from tests.pipeline import tiny
 from tests.processes import cdllm

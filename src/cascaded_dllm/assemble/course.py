@@ -2,28 +2,14 @@
 
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.config import TrainConfig, leaves
+from cascaded_dllm.config_groups import FREE_IN_TRAINING
 from cascaded_dllm.data.order import TABLE_LIMIT
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.train.prefixes import PrefixTraining
 
 _FREE = ("run_dir", "device", "ngpus", "data", "logging")
 _FREE_OF_SNAPSHOTS = ("sampling", "evaluation", "earlier_stages", "stage1_root_dir", "stage2_root_dir")
-_FREE_IN_TRAINING = (
-    "num_steps",
-    "log_every",
-    "eval_every",
-    "eval_windows",
-    "eval_times",
-    "snapshot_every",
-    "keep",
-    "keep_every",
-    "peak_flops",
-    "accum",
-    "strategy",
-    "compile",
-    "deterministic",
-)
-"""Keys, and keys of the group `training`, that may change when a run is taken up again."""
+"""Keys that may change when a run is taken up again, besides those of the group `training`."""
 
 
 def course_of(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining) -> dict[str, object]:
@@ -37,7 +23,7 @@ def course_of(config: TrainConfig, arrays: StageArrays, prefixes: PrefixTraining
         settings.pop(free)
     if not config.pretrained.use_pretrained:
         settings.pop("pretrained")
-    for free in _FREE_IN_TRAINING:
+    for free in ("num_steps", *FREE_IN_TRAINING):
         settings["training"].pop(free)
     generated = settings["training"]["generated_prefix"]
     generated.pop("stage_paths")

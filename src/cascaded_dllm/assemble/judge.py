@@ -59,28 +59,19 @@ def assemble_judge(
     windows = _windows(data, settings, stages_dir, building)
     texts = None if valid is None else document_texts(valid, valid_documents)
     tokenizer = Tokenizer.load(data)
-    identity = read_identity(data)
-    course: dict[str, Any] = {
-        **settings.flattened(),
+    network = new_network(settings, tokenizer).to(device)
+    decisive: dict[str, Any] = {
         "data (fingerprint of its windows)": windows.fingerprint,
         "valid (fingerprint)": None if valid is None else read_identity(valid).fingerprint,
         "valid_documents": None if valid is None else valid_documents,
     }
     return JudgeRun(
         folder=out,
-        trainer=JudgeTrainer(
-            new_network(settings, tokenizer).to(device), StageDataset(windows, 1), settings, eos_id=tokenizer.eos_id
-        ),
+        trainer=JudgeTrainer(network, StageDataset(windows, 1), settings, eos_id=tokenizer.eos_id),
         tokenizer_file=data / TOKENIZER_FILE,
-        course=course,
+        course=settings.flattened() | decisive,
         described={
-            "data": {
-                "folder": str(data),
-                "dataset": identity.settings.dataset,
-                "split": identity.settings.split,
-                "fingerprint": identity.fingerprint,
-                "num_windows": windows.num_windows,
-            },
+            "data": _described(data, windows),
             "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
             "valid_folder": None if valid is None else str(valid),
             "definitions": VALIDATION_DEFINITIONS,
@@ -88,6 +79,18 @@ def assemble_judge(
         checkpoint_every=checkpoint_every,
         measure=None if texts is None else lambda judge, on_measured: validation_figures(judge, texts, on_measured),
     )
+
+
+def _described(data: Path, windows: StageArrays) -> dict[str, Any]:
+    """What judge.json says of the corpus."""
+    identity = read_identity(data)
+    return {
+        "folder": str(data),
+        "dataset": identity.settings.dataset,
+        "split": identity.settings.split,
+        "fingerprint": identity.fingerprint,
+        "num_windows": windows.num_windows,
+    }
 
 
 def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None, building: Building | None) -> StageArrays:

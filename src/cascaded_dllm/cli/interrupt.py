@@ -9,11 +9,7 @@ from types import FrameType
 import typer
 
 from cascaded_dllm.cli.console import error_console, warn
-from cascaded_dllm.errors import StoppedError
-
-EXIT_AGAIN = 75
-"""Exit code of a program that has kept its work unfinished because it was told to make room, by SIGTERM or SIGUSR1: the
-same command goes on with it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
+from cascaded_dllm.errors import EXIT_AGAIN, StoppedError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

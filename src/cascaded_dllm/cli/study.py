@@ -24,13 +24,14 @@ from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, say_size,
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.file_names import DONE, MISSING, RESULTS_FILE
 from cascaded_dllm.preprocess.executors import Resources
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.data import require_sound_corpus
 from cascaded_dllm.study.drawing import require_sound_drawings
-from cascaded_dllm.study.place import DONE, RESULTS_FILE, STUDY_FILE, Place
+from cascaded_dllm.study.place import STUDY_FILE, Place
 from cascaded_dllm.study.plan import arm_configs
-from cascaded_dllm.study.results import MISSING, write_results
+from cascaded_dllm.study.results import write_results
 from cascaded_dllm.study.slurm import submit_arm
 from cascaded_dllm.study.work import Work
 from cascaded_dllm.study_config import StudySettings

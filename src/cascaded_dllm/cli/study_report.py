@@ -9,10 +9,11 @@ from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.cli.console import reported_errors, say
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.file_names import RESULTS_FILE
 from cascaded_dllm.report.content import ReportContent
 from cascaded_dllm.report.content import report as report_content
 from cascaded_dllm.report.page import page
-from cascaded_dllm.report.reading import RESULTS_NAME, read_results
+from cascaded_dllm.report.reading import read_results
 from cascaded_dllm.report.summary import summary
 
 REPORT_NAME = "report.html"
@@ -49,7 +50,7 @@ def report(
       cdllm study report runs/tiny-stories/results.json --out tiny.html
     """
     with reported_errors(debug):
-        file = results / RESULTS_NAME if results.is_dir() else results
+        file = results / RESULTS_FILE if results.is_dir() else results
         out = file.with_name(REPORT_NAME) if out is None else out
         _require_page_name(out, file)
         say_written(write_report(file, out))
@@ -82,7 +83,7 @@ def _require_page_name(out: Path, file: Path) -> None:
     if out.suffix != ".html" or out.is_dir():
         raise ConfigError(f"--out is {out}; it must be a file that ends in .html, for example {REPORT_NAME}")
     beside = out.with_suffix(".json")
-    if beside.name == RESULTS_NAME or beside.resolve() == file.resolve():
+    if beside.name == RESULTS_FILE or beside.resolve() == file.resolve():
         raise ConfigError(
             f"--out is {out}, and the JSON beside it would replace {beside}, which is a study's; choose another name, "
             f"for example {REPORT_NAME}"

@@ -10,7 +10,7 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import clock, console, counted, reported_errors, say
 from cascaded_dllm.cli.options import Debug, tell
 from cascaded_dllm.cli.study_file import begun_study
-from cascaded_dllm.study.place import DONE, FAILED
+from cascaded_dllm.file_names import DONE, FAILED
 from cascaded_dllm.study.status import (
     AT_WORK,
     STALE,

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_json
+from cascaded_dllm.atomic import complete_folder, write_errors, write_json
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
 from cascaded_dllm.judge.network import WEIGHTS_FILE, as_judge, save_network
 from cascaded_dllm.judge.trainer import JudgeStep, JudgeTrainer
 from cascaded_dllm.model.disk_errors import disk_errors
-from cascaded_dllm.run_lock import LOCK_FILE, run_lock, until_told
+from cascaded_dllm.run_lock import run_lock, until_told
+from cascaded_dllm.train.course import changed_settings
+from cascaded_dllm.train.run_folder import is_foreign
 
 JUDGE_FILE = "judge.json"
 """What the judge is and how good, written last: a folder with it holds a finished judge."""
@@ -125,13 +127,7 @@ class JudgeRun:
         if not path.exists():
             write_json(path, course)
             return
-        found = _read(path)
-        changed = [
-            f"{key} was {found.get(key, 'not there')} and is {course.get(key, 'not there')}"
-            for key in {**found, **course}
-            if found.get(key, path) != course.get(key, path)
-        ]
-        if changed:
+        if changed := changed_settings(_read(path), course):
             raise CheckpointError(
                 f"{self.folder} holds a judge of other settings: {'; '.join(changed)}; give those again, or another "
                 "--out"
@@ -177,18 +173,10 @@ def require_judge_folder(folder: Path) -> None:
     Raises:
         OutputExistsError: it holds something else, or cannot be made.
     """
-    if (folder / SETTINGS_FILE).exists():
-        return
-    # What a run leaves that was killed while it began is nothing.
-    names = [path.name for path in folder.glob("*")]
-    if folder.exists() and any(name != LOCK_FILE and not name.startswith(INCOMPLETE) for name in names):
+    if is_foreign(folder, SETTINGS_FILE):
         raise OutputExistsError(f"--out is {folder}, which holds something else than a judge; name a new folder")
-    try:
+    with write_errors(f"--out is {folder}, which cannot be made", "name a folder that is yours to write"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputExistsError(
-            f"--out is {folder}, which cannot be made ({error.strerror}); name a folder that is yours to write"
-        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

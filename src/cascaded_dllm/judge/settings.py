@@ -1,14 +1,12 @@
 """What decides a judge: the size of its network, its windows and its training."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cascaded_dllm.data.windows import PACKINGS
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.train.optim import OptimConfig
-
-SIZES = ("tiny", "small", "gpt2")
-"""Names of sizes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +34,14 @@ class JudgeSize:
             )
 
 
+SIZES: Mapping[str, JudgeSize] = {
+    "tiny": JudgeSize(width=128, blocks=4, heads=4),
+    "small": JudgeSize(width=384, blocks=6, heads=6),
+    "gpt2": JudgeSize(width=768, blocks=12, heads=12),
+}
+"""Sizes by name."""
+
+
 def judge_size(
     name: str, *, width: int | None = None, blocks: int | None = None, heads: int | None = None
 ) -> JudgeSize:
@@ -44,18 +50,10 @@ def judge_size(
     Raises:
         ConfigError: there is no such size, or the numbers make none.
     """
-    match name:
-        case "tiny":
-            plain = (128, 4, 4)
-        case "small":
-            plain = (384, 6, 6)
-        case "gpt2":
-            plain = (768, 12, 12)
-        case _:
-            raise ConfigError(f"--model is {name!r}; it must be one of {', '.join(SIZES)}")
-    asked = (width, blocks, heads)
-    chosen = [own if own is not None else usual for own, usual in zip(asked, plain, strict=True)]
-    return JudgeSize(width=chosen[0], blocks=chosen[1], heads=chosen[2])
+    if name not in SIZES:
+        raise ConfigError(f"--model is {name!r}; it must be one of {', '.join(SIZES)}")
+    asked = {"width": width, "blocks": blocks, "heads": heads}
+    return replace(SIZES[name], **{key: value for key, value in asked.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
 """
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
@@ -137,6 +138,11 @@ class Resources:
     partition: str | None = None
     account: str | None = None
     setup: str | None = None
+
+    @property
+    def prepare(self) -> str:
+        """The shell command that prepares the environment on a node, whether it is given or not."""
+        return self.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"'
 
     def check(self, executor: str) -> None:
         """Before any work: is this enough for an executor?

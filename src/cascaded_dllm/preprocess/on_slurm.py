@@ -3,7 +3,6 @@
 import functools
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
         job_name=job_name,
         # Clusters without accounting know no quality of service.
         qos="",
-        env_command=resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"',
+        env_command=resources.prepare,
         sbatch_args={} if resources.account is None else {"account": resources.account},
         max_array_size=max_array_size,
         job_id_retriever=functools.partial(_noted, tasks.folder, job_name, earlier, numbers),
@@ -92,6 +91,25 @@ def require_no_job(folder: Path) -> None:
             f"it is: cdllm preprocess status {folder}), end it with scancel {' '.join(still)}, or submit all that is "
             "missing once more with --submit-anyway"
         )
+
+
+def run_slurm(
+    command: Sequence[str], *, given: str | None = None, others: str = "local or ray"
+) -> subprocess.CompletedProcess[str]:
+    """How one of Slurm's commands ends, well or not, and what it prints.
+
+    Args:
+        command: its name and arguments.
+        given: what it reads.
+        others: executors that need no Slurm, for the message.
+
+    Raises:
+        DataError: it is missing.
+    """
+    try:
+        return subprocess.run(command, input=given, check=False, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise _without_slurm(error, others) from error
 
 
 def _queued(folder: Path) -> list[str]:
@@ -157,10 +175,7 @@ def _answer(command: Sequence[str], *, over: str | None = None) -> str:
     Raises:
         DataError: it is missing, or fails.
     """
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise _without_slurm(error) from error
+    done = run_slurm(command)
     if done.returncode == 0:
         return done.stdout
     if over is not None and over in done.stderr:
@@ -171,10 +186,10 @@ def _answer(command: Sequence[str], *, over: str | None = None) -> str:
     )
 
 
-def _without_slurm(error: FileNotFoundError) -> DataError:
+def _without_slurm(error: FileNotFoundError, others: str = "local or ray") -> DataError:
     return DataError(
-        f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor local "
-        "or ray"
+        f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor "
+        f"{others}"
     )
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from cascaded_dllm.errors import DataError
+from cascaded_dllm.file_names import RESULTS_FILE, RESULTS_FORMAT, STATUSES
 from cascaded_dllm.report.fields import Fields, finite
 from cascaded_dllm.report.results import (
-    STATUSES,
     UNITS,
     ArmRun,
     Bound,
@@ -20,8 +20,6 @@ from cascaded_dllm.report.results import (
     StageText,
 )
 
-FORMAT = "cascaded-dllm-study/1"
-RESULTS_NAME = "results.json"
 MOST_STAGES = 64
 """Each has a colour of its own."""
 
@@ -35,18 +33,18 @@ def read_results(path: Path) -> Results:
     Raises:
         DataError: there is no such file, it is damaged or of another format.
     """
-    file = path / RESULTS_NAME if path.is_dir() else path
+    file = path / RESULTS_FILE if path.is_dir() else path
     try:
         values = _whole(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror or error}); name the folder of a study, or its {RESULTS_NAME}, "
+            f"{file} cannot be read ({error.strerror or error}); name the folder of a study, or its {RESULTS_FILE}, "
             "which `cdllm study run` writes at its end, and `cdllm study collect` of what is finished"
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON ({error}); run the study again to write it anew") from error
     fields = Fields(values if isinstance(values, dict) else {}, f"{file}: ")
-    fields.choice("format", (FORMAT,))
+    fields.choice("format", (RESULTS_FORMAT,))
     return _results(fields)
 
 

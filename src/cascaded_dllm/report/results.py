@@ -7,8 +7,6 @@ from typing import NamedTuple
 UNITS = ("token_forwards", "flops")
 """Of a budget."""
 
-STATUSES = ("done", "diverged", "failed", "missing")
-
 
 class Point(NamedTuple):
     """A point of a curve; `value` is None where it was not finite."""

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.atomic import complete_folder, write_json, write_text
+from cascaded_dllm.atomic import complete_folder, write_errors, write_json, write_text
 from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.run_lock import LOCK_FILE, run_lock
 from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
@@ -53,13 +53,11 @@ def require_writable(output_dir: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise OutputExistsError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
     nearest = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
-    try:
-        with tempfile.TemporaryDirectory(prefix=".cdllm-", dir=nearest):
-            pass
-    except OSError as error:
-        raise OutputExistsError(
-            f"{output_dir} cannot be written ({error.strerror}); name a folder that is yours to write with --output-dir"
-        ) from error
+    with (
+        write_errors(f"{output_dir} cannot be written", "name a folder that is yours to write with --output-dir"),
+        tempfile.TemporaryDirectory(prefix=".cdllm-", dir=nearest),
+    ):
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +155,12 @@ class SampleRun:
             OutputExistsError: the file cannot be written.
         """
         path = self.folder / name
-        try:
-            with path.open("r+b") as file:
-                file.seek(0, os.SEEK_END)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputExistsError(
-                f"{path} cannot be written ({error.strerror}); what is finished is kept: make room, and go on with "
-                f"cdllm sample --resume {self.folder}"
-            ) from error
+        remedy = f"what is finished is kept: make room, and go on with cdllm sample --resume {self.folder}"
+        with write_errors(f"{path} cannot be written", remedy), path.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
     def conclude(self, samples: StoredSamples, progress: Progress, summary: Mapping[str, Any]) -> None:
         """Write the files for readers: sample_stage<k>.txt and, when they are there, summary.json.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.atomic import write_errors
+from cascaded_dllm.errors import DataError
 
 SAMPLES_FILE = "samples.jsonl"
 BATCHES_FILE = "batches.jsonl"
@@ -68,13 +69,8 @@ class Progress:
             (folder / SAMPLES_FILE, progress.num_bytes),
             (batches, sum(map(len, whole_lines(batches.read_bytes())))),
         ):
-            try:
+            with write_errors(f"{path} cannot be written", "see that it is yours to write, and give the command again"):
                 os.truncate(path, size)
-            except OSError as error:
-                raise OutputExistsError(
-                    f"{path} cannot be written ({error.strerror}); see that it is yours to write, and give the command "
-                    "again"
-                ) from error
         return progress
 
     def with_batch(self, path: Path, batch: Mapping[str, Any]) -> "Progress":

@@ -10,13 +10,13 @@ from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Settings, choice_of, fingerprint, learnt_choice
 from cascaded_dllm.data.preprocessed import Identity, read_identity
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.file_names import TOKENIZER_FILE
+from cascaded_dllm.file_names import DONE, TOKENIZER_FILE
 from cascaded_dllm.importance.custom import read_scorer, split_scorer
 from cascaded_dllm.preprocess.job import CUSTOM, EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import dataset_folder
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.study.attendant import Attendant
-from cascaded_dllm.study.place import DONE, Place
+from cascaded_dllm.study.place import Place
 from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import write_json
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.atomic import write_errors, write_json
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.run_lock import is_held, run_lock
 
 STUDY_FILE = "study.yaml"
-RESULTS_FILE = "results.json"
-DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +76,8 @@ class Place:
             OutputExistsError: the folder cannot be written.
         """
         folder = self.out / "locks" / part
-        try:
+        with write_errors(f"{folder} cannot be made", "name a folder that is yours to write with --out"):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out"
-            ) from error
         return run_lock(folder, other="run the study into another folder with --out", go_on=go_on)
 
     def _record_file(self, part: str) -> Path:

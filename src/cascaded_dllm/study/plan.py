@@ -9,6 +9,7 @@ from cascaded_dllm.assemble.run import require_sound
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.config import TrainConfig
+from cascaded_dllm.config_groups import FREE_IN_TRAINING
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.importance.custom import read_scorer, split_scorer
@@ -24,11 +25,7 @@ Compose = Callable[[Sequence[str]], TrainConfig]
 """The configuration that overrides key=value give."""
 
 _FREE = ("run_dir", "device", "ngpus", "logging", "sampling", "evaluation", "earlier_stages")
-_FREE_IN_TRAINING = (
-    *("log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep", "keep_every", "peak_flops"),
-    *("accum", "strategy", "compile", "deterministic"),
-)
-"""Settings, and settings of the group `training`, that change nothing about the weights of a run."""
+"""Settings, besides those of the group `training`, that change nothing about the weights of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +221,7 @@ def _run_key(config: TrainConfig, data: MethodData, sources: Sequence[str]) -> s
     settings: dict[str, Any] = plain(config.to_dict())
     for name in _FREE:
         settings.pop(name)
-    for name in _FREE_IN_TRAINING:
+    for name in FREE_IN_TRAINING:
         settings["training"].pop(name)
     settings["training"]["generated_prefix"].pop("stage_paths")
     settings["model"].pop("name")

@@ -10,18 +10,15 @@ import torch
 import cascaded_dllm
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_json
+from cascaded_dllm.file_names import DIVERGED, DONE, FAILED, MISSING, RESULTS_FILE, RESULTS_FORMAT
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.measuring import read_nats
 from cascaded_dllm.study.pairs import pairs
-from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, RESULTS_FILE
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun, described, settings_of
 from cascaded_dllm.study.training import read_course
 from cascaded_dllm.study.work import Work
 from cascaded_dllm.train.provenance import device_facts
-
-FORMAT = "cascaded-dllm-study/1"
-MISSING = "missing"
 
 
 def write_results(work: Work, command: str, attendant: Attendant) -> dict[str, Any]:
@@ -57,7 +54,7 @@ def collect(work: Work, command: str) -> dict[str, Any]:
             definitions |= _definitions(work.record(part))
     grammar = work.windows.grammar
     return {
-        "format": FORMAT,
+        "format": RESULTS_FORMAT,
         "name": study.name,
         "study": plain(study.to_dict()),
         "command": command,

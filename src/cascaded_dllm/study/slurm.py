@@ -1,19 +1,17 @@
 """A study on Slurm: one job an arm and seed, which comes again when its time is up, until the arm is done."""
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import EXIT_AGAIN, DataError
 from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.preprocess.on_slurm import run_slurm
 from cascaded_dllm.study.place import STUDY_FILE, Place
 
 _SECONDS_BEFORE_THE_END = 120
-_AGAIN = 75
-"""Exit code of a study that has kept its work unfinished because it was told to; 138 is that of Python itself, ended by
-the signal before it could heed it."""
+_TOO_EARLY = 138
+"""Exit code of Python itself, ended by the signal before it could heed it."""
 
 
 def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
@@ -30,19 +28,9 @@ def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
     """
     logs = place.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    try:
-        done = subprocess.run(
-            _options(arm, seed, resources, logs),
-            input=job_script(place, arm, seed, resources),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{error.filename} is not on this machine; submit from a login node of the cluster, or choose --executor "
-            "local"
-        ) from error
+    done = run_slurm(
+        _options(arm, seed, resources, logs), others="local", given=job_script(place, arm, seed, resources)
+    )
     if done.returncode != 0:
         raise DataError(
             f"Slurm refused the job of arm {arm}, seed {seed} (exit code {done.returncode}: {done.stderr.strip()}); "
@@ -55,10 +43,9 @@ def job_script(place: Place, arm: str, seed: int, resources: Resources) -> str:
     """What a job runs: it passes on the signal that its time is nearly up, and asks to come again."""
     out = shlex.quote(str(place.out))
     study = shlex.quote(str(place.out / STUDY_FILE))
-    setup = resources.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"'
     return f"""#!/usr/bin/env bash
 set -uo pipefail
-{setup}
+{resources.prepare}
 time_is_short=no
 trap 'time_is_short=yes; kill -USR1 "$study"' USR1
 cdllm study run {study} --out {out} --arm {shlex.quote(arm)} --seed {seed} &
@@ -69,7 +56,7 @@ while kill -0 "$study" 2>/dev/null; do
     code=0
     wait "$study" || code=$?
 done
-if [ "$time_is_short" = yes ] && {{ [ "$code" = {_AGAIN} ] || [ "$code" = 138 ]; }}; then
+if [ "$time_is_short" = yes ] && {{ [ "$code" = {EXIT_AGAIN} ] || [ "$code" = {_TOO_EARLY} ]; }}; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
+from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.data import DATA, data_is_there, open_data
-from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, Place
+from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import Compose, PlannedArm, PlannedRun, arm_configs, plan_study
 from cascaded_dllm.study.training import Pace, read_pace
 from cascaded_dllm.study.work import Part, Work
@@ -138,7 +139,8 @@ def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyS
 
     Raises:
         ConfigError: a setting of an arm is unknown or out of range, or the file of a user's function is gone.
-        DataError: a record, the metrics of a run or the data is damaged.
+        DataError: a record or the data is damaged.
+        CheckpointError: the metrics of a run are damaged.
     """
     if not data_is_there(study, place):
         if place.is_at_work(DATA):

@@ -1,20 +1,18 @@
 """One training run of a study, and what its folder says of it afterwards."""
 
 import itertools
-import json
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cascaded_dllm.assemble.run import assemble_run
-from cascaded_dllm.errors import DataError, StoppedError
+from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.plan import PlannedRun
 from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
-from cascaded_dllm.train.run_log import METRICS_FILE
+from cascaded_dllm.train.run_log import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.trainer import StepResult
 
 _LAST_LINES = 10
@@ -90,12 +88,12 @@ def read_pace(planned: PlannedRun) -> Pace:
     """How far a run is and how fast it goes; nothing where it has not begun.
 
     Raises:
-        DataError: its metrics are damaged.
+        CheckpointError: its metrics are damaged.
     """
     lines = _metrics(planned)
     kept = max((step for step, _ in numbered(Path(str(planned.config.run_dir)) / CHECKPOINTS_FOLDER)), default=0)
     told = max((line["step"] for line in lines), default=0)
-    seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if _has_loss(line)]
+    seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if has_loss(line)]
     return Pace(max(told, kept), kept, statistics.fmean(seconds[-_LAST_LINES:]) if seconds else None)
 
 
@@ -103,7 +101,7 @@ def read_course(planned: PlannedRun) -> Course:
     """How a run went; nothing where it has not begun."""
     lines = _metrics(planned)
     cost, length = planned.cost.token_forwards, planned.config.stage_lengths[planned.stage - 1]
-    steps = list(filter(_has_loss, lines))
+    steps = list(filter(has_loss, lines))
     seconds = (
         (line["step"] - before) * line["tokens"] / line["tokens_per_second"]
         for before, line in zip(itertools.chain([0], (line["step"] for line in steps)), steps, strict=False)
@@ -119,27 +117,7 @@ def read_course(planned: PlannedRun) -> Course:
     )
 
 
-def _has_loss(line: Mapping[str, Any]) -> bool:
-    """Whether a line of metrics is about steps, and not about a bound or samples."""
-    return line.get("loss_nats_per_token") is not None
-
-
 def _metrics(planned: PlannedRun) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl, which another process may be writing; none where a run has not begun.
-
-    Raises:
-        DataError: there is a line that is none of metrics.
-    """
+    """What the lines of metrics.jsonl say; see `read_metrics`."""
     path = Path(str(planned.config.run_dir)) / METRICS_FILE
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines: list[dict[str, Any]] = []
-    for number, line in enumerate(text.rpartition("\n")[0].splitlines(), start=1):
-        try:
-            told = dict(json.loads(line))
-            needed = ("step", "tokens", "tokens_per_second") if _has_loss(told) else ("step",)
-            lines.append(told | {name: told[name] for name in needed})
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
-            ) from error
-    return lines
+    return [entry for _, entry in read_metrics(path, loss_needs=("tokens", "tokens_per_second"))]

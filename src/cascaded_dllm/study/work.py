@@ -12,11 +12,12 @@ from typing import Any, final
 
 from cascaded_dllm.errors import CascadeError, FolderInUseError, NonFiniteError, OutputExistsError, StoppedError
 from cascaded_dllm.evaluate.generative_ppl import Judge
+from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
 from cascaded_dllm.study.attendant import Attendant
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drawing import draw, drawing_key, reference_figures
 from cascaded_dllm.study.measuring import SharedWindows, bound_key, measure
-from cascaded_dllm.study.place import DIVERGED, DONE, FAILED, Place
+from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun
 from cascaded_dllm.study.training import train
 from cascaded_dllm.study_config import StudySettings

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_link
-from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_errors, write_link
+from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
 from cascaded_dllm.model.integrity import PREFIX, fault, numbered, write_checksums
@@ -157,13 +157,11 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
 
 
 def _make_way(damaged: Path, deletion: Deletion) -> None:
-    try:
+    with write_errors(
+        f"{damaged} is damaged and cannot be written again",
+        "see that its folder is yours to write, and give the same command again",
+    ):
         deletion.put_away(damaged)
-    except OSError as error:
-        raise OutputExistsError(
-            f"{damaged} is damaged and cannot be written again ({error.strerror}); see that its folder is yours to "
-            "write, and give the same command again"
-        ) from error
 
 
 def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Deletion) -> None:

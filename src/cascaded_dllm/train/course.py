@@ -43,7 +43,7 @@ def require_same_course(
     if before.get("baseline") and "stage" in course:
         # A flat model is no stage; checkpoints from before this was seen have the number that was set nevertheless.
         before["stage"] = course["stage"]
-    if changed := _changed(before, course):
+    if changed := changed_settings(before, course):
         raise CheckpointError(
             f"the checkpoint at step {state.step} was trained with other settings: {'; '.join(changed)}; give the "
             "settings of the run's config.yaml, or another --out: a new run, which takes these weights alone with "
@@ -63,8 +63,8 @@ def require_same_course(
         )
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs, a phrase a key."""
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between settings by key, a phrase a key."""
     keys = [key for key in {**before, **now} if key not in before or key not in now or before[key] != now[key]]
     was, are = ([as_written(settings.get(key, "not there")) for key in keys] for settings in (before, now))
     return [f"{key} was {former} and is {present}" for key, former, present in zip(keys, was, are, strict=True)]

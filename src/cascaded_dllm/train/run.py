@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import write_json, write_text
+from cascaded_dllm.atomic import write_errors
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.model.integrity import PREFIX
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.run_lock import run_lock, until_told
@@ -24,7 +23,7 @@ from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
 from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
-from cascaded_dllm.train.snapshot import SnapshotReport
+from cascaded_dllm.train.snapshot import SnapshotReport, samples_file
 from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
 from cascaded_dllm.train.trainer import Trainer
 from cascaded_dllm.train.valid_windows import ValidWindows
@@ -188,6 +187,7 @@ class Run:
         """The bound, if there is one to measure and nobody wishes the run to stop before it is there."""
         if self.measure is None or wish.is_known:
             return
+        trainer = self.trainer
 
         def on_progress(done: int, total: int) -> None:
             if on_measured is not None:
@@ -196,28 +196,15 @@ class Run:
                 wish.go_on()
 
         try:
-            evaluation = self._evaluate(self.measure, on_progress)
+            with trainer.averaged_weights():
+                estimate = self.measure(on_progress)
         except AbandonedError:
             return
-        log.metrics(asdict(evaluation))
-        yield evaluation
-
-    def _evaluate(self, measure: Callable[[Progress | None], BoundEstimate], on_progress: Progress) -> Evaluation:
-        trainer = self.trainer
-        with trainer.averaged_weights():
-            estimate = measure(on_progress)
         # Of several kinds of texts, it is whole windows that are measured, the last kind.
         per_token = estimate.nll_nats / trainer.dataset.parts[-1].target_length
-        error = float(per_token.std()) / len(per_token) ** 0.5 if len(per_token) > 1 else None
-        return Evaluation(
-            step=trainer.step,
-            bound_nats_per_token=float(per_token.mean()),
-            standard_error=error,
-            omitted_nats_per_token_at_most=self.valid.omitted_nats_per_token,
-            num_windows=len(per_token),
-            num_windows_in_set=self.valid.num_windows,
-            num_windows_dropped=self.valid.num_dropped,
-        )
+        evaluation = self.valid.evaluation(trainer.step, per_token)
+        log.metrics(asdict(evaluation))
+        yield evaluation
 
     def _not_deleted(self, deletion: Deletion) -> Iterator[NotDeleted]:
         if fault := deletion.fault_to_tell():
@@ -255,7 +242,10 @@ class Run:
             "bound": self.measure is not None and self._is_due(self.periods.eval_every),
             "samples": self.sample is not None and step > 0 and self._is_due(self.periods.snapshot_every),
         }
-        is_there = {"bound": lambda: has_bound(self.folder, step), "samples": lambda: self._samples_file(step).exists()}
+        is_there = {
+            "bound": lambda: has_bound(self.folder, step),
+            "samples": lambda: samples_file(self.folder, step).exists(),
+        }
         return tuple(name for name, is_due in has_to.items() if is_due and not is_there[name]())
 
     def _stopped(self) -> Iterator[Stopped]:
@@ -265,36 +255,27 @@ class Run:
         if missing or step < self.trainer.loop.num_steps:
             yield Stopped(step, self.checkpoints / f"{PREFIX}{step}" if step else None, missing)
 
-    def _samples_file(self, step: int) -> Path:
-        return self.folder / "samples" / f"step_{step}.txt"
-
     def _drawn(self, log: RunLog, wish: StopWish) -> tuple[Path | None, SnapshotReport | None]:
         """The samples of the averaged weights and the file that holds them; nothing if the run is to stop before."""
         if wish.is_known:
             return None, None
-        drawn: tuple[Path | None, SnapshotReport | None] = (None, None)
+        report: SnapshotReport | None = None
         if self.sample is not None:
             # Samples of whole weights are drawn by the first process alone, for which the others wait below.
-            is_together = self.trainer.parallel.storage.is_split
-            with contextlib.suppress(AbandonedError):
-                drawn = self._draw(self.sample, log, wish.go_on if is_together else wish.go_on_alone)
+            go_on = wish.go_on if self.trainer.parallel.storage.is_split else wish.go_on_alone
+            with contextlib.suppress(AbandonedError), self.trainer.averaged_weights():
+                report = self.sample(self.trainer.step, go_on)
+        if report is not None:
+            self._show(report, log)
         wish.ask()
-        return drawn
+        return None if report is None else samples_file(self.folder, report.step), report
 
-    def _draw(
-        self, sample: Callable[[int, Callable[[], None]], SnapshotReport], log: RunLog, go_on: Callable[[], None]
-    ) -> tuple[Path, SnapshotReport]:
-        step = self.trainer.step
-        with self.trainer.averaged_weights():
-            report = sample(step, go_on)
-        samples = self._samples_file(step)
+    def _show(self, report: SnapshotReport, log: RunLog) -> None:
         if self.trainer.group.is_first:
-            write_json(samples.with_suffix(".json"), report.to_dict())
-            write_text(samples, report.listing())
-        log.metrics({"step": step, **report.figures()})
+            report.write(self.folder)
+        log.metrics({"step": report.step, **report.figures()})
         for kind, texts in report.texts().items():
-            log.texts(step, f"samples/{kind}", texts)
-        return samples, report
+            log.texts(report.step, f"samples/{kind}", texts)
 
     def _save(self, content: HostCopy, deletion: Deletion) -> None:
         """Write a checkpoint: first every process its parts, then the first one the rest.
@@ -303,12 +284,8 @@ class Run:
             OutputExistsError: something cannot be written.
         """
         folder, storage = parts_beside(self.checkpoints, content.state.step), self.trainer.parallel.storage
-        try:
+        with write_errors(f"{folder} cannot be written", "make room, and give the same command again"):
             sums = storage.write_parts(content.parts, folder)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{folder} cannot be written ({error.strerror}); make room, and give the same command again"
-            ) from error
         if self.trainer.group.is_first:
             save_checkpoint(
                 self.checkpoints,

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.atomic import INCOMPLETE, write_text
+from cascaded_dllm.atomic import INCOMPLETE, write_errors, write_text
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
@@ -27,21 +27,21 @@ def require_run_folder(folder: Path) -> None:
     Raises:
         OutputExistsError: it holds something else, or cannot be made.
     """
-    if (folder / RUN_CONFIG_FILE).exists():
-        return
-    # What a run leaves that was killed while it began is nothing.
-    names = (path.name for path in folder.glob("*"))
-    others = [name for name in names if name != LOCK_FILE and not name.startswith(INCOMPLETE)]
-    if folder.exists() and (not folder.is_dir() or others):
+    if is_foreign(folder, RUN_CONFIG_FILE):
         raise OutputExistsError(
             f"{folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
         )
-    try:
+    with write_errors(f"{folder} cannot be made", "name a folder that is yours to write with --out (run_dir)"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputExistsError(
-            f"{folder} cannot be made ({error.strerror}); name a folder that is yours to write with --out (run_dir)"
-        ) from error
+
+
+def is_foreign(folder: Path, marker: str) -> bool:
+    """Whether a folder is there and holds something, but not the file `marker` that is ours."""
+    if (folder / marker).exists() or not folder.exists():
+        return False
+    # What a run leaves that was killed while it began is nothing.
+    names = (path.name for path in folder.glob("*"))
+    return not folder.is_dir() or any(name != LOCK_FILE and not name.startswith(INCOMPLETE) for name in names)
 
 
 def newest_start(folder: Path) -> tuple[Path | None, list[str]]:

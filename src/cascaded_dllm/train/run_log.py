@@ -14,8 +14,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
-from cascaded_dllm.atomic import write_text
-from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
+from cascaded_dllm.atomic import write_errors, write_text
+from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
@@ -24,8 +24,8 @@ WANDB_ID_FILE = "wandb_id.txt"
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_FOLDER = "wandb"
 
-_WITHOUT_TENSORBOARD = ", or go on without the viewer (logging.tensorboard=false),"
-_WITHOUT_WANDB = ", or go on without the viewer (logging.wandb=disabled),"
+_WITHOUT = "make room, or go on without the viewer (logging.{}), and give the same command again"
+_WITHOUT_TENSORBOARD, _WITHOUT_WANDB = _WITHOUT.format("tensorboard=false"), _WITHOUT.format("wandb=disabled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,26 +45,6 @@ class LogChoice:
     tensorboard: bool = False
 
 
-@contextlib.contextmanager
-def _disk_errors(path: Path | str, otherwise: str = ",") -> Iterator[None]:
-    """What the disk refuses inside the block is an error of ours.
-
-    Args:
-        path: what is written there.
-        otherwise: what can be done besides making room.
-
-    Raises:
-        OutputExistsError: something cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputExistsError(
-            f"{path} cannot be written ({reason}); make room{otherwise} and give the same command again"
-        ) from error
-
-
 @runtime_checkable
 class _Viewer(Protocol):
     """Something that shows the numbers and texts of a step."""
@@ -82,14 +62,14 @@ class _TensorBoard:
         self._writer, self._folder = writer, folder
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
-        with _disk_errors(self._folder, _WITHOUT_TENSORBOARD):
+        with write_errors(f"{self._folder} cannot be written", _WITHOUT_TENSORBOARD):
             for name, value in entry.items():
                 if name != "step" and value is not None:
                     self._writer.add_scalar(name, value, entry["step"])
             self._writer.flush()
 
     def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
-        with _disk_errors(self._folder, _WITHOUT_TENSORBOARD):
+        with write_errors(f"{self._folder} cannot be written", _WITHOUT_TENSORBOARD):
             for number, text in enumerate(texts):
                 self._writer.add_text(f"{name}/{number}", text, step)
             self._writer.flush()
@@ -105,14 +85,14 @@ class _Wandb:
         run.define_metric("*", step_metric="step")
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
-        with _disk_errors(self._folder, _WITHOUT_WANDB):
+        with write_errors(f"{self._folder} cannot be written", _WITHOUT_WANDB):
             self._run.log({name: value for name, value in entry.items() if value is not None})
 
     def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
         import wandb
 
         rows = [[number, text] for number, text in enumerate(texts)]
-        with _disk_errors(self._folder, _WITHOUT_WANDB):
+        with write_errors(f"{self._folder} cannot be written", _WITHOUT_WANDB):
             self._run.log({"step": step, name: wandb.Table(columns=["sample", "text"], data=rows)})
 
 
@@ -138,7 +118,7 @@ class RunLog:
         if self._file is None:
             return
         line = (json.dumps(entry) + "\n").encode()
-        with _disk_errors(self._file.name):
+        with write_errors(f"{self._file.name} cannot be written", "make room, and give the same command again"):
             while line:
                 line = line[self._file.write(line) :]
         for viewer in self._viewers:
@@ -190,6 +170,35 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
         yield RunLog(stack.enter_context((folder / METRICS_FILE).open("ab", buffering=0)), viewers)
 
 
+def read_metrics(path: Path, *, loss_needs: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The whole lines of metrics.jsonl, which may be cut off or still be written to, and what they say.
+
+    Args:
+        path: of the file; where there is none, there are no lines.
+        loss_needs: what a line with a loss must have besides its step.
+
+    Raises:
+        CheckpointError: there is a line that is none of metrics.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(keepends=True), start=1):
+        try:
+            entry = dict(json.loads(line))
+            entry["step"] = int(entry["step"])
+            if has_loss(entry):
+                entry |= {name: entry[name] for name in loss_needs}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
+            ) from error
+        yield line, entry
+
+
+def has_loss(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics is about steps, and not about a bound or samples."""
+    return entry.get("loss_nats_per_token") is not None
+
+
 def forget_after(folder: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl of steps that will be done again, and a last line that was cut off.
 
@@ -197,23 +206,13 @@ def forget_after(folder: Path, step: int) -> None:
         CheckpointError: there is a line that is none of metrics.
     """
     path = folder / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
-            ) from error
-    write_text(path, "".join(kept))
+    write_text(path, "".join(line for line, entry in read_metrics(path) if entry["step"] <= step))
 
 
 def has_bound(folder: Path, step: int) -> bool:
     """Whether metrics.jsonl has a bound of the weights after `step` steps."""
-    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
-    return any(line["step"] == step and "bound_nats_per_token" in line for line in lines)
+    entries = (entry for _, entry in read_metrics(folder / METRICS_FILE))
+    return any(entry["step"] == step and "bound_nats_per_token" in entry for entry in entries)
 
 
 @contextlib.contextmanager
@@ -221,7 +220,7 @@ def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
     from torch.utils.tensorboard import SummaryWriter
 
     with _quiet_thread():
-        with _disk_errors(folder, _WITHOUT_TENSORBOARD):
+        with write_errors(f"{folder} cannot be written", _WITHOUT_TENSORBOARD):
             # A run that begins again measures the bound before its first step again.
             writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
         try:
@@ -230,7 +229,7 @@ def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
             with contextlib.suppress(OSError):
                 writer.close()
             raise
-        with _disk_errors(folder, _WITHOUT_TENSORBOARD):
+        with write_errors(f"{folder} cannot be written", _WITHOUT_TENSORBOARD):
             writer.close()
 
 
@@ -256,7 +255,7 @@ def _wandb(folder: Path, choice: LogChoice, config: Mapping[str, Any]) -> Iterat
 
     is_online, own = choice.wandb == "online", folder / WANDB_FOLDER
     try:
-        with _disk_errors(own, _WITHOUT_WANDB):
+        with write_errors(f"{own} cannot be written", _WITHOUT_WANDB):
             run = wandb.init(
                 project=choice.project,
                 name=choice.name,
@@ -280,7 +279,7 @@ def _wandb(folder: Path, choice: LogChoice, config: Mapping[str, Any]) -> Iterat
         with contextlib.suppress(OSError, wandb.Error):
             run.finish(exit_code=1)
         raise
-    with _disk_errors(own, _WITHOUT_WANDB):
+    with write_errors(f"{own} cannot be written", _WITHOUT_WANDB):
         run.finish()
 
 

@@ -1,12 +1,13 @@
 """What a snapshot shows of a stage: samples with what they were made from, and figures about them.
 
-Plain data: it is drawn and measured above (`assemble.snapshot`), written by the run and shown by loggers.
+It is drawn and measured above (`assemble.snapshot`), and shown by loggers.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
+from cascaded_dllm.atomic import write_json, write_text
 from cascaded_dllm.text.listing import listing
 
 
@@ -57,12 +58,18 @@ class SnapshotReport:
         """All figures, "conditional/multiset_overlap_mean_stage1_in_stage2" for example."""
         return {f"{kind}/{name}": value for kind, group in self.groups.items() for name, value in group.figures.items()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """What samples/step_<n>.json holds."""
-        return asdict(self)
+    def write(self, run: Path) -> None:
+        """Write samples/step_<n>.json and, when it is there, step_<n>.txt into the folder of a run.
+
+        Raises:
+            OutputExistsError: they cannot be written.
+        """
+        file = samples_file(run, self.step)
+        write_json(file.with_suffix(".json"), asdict(self))
+        write_text(file, self.listing())
 
     def listing(self) -> str:
-        """The same for people: the figures, then one block a text, each followed by a line of 80 "="."""
+        """All of it for people: the figures, then one block a text, each followed by a line of 80 "="."""
         head = [f"step {self.step}", *(f"{name}: {value:.4g}" for name, value in self.figures().items())]
         blocks = (block for texts in self.texts().values() for block in texts)
         return listing(["\n".join(head), *blocks])
@@ -74,6 +81,11 @@ class SnapshotReport:
             for kind, group in self.groups.items()
             if group.samples
         }
+
+
+def samples_file(run: Path, step: int) -> Path:
+    """Where the listing of the samples at a step lies in the folder of a run."""
+    return run / "samples" / f"step_{step}.txt"
 
 
 def _block(title: str, sample: SampledText) -> str:

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
+from cascaded_dllm.train.run_events import Evaluation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidWindows:
@@ -16,3 +21,16 @@ class ValidWindows:
     num_windows: int = 0
     num_dropped: int = 0
     omitted_nats_per_token: float = 0.0
+
+    def evaluation(self, step: int, nats_per_token: Float[Tensor, " windows"]) -> Evaluation:
+        """The bound of the weights after `step` steps, from that of every window, nats a target token."""
+        num_windows = len(nats_per_token)
+        return Evaluation(
+            step=step,
+            bound_nats_per_token=float(nats_per_token.mean()),
+            standard_error=float(nats_per_token.std()) / num_windows**0.5 if num_windows > 1 else None,
+            omitted_nats_per_token_at_most=self.omitted_nats_per_token,
+            num_windows=num_windows,
+            num_windows_in_set=self.num_windows,
+            num_windows_dropped=self.num_dropped,
+        )

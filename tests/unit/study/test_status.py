@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import CheckpointError, DataError
 from cascaded_dllm.lock_owner import SECONDS_OF_SILENCE
 from cascaded_dllm.run_lock import LOCK_FILE, is_held
 from cascaded_dllm.study.place import Place
@@ -74,7 +74,9 @@ def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path) -> None:
 )
 def test_broken_metrics(tmp_path: Path, line: str, error: str) -> None:
     tell(tmp_path, "a", loss(10, 2.0), rest=f"{line}\n")
-    with pytest.raises(DataError, match=rf"a/metrics.jsonl line 2 is no line of metrics \({error}\); remove the line"):
+    with pytest.raises(
+        CheckpointError, match=rf"a/metrics.jsonl line 2 is no line of metrics \({error}\); remove the line"
+    ):
         read_pace(run(tmp_path, "a"))
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import threading
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -88,7 +89,7 @@ def test_events_and_files(make_run):
         assert text == run.sample(step).listing()
         assert f"[stage 2] a text\n[truth] the truth\n{'=' * 80}\n" in text
         stored = json.loads((run.folder / "samples" / f"step_{step}.json").read_text())
-        assert stored == json.loads(json.dumps(run.sample(step).to_dict()))
+        assert stored == json.loads(json.dumps(asdict(run.sample(step))))
     snapshots = [event for event in events if isinstance(event, Snapshot)]
     files = (run.checkpoints / "step_6", run.folder / "samples" / "step_6.txt")
     assert snapshots[-1] == Snapshot(6, *files, run.sample(6))

@@ -81,6 +81,10 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             r"no\.npz holds no tagger, or is missing or broken .*; train one with",
         ),
         (["tfidf", "--tagger", "english"], "method tfidf has no use for --tagger 'english'; leave it out, or choose"),
+        (
+            ["custom"],
+            "the method custom needs a function of yours; name it with --scorer FILE.py:FUNCTION, or choose one",
+        ),
         (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
         (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),

@@ -62,11 +62,16 @@ def record() -> set[tuple[str, int]]:
 
 def _building_frame(frame: FrameType | None) -> FrameType | None:
     """The frame that builds the error if it belongs to the package, and not for instance to a test."""
-    while frame is not None and frame.f_code.co_filename.startswith(BETWEEN):
+    while frame is not None and (frame.f_code.co_filename.startswith(BETWEEN) or _is_constructor(frame)):
         frame = frame.f_back
     if frame is None or not frame.f_code.co_filename.startswith(str(PACKAGE_ROOT) + os.sep):
         return None
     return frame
+
+
+def _is_constructor(frame: FrameType) -> bool:
+    """Whether it is that of an error which takes more than a message."""
+    return frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), Exception)
 
 
 @functools.cache

@@ -1,9 +1,12 @@
 """Every error of ours is built by some test, and every test that expects one says which message it means."""
 
 import ast
+from pathlib import Path
 
 import pytest
 
+from cascaded_dllm.text.lines import Line
+from cascaded_dllm.text.rows import BadRecordError
 from tests.repo.error_sites import (
     ErrorSite,
     accepts_any_message,
@@ -46,6 +49,11 @@ def test_checks_find_what_they_look_for(reached_errors: set[tuple[str, int]]) ->
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
         assert accepts_any_message(call, {"ConfigError"}) is expected
+    # One that takes more than a message is seen where it is built, and not in its own constructor.
+    built = [site for site in written_sites() if site.path == "text/lines.py" and "is not UTF-8" in site.source]
+    with pytest.raises(BadRecordError, match="is not UTF-8 at byte 0"):
+        Line(Path("a.txt"), 1, 0, b"\xff\n").decode()
+    assert [site.is_reached(reached_errors) for site in built] == [True]
     # An error that a test builds itself is not evidence, and recording leaves the message as it was.
     before = set(reached_errors)
     assert str(ConfigError("steps is 0")) == "steps is 0"

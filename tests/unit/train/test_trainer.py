@@ -204,6 +204,23 @@ def test_restored_trainer_goes_on(make_trainer):
     assert_equal(second.ema.state_dict(), unbroken.ema.state_dict())
 
 
+@pytest.mark.parametrize("broken", ["weights", "ema"])
+def test_weights_that_are_no_numbers_are_refused(make_trainer, broken):
+    """Before anything is touched: neither a network nor its average goes on from them."""
+    first, second = make_trainer(), make_trainer()
+    next(first.steps())
+    kept = {"weights": first.model.state_dict(), "ema": first.ema.state_dict()}
+    name = "output_layer.linear.bias"
+    kept[broken] = {**kept[broken], name: torch.full_like(kept[broken][name], torch.nan)}
+    before = weights(second)
+    with pytest.raises(
+        CheckpointError, match=r"weights in by hand are NaN or infinite: output_layer\.linear\.bias; give"
+    ):
+        second.restore(first.state(), source="by hand", **kept)
+    assert second.step == 0
+    assert torch.equal(weights(second), before)
+
+
 def test_other_settings_are_refused(make_trainer):
     """Before anything is touched, and before the weights of another network are compared."""
     first = make_trainer(model={"num_blocks": 2})

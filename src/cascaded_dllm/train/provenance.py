@@ -52,7 +52,8 @@ def process_facts() -> dict[str, Any]:
         "command": list(sys.argv),
         "host": socket.gethostname(),
         "commit": checkout_commit(Path(cascaded_dllm.__file__).resolve().parents[2]),
-        "versions": installed_versions(_LIBRARIES),
+        # What is installed as torch 2.13.0 may be built for any version of CUDA, which only torch itself tells.
+        "versions": installed_versions(_LIBRARIES) | {"torch": str(torch.__version__)},
     }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cascaded_dllm.model.ddit import Linear
 from cascaded_dllm.model.rows import Rows
-from cascaded_dllm.model.score_model import Prefix, ScoreModel
+from cascaded_dllm.model.score_model import ScoreModel
 from tests.reference.plain_network import plain_logits
 from tests.unit.model.tiny import COMBINATIONS, VOCAB, tiny_batch, tiny_model
 
@@ -149,7 +149,8 @@ def test_one_way_prefix_sees_neither_target_nor_time() -> None:
         assert torch.equal(states[1], other_target[1]) is is_same
         assert torch.equal(states[1], other_time[1]) is is_same
     encoded = tiny_model(prefix_attention="joint").encode_prefix(prefix, xt.shape[1])
-    assert encoded == Prefix(prefix, None)
+    assert encoded.ids is prefix
+    assert (encoded.keys_values, encoded.copy_keys) == (None, None)
 
 
 @EACH_ATTENTION

@@ -7,22 +7,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cascaded_dllm import blocked_softmax
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
 from cascaded_dllm.errors import ConfigError, NoLawError
-from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.sample import first_words
 from cascaded_dllm.sample import writing as writing_module
-from cascaded_dllm.sample.conditioning import Conditioning
 from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, has_grid, predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.token_law import TokenLaw
-from cascaded_dllm.sample.writing import TokenWriter, Writing
 from tests.reference.enumerate import contains_in_order
 from tests.unit.model.tiny import tiny_model
 
@@ -103,30 +99,6 @@ def test_required_words_of_a_network_that_gives_no_law(name: str) -> None:
     for asked in ("required", "words"):
         with pytest.raises(NoLawError, match="NaN or infinity"):
             states(sampler, name, torch.arange(2), prefix=prefixes(2), **{asked: [[(1, 2), (3,)]] * 2})
-
-
-def test_a_call_of_which_the_host_asks_nothing() -> None:
-    """What is recorded on a CUDA device must not wait for it."""
-
-    class Asked(TorchDispatchMode):
-        def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), settings: Any = None) -> Any:
-            names.append(operator.name())
-            return operator(*arguments, **settings or {})
-
-    for options in ({"parameterization": "score"}, {"parameterization": "normalized", "copy_head": True}):
-        sampler, names = stage(options), []
-        xt, given = (
-            torch.full((2, LENGTH), VOCAB),
-            Conditioning.encode(sampler.model, prefixes(2), target_length=LENGTH, guidance=0.0),
-        )
-        writer = TokenWriter(sampler.model, given, TokenLaw(), None, VOCAB, DRAWS, torch.arange(2))
-        u = torch.full((2,), 0.5, dtype=torch.float64)
-        rows = Rows(torch.arange(2), torch.tensor([1, 4]))
-        with Asked():
-            writer.write(xt, Writing(torch.arange(2), rows, torch.ones(2), torch.ones(2, dtype=torch.long), (u, u)))
-        assert (xt != VOCAB).sum() == 2
-        assert len(names) > 50
-        assert not {"aten::is_nonzero", "aten::_local_scalar_dense", "aten::nonzero"} & set(names)
 
 
 def course_of(seen: list[SamplerState], row: int = 0) -> list[list[int]]:

@@ -16,6 +16,7 @@ from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_m
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
 BASE = {
     "errors",
+    "checks",
     "file_names",
     "rng",
     "pid_space",
@@ -30,6 +31,7 @@ PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importa
 CONFIG = {"config", "config_groups"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "checks": {"errors"},
     "file_names": set(),
     "rng": set(),
     "pid_space": set(),
@@ -57,8 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": BASE | {"pages"},
     "typed_settings": {"errors"},
     "config_groups": set(),
-    "config": {"errors", "typed_settings", "config_groups"},
-    "study_config": {"errors", "overrides", "typed_settings"},
+    "config": {"errors", "checks", "typed_settings", "config_groups"},
+    "study_config": {"errors", "checks", "overrides", "typed_settings"},
     "assemble.start": BASE | PARTS | {"train", *CONFIG},
     "assemble.data": BASE | PARTS | {*CONFIG},
     "assemble.devices": BASE | PARTS | {"train"},

@@ -164,7 +164,7 @@ def test_hub_id(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_unknown_weights(checkpoint: Path) -> None:
-    with without_type_checks(), pytest.raises(ConfigError, match="weights is 'best'; it must be ema or raw"):
+    with without_type_checks(), pytest.raises(ConfigError, match="weights is 'best'; it must be one of ema, raw"):
         load_stage(checkpoint, weights="best")  # type: ignore[arg-type]
 
 

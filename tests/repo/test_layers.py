@@ -26,6 +26,7 @@ BASE = {
     "processes",
     "overrides",
     "versions",
+    "hub_answer",
 }
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 CONFIG = {"config", "config_groups"}
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": set(),
     "overrides": {"errors"},
     "versions": set(),
+    "hub_answer": set(),
     "pages": set(),
     "numerics": set(),
     "blocked_softmax": set(),
@@ -125,17 +127,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "importance.sentence_files",
         "text.tokenizer_files",
         "text.hub",
-        "text.hub_answer",
+        "hub_answer",
         "model",
         "sample.bundle_hub",
     ),
     "yaml": ("model.stored_stage", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
-        "importance.sentence_files",
+        "hub_answer",
         "model",
         "train",
         "sample.bundle",
-        "evaluate.generative_ppl",
         "judge.network",
     ),
     "pyarrow": ("text.lines", "text.parquet_rows", "data.shards", "data.row_groups", "preprocess.parts"),

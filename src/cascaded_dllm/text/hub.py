@@ -10,9 +10,9 @@ from typing import Any, final
 
 from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import DataError, MissingExtraError
+from cascaded_dllm.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.forms import described, numbered_records, records_of
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.rows import missing_field, row_record
 

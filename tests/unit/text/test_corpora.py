@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text import hub_answer, python_docs
+from cascaded_dllm.text import python_docs
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped

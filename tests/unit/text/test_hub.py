@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
-from cascaded_dllm.text import hub, hub_answer
+from cascaded_dllm.text import hub
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.hub import HubRows, open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus

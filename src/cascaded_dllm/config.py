@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cascaded_dllm.checks import one_of, require_at_least, require_between_0_and_1
 from cascaded_dllm.config_groups import (
     DataSettings,
     EvaluationSettings,
@@ -55,16 +56,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times", "peak_flops"):
-            value = getattr(self.training, name)
-            if value is not None and not value >= 1:
-                raise ConfigError(f"training.{name} is {value}; it must be at least 1")
-        for key, value, choices in (
-            ("logging.wandb", self.logging.wandb, ("disabled", "offline", "online")),
-            ("pretrained.weights", self.pretrained.weights, ("ema", "raw")),
-            ("training.halves", self.training.halves, ("both", "layout", "fill")),
-        ):
-            if value not in choices:
-                raise ConfigError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+            require_at_least(f"training.{name}", getattr(self.training, name), 1)
+        require_at_least("training.generated_prefix.num_steps", self.training.generated_prefix.num_steps, 1)
+        require_at_least("layout.num_blocks", self.layout.num_blocks, 1)
+        require_between_0_and_1("training.t_min", self.training.t_min, hint="0.001 is usual")
+        require_at_least("sampling.num_samples", self.sampling.num_samples, 0)
+        require_at_least("ngpus", self.ngpus, 1, hint="or null for the processes that are there")
+        one_of("logging.wandb", self.logging.wandb, ("disabled", "offline", "online"))
+        one_of("pretrained.weights", self.pretrained.weights, ("ema", "raw"))
+        one_of("training.halves", self.training.halves, ("both", "layout", "fill"))
+        one_of("training.strategy", self.training.strategy, ("ddp", "fsdp"))
+        one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        one_of("conditioning", self.conditioning, ("prefix", "placed"))
         self._require_placeable()
         self._require_halves()
         self._require_filling()
@@ -73,21 +76,6 @@ class TrainConfig:
                 "model.scale_by_sigma is true and graph.type uniform; the scale is that of scores of the absorbing "
                 "process, and a uniform one learns next to nothing with it: set model.scale_by_sigma=false"
             )
-        if self.training.generated_prefix.num_steps < 1:
-            raise ConfigError(
-                f"training.generated_prefix.num_steps is {self.training.generated_prefix.num_steps}; it must be at "
-                "least 1"
-            )
-        if not 0 < self.training.t_min < 1:
-            raise ConfigError(f"training.t_min is {self.training.t_min}; it must lie between 0 and 1, 0.001 is usual")
-        if self.sampling.num_samples < 0:
-            raise ConfigError(f"sampling.num_samples is {self.sampling.num_samples}; it must be at least 0")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"dtype is {self.dtype!r}; it must be float32 or bfloat16")
-        if self.ngpus is not None and self.ngpus < 1:
-            raise ConfigError(f"ngpus is {self.ngpus}; it must be at least 1, or null for the processes that are there")
-        if self.training.strategy not in ("ddp", "fsdp"):
-            raise ConfigError(f"training.strategy is {self.training.strategy!r}; it must be ddp or fsdp")
         every, period = self.training.keep_every, self.training.snapshot_every
         if every is not None and (every < 1 or every % period):
             raise ConfigError(
@@ -128,12 +116,8 @@ class TrainConfig:
         """Checks that the settings leave a placed stage possible, if there is to be one.
 
         Raises:
-            ConfigError: the conditioning is unknown, or something is set that a placed stage does not have.
+            ConfigError: something is set that a placed stage does not have.
         """
-        if self.conditioning not in ("prefix", "placed"):
-            raise ConfigError(f"conditioning is {self.conditioning!r}; it must be prefix or placed")
-        if self.layout.num_blocks < 1:
-            raise ConfigError(f"layout.num_blocks is {self.layout.num_blocks}; it must be at least 1")
         if self.conditioning == "prefix":
             return
         training = self.training

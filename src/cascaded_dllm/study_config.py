@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cascaded_dllm.checks import one_of, require_at_least, require_between_0_and_1
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.overrides import require_free
 from cascaded_dllm.typed_settings import parse_settings
@@ -107,8 +108,7 @@ class BudgetSettings:
             )
         if self.amount <= 0:
             raise ConfigError(f"budget.{self.unit} is {self.amount:g}; it must be greater than 0")
-        if self.split not in SPLITS:
-            raise ConfigError(f"budget.split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+        one_of("budget.split", self.split, SPLITS)
 
     @property
     def unit(self) -> str:
@@ -144,8 +144,7 @@ class ArmSettings:
                 f"an arm is called {self.name!r}; give it a name of letters, digits, dots, dashes and underscores, "
                 "which begins with a letter or a digit"
             )
-        if self.kind not in KINDS:
-            raise ConfigError(f"the kind of arm {self.name} is {self.kind!r}; it must be one of {', '.join(KINDS)}")
+        one_of(f"the kind of arm {self.name}", self.kind, KINDS)
         require_free(self.overrides, _DECIDED, f"arm {self.name} {_COMPLAINT}")
 
 
@@ -169,10 +168,8 @@ class MeasureSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_windows", "num_times", "batch_size", "points"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evaluate.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.t_min < 1:
-            raise ConfigError(f"evaluate.t_min is {self.t_min}; it must lie between 0 and 1, 0.001 is usual")
+            require_at_least(f"evaluate.{name}", getattr(self, name), 1)
+        require_between_0_and_1("evaluate.t_min", self.t_min, hint="0.001 is usual")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +207,7 @@ class DrawingSettings:
                 f"[{self.predictor}]"
             )
         for name in ("num_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of the drawing {self.name} is {getattr(self, name)}; it must be at least 1")
+            require_at_least(f"{name} of the drawing {self.name}", getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

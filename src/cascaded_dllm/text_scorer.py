@@ -19,6 +19,7 @@ from itertools import pairwise
 import torch
 
 from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, select_positions
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.diffusion.bound import MEASURED_FROM
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
@@ -54,8 +55,7 @@ class TextScorer:
                 "whole text; give all of them"
             )
         for name in ("num_times", "num_orders", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            require_at_least(name, getattr(self, name), 1)
 
     @property
     def window(self) -> int:

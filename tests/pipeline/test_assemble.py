@@ -250,7 +250,7 @@ def test_bound_is_the_same_whatever_times_a_run_trains_at(stories, valid_stories
         (["stage_lengths=[]"], "stage_lengths is empty"),
         (
             ["data.packing=loose"],
-            r"packing 'loose' is unknown; choose one of stream, document",
+            r"packing is 'loose'; it must be one of stream, document",
         ),
         (["noise.type=linear"], r"noise\.type is 'linear'; it must be one of loglinear, geometric"),
         (["noise.eps=2"], r"noise\.eps is 2\.0"),

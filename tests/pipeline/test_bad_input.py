@@ -85,7 +85,7 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             ["custom"],
             "the method custom needs a function of yours; name it with --scorer FILE.py:FUNCTION, or choose one",
         ),
-        (["tfidf", "--executor", "cloud"], "executor 'cloud' is unknown; choose one of local, slurm, ray"),
+        (["tfidf", "--executor", "cloud"], "the executor is 'cloud'; it must be one of local, slurm, ray"),
         (["tfidf", "--executor", "slurm"], "no partition is given; give --partition"),
         (["tfidf", "--partition", "cpu"], "--executor local has no use for --partition 'cpu'; leave it out, or choose"),
         (
@@ -104,7 +104,7 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             ["tfidf", "--time", "1:00:00", "--executor", "ray"],
             "--executor ray has no use for --time '1:00:00'; leave it out, or choose --executor slurm$",
         ),
-        (["tfidf", "--cpus", "0", "--executor", "ray"], "--cpus is 0; a task needs at least 1"),
+        (["tfidf", "--cpus", "0", "--executor", "ray"], "--cpus is 0; it must be at least 1"),
         (
             ["tfidf", "--workers", "3", "--shard", "0", "--executor", "ray"],
             "--workers 3 says how many tasks run at once, and --shard 0 is one task; leave it out",
@@ -128,7 +128,7 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             ["constituency", "--tagger", "stories"],
             r"at character \d+ is in no built-in story",
         ),
-        (["tfidf", "--unit", "page"], "unit 'page' is unknown; choose one of paragraph, line, file"),
+        (["tfidf", "--unit", "page"], "the unit is 'page'; it must be one of paragraph, line, file"),
         (["tfidf", "--num-documents", "0"], "--num-documents is 0; it must be at least 1"),
         (["tfidf", "--shards", "0"], "the number of shards is 0; it must be at least 1"),
         (["tfidf", "--split", "a/b"], "split name 'a/b' cannot be part of a folder name"),
@@ -183,7 +183,7 @@ def test_bad_records_are_refused_with_the_remedy_or_dropped_and_counted(tmp_path
 def test_unknown_split_of_a_built_in_corpus(tmp_path):
     flags = ["--split", "dev", "--train-tokenizer", "300", "--out", tmp_path]
     message = failure("preprocess", "tfidf", "--dataset", "stories", *flags)
-    assert "stories has no split 'dev'; it must be one of train, valid, test" in message
+    assert "the split of stories is 'dev'; it must be one of train, valid, test" in message
 
 
 def test_other_settings_for_existing_data(tmp_path, text_file):
@@ -240,7 +240,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         (["training.num_stepz=3"], r"the key training\.num_stepz is unknown; did you mean training\.num_steps\?"),
         (["modle=tiny"], r"the key modle is unknown; did you mean model\?"),
         (["optim.lr=fast"], r"optim\.lr is 'fast'; it must be of type float"),
-        (["optim.decay=linear"], r"optim\.decay is 'linear'; it must be constant or cosine"),
+        (["optim.decay=linear"], r"optim\.decay is 'linear'; it must be one of constant, cosine"),
         (["training.num_steps"], r"the override 'training\.num_steps' has no key and '='; write key=value"),
         (["training.num_steps=0"], r"training\.num_steps is 0; it must be at least 1"),
         (["noise.type=cosine"], r"noise\.type is 'cosine'; it must be one of loglinear, geometric"),
@@ -357,7 +357,7 @@ def test_choices_that_are_checked_by_type_as_well(tmp_path, stories, runs):
     stage, data = str(runs / "stage1"), str(stories)
     train = ["train", "--data", data, "--out", str(tmp_path / "run"), *tiny.OVERRIDES]
     commands = {
-        "weights is 'best'; it must be ema or raw": ["sample", "--stage", stage, "--weights", "best"],
+        "weights is 'best'; it must be one of ema, raw": ["sample", "--stage", stage, "--weights", "best"],
         "model.parameterization is 'x0'; it must be one of score, normalized": [*train, "model.parameterization=x0"],
         "model.prefix_attention is 'none'; it must be one of joint, one_way": [*train, "model.prefix_attention=none"],
         "process (graph.type) is 'gaussian'; it must be one of absorbing, uniform": [*train, "graph.type=gaussian"],

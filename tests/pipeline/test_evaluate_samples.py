@@ -288,7 +288,7 @@ def test_options_that_contradict(sampled, stories, judge, tmp_path):
         return failure("evaluate", "samples", sampled, *options)
 
     assert told("--preset", "mean") == "--preset is 'mean'; it must be one of per-sequence, corpus, both"
-    assert told("--unit", "page") == "unit 'page' is unknown; choose one of paragraph, line, file"
+    assert told("--unit", "page") == "the unit is 'page'; it must be one of paragraph, line, file"
     assert "--out is" in told("--out", tmp_path)
     assert "no --reference is given, which MAUVE compares with" in told("--judge", judge, "--mauve-features", "judge")
     assert "no --judge is given; name one, or a" in told("--reference", stories, "--mauve-features", "judge")

@@ -280,7 +280,7 @@ def test_both_kinds_in_one_cascade(stories: Path, stages: list[Path], tmp_path: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["conditioning=beside"], "conditioning is 'beside'; it must be prefix or placed"),
+        (["conditioning=beside"], "conditioning is 'beside'; it must be one of prefix, placed"),
         (["layout.num_blocks=0"], "layout.num_blocks is 0; it must be at least 1"),
         (
             ["graph.type=uniform", "model.parameterization=score"],

@@ -544,7 +544,7 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
         ({}, ["--arm", "plain"], "the arm plain is not in the study; it has flat, one_way, joint, placed"),
         ({}, ["--seed", 4], "the seed 4 is not in the study; it has 0"),
         ({}, ["--workers", 0], "--workers is 0; it must be at least 1"),
-        ({}, ["--executor", "ray"], "--executor is 'ray'; it must be local or slurm"),
+        ({}, ["--executor", "ray"], "--executor is 'ray'; it must be one of local, slurm"),
         ({}, ["--executor", "slurm"], "Slurm has to know where to run, and no partition is given; give --partition"),
         (
             {},

@@ -16,6 +16,7 @@ from tests.repo.source_tree import CHECKOUT, PACKAGE, Import, Module, in_every_m
 # What each part may import of ours, lowest first. Parts of one layer are independent unless listed here.
 BASE = {
     "errors",
+    "checks",
     "file_names",
     "rng",
     "pid_space",
@@ -25,11 +26,13 @@ BASE = {
     "processes",
     "overrides",
     "versions",
+    "hub_answer",
 }
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 CONFIG = {"config", "config_groups"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "checks": {"errors"},
     "file_names": set(),
     "rng": set(),
     "pid_space": set(),
@@ -39,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": set(),
     "overrides": {"errors"},
     "versions": set(),
+    "hub_answer": set(),
     "pages": set(),
     "numerics": set(),
     "blocked_softmax": set(),
@@ -57,8 +61,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": BASE | {"pages"},
     "typed_settings": {"errors"},
     "config_groups": set(),
-    "config": {"errors", "typed_settings", "config_groups"},
-    "study_config": {"errors", "overrides", "typed_settings"},
+    "config": {"errors", "checks", "typed_settings", "config_groups"},
+    "study_config": {"errors", "checks", "overrides", "typed_settings"},
     "assemble.start": BASE | PARTS | {"train", *CONFIG},
     "assemble.data": BASE | PARTS | {*CONFIG},
     "assemble.devices": BASE | PARTS | {"train"},
@@ -123,17 +127,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "importance.sentence_files",
         "text.tokenizer_files",
         "text.hub",
-        "text.hub_answer",
+        "hub_answer",
         "model",
         "sample.bundle_hub",
     ),
     "yaml": ("model.stored_stage", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
-        "importance.sentence_files",
+        "hub_answer",
         "model",
         "train",
         "sample.bundle",
-        "evaluate.generative_ppl",
         "judge.network",
     ),
     "pyarrow": ("text.lines", "text.parquet_rows", "data.shards", "data.row_groups", "preprocess.parts"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.manifest import Settings, choice_of, learnt_choice
 from cascaded_dllm.data.preprocessed import read_identity
@@ -33,11 +34,8 @@ def require_known_method(data: DataSettings) -> None:
     Raises:
         ConfigError: it is no method of preprocessing.
     """
-    if data.dataloader is not None and data.dataloader not in SELECTION_METHODS:
-        raise ConfigError(
-            f"data.dataloader is {data.dataloader!r}; it must be one of {', '.join(SELECTION_METHODS)}, or null where "
-            "data.path names the folder"
-        )
+    if data.dataloader is not None:
+        one_of("data.dataloader", data.dataloader, SELECTION_METHODS, hint="or null where data.path names the folder")
 
 
 def locate(data: DataSettings, run_dir: str | None = None) -> LocatedData:

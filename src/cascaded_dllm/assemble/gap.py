@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
@@ -53,8 +54,7 @@ class GapSettings:
     def __post_init__(self) -> None:
         self.drawing.require_sound()
         for name, least in (("num_texts", 2), ("num_times", 1), ("batch_size", 1), ("num_resamples", MIN_RESAMPLES)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+            require_at_least(name, getattr(self, name), least)
 
 
 def require_measurable(cascade: Cascade, drawing: Drawing) -> None:

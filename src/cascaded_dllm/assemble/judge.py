@@ -7,11 +7,12 @@ import torch
 
 from cascaded_dllm.assemble.windows import windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.stages import Building, StageArrays
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.judge.network import new_network, require_library
 from cascaded_dllm.judge.run import JudgeRun
@@ -53,8 +54,7 @@ def assemble_judge(
         OutputExistsError: windows cannot be kept.
     """
     for name, value in (("checkpoint-every", checkpoint_every), ("valid-documents", valid_documents)):
-        if value < 1:
-            raise ConfigError(f"--{name} is {value}; it must be at least 1")
+        require_at_least(f"--{name}", value, 1)
     require_library()
     windows = _windows(data, settings, stages_dir, building)
     texts = None if valid is None else document_texts(valid, valid_documents)

@@ -7,6 +7,7 @@ the one before, whatever their number.
 from collections.abc import Sequence
 
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import ConfigError, DataError
 
 # "constituency" keeps small labels first, the others large scores first.
@@ -25,8 +26,7 @@ def check_method(method: str) -> None:
     Raises:
         ConfigError: there is none.
     """
-    if method not in SELECTION_METHODS:
-        raise ConfigError(f"selection method {method!r} is unknown; choose one of {', '.join(SELECTION_METHODS)}")
+    one_of("the selection method", method, SELECTION_METHODS)
 
 
 def select_positions(

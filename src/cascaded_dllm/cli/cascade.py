@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble.flat import FIRST, First, runs_from_flat
+from cascaded_dllm.assemble.flat import FIRST, runs_from_flat
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import reported_errors, say
 from cascaded_dllm.cli.options import Debug, given, parse_lengths
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, Weights
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES
 from cascaded_dllm.overrides import require_free
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -71,12 +72,8 @@ def from_flat(
       cdllm cascade from-flat louaaron/sedd-small --data D --lengths 64,256,1024 --model small training.num_steps=20000
     """
     with reported_errors(debug):
-        chosen_weights: Weights | None = next((name for name in WEIGHTS_FILES if name == weights), None)
-        if chosen_weights is None:
-            raise ConfigError(f"--weights is {weights!r}; it must be one of {', '.join(WEIGHTS_FILES)}")
-        chosen_first: First | None = next((name for name in FIRST if name == first), None)
-        if chosen_first is None:
-            raise ConfigError(f"--first is {first!r}; it must be one of {', '.join(FIRST)}")
+        chosen_weights = one_of("--weights", weights, WEIGHTS_FILES)
+        chosen_first = one_of("--first", first, FIRST)
         require_free(overrides or [], _DECIDED, _COMPLAINT)
         if data is None:
             raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made")

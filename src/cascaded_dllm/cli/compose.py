@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.cli.said_twice import FLAGS_OF_PATHS, Said, require_one_path, require_one_value
 from cascaded_dllm.cli.without_effect import require_effect
 from cascaded_dllm.config import TrainConfig, leaves, parse_config
@@ -141,9 +142,8 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         is_number_of_stage = not package and group.lstrip("+~") == "stage" and value.lstrip("-").isdecimal()
         if "/" in group or "." in group or not choices or is_number_of_stage:
             keys.append(override)
-        elif value not in choices:
-            raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
         else:
+            one_of(name, value, choices)
             # Whatever a file of stages says, it says of the whole configuration.
             name = _STAGE_FILE if name == "stage" else name
             groups[name] = f"{name}={value}"

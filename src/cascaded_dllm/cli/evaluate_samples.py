@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say
 from cascaded_dllm.cli.measured_sources import Written, read_reference, read_written
 from cascaded_dllm.cli.options import AsJson, Debug, Device, Out, require_output_file, tell
@@ -19,7 +20,6 @@ from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.evaluate.sample_figures import PRESETS, MeasuredTexts, Measures, sample_figures
 from cascaded_dllm.evaluate.text_features import TextFeatures, encoder_features, judge_features
 from cascaded_dllm.model.devices import choose_device
-from cascaded_dllm.text.corpora import one_of
 from cascaded_dllm.text.local import UNITS
 
 _MAUVE_SCATTERS_BELOW = 1000
@@ -147,7 +147,7 @@ def samples(
       cdllm evaluate samples texts.txt --tokenizer gpt2 --reference real.txt --judge gpt2 --out figures.json
     """
     with reported_errors(debug):
-        presets, text_unit = _presets(preset), one_of("unit", unit, UNITS)
+        presets, text_unit = _presets(preset), one_of("the unit", unit, UNITS)
         require_output_file(out)
         _require_features(mauve_features, judge, reference)
         chosen = choose_device(device)
@@ -189,9 +189,7 @@ def _show(report: Report) -> None:
 def _presets(name: str) -> tuple[str, ...]:
     """The perplexities that a preset means."""
     known = {preset.replace("_", "-"): (preset,) for preset in PRESETS} | {"both": PRESETS}
-    if name not in known:
-        raise ConfigError(f"--preset is {name!r}; it must be one of {', '.join(known)}")
-    return known[name]
+    return known[one_of("--preset", name, known)]
 
 
 def _require_features(name: str | None, judge: str | None, reference: Path | None) -> None:

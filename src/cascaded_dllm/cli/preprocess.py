@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup, TyperOption
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.inspect import inspect
@@ -16,7 +17,6 @@ from cascaded_dllm.cli.options import Debug, given
 from cascaded_dllm.cli.preprocess_run import run_job
 from cascaded_dllm.cli.preprocess_stages import stages
 from cascaded_dllm.cli.preprocess_status import show_status
-from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.executors import Resources, require_read
 from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoice, is_read
 
@@ -39,8 +39,8 @@ class _Methods(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is asked for; typer keeps the types to itself."""
         with reported_errors(debug="--debug" in args):
-            if args and args[0] not in self.commands:
-                raise ConfigError(f"the method is {args[0]!r}; it must be one of {', '.join(self.commands)}")
+            if args:
+                one_of("the method", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.markup import escape
 
 from cascaded_dllm.assemble.preprocess import ShardTask, prepare
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.cli.console import console, counted, progress_bar, say
 from cascaded_dllm.cli.preprocess_progress import (
     preparation_progress,
@@ -61,8 +62,7 @@ def run_job(
     resources.check(executor)
     if shard is not None:
         _require_single(job, shard, executor, workers)
-    if workers is not None and workers < 1:
-        raise ConfigError(f"the number of workers is {workers}; it must be at least 1")
+    require_at_least("the number of workers", workers, 1)
     processes = workers or usable_cores()
     with preparation_progress() as tell_pass:
         # What is submitted is prepared on a machine that is not ours alone.

@@ -12,6 +12,7 @@ from cascaded_dllm.assemble.bound import joint_bound
 from cascaded_dllm.assemble.material import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, progress_bar, reported_errors, say, working
@@ -23,7 +24,6 @@ from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import evenly_spaced
-from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
@@ -104,10 +104,8 @@ def quickstart(
       cdllm quickstart --conditioning placed --out runs/placed
     """
     with reported_errors(debug):
-        if corpus not in BUILT_IN:
-            raise ConfigError(f"--corpus is {corpus!r}; it must be one of {', '.join(BUILT_IN)}")
-        if num_samples < 1:
-            raise ConfigError(f"--num-samples is {num_samples}; it must be at least 1")
+        one_of("--corpus", corpus, BUILT_IN)
+        require_at_least("--num-samples", num_samples, 1)
         started = time.perf_counter()
         config = _config(overrides or [], corpus, out, seed, conditioning)
         recipe = _recipe(corpus)

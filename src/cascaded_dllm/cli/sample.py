@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.cli import sample_flags as flags
 from cascaded_dllm.cli.console import counted, reported_errors, say
 from cascaded_dllm.cli.load import load_cascade
@@ -17,7 +18,6 @@ from cascaded_dllm.cli.sample_run import complete_run, is_judged, judge_run
 from cascaded_dllm.cli.show import require_terminal
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import require_counts
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.settings import absolute_source
 
@@ -58,7 +58,7 @@ def _go_on(folder: Path, asked: Mapping[str, Any], *, default_judge: str | None,
     run = SampleRun.open(folder)
     options = options_to_go_on(run, asked)
     options = replace(options, judge=options.judge or default_judge)
-    require_counts(batch_size=options.batch_size)
+    require_at_least("batch_size", options.batch_size, 1)
     if run.is_complete() and is_judged(run, options):
         run.tidy()
         say(f"{folder} is complete: all of {counted(options.num_samples, 'text')} are there, and nothing is changed")

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.cli.sample_drawing import options_of, values_of
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.drawing import Drawing, require_counts
+from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.given import read_given
 from cascaded_dllm.sample.output import SampleRun, require_writable
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
@@ -98,7 +99,8 @@ class SampleOptions:
             ConfigError: a value is out of range, or there is no such device.
             OutputExistsError: the output folder cannot be written.
         """
-        require_counts(num_samples=self.num_samples, batch_size=self.batch_size)
+        require_at_least("num_samples", self.num_samples, 1)
+        require_at_least("batch_size", self.batch_size, 1)
         self.drawing.require_sound()
         if (self.from_stage is None) != (self.input is None):
             missing = "--input" if self.input is None else "--from-stage"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_text
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, warn
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
@@ -151,10 +152,8 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
     Raises:
         ConfigError: a setting is unknown or out of range, or the judge is no causal language model.
     """
-    if executor not in ("local", "slurm"):
-        raise ConfigError(f"--executor is {executor!r}; it must be local or slurm")
-    if choice.workers < 1:
-        raise ConfigError(f"--workers is {choice.workers}; it must be at least 1")
+    one_of("--executor", executor, ("local", "slurm"))
+    require_at_least("--workers", choice.workers, 1)
     if executor == "slurm" and choice.workers > 1:
         raise ConfigError(
             f"--workers is {choice.workers}, and --executor slurm starts a job an arm and seed; leave it out"

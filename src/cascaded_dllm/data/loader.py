@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data.order import windows_at
 from cascaded_dllm.errors import ConfigError
 
@@ -23,8 +24,7 @@ def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: 
         ConfigError: there is no window, the batch is empty or the step is negative.
     """
     for name, value, least in (("num_windows", num_windows, 1), ("batch_size", batch_size, 1), ("step", step, 0)):
-        if value < least:
-            raise ConfigError(f"{name} {value} is below {least}; choose {least} or more")
+        require_at_least(name, value, least)
     start, end = step * batch_size, (step + 1) * batch_size
     pieces = []
     for epoch in range(start // num_windows, (end - 1) // num_windows + 1):

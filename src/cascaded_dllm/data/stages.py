@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, final
 
 from cascaded_dllm.atomic import complete_folder, write_json
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.array_file import Stored, expect_random_rows, open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.run_lock import waited_lock
 
 KIND = "stages"
@@ -161,8 +162,7 @@ class StageArrays:
         folder = stages_folder(dataset_folder, out) / fingerprint
         if folder.exists():
             return cls.open(folder)
-        if workers < 1:
-            raise ConfigError(f"workers is {workers}; it must be at least 1")
+        require_at_least("workers", workers, 1)
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
         rule = StageRule(spec, layout, settings.method, unique, keeps_all)

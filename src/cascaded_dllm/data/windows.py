@@ -8,8 +8,8 @@ from typing import NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.data.row_groups import Documents, RowGroup
-from cascaded_dllm.errors import ConfigError
 
 PACKINGS: tuple[str, ...] = ("stream", "document")
 
@@ -79,10 +79,8 @@ class Layout:
         Raises:
             ConfigError: the packing is unknown or the length is below 1.
         """
-        if self.packing not in PACKINGS:
-            raise ConfigError(f"packing {self.packing!r} is unknown; choose one of {', '.join(PACKINGS)}")
-        if self.length < 1:
-            raise ConfigError(f"window length {self.length} is below 1; choose the length of the last stage")
+        one_of("packing", self.packing, PACKINGS)
+        require_at_least("the window length", self.length, 1, hint="for example the length of the last stage")
 
     def room(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The tokens that documents of such lengths take, with the end of text."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.checks import one_of
 
 
 def _column(sigma: Tensor, like: Tensor) -> Tensor:
@@ -131,9 +131,5 @@ def process_from_name(name: str, vocab_size: int) -> Process:
     Raises:
         ConfigError: the name is neither absorbing nor uniform.
     """
-    match name:
-        case "absorbing":
-            return AbsorbingProcess(vocab_size)
-        case "uniform":
-            return UniformProcess(vocab_size)
-    raise ConfigError(f"the process is {name!r}; it must be one of absorbing, uniform")
+    known: dict[str, type[Process]] = {"absorbing": AbsorbingProcess, "uniform": UniformProcess}
+    return known[one_of("the process", name, known)](vocab_size)

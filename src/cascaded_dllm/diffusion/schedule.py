@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cascaded_dllm.checks import one_of, require_between_0_and_1
 from cascaded_dllm.errors import ConfigError
 
 
@@ -31,8 +32,7 @@ class LogLinearSchedule:
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps < 1:
-            raise ConfigError(f"noise.eps is {self.eps}; it must lie between 0 and 1, 0.001 is the usual value")
+        require_between_0_and_1("noise.eps", self.eps, hint="0.001 is usual")
 
     def __call__(self, t: Float[Tensor, "..."]) -> Noise:
         """Noise at time `t`."""
@@ -83,9 +83,7 @@ def schedule_from_settings(settings: Mapping[str, object]) -> Schedule:
         ConfigError: the type is not one of loglinear and geometric, or a number is unknown or out of range.
     """
     known: dict[str, type[Schedule]] = {"loglinear": LogLinearSchedule, "geometric": GeometricSchedule}
-    kind = known.get(str(settings.get("type")))
-    if kind is None:
-        raise ConfigError(f"noise.type is {settings.get('type')!r}; it must be one of {', '.join(map(str, known))}")
+    kind = known[one_of("noise.type", settings.get("type"), known)]
     unknown = settings.keys() - {"type", *kind.__dataclass_fields__}
     if unknown:
         fields = ", ".join(kind.__dataclass_fields__)

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.evaluate.intervals import PerText, jackknife_error
+from cascaded_dllm.hub_answer import model_errors, problem_with_model
 from cascaded_dllm.importance.sentence_files import no_progress_bar
-from cascaded_dllm.text.hub_answer import problem_with_model
 
 TokenNats = Float[Tensor, "_"]
 """-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
@@ -263,7 +262,7 @@ def _read(source: str, read: Callable[[bool], _Read]) -> _Read:
         try:
             with no_progress_bar():
                 return read(is_local)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except model_errors() as error:
             found = error
     raise ConfigError(
         f"the judge is {source!r}, which is no causal language model here and could not be had from the hub "

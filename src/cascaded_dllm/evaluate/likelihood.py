@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cascaded_dllm.checks import require_at_least, require_between_0_and_1
 from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.sequential import require_sequential, sequential_nats
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.batches import make_batch
@@ -43,8 +43,7 @@ class Sequential:
 
     def __post_init__(self) -> None:
         for name, value in (("num_orders", self.num_orders), ("num_windows", self.num_windows)):
-            if value < 1:
-                raise ConfigError(f"{name} of the bound token by token is {value}; it must be at least 1")
+            require_at_least(f"{name} of the bound token by token", value, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +68,8 @@ class BoundSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_windows", "num_times", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.t_min < 1:
-            raise ConfigError(f"t_min is {self.t_min}; it must lie between 0 and 1, 0.001 is usual")
+            require_at_least(name, getattr(self, name), 1)
+        require_between_0_and_1("t_min", self.t_min, hint="0.001 is usual")
 
 
 @dataclass(frozen=True, slots=True)

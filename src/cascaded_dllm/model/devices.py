@@ -2,6 +2,7 @@
 
 import torch
 
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import ConfigError
 
 _DEVICES = "choose auto, cpu, mps or cuda"
@@ -41,6 +42,4 @@ def choose_dtype(name: str | torch.dtype) -> torch.dtype:
     """
     if isinstance(name, torch.dtype):
         return name
-    if name not in _DTYPES:
-        raise ConfigError(f"dtype is {name!r}; it must be one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+    return _DTYPES[one_of("dtype", name, _DTYPES)]

@@ -7,6 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
+from cascaded_dllm.hub_answer import hub_errors, problem_with_model
 from cascaded_dllm.model.integrity import CHECKSUMS, missing_files
 
 _PATTERNS = ["config.json", "*/config.json", "*.safetensors", TOKENIZER_FILE, BUNDLE_FILE, CHECKSUMS]
@@ -18,6 +19,7 @@ def hub_folder(hub_id: str) -> Path:
     Raises:
         CheckpointError: it is no hub id, or the model is not here and cannot be had.
     """
+    cached: Path | None = None
     try:
         cached = Path(snapshot_download(hub_id, allow_patterns=_PATTERNS, local_files_only=True))
         if _is_whole(cached):
@@ -26,13 +28,18 @@ def hub_folder(hub_id: str) -> Path:
         raise CheckpointError(f"{hub_id} does not exist here and is no hub id; check the path") from error
     except LocalEntryNotFoundError:
         pass  # not in the cache: ask the hub
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_PATTERNS))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{hub_id} is no folder here and could not be had from the hub ({type(error).__name__}); check the path, "
-            "or download the model where there is a network"
-        ) from error
+    problem = problem_with_model(hub_id)
+    if problem is None:
+        try:
+            return Path(snapshot_download(hub_id, allow_patterns=_PATTERNS))
+        except hub_errors() as error:
+            problem = error
+    elif cached is not None and not isinstance(problem, HfHubHTTPError):
+        return cached  # nothing else is to be had: whoever reads it says what it lacks
+    raise CheckpointError(
+        f"{hub_id} is no folder here and could not be had from the hub ({type(problem).__name__}); check the path, or "
+        "download the model where there is a network"
+    ) from problem
 
 
 def _is_whole(cached: Path) -> bool:

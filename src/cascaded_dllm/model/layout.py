@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.ddit import DDiTBlock, EmbeddingLayer, FinalLayer, sinusoids
 from cascaded_dllm.model.rotary import Rotary
@@ -37,8 +38,7 @@ class LayoutConfig:
     cond_dim: int
 
     def __post_init__(self) -> None:
-        if self.num_blocks < 1:
-            raise ConfigError(f"layout.num_blocks is {self.num_blocks}; it must be at least 1")
+        require_at_least("layout.num_blocks", self.num_blocks, 1)
 
     @property
     def num_gaps(self) -> int:

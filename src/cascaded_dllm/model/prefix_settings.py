@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import ConfigError
 
 NOISE_KINDS = ("random", "mask")
@@ -37,10 +38,7 @@ class PrefixSettings:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{key} is {getattr(self, name)}; it must lie between 0 and 1")
-        if self.noise_kind not in NOISE_KINDS:
-            raise ConfigError(
-                f"training.prefix_noise.kind is {self.noise_kind!r}; it must be one of {', '.join(NOISE_KINDS)}"
-            )
+        one_of("training.prefix_noise.kind", self.noise_kind, NOISE_KINDS)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "PrefixSettings":

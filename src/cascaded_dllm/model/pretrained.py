@@ -10,13 +10,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
+from cascaded_dllm.checks import one_of
+from cascaded_dllm.errors import CheckpointError, DamagedCheckpointWarning
 from cascaded_dllm.file_names import RUN_CONFIG_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.hub_folder import hub_folder
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.model.placed import new_model
 from cascaded_dllm.model.score_model import ScoreModel
-from cascaded_dllm.model.stage_settings import StageSettings, Weights
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, StageSettings, Weights
 from cascaded_dllm.model.stored_stage import open_stage
 
 _DEAD_PREFIX = "prediction_head."
@@ -49,8 +50,7 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
         CheckpointError: nothing is there, a file is truncated or of a foreign kind, or weights do not match.
         ConfigError: `weights` is neither ema nor raw.
     """
-    if weights not in ("ema", "raw"):
-        raise ConfigError(f"weights is {weights!r}; it must be ema or raw")
+    one_of("weights", weights, WEIGHTS_FILES)
     folder, passed_over = _local_folder(source)
     stored = open_stage(folder)
     state = stored.read_weights(weights)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from cascaded_dllm.checks import one_of, require_at_least, require_below_1
 from cascaded_dllm.errors import ConfigError
 
 _NAMES = {"vocab_size": "vocab_size", "process": "process (graph.type)"}
@@ -60,18 +61,15 @@ class ScoreModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_heads", "num_blocks", "cond_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{_key(name)} is {getattr(self, name)}; it must be at least 1")
+            require_at_least(_key(name), getattr(self, name), 1)
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{_key(name)} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+            one_of(_key(name), getattr(self, name), allowed)
         if self.hidden_size % (2 * self.num_heads):
             raise ConfigError(
                 f"model.hidden_size is {self.hidden_size} and model.num_heads {self.num_heads}; "
                 f"the width must be a multiple of twice the heads, {2 * self.num_heads}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}; it must be at least 0 and less than 1")
+        require_below_1("model.dropout", self.dropout)
         if self.parameterization == "normalized" and self.process != "absorbing":
             raise ConfigError(
                 f"model.parameterization is normalized and {_key('process')} {self.process}; log p(x0 | unmasked) "

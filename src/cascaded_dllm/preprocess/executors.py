@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
 
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
 from cascaded_dllm.processes import at_place, process_pool
@@ -155,10 +156,7 @@ class Resources:
         if executor == "slurm" and self.partition is None:
             raise ConfigError("Slurm has to know where to run, and no partition is given; give --partition")
         for option, least in (("cpus", 1), ("memory_gb", 1), ("gpus", 0)):
-            if getattr(self, option) < least:
-                raise ConfigError(
-                    f"--{option.replace('_', '-')} is {getattr(self, option)}; a task needs at least {least}"
-                )
+            require_at_least(f"--{option.replace('_', '-')}", getattr(self, option), least)
 
 
 def require_read(executor: str, options: Mapping[str, object]) -> None:
@@ -171,8 +169,7 @@ def require_read(executor: str, options: Mapping[str, object]) -> None:
     Raises:
         ConfigError: the executor is unknown, or would pass one over.
     """
-    if executor not in EXECUTORS:
-        raise ConfigError(f"executor {executor!r} is unknown; choose one of {', '.join(EXECUTORS)}")
+    one_of("the executor", executor, EXECUTORS)
     for option, value in options.items():
         if value is not None and executor not in _READERS[option]:
             instead = " (here --workers says how many processes there are)" if option == "cpus" else ""

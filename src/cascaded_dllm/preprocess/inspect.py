@@ -9,11 +9,12 @@ import numpy as np
 
 from cascaded_dllm.cascade.select_many import kept_places
 from cascaded_dllm.cascade.spec import CascadeSpec
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.errors import ConfigError, DataError
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER
 from cascaded_dllm.preprocess.inspect_choice import Found, document_windows, random_windows
@@ -119,8 +120,7 @@ def inspect_dataset(
         ConfigError: there is no such packing, or no window is wanted.
         DataError: no shard is there, the dataset or its tokenizer cannot be read, or there is no such document.
     """
-    if num_windows < 1:
-        raise ConfigError(f"the number of windows is {num_windows}; it must be at least 1")
+    require_at_least("the number of windows", num_windows, 1)
     dataset = _opened(folder)
     settings = dataset.settings
     tokenizer = _tokenizer(dataset)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import final
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.importance.random_scores import DRAWN_PER
 
@@ -99,8 +100,7 @@ class ScorerChoice:
             ConfigError: the method is unknown, `per` is none of its values, a setting of another method is given, or
                 one that means nothing beside the others, or the function of the method custom is not.
         """
-        if self.method not in SELECTION_METHODS:
-            raise ConfigError(f"the method is {self.method!r}; it must be one of {', '.join(SELECTION_METHODS)}")
+        one_of("the method", self.method, SELECTION_METHODS)
         for key, value in asdict(self).items():
             if value is not None and not is_read(key, self.method):
                 option = "--" + key.replace("_", "-")
@@ -113,8 +113,8 @@ class ScorerChoice:
                 f"--window-words {self.window_words} says how long windows are, and the scope is "
                 f"{self.scope or DEFAULT_SCOPE}; leave it out, or choose --scope window"
             )
-        if self.per is not None and self.per not in DRAWN_PER:
-            raise ConfigError(f"--per is {self.per!r}; it must be {' or '.join(DRAWN_PER)}")
+        if self.per is not None:
+            one_of("--per", self.per, DRAWN_PER)
         if self.method in CUSTOM and self.scorer is None:
             raise ConfigError(
                 "the method custom needs a function of yours; name it with --scorer FILE.py:FUNCTION, or choose one of "
@@ -156,8 +156,7 @@ class Job:
                 "the tokenizer is not determined; give either --tokenizer (a file, a folder or a hub id such as gpt2) "
                 "or --train-tokenizer with a vocabulary size"
             )
-        if self.num_shards < 1:
-            raise ConfigError(f"the number of shards is {self.num_shards}; it must be at least 1")
+        require_at_least("the number of shards", self.num_shards, 1)
 
     def check_shard(self, index: int) -> None:
         """Whether there is such a shard.

@@ -10,6 +10,7 @@ from typing import TypeAlias, final
 
 from cascaded_dllm.atomic import remove_abandoned
 from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
@@ -79,13 +80,8 @@ class Plan:
         """
         check_name("dataset", corpus.name)
         check_name("split", split)
-        if num_shards < 1:
-            raise ConfigError(f"num_shards {num_shards} is below 1; choose 1 or more")
-        if scorer.method not in SELECTION_METHODS:
-            raise ConfigError(
-                f"the scorer's method {scorer.method!r} has no selection rule; it must be one of "
-                f"{', '.join(SELECTION_METHODS)}"
-            )
+        require_at_least("num_shards", num_shards, 1)
+        one_of("the scorer's method", scorer.method, SELECTION_METHODS, hint="which have a selection rule")
         settings = Settings(
             dataset=corpus.name,
             split=split,

@@ -7,8 +7,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from cascaded_dllm.errors import ConfigError, HubError
+from cascaded_dllm.hub_answer import answer_of, hub_errors
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
-from cascaded_dllm.text.hub_answer import answer_of, hub_errors
 
 
 def push_bundle(

@@ -7,6 +7,7 @@ from typing import Unpack
 
 import torch
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.model.pretrained import warn_of_damaged
@@ -18,7 +19,7 @@ from cascaded_dllm.sample.bundle_hub import push_bundle
 from cascaded_dllm.sample.constraints import Constraints
 from cascaded_dllm.sample.cost import token_forwards
 from cascaded_dllm.sample.drawable import require_drawable
-from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options, require_counts
+from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_options
 from cascaded_dllm.sample.loading import read_cascade, require_as_loaded
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeBatch, CascadeSamples, CascadeState
@@ -259,7 +260,7 @@ class Cascade:
                 `drawing`.
             TypeError: there is no such option.
         """
-        require_counts(num_samples=num_samples)
+        require_at_least("num_samples", num_samples, 1)
         asked = drawing_of_options(options, drawing)
         parts = self.batches(range(num_samples), asked, batch_size=batch_size, on_progress=on_progress)
         return CascadeSamples.joined([part for _, part in parts])
@@ -288,7 +289,7 @@ class Cascade:
             ConfigError: a setting is out of range or does not fit the stages.
         """
         asked = self.require_drawable(drawing)
-        require_counts(batch_size=batch_size)
+        require_at_least("batch_size", batch_size, 1)
         num_stages = len(asked.stages)
         for first in range(0, len(numbers), batch_size):
             batch = numbers[first : first + batch_size]
@@ -327,7 +328,8 @@ class Cascade:
             TypeError: there is no such option.
         """
         plan = drawing_of_options(options, drawing)
-        require_counts(num_samples=num_samples, batch_size=batch_size)
+        require_at_least("num_samples", num_samples, 1)
+        require_at_least("batch_size", batch_size, 1)
         asked = self.require_drawable(plan)
         for first in range(0, num_samples, batch_size):
             batch = range(first, min(first + batch_size, num_samples))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
@@ -99,8 +100,7 @@ class Drawing:
             ConfigError: a number is out of range, or a predictor is unknown or does not take what it is given.
         """
         self.plans(self.num_entries)
-        if self.gaps_per_call is not None:
-            require_counts(gaps_per_call=self.gaps_per_call)
+        require_at_least("gaps_per_call", self.gaps_per_call, 1)
         # Of stages that could do both: what they were trained for is not known yet.
         require_guidable(self.guidance, PrefixSettings(dropout=0.5), prefix_length=1)
         require_noisable(self.prefix_noise, PrefixSettings(noise_prob=0.5), prefix_length=1)
@@ -248,17 +248,6 @@ def entries(value: "_Value | Sequence[_Value]") -> "tuple[_Value, ...]":
     return (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
 
 
-def require_counts(**counts: int) -> None:
-    """Checks that every one of these numbers, given by its name, is at least 1.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    for name, value in counts.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
-
-
 def _has_grid(name: str) -> bool:
     return has_grid(predictor_from_name(name))
 
@@ -283,6 +272,5 @@ def _plan(name: str, steps: int | None, tokens_per_call: int | None, eta: float 
                 "for tokens_per_call of them; leave steps out, or choose analytic or ancestral"
             )
         return StagePlan(predictor, None)
-    if steps is not None and steps < 1:
-        raise ConfigError(f"steps is {steps}; it must be at least 1, for example 128")
+    require_at_least("steps", steps, 1, hint="for example 128")
     return StagePlan(predictor, DEFAULT_STEPS if steps is None else steps)

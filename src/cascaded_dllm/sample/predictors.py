@@ -1,19 +1,21 @@
 """How a reverse step is taken: pure functions from scores to probabilities, and their fast absorbing form."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.numerics import log_expm1
 
-PREDICTORS = ("euler", "analytic", "ancestral", "remask", "first_hitting", "confidence", "entropy")
+PredictorName = Literal["euler", "analytic", "ancestral", "remask", "first_hitting", "confidence", "entropy"]
+PREDICTORS: tuple[PredictorName, ...] = get_args(PredictorName)
 """Names a user may choose; `tweedie` is another name of `analytic`."""
 
 GRID_PREDICTORS = ("euler", "analytic", "ancestral", "remask")
@@ -155,7 +157,7 @@ class FirstHittingPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        _require_tokens_per_call(self.tokens_per_call)
+        require_at_least("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ class SurestPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        _require_tokens_per_call(self.tokens_per_call)
+        require_at_least("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
 
     @property
     def name(self) -> str:
@@ -188,11 +190,6 @@ class SurestPredictor:
             return log_probs.amax(-1)
         # A token of probability zero adds nothing, where 0 * -inf would be no number.
         return (log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
-
-
-def _require_tokens_per_call(count: int) -> None:
-    if count < 1:
-        raise ConfigError(f"tokens_per_call is {count}; it must be at least 1, which is exact for first_hitting")
 
 
 Predictor = (
@@ -222,10 +219,11 @@ def predictor_from_name(
         )
     if eta is not None and name != "remask":
         raise ConfigError(f"eta is {eta} and the predictor {name}; only remask masks tokens again")
-    match name:
+    known = one_of(key, "analytic" if name == "tweedie" else name, PREDICTORS)
+    match known:
         case "euler":
             return EulerPredictor()
-        case "analytic" | "tweedie":
+        case "analytic":
             return TweediePredictor()
         case "ancestral":
             return AncestralPredictor()
@@ -234,8 +232,7 @@ def predictor_from_name(
         case "first_hitting":
             return FirstHittingPredictor(1 if tokens_per_call is None else tokens_per_call)
         case "confidence" | "entropy":
-            return SurestPredictor(name, 1 if tokens_per_call is None else tokens_per_call)
-    raise ConfigError(f"{key} is {name!r}; it must be one of {', '.join(PREDICTORS)}")
+            return SurestPredictor(known, 1 if tokens_per_call is None else tokens_per_call)
 
 
 def has_grid(predictor: Predictor) -> bool:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.diffusion.layout import places_of
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process, UniformProcess
@@ -43,9 +44,7 @@ def require_usable(predictor: Predictor, process: Process, num_steps: int, *, gr
     Raises:
         ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
     """
-    if num_steps < 1:
-        key = f"{group}num_steps" if group else "steps"
-        raise ConfigError(f"{key} is {num_steps}; it must be at least 1, for example 128")
+    require_at_least(f"{group}num_steps" if group else "steps", num_steps, 1, hint="for example 128")
     if isinstance(process, UniformProcess) and not isinstance(predictor, EulerPredictor | TweediePredictor):
         raise ConfigError(
             f"{group}predictor {predictor.name} needs the absorbing process, this model has the uniform one; "

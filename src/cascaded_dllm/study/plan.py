@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from cascaded_dllm.assemble.run import require_sound
 from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.config_groups import FREE_IN_TRAINING
 from cascaded_dllm.data.manifest import fingerprint
@@ -96,11 +97,9 @@ def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig
 
 def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> TrainConfig:
     named = [*(method for method in SELECTION_METHODS if method not in CUSTOM), PER_WORD]
-    if arm.method not in named and not is_custom(arm.method):
-        raise ConfigError(
-            f"the method of arm {arm.name} is {arm.method!r}; it must be one of {', '.join(named)}, or "
-            "FILE.py:FUNCTION for a function of yours"
-        )
+    if not is_custom(arm.method):
+        own = "or FILE.py:FUNCTION for a function of yours"
+        one_of(f"the method of arm {arm.name}", arm.method, named, hint=own)
     decided = [f"stage_lengths={list(study.lengths)}", "data.valid=null", "data.path=null", "data.train=null"]
     decided += [
         f"data.dataloader={preprocessing_method(arm.method)}",

@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
+from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.corpus_options import require_read, require_read_by_files
@@ -25,7 +25,6 @@ BUILT_IN = ("stories", "python-docs")
 SPLITS = ("train", "valid", "test")
 
 _HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[^:]+))?")
-_Choice = TypeVar("_Choice", bound=str)
 
 
 def open_corpus(
@@ -61,8 +60,8 @@ def open_corpus(
         DataError: the path does not exist, a file below it is empty or of an unknown kind, or the hub has no such
             dataset or column or does not answer.
     """
-    known_unit = None if unit is None else one_of("unit", unit, UNITS)
-    known_form = None if form is None else one_of("form", form, FORMS)
+    known_unit = None if unit is None else one_of("the unit", unit, UNITS)
+    known_form = None if form is None else one_of("the form", form, FORMS)
     of_files = {"text_field": text_field, "unit": unit, "bad_records": bad_records}
     options = of_files | {"form": form, "revision": revision, "streaming": streaming}
     if dataset in BUILT_IN:
@@ -82,8 +81,7 @@ def open_corpus(
 
 
 def _built_in(dataset: str, split: str) -> Corpus:
-    if split not in SPLITS:
-        raise ConfigError(f"{dataset} has no split {split!r}; it must be one of {', '.join(SPLITS)}")
+    one_of(f"the split of {dataset}", split, SPLITS)
     return Corpus(dataset, Stories.of_split(split) if dataset == "stories" else PythonDocs(split))
 
 
@@ -137,18 +135,6 @@ def _hub_corpus(dataset: str, text_field: str | None, form: Form | None) -> HubC
         f"{dataset!r} is no corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of a "
         "dataset on the Hugging Face hub"
     )
-
-
-def one_of(what: str, value: str, known: tuple[_Choice, ...]) -> _Choice:
-    """The known value that is meant.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for choice in known:
-        if choice == value:
-            return choice
-    raise ConfigError(f"{what} {value!r} is unknown; choose one of {', '.join(known)}")
 
 
 def _folder_name(name: str) -> str:

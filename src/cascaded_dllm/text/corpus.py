@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text.document import Document, Dropped, Holdout, Part, Reader, WholeReader
 from cascaded_dllm.text.file_hashes import HashedFile, known_hashes
@@ -146,10 +147,8 @@ def require_numbers(num_records: int | None, holdout: int | None) -> None:
     Raises:
         ConfigError: there would be no record, or none on one side.
     """
-    if num_records is not None and num_records < 1:
-        raise ConfigError(f"--num-documents is {num_records}; it must be at least 1")
-    if holdout is not None and holdout < 2:
-        raise ConfigError(f"--holdout is {holdout}; one of so many records is held out, so give 2 or more")
+    require_at_least("--num-documents", num_records, 1)
+    require_at_least("--holdout", holdout, 2, hint="since one of so many records is held out")
 
 
 def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, final
 
-from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
+from cascaded_dllm.checks import one_of
+from cascaded_dllm.errors import DataError, MissingExtraError
+from cascaded_dllm.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.forms import described, numbered_records, records_of
-from cascaded_dllm.text.hub_answer import DEADLINE_S, answer_of, hub_errors
 from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.rows import missing_field, row_record
 
@@ -151,10 +152,9 @@ def _prepared(corpus: HubCorpus, split: str, folder: Path) -> HubRows:
 
 def _known_split(corpus: HubCorpus, split: str, splits: Sequence[str]) -> str:
     """What the dataset calls a split."""
-    name = "validation" if split == "valid" and "valid" not in splits else split
-    if name not in splits:
-        raise ConfigError(f"{corpus.id} has no split {split!r}; it must be one of {', '.join(splits)}")
-    return name
+    if split == "valid" and "valid" not in splits and "validation" in splits:
+        return "validation"
+    return one_of(f"the split of {corpus.id}", split, splits)
 
 
 def _cached(corpus: HubCorpus, commit: str | None) -> Path | None:

@@ -1,7 +1,6 @@
 """Where a tokenizer can come from: a file, a folder, or a Hugging Face repository."""
 
 import json
-import re
 from pathlib import Path
 
 import tokenizers
@@ -9,11 +8,10 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.text.hub_answer import hub_errors, problem_with_model
+from cascaded_dllm.hub_answer import HUB_ID, hub_errors, problem_with_model
 
 # The two historical names of GPT-2's vocabulary and merges.
 VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def read_backend(source: str | Path) -> tokenizers.Tokenizer:
@@ -33,7 +31,7 @@ def read_backend(source: str | Path) -> tokenizers.Tokenizer:
         return _from_folder(path)
     if path.is_file():
         return _from_file(path)
-    if isinstance(source, Path) or path.suffix == ".json" or not _HUB_ID.fullmatch(source):
+    if isinstance(source, Path) or path.suffix == ".json" or not HUB_ID.fullmatch(source):
         raise DataError(
             f"there is no tokenizer at {source}; give a {TOKENIZER_FILE}, a folder that holds one, "
             "or a Hugging Face id such as gpt2"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cascaded_dllm.checks import require_at_least, require_below_1
 from cascaded_dllm.errors import ConfigError
 
 
@@ -25,12 +26,10 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accum", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+            require_at_least(f"training.{name}", getattr(self, name), 1)
         if self.batch_size % self.accum:
             raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training.ema (ema_decay) is {self.ema_decay}; it must be at least 0 and less than 1")
+        require_below_1("training.ema (ema_decay)", self.ema_decay)
 
 
 def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) -> None:

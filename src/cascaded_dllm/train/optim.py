@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from cascaded_dllm.checks import one_of, require_at_least, require_below_1
 from cascaded_dllm.errors import ConfigError
 
 
@@ -41,14 +42,10 @@ class OptimConfig:
             if math.isinf(getattr(self, name)):
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be finite")
         for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
-        if self.warmup < 0 or not self.weight_decay >= 0:
-            raise ConfigError(
-                f"optim.warmup is {self.warmup} and optim.weight_decay {self.weight_decay}; neither may be negative"
-            )
-        if self.decay not in ("constant", "cosine"):
-            raise ConfigError(f"optim.decay is {self.decay!r}; it must be constant or cosine")
+            require_below_1(f"optim.{name}", getattr(self, name))
+        for name in ("warmup", "weight_decay"):
+            require_at_least(f"optim.{name}", getattr(self, name), 0)
+        one_of("optim.decay", self.decay, ("constant", "cosine"))
 
     def learning_rate(self, step: int, num_steps: int) -> float:
         """Learning rate of optimizer step `step` (0 for the first) of `num_steps`."""

@@ -45,7 +45,7 @@ def test_arguments_are_left_alone():
 
 
 def test_rejects_an_unknown_method():
-    with pytest.raises(ConfigError, match="method 'syntax' is unknown"):
+    with pytest.raises(ConfigError, match="the selection method is 'syntax'"):
         kept_places(np.zeros((1, 2), np.int32), np.zeros((1, 2), np.float32), method="syntax")
 
 

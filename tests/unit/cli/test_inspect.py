@@ -80,7 +80,7 @@ def test_what_is_visible():
     [
         (["--lengths", "32,x"], "--lengths is '32,x'; it must be whole numbers with commas, for example"),
         (["--lengths", "64,32"], "must strictly increase"),
-        (["--packing", "sorted"], "packing 'sorted' is unknown"),
+        (["--packing", "sorted"], "packing is 'sorted'; it must be one of stream, document"),
         (["--num-windows", "0"], "the number of windows is 0"),
         (["--document", "d9"], "has the id 'd9'; the first ids there are 'd0', 'd1', 'd2'"),
         (["--document", "d1", "--seed", "3"], "--document 'd1' and --seed 3 both say what to show"),

@@ -278,7 +278,7 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
             12,
             r"training\.keep_every is 12; it must be a multiple of training\.snapshot_every, 5",
         ),
-        ("training.strategy", "zero", r"training\.strategy is 'zero'; it must be ddp or fsdp"),
+        ("training.strategy", "zero", r"training\.strategy is 'zero'; it must be one of ddp, fsdp"),
         ("ngpus", 0, r"ngpus is 0; it must be at least 1, or null for the processes that are there"),
         ("training.t_min", 0.0, r"training\.t_min is 0\.0; it must lie between 0 and 1, 0\.001 is usual"),
         ("training.t_min", 1.0, r"training\.t_min is 1\.0; it must lie between 0 and 1"),
@@ -291,7 +291,7 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
             0,
             r"training\.generated_prefix\.num_steps is 0; it must be at least 1",
         ),
-        ("dtype", "float16", "dtype is 'float16'; it must be float32 or bfloat16"),
+        ("dtype", "float16", "dtype is 'float16'; it must be one of float32, bfloat16"),
     ],
 )
 def test_values_out_of_range(path, value, message):

@@ -83,5 +83,5 @@ def test_none(folder):
         DataError, match=r"has \d+ tokens in 40 documents, and not one window of 5000 tokens with the st"
     ):
         drawn_windows(folder, CascadeSpec((5000,)), packing="stream", num_windows=3, seed=0)
-    with pytest.raises(ConfigError, match="packing 'loose' is unknown"):
+    with pytest.raises(ConfigError, match="packing is 'loose'; it must be one of stream, document"):
         drawn_windows(folder, SPEC, packing="loose", num_windows=3, seed=0)

@@ -42,9 +42,9 @@ def test_batch_can_be_changed_without_changing_the_order():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 4, 0), "num_windows 0 is below 1"),
-        ((4, 0, 0), "batch_size 0 is below 1"),
-        ((4, 4, -1), "step -1 is below 0"),
+        ((0, 4, 0), "num_windows is 0; it must be at least 1"),
+        ((4, 0, 0), "batch_size is 0; it must be at least 1"),
+        ((4, 4, -1), "step is -1; it must be at least 0"),
     ],
 )
 def test_bad_numbers(arguments, message):

@@ -379,7 +379,7 @@ def test_damaged_dataset_is_noticed(tmp_path, dataset_folder):
 
 
 def test_unknown_packing(dataset_folder, tmp_path):
-    with pytest.raises(ConfigError, match="packing 'sorted' is unknown"):
+    with pytest.raises(ConfigError, match="packing is 'sorted'; it must be one of stream, document"):
         StageArrays.build(dataset_folder, SPEC, packing="sorted", out=tmp_path)
 
 

@@ -71,10 +71,12 @@ def test_missing_tokens_follow_from_the_counts(make_settings, tmp_path):
 
 
 def test_unknown_packing():
-    with pytest.raises(ConfigError, match="packing 'best_fit' is unknown; choose one of stream, document"):
+    with pytest.raises(ConfigError, match="packing is 'best_fit'; it must be one of stream, document"):
         layout(3, "best_fit")
 
 
 def test_window_without_length():
-    with pytest.raises(ConfigError, match="window length 0 is below 1"):
+    with pytest.raises(
+        ConfigError, match="the window length is 0; it must be at least 1, for example the length of the last stage"
+    ):
         layout(0, "stream")

@@ -281,7 +281,7 @@ def test_scorer_follows_the_protocol_and_travels(tiny_model, scorer, plain_score
         ({"precision": "float16"}, "the precision is 'float16'; it must be one of float32, bfloat16"),
         ({"device": "tpu"}, "the device is 'tpu'; it must be one of auto, cpu, cuda, cuda:0, cuda:1, ..."),
         ({"device": "cuda:x"}, "the device is 'cuda:x'; it must be one of auto, cpu"),
-        ({"window_words": 0}, "window_words is 0; a window needs at least 1 word"),
+        ({"window_words": 0}, "window_words is 0; it must be at least 1"),
     ],
 )
 def test_settings_are_checked_before_anything_is_loaded(settings, message):

@@ -6,10 +6,10 @@ import types
 
 import pytest
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.errors import DataError, MissingExtraError
 from cascaded_dllm.importance import sentence_files
 from cascaded_dllm.importance.sentence_files import fingerprint, load_sentence_model
-from cascaded_dllm.text import hub_answer
 from tests.unit.importance import tiny_models
 
 huggingface_hub = pytest.importorskip("huggingface_hub")

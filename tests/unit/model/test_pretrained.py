@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.model import hub_folder as hub_folder_module
@@ -139,12 +142,8 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_hub_id(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is asked first, and the network only if it has nothing, or a part only."""
-    asked: list[bool] = []
-    partial = tmp_path / "partial"
-    partial.mkdir()
-    shutil.copy(hub_folder / "config.json", partial)
+def snapshots(whole: Path, partial: Path, asked: list[bool]) -> Callable[..., str]:
+    """`snapshot_download` of models that lie in the cache, or not there, or in part."""
 
     def download(repo_id: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
         asked.append(local_files_only)
@@ -152,9 +151,25 @@ def test_hub_id(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise LocalEntryNotFoundError("not in the cache")
         if local_files_only and repo_id == "someone/partial":
             return str(partial)
-        return str(hub_folder)
+        return str(whole)
 
-    monkeypatch.setattr(hub_folder_module, "snapshot_download", download)
+    return download
+
+
+@pytest.fixture
+def partial(hub_folder: Path, tmp_path: Path) -> Path:
+    """What is left of a download that was broken off."""
+    folder = tmp_path / "partial"
+    folder.mkdir()
+    shutil.copy(hub_folder / "config.json", folder)
+    return folder
+
+
+def test_hub_id(hub_folder: Path, partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is asked first, and the network only if it has nothing, or a part only."""
+    asked: list[bool] = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(hub_folder_module, "snapshot_download", snapshots(hub_folder, partial, asked))
     assert load_stage("someone/cached").folder == hub_folder
     assert asked == [True]
     assert load_stage("someone/new").folder == hub_folder
@@ -163,8 +178,48 @@ def test_hub_id(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert asked == [True, True, False, True, False]
 
 
+def test_hub_that_does_not_answer(hub_folder: Path, partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is downloaded then, which the library would try for a minute; a part is read for what it lacks."""
+    asked: list[bool] = []
+    waiting = threading.Event()
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: waiting.wait(10))
+    monkeypatch.setattr(hub_folder_module, "snapshot_download", snapshots(hub_folder, partial, asked))
+    monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.05)
+    with pytest.raises(CheckpointError, match=r"could not be had from the hub \(TimeoutError\); check the path"):
+        load_stage("someone/new")
+    with pytest.raises(CheckpointError, match=r"partial.model\.safetensors is missing; the checkpoint is incomplete"):
+        load_stage("someone/partial")
+    waiting.set()
+    assert asked == [True, True]
+
+
+def test_hub_that_refuses(hub_folder: Path, partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why there is no more than a part is worth more than what the part lacks."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise HfHubHTTPError.__new__(HfHubHTTPError)
+
+    asked: list[bool] = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    monkeypatch.setattr(hub_folder_module, "snapshot_download", snapshots(hub_folder, partial, asked))
+    for hub_id in ("someone/new", "someone/partial"):
+        with pytest.raises(CheckpointError, match=rf"{hub_id} .* had from the hub \(HfHubHTTPError\); check the path"):
+            load_stage(hub_id)
+    assert asked == [True, True]
+
+
+def test_download_that_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repo_id: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        raise LocalEntryNotFoundError("not in the cache") if local_files_only else ConnectionError("lost")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(hub_folder_module, "snapshot_download", download)
+    with pytest.raises(CheckpointError, match=r"could not be had from the hub \(ConnectionError\); check the path"):
+        load_stage("someone/new")
+
+
 def test_unknown_weights(checkpoint: Path) -> None:
-    with without_type_checks(), pytest.raises(ConfigError, match="weights is 'best'; it must be ema or raw"):
+    with without_type_checks(), pytest.raises(ConfigError, match="weights is 'best'; it must be one of ema, raw"):
         load_stage(checkpoint, weights="best")  # type: ignore[arg-type]
 
 

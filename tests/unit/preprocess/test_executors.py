@@ -99,7 +99,7 @@ def test_missing_library(tasks, monkeypatch, library):
 
 @pytest.mark.parametrize("option", ["cpus", "memory_gb", "gpus"])
 def test_task_that_would_get_nothing(option):
-    with pytest.raises(ConfigError, match=rf"--{option.replace('_', '-')} is -1; a task needs at least [01]$"):
+    with pytest.raises(ConfigError, match=rf"--{option.replace('_', '-')} is -1; it must be at least [01]$"):
         Resources(partition="main", **{option: -1}).check("slurm")
 
 

@@ -529,7 +529,7 @@ def test_damaged_shard_that_cannot_be_removed(run, monkeypatch):
         ({"name": "a/b"}, "dataset name 'a/b' cannot be part of a folder name; use letters"),
         ({"name": ""}, "dataset name '' cannot"),
         ({"split": ".."}, r"split name '\.\.' cannot"),
-        ({"num_shards": 0}, "num_shards 0 is below 1"),
+        ({"num_shards": 0}, "num_shards is 0; it must be at least 1"),
     ],
 )
 def test_bad_settings(run, changes, message):
@@ -540,7 +540,7 @@ def test_bad_settings(run, changes, message):
 def test_scorer_without_a_selection_rule(run):
     scorer = LengthScorer()
     scorer.method = "magic"
-    with pytest.raises(ConfigError, match="the scorer's method 'magic' has no selection rule; it must be one of"):
+    with pytest.raises(ConfigError, match="the scorer's method is 'magic'; it must be one of"):
         run(scorer=scorer)
 
 

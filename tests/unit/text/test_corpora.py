@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.text import hub_answer, python_docs
+from cascaded_dllm.text import python_docs
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document, Dropped
@@ -113,7 +114,7 @@ def test_hub_without_network(dataset: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("dataset", ["stories", "python-docs"])
 def test_unknown_split(dataset: str) -> None:
-    with pytest.raises(ConfigError, match=f"{dataset} has no split 'all'; it must be one of train, valid, test"):
+    with pytest.raises(ConfigError, match=f"the split of {dataset} is 'all'; it must be one of train, valid, test"):
         open_corpus(dataset, split="all")
 
 
@@ -171,9 +172,9 @@ def test_path_that_does_not_exist(dataset: str) -> None:
         ),
         ("owner/name", {"bad_records": "refuse"}, "--bad-records 'refuse' .*, and owner/name is a dataset of the hub"),
         ("rows/b.parquet", {"bad_records": "drop"}, r"--bad-records 'drop' .*, and rows/b.parquet has only \.parquet"),
-        ("texts", {"bad_records": "skip"}, "--bad-records 'skip' is unknown; choose one of refuse, drop"),
-        (".", {"unit": "page"}, "unit 'page' is unknown; choose one of paragraph, line, file"),
-        (".", {"form": "wiki"}, "form 'wiki' is unknown; choose one of wikitext, ptb, lm1b, lambada"),
+        ("texts", {"bad_records": "skip"}, "--bad-records is 'skip'; it must be one of refuse, drop"),
+        (".", {"unit": "page"}, "the unit is 'page'; it must be one of paragraph, line, file"),
+        (".", {"form": "wiki"}, "the form is 'wiki'; it must be one of wikitext, ptb, lm1b, lambada"),
         (".", {"form": "ptb", "unit": "file"}, "the form ptb is read line by line, and the unit is file"),
     ],
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
-from cascaded_dllm.text import hub, hub_answer
+from cascaded_dllm.text import hub
 from cascaded_dllm.text.document import Document, Dropped, Part
 from cascaded_dllm.text.hub import HubRows, open_hub
 from cascaded_dllm.text.hub_corpora import HUB_CORPORA, HubCorpus
@@ -149,13 +150,13 @@ def test_a_branch_is_asked_for_even_if_something_is_cached(requests: list[str]) 
 @EACH_WAY
 def test_splits(requests: list[str], streaming: bool) -> None:
     assert [record.id for record in opened(split="valid", streaming=streaming).records(Part())] == ["7", "8"]
-    with pytest.raises(ConfigError, match="owner/name has no split 'dev'; it must be one of train, validation"):
+    with pytest.raises(ConfigError, match="the split of owner/name is 'dev'; it must be one of train, validation"):
         opened(split="dev", streaming=streaming)
 
 
 def test_splits_of_a_known_corpus_need_no_hub(use_hub: Ask) -> None:
     use_hub(closed_address())
-    with pytest.raises(ConfigError, match="EleutherAI/lambada_openai has no split 'train'; it must be one of test"):
+    with pytest.raises(ConfigError, match="the split of EleutherAI/lambada_openai is 'train'; it must be one of test"):
         opened(HUB_CORPORA["lambada"], "train")
 
 

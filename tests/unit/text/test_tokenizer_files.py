@@ -6,8 +6,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from cascaded_dllm import hub_answer
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.text import hub_answer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.text.tokenizer_files import VOCABULARY_PAIRS

@@ -1,9 +1,13 @@
 """Questions to the Hugging Face hub that are answered within seconds, or else there is no network."""
 
 import queue
+import re
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+"""What a model of the hub can be called."""
 
 DEADLINE_S = 8.0
 """Without an answer from the hub for so long there is no network; its client would go on trying for a minute."""
@@ -54,3 +58,10 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
     bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
     return (OSError, ValueError, RuntimeError, *bases)
+
+
+def model_errors() -> tuple[type[Exception], ...]:
+    """What loading a model raises for reasons of the name, the files or the network."""
+    from safetensors import SafetensorError
+
+    return (KeyError, SafetensorError, *hub_errors())

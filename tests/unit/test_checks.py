@@ -1,0 +1,81 @@
+"""One wording for each kind of mistake, with the value, the limit and what may have been meant."""
+
+import math
+import re
+from typing import Literal, assert_type
+
+import pytest
+
+from cascaded_dllm.checks import one_of, require_at_least, require_below_1, require_between_0_and_1
+from cascaded_dllm.errors import ConfigError
+
+Weights = Literal["ema", "raw"]
+WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
+
+
+def test_choice_comes_back_as_the_one_that_it_is() -> None:
+    found = one_of("weights", "".join(["e", "ma"]), WEIGHTS)
+    assert_type(found, Weights)
+    assert found == "ema"
+    assert one_of("--model", "small", {"tiny": 1, "small": 2}) == "small"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        ("best", "", "dtype is 'best'; it must be one of float32, bfloat16"),
+        (None, "", "dtype is None; it must be one of float32, bfloat16"),
+        ("bfloat61", "", "dtype is 'bfloat61'; it must be one of float32, bfloat16; did you mean bfloat16?"),
+        ("FLOAT32", "", "dtype is 'FLOAT32'; it must be one of float32, bfloat16; did you mean float32?"),
+        ("", "or null", "dtype is ''; it must be one of float32, bfloat16, or null"),
+        ("float", "or null", "dtype is 'float'; it must be one of float32, bfloat16, or null; did you mean float32?"),
+    ],
+)
+def test_no_choice(value: str | None, hint: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        one_of("dtype", value, ("float32", "bfloat16"), hint=hint)
+
+
+@pytest.mark.parametrize(("value", "least"), [(1, 1), (2, 1), (0, 0), (1.5, 1), (math.inf, 1), (None, 1), (-1, -2)])
+def test_at_least(value: float | None, least: int) -> None:
+    require_at_least("steps", value, least)
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "hint", "message"),
+    [
+        (0, 1, "", "steps is 0; it must be at least 1"),
+        (0.5, 1, "", "steps is 0.5; it must be at least 1"),
+        (-1, 0, "", "steps is -1; it must be at least 0"),
+        (math.nan, 0, "", "steps is nan; it must be at least 0"),
+        (-math.inf, 0, "", "steps is -inf; it must be at least 0"),
+        (0, 1, "for example 128", "steps is 0; it must be at least 1, for example 128"),
+    ],
+)
+def test_too_little(value: float, least: int, hint: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        require_at_least("steps", value, least, hint=hint)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, math.nextafter(1, 0)])
+def test_below_1(value: float) -> None:
+    require_below_1("dropout", value)
+
+
+@pytest.mark.parametrize("value", [1.0, -0.1, math.nan, math.inf, -math.inf])
+def test_not_below_1(value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^dropout is {value}; it must be at least 0 and less than 1$"):
+        require_below_1("dropout", value)
+
+
+@pytest.mark.parametrize("value", [math.nextafter(0, 1), 0.5, math.nextafter(1, 0)])
+def test_between_0_and_1(value: float) -> None:
+    require_between_0_and_1("t_min", value)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, math.nan, math.inf, -math.inf])
+def test_not_between_0_and_1(value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^t_min is {value}; it must lie between 0 and 1$"):
+        require_between_0_and_1("t_min", value)
+    with pytest.raises(ConfigError, match=f"^t_min is {value}; it must lie between 0 and 1, 0.001 is usual$"):
+        require_between_0_and_1("t_min", value, hint="0.001 is usual")

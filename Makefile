@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loads
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help quickstart test testall check bench golden clean
+.PHONY: help quickstart test testall testlowest check bench golden clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1|\2/' | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -31,6 +31,11 @@ test: $(DEV) ## run the tests, on all cores; needs no network
 
 testall: $(DEV) ## run all tests, also those that take long: clusters, many processes, a compiler
 	$(PYTEST)
+
+testlowest: ## run the tests with the oldest libraries that pyproject.toml admits, in .venv-lowest; needs uv
+	$(MAKE) VENV=.venv-lowest .venv-lowest/bin/python
+	uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(subst $(VENV),.venv-lowest,$(PYTEST)) -m "not slow"
 
 check: $(DEV) ## style, types, docstrings, spelling and import layers
 	$(BIN)/ruff check
@@ -45,11 +50,11 @@ bench: $(DEV) ## time the training step, the sampler and the building of stages 
 	$(BIN)/python benchmarks/bench_sampler.py
 	$(BIN)/python benchmarks/bench_stages.py
 
-golden: $(DEV) ## rewrite the stored expectations after an intended change; say why in CHANGELOG.md
+golden: $(DEV) ## rewrite the stored list of commands and flags after an intended change; say why in CHANGELOG.md
 	$(BIN)/python -m tests.repo.cli_surface
 
 clean: ## delete .venv, caches and builds; keeps data and runs
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A name on the PATH may be a shim that does not run, so each candidate is tried.

@@ -101,14 +101,19 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_initialized() else {}),
         "instructions": torch.backends.cpu.get_cpu_capability()
-        + (" AMX" if torch.cpu.get_capabilities().get("amx_bf16") else ""),
+        + (" AMX" if re.search(r"\bamx_bf16\b", _cpu_info()) else ""),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def _cpu_name() -> str:
+def _cpu_info() -> str:
+    """What Linux tells of the processor; empty elsewhere."""
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.is_file() else []
+    return info.read_text(encoding="utf-8") if info.is_file() else ""
+
+
+def _cpu_name() -> str:
+    names = re.findall(r"model name\s*: (.*)", _cpu_info())
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 

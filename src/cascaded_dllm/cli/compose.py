@@ -154,10 +154,19 @@ def override_values(keys: Sequence[str]) -> dict[str, Any]:
     """The values of overrides that set keys, read by Hydra's grammar; "+" and "++" in front change nothing.
 
     Raises:
-        ConfigError: an override would remove a key, or names several values.
+        ConfigError: an override cannot be read, would remove a key, or names several values.
     """
     values: dict[str, Any] = {}
-    for override in OverridesParser.create().parse_overrides(list(keys)):
+    parser = OverridesParser.create()
+    for key in keys:
+        try:
+            override = parser.parse_override(key)
+        except HydraException as error:
+            problem = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"the override {key!r} cannot be read ({problem}); write key=value, and close every bracket, brace and "
+                "quotation mark"
+            ) from error
         if override.is_delete():
             raise ConfigError(
                 f"the override {override.input_line!r} removes a key, and every key is read; give it a value"
@@ -167,10 +176,10 @@ def override_values(keys: Sequence[str]) -> dict[str, Any]:
                 f"the override {override.input_line!r} names several values, and a run takes one; put a text with "
                 "commas in quotes, a list in brackets"
             )
-        key = override.key_or_group
+        name = override.key_or_group
         # A group that is set as a whole must not keep keys that were set in it before.
-        values = {other: value for other, value in values.items() if not other.startswith(f"{key}.")}
-        values[key] = override.value()
+        values = {other: value for other, value in values.items() if not other.startswith(f"{name}.")}
+        values[name] = override.value()
     return values
 
 

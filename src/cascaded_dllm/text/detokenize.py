@@ -99,7 +99,7 @@ def _is_number(token: str) -> bool:
     return token[:1].isdecimal()
 
 
-_SPACED_MARK = re.compile(r"\s(?:[,.;:?!)\"']|@[-,.]@|n't|'(?:s|t|re|ve|m|ll|d))(?:\s|$)|(?:^|\s)[(\"](?:\s|$)")
+_SPACED_MARK = re.compile(r"\s(?:[,.;:?!)\"']|n't|'(?:s|t|re|ve|m|ll|d))(?:\s|$)|(?:^|\s)(?:[(\"]|@[-,.]@)(?:\s|$)")
 _WIKITEXT = _Form(
     trace=_SPACED_MARK,
     closing=_PUNCTUATION | {"♯", "♭", "〉"},

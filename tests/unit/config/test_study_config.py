@@ -105,6 +105,11 @@ def test_what_is_wrong_is_told(path, value, message):
         ("arms: [", [], "cannot be read (while parsing"),
         ("- a\n- b\n", [], "holds a list; a study is a group of keys"),
         ("name: x\n", ["seeds"], "the override 'seeds' has no '='; write key=value"),
+        (
+            "name: x\n",
+            ["seeds=[0"],
+            "the override 'seeds=[0' cannot be read (no viable",
+        ),
         ("name: x\n", ["name.first=x"], "the override name.first=x is of a key in name, which is no group but 'x'"),
         ("name: x\n", ["corpus.dataset=stories"], "the key lengths is missing; set lengths=..."),
     ],

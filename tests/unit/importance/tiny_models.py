@@ -29,9 +29,8 @@ def save_bert(folder: Path, *, seed: int = 0, normalize: bool = True, padding_si
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     network = folder / "network"
-    network.mkdir(parents=True)
-    (network / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
-    tokenizer = BertTokenizerFast(str(network / "vocab.txt"), padding_side=padding_side)
+    vocab = {word: token for token, word in enumerate(VOCABULARY)}
+    tokenizer = BertTokenizerFast(vocab=vocab, padding_side=padding_side)
     tokenizer.save_pretrained(network)
     config = BertConfig(
         vocab_size=len(VOCABULARY),

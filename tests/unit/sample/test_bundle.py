@@ -519,7 +519,11 @@ def test_there_and_back(made: Cascade, hub: Hub, tmp_path: Path, monkeypatch: py
             Cascade.from_pretrained("somebody/stories")
     sums.write_text(whole)
     next((tmp_path / "cache").rglob("stage_3/ema.safetensors")).unlink()
-    with pytest.raises(CheckpointError, match="somebody/stories is no folder here and could not be had from the hub"):
+    # Before 2.0 the library of the hub calls such a part a model in the cache.
+    refusal = (
+        r"somebody/stories is no folder here and could not be had from the hub|stage_3/ema\.safetensors is missing"
+    )
+    with pytest.raises(CheckpointError, match=refusal):
         Cascade.from_pretrained("somebody/stories")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert fingerprints(Cascade.from_pretrained("somebody/stories")) == fingerprints(made)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cascaded_dllm.text.detokenize import DETOKENIZERS, lambada, lm1b, ptb, wikitext
@@ -96,6 +96,8 @@ PIECES = st.sampled_from(
 
 @pytest.mark.parametrize("name", ["wikitext", "ptb", "lm1b"])
 @given(tokens=st.lists(PIECES))
+@example(tokens=["@-@"])
+@example(tokens=["@,@", "45"])
 def test_nothing_but_blanks_is_lost(name: str, tokens: list[str]) -> None:
     text = " ".join(tokens)
     plain = re.sub(r"@([-,.])@", r"\1", text) if name == "wikitext" else text

@@ -4,7 +4,11 @@ The public names are loaded when they are first used, so that preprocessing neve
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+if os.name == "nt":
+    raise ImportError("cascaded-dllm needs the signals and file locks of Linux or macOS; on Windows, install it in WSL")
 
 if TYPE_CHECKING:
     from cascaded_dllm.assemble.bound import joint_bound

@@ -263,6 +263,8 @@ def effects(module: Module) -> list[ast.stmt]:
                 continue
             case ast.If(test=test) if ast.unparse(test) in {"TYPE_CHECKING", "__name__ == '__main__'"}:
                 continue
+            case ast.If(body=[ast.Raise()], orelse=[]) if not module.part:
+                continue  # where the package does not run
             case ast.Expr(value=ast.Call(func=func)) if module.part == "cli" and REGISTERS.search(ast.unparse(func)):
                 continue
         if not isinstance(node, definitions):

@@ -112,7 +112,7 @@ def test_run_in_place_of_a_bundle(runs, tmp_path, monkeypatch, command):
     message = failure(*command, "--cascade", runs / "stage1")
     assert message.startswith(f"{runs}/stage1 is not a bundle of all stages: it has no cascade.json; give a folder")
     assert "name the stages one by one with --stage" in message
-    assert "file is no bundle" in failure(*command, "--cascade", a_file(tmp_path / "file"))
+    assert "file is not a bundle" in failure(*command, "--cascade", a_file(tmp_path / "file"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -1,7 +1,7 @@
 """Reverse steps of the absorbing process, as generators of states: masked positions turn into tokens.
 
 A step splits exactly into two draws: whether a position leaves MASK, and for which token. So no tensor has the size of
-the vocabulary except the logits of the rows that are written.
+the vocabulary except the logits of the rows that need them.
 """
 
 from collections.abc import Iterator

@@ -154,11 +154,11 @@ class LayoutRules:
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """What must stand between two neighbouring tokens of `z`.
+    """What must stand in a gap before, between or after the tokens of `z`.
 
     Attributes:
         pieces: in order, runs of tokens that stay together: whole words, and the remaining tokens of the words that the
-            two tokens of `z` belong to.
+            tokens of `z` around the gap belong to.
         follows: whether the first piece belongs to the word of the token before, and so comes right after it.
         precedes: whether the last piece belongs to the word of the token after, and so comes right before it.
         is_exact: whether both tokens belong to one word, so that nothing else may stand between them.

@@ -81,7 +81,7 @@ def test_run_from_a_bundle_goes_on(runs, stages, tmp_path, monkeypatch, weights)
     assert f"--weights is {other}" in failure("sample", "--resume", run, "--weights", other)
     shutil.rmtree(place)
     success("bundle", "--stage", runs / "stage1", "--stage", runs / "stage2", "--weights", other, "--out", place)
-    assert f"holds the {other} weights alone; leave weights out" in failure("sample", "--resume", run)
+    assert f"holds only the {other} weights; leave weights out" in failure("sample", "--resume", run)
     shutil.rmtree(place)
     shutil.move(tmp_path / "c", place)
     success("sample", "--resume", run, "--cascade", place)
@@ -110,9 +110,9 @@ def test_run_in_place_of_a_bundle(runs, tmp_path, monkeypatch, command):
     """It is not taken for a cascade of one stage: texts of a first stage alone are not what is asked for."""
     monkeypatch.chdir(tmp_path)
     message = failure(*command, "--cascade", runs / "stage1")
-    assert message.startswith(f"{runs}/stage1 is no bundle of all stages, for it has no cascade.json; give a folder")
+    assert message.startswith(f"{runs}/stage1 is not a bundle of all stages: it has no cascade.json; give a folder")
     assert "name the stages one by one with --stage" in message
-    assert "file is no bundle" in failure(*command, "--cascade", a_file(tmp_path / "file"))
+    assert "file is not a bundle" in failure(*command, "--cascade", a_file(tmp_path / "file"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -165,7 +165,7 @@ def test_where_a_bundle_goes(stages, bundle, tmp_path):
     )
     message = failure("bundle", *stages, "--out", tmp_path / "b", "--private")
     assert message == "--private is given without --push; only a repository of the hub is private, leave it out"
-    assert "'a/b/c' is no id of the hub; it must be owner/name" in failure("bundle", *stages, "--push", "a/b/c")
+    assert "'a/b/c' is not a hub id; it must be owner/name" in failure("bundle", *stages, "--push", "a/b/c")
     message = failure("bundle", *stages, "--out", bundle)
     assert message == f"--out is {bundle}, which exists, and nothing is overwritten; choose another folder"
     assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,7 @@ def test_bad_input(runs: Path, tmp_path: Path) -> None:
     assert "the port is 70000" in failure("demo", *stages, "--port", 70000)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert f"port {port} of 127.0.0.1 cannot be listened at" in failure("demo", *stages, "--port", port)
+        assert f"cannot listen on port {port} of 127.0.0.1" in failure("demo", *stages, "--port", port)
 
 
 @pytest.fixture(scope="module")

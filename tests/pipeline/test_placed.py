@@ -305,7 +305,7 @@ def test_what_a_placed_stage_cannot_be_asked(
     message = failure("sample", *named, "--pin", "2:0: the the the the the", "--output-dir", tmp_path)
     assert re.search(r"5 tokens are pinned in stage 2, a placed one, which writes 4 beside the text of the", message)
     message = failure("sample", "--stage", stages[0], "--gaps-per-call", 2, "--output-dir", tmp_path)
-    assert message == "gaps_per_call is 2, and no stage is a placed one, which alone has gaps; leave it out"
+    assert message == "gaps_per_call is 2, but only placed stages have gaps, and there is none; leave it out"
     message = failure("sample", *named, "--gaps-per-call", 0, "--output-dir", tmp_path)
     assert message == "gaps_per_call is 0; it must be at least 1"
     with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage was trained without prefix dropout"):

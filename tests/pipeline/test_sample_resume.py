@@ -347,7 +347,7 @@ def test_run_that_another_process_has(stopped):
 
 def test_folder_that_is_no_sampling_run(runs, tmp_path):
     for folder in (runs / "stage1", tmp_path / "nowhere"):
-        assert f"{folder} is no folder of a sampling run" in failure("sample", "--resume", folder)
+        assert f"{folder} is not the folder of a sampling run" in failure("sample", "--resume", folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""A page on which a cascade is written with: keywords, every stage as it appears, edited, and gone on from."""
+"""A web page for writing with a cascade: give keywords, watch every stage, edit it, and continue from it."""

@@ -1,4 +1,4 @@
-"""What the page asks for, and how it is drawn."""
+"""What the page asks for, and the drawing of it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,16 +14,16 @@ from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.typed_settings import parse_settings
 
 MOST_STEPS = 10_000
-"""Of the grid of a stage: who types a zero too many must not wait for a day, nor the server run out of memory."""
+"""Most steps of a time grid, so that a mistyped number neither takes a day nor fills the server's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Tokens that stay where they stand, in the first stage that is written.
+    """Tokens that stay at their place in the first stage that is written.
 
     Attributes:
-        position: of the first one.
-        ids: of all of them.
+        position: place of the first token.
+        ids: ids of all tokens.
     """
 
     position: int
@@ -32,13 +32,13 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What a person has made of a stage.
+    """The edited text of a stage.
 
     Attributes:
-        stage: its number.
-        ids: of the text, if it is taken as it is and the stages after it are written; None if the stage is written
+        stage: number of the stage.
+        ids: ids of the text, if it is taken as it is and the stages after it are written; None if the stage is written
             around its words.
-        num_tokens: of the text, or of its words.
+        num_tokens: number of tokens of the text, or of its words.
     """
 
     stage: int
@@ -47,7 +47,10 @@ class Edit:
 
     @classmethod
     def read(cls, text: str, stage: int, cascade: Cascade) -> "Edit":
-        """What becomes of a text: it is taken as it is where it fills its stage and others follow.
+        """The edit that the text of a stage stands for.
+
+        A text of a later stage is taken as it is if it fills its stage and others follow, a text of stage 1 whenever
+        others follow.
 
         Raises:
             ConfigError: there is no such stage.
@@ -56,7 +59,7 @@ class Edit:
         if not 1 <= stage <= len(lengths):
             raise ConfigError(f"stage is {stage}; it must be from 1 to {len(lengths)}")
         ids = shown_ids(text, cascade.tokenizer)
-        # The rest of a first stage is written around its tokens, wherever they are from.
+        # Sampling itself writes the rest of a short text of stage 1, around its tokens.
         if stage < len(lengths) and (stage == 1 or len(ids) == lengths[stage - 1]):
             return cls(stage, ids, len(ids))
         return cls(stage, None, sum(map(len, words_of(_without_ends(text), cascade.tokenizer))))
@@ -64,22 +67,16 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """One text that is asked for. Its stages are known up to some stage, and written from the next one on.
+    """A request for one text, whose stages are known up to some stage, and written from the next one on.
+
+    The settings from `seed` on are options of `Cascade.generate`; `predictor`, `steps` and `tokens_per_call` are for
+    all stages.
 
     Attributes:
-        keywords: words of stage 1; only where no stage is known and no text is given.
-        known: ids of the stages from the first one on that stay as they are.
-        text: what a person made of the stage after them; None if it is written.
+        keywords: words of stage 1; only if no stage is known and no text is given.
+        known: ids of the first stages, which stay as they are.
+        text: the edited text of the stage after them; None if that stage was not edited.
         locked: tokens of that stage that stay.
-        seed: of the draws.
-        predictor: of all stages.
-        steps: of its grid, if it has one.
-        tokens_per_call: that leave MASK together, if it has none.
-        temperature: of the law of a token.
-        top_k: tokens that a draw chooses from.
-        top_p: probability that they have together.
-        guidance: weight of guidance by the prefix.
-        require_coverage: whether every stage holds the one before.
     """
 
     keywords: tuple[str, ...] = ()
@@ -98,21 +95,21 @@ class Asking:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Asking":
-        """What is asked for, from its JSON.
+        """The request in a JSON object.
 
         Raises:
             ConfigError: a key is unknown, a value has the wrong type, or there are too many steps.
         """
         asked = parse_settings(cls, values)
         if asked.steps is not None and asked.steps > MOST_STEPS:
-            raise ConfigError(f"steps is {asked.steps}; on the page it may be up to {MOST_STEPS}, take cdllm sample")
+            raise ConfigError(f"steps is {asked.steps}; the page allows {MOST_STEPS}; use cdllm sample for more")
         return asked
 
     def drawing(self, cascade: Cascade) -> Drawing:
-        """How the text is drawn.
+        """The drawing of the text.
 
         Raises:
-            ConfigError: what is asked contradicts itself, or is out of range.
+            ConfigError: the request contradicts itself, or a number is out of range.
         """
         stage = len(self.known) + 1
         options = options_among(asdict(self))
@@ -130,5 +127,5 @@ class Asking:
 
 
 def _without_ends(text: str) -> str:
-    """An end of text is no word."""
+    """`text` without ends of text, which are not words."""
     return text.replace(END_OF_TEXT, " ")

@@ -1,4 +1,4 @@
-"""The files of the page, and what it is told of the cascade."""
+"""The files of the page, and the facts that it gets about the cascade."""
 
 import re
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ FILES = {
     "/page.css": ("page.css", "text/css"),
     **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
 }
-"""The file at every path, and what it is."""
+"""The file at every path, and its content type."""
 
 
 def page_file(path: str, cascade: Cascade) -> tuple[bytes, str]:
-    """The content of a file of the page, and its type; the style sheet has the colours of the stages."""
+    """The content of a file of the page and its type; the style sheet also gets the colours of the stages."""
     name, kind = FILES[path]
     content = resources.files(__package__).joinpath("static", name).read_text(encoding="utf-8")
     if kind == "text/css":
@@ -38,7 +38,7 @@ def page_file(path: str, cascade: Cascade) -> tuple[bytes, str]:
 
 
 def facts(cascade: Cascade) -> dict[str, Any]:
-    """What the page has to know: its stages, and what may be asked of them."""
+    """What the page must know about the cascade: its stages, and what may be asked of them."""
     later = cascade.stages[1:]
     usable = [name for name in PREDICTORS if _is_usable(name, cascade)]
     can_control = all(isinstance(stage.process, AbsorbingProcess) for stage in cascade.stages)
@@ -60,20 +60,20 @@ def facts(cascade: Cascade) -> dict[str, Any]:
 
 
 def _keywords(cascade: Cascade) -> list[str]:
-    """Whole words of a stage 1 that the cascade writes: a person cannot know which words it has learnt."""
+    """Some whole words of a text that stage 1 writes, as an example, since a user cannot know the words it learnt."""
     first = Cascade(cascade.stages[:1], cascade.tokenizer, trained_lengths=cascade.trained_lengths).generate(1)
     return whole_words([cascade.tokenizer.decode([token]) for token in first.ids[0][0].tolist()])[:_NUM_KEYWORDS]
 
 
 def whole_words(tokens: Sequence[str]) -> list[str]:
-    """The words that are one token, each once; a token that another one goes on is a part of a word."""
+    """The words that consist of one token, each once; a token followed by one without a space is part of a word."""
     pairs = pairwise([*tokens, " "])
     words = (token.strip() for token, after in pairs if _WORD.fullmatch(token) and after.startswith(" "))
     return list(dict.fromkeys(words))
 
 
 def _is_usable(predictor: str, cascade: Cascade) -> bool:
-    """Whether all stages can be drawn by a predictor."""
+    """Whether all stages can be drawn with a predictor."""
     try:
         cascade.require_drawable(Drawing(predictor=(predictor,)))
     except ConfigError:

@@ -1,12 +1,13 @@
 """The server of the page: plain HTTP for one machine, from the standard library.
 
-    GET  /         the page, and beside it its style and scripts
-    GET  /cascade  what the page has to know of the cascade
-    POST /tokens   of an edited stage, how many tokens count
+    GET  /         the page; its style sheet and scripts lie beside it
+    GET  /cascade  what the page must know about the cascade
+    POST /tokens   the number of tokens of an edited stage that count
     POST /write    one text: a line of JSON for every state, and one at the end
 
-A page of another site can reach a server on this machine as well. So what is asked must come as JSON from a page of
-this server, by a name of this machine: a browser sends nothing of that kind to a foreign one without asking first.
+Pages of other sites can also reach a server on this machine. So every request must name this server as its host and,
+if a page sent it, come from a page of this server. A POST must also be JSON, which a browser does not send to another
+site without asking that site first.
 """
 
 import json
@@ -30,13 +31,13 @@ from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.typed_settings import parse_settings
 
 MOST_BYTES = 1_000_000
-"""Of what is asked."""
+"""Most bytes of a request."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _WAIT = 0.2
-"""Seconds between two looks whether another text is finished."""
+"""Seconds between two lines that say that another text is still being written."""
 _STILL, _SLOW = 60.0, 5.0
-"""Seconds that a connection may keep still before it has asked, and that it may leave a state unread: meanwhile nobody
-else can write."""
+"""Seconds that a connection may be silent before its request, and that it may leave a state unread, during which no
+other text can be written."""
 _ENDS: Mapping[str, Any] = {"error": "the server ends; start it again"}
 
 Line = Mapping[str, Any]
@@ -46,15 +47,15 @@ class DemoServer(ThreadingHTTPServer):
     """Serves the page of a cascade; one text is written at a time.
 
     Args:
-        cascade: that writes.
-        host: name or address to listen at.
-        port: to listen at; 0 for any that is free.
+        cascade: the cascade that writes.
+        host: name or address to listen on.
+        port: port to listen on; 0 for any free one.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: the port is out of range, or it is not possible to listen there.
     """
 
-    # A browser keeps connections open on which it asks nothing; they are not waited for. See `close`.
+    # Browsers keep idle connections open; the end of the server does not wait for them. See `close`.
     daemon_threads = True
 
     def __init__(self, cascade: Cascade, *, host: str, port: int) -> None:
@@ -67,33 +68,33 @@ class DemoServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             raise ConfigError(
-                f"port {port} of {host} cannot be listened at ({error.strerror or error}); choose another --port, or 0 "
-                "for any that is free"
+                f"cannot listen on port {port} of {host} ({error.strerror or error}); choose another --port, or 0 for "
+                "any that is free"
             ) from error
 
     @property
     def address(self) -> str:
-        """Of the page, on this machine."""
+        """The address of the page on this machine."""
         host = "127.0.0.1" if is_everywhere(self.asked_host) else self.asked_host
         return f"http://{host}:{self.server_port}/"
 
     def is_known_as(self, name: str | None) -> bool:
-        """Whether a browser that asks for the host `name` asks for this server."""
+        """Whether `name`, the Host header of a request, means this server."""
         if is_everywhere(self.asked_host):
             return True
         return name is not None and _hostname(f"//{name}") in (*_LOCAL, self.asked_host.lower())
 
     def close(self) -> None:
-        """Ends the text that is being written, and waits for that: a network at work must not be torn away."""
+        """Ends the text that is being written, and waits until its last network call has returned."""
         self._ending.set()
         with self._writing:
             self.server_close()
 
     def lines(self, drawing: Drawing) -> Generator[Line, None, None]:
-        """What is told of one text while it is written.
+        """The lines that the page gets while one text is written.
 
         Args:
-            drawing: how it is drawn, and that can be.
+            drawing: how it is drawn; the caller has called `Cascade.require_drawable`.
         """
         while not self._writing.acquire(timeout=_WAIT):
             yield {"waiting": True}
@@ -115,7 +116,7 @@ class DemoServer(ThreadingHTTPServer):
         except (RuntimeError, MemoryError) as error:
             if not is_short_of_memory(error):
                 raise
-            yield {"error": f"the memory of {self.cascade.device} has no room for the text; take another device"}
+            yield {"error": f"the memory of {self.cascade.device} has no room for the text; use another device"}
         else:
             yield {"done": trace.ending(time.perf_counter() - started)}
 
@@ -126,7 +127,7 @@ def is_everywhere(host: str) -> bool:
 
 
 def _hostname(address: str) -> str | None:
-    """The name of the host in an address, in small letters; None for what is no address."""
+    """The host name in an address, in lower case; None if it is not an address."""
     try:
         return urlsplit(address).hostname
     except ValueError:
@@ -135,14 +136,14 @@ def _hostname(address: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Edited:
-    """What is asked of /tokens: the text of a stage."""
+    """A request to /tokens: the text of a stage."""
 
     text: str
     stage: int
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request. A connection carries one, and ends with its answer."""
+    """One request; its connection ends with the answer."""
 
     server_version, sys_version = "cdllm", ""
     timeout = _STILL
@@ -153,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(DemoServer, self.server)
 
     def do_GET(self) -> None:
-        """Answers with a file of the page, or with what it has to know."""
+        """Answers with a file of the page, or with the facts about the cascade."""
         self._do(self._get)
 
     def do_POST(self) -> None:
@@ -161,12 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._do(self._post)
 
     def _do(self, answer: Callable[[str], None]) -> None:
-        """Answers a request, if it is from the page; `answer` is given the path."""
+        """Answers a request if it comes from a page of this server; `answer` gets the path."""
         try:
             if (stranger := self._stranger()) is not None:
                 self._refuse(
                     HTTPStatus.FORBIDDEN,
-                    f"{stranger} is no page of this server; open {self.demo.address}, or start it with --host",
+                    f"{stranger} does not belong to this server; open {self.demo.address}, or start it with --host",
                 )
                 return
             try:
@@ -174,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             except CascadeError as error:
                 self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except (ConnectionError, TimeoutError):
-            # Whoever asked has gone, or wants no more of it.
+            # The client has closed the connection, or no longer reads.
             self.close_connection = True
 
     def _get(self, path: str) -> None:
@@ -205,28 +206,28 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
 
     def _asked(self) -> dict[str, Any]:
-        """The JSON that came with a request.
+        """The JSON object of a request.
 
         Raises:
-            ConfigError: it is none, or too much.
+            ConfigError: the request is not a JSON object, or too large.
         """
         if self.headers.get_content_type() != "application/json":
-            raise ConfigError(f"what is asked is {self.headers.get_content_type()}; send application/json")
+            raise ConfigError(f"the type of the request is {self.headers.get_content_type()}; send application/json")
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or len(length) > len(str(MOST_BYTES)) or int(length) > MOST_BYTES:
             raise ConfigError(f"Content-Length is {length[:20]!r}; it must be a number up to {MOST_BYTES}")
         try:
             values = json.loads(self.rfile.read(int(length)))
-            # A half of a character that takes two in JSON is no text.
+            # Half of a surrogate pair, which JSON can hold, is not text and cannot be encoded.
             json.dumps(values, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"what is asked is no JSON ({error}); send an object") from error
+            raise ConfigError(f"the request is not JSON ({error}); send an object") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"what is asked is a {type(values).__name__}; send an object")
+            raise ConfigError(f"the request is a {type(values).__name__}; send an object")
         return values
 
     def _stranger(self) -> str | None:
-        """By which name or from which page the request came, if not by one of this server and from a page of it."""
+        """The host that was asked for or the page that asked, if it is not of this server; None if both are."""
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
         if not self.demo.is_known_as(host):
             return str(host)
@@ -258,4 +259,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing of requests that are answered; errors have their traceback on the terminal."""
+        """Logs no answered requests; a failed one still prints its traceback to the terminal."""

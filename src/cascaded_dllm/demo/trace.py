@@ -1,4 +1,4 @@
-"""The way of a text through the stages, state by state, as plain data that a page can show."""
+"""The states that a text goes through, stage by stage, as plain data for the page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from cascaded_dllm.text.token_groups import token_groups
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 MASKED, END = 0, -1
-"""In place of the stage that wrote a piece: nothing is decided there yet; it is an end of text."""
+"""Stand in for the stage that wrote a piece: MASKED where nothing is decided yet, END for an end of text."""
 
 
 class Trace:
-    """Makes frames of the states of one text, in the order in which they come.
+    """Turns the states of one text, in their order, into frames.
 
     Args:
-        tokenizer: of the cascade.
+        tokenizer: the tokenizer of the cascade.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -27,9 +27,9 @@ class Trace:
         self._texts: dict[int, str] = {}
 
     def frame(self, seen: CascadeState) -> dict[str, Any]:
-        """One state: `stage`, `step` of `steps`, and `pieces`.
+        """The frame of one state: `stage`, `step` of `steps`, and `pieces`.
 
-        A piece has its text, the stage that wrote it first, and its ids: one, or more where a character lies in them.
+        A piece has its text, the stage that wrote it first, and its ids: several if a character spans several tokens.
         """
         stage, _, state = seen
         ids = state.xt[0].tolist()
@@ -45,7 +45,7 @@ class Trace:
         }
 
     def ending(self, seconds: float) -> dict[str, Any]:
-        """What is told at the end: the text for readers, network calls in all stages, and the time it took."""
+        """The last line for the page: the text for readers, network calls in all stages, and the time it took."""
         last = self._ids[max(self._ids)]
         return {
             "text": self._tokenizer.decode_window(last).strip(),
@@ -61,7 +61,7 @@ class Trace:
         return (self._decode(ids), origin, list(ids))
 
     def _decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens; a single one is looked up, since most of a state was in the one before."""
+        """The text of tokens; that of single ones is cached, since states share most tokens with the one before."""
         if len(ids) != 1:
             return self._tokenizer.decode(ids)
         if ids[0] not in self._texts:

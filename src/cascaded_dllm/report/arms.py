@@ -1,4 +1,4 @@
-"""The seeds of an arm taken together: its bound, stage by stage, what it cost, and its texts."""
+"""The seeds of an arm taken together: its bound by stages, its cost, and the quality of its texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cascaded_dllm.report.statistics import Estimate, TextEstimate, estimate, kn
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """The part of a bound that one stage pays, nats a window; `over_windows` is as in `ArmBound`."""
+    """The part of a bound that comes from one stage, nats a window; `over_windows` is as in `ArmBound`."""
 
     stage: int
     nats: Estimate
@@ -23,14 +23,14 @@ class ArmBound:
     """The bound of an arm, over the seeds that have one.
 
     Attributes:
-        nats: a window.
-        over_windows: standard error over windows, mean over seeds. All seeds are measured on the same windows, so that
-            more seeds do not make it smaller.
-        nats_per_token: the same, a token.
-        ppl: bound on the perplexity, where every seed has one.
-        omitted_nats: how far below the truth the integral may lie, at most, nats a window.
-        num_windows: of one seed.
-        stages: in order.
+        nats: the bound, nats a window.
+        over_windows: standard error over windows, mean over seeds. All seeds are measured on the same windows, so more
+            seeds do not make it smaller.
+        nats_per_token: the bound, nats a token.
+        ppl: bound on the perplexity; None if a seed has none.
+        omitted_nats: how far below the true bound the integral may lie at most, nats a window.
+        num_windows: windows that every seed was measured on, at least.
+        stages: the parts of the stages, in order.
     """
 
     nats: Estimate
@@ -43,13 +43,13 @@ class ArmBound:
 
     @property
     def standard_error(self) -> float | None:
-        """Both errors together, as the root of the sum of their squares; None where neither is known."""
+        """Both errors together, as the root of the sum of their squares; None if neither is known."""
         return together(self.nats.standard_error, self.over_windows)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the stages of an arm took together, mean over seeds that are done."""
+    """The training cost of all stages of an arm together, mean over the seeds that are done."""
 
     parameters: float | None
     num_steps: float
@@ -63,12 +63,12 @@ class Quality:
     """Texts drawn in one way, over the seeds that drew them.
 
     Attributes:
-        name: of the way.
+        name: name of this way of drawing.
         num_samples: texts of all seeds.
-        nfe: network calls a batch of texts.
-        token_forwards: tokens that go through the network, a text.
-        seconds: a text.
-        figures: by name; None where no seed has it.
+        nfe: network calls for a text, all stages together.
+        token_forwards: positions that go through the networks for a text.
+        seconds: seconds for a text.
+        figures: figures by name; None if no seed has one.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Arm:
     """An arm of a study.
 
     Attributes:
-        name: of the arm.
-        description: in the words of the study.
-        runs: one entry a seed.
-        bound: None where no seed that is done has one.
-        cost: None where no seed is done.
-        qualities: one entry for a way of drawing.
+        name: name of the arm.
+        description: the study's description of it.
+        runs: one entry for each seed.
+        bound: bound over the seeds; None if no seed that is done has one.
+        cost: cost of training; None if no seed is done.
+        qualities: one entry for each way of drawing.
     """
 
     name: str
@@ -101,18 +101,18 @@ class Arm:
 
     @property
     def problems(self) -> tuple[ArmRun, ...]:
-        """The seeds that did not end as they should."""
+        """The seeds that are not done."""
         return tuple(run for run in self.runs if run.status != "done")
 
 
 def together(*errors: float | None) -> float | None:
-    """The root of the sum of the squares of those errors that are known; None where none is."""
+    """The root of the sum of the squares of the errors that are known; None if none is."""
     squares = [error**2 for error in known(errors)]
     return sum(squares) ** 0.5 if squares else None
 
 
 def arms_of(results: Results) -> tuple[Arm, ...]:
-    """The arms in the order in which they first stand in the results."""
+    """The arms, in the order of their first entries in the results."""
     names = list(dict.fromkeys(run.arm for run in results.arms))
     return tuple(_arm(name, [run for run in results.arms if run.arm == name]) for name in names)
 
@@ -206,7 +206,7 @@ def _sure(values: Sequence[float]) -> Estimate:
 
 
 def _of_all(values: Sequence[float | None]) -> Estimate | None:
-    """The estimate where every seed has a value; the mean of some of them would be one of other seeds."""
+    """The estimate if every seed has a value, else None: a mean of some seeds is not comparable with one of all."""
     return None if None in values else estimate(known(values))
 
 

@@ -1,11 +1,11 @@
-"""Axes of charts: their ends, their ticks and how numbers are written."""
+"""Axes of charts: their ends and ticks, and how numbers are written."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LOG_FROM = 20.0
-"""Ratio of the largest value to the smallest from which a logarithmic axis shows more."""
+"""Least ratio of the largest value to the smallest for which an axis is logarithmic."""
 
 _SUFFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -29,7 +29,7 @@ class Axis:
     is_log: bool = False
 
     def share(self, value: float) -> float:
-        """Where `value` lies: 0 at the low end, 1 at the high one."""
+        """The place of `value` on the axis: 0 at the low end, 1 at the high end."""
         if self.is_log:
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
@@ -39,11 +39,11 @@ def axis_of(values: Sequence[float], *, from_zero: bool = False, may_be_log: boo
     """An axis on which all `values` have room.
 
     Args:
-        values: each 0, or from 1e-150 to 1e150 in size, which `fields.finite` sees to; an axis of none runs from 0
-            to 1.
-        from_zero: whether 0 is one of its ends, so that lengths can be compared.
-        may_be_log: whether it is logarithmic where values are positive and spread far.
-        num_ticks: about how many.
+        values: each is 0 or has a size from 1e-150 to 1e150, which `fields.finite` ensures; without values the axis
+            runs from 0 to 1.
+        from_zero: whether the axis includes 0, so that lengths can be compared.
+        may_be_log: whether the axis is logarithmic if the values are positive and spread far.
+        num_ticks: approximate number of ticks.
     """
     low, high = min(values, default=0.0), max(values, default=1.0)
     if from_zero:
@@ -55,14 +55,14 @@ def axis_of(values: Sequence[float], *, from_zero: bool = False, may_be_log: boo
 
 def _linear_axis(low: float, high: float, num_ticks: int) -> Axis:
     """An axis whose ends are ticks, at steps of 1, 2 or 5 times a power of ten."""
-    # Values that differ by less than floats of their size can show are as good as one.
+    # Values that differ by little more than rounding count as one value.
     size = max(abs(low), abs(high))
     if high - low <= 1e-9 * size:
         room = size / 2 or 0.5
         low, high = low - room, high + room
     step = _nice((high - low) / num_ticks)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    # 12 digits are those that are meant; 0.30000000000000004 is 0.3.
+    # Rounded to 12 digits, so that 0.30000000000000004 is 0.3.
     ticks = tuple(float(f"{place * step:.12g}") for place in range(first, last + 1))
     return Axis(min(ticks[0], low), max(ticks[-1], high), ticks)
 
@@ -74,7 +74,7 @@ def _nice(step: float) -> float:
 
 
 def _log_axis(low: float, high: float) -> Axis:
-    """An axis with powers of ten, and where these are few, 2 and 5 times them."""
+    """An axis with ticks at powers of ten and, if these are few, at 2 and 5 times them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if math.log10(high / low) < 2 else (1,)
     every = max(1, math.ceil(len(decades) / 7))
@@ -102,9 +102,9 @@ def number_text(value: float) -> str:
 
 
 def measured_text(mean: float, error: float | None) -> str:
-    """A mean with its error, to two digits of the error: "28.61 ± 0.12"; with none, or one of rounding, four digits.
+    """A mean with its error, to two digits of the error: "28.61 ± 0.12"; four digits without an error beyond rounding.
 
-    No line breaks inside it.
+    The text contains no place where a line may break.
     """
     if error is None or error <= 1e-9 * abs(mean):
         return number_text(mean)

@@ -10,17 +10,17 @@ from cascaded_dllm.report.drawing import WIDTH, clipped, figure, svg
 
 _ROW, _BAR, _ABOVE, _SIDE = 46.0, 22.0, 18.0, 8.0
 _READABLE = 14
-"""Pixels that a part needs for its number."""
+"""Width in pixels that a part of a bar needs to show its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Where bars lie: row after row, from 0 on.
+    """The area of a bar chart, with one row for each bar.
 
     Attributes:
-        axis: of nats a window.
-        count: how many bars.
-        chart: the number of the chart, which is in the name of its hatching.
+        axis: axis of nats a window.
+        count: number of bars.
+        chart: number of the chart, which is part of the id of its hatching.
     """
 
     axis: Axis
@@ -36,7 +36,7 @@ class _Rows:
         return _SIDE + self.axis.share(nats) * (WIDTH - 2 * _SIDE)
 
     def drawn(self) -> str:
-        """The grid and its numbers."""
+        """The grid, the tick labels and the name of the axis."""
         parts = [
             f'<defs><pattern id="h{self.chart}" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern></defs>'
@@ -52,7 +52,7 @@ class _Rows:
         return "".join([*parts, name])
 
     def level(self, nats: float, name: str) -> str:
-        """A line from top to bottom with its name."""
+        """A vertical line with its name."""
         at = self.left(nats)
         gap, anchor = (-4, "end") if at > WIDTH / 2 else (4, "start")
         return (
@@ -61,7 +61,7 @@ class _Rows:
         )
 
     def rectangle(self, fill: str, begin: float, nats: float, top: float, title: str) -> str:
-        """A part of a bar; one that is less than nothing has no width."""
+        """A part of a bar; a negative one has no width."""
         width = max(self.left(begin + nats) - self.left(begin), 0.0)
         return (
             f'<rect {fill} x="{self.left(begin):.1f}" y="{top:.1f}" width="{width:.1f}" height="{_BAR}">'
@@ -70,7 +70,7 @@ class _Rows:
 
 
 def bound_bars(arms: Sequence[Arm], truth: float | None, number: Iterator[str]) -> str:
-    """A bar for every arm that has a bound, divided by stages, what a layout costs hatched."""
+    """A bar for every arm that has a bound, divided by stages, with the cost of layouts hatched."""
     bounded = [(arm.name, arm.bound) for arm in arms if arm.bound is not None]
     means = [(bound.nats.mean, bound.standard_error or 0.0) for _, bound in bounded]
     ends = [end for mean, error in means for end in (mean - error, mean + error)]
@@ -84,11 +84,11 @@ def bound_bars(arms: Sequence[Arm], truth: float | None, number: Iterator[str]) 
     drawing = svg("".join(parts), title=title, description=told, number=rows.chart, height=rows.floor + 38)
     has_layout = any(stage.layout is not None for _, bound in bounded for stage in bound.stages)
     hatched = "; hatched is what the layout costs" if has_layout else ""
-    return figure(drawing, f"{title}: in a part stands its stage, the line at the end is ± one standard error{hatched}")
+    return figure(drawing, f"{title}: parts have the number of their stage, the line is ± one standard error{hatched}")
 
 
 def _bar(rows: _Rows, name: str, bound: ArmBound, top: float) -> str:
-    """The bar of one arm, with its name and its number above."""
+    """The bar of one arm, with its name and its bound above."""
     text = measured_text(bound.nats.mean, bound.standard_error)
     room = WIDTH - 3 * _SIDE - 6.5 * len(text)
     parts = [
@@ -108,7 +108,7 @@ def _bar(rows: _Rows, name: str, bound: ArmBound, top: float) -> str:
 
 
 def _part(rows: _Rows, name: str, stage: StageEstimate, begin: float, is_last: bool, top: float) -> str:
-    """What one stage pays, and hatched within it the layout."""
+    """The part of one stage, with the cost of its layout hatched."""
     number, nats = "last" if is_last else str(stage.stage), stage.nats.mean
     parts = [rows.rectangle(f'class="f{number}"', begin, nats, top, f"{name}: {number_text(nats)} nats a window")]
     if stage.layout is not None:

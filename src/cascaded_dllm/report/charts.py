@@ -25,7 +25,7 @@ from cascaded_dllm.report.tables import told
 
 _DRAWN_POINTS = 200
 _LABEL = 12.0
-"""Pixels that a label needs in both directions."""
+"""Width and height of a label, in pixels."""
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -37,7 +37,7 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def arm_curves(curves: Sequence[Curve], styles: Mapping[str, Style], truth: float | None, number: Iterator[str]) -> str:
-    """All arms in one chart, a line for every seed, with a legend."""
+    """The bounds of all arms in one chart, with a line for every seed, and a legend."""
     shown = [curve for curve in curves if curve.points]
     frame = _curve_frame(shown, [] if truth is None else [truth])
     parts = [frame.drawn("token-forwards of all stages", "nats a window")]
@@ -55,7 +55,7 @@ def arm_curves(curves: Sequence[Curve], styles: Mapping[str, Style], truth: floa
 def stage_curves(
     arms: Sequence[Arm], curves: Sequence[Curve], styles: Mapping[str, Style], unit: str, number: Iterator[str]
 ) -> str:
-    """A chart for every arm, with a line for every stage and seed, all on the same axes."""
+    """A chart for every arm, all on the same axes, with a line for every stage and seed."""
     shown = [curve for curve in curves if curve.points]
     frame = _curve_frame(shown, [])
     figures = []
@@ -75,7 +75,7 @@ def _stage_chart(name: str, curves: Sequence[Curve], frame: Frame, colour: str, 
     for (stage, curve), top in zip(first.items(), spread(heights, _LABEL, TOP, HEIGHT - BOTTOM), strict=True):
         left = frame.left(curve.points[-1][0]) + 4
         parts.append(f'<text class="end" x="{left:.1f}" y="{top + 4:.1f}">{stage}</text>')
-    caption = name if len(first) == 1 else f"{name}; at the end of a line stands its stage"
+    caption = name if len(first) == 1 else f"{name}; a line ends with the number of its stage"
     if 0 in first and len(first) > 1:
         caption += ", 0 for a network that stages share"
     lost = sum(curve.num_not_finite for curve in curves)
@@ -92,7 +92,7 @@ def _curve_frame(curves: Sequence[Curve], levels: Sequence[float]) -> Frame:
 
 def _line(frame: Frame, curve: Curve, colour: str, dash: str) -> str:
     points = [(frame.left(x), frame.top(y)) for x, y in thinned(curve.points)]
-    # One point is drawn as a short line, which would not be seen otherwise.
+    # A single point would be invisible, so it is drawn as a short line.
     points = points if len(points) > 1 else [(points[0][0] - 2, points[0][1]), (points[0][0] + 2, points[0][1])]
     return line(points, colour, dash, _curve_name(curve))
 
@@ -119,7 +119,7 @@ def quality_chart(
     reference: float | None,
     number: Iterator[str],
 ) -> str:
-    """A figure of the texts of every arm and way of drawing against what they cost."""
+    """A figure of the texts of every arm and way of drawing, against their cost."""
     cost_name, cost_of = cost
     ways = way_numbers(arms)
     points = [
@@ -151,7 +151,7 @@ def quality_chart(
 
 
 def _apart(places: Sequence[tuple[float, float, str]]) -> Iterator[tuple[float, float, str]]:
-    """Labels moved up or down where others beside them stand in their way."""
+    """Labels, moved up or down where they would overlap."""
     rest = sorted(places)
     while rest:
         near = [place for place in rest if place[0] - rest[0][0] < _LABEL]
@@ -161,13 +161,13 @@ def _apart(places: Sequence[tuple[float, float, str]]) -> Iterator[tuple[float, 
 
 
 def way_numbers(arms: Sequence[Arm]) -> dict[str, int]:
-    """The numbers by which charts name the ways of drawing."""
+    """The number that stands for each way of drawing in the charts."""
     names = dict.fromkeys(quality.name for arm in arms for quality in arm.qualities)
     return {name: place for place, name in enumerate(names, start=1)}
 
 
 def _range(value: Estimate, *, is_positive: bool = False) -> tuple[float, float, float]:
-    """A mean and its ends, one standard error away; that of a cost is not less than a hundredth of it."""
+    """A mean and the values one standard error below and above; with `is_positive`, the lower one stays positive."""
     error = value.standard_error or 0.0
     low = max(value.mean - error, value.mean / 100) if is_positive else value.mean - error
     return value.mean, low, value.mean + error

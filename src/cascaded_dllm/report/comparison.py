@@ -1,4 +1,4 @@
-"""Which arm wins: differences between arms with the same seed on the same windows, and what they allow to say."""
+"""Which arm wins: differences between arms with the same seed on the same windows, and the conclusions from them."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ class Comparison:
     """The bound of `arm` minus that of `other`, nats a window, over the seeds that both have.
 
     Attributes:
-        arm: whose bound stands first.
-        other: whose bound is taken from it.
-        nats: mean difference over seeds; None where no seed is common.
-        over_windows: its standard error over windows, mean over seeds; None where it is not known.
-        is_paired: whether that error is that of differences window by window; otherwise the errors of both arms are
+        arm: name of the first arm.
+        other: name of the arm whose bound is subtracted.
+        nats: mean difference over seeds; None if the arms have no seed in common.
+        over_windows: its standard error over windows, mean over seeds; None if it is not known.
+        is_paired: whether this is the error of differences window by window. Otherwise the errors of both arms are
             added as if they were independent, which overstates it.
-        verdict: "lower" or "higher" where the difference exceeds `NEEDED_ERRORS` standard errors, "not seen" where it
-            does not, "not known" where there is no seed in common or no error.
+        verdict: "lower" or "higher" if the difference exceeds `NEEDED_ERRORS` standard errors, "not seen" if it does
+            not, "not known" if there is no seed in common or no error.
     """
 
     arm: str
@@ -49,10 +49,10 @@ class Ranking:
     """The arms that have a bound.
 
     Attributes:
-        names: lowest mean bound first.
-        against_best: the first of them compared with every other one.
+        names: names of the arms, lowest mean bound first.
+        against_best: comparisons of the first arm with each of the others.
         other_pairs: all other comparisons.
-        sentence: which arm wins, or that this study cannot see it.
+        sentence: says which arm wins, or that the study does not show it.
     """
 
     names: tuple[str, ...]
@@ -62,7 +62,7 @@ class Ranking:
 
 
 def ranking(arms: Sequence[Arm], results: Results) -> Ranking:
-    """The arms by their bounds, each pair compared."""
+    """The arms ranked by their bounds, with all pairs compared."""
     ranked = sorted((arm for arm in arms if arm.bound is not None), key=lambda arm: arm.bound.nats.mean)  # type: ignore[union-attr]
     pairs = [compare(arm, other, results.paired) for arm, other in itertools.combinations(ranked, 2)]
     against_best = tuple(pairs[: max(len(ranked) - 1, 0)])
@@ -73,8 +73,8 @@ def ranking(arms: Sequence[Arm], results: Results) -> Ranking:
 def compare(arm: Arm, other: Arm, paired: Sequence[PairedDifference]) -> Comparison:
     """The difference of two arms.
 
-    One seed's error is that over windows. Of several seeds, the spread of the differences is added to it: windows are
-    the same for all seeds, so that the mean over seeds keeps their error.
+    The error of one seed is that over windows. With several seeds, the error from the spread of their differences is
+    added: all seeds are measured on the same windows, so the mean over seeds does not reduce the error over windows.
     """
     one, two = _bounds(arm), _bounds(other)
     measured = {(pair.arm, pair.other, pair.seed): (pair.nats, pair.standard_error) for pair in paired}
@@ -108,7 +108,7 @@ def _verdict(nats: Estimate | None, error: float | None) -> Verdict:
 
 
 def _sentence(names: Sequence[str], against_best: Sequence[Comparison]) -> str:
-    """What may be said of the first arm."""
+    """The conclusion about the first arm."""
     if not names:
         return "No arm has a bound, so none is ranked."
     best = f'"{names[0]}"'
@@ -137,7 +137,7 @@ def _sentence(names: Sequence[str], against_best: Sequence[Comparison]) -> str:
 
 
 def _differences(pairs: Sequence[Comparison]) -> str:
-    """By how much the bound of the first arm is lower than those of others."""
+    """How far the bound of the first arm lies below those of others, in words."""
     return listed(
         [
             f'{measured_text(-pair.nats.mean, pair.standard_error)} nats a window below that of "{pair.other}"'

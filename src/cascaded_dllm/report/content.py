@@ -1,4 +1,4 @@
-"""All that a report says, as numbers and sentences, before any of it is drawn."""
+"""The content of a report, as numbers and sentences, before any of it is drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from cascaded_dllm.report.results import Results
 from cascaded_dllm.report.statistics import chance_beyond
 
 _EQUAL_BUDGETS = 0.02
-"""Share by which what two arms spent may differ and still count as equal: a budget ends with a whole step."""
+"""Share by which the costs of two arms may differ and still count as equal, since training ends with a whole step."""
 
 _FEW_SEEDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """What a report says.
+    """The content of a report.
 
     Attributes:
-        results: all that it is computed from.
-        arms: in the order of the study.
-        ranking: of their bounds.
-        notes: what a reader must know to judge it.
-        losses: of all stages, nats a token.
-        bounds: of all stages, nats a window.
-        joint: of whole arms, nats a window.
+        results: the results that it is computed from.
+        arms: the arms, in the order of the study.
+        ranking: the ranking of their bounds.
+        notes: what a reader must know to judge the ranking.
+        losses: curves of the losses of single stages, nats a token.
+        bounds: curves of the bounds of single stages, nats a window.
+        joint: curves of the bounds of whole arms, nats a window.
     """
 
     results: Results
@@ -39,7 +39,7 @@ class ReportContent:
 
 
 def report(results: Results) -> ReportContent:
-    """What the results of a study say."""
+    """The content of the report on the results of a study."""
     arms = arms_of(results)
     return ReportContent(
         results=results,
@@ -53,13 +53,13 @@ def report(results: Results) -> ReportContent:
 
 
 def _unfinished(arms: Sequence[Arm]) -> list[str]:
-    """Who is not ranked, or ranked by the seeds that survived."""
+    """Notes on arms that are not ranked, or ranked by some of their seeds."""
     notes = []
     for arm in arms:
         if not arm.problems:
             continue
         lost = listed([f"seed {run.seed} {_WORDS[run.status]}" for run in arm.problems])
-        rest = "; it is judged by the others alone, which may flatter it" if arm.bound is not None else "; not ranked"
+        rest = "; it is judged by its other seeds, which may flatter it" if arm.bound is not None else "; not ranked"
         notes.append(f'"{arm.name}": {lost}{rest}.')
     unmeasured = [f'"{arm.name}"' for arm in arms if arm.bound is None and not arm.problems]
     if unmeasured:
@@ -71,7 +71,7 @@ _WORDS = {"diverged": "diverged", "failed": "failed", "missing": "has not been r
 
 
 def _budgets(arms: Sequence[Arm], results: Results) -> list[str]:
-    """Whether the arms that are ranked spent the same."""
+    """Notes on whether the ranked arms spent the same."""
     notes = []
     for unit in results.budget:
         spent = {arm.name: _spent(arm, unit) for arm in arms if arm.bound is not None}
@@ -101,7 +101,7 @@ def _spent(arm: Arm, unit: str) -> float | None:
 
 
 def _certainty(arms: Sequence[Arm]) -> list[str]:
-    """How far the errors can be trusted."""
+    """Notes on how far the errors can be trusted."""
     counts = [arm.bound.nats.num_seeds for arm in arms if arm.bound is not None]
     if not counts:
         return []
@@ -126,7 +126,7 @@ def _certainty(arms: Sequence[Arm]) -> list[str]:
 
 
 def _truth(arms: Sequence[Arm], results: Results) -> list[str]:
-    """Arms whose bound lies below what no model can reach."""
+    """A note on arms whose bound lies below the true surprisal, which no model can reach."""
     truth = results.truth_nats
     below = [
         f'"{arm.name}"'

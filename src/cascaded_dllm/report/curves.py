@@ -1,4 +1,4 @@
-"""Curves of training: those of single stages, and the bound of all stages as their training goes on together."""
+"""Curves of training: those of single stages, and the bound of all stages together."""
 
 import bisect
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ class Curve:
     """A line against token-forwards.
 
     Attributes:
-        arm: whose.
-        seed: of the arm.
+        arm: name of the arm.
+        seed: its seed.
         stage: 1..K; 0 for all stages together, or for a flat network.
-        points: those that are finite.
-        num_not_finite: points that were not, and are left out.
+        points: pairs of token-forwards and a finite value.
+        num_not_finite: number of points that were left out because they were not finite.
     """
 
     arm: str
@@ -39,11 +39,12 @@ def bound_curves(results: Results) -> tuple[Curve, ...]:
 
 
 def joint_curves(results: Results) -> tuple[Curve, ...]:
-    """The bound of all stages, nats a window, where every run of an arm that is done has a curve, and none is a
-    network that stages share.
+    """The bound of all stages, nats a window.
 
-    Stages are trained apart. A point is the sum over stages of bounds and of token-forwards, each at the same share of
-    its own training; between two measurements of a stage its bound is taken to lie on a straight line.
+    Only for arms and seeds that are done, whose runs all have a curve, and whose stages do not share a network.
+
+    Stages are trained separately. A point is the sum over stages of bounds and of token-forwards, each at the same
+    share of its own training. Between two measurements of a stage, its bound is interpolated linearly.
     """
     found = []
     for run in results.arms:
@@ -60,7 +61,7 @@ def _curve(run: ArmRun, stage: StageRun, points: Sequence[Point]) -> Curve:
 
 
 def _summed(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[tuple[float, float], ...]:
-    """The sum at every share of training at which some curve has a point and none has yet to begin."""
+    """The sum of curves at each share of training at which one of them has a point and all of them have begun."""
     ends = [points[-1][0] or 1.0 for points in curves]
     shares = {place / end for points, end in zip(curves, ends, strict=True) for place, _ in points}
     begin = max(points[0][0] / end for points, end in zip(curves, ends, strict=True))
@@ -74,7 +75,7 @@ def _summed(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[tuple[floa
 
 
 def value_at(points: Sequence[tuple[float, float]], place: float) -> float:
-    """The value at `place` on straight lines between `points`, and that of the nearest end outside them."""
+    """The value at `place`, interpolated linearly between `points`; outside them, that of the nearest end."""
     places = [point[0] for point in points]
     after = bisect.bisect_left(places, place)
     if after == len(points):

@@ -1,4 +1,4 @@
-"""Parts of charts in SVG: frames with axes, lines, markers; every arm has a colour, a dash and a marker of its own."""
+"""Parts of charts in SVG: frames with axes, lines and markers; every arm has its own colour, dash and marker."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cascaded_dllm.pages import escaped
 from cascaded_dllm.report.axes import Axis, number_text
 
-# Hues that remain apart for people who see fewer of them, by day and by night; each stands out from its page.
+# Hues that colour-blind readers can also tell apart, for light and for dark pages; each stands out from its page.
 LIGHT_COLOURS = ("#0060a8", "#b84600", "#007a55", "#a03d85", "#7d6200", "#4b5563", "#5546c8")
 DARK_COLOURS = ("#5ab4f0", "#ff9352", "#3cd6a0", "#f09acb", "#ecc63c", "#c5cdd6", "#b4a8ff")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")
@@ -17,11 +17,11 @@ _NUM_MARKERS = 6
 WIDTH, HEIGHT = 420.0, 290.0
 _LEFT, _RIGHT, TOP, BOTTOM = 50.0, 24.0, 26.0, 44.0
 _LETTER = 6.2
-"""Width of a letter of a chart, about."""
+"""Approximate width of a letter in a chart, in pixels."""
 
 
 class Style(NamedTuple):
-    """How a line or a point looks: classes of the style sheet, a dash pattern and the number of a marker."""
+    """How a line or a point looks: a colour class of the style sheet, a dash pattern and the number of a marker."""
 
     colour: str
     dash: str
@@ -29,18 +29,18 @@ class Style(NamedTuple):
 
 
 def style_of(place: int) -> Style:
-    """The style of the arm that stands at `place`, counted from 0; the first 210 differ."""
+    """The style of the arm at `place`, counted from 0; the first 210 styles differ."""
     return Style(f"c{place % len(LIGHT_COLOURS)}", _DASHES[place % len(_DASHES)], place % _NUM_MARKERS)
 
 
 def stage_dash(stage: int, num_stages: int) -> str:
-    """The dash of a stage's line: the last one is drawn through."""
+    """The dash of a stage's line; the line of the last stage is solid."""
     return _DASHES[(num_stages - stage) % len(_DASHES)]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The area of a chart between its axes, which places values."""
+    """The area of a chart between its axes; turns values into pixels."""
 
     x: Axis
     y: Axis
@@ -71,7 +71,7 @@ class Frame:
         return "".join(parts)
 
     def level(self, value: float, name: str, points: Iterable[tuple[float, float]]) -> str:
-        """A dashed line across with its name, at that end and on that side of it where `points`, pixels, leave room."""
+        """A dashed horizontal line with its name, placed where `points`, in pixels, leave the most room."""
         at, width = self.top(value), _LETTER * len(name)
         places = [
             (x, y, anchor)
@@ -82,7 +82,7 @@ class Frame:
         crowd = list(points)
 
         def room(place: tuple[float, float, str]) -> float:
-            """Distance of the nearest point from the middle of the name."""
+            """Distance of the nearest point from the name."""
             x, y, anchor = place
             middle = x - width / 2 if anchor == "end" else x + width / 2
             near = (max(abs(left - middle) - width / 2, 0) + abs(top - y + 4) for left, top in crowd)
@@ -100,14 +100,14 @@ def _label(x: float, y: float, text: str, anchor: str) -> str:
 
 
 def line(points: Iterable[tuple[float, float]], colour: str, dash: str, title: str) -> str:
-    """A line through pixels, which says what it is when pointed at."""
+    """A line through `points`, in pixels; `title` is its tooltip."""
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     pattern = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<path class="line {colour}" d="M{path}"{pattern}><title>{escaped(title)}</title></path>'
 
 
 def marker(x: float, y: float, style: Style, title: str) -> str:
-    """A point at pixels, in the shape of its arm."""
+    """A point at pixels, in the style of its arm; `title` is its tooltip."""
     shape = (
         f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z",
         f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8Z",
@@ -120,7 +120,7 @@ def marker(x: float, y: float, style: Style, title: str) -> str:
 
 
 def error_bars(frame: Frame, x: tuple[float, float, float], y: tuple[float, float, float], colour: str) -> str:
-    """Lines from the low to the high end of both values at a point; (value, low, high) of each."""
+    """Error bars of a point in both directions; `x` and `y` are (value, low, high)."""
     (at_x, left, right), (at_y, low, high) = x, y
     parts = []
     if right > left:
@@ -131,10 +131,10 @@ def error_bars(frame: Frame, x: tuple[float, float, float], y: tuple[float, floa
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """`places` moved apart to lie `gap` from one another, in the same order, from `low` to `high`.
+    """`places` moved apart until neighbours are at least `gap` apart, in the same order, from `low` to `high`.
 
-    A crowd is moved to both sides alike: half-way between pushing all of it down and pushing all of it up. Where there
-    is no room for all, they lie closer, evenly.
+    A crowd moves to both sides equally: half-way between pushing all of it down and pushing all of it up. Without room
+    for all of them, they are closer than `gap`, at equal distances.
     """
     gap = min(gap, (high - low) / max(len(places) - 1, 1))
     order = sorted(range(len(places)), key=lambda index: places[index])
@@ -159,13 +159,13 @@ def _pushed_back(ordered: Sequence[float], gap: float, high: float) -> list[floa
 
 
 def clipped(text: str, width: float) -> str:
-    """`text` cut so that it is about as wide as `width` pixels at most."""
+    """`text`, shortened to a width of about `width` pixels at most."""
     room = max(int(width / _LETTER), 1)
     return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def svg(parts: str, *, title: str, description: str, number: str, height: float = HEIGHT) -> str:
-    """A chart that says what it shows to those who do not see it; `number` is unique on its page."""
+    """A chart with a title and a description for screen readers; `number` is unique on its page."""
     return (
         f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-labelledby="t{number} d{number}">'
         f'<title id="t{number}">{escaped(title)}</title><desc id="d{number}">{escaped(description)}</desc>{parts}</svg>'

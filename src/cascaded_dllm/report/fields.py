@@ -1,4 +1,4 @@
-"""Values of a JSON file by name, each checked: what is wrong with one says where it stands and what belongs there."""
+"""Values of a JSON file by name, each checked: an error says where the value is and what it must be."""
 
 from collections.abc import Mapping, Sequence
 from typing import final
@@ -6,14 +6,14 @@ from typing import final
 from cascaded_dllm.errors import DataError
 
 LARGEST = 1e150
-"""The largest number that a report computes with."""
+"""The largest number that a report computes with; its square is still finite."""
 
 _SHOWN_CHARACTERS = 60
 
 
 @final
 class Fields:
-    """A JSON object whose values are asked for by name.
+    """A JSON object whose values are read by name and checked.
 
     Args:
         values: the object.
@@ -29,14 +29,14 @@ class Fields:
         return DataError(f"{self._where}{name} {value}; it must be {wanted}; run the study again to write it anew")
 
     def is_null(self, name: str) -> bool:
-        """Whether `name` is there without a value."""
+        """Whether `name` is present and null."""
         return name in self._values and self._values[name] is None
 
     def text(self, name: str) -> str:
         """A string.
 
         Raises:
-            DataError: it is none.
+            DataError: it is not one.
         """
         match self._values.get(name):
             case str() as value:
@@ -47,7 +47,7 @@ class Fields:
         """A string that is one of `choices`.
 
         Raises:
-            DataError: it is none of them.
+            DataError: it is not one of them.
         """
         value = self._values.get(name)
         if isinstance(value, str) and value in choices:
@@ -58,7 +58,7 @@ class Fields:
         """A whole number.
 
         Raises:
-            DataError: it is none, less than `at_least` or more than `at_most`.
+            DataError: it is not one, less than `at_least` or more than `at_most`.
         """
         match self._values.get(name):
             case int() as value if not isinstance(value, bool) and at_least <= value <= at_most:
@@ -66,10 +66,10 @@ class Fields:
         raise self.wrong(name, f"a whole number from {at_least} to {at_most:g}")
 
     def number(self, name: str) -> float:
-        """A number that can be computed with.
+        """A number, as `finite` accepts it.
 
         Raises:
-            DataError: it is none.
+            DataError: it is not one.
         """
         value = finite(self._values.get(name))
         if value is None:
@@ -77,18 +77,18 @@ class Fields:
         return value
 
     def number_or_null(self, name: str) -> float | None:
-        """A number that can be computed with, or None for null."""
+        """A number, or None for null."""
         return None if self.is_null(name) else self.number(name)
 
     def optional_number(self, name: str) -> float | None:
-        """A number that can be computed with; None for null or where there is no such name."""
+        """A number; None for null, or if there is no such name."""
         return self.number_or_null(name) if name in self._values else None
 
     def mapping(self, name: str) -> Mapping[str, object]:
-        """An object as it stands there.
+        """An object, whose values are not checked.
 
         Raises:
-            DataError: it is none.
+            DataError: it is not one.
         """
         match self._values.get(name):
             case dict() as value:
@@ -96,7 +96,7 @@ class Fields:
         raise self.wrong(name, "an object")
 
     def fields(self, name: str) -> "Fields":
-        """An object whose values are asked for in turn."""
+        """An object whose values are checked in turn."""
         return Fields(self.mapping(name), f"{self._where}{name}.")
 
     def numbers(self, name: str) -> dict[str, float | None]:
@@ -105,7 +105,7 @@ class Fields:
         return {key: inner.number_or_null(key) for key in self.mapping(name)}
 
     def optional_numbers(self, name: str) -> dict[str, float | None]:
-        """An object of numbers or nulls; empty where there is no such name."""
+        """An object of numbers or nulls; empty if there is no such name."""
         return self.numbers(name) if name in self._values else {}
 
     def texts(self, name: str) -> dict[str, str]:
@@ -114,10 +114,10 @@ class Fields:
         return {key: inner.text(key) for key in self.mapping(name)}
 
     def entries(self, name: str) -> list[object]:
-        """A list as it stands there.
+        """A list, whose entries are not checked.
 
         Raises:
-            DataError: it is none.
+            DataError: it is not one.
         """
         match self._values.get(name):
             case list() as value:
@@ -125,14 +125,14 @@ class Fields:
         raise self.wrong(name, "a list")
 
     def listed(self, name: str) -> list["Fields"]:
-        """A list of objects whose values are asked for in turn."""
+        """A list of objects whose values are checked in turn."""
         return self.among(self.entries(name), name)
 
     def among(self, values: Sequence[object], name: str) -> list["Fields"]:
-        """`values`, which stand under `name`, as objects whose values are asked for in turn.
+        """The entries `values` of the list `name`, as objects whose values are checked in turn.
 
         Raises:
-            DataError: one of them is no object.
+            DataError: one of them is not an object.
         """
         found = []
         for place, value in enumerate(values):
@@ -146,9 +146,9 @@ class Fields:
 
 
 def finite(value: object) -> float | None:
-    """`value` as a float, or None if it is no number or too large for its square to be finite.
+    """`value` as a float, or None if it is not a number or larger than `LARGEST` in size.
 
-    What is too small for its square to be more than nothing is 0.
+    Numbers smaller than 1 / `LARGEST` in size, whose squares would be zero or nearly so, become 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         return None

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture, no connection."""
+"""The report as one self-contained HTML page: no script, no font, no picture, no connection."""
 
 import json
 import string
@@ -30,14 +30,14 @@ from cascaded_dllm.report.tables import (
 from cascaded_dllm.report.texts import by_day_and_night, number_of_stages, stage_styles, texts_section
 
 _TEMPLATE = "page.html"
-# Figures that are drawn first, where they were measured; the others stand folded below.
+# Figures that are drawn first if they were measured; the charts of the others are folded below.
 _FIRST_FIGURES = ("generative_ppl_corpus", "accepted_share", "mauve", "token_entropy_nats_mean")
 _COUNTS = ("num_", "tokens_per_text")
-"""How figures begin that count texts and say nothing of how good they are."""
+"""Prefixes of figures that only count, and say nothing about quality."""
 
 
 def page(content: ReportContent) -> str:
-    """The page. Whatever it takes from a study is text there, character by character."""
+    """The HTML of the report; everything that comes from the study is escaped."""
     template = string.Template(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     results = content.results
     number = numbers()
@@ -72,7 +72,7 @@ def _styles(content: ReportContent) -> str:
 
 
 def _facts(content: ReportContent) -> Iterator[tuple[str, str]]:
-    """What stands above everything."""
+    """The facts at the top of the page."""
     results = content.results
     yield "arms", f"{len(content.arms):,}"
     yield "seeds", f"{len({run.seed for run in results.arms}):,}"
@@ -117,7 +117,7 @@ def _joint(content: ReportContent, styles: Mapping[str, Style], number: Iterator
 
 
 def _unfinished(content: ReportContent) -> str:
-    """The seeds that did not end well, with the reason."""
+    """The seeds that are not done, with the reason."""
     rows = [[arm.name, str(run.seed), run.status, run.reason or NONE] for arm in content.arms for run in arm.problems]
     if not rows:
         return "<p>Every arm is done with every seed.</p>"
@@ -136,7 +136,7 @@ def _curves(content: ReportContent, styles: Mapping[str, Style], number: Iterato
 
 
 def _quality(content: ReportContent, styles: Mapping[str, Style], number: Iterator[str]) -> str:
-    """Charts of the figures that matter most, the table of all, and the other charts folded."""
+    """Charts of the most important figures, tables of all figures, and the other charts, folded."""
     arms, reference = content.arms, content.results.reference
     if not any(arm.qualities for arm in arms):
         return "<p>No text was drawn.</p>"
@@ -170,7 +170,7 @@ _COSTS: tuple[tuple[str, Callable[[Quality], Estimate]], ...] = (
 
 
 def _repeat(content: ReportContent) -> str:
-    """The command, and everything that it depends on."""
+    """The command that repeats the study, with everything that it depends on."""
     results = content.results
     data = [(name, _plain(value)) for name, value in results.data.items()]
     settings = {arm.name: dict(arm.runs[0].settings) for arm in content.arms}
@@ -186,7 +186,7 @@ def _repeat(content: ReportContent) -> str:
             facts_list([*results.versions.items(), ("device", results.device), *data]),
             _folded("The study with everything filled in", f"<pre>{escaped(_json(results.study))}</pre>"),
             _folded("Settings of every arm", f"<pre>{escaped(_json(settings))}</pre>"),
-            _folded("Run folders", table("Where the runs lie.", ("arm", "seed", "stage", "folder", "steps"), folders)),
+            _folded("Run folders", table("Folders of the runs.", ("arm", "seed", "stage", "folder", "steps"), folders)),
         ]
     )
 
@@ -196,10 +196,10 @@ def _json(value: Mapping[str, object]) -> str:
 
 
 def _plain(value: object) -> str:
-    """A value of the data as people write it."""
+    """A value of `Results.data`: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _folded(title: str, inside: str) -> str:
-    """Something that opens when asked, and is open on paper."""
+    """Folded content, which is open on paper."""
     return f"<details>\n<summary>{escaped(title)}</summary>\n{inside}\n</details>"

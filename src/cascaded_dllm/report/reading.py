@@ -1,4 +1,4 @@
-"""`results.json` as a study leaves it behind; a damaged file is an error that says where."""
+"""Reading the `results.json` of a study; the error for a damaged file says where it is damaged."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from cascaded_dllm.report.results import (
 )
 
 MOST_STAGES = 64
-"""Each has a colour of its own."""
+"""Most stages of a study, each of which has its own colour."""
 
 
 def read_results(path: Path) -> Results:
@@ -31,7 +31,7 @@ def read_results(path: Path) -> Results:
         path: `results.json`, or the folder that holds it.
 
     Raises:
-        DataError: there is no such file, it is damaged or of another format.
+        DataError: the file is missing, damaged or of another format.
     """
     file = path / RESULTS_FILE if path.is_dir() else path
     try:
@@ -42,14 +42,14 @@ def read_results(path: Path) -> Results:
             "which `cdllm study run` writes at its end, and `cdllm study collect` of what is finished"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no JSON ({error}); run the study again to write it anew") from error
+        raise DataError(f"{file} is not JSON ({error}); run the study again to write it anew") from error
     fields = Fields(values if isinstance(values, dict) else {}, f"{file}: ")
     fields.choice("format", (RESULTS_FORMAT,))
     return _results(fields)
 
 
 def _whole(value: object) -> object:
-    """`value` without halves of surrogate pairs, which JSON can spell and no text file can hold."""
+    """`value` with lone halves of surrogate pairs replaced, which JSON can spell but no text file can hold."""
     match value:
         case str():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -82,10 +82,10 @@ def _results(fields: Fields) -> Results:
 
 
 def _budget(fields: Fields) -> dict[str, float]:
-    """What an arm may spend, by its unit.
+    """The budget of an arm, by unit.
 
     Raises:
-        DataError: it stands there in no unit that is known.
+        DataError: it has no number in a known unit.
     """
     inside = fields.fields("budget")
     amounts = {unit: amount for unit in UNITS if (amount := inside.optional_number(unit)) is not None}
@@ -95,10 +95,10 @@ def _budget(fields: Fields) -> dict[str, float]:
 
 
 def _lengths(fields: Fields) -> tuple[int, ...]:
-    """The lengths of stages.
+    """The stage lengths.
 
     Raises:
-        DataError: one of them is no whole number.
+        DataError: there are none, or one of them is not a whole number of at least 1.
     """
     lengths = fields.entries("lengths")
     if not lengths or not all(type(length) is int and length > 0 for length in lengths):
@@ -107,10 +107,10 @@ def _lengths(fields: Fields) -> tuple[int, ...]:
 
 
 def _require_single_entries(fields: Fields, results: Results) -> None:
-    """Checks that an arm has a seed once, and that what is compared is there.
+    """Checks that every arm has every seed only once, and that the differences are between arms of the study.
 
     Raises:
-        DataError: it is not so.
+        DataError: a seed is there twice, or an arm is missing.
     """
     keys = [(arm.arm, arm.seed) for arm in results.arms]
     if len(set(keys)) < len(keys):
@@ -150,10 +150,10 @@ def _run(fields: Fields) -> StageRun:
 
 
 def _curve(fields: Fields, name: str) -> tuple[Point, ...]:
-    """The points of a curve; a loss that was not finite, which JSON spells null or NaN, is None.
+    """The points of a curve; a value that was not finite, which JSON spells null or NaN, is None.
 
     Raises:
-        DataError: what stands there is no pair of numbers.
+        DataError: an entry is not a pair of a number and a number or null.
     """
     points = []
     for entry in fields.entries(name):
@@ -204,7 +204,7 @@ def _texts(fields: Fields) -> tuple[tuple[StageText, ...], ...]:
     """The samples, each with its stages.
 
     Raises:
-        DataError: a sample is no list.
+        DataError: a sample is not a list of objects.
     """
     samples = []
     for place, sample in enumerate(fields.entries("texts")):
@@ -215,10 +215,10 @@ def _texts(fields: Fields) -> tuple[tuple[StageText, ...], ...]:
 
 
 def _stage_text(fields: Fields) -> StageText:
-    """What a stage wrote.
+    """The text of one stage.
 
     Raises:
-        DataError: a piece is no text with the number of a stage.
+        DataError: a piece is not a pair of a text and the number of a stage.
     """
     pieces = []
     for entry in fields.entries("pieces"):

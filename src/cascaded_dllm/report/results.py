@@ -1,11 +1,11 @@
-"""What a study leaves behind, with types."""
+"""The results of a study, with types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 UNITS = ("token_forwards", "flops")
-"""Of a budget."""
+"""Units of a budget."""
 
 
 class Point(NamedTuple):
@@ -27,15 +27,15 @@ class StageRun:
     """The training of one stage, or of a network that stages share.
 
     Attributes:
-        stage: 1..K; 0 for a flat network, be it the whole arm or shared by its stages.
-        folder: of the run.
-        num_steps: of the optimizer.
-        token_forwards: tokens that went through the network.
-        flops: None where they are not known.
-        seconds: of training.
-        parameters: of the network; None before it is done.
+        stage: 1..K; 0 for a flat network, which is the whole arm or shared by its stages.
+        folder: run folder.
+        num_steps: optimizer steps.
+        token_forwards: positions that went through the network.
+        flops: FLOPs of training; None if they are not known.
+        seconds: time of training.
+        parameters: parameters of the network; None before it is done.
         curve: loss, nats a token.
-        bound_curve: the bound of this stage, nats a window.
+        bound_curve: bound of this stage, nats a window.
     """
 
     stage: int
@@ -51,7 +51,7 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True)
 class StageBound:
-    """The part of a bound that one stage pays, nats a window; `layout_nats` is what of it a layout costs."""
+    """The part of a bound that comes from one stage, nats a window; `layout_nats` is the part of it for the layout."""
 
     stage: int
     nats: float
@@ -62,7 +62,7 @@ class StageBound:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The bound of all stages on real text: the sum, and its parts. Errors are over windows."""
+    """The bound of all stages on real text, as a sum and by stages; errors are over windows."""
 
     nats: float
     standard_error: float | None
@@ -75,18 +75,17 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Texts that were drawn in one way, what they cost and what they are like.
+    """Texts that were drawn in one way: their cost and their figures.
 
     Attributes:
-        name: of the way.
-        options: of drawing.
-        num_samples: texts.
-        nfe: network calls a batch of texts.
-        token_forwards_per_text: tokens that go through the network.
-        seconds_per_text: of drawing.
-        figures: by name; None where these texts have none.
-        errors: standard errors of figures over texts, of those that have one; empty in results of before they were
-            measured.
+        name: name of this way of drawing.
+        options: options of drawing.
+        num_samples: number of texts.
+        nfe: network calls for a text, all stages together.
+        token_forwards_per_text: positions that go through the networks for a text.
+        seconds_per_text: time of drawing a text.
+        figures: figures by name; None if these texts do not have one.
+        errors: standard errors over texts, for the figures that have one; empty in older results.
     """
 
     name: str
@@ -101,7 +100,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class StageText:
-    """What one stage wrote of a sample."""
+    """The text of one stage of a sample."""
 
     stage: int
     text: str
@@ -125,12 +124,12 @@ class ArmRun:
 
     @property
     def shares_network(self) -> bool:
-        """Whether stages share a flat network, which is trained by itself."""
+        """Whether stages share a flat network, which has a run of its own."""
         return len(self.runs) > 1 and any(run.stage == 0 for run in self.runs)
 
 
 class PairedDifference(NamedTuple):
-    """The bound of `arm` minus that of `other`, window by window, with one seed."""
+    """The bound of `arm` minus that of `other`, nats a window, for one seed; the error is over windows."""
 
     arm: str
     other: str
@@ -144,20 +143,20 @@ class Results:
     """A whole study.
 
     Attributes:
-        name: of the study.
-        study: the study file with everything filled in.
-        command: what was typed.
-        versions: of programs by name.
-        device: what it ran on.
+        name: name of the study.
+        study: the study file, with all defaults filled in.
+        command: the command that ran the study.
+        versions: versions of programs by name.
+        device: the device that it ran on.
         data: path, fingerprint and counts of the corpus.
-        budget: what every arm may spend, by its unit.
-        lengths: of the stages.
-        truth_nats: what the law that the measured windows come from says of them, nats a window, where it is known.
+        budget: budget of every arm, by unit.
+        lengths: stage lengths.
+        truth_nats: true surprisal of the measured windows, nats a window; None if the law of the corpus is not known.
         reference: figures of real text.
-        reference_errors: standard errors of them over texts, of those that have one.
-        definitions: of figures.
-        arms: one entry for an arm and a seed.
-        paired: differences window by window.
+        reference_errors: standard errors of these over texts, for those that have one.
+        definitions: what the figures mean, by name.
+        arms: one entry for each arm and seed.
+        paired: differences between two arms, measured window by window.
     """
 
     name: str

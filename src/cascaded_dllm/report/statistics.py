@@ -10,9 +10,9 @@ class Estimate:
     """A mean over seeds.
 
     Attributes:
-        mean: over seeds.
-        standard_error: of the mean, from the spread over seeds; None for one seed, which has no spread.
-        num_seeds: how many there are.
+        mean: the mean.
+        standard_error: standard error of the mean, from the spread over seeds; None for one seed, which has no spread.
+        num_seeds: number of seeds.
     """
 
     mean: float
@@ -26,7 +26,7 @@ class TextEstimate(Estimate):
 
     Attributes:
         over_seeds: standard error of the mean from the spread over seeds alone; None for one seed.
-        over_texts: that from the scatter of texts within seeds alone; None where it is not known.
+        over_texts: standard error of the mean from the scatter of texts within seeds alone; None if it is not known.
     """
 
     over_seeds: float | None
@@ -34,29 +34,28 @@ class TextEstimate(Estimate):
 
 
 def nested_estimate(values: Sequence[float], errors: Sequence[float | None]) -> TextEstimate | None:
-    """The mean of a figure over J seeds, each measured on texts of its own; None where there is no seed.
+    """The mean of a figure over J seeds, each measured on texts of its own; None if there is no seed.
 
-    A seed's figure is y_j = m + a_j + e_j: a_j is what the training with this seed adds, e_j what its texts add. Texts
-    of two seeds are independent, so
+    A seed's figure is y_j = m + a_j + e_j, where a_j comes from the training with this seed and e_j from its texts. The
+    texts of two seeds are independent, so
 
         Var(mean of y) = (Var a + mean of Var e_j) / J
 
-    Var e_j is known from the texts of a seed, as the square v_j of its error. S^2, the spread of the y_j with J - 1
-    below it, is Var a + Var e on average, but of few seeds it is a coin: two seeds that agree by chance make it 0. Of
-    the two components that the analysis of variance gives, Var e = mean v_j and Var a = S^2 - mean v_j, the second one
-    cannot be below 0, so that
+    Var e_j is estimated from the texts of a seed, as the square v_j of its error. S^2, the sample variance of the y_j,
+    is Var a + Var e on average, but with few seeds it is left to chance: two seeds that happen to agree make it 0. The
+    analysis of variance estimates the two components as Var e = mean v_j and Var a = S^2 - mean v_j. The second one
+    cannot be negative, so
 
         error^2 = (max(0, S^2 - mean v_j) + mean v_j) / J = max(S^2, mean v_j) / J
 
-    which is never below what the scatter of texts amounts to, and v_1 for one seed: that another seed may write other
-    texts is then in it nowhere. Adding S^2 / J and mean v_j / J would count the texts twice, for S^2 has them.
+    This is never less than the scatter of texts alone gives. For one seed it is v_1, which does not include the
+    variation between seeds. Adding S^2 / J and mean v_j / J would count the scatter of texts twice, since S^2 has it.
 
-    Where Var a is the larger part, error^2 has the J - 1 degrees of freedom of S^2, see `chance_beyond`.
+    If Var a is the larger part, error^2 has the J - 1 degrees of freedom of S^2, see `chance_beyond`.
 
     Args:
-        values: of each seed.
-        errors: standard errors of these over the texts of the seed. Where one is not known, the spread over seeds is
-            all there is.
+        values: the figure of each seed.
+        errors: its standard error over the texts of each seed. If one is not known, only the spread over seeds counts.
     """
     plain, variances = estimate(values), [error**2 for error in known(errors)]
     if plain is None:
@@ -71,7 +70,7 @@ def nested_estimate(values: Sequence[float], errors: Sequence[float | None]) -> 
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean of `values`, one a seed, with its standard error; None where there is none.
+    """The mean of `values`, one for each seed, with its standard error; None if there is no value.
 
     The error is s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1).
     """
@@ -86,15 +85,15 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def known(values: Sequence[float | None]) -> list[float]:
-    """Those of `values` that are there."""
+    """Those of `values` that are not None."""
     return [value for value in values if value is not None]
 
 
 def chance_beyond(errors: float, num_seeds: int) -> float:
-    """Chance that a mean of `num_seeds` normal values around 0 is more than `errors` standard errors away from 0.
+    """The chance that the mean of `num_seeds` normal values around 0 is more than `errors` standard errors away from 0.
 
-    P(|t| > errors) of Student's t with n - 1 degrees of freedom, by the finite sums for a whole number of them
-    (Abramowitz & Stegun 26.7.3 and 26.7.4): 0.295 for 2 errors of 2 seeds, 0.046 with infinitely many.
+    P(|t| > errors) of Student's t with n - 1 degrees of freedom, by the finite sums for whole degrees of freedom
+    (Abramowitz & Stegun 26.7.3 and 26.7.4): for 2 errors, 0.295 with 2 seeds, and 0.046 with infinitely many.
 
     Args:
         errors: at least 0.

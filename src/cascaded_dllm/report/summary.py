@@ -1,4 +1,4 @@
-"""The report as JSON: the numbers of its tables and curves, under names that carry their units."""
+"""The report as JSON: the numbers of its tables and curves, under names that include their units."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ FORMAT = "cascaded-dllm-report/1"
 
 
 def summary(content: ReportContent) -> dict[str, object]:
-    """What `report.json` holds."""
+    """The content of `report.json`."""
     results, ranking = content.results, content.ranking
     return {
         "format": FORMAT,
@@ -116,7 +116,7 @@ def _estimate(value: Estimate | None) -> dict[str, object] | None:
 
 
 def _text_estimate(value: TextEstimate | None) -> dict[str, object] | None:
-    """A figure of texts with its error, and what of it is known from seeds and from texts alone."""
+    """A figure of texts with its error, and with the errors over seeds alone and over texts alone."""
     if value is None:
         return None
     return {

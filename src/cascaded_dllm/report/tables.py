@@ -9,7 +9,7 @@ from cascaded_dllm.report.comparison import Comparison
 from cascaded_dllm.report.statistics import Estimate, TextEstimate
 
 NONE = "-"
-"""What stands where there is no value."""
+"""Stands for a missing value."""
 
 _TABLE_FIGURES = 4
 _VERDICTS = {
@@ -21,13 +21,13 @@ _VERDICTS = {
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls sideways where it has no room; the first cell of a row is its name."""
+    """A table that scrolls sideways if it has no room; the first cell of a row is its header."""
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
     body = "\n".join(
         f'<tr><th scope="row">{escaped(first)}</th>{"".join(f"<td>{escaped(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    # A keyboard can scroll only what it can reach. The caption does not scroll away.
+    # The tabindex lets a keyboard scroll the table. The caption stands outside, so that it does not scroll away.
     return (
         f'<p class="caption">{escaped(caption)}</p>\n'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(caption)}">\n<table>\n'
@@ -63,7 +63,7 @@ def _bound_row(arm: Arm) -> list[str]:
 
 
 def stages_table(arms: Sequence[Arm]) -> str:
-    """What every stage pays."""
+    """The bound of every arm, by stages."""
     rows = [
         [
             arm.name,
@@ -85,7 +85,7 @@ def stages_table(arms: Sequence[Arm]) -> str:
 
 
 def comparisons_table(caption: str, pairs: Sequence[Comparison]) -> str:
-    """Differences of pairs, and what they allow to say."""
+    """Differences between pairs of arms, and their verdicts."""
     columns = ("arm", "minus", "nats a window", "in standard errors", "seeds", "over windows", "verdict")
     return table(caption, columns, [_comparison_row(pair) for pair in pairs])
 
@@ -106,7 +106,7 @@ def _comparison_row(pair: Comparison) -> list[str]:
 
 
 def costs_table(arms: Sequence[Arm]) -> str:
-    """What was spent on training."""
+    """The cost of training."""
     rows = []
     for arm in arms:
         cost = arm.cost
@@ -120,7 +120,7 @@ def costs_table(arms: Sequence[Arm]) -> str:
 
 
 def draws_table(arms: Sequence[Arm]) -> str:
-    """What drawing texts cost."""
+    """The cost of drawing texts."""
     rows = [
         [arm.name, quality.name, f"{quality.num_samples:,}", *map(told, costs)]
         for arm in arms
@@ -134,12 +134,12 @@ def draws_table(arms: Sequence[Arm]) -> str:
 def figures_tables(
     arms: Sequence[Arm], reference: Mapping[str, float | None], errors: Mapping[str, float | None]
 ) -> str:
-    """The figures of every way of drawing, with that of real text above, a few figures in a table.
+    """Tables with a few figures each, of real text and of every way of drawing.
 
     Args:
-        arms: of the study.
+        arms: arms of the study.
         reference: figures of real text.
-        errors: of these, over texts.
+        errors: standard errors of these over texts.
     """
     names = figure_names(arms, reference)
     parts = [names[begin : begin + _TABLE_FIGURES] for begin in range(0, len(names), _TABLE_FIGURES)]
@@ -171,7 +171,7 @@ def _figures_table(
 
 
 def _errors_note(found: Sequence[TextEstimate]) -> str:
-    """Which scatter the errors of a table hold, of every kind that is there."""
+    """The end of a caption, which says what the errors in the table include."""
     texts = [value for value in found if value.over_texts is not None]
     kinds = {
         "over texts and seeds": any(value.num_seeds > 1 for value in texts),
@@ -185,13 +185,13 @@ def _errors_note(found: Sequence[TextEstimate]) -> str:
 
 
 def figure_names(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> list[str]:
-    """All figures, in the order in which they first come."""
+    """The names of all figures, in the order of their first appearance."""
     drawn = [name for arm in arms for quality in arm.qualities for name in quality.figures]
     return list(dict.fromkeys([*drawn, *reference]))
 
 
 def told(value: Estimate | None) -> str:
-    """A mean with its error over seeds, if there is any."""
+    """A mean with its standard error, if it has one."""
     return NONE if value is None else measured_text(value.mean, value.standard_error)
 
 
@@ -201,12 +201,12 @@ def error_text(error: float | None) -> str:
 
 
 def definitions_list(definitions: Mapping[str, str]) -> str:
-    """What figures mean."""
+    """Names with their explanations, as a list."""
     entries = "\n".join(f"<dt>{escaped(name)}</dt><dd>{escaped(text)}</dd>" for name, text in definitions.items())
     return f"<dl>\n{entries}\n</dl>"
 
 
 def facts_list(facts: Iterable[tuple[str, str]]) -> str:
-    """Names with short values beside one another."""
+    """Names with short values, side by side."""
     entries = "\n".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">\n{entries}\n</dl>'

@@ -7,11 +7,11 @@ from cascaded_dllm.report.arms import Arm
 from cascaded_dllm.report.results import ArmRun, StageText
 
 SHOWN_TEXTS = 4
-"""Texts of every arm that are shown."""
+"""Number of texts of every arm that are shown."""
 
 
 def texts_section(arms: Sequence[Arm]) -> str:
-    """The first texts of every arm: text i of all arms beside one another."""
+    """The first texts of every arm, with text i of all arms side by side."""
     shown = [(arm.name, run) for arm in arms if (run := _run_with_texts(arm)) is not None]
     if not shown:
         return "<p>No text was kept.</p>"
@@ -40,14 +40,14 @@ def _legend(shown: Sequence[tuple[str, ArmRun]]) -> str:
 
 
 def number_of_stages(run: ArmRun) -> int:
-    """The last stage that stands in the texts of a run."""
+    """The highest number of a stage in the texts of a run, at least 1."""
     named = [stage.stage for text in run.texts for stage in text]
     wrote = [piece.stage for text in run.texts for stage in text for piece in stage.pieces]
     return max([1, *named, *wrote])
 
 
 def _card(name: str, run: ArmRun, place: int) -> str:
-    """One text of one arm, its last stage first and the stages that led to it below."""
+    """One text of one arm, with the last stage first and the earlier stages below it."""
     num_stages = number_of_stages(run)
     stages = sorted(run.texts[place], key=lambda stage: stage.stage, reverse=True)
     rows = "\n".join(
@@ -60,7 +60,7 @@ def _card(name: str, run: ArmRun, place: int) -> str:
 
 
 def _pieces(stage: StageText, num_stages: int) -> str:
-    """The pieces of a text; one without pieces is plain."""
+    """The pieces of a text in their colours; a text without pieces has no colour."""
     if not stage.pieces:
         return escaped(stage.text)
     return "".join(
@@ -71,7 +71,7 @@ def _pieces(stage: StageText, num_stages: int) -> str:
 
 
 def stage_styles(num_stages: int) -> str:
-    """The colours of all stages but the last, as backgrounds of texts and as parts of bars, by day and by night."""
+    """Style rules for all stages but the last, for backgrounds of texts and parts of bars, on light and dark pages."""
 
     def rules(*, is_dark: bool) -> str:
         numbered = enumerate(stage_colours(num_stages - 1, is_dark=is_dark), start=1)
@@ -85,5 +85,5 @@ def stage_styles(num_stages: int) -> str:
 
 
 def by_day_and_night(light: str, dark: str) -> str:
-    """Rules for light pages and paper, and those for dark screens."""
+    """Style rules for light pages and paper, followed by those for dark screens."""
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}"

@@ -1,7 +1,7 @@
 """Reverse steps of the absorbing process, as generators of states: masked positions turn into tokens.
 
-A step splits exactly into two draws, whether a position leaves MASK and to which token, so nothing of the size of the
-vocabulary exists but the logits of the rows that need them.
+A step splits exactly into two draws: whether a position leaves MASK, and for which token. So no tensor has the size of
+the vocabulary except the logits of the rows that need them.
 """
 
 from collections.abc import Iterator
@@ -39,15 +39,15 @@ class AbsorbingSampling:
     """A batch of texts to be written.
 
     Attributes:
-        process: the forward process.
-        schedule: of its noise.
-        writer: of tokens.
+        process: forward process of the stage.
+        schedule: its noise schedule.
+        writer: asks the network and writes tokens.
         draws: the stream of random numbers.
         sample_index: number of each text.
-        start: where they begin.
-        t_end: where a time grid ends.
-        num_noised: positions that training noises, all of which are masked at time 1: those of the text without the
-            tokens that stand in it from the start in a placed stage.
+        start: the texts to begin with, and their times.
+        t_end: time at which a time grid ends.
+        num_noised: positions that training noises, all of them masked at time 1. In a placed stage, the tokens of the
+            stage before do not count.
     """
 
     process: AbsorbingProcess
@@ -98,7 +98,7 @@ class AbsorbingSampling:
         )
 
     def _in_order(self, order: CallOrder) -> Iterator[SamplerState]:
-        """Calls that are known before the first of them."""
+        """The states of calls whose order is known before the first one."""
         xt, nfe, calls = self.start.xt.clone(), 0.0, order.calls()
         write = Recorder(self.writer, xt).write if can_be_recorded(self.writer, xt) else partial(self.writer.write, xt)
         yield SamplerState(xt.clone(), 0, len(calls), nfe)
@@ -131,7 +131,7 @@ class AbsorbingSampling:
     def _surest(self, predictor: SurestPredictor) -> Iterator[SamplerState]:
         """A fixed number of tokens a call, where the network is surest.
 
-        The network is told the time at which the process is expected to have as many masked positions.
+        The network gets the noise at which the process is expected to have as many masked positions.
         """
         xt, nfe = self.start.xt.clone(), 0.0
         most = int((xt == self.process.mask_id).sum(-1).max())
@@ -154,7 +154,7 @@ class AbsorbingSampling:
             yield SamplerState(xt.clone(), step + 1, num_steps, nfe)
 
     def _remask(self, predictor: RemaskPredictor, times: Float[Tensor, "n B"]) -> Iterator[SamplerState]:
-        """Ancestral steps that mask again what was written since the start, and what leaves MASK at the end stays."""
+        """Ancestral steps that also mask tokens again that were written since the start; the last step masks none."""
         xt, nfe, last = self.start.xt.clone(), 0.0, len(times) - 1
         position = torch.arange(xt.shape[1], device=xt.device)
         is_free = xt == self.process.mask_id
@@ -173,7 +173,7 @@ class AbsorbingSampling:
                 sigma, numbers = self.schedule(t[texts]).sigma, torch.full_like(texts, step)
                 self.writer.write(xt, Writing(texts, local, sigma, numbers, fresh))
                 nfe += self.writer.nfe(texts)
-            # Only now: tokens are drawn given the text before this step, in which what is lost is still seen.
+            # Only now: tokens are drawn given the text before this step, which still has the tokens that are lost.
             xt[is_lost] = self.process.mask_id
             yield SamplerState(xt.clone(), step + 1, last + 1, nfe)
 
@@ -188,16 +188,16 @@ def leave_probs(
 
 
 def time_grid(start: Start, num_steps: int, t_end: float) -> Float[Tensor, "n B"]:
-    """Times of `num_steps` equal steps from the beginning of every text to `t_end`, both ends included."""
+    """Times of `num_steps` equal steps from the start time of every text to `t_end`, both ends included."""
     times = torch.linspace(1, t_end, num_steps + 1, device=start.t.device)[:, None]
-    # The grid from 1 on, shrunk to what is left of the way.
+    # The grid from 1 to t_end, shrunk to the time that each text has left.
     return t_end + (times - t_end) * (start.t.clamp_min(t_end) - t_end) / (1 - t_end)
 
 
 def _split(u: Pair, prob: Float[Tensor, " M"]) -> tuple[Bool[Tensor, " M"], Pair]:
-    """Which rows have the event of probability `prob`, and two numbers for those that are uniform given that.
+    """Which rows have an event of probability `prob`, and for those two numbers that are uniform given the event.
 
-    The first of `u` decides; below its threshold it is uniform up to the threshold only, so it is stretched again.
+    The first number of `u` decides. Below the threshold it is uniform up to the threshold, so it is divided by it.
     """
     prob = prob.to(u[0].dtype).clamp_max(1)
     happens = u[0] < prob
@@ -213,10 +213,10 @@ def _active(rows: Rows) -> tuple[Int[Tensor, " b"], Rows]:
 def _chosen(
     sureness: Float[Tensor, "B L"], is_masked: Bool[Tensor, "B L"], chance: Float[Tensor, "B L"], count: int
 ) -> Bool[Tensor, "B L"]:
-    """The `count` masked positions of largest sureness of every text; of all others it is -inf.
+    """The `count` masked positions of every text with the largest sureness, which is -inf where nothing is masked.
 
-    While nothing is written, a network that only sees relative positions is equally sure of all: their differences are
-    rounding, which another batch rounds otherwise, so `chance` decides.
+    While nothing is written, a network that only sees relative positions is equally sure of all of them. They then
+    differ by rounding, which depends on the batch, so `chance` decides.
     """
     smallest = sureness.masked_fill(~is_masked, torch.inf).amin(-1, keepdim=True)
     is_flat = sureness.amax(-1, keepdim=True) - smallest < _EQUALLY_SURE

@@ -1,4 +1,4 @@
-"""A batch of texts on its way through the stages of a cascade, held to what is asked of each."""
+"""A batch of texts on its way through the stages of a cascade, under the constraints of each stage."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,18 +23,18 @@ from cascaded_dllm.sample.threads import fitting_threads, on_threads
 def states_of_batch(
     stages: Sequence[StageSampler], batch: Sequence[int], drawing: Drawing, asked: Constraints, device: torch.device
 ) -> Iterator[CascadeState]:
-    """The way of one batch through the stages; on a processor, on as many threads as are worth while.
+    """The states of one batch in all stages; on a CPU, with as many threads as pay off.
 
     Args:
-        stages: of the cascade, all of them.
+        stages: all stages of the cascade.
         batch: numbers of the texts.
         drawing: how they are drawn.
-        asked: what every stage must hold, from the first one that is known or written.
+        asked: the constraints of every stage, from the first one that is known or written.
         device: where the stages are.
     """
     states, number = _states(stages, batch, drawing, asked, device), fitting_threads(stages, len(batch))
     while True:
-        # What is done with a state in between is not ours.
+        # Only sampling runs on these threads, not what the caller does with a state.
         with on_threads(number):
             state = next(states, None)
         if state is None:
@@ -60,7 +60,7 @@ def _states(
         layout = _layout(stage, of_stage, batch, prefix, words, drawing.gaps_per_call or 1)
         asked_words = [of_stage.words[i % len(of_stage.words)] for i in batch] if of_stage.words else None
         required = None
-        # What a placed stage holds of the one before needs no care, and stays what it was for the next one.
+        # A placed stage contains the stage before in any case, so `words` stays as it is for the next stage.
         if asked_words is None and asked.require_coverage and layout is None and prefix is not None:
             required = [coverage_words(row, before) for row, before in zip(prefix.tolist(), words, strict=True)]
         if layout is None or asked_words is not None:
@@ -71,7 +71,7 @@ def _states(
         for state in stage.states(
             prefix,
             predictor=plan.predictor,
-            num_steps=plan.num_steps or 1,  # of no account where there is no grid
+            num_steps=plan.num_steps or 1,  # ignored where there is no grid
             draws=Draws(drawing.seed, f"sample-stage-{number}"),
             sample_index=index,
             start=_start(stage, of_stage, index),
@@ -93,18 +93,18 @@ def _layout(
     words: Sequence[tuple[Word, ...]],
     gaps_per_call: int,
 ) -> LayoutRequest | None:
-    """How a placed stage lays out the texts before; None for any other stage.
+    """How a placed stage lays out the texts of the stage before; None for any other stage.
 
     Args:
-        stage: that is written.
-        asked: of this stage.
+        stage: the stage to be written.
+        asked: its constraints.
         batch: numbers of the texts.
-        prefix: of the stage before.
-        words: that it had to contain, which stay in one piece.
+        prefix: texts of the stage before.
+        words: the words that the stage before had to contain, which stay in one piece.
         gaps_per_call: gaps that are drawn together.
 
     Raises:
-        ConfigError: the stage before does not hold what is required of this one.
+        ConfigError: the words required of this stage do not contain the text of the stage before.
     """
     network = layout_of(stage.model)
     if network is None or prefix is None:
@@ -120,14 +120,14 @@ def _layout(
 def start_texts(
     stage: StageSampler, asked: StageConstraints, num_texts: int, device: torch.device
 ) -> Int[Tensor, "B L"]:
-    """Texts of a stage before anything is written: MASK, and what is pinned."""
+    """Texts of a stage before anything is written: MASK, and the pinned tokens."""
     xt = torch.full((num_texts, stage.length), stage.model.config.vocab_size, device=device)
     xt[:, list(asked.pinned)] = torch.tensor(list(asked.pinned.values()), dtype=xt.dtype, device=device)
     return xt
 
 
 def _start(stage: StageSampler, asked: StageConstraints, index: Int[Tensor, " B"]) -> Start | None:
-    """Texts with nothing but what is pinned; None if nothing is."""
+    """Texts with nothing but the pinned tokens, at time 1; None if nothing is pinned."""
     if not asked.pinned:
         return None
     return Start(start_texts(stage, asked, len(index), index.device), torch.ones(len(index), device=index.device))
@@ -136,6 +136,6 @@ def _start(stage: StageSampler, asked: StageConstraints, index: Int[Tensor, " B"
 def _noised(
     prefix: Int[Tensor, "B P"], stage: StageSampler, draws: Draws, *, sample_index: Int[Tensor, " B"], prob: float
 ) -> Int[Tensor, "B P"]:
-    """What `stage` is given in place of `prefix`: tokens replaced in the way that it was trained with."""
+    """`prefix` with a share `prob` of its tokens replaced in the way that `stage` was trained with."""
     u = draws.uniform_pair(sample_index[:, None], 0, torch.arange(prefix.shape[1], device=prefix.device))
     return noised_prefix(prefix, u, prob=prob, kind=stage.trained_with.noise_kind, process=stage.process)

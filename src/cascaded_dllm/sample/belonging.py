@@ -1,4 +1,4 @@
-"""Whether checkpoints belong to each other and to data: lengths, order, tokenizer, and windows of the same kind."""
+"""Whether checkpoints belong to each other and to data: lengths, order, tokenizer, and texts of one kind."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ _IN_WORDS = {
 
 
 class Contradiction(NamedTuple):
-    """Something of which two kinds of texts say different things.
+    """A field in which two kinds of texts differ.
 
     Attributes:
         name: field of `TextKind`.
-        said: what the first one says, in words.
-        found: what the second one says.
+        said: its value in the first one, in words.
+        found: its value in the second one, in words.
     """
 
     name: Literal["tokenizer", "vocab_size", "packing", "unique", "method", "choice"]
@@ -38,15 +38,16 @@ class Contradiction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextKind:
-    """Which texts a model is trained on, as its checkpoint says it, or which texts data gives.
+    """The texts that a model was trained on, as far as its checkpoint says, or those that preprocessed data gives.
 
     Attributes:
         tokenizer: fingerprint; empty if unknown.
-        vocab_size: number of real tokens.
+        vocab_size: number of tokens without MASK.
         packing: how documents are cut into windows; empty if unknown.
-        unique: whether shortened stages keep a token id once; None if that is unknown or does not matter.
-        method: of importance, by which the stages are chosen; empty likewise.
-        choice: what decides beside the method which words are kept, see `learnt_choice`; empty likewise.
+        unique: whether shortened stages keep a token id only once; None if that is unknown or does not matter.
+        method: method of importance that chose the stages; empty if that is unknown or does not matter.
+        choice: what else decides which words are kept, see `learnt_choice`; empty if that is unknown or does not
+            matter.
     """
 
     tokenizer: str
@@ -58,7 +59,7 @@ class TextKind:
 
     @classmethod
     def of_checkpoint(cls, settings: StageSettings) -> "TextKind":
-        """The texts that a stage was trained on; a flat model writes windows, however their stages are chosen."""
+        """The texts that a stage was trained on; how stages are chosen does not matter to a flat model."""
         is_flat = settings.stage == 0
         return cls(
             tokenizer=settings.tokenizer,
@@ -71,7 +72,7 @@ class TextKind:
 
     @classmethod
     def of_data(cls, settings: Settings, *, packing: str, unique: bool) -> "TextKind":
-        """The texts of preprocessed data that is cut and shortened like this."""
+        """The texts of preprocessed data, cut into windows and shortened as the arguments say."""
         return cls(
             tokenizer=settings.tokenizer,
             vocab_size=settings.vocab_size,
@@ -82,7 +83,7 @@ class TextKind:
         )
 
     def contradiction(self, other: "TextKind") -> Contradiction | None:
-        """The first thing that both say and say differently; None if there is none."""
+        """The first field that both know and in which they differ; None if there is none."""
         for name, words in _IN_WORDS.items():
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs and not {ours, theirs} & {"", None}:
@@ -92,7 +93,7 @@ class TextKind:
 
 
 def _as_key(value: object) -> object:
-    """As it is written in a configuration."""
+    """A value as it is written in a configuration."""
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -104,14 +105,14 @@ def require_before(
     texts: TextKind,
     key: str,
 ) -> None:
-    """Checks that checkpoints are the stages just before `stage` of its cascade, in order, and of the same texts.
+    """Checks that checkpoints are the stages just before `stage`, in order, and were trained on the same texts.
 
     Args:
-        earlier: where each was found, and what it says.
-        stage: number of the stage behind them.
-        stage_lengths: of the cascade.
-        texts: those of the stage behind them.
-        key: of the configuration that names them.
+        earlier: where each checkpoint was found, and its settings.
+        stage: number of the stage after them.
+        stage_lengths: stage lengths of the cascade.
+        texts: the texts of the stage after them.
+        key: key of the configuration that names the checkpoints, for messages.
 
     Raises:
         CheckpointError: a checkpoint is of another stage or cascade, or was trained on texts of another kind.
@@ -134,16 +135,16 @@ def _which(settings: StageSettings) -> str:
 
 
 def _by_key(name: str, settings: StageSettings) -> str:
-    """The key that would make a new stage fit an earlier one, for the end of a message; empty if there is none."""
+    """The setting that would make a new stage fit an earlier one, for the end of a message; empty if there is none."""
     return f": data.{name}={_as_key(getattr(settings, name))} for this one" if name in ("packing", "unique") else ""
 
 
 def with_lengths(stage: PretrainedStage, lengths: Sequence[int] | None) -> PretrainedStage:
-    """The stage with the lengths that its checkpoint says, or else with the given ones.
+    """The stage with the lengths of its checkpoint or, if that does not say them, with `lengths`.
 
     Raises:
-        CheckpointError: neither are there.
-        ConfigError: the given ones are not those of the checkpoint, or no lengths at all.
+        CheckpointError: neither says the lengths.
+        ConfigError: `lengths` differ from those of the checkpoint, or cannot be stage lengths.
     """
     known = stage.settings.stage_lengths
     if lengths is None and not known:
@@ -162,7 +163,7 @@ def with_lengths(stage: PretrainedStage, lengths: Sequence[int] | None) -> Pretr
 
 
 def require_same_texts(loaded: Sequence[PretrainedStage]) -> None:
-    """Checks that all stages were trained on texts of one kind, as far as their checkpoints say it.
+    """Checks that all stages were trained on texts of one kind, as far as their checkpoints say.
 
     Raises:
         CheckpointError: they were not.
@@ -177,10 +178,10 @@ def require_same_texts(loaded: Sequence[PretrainedStage]) -> None:
 
 
 def written_lengths(loaded: Sequence[PretrainedStage]) -> tuple[int, ...]:
-    """The lengths that the stages write, once they are found to belong together.
+    """The lengths of the texts that the stages write; also checks that the stages belong together.
 
     Raises:
-        CheckpointError: they are in the wrong order, or of different cascades.
+        CheckpointError: the stages are in the wrong order, or of different cascades.
     """
     lengths = loaded[0].settings.stage_lengths
     if len(loaded) == 1 and loaded[0].settings.stage == 0:
@@ -199,7 +200,7 @@ def require_same_tokenizer(stage: PretrainedStage, tokenizer: Tokenizer) -> None
     """Checks that a stage was trained on the ids of `tokenizer`.
 
     Raises:
-        CheckpointError: it was not, as far as can be told.
+        CheckpointError: its checkpoint names another tokenizer, or has another vocabulary size.
     """
     settings = stage.settings
     if settings.tokenizer and settings.tokenizer != tokenizer.fingerprint:

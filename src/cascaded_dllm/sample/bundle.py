@@ -1,10 +1,10 @@
 """A bundle: one folder that holds all stages of a cascade, their tokenizer and a model card.
 
 <folder>/
-  cascade.json                     what the stages are together
+  cascade.json                     what the stages are together, see `BundleContent.described`
   stage_1/ ... stage_K/            config.json and one set of weights, a checkpoint like any other
   tokenizer.json
-  checksums.json                   of all files above, so that a copy that is damaged or mixed up is found
+  checksums.json                   checksums of all files above, which reveal a damaged or mixed-up copy
   README.md                        the model card, for readers; it may be edited
 
 """
@@ -32,19 +32,20 @@ FORMAT = "cascaded-dllm-cascade/1"
 """Written into the cascade.json of every bundle."""
 
 BUILT_IN: Mapping[str, Path] = {"stories": Path(__file__).parent / "built_in" / "stories"}
-"""Bundles that come with this package, by name; a folder that is called so is written ./stories."""
+"""Bundles that come with this package, by name; a folder of the same name is written ./stories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleContent:
-    """A cascade as it is kept.
+    """A cascade as a bundle stores it.
 
     Attributes:
-        models: of the stages, first stage first.
-        settings: of every stage, with its lengths; fewer than `models` for a cascade that comes from no checkpoints.
-        tokenizer: of all stages.
+        models: networks of the stages, first stage first.
+        settings: settings of every stage, with its lengths; fewer than `models` if the cascade was not loaded from
+            checkpoints.
+        tokenizer: the tokenizer of all stages.
         weights: which weights of their checkpoints the models have.
-        packing: of the windows that the stages were trained on; empty if unknown.
+        packing: packing of the windows that the stages were trained on; empty if unknown.
     """
 
     models: tuple[ScoreModel, ...]
@@ -60,12 +61,12 @@ class BundleContent:
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:
-        """Tokens that every stage writes, as its checkpoint says."""
+        """Tokens that every stage writes, according to its checkpoint."""
         lengths = self.settings[0].stage_lengths
         return lengths[-1:] if self.is_flat else lengths[: len(self.settings)]
 
     def described(self) -> dict[str, Any]:
-        """What cascade.json holds."""
+        """The content of cascade.json."""
         return {
             "format": FORMAT,
             "weights": self.weights,
@@ -78,10 +79,10 @@ class BundleContent:
         }
 
     def require_savable(self) -> None:
-        """Checks that the models have the weights that were trained, and that it is known what they are.
+        """Checks that the models have their trained weights, and that their settings are known.
 
         Raises:
-            ConfigError: the cascade comes from no checkpoints, or its weights are rounded.
+            ConfigError: the cascade does not come from checkpoints, or its weights are rounded.
         """
         if len(self.settings) < len(self.models):
             raise ConfigError(
@@ -107,14 +108,14 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
     """Writes a bundle, whole or not at all.
 
     Args:
-        folder: where there is nothing yet.
-        content: what it holds, found to be savable.
-        name: under which its card loads it; that of the folder by default.
-        license: identifier of a licence, for the card; it says none by default.
+        folder: a path at which there is nothing yet.
+        content: the cascade; the caller has called its `require_savable`.
+        name: path or hub id under which the model card loads the bundle; the name of the folder by default.
+        license: identifier of a licence, for the model card; by default the card names none.
 
     Raises:
-        ConfigError: the licence is no identifier.
-        OutputExistsError: there is something already, or the folder cannot be written.
+        ConfigError: the licence is not an identifier.
+        OutputExistsError: the folder exists, or cannot be written.
     """
     require_license(license)
     if folder.exists():
@@ -136,11 +137,11 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle on the disk, all files of which are what was written.
+    """A bundle on the disk whose files are as they were written.
 
     Attributes:
         folder: where it is.
-        description: what its cascade.json says.
+        description: the content of its cascade.json.
     """
 
     folder: Path
@@ -151,7 +152,7 @@ class Bundle:
         """The bundle in `folder`.
 
         Raises:
-            CheckpointError: a file is missing or is not what was written, or another version wrote it.
+            CheckpointError: a file is missing or damaged, or the bundle is of another format.
         """
         if (found := fault(folder)) is not None:
             raise _damaged(folder, found)
@@ -169,7 +170,7 @@ class Bundle:
                 "package that wrote it, or make the bundle anew"
             )
         opened = cls(folder, description)
-        # What is not listed was not compared.
+        # Files that checksums.json does not list were not compared.
         listed = listed_files(folder)
         if unlisted := [name for name in opened.files if name not in listed]:
             raise _damaged(folder, f"{CHECKSUMS} does not list {', '.join(unlisted)}")
@@ -177,7 +178,7 @@ class Bundle:
 
     @property
     def files(self) -> list[str]:
-        """Everything that is loaded from it."""
+        """All files that are loaded from it, as paths relative to `folder`."""
         names = ("config.json", WEIGHTS_FILES[self.description["weights"]])
         of_stages = [f"{stage}/{name}" for stage in self.description["stages"] for name in names]
         return [BUNDLE_FILE, TOKENIZER_FILE, *of_stages]
@@ -193,24 +194,24 @@ class Bundle:
         return self.folder / TOKENIZER_FILE
 
     def weights(self, wanted: Weights | None) -> Weights:
-        """Which weights it holds, if they are the wanted ones.
+        """The kind of weights that it holds, once it is known to be the wanted one; None wants either.
 
         Raises:
-            ConfigError: they are not.
+            ConfigError: it holds the other kind.
         """
         held: Weights = self.description["weights"]
         if wanted not in (None, held):
             raise ConfigError(
-                f"weights is {wanted!r}, and the bundle {self.folder} holds the {held} weights alone; leave weights "
+                f"weights is {wanted!r}, and the bundle {self.folder} holds only the {held} weights; leave weights "
                 f"out, or make a bundle with --weights {wanted} from the runs"
             )
         return held
 
     def require_same(self, content: BundleContent) -> None:
-        """Checks that what was loaded from the bundle is what its cascade.json says.
+        """Checks that what was loaded from the bundle agrees with its cascade.json.
 
         Raises:
-            CheckpointError: it is not.
+            CheckpointError: they differ.
         """
         found = content.described()
         differing = sorted(key for key in found if self.description.get(key) != found[key])
@@ -227,6 +228,6 @@ def _damaged(folder: Path, found: str) -> CheckpointError:
 
 
 def _is_sound(weights: Any, stages: Any) -> bool:
-    """Whether a bundle could hold these weights, and stages in folders of these names."""
+    """Whether cascade.json names a known kind of weights, and at least one stage, in the folders of stages."""
     has_stages = isinstance(stages, list) and len(stages) > 0 and stages == stage_folders(len(stages))
     return has_stages and weights in tuple(WEIGHTS_FILES)

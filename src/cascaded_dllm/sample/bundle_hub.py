@@ -20,24 +20,24 @@ def push_bundle(
     commit_message: str,
     license: str | None,
 ) -> str:
-    """The address of the bundle, once it is uploaded; here nothing is left of it, whatever happens.
+    """Uploads the bundle and returns its address; the local copy is deleted, whatever happens.
 
-    All of it is one commit, which also deletes stages that an older bundle in the same repository had besides. Where
-    that fails, a new repository may stay empty. The model card is made anew.
+    The upload is one commit, which also deletes files of stages that an older bundle in the same repository had and
+    this one has not. If the upload fails, a new repository may stay empty. The model card is made anew.
 
     Args:
         repo_id: owner/name; the repository is created if there is none.
-        content: what is uploaded, found to be savable.
-        private: whether a new repository is private, None for the custom of its owner; an old one stays what it is, and
-            where a private one is asked for, a public one gets nothing.
-        token: of a user who may write there; None for the one that `hf auth login` has stored.
-        commit_message: of the one commit.
+        content: the cascade; the caller has called its `require_savable`.
+        private: whether a new repository is private; None for the default of its owner. An existing repository keeps
+            its visibility; if it is public and a private one is asked for, nothing is uploaded.
+        token: token of a user who may write there; None for the one that `hf auth login` has stored.
+        commit_message: message of the one commit.
         license: as in `save_bundle`.
 
     Raises:
-        ConfigError: `repo_id` or the licence is none.
-        HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public against what is
-            asked for.
+        ConfigError: `repo_id` is not a hub id, or the licence is not an identifier.
+        HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public although a
+            private one is asked for.
     """
     require_repo_id(repo_id)
     api = HfApi(token=token)
@@ -57,10 +57,10 @@ def push_bundle(
 
 
 def _require_private(api: HfApi, repo_id: str) -> None:
-    """Checks that a repository, which may be an old one, is private.
+    """Checks that a repository, which may have existed before, is private.
 
     Raises:
-        HubError: it is not.
+        HubError: it is public.
     """
     if not api.model_info(repo_id).private:
         raise HubError(
@@ -84,22 +84,22 @@ def _commit(api: HfApi, repo_id: str, folder: Path, message: str) -> None:
 
 
 def require_repo_id(repo_id: str) -> None:
-    """Checks that `repo_id` could be a repository.
+    """Checks that `repo_id` is a well-formed hub id; asks no server.
 
     Raises:
-        ConfigError: it could not.
+        ConfigError: it is malformed.
     """
     try:
-        hf_hub_url(repo_id, "README.md")  # checks the id, and asks nobody
+        hf_hub_url(repo_id, "README.md")  # only checks the id
     except HFValidationError as error:
-        raise ConfigError(f"{repo_id!r} is no id of the hub; it must be owner/name") from error
+        raise ConfigError(f"{repo_id!r} is not a hub id; it must be owner/name") from error
 
 
 def _require_login(api: HfApi, repo_id: str) -> None:
-    """Checks, before gigabytes are written, that the hub answers and knows who asks.
+    """Checks, before gigabytes are written, that the hub answers and that a user is logged in.
 
     Raises:
-        HubError: it does not.
+        HubError: the hub does not answer, or nobody is logged in.
     """
     answer = answer_of(api.whoami)
     if isinstance(answer, Exception):
@@ -107,7 +107,7 @@ def _require_login(api: HfApi, repo_id: str) -> None:
 
 
 def _refused(repo_id: str, error: Exception) -> HubError:
-    """The error in words: who was not let in, or that there is no network."""
+    """The error to raise for `error`: nobody is logged in, the token may not write, or no usable answer came."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return HubError(
@@ -120,6 +120,6 @@ def _refused(repo_id: str, error: Exception) -> HubError:
         )
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return HubError(
-        f"{repo_id} was not uploaded, for the hub does not answer or refuses ({reason[:300]}); check the network, save "
+        f"{repo_id} was not uploaded: the hub does not answer or refuses ({reason[:300]}); check the network, save "
         "the bundle to a folder, and upload it later"
     )

@@ -1,8 +1,8 @@
-"""Which positions are written at which network call, where that can be drawn before the network is asked.
+"""Which positions are written in which network call, for predictors that can draw this before the first call.
 
-With first hitting and with exact rates the times at which positions leave MASK do not depend on the tokens. So they are
-drawn first, and a text takes part in as many calls as it has events, side by side with texts that are at another time:
-batches stay full, and nothing has to be read back from the device in between.
+With first hitting and with exact rates, the times at which positions leave MASK do not depend on the tokens, so they
+are drawn first. A text takes part only in the calls in which one of its tokens is written, side by side with texts that
+are at another time. So batches stay full, and nothing is read back from the device between calls.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Call:
     """One network call.
 
     Attributes:
-        texts: the texts that it is made for.
+        texts: numbers of the texts that take part, within the batch.
         rows: positions to be written, texts numbered within `texts`.
-        step: of each text, under which its random numbers are drawn.
-        t: of each text, the time that the network is asked at.
-        u: two uniform numbers of each row.
+        step: for each text, the step of its random numbers.
+        t: for each text, the time that the network gets.
+        u: two uniform numbers for each row.
     """
 
     texts: Int[Tensor, " b"]
@@ -41,10 +41,10 @@ class CallOrder:
     """The calls of a batch, in order.
 
     Attributes:
-        call: number of the call that writes a position, from 0 for every text; -1 for what is not written.
-        step: number that the random numbers of a position belong to.
+        call: number of the call that writes a position, counted from 0 in every text; -1 where nothing is written.
+        step: step that the random numbers of a position belong to.
         t: time of the call that writes a position.
-        u: two uniform numbers of every position, drawn in one go: in every call anew, they would cost a GPU as many
+        u: two uniform numbers for every position, drawn at once: drawing them in every call would cost a GPU as many
             kernels as a network of ten blocks.
     """
 
@@ -54,12 +54,12 @@ class CallOrder:
     u: tuple[Float[Tensor, "B L"], Float[Tensor, "B L"]]
 
     def calls(self) -> list[Call]:
-        """The calls; what their sizes are is read from the device once for all of them."""
+        """The calls; their sizes are read from the device once for all of them."""
         batch, position = torch.nonzero(self.call >= 0, as_tuple=True)
         call = self.call[batch, position]
         call, order = torch.sort(call, stable=True)
         batch, position = batch[order], position[order]
-        # Within a call rows are sorted by text: each text begins where it differs from the row before.
+        # Within a call, rows are sorted by text, so a text begins at each row whose text differs from the row before.
         begins = torch.ones_like(call, dtype=torch.bool)
         begins[1:] = (call[1:] != call[:-1]) | (batch[1:] != batch[:-1])
         num_rows, num_texts = torch.bincount(call), torch.bincount(call[begins])
@@ -88,14 +88,14 @@ def first_hitting_calls(
 
         move_prob(t_next) = move_prob(t) u^(1/n)   with n positions still masked
 
-    Several tokens of one call are written at the time at which the first of them leaves.
+    Tokens that share a call are written at the time at which the first of them leaves MASK.
 
     Args:
-        xt: where each text begins.
-        first: the time that it is noised to.
-        mask_id: of MASK.
+        xt: the texts to begin with.
+        first: the time that each text is noised to.
+        mask_id: id of MASK.
         tokens_per_call: positions a call.
-        schedule: of the noise.
+        schedule: the noise schedule.
         draws: the stream of random numbers.
         sample_index: number of each text.
     """
@@ -103,15 +103,15 @@ def first_hitting_calls(
     position = torch.arange(length, device=xt.device)
     is_masked = xt == mask_id
     num_masked = is_masked.sum(-1)
-    # What is not masked comes last in the order, and its turn never comes.
+    # Positions that are not masked come last in the order, and are never written.
     place = draws.uniform_pair(sample_index[:, None], 0, position)[0] + ~is_masked
     rank = place.argsort(dim=-1).argsort(dim=-1)
-    # Counters beyond the positions of the text belong to the times.
+    # The times take their numbers from a position beyond the text, which no token uses.
     wait, _ = draws.uniform_pair(sample_index[:, None], position + 1, torch.full_like(position, length))
     left = (num_masked[:, None] - position).clamp_min(1)
     log_move_prob = torch.log(-torch.expm1(-schedule(first).sigma))[:, None]
     log_move_prob = log_move_prob + running_sums(torch.log(wait) / left).to(log_move_prob)
-    # Where noise all but saturates, rounding may put the first time beyond the end.
+    # Where noise nearly saturates, rounding may put the first time beyond 1.
     time = schedule.time_at(-torch.log1p(-log_move_prob.exp())).clamp_max(1)
     call = rank // tokens_per_call
     u = draws.uniform_pair(sample_index[:, None], call + 1, position)
@@ -127,24 +127,24 @@ def grid_calls(
     draws: Draws,
     sample_index: Int[Tensor, " B"],
 ) -> CallOrder:
-    """Positions that leave MASK in a step are written together; steps in which none does make no call.
+    """One call for all positions that leave MASK in the same step; steps in which none does make no call.
 
     Args:
-        xt: where each text begins.
-        times: of the steps, the time of the final denoising last; n = m + 1.
-        leave_probs: of a masked position in each step but the last, in which all leave.
-        mask_id: of MASK.
+        xt: the texts to begin with.
+        times: time of each step, that of the final denoising last; n = m + 1.
+        leave_probs: probability that a masked position leaves MASK, for each step but the last, in which all leave.
+        mask_id: id of MASK.
         draws: the stream of random numbers.
         sample_index: number of each text.
     """
     is_masked = xt == mask_id
     position = torch.arange(xt.shape[1], device=xt.device)
     lasting, _ = draws.uniform_pair(sample_index[:, None], 0, position)
-    # The step at which a position leaves: the number of steps that one uniform number survives.
+    # The step in which a position leaves MASK: the number of steps that one uniform number survives.
     survival = torch.cumprod(1 - leave_probs.clamp(0, 1).to(lasting), dim=0).T.flip(-1).contiguous()
     step = len(leave_probs) - torch.searchsorted(survival, lasting, right=True)
-    # The call that a step becomes: the number of earlier steps of the text in which something leaves.
-    # What is written already goes to a step beyond the last.
+    # The call that a step becomes: the number of earlier steps of the text in which a position leaves MASK.
+    # Positions that are written already count for a step beyond the last.
     happens = torch.zeros(len(xt), len(times) + 1, dtype=torch.long, device=xt.device)
     happens.scatter_(1, torch.where(is_masked, step, len(times)), 1)
     call = (happens.cumsum(-1) - 1).gather(1, step)

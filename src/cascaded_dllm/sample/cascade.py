@@ -1,4 +1,4 @@
-"""A cascade: stages sampled one after another, each on what the one before wrote."""
+"""A cascade: stages sampled one after another, each from the text of the stage before."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,15 +32,15 @@ class Cascade:
     """Stages in order, and the tokenizer they share. A flat model is a cascade of one stage.
 
     Attributes:
-        stages: first stage first; the first ones of a longer cascade are a cascade too.
-        tokenizer: of all stages.
+        stages: first stage first; the first stages of a longer cascade are also a cascade.
+        tokenizer: the tokenizer of all stages.
         trained_lengths: all stage lengths of the cascade that the stages, or the flat model, were trained for; they
             decide which windows of a corpus belong to it.
-        is_flat: the only stage is a flat model.
+        is_flat: whether the only stage is a flat model.
         packing: how documents were cut into the windows that the stages were trained on; empty if no checkpoint says.
-        passed_over: damaged checkpoints that a run folder had beside the one that was loaded.
-        settings: what the checkpoint of every stage says; empty without checkpoints.
-        weights: which weights of the checkpoints these are.
+        passed_over: damaged checkpoints of the run folders, newer than the ones that were loaded.
+        settings: settings in the checkpoint of every stage; empty without checkpoints.
+        weights: which weights of the checkpoints the stages have.
     """
 
     stages: tuple[StageSampler, ...] = field(repr=False)
@@ -64,25 +64,27 @@ class Cascade:
         dtype: str | torch.dtype = torch.float32,
         compile: bool = False,
     ) -> "Cascade":
-        """A cascade from a bundle, or from one checkpoint, run folder or hub id a stage, first stage first.
+        """A cascade from a bundle, or from one checkpoint, run folder or hub id for each stage.
 
         Args:
-            source: a bundle, or the stages; what is no list and no bundle is a cascade of one stage or a flat model.
+            source: a bundle, or a list of the stages, first stage first. A single path or id that is not a bundle is a
+                cascade of one stage or a flat model.
             lengths: stage lengths, for checkpoints that do not say them: a SEDD model is a flat model of the last one.
-            tokenizer: file, folder or hub id; by default that of the bundle, or beside the first stage's weights.
+            tokenizer: file, folder or hub id; by default that of the bundle, or the one beside the first stage's
+                weights.
             weights: `ema`, the moving average, or `raw`; by default those of the bundle, or else the average.
             device: where the networks go; "auto" is a GPU if there is one.
-            dtype: of the matrix products of the trunk, float32 or bfloat16; the output layer and the probabilities
-                stay in float32.
-            compile: whether the blocks go through torch.compile, which takes a while at the first texts.
+            dtype: dtype of the matrix products of the trunk, float32 or bfloat16; the output layer and the
+                probabilities stay in float32.
+            compile: whether the blocks go through torch.compile, which delays the first texts.
 
         Raises:
             CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
-            ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, a bundle holds
-                other weights, there is no such device or dtype, or there is no compiler.
+            ConfigError: no stage is given, `lengths` cannot be stage lengths or differ from those of a checkpoint, a
+                bundle holds other weights, there is no such device or dtype, or there is no compiler.
 
         Warns:
-            DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and one before it was loaded.
+            DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and an older one was loaded.
         """
         place = choose_device(device)
         samplers, content, passed_over = read_cascade(
@@ -104,16 +106,16 @@ class Cascade:
         )
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
-        """The new folder, a bundle that holds all stages, the tokenizer and a model card.
+        """Saves a bundle with all stages, the tokenizer and a model card, and returns its folder.
 
         Args:
-            folder: where there is nothing yet.
-            license: identifier of a licence, for the card; it says none by default.
+            folder: a path at which there is nothing yet.
+            license: identifier of a licence, for the model card; by default the card names none.
 
         Raises:
             ConfigError: the cascade does not come from checkpoints, was changed since, or its weights are rounded to
-                another dtype.
-            OutputExistsError: there is something already, or the folder cannot be written.
+                another dtype; or the licence is not an identifier.
+            OutputExistsError: the folder exists, or cannot be written.
         """
         save_bundle(Path(folder), self._content(), license=license)
         return Path(folder)
@@ -127,20 +129,20 @@ class Cascade:
         commit_message: str = "Upload a cascade",
         license: str | None = None,
     ) -> str:
-        """The address on the Hugging Face hub, once the bundle of this cascade is uploaded there, in one commit.
+        """Uploads the bundle of this cascade to the Hugging Face hub, in one commit, and returns its address.
 
         Args:
             repo_id: owner/name; the repository is created if there is none.
-            private: whether a new repository is private, None for the custom of its owner; an old one stays what it
-                is, and where a private one is asked for, a public one gets nothing.
-            token: of a user who may write there; None for the one that `hf auth login` has stored.
-            commit_message: of the commit.
+            private: whether a new repository is private; None for the default of its owner. An existing repository
+                keeps its visibility; if it is public and a private one is asked for, nothing is uploaded.
+            token: token of a user who may write there; None for the one that `hf auth login` has stored.
+            commit_message: message of the commit.
             license: as in `save_pretrained`.
 
         Raises:
-            ConfigError: `repo_id` is none, or the cascade cannot be saved.
-            HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public against
-                what is asked for.
+            ConfigError: `repo_id` is not a hub id, or the cascade cannot be saved.
+            HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public although
+                a private one is asked for.
         """
         return push_bundle(
             repo_id,
@@ -152,10 +154,10 @@ class Cascade:
         )
 
     def _content(self) -> BundleContent:
-        """This cascade as it is kept.
+        """This cascade as a bundle stores it.
 
         Raises:
-            ConfigError: it comes from no checkpoints, or is not what they say any more.
+            ConfigError: it does not come from checkpoints, or differs from them.
         """
         content = BundleContent(
             models=tuple(stage.model for stage in self.stages),
@@ -170,17 +172,17 @@ class Cascade:
 
     @property
     def stage_lengths(self) -> tuple[int, ...]:
-        """Tokens every stage writes."""
+        """Tokens that every stage writes."""
         return tuple(stage.length for stage in self.stages)
 
     @property
     def unique(self) -> bool:
-        """Whether the shortened stages were trained to hold a token id once, as far as any checkpoint says."""
+        """Whether the shortened stages were trained to hold a token id only once; True without checkpoints."""
         return all(settings.unique for settings in self.settings)
 
     @property
     def method(self) -> str:
-        """The method of importance that chose the texts of the stages; empty if no checkpoint says."""
+        """The method of importance that chose the tokens of the stages; empty if no checkpoint says."""
         return next((settings.method for settings in self.settings if settings.method), "")
 
     @property
@@ -203,7 +205,7 @@ class Cascade:
         return self.stages[0].model.device
 
     def to(self, device: str | torch.device) -> "Cascade":
-        """This cascade, once its networks are on another device.
+        """Moves the networks to another device, and returns this cascade.
 
         Raises:
             ConfigError: there is no such device.
@@ -224,39 +226,40 @@ class Cascade:
     ) -> CascadeSamples:
         """Texts of all stages; text i depends on `seed` and i, not on the batch it is drawn in.
 
-        Options, by default without control and by first hitting:
+        Options:
 
             predictor: one of `PREDICTORS` by name, or an object such as `FirstHittingPredictor(tokens_per_call=4)`;
-                for all stages, or one for each. docs/sampling.md says what each is for.
-            steps: steps of the time grid, 128 if None; for all stages, or one entry for each. Predictors without a
-                grid take none.
+                for all stages, or one for each. The default is `first_hitting`; see docs/sampling.md.
+            steps: steps of the time grid, 128 if None; for all stages, or one entry for each. Only predictors with a
+                grid take it.
             tokens_per_call: tokens that leave MASK together with a predictor that has no grid; 1 if None.
             eta: how much `remask` masks again; 0.1 if None.
             gaps_per_call: gaps of a layout that are drawn together in placed stages; 1 if None.
-            temperature: of the law of a token; 1 leaves it, 0 takes the most probable one.
-            top_k: tokens that a draw chooses from; None for all.
-            top_p: probability that they have together; 1 for all.
-            seed: decides everything; 0.
+            temperature: temperature of the law of a token; 1 (the default) changes nothing, 0 takes the most probable
+                token.
+            top_k: the number of most probable tokens that a draw chooses from; None for all.
+            top_p: a draw chooses from the fewest tokens with a total probability of at least this; 1 for all.
+            seed: decides all random numbers; 0 by default.
             guidance: weight of classifier-free guidance by the prefix, for stages trained with prefix dropout; 0 is
                 none.
-            prefix_noise: probability that a token that a later stage is given is replaced as in its training, for
-                stages trained with prefix noise. What a stage wrote stays as it is; 0 is none.
+            prefix_noise: probability that a token of the prefix that a later stage reads is replaced as in its
+                training, for stages trained with prefix noise; 0 is none. The texts themselves stay as written.
             keywords: words that stage 1 contains in this order.
-            outline: a text whose words the first stage with room for it contains in order.
+            outline: a text whose words the first stage with room for them contains in order.
             pinned: text at fixed places of stages, a list of `Pin`.
-            given: texts of a stage to go on from; text i goes on from the one of number i modulo their number.
-            require_coverage: whether every stage contains all tokens of the one before, in order.
+            given: texts of a stage to continue from; text i continues the one of number i modulo their number.
+            require_coverage: whether every stage contains all tokens of the stage before, in order.
 
         Args:
-            num_samples: how many.
+            num_samples: number of texts.
             drawing: how they are drawn, in place of all options.
             batch_size: texts drawn together.
-            on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
+            on_progress: gets, after every step, the texts done and the texts to do, both counted once for each stage.
             options: those above.
 
         Raises:
             ConfigError: a number is out of range, a predictor is unknown or does not fit, a stage was not trained for
-                guidance or prefix noise, what is asked of the texts has no room, or there are options beside a
+                guidance or prefix noise, the constraints do not fit into the texts, or options are given beside a
                 `drawing`.
             TypeError: there is no such option.
         """
@@ -275,15 +278,15 @@ class Cascade:
         on_state: Callable[[CascadeState], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[CascadeBatch]:
-        """The texts of these numbers, a batch as soon as it is finished; text i is the same in any of them.
+        """The texts of these numbers, each batch as soon as it is finished; text i is the same in any batch.
 
         Args:
-            numbers: of the texts, in any order: those that are missing, for example.
+            numbers: numbers of the texts, in any order: those that a run still lacks, for example.
             drawing: how they are drawn.
             batch_size: texts drawn together.
-            on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
-            on_state: told of every state, for those who want to watch.
-            should_stop: asked after every step; if so, no more batches come, and the unfinished one is lost.
+            on_progress: gets, after every step, the texts done and the texts to do, both counted once for each stage.
+            on_state: gets every state.
+            should_stop: called after every step; if it returns True, the unfinished batch is lost and no more follow.
 
         Raises:
             ConfigError: a setting is out of range or does not fit the stages.
@@ -315,16 +318,16 @@ class Cascade:
         batch_size: int = 32,
         **options: Unpack[DrawingOptions],
     ) -> Iterator[CascadeState]:
-        """The states that texts go through, for those who want to watch; `shown` makes texts of them.
+        """The states that texts go through; `shown` turns a state into texts.
 
         Args:
-            num_samples: how many.
-            drawing: how they are drawn; None where `options` say it.
+            num_samples: number of texts.
+            drawing: how they are drawn, in place of all options.
             batch_size: texts drawn together.
-            options: those of `generate`, `seed`, `predictor`, `keywords` and so on.
+            options: those of `generate`: `seed`, `predictor`, `keywords` and so on.
 
         Raises:
-            ConfigError: a setting is out of range or does not fit the stages, or there are options beside a `drawing`.
+            ConfigError: a setting is out of range or does not fit the stages, or options are given beside a `drawing`.
             TypeError: there is no such option.
         """
         plan = drawing_of_options(options, drawing)
@@ -340,7 +343,7 @@ class Cascade:
         return [self.tokenizer.decode_window(ids) for ids in state.state.xt.tolist()]
 
     def require_drawable(self, drawing: Drawing) -> Constraints:
-        """What is asked of every stage, once these stages are found to be able to do it.
+        """The constraints of every stage; also checks that these stages can draw what `drawing` asks for.
 
         Raises:
             ConfigError: a setting is out of range or does not fit the stages.

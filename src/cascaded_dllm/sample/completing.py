@@ -1,4 +1,4 @@
-"""Drawing what a run still lacks, each batch on the disk before the next one begins."""
+"""Drawing the texts that a run still lacks, with each batch on the disk before the next one begins."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from cascaded_dllm.sample.progress import Progress
 from cascaded_dllm.sample.samples import CascadeState
 
 _ASKED_FOR = re.compile(r"tried to allocate (\d+) bytes")
-"""How the allocator of the CPU says what it had no room for."""
+"""In the message of PyTorch's CPU allocator: the size that it had no room for."""
 
 _NOT_ONE = "not even one text fits, go on with a --device that has more memory"
 
@@ -32,19 +32,19 @@ def draw_missing(
     on_state: Callable[[CascadeState], None],
     should_stop: Callable[[], bool],
 ) -> Progress:
-    """How far the run is once its missing texts are drawn, or the drawing was stopped.
+    """Draws the missing texts of a run and returns its progress, also if it was stopped before the end.
 
     Args:
-        run: whose lock this process holds.
-        cascade: the one of the run.
-        batch_size: texts drawn together; none of them depends on it.
-        on_progress: told after every step the texts done, counted once a stage, and their number in all stages.
-        on_state: told of every state; the time that it takes is no time of sampling.
-        should_stop: asked after every step; if so, the unfinished batch is lost.
+        run: the run, whose lock the caller holds.
+        cascade: the cascade of the run.
+        batch_size: texts drawn together; no text depends on it.
+        on_progress: gets, after every step, the texts done and the texts to do, both counted once for each stage.
+        on_state: gets every state; its time does not count as time of sampling.
+        should_stop: called after every step; if it returns True, the unfinished batch is lost.
 
     Raises:
-        BatchTooLargeError: memory is short; what was finished is kept.
-        OutputExistsError: a batch cannot be written; what was there before is kept.
+        BatchTooLargeError: memory is short; finished batches are kept.
+        OutputExistsError: a batch cannot be written; the batches before it are kept.
     """
     done, total, device = Progress.take_up(run.folder).num_finished, run.settings.num_samples, str(cascade.device)
     drawing = run.settings.texts.drawing
@@ -72,7 +72,7 @@ def draw_missing(
         except (RuntimeError, MemoryError) as error:
             if not is_short_of_memory(error):
                 raise
-            # Its traceback holds what did not fit.
+            # The frames of the traceback would keep the batch in memory.
             short = error.with_traceback(None)
             break
         if batch is None:
@@ -88,21 +88,24 @@ def draw_missing(
 
 
 def _reason(error: BaseException) -> str:
-    """The first sentence of an error of a device; of the CPU's, in which it is about the source of PyTorch, another."""
+    """Why memory was short: the bytes that the CPU's allocator asked for, or the first sentence of another error.
+
+    The first sentence of the CPU's error is about the source of PyTorch.
+    """
     if (found := _ASKED_FOR.search(str(error))) is not None:
         return f"{int(found[1]):,} bytes more were asked for"
     return " ".join(str(error).split(". ")[0].split()) or type(error).__name__
 
 
 def _remedy(cascade: Cascade, drawing: Drawing, size: int, error: BaseException) -> str:
-    """What to do about a batch of `size` texts that did not fit."""
+    """The remedy for a batch of `size` texts that did not fit, for the message."""
     if isinstance(error, torch.OutOfMemoryError):
         fits = _fitting_size(cascade, drawing, size // 2)
         return f"--batch-size {fits} fits, go on" if fits > 0 else _NOT_ONE
     if size == 1:
         return _NOT_ONE
-    # Trying would be dangerous on a CPU, where the system kills processes for want of memory. What one array of the
-    # batch took is a lower bound of what a text needs.
+    # Trying out sizes would be dangerous on a CPU, where the system kills processes that need too much memory. The
+    # array that did not fit gives a lower bound on the memory of a text.
     found, most = _ASKED_FOR.search(str(error)), size // 2
     if found is not None and "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -111,14 +114,14 @@ def _remedy(cascade: Cascade, drawing: Drawing, size: int, error: BaseException)
 
 
 def _fitting_size(cascade: Cascade, drawing: Drawing, size: int) -> int:
-    """The first of `size`, its half, the half of that and so on with which every stage can make a step; 0 if none."""
+    """The first of `size`, `size` / 2, `size` / 4 and so on with which every stage can make a step; 0 if none fits."""
     while size > 0 and not _fits(cascade, drawing, size):
         size //= 2
     return size
 
 
 def _fits(cascade: Cascade, drawing: Drawing, size: int) -> bool:
-    """Whether the first step of every stage has room for `size` texts, and for its prefix what a stage could write."""
+    """Whether memory has room for the first step of every stage with `size` texts and a prefix of its full length."""
     index = torch.arange(size, device=cascade.device)
     plans = drawing.plans(len(cascade.stages))
     for stage, plan, prefix_length in zip(cascade.stages, plans, (0, *cascade.stage_lengths), strict=False):

@@ -1,4 +1,4 @@
-"""What a network call is conditioned on: a prefix and, with guidance, the same stage without one."""
+"""The conditions of a network call: a prefix and, for guidance, an empty one."""
 
 import math
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ def require_guidable(guidance: float, settings: PrefixSettings, prefix_length: i
     """Checks that a stage can be sampled with this weight of guidance.
 
     Raises:
-        ConfigError: the weight is negative or not finite, or not zero for a stage that has no prefix or has never
-            been trained without one.
+        ConfigError: the weight is negative or not finite, or it is positive for a stage that has no prefix or was
+            trained without prefix dropout.
     """
     if not 0 <= guidance < math.inf:
         raise ConfigError(f"guidance is {guidance}; it must be at least 0, which is none, and finite: 1 is usual")
@@ -28,16 +28,16 @@ def require_guidable(guidance: float, settings: PrefixSettings, prefix_length: i
         raise ConfigError(f"guidance is {guidance}, and there is no prefix to guide by; set guidance to 0")
     if guidance > 0 and settings.dropout == 0:
         raise ConfigError(
-            f"guidance is {guidance}, and the stage was trained without prefix dropout, so that it does not know what "
+            f"guidance is {guidance}, and the stage was trained without prefix dropout, so it does not know what "
             "it would write without a prefix; set guidance to 0, or train it with training.prefix_dropout=0.1"
         )
 
 
 def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int) -> None:
-    """Checks that a stage can be given prefixes of which this share is replaced.
+    """Checks that a stage can be sampled with this probability of replacing a prefix token.
 
     Raises:
-        ConfigError: `prob` is no probability, or not zero for a stage that has no prefix or has only been trained on
+        ConfigError: `prob` is not a probability, or it is positive for a stage that has no prefix or was trained on
             prefixes without noise.
     """
     if not 0 <= prob <= 1:
@@ -53,12 +53,12 @@ def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int) 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the calls of a stage are told besides the noised text.
+    """The input of the calls of a stage besides the noised text.
 
     Attributes:
         prefix: the text of the stage before, or None.
-        empty: a prefix of nothing but MASK, for guidance; None without.
-        weight: of guidance, w.
+        empty: a prefix of nothing but MASK, for guidance; None without guidance.
+        weight: weight of guidance, w.
     """
 
     prefix: Prefix | None
@@ -69,7 +69,7 @@ class Conditioning:
     def encode(
         cls, model: ScoreModel, prefix: Int[Tensor, "B P"] | None, *, target_length: int, guidance: float
     ) -> "Conditioning":
-        """The prefix, and an empty one if there is guidance, in the form that the network reuses in every call."""
+        """The prefix and, for guidance, an empty one, encoded once for all calls as far as the network allows."""
         if prefix is None:
             return cls(None)
         with torch.inference_mode():
@@ -81,7 +81,7 @@ class Conditioning:
 
     @property
     def num_calls(self) -> int:
-        """Network calls that one look at the conditioned law takes."""
+        """Network calls that it takes to compute the law of a token once: 2 with guidance, else 1."""
         return 1 if self.empty is None else 2
 
     def states(
@@ -92,7 +92,15 @@ class Conditioning:
         batch: Int[Tensor, " b"],
         rows: Rows,
     ) -> tuple[States, States | None]:
-        """What the law of `rows` is read from, of the texts `batch`, with the prefix and, for guidance, without it."""
+        """States from which the law of `rows` is read, with the prefix and, for guidance, without it.
+
+        Args:
+            model: the network.
+            xt: all texts of the batch.
+            sigma: noise of each of the texts `batch`.
+            batch: numbers of the texts that take part.
+            rows: positions, texts numbered within `batch`.
+        """
         texts, num_texts = xt[batch], len(xt)
         given = model.states(texts, sigma, _select(self.prefix, batch, num_texts), rows=rows)
         if self.empty is None:
@@ -106,8 +114,8 @@ class Conditioning:
 
             log p_w(x0 | xt, prefix) = (1 + w) log p(x0 | xt, prefix) - w log p(x0 | xt) - log of the sum over x0
 
-        When a position leaves MASK is decided without guidance: the exact total of the scores, 1 / expm1(sigma), is
-        the same with every prefix.
+        Guidance does not change when a position leaves MASK: the exact total of the scores, 1 / expm1(sigma), is the
+        same for every prefix.
         """
         if unconditional is None:
             return logits
@@ -115,7 +123,7 @@ class Conditioning:
 
 
 def _select(prefix: Prefix | None, batch: Int[Tensor, " b"], num_texts: int) -> Prefix | None:
-    """The prefix of the touched sequences; no copy when they are all."""
+    """The prefixes of the texts `batch`, which are in rising order; not copied if these are all texts."""
     if prefix is None or len(batch) == num_texts:
         return prefix
     return prefix.select(batch)

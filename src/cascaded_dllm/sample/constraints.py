@@ -1,7 +1,7 @@
-"""What is asked of the texts of every stage, from what a person says that a text should hold.
+"""The constraints of every stage, made from what the user asks of the texts.
 
-Everything is turned into one form, constraints of every stage, before anything is drawn, so that all faults are told
-at once and a stage knows nothing of where its constraints come from.
+All of it is turned into constraints of single stages before anything is drawn. So mistakes are found before the first
+call, and a stage does not know where its constraints come from.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -14,17 +14,17 @@ from cascaded_dllm.sample.required import Word
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 Importance = Callable[[str], tuple[Sequence[int], Sequence[float], str]]
-"""From a text to its token ids, the importance of each, and the selection rule that understands it."""
+"""Maps a text to its token ids, the importance of each, and the method, which decides the selection rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageConstraints:
-    """What is asked of the texts of one stage. Text i has the entry i modulo their number.
+    """The constraints of one stage. Of several entries, text i has the one of number i modulo their number.
 
     Attributes:
-        given: whole texts, which are not written; empty if they are.
-        words: words to be contained in order; empty if none are.
-        pinned: ids by position.
+        given: whole texts of a stage that is not written; empty if the stage is written.
+        words: for each text, the words that it contains in order; empty if none are required.
+        pinned: ids by position, the same for all texts.
     """
 
     given: tuple[tuple[int, ...], ...] = ()
@@ -34,11 +34,11 @@ class StageConstraints:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What is asked of every stage.
+    """The constraints of all stages.
 
     Attributes:
-        stages: from `first_stage` on.
-        first_stage: the first one that is known or written.
+        stages: constraints of the stages from `first_stage` on.
+        first_stage: number of the first stage that is given or written.
         require_coverage: see `Control`.
     """
 
@@ -55,17 +55,17 @@ def constraints(
     *,
     unique: bool = True,
 ) -> Constraints:
-    """What `control` asks of every stage.
+    """The constraints that `control` puts on every stage.
 
     Args:
-        control: what a person asked.
-        tokenizer: of the stages.
-        stage_lengths: of the stages.
-        importance: for an outline.
-        unique: whether shortened stages hold a token once, as they were trained to.
+        control: what the user asked for.
+        tokenizer: the tokenizer of the stages.
+        stage_lengths: tokens that every stage writes.
+        importance: gives the importance of the tokens of an outline.
+        unique: whether shortened stages hold a token id only once, as in their training.
 
     Raises:
-        ConfigError: something does not fit: a stage that is not there, too many tokens, or none.
+        ConfigError: there is no such stage, or something has too many tokens, or none.
     """
     num_stages, first_stage = len(stage_lengths), 1
     words: dict[int, tuple[tuple[Word, ...], ...]] = {}
@@ -96,16 +96,16 @@ def constraints(
 
 
 def words_of(text: str, tokenizer: Tokenizer) -> tuple[Word, ...]:
-    """The tokens of every word of `text`, each with the space before it that it would have inside a text."""
+    """The tokens of every word of `text`, each word with the space before it that it would have inside a text."""
     return tuple(tuple(tokenizer.encode(f" {piece}").ids) for piece in text.split())
 
 
 def coverage_words(ids: Sequence[int], words: Sequence[Word]) -> tuple[Word, ...]:
-    """What the next stage must contain to keep `ids`: all of them in order, required words in one piece.
+    """The words that the next stage must contain to cover `ids`: every token alone, required words in one piece.
 
     Args:
-        ids: of a stage.
-        words: words that it was required to contain, in order.
+        ids: text of a stage.
+        words: words that this text was required to contain, in order.
     """
     found: list[Word] = []
     rest, left = list(words), tuple(ids)
@@ -123,7 +123,7 @@ def _keywords(keywords: Sequence[str], tokenizer: Tokenizer, length: int) -> tup
     for number, keyword in enumerate(keywords, start=1):
         if not keyword.strip():
             raise ConfigError(f"keyword {number} of {len(keywords)} is empty; leave it out")
-        # Words of one keyword are one: they stay together.
+        # The words of one keyword stay together.
         found.append(tuple(token for word in words_of(keyword, tokenizer) for token in word))
     num_tokens = sum(map(len, found))
     if num_tokens > length:
@@ -147,7 +147,7 @@ def _outline(
         )
     if entry == 1:
         return 1, words, {}
-    # As the tokens of its words, so that what the earlier stages hold is found in it again.
+    # Spaced as its words are, so that the tokens of the earlier stages are found among those of the words.
     spaced = "".join(f" {piece}" for piece in text.split())
     ids, values, method = importance(spaced)
     earlier = list(stage_lengths[: entry - 1])
@@ -189,14 +189,14 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: 
     num_stages = len(stage_lengths)
     if num_stages == 1:
         raise ConfigError(
-            f"from_stage is {given.stage}, and there is one stage only, after which none is written; pin the text"
+            f"from_stage is {given.stage}, and there is only one stage, after which none is written; pin the text"
         )
     if not 1 <= given.stage < num_stages:
         raise ConfigError(
             f"from_stage is {given.stage}; it must be from 1 to {num_stages - 1}, a stage with another one after it"
         )
     if not given.ids:
-        raise ConfigError("there is no text to go on from; give a file that holds at least one")
+        raise ConfigError("there is no text to continue from; give a file that holds at least one")
     known = {len(stages) for stages in given.ids}
     if len(known) > 1 or not 1 <= max(known) <= given.stage:
         raise ConfigError(
@@ -220,7 +220,7 @@ def _require_given(given: GivenStage, stage_lengths: Sequence[int], vocab_size: 
 
 
 def _glued(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[Word, ...]:
-    """Words: a token that does not begin with a space belongs to the one before; an end of text stands alone."""
+    """The words of a text: a token without a leading space belongs to the one before; an end of text stands alone."""
     found: list[Word] = []
     for before, token in zip((tokenizer.eos_id, *ids), ids, strict=False):
         if tokenizer.eos_id not in (before, token) and not tokenizer.decode([token])[:1].isspace():

@@ -1,4 +1,4 @@
-"""What a person says that a text should hold: keywords, an outline, pinned text, or the texts of a stage themselves."""
+"""What a user can ask of the texts: keywords, an outline, pinned text, or given texts of a stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Text that stands at a place of a stage, whatever is written around it.
+    """Text at a fixed place of a stage.
 
     Attributes:
         stage: 1..K.
-        position: of its first token; `start` is 0, and `end` puts its last token last.
-        text: as it is, a leading space included; or the ids of its tokens, which a text that was drawn may not have
-            in common with one that is typed.
+        position: place of its first token, counted from 0; `start` is 0, and `end` puts its last token last.
+        text: taken as it is, a leading space included; or the ids of its tokens, since a text that was drawn may be
+            cut into other tokens than the same text typed.
     """
 
     stage: int
@@ -29,12 +29,12 @@ class Pin:
 class GivenStage:
     """Texts of a stage that are taken as they are; the stages after it are written.
 
-    A text of stage 1 may have fewer tokens than the stage writes: its words are kept in order, and the rest is written
+    A text of stage 1 may have fewer tokens than the stage writes: it keeps its words in order, and the rest is written
     around them.
 
     Attributes:
         stage: 1..K - 1.
-        ids: for every text, those of this stage and, where they are known, of all stages before it.
+        ids: for every text, the ids of this stage, after those of the stages just before it that are known.
     """
 
     stage: int
@@ -52,12 +52,12 @@ class GivenStage:
 
     @classmethod
     def of_texts(cls, stage: int, texts: Sequence[str], tokenizer: Tokenizer) -> "GivenStage":
-        """Texts as `CascadeSamples.texts` shows them, edited or not; of the stages before nothing is known.
+        """Given texts in the form of `CascadeSamples.texts`, edited or not; the stages before are unknown.
 
         Args:
             stage: 1..K - 1.
-            texts: one for every text that is written, or fewer, which are then taken in turns.
-            tokenizer: of the cascade.
+            texts: one for every text that is written, or fewer, which are then taken in turn.
+            tokenizer: the tokenizer of the cascade.
         """
         return cls(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in texts))
 
@@ -69,17 +69,17 @@ class GivenStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """All that is asked of the texts; nothing by default. Keywords exclude an outline and given texts.
+    """All that a user asks of the texts; nothing by default. Keywords exclude an outline and given texts.
 
     Attributes:
         keywords: words that stage 1 contains, in this order; the rest is written around them.
-        outline: a text whose words, in order, are contained in the first stage that has room for it; the stages before
-            are its most important tokens, chosen as in preprocessing. Beside a given text it is for the stage after
-            that, which must be a whole one.
+        outline: a text whose words the first stage with room for them contains in order; the stages before are its
+            most important tokens, chosen as in preprocessing. Beside a given text, which must fill its stage, the
+            outline is for the stage after it.
         pins: text at fixed places.
-        given: texts of a stage.
+        given: texts of a stage to continue from.
         require_coverage: whether every stage contains all tokens of the stage before, in order; a stage with an outline
-            of its own contains that instead.
+            of its own contains the outline instead.
     """
 
     keywords: tuple[str, ...] = ()
@@ -99,4 +99,6 @@ class Control:
             if is_asked
         ]
         if len(asked) > 1 and asked != ["outline", "from_stage"]:
-            raise ConfigError(f"{' and '.join(asked)} are given together; a text begins with one of them, choose")
+            raise ConfigError(
+                f"{' and '.join(asked)} are given together, and a text begins with only one of them; choose one"
+            )

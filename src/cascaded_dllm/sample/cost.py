@@ -1,4 +1,4 @@
-"""What a text costs to write."""
+"""The cost of writing a text."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,16 @@ from cascaded_dllm.sample.sampler import StageSampler
 
 
 def token_forwards(stages: Sequence[StageSampler], nfe: Sequence[float], drawing: Drawing) -> float:
-    """Positions computed for one text: the target in every call, the prefix in every call or, if kept, once.
+    """Positions that go through the networks for one text.
 
-    With guidance the empty prefix is kept as well. A placed stage has no prefix, and computes its gaps. A stage without
-    a call computes nothing.
+    The target counts in every call. The prefix counts in every call with `joint` attention, else once, and with
+    guidance once more for the empty prefix. A placed stage has no prefix, but its layout counts. A stage without calls
+    counts nothing.
 
     Args:
-        stages: of the cascade, all of them.
+        stages: all stages of the cascade.
         nfe: network calls of every stage, for one text.
-        drawing: how it is drawn.
+        drawing: how the text is drawn.
     """
     num_kept = 1 if drawing.guidance == 0 else 2
     total = 0.0

@@ -1,4 +1,4 @@
-"""Whether the stages of a cascade can draw what they are asked for, told before anything is drawn."""
+"""Whether the stages of a cascade can draw what they are asked for, checked before anything is drawn."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 def require_drawable(
     stages: Sequence[StageSampler], drawing: Drawing, tokenizer: Tokenizer, *, unique: bool
 ) -> Constraints:
-    """What is asked of every stage, once the stages are found to be able to do it.
+    """The constraints of every stage; also checks that the stages can draw what `drawing` asks for.
 
     Args:
-        stages: of the cascade, all of them.
+        stages: all stages of the cascade.
         drawing: how texts are to be drawn.
-        tokenizer: of all stages.
-        unique: whether the shortened stages hold a token once.
+        tokenizer: the tokenizer of all stages.
+        unique: whether the shortened stages hold a token id only once.
 
     Raises:
         ConfigError: a setting is out of range or does not fit the stages.
@@ -37,8 +37,8 @@ def require_drawable(
     _require_conditioning(stages, drawing)
     if drawing.gaps_per_call is not None and not any(stage.is_placed for stage in stages):
         raise ConfigError(
-            f"gaps_per_call is {drawing.gaps_per_call}, and no stage is a placed one, which alone has gaps; leave it "
-            "out"
+            f"gaps_per_call is {drawing.gaps_per_call}, but only placed stages have gaps, and there is none; leave "
+            "it out"
         )
     lengths = [stage.length for stage in stages]
     asked = constraints(drawing.control, tokenizer, lengths, english_importance(tokenizer), unique=unique)
@@ -56,7 +56,7 @@ def require_drawable(
 
 
 def _require_conditioning(stages: Sequence[StageSampler], drawing: Drawing) -> None:
-    """Checks that every later stage can be guided and given noised prefixes.
+    """Checks that every stage after the first can be guided and can read noised prefixes, if that is asked for.
 
     Raises:
         ConfigError: a stage was not trained for it, there is no later stage, or a value is out of range.
@@ -68,10 +68,10 @@ def _require_conditioning(stages: Sequence[StageSampler], drawing: Drawing) -> N
 
 
 def _require_text(stage: StageSampler, asked: StageConstraints, drawing: Drawing, *, covers: bool) -> None:
-    """Checks that a stage can be held to words and pinned text, and has room for them.
+    """Checks that the process of a stage can keep words and pinned text, and that the stage has room for them.
 
     Raises:
-        ConfigError: it cannot, or has none.
+        ConfigError: it cannot, or there is no room.
     """
     stage.require_possible(drawing.law, is_required=bool(asked.words or asked.pinned) or covers)
     if asked.words and isinstance(stage.process, AbsorbingProcess):
@@ -82,7 +82,7 @@ def _require_text(stage: StageSampler, asked: StageConstraints, drawing: Drawing
 def _require_words_before(
     number: int, asked: StageConstraints, given: Sequence[tuple[int, ...]], tokenizer: Tokenizer
 ) -> None:
-    """Checks that the words of a placed stage hold the text before, which that stage holds in any case.
+    """Checks that the words required of a placed stage contain the text before, as the stage itself does.
 
     Raises:
         ConfigError: they do not.
@@ -99,10 +99,10 @@ def _require_words_before(
 def _require_layout(
     number: int, stage: StageSampler, asked: StageConstraints, given: Sequence[tuple[int, ...]]
 ) -> None:
-    """Checks that the text before has room beside what a placed stage is asked for, as far as it is known.
+    """Checks that a placed stage has room for the text before beside pinned text and words, as far as it is known.
 
     Raises:
-        ConfigError: it has none, or may have none.
+        ConfigError: there is no room, or more tokens are pinned than the stage writes anew.
     """
     num_new = stage.length - (stage.prefix_length or 0)
     if len(asked.pinned) > num_new:

@@ -1,4 +1,4 @@
-"""How texts are drawn, in one place: what `Cascade.generate` takes, and what can be told of it without a network."""
+"""How texts are drawn: the options of `Cascade.generate`, and what can be checked and said without a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +24,7 @@ class StagePlan:
 
     Attributes:
         predictor: how a step is taken.
-        num_steps: of the time grid; None where there is none.
+        num_steps: steps of the time grid; None for a predictor without one.
     """
 
     predictor: Predictor
@@ -35,19 +35,19 @@ class StagePlan:
 class Drawing:
     """How texts are drawn: all that decides them besides the stages themselves.
 
-    What is a tuple has one entry for all stages, or one for each.
+    A tuple has one entry for all stages, or one for each.
 
     Attributes:
         predictor: names of predictors.
         steps: steps of the time grid, 128 if None; only for predictors that have one.
         tokens_per_call: tokens that leave MASK together, 1 if None; only for predictors without a grid.
-        eta: of `remask`, 0.1 if None.
+        eta: eta of `remask`, 0.1 if None.
         gaps_per_call: gaps of a layout that are drawn together in placed stages; 1 if None.
         law: how the law of a token is changed.
         seed: decides, with the number of a text, all of its random numbers.
         guidance: weight of classifier-free guidance by the prefix; 0 is none.
-        prefix_noise: probability that a token that a later stage is given is replaced as in its training.
-        control: what the texts should hold.
+        prefix_noise: probability that a token of the prefix that a later stage reads is replaced as in its training.
+        control: what the texts must contain.
     """
 
     predictor: tuple[str, ...] = ("first_hitting",)
@@ -63,15 +63,15 @@ class Drawing:
 
     @property
     def num_entries(self) -> int:
-        """The most stages that anything is told apart for; 1 where all is for all stages."""
+        """The largest number of entries in any tuple: the number of stages, or 1 if every entry is for all stages."""
         return max(map(len, (self.predictor, self.steps, self.tokens_per_call)))
 
     def plans(self, num_stages: int) -> tuple[StagePlan, ...]:
         """How every stage is sampled.
 
         Raises:
-            ConfigError: there are neither one nor `num_stages` of something, a predictor is unknown, does not take what
-                it is given, or a number is out of range.
+            ConfigError: a tuple has neither 1 nor `num_stages` entries, a predictor is unknown or does not take an
+                option that is set for it, or a number is out of range.
         """
         names = _spread("predictors", self.predictor, num_stages)
         steps = self._for_some("steps", self.steps, names, takes=_has_grid)
@@ -82,7 +82,7 @@ class Drawing:
         )
 
     def of_stages(self, num_stages: int, kept: slice) -> "Drawing":
-        """How some of `num_stages` stages are drawn, told for each of them; without an eta that only others take."""
+        """The drawing of the stages `kept` of `num_stages`, one entry for each; eta only if one of them takes it."""
         plans = self.plans(num_stages)[kept]
         predictors = [plan.predictor for plan in plans]
         return replace(
@@ -94,37 +94,38 @@ class Drawing:
         )
 
     def require_sound(self) -> None:
-        """Checks all that can be told without the stages, for callers who have not loaded them yet.
+        """Checks all that can be checked without the stages, for callers that have not loaded them yet.
 
         Raises:
-            ConfigError: a number is out of range, or a predictor is unknown or does not take what it is given.
+            ConfigError: a number is out of range, or a predictor is unknown or does not take an option that is set for
+                it.
         """
         self.plans(self.num_entries)
         require_at_least("gaps_per_call", self.gaps_per_call, 1)
-        # Of stages that could do both: what they were trained for is not known yet.
+        # As for stages trained for both, since the real ones are not known yet.
         require_guidable(self.guidance, PrefixSettings(dropout=0.5), prefix_length=1)
         require_noisable(self.prefix_noise, PrefixSettings(noise_prob=0.5), prefix_length=1)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Drawing":
-        """The inverse of `asdict`; a KeyError or a TypeError if that is not what `values` are."""
+        """The inverse of `asdict`; raises a KeyError or a TypeError for other values."""
         control = dict(values["control"])
         control["pins"] = tuple(Pin(**pin) for pin in control["pins"])
         control["given"] = None if control["given"] is None else GivenStage(**control["given"])
         return cls(**{**values, "law": TokenLaw(**values["law"]), "control": Control(**control)})
 
     def described(self) -> dict[str, Any]:
-        """All settings for readers, without the texts that were given, which lie beside them in the run."""
+        """All settings for readers; of given texts only their stage and number, since the run holds the texts."""
         values = asdict(self)
         if self.control.given is not None:
             values["control"]["given"] = {"stage": self.control.given.stage, "texts": len(self.control.given.ids)}
         return values
 
     def amount_of_work(self, stage_lengths: Sequence[int]) -> str:
-        """What a folder is called after: "steps_128" where all stages walk along the same grid, or else "calls_64".
+        """The work as a folder's name says it: "steps_128" if all stages have the same time grid, else "calls_64".
 
-        Calls are the most that the network can be asked for a text, in all stages together and without guidance: one
-        for every `tokens_per_call` tokens, or one for every step of a grid and one at its end.
+        The number of calls is the most that a text can take in all stages together, without guidance: one for every
+        `tokens_per_call` tokens, or one for every step of a grid and one for the final denoising.
         """
         plans = self.plans(len(stage_lengths))
         grids = {plan.num_steps for plan in plans}
@@ -141,7 +142,11 @@ class Drawing:
     def _for_some(
         self, what: str, values: Sequence[_Value | None], names: Sequence[str], *, takes: Callable[[str], bool]
     ) -> Sequence[_Value | None]:
-        """A value for every stage. One for all goes to those whose predictor takes it, of which there must be one."""
+        """A value for every stage.
+
+        A single value goes to the stages whose predictor takes it. If there is none, it goes to all of them, so that
+        `_plan` refuses it.
+        """
         spread = _spread(what, values, len(names))
         if len(values) == 1 and any(map(takes, names)):
             return [value if takes(name) else None for value, name in zip(spread, names, strict=True)]
@@ -149,9 +154,9 @@ class Drawing:
 
 
 class DrawingOptions(TypedDict, total=False):
-    """Options of `Cascade.generate` and `Cascade.stream`, the first of which says what they mean.
+    """Options of `Cascade.generate`, which documents them, and of `Cascade.stream`.
 
-    One that is left out is as in `Drawing`, `TokenLaw` and `Control`.
+    An option that is left out has the default of `Drawing`, `TokenLaw` or `Control`.
     """
 
     predictor: str | Predictor | Sequence[str | Predictor]
@@ -176,16 +181,17 @@ _PREDICTORS: tuple[type, ...] = get_args(Predictor)
 
 
 def options_among(values: Mapping[str, Any]) -> DrawingOptions:
-    """Those of these values that have the name of an option."""
+    """The items of `values` whose key is the name of an option."""
     return cast(DrawingOptions, {name: values[name] for name in DrawingOptions.__annotations__ if name in values})
 
 
 def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) -> Drawing:
-    """How texts are drawn, by options or by the `drawing` that is given in place of them.
+    """The `drawing` if there is one, or else that of the options.
 
     Raises:
-        ConfigError: options and a drawing are given, `keywords` is a text, something in `pinned` is no `Pin`, or a
-            predictor is none, or has numbers of its own that contradict others.
+        ConfigError: both options and a drawing are given, `keywords` is a text, an entry of `pinned` is not a `Pin`, an
+            entry of `predictor` is neither a name nor a predictor, or a number is given both by an option and by a
+            predictor.
         TypeError: there is no such option.
     """
     if unknown := [name for name in options if name not in DrawingOptions.__annotations__]:
@@ -209,10 +215,10 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
 
 
 def _of_predictors(options: DrawingOptions) -> dict[str, Any]:
-    """Names of predictors with their numbers, of which objects bring their own.
+    """The values of `predictor`, `steps`, `tokens_per_call` and `eta`; predictor objects bring their own numbers.
 
     Raises:
-        ConfigError: something is no predictor, or numbers are given twice.
+        ConfigError: an entry is neither a name nor a predictor, or a number is given twice.
     """
     given: tuple[Any, ...] = entries(options.get("predictor", "first_hitting"))
     steps, tokens = (entries(options.get(name)) for name in ("steps", "tokens_per_call"))

@@ -1,4 +1,4 @@
-"""How many network calls it takes on average to rewrite a text in part, known before anything is written."""
+"""How many network calls it takes on average to rewrite a text in part, computed before anything is written."""
 
 from typing import NamedTuple
 
@@ -13,15 +13,15 @@ from cascaded_dllm.sample.predictors import FirstHittingPredictor, Predictor, Re
 from cascaded_dllm.sample.state import Start
 
 _GRID = 512
-"""Shares of noise that are averaged over."""
+"""Number of noise shares that the mean is taken over."""
 
 
 class ExpectedCalls(NamedTuple):
-    """Of one text.
+    """The expected calls of one text.
 
     Attributes:
-        calls: network calls in which it takes part.
-        rows: its positions that they are asked about, all calls together.
+        calls: network calls in which the text takes part.
+        rows: positions of the text that these calls are asked about, summed over the calls.
     """
 
     calls: float
@@ -39,20 +39,21 @@ def expected_calls(
     level: float,
     t_end: float,
 ) -> ExpectedCalls:
-    """The calls that write again what a drawn share of noise, uniform between 0 and `level`, has taken from a text.
+    """The mean calls to rewrite a text whose tokens were noised with a probability uniform between 0 and `level`.
 
-    Exact where positions leave MASK at rates that are known; learned rates are taken for the ones they are to learn.
-    Positions are independent given the share, so that a step has something to do with probability 1 - (1 - q)^length.
+    Exact where the rates of leaving MASK are known; learned rates are taken to be exact. Positions are independent
+    given the probability of noise, so a step has something to write with probability 1 - (1 - q)^length, where q is
+    that of one position.
 
     Args:
-        process: of the stage that writes.
-        schedule: of its noise.
+        process: forward process of the stage that writes.
+        schedule: its noise schedule.
         length: tokens of the text.
-        is_normalized: whether its network gives a law, and no rates of its own.
-        predictor: how it is written.
-        num_steps: of the time grid.
+        is_normalized: whether the scores of its network are normalised.
+        predictor: how the text is written.
+        num_steps: steps of the time grid.
         level: largest probability that a token is noised.
-        t_end: where the time grid ends.
+        t_end: time at which the time grid ends.
     """
     if isinstance(process, UniformProcess):
         return ExpectedCalls(num_steps + 1, (num_steps + 1) * length)
@@ -80,8 +81,8 @@ def _on_grid(
     *,
     asks_all: bool,
 ) -> ExpectedCalls:
-    """Calls of the steps in which a position leaves MASK or, with `asks_all`, in which one is still there."""
-    # Of a position that the noise has taken: the probability that it is masked before a step.
+    """Calls of the steps in which a position leaves MASK or, with `asks_all`, in which one is still masked."""
+    # For a position that was noised: the probability that it is masked before a step.
     still = torch.ones_like(masked)
     calls, rows = torch.zeros_like(masked), torch.zeros_like(masked)
     for step in range(len(leave) + 1):
@@ -102,7 +103,7 @@ def _by_count(
     law = torch.distributions.Binomial(length, masked[:, None]).log_prob(counts).exp().mean(0)
     each = predictor.tokens_per_call
     calls = torch.ceil(counts / each)
-    # Who looks for the surest positions asks about all that are left.
+    # To find the surest positions, the network is asked about all that are left.
     is_choosing = isinstance(predictor, SurestPredictor)
     rows = calls * counts - each * calls * (calls - 1) / 2 if is_choosing else counts
     return ExpectedCalls(float(law @ calls), float(law @ rows))

@@ -1,19 +1,19 @@
-"""Words that a person asks for, written before all else: the place of each is drawn, one word after another.
+"""Words that the user asks for, written before all else: the place of each is drawn, one word after another.
 
-At a call the network gives every masked position a law of its own. It says where a word may stand, and not yet what
-goes with it. Words that wait until what is around them has been written find a text that has no place for them, and
-stand in it where they do not belong. Written first, they are what the rest of the text is written to.
+In a call, the network gives every masked position a law of its own. These laws say where a word may stand, but not yet
+what goes with it. Words that wait until the text around them is written come into a text that has no place for them.
+Written first, they are what the rest of the text is written around.
 
-The place of a word is drawn from the law of the masked positions given that this word and those after it are read there
-in order (`required`), behind the word before. With the word written the network is asked for the next one. What it says
-then is not what was expected before: where it holds the next words for less likely, the places so far were worse than
-they looked. So several placings are drawn, and one of them is taken with a probability proportional to
+The place of a word is drawn from the law of the masked positions, given that this word and those after it can be read
+in order (`required`) behind the word before. The word is written, and the network is asked again for the next one. If
+the next words are then less probable than the call before expected, the places so far were worse than they looked. So
+several placings are drawn, and one is chosen with a probability proportional to
 
     product over words k of P(words from k on are read, given those before k) / P(the same, expected at word k - 1)
 
-which is sampling importance resampling (Rubin 1987). The more there are, the nearer the law of the places comes to that
-of the network, product over words of P(word at its place, given the words before). What is left is then written from
-its law given the words, by any predictor.
+which is sampling importance resampling (Rubin 1987). With more placings, the law of the places comes nearer to that of
+the network, the product over words of P(word at its place, given the words before). The rest of the text is then
+written from its law given the words, by any predictor.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ from cascaded_dllm.sample.state import Start
 from cascaded_dllm.sample.writing import TokenWriter, masked_rows, sigma_of_masks
 
 _PASSED = -2
-"""In place of every token before the end of the word that was written last: no word is read there."""
+"""Stands for every token up to the end of the word that was written last, where no other word may be read."""
 _PLACINGS, _CALLS = 8, 64
-"""Placings that are drawn; fewer where they would take more network calls than that."""
+"""The most placings that are drawn, and the most calls that they may take; a single placing may take more."""
 
 
 def num_placings(num_words: int) -> int:
-    """How many placings of so many words are drawn."""
+    """The number of placings that are drawn for this many words."""
     return max(1, min(_PLACINGS, _CALLS // num_words)) if num_words else 1
 
 
@@ -45,9 +45,9 @@ class FirstWords:
     """Writes words into texts before all else.
 
     Attributes:
-        writer: of tokens.
-        words: of every text, in order; there must be room for them.
-        schedule: of the noise, which says how noisy a text is that has so many masked positions.
+        writer: asks the network.
+        words: words of every text, in order; the caller has checked that there is room for them.
+        schedule: noise schedule, which gives the noise that goes with a number of masked positions.
         num_noised: positions that are masked at time 1.
     """
 
@@ -57,15 +57,15 @@ class FirstWords:
     num_noised: int
 
     def written(self, start: Start) -> tuple[Start, float]:
-        """The texts with their words, and the network calls that it took.
+        """The texts with their words, and the mean number of network calls for each text.
 
         Args:
-            start: where the texts begin; a word may stand in it already.
+            start: the texts to begin with, which may already hold some of the words.
         """
         num_calls = [num_placings(len(of_text)) * len(of_text) for of_text in self.words]
         turns = range(max(num_placings(len(of_text)) for of_text in self.words))
         placings, log_weights = zip(*(self._placing(start.xt, turn) for turn in turns), strict=True)
-        # A number of its own, behind those of all the words.
+        # The choice has a step of its own, after those of all words.
         last = torch.tensor(num_calls, device=start.xt.device)
         u, _ = self.writer.path_draws.uniform_pair(self.writer.sample_index, last, torch.zeros_like(last))
         log_weight = torch.stack(log_weights, dim=-1)
@@ -75,15 +75,16 @@ class FirstWords:
         return Start(torch.stack(placings)[chosen, every], start.t), nfe
 
     def _placing(self, xt: Int[Tensor, "B L"], turn: int) -> tuple[Int[Tensor, "B L"], Float[Tensor, " B"]]:
-        """The texts with their words at drawn places, and the log of what that is worth; none for texts that have
-        fewer placings.
+        """The texts with their words at drawn places, and the log weight of this placing.
+
+        A text that has fewer placings stays without words, with a log weight of -inf.
 
         Args:
-            xt: the texts without them.
+            xt: the texts before their words are written.
             turn: number of the placing.
         """
         xt, device = xt.clone(), xt.device
-        # How many placings a text has must not depend on those beside it.
+        # The number of placings of a text must not depend on the other texts of the batch.
         words = [of_text if turn < num_placings(len(of_text)) else () for of_text in self.words]
         has_turn = torch.tensor([turn < num_placings(len(of_text)) for of_text in self.words], device=device)
         begin = torch.zeros(len(xt), dtype=torch.long, device=device)
@@ -108,13 +109,13 @@ class FirstWords:
             row = torch.arange(len(texts), device=device).repeat_interleave(size)
             before = (size.cumsum(0) - size)[row]
             xt[texts[row], place[row] + torch.arange(len(token), device=device) - before] = token
-            # Behind the word the automaton stands where the next one begins.
+            # After the word, the automaton is in the state in which the next word begins.
             reached = torch.stack([*path.log_reach])[end, torch.arange(len(texts), device=device), size]
             expected[texts] = reached.to(expected)
         return xt, log_weight.masked_fill(~has_turn, -torch.inf)
 
 
 def _place(tokens: Sequence[int], word: Word, begin: int) -> int:
-    """Where a word begins that is known to stand in a text, from `begin` on."""
+    """The first position from `begin` on at which `word` stands; the text must contain it there."""
     places = range(begin, len(tokens) - len(word) + 1)
     return next(place for place in places if tuple(tokens[place : place + len(word)]) == tuple(word))

@@ -1,4 +1,4 @@
-"""Texts of a stage to go on from, from where a person has them: a sampling run, one of its files, or any text file."""
+"""Reads the texts of a stage to continue from: of a sampling run, one of its files, or any text file."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
     """The texts of stage `stage` in `path`.
 
-    Of a sampling run, which is a folder or its samples.jsonl, the ids are taken as they are, with those of the stages
-    before. Any other file is a listing as in sample_stage<k>.txt, which may have been edited, or a single text.
+    From a sampling run, which is a folder or its samples.jsonl, the ids are taken, with those of the stages before. Any
+    other file is a listing such as sample_stage<k>.txt, which may have been edited, or a single text.
 
     Raises:
-        ConfigError: there is no such file, or the run has no such stage.
-        DataError: the file is damaged, or no text.
+        ConfigError: there is no such file, or the run has no such stage or another tokenizer.
+        DataError: the file is damaged, or is not text in UTF-8.
     """
     file = path / SAMPLES_FILE if path.is_dir() else path
     if not file.is_file():
@@ -35,7 +35,7 @@ def read_outline(path: Path) -> str:
 
     Raises:
         ConfigError: there is no such file.
-        DataError: it is no text.
+        DataError: it is not text in UTF-8.
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; name a text file that holds the outline")
@@ -46,12 +46,12 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+        raise DataError(f"{file} is not text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
 
 def _stored(file: Path, content: str, stage: int, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Ids of the stages up to `stage` of every text of a run; the ones that are known."""
-    # Not splitlines, which also breaks at characters that a text may hold.
+    """For every text of a run, the ids of the stages up to `stage` that the run holds."""
+    # Not splitlines, which also breaks at characters that a text may contain.
     lines = content.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         try:

@@ -1,4 +1,4 @@
-"""Drawing layouts: gap after gap in a random order, which is first hitting for a network that does not see the time."""
+"""Drawing layouts: one gap after another in a random order, which is first hitting for a time-agnostic network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ class LayoutRequest:
     """How the layouts of a batch are drawn.
 
     Attributes:
-        together: of each text, all of its tokens, those of a word together; None where every token stands alone.
+        together: for each text, all its tokens, grouped into words that stay in one piece; None if every token stands
+            alone.
         rules: what layouts must leave room for; None for nothing.
-        gaps_per_call: gaps that are drawn from what one call of the network says.
+        gaps_per_call: gaps that are drawn from the laws of one network call.
     """
 
     together: Sequence[Sequence[Word]] | None = None
@@ -43,20 +44,20 @@ def draw_gaps(
     gaps_per_call: int = 1,
     rules: LayoutRules | None = None,
 ) -> Int[Tensor, "B G"]:
-    """Gaps that sum to what is new, of every text; those that are known stay.
+    """The gaps of every text, which sum to its number of new tokens; known gaps stay.
 
     Args:
         model: the layout network.
         z: ids of the texts that are laid out.
-        known: the label of every gap, `hidden_label` where it is to be drawn; at least one of every text.
+        known: the label of every gap, `hidden_label` where it is to be drawn; at least one gap of every text is.
         draws: the stream of random numbers.
         sample_index: number of each text.
-        gaps_per_call: gaps that are drawn from what one call of the network says; those after the first do not know
-            of those before but that less is left.
+        gaps_per_call: gaps that are drawn from the laws of one network call. Without rules, a later one of them only
+            knows how many new tokens the earlier ones leave.
         rules: what layouts must leave room for; None for nothing.
 
     Raises:
-        ConfigError: there is no layout with room for it.
+        ConfigError: no layout leaves room for it.
         NoLawError: the network answers with NaN or infinity.
     """
     gaps, every = known.clone(), torch.arange(len(z), device=z.device)
@@ -64,16 +65,16 @@ def draw_gaps(
     num_hidden = is_hidden.sum(-1)
     left = model.config.num_new - torch.where(is_hidden, 0, gaps).sum(-1)
     position = torch.arange(gaps.shape[1], device=z.device)
-    # What is known comes last in the order, and its turn never comes.
+    # Known gaps come last in the order, and are never drawn.
     order = (draws.uniform_pair(sample_index[:, None], 0, position)[0] + ~is_hidden).argsort(dim=-1)
     turns, logits = int(num_hidden.max()), torch.zeros(len(z), gaps.shape[1], model.config.num_labels, device=z.device)
     is_lost = torch.zeros_like(is_hidden[:, 0])
     for turn in range(turns):
-        # The last hidden gap is what is left, whatever the network says.
+        # The last hidden gap takes all new tokens that are left, whatever the network says.
         if turn < turns - 1 and turn % gaps_per_call == 0:
             logits = model(z, gaps)
         place = order[:, turn]
-        # Where all gaps are known already, the draw is thrown away.
+        # Where all gaps of a text are drawn already, this draw is discarded.
         is_due = turn < num_hidden
         if rules is None:
             log_law = gap_log_law(logits[every, place], left, turn >= num_hidden - 1)
@@ -90,23 +91,23 @@ def draw_gaps(
 
 
 def _log_laws(model: LayoutModel, logits: Float[Tensor, "B G S"], gaps: Int[Tensor, "B G"]) -> Float[Tensor, "B G S"]:
-    """The log law of every gap by itself; a known one has its size for sure."""
+    """The log law of every gap by itself; a known gap has its size with probability 1."""
     is_hidden = (gaps == model.hidden_label)[..., None]
     is_size = torch.arange(logits.shape[-1], device=gaps.device) == gaps[..., None]
     return torch.where(is_hidden, F.log_softmax(logits, dim=-1), torch.where(is_size, 0.0, -torch.inf))
 
 
 def layout_calls(num_gaps: int, gaps_per_call: int) -> int:
-    """Calls of the layout network for a text with nothing known: the last gap alone needs none."""
+    """Calls of the layout network for a text without known gaps; drawing the last gap takes none."""
     return -(-(num_gaps - 1) // gaps_per_call)
 
 
 def known_gaps(model: LayoutModel, words: Sequence[Sequence[Word]], device: torch.device) -> Int[Tensor, "B G"]:
-    """Nothing is known but that the tokens of a word stay together: gap 0 inside of it.
+    """Labels of the gaps in which only the gaps inside a word are known: they are 0, which keeps the word together.
 
     Args:
         model: the layout network.
-        words: of each text, end to end all of its tokens.
+        words: for each text, its words, which are all its tokens; or none, if every token stands alone.
         device: where the labels go.
     """
     known = torch.full((len(words), model.config.num_gaps), model.hidden_label)

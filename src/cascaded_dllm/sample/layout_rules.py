@@ -1,10 +1,10 @@
-"""What a layout must leave room for: pinned text, and the words of an outline between those that are known.
+"""What a layout must leave room for: pinned text, and words of an outline between the tokens of the stage before.
 
-A gap may have some sizes only, and a token may stand in some places only. Gaps that are independent of each other have
-an exact law given both and given their sum: with d new tokens before a place, a gap of size g leads from d to d + g, so
-probabilities of reaching the end are summed from right to left and from left to right, as for required words. Gaps are
-still drawn one after another in a random order, each from its law given what is asked, the others taken as independent
-given those that are known: a layout drawn so has room for what is asked, always.
+Only some sizes of a gap are allowed, and only some places of a token. The law of independent gaps given these rules
+and given their sum is exact: with d new tokens before a gap of size g there are d + g after it, so the probabilities of
+reaching a place and of reaching the end from there are summed in one pass each, as for required words. Gaps are still
+drawn one after another in a random order, each from its law given the rules, with the hidden gaps taken as independent
+given the known ones. A layout that is drawn in this way always obeys the rules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ class LayoutRules:
     Attributes:
         sizes: whether a gap may have a size.
         places: whether d new tokens may stand before a token, which then stands at its number + d.
-        room: for gaps in which words must stand beside pinned text, whether they can if the gap leads from d to d';
-            the same for all texts.
+        room: for gaps in which words must stand where text is pinned: whether they have room in a gap with d new tokens
+            before it and d' after it. The same for all texts.
     """
 
     sizes: Bool[Tensor, "B G S"]
@@ -47,10 +47,10 @@ class LayoutRules:
 
         Args:
             z: ids of the texts that are laid out.
-            num_labels: sizes that a gap can have.
-            pinned: ids of the longer text by position; a token of `z` may stand on one that is the same.
-            words: of each text those that it must contain in order, of which the tokens of `z` are a part; None for
-                no others than those of `z`.
+            num_labels: number of sizes that a gap can have.
+            pinned: ids of the longer text by position; a token of `z` may stand where the same token is pinned.
+            words: for each text, the words that it must contain in order, the tokens of `z` among them; None if it must
+                contain nothing but `z`.
 
         Raises:
             ConfigError: the tokens of `z` are not found in the words.
@@ -82,14 +82,14 @@ class LayoutRules:
 
             P(gap i = g | rules) = sum over d of A_i(d) p_i(g) B_{i+1}(d + g) / B_0(0)
 
-        with A and B the probabilities of coming to d and of going on from there.
+        with A_i(d) the probability of d new tokens before gap i, and B_i(d) that of reaching the end from there.
 
         Args:
-            log_laws: of every gap by itself; -inf for all sizes but one makes it known.
-            gap: number of the gap of each text.
+            log_laws: log law of every gap by itself; a known gap has -inf for all sizes but its own.
+            gap: for each text, the number of the gap.
 
         Raises:
-            ConfigError: there is no such layout.
+            ConfigError: no layout obeys the rules.
         """
         num_texts, num_gaps, num_labels = log_laws.shape
         every = torch.arange(num_texts, device=log_laws.device)
@@ -108,16 +108,16 @@ class LayoutRules:
         return F.log_softmax(torch.stack(sums, dim=-1) + log_laws[every, gap], dim=-1)
 
     def require_possible(self) -> None:
-        """Checks that there is a layout of every text that leaves room for what is asked.
+        """Checks that every text has a layout that obeys the rules.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: a text has none.
         """
         uniform = torch.zeros(self.sizes.shape, dtype=torch.float64, device=self.sizes.device)
         self._ahead(uniform.masked_fill(~self.sizes, -torch.inf))
 
     def _ahead(self, log_laws: Float[Tensor, "B G S"]) -> list[Tensor]:
-        """Log probability of coming to the end from every d before every gap, and after the last one: (B, S) each.
+        """Log probability of reaching the end from every d before every gap, and after the last gap: (B, S) each.
 
         Raises:
             ConfigError: a text has no layout.
@@ -133,7 +133,7 @@ class LayoutRules:
         return ahead[::-1]
 
     def _move(self, log_laws: Float[Tensor, "B G S"], gap: int) -> Float[Tensor, "B S S"]:
-        """The law of a gap as one of moves from d (rows) to d + g (columns), with those that the rules allow."""
+        """The log law of a gap as that of a move from d (rows) to d + g (columns); -inf where the rules forbid it."""
         num_labels = log_laws.shape[-1]
         label = torch.arange(num_labels, device=log_laws.device)
         size = (label[None] - label[:, None]).clamp_min(0)
@@ -141,12 +141,12 @@ class LayoutRules:
         return log_laws[:, gap][:, size].masked_fill(~is_allowed, -torch.inf)
 
     def _stands(self, num_labels: int) -> Bool[Tensor, "B G S"]:
-        """Whether what follows a gap may stand after d new tokens: a token, or the end after all of them."""
+        """Whether d new tokens may stand before what follows a gap: a token, or the end, before which all stand."""
         end = torch.arange(num_labels, device=self.places.device) == num_labels - 1
         return torch.cat([self.places, end.expand(len(self.places), 1, -1)], dim=1)
 
     def _allowed(self, gap: int, num_labels: int) -> Bool[Tensor, "S S"]:
-        """Whether a gap may lead from d to d'; never back, and only where its words have room."""
+        """Whether a gap may lead from d to d': d' is not smaller, and the words of the gap have room."""
         forward = torch.ones(num_labels, num_labels, dtype=torch.bool, device=self.sizes.device).triu()
         room = self.room.get(gap)
         return forward if room is None else forward & room
@@ -154,14 +154,14 @@ class LayoutRules:
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """What must stand between two tokens that are known.
+    """What must stand in a gap before, between or after the tokens of `z`.
 
     Attributes:
-        pieces: tokens that stand next to each other, in order: words, and the rest of those that the tokens around
-            belong to.
+        pieces: in order, runs of tokens that stay together: whole words, and the remaining tokens of the words that the
+            tokens of `z` around the gap belong to.
         follows: whether the first piece belongs to the word of the token before, and so comes right after it.
-        precedes: whether the last one belongs to the word of the token after.
-        is_exact: whether both tokens belong to one word, so that nothing else stands between them.
+        precedes: whether the last piece belongs to the word of the token after, and so comes right before it.
+        is_exact: whether both tokens belong to one word, so that nothing else may stand between them.
     """
 
     pieces: tuple[tuple[int, ...], ...]
@@ -178,8 +178,8 @@ class _Gap:
         """Whether the pieces have room beside pinned text if the gap leads from d to d' new tokens.
 
         Args:
-            number: of the gap, which begins at the position `number` + d.
-            pins: the pinned id at every position, -1 where none is.
+            number: number of the gap, which begins at the position `number` + d.
+            pins: the pinned id at every position, -1 where nothing is pinned.
             num_labels: S.
         """
         middle = list(self.pieces)
@@ -200,16 +200,16 @@ class _Gap:
 
 
 def _fits(piece: Sequence[int], first: int, pins: Sequence[int]) -> bool:
-    """Whether tokens can stand from position `first` on, where some may be pinned already."""
+    """Whether the tokens can stand from position `first` on, given what is pinned there."""
     there = pins[first : first + len(piece)]
     return len(there) == len(piece) and all(pin in (-1, token) for pin, token in zip(there, piece, strict=True))
 
 
 def _between(z: Sequence[int], words: Sequence[Word]) -> list[_Gap]:
-    """What must stand in every gap around `z`, which is a part of the words.
+    """What must stand in every gap around `z`, whose tokens are found in the words, in order.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: they are not.
     """
     gaps: list[_Gap] = []
     pieces: dict[int, tuple[int, ...]] = {}
@@ -221,7 +221,7 @@ def _between(z: Sequence[int], words: Sequence[Word]) -> list[_Gap]:
             if token != wanted:
                 pieces[number] = (*pieces.get(number, ()), token)
                 continue
-            # Inside of a word nothing may be added.
+            # Nothing may be inserted inside a word, so the gap is exact if `last` is this word.
             gaps.append(_Gap(tuple(pieces.values()), last in pieces, number in pieces, number == last))
             pieces, last, wanted = {}, number, next(rest, None)
     if wanted is not None:

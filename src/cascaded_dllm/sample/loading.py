@@ -1,4 +1,4 @@
-"""A cascade from where it is kept: checkpoints of its stages one by one, or all of them in a bundle."""
+"""Loading a cascade: from a checkpoint of each stage, or from a bundle."""
 
 import difflib
 from collections.abc import Sequence
@@ -35,15 +35,16 @@ def read_cascade(
     device: str | torch.device,
     dtype: torch.dtype,
 ) -> tuple[tuple[StageSampler, ...], BundleContent, tuple[str, ...]]:
-    """The stages at `source`, once they are found to belong together; the arguments are those of the cascade.
+    """Loads the stages at `source`, and checks that they belong together; see `Cascade.from_pretrained`.
 
     Returns:
-        The stages, ready to be sampled; what they are together; damaged checkpoints beside those that were loaded.
+        The stages, ready to be sampled; their content as a bundle stores it; the damaged newer checkpoints of their
+        runs.
 
     Raises:
         CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
-        ConfigError: no stage is given, `lengths` are none or others than those of a checkpoint, or `weights` are not
-            those of the bundle.
+        ConfigError: no stage is given, `lengths` cannot be stage lengths or differ from those of a checkpoint, or
+            `weights` are not those of the bundle.
     """
     stages: Sequence[str | Path]
     bundle = _bundle(source) if isinstance(source, str | Path) else None
@@ -88,10 +89,10 @@ def stage_sampler(
 
 
 def require_as_loaded(samplers: Sequence[StageSampler], content: BundleContent) -> None:
-    """Checks that a cascade is what its checkpoints say, so that a bundle of it gives the same texts.
+    """Checks that a cascade is still as its checkpoints say, so that a bundle of it gives the same texts.
 
     Raises:
-        ConfigError: a stage stands in the place of another, or something was changed after it was loaded.
+        ConfigError: the order of the stages or one of their settings was changed after loading.
     """
     lengths = content.stage_lengths
     differing = []
@@ -116,10 +117,10 @@ def require_as_loaded(samplers: Sequence[StageSampler], content: BundleContent) 
 
 
 def bundle_folder(source: str | Path) -> Path:
-    """The folder of the bundle at a path or hub id, or of one that is built in.
+    """The folder of the bundle at a path or hub id, or of a built-in one.
 
     Raises:
-        CheckpointError: there is none, or something else.
+        CheckpointError: there is nothing, or something that is not a bundle.
     """
     name = str(source)
     if not Path(name).exists() and name not in BUILT_IN and (near := difflib.get_close_matches(name, BUILT_IN, n=1)):
@@ -127,14 +128,14 @@ def bundle_folder(source: str | Path) -> Path:
     folder = _local_folder(source)
     if not (folder / BUNDLE_FILE).is_file():
         raise CheckpointError(
-            f"{source} is no bundle of all stages, for it has no {BUNDLE_FILE}; give a folder or hub id that "
+            f"{source} is not a bundle of all stages: it has no {BUNDLE_FILE}; give a folder or hub id that "
             "`cdllm bundle` made, or name the stages one by one with --stage"
         )
     return folder
 
 
 def _sampler(model: ScoreModel, settings: StageSettings, length: int, prefix_length: int) -> StageSampler:
-    """What a checkpoint says of a stage, as a sampler."""
+    """The sampler of a stage with the settings of its checkpoint."""
     return StageSampler(
         model,
         process_from_name(settings.model.process, settings.model.vocab_size),
@@ -146,22 +147,22 @@ def _sampler(model: ScoreModel, settings: StageSettings, length: int, prefix_len
 
 
 def _local_folder(source: str | Path) -> Path:
-    """The place on this machine; what is not there is a hub id."""
+    """The place of `source` on this machine, downloaded if it is a hub id: what is neither built in nor a path."""
     path = BUILT_IN.get(str(source), Path(source))
     return path if path.exists() else hub_folder(str(source))
 
 
 def _bundle(source: str | Path) -> Bundle | None:
-    """The bundle of a name, path or hub id; None where a single checkpoint is there, or nothing that is known yet."""
+    """The bundle at a name, path or hub id; None if its folder has no cascade.json, as that of a checkpoint."""
     folder = _local_folder(source)
     return Bundle.open(folder) if (folder / BUNDLE_FILE).is_file() else None
 
 
 def _tokenizer(first: PretrainedStage, named: str | Path | None) -> Tokenizer:
-    """The tokenizer that is named, or else the one beside the first stage's weights.
+    """The tokenizer `named`, or by default the one beside the first stage's weights.
 
     Raises:
-        CheckpointError: neither is there.
+        CheckpointError: there is neither.
     """
     source = named or first.tokenizer_path
     if source is None:

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what its checkpoints say of it, for readers and for the hub."""
+"""The model card of a bundle: the facts in its checkpoints, for readers and for the hub."""
 
 import re
 import shlex
@@ -29,10 +29,10 @@ _COLUMNS = (
 
 
 def require_license(license: str | None) -> None:
-    """Checks that a licence is an identifier, as the hub has them.
+    """Checks that a licence is an identifier such as the hub uses; None is fine.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not.
     """
     if license is not None and not _LICENSE.fullmatch(license):
         raise ConfigError(f"the license is {license!r}; it must be an identifier such as mit, apache-2.0 or cc-by-4.0")
@@ -51,11 +51,11 @@ def model_card(
 
     Args:
         name: path or hub id under which the bundle is loaded.
-        description: what cascade.json says.
-        models: of the stages.
-        settings: of the stages.
-        tokenizer: of all stages.
-        license: identifier of a licence, or None if nothing is said of it.
+        description: the content of cascade.json.
+        models: networks of the stages.
+        settings: settings of the stages.
+        tokenizer: the tokenizer of all stages.
+        license: identifier of a licence; with None the card names none.
     """
     lengths = description["stage_lengths"]
     rows = [_row(*stage) for stage in zip(lengths, [0, *lengths[:-1]], models, settings, strict=True)]
@@ -79,7 +79,7 @@ def model_card(
 
 
 def _purpose(description: dict[str, Any]) -> str:
-    """What it is, in a sentence or two."""
+    """What the model is, in one to three sentences."""
     lengths, trained = description["stage_lengths"], description["trained_lengths"]
     if description["is_flat"]:
         return f"A discrete diffusion language model without stages, which writes texts of {lengths[-1]} tokens."
@@ -88,15 +88,15 @@ def _purpose(description: dict[str, Any]) -> str:
     listed = ", ".join(map(str, trained))
     whole = (
         f"A cascaded discrete diffusion language model: texts are written in {len(trained)} stages of {listed} tokens, "
-        "first the words that matter. Each stage is a diffusion model that is given the text of the stage before."
+        "first the words that matter. Each stage is a diffusion model that reads the text of the stage before."
     )
     if len(lengths) == len(trained):
         return whole
-    return f"{whole} Here are the stages 1 to {len(lengths)} alone, whose last texts are shorter versions."
+    return f"{whole} This model has only the stages 1 to {len(lengths)}, so its last texts are shorter versions."
 
 
 def _row(length: int, num_given: int, model: ScoreModel, settings: StageSettings) -> list[str]:
-    """What the table says of one stage, which writes `length` tokens and is given those of the one before."""
+    """The cells of the table for a stage that writes `length` tokens from a prefix of `num_given`."""
     config = model.config
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     noise = ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in settings.noise.items())
@@ -116,7 +116,7 @@ def _row(length: int, num_given: int, model: ScoreModel, settings: StageSettings
 
 
 def _facts(description: dict[str, Any], settings: Sequence[StageSettings], tokenizer: Tokenizer) -> list[str]:
-    """What the checkpoints say of training, and what they do not."""
+    """Sentences on the training: what the checkpoints say of it, and what they do not."""
     weights = {"ema": "the moving average where a checkpoint has one", "raw": "the weights themselves, not averaged"}
     packing = f"packing `{description['packing']}`" if description["packing"] else "not said by the checkpoints"
     prefixes = [
@@ -130,12 +130,12 @@ def _facts(description: dict[str, Any], settings: Sequence[StageSettings], token
         f"Windows that it was trained on: {description['trained_lengths'][-1]} tokens, {packing}.",
         *_choice(settings),
         *prefixes,
-        "On which texts it was trained is not stored in a checkpoint, so that it is not said here.",
+        "The texts that it was trained on are not stored in a checkpoint, so they are not named here.",
     ]
 
 
 def _choice(settings: Sequence[StageSettings]) -> list[str]:
-    """By what the tokens of the shorter stages were chosen; nothing for a flat model, or where no checkpoint says."""
+    """How the tokens of the shorter stages were chosen; empty for a flat model, or if no checkpoint says."""
     said = [stage for stage in settings if stage.stage > 0 and stage.method]
     if not said:
         return []
@@ -144,7 +144,7 @@ def _choice(settings: Sequence[StageSettings]) -> list[str]:
 
 
 def _prefixes(prefix: PrefixSettings) -> str:
-    """What was done to the prefixes of a stage."""
+    """How the prefixes of a stage were changed in training."""
     done = [
         *([f"{prefix.noise_prob:g} of the tokens replaced ({prefix.noise_kind})"] if prefix.noise_prob else []),
         *([f"{prefix.dropout:g} of them left out"] if prefix.dropout else []),

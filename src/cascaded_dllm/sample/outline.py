@@ -1,4 +1,4 @@
-"""How important the tokens of an outline are, for the stages before the one that it enters."""
+"""The importance of the tokens of an outline, for the stages before the one that the outline enters."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 def english_importance(tokenizer: Tokenizer) -> Importance:
     """Importance by part of speech with the tagger of this package, as in preprocessing with `--tagger english`.
 
-    What is returned raises a MissingExtraError where spaCy or TextBlob is not installed.
+    The returned function raises a MissingExtraError if spaCy or TextBlob is not installed.
     """
 
     def importance(text: str) -> tuple[Sequence[int], Sequence[float], str]:

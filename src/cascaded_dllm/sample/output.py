@@ -1,8 +1,8 @@
-"""A sampling run on disk: there from the start, with every batch as soon as it is drawn, whatever ends the process.
+"""A sampling run on disk, which has every batch as soon as it is drawn, however the process ends.
 
-samples.jsonl grows by whole batches, and batches.jsonl says how long it is with each of them: what was half-written
-when the process was killed lies beyond, and is cut off when the run goes on. The files for readers are made from it,
-whole or absent, and batches.jsonl goes when all texts are there.
+samples.jsonl grows by whole batches, and batches.jsonl says how many bytes belong to each of them. A batch that was
+half written when the process was killed lies beyond them, and is cut off when the run continues. The files for readers
+are made from samples.jsonl, whole or not at all, and batches.jsonl is removed when all texts are there.
 """
 
 import itertools
@@ -36,8 +36,8 @@ class StoredSamples:
     """Texts as they lie on disk.
 
     Attributes:
-        ids: per stage, (number of texts, length of the stage).
-        texts: per stage.
+        ids: for each stage, the ids of all texts, (number of texts, length of the stage).
+        texts: for each stage, all texts.
     """
 
     ids: tuple[Int[Tensor, "B _"], ...]
@@ -45,7 +45,7 @@ class StoredSamples:
 
 
 def require_writable(output_dir: Path) -> None:
-    """Checks, before hours of work, that the folder of a run can be made in `output_dir`; nothing is left there.
+    """Checks, before hours of work, that a run can make its folder in `output_dir`, and leaves nothing there.
 
     Raises:
         OutputExistsError: it cannot, or `output_dir` is a file.
@@ -65,8 +65,8 @@ class SampleRun:
     """The folder of one sampling run.
 
     Attributes:
-        folder: of the run.
-        settings: what it was begun with.
+        folder: folder of the run.
+        settings: settings that the run began with.
     """
 
     folder: Path
@@ -76,8 +76,8 @@ class SampleRun:
     def begin(cls, output_dir: Path, settings: RunSettings) -> "SampleRun":
         """A new folder in `output_dir`, called sample_cascade_steps_<n>_len_<L>_<time>, that holds the settings.
 
-        Where no grid is that of all stages, it is calls_<n> in place of steps_<n>; see `Drawing.amount_of_work`. Two
-        runs of one second are told apart by a number.
+        If the stages do not share one time grid, it is calls_<n> instead of steps_<n>; see `Drawing.amount_of_work`.
+        Further runs that begin in the same second get a number at the end of the name.
 
         Raises:
             OutputExistsError: the folder cannot be written.
@@ -91,14 +91,14 @@ class SampleRun:
 
     @classmethod
     def open(cls, folder: Path) -> "SampleRun":
-        """The run that was begun in `folder`; a ConfigError or a DataError if there is none."""
+        """The run in `folder`; raises a ConfigError or a DataError as `RunSettings.read` does."""
         return cls(folder, RunSettings.read(folder))
 
     def lock(self, go_on: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """No other process writes to the run inside the block; an OutputExistsError if one does already.
+        """A block inside which no other process writes to the run; raises an OutputExistsError if one already does.
 
         Args:
-            go_on: called now and then while it is not clear whether another one lives, see `run_lock`.
+            go_on: called now and then while it is unclear whether the owner of a lock is alive, see `run_lock`.
         """
         return run_lock(self.folder, other="sample into a new folder", go_on=go_on)
 
@@ -107,7 +107,7 @@ class SampleRun:
         return self.summary().get("complete") is True
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json holds; nothing before it is first written.
+        """The content of summary.json; empty before it is first written.
 
         Raises:
             DataError: it is damaged.
@@ -118,18 +118,21 @@ class SampleRun:
         return parsed_object(path, path.read_bytes())
 
     def change_summary(self, **values: Any) -> None:
-        """Put what was found later into the summary, whole or not at all."""
+        """Adds values that were found later to summary.json, whole or not at all."""
         write_json(self.folder / SUMMARY_FILE, self.summary() | values)
 
     def progress(self) -> Progress:
-        """What is finished; see `Progress.read`."""
+        """The progress of the run; see `Progress.read`."""
         return Progress.read(self.folder)
 
     def append(self, first: int, samples: CascadeSamples, *, seconds: float, device: str) -> None:
-        """Put a batch on the disk, whose texts are number `first` and those that follow it; first the texts.
+        """Puts a batch on the disk: first its texts, then its line in batches.jsonl.
+
+        Args:
+            first: number of its first text; the others follow.
 
         Raises:
-            OutputExistsError: there is no room; what was there before stays.
+            OutputExistsError: a file cannot be written; the batches before it are kept.
         """
         size = len(samples.texts[0])
         lines = (
@@ -139,7 +142,7 @@ class SampleRun:
         batch = {
             "num_finished": size,
             "num_bytes": len(content),
-            # A call on a part of a batch counts as its share, so that these are whole numbers.
+            # `nfe` counts a call on a part of the batch as a share, so the product is whole but for rounding.
             "calls_per_stage": [round(nfe * size) for nfe in samples.nfe],
             "token_forwards": samples.token_forwards,
             "seconds": seconds,
@@ -163,12 +166,12 @@ class SampleRun:
             os.fsync(file.fileno())
 
     def conclude(self, samples: StoredSamples, progress: Progress, summary: Mapping[str, Any]) -> None:
-        """Write the files for readers: sample_stage<k>.txt and, when they are there, summary.json.
+        """Writes the files for readers: each sample_stage<k>.txt, and then summary.json.
 
         Args:
             samples: all finished texts.
             progress: what they have cost.
-            summary: what else the summary says.
+            summary: further entries of summary.json.
 
         Raises:
             OutputExistsError: they cannot be written.
@@ -192,11 +195,11 @@ class SampleRun:
             self.forget_batches()
 
     def forget_batches(self) -> None:
-        """Remove what is of use only while texts are missing."""
+        """Removes batches.jsonl, which is of use only while texts are missing."""
         (self.folder / BATCHES_FILE).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove from a complete run what a process has left that was killed when everything was written."""
+        """Removes from a complete run the files that a process left behind that was killed at its very end."""
         if any((self.folder / name).exists() for name in (BATCHES_FILE, LOCK_FILE)):
             with self.lock():
                 self.forget_batches()
@@ -205,7 +208,7 @@ class SampleRun:
         """All finished texts.
 
         Raises:
-            DataError: they are damaged, or not those that should be there.
+            DataError: samples.jsonl is damaged, or its texts are not numbered from 0 on.
         """
         path, lengths = self.folder / SAMPLES_FILE, self.settings.texts.stage_lengths
         lengths = lengths[self.settings.texts.first_stage - 1 :]
@@ -213,7 +216,7 @@ class SampleRun:
         numbers = [record.get("sample") for record in records]
         if numbers != list(range(len(records))):
             raise DataError(
-                f"{path} holds the texts {numbers[:8]}..., and those from 0 on were written; bring them back or "
+                f"{path} holds the texts {numbers[:8]}..., and those from 0 on were written; restore them or "
                 "sample anew"
             )
         stages = [[record["stages"][k] for record in records] for k in range(len(lengths))]
@@ -227,7 +230,7 @@ class SampleRun:
 
 
 def write_samples(output_dir: Path, samples: CascadeSamples, settings: RunSettings, summary: Mapping[str, Any]) -> Path:
-    """The folder of a run whose texts are all there already, in `output_dir`.
+    """Writes a complete run with these texts into `output_dir`, and returns its folder.
 
     Raises:
         OutputExistsError: it cannot be written.
@@ -240,7 +243,11 @@ def write_samples(output_dir: Path, samples: CascadeSamples, settings: RunSettin
 
 
 def _made(folder: Path, settings: RunSettings) -> bool:
-    """Whether the folder was free, and is now that of a run without texts."""
+    """Makes the folder of a run without texts, and returns whether the path was free.
+
+    Raises:
+        OutputExistsError: the folder cannot be written.
+    """
     try:
         with complete_folder(folder, exclusive=True) as temporary:
             (temporary / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
@@ -254,7 +261,7 @@ def _made(folder: Path, settings: RunSettings) -> bool:
 
 
 def _record(number: int, row: int, samples: CascadeSamples, settings: SampleSettings) -> dict[str, Any]:
-    """Everything about one text; with it the text can be drawn again."""
+    """The line of one text in samples.jsonl: its ids and texts, and the settings with which it can be drawn again."""
     stages = [
         {"stage": k, "ids": ids[row].tolist(), "written_by": written_by, "text": texts[row]}
         for k, ids, written_by, texts in zip(

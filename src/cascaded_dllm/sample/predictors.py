@@ -1,4 +1,4 @@
-"""How a reverse step is taken: pure functions from scores to probabilities, and their fast absorbing form."""
+"""How a reverse step is taken: pure functions from scores to probabilities, and when a position leaves MASK."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -16,17 +16,17 @@ from cascaded_dllm.numerics import log_expm1
 
 PredictorName = Literal["euler", "analytic", "ancestral", "remask", "first_hitting", "confidence", "entropy"]
 PREDICTORS: tuple[PredictorName, ...] = get_args(PredictorName)
-"""Names a user may choose; `tweedie` is another name of `analytic`."""
+"""Names that a user may choose; `tweedie` is also accepted, for `analytic`."""
 
 GRID_PREDICTORS = ("euler", "analytic", "ancestral", "remask")
-"""Those that walk along a time grid and take a number of steps; the others take a number of tokens a call."""
+"""Predictors with a time grid, which take a number of steps; the others take a number of tokens for each call."""
 
 
 @dataclass(frozen=True, slots=True)
 class EulerPredictor:
     """One Euler step of the reverse rate (Lou et al. 2024, arXiv:2310.16834, Eq. 17).
 
-    P(xs = y) = (t - s) dsigma(t) Q[y, xt] score[y]   for y != xt; stays at xt with the rest
+    P(xs = y) = (t - s) dsigma(t) Q[y, xt] score[y]   for y != xt; the rest of the probability stays at xt
     """
 
     name: ClassVar[str] = "euler"
@@ -40,7 +40,7 @@ class EulerPredictor:
         t: Float[Tensor, " B"],
         s: Float[Tensor, " B"],
     ) -> Float[Tensor, "B L N"]:
-        """Unnormalised probabilities of every state at time s; sums to 1 unless the step is too long."""
+        """Probabilities of every state at time s; they sum to 1, but that of xt is negative if the step is too long."""
         moves = process.transposed_rates(xt, log_score.dtype) * log_score.exp()
         moves = moves * ((t - s) * schedule(t).dsigma).to(log_score)[:, None, None]
         moves = moves.scatter(-1, xt[..., None], 0.0)
@@ -55,7 +55,7 @@ class EulerPredictor:
 
 @dataclass(frozen=True, slots=True)
 class TweediePredictor:
-    """The step that is optimal among those that treat positions on their own (Lou et al. 2024, Eq. 19-20).
+    """The optimal step among those that draw positions independently of each other (Lou et al. 2024, Eq. 19-20).
 
         P(xs = y) = (exp(-delta_sigma Q) score)[y] * exp(delta_sigma Q)[y, xt],   delta_sigma = sigma(t) - sigma(s)
 
@@ -92,9 +92,9 @@ class AncestralPredictor:
 
         P(leave MASK from t to s) = 1 - move_prob(s) / move_prob(t),   then x0 ~ p(x0 | unmasked tokens)
 
-    When a position leaves MASK is decided without the network, which is called for the texts that change and for no
-    other: at most one call a token, however fine the grid. For a normalised network it is Tweedie's step; for an
-    unnormalised one the learned total rate is replaced by its exact value.
+    When a position leaves MASK is decided without the network, which is only called for texts that change: at most one
+    call for each token, however fine the grid. For normalised scores this is Tweedie's step; otherwise the learned
+    total rate is replaced by its exact value.
     """
 
     name: ClassVar[str] = "ancestral"
@@ -102,21 +102,21 @@ class AncestralPredictor:
     def leave_prob(self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """Probability that a masked position leaves MASK between t and s."""
         sigma_t, sigma_s = schedule(t).sigma, schedule(s).sigma
-        # In powers of exp(-sigma), which no noise makes infinite.
+        # In powers of exp(-sigma), which stay finite for any sigma.
         return torch.exp(-sigma_s) * torch.expm1(sigma_s - sigma_t) / torch.expm1(-sigma_t)
 
 
 @dataclass(frozen=True, slots=True)
 class RemaskPredictor:
-    """Ancestral steps that also mask written tokens again, so that early mistakes can be mended.
+    """Ancestral steps that also mask written tokens again, so that early mistakes can be corrected.
 
     With keep(t) = 1 - move_prob(t) and r = eta min(1, move_prob(s) / keep(t)) (Wang et al. 2025, arXiv:2503.00307,
     Eq. 4 and the rescaled schedule):
 
         P(a written token is masked) = r,   P(leave MASK) = (keep(s) - (1 - r) keep(t)) / move_prob(t)
 
-    Every such step has the marginals of the forward process for a law of the clean token that does not change, so that
-    eta trades nothing but calls: with more of them, each token is written anew more often.
+    If the law of the clean token did not change from step to step, every such step would have the marginals of the
+    forward process. So a larger eta only costs calls: each token is rewritten more often.
 
     Attributes:
         eta: share of the largest possible probability of being masked again; 0 is the ancestral step.
@@ -133,7 +133,7 @@ class RemaskPredictor:
     def probs(
         self, schedule: Schedule, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"]
     ) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
-        """Probabilities of leaving MASK, and of going back to it."""
+        """Probabilities that a masked position leaves MASK, and that a written one is masked again."""
         moved_t, moved_s = (-torch.expm1(-schedule(time).sigma) for time in (t, s))
         again = self.eta * (moved_s / (1 - moved_t)).clamp_max(1)
         return (moved_t - moved_s + again * (1 - moved_t)) / moved_t, again
@@ -143,13 +143,13 @@ class RemaskPredictor:
 class FirstHittingPredictor:
     """Tokens leave MASK one at a time, at the exact times of the process (Zheng et al. 2024, arXiv:2409.02908, Alg. 1).
 
-    With n masked positions at time t the next one leaves at move_prob(t_next) = move_prob(t) u^(1/n), and it is each
-    of them with the same probability. Exact for a network whose scores are normalised, without a time grid, at one
-    network call a token. For an unnormalised network the learned total rate is replaced by its exact value.
+    With n masked positions at time t, the next one leaves at move_prob(t_next) = move_prob(t) u^(1/n), each with the
+    same probability. Exact for normalised scores, without a time grid, with one network call for each token. Otherwise
+    the learned total rate is replaced by its exact value.
 
     Attributes:
-        tokens_per_call: tokens that leave together, drawn independently given the text before. 1 is exact; more is
-            that many times faster and approximate.
+        tokens_per_call: tokens that leave together, drawn independently given the text so far. 1 is exact; k takes 1/k
+            of the calls and is approximate.
     """
 
     name: ClassVar[str] = "first_hitting"
@@ -162,13 +162,13 @@ class FirstHittingPredictor:
 
 @dataclass(frozen=True, slots=True)
 class SurestPredictor:
-    """The positions of which the network is surest leave MASK first, a fixed number a call.
+    """The positions of which the network is surest leave MASK first, a fixed number in each call.
 
     Not a sampler of the network's law: texts become more probable and less varied, as with a lower temperature. Tokens
-    are drawn as ever; only the order is chosen (Chang et al. 2022, arXiv:2202.04200; Ye et al. 2025, arXiv:2508.15487).
+    are still drawn; only their order is chosen (Chang et al. 2022, arXiv:2202.04200; Ye et al. 2025, arXiv:2508.15487).
 
     Attributes:
-        measure: `confidence`, the largest probability of a token, or `entropy`, the smallest entropy of its law.
+        measure: `confidence`, by the largest probability of a token, or `entropy`, by the smallest entropy of its law.
         tokens_per_call: tokens that leave together.
     """
 
@@ -180,7 +180,7 @@ class SurestPredictor:
 
     @property
     def name(self) -> str:
-        """As a user chooses it."""
+        """The name that a user chooses it by."""
         return self.measure
 
     def sureness(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
@@ -188,7 +188,7 @@ class SurestPredictor:
         log_probs = F.log_softmax(logits, -1)
         if self.measure == "confidence":
             return log_probs.amax(-1)
-        # A token of probability zero adds nothing, where 0 * -inf would be no number.
+        # A token of probability zero adds nothing; 0 * -inf would be NaN.
         return (log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
 
 
@@ -196,7 +196,7 @@ Predictor = (
     EulerPredictor | TweediePredictor | AncestralPredictor | RemaskPredictor | FirstHittingPredictor | SurestPredictor
 )
 ScorePredictor = EulerPredictor | TweediePredictor
-"""Those that are given by probabilities of every state, for any process."""
+"""Predictors that give the probabilities of every state, for any process."""
 
 
 def predictor_from_name(
@@ -206,11 +206,12 @@ def predictor_from_name(
 
     Args:
         name: one of `PREDICTORS`.
-        tokens_per_call: for those that have no time grid; 1 if None.
+        tokens_per_call: for predictors without a time grid; 1 if None.
         eta: for `remask`; 0.1 if None.
+        key: what an error about `name` calls it.
 
     Raises:
-        ConfigError: there is no such predictor, it does not take what is given, or a number is out of range.
+        ConfigError: there is no such predictor, it does not take an option that is given, or a number is out of range.
     """
     if tokens_per_call is not None and name in (*GRID_PREDICTORS, "tweedie"):
         raise ConfigError(
@@ -236,7 +237,7 @@ def predictor_from_name(
 
 
 def has_grid(predictor: Predictor) -> bool:
-    """Whether it walks along a time grid, so that a number of steps means something."""
+    """Whether the predictor has a time grid, and so takes a number of steps."""
     return not isinstance(predictor, FirstHittingPredictor | SurestPredictor)
 
 
@@ -245,7 +246,7 @@ def denoise_probs(
 ) -> Float[Tensor, "B L N"]:
     """Probabilities of the last step from noise `sigma` to none: Tweedie's with delta_sigma = sigma.
 
-    MASK, which no clean text holds, is removed and the rest renormalised.
+    Clean texts hold no MASK: its probability is set to 0, and the rest is renormalised.
     """
     sigma = sigma.to(log_score)
     probs = process.staggered_score(log_score.exp(), sigma) * process.transposed_transition_probs(xt, sigma)

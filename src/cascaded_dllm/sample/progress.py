@@ -1,4 +1,4 @@
-"""How far a sampling run is: batches.jsonl has a line for every batch that is wholly on the disk."""
+"""The progress of a sampling run: batches.jsonl has a line for every batch that is completely on the disk."""
 
 import json
 import os
@@ -12,20 +12,20 @@ from cascaded_dllm.errors import DataError
 
 SAMPLES_FILE = "samples.jsonl"
 BATCHES_FILE = "batches.jsonl"
-"""Only while texts are missing."""
+"""Exists only while texts are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run has done so far, over all the times that it went on.
+    """What a run has done so far, from its beginning and over all resumptions.
 
     Attributes:
-        num_finished: texts.
-        num_bytes: of samples.jsonl that they take.
-        calls_per_stage: network calls of all texts; empty before the first.
+        num_finished: number of finished texts.
+        num_bytes: bytes that they take in samples.jsonl.
+        calls_per_stage: network calls of each stage, summed over the texts; empty before the first batch.
         token_forwards: positions that went through a network.
-        seconds: that drawing took.
-        devices: where.
+        seconds: time of drawing.
+        devices: devices that it ran on, in the order of first use.
     """
 
     num_finished: int = 0
@@ -37,30 +37,31 @@ class Progress:
 
     @classmethod
     def read(cls, folder: Path) -> "Progress":
-        """What is finished of the run in `folder`; a last line that was broken off is none.
+        """The progress of the run in `folder`; a last line without a line break does not count.
 
         Raises:
-            DataError: the record is missing or damaged, or longer than the texts.
+            DataError: batches.jsonl is missing or damaged, or samples.jsonl is shorter than it says.
         """
         path, samples = folder / BATCHES_FILE, folder / SAMPLES_FILE
         if not path.is_file():
-            raise DataError(f"{path} is missing, and without it nothing tells which texts are whole; sample anew")
+            raise DataError(f"{path} is missing, and nothing else says which texts are complete; sample anew")
         found = cls()
         for line in whole_lines(path.read_bytes()):
             found = found.with_batch(path, parsed_object(path, line))
         size = samples.stat().st_size if samples.exists() else 0
         if size < found.num_bytes:
             raise DataError(
-                f"{samples} has {size} bytes of {found.num_bytes} that were written: texts were lost; bring the file "
-                "back, or sample into a new folder"
+                f"{samples} has {size} bytes of {found.num_bytes} that were written: texts were lost; restore the "
+                "file, or sample into a new folder"
             )
         return found
 
     @classmethod
     def take_up(cls, folder: Path) -> "Progress":
-        """What is finished, once everything that is not has been cut off; `read` says what may be wrong.
+        """The progress of the run in `folder`, after cutting off everything that is not finished.
 
         Raises:
+            DataError: as in `read`.
             OutputExistsError: the folder cannot be written.
         """
         progress = cls.read(folder)
@@ -74,10 +75,14 @@ class Progress:
         return progress
 
     def with_batch(self, path: Path, batch: Mapping[str, Any]) -> "Progress":
-        """The progress with one more batch, as a line of the file `path` tells it.
+        """The progress with one more batch.
+
+        Args:
+            path: the file that `batch` was read from, for the error.
+            batch: a line of batches.jsonl.
 
         Raises:
-            DataError: it is none.
+            DataError: an entry of the line is missing or wrong.
         """
         try:
             calls = batch["calls_per_stage"]
@@ -90,19 +95,19 @@ class Progress:
                 tuple(dict.fromkeys((*self.devices, *batch["devices"]))),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error!r}); bring it back, or sample into a new folder") from error
+            raise DataError(f"{path} is damaged ({error!r}); restore it, or sample into a new folder") from error
 
 
 def whole_lines(content: bytes) -> Sequence[bytes]:
-    """The lines that were written to their end."""
+    """The lines that end with a line break, and so were written completely."""
     return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def parsed_object(path: Path, content: bytes) -> dict[str, Any]:
-    """An object of JSON in the file `path`.
+    """The JSON object in `content`, which was read from the file `path`.
 
     Raises:
-        DataError: there is something else.
+        DataError: `content` is something else.
     """
     try:
         found = json.loads(content)
@@ -111,4 +116,4 @@ def parsed_object(path: Path, content: bytes) -> dict[str, Any]:
         reason = f"there is a {type(found).__name__}"
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         reason = str(error)
-    raise DataError(f"{path} is damaged ({reason}); bring it back, or sample into a new folder")
+    raise DataError(f"{path} is damaged ({reason}); restore it, or sample into a new folder")

@@ -1,9 +1,9 @@
-"""Prefixes with the errors of the stages before in them: true ones, noised in part and written back by a model.
+"""Prefixes with the errors of the stages before: true prefixes, noised in part and rewritten by a model.
 
-A free sample of the stages before has no target: nobody knows what text belongs to it. So the true prefix z of a window
-is noised until a drawn share of its tokens has moved, and the model of its stage denoises it again, given the true text
-of the stage before it. What comes out, z', is near z, so the text of the window remains a plausible completion, and the
-tokens that the model wrote are such as it will write when the cascade is sampled. See docs/mathematics.md.
+A free sample of the stages before has no target, since the text that belongs to it is unknown. So the true prefix z of
+a window is noised until a drawn share of its tokens has moved, and the model of its stage denoises it, given the true
+text of the stage before. The result z' is near z, so the text of the window is still a plausible completion, and the
+tokens that the model wrote are like those that it will write when the cascade is sampled. See docs/mathematics.md.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from cascaded_dllm.sample.state import Start
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixRegenerator:
-    """Rewrites prefixes of a dataset in part.
+    """Rewrites prefixes of a data set in part.
 
-    Several models make a part of a cascade: the first is given true texts, each of the others what the one before it
-    wrote, so that errors add up as they do in sampling.
+    Several models are consecutive stages of a cascade: the first one reads true prefixes, and each of the others the
+    text that the one before wrote, so that errors add up as in sampling.
 
     Attributes:
-        stages: models of consecutive stages; the last one writes the prefixes.
-        texts: true ids of every window, (num_windows, length) of each of `stages`.
+        stages: samplers of consecutive stages; the last one writes the prefixes.
+        texts: for each of `stages`, the true ids of every window, (num_windows, length).
         context: true ids of the stage before the first of `stages`; None if that is stage 1.
-        level: largest probability that a token is noised; that of a prefix is uniform between 0 and it.
-        predictor: how they are written back.
-        num_steps: of the time grid.
-        fingerprint: of the weights of the models, see `weights_fingerprint`.
+        level: largest probability that a token is noised; the probability of a prefix is uniform between 0 and `level`.
+        predictor: how noised tokens are rewritten.
+        num_steps: steps of the time grid.
+        fingerprint: fingerprint of the weights of the models, see `weights_fingerprint`.
     """
 
     stages: tuple[StageSampler, ...]
@@ -53,7 +53,7 @@ class PrefixRegenerator:
     def __call__(self, window: Int[Tensor, " B"], index: Int[Tensor, " B"], step: int, seed: int) -> Int[Tensor, "B P"]:
         """The prefixes of the windows `window`, rewritten in part; on the device of `index`.
 
-        Every random number depends on `seed`, `step` and `index`, the place in the global batch, and on nothing else.
+        Random numbers depend only on `seed`, `step` and `index`, the place in the global batch.
         """
         rows, home = window.numpy(), index.device
         index = index.to(self.stages[0].model.device)
@@ -76,12 +76,12 @@ class PrefixRegenerator:
 
 
 def weights_fingerprint(models: Sequence[ScoreModel]) -> str:
-    """16 hex digits of all weights, so that a run is not taken up with models that have gone on meanwhile."""
+    """A hash of all weights, 16 hex digits, by which a resumed run notices that its models have changed."""
     digest = hashlib.sha256()
     for model in models:
         for name, tensor in model.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            # As bytes, because numpy knows no bfloat16.
+            # As bytes, because NumPy has no bfloat16.
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
@@ -89,7 +89,7 @@ def weights_fingerprint(models: Sequence[ScoreModel]) -> str:
 def _noised(
     stage: StageSampler, text: Int[Tensor, "B L"], share: Float[Tensor, " B"], draws: Draws, index: Int[Tensor, " B"]
 ) -> Start:
-    """`text` noised until every token has moved with probability `share`, and the time at which that is so."""
+    """`text` noised until every token has moved with probability `share`, and the time of this noise."""
     last = stage.schedule(torch.ones((), device=text.device)).sigma
     sigma = (-torch.log1p(-share)).to(last).clamp_max(last)
     u = draws.uniform_pair(index[:, None], 0, torch.arange(text.shape[1], device=text.device))

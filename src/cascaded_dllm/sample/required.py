@@ -1,11 +1,11 @@
 """Words that a text must contain in order, and the law of the text given that it does.
 
-A text contains the words if they stand in it one after another, each whole, with anything in between. Whether it does
-is decided by an automaton that reads the text from left to right (Knuth, Morris & Pratt 1977, with words in sequence),
-so for positions that are independent of each other the law given the words is exact and cheap: probabilities of
-reaching the end are summed from right to left, then one path is drawn from left to right. A diffusion step writes
-positions independently given the text so far, and conditioned in this way it never writes what the words cannot be
-completed from. docs/sampling.md explains what that means for the law of the whole text.
+A text contains the words if they stand in it one after another, each whole, with anything in between. An automaton that
+reads the text from left to right decides whether it does (Knuth, Morris & Pratt 1977, with words in sequence). So for
+independent positions the law given the words is exact and cheap: the probabilities of reaching the end are summed from
+right to left, then one path is drawn from left to right. A diffusion step writes positions independently given the text
+so far. Conditioned in this way, it never writes tokens after which the words no longer fit. docs/sampling.md explains
+what that means for the law of the whole text.
 """
 
 import functools
@@ -26,9 +26,9 @@ Word = tuple[int, ...]
 
 _NONE = -1
 _ROUNDING = 1e-6
-"""Error of a sum of probabilities in float32."""
+"""Rounding error of a sum of probabilities in float32."""
 _AT_ONCE = 1 << 20
-"""Moves that are drawn from at once, which bounds memory."""
+"""Most moves that are held at once when a path is drawn, which bounds memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Path:
     """One way of reading the required words at every position.
 
     Attributes:
-        token: the id that the path puts there; -1 for any but those of `excluded`, (B, L).
-        excluded: ids that would have led elsewhere, -1 where there are fewer and where the token is known, (B, L, A).
-        log_reach: log P(all words are read at the end) from every state before every position and at the end, (B, S)
-            each, of the law that the path is drawn from.
+        token: the id that the path puts at a position; -1 for any id except those of `excluded`, (B, L).
+        excluded: ids that would lead to another state; padded with -1, and all -1 where `token` is an id, (B, L, A).
+        log_reach: log P(all words are read at the end) from every state, under the law that the path is drawn from:
+            one (B, S) before every position, and one at the end.
     """
 
     token: Int[Tensor, "B L"]
@@ -49,11 +49,11 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class RequiredWords:
-    """The automata of a batch of texts: S states, at most A tokens that matter in each.
+    """The automata of a batch of texts: S states, and at most A tokens that matter in a state.
 
     Attributes:
-        tokens: ids that matter in a state, -1 where there are fewer, (B, S, A).
-        target: the state that each leads to, (B, S, A).
+        tokens: ids that matter in a state, padded with -1, (B, S, A).
+        target: the state that each of them leads to, (B, S, A).
         otherwise: the state that any other token leads to, (B, S).
         end: the state in which all words have been read, (B,).
     """
@@ -89,13 +89,13 @@ class RequiredWords:
         return cls(*(tensor.to(device) for tensor in (tokens, target, otherwise, end))).select(kind)
 
     def select(self, index: Int[Tensor, " b"]) -> "RequiredWords":
-        """Those of some of the texts."""
+        """The automata of some of the texts."""
         return RequiredWords(self.tokens[index], self.target[index], self.otherwise[index], self.end[index])
 
     def are_possible(self, xt: Int[Tensor, "B L"], mask_id: int) -> Bool[Tensor, " B"]:
         """Whether the masked positions of each text leave room for its words."""
         free = torch.zeros(*xt.shape, *self.tokens.shape[1:], device=xt.device)
-        # Any probability below 1 / A will do: it only matters what is zero.
+        # Any probability below 1 / A will do: it only matters which ones are zero.
         log_probs = (free - torch.tensor(2.0 * self.tokens.shape[-1]).log()).masked_fill(self._absent, -torch.inf)
         return self._log_reach(self._of_text(log_probs, xt, mask_id))[0].gather(1, self._start)[:, 0] > -torch.inf
 
@@ -107,16 +107,17 @@ class RequiredWords:
         *,
         mask_id: int,
     ) -> Path:
-        """A path from the law of the masked positions, independent of each other, given that all words are read.
+        """A path drawn from the law of independent masked positions, given that all words are read.
 
             P(path) = product over positions of P(token or class of tokens) / P(all words are read)
 
         Args:
-            log_probs: of the tokens that matter, in every state, at every position; only masked ones are looked at.
-                With them the words must be possible (`are_possible` judges the room alone).
+            log_probs: log probabilities of the tokens that matter in every state, at every position; only masked
+                positions are used. They must allow the words, which nothing checks: `are_possible` only checks the
+                room.
             xt: the texts so far.
-            u: one uniform number a position.
-            mask_id: of MASK.
+            u: one uniform number for each position.
+            mask_id: id of MASK.
         """
         moves = self._of_text(log_probs.to(u.dtype), xt, mask_id)
         reach = self._log_reach(moves)
@@ -124,7 +125,7 @@ class RequiredWords:
         visited, chosen = torch.empty_like(xt), torch.empty_like(xt)
         block = max(1, _AT_ONCE // max(1, math.prod(self._after.shape)))
         for first in range(0, xt.shape[1], block):
-            # What is chosen in every state, so that from position to position only the state has to be looked up.
+            # Draws a move in every state, so that each position then only takes the one of its state.
             positions = slice(first, first + block)
             choices = self._choices(moves[:, positions], reach[1:][positions], u[:, positions])
             after = self._after[:, None].expand(*choices.shape, -1).gather(-1, choices[..., None])[..., 0]
@@ -138,23 +139,23 @@ class RequiredWords:
     def _choices(
         self, moves: Float[Tensor, "B l S C"], reach: Sequence[Float[Tensor, "B S"]], u: Float[Tensor, "B l"]
     ) -> Int[Tensor, "B l S"]:
-        """The move that is drawn in every state before some positions, with one uniform number a position.
+        """A move for every state before some positions, drawn with one uniform number for each position.
 
         Args:
-            moves: log probabilities at these positions.
-            reach: log P(all words are read at the end) behind each of them.
-            u: the numbers.
+            moves: log probabilities of the moves at these positions.
+            reach: log P(all words are read at the end) after each of these positions.
+            u: the uniform numbers.
         """
         beyond = torch.stack([*reach], dim=1).gather(2, self._after.flatten(1)[:, None].expand(-1, len(reach), -1))
         log_law = moves + beyond.view(moves.shape)
         largest = log_law.amax(-1, keepdim=True)
-        # Where the end is out of reach nothing has a law; no path that began where it is in reach comes there.
+        # A state from which the end cannot be reached has no law, and no drawn path comes to it.
         weights = torch.where(largest > -torch.inf, log_law - largest, 0.0).exp()
         return sample_states(weights, u[..., None].expand(weights.shape[:-1]))
 
     @property
     def _after(self) -> Int[Tensor, "B S C"]:
-        """The state that every move leads to, any other token last."""
+        """The state that every move leads to; C = A + 1, with that of any other token last."""
         return torch.cat([self.target, self.otherwise[..., None]], dim=-1)
 
     @property
@@ -166,10 +167,10 @@ class RequiredWords:
         return torch.zeros_like(self.end)[:, None]
 
     def _of_text(self, log_probs: Tensor, xt: Tensor, mask_id: int) -> Float[Tensor, "B L S C"]:
-        """Log probabilities of the moves of every state, C = A + 1 with any other token last; written ones are sure."""
+        """Log probabilities of the moves of every state, that of any other token last; written tokens are certain."""
         log_probs = log_probs.masked_fill(self._absent, -torch.inf)
         other = (1 - log_probs.exp().sum(-1, keepdim=True)).clamp_min(0)
-        # What rounding leaves of nothing must not be chosen: it may be that no other token is left.
+        # A remainder that is only rounding must not be chosen: perhaps there is no other token.
         other = torch.where(other < _ROUNDING, 0.0, other).log()
         is_it = (xt[:, :, None, None] == self.tokens[:, None]).to(log_probs)
         written = torch.cat([is_it, 1 - is_it.sum(-1, keepdim=True)], dim=-1).log()
@@ -177,22 +178,23 @@ class RequiredWords:
         return torch.where(is_masked, torch.cat([log_probs, other], dim=-1), written)
 
     def _log_reach(self, moves: Float[Tensor, "B L S C"]) -> list[Tensor]:
-        """log P(all words are read at the end) from every state before every position, (B, S) each; Eq. of `draw`."""
+        """log P(all words are read at the end) from every state: one (B, S) before every position, one at the end."""
         num_states = self.otherwise.shape[1]
         is_end = torch.arange(num_states, device=moves.device) == self.end[:, None]
         reach = [torch.where(is_end, 0.0, -torch.inf).to(moves)]
         after = self._after.flatten(1)
         for position in reversed(range(moves.shape[1])):
             beyond = reach[-1].gather(1, after).view(moves[:, position].shape)
-            # Of a handful of moves, in a third of the time that logsumexp takes for so few.
+            # For a handful of moves, this takes a third of the time of logsumexp.
             reach.append(functools.reduce(log_add, (moves[:, position] + beyond).unbind(-1)))
         return reach[::-1]
 
 
 def _automaton(words: Sequence[Word]) -> list[tuple[dict[int, int], int]]:
-    """For every state the tokens that matter with the state they lead to, and the state for all others.
+    """For every state, the tokens that matter with the states they lead to, and the state that all others lead to.
 
-    A state is a place in the words laid end to end: those before it are read, and so is a beginning of the next one.
+    A state is a place in the words laid end to end: the tokens before this place are read, so it says how many words,
+    and how much of the next word.
     """
     states: list[tuple[dict[int, int], int]] = []
     for word in words:

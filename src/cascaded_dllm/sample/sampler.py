@@ -1,4 +1,4 @@
-"""Sampling one stage: from noise to text, as a generator of states that others watch, draw or store."""
+"""Sampling one stage: from noise to text, as a generator of states that callers show or store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,17 +29,17 @@ from cascaded_dllm.sample.uniform import UniformSampling
 from cascaded_dllm.sample.writing import TokenWriter, require_written
 
 T_END = 1e-5
-"""Time at which the steps of a grid stop unless somebody asks for another."""
+"""Default time at which the steps of a grid stop."""
 
 
 def require_usable(predictor: Predictor, process: Process, num_steps: int, *, group: str = "") -> None:
-    """Checks what `StageSampler.states` is given, for callers who learn of a mistake too late there.
+    """Checks arguments of `StageSampler.states`, for callers that must know of a mistake before the first call.
 
     Args:
-        predictor: that is to draw.
-        process: of the model.
-        num_steps: of the time grid.
-        group: of the keys that set both, "sampling." for example, if a configuration does.
+        predictor: how a step is taken.
+        process: forward process of the model.
+        num_steps: steps of the time grid.
+        group: prefix of the keys that set them in a configuration, such as "sampling."; for messages.
 
     Raises:
         ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
@@ -58,12 +58,13 @@ class StageSampler:
 
     Attributes:
         model: the network, in evaluation mode.
-        process: forward process it was trained with.
-        schedule: noise schedule it was trained with.
-        length: tokens it writes.
+        process: forward process that it was trained with.
+        schedule: noise schedule that it was trained with.
+        length: tokens that it writes.
         t_end: time at which the steps of a grid stop and the final denoising takes over.
-        prefix_length: tokens of the stage before, 0 for none; a prefix of another length is refused. None: any.
-        trained_with: what was done to its prefixes in training, which decides whether it can be guided.
+        prefix_length: tokens of the stage before, 0 for none; a prefix of another length is refused. None accepts any.
+        trained_with: how its prefixes were changed in training, which decides whether it can be guided and can read
+            noised prefixes.
     """
 
     model: ScoreModel
@@ -76,7 +77,7 @@ class StageSampler:
 
     @property
     def is_placed(self) -> bool:
-        """Whether the tokens of the stage before stand in their places among those that it writes."""
+        """Whether it is a placed stage, in which the tokens of the stage before have their places."""
         return layout_of(self.model) is not None
 
     def layout_forwards(self, gaps_per_call: int = 1) -> int:
@@ -106,20 +107,20 @@ class StageSampler:
         Args:
             prefix: ids of the stage before, or None.
             predictor: how a step is taken.
-            num_steps: steps of the time grid, before the final denoising; of no account for predictors without one.
+            num_steps: steps of the time grid, before the final denoising; predictors without a grid ignore it.
             draws: the stream of random numbers.
-            sample_index: number of each text; its random numbers depend on it and not on the batch.
+            sample_index: number of each text, on which its random numbers depend; they do not depend on the batch.
             start: texts to begin with; pure noise if None.
-            guidance: weight of classifier-free guidance; 0 is none, everything else takes two calls in place of one.
+            guidance: weight of classifier-free guidance; 0 is none, any other takes two calls instead of one.
             law: how the law of a token is changed before it is drawn.
-            words: for each text words that are written before all else, in order (`first_words`), or None.
-            required: for each text words that it must contain in order, written among all else, or None.
-            layout: of a placed stage, how its layouts are drawn; None for the plain way.
+            words: for each text, words that are written before all else, in order (`first_words`), or None.
+            required: for each text, words that it must contain in order, written among all else, or None.
+            layout: how the layouts of a placed stage are drawn; None for `LayoutRequest()`.
 
         Raises:
-            ConfigError: `num_steps` is less than 1, the predictor or what is asked of it does not exist for this
-                process, the prefix has another length than in training, the stage cannot be guided, or the required
-                words have no room.
+            ConfigError: `num_steps` is less than 1; the process cannot be sampled with this predictor, law or words;
+                the prefix has another length than in training; a placed stage has no prefix; the stage cannot be
+                guided; or there is no room for the words or for the layout.
             NoLawError: the network answers with NaN or infinity.
         """
         require_usable(predictor, self.process, num_steps)
@@ -167,7 +168,7 @@ class StageSampler:
         draws: Draws,
         sample_index: Int[Tensor, " B"],
     ) -> Start:
-        """Texts that also hold the tokens of the stage before, in places that are drawn."""
+        """The texts to begin with, which also hold the tokens of the stage before, in places that are drawn."""
         gaps = draw_gaps(
             network,
             prefix,
@@ -184,14 +185,14 @@ class StageSampler:
     def require_possible(self, law: TokenLaw, *, is_required: bool) -> None:
         """Checks that the process can do what is asked of it.
 
-        The uniform one moves all tokens all the time, so that none can be kept, nor its law be cut.
+        The uniform process may change any token in any step, so no token can be kept, and no law can be cut.
 
         Args:
             law: how the law of a token is changed.
             is_required: whether words are required or text is pinned.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: it is the uniform process, and the law is changed or something is required.
         """
         if isinstance(self.process, AbsorbingProcess):
             return
@@ -207,22 +208,22 @@ class StageSampler:
             )
 
     def _masked(self, process: AbsorbingProcess, num_texts: int, device: torch.device) -> Start:
-        """Nothing but MASK, at time 1."""
+        """Texts of nothing but MASK, at time 1."""
         xt = torch.full((num_texts, self.length), process.mask_id, device=device)
         return Start(xt, torch.ones(num_texts, device=device))
 
     def require_room(
         self, required: Sequence[Sequence[Word]], xt: Int[Tensor, "B L"], process: AbsorbingProcess
     ) -> RequiredWords:
-        """The automata of words that every text must contain in order.
+        """The automata of the words that the texts must contain in order; also checks that there is room for them.
 
         Args:
             required: words of each text.
-            xt: the texts, MASK where something is to be written.
-            process: of the stage.
+            xt: the texts, MASK where tokens are to be written.
+            process: forward process of the stage.
 
         Raises:
-            ConfigError: there is no room for them.
+            ConfigError: there is no room for them in a text.
         """
         words = RequiredWords.build(required, xt.device)
         is_possible = words.are_possible(xt, process.mask_id)

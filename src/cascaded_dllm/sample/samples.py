@@ -21,7 +21,7 @@ class CascadeState(NamedTuple):
     Attributes:
         stage: 1..K.
         first_sample: number of the first text of the batch.
-        state: ids and progress within the stage; of a given stage there is only one, without a step.
+        state: ids and progress within the stage; a given stage has a single state, with 0 steps.
     """
 
     stage: int
@@ -31,14 +31,14 @@ class CascadeState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CascadeSamples:
-    """Finished texts; their number is its length.
+    """Finished texts; `len` is their number.
 
     Attributes:
-        ids: per stage, ids of all texts, (num_samples, length of the stage), on the CPU.
-        texts: per stage, the decoded texts, hiding nothing: ends of text that fill a window are spelt out.
-        nfe: per stage, network calls a batch, averaged over batches; a guided step takes two, a given stage none.
-        token_forwards: positions that went through a network, prefix included, over all texts and stages.
-        first_stage: number of the first of these stages; later than 1 if one goes on from texts of a later stage.
+        ids: for each stage, the ids of all texts, (num_samples, length of the stage), on the CPU.
+        texts: for each stage, the complete decoded texts, with the ends of text that fill a window spelt out.
+        nfe: for each stage, the mean number of network calls for a text; a guided step takes two, a given stage none.
+        token_forwards: positions that went through a network, prefix included, summed over all texts and stages.
+        first_stage: number of the first of these stages; more than 1 if the texts continue given texts of a later one.
         final_texts: the texts of the last stage for readers, without the ends of text that fill their windows.
     """
 
@@ -70,11 +70,11 @@ class CascadeSamples:
 
     @property
     def stage_numbers(self) -> range:
-        """Numbers of the stages."""
+        """Numbers of the stages in `ids` and `texts`."""
         return range(self.first_stage, self.first_stage + len(self.ids))
 
     def given(self, stage: int) -> GivenStage:
-        """The texts of a stage, and of those before it, to go on from: `Cascade.generate(given=...)`.
+        """The texts of a stage, and of the stages before it, to continue from with `Cascade.generate(given=...)`.
 
         Raises:
             ConfigError: there is no such stage.
@@ -86,16 +86,16 @@ class CascadeSamples:
         return GivenStage(stage=stage, ids=tuple(tuple(map(tuple, text)) for text in texts))
 
     def provenance(self, sample: int) -> list[list[int]]:
-        """For every token of every stage of a text the stage that wrote it first; see `cascade.provenance`."""
+        """The stage that wrote each token first, for every stage of one text; see `cascade.provenance`."""
         return provenance([ids[sample].tolist() for ids in self.ids], first_stage=self.first_stage)
 
 
 class CascadeBatch(NamedTuple):
-    """Texts that are finished.
+    """A finished batch.
 
     Attributes:
-        numbers: of the texts, in the order of the rows.
-        samples: the texts themselves, and what this batch has cost.
+        numbers: numbers of the texts, in the order of the rows.
+        samples: the texts, and what this batch has cost.
     """
 
     numbers: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a sampling run is asked for, as it is stored with it, so that it can go on from there and from nothing else."""
+"""The settings of a sampling run, stored in its folder: all that is needed to resume it."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FORMAT = "cascaded-dllm-samples/1"
 """Written into the settings of every sampling run."""
 
 BY_NETWORK = "network"
-"""Of `SampleSettings.ranking`: by the network's own law, before temperature."""
+"""Value of `SampleSettings.ranking`: by the network's own law, before temperature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,18 +26,19 @@ class SampleSettings:
 
     Attributes:
         drawing: how they are drawn.
-        stage_paths: where each stage came from: absolute paths, and hub ids as they are; the bundle, if there is one.
-        stage_lengths: tokens every stage writes.
-        weights_fingerprints: of the weights of every stage, which may have been trained on since.
-        tokenizer_fingerprint: of the tokenizer of all stages.
-        lengths: as they were given for checkpoints that do not say theirs; None otherwise.
-        tokenizer: where it came from, if it was named; None if it was found beside the first stage's weights.
+        stage_paths: where each stage came from, as an absolute path or a hub id; for a bundle, the bundle each time.
+        stage_lengths: tokens that every stage writes.
+        weights_fingerprints: fingerprint of the weights of every stage, which reveals later training.
+        tokenizer_fingerprint: fingerprint of the tokenizer of all stages.
+        lengths: the lengths that were given for checkpoints that do not say theirs; None otherwise.
+        tokenizer: where the tokenizer came from, if it was named; None if it was found with the stages.
         weights: ema or raw.
-        dtype: of the matrix products of the trunk.
-        compile: whether the blocks went through torch.compile, which rounds otherwise; runs of before do not say it.
+        dtype: dtype of the matrix products of the trunk.
+        compile: whether the blocks went through torch.compile, which rounds differently; older runs do not store it.
         cascade: the bundle that all stages came from, as an absolute path or a hub id; None if they came one by one.
-        ranking: by which law `confidence` and `entropy` order positions at a temperature other than 1: `BY_NETWORK`.
-            None where it makes no difference, and in runs of before it did: those ranked by the law at the temperature.
+        ranking: `BY_NETWORK` if the network's own law orders positions for `confidence` and `entropy` at a temperature
+            other than 1. None where it makes no difference, and in older runs, which ordered them by the law at the
+            temperature.
     """
 
     drawing: Drawing
@@ -66,7 +67,14 @@ class SampleSettings:
         compile: bool = False,
         cascade_source: str | None = None,
     ) -> "SampleSettings":
-        """The settings of texts that `cascade` draws; the rest says how it was loaded, from a bundle or by stages."""
+        """The settings of texts that `cascade` draws.
+
+        Args:
+            cascade: the cascade.
+            drawing: how the texts are drawn.
+            stage_paths: where its stages were loaded from; ignored with `cascade_source`.
+            cascade_source: the bundle that it was loaded from, if any. The other arguments are those of its loading.
+        """
         bundle = None if cascade_source is None else absolute_source(cascade_source)
         return cls(
             drawing=drawing,
@@ -89,20 +97,20 @@ class SampleSettings:
 
     @property
     def first_stage(self) -> int:
-        """Number of the first stage whose texts are there: later than 1 if the run goes on from a later one."""
+        """Number of the first stage whose texts the run has: more than 1 if it continues given texts of a later one."""
         given = self.drawing.control.given
         return 1 if given is None else given.first_stage
 
     def described(self) -> dict[str, Any]:
-        """All settings on one level, as a record and a summary hold them."""
+        """All settings on one level, as in samples.jsonl and summary.json."""
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "drawing"}
         return {**self.drawing.described(), **rest}
 
     def require_same_ranking(self) -> None:
-        """Checks that texts that are missing would be drawn in the order in which the first ones were.
+        """Checks that the missing texts would be drawn with the same ranking of positions as the finished ones.
 
         Raises:
-            ConfigError: they would not, for the run was begun by a version that ranked positions otherwise.
+            ConfigError: they would not, since the run was begun by a version that ranked positions differently.
         """
         if self.ranking != _ranking(self.drawing):
             raise ConfigError(
@@ -112,7 +120,7 @@ class SampleSettings:
             )
 
     def require_same_cascade(self, cascade: Cascade) -> None:
-        """Checks that `cascade` is the one that has drawn the first texts.
+        """Checks that `cascade` is the one that drew the finished texts.
 
         Raises:
             CheckpointError: it has other weights, or another tokenizer.
@@ -120,7 +128,7 @@ class SampleSettings:
         if cascade.tokenizer.fingerprint != self.tokenizer_fingerprint:
             raise CheckpointError(
                 f"the texts so far were written with the tokenizer {self.tokenizer_fingerprint}, and the stages now "
-                f"have {cascade.tokenizer.fingerprint}; bring the former one back, or sample into a new folder"
+                f"have {cascade.tokenizer.fingerprint}; restore the former one, or sample into a new folder"
             )
         now = [weights_fingerprint([stage.model]) for stage in cascade.stages]
         for number, (path, before, after) in enumerate(
@@ -129,21 +137,21 @@ class SampleSettings:
             if before != after:
                 raise CheckpointError(
                     f"the texts so far were drawn with the weights {before} of stage {number}, and those in {path} are "
-                    f"now {after}: it was trained on, or replaced; bring the former ones back, or sample into a new "
+                    f"now {after}: it was trained on, or replaced; restore the former ones, or sample into a new "
                     "folder from a checkpoint that stays, such as checkpoints/step_<n>"
                 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What settings.json of a run folder holds.
+    """The content of settings.json in a run folder.
 
     Attributes:
-        num_samples: how many texts are asked for.
-        batch_size: texts drawn together at first; no text depends on it.
-        device: as it was named, `auto` for example.
-        judge: who is asked about the texts when all are there; None for nobody.
-        texts: what decides them.
+        num_samples: number of texts that the run will have.
+        batch_size: texts drawn together when the run began; no text depends on it.
+        device: the device as the user named it, such as `auto`.
+        judge: the judge that reads the texts when all are there; None for none.
+        texts: the settings that decide the texts.
     """
 
     num_samples: int
@@ -153,7 +161,7 @@ class RunSettings:
     texts: SampleSettings
 
     def to_json(self) -> str:
-        """The text of the file."""
+        """The text of settings.json."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -161,14 +169,14 @@ class RunSettings:
         """The settings of the run in `folder`.
 
         Raises:
-            ConfigError: `folder` is no sampling run that could go on.
-            DataError: the settings are damaged, or of another version.
+            ConfigError: `folder` has no settings.json.
+            DataError: settings.json is damaged, or of another version.
         """
         path = folder / SETTINGS_FILE
         if not path.is_file():
             raise ConfigError(
-                f"{folder} is no folder of a sampling run, for it has no {SETTINGS_FILE}; give one that `cdllm sample` "
-                "has begun, <output_dir>/sample_cascade_..._len_<L>_<time>"
+                f"{folder} is not the folder of a sampling run: it has no {SETTINGS_FILE}; give one that `cdllm "
+                "sample` has begun, <output_dir>/sample_cascade_..._len_<L>_<time>"
             )
         try:
             content = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
@@ -184,19 +192,19 @@ class RunSettings:
 
 
 def absolute_source(source: str | Path) -> str:
-    """A path here so that it means the same from everywhere; a hub id, and the name of what is built in, as it is."""
+    """An existing path as an absolute one; a hub id, or the name of a built-in bundle, unchanged."""
     path = Path(source)
     return str(path.resolve()) if path.exists() and str(source) not in BUILT_IN else str(source)
 
 
 def _ranking(drawing: Drawing) -> str | None:
-    """`SampleSettings.ranking` of texts that are drawn now."""
+    """`SampleSettings.ranking` for texts that this version draws."""
     is_ranked = not {"confidence", "entropy"}.isdisjoint(drawing.predictor)
     return BY_NETWORK if is_ranked and drawing.law.temperature != 1 else None
 
 
 def _with_tuples(value: Any) -> Any:
-    """A value of JSON with tuples for its lists, as settings hold them."""
+    """A JSON value with its lists turned into tuples, which settings hold."""
     match value:
         case dict():
             return {key: _with_tuples(inner) for key, inner in value.items()}

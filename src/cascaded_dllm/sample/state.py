@@ -1,4 +1,4 @@
-"""What a stage is at on its way from noise to text, and what it may begin with."""
+"""The states of a stage on the way from noise to text, and the texts that it may begin with."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class SamplerState:
 
     Attributes:
         xt: ids, (B, L); MASK where nothing is decided yet.
-        step: steps done, 0 before the first. A step is one of the time grid or, where steps without an event are left
-            out, one network call.
+        step: steps done, 0 before the first. A step is one of the time grid or, for predictors without a grid and where
+            steps without an event are left out, one network call.
         num_steps: steps in all, the final denoising included.
-        nfe: network calls so far; a call on a part of the batch counts as its share.
+        nfe: network calls so far; a call on a part of the batch counts as the share of its texts.
     """
 
     xt: Int[Tensor, "B L"]
@@ -26,10 +26,10 @@ class SamplerState:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Texts that are noised in part, to begin with in place of pure noise.
+    """Texts to begin with, noised in part or completely.
 
     Attributes:
-        xt: ids, (B, L); what is not noised stays under the absorbing process.
+        xt: ids, (B, L); under the absorbing process, tokens that are not MASK stay.
         t: time that each text is noised to, (B,).
     """
 

@@ -1,4 +1,4 @@
-"""How many threads of a processor take part in the calls of a network."""
+"""How many CPU threads take part in the calls of a network."""
 
 import contextlib
 import os
@@ -9,18 +9,19 @@ import torch
 from cascaded_dllm.sample.sampler import StageSampler
 
 _OPERATIONS_A_THREAD = 1e9
-"""Of a call. Threads wait for each other at every product, and where anything else runs on their cores they wait for
-that too: the call of a network that is done in milliseconds takes ten times as long on two threads as on one."""
+"""Operations of a call for which another thread pays off. Threads wait for each other at every matrix product, and for
+anything else that runs on their cores: a call of some milliseconds can take ten times as long on two threads as on
+one."""
 
 
 def fitting_threads(stages: Sequence[StageSampler], num_texts: int) -> int | None:
-    """So many threads are worth while for the largest call of these stages; None where that is not ours to say.
+    """The number of threads that pays off for the largest call of these stages, at most as many as PyTorch has now.
 
-    It is not where the networks are on no processor, or whoever started the program has said it by OMP_NUM_THREADS.
+    None, which leaves the number as it is, if the networks are not on a CPU or OMP_NUM_THREADS is set.
 
     Args:
-        stages: of a cascade.
-        num_texts: that are written together.
+        stages: stages of a cascade.
+        num_texts: texts that are written together.
     """
     if stages[0].model.device.type != "cpu" or os.environ.get("OMP_NUM_THREADS"):
         return None
@@ -29,7 +30,7 @@ def fitting_threads(stages: Sequence[StageSampler], num_texts: int) -> int | Non
 
 
 def _operations(stage: StageSampler) -> int:
-    """Of a call for one text, of which a token is written."""
+    """Operations of a call for one text of which one token is written."""
     network, num_positions = stage.model, stage.length + (stage.prefix_length or 0)
     output = network.output_layer.linear.weight.numel()
     trunk = sum(map(torch.numel, network.parameters())) - output - network.vocab_embed.embedding.numel()
@@ -38,7 +39,7 @@ def _operations(stage: StageSampler) -> int:
 
 @contextlib.contextmanager
 def on_threads(number: int | None) -> Iterator[None]:
-    """So many threads inside the block, and as many as before behind it; None changes nothing."""
+    """Sets the number of threads inside the block, and restores it afterwards; None changes nothing."""
     before = torch.get_num_threads()
     if number is None or number == before:
         yield

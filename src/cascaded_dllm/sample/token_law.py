@@ -1,4 +1,4 @@
-"""The law that tokens are drawn from: the network's own unless one asks for less variety."""
+"""The law that tokens are drawn from: the network's own, unless less variety is asked for."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.errors import ConfigError
 
 _LOWEST = 1e-6
-"""Temperatures below are taken for it: a token that is less probable by 0.01 % has the probability exp(-100) then."""
+"""Lower temperatures are raised to this one: a token that is 0.01 % less probable then has the weight exp(-100)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,13 +19,13 @@ class TokenLaw:
     """How the law of a token is changed before it is drawn; by default not at all.
 
     In this order: logits are divided by the temperature, the `top_k` most probable tokens are kept, and of these the
-    fewest that have the probability `top_p` together (Holtzman et al. 2020, arXiv:1904.09751). Words that a text must
-    contain are kept besides. Samples are then not from the model any more: they repeat themselves more, and generative
-    perplexity falls without a better model.
+    fewest with a total probability of at least `top_p` (Holtzman et al. 2020, arXiv:1904.09751). Words that a text must
+    contain are kept in any case. The samples are then not those of the model: they repeat themselves more, and
+    generative perplexity falls although the model is no better.
 
     Attributes:
-        temperature: below 1 probable tokens become more probable; 0 takes the most probable one.
-        top_k: tokens kept; None for all.
+        temperature: below 1, probable tokens become more probable; 0 takes the most probable one.
+        top_k: number of tokens kept; None for all.
         top_p: probability kept; 1 for all.
     """
 
@@ -46,23 +46,23 @@ class TokenLaw:
         return self == UNCHANGED
 
     def tempered(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
-        """Logits at the temperature, nothing cut off."""
+        """Logits at the temperature, without any cut."""
         if self.temperature == 1:
             return logits
-        # The largest becomes 0 first, so that no temperature divides it beyond the largest number.
+        # Shifts the largest logit to 0 first, so that no temperature makes it overflow.
         return (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, _LOWEST)
 
     def cut(self, tempered: Float[Tensor, "M V"], always: Int[Tensor, "M A"] | None = None) -> Float[Tensor, "M V"]:
-        """Tempered logits with -inf for every token that is not kept; at least one is.
+        """Tempered logits with -inf for every token that is not kept; at least one token is kept.
 
         Args:
-            tempered: the logits.
-            always: ids kept in any case, of every row; -1 where there are fewer.
+            tempered: logits of `tempered`.
+            always: for every row, ids that are kept in any case, padded with -1.
         """
         logits = self._cut(tempered)
         if always is None or logits is tempered:
             return logits
-        # The most probable token stands in for none: it is kept in any case.
+        # The most probable token, which is kept in any case, stands in for the padding.
         ids = torch.where(always < 0, logits.argmax(-1, keepdim=True), always)
         return logits.scatter(-1, ids, tempered.gather(-1, ids))
 
@@ -74,7 +74,7 @@ class TokenLaw:
         if self.top_p < 1:
             ordered, order = logits.sort(dim=-1, descending=True, stable=True)
             probs = ordered.softmax(-1, dtype=torch.float32)
-            # A token is kept if those before it do not have the probability yet; the first always is.
+            # A token is kept if the more probable ones have less than top_p together; the first always is.
             is_cut = running_sums(probs) - probs >= self.top_p
             logits = logits.masked_fill(torch.zeros_like(is_cut).scatter(-1, order, is_cut), -torch.inf)
         return logits

@@ -25,12 +25,12 @@ class UniformSampling:
 
     Attributes:
         model: the network.
-        process: the forward process.
-        schedule: of its noise.
-        given: what the network is told besides the noised text.
+        process: forward process of the stage.
+        schedule: its noise schedule.
+        given: the input of the network besides the noised text.
         draws: the stream of random numbers.
         sample_index: number of each text.
-        t_end: where a time grid ends.
+        t_end: time at which a time grid ends.
     """
 
     model: ScoreModel
@@ -42,14 +42,14 @@ class UniformSampling:
     t_end: float
 
     def noise(self, length: int) -> Start:
-        """Texts of independent tokens, all equally probable, at time 1: what the process ends at."""
+        """Texts of independent tokens, all equally probable, at time 1: the law that the process ends in."""
         device = self.sample_index.device
         u, _ = self.draws.uniform_pair(self.sample_index[:, None], 0, torch.arange(length, device=device))
         xt = (u * self.process.num_states).long().clamp_max(self.process.num_states - 1)
         return Start(xt, torch.ones(len(xt), device=device))
 
     def states(self, start: Start, predictor: ScorePredictor, num_steps: int) -> Iterator[SamplerState]:
-        """Steps on a time grid, then the final denoising; a network call each.
+        """The states of the steps on a time grid and of the final denoising, with one network call for each.
 
         Raises:
             NoLawError: the network answers with NaN or infinity.

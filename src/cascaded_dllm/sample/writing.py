@@ -1,4 +1,4 @@
-"""Asking the network about masked positions, and writing tokens there: the part that all samplers share."""
+"""Asking the network about masked positions and writing tokens there, for all samplers of the absorbing process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from cascaded_dllm.sample.required import Path, RequiredWords
 from cascaded_dllm.sample.token_law import TokenLaw
 
 _ROW_CHUNK_ELEMENTS = 1 << 24
-"""Logits held at once, 64 MB in float32."""
+"""Most logits that are held at once: 64 MB in float32."""
 
 Pair = tuple[Float[Tensor, "_"], Float[Tensor, "_"]]
-"""Two uniform numbers a row."""
+"""Two uniform numbers for each row."""
 
 
 class Writing(NamedTuple):
-    """Which masked positions of some texts are written in one call, and with what.
+    """The masked positions that one call writes, and what it needs for that.
 
     Attributes:
-        texts: those that are computed, numbers within the batch.
-        rows: what is written, texts numbered within `texts`.
-        sigma: noise that the network is told.
-        step: of each text, for the random numbers of required words.
-        u: uniform numbers of each row.
+        texts: numbers of the texts that take part, within the batch.
+        rows: the positions to be written, texts numbered within `texts`.
+        sigma: for each text, the noise that the network gets.
+        step: for each text, the step of the random numbers of required words.
+        u: two uniform numbers for each row.
     """
 
     texts: Int[Tensor, " b"]
@@ -47,13 +47,13 @@ class Writing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the network says of masked positions of some texts, before it is read as logits.
+    """The network's answer about masked positions of some texts: states, from which logits are read in parts.
 
     Attributes:
-        texts: the texts, numbers within the batch.
+        texts: numbers of the texts, within the batch.
         rows: the positions, texts numbered within `texts`.
-        states: of every row.
-        unconditional: the same without the prefix, for guidance; None without.
+        states: state of every row.
+        unconditional: the same without the prefix, for guidance; None without guidance.
     """
 
     texts: Int[Tensor, " b"]
@@ -74,8 +74,8 @@ class TokenWriter:
         model: the network.
         given: what it is conditioned on.
         law: how its law is changed.
-        required: words that the texts must contain; None for none.
-        mask_id: of MASK.
+        required: automata of the words that the texts must contain; None for none.
+        mask_id: id of MASK.
         path_draws: stream of random numbers for the places of these words.
         sample_index: number of each text.
     """
@@ -89,16 +89,16 @@ class TokenWriter:
     sample_index: Int[Tensor, " B"]
 
     def nfe(self, texts: Int[Tensor, " b"]) -> float:
-        """Network calls that asking about these texts takes, as the share of the batch that is computed."""
+        """Network calls of asking about these texts, counted as their share of the batch; twice that with guidance."""
         return self.given.num_calls * len(texts) / len(self.sample_index)
 
     @torch.inference_mode()
     def ask(self, xt: Int[Tensor, "B L"], texts: Int[Tensor, " b"], rows: Rows, sigma: Float[Tensor, " b"]) -> Answer:
-        """The answer about `rows` of `texts` at noise `sigma`."""
+        """The network's answer about `rows` of `texts` at noise `sigma`."""
         return Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
 
     def write(self, xt: Int[Tensor, "B L"], writing: Writing) -> None:
-        """Asks about some masked positions of the texts of the batch and writes tokens there, in place."""
+        """Asks the network about some masked positions of the batch, and writes tokens there, in place."""
         texts, rows, sigma, step, u = writing
         if self.required is None:
             self.fill(xt, self.ask(xt, texts, rows, sigma), slice(None), u, step)
@@ -117,14 +117,14 @@ class TokenWriter:
         u: Pair,
         step: Int[Tensor, " b"],
     ) -> None:
-        """Writes tokens into some rows of an answer, in place; what is no law leaves MASK (`require_written`).
+        """Writes tokens at some rows of an answer, in place; where there is no law, MASK stays (`require_written`).
 
         Args:
             xt: the texts of the batch.
-            answer: with required words it must be about all masked positions of its texts.
-            kept: the rows that are written.
-            u: uniform numbers of each of them.
-            step: of each text, for the random numbers of required words.
+            answer: the network's answer; with required words, about all masked positions of its texts.
+            kept: the rows of the answer that are written.
+            u: two uniform numbers for each of them.
+            step: for each text, the step of the random numbers of required words.
         """
         rows = Rows(answer.rows.batch[kept], answer.rows.position[kept])
         states, unconditional = answer.states.select(kept), _part(answer.unconditional, kept)
@@ -144,28 +144,25 @@ class TokenWriter:
 
     @torch.inference_mode()
     def sureness(self, answer: Answer, predictor: SurestPredictor) -> Float[Tensor, " M"]:
-        """How sure the network is of every row, whatever the temperature and what is cut off.
-
-        At temperature zero it would be sure of everything.
-        """
+        """How sure the network is of every row, by its own law: at temperature 0 it would be sure of everything."""
         chunks = self._chunks(len(answer))
         laws = (self._guided(answer.states.select(chunk), _part(answer.unconditional, chunk)) for chunk in chunks)
         return torch.cat([answer.states.hidden.new_empty(0), *map(predictor.sureness, laws)])
 
     @torch.inference_mode()
     def log_total(self, answer: Answer) -> Float[Tensor, " M"]:
-        """Log of the sum of exp(logits) over all tokens, with the prefix and without guidance, of every row."""
+        """Log of the sum of exp(logits) over all tokens for every row, with the prefix and without guidance."""
         assert answer.states.copies is None, "a copy head is of normalized networks, whose sums are known"
         return self.model.log_total(answer.states.hidden)
 
     @torch.inference_mode()
     def path(self, xt: Int[Tensor, "B L"], answer: Answer, step: Int[Tensor, " b"]) -> Path:
-        """Where the required words go: drawn for all masked positions together, whatever part of them is written.
+        """A path of the required words, drawn for all masked positions together even if only some are written.
 
         Args:
-            xt: the texts of the batch, as words are looked for in them.
-            answer: about all masked positions of its texts.
-            step: of each text, for the random numbers.
+            xt: the texts of the batch as the automata read them, which may differ from those that were asked about.
+            answer: the network's answer about all masked positions of its texts.
+            step: for each text, the step of the random numbers.
 
         Raises:
             NoLawError: the network answers with NaN or infinity.
@@ -187,12 +184,12 @@ class TokenWriter:
         return required.draw(log_probs, texts, u, mask_id=self.mask_id)
 
     def _kept(self, states: States, unconditional: States | None, texts: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
-        """Logits of the law that tokens are drawn from; required words of the text of each row are never cut off."""
+        """Logits of the law that tokens are drawn from, in which required words of the row's text are never cut off."""
         always = None if self.required is None else self.required.tokens[texts].flatten(1)
         return self.law.cut(self.law.tempered(self._guided(states, unconditional)), always)
 
     def _guided(self, states: States, unconditional: States | None) -> Float[Tensor, "M V"]:
-        """Logits of the law that the network gives, with guidance."""
+        """Logits of the network's own law, with guidance if there is any."""
         other = None if unconditional is None else self._logits(unconditional)
         return self.given.guided(self._logits(states), other)
 
@@ -206,17 +203,19 @@ class TokenWriter:
 
 
 def require_written(xt: Int[Tensor, "B L"], mask_id: int) -> None:
-    """Checks texts that should be finished, which have MASK where the network gave no law; once, as a GPU waits for it.
+    """Checks that texts are finished; they still have MASK where the network gave no law.
+
+    Call it once for each batch, since it reads from the device.
 
     Raises:
-        NoLawError: they are not.
+        NoLawError: a text has MASK.
     """
     if num_masked := int((xt == mask_id).sum()):
         raise no_law(num_masked, xt)
 
 
 def no_law(num_positions: int, xt: Int[Tensor, "B L"]) -> NoLawError:
-    """For texts that the network cannot write at some positions."""
+    """The error for texts in which the network gives no law at `num_positions` positions."""
     return NoLawError(
         f"the network answers with NaN or infinity at {num_positions} of {xt.numel()} positions, and no token can be "
         f"drawn from that; its weights may be broken, or its device ({xt.device}) fails: try an earlier checkpoint, "
@@ -233,7 +232,7 @@ def sigma_of_masks(xt: Int[Tensor, "b L"], mask_id: int, schedule: Schedule, *, 
     """The noise at which each text is expected to have as many masked positions, of `num_noised` at time 1."""
     share = (xt == mask_id).sum(-1) / num_noised
     highest = schedule(torch.ones((), device=xt.device)).sigma
-    # Where noise saturates, rounding leaves no token to be expected, and infinite noise.
+    # Where noise saturates, rounding may give infinite noise.
     return (-torch.log1p(share * torch.expm1(-highest))).clamp_max(highest)
 
 

@@ -117,9 +117,9 @@ def test_tokens_are_counted(server: DemoServer, cascade: Cascade) -> None:
         ("/write", {"known": [[1, 2, 3, 4, 5, 6]]}, "text 0 of stage 1 has 6 tokens and must have 5"),
         ("/write", {"predictor": "magic"}, "the predictor is 'magic'"),
         ("/write", {"guidance": 1}, "trained without prefix dropout"),
-        ("/write", ["a"], "what is asked is a list; send an object"),
-        ("/write", {"steps": 10_001, "predictor": "analytic"}, "steps is 10001; on the page it may be up to 10000"),
-        ("/write", {"keywords": ["\ud800"]}, "what is asked is no JSON"),
+        ("/write", ["a"], "the request is a list; send an object"),
+        ("/write", {"steps": 10_001, "predictor": "analytic"}, "steps is 10001; the page allows 10000; use cdllm"),
+        ("/write", {"keywords": ["\ud800"]}, "the request is not JSON"),
         ("/tokens", {"text": 3, "stage": 1}, "text is 3; it must be of type str"),
         ("/tokens", {"text": "a", "stage": 4}, "stage is 4; it must be from 1 to 3"),
     ],
@@ -133,20 +133,27 @@ def test_what_cannot_be_is_told(server: DemoServer, path: str, asked: object, me
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status", "message"),
     [
-        ("POST", "/write", b"{", JSON, 400, "what is asked is no JSON"),
-        ("POST", "/write", b"\xff", JSON, 400, "what is asked is no JSON"),
-        ("POST", "/write", b"{}", {"Content-Type": "text/plain"}, 400, "what is asked is text/plain; send app"),
+        ("POST", "/write", b"{", JSON, 400, "the request is not JSON"),
+        ("POST", "/write", b"\xff", JSON, 400, "the request is not JSON"),
+        (
+            "POST",
+            "/write",
+            b"{}",
+            {"Content-Type": "text/plain"},
+            400,
+            "the type of the request is text/plain; send app",
+        ),
         ("POST", "/write", b"{}", JSON | {"Content-Length": str(MOST_BYTES + 1)}, 400, "it must be a number up to"),
         ("POST", "/write", b"{}", JSON | {"Content-Length": "-2"}, 400, "Content-Length is '-2'"),
         ("POST", "/write", b"{}", JSON | {"Content-Length": "9" * 5000}, 400, "it must be a number up to"),
-        ("POST", "/write", b"[" * 100_000, JSON, 400, "what is asked is no JSON"),
-        ("GET", "/", None, {"Host": "[::1"}, 403, "[::1 is no page of this server"),
-        ("POST", "/write", b"{}", JSON | {"Origin": "http://[x"}, 403, "http://[x is no page of this server"),
+        ("POST", "/write", b"[" * 100_000, JSON, 400, "the request is not JSON"),
+        ("GET", "/", None, {"Host": "[::1"}, 403, "[::1 does not belong to this server"),
+        ("POST", "/write", b"{}", JSON | {"Origin": "http://[x"}, 403, "http://[x does not belong to this server"),
         ("POST", "/elsewhere", b"{}", JSON, 404, "there is no /elsewhere; ask /write or /tokens"),
         ("GET", "/../server.py", None, {}, 404, "there is no /../server.py; the page is at /"),
-        ("GET", "/", None, {"Host": "example.org"}, 403, "example.org is no page of this server; open http://127"),
-        ("POST", "/write", b"{}", JSON | {"Origin": "https://example.org"}, 403, "https://example.org is no page"),
-        ("POST", "/write", b"{}", JSON | {"Origin": "null"}, 403, "null is no page of this server"),
+        ("GET", "/", None, {"Host": "example.org"}, 403, "example.org does not belong to this server; open http://127"),
+        ("POST", "/write", b"{}", JSON | {"Origin": "https://example.org"}, 403, "https://example.org does not belong"),
+        ("POST", "/write", b"{}", JSON | {"Origin": "null"}, 403, "null does not belong to this server"),
     ],
 )
 def test_what_is_refused(server: DemoServer, method, path, body, headers, status, message) -> None:
@@ -253,7 +260,7 @@ def test_an_end_in_the_middle(cascade: Cascade) -> None:
     ("error", "message"),
     [
         (ConfigError("the words do not fit; pin less"), "the words do not fit; pin less"),
-        (MemoryError(), "the memory of cpu has no room for the text; take another device"),
+        (MemoryError(), "the memory of cpu has no room for the text; use another device"),
     ],
 )
 def test_what_goes_wrong_on_the_way_is_told(cascade: Cascade, error: Exception, message: str) -> None:
@@ -331,12 +338,10 @@ def test_ports_that_are_none(cascade: Cascade, port: int) -> None:
 
 
 def test_a_port_that_is_taken(server: DemoServer, cascade: Cascade) -> None:
-    with pytest.raises(
-        ConfigError, match=f"port {server.server_port} of 127.0.0.1 cannot be listened at .*another --p"
-    ):
+    with pytest.raises(ConfigError, match=f"cannot listen on port {server.server_port} of 127.0.0.1 .*another --p"):
         DemoServer(cascade, host="127.0.0.1", port=server.server_port)
 
 
 def test_a_host_that_is_none(cascade: Cascade) -> None:
-    with pytest.raises(ConfigError, match=r"port 0 of nowhere\.invalid cannot be listened at"):
+    with pytest.raises(ConfigError, match=r"cannot listen on port 0 of nowhere\.invalid"):
         DemoServer(cascade, host="nowhere.invalid", port=0)

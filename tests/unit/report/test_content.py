@@ -146,7 +146,7 @@ def test_lost_arms_are_named_and_not_ranked(tmp_path):
     ]
     found = content(tmp_path, arms)
     assert found.ranking.names == ("a", "b")
-    assert '"b": seed 1 diverged; it is judged by the others alone, which may flatter it.' in found.notes
+    assert '"b": seed 1 diverged; it is judged by its other seeds, which may flatter it.' in found.notes
     assert '"c": seed 0 failed and seed 1 has not been run; not ranked.' in found.notes
     assert '"d": no bound was measured; not ranked.' in found.notes
     assert found.arms[1].bound is not None
@@ -256,7 +256,7 @@ def test_a_network_that_stages_share_is_paid_for_and_has_no_line_among_whole_arm
     assert "a: no line, since stages share a network." not in page(found)
     both = page(content(tmp_path, [arm, made_up.arm("b", 0, [3.0])]))
     assert "a: no line, since stages share a network." in both
-    assert "stands its stage, 0 for a network that stages share" in both
+    assert "the number of its stage, 0 for a network that stages share" in both
 
 
 def test_a_flat_arm_has_a_line_whatever_number_its_only_run_has(tmp_path):

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"format": ', b"[" * 100_000])
 def test_a_file_that_is_no_json_is_said(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"results\.json is no JSON .*; run the study again"):
+    with pytest.raises(DataError, match=r"results\.json is not JSON .*; run the study again"):
         read_results(tmp_path)
 
 

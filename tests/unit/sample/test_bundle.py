@@ -146,7 +146,7 @@ def test_one_set_of_weights(stages: list[Path], tmp_path: Path, weights: Weights
         assert again.weights == weights
         assert fingerprints(again) == fingerprints(before)
     assert fingerprints(before) != fingerprints(Cascade.from_pretrained(stages, weights=other))
-    message = rf"weights is '{other}', and the bundle .* holds the {weights} weights alone; .* with --weights {other}"
+    message = rf"weights is '{other}', and the bundle .* holds only the {weights} weights; .* with --weights {other}"
     with pytest.raises(ConfigError, match=message):
         Cascade.from_pretrained(folder, weights=other)
 
@@ -169,7 +169,7 @@ def test_first_stages_are_a_cascade_too(made: Cascade, bundle: Path, tmp_path: P
     again = Cascade.from_pretrained(first)
     assert (again.stage_lengths, again.trained_lengths) == (LENGTHS[:2], LENGTHS)
     assert torch.equal(again.generate(3).ids[1], made.generate(3).ids[1])
-    assert "Here are the stages 1 to 2 alone" in (first / "README.md").read_text()
+    assert "This model has only the stages 1 to 2" in (first / "README.md").read_text()
     assert "Here are" not in (bundle / "README.md").read_text()
 
 
@@ -249,7 +249,7 @@ def test_card(made: Cascade, tmp_path: Path) -> None:
         "loglinear, eps 0.001",
         "Prefixes of stage 2 in training: the true ones.",
         "0.1 of the tokens replaced (random), 0.2 of them left out, 0.5 of them rewritten by the stages before, up to",
-        "On which texts it was trained is not stored",
+        "The texts that it was trained on are not stored",
     ):
         assert part in card
 
@@ -584,7 +584,7 @@ def test_no_network(made: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
         HubError, match=r"does not answer or refuses \(OfflineModeIsEnabled: .*save the bundle to a fol"
     ):
         made.push_to_hub("somebody/stories", token="hf_x")
-    with pytest.raises(ConfigError, match="'not an id' is no id of the hub; it must be owner/name"):
+    with pytest.raises(ConfigError, match="'not an id' is not a hub id; it must be owner/name"):
         made.push_to_hub("not an id")
     with pytest.raises(CheckpointError, match="nobody/nothing is no folder here and could not be had from the hub"):
         Cascade.from_pretrained("nobody/nothing")

@@ -127,7 +127,7 @@ def test_an_end_of_text_belongs_to_no_word(tokenizer: Tokenizer) -> None:
 
 def test_one_stage_is_followed_by_none(tokenizer: Tokenizer) -> None:
     given = Control(given=GivenStage(stage=1, ids=(((1, 2),),)))
-    with pytest.raises(ConfigError, match="from_stage is 1, and there is one stage only, after which none is written"):
+    with pytest.raises(ConfigError, match="from_stage is 1, and there is only one stage, after which none is written"):
         constraints(given, tokenizer, (6,), by_length(tokenizer))
 
 
@@ -167,7 +167,7 @@ def test_what_the_next_stage_must_contain() -> None:
         ),
         ({"given": GivenStage(stage=3, ids=((tuple(range(24)),),))}, "from_stage is 3; it must be from 1 to 2"),
         ({"given": GivenStage(stage=0, ids=(((1,),),))}, "from_stage is 0; it must be from 1 to 2"),
-        ({"given": GivenStage(stage=1, ids=())}, "there is no text to go on from; give a file that holds at least"),
+        ({"given": GivenStage(stage=1, ids=())}, "there is no text to continue from; give a file that holds at least"),
         (
             {"given": GivenStage(stage=1, ids=((tuple(range(6)),), (tuple(range(7)),)))},
             "text 1 of stage 1 has 7 tokens and must have 6 or fewer, but at least one; change it, or give its words",
@@ -217,7 +217,7 @@ def test_what_the_next_stage_must_contain() -> None:
         ),
         ({"pins": (Pin(1, 5, (97, 98)),)}, "'.*' has 2 tokens and is pinned at 5 of stage 1"),
         ({"pins": (Pin(1, 0, (1, 9999)),)}, "the id 9999 is pinned in stage 1, and the tokenizer has those from 0 to"),
-        ({"keywords": ("storm",), "outline": "boat"}, "keywords and outline are given together; a text begins with"),
+        ({"keywords": ("storm",), "outline": "boat"}, "keywords and outline are given together, and a text begins"),
     ],
 )
 def test_what_cannot_be(tokenizer: Tokenizer, asked: dict[str, Any], message: str) -> None:

@@ -82,9 +82,9 @@ def test_what_cannot_be_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 3 of .*samples\.jsonl is damaged \(KeyError\('ids'\)\); remove it"):
         read_given(path, 1, tokenizer)
     (tmp_path / "latin").write_bytes(b"caf\xe9")
-    with pytest.raises(DataError, match=r"latin is no text in UTF-8 \(unexpected end of data at byte 3\); convert it"):
+    with pytest.raises(DataError, match=r"latin is not text in UTF-8 \(unexpected end of data at byte 3\); convert it"):
         read_given(tmp_path / "latin", 1, tokenizer)
-    with pytest.raises(DataError, match=r"latin is no text in UTF-8"):
+    with pytest.raises(DataError, match=r"latin is not text in UTF-8"):
         read_outline(tmp_path / "latin")
     with pytest.raises(ConfigError, match="nowhere does not exist; name a text file that holds the outline"):
         read_outline(tmp_path / "nowhere")

@@ -268,11 +268,11 @@ def test_two_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("batches.jsonl", None, r"batches\.jsonl is missing, and without it nothing tells which texts are whole"),
+        ("batches.jsonl", None, r"batches\.jsonl is missing, and nothing else says which texts are complete"),
         ("batches.jsonl", b"{\n", r"batches\.jsonl is damaged \(Expecting property name"),
-        ("batches.jsonl", b"[1]\n", r"batches\.jsonl is damaged \(there is a list\); bring it back"),
-        ("batches.jsonl", b"{}\n", r"batches\.jsonl is damaged \(KeyError\('calls_per_stage'\)\); bring it back"),
-        ("samples.jsonl", b"", r"samples\.jsonl has 0 bytes of \d+ that were written: texts were lost; bring the file"),
+        ("batches.jsonl", b"[1]\n", r"batches\.jsonl is damaged \(there is a list\); restore it"),
+        ("batches.jsonl", b"{}\n", r"batches\.jsonl is damaged \(KeyError\('calls_per_stage'\)\); restore it"),
+        ("samples.jsonl", b"", r"samples\.jsonl has 0 bytes of \d+ that were written: texts were lost; restore the"),
         ("samples.jsonl", None, r"samples\.jsonl has 0 bytes of \d+ that were written"),
     ],
 )
@@ -297,7 +297,7 @@ def test_texts_of_another_run(tmp_path: Path) -> None:
 def test_folder_of_something_else(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(
-            ConfigError, match=rf"{folder} is no folder of a sampling run, for it has no settings\.json"
+            ConfigError, match=rf"{folder} is not the folder of a sampling run: it has no settings\.json"
         ):
             SampleRun.open(folder)
 
@@ -322,7 +322,7 @@ def test_settings_that_are_damaged(tmp_path: Path, content: str, reason: str) ->
 def test_summary_that_is_damaged(tmp_path: Path) -> None:
     run = begun(tmp_path)
     (run.folder / "summary.json").write_text('{"complete"')
-    with pytest.raises(DataError, match=r"summary\.json is damaged \(.*; bring it back, or sample into a new folder"):
+    with pytest.raises(DataError, match=r"summary\.json is damaged \(.*; restore it, or sample into a new folder"):
         run.is_complete()
 
 

@@ -1,4 +1,4 @@
-// From what a person wants to a text: what is asked of the server, and what becomes of its answer.
+// From what the user wants to a text: requests to the server, and the handling of its answers.
 
 import { $, say } from "/elements.js";
 import { idsOf, textOf, thinned, wordsOf } from "/frames.js";
@@ -11,7 +11,7 @@ const MOST_FRAMES = 400, MOST_TEXTS = 9;
 const number = (id) => ($(id).value.trim() === "" ? null : Number($(id).value));
 export const chosenPredictor = () => state.cascade.predictors.find(({ name }) => name === $("predictor").value);
 
-// How texts are drawn, as the settings say it; what does not go with the predictor is left out.
+// How texts are drawn, read from the settings of the page; options that the predictor does not take are left out.
 function settings() {
   const { cascade } = state;
   const hasGrid = chosenPredictor().has_grid;
@@ -32,7 +32,7 @@ export function newText() {
   return { keywords: $("keywords").value.split(",").map((word) => word.trim()).filter((word) => word) };
 }
 
-// A stage and those after it anew: around the words that are locked, or else as the text was asked for.
+// The request to write a stage and those after it again: around its locked words, or else as the text was asked for.
 export function again(stage) {
   const known = idsBefore(stage);
   const frame = state.shown.stages[stage - 1];
@@ -43,19 +43,19 @@ export function again(stage) {
   }
   const { asked } = state.shown;
   const isAsked = (asked.known ?? []).length === stage - 1;
-  // A text that was taken as it is has no steps, and would only come back.
+  // A given text has no steps; asking for it again would only return it.
   return isAsked && frame.steps > 0 ? { known, keywords: asked.keywords, text: asked.text } : { known };
 }
 
-// What a person has made of a stage. The tokens of words begin with the blank before them, also that of the first word of a
-// shortened text.
+// The request for an edited stage. The token of a word begins with the space before it, also for the first word of a
+// shortened text, so that space is put back.
 export function edited(stage, text) {
   const hadBlank = /^\s/.test(textOf(state.shown.stages[stage - 1]));
   const isBare = text.trim() !== "" && !/^\s/.test(text);
   return { known: idsBefore(stage), text: hadBlank && isBare ? ` ${text}` : text };
 }
 
-// Writes as many texts as are wanted, one after the other, each from the next seed; a stop or a failure ends them all.
+// Writes the wanted number of texts, one after another, each from the next seed; a stop or a failure ends them all.
 export async function writeAll(asked, update) {
   const wanted = Math.min(Math.max(number("texts") ?? 1, 1), MOST_TEXTS);
   for (let done = 0; done < wanted; done += 1) {
@@ -63,8 +63,8 @@ export async function writeAll(asked, update) {
   }
 }
 
-// Writes one text and returns whether it did; `update` is called when there is more of it to be seen, and at the end. Where
-// it fails, all is as it was before, an open editor too.
+// Writes one text and returns whether it succeeded; `update` is called when there is more to show, and at the end. After a
+// failure everything is as before, an open editor too.
 async function write(asked, update, isOneMore) {
   if (state.writing) return false;
   const before = { shown: state.shown, moment: state.moment, editing: state.editing, locked: state.locked };
@@ -95,10 +95,10 @@ async function write(asked, update, isOneMore) {
   }
 }
 
-// What a text has cost.
+// The cost of a text, in words.
 export const told = ({ calls, seconds }) => `${calls} network calls, ${seconds} s`;
 
-// The form as a text was asked for.
+// Fills the form with the request of a text.
 export function fill({ keywords, seed, predictor, steps, tokens_per_call, temperature, top_p, top_k, guidance, require_coverage }) {
   const values = { seed, predictor, steps, tokens_per_call, temperature, top_p, top_k, guidance };
   for (const [name, value] of Object.entries(values)) $(name).value = value ?? "";

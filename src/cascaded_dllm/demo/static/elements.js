@@ -1,4 +1,4 @@
-// Parts of a page.
+// Parts of the page.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -15,7 +15,7 @@ export function button(className, text, act, label = null) {
   return made;
 }
 
-// What is said is also read aloud, so the same is not said again.
+// Screen readers read a message aloud, so an unchanged one is not set again.
 export function say(message, isBad = false) {
   if ($("status").textContent !== message) $("status").textContent = message;
   $("status").classList.toggle("bad", isBad);

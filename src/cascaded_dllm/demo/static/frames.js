@@ -1,6 +1,6 @@
-// Frames, the states of a text as the server tells them:
+// Frames, the states of a text as the server sends them:
 //   { stage, step, steps, pieces: [[text, stage that wrote it, ids], ...] }
-// Functions of them alone.
+// The functions here depend on nothing else.
 
 export const MASKED = 0, END = -1;
 const END_OF_TEXT = "<|endoftext|>";
@@ -15,8 +15,8 @@ export const textToEdit = (frame) => textOf(frame).replace(FINAL_ENDS, "");
 
 export const isLast = (frame) => frame.step === frame.steps;
 
-// Words: pieces that belong together, with their place in tokens. A piece that begins with a blank begins a word; ends of
-// text that stand together are one.
+// Words: pieces that belong together, with their position in tokens. A piece that begins with a space begins a word;
+// neighbouring ends of text count as one.
 export function wordsOf(frame) {
   const words = [];
   let position = 0;
@@ -37,10 +37,10 @@ export function wordsOf(frame) {
   return words;
 }
 
-// Every second frame is left out, but for those in which a stage is finished.
+// Every second frame, and all those in which a stage is finished.
 export const thinned = (frames) => frames.filter((frame, index) => index % 2 === 0 || isLast(frame));
 
-// How a text was asked for, in a few words.
+// The request of a text, in a few words.
 export function described({ keywords = [], known = [], text, locked = [], seed }) {
   const stage = known.length + 1;
   const parts = [];

@@ -9,21 +9,21 @@ const SHOWN_LETTERS = 160;
 
 const place = () => `cascaded-dllm/1:${state.cascade.name}`;
 
-// Without the states on the way, of which there are many: as if every stage had come at once.
+// Without the intermediate states, which are many: as if every stage had come at once.
 const withoutFrames = (version) => ({ ...version, frames: version.stages.filter(Boolean) });
 
 const isVersion = (found) => Array.isArray(found?.stages) && typeof found.text === "string" && found.asked !== undefined;
 
-// What the browser has kept, from all pages of this cascade.
+// The versions that the browser has stored, from all pages of this cascade.
 const kept = () => JSON.parse(localStorage.getItem(place()) ?? "[]").filter(isVersion).map(withoutFrames);
 
-// The versions of this page and those of others, in the order in which they were begun; ids begin with the time.
+// The versions of this page and of others, in the order in which they were begun; ids start with the time.
 function joined(others) {
   const all = new Map([...others, ...state.versions].map((version) => [version.id, version]));
   return [...all.values()].sort((a, b) => parseFloat(a.id) - parseFloat(b.id)).slice(-MOST);
 }
 
-// Keeps a new version; returns what went wrong with the browser's memory, or nothing. Here it is in any case.
+// Keeps a new version on this page and in the browser; returns what went wrong with the browser's storage, or "".
 export function remember(version) {
   state.versions.push(version);
   const old = state.versions.at(-1 - MOST_WITH_FRAMES);
@@ -37,7 +37,7 @@ export function remember(version) {
   return "";
 }
 
-// Reads what was kept, now and whenever another page of this cascade changes it.
+// Reads the stored versions, now and whenever another page of this cascade changes them.
 export function recall(update) {
   try {
     state.versions = kept();

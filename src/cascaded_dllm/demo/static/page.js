@@ -1,4 +1,4 @@
-// The page of a cascade: what stands on it at first, and what is done by its buttons.
+// The page of a cascade: what it shows at first, and what its buttons do.
 
 import { again, chosenPredictor, edited, fill, newText, told, writeAll } from "/asking.js";
 import { $, element, say } from "/elements.js";
@@ -16,7 +16,7 @@ function update() {
   if (!state.writing) showHistory(open);
 }
 
-// However many states arrive, the page is drawn once a frame of the screen.
+// However many states arrive, the page is drawn at most once for each frame of the screen.
 let isDue = false;
 function updateSoon() {
   if (isDue) return;
@@ -77,7 +77,7 @@ async function begin() {
   makeStages(acts);
   listen();
   recall(updateSoon);
-  // The next text gets the seed after that of the last one.
+  // The next text gets the seed after that of the last version.
   if (state.versions.length > 0) $("seed").value = state.versions.at(-1).asked.seed;
   update();
 }

@@ -1,4 +1,4 @@
-// The way of a text once more: a slider over its frames, and a button that moves it.
+// Replaying a text: a slider over its frames, and a button that moves it.
 
 import { $ } from "/elements.js";
 import { isAtEnd, numStages, state } from "/state.js";
@@ -13,7 +13,7 @@ export function stopPlaying() {
   $("play").textContent = "Play";
 }
 
-// Plays or pauses; `update` shows the moment.
+// Plays or pauses; `update` shows the current frame.
 export function play(update) {
   if (player !== null) return stopPlaying();
   if (isAtEnd()) state.moment = 0;

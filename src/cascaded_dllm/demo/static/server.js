@@ -1,15 +1,15 @@
-// What the server is asked.
+// Requests to the server.
 
 export async function facts() {
   return (await fetch("/cascade")).json();
 }
 
-// Tokens that count, if a person has made this text of a stage.
+// The number of tokens that count in an edited text of a stage.
 export async function numTokens(text, stage) {
   return (await (await post("/tokens", { text, stage })).json()).tokens;
 }
 
-// The lines of JSON that are told of a text, as they come.
+// The lines of JSON that the server sends while it writes a text, as they come.
 export async function* lines(asked, signal) {
   const answer = await post("/write", asked, signal);
   const reader = answer.body.getReader();

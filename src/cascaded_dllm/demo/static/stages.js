@@ -1,4 +1,4 @@
-// The stages of the text that is shown: their words, which can be locked, and their editors.
+// The stages of the shown text: their words, which can be locked, and their editors.
 
 import { edited } from "/asking.js";
 import { $, button, element, say } from "/elements.js";
@@ -13,7 +13,7 @@ const part = (stage, selector) => section(stage).querySelector(selector);
 export const typed = (stage) => part(stage, "textarea").value;
 const className = (origin) => (origin < numStages() ? `s${origin}` : "plain");
 
-// The sections of all stages; `acts` has what is done by their buttons, functions of the stage.
+// Makes the sections of all stages; `acts` has what their buttons do, functions of the stage.
 export function makeStages(acts) {
   $("stages").replaceChildren(...state.cascade.lengths.map((length, index) => makeStage(index + 1, length, acts)));
 }
@@ -84,7 +84,7 @@ function showButtons(stage) {
   const isDone = (number) => stages[number - 1] !== undefined && isLast(stages[number - 1]);
   const isReady = isSettled() && state.editing === 0 && stages[stage - 1] !== undefined
     && [...Array(stage - 1).keys()].every((index) => isDone(index + 1));
-  // A process that can be held to nothing can still go on from a whole text.
+  // The uniform process cannot keep words, but it can continue from a whole text.
   const canEdit = isReady && isDone(stage) && (state.cascade.can_control || stage < numStages());
   part(stage, ".again").hidden = !isReady;
   part(stage, ".edit").hidden = !canEdit;
@@ -94,20 +94,20 @@ function showButtons(stage) {
   part(stage, ".again").ariaLabel = numStages() === 1 ? what : `${what}: stage ${stage}`;
 }
 
-// The words of a frame; those that were not there in the former one are fresh.
+// The words of a frame; those that were not in the frame before are fresh.
 function wordNodes(frame, former, stage) {
   const ids = idsOf(frame);
   const before = former && idsOf(former);
   const canLock = isSettled() && isLast(frame) && state.cascade.can_control;
   const nodes = wordsOf(frame).flatMap((word) =>
     wordNode(word, stage, before !== null && before[word.position] !== ids[word.position], canLock));
-  // One stop of the tabulator a stage; arrows lead from word to word.
+  // The Tab key stops once in each stage; arrow keys move from word to word.
   const first = nodes.find((node) => node.classList?.contains("word"));
   if (first) first.tabIndex = 0;
   return nodes;
 }
 
-// A word on the page; the blank before it has no colour, and is no part of what is clicked.
+// A word on the page; the space before it has no colour and cannot be clicked.
 function wordNode(word, stage, isFresh, canLock) {
   if (word.origin === MASKED) return [element("span", { className: "masked", textContent: "·" })];
   if (word.origin === END) {

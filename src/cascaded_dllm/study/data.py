@@ -156,7 +156,7 @@ def plain_corpus(study: StudySettings) -> dict[str, object]:
     """All that decides the data of a study, as plain values."""
     plain: dict[str, object] = {"name": study.name, "corpus": asdict(study.corpus), "methods": list(study.methods)}
     custom = {method: _sha256(method) for method in study.methods if is_custom(method)}
-    # Absent for a study without any, whose fingerprint must stay that of its existing data.
+    # Absent in a study without such functions, so that its existing data keeps its fingerprint.
     return plain | {"scorers": custom} if custom else plain
 
 

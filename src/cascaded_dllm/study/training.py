@@ -16,7 +16,7 @@ from cascaded_dllm.train.run_log import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.trainer import StepResult
 
 _LAST_LINES = 10
-"""Lines of metrics.jsonl whose mean gives the pace of a run."""
+"""Number of last lines of metrics.jsonl whose mean gives the pace of a run."""
 
 
 def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def preparation(training: Trainer) -> Callable[[], Work]:
 
 
 def flops(training: Trainer) -> float:
-    """What a step needs by the formula."""
+    """The FLOPs of a step by the formula."""
     dataset, objective = training.dataset, training.objective
     return training_flops(
         training.model.config,
@@ -65,7 +65,7 @@ def compare(report: Report, name: str, attention: Attention, *, rounds: int) -> 
     seconds = take_turns({head: preparation(training) for head, training in trainers.items()}, rounds=rounds)
     rows = []
     for head, training in trainers.items():
-        # How many times as long as the plain head a step takes.
+        # The time of a step as a multiple of that with the plain head.
         cpu, wall = (
             ratios(*([getattr(taken, clock) for taken in seconds[which]] for which in (head, PLAIN)))
             for clock in ("cpu", "wall")

@@ -1,13 +1,13 @@
-"""Time preprocessing: importance against what others compute it with, and the pipeline against itself.
+"""Time preprocessing: importance against other programs, and the pipeline against itself.
 
-The parts, each interleaved in one run of its own process:
+The parts, each a process of its own in which the variants take turns:
 
     constituency    the taggers, against spaCy's whole pipeline, see bench_preprocess_constituency.py
     keybert         KeyBERT's scores against the KeyBERT library, see bench_preprocess_keybert.py
-    reading         a corpus of which every part costs as much as the whole, read for 64 shards, see
+    reading         a corpus in which a part costs as much to read as the whole, read for 64 shards, see
                     bench_preprocess_reading.py
-    workers         documents a second of the whole pipeline on 1, 2, ... processes of one thread, beside so many
-                    commands at once that have nothing to do with each other, which is what the machine allows
+    workers         documents a second of the whole pipeline on 1, 2, ... processes of one thread, beside as many
+                    independent commands at once, which show what the machine allows
     memory          of the largest process, for a shard and one that is four times as long
 
     HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python benchmarks/bench_preprocess.py --data ../shared/data --save
@@ -32,12 +32,12 @@ LONGER = 4
 
 
 def write_corpus(path: Path, documents: list[str]) -> None:
-    """One document a line."""
+    """Writes one document a line."""
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
 
 
 def start_pipeline(corpus: Path, tokenizer: Path, out: Path, *, shards: int = 8, workers: int = 1) -> subprocess.Popen:
-    """The command, as a user gives it, with one thread a process."""
+    """Starts the command as a user would, with one thread a process."""
     flags = ["--dataset", str(corpus), "--tokenizer", str(tokenizer), "--tagger", "english", "--out", str(out)]
     command = ["preprocess", "constituency", *flags, "--shards", str(shards), "--workers", str(workers)]
     script = "from cascaded_dllm.cli.main import app; app()"
@@ -48,7 +48,7 @@ def start_pipeline(corpus: Path, tokenizer: Path, out: Path, *, shards: int = 8,
 
 
 def run_pipelines(corpora: list[Path], tokenizer: Path, *, shards: int = 8, workers: int = 1) -> None:
-    """Commands side by side, one a corpus, into folders that are thrown away."""
+    """Runs commands side by side, one for each corpus, into temporary folders."""
     with tempfile.TemporaryDirectory() as out:
         running = [
             start_pipeline(corpus, tokenizer, Path(out, str(number)), shards=shards, workers=workers)
@@ -64,7 +64,7 @@ def run_pipelines(corpora: list[Path], tokenizer: Path, *, shards: int = 8, work
 
 
 def peak_megabytes(corpus: Path, tokenizer: Path) -> float:
-    """Memory of the largest process that makes one shard, measured by a process that has no other children."""
+    """Peak memory of the largest process that makes one shard, measured by a process without other children."""
     script = (
         "import resource, sys; sys.path[:0] = [sys.argv[1]]; import bench_preprocess as b; from pathlib import Path; "
         "b.run_pipelines([Path(sys.argv[2])], Path(sys.argv[3]), shards=1); "
@@ -76,7 +76,7 @@ def peak_megabytes(corpus: Path, tokenizer: Path) -> float:
 
 
 def compare_workers(report: Report, documents: list[str], most: int, *, rounds: int) -> None:
-    """Time the pipeline on 1, 2, ... processes, and as many commands at once, up to so many."""
+    """Time the pipeline on 1, 2, ... processes, and as many commands at once, up to `most`."""
     with tempfile.TemporaryDirectory() as temporary:
         corpus, folder = Path(temporary, "corpus.jsonl"), Path(temporary, "tokenizer")
         write_corpus(corpus, documents)
@@ -105,7 +105,7 @@ def compare_workers(report: Report, documents: list[str], most: int, *, rounds: 
 
 
 def compare_memory(report: Report, documents: list[str]) -> None:
-    """The memory that a shard takes, and one that is some times as long."""
+    """Measure the memory for a shard and for one that is `LONGER` times as long, and report it."""
     with tempfile.TemporaryDirectory() as temporary:
         short, long, folder = (Path(temporary, name) for name in ("short.jsonl", "long.jsonl", "tokenizer"))
         write_corpus(short, documents[: len(documents) // LONGER])
@@ -124,7 +124,7 @@ def main() -> None:
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the novels; not needed for --quick")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--documents", type=int, default=2048, help="of workers and memory (default 2048)")
+    parser.add_argument("--documents", type=int, default=2048, help="for workers and memory (default 2048)")
     options = parser.parse_args()
     require_data(parser, options)
     passed = ["--repeats", str(options.repeats), *(["--quick"] if options.quick else ["--data", str(options.data)])]

@@ -7,16 +7,16 @@ Documents of 700 words are cut from novels, and taken evenly from all of them.
     english, lexicon
                     the taggers that need no model, and have seen no word before, as at the beginning of a job
     english warm, lexicon warm
-                    the same, when all words have been seen: the longer a corpus, the nearer to it
+                    the same once all words have been seen, which long corpora approach
 
-The slow two get the first quarter of the documents; what counts is the time for a word. As in the pipeline, no variant
-is interrupted by the collection of garbage.
+The two slow variants get the first quarter of the documents; what counts is the time a word. As in the pipeline,
+garbage collection is paused for every variant.
 
-Both spaCy variants must find the same words with the same tags. No pipeline of spaCy's can be downloaded here, so one
-with the networks of en_core_web_sm is built: word vectors of 96, a tagger and a parser that share them, and an entity
-recogniser with its own. Its lemmatizer and attribute ruler, which are cheap, are left out. It is trained for a few
+Both spaCy variants must find the same words with the same tags. So that no pipeline has to be downloaded, one with the
+networks of en_core_web_sm is built: word vectors of 96, a tagger and a parser that share them, and an entity recogniser
+with its own. Its lemmatizer and attribute ruler, which are cheap, are left out. It is trained for a few
 steps on sentences of the documents, with the lexicon's tags, a made-up tree and made-up entities: long enough for its
-answers to differ from word to word. How long it takes does not depend on how good they are.
+answers to differ from word to word. Its speed does not depend on how good they are.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_preprocess_constituency.py --data ../shared/data --save
 """
@@ -43,12 +43,12 @@ WHOLE, OURS = "whole pipeline", "SpacyTagger"
 DEPENDENCIES, ENTITIES = 45, 18
 """As many labels as the parser and the entity recogniser of en_core_web_sm have."""
 SENTENCE, SENTENCES, BATCH, EPOCHS = 25, 160, 16, 8
-"""Words of what is learnt from, how many such, how many in a step, and how often each."""
+"""Training of the pipeline: words a sentence, sentences, sentences a step, and passes over them."""
 SLOW_PART = 4
-"""The slow variants get the documents divided by this."""
+"""The slow variants get this fraction of the documents: one in so many."""
 
 Tags = list[list[tuple[str, str]]]
-"""Of each document, its words and their tags."""
+"""For each document, its words with their tags."""
 
 
 class Network(NamedTuple):
@@ -106,7 +106,7 @@ def save_pipeline(documents: Sequence[str], network: Network, folder: Path) -> N
     pipeline.add_pipe(
         "tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "nO": None, "tok2vec": listener}}
     )
-    # The labels are drawn, and no sentence may be left with labels that are too rare for the parser.
+    # The labels are random, so the parser must not drop rare ones: no sentence may be left without its labels.
     pipeline.add_pipe("parser", config={"model": transitions("parser", listener), "min_action_freq": 1})
     pipeline.add_pipe("ner", config={"model": transitions("ner", vectors(network, common))})
     sentences = list(itertools.islice(made_up(pipeline, documents), SENTENCES))
@@ -117,7 +117,7 @@ def save_pipeline(documents: Sequence[str], network: Network, folder: Path) -> N
 
 
 def made_up(pipeline: Any, documents: Sequence[str]) -> Iterator[Example]:
-    """Pieces of documents with the lexicon's tags; trees and entities are drawn."""
+    """Pieces of documents with the lexicon's tags, and random trees and entities."""
     draws, tagger = random.Random(0), LexiconTagger()
     for document in documents:
         words = tagger.tag([document])[0][:SENTENCE]
@@ -133,7 +133,7 @@ def made_up(pipeline: Any, documents: Sequence[str]) -> Iterator[Example]:
 
 
 def whole_pipeline(folder: Path) -> Callable[[list[str]], Tags]:
-    """All components, for one document after another."""
+    """Tags by all components of the pipeline, for one document after another."""
     pipeline = spacy.load(folder)
 
     def tags(documents: list[str]) -> Tags:
@@ -144,7 +144,7 @@ def whole_pipeline(folder: Path) -> Callable[[list[str]], Tags]:
 
 
 def tags_of(tagger: Tagger) -> Callable[[list[str]], Tags]:
-    """Those of one of our taggers."""
+    """Tags by one of the taggers of the package."""
     return lambda documents: [[(word.text, word.tag) for word in words] for words in tagger.tag(documents)]
 
 

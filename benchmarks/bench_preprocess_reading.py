@@ -1,7 +1,7 @@
-"""Time the reading of a corpus for many shards: each for itself, or once for all of them.
+"""Time reading a corpus for many shards: by each shard for itself, or once for all of them.
 
     each    every shard reads the corpus and takes its part, as a task of a job array does
-    once    one pass lays the records down, and every shard reads its own, as `cdllm preprocess` does
+    once    one pass stores the records by shard, and every shard reads its own, as `cdllm preprocess` does
 
 Both give the same records. The text is that of novels, as compressed lines of JSON and as plain paragraphs.
 
@@ -24,7 +24,7 @@ from cascaded_dllm.text.corpus import Corpus
 
 
 def write_corpora(folder: Path, documents: list[str]) -> list[Path]:
-    """The same documents in several forms."""
+    """Writes the documents in several forms, and returns the files."""
     lines = "".join(json.dumps({"text": text}) + "\n" for text in documents).encode()
     contents = {
         "novels.jsonl.xz": lzma.compress(lines, preset=3),
@@ -37,12 +37,12 @@ def write_corpora(folder: Path, documents: list[str]) -> list[Path]:
 
 
 def each(corpus: Corpus, shards: int) -> int:
-    """The records that all shards find, each for itself."""
+    """The number of records that all shards find, each for itself."""
     return sum(1 for shard in range(shards) for _ in corpus.part(shard, shards))
 
 
 def once(corpus: Corpus, shards: int) -> int:
-    """The records that all shards find after one pass."""
+    """The number of records that all shards find after one pass."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "parts")
         write_parts(corpus, shards, range(shards), folder, lambda _: None)
@@ -54,8 +54,10 @@ def main() -> None:
     """Compare both for every form."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the novels; not needed for --quick")
-    parser.add_argument("--documents", type=int, default=4096, metavar="N", help="of 700 words (default 4096)")
-    parser.add_argument("--shards", type=int, default=64, metavar="N", help="of the dataset (default 64)")
+    parser.add_argument(
+        "--documents", type=int, default=4096, metavar="N", help="how many, of 700 words (default 4096)"
+    )
+    parser.add_argument("--shards", type=int, default=64, metavar="N", help="shards of the dataset (default 64)")
     options = parser.parse_args()
     require_data(parser, options)
     documents = stories(40) if options.quick else novels(options.data, options.documents)

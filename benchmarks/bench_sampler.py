@@ -1,7 +1,7 @@
 """Time sampling a cascade of 32, 64 and 128 tokens against the plain reference.
 
-What is timed is one network call of each stage, with all that a step does besides; a whole cascade is the sum over
-its stages of calls times seconds a call. Cascades by first hitting are run from end to end as well, where that takes
+Timed is one network call of each stage, with everything else that a step does; the time of a whole cascade is the sum
+over its stages of calls times seconds a call. Cascades by first hitting are also run from end to end, if that takes
 less than --longest seconds. Samplers take turns, stage by stage.
 
     plain                  full tensors and a race in float64; 1,024 steps on a time grid and the final denoising
@@ -10,11 +10,11 @@ less than --longest seconds. Samplers take turns, stage by stage.
     analytic normalized    and no call for a text that does not change in a step
     first hitting          one call a token, without a time grid
     first hitting one_way  and the prefix encoded once
-    first hitting placed   and the text before in its places: a call a new token, and layouts beside
-    4 tokens a call        and four tokens together, which is no more exact
+    first hitting placed   placed stages instead of prefixes: one call a new token, and the layouts
+    4 tokens a call        first hitting one_way with four tokens a call, which is no longer exact
 
-With --stories, what a way of drawing costs stands beside its speed: texts that are drawn so by a trained story cascade
-and belong to its grammar, and their mean surprisal (sampling_quality.py has more ways, and says what that means).
+With --stories, the quality of a way of drawing stands beside its speed: the share of texts of a trained story cascade
+that its grammar accepts, and their mean surprisal (sampling_quality.py explains both, and has more ways).
 
     cdllm quickstart training.num_steps=2000
     OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --stories runs/quickstart/stage[123] --save
@@ -48,7 +48,7 @@ GRID = 1024
 """Steps of the time grid; the final denoising is one more call."""
 SCHEDULE = LogLinearSchedule()
 PLAIN_ON_GPU = 32
-"""Texts at a time that plain tensors have room for on a GPU; more take in proportion longer."""
+"""Texts whose plain tensors fit on a GPU at a time; more take proportionally longer."""
 EXPLANATION = f"""\
 A speed-up is that of a whole cascade against plain float32 with {GRID + 1:,} calls a stage, from the seconds of a call
 times the calls of a cascade: the median over rounds with the smallest and the largest. At equal calls the plain sampler
@@ -70,7 +70,7 @@ class Sampler:
     """One way of sampling a cascade.
 
     Attributes:
-        name: as it is reported.
+        name: for reports.
         dtype: of the matrix products of the trunk.
         model: the network of every stage.
         predictor: of the package; None for the plain reference, which has its own.
@@ -114,7 +114,7 @@ class Sampler:
         return self.model.device
 
     def random_prefix(self, stage: int) -> Tensor | None:
-        """What the stage before might have written."""
+        """Random ids in place of the text of the stage before; None for stage 1."""
         if stage == 1:
             return None
         shape = (self.num_texts, self.lengths[stage - 2])
@@ -187,9 +187,9 @@ def call_with_half_masked(sampler: Sampler, stage: int) -> Callable[[], Work]:
 
 
 def calls_of_a_run(sampler: Sampler, stage: int) -> Callable[[], Work]:
-    """Goes on with a run, time and again, until it has made at least one more network call for the whole batch.
+    """Continues a run until it has made at least one more network call for the whole batch.
 
-    What a run needs once, such as the encoding of a prefix, is not timed here but where whole cascades are run.
+    Work that a run does once, such as encoding a prefix, is not timed here but where whole cascades are run.
     """
     prefix, half = sampler.random_prefix(stage), sampler.num_calls(stage) / 2
     running: Iterator[SamplerState] = iter(())
@@ -228,7 +228,7 @@ def a_quarter(length: int) -> float:
 
 
 def samplers(size: Size, num_texts: int, device: torch.device, dtypes: Sequence[str]) -> list[Sampler]:
-    """All samplers in float32 and what is asked for beside it; first the plain ones, which others are compared with."""
+    """All samplers in float32 and the other dtypes; first the plain ones, with which others are compared."""
     weights, lengths = random_network(size, "joint").to(device), size.stage_lengths
     analytic, hitting, by_four = TweediePredictor(), FirstHittingPredictor(), FirstHittingPredictor(4)
     plain = same_weights(weights, "joint", "score")
@@ -265,14 +265,14 @@ def whole_cascade(sampler: Sampler) -> Seconds:
         *_, last = sampler.states(stage, prefix)
         prefix = last.xt
     assert prefix is not None
-    prefix.cpu()  # done only when they are here
+    prefix.cpu()  # waits for the device
     return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
 
 
 class Timed:
     """Seconds of a call of every sampler, stage and round.
 
-    The clock that counts is CPU time, or the one on the wall where a GPU computes.
+    `clock` is CPU time, or wall-clock time on a GPU.
     """
 
     def __init__(self, contestants: list[Sampler], *, rounds: int) -> None:
@@ -306,11 +306,11 @@ class Timed:
         return ratios(self.a_cascade(reference, clock), self.a_cascade(sampler, clock))
 
     def speed_up_to_whole(self, sampler: Sampler) -> Spread:
-        """How many times less time it takes than plain sampling that takes prefix and target for one sequence."""
+        """How many times faster than plain sampling with prefix and target as one sequence."""
         return ratios(self.a_cascade(self._whole, self.clock), self.a_cascade(sampler, self.clock))
 
     def speed_up_of_a_run(self, sampler: Sampler, taken: Seconds) -> float:
-        """How many times faster than the reference a cascade was that was run as a whole."""
+        """How many times faster than the reference a cascade was that was run end to end."""
         return spread(self.a_cascade(self._reference, self.clock)).median / getattr(taken, self.clock)
 
 
@@ -331,7 +331,7 @@ def compare(
         seconds = " / ".join(f"{stage:.4f}" for stage in a_call)
         whole = f"{getattr(run, clock):.1f} s, {in_run:.1f}" if run else ""
         numbers = (seconds, f"{calls:.0f}", f"{cascade:.1f}")
-        is_asked = sampler.dtype == "float32"  # In which the stories are drawn.
+        is_asked = sampler.dtype == "float32"  # the dtype in which stories are drawn
         written = stories.quality_of(sampler.drawn, placed=bool(sampler.placed)) if is_asked else None
         costs = (written.accepted, f"{written.surprisal:.2f}") if written else ("", "") if stories else ()
         rows.append((sampler.label, *numbers, in_all, in_all_wall, by_call, to_whole, whole, *costs))

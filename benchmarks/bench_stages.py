@@ -1,12 +1,12 @@
-"""Time the way of a preprocessed dataset to the arrays of training against the plain one, window by window.
+"""Time building the training arrays of a preprocessed dataset, against a plain way that takes window by window.
 
-The corpus is drawn: documents of a few hundred tokens, ids by Zipf's law, labels as frequent as those of English text.
-Everything from the shards on disk to the arrays on disk is timed, the check of the shards' hashes too.
+The corpus is random: documents of a few hundred tokens, ids by Zipf's law, labels as frequent as those of English text.
+Everything from the shards on disk to the arrays on disk is timed, including the check of the shards' hashes.
 
     plain          every document cut and every window's stages chosen in Python, written 1,024 windows at a time
     1 process      whole row groups: cut, sorted and written as arrays
-    2 processes    the same, a row group a task; as many as --workers says. CPU time is that of the one process that
-                   writes what the others give, so it tells how many of them it can keep up with
+    2 processes    the same with a row group a task, on as many processes as --workers says. CPU time is that of the
+                   writing process alone, so it shows with how many others that process can keep up
 
     OMP_NUM_THREADS=1 python benchmarks/bench_stages.py --save
 """
@@ -37,7 +37,7 @@ BATCH = 1024
 
 
 def drawn_dataset(folder: Path, num_tokens: int) -> Path:
-    """A preprocessed dataset of one shard with about so many tokens."""
+    """A preprocessed dataset of one shard with about `num_tokens` random tokens."""
     settings = Settings(
         dataset="drawn", split="train", source={}, num_shards=1, method="constituency", scorer={}, background=-100.0,
         tokenizer="drawn", vocab_size=VOCAB_SIZE, eos_id=EOS_ID,
@@ -67,7 +67,7 @@ def plain_windows(dataset: PreprocessedDataset) -> Iterator[tuple[list[int], lis
 
 
 def plain_build(folder: Path, out: Path) -> list[Path]:
-    """Writes the arrays of all stages, and of their positions, and returns where they are."""
+    """Writes the arrays of all stages and of their positions, and returns the files."""
     dataset = PreprocessedDataset.open(folder)
     lengths = [*SPEC.stage_lengths, *SPEC.stage_lengths[:-1]]
     paths = [out / f"{number}.npy" for number in range(len(lengths))]
@@ -121,7 +121,7 @@ def fast(folder: Path, num_windows: int, workers: int) -> float:
 
 
 def prepared(work: Work) -> Callable[[], Work]:
-    """There is nothing to prepare."""
+    """A preparation that does nothing."""
     return lambda: work
 
 

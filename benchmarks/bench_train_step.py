@@ -1,8 +1,8 @@
 """Time a training step of the last stage (64 prefix and 128 target tokens) against the plain reference.
 
-Both are given the same weights, texts and noise; before anything is timed their losses must agree to 1e-5 and their
-gradients to 1e-4. Then plain and fast steps take turns, in float32 and with a trunk in bfloat16. `plain whole` takes
-prefix and target for one sequence, all of which goes through the output layer and the loss.
+Both get the same weights, texts and noise; before anything is timed, their losses must agree to 1e-5 and their
+gradients to 1e-4. Then plain and fast steps take turns, in float32 and with a trunk in bfloat16. `plain whole` treats
+prefix and target as one sequence, all of which goes through the output layer and the loss.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_train_step.py --save
 """
@@ -44,7 +44,7 @@ def report_memory(size: str, attention: Attention, variant: str, *, dropout: flo
 
 
 def _two_steps(size: str, attention: Attention, variant: str, dropout: float) -> Contest:
-    """With them comes what torch loads when it is first asked to, and what oneDNN writes for the processor."""
+    """Two steps, after which torch has loaded its libraries and oneDNN has compiled its kernels."""
     contest = Contest(SIZES[size], attention, (variant.split()[0],), dropout=dropout)
     for _ in range(2):
         contest.prepare(variant)()
@@ -54,7 +54,7 @@ def _two_steps(size: str, attention: Attention, variant: str, dropout: float) ->
 def compare(
     report: Report, name: str, attention: Attention, dtypes: Sequence[str], *, dropout: float, rounds: int
 ) -> None:
-    """Time all variants of one network and report them; of a toy network, memory is measured for the last only."""
+    """Time all variants of one network and report them; for a toy network, memory is measured for the last one only."""
     variants = [f"{which} {dtype}" for which in ("plain", "fast") for dtype in chosen(dtypes)]
     variants[:0] = [WHOLE] if attention == "joint" else []
     measured = variants[-1:] if name == "toy" else variants

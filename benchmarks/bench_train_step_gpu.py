@@ -1,12 +1,12 @@
 """Time a training step of the last stage on a GPU against the plain reference, with and without compiled blocks.
 
 Before anything is timed, plain and fast must agree as in bench_train_step.py. Then all variants take turns, some steps
-at a time. MFU is the share of the peak of bfloat16 that the needed arithmetic takes: nothing that is computed twice,
-and the output layer only where a token is masked. Beyond the state: the most memory that a step takes besides weights,
+at a time. MFU is the share of the bfloat16 peak that the needed arithmetic takes, without recomputation, and with the
+output layer only where a token is masked. Beyond the state: the most memory that a step takes besides weights,
 gradients, moments and average.
 
-On a CPU (--device cpu), which tells no such memory and whose compiler takes a minute, only the other columns and
-variants are there: to see that it runs.
+--device cpu only shows that the script runs: it leaves out that memory, which a CPU does not report, and the compiled
+variant, for which the compiler takes a minute.
 
     python benchmarks/bench_train_step_gpu.py --batch 64 --batch 256 --save
 """

@@ -1,4 +1,4 @@
-"""A plain and a fast training of the same network with the same texts and noise, which can be told to agree."""
+"""A plain and a fast training of the same network with the same texts and noise, and a check that they agree."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ DRAWS = Draws(SEED, "train-noise")
 OPTIM = OptimConfig(lr=1e-4, warmup=0)
 EMA_DECAY = 0.9999
 STEPS_ON_GPU = 10
-"""Timed together: the fast step does not wait for the device, and reads its numbers once in as many."""
+"""Steps timed together: the fast step does not wait for the device, and reads its numbers once in so many."""
 
 
 class Contest:
@@ -65,12 +65,12 @@ class Contest:
         return Trainer(network, self.objective, self.dataset, optim=OPTIM, loop=loop, course={})
 
     def prepare(self, variant: str) -> Work:
-        """A step, on a GPU several, of `plain`, `plain whole`, `fast` or `compiled` in a dtype."""
+        """One step, or several on a GPU, of `plain`, `plain whole`, `fast` or `compiled` in a dtype."""
         which, dtype = variant.rsplit(" ", 1)
         if which in self.trainers:
             trainer = self.trainers[which]
             trainer.model.compute_dtype = DTYPES[dtype]
-            # Not before plain and fast have been told to agree: the plain network has none.
+            # Dropout comes after the check that plain and fast agree, since the plain network has none.
             trainer.model.config = replace(trainer.model.config, dropout=self.dropout)
             trainer.execution = prepare_execution(
                 trainer.model,
@@ -90,7 +90,7 @@ class Contest:
         return float(self.steps_at_once)
 
     def disagreement(self) -> tuple[float, float]:
-        """Relative difference of the losses and the largest one of a gradient's norm, in float32."""
+        """Relative difference of the losses, and the largest relative norm of a gradient's difference, in float32."""
         batch, model = self._batch(0), self.trainers["fast"].model
         fast = self.objective.loss(model.train(), batch, draws=DRAWS, step=0, global_batch_size=self.batch_size)
         plain = plain_loss(self.plain.model, *self._noised(batch, 0))
@@ -111,7 +111,7 @@ class Contest:
     def _whole_step(self) -> None:
         target, prefix, xt, sigma, dsigma = self._noised(self._batch(self.step), self.step)
         assert prefix is not None
-        # No token of the prefix is MASK, so that none of them adds to the loss.
+        # No token of the prefix is MASK, so none of them adds to the loss.
         clean, noised = (torch.cat([prefix, ids], dim=1) for ids in (target, xt))
         self.plain.step(clean, None, noised, sigma, dsigma)
         self.step += 1
@@ -133,10 +133,10 @@ class Contest:
         return there.target, there.prefix, *(tensor.to(self.device) for tensor in (xt, sigma, dsigma))
 
     def require_agreement(self) -> tuple[float, float]:
-        """The disagreement, which is rounding.
+        """The disagreement, if it is small enough to be rounding.
 
         Raises:
-            SystemExit: it is not.
+            SystemExit: it is larger.
         """
         loss_gap, gradient_gap = self.disagreement()
         if loss_gap > 1e-5 or gradient_gap > 1e-4:

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/copy_head_quality.py DATA/wikitext2_train DATA/wikitext2_valid --seconds 180
 
 The folders are those of `cdllm preprocess`, made with one tokenizer. All arms have the same windows, sizes, order and
-noise, and take turns step by step until each has used so many seconds of processor time, so that a machine that others
-use as well favours none. Reported is the bound of the averaged weights on validation windows.
+noise, and take turns step by step until each has used --seconds of processor time, so that a shared machine favours
+none. Reported is the bound of the averaged weights on validation windows.
 """
 
 import time
@@ -39,8 +39,8 @@ class Arm:
     Attributes:
         attention: of the prefix.
         copy_head: whether it has one.
-        training: its steps.
-        seconds: of processor time used so far.
+        training: its trainer.
+        seconds: processor time used so far.
     """
 
     attention: Attention
@@ -84,7 +84,7 @@ def new_arm(
 
 
 def train(arms: list[Arm], seconds: float) -> None:
-    """Steps in turn until every arm has used so many seconds."""
+    """Steps in turn until every arm has used `seconds` of processor time."""
     steps = [arm.training.steps() for arm in arms]
     while any(arm.seconds < seconds for arm in arms):
         for arm, own in zip(arms, steps, strict=True):

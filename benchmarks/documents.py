@@ -1,4 +1,4 @@
-"""Documents for the benchmarks of preprocessing, of 700 words if nothing else is asked for."""
+"""Documents for the benchmarks of preprocessing, of 700 words by default."""
 
 import argparse
 import itertools
@@ -16,7 +16,7 @@ WORDS = 700
 
 
 def require_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Ends the program with a line that says what is missing, unless the novels are there or not needed."""
+    """Exits with a message if the novels are needed and missing."""
     if options.quick:
         return
     if options.data is None:
@@ -26,7 +26,7 @@ def require_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 
 
 def novels(data: Path, num: int, words: int = WORDS) -> list[str]:
-    """Documents that are cut from the novels, evenly from all."""
+    """`num` documents cut from the novels, taken evenly from all of them."""
     draw = random.Random(0)
     with lzma.open(data / NOVELS, "rt", encoding="utf-8") as lines:
         documents = [text for line in lines for text in cut(json.loads(line)["text"], words, draw)]
@@ -34,7 +34,7 @@ def novels(data: Path, num: int, words: int = WORDS) -> list[str]:
 
 
 def cut(text: str, words: int, draw: random.Random) -> Iterator[str]:
-    """The whole documents that a text can be cut into: of one length, or of half to one and a half times another."""
+    """The whole documents in a text: of `WORDS` words each, or of half to one and a half times another number."""
     starts = [word.start() for word in re.finditer(r"\S+", text)]
     lengths = (words if words == WORDS else draw.randint(words // 2, words * 3 // 2) for _ in itertools.count())
     ends = itertools.takewhile(lambda end: end < len(starts), itertools.accumulate(lengths, initial=0))

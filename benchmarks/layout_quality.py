@@ -2,14 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/layout_quality.py runs/placed3 DATA/wikitext2_train DATA/wikitext2_valid
 
-    uniform      log C(m, n): every layout is as probable
-    histogram    every gap by itself, from how often each token had a gap of this size before it in training; what a
-                 layout must sum up to is taken into account, so that it is a law of layouts
+    uniform      log C(m, n): all layouts are equally probable
+    histogram    independent gaps, by how often each token had a gap of this size before it in training, given the sum
+                 that a layout must have, so that it is a law of layouts
     network      the bound of the layout network, which is what the stage pays
 
-Then layouts are drawn for the same texts, k gaps a call, and the network says what each of them costs, gap after gap:
-those of one gap a call follow its own law, and others that are less probable cost more. How varied they are is not
-measured.
+Then layouts are drawn for the same texts, k gaps a call, and the bound of the network says what they cost: those with
+one gap a call follow its own law, and others that are less probable cost more. Their variety is not measured.
 """
 
 import math
@@ -35,7 +34,7 @@ from cascaded_dllm.train.layout_objective import layout_bound
 
 _NUM_TIMES, _BATCH = 16, 32
 _PRIOR = 4.0
-"""Gaps of all tokens that each token begins with in the histogram."""
+"""Weight, in gaps, of the histogram of all tokens in that of each token."""
 _COUNTED_AT_ONCE = 8192
 
 
@@ -65,7 +64,7 @@ def histogram(dataset: StageDataset, vocab_size: int) -> Tensor:
         tokens = torch.nn.functional.pad(z, (0, 1), value=vocab_size)
         counts += torch.bincount((tokens * num_labels + gaps).flatten(), minlength=len(counts))
     by_token = counts.view(vocab_size + 1, num_labels).double()
-    # A little of everything keeps sizes possible that no training text has.
+    # A small count for every size keeps those possible that no training text has.
     of_all = (by_token.sum(0) + 1e-3) / (by_token.sum() + 1e-3 * num_labels)
     return ((by_token + _PRIOR * of_all) / (by_token.sum(1, keepdim=True) + _PRIOR)).log()
 
@@ -76,7 +75,7 @@ def histogram_nats(log_law: Tensor, z: Tensor, gaps: Tensor) -> Tensor:
     size = laws.shape[-1]
     total = laws[:, 0].exp()
     for law in laws[:, 1:].exp().unbind(1):
-        # The law of the sum so far, up to what a layout may have.
+        # The law of the sum so far, up to the sum of a layout.
         total = torch.stack([(total[:, : s + 1] * law[:, : s + 1].flip(1)).sum(1) for s in range(size)], dim=1)
     return total[:, -1].log() - laws.gather(-1, gaps[..., None])[..., 0].sum(1)
 
@@ -103,7 +102,7 @@ def main() -> None:
     loaded = load_stage(options.stage)
     model = layout_of(loaded.model)
     if model is None:
-        parser.error(f"{options.stage} is no placed stage")
+        parser.error(f"{options.stage} is not a placed stage")
     num_windows = 4 if options.quick else options.num_windows
     valid = stage_dataset(options.valid, loaded.settings)
     z, gaps = laid_out(valid, 0, num_windows)

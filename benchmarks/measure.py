@@ -1,8 +1,8 @@
 """Timing side by side: variants take turns, and every number is a ratio within one turn.
 
-On a machine that others use as well, seconds of two separate runs cannot be compared, ratios within one turn can. The
-time of the process's own CPU use is the main measure for the same reason; wall-clock time stands beside it. With more
-than one thread the CPU time of threads that wait for each other counts too.
+On a shared machine, seconds of separate runs cannot be compared, but ratios within one turn can. For the same reason
+the CPU time of the process is the main measure, with wall-clock time beside it. With more than one thread, it includes
+the time in which threads wait for each other.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Seconds(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The middle and the ends of a few measurements."""
+    """The median and the extremes of a few measurements."""
 
     median: float
     low: float
@@ -49,7 +49,7 @@ def take_turns(variants: Mapping[str, Callable[[], Work]], *, rounds: int) -> di
 
     Args:
         variants: by name, a function that prepares one measurement, untimed, and returns what is to be timed.
-        rounds: how often, after one more round that warms up and is not counted.
+        rounds: how many rounds count; one more comes first, to warm up.
     """
     seconds: dict[str, list[Seconds]] = {name: [] for name in variants}
     for turn in range(rounds + 1):
@@ -66,7 +66,7 @@ def take_turns(variants: Mapping[str, Callable[[], Work]], *, rounds: int) -> di
 
 
 def _finish() -> None:
-    """Waits for what a GPU has been given to do, if there is one in use."""
+    """Waits for the work of the GPU, if one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -128,7 +128,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def require_device(name: str) -> torch.device:
-    """The device of a benchmark, in use from now on, so that it is named among what numbers depend on."""
+    """The device of a benchmark; a GPU is in use from now on, so that `machine` names it."""
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.init()

@@ -21,7 +21,7 @@ Reading = Literal["score", "normalized"]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A network, the texts it is for and how many of them are trained on at a time."""
+    """A network, the texts it is for, and the batch size of its training."""
 
     hidden_size: int
     num_heads: int
@@ -41,14 +41,14 @@ DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 def chosen(dtypes: Sequence[str]) -> dict[str, torch.dtype | None]:
-    """float32, which others are compared with, and those of DTYPES that are named; all if none is."""
+    """float32, with which others are compared, and the named ones of DTYPES; all if none is named."""
     return {name: dtype for name, dtype in DTYPES.items() if name in ("float32", *(dtypes or DTYPES))}
 
 
 def random_network(
     size: Size, attention: Attention, reading: Reading = "score", *, copy_head: bool = False
 ) -> ScoreModel:
-    """A network with random weights, also where training starts from zero, so that every gradient is alive."""
+    """A network with random weights, also where training starts from zero, so that no gradient is zero."""
     torch.manual_seed(0)
     model = ScoreModel(
         ScoreModelConfig(
@@ -76,7 +76,7 @@ def same_weights(model: ScoreModel, attention: Attention, reading: Reading) -> S
 
 
 def placed_networks(model: ScoreModel, lengths: tuple[int, ...]) -> tuple[PlacedModel, ...]:
-    """Networks of the placed stages, from the second on, that fill in with the weights of `model`, in its memory."""
+    """Networks of the placed stages, from the second on; to fill, they share the weights of `model` in memory."""
     config, found = model.config, []
     for before, length in itertools.pairwise(lengths):
         layout = LayoutConfig(

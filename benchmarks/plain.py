@@ -1,8 +1,8 @@
 """The plain reference: training and sampling as the formulas are written, with tensors of (B, L, N) throughout.
 
-It shares the network and the noise with the package, so that both can be told to agree, and nothing that makes the
+It shares the network and the noise with the package, so that the two can be compared, but nothing that makes the
 package fast. Called without a prefix, on prefix and target as one sequence, it computes the same for joint attention
-with tensors of (B, P + L, N), as code does that knows no prefix.
+with tensors of (B, P + L, N), like code that does not distinguish a prefix.
 """
 
 from dataclasses import dataclass, field

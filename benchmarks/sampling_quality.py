@@ -3,9 +3,9 @@
     cdllm quickstart training.num_steps=2000
     cd runs/quickstart && OMP_NUM_THREADS=1 python ../../benchmarks/sampling_quality.py stage1 stage2 stage3 --save
 
-The grammar knows the probability of every text, so that nothing has to be estimated but the share of texts that belong
-to it: accepted, and the mean surprisal of those that are, beside the entropy of the grammar. A sampler that only writes
-probable texts is found out by a surprisal below the entropy and by fewer distinct texts.
+The grammar knows the probability of every text, so all that has to be estimated is the share of texts that it accepts,
+and the mean surprisal of those, which is shown beside the entropy of the grammar. A sampler that only writes probable
+texts is found out by a surprisal below the entropy and by fewer distinct texts.
 """
 
 import math
@@ -24,7 +24,7 @@ class Way:
     """A way of sampling.
 
     Attributes:
-        name: as it is reported.
+        name: for reports.
         options: of `Cascade.generate`.
     """
 
@@ -34,14 +34,14 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What the grammar says of some texts.
+    """The quality of some texts under the grammar.
 
     Attributes:
         calls: network calls a text.
-        accepted_share: texts that belong to the grammar.
+        accepted_share: share of texts that the grammar accepts.
         accepted_error: standard error of this share.
-        surprisal: mean -log p of those that do, in nats; nan if none does.
-        distinct_share: different texts.
+        surprisal: mean -log p of the accepted texts, in nats; nan if there are none.
+        distinct_share: number of different texts over that of all.
         coverage: share of the prefix that the last stage keeps in its order.
     """
 
@@ -54,7 +54,7 @@ class Quality:
 
     @property
     def accepted(self) -> str:
-        """The share that is accepted, as it is reported."""
+        """The accepted share with its error, for reports."""
         return f"{self.accepted_share:.1%} +- {self.accepted_error:.1%}"
 
 
@@ -100,11 +100,11 @@ def quality(cascade: Cascade, options: dict[str, Any], *, num_samples: int, seed
 
 @dataclass(frozen=True, slots=True)
 class Stories:
-    """Trained cascades of stories, which say what a way of drawing costs in quality.
+    """Trained cascades of stories, with which the quality of ways of drawing is measured.
 
     Attributes:
-        prefix: its stages see the one before as a prefix; None if it is not asked.
-        placed: its stages see it in its places; None if it is not asked.
+        prefix: a prefix cascade; None to leave it out.
+        placed: a cascade of placed stages; None to leave it out.
         num_samples: texts of every way.
     """
 
@@ -117,7 +117,7 @@ class Stories:
         return self.prefix is not None or self.placed is not None
 
     def quality_of(self, drawn: dict[str, Any], *, placed: bool) -> Quality | None:
-        """That of texts drawn with these options, once for all that ask; None where no such cascade is there."""
+        """The quality of texts drawn with these options, computed once; None without such a cascade."""
         cascade = self.placed if placed else self.prefix
         if cascade is None:
             return None

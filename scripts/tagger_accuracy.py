@@ -1,4 +1,4 @@
-"""Say what part of the words of a tagged corpus taggers put in the right one of six classes, from the raw text.
+"""Print the share of the words of a tagged corpus that taggers put in the right one of six classes, from raw text.
 
 The classes are proper nouns, nouns, verbs, adjectives, adverbs and all else. A tagger is what `--tagger` of
 `cdllm preprocess constituency` takes, a corpus what scripts/train_tagger.py takes.

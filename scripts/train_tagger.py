@@ -1,7 +1,7 @@
 """Train an offline tagger on tagged text.
 
-A corpus is a .conllu file with Penn tags in column 5, or a .tsv file with a word and its tag a line, also with .gz or
-.xz behind the name. `cdllm preprocess constituency --tagger FILE` takes what this writes, and
+A corpus is a .conllu file with Penn tags in column 5, or a .tsv file with a word and its tag a line, also compressed
+as .gz or .xz. `cdllm preprocess constituency --tagger FILE` takes what this writes, and
 scripts/tagger_accuracy.py says how good it is. The tagger "english" was made from MASC, in a minute and with 2 GB of
 memory:
 
@@ -22,7 +22,7 @@ from cascaded_dllm.importance.tagger_weights import save_weights
 
 
 def show(iteration: int, loss: float) -> None:
-    """One line, written over."""
+    """Writes the progress over the line before."""
     sys.stderr.write(f"\riteration {iteration}: {loss:.4f} nats a word")
     sys.stderr.flush()
 
@@ -31,7 +31,7 @@ def make(options: argparse.Namespace) -> str:
     """Trains, writes the weights, and returns the name of the tagger that has them.
 
     Raises:
-        CascadeError: an option, a corpus or the output file is not as it must be.
+        CascadeError: an option is out of range, a corpus is damaged, or the output cannot be written.
     """
     if options.out.suffix != ".npz":
         raise ConfigError(f"--out is {options.out}; it must end in .npz, by which --tagger knows it")
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("corpora", type=Path, nargs="+", metavar="CORPUS")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="for instance tagger.npz")
     parser.add_argument("--iterations", type=int, default=60, metavar="N", help="of L-BFGS (default 60)")
-    parser.add_argument("--repair-masc", action="store_true", help="put right the known faults of MASC's tags")
+    parser.add_argument("--repair-masc", action="store_true", help="correct the known faults of MASC's tags")
     options = parser.parse_args()
     try:
         name = make(options)

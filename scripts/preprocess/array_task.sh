@@ -1,9 +1,9 @@
-# One task of a job array: makes shard SLURM_ARRAY_TASK_ID + SHARD_OFFSET. Sourced by the .slurm files beside it, after they have set
-# `entry`. Nothing of a cluster is written here; it comes from the environment:
+# One task of a job array: makes shard SLURM_ARRAY_TASK_ID + SHARD_OFFSET. Sourced by the .slurm files beside it, after
+# they have set `entry`. Nothing here is specific to a cluster; such settings come from the environment:
 #
 #   SBATCH_ACCOUNT, SBATCH_PARTITION  read by sbatch itself; or its flags --account and --partition
 #   NUM_SHARDS      parts of the dataset (default 32, as many as the array has tasks)
-#   SHARD_OFFSET    added to the number of a task, where an array has no room for all shards (default 0)
+#   SHARD_OFFSET    added to the number of a task, if an array has no room for all shards (default 0)
 #   OUT             where preprocessed data goes (default data/preprocessed)
 #   SETUP           shell command that prepares the environment, such as "source .venv/bin/activate"
 #   CONTAINER       command in front of python, such as "apptainer exec image.sif"

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154
-# What the scripts of several arms share, read by them: commands side by side, and the figures of an arm. It knows $cdllm,
-# $run (where the models of a seed are: flat, stage1, <arm>2, <arm>3), $valid (the data for bounds) and $seed.
+# Sourced by the scripts that compare arms: commands side by side, and the figures of an arm. It uses $cdllm, $run (the
+# folder of the models of a seed: flat, stage1, <arm>2, <arm>3), $valid (the data for bounds) and $seed.
 
-# Runs commands side by side; fails when one fails, after all have ended. A stop reaches each with all that it runs, which
-# keeps its step, and nothing more begins.
+# Runs commands side by side; fails if one fails, after all have ended. INT and TERM end each with all processes that it
+# started, which keep their step, and nothing more begins.
 together() {
     local failed=0 job jobs=() command
-    set -m # a group of processes each
+    set -m # a process group each
     for command in "$@"; do
         "$command" &
         jobs+=($!)
@@ -17,11 +17,11 @@ together() {
     trap - INT TERM
     return $failed
 }
-# What an arm is made of, as options of a command.
+# The stages of an arm, as options of a command.
 arm() {
     if [ "$1" = flat ]; then echo --stage "$run/flat"; else echo --stage "$run/stage1" --stage "$run/${1}2" --stage "$run/${1}3"; fi
 }
-# Samples and the joint bound of arms, to $run/<arm>.json; those that are there are not made again.
+# Samples of arms, and their joint bounds in $run/<arm>.json; arms that have this file are skipped.
 figures() {
     local name
     for name in "$@"; do

@@ -1,5 +1,5 @@
-"""Prints what wikitext2.sh or prose_small.sh has measured, two tables a seed: the bound of every arm by terms and what
-a text costs, and the bounds of all models on the way, by the positions that they had been trained on.
+"""Prints what wikitext2.sh or prose_small.sh has measured, two tables a seed: the bound of every arm by terms and the
+cost of a text, and the bounds of all models in the course of training, with the positions that they have seen.
 
 python scripts/reproduce/arms_table.py OUT
 """
@@ -14,7 +14,7 @@ MODELS = ("flat", "stage1", "prefix2", "copy2", "placed2", "prefix3", "copy3", "
 
 
 def bound_row(name: str, bound: dict[str, Any], sampling: dict[str, Any]) -> str:
-    """One arm: nats a window of every stage, all, nats a token, and the cost of a text."""
+    """The row of an arm: nats a window of every stage and of all, nats a token, and the cost of a text."""
     stages = [f"{stage['bound_nats_per_window']:.1f}" for stage in bound["stages"]]
     layout = sum(stage.get("layout_nats_per_window", 0.0) for stage in bound["stages"])
     cells = [
@@ -30,7 +30,7 @@ def bound_row(name: str, bound: dict[str, Any], sampling: dict[str, Any]) -> str
 
 
 def curve_row(run: Path) -> str | None:
-    """One model: positions that it has seen, and nats a token of validation windows after every eighth of its steps.
+    """The row of a model: positions seen, and nats a token of validation windows after every eighth of its steps.
 
     None before its first eighth.
     """
@@ -45,7 +45,7 @@ def curve_row(run: Path) -> str | None:
 
 
 def main(out: Path) -> None:
-    """Tables for every folder seed<n>; what is not there yet is left out."""
+    """Prints the tables of every folder seed<n>, without what is not there yet."""
     columns = ["arm", "stage 1", "stage 2", "stage 3", "of it layout", "all", "nats a token", "calls", "token-forwards"]
     for run in sorted(out.glob("seed*")):
         sys.stdout.write(f"\n{run.name}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # `model=small` on one GPU, three arms of equal size at equal training token-forwards: a flat model, and three-stage
 # cascades 32 -> 64 -> 128 whose later stages have a prefix and a copy head, or places. The cascades share their first
-# stage. Then the joint bounds, samples of each, and tables: of both, and of how the bounds fell.
+# stage. Then come the joint bounds, samples of each, and tables of both and of the course of the bounds.
 #
 #   scripts/reproduce/prose_small.sh TRAIN VALID OUT
 #
-# TRAIN and VALID are folders that `cdllm preprocess` made with GPT-2's tokenizer; OUT is the folder of the results. STEPS
-# is the number of steps of a stage, a multiple of 16, SEED the seed (defaults below). All models that need no other train
-# side by side on the one GPU, which keeps it busy while one of them waits for its processor; their peaks add up to 44 GB.
-# Interrupted, it goes on where it was. What a run says goes to OUT/seed<seed>/<run>.log.
+# TRAIN and VALID are folders that `cdllm preprocess` made with GPT-2's tokenizer; OUT is the folder of the results.
+# STEPS is the number of steps of a stage, a multiple of 16, SEED the seed (defaults below). Models that do not need
+# each other train side by side on the one GPU, which keeps it busy while one of them waits for its processor; their
+# peak memory adds up to 44 GB. If interrupted, the same command continues. The output of a run goes to
+# OUT/seed<seed>/<run>.log.
 set -euo pipefail
 
 usage="usage: $0 TRAIN VALID OUT"
@@ -19,7 +20,7 @@ steps=${STEPS:-1024}
 seed=${SEED:-0}
 cdllm=${CDLLM:-cdllm}
 python=${PYTHON:-python}
-# The table of the way has the bounds at every eighth of the steps, also of those of the flat model, 5 / 2 of STEPS.
+# The table of the course has the bound at every eighth of the steps, also for the flat model with its 5 / 2 STEPS.
 if ((steps < 16 || steps % 16)); then
     echo "STEPS is $steps; it must be a multiple of 16, so that every eighth of a training is a whole step" >&2
     exit 2
@@ -45,8 +46,9 @@ train() {
         sampling.predictor=first_hitting sampling.num_samples=2 "$@" >"$run/$name.log" 2>&1 ||
         { echo "$run/$name: failed" >&2; tail -n 5 "$run/$name.log" >&2; return 1; }
 }
-# Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33 and
-# 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a stage.
+# Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33
+# and 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a
+# stage.
 flat() { train flat "$((steps * 5 / 2))" --flat; }
 short_stages() { train stage1 "$steps" --stage 1 && train copy2 "$steps" --stage 2 && train placed2 "$steps" --stage 2 conditioning=placed; }
 copy_3() { train copy3 "$steps" --stage 3; }

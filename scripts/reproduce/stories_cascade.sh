@@ -4,9 +4,9 @@
 #
 #   scripts/reproduce/stories_cascade.sh OUT
 #
-# OUT is the folder of the runs; the bundle is OUT/stories, which must not be there yet. It took 28 minutes of one core of an
-# AMD EPYC that other work used as well. Another kind of processor, or another number of threads, adds in another order, so
-# that weights differ in their last digits, and texts with them.
+# OUT is the folder of the runs; the bundle is OUT/stories, which must not exist yet. It took 28 minutes on one core of
+# a shared AMD EPYC. Another kind of processor, or another number of threads, adds in another order, so that weights
+# differ in their last digits, and texts with them.
 set -euo pipefail
 
 out=${1:?usage: $0 OUT}

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What it is worth to train the later stages of the story cascade on prefixes that are not perfect: the share of sampled
-# stories that the grammar accepts, and the joint bound on true prefixes, for each way and each seed.
+# What training the later stages of the story cascade on imperfect prefixes is worth: the share of sampled stories that
+# the grammar accepts, and the joint bound on true prefixes, for each way and each seed.
 #
 #   scripts/reproduce/stories_prefixes.sh OUT
 #
-# SEEDS (default "0 1 2") and STEPS of each stage (default 1000). Stage 1, and stages 2 and 3 on true prefixes, are those
-# of `cdllm quickstart`; every other way trains stages 2 and 3 anew. Interrupted, it goes on where it was.
+# SEEDS are the seeds (default "0 1 2"), STEPS the steps of each stage (default 1000). Stage 1, and stages 2 and 3 on
+# true prefixes, are those of `cdllm quickstart`; every other way trains stages 2 and 3 anew. If interrupted, the same
+# command continues.
 set -euo pipefail
 
 out=${1:?usage: $0 OUT}

@@ -4,9 +4,10 @@
 #
 #   scripts/reproduce/stories_seconds.sh OUT
 #
-# Steps of all kinds are timed in turns, then each kind trains for as many as fit into the seconds that the prefix
-# cascade with copy heads takes for STEPS (default 2000) of each stage. SEED (default 0). Seconds are those of training steps alone, by
-# the clock on the wall, so that nothing else should run beside it. Interrupted, it goes on where it was.
+# Steps of all kinds are timed in turns. Then each kind trains for as many steps as fit into the seconds that the prefix
+# cascade with copy heads takes for STEPS (default 2000) of each stage. SEED is the seed (default 0). Seconds are
+# wall-clock time of training steps alone, so nothing else should run beside it. If interrupted, the same command
+# continues.
 set -euo pipefail
 
 out=${1:?usage: $0 OUT}
@@ -52,7 +53,7 @@ train() {
 }
 stages_of() { if [ "$1" = flat ]; then echo 3; else echo 1 2 3; fi; }
 
-# Seconds of all steps that the metrics of some runs tell.
+# Seconds of all steps in the metrics of some runs.
 seconds_of() {
     $python - "$@" <<'PYTHON'
 import json

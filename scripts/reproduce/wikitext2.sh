@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # WikiText-2 on a CPU, four arms of equal size at equal training token-forwards: a flat model, and three-stage cascades
 # 32 -> 64 -> 128 whose later stages have a prefix, a prefix and a copy head, or places. The cascades of a seed share
-# their first stage. Then the joint bounds, term by term, samples of each, and tables: of both, and of how the bounds fell.
+# their first stage. Then come the joint bounds by terms, samples of each, and tables of both and of the course of the
+# bounds.
 #
 #   scripts/reproduce/wikitext2.sh DATA OUT
 #
 # DATA holds train.txt.xz and valid.txt.xz of WikiText-2 (or train.txt and valid.txt); OUT is the folder of the results.
-# STEPS is the number of steps of a stage, a multiple of 16, SEEDS the seeds (defaults below). Interrupted, it goes on where it was. What a
-# run says goes to OUT/seed<seed>/<run>.log. Two models train side by side, one core each, which two cores do better than
-# one model with two threads.
+# STEPS is the number of steps of a stage, a multiple of 16, SEEDS the seeds (defaults below). If interrupted, the same
+# command continues. The output of a run goes to OUT/seed<seed>/<run>.log. Two models train side by side, one core each,
+# which is faster than one after the other with two threads.
 set -euo pipefail
 
 data=${1:?usage: $0 DATA OUT}
@@ -17,7 +18,7 @@ steps=${STEPS:-400}
 seeds=${SEEDS:-0 1}
 cdllm=${CDLLM:-cdllm}
 python=${PYTHON:-python}
-# The table of the way has the bounds at every eighth of the steps, also of those of the flat model, 5 / 2 of STEPS.
+# The table of the course has the bound at every eighth of the steps, also for the flat model with its 5 / 2 STEPS.
 if ((steps < 16 || steps % 16)); then
     echo "STEPS is $steps; it must be a multiple of 16, so that every eighth of a training is a whole step" >&2
     exit 2
@@ -38,8 +39,9 @@ train_here() {
         training.eval_windows=128 training.eval_times=4 "training.snapshot_every=$((num_steps / 2))" sampling.num_samples=2 "training.seed=$seed" "$@"
 }
 
-# Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33 and
-# 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a stage.
+# Positions a window: flat 128; stage 1 32; with a prefix 32 + 64 and 64 + 128; placed 64 and 128, and the layouts' 33
+# and 65. So a cascade takes 320 or 322 for a window of every stage, and the flat model gets 5 / 2 of the steps of a
+# stage.
 flat() { train_here flat "$((steps * 5 / 2))" --flat; }
 stage_1() { train_here stage1 "$steps" --stage 1; }
 prefix() { train_here "prefix$1" "$steps" --stage "$1" model.copy_head=false; }

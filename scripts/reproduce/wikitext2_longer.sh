@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# WikiText-2 on a CPU, stages 2 and 3 trained three times as long as by wikitext2.sh, stage 1 twelve times: a three-stage
-# prefix cascade 32 -> 64 -> 128 and a flat model, the same network for all, trained on the same windows; then the joint
-# bound beside the flat one, and samples. Stages do not wait for one another: two models train side by side, one core each.
+# WikiText-2 on a CPU, with three times the windows of wikitext2.sh for stages 2 and 3, and twelve times for stage 1: a
+# three-stage prefix cascade 32 -> 64 -> 128 and a flat model, the same network for all, trained on the same windows.
+# Then come the joint bound beside the flat one, and samples. Two models train side by side, one core each.
 #
 #   scripts/reproduce/wikitext2_longer.sh DATA OUT
 #
 # DATA holds train.txt.xz and valid.txt.xz of WikiText-2 (or train.txt and valid.txt); OUT is the folder of the results.
-# Steps of flat, stage 2 and stage 3: STEPS (default below); stage 1 takes twice as many. Interrupted, it goes on where it
-# was. What a run says goes to OUT/<run>.log.
+# Steps of flat, stage 2 and stage 3: STEPS (default below); stage 1 takes twice as many. If interrupted, the same
+# command continues. The output of a run goes to OUT/<run>.log.
 set -euo pipefail
 
 data=${1:?usage: $0 DATA OUT}
@@ -29,8 +29,8 @@ train_here() {
         "training.snapshot_every=$((steps / 4))" model.copy_head=false "$@"
 }
 
-# Stage 1 is short and cheap, and its words say little about each other: it needs more windows, and not to learn them by
-# heart.
+# Stage 1 is short and cheap, and its words say little about each other: it needs more windows, and regularization
+# against memorizing them.
 stage_1() {
     train_here stage1 "$((2 * steps))" --stage 1 training.batch_size=64 model.dropout=0.1 optim.weight_decay=0.1
 }

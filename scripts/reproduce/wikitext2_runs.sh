@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2154
-# What the scripts of WikiText-2 share, read by them: the data with a tokenizer of 4,096 entries, in OUT/data, and a
-# training. It knows $data, $out and $cdllm.
+# Sourced by the scripts for WikiText-2: the data in OUT/data, with a tokenizer of 4,096 entries, and a training. It
+# uses $data, $out and $cdllm.
 
 file() { if [ -e "$data/$1.txt.xz" ]; then echo "$data/$1.txt.xz"; else echo "$data/$1.txt"; fi; }
 folder() { echo "$out/data/constituency/wikitext2_$1"; }
-# train FOLDER STEPS SETTING...: what the run says goes to FOLDER.log. One that has reached its last step is done at once.
+# train FOLDER STEPS SETTING...: the output goes to FOLDER.log. A run that has reached its last step ends at once.
 train() {
     local folder=$1 num_steps=$2
     shift 2

@@ -97,5 +97,5 @@ def test_rows_of_a_call_decide_nothing() -> None:
 def test_networks_without_an_order(settings: dict[str, object]) -> None:
     model = tiny_model(**({**TIMELESS, **settings} if "process" not in settings else {"vocab_size": V, **settings}))
     process = UniformProcess(V) if "process" in settings else AbsorbingProcess(V)
-    with pytest.raises(ConfigError, match=r"only a normalised one of the absorbing process .* leave --num-orders out"):
+    with pytest.raises(ConfigError, match=r"only a normalised, time-agnostic network .* leave --num-orders out"):
         require_sequential(model, process)

@@ -340,7 +340,7 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
             ["earlier_stages=['{runs}/stage1']", "stage=2", "stage_lengths=[4,9,40]"],
             r"\(earlier_stages, or stage1_root_dir and stage2_root_dir\)",
         ),
-        (["evaluation.judge='{runs}/stage1'"], "stage1', which is no causal language model here"),
+        (["evaluation.judge='{runs}/stage1'"], "stage1', which is not a causal language model here"),
     ],
 )
 def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_path, monkeypatch, overrides, message):

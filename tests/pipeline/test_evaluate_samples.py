@@ -295,7 +295,7 @@ def test_options_that_contradict(sampled, stories, judge, tmp_path):
     assert "the models were trained on windows of packing 'document'; leave it out" in told(
         "--reference", stories, "--packing", "stream"
     )
-    assert "which is no causal language model here" in told("--judge", tmp_path / "nobody")
+    assert "which is not a causal language model here" in told("--judge", tmp_path / "nobody")
     assert f"the tokenizer {judge} has the fingerprint" in told("--tokenizer", judge)
 
 

@@ -153,7 +153,7 @@ OTHERS = {
     "sampling.predictor": "first_hitting",
     "sampling.num_steps": 1,
     "sampling.num_samples": 2,
-    "evaluation.judge": ConfigError("the judge is 'elsewhere', which is no causal language model here"),
+    "evaluation.judge": ConfigError("the judge is 'elsewhere', which is not a causal language model here"),
 }
 # Values that lead to those errors, where it is not a folder that does not exist.
 INVALID = {

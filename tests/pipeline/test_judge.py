@@ -164,7 +164,7 @@ def test_no_checkpoint_is_complete(stories: Path, tmp_path: Path) -> None:
     (checkpoint / "checksums.json").write_text(
         json.dumps(sums | {"trainer.pt": file_sha256(checkpoint / "trainer.pt")})
     )
-    with pytest.raises(CheckpointError, match=r"trainer.pt holds no state of a judge in training \(.*; remove .*judge"):
+    with pytest.raises(CheckpointError, match=r"trainer.pt does not hold the state of a judge .*; remove .*judge"):
         list(made(stories, out).events())
 
 
@@ -183,14 +183,14 @@ def test_another_judge_is_left_alone(whole: Path, stories: Path, valid_stories: 
     with pytest.raises(CheckpointError, match=r"judge.json cannot be read .*; remove .*, or give another --out"):
         list(made(stories, out, valid=valid_stories).events())
     (out / JUDGE_FILE).write_text("[]")
-    with pytest.raises(CheckpointError, match=r"judge.json is no object; remove "):
+    with pytest.raises(CheckpointError, match=r"judge.json is not a JSON object; remove "):
         list(made(stories, out, valid=valid_stories).events())
 
 
 def test_places_for_a_judge(stories: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     for taken in (tmp_path, tmp_path / "notes"):
-        with pytest.raises(OutputExistsError, match="which holds something else than a judge; name a new folder"):
+        with pytest.raises(OutputExistsError, match="which holds something other than a judge; name a new folder"):
             list(made(stories, taken).events())
     with pytest.raises(OutputExistsError, match=r"which cannot be made .*; name a folder that is yours to write"):
         list(made(stories, tmp_path / "notes" / "judge").events())

@@ -139,7 +139,7 @@ def test_without_a_judge_there_is_no_perplexity(runs, tmp_path):
 def test_a_judge_that_is_not_there_costs_no_texts(runs, tmp_path):
     flags = ["--num-samples", 2, "--judge", "nowhere/nothing", "--output-dir", tmp_path / "none"]
     said = failure("sample", "--stage", runs / "stage1", *flags)
-    assert "the judge is 'nowhere/nothing', which is no causal language model here" in said
+    assert "the judge is 'nowhere/nothing', which is not a causal language model here" in said
     assert not (tmp_path / "none").exists()
 
 

@@ -6,12 +6,12 @@ from cascaded_dllm.evaluate.likelihood import JointBound, StageBound, mean_and_e
 
 
 def _known(value: float) -> float | None:
-    """None for what JSON has no number for: the error of a single window, a perplexity beyond all floats."""
+    """The value; None if JSON has no number for it: the error of a single window, a perplexity beyond float64."""
     return value if math.isfinite(value) else None
 
 
 def bound_summary(bound: JointBound) -> dict[str, object]:
-    """The numbers of a joint bound, with units in their names; the sum of a part of the stages is none of them."""
+    """The numbers of a joint bound, with units in their names; without the sum over stages if one is missing."""
     total, error = mean_and_error(bound.nll_nats)
     joint = {
         "bound_nats_per_window": total,
@@ -59,5 +59,5 @@ def _sequential_summary(bound: JointBound) -> dict[str, object]:
 
 
 def _layout_summary(stage: StageBound) -> dict[str, object]:
-    """What of the bound of a placed stage the layout costs; nothing for any other stage."""
+    """The part of a placed stage's bound that its layout costs; nothing for any other stage."""
     return {} if stage.layout_nats is None else {"layout_nats_per_window": mean_and_error(stage.layout_nats)[0]}

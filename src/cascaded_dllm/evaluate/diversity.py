@@ -1,6 +1,6 @@
-"""How varied texts are: what must stand beside every generative perplexity, which rewards saying the same thing.
+"""How varied texts are. This belongs beside every generative perplexity, which rewards repetition.
 
-Texts may have different lengths. One without what a figure counts, tokens or runs of n tokens, has no part in it.
+Texts may have different lengths. A text without anything that a figure counts, tokens or runs of n tokens, is left out.
 """
 
 import torch
@@ -27,12 +27,12 @@ def token_entropy_nats_per_text(texts: TokenTexts) -> Float[Tensor, "_"]:
 def distinct_share_and_error(texts: TokenTexts, n: int) -> tuple[float | None, float | None]:
     """The number of different runs of `n` neighbouring tokens over that of all such runs, and its standard error.
 
-    Known as distinct-n (Li et al. 2016, arXiv:1510.03055). Counted over the corpus and not text by text, it falls with
-    the number of texts, so that only figures of as many texts of the same length compare. No run spans two texts.
+    Known as distinct-n (Li et al. 2016, arXiv:1510.03055). It is counted over all texts together and falls with
+    their number, so only figures of equally many texts of the same length compare. No run spans two texts.
     Differs from the paper: divided by the number of runs, not of tokens, so that 1 is the most for every n.
 
-    A bootstrap repeats texts, and with them their runs, so that its samples are less varied than any real one. So the
-    error is the jackknife's, from leaving out each text in turn.
+    A bootstrap repeats texts, and with them their runs, so its samples are less varied than real ones. The error is
+    therefore the jackknife's, from leaving out each text in turn.
 
     Args:
         texts: any number.
@@ -51,7 +51,7 @@ def distinct_share_and_error(texts: TokenTexts, n: int) -> tuple[float | None, f
     num_different = int((num_holders > 0).sum())
     if num_texts < 2:
         return num_different / num_runs, None
-    # What only one text has is gone without it.
+    # Runs that only one text has disappear without it.
     is_alone = num_holders[counts.code] == 1
     num_own = counts.text[is_alone].bincount(minlength=len(runs.per_text))
     without = (num_different - num_own[has_run]).double() / (num_runs - runs.per_text[has_run])
@@ -59,12 +59,12 @@ def distinct_share_and_error(texts: TokenTexts, n: int) -> tuple[float | None, f
 
 
 def repeated_ngram_share_per_text(texts: TokenTexts, n: int) -> Float[Tensor, "_"]:
-    """The share of runs of `n` tokens that the same text has had before, of every text of at least `n` tokens; float64.
+    """For every text of at least `n` tokens, the share of its runs of `n` tokens that it has had before; float64.
 
         1 - different runs of the text / all runs of the text
 
     Known as seq-rep-n (Welleck et al. 2020, arXiv:1908.04319). 0 for a text that repeats no run, near 1 for
-    one that goes round in a circle; longer texts repeat more.
+    one that loops; longer texts repeat more.
     """
     runs = token_runs(texts, n)
     num_different = runs.counts().text.bincount(minlength=len(runs.per_text))

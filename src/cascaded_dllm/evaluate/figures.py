@@ -1,4 +1,4 @@
-"""Figures of texts, each in one place with its name and what it says: overlap of stages, diversity, perplexity."""
+"""Figures of texts with their names and definitions: overlap of stages, diversity, perplexity."""
 
 import itertools
 import math
@@ -40,8 +40,8 @@ class Figure(NamedTuple):
         value: None where these texts have none.
         definition: what it is, for those who read it without this package.
         reason: why there is no value; empty if there is one.
-        error: standard error of the value as an estimate of what endlessly many such texts would have, from the scatter
-            of these; None where it is not known, as for fewer than 2 texts and for counts.
+        error: standard error of the value as an estimate for infinitely many such texts, from the scatter of these;
+            None where it is unknown, as for fewer than 2 texts and for counts.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Figure(NamedTuple):
 
 
 def overlap_figures(stages: Mapping[int, Int[Tensor, "B _"]], *, are_cut: bool = False) -> list[Figure]:
-    """How much every later stage keeps of the one before, text by text.
+    """How much every later stage keeps of the one before, as means over texts.
 
     Args:
         stages: ids by the number of their stage, in order; row i of each belongs to text i.
-        are_cut: whether earlier stages were cut out of the later ones, which keep all of them then: other texts would
-            have 1 as well, and the error is 0.
+        are_cut: whether earlier stages were cut out of the later ones: then every text has 1, so would any other, and
+            the error is 0.
     """
     return [
         figure
@@ -112,7 +112,7 @@ def diversity_figures(windows: TokenTexts) -> list[Figure]:
 
 
 def likeness_figures(texts: TokenTexts) -> list[Figure]:
-    """How much texts are like themselves and one another, without the ends of text that fill their windows."""
+    """How much texts repeat themselves and one another, without the ends of text that fill their windows."""
     return [
         share_figure(
             f"seq_rep_{REPEATED_N}_mean",
@@ -132,7 +132,7 @@ def likeness_figures(texts: TokenTexts) -> list[Figure]:
 
 
 def keyword_figures(texts: Sequence[str], keywords: Sequence[str]) -> list[Figure]:
-    """How much of what was asked for is there; nothing where nothing was."""
+    """The share of the keywords that texts hold; no figure without keywords."""
     if not keywords:
         return []
     return [
@@ -147,10 +147,10 @@ def keyword_figures(texts: Sequence[str], keywords: Sequence[str]) -> list[Figur
 
 
 def perplexity_figures(nats: Sequence[TokenNats], presets: Iterable[str]) -> list[Figure]:
-    """Generative perplexities, and how many tokens of the judge they were counted over.
+    """Generative perplexities, and the number of the judge's tokens behind them.
 
     Args:
-        nats: what the judge says of every token of every text.
+        nats: -log p of every token of every text under the judge.
         presets: which perplexities: `per_sequence`, `corpus`.
     """
     found = []
@@ -193,12 +193,12 @@ def stage_figures(stages: Mapping[int, Int[Tensor, "B _"]]) -> dict[str, float]:
 def judged_figures(
     judge: Judge, texts: Sequence[str], device: torch.device, *, on_call: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Both generative perplexities, where there is a text that has one, their errors, and what they were counted over.
+    """Both generative perplexities, if any text has one, their errors, and the numbers of tokens and texts behind them.
 
     Args:
         judge: a causal language model.
         texts: all of them; none is left out.
-        device: where it reads them.
+        device: where the judge computes.
         on_call: called before every call of the judge; what it raises ends the work.
     """
     with judge.on(device):
@@ -213,7 +213,7 @@ def judged_figures(
 
 
 def share_figure(name: str, values: Float[Tensor, "_"], definition: str, reason: str) -> Figure:
-    """The mean of a number from 0 to 1 of every text; see `unseen_error` for the error of one that is 0 or 1.
+    """The mean of a number from 0 to 1 of every text; if all are 0, or all are 1, the error is `unseen_error`.
 
     Args:
         name: as in files.
@@ -240,8 +240,8 @@ def mean_figure(name: str, values: Float[Tensor, "_"], definition: str, reason: 
 
 
 def _figure(name: str, found: tuple[float | None, float | None], definition: str, reason: str) -> Figure:
-    """A figure with its error, or with the reason why it has no value; what is beyond all floats JSON cannot hold."""
+    """A figure with its error, or with the reason why it has no value; an infinite value is none: JSON lacks it."""
     value, error = found
     if value is not None and not math.isfinite(value):
-        value, reason = None, "it is larger than any number"
+        value, reason = None, "it is too large for a floating-point number"
     return Figure(name, value, definition, "", error) if value is not None else Figure(name, None, definition, reason)

@@ -1,8 +1,8 @@
-"""The gap of a stage between true prefixes and generated ones: exposure bias, by figures that need no true text.
+"""The exposure gap of a stage: figures on generated prefixes minus those on true ones, without need of a true text.
 
-A stage is trained on prefixes of real texts and used on those that the stages before have written. For a generated
-prefix there is no true text, hence no likelihood; so the texts that the stage writes on both kinds are compared: two
-sets of texts that are independent of each other, so that a difference has an interval over the texts of both.
+A stage is trained on prefixes of real texts and used on prefixes that the stages before have written. A generated
+prefix has no true text, hence no likelihood, so the texts that the stage writes on both kinds of prefix are compared.
+The two sets of texts are independent, so a difference has an interval over the texts of both.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class StageSample:
         prefix: ids of the stage before.
         target: ids of the texts.
         stage_nats: bound of the stage on each text given its prefix.
-        prefix_nats: bound of the stages before on each prefix, with what leads to it.
+        prefix_nats: sum of the bounds of the stages before, on each prefix and its shorter versions.
         judged: nats of the tokens of each text under a judge; None without one.
     """
 
@@ -67,7 +67,7 @@ class GapFigure:
         real: of real texts on their own prefixes, for comparison.
         true_prefix: of texts that the stage wrote on true prefixes.
         generated_prefix: of texts that it wrote on generated ones.
-        gap: the last minus the one before.
+        gap: `generated_prefix` minus `true_prefix`.
     """
 
     name: str
@@ -83,7 +83,7 @@ class StageGap:
 
     Attributes:
         stage: 2..K.
-        figures: in the order of `GAP_DEFINITIONS`; one that fewer than 2 texts of some kind have is left out.
+        figures: in the order of `GAP_DEFINITIONS`, without those that fewer than 2 texts of some kind have.
     """
 
     stage: int
@@ -128,7 +128,7 @@ def stage_gap(
 
 
 def per_text_figures(sample: StageSample) -> dict[str, PerText]:
-    """The figures that are sums over texts, by name; without those that fewer than 2 texts have."""
+    """The figures that are quotients of sums over texts, by name; without those that fewer than 2 texts have."""
     target, length = sample.target, sample.target.shape[1]
     counts = (target[:, :, None] == target[:, None, :]).sum(-1).double()
     found = {
@@ -147,7 +147,7 @@ def per_text_figures(sample: StageSample) -> dict[str, PerText]:
 
 
 def _distinct_figures(target: Int[Tensor, "B L"]) -> dict[str, tuple[float, float]]:
-    """Shares over all texts together, with their standard errors; none of runs that are longer than a text."""
+    """Shares of distinct runs over all texts, with their standard errors; none for runs longer than the texts."""
     names: Mapping[int, str] = {2: "distinct_bigram_share", 3: "distinct_trigram_share"}
     found = {name: distinct_share_and_error(target, n) for n, name in names.items()}
     return {name: (share, error) for name, (share, error) in found.items() if share is not None and error is not None}

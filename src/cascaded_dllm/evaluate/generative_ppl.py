@@ -1,10 +1,10 @@
-"""Generative perplexity: how probable texts are to another language model, the judge, a causal one.
+"""Generative perplexity: how probable texts are under the judge, another language model, which is causal.
 
-Published figures differ in what they average, so each way has a function of its own, named after it. Both look at every
-token: texts are taken as they are and cut into the judge's tokens, the first token is judged given the judge's token
-for the beginning of a text, and a text longer than the judge's context is judged in windows. SEDD and MDLM leave the
-first token out, which matters little for 1,024 tokens and much for 40. A low value alone says nothing: a text that
-repeats one word has the lowest (Zheng et al. 2024, arXiv:2409.02908), so that diversity belongs beside it.
+Published figures differ in what they average, so each average has its own function. Both count every token: a text is
+cut into the judge's tokens as it is, its first token is judged given the judge's token for the beginning of a text, and
+a text longer than the judge's context is judged in windows. SEDD and MDLM leave the first token out, which matters
+little for 1,024 tokens and much for 40. A low value alone says nothing: a text that repeats one word has the lowest
+(Zheng et al. 2024, arXiv:2409.02908), so diversity belongs beside it.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _Read = TypeVar("_Read")
 
 _CALL_ELEMENTS = 1 << 26
-"""Logits of one call of the judge, 256 MB in float32."""
+"""Most logits of one call of the judge, 256 MB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class Judge:
     Attributes:
         model: of the transformers library, in evaluation mode and float32.
         tokenizer: its own.
-        source: how it was named.
-        begin_id: token that every text is read after.
-        context: most tokens that it reads at once, that one included.
+        source: its name, a folder or a hub id if it was loaded.
+        begin_id: token in front of every text.
+        context: most tokens that it reads at once, `begin_id` included.
     """
 
     model: Any
@@ -63,10 +63,10 @@ class Judge:
 
     @classmethod
     def load(cls, source: str) -> "Judge":
-        """The judge in a folder or, where there is none, of a hub id, for example `gpt2`; on the CPU.
+        """The judge in a folder or, if there is no such folder, with a hub id such as `gpt2`; on the CPU.
 
         Raises:
-            ConfigError: it is not there, lacks weights, or has no token that begins a text.
+            ConfigError: it cannot be found, lacks weights, or has no token that begins a text.
             MissingExtraError: transformers is not installed.
         """
         library = _library()
@@ -86,17 +86,18 @@ class Judge:
 
     @classmethod
     def require(cls, source: str) -> None:
-        """Judges without its weights whether there is a judge, so that a mistake is told at once; see `load`.
+        """Checks without its weights that there is a judge, so that a mistake shows at once; see `load`.
 
         Raises:
-            ConfigError: it is not there, is no causal language model, or has no token that begins a text.
+            ConfigError: it cannot be found, is not a causal language model, has no token that begins a text, or is a
+                folder without weights.
             MissingExtraError: transformers is not installed.
         """
         library, folder = _library(), Path(source)
 
         def read(is_local: bool) -> Any:
             config = library.AutoConfig.from_pretrained(source, local_files_only=is_local)
-            # No number is made, but a network that is no causal language model is refused.
+            # No weights are allocated, but a network that is not a causal language model is refused.
             with torch.device("meta"):
                 library.AutoModelForCausalLM.from_config(config)
             return library.AutoTokenizer.from_pretrained(source, local_files_only=is_local)
@@ -110,7 +111,7 @@ class Judge:
 
     @contextlib.contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
-        """The judge is on `device` inside the block, and on the CPU, where it is in nobody's way, after it."""
+        """Moves the judge to `device` inside the block, and back to the CPU after it, to free the device's memory."""
         self.model.to(device)
         try:
             yield
@@ -121,12 +122,12 @@ class Judge:
     def token_nats(self, texts: Sequence[str], *, on_call: Callable[[], None] = lambda: None) -> list[TokenNats]:
         """-log p of every token of every text, in the order of the texts.
 
-        In a text of more than `context` - 1 tokens each is judged once, in windows that overlap by half a context: so
-        every token sees at least half a context before it, or all there is.
+        A text of more than `context` - 1 tokens is read in windows that overlap by half a context. Each token is judged
+        once, given at least half a context before it, or all there is.
         """
         ids = [self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
         windows = [window for number, row in enumerate(ids) for window in self._windows(number, row)]
-        # Long ones together, so that little is padded; where a text is in a call changes nothing but rounding.
+        # Long windows together, so that little is padded; their order changes nothing but rounding.
         windows.sort(key=lambda window: len(window.ids), reverse=True)
         found = [torch.zeros(len(row), dtype=torch.float64) for row in ids]
         start = 0
@@ -140,11 +141,11 @@ class Judge:
         return found
 
     def _windows(self, number: int, ids: list[int]) -> Iterator["_Window"]:
-        """Pieces of one text that fit into the context, each with what it adds."""
+        """Pieces of one text that fit into the context, each with the tokens that it judges."""
         read, stride = [self.begin_id, *ids], max(1, self.context // 2)
         judged = 0
         while judged < len(ids):
-            # The first window begins with the beginning; every later one half a context before what it adds.
+            # The first window begins with the text; every later one half a context before what it judges.
             begin = 0 if judged == 0 else judged + 1 - stride
             piece = read[begin : begin + self.context]
             num_new = begin + len(piece) - 1 - judged
@@ -152,7 +153,7 @@ class Judge:
             judged += num_new
 
     def _window_nats(self, windows: Sequence["_Window"]) -> Iterator[TokenNats]:
-        """What each window adds, from one call."""
+        """The nats of the tokens that each window judges, from one call."""
         length = max(len(window.ids) for window in windows)
         # Padding stands behind the text, where a causal model does not see it.
         rows = [window.ids + [self.begin_id] * (length - len(window.ids)) for window in windows]
@@ -177,17 +178,17 @@ class _Window:
 def ppl_per_text(token_nats: Sequence[TokenNats]) -> Float[Tensor, "_"]:
     """exp(mean nats a token) of every text that has a token, float64; `num_empty` counts the others.
 
-    SEDD and its kin report the mean over texts: every text counts alike; a single bad one can decide it.
+    SEDD and its successors report the mean over texts: every text counts alike, so a single bad one can decide it.
     """
     found = [nats.mean().exp() for nats in token_nats if len(nats) > 0]
     return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
 def ppl_corpus_and_error(token_nats: Sequence[TokenNats]) -> tuple[float | None, float | None]:
-    """exp(nats of all texts together / tokens of all texts together): what MDLM and its kin report.
+    """exp(nats of all texts together / tokens of all texts together): what MDLM and its successors report.
 
-    Every token counts alike, and an empty text has none. The error is the jackknife's over texts: tokens of one text
-    depend on each other.
+    Every token counts alike, and an empty text has none. The error is the jackknife's over texts, since tokens of one
+    text depend on each other.
 
     Returns:
         The perplexity, None if no text has a token; and its standard error, None where fewer than 2 texts have.
@@ -196,14 +197,14 @@ def ppl_corpus_and_error(token_nats: Sequence[TokenNats]) -> tuple[float | None,
     sample = PerText(np.array([float(nats.sum()) for nats in token_nats]), lengths).counted
     if len(sample) == 0:
         return None, None
-    # Beyond all floats it is infinite, and has no error.
+    # A perplexity beyond float64 is infinite and has no error.
     with np.errstate(over="ignore"):
         value = float(np.exp(sample.estimate))
         return value, jackknife_error(np.exp(sample.without_each)) if len(sample) > 1 else None
 
 
 def num_empty(token_nats: Sequence[TokenNats]) -> int:
-    """Texts without a token, which have no perplexity."""
+    """The number of texts without a token, which have no perplexity."""
     return sum(len(nats) == 0 for nats in token_nats)
 
 
@@ -216,7 +217,7 @@ def _library() -> ModuleType:
 
 
 def _begin_id(tokenizer: Any, source: str) -> int:
-    """The token that every text is read after.
+    """The token in front of every text.
 
     Raises:
         ConfigError: there is none.
@@ -225,14 +226,14 @@ def _begin_id(tokenizer: Any, source: str) -> int:
     begin_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if begin_id is None:
         raise ConfigError(
-            f"the judge is {source!r}, whose tokenizer has neither a beginning nor an end of a text, so "
-            "that a first token cannot be judged; choose another, for example gpt2"
+            f"the judge is {source!r}, whose tokenizer has no token for the beginning or the end of a text, so the "
+            "first token of a text cannot be judged; choose another, for example gpt2"
         )
     return int(begin_id)
 
 
 def _require_all_weights(info: dict[str, Any], source: str) -> None:
-    """The library gives missing weights random values, and only warns.
+    """Checks that no weights are missing, to which the library would give random values with a mere warning.
 
     Raises:
         ConfigError: some are missing.
@@ -245,14 +246,14 @@ def _require_all_weights(info: dict[str, Any], source: str) -> None:
 
 
 def _read(source: str, read: Callable[[bool], _Read]) -> _Read:
-    """What `read` makes of the files in the local cache, if they are there, or else of the hub.
+    """The result of `read` on the files of a folder or of the local cache or, if it has none, of the hub.
 
     Args:
         source: folder or hub id.
-        read: told whether only the cache may be asked.
+        read: gets whether it may read local files only.
 
     Raises:
-        ConfigError: they are neither, or not whole.
+        ConfigError: the files are nowhere, or incomplete.
     """
     found: Exception | None = None
     for is_local in (True,) if Path(source).is_dir() else (True, False):
@@ -265,7 +266,7 @@ def _read(source: str, read: Callable[[bool], _Read]) -> _Read:
         except model_errors() as error:
             found = error
     raise ConfigError(
-        f"the judge is {source!r}, which is no causal language model here and could not be had from the hub "
+        f"the judge is {source!r}, which is not a causal language model here and could not be fetched from the hub "
         f"({type(found).__name__}); give a folder or a hub id, for example gpt2, or train a judge on text of your own "
         "with `cdllm judge train`"
     )

@@ -17,12 +17,12 @@ _AT_ONCE = 1 << 22
 """Resampled numbers that are in memory together."""
 
 _NUM_GROUPS = 20
-"""Of texts, where leaving out each text by itself takes too long: the error is then known to 16 %."""
+"""Groups of texts to leave out in turn where single texts take too long; the error is then known to 16 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate, and where the true value is to be looked for.
+    """An estimate, and the range that is to hold the true value.
 
     Attributes:
         estimate: of the texts at hand.
@@ -41,7 +41,7 @@ class PerText:
 
     Attributes:
         values: of every text.
-        weights: what each counts; a text of weight 0 has no value.
+        weights: of every text, for example its number of tokens; a text of weight 0 has no value.
     """
 
     values: Float[np.ndarray, " B"]
@@ -55,7 +55,7 @@ class PerText:
 
     @property
     def estimate(self) -> float:
-        """Of the texts at hand."""
+        """The figure of these texts."""
         return float(self.values.sum() / self.weights.sum())
 
     @property
@@ -66,14 +66,14 @@ class PerText:
     @property
     def without_each(self) -> Float[np.ndarray, " B"]:
         """The figure without each text in turn; every text must have a value."""
-        # What lies beyond all floats has no error, see `jackknife_error`.
+        # A figure beyond float64 has no error, see `jackknife_error`.
         with np.errstate(over="ignore", invalid="ignore"):
             found: Float[np.ndarray, " B"] = (self.values.sum() - self.values) / (self.weights.sum() - self.weights)
         return found
 
     @property
     def error(self) -> float | None:
-        """The standard error, by the jackknife; of a mean it is exactly s / sqrt(B). None of fewer than 2 values."""
+        """The standard error, by the jackknife; for a mean it is exactly s / sqrt(B). None for fewer than 2 values."""
         counted = self.counted
         return jackknife_error(counted.without_each) if len(counted) > 1 else None
 
@@ -82,9 +82,10 @@ class PerText:
 
 
 def resampled(sample: PerText, num_resamples: int, generator: np.random.Generator) -> Float[np.ndarray, " R"]:
-    """The figure of as many texts, drawn from the sample with replacement, `num_resamples` times.
+    """The figure of each of `num_resamples` samples of as many texts, drawn from the sample with replacement.
 
-    Efron 1979 (Annals of Statistics 7), the bootstrap of independent observations: texts, whose tokens are not.
+    This is the bootstrap of Efron 1979 (Annals of Statistics 7). Its observations must be independent, as texts are and
+    the tokens of a text are not.
     """
     found = []
     per_part = max(1, _AT_ONCE // len(sample))
@@ -115,9 +116,9 @@ def jackknife_error(without: Float[np.ndarray, " G"]) -> float | None:
 
         error^2 = (G - 1) / G * sum over parts of (figure without it - mean of these)^2
 
-    The parts are independent of one another, as texts are; a part is a text wherever that takes no longer. On average
-    the square is not below the true one (Efron and Stein 1981, Annals of Statistics 9), so that it errs to the safe
-    side for figures that are not sums over texts; for a mean it is exact: s / sqrt(B) with one text a part.
+    The parts are independent of one another, as texts are; a part is a single text unless that takes too long. On
+    average the square is not below the true one (Efron and Stein 1981, Annals of Statistics 9), so the error is on the
+    safe side for figures that are not sums over texts; for a mean it is exact: s / sqrt(B) with one text a part.
 
     Returns:
         The error; None where there are fewer than 2 parts, or the figure is not finite without one of them.
@@ -130,9 +131,9 @@ def jackknife_error(without: Float[np.ndarray, " G"]) -> float | None:
 def unseen_error(num_texts: int) -> float:
     """The standard error of the mean of a number from 0 to 1 that is 0 in every text, or 1 in every text.
 
-    Their scatter is 0, which does not say that endlessly many texts would all be so: with a chance of 5 % a text that
-    is otherwise is not seen among n even where a share of 1 - 0.05^(1/n) is, nearly 3/n. This is half of that, so that
-    the mean with two errors reaches as far.
+    The scatter of such texts is 0, which does not mean that all of infinitely many texts are alike: if a share of
+    1 - 0.05^(1/n) of them differs, nearly 3/n, then n texts still show none of it with a chance of 5 %. The error is
+    half of that share, so that the mean with two errors reaches as far.
 
     Args:
         num_texts: n, at least 1.
@@ -141,9 +142,9 @@ def unseen_error(num_texts: int) -> float:
 
 
 def grouped_error(figure: Callable[[TokenTexts], float | None], texts: TokenTexts) -> float | None:
-    """The standard error of a figure that must be computed anew without some texts, see `jackknife_error`.
+    """The standard error of a figure that has to be recomputed without some of the texts, see `jackknife_error`.
 
-    A part is every G-th text, G = 20, or one text where there are fewer. Nothing is drawn.
+    A part is every G-th text, with G = 20, or a single text if there are fewer than 20. Nothing is random.
 
     Args:
         figure: of any number of texts; None where they have none.

@@ -31,11 +31,11 @@ _COUNTED_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Sequential:
-    """What is measured token by token.
+    """How much is measured token by token.
 
     Attributes:
-        num_orders: orders of every window.
-        num_windows: the first so many of the windows that are measured, or all if there are fewer.
+        num_orders: random orders of every window.
+        num_windows: how many of the measured windows, from the first on; all if there are fewer.
     """
 
     num_orders: int
@@ -56,7 +56,7 @@ class BoundSettings:
         batch_size: windows computed together.
         seed: decides times and noise.
         t_min: the integral runs from here to 1.
-        sequential: how many windows are measured token by token as well; None for none.
+        sequential: what is measured token by token as well; None for nothing.
     """
 
     num_windows: int = 512
@@ -81,8 +81,8 @@ class StageBound:
         nll_nats: upper bound on -log p(target | prefix) of each measured window, nats, float64.
         omitted_nats: how far below the truth the integral may lie for an ideal model, nats a window.
         unigram_nats: what the best model without any context pays for the tokens that the stage writes into the
-            measured windows, nats a window; it is told where the tokens of the stage before stand if the stage is.
-        layout_nats: what of `nll_nats` a placed stage pays for the layout; None for any other.
+            measured windows, nats a window; for a placed stage, given the places of the tokens of the stage before.
+        layout_nats: the part of `nll_nats` that a placed stage pays for the layout; None for any other.
         sequential_nats: the same bound on the first of the windows, token by token; None where it was not asked for.
     """
 
@@ -101,8 +101,8 @@ class JointBound:
     Attributes:
         stages: one entry a stage.
         length: tokens of the text that the last of them writes.
-        num_stages: stages of the cascade they belong to, 1 for a flat model. Where there are more than `stages`, the
-            sum is no bound on texts, only on their shorter versions.
+        num_stages: stages of the cascade they belong to, 1 for a flat model. If there are more than in `stages`, the
+            sum is not a bound on texts, only on their shorter versions.
         num_characters: of the texts of all windows together, without the ends of text that fill them; None if unknown.
     """
 
@@ -128,7 +128,7 @@ class JointBound:
 
     @property
     def bits_per_character(self) -> float | None:
-        """Bound on the bits that a character costs, over all windows; None where there are no characters."""
+        """Bound on the bits a character, over all windows; None if the number of characters is 0 or unknown."""
         if not self.num_characters:
             return None
         return float(self.nll_nats.sum()) / math.log(2) / self.num_characters
@@ -141,7 +141,7 @@ class JointBound:
 
     @property
     def ppl(self) -> float:
-        """Bound on the perplexity a token: exp(mean nats / length); infinite where that is no float64 any more."""
+        """Bound on the perplexity a token: exp(mean nats / length); infinite if beyond float64."""
         return float(torch.exp(self.nll_nats.mean() / self.length))
 
 
@@ -163,9 +163,9 @@ def stage_bounds(
     is part of the spread over windows, since every window draws its own times.
 
     Args:
-        stages: network, objective and windows of every stage; its smallest time is that of `settings`.
+        stages: network, objective and windows of every stage; `settings` override the objective's smallest time.
         settings: how they are measured.
-        on_progress: told the windows done, counted once a stage, and their number in all stages.
+        on_progress: gets the windows done and their total, both summed over stages.
 
     Raises:
         ConfigError: a network cannot be measured token by token.
@@ -231,16 +231,15 @@ def dataset_bound(
     """The bound of `num_windows` windows, at times and with noise that depend on `seed` and the window alone.
 
     Args:
-        model: the network; it is in its former mode again afterwards.
+        model: the network; its mode is restored afterwards.
         objective: process, schedule and smallest time.
         dataset: windows of the stage.
         num_windows: how many of them, see `evenly_spaced`.
         num_times: times a window.
         batch_size: windows computed together; the result does not depend on it.
         seed: decides times and noise.
-        on_progress: told the windows done, and all of them.
-        group: processes that take batches in turn, the same ones that a single process would compute; None: this one
-            alone.
+        on_progress: gets the windows done and their total.
+        group: processes that share the batches, which are those of a single process; None for this process alone.
 
     Returns:
         One estimate a window, on the CPU, in every process.
@@ -254,7 +253,7 @@ def dataset_bound(
     total = len(windows)
     found = torch.zeros(3, total, dtype=torch.float64)
     for first in range(0, total, batch_size * group.size):
-        # A process that is left over computes the last batch too and drops it: weights that are split need everyone.
+        # A process without a batch computes the last one too and drops it: split weights need all processes in a call.
         start = first + batch_size * group.rank
         is_own = start < total
         start = start if is_own else (total - 1) // batch_size * batch_size
@@ -277,9 +276,9 @@ def _over_stages(on_progress: Callable[[int, int], None], before: int, num_stage
 
 
 def unigram_nats(dataset: StageDataset, windows: npt.NDArray[np.int64]) -> float:
-    """The tokens that are written into a window times the entropy of all of them under their own frequencies, nats.
+    """The number of tokens written into a window times the entropy of all of them under their own frequencies, nats.
 
-    No unigram model does better on these very tokens. Those that are given with their places are not among them.
+    No unigram model does better on these tokens. They exclude those that a placed stage is given with their places.
 
     Args:
         dataset: of the stage.

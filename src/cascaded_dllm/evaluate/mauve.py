@@ -9,7 +9,7 @@ from cascaded_dllm.errors import MissingExtraError
 from cascaded_dllm.rng import derive_seed, numpy_generator
 
 MIN_TEXTS = 100
-"""Fewer texts on a side make fewer than 10 clusters, which tell hardly anything apart."""
+"""Fewer texts on a side make fewer than 10 clusters, which hardly distinguish anything."""
 
 _SCALING = 5
 _NUM_WEIGHTS = 25
@@ -22,12 +22,12 @@ Features = Float[np.ndarray, "_ D"]
 
 
 class Mauve(NamedTuple):
-    """What was found, and how finely it was looked.
+    """A score with its resolution and its error.
 
     Attributes:
         score: in [0, 1], 1 for two sets that fall into the same clusters in the same shares.
         num_clusters: of k-means.
-        error: standard error of the score through the scatter of the written texts, see `mauve`.
+        error: standard error of the score, from the scatter of the written texts; see `mauve`.
     """
 
     score: float
@@ -38,20 +38,20 @@ class Mauve(NamedTuple):
 def mauve(samples: Features, reference: Features, *, seed: int) -> Mauve:
     """MAUVE of two sets of features, with the settings of the authors' package.
 
-    Features of length 1 are reduced to the directions that hold 90 % of their variance, and put into clusters by
-    k-means over both sets together, one cluster for ten texts of the smaller set; the score is that of the shares of
-    the two sets in the clusters. As a cluster has about twenty texts whatever their number, two sets of one law have
-    about 0.96, not 1; the fewer texts, the more it scatters: docs/evaluation.md has figures. Only scores of as many
-    texts of the same length with the same features compare.
+    Features are scaled to length 1, reduced to the directions that hold 90 % of their variance, and clustered by
+    k-means over both sets together, one cluster for ten texts of the smaller set. The score compares the shares of the
+    two sets in the clusters. A cluster has about twenty texts, however many there are, so two sets of one law have
+    about 0.96, not 1; the fewer texts, the more it scatters (docs/evaluation.md has figures). Only scores of equally
+    many texts of the same length with the same features compare.
 
-    The error is a bootstrap's over the written texts, with the clusters and the reference as they are: without some
-    texts k-means ends elsewhere, so that a jackknife would see its whims and not the scatter of texts. The reference is
-    the same for all that are compared with it, and so is what its choice adds.
+    The error is that of a bootstrap over the written texts, with fixed clusters and reference: without some texts
+    k-means ends elsewhere, so a jackknife would measure k-means and not the scatter of texts. The reference is the same
+    for all texts that are compared with it, so its own scatter is left out.
 
     Args:
         samples: one row for every written text.
         reference: one row for every real text.
-        seed: where k-means starts, and of the bootstrap.
+        seed: of the starts of k-means, and of the bootstrap.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -83,7 +83,7 @@ def cluster_labels(features: Features, *, num_clusters: int, seed: int) -> Int[n
 
     features = features.astype(np.float64)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    # A feature of zeros has no direction, and stays.
+    # A feature of zeros has no direction and stays as it is.
     unit = features / np.where(lengths == 0, 1, lengths)
     num_clusters = min(num_clusters, len(np.unique(unit, axis=0)))
     if num_clusters == 1:
@@ -117,6 +117,6 @@ def mauve_of_shares(p: Float[np.ndarray, " K"], q: Float[np.ndarray, " K"]) -> f
 
 
 def _kl_nats(p: Float[np.ndarray, " K"], mixed: Float[np.ndarray, "W K"]) -> Float[np.ndarray, " W"]:
-    """KL(p | mixed) for every mixture; what p never is adds nothing, and a mixture is nowhere 0 where p is not."""
+    """KL(p | mixed) for every mixture; a cluster where p is 0 adds nothing, and no mixture is 0 where p is not."""
     has = p > 0
     return np.asarray((p[has] * np.log(p[has] / mixed[:, has])).sum(axis=1))

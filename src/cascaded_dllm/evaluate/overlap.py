@@ -30,8 +30,8 @@ def ordered_coverage_per_text(prefix: Int[Tensor, "B P"], target: Int[Tensor, "B
     num_texts, length = target.shape
     longest = torch.zeros(num_texts, length + 1, dtype=torch.int64, device=target.device)
     for token in prefix.T:
-        # With c[j] the longest for the prefix so far and j target tokens: either it ends here, in a match at some
-        # place up to j, which adds one to what lies before that place, or it stays as it was.
+        # c[j] is the longest for the prefix so far and the first j target tokens. Either it ends in a match of this
+        # token at some place up to j, one more than the longest before that place, or it stays as it was.
         extended = torch.where(target == token[:, None], longest[:, :-1] + 1, 0)
         longest[:, 1:] = torch.maximum(longest[:, 1:], extended.cummax(-1).values)
     return longest[:, -1].double() / prefix.shape[1]

@@ -33,9 +33,9 @@ class MeasuredTexts:
     Attributes:
         windows: the tokens of every text, the ends of text that fill its window included.
         ids: the same without these.
-        texts: what `ids` are, for people.
+        texts: `ids`, decoded.
         stages: whole windows by the number of their stage, the last one `windows`; empty where no stages are known.
-        are_cut: whether these were cut out of the windows, see `overlap_figures`, and not written.
+        are_cut: whether earlier stages were cut out of the windows and not written, see `overlap_figures`.
     """
 
     windows: tuple[Int[Tensor, "_"], ...]
@@ -63,7 +63,7 @@ class MeasuredTexts:
 
     @classmethod
     def of_texts(cls, texts: Sequence[str], tokenizer: Tokenizer) -> "MeasuredTexts":
-        """Texts as files hold them, an end of text spelt out; cut into tokens anew."""
+        """Texts as files hold them, with ends of text spelt out; tokenized anew."""
         windows = [torch.tensor(shown_ids(text, tokenizer), dtype=torch.int64) for text in texts]
         return cls.of_windows(windows, tokenizer)
 
@@ -73,14 +73,14 @@ class MeasuredTexts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measures:
-    """What texts are measured with; without any of it, figures of the texts alone.
+    """What texts are measured with; by default nothing, for figures of the texts alone.
 
     Attributes:
-        judge: who is asked for perplexities; nobody if None.
-        presets: which of them.
+        judge: gives the perplexities; None for no perplexities.
+        presets: which perplexities.
         features: vectors that MAUVE compares by; None for no MAUVE.
-        keywords: what every text was to hold.
-        device: where the judge reads.
+        keywords: what every text should hold.
+        device: where the judge computes.
         seed: of MAUVE's clusters.
     """
 
@@ -97,13 +97,13 @@ def sample_figures(
 ) -> list[Figure]:
     """Every figure of `texts`, in the order in which they are shown; no text is left out.
 
-    A figure that these texts do not have is there with the reason. To see a reference beside them, call this again with
-    the reference as `texts` and the same measures.
+    A figure without a value for these texts is there with the reason. For the figures of a reference, call this again
+    with the reference as `texts` and the same measures.
 
     Args:
         texts: any number.
-        measures: what else is asked for than counts, diversity and overlap.
-        reference: real texts, with which MAUVE compares; None for no MAUVE.
+        measures: what to measure besides counts, diversity and overlap.
+        reference: real texts that MAUVE compares with; None for no MAUVE.
 
     Raises:
         MissingExtraError: MAUVE is asked for, and scikit-learn is not installed.
@@ -147,7 +147,7 @@ def _judged(texts: MeasuredTexts, measures: Measures) -> list[Figure]:
 
 
 def _mauve(texts: MeasuredTexts, reference: MeasuredTexts, features: TextFeatures, seed: int) -> list[Figure]:
-    """MAUVE and its clusters, where there are texts enough on both sides."""
+    """MAUVE and its clusters, if there are enough texts on both sides."""
     found, reason = None, ""
     if min(len(texts), len(reference)) < MIN_TEXTS:
         reason = f"it needs {MIN_TEXTS} texts on each side, and there are {len(texts)} and {len(reference)}"
@@ -172,6 +172,6 @@ def _mauve(texts: MeasuredTexts, reference: MeasuredTexts, features: TextFeature
 
 
 def _without_fill(window: Int[Tensor, "_"], eos_id: int) -> Int[Tensor, "_"]:
-    """The window up to its last token that is no end of text."""
+    """The window up to its last token that is not an end of text."""
     (places,) = (window != eos_id).nonzero(as_tuple=True)
     return window[: int(places[-1]) + 1 if len(places) else 0]

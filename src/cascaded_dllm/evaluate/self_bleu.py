@@ -16,20 +16,20 @@ _EPSILON = 0.1
 
 
 def self_bleu_per_text(texts: TokenTexts) -> Float[Tensor, " B"]:
-    """BLEU-4 of every text with all others as its references, float64; 1 for a text that is there twice.
+    """BLEU-4 of every text with all others as its references, float64; 1 for a duplicate of 4 or more tokens.
 
         BP * exp(mean over n = 1..4 of log p_n)
         p_n = sum over runs of min(count in the text, most that any other text has) / number of runs
         BP  = 1 if the text is longer than the other one nearest in length (of two, the shorter), else exp(1 - r / c)
 
     as in Papineni et al. 2002, with 0.1 for a count of matches that is 0; without a single common token BLEU is 0. No
-    reference is left out: of every run the two largest counts are enough to know the largest among the others of each
-    text, so that all texts take time that grows with the number of tokens, not with its square.
+    reference is left out: the two largest counts of a run give the largest among the others of every text, so the time
+    for all texts grows with the number of tokens, not with its square.
 
     Differs from the paper in what is counted: tokens, not words. The figure grows with the number of texts.
 
     Args:
-        texts: at least two; `sample_figures` sees to it.
+        texts: at least two; `mean_self_bleu` ensures it.
     """
     rows = list(texts)
     assert len(rows) > 1, "a text is compared with others"
@@ -47,12 +47,12 @@ def self_bleu_per_text(texts: TokenTexts) -> Float[Tensor, " B"]:
 
 
 def mean_self_bleu(texts: TokenTexts) -> float | None:
-    """The mean of `self_bleu_per_text`; None for a single text or none, which has no others to be like."""
+    """The mean of `self_bleu_per_text`; None for fewer than 2 texts."""
     return float(self_bleu_per_text(texts).mean()) if len(texts) > 1 else None
 
 
 def _matched(counts: RunCounts, num_texts: int) -> Int[Tensor, " B"]:
-    """How many runs of every text some other text has, each counted as often as the one that has it most."""
+    """How many runs of every text are in others, each counted at most as often as the other text that has it most."""
     # Every run's entries together, those with the largest counts first.
     most = int(counts.times.max()) + 1 if len(counts.times) else 1
     order = (counts.code * most + (most - 1 - counts.times)).argsort()

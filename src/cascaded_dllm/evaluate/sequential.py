@@ -1,4 +1,4 @@
-"""The bound of a stage that writes token after token, in orders that are drawn: a check on the integral over time.
+"""The bound of a stage that writes token by token, in random orders: a check on the integral over time.
 
 A normalised network that does not see the time gives, in every order of its tokens, a law of texts whose log
 probability is a sum over tokens. Its mean over random orders is the same bound as the integral over time (Ou et al.
@@ -20,24 +20,24 @@ from cascaded_dllm.train.objective import Batch
 
 
 def writes_in_any_order(model: ScoreModel, process: Process) -> bool:
-    """Whether a network is a law of the next token in any order."""
+    """Whether a network gives a law of the next token in any order."""
     config = model.config
     is_timeless = config.parameterization == "normalized" and not config.time_conditioning
     return isinstance(process, AbsorbingProcess) and is_timeless
 
 
 def require_sequential(model: ScoreModel, process: Process) -> None:
-    """Checks that a network is a law of the next token in any order.
+    """Checks that a network gives a law of the next token in any order.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it does not.
     """
     config = model.config
     if not writes_in_any_order(model, process):
         raise ConfigError(
             f"the network has graph.type {config.process}, model.parameterization {config.parameterization} and "
-            f"model.time_conditioning {str(config.time_conditioning).lower()}; only a normalised one of the absorbing "
-            "process that does not see the time writes in any order: leave --num-orders out"
+            f"model.time_conditioning {str(config.time_conditioning).lower()}; only a normalised, time-agnostic "
+            "network of the absorbing process writes in any order; leave --num-orders out"
         )
 
 
@@ -52,7 +52,7 @@ def sequential_nats(
         batch: sequences on the device of the network; tokens at `places` are known from the start.
         draws: the stream of random numbers; the orders of a sequence depend on its `index` alone.
         num_orders: of every sequence.
-        num_rows: texts of one network call.
+        num_rows: rows of one network call, each the sequence before another step.
     """
     found = []
     for number in range(len(batch.target)):
@@ -69,7 +69,7 @@ def sequential_nats(
 
 
 def _order(batch: Batch, number: int, places: Int[Tensor, " P"] | None, draws: Draws, order: int) -> Int[Tensor, " F"]:
-    """The positions of a sequence that are to be written, in the order in which they are."""
+    """The positions of a sequence that are written, in random order."""
     position = torch.arange(batch.target.shape[1], device=batch.target.device)
     key, _ = draws.uniform_pair(batch.index[number], order, position)
     if places is None:
@@ -83,7 +83,7 @@ def _order_nats(
     num_rows: int,
 ) -> Float[Tensor, ""]:  # fmt: skip
     """-log p of one sequence in one order."""
-    # Written before step k is what stands before k in the order, and what is in no order at all.
+    # Known before step k: the positions before k in the order, and those that are not in it.
     rank = torch.full_like(target, -1).scatter(0, order, torch.arange(len(order), device=order.device))
     total = torch.zeros((), dtype=torch.float64)
     for first in range(0, len(order), num_rows):

@@ -1,4 +1,4 @@
-"""The bound of a stage on texts that are no windows of a corpus: those that it has written, for example."""
+"""The bound of a stage on texts that are not windows of a corpus, for example those that it has written."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def text_bound(
         num_times: times a text.
         batch_size: texts computed together; the result does not depend on it.
         seed: decides times and noise.
-        on_progress: told the texts done, and all of them.
+        on_progress: gets the texts done and their total.
     """
     device = model.device
     draws, total, found = Draws(seed, "text-bound-noise"), len(texts.target), []

@@ -19,8 +19,8 @@ _CALL_TOKENS = 1 << 13
 def judge_features(judge: Judge, device: torch.device) -> TextFeatures:
     """The hidden state above the last token of a text under a causal language model, as Pillutla et al. 2021 take it.
 
-    A text is read after the judge's token for the beginning of a text, and so far as the judge's context reaches; an
-    empty one is that token alone.
+    The judge's token for the beginning of a text stands in front, and the judge's context cuts long texts off; an empty
+    text is that token alone.
     """
 
     @torch.inference_mode()
@@ -31,7 +31,7 @@ def judge_features(judge: Judge, device: torch.device) -> TextFeatures:
         ]
         rows = [row[: judge.context] for row in rows]
         found = np.zeros((len(rows), judge.model.config.hidden_size), dtype=np.float32)
-        # Long ones together, so that little is padded.
+        # Long texts together, so that little is padded.
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]), reverse=True)
         start = 0
         with judge.on(device):
@@ -45,11 +45,11 @@ def judge_features(judge: Judge, device: torch.device) -> TextFeatures:
 
 
 def encoder_features(model: str, device: torch.device) -> TextFeatures:
-    """What a sentence-transformers model makes of a text, of length 1.
+    """The vectors of a sentence-transformers model, each of length 1.
 
     Args:
-        model: a folder or a name of the hub.
-        device: where it computes; the CPU where it is no GPU of CUDA.
+        model: a folder or a hub id.
+        device: where it computes; the CPU if it is not a CUDA device.
 
     Raises:
         DataError: the model is missing or broken.

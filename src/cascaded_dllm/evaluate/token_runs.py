@@ -55,7 +55,7 @@ def token_runs(texts: TokenTexts, n: int) -> TokenRuns:
     num_tokens = int(first.max()) + 1 if len(first) else 1
     code = first
     for size in range(2, n + 1):
-        # A run is the one that lacks its last token, and that token; numbered anew, so that the product stays small.
+        # A run is a run of one token less and its last token; new numbers keep the product small.
         code = (code[:-1] * num_tokens + first[size - 1 :]).unique(return_inverse=True)[1]
     is_within = text[: len(code)] == text[n - 1 :]
     return TokenRuns(code[is_within], text[: len(code)][is_within], (lengths - n + 1).clamp_min(0))

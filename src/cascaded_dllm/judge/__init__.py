@@ -1,1 +1,1 @@
-"""A judge of one's own: a small autoregressive language model, trained on a preprocessed corpus, offline."""
+"""A judge of your own: a small causal language model, trained offline on a preprocessed corpus."""

@@ -1,6 +1,6 @@
-"""Checkpoints of a judge in training: whole or absent, checksummed, the newest one kept.
+"""Checkpoints of a judge in training: complete or absent, checksummed, only the newest one kept.
 
-Each is a judge too, and can be loaded as one.
+Each is itself a judge and can be loaded as one.
 """
 
 import pickle
@@ -21,7 +21,7 @@ STATE_FILE = "trainer.pt"
 
 
 def save_judge_checkpoint(checkpoints: Path, trainer: JudgeTrainer, tokenizer_file: Path) -> Path:
-    """The folder `checkpoints/step_<n>`, written; older ones are removed.
+    """Writes the folder `checkpoints/step_<n>`, removes older ones, and returns it.
 
     Raises:
         OutputExistsError: it cannot be written.
@@ -43,12 +43,10 @@ def save_judge_checkpoint(checkpoints: Path, trainer: JudgeTrainer, tokenizer_fi
 
 
 def restore_newest(checkpoints: Path, trainer: JudgeTrainer) -> list[str]:
-    """What was wrong with checkpoints that were passed over; the trainer goes on from the newest complete one.
-
-    Without any checkpoint it begins.
+    """Restores the newest complete checkpoint, if there is one; returns what is wrong with each newer one.
 
     Raises:
-        CheckpointError: there are checkpoints and none of them is complete, or the newest one is foreign.
+        CheckpointError: there are checkpoints and none of them is complete, or the newest complete one is foreign.
     """
     folder, faults = newest_complete(checkpoints)
     if folder is None:
@@ -71,6 +69,6 @@ def _state(path: Path) -> dict[str, Any]:
         return {name: content[name] for name in ("optimizer", "losses")}
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} holds no state of a judge in training ({type(error).__name__}); remove {path.parents[2]} to start "
-            "again, or give another --out"
+            f"{path} does not hold the state of a judge in training ({type(error).__name__}); remove {path.parents[2]} "
+            "to start again, or give another --out"
         ) from error

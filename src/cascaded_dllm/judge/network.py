@@ -1,4 +1,4 @@
-"""The network of a judge, a GPT-2 of the transformers library, and the folder that the library loads it from."""
+"""The network of a judge, a GPT-2 of the transformers library, and the folder from which the library loads it."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 
 WEIGHTS_FILE = "model.safetensors"
 _TIED = "lm_head.weight"
-"""The output layer, which is the embedding itself; stored once."""
+"""The output layer, which shares its weights with the embedding; stored once."""
 
 _EMBEDDING = "transformer.wte.weight"
 
@@ -37,9 +37,9 @@ def require_library() -> ModuleType:
 
 
 def new_network(settings: JudgeSettings, tokenizer: Tokenizer) -> Any:
-    """A GPT-2 of random weights, which depend on the seed alone; on the CPU.
+    """A GPT-2 on the CPU, with random weights that depend on the settings alone.
 
-    It reads one token more than a window has: the one that begins a text.
+    Its context is one token longer than a window, for the token that begins a text.
     """
     library = require_library()
     config = library.GPT2Config(
@@ -61,37 +61,37 @@ def new_network(settings: JudgeSettings, tokenizer: Tokenizer) -> Any:
 
 
 def save_network(network: Any, tokenizer_file: Path, folder: Path) -> None:
-    """Writes what `from_pretrained` of the library loads: settings, weights and tokenizer.
+    """Writes the files that the library's `from_pretrained` loads: settings, weights and tokenizer.
 
     The tokenizer is that of the corpus, whose end of text also begins a text, as in GPT-2.
 
     Args:
-        network: of `new_network`.
+        network: from `new_network`.
         tokenizer_file: of the corpus.
-        folder: one that is there.
+        folder: an existing folder.
     """
     network.config.save_pretrained(folder)
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items() if name != _TIED}
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     _library_tokenizer(tokenizer_file, network.config.n_positions).save_pretrained(folder)
-    # As it was: the library writes the same tokenizer in its own words.
+    # The original file: the library writes the same tokenizer in another form.
     shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
 
 
 def load_weights(network: Any, folder: Path) -> None:
-    """The network has the weights that `save_network` wrote of one of its kind."""
+    """Loads the weights that `save_network` wrote for a network of the same settings."""
     weights = load_file(folder / WEIGHTS_FILE)
     network.load_state_dict({**weights, _TIED: weights[_EMBEDDING]})
 
 
 def as_judge(network: Any, tokenizer_file: Path) -> Judge:
-    """The network as what judges texts; it is in evaluation mode from now on."""
+    """The network as a judge of texts; puts it into evaluation mode."""
     tokenizer = _library_tokenizer(tokenizer_file, network.config.n_positions)
     return Judge(network.eval(), tokenizer, "the judge in training", tokenizer.bos_token_id, network.config.n_positions)
 
 
 def _library_tokenizer(tokenizer_file: Path, context: int) -> Any:
-    """The tokenizer of a corpus as one of the library."""
+    """The tokenizer of a corpus as a tokenizer of the library."""
     return require_library().PreTrainedTokenizerFast(
         tokenizer_file=str(tokenizer_file),
         bos_token=END_OF_TEXT,

@@ -19,10 +19,10 @@ from cascaded_dllm.train.course import changed_settings
 from cascaded_dllm.train.run_folder import is_foreign
 
 JUDGE_FILE = "judge.json"
-"""What the judge is and how good, written last: a folder with it holds a finished judge."""
+"""Describes the judge and its quality; written last, so a folder that has it holds a finished judge."""
 
 SETTINGS_FILE = "judge_run.json"
-"""What decides the judge, written first: it tells the folder of a judge from others."""
+"""Holds the settings that decide the judge; written first, and the mark of a judge's folder."""
 
 _CHECKPOINTS, _STAGING = "checkpoints", "finished"
 _CURVE_POINTS = 200
@@ -30,7 +30,7 @@ _CURVE_POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class JudgeResumed:
-    """Training goes on at `step`; `faults` says what was wrong with newer checkpoints, which were passed over."""
+    """Training continues after `step`; `faults` says what is wrong with newer checkpoints, which were skipped."""
 
     step: int
     faults: list[str]
@@ -38,7 +38,7 @@ class JudgeResumed:
 
 @dataclass(frozen=True, slots=True)
 class JudgeKept:
-    """A checkpoint is there."""
+    """A checkpoint was written."""
 
     step: int
     folder: Path
@@ -46,7 +46,7 @@ class JudgeKept:
 
 @dataclass(frozen=True, slots=True)
 class JudgeFinished:
-    """The judge is there. `summary` is the content of judge.json; `is_new` is false if it was there already."""
+    """The judge is finished. `summary` is the content of judge.json; `is_new` is false if it existed before."""
 
     summary: dict[str, Any]
     is_new: bool
@@ -54,7 +54,7 @@ class JudgeFinished:
 
 Event = JudgeResumed | JudgeStep | JudgeKept | JudgeFinished
 Progress = Callable[[int, int], None]
-"""Told what is done, and all there is to do."""
+"""Receives how much is done, and the total."""
 
 Measure = Callable[[Judge, Progress | None], dict[str, float | int]]
 
@@ -67,10 +67,10 @@ class JudgeRun:
         folder: of the judge.
         trainer: the loop.
         tokenizer_file: of the corpus.
-        course: all that decides the judge and its figures; a run that goes on must have the same.
-        described: what else judge.json says.
+        course: all that decides the judge and its figures; a run that continues must have the same.
+        described: further content of judge.json.
         checkpoint_every: steps between checkpoints.
-        measure: validation figures of a judge, or None.
+        measure: computes the validation figures of a judge; None for no figures.
     """
 
     folder: Path
@@ -87,15 +87,16 @@ class JudgeRun:
         """Train to the end, from the newest complete checkpoint if there is one.
 
         Args:
-            should_stop: asked after every step; if so, the step is kept in a checkpoint and nothing more comes.
-            on_measured: told the validation texts done, and all of them.
+            should_stop: called after every step; if true, the step is kept in a checkpoint and training ends.
+            on_measured: receives the number of validation texts done, and their total.
 
         Raises:
-            OutputExistsError: the folder holds something else, belongs to a run that is going on, or cannot be written.
+            OutputExistsError: the folder holds something else, belongs to a running process, or cannot be written.
             CheckpointError: it holds another judge, or its checkpoints are damaged.
             DryBatchError: there is no room for a batch.
             NonFiniteError: training broke down.
-            StoppedError: it should stop while an owner of the folder, on another machine, is watched for life.
+            StoppedError: `should_stop` was true while waiting to see whether the folder's owner, on another machine, is
+                alive.
         """
         require_judge_folder(self.folder)
         go_on = until_told(should_stop, self.folder)
@@ -118,10 +119,10 @@ class JudgeRun:
             yield JudgeFinished(self._finish(on_measured), is_new=True)
 
     def _require_same_course(self) -> None:
-        """Writes what decides the judge, or sees that the folder has the same.
+        """Writes the settings that decide the judge, or checks that those in the folder are the same.
 
         Raises:
-            CheckpointError: it is another judge's.
+            CheckpointError: the folder is another judge's.
         """
         path, course = self.folder / SETTINGS_FILE, dict(self.course)
         if not path.exists():
@@ -134,7 +135,7 @@ class JudgeRun:
             )
 
     def _finish(self, on_measured: Progress | None) -> dict[str, Any]:
-        """What is now in judge.json; beside it, the judge itself. Checkpoints are of no more use."""
+        """Measures and writes the judge and judge.json, removes the checkpoints, and returns what judge.json says."""
         judge = as_judge(self.trainer.network, self.tokenizer_file)
         figures = None if self.measure is None else self.measure(judge, on_measured)
         summary = {
@@ -148,7 +149,7 @@ class JudgeRun:
         shutil.rmtree(staging, ignore_errors=True)
         with complete_folder(staging) as temporary, disk_errors():
             save_network(self.trainer.network, self.tokenizer_file, temporary)
-        # The settings of the network come last but one: what a kill leaves before is no model to the library.
+        # Weights first, config.json last: until it is there, the library does not take the folder for a model.
         for path in sorted(staging.iterdir(), key=lambda path: (path.name == "config.json", path.name != WEIGHTS_FILE)):
             path.replace(self.folder / path.name)
         staging.rmdir()
@@ -158,7 +159,7 @@ class JudgeRun:
 
 
 def loss_curve(losses: list[float]) -> list[dict[str, float | int]]:
-    """The loss over the steps, at most 200 points: each the mean over the steps since the one before."""
+    """The loss over the steps, at most 200 points, each the mean over the steps since the point before."""
     per_point = -(-len(losses) // _CURVE_POINTS)
     curve: list[dict[str, float | int]] = []
     for start in range(0, len(losses), max(per_point, 1)):
@@ -168,13 +169,13 @@ def loss_curve(losses: list[float]) -> list[dict[str, float | int]]:
 
 
 def require_judge_folder(folder: Path) -> None:
-    """Makes the folder, or sees that what is there is that of a judge, or nothing.
+    """Makes the folder, unless it exists and is empty or a judge's.
 
     Raises:
         OutputExistsError: it holds something else, or cannot be made.
     """
     if is_foreign(folder, SETTINGS_FILE):
-        raise OutputExistsError(f"--out is {folder}, which holds something else than a judge; name a new folder")
+        raise OutputExistsError(f"--out is {folder}, which holds something other than a judge; name a new folder")
     with write_errors(f"--out is {folder}, which cannot be made", "name a folder that is yours to write"):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -187,5 +188,5 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error}); remove {path.parent}, or give another --out"
         ) from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is no object; remove {path.parent}, or give another --out")
+        raise CheckpointError(f"{path} is not a JSON object; remove {path.parent}, or give another --out")
     return found

@@ -1,4 +1,4 @@
-"""What decides a judge: the size of its network, its windows and its training."""
+"""The settings that decide a judge: the size of its network, its windows and its training."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +15,7 @@ class JudgeSize:
     """The shape of a GPT-2.
 
     Attributes:
-        width: numbers a token is represented by.
+        width: size of the vector of a token.
         blocks: transformer blocks.
         heads: attention heads of each; they share the width evenly.
     """
@@ -45,10 +45,10 @@ SIZES: Mapping[str, JudgeSize] = {
 def judge_size(
     name: str, *, width: int | None = None, blocks: int | None = None, heads: int | None = None
 ) -> JudgeSize:
-    """The size called `name`, with other numbers where some are given.
+    """The size called `name`, with the given numbers in place of its own.
 
     Raises:
-        ConfigError: there is no such size, or the numbers make none.
+        ConfigError: there is no such size, or the numbers do not fit together.
     """
     size = SIZES[one_of("--model", name, SIZES)]
     asked = {"width": width, "blocks": blocks, "heads": heads}
@@ -61,12 +61,12 @@ class JudgeSettings:
 
     Attributes:
         size: of its network.
-        length: tokens of a window, which it judges together; it reads one more, which begins a text.
+        length: tokens of a window; its context is one longer, for the token that begins a text.
         packing: how documents lie in windows, see `data.windows.Layout`.
         num_steps: optimizer steps.
         batch_size: windows a step.
-        dropout: share of activations that are left out in training.
-        seed: decides the first weights, the order of the windows and what is left out.
+        dropout: probability of dropping an activation in training.
+        seed: decides the first weights, the order of the windows and the dropout.
         optim: optimizer settings.
     """
 
@@ -87,6 +87,6 @@ class JudgeSettings:
         require_below_1("--dropout", self.dropout)
 
     def flattened(self) -> dict[str, Any]:
-        """All settings by name, of numbers and words alone."""
+        """All settings by name, in one level."""
         values = asdict(self)
         return {**values.pop("size"), **{f"optim.{k}": v for k, v in values.pop("optim").items()}, **values}

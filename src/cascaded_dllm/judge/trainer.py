@@ -1,4 +1,4 @@
-"""The training loop of a judge as a generator of steps; every number of a step is a function of the step."""
+"""The training loop of a judge, as a generator of steps; the randomness of a step depends on seed and step alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.train.optim import make_optimizer
 
 NOT_JUDGED = -100
-"""Label of what has no loss; the one that the library itself uses."""
+"""Label of a token without a loss, as in the library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class JudgeTrainer:
     """A judge in training.
 
     Args:
-        network: of the transformers library; its device is the device of training.
-        windows: of the corpus, as the targets of a cascade of one stage.
+        network: of the transformers library; training runs on its device.
+        windows: of the corpus, as targets of a cascade with one stage.
         settings: all that decides the training.
         eos_id: end of text, which also begins one.
 
@@ -95,7 +95,7 @@ class JudgeTrainer:
         if not torch.isfinite(loss + norm):
             raise NonFiniteError(
                 f"the loss of step {self.step + 1} is {float(loss)} and the norm of its gradient {float(norm)}; give a "
-                f"smaller --lr than {settings.optim.lr} or a longer --warmup; the last checkpoint stands"
+                f"smaller --lr than {settings.optim.lr} or a longer --warmup; the last checkpoint is kept"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -104,7 +104,7 @@ class JudgeTrainer:
         return JudgeStep(self.step, self.losses[-1], lr)
 
     def _gradient(self, target: Int[Tensor, "B L"]) -> Tensor:
-        """The loss of a batch, whose gradient the network has afterwards."""
+        """The loss of a batch; leaves its gradient in the network."""
         read, labels = rows_of_windows(target, self.eos_id)
         read, labels = read.to(self.device), labels.to(self.device)
         cuda = [self.device] if self.device.type == "cuda" else []
@@ -126,12 +126,12 @@ class JudgeTrainer:
 
 
 def rows_of_windows(target: Int[Tensor, "B L"], eos_id: int) -> tuple[Int[Tensor, "B L1"], Int[Tensor, "B L1"]]:
-    """What the network reads of windows, the token that begins a text in front, and what it is judged on.
+    """The ids that the network reads, with the token that begins a text in front, and their labels.
 
-    Of the ends of text that fill a window after its document only the first is judged: all others say nothing.
+    Of the ends of text that fill a window after its document, only the first has a label: the others say nothing.
 
     Returns:
-        Ids and labels, (B, L + 1); the library compares a label with what was read before it.
+        Ids and labels, (B, L + 1); a label belongs to the prediction from the ids before it.
     """
     begin = torch.full_like(target[:, :1], eos_id)
     is_filling = (target == eos_id) & (torch.cat([begin - 1, target[:, :-1]], 1) == eos_id)

@@ -17,11 +17,11 @@ VALIDATION_DEFINITIONS = {
 """What the figures are, for those who read them without this package."""
 
 _AT_ONCE = 64
-"""Texts judged between two signs of progress."""
+"""Texts judged between two calls of `on_progress`."""
 
 
 def document_texts(folder: Path, num_documents: int) -> list[str]:
-    """The texts of the first documents of a preprocessed corpus, exactly as they were.
+    """The texts of the first documents of a preprocessed corpus, decoded exactly.
 
     Raises:
         DataError: the corpus is damaged, or has no document.
@@ -40,9 +40,9 @@ def validation_figures(
     """What texts cost under a judge: perplexity a token and bits a character.
 
     Args:
-        judge: where its network is.
-        texts: of at least one character together.
-        on_progress: told the texts done, and all of them.
+        judge: stays on its device.
+        texts: with at least one character in total.
+        on_progress: receives the number of texts done, and their total.
     """
     nats, num_tokens = 0.0, 0
     for done, part in _parts(texts):
@@ -62,6 +62,6 @@ def validation_figures(
 
 
 def _parts(texts: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Some texts at a time, with how many there are up to their end."""
+    """Parts of the texts, each with the number of texts up to its end."""
     for start in range(0, len(texts), _AT_ONCE):
         yield min(start + _AT_ONCE, len(texts)), texts[start : start + _AT_ONCE]

@@ -1,4 +1,4 @@
-"""Who stands beside a study while it works: is told what happens, and says when to stop."""
+"""The callbacks of a study at work: one says when to stop, the others receive log lines and progress."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Attendant:
-    """What happens is told, and a wish to stop is asked for.
+    """Callbacks of whoever runs a study.
 
     Attributes:
-        should_stop: asked after every step of everything.
-        say: told a line.
-        show: told what is going on, how much of it is done, and how much there is.
+        should_stop: whether to stop; called after every step of any work.
+        say: receives a log line.
+        show: receives what is being done, how much of it is done, and how much there is.
     """
 
     should_stop: Callable[[], bool] = lambda: False
@@ -27,10 +27,10 @@ class Attendant:
     show: Callable[[str, int, int], None] = lambda *_: None
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """A function that is told of the progress of something, and ends it when it should stop.
+        """A callback that passes on the progress of some work, and raises a StoppedError when it is time to stop.
 
         Args:
-            what: is going on.
+            what: name of the work, for the display.
         """
 
         def tell(done: int, total: int) -> None:
@@ -40,24 +40,24 @@ class Attendant:
         return tell
 
     def go_on(self) -> None:
-        """Nothing, unless it is time to stop.
+        """Returns unless it is time to stop.
 
         Raises:
-            StoppedError: it is.
+            StoppedError: it is time to stop.
         """
         if self.should_stop():
             raise StoppedError("the study was told to stop; what is finished is kept, and the same command goes on")
 
     def wait(self) -> None:
-        """Lets a moment pass in which others work; a StoppedError if it is time to stop."""
+        """Sleeps for a moment while other processes work; raises a StoppedError if it is time to stop."""
         self.go_on()
         time.sleep(_POLL_SECONDS)
 
     def building(self, what: str) -> Building:
-        """Who is told how windows and stages are built, and ends it when it should stop, also while another one builds.
+        """Callbacks for building windows and stages, which stop the build, or the wait for another process's build.
 
         Args:
-            what: is going on.
+            what: name of the work, for the display.
         """
         tell = self.progress(what)
         return Building(
@@ -68,7 +68,7 @@ class Attendant:
 
     @contextmanager
     def waiting_for(self, place: Place, part: str) -> Iterator[None]:
-        """The part belongs to this process inside the block, once no other one has it."""
+        """Waits until no other process has the part, and locks it inside the block."""
         with ExitStack() as held:
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""What a step of every run of an arm costs, and how many steps a budget has room for."""
+"""The cost of a step of every run of an arm, and the number of steps that a budget pays for."""
 
 import itertools
 import math
@@ -17,16 +17,11 @@ from cascaded_dllm.train.meter import Shape, StepCost, step_cost
 from cascaded_dllm.train.prefixes import NO_COST, WritingCost
 
 _NEARLY = 0.95
-"""Part of the larger of two numbers of steps from which on they are taken for each other."""
+"""Share of the largest number of steps from which on the smallest may replace it."""
 
 
 def cost_of_step(config: TrainConfig, vocab_size: int) -> StepCost:
-    """What an optimizer step of a run costs, told without its data.
-
-    Args:
-        config: of the run.
-        vocab_size: tokens of its tokenizer.
-    """
+    """The cost of an optimizer step of a run, computed without its data."""
     model = model_config(config, vocab_size)
     number = len(config.stage_lengths) if config.baseline else config.stage
     length = config.stage_lengths[number - 1]
@@ -47,9 +42,10 @@ def cost_of_step(config: TrainConfig, vocab_size: int) -> StepCost:
 
 
 def _rewriting(config: TrainConfig, vocab_size: int) -> WritingCost:
-    """What is spent on the prefix of a sequence where stages before, which are not trained yet, are to rewrite some.
+    """The mean cost per sequence of prefixes that earlier stages rewrite; these need not be trained yet.
 
-    They have the settings of this stage but for its number; where no paths are named yet, it is the one just before.
+    They are taken to have the settings of this stage except its number. While no paths are set, only the stage just
+    before rewrites.
     """
     generated = config.training.generated_prefix
     if generated.prob == 0 or not config.has_prefix:
@@ -74,12 +70,12 @@ def amount_of(cost: StepCost, budget: BudgetSettings) -> float:
 
 
 def steps_of_runs(budget: BudgetSettings, costs: Sequence[StepCost], arm: str) -> list[int]:
-    """Steps of every run of an arm, which together cost at most the budget.
+    """The number of steps of every run of an arm; together they cost at most the budget.
 
     Args:
         budget: of the arm.
         costs: of a step of each run.
-        arm: its name.
+        arm: its name, for the error.
 
     Raises:
         ConfigError: a run would not have a single step.
@@ -102,15 +98,15 @@ def steps_of_runs(budget: BudgetSettings, costs: Sequence[StepCost], arm: str) -
 
 
 def shared_first(numbers: Sequence[int]) -> int | None:
-    """Steps of a first run that several arms can share, which by themselves would have `numbers` of steps for it.
+    """The number of steps of a first run that several arms share; None if theirs differ too much.
 
-    The smallest, if it is nearly as many as the largest; None if there is none that suits all.
+    It is the smallest of `numbers`, the steps that each arm alone would give this run, if that is nearly the largest.
     """
     return min(numbers) if min(numbers) >= _NEARLY * max(numbers) else None
 
 
 def with_first(budget: BudgetSettings, costs: Sequence[StepCost], first: int) -> list[int]:
-    """Steps of every run of an arm whose first one has `first`; all others have the same, and together the rest."""
+    """The steps of every run of an arm whose first run has `first`; the others get equally many from the rest."""
     amounts = [amount_of(cost, budget) for cost in costs]
     rest = budget.amount - first * amounts[0]
     return [first, *[math.floor(rest / sum(amounts[1:]))] * (len(amounts) - 1)]

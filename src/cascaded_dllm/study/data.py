@@ -22,20 +22,20 @@ from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
 
 DATA = "data"
-"""The part of a study that the others need."""
-# As `preprocess.pipeline.check_name` has it.
+"""Name of the part that all others need."""
+# The characters that `preprocess.pipeline.check_name` refuses.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, slots=True)
 class MethodData:
-    """The folders of one method.
+    """The data of one method.
 
     Attributes:
-        train: to train on.
-        valid: to measure on.
-        train_identity: what tells the first from others.
-        valid_identity: what tells the second from others.
+        train: folder to train on.
+        valid: folder to measure on.
+        train_identity: settings and fingerprint of `train`.
+        valid_identity: settings and fingerprint of `valid`.
     """
 
     train: Path
@@ -45,18 +45,18 @@ class MethodData:
 
     @classmethod
     def open(cls, train: Path, valid: Path) -> "MethodData":
-        """The data in two folders; a DataError if there is none."""
+        """The data in two folders; raises a DataError if one holds none."""
         return cls(train, valid, read_identity(train), read_identity(valid))
 
 
 def require_sound_corpus(corpus: CorpusSettings) -> None:
-    """Judges what can be judged of a corpus before any work.
+    """Checks what can be checked of a corpus before any work.
 
     Raises:
-        ConfigError: its tokenizer is not determined.
+        ConfigError: nothing says which tokenizer it has.
     """
-    is_told = corpus.folders or corpus.dataset == "stories" or corpus.tokenizer is not None
-    if not is_told and corpus.train_tokenizer is None:
+    has_tokenizer = corpus.folders or corpus.dataset == "stories" or corpus.tokenizer is not None
+    if not has_tokenizer and corpus.train_tokenizer is None:
         raise ConfigError(
             f"corpus.dataset is {corpus.dataset} and neither corpus.tokenizer (a file, a folder or a hub id) nor "
             "corpus.train_tokenizer (a vocabulary size) is given; give one"
@@ -64,7 +64,7 @@ def require_sound_corpus(corpus: CorpusSettings) -> None:
 
 
 def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict[str, MethodData]:
-    """The data of every method, which is preprocessed now if it is not there, by whichever process comes first.
+    """The data of every method; the first process that finds it missing preprocesses it.
 
     Raises:
         ConfigError: a setting of the corpus is out of range.
@@ -79,7 +79,7 @@ def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict
 
 
 def data_is_there(study: StudySettings, place: Place) -> bool:
-    """Whether nothing has to be preprocessed; folders that are named are taken to be there."""
+    """Whether nothing remains to be preprocessed; folders that the study file names are taken to exist."""
     if study.corpus.folders:
         return True
     record = place.record(DATA)
@@ -89,7 +89,7 @@ def data_is_there(study: StudySettings, place: Place) -> bool:
 
 
 def open_data(study: StudySettings, place: Place) -> dict[str, MethodData]:
-    """The data of every method, which is there.
+    """The data of every method, which must exist.
 
     Raises:
         DataError: it is missing or damaged, or folders have different tokenizers or another method than they should.
@@ -101,10 +101,10 @@ def open_data(study: StudySettings, place: Place) -> dict[str, MethodData]:
 
 
 def _named(folder: str) -> Path:
-    """A folder of the settings.
+    """The path of a folder that the study file names.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such folder.
     """
     path = Path(folder)
     if path.is_dir():
@@ -116,7 +116,7 @@ def _named(folder: str) -> Path:
 
 
 def _folders(study: StudySettings, place: Place) -> dict[str, tuple[Path, Path]]:
-    """Where the data of every method is preprocessed to, for training and for validation."""
+    """The folders of the preprocessed data of every method, for training and for validation."""
 
     def folder(method: str, split: str) -> Path:
         return dataset_folder(place.data, preprocessing_method(method), _corpus_name(study, method), split)
@@ -126,7 +126,7 @@ def _folders(study: StudySettings, place: Place) -> dict[str, tuple[Path, Path]]
 
 
 def _preprocess(study: StudySettings, place: Place, attendant: Attendant) -> None:
-    """Preprocesses the corpus by every method."""
+    """Preprocesses the corpus with every method."""
     splits, tokenizer = (study.corpus.train_split, study.corpus.valid_split), _tokenizer(study, place)
     for method in study.methods:
         for is_valid in (False, True):
@@ -137,7 +137,7 @@ def _preprocess(study: StudySettings, place: Place, attendant: Attendant) -> Non
 
 
 def _corpus_name(study: StudySettings, method: str) -> str:
-    """For folders, of which one method may have several: numbers drawn both ways, functions of the user's own."""
+    """The corpus name in folders, distinct for methods that would share one: both kinds of random, users' functions."""
     if is_custom(method):
         name = _named_after(method)
         alike = [other for other in study.methods if is_custom(other) and _named_after(other) == name]
@@ -147,26 +147,26 @@ def _corpus_name(study: StudySettings, method: str) -> str:
 
 
 def _named_after(method: str) -> str:
-    """A part of a folder name for a function of the user's own, whatever its file is called."""
+    """Part of a folder name for a user's function, with any character replaced that the name may not have."""
     path, function = split_scorer(method)
     return _NOT_IN_NAMES.sub("-", f"{path.stem}_{function}")
 
 
 def plain_corpus(study: StudySettings) -> dict[str, object]:
-    """What decides the data of a study."""
+    """All that decides the data of a study, as plain values."""
     plain: dict[str, object] = {"name": study.name, "corpus": asdict(study.corpus), "methods": list(study.methods)}
     custom = {method: _sha256(method) for method in study.methods if is_custom(method)}
-    # Studies without any are called as they always were.
+    # Absent in a study without such functions, so that its existing data keeps its fingerprint.
     return plain | {"scorers": custom} if custom else plain
 
 
 def _sha256(method: str) -> str:
-    """Of the file of a function of the user's own."""
+    """The hash of the file of a user's function."""
     return hashlib.sha256(read_scorer(method)).hexdigest()
 
 
 def _tokenizer(study: StudySettings, place: Place) -> str | None:
-    """Where the tokenizer is, None if it is still to be trained on the corpus."""
+    """The tokenizer to preprocess with; None if it is yet to be trained on the corpus."""
     corpus = study.corpus
     if corpus.tokenizer is not None or corpus.train_tokenizer is not None:
         return corpus.tokenizer
@@ -177,7 +177,7 @@ def _tokenizer(study: StudySettings, place: Place) -> str | None:
 
 
 def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None, *, is_valid: bool) -> str:
-    """Preprocesses one part of the corpus; returns where its tokenizer is, for the others."""
+    """Preprocesses one split with one method; returns its tokenizer, for the others."""
     corpus = study.corpus
     assert corpus.dataset is not None
     dataset = corpus.valid_dataset if is_valid and corpus.valid_dataset is not None else corpus.dataset
@@ -200,13 +200,13 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
         out=str(place.data),
     )
     task = prepare(job)
-    # Starting processes takes longer than the built-in corpora.
+    # A built-in corpus takes less time than starting processes.
     task.on_processes(1 if dataset in BUILT_IN else usable_cores()).run(0)
     return tokenizer or str(task.plan.folder)
 
 
 def _method_of(settings: Settings) -> str:
-    """What a study calls the method of a dataset; of a function of the user's own, what `_wanted` says."""
+    """What a study calls the method of a dataset; for a user's function, in the form that `_wanted` has."""
     if settings.method in CUSTOM:
         return learnt_choice(choice_of(settings.method, settings.scorer))
     is_per_word = settings.method == "random" and settings.scorer.get("per") == "word"
@@ -214,11 +214,11 @@ def _method_of(settings: Settings) -> str:
 
 
 def _wanted(method: str, settings: Settings) -> str:
-    """What `_method_of` should say of a dataset that is given for a method."""
+    """What `_method_of` returns for a dataset that has this method."""
     if not is_custom(method):
         return method
     path, function = split_scorer(method)
-    # Data that was preprocessed elsewhere may have come without the file.
+    # Data that was preprocessed elsewhere may be here without the file, which then cannot be compared.
     sha256 = _sha256(method) if path.exists() else settings.scorer.get("sha256")
     return learnt_choice({"function": f"{path.name}:{function}", "sha256": sha256})
 
@@ -227,7 +227,7 @@ def _require_alike(found: dict[str, MethodData]) -> None:
     """Checks that all data has one tokenizer, and that every folder holds the method that it is given for.
 
     Raises:
-        DataError: it has not.
+        DataError: tokenizers differ, or a folder holds another method.
     """
     first = next(iter(found.values())).train_identity.settings.tokenizer
     for method, data in found.items():

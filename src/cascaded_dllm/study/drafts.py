@@ -1,4 +1,4 @@
-"""The runs that an arm of every kind has, before it is known what they cost."""
+"""The runs of an arm of each kind, before their costs are known."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from cascaded_dllm.study_config import ArmSettings
 
 
 class Draft(NamedTuple):
-    """A run of an arm, before its data, seed and number of steps are known; `starts_from` are numbers of drafts."""
+    """A run of an arm, before its data, seed and number of steps are known; `starts_from` are indices of drafts."""
 
     stage: int
     config: TrainConfig
@@ -44,7 +44,7 @@ def drafts_of(arm: ArmSettings, config: TrainConfig, lengths: Sequence[int]) -> 
 
 
 def _without_prefix(config: TrainConfig) -> TrainConfig:
-    """The settings of a run without a prefix: what would be done with one is left out, so that arms can share it."""
+    """The settings of a run without a prefix; those about prefixes have fixed values, so that arms can share it."""
     training = config.training
     generated = replace(training.generated_prefix, prob=0.0, stage_paths=(), level=0.5, predictor="analytic")
     return replace(
@@ -62,7 +62,7 @@ def _without_prefix(config: TrainConfig) -> TrainConfig:
 
 
 def _layout_run(config: TrainConfig, stage: int) -> TrainConfig:
-    """A placed stage around a flat network, of which the layout alone is trained."""
+    """A placed stage around a flat network, of which only the layout is trained; `model_path` is set later."""
     base = _without_prefix(config)
     return replace(
         base,

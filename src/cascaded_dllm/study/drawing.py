@@ -33,11 +33,11 @@ _TEXTS_SHOWN = 4
 
 
 def require_sound_drawings(study: StudySettings) -> None:
-    """Judges all that can be judged of the drawings before anything is trained.
+    """Checks all that can be checked of the drawings before anything is trained.
 
     Raises:
-        ConfigError: a number is out of range, a predictor is unknown or does not take what it is given, there are
-            neither one nor as many as stages of something, or there is no figure of that name.
+        ConfigError: a number is out of range, a predictor is unknown or does not take a setting, a list has neither one
+            entry nor one for each stage, or there is no figure of a name.
     """
     num_stages = len(study.lengths)
     for settings in study.sampling:
@@ -56,7 +56,7 @@ def require_sound_drawings(study: StudySettings) -> None:
 def drawing_of(settings: DrawingSettings, arm: PlannedArm) -> Drawing:
     """How the texts of an arm are drawn.
 
-    A flat model writes texts of the last length, and so as the last stage does where stages differ.
+    A flat model writes texts of the last length, so where stages differ it takes the values of the last one.
     """
     drawing = _drawing_of_stages(settings, arm.seed)
     if len(arm.stages) > 1 or drawing.num_entries == 1:
@@ -65,12 +65,12 @@ def drawing_of(settings: DrawingSettings, arm: PlannedArm) -> Drawing:
 
 
 def _drawing_of_stages(settings: DrawingSettings, seed: int) -> Drawing:
-    """How texts are drawn, of all stages."""
+    """How the texts of all stages are drawn."""
     return drawing_of_options(options_among(asdict(settings) | {"seed": seed}))
 
 
 def drawing_key(study: StudySettings, arm: PlannedArm, settings: DrawingSettings, reference: str) -> str:
-    """What decides the figures of the texts of an arm."""
+    """Fingerprint of all that decides the figures of an arm's texts."""
     drawing = drawing_of(settings, arm).described()
     others = {"num_samples": settings.num_samples, "judge": study.judge, "figures": study.figures and [*study.figures]}
     return fingerprint({"runs": [run.key for run in arm.stages], "drawing": drawing, "reference": reference, **others})
@@ -85,10 +85,10 @@ def draw(
     place: Place,
     attendant: Attendant,
 ) -> dict[str, Any]:
-    """Draws the texts that are missing, measures all of them, and returns what their record says.
+    """Draws the missing texts, measures all texts, and returns the content of their record.
 
     Raises:
-        StoppedError: it was told to stop; whole batches are kept.
+        StoppedError: it is time to stop; finished batches are kept.
         CascadeError: weights cannot be read, memory is short, or a file cannot be written.
     """
     cascade = load_arm(arm)
@@ -116,13 +116,13 @@ def draw(
 
 
 def real_texts(windows: SharedWindows, num_texts: int) -> MeasuredTexts:
-    """So many windows of text that all arms have, evenly spaced."""
+    """`num_texts` of the windows that all arms have, evenly spaced; all of them if there are fewer."""
     rows = torch.from_numpy(windows.windows[evenly_spaced(len(windows.windows), num_texts)]).long()
     return MeasuredTexts.of_windows(tuple(rows), windows.tokenizer)
 
 
 def reference_figures(study: StudySettings, windows: SharedWindows, judge: Judge | None, device: str) -> dict[str, Any]:
-    """The figures of as many real texts as the largest drawing has."""
+    """The content of the record of real texts: figures of as many as the largest drawing has."""
     num_texts = max((settings.num_samples for settings in study.sampling), default=1)
     real = real_texts(windows, num_texts)
     measures = Measures(judge=judge, device=choose_device(device))
@@ -131,7 +131,7 @@ def reference_figures(study: StudySettings, windows: SharedWindows, judge: Judge
 
 
 def described_figures(study: StudySettings, figures: Sequence[Figure]) -> dict[str, Any]:
-    """Figures as a record holds them, those that are asked for."""
+    """The figures that the study keeps, as a record holds them."""
     kept = [figure for figure in figures if study.figures is None or figure.name in study.figures]
     return {**described(kept), "definitions": {figure.name: figure.definition for figure in kept}}
 
@@ -158,10 +158,10 @@ def _sample_run(
 def _complete(
     run: SampleRun, cascade: Cascade, settings: DrawingSettings, attendant: Attendant, what: str
 ) -> StoredSamples:
-    """All texts of a run.
+    """All texts of a run, which draws those that are missing.
 
     Raises:
-        StoppedError: it was told to stop before all were drawn.
+        StoppedError: it is time to stop, and texts are missing; finished batches are kept.
     """
     if run.is_complete():
         return run.samples()
@@ -191,7 +191,7 @@ def _figures(texts: MeasuredTexts, real: MeasuredTexts, judge: Judge | None, arm
 
 
 def _accepted(samples: StoredSamples, grammar: StoryGrammar, tokenizer: Tokenizer) -> Figure:
-    """The share of texts that belong to the grammar."""
+    """The share of texts that the grammar accepts."""
     texts = [tokenizer.decode_window(ids) for ids in samples.ids[-1].tolist()]
     return share_figure(
         "accepted_share",
@@ -202,7 +202,7 @@ def _accepted(samples: StoredSamples, grammar: StoryGrammar, tokenizer: Tokenize
 
 
 def _shown(samples: StoredSamples, row: int, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """A text in all its stages, in pieces by the stage that wrote them first; without what fills the window."""
+    """A text in all its stages, in pieces by the stage that wrote them first, without the ends of text that fill it."""
     stages = [ids[row].tolist() for ids in samples.ids]
     shown = []
     for number, (ids, written_by) in enumerate(zip(stages, provenance(stages), strict=True), start=1):

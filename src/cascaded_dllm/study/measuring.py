@@ -34,13 +34,13 @@ BOUND_FILE = "bound.npz"
 
 @final
 class SharedWindows:
-    """The windows of text that are measured, as every arm has them.
+    """The windows that all arms have, in the stages of every arm; they are built when first needed.
 
     Args:
         study: of the arms.
         arms: all of them.
-        data: of every method.
-        attendant: who is told how windows are built, and may wish to stop.
+        data: by method.
+        attendant: receives the progress of building, and may stop it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SharedWindows:
 
     @cached_property
     def _arrays(self) -> dict[str, StageArrays]:
-        """By the name of an arm, the common windows in its stages."""
+        """The common windows in the stages of every arm, by its name."""
         building = self._attendant.building("windows and stages to measure on")
         every = {
             name: stage_dataset(str(self._data[arm.settings.method].valid), arm.config, building)[0]
@@ -66,30 +66,30 @@ class SharedWindows:
 
     @property
     def windows(self) -> npt.NDArray[np.int32]:
-        """All common windows themselves, (number, length)."""
+        """All common windows, (number, length)."""
         return next(iter(self._arrays.values())).stages[-1].astype(np.int32, copy=False)
 
     @property
     def measured(self) -> npt.NDArray[np.int32]:
-        """Those that bounds are measured on."""
+        """The common windows that bounds are measured on, (number, length)."""
         return self.windows[evenly_spaced(len(self.windows), self._num_windows)]
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of all data."""
+        """The tokenizer of all data."""
         return Tokenizer.load(next(iter(self._data.values())).train)
 
     @property
     def grammar(self) -> StoryGrammar | None:
-        """What gives the texts, where it is known: of the built-in stories."""
+        """The grammar that the texts come from; None for texts other than the built-in stories."""
         sources = {data.valid_identity.settings.source.get("kind") for data in self._data.values()}
         return StoryGrammar() if sources == {"stories"} else None
 
     @property
     def truth_nats_per_window(self) -> float | None:
-        """-log p of the measured windows under the law that gave them, their mean; None where it is not known.
+        """Mean of -log p of the measured windows under the law that they come from; None where it is unknown.
 
-        A window that is not one whole story has no probability of its own.
+        It is unknown as soon as a window is not one whole story, which has no probability of its own.
         """
         if self.grammar is None:
             return None
@@ -99,7 +99,7 @@ class SharedWindows:
 
 
 def bound_key(study: StudySettings, arm: PlannedArm, data: Mapping[str, MethodData]) -> str:
-    """What decides the bound of an arm; the windows depend on the data of all arms."""
+    """Fingerprint of all that decides the bound of an arm; the windows depend on the data of all arms."""
     return fingerprint(
         {
             "runs": [run.key for run in arm.stages],
@@ -116,10 +116,10 @@ def bound_key(study: StudySettings, arm: PlannedArm, data: Mapping[str, MethodDa
 def measure(
     study: StudySettings, arm: PlannedArm, windows: SharedWindows, place: Place, attendant: Attendant
 ) -> dict[str, Any]:
-    """The joint bound of an arm, whose nats of every window go to its folder; returns what its record says.
+    """Measures the joint bound of an arm, stores the nats of every window, and returns the content of its record.
 
     Raises:
-        StoppedError: it was told to stop; it begins again next time.
+        StoppedError: it is time to stop; the next attempt begins from the start.
         CascadeError: weights cannot be read, or do not belong together.
     """
     bound = windows_bound(
@@ -144,7 +144,7 @@ def load_arm(arm: PlannedArm) -> Cascade:
 
 
 def read_nats(place: Place, arm: str, seed: int) -> Nats:
-    """The bound of every window of an arm, nats."""
+    """The joint bound of every window of an arm, nats."""
     with np.load(place.arm(arm, seed) / BOUND_FILE) as content:
         return np.asarray(content["nll_nats"], dtype=np.float64)
 

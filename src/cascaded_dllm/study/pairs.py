@@ -11,9 +11,9 @@ Nats = npt.NDArray[np.float64]
 
 
 def paired_difference(nats: Nats, other: Nats) -> tuple[float, float | None]:
-    """Mean of `nats` - `other` over the same windows, and its standard error; no error for a single window.
+    """Mean of `nats` - `other` over the same windows, and its standard error; None for a single window.
 
-    What is hard about a window is hard for both, so that the error is smaller than that of either mean.
+    What is hard about a window is hard for both and cancels, so the error is usually smaller than that of either mean.
     """
     differences = nats - other
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(nats)) if len(nats) > 1 else None
@@ -25,7 +25,7 @@ def pairs(nats: Mapping[tuple[str, int], Nats], compared: Sequence[tuple[str, st
 
     Args:
         nats: bound of every window, by arm and seed.
-        compared: an arm, and the one that it is compared with.
+        compared: pairs of an arm and the arm that it is compared with; those without a bound are left out.
     """
     seeds = sorted({seed for _, seed in nats})
     found = []

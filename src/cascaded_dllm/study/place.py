@@ -34,11 +34,11 @@ class Place:
         return self.out / "runs" / name
 
     def arm(self, arm: str, seed: int) -> Path:
-        """What is measured and written of an arm."""
+        """The folder of the bound and the texts of an arm."""
         return self.out / "arms" / arm / f"seed{seed}"
 
     def record(self, part: str) -> dict[str, Any] | None:
-        """What is recorded of a part; None while it is not settled.
+        """The record of a part; None while the part is not settled.
 
         Raises:
             DataError: the record is damaged.
@@ -57,22 +57,22 @@ class Place:
         return record
 
     def is_at_work(self, part: str) -> bool:
-        """Whether a living process seems to have a part; see `is_held`."""
+        """Whether a living process seems to work on a part; see `is_held`."""
         return is_held(self.out / "locks" / part)
 
     def settle(self, part: str, record: Mapping[str, Any]) -> None:
-        """Records that a part is settled, and how."""
+        """Writes the record of a part, which settles it."""
         write_json(self._record_file(part), record)
 
     def lock(self, part: str, go_on: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """The part belongs to this process inside the block.
+        """Locks a part for this process inside the block.
 
         Args:
             part: its name.
-            go_on: called now and then while it is not clear whether another one that has it lives; see `run_lock`.
+            go_on: called repeatedly while it is unclear whether another owner is alive; see `run_lock`.
 
         Raises:
-            FolderInUseError: it belongs to another one.
+            FolderInUseError: another process has the part.
             OutputExistsError: the folder cannot be written.
         """
         folder = self.out / "locks" / part

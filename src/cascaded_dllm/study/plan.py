@@ -1,4 +1,4 @@
-"""What a study trains: the runs of every arm and seed, of which equal ones are the same run."""
+"""The runs that a study trains for every arm and seed; arms share runs that would have the same weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,10 +23,10 @@ from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, is_
 from cascaded_dllm.train.meter import StepCost
 
 Compose = Callable[[Sequence[str]], TrainConfig]
-"""The configuration that overrides key=value give."""
+"""Makes a configuration from overrides key=value."""
 
 _FREE = ("run_dir", "device", "ngpus", "logging", "sampling", "evaluation", "earlier_stages")
-"""Settings, besides those of the group `training`, that change nothing about the weights of a run."""
+"""Settings that do not affect the weights of a run; those of the group `training` are in `FREE_IN_TRAINING`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class PlannedRun:
     Attributes:
         key: equal for runs that would have the same weights.
         stage: 1..K, 0 for a flat model.
-        config: of the run.
-        cost: of a step.
-        after: keys of runs that it starts from.
+        config: its settings, run folder included.
+        cost: of an optimizer step.
+        after: keys of the runs that it starts from.
     """
 
     key: str
@@ -49,12 +49,12 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """For folders and lines."""
+        """Name for folders and log lines."""
         return f"{'flat' if self.stage == 0 else f'stage{self.stage}'}-{self.key}"
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return "the flat model" if self.stage == 0 else f"stage {self.stage}"
 
 
@@ -62,11 +62,11 @@ class PlannedArm(NamedTuple):
     """An arm with one seed.
 
     Attributes:
-        settings: of the arm.
+        settings: the arm in the study file.
         seed: of its runs and texts.
-        runs: all that are trained.
-        stages: those of them that write texts, first stage first.
-        config: what its runs share.
+        runs: all runs that it trains, each after those that it starts from.
+        stages: the runs among them that write texts, first stage first.
+        config: the settings that its runs share.
     """
 
     settings: ArmSettings
@@ -77,7 +77,7 @@ class PlannedArm(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For lines."""
+        """Name for log lines."""
         return f"{self.settings.name}, seed {self.seed}"
 
     @property
@@ -87,7 +87,7 @@ class PlannedArm(NamedTuple):
 
 
 def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig]:
-    """What the runs of every arm share, once every setting is judged that can be without the data.
+    """The settings that the runs of every arm share, by arm; checks all that can be checked without the data.
 
     Raises:
         ConfigError: a setting of an arm is unknown or out of range, or contradicts another.
@@ -105,15 +105,15 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
         f"data.dataloader={preprocessing_method(arm.method)}",
         f"conditioning={'placed' if arm.kind == 'placed' else 'prefix'}",
     ]
-    # What the arm sets holds for its flat network, if it has one.
+    # The overrides of an arm apply to its flat network, if it has one.
     decided += [f"baseline={'true' if arm.kind in ('flat', 'from_flat') else 'false'}"]
     try:
         if is_custom(arm.method):
-            # Data that is there already may have come without the file.
+            # Existing data may have been copied here without the file of the function.
             (split_scorer if study.corpus.folders else read_scorer)(arm.method)
         config = compose([*study.base, *arm.overrides, *decided])
         for run in drafts_of(arm, config, study.lengths):
-            # Paths of stages before are not known yet, and sound.
+            # The paths of earlier stages are set later, so this check leaves generated prefixes out.
             off = replace(run.config.training.generated_prefix, prob=0.0)
             require_sound(replace(run.config, training=replace(run.config.training, generated_prefix=off)))
     except ConfigError as error:
@@ -127,13 +127,13 @@ def plan_study(
     """Every arm with every seed, the arms of a seed one after another.
 
     Args:
-        study: what is asked for.
-        configs: what the runs of every arm share, see `arm_configs`.
-        data: of every method.
+        study: the study file.
+        configs: the settings that the runs of every arm share, see `arm_configs`.
+        data: by method.
         place: the folder of the study.
 
     Raises:
-        ConfigError: the budget is not enough for a step of every run of an arm.
+        ConfigError: the budget does not pay for a step of every run of an arm.
     """
     drafts = {arm.name: drafts_of(arm, configs[arm.name], study.lengths) for arm in study.arms}
     steps = _steps(study, drafts, data)
@@ -147,10 +147,10 @@ def plan_study(
 def _steps(
     study: StudySettings, drafts: Mapping[str, Sequence[Draft]], data: Mapping[str, MethodData]
 ) -> dict[str, list[int]]:
-    """Steps of every run of every arm; where windows are shared out, cascades may have the same first stage.
+    """The number of steps of every run, by arm; with the split `windows`, cascades may share their first stage.
 
-    Prefixes and gaps cost differently, so that the first stage of one arm would have a few steps more than that of
-    another. It has as many in both as the arm with fewer gives it, and the other spends the rest on its later stages.
+    Prefixes and gaps cost differently, so the first stage of one arm would have a few steps more than that of another.
+    If the numbers are close, all take the smallest, and the other arms spend the rest on their later stages.
     """
     costs = {name: _costs(runs, data) for name, runs in drafts.items()}
     steps = {name: steps_of_runs(study.budget, costs[name], name) for name in drafts}
@@ -168,7 +168,7 @@ def _steps(
 
 
 def _costs(drafts: Sequence[Draft], data: Mapping[str, MethodData]) -> list[StepCost]:
-    """What a step of each run costs; all data has one tokenizer."""
+    """The cost of a step of each run; all data has the same tokenizer."""
     vocab_size = next(iter(data.values())).train_identity.settings.vocab_size
     return [cost_of_step(draft.config, vocab_size) for draft in drafts]
 
@@ -198,7 +198,7 @@ def _plan_arm(
 
 
 def _with_run_settings(config: TrainConfig, data: MethodData, *, seed: int, num_steps: int, period: int) -> TrainConfig:
-    """The configuration of a run with its data, seed and length; bounds and checkpoints come with every `period`."""
+    """The settings of a run with its data, seed and length; a bound and a checkpoint come every `period` steps."""
     training = replace(
         config.training, seed=seed, num_steps=num_steps, eval_every=period, snapshot_every=period, keep_every=None
     )
@@ -207,7 +207,7 @@ def _with_run_settings(config: TrainConfig, data: MethodData, *, seed: int, num_
 
 
 def _started_from(config: TrainConfig, sources: Sequence[PlannedRun]) -> TrainConfig:
-    """The configuration with the folders of the runs that it starts from."""
+    """The settings of a run with the folders of the runs that it starts from."""
     folders = tuple(str(source.config.run_dir) for source in sources)
     if config.pretrained.use_pretrained:
         return replace(config, pretrained=replace(config.pretrained, model_path=folders[0]))
@@ -216,7 +216,7 @@ def _started_from(config: TrainConfig, sources: Sequence[PlannedRun]) -> TrainCo
 
 
 def _run_key(config: TrainConfig, data: MethodData, sources: Sequence[str]) -> str:
-    """What is equal for two runs with the same weights: their settings, their data by its content, their sources."""
+    """Fingerprint of all that decides the weights of a run: settings, content of the data, runs that it starts from."""
     settings: dict[str, Any] = plain(config.to_dict())
     for name in _FREE:
         settings.pop(name)

@@ -22,15 +22,15 @@ from cascaded_dllm.train.provenance import device_facts
 
 
 def write_results(work: Work, command: str, attendant: Attendant) -> dict[str, Any]:
-    """Writes what there is of a study to results.json, and returns it.
+    """Writes the results of a study so far to results.json, and returns them.
 
     Args:
         work: of the study.
-        command: that makes the study.
-        attendant: who may wish to stop while another process writes.
+        command: the command that runs the study.
+        attendant: may stop the wait while another process writes.
 
     Raises:
-        StoppedError: it was told to stop.
+        StoppedError: it is time to stop.
         OutputExistsError: the file cannot be written.
     """
     with attendant.waiting_for(work.place, "results"):
@@ -40,7 +40,7 @@ def write_results(work: Work, command: str, attendant: Attendant) -> dict[str, A
 
 
 def collect(work: Work, command: str) -> dict[str, Any]:
-    """What there is of a study."""
+    """The results of a study so far, as results.json holds them."""
     study, arms = work.study, [_arm(work, arm) for arm in work.arms]
     nats = {
         (entry["arm"], entry["seed"]): read_nats(work.place, entry["arm"], entry["seed"])
@@ -77,7 +77,7 @@ def collect(work: Work, command: str) -> dict[str, Any]:
 
 
 def _arm(work: Work, arm: PlannedArm) -> dict[str, Any]:
-    """What there is of an arm with one seed."""
+    """The results so far of an arm with one seed."""
     runs, bound = [(run, work.record(work.run_part(run))) for run in arm.runs], work.record(work.bound_part(arm))
     drawings = list(zip(work.study.sampling, map(work.record, work.sample_parts(arm)), strict=True))
     records = [record for _, record in runs] + [bound] + [record for _, record in drawings]
@@ -103,7 +103,7 @@ def _arm(work: Work, arm: PlannedArm) -> dict[str, Any]:
                     *("reasons_for_none", "folder"),
                 )
             }
-            # Not in records of before these errors were measured.
+            # Records from before these errors were measured lack them.
             | {"errors": record.get("errors", {})}
             for settings, record in done
         ],
@@ -112,7 +112,7 @@ def _arm(work: Work, arm: PlannedArm) -> dict[str, Any]:
 
 
 def _status(records: list[dict[str, Any] | None]) -> tuple[str, str | None]:
-    """How an arm stands, and why: a run that broke down outweighs what is missing because of it."""
+    """The status of an arm and its reason; a part that broke down outweighs those that are missing because of it."""
     for status in (DIVERGED, FAILED):
         for record in records:
             if record is not None and record["status"] == status:
@@ -121,7 +121,7 @@ def _status(records: list[dict[str, Any] | None]) -> tuple[str, str | None]:
 
 
 def _run(work: Work, arm: PlannedArm, run: PlannedRun, record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A run, whether it is finished or not, and which arms have it."""
+    """A run, finished or not, with the arms that share it."""
     course = read_course(run)
     users = [other.settings.name for other in work.arms if any(mine.key == run.key for mine in other.runs)]
     is_done = record is not None and record["status"] == DONE

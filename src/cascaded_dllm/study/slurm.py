@@ -1,4 +1,4 @@
-"""A study on Slurm: one job an arm and seed, which comes again when its time is up, until the arm is done."""
+"""A study on Slurm: one job for each arm and seed, requeued when its time is up, until the arm is done."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from cascaded_dllm.study.place import STUDY_FILE, Place
 
 _SECONDS_BEFORE_THE_END = 120
 _TOO_EARLY = 138
-"""Exit code of Python itself, ended by the signal before it could heed it."""
+"""Exit code of a process that the signal ends before its handler is in place."""
 
 
 def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
     """Submits the job of an arm and returns its number.
 
     Args:
-        place: of the study, whose file is there; seen by the nodes.
+        place: of the study; the nodes must see the folder, which holds the study file.
         arm: name of the arm.
-        seed: of it.
-        resources: for the job.
+        seed: of the arm.
+        resources: of the job.
 
     Raises:
         DataError: Slurm's commands are missing, or it refuses the job.
@@ -40,7 +40,7 @@ def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
 
 
 def job_script(place: Place, arm: str, seed: int, resources: Resources) -> str:
-    """What a job runs: it passes on the signal that its time is nearly up, and asks to come again."""
+    """The script of a job, which passes on the signal that its time is nearly up and then requeues itself."""
     out = shlex.quote(str(place.out))
     study = shlex.quote(str(place.out / STUDY_FILE))
     return f"""#!/usr/bin/env bash

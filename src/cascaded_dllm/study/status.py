@@ -1,4 +1,4 @@
-"""How far a study is, wherever it runs, by the files that its parts write."""
+"""How far a study is, wherever it runs, as its files show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,14 +28,14 @@ class PartStatus:
 
     Attributes:
         name: of the part.
-        what: it is, for people.
-        state: one of STATES: DONE; AT_WORK while a process has it; BEGUN where one has left a training; WAITING; FAILED
-            until the next attempt; DIVERGED; or LOST where a run that it needs has diverged.
-        after: names of parts that must be done before.
-        step: of a training that is still to be done, where it is or will go on; None for other parts.
+        what: its description for messages.
+        state: one of STATES: DONE; AT_WORK while a process has it; BEGUN if a process has left a training unfinished;
+            WAITING; FAILED until the next attempt; DIVERGED; LOST if a run that it needs has diverged.
+        after: names of the parts that must be done before.
+        step: the step where an unfinished training is or will continue; None for other parts.
         num_steps: of that training; None for other parts.
-        seconds_left: of that training, at the pace of its last steps or, before it has told of any, at what a position
-            costs in the others; None where nothing is known.
+        seconds_left: of that training, at the pace of its last steps or, before it has logged any, at the seconds a
+            position of the other trainings; None where neither is known.
         reason: why it has failed or diverged.
     """
 
@@ -50,21 +50,21 @@ class PartStatus:
 
     @property
     def is_training_left(self) -> bool:
-        """Whether steps of training are still to be done."""
+        """Whether it is a training with steps left."""
         return self.step is not None
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ArmStatus:
-    """What an arm with one seed consists of; arms may share trainings.
+    """How far the parts of an arm with one seed are; arms may share trainings.
 
     Attributes:
         arm: its name.
         seed: of its runs and texts.
-        trainings: how far they are, the first one first.
-        bound: how far its bound is.
-        texts: how far its drawings of texts are.
+        trainings: its training runs, in order.
+        bound: its bound.
+        texts: its drawings of texts.
     """
 
     arm: str
@@ -80,9 +80,9 @@ class StudyStatus:
     """How far a study is.
 
     Attributes:
-        data: how far its data is: DONE, AT_WORK, WAITING, or STALE where there is some of other settings.
-        parts: all others once, in the order in which they are best done; None while the data is not there.
-        arms: the same, by arm and seed; what is of no arm is in `parts` alone.
+        data: state of its data: DONE, AT_WORK, WAITING, or STALE if the folder has data of other settings.
+        parts: all other parts, each once, in the order in which they are best done; None without data.
+        arms: the same parts by arm and seed; parts of no arm are in `parts` only.
     """
 
     data: str
@@ -90,18 +90,18 @@ class StudyStatus:
     arms: tuple[ArmStatus, ...] = ()
 
     def number(self, state: str) -> int:
-        """So many parts are in a state."""
+        """The number of parts in a state."""
         return sum(part.state == state for part in self.parts or ())
 
     @property
     def trainings_left(self) -> tuple[PartStatus, ...]:
-        """The trainings of which steps are still to be done."""
+        """The trainings that have steps left."""
         return tuple(part for part in self.parts or () if part.is_training_left)
 
     def training_seconds_left(self, processes: int = 1) -> float | None:
-        """About how long the trainings still take, if so many of them go on side by side at the pace of now.
+        """An estimate of the time that the trainings still take at their present pace, `processes` at a time.
 
-        Not less than those take that must wait for each other. None where one of them cannot be told.
+        At least the time of the longest chain of trainings that wait for each other; None if that of any is unknown.
         """
         left = {part.name: part.seconds_left for part in self.trainings_left}
         if self.parts is None or None in left.values():
@@ -113,7 +113,7 @@ class StudyStatus:
         return max(sum(seconds.values()) / processes, *until.values(), 0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts; arms name their parts."""
+        """The status as JSON values, for scripts; arms refer to their parts by name."""
         parts = None if self.parts is None else [asdict(part) for part in self.parts]
         arms = [
             {
@@ -130,12 +130,12 @@ class StudyStatus:
 
 
 def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyStatus:
-    """How far a study is; nothing is made or changed.
+    """How far a study is; creates and changes nothing.
 
     Args:
-        study: what was asked for.
+        study: the study file.
         place: its folder.
-        compose: configurations, see `arm_configs`.
+        compose: makes configurations, see `arm_configs`.
 
     Raises:
         ConfigError: a setting of an arm is unknown or out of range, or the file of a user's function is gone.
@@ -169,8 +169,8 @@ def statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]
 
     Args:
         place: the folder of the study.
-        parts: in an order in which each comes behind those that it waits for.
-        runs: by the names of their parts, those that are trainings.
+        parts: each after the parts that it waits for.
+        runs: the trainings among them, by the names of their parts.
     """
     paces = {name: read_pace(run) for name, run in runs.items()}
     position = _seconds_a_position(runs, paces)
@@ -182,7 +182,7 @@ def statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]
             found[part.name] = PartStatus(part.name, part.what, state, part.after, reason=reason)
             continue
         run, pace = runs[part.name], paces[part.name]
-        # Who left a training goes on at its last checkpoint.
+        # A training that no process has continues at its last checkpoint.
         step = pace.told if state == AT_WORK else pace.kept
         if state == WAITING and step > 0:
             state = BEGUN
@@ -193,7 +193,7 @@ def statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]
 
 
 def _state(place: Place, part: Part, *, is_lost: bool) -> tuple[str, str | None]:
-    """The state of a part, steps of trainings left aside, and the reason of one that has broken down."""
+    """The state of a part, where BEGUN still counts as WAITING, and the reason if it has broken down."""
     record = place.record(part.name)
     is_settled = record is not None and record["of"] == part.of
     if record is not None and is_settled and record["status"] != FAILED:
@@ -213,7 +213,7 @@ def _seconds_left(run: PlannedRun, pace: Pace, step: int, position: float | None
 
 
 def _seconds_a_position(runs: Mapping[str, PlannedRun], paces: Mapping[str, Pace]) -> float | None:
-    """What a position costs in the trainings that have told of steps, those that are finished included."""
+    """Mean seconds a position over the trainings with logged steps, finished ones included; None without any."""
     known = [
         (pace.seconds_a_step, runs[name].cost.token_forwards)
         for name, pace in paces.items()

@@ -1,4 +1,4 @@
-"""One training run of a study, and what its folder says of it afterwards."""
+"""One training run of a study, and its course and pace as its folder shows them."""
 
 import itertools
 import statistics
@@ -16,14 +16,14 @@ from cascaded_dllm.train.run_log import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.trainer import StepResult
 
 _LAST_LINES = 10
-"""Of metrics.jsonl, whose steps tell how fast a run goes."""
+"""Number of last lines of metrics.jsonl whose mean gives the pace of a run."""
 
 
 def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
-    """Trains to the end, from where the run is, and returns what its record says.
+    """Trains a run to its end, from wherever it is, and returns the content of its record.
 
     Raises:
-        StoppedError: it was told to stop; the last step is kept, if there was one.
+        StoppedError: it is time to stop; the last step, if any, is kept.
         CascadeError: see `assemble_run` and `Run.events`.
     """
     run = assemble_run(planned.config, building=attendant.building(f"{planned.name}, windows and stages"))
@@ -56,13 +56,13 @@ def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
 
 
 class Course(NamedTuple):
-    """What metrics.jsonl of a run tells.
+    """The course of a run, from its metrics.jsonl.
 
     Attributes:
-        curve: token-forwards and loss, nats a target token.
-        bound_curve: token-forwards and bound, nats a window, from the first step on: logarithmic axes have no place for
-            what a run begins with.
-        seconds: that training took, without evaluation; over all the times that the run went on.
+        curve: pairs of token-forwards and loss, nats a target token.
+        bound_curve: pairs of token-forwards and bound, nats a window, without the bound before the first step, which
+            logarithmic axes cannot show.
+        seconds: of training without evaluation, over all resumptions.
     """
 
     curve: list[tuple[int, float]]
@@ -71,12 +71,12 @@ class Course(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Where a run is.
+    """How far a run is, and how fast it goes.
 
     Attributes:
-        told: the last step that metrics.jsonl has, 0 for none.
-        kept: the last step that has a checkpoint, 0 for none: a run that was left goes on there.
-        seconds_a_step: of the last lines with a loss; None where there is none.
+        told: the last step that metrics.jsonl or a checkpoint has, 0 for none.
+        kept: the last step that has a checkpoint, 0 for none; an unfinished run continues there.
+        seconds_a_step: mean over the last lines with a loss; None without any.
     """
 
     told: int
@@ -85,7 +85,7 @@ class Pace(NamedTuple):
 
 
 def read_pace(planned: PlannedRun) -> Pace:
-    """How far a run is and how fast it goes; nothing where it has not begun.
+    """How far a run is and how fast it goes; 0 steps and no pace if it has not begun.
 
     Raises:
         CheckpointError: its metrics are damaged.
@@ -98,7 +98,7 @@ def read_pace(planned: PlannedRun) -> Pace:
 
 
 def read_course(planned: PlannedRun) -> Course:
-    """How a run went; nothing where it has not begun."""
+    """The course of a run; empty if it has not begun."""
     lines = _metrics(planned)
     cost, length = planned.cost.token_forwards, planned.config.stage_lengths[planned.stage - 1]
     steps = list(filter(has_loss, lines))
@@ -118,6 +118,6 @@ def read_course(planned: PlannedRun) -> Course:
 
 
 def _metrics(planned: PlannedRun) -> list[dict[str, Any]]:
-    """What the lines of metrics.jsonl say; see `read_metrics`."""
+    """The lines of metrics.jsonl; see `read_metrics`."""
     path = Path(str(planned.config.run_dir)) / METRICS_FILE
     return [entry for _, entry in read_metrics(path, loss_needs=("tokens", "tokens_per_second"))]

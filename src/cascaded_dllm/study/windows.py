@@ -1,4 +1,4 @@
-"""The windows that all arms are measured on: those that are in the data of every one of them."""
+"""The windows on which all arms are measured: those that the validation data of every arm contains."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,16 @@ _Key = tuple[bytes, int]
 
 
 def common_rows(every: Sequence[Windows]) -> list[npt.NDArray[np.int64]]:
-    """For each set of windows, the rows that hold the windows which are in all sets, in the order of the first set.
+    """For each set of windows, the rows of the windows that all sets contain, in the order of the first set.
 
-    Methods drop different windows, those that are too short of different tokens for their stages, so that row i of two
-    sets may be two texts. Of equal windows the n-th one of a set is the n-th one of another.
+    Methods drop different windows, those with too few different tokens for their stages, so row i may be another text
+    in each set. Equal windows are matched in order: the n-th one of a set with the n-th one of every other set.
 
     Args:
         every: whole windows, (number, length), of each set.
 
     Raises:
-        ConfigError: not one window is in all sets.
+        ConfigError: no window is in all sets.
     """
     tables = [{key: row for row, key in enumerate(_keys(windows))} for windows in every]
     shared = [key for key in tables[0] if all(key in table for table in tables[1:])]
@@ -39,7 +39,7 @@ def common_rows(every: Sequence[Windows]) -> list[npt.NDArray[np.int64]]:
 
 
 def rows_of(arrays: StageArrays, rows: npt.NDArray[np.int64]) -> StageArrays:
-    """The same arrays with these rows alone, in this order, in memory and as int32."""
+    """The arrays with only these rows, in this order, in memory and as int32."""
     return replace(
         arrays,
         stages=tuple(stage[rows].astype(np.int32) for stage in arrays.stages),
@@ -48,7 +48,7 @@ def rows_of(arrays: StageArrays, rows: npt.NDArray[np.int64]) -> StageArrays:
 
 
 def _keys(windows: Windows) -> Iterator[_Key]:
-    """Every window as the bytes of its ids, however they are stored, and how many equal ones come before it."""
+    """A key for every window: the bytes of its ids as int32, and the number of equal windows before it."""
     seen = Counter[bytes]()
     for row in windows:
         content = row.astype(np.int32).tobytes()

@@ -1,8 +1,8 @@
-"""The parts of a study, and how they are done: any number of processes take them one after another.
+"""The parts of a study, which any number of processes take one after another.
 
-A part that another process has is left to it, and one that is settled is never done again. Nobody directs the
-processes: what is done lies in the folder of the study, so that those of one machine, jobs of a cluster and a command
-that is given again all do the same.
+A process leaves a part to the process that has it, and a settled part is never done again. There is no coordinator: the
+state lies in the folder of the study, so processes on one machine, jobs of a cluster and a repeated command all work
+alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,14 +27,14 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that is done once.
+    """A piece of work that is done once.
 
     Attributes:
         name: of its record and its lock.
-        of: what decides it; a record of something else is none of it.
-        what: for messages.
-        after: names of parts that must be done before.
-        do: does it, and returns what the record says.
+        of: all that decides its result; a record with another value does not count.
+        what: its description for messages.
+        after: names of the parts that must be done before.
+        do: does it, and returns the content of its record.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Part:
 
 @final
 class Work:
-    """All parts of some arms of a study.
+    """The parts of a study, and their processing.
 
     Args:
-        study: what is asked for.
-        arms: of the whole study, planned.
-        data: of every method.
+        study: the study file.
+        arms: all arms of the study, planned.
+        data: by method.
         place: the folder of the study.
-        attendant: who is told.
-        attempt: of this command: what failed in it is not tried again, what failed before is.
+        attendant: receives progress, and says when to stop.
+        attempt: identifies this command: parts that failed in it are not tried again, parts that failed in others are.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Work:
         self._judge: Judge | None = None
 
     def parts(self, arms: Sequence[PlannedArm]) -> list[Part]:
-        """The parts of some arms, in the order in which they are best done; what arms share is there once."""
+        """The parts of some arms, in the order in which they are best done; a part that arms share is there once."""
         found: dict[str, Part] = {}
         for arm in arms:
             for part in self._parts_of(arm):
@@ -81,10 +81,10 @@ class Work:
         return [*found.values(), reference] if self.study.sampling else list(found.values())
 
     def do(self, parts: Sequence[Part]) -> None:
-        """Sees every part settled, by this process or another one.
+        """Does parts until all that can be settled are, by this process or another one.
 
         Raises:
-            StoppedError: it was told to stop; what is finished is kept.
+            StoppedError: it is time to stop; finished parts are kept.
             OutputExistsError: the folder cannot be written.
         """
         while self._left(parts):
@@ -92,7 +92,7 @@ class Work:
                 self._attendant.wait()
 
     def record(self, part: Part) -> dict[str, Any] | None:
-        """How a part is settled; None while it is not, or if it failed in another attempt than this."""
+        """The record of a part; None while it is not settled, or if it failed in another attempt."""
         record = self.place.record(part.name)
         if record is None or record["of"] != part.of:
             return None
@@ -108,7 +108,7 @@ class Work:
 
         sizes = "-".join(str(settings.num_samples) for settings in self.study.sampling)
         figures = ",".join(self.study.figures or ())
-        # The last words tell records with such errors from those of before: figures are measured anew.
+        # The last words distinguish this record from older ones without such errors, so that figures are measured anew.
         of = f"{identity} {self.study.judge} {sizes} {figures} errors over texts, of 0 and 1 too"
         return Part(REFERENCE, of, "figures of real texts", (), do)
 
@@ -125,7 +125,7 @@ class Work:
         return Part(name, of, f"the bound of {arm.name}", tuple(f"runs/{run.key}" for run in arm.stages), do)
 
     def sample_parts(self, arm: PlannedArm) -> list[Part]:
-        """The texts of an arm, a part for every way in which they are drawn."""
+        """The texts of an arm, one part for every drawing."""
         after = tuple(f"runs/{run.key}" for run in arm.stages)
         found = []
         for settings in self.study.sampling:
@@ -143,7 +143,7 @@ class Work:
         return [*map(self.run_part, arm.runs), self.bound_part(arm), *self.sample_parts(arm)]
 
     def _left(self, parts: Sequence[Part]) -> list[Part]:
-        """Parts that are not settled and still can be: nothing comes of those whose runs have broken down."""
+        """The parts that are not settled and still can be, unlike those that need a part that has broken down."""
         records = {part.name: self.record(part) for part in parts}
         broken = {name for name, record in records.items() if record is not None and record["status"] != DONE}
         left = []
@@ -155,13 +155,13 @@ class Work:
         return left
 
     def _ready(self, parts: Sequence[Part]) -> list[Part]:
-        """Parts that are left and wait for no other."""
+        """The parts left that do not wait for another part."""
         left = self._left(parts)
         names = {part.name for part in left}
         return [part for part in left if not names.intersection(part.after)]
 
     def _take(self, part: Part) -> bool:
-        """Settles a part, unless another process has it; whether this one has had it."""
+        """Settles a part; returns False if another process has it."""
         self._attendant.go_on()
         try:
             with self.place.lock(part.name, self._attendant.go_on):
@@ -172,7 +172,7 @@ class Work:
             return False
 
     def _settled(self, part: Part) -> dict[str, Any]:
-        """What comes of a part; that one breaks down does not end the study."""
+        """Does a part and returns its record; a part that breaks down does not end the study."""
         self._attendant.say(f"{part.what} ({part.name}): begins")
         try:
             return {"status": DONE, **part.do()}

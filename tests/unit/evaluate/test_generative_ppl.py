@@ -140,7 +140,7 @@ def test_judge_is_not_trained(judge: Judge) -> None:
 
 def test_judge_without_a_beginning(tmp_path: Path) -> None:
     save_judge(tmp_path, special={})
-    with pytest.raises(ConfigError, match=r"the judge is .* neither a beginning nor an end of a text, so that a"):
+    with pytest.raises(ConfigError, match=r"the judge is .* no token for the beginning or the end of a text, so the"):
         Judge.load(str(tmp_path))
 
 
@@ -176,7 +176,7 @@ def test_judge_that_is_none(tmp_path: Path, fault: str) -> None:
     if fault == "hub":
         source = "nobody/no-such-judge"
     with pytest.raises(
-        ConfigError, match=r"which is no causal language model here and could not be had .*; give a fol"
+        ConfigError, match=r"which is not a causal language model here and could not be fetched .*; give a fol"
     ):
         Judge.load(source)
 
@@ -190,10 +190,10 @@ def test_judge_is_looked_at_without_its_weights(folder: Path, tmp_path: Path, mo
     monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", never)
     Judge.require(str(folder))
     save_judge(tmp_path, special={})
-    with pytest.raises(ConfigError, match=r"the judge is .* neither a beginning nor an end of a text"):
+    with pytest.raises(ConfigError, match=r"the judge is .* no token for the beginning or the end of a text"):
         Judge.require(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(ConfigError, match=r"which is no causal language model here .* \(ValueError\)"):
+    with pytest.raises(ConfigError, match=r"which is not a causal language model here .* \(ValueError\)"):
         Judge.require(str(tmp_path))
 
 
@@ -215,7 +215,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", never)
     monkeypatch.setattr(generative_ppl, "problem_with_model", lambda source: TimeoutError("no answer"))
-    with pytest.raises(ConfigError, match=r"had from the hub \(TimeoutError\); .* with `cdllm judge train`"):
+    with pytest.raises(ConfigError, match=r"fetched from the hub \(TimeoutError\); .* with `cdllm judge train`"):
         Judge.load("somebody/judge")
     assert tried == [True]
 

@@ -89,7 +89,7 @@ def test_bits_per_character():
 
 def test_token_by_token_beside_the_integral(stages):
     """Networks that know nothing pay log V for every token, in any order; the second one needs to see no time."""
-    with pytest.raises(ConfigError, match="does not see the time writes in any order: leave --num-orders out"):
+    with pytest.raises(ConfigError, match="of the absorbing process writes in any order; leave --num-orders out"):
         list(stage_bounds(stages, dataclasses.replace(SETTINGS, sequential=Sequential(1, 2))))
     for model, _, _ in stages:
         model.config = dataclasses.replace(model.config, time_conditioning=False)

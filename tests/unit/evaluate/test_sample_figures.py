@@ -148,7 +148,7 @@ def test_perplexities_by_hand():
     none = perplexity_figures([torch.zeros(0, dtype=torch.float64)], ["corpus"])
     assert reasons(none) == {"generative_ppl_corpus": "no text has a token of the judge"}
     huge = perplexity_figures([torch.tensor([1e4], dtype=torch.float64)], ["corpus"])
-    assert reasons(huge) == {"generative_ppl_corpus": "it is larger than any number"}
+    assert reasons(huge) == {"generative_ppl_corpus": "it is too large for a floating-point number"}
 
 
 def letters(texts):

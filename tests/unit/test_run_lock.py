@@ -367,7 +367,9 @@ def test_a_work_that_was_done_when_the_lock_came_free(tmp_path):
 def test_a_lock_to_wait_for_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OutputExistsError, match=r"work\.lock cannot be written \(.*; name a folder that you may write to and"),
+        pytest.raises(
+            OutputExistsError, match=r"work\.lock cannot be written \(.*; name a folder that you may write to and"
+        ),
         waited_lock(tmp_path / "file" / "work.lock", is_done=lambda: False),
     ):
         pass

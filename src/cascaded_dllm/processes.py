@@ -32,7 +32,7 @@ def usable_cores() -> int:
 
 
 def own_place() -> int:
-    """The number of this process among all processes of the job on this machine, from 0; see `at_place`."""
+    """The number of this process among those at work beside it, from 0; see `at_place`."""
     return _OWN["place"]
 
 

@@ -139,8 +139,8 @@ def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]
     """Returns a function that computes a first batch of a run and then discards it, to find out if memory suffices.
 
     The first process does it for all processes, with its own share of the batch. It is skipped if weights are split
-    over processes, or if blocks are compiled, which takes a minute each time. The run itself later repeats it in all
-    cases, with the real data and with the models that draw and judge samples in memory.
+    over processes, or if blocks are compiled, which takes a minute each time. Before its first step, the run itself
+    computes such a batch in all cases, with the real data and with the models that draw and judge samples in memory.
     """
 
     def rehearse(found: Material) -> None:

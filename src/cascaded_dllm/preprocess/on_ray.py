@@ -27,7 +27,7 @@ def run_ray(
 ) -> None:
     """Runs the missing tasks on Ray, and returns when all are done.
 
-    A task whose process or node was lost is started again, up to three times in all; one that raises an error is not.
+    A task whose process or node was lost is started again, with three tries in all; one that raises an error is not.
 
     Args:
         tasks: see `Tasks`; all nodes must see their folder.

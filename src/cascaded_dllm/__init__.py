@@ -1,6 +1,6 @@
 """Cascaded discrete diffusion language models: texts written in stages, each stage a diffusion model.
 
-The public names are loaded when they are first used, so that preprocessing never waits for PyTorch.
+The public names are imported when they are first used, so that preprocessing never waits for PyTorch.
 """
 
 import importlib
@@ -127,7 +127,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported from its home at first use."""
+    """The public object `name`, imported from its module at first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Files and folders that are there completely or not at all, whatever kills the process in between."""
+"""Files and folders that are either complete or absent, whenever the process that writes them is killed."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,7 @@ from cascaded_dllm.errors import OutputExistsError
 from cascaded_dllm.pid_space import pid_space
 
 INCOMPLETE = ".incomplete-"
-# A living writer touches its folder every few seconds; after a day nobody comes back to it.
+# A living writer changes its folder every few seconds; one that has not done so for a day is dead.
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 _READ_BYTES = 1 << 20
 _OWNED = re.compile(re.escape(INCOMPLETE) + r"(?P<name>.+)@(?P<host>[^@]+)-(?P<pid>\d+)-[0-9a-f]{8}")
@@ -26,15 +26,14 @@ _OWNED = re.compile(re.escape(INCOMPLETE) + r"(?P<name>.+)@(?P<host>[^@]+)-(?P<p
 def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = False) -> Iterator[Path]:
     """A temporary sibling of `final` to write into; it becomes `final` when the block ends without an exception.
 
-    The files are flushed to the disk before the one rename that makes them visible. Where another process has
-    completed `final` in the meantime, that one stays and this one is removed: harmless for what two processes write
-    alike, a loss for anything else. What a killed process leaves behind is never read, and the next writer of the same
-    folder removes it.
+    The files are flushed to the disk before the one rename that makes them visible. If another process has completed
+    `final` in the meantime, its folder stays and this one is removed: harmless if both write the same, a loss
+    otherwise. What a killed process leaves behind is never read, and the next writer of the same folder removes it.
 
     Args:
         final: the folder.
-        exclusive: whether losing against another writer is an error.
-        is_locked: whether a lock keeps all other writers away, so that what is half-written belongs to none.
+        exclusive: whether it is an error if another writer is faster.
+        is_locked: whether a lock keeps all other writers away, so that every half-written folder is abandoned.
 
     Raises:
         OutputExistsError: the folder cannot be created, written (the disk is full) or renamed, or, if `exclusive`,
@@ -53,7 +52,7 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
         _sync(final.parent)
     except OSError as error:
         if not exclusive and final.is_dir() and not temporary.exists():
-            # Whoever was faster has removed it.
+            # The faster writer has removed it.
             return
         if _is_foreign(error, temporary, final):
             raise
@@ -64,14 +63,14 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
 
 @contextlib.contextmanager
 def write_errors(fault: str, remedy: str) -> Iterator[None]:
-    """What the disk refuses inside the block is an error of ours.
+    """Turns every OSError inside the block into an OutputExistsError.
 
     Args:
-        fault: what cannot be done, "<path> cannot be written" for example.
+        fault: what failed, for example "<path> cannot be written".
         remedy: what the user can do.
 
     Raises:
-        OutputExistsError: the disk refuses something.
+        OutputExistsError: an operation on a file failed.
     """
     try:
         yield
@@ -81,10 +80,10 @@ def write_errors(fault: str, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _still_there(temporary: Path) -> Iterator[None]:
-    """A folder is the same one after the block: one in its place holds only what was written last.
+    """Checks after the block that the folder is still the same: one recreated in its place lacks the earlier files.
 
     Raises:
-        FileNotFoundError: somebody who took this process for dead has removed it.
+        FileNotFoundError: another process took this one for dead and removed the folder.
     """
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
@@ -97,12 +96,12 @@ def _still_there(temporary: Path) -> Iterator[None]:
 
 
 def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
-    """Gives the folder its name, unless another one has it already: the first to finish wins.
+    """Renames the folder to `final`, unless that exists already: the first writer to finish wins.
 
     Raises:
-        OutputExistsError: another one has it, and that is an error.
+        OutputExistsError: `final` exists, and `exclusive` makes that an error.
     """
-    # The rename itself refuses only a folder that holds files.
+    # A rename onto an empty folder succeeds, so `exclusive` needs a check of its own.
     has_lost = exclusive and final.exists()
     if not has_lost:
         try:
@@ -118,7 +117,7 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
 
 
 def _is_foreign(error: OSError, temporary: Path, final: Path) -> bool:
-    """Whether an error inside a block is about something else: a file elsewhere, or a connection."""
+    """Whether an error inside a block is not about its folder but about a file elsewhere or a connection."""
     if isinstance(error, ConnectionError):
         return True
     # Copying names both files; writing to a full disk names none.
@@ -129,7 +128,7 @@ def _is_foreign(error: OSError, temporary: Path, final: Path) -> bool:
 
 
 def write_json(final: Path, value: Mapping[str, object]) -> None:
-    """Writes `value` as readable JSON, replacing what was there in one step.
+    """Writes `value` as indented JSON, replacing an existing file in one step.
 
     Raises:
         OutputExistsError: the file cannot be written.
@@ -138,7 +137,7 @@ def write_json(final: Path, value: Mapping[str, object]) -> None:
 
 
 def write_text(final: Path, text: str) -> None:
-    """Writes `text` as UTF-8, replacing what was there in one step; the folder is created if need be.
+    """Writes `text` as UTF-8, replacing an existing file in one step; creates the folder if necessary.
 
     Raises:
         OutputExistsError: the file cannot be written.
@@ -147,7 +146,7 @@ def write_text(final: Path, text: str) -> None:
 
 
 def write_bytes(final: Path, content: bytes) -> None:
-    """Writes `content`, replacing what was there in one step; the folder is created if need be.
+    """Writes `content`, replacing an existing file in one step; creates the folder if necessary.
 
     Raises:
         OutputExistsError: the file cannot be written.
@@ -168,10 +167,10 @@ def write_bytes(final: Path, content: bytes) -> None:
 
 
 def write_link(link: Path, target: str) -> None:
-    """Makes `link` a symbolic link to `target`, in one step if it is one already.
+    """Makes `link` a symbolic link to `target`, replacing an existing link in one step.
 
     Raises:
-        OutputExistsError: it cannot be written.
+        OutputExistsError: the link cannot be written.
     """
     temporary = _temporary_sibling(link)
     try:
@@ -186,7 +185,7 @@ def write_link(link: Path, target: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal, read in pieces."""
+    """The SHA-256 of a file, in hexadecimal; the file is read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):
@@ -197,16 +196,16 @@ def file_sha256(path: Path) -> str:
 def remove_abandoned(
     folder: Path, name: str | None = None, *, complete: Collection[str] = (), is_locked: bool = False
 ) -> None:
-    """Removes from `folder` what writers that are dead have left there half-written.
+    """Removes the half-written files and folders that dead writers have left in `folder`.
 
     Args:
-        folder: what they wrote into.
-        name: of what it was to become; None for whatever it was.
-        complete: names of folders that are there, so that whoever still writes one of them has lost, dead or not.
-        is_locked: whether a lock says that all of them are dead, on other machines as well.
+        folder: the folder that holds them.
+        name: only those that were to become this file or folder; None for all.
+        complete: names that are complete already, so that what is half-written for them goes even if its writer lives.
+        is_locked: whether a lock says that all writers are dead, on other machines too.
     """
     for path in folder.glob(f"{INCOMPLETE}*"):
-        # No name of a machine holds an "@".
+        # A host name never contains "@".
         owner = _OWNED.fullmatch(path.name)
         if owner is None or name not in (None, owner["name"]):
             continue
@@ -216,26 +215,26 @@ def remove_abandoned(
 
 
 def _temporary_sibling(final: Path) -> Path:
-    """A fresh hidden name beside `final` that tells which process it belongs to."""
+    """A new hidden name beside `final` that says which process it belongs to."""
     return final.parent / f"{INCOMPLETE}{final.name}@{_here()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _here() -> str:
-    """This host, and where on it the number of this process means something."""
+    """This host and the space in which its process ids are valid; see `pid_space`."""
     return f"{socket.gethostname()}-{pid_space()}"
 
 
 def _is_abandoned(path: Path, host: str, pid: int) -> bool:
-    """Whether the process that made `path` is gone: known where its number tells, otherwise judged by its silence.
+    """Whether the process that made `path` is gone: by its id if that is valid here, otherwise by a day of silence.
 
-    File locks would tell more directly, but network file systems of clusters often lack them.
+    File locks would be more direct, but the network file systems of clusters often lack them.
     """
     if host == _here() and not _is_alive(pid):
         return True
     try:
         newest = max(item.stat().st_mtime for item in (path, *path.glob("*")))
     except FileNotFoundError:
-        # Completed or removed by its owner at this moment.
+        # Its owner has completed or removed it in this moment.
         return False
     return time.time() - newest > ABANDONED_AFTER_SECONDS
 
@@ -251,7 +250,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Whether a process has ended and only waits for its parent to ask how, where the system tells."""
+    """Whether a process has ended and its parent has not collected its exit code; False without /proc."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -260,7 +259,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Flushes a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -270,6 +269,6 @@ def _sync(path: Path) -> None:
 
 def _cannot_write(final: Path, error: OSError) -> OutputExistsError:
     return OutputExistsError(
-        f"{final} cannot be written ({error.strerror or error}); choose an output folder that is yours to write "
-        "and has room"
+        f"{final} cannot be written ({error.strerror or error}); choose an output folder that you may write to and "
+        "that has room"
     )

@@ -1,7 +1,7 @@
-"""The softmax of an output layer, a block of columns at a time.
+"""The softmax of an output layer, one block of columns at a time.
 
-A processor works on a block while it lies in its cache. Logits of all columns at once go to memory and come back for
-everything that is done with them, and the product that makes them is two thirds as fast (docs/performance.md).
+A CPU works on a block while it lies in its cache. Logits of all columns at once would go to memory and come back for
+every operation on them, and the product that makes them is only two thirds as fast (docs/performance.md).
 """
 
 import itertools
@@ -14,21 +14,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _CPU_COLUMNS = 1024
-"""The most columns of a block on a CPU. Their number depends on that of all columns alone, so that sums are added up in
-the same order whatever the batch. A GPU takes all of them."""
+"""The most columns of a block on a CPU. The width of a block depends only on the number of all columns, so that sums
+are added in the same order for every batch. A GPU takes all columns at once."""
 _CPU_COLUMN_MULTIPLE = 16
-"""What the columns of a block are a multiple of, so that each of its rows begins where a line of the cache does."""
+"""The columns of a block are a multiple of this, so that each of its rows begins at a cache line."""
 _CPU_BLOCK_ELEMENTS = 1 << 19
-"""Logits of a block on a CPU, 2 MB in float32, which its cache holds."""
+"""The most logits of a block on a CPU: 2 MB in float32, which fits into its cache."""
 _CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 768 << 20}
-"""What is held at once of all columns, by device. Every chunk of rows goes through the output weights again, so smaller
-ones are slower; larger ones gain little."""
+"""Memory for a chunk of rows over all columns, by device. Every chunk reads all output weights again, so smaller chunks
+are slower; larger ones gain little."""
 
 
 def even_parts(length: int, most: int) -> list[slice]:
-    """The fewest parts of at most `most` (at least 1), the first ones one longer than the others where it must be.
+    """The fewest parts of at most `most` elements (at least 1); if they cannot be equal, the first are longer by one.
 
-    Nothing has one empty part.
+    A `length` of 0 gives one empty part.
     """
     num_parts = max(1, math.ceil(length / max(1, most)))
     size, num_longer = divmod(length, num_parts)
@@ -37,7 +37,7 @@ def even_parts(length: int, most: int) -> list[slice]:
 
 
 def column_blocks(num_columns: int) -> list[slice]:
-    """The blocks of a CPU: of one round width, but for the last, which has what is left."""
+    """The blocks for a CPU: all have the same round width but the last, which has the rest."""
     width = even_parts(num_columns, _CPU_COLUMNS)[0].stop
     width = min(width + -width % _CPU_COLUMN_MULTIPLE, _CPU_COLUMNS)
     return [slice(start, min(start + width, num_columns)) for start in range(0, num_columns, width)]
@@ -47,10 +47,10 @@ class Tiles(NamedTuple):
     """How a softmax is divided.
 
     Attributes:
-        chunks: rows that go through all columns together; the first are the most.
-        blocks: columns that are worked on at once, likewise.
-        exps: dtype of what becomes of the logits.
-        apart: whether that of a block is still there when the next one is made, each in a place of its own.
+        chunks: rows that go through all columns together; the first chunk is the largest.
+        blocks: columns that are worked on at once; the first block is the widest.
+        exps: dtype of the exponentials of the logits.
+        apart: whether every block keeps its exponentials in a place of its own, so that all outlast the pass.
     """
 
     chunks: list[slice]
@@ -69,7 +69,7 @@ class Tiles(NamedTuple):
         exps: torch.dtype,
         apart: bool,
     ) -> "Tiles":
-        """Tiles of so many rows and columns, of logits of this dtype, within the limits of the device."""
+        """Tiles of `num_rows` x `num_columns` logits of this dtype, within the limits of the device."""
         if device.type != "cpu":
             size = dtype.itemsize + (0 if exps == dtype else exps.itemsize)
             limit = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"])
@@ -81,7 +81,7 @@ class Tiles(NamedTuple):
         return cls(even_parts(num_rows, most_rows), blocks, exps, apart)
 
     def memory(self, like: Float[Tensor, "*_"]) -> "Memory":
-        """Room for the largest chunk; fresh pages cost as much as a pass over them."""
+        """Room for the largest chunk, for all chunks to reuse: fresh pages cost as much as a pass over them."""
         height, widest = self.chunks[0].stop, self.blocks[0].stop
         room = height * (self.blocks[-1].stop if self.apart else widest)
         if self.exps == like.dtype:
@@ -90,11 +90,11 @@ class Tiles(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Where a softmax is worked out.
+    """Where a softmax is computed.
 
     Attributes:
-        logits: of a block, or of all of them if what becomes of them stays there.
-        exps: what becomes of them, in another dtype; None if it takes their place.
+        logits: those of a block, or of all blocks if the exponentials replace them and are kept.
+        exps: the exponentials in another dtype; None if they replace the logits.
     """
 
     logits: Float[Tensor, " S"]
@@ -106,9 +106,10 @@ class Block(NamedTuple):
 
     Attributes:
         columns: which ones.
-        exps: exp(logits - top); that of the clean token, which is apart, is zero. So one near probability 1 does not
-            drown the others in what the dtype rounds.
-        top: what every row is held against, its largest logit here or another number that keeps exp() in bounds.
+        exps: exp(logits - top), with zero for the clean token, which is kept elsewhere: near probability 1 it would
+            drown the others in the rounding of the dtype.
+        top: what is subtracted from every row: its largest logit in this block, or another number that keeps exp()
+            finite.
     """
 
     columns: slice
@@ -132,12 +133,12 @@ def blocked_logsumexp(
 
 
 class BlockedSoftmax:
-    """softmax(states @ weight.T + bias) of some rows, in one pass over blocks of columns, after which there are:
+    """softmax(states @ weight.T + bias) of some rows, in one pass over blocks of columns, which sets the attributes.
 
     Attributes:
-        at_x0: every row's logit of its clean token; NaN where that is no column.
-        of_x0: the probability of the clean token.
-        log_sum: logsumexp of every row's logits.
+        at_x0: the logit of each row's clean token; NaN if that token is not a column.
+        of_x0: the probability of the clean token; set only if `x0` is given.
+        log_sum: logsumexp of each row's logits.
     """
 
     at_x0: Float[Tensor, " M"]
@@ -151,20 +152,20 @@ class BlockedSoftmax:
         bias: Float[Tensor, " V"],
         x0: Int[Tensor, " M"] | None,
     ) -> None:
-        """Nothing is worked out before `blocks`.
+        """Stores the operands; `blocks` computes.
 
         Args:
             states: hidden states of the rows.
             weight: output weights of the tokens.
-            bias: their output bias.
-            x0: clean tokens; None if nothing is asked about them.
+            bias: output bias of the tokens.
+            x0: clean tokens; None if `at_x0` and `of_x0` are not needed.
         """
         self._states, self._weight, self._bias, self._x0 = states, weight, bias, x0
 
     def blocks(self, tiles: Tiles, memory: Memory) -> Iterator[Block]:
-        """Make one block after the other. Logits and their sums are in the dtype of the states."""
+        """Computes one block after the other; logits and their sums are in the dtype of the states."""
         tops, totals, exps_of_x0 = [], [], []
-        # The largest logit of a block may be -inf, and less than that none can be.
+        # The largest logit of a block may be -inf, and -inf - -inf would be NaN.
         lowest, height = torch.finfo(self._states.dtype).min, len(self._states)
         self.at_x0 = self._states.new_full((height,), torch.nan)
         for columns in tiles.blocks:
@@ -192,7 +193,7 @@ class BlockedSoftmax:
             self.of_x0 = _dot(exps_of_x0, shares) / self._total
 
     def factor(self, block: Block) -> Float[Tensor, " M"]:
-        """What the exps of a block are multiplied by to be probabilities, once all blocks are made."""
+        """The factor that turns the exps of a block into probabilities; known once `blocks` is exhausted."""
         return (block.top - self._top).exp_() / self._total
 
 
@@ -202,13 +203,13 @@ def _dot(values: list[Tensor], factors: list[Tensor]) -> Tensor:
 
 
 def _room(memory: Tensor, height: int, columns: slice, *, apart: bool) -> Tensor:
-    """A block's part of the memory, which all blocks share or which they lie in one behind another."""
+    """The part of the memory for a block: the same for all blocks, or, if `apart`, one behind the other."""
     start, width = height * columns.start if apart else 0, columns.stop - columns.start
     return memory[start : start + height * width].view(height, width)
 
 
 def _place_inside(x0: Int[Tensor, " M"], columns: slice) -> tuple[Int[Tensor, " M"], Bool[Tensor, " M"]]:
-    """Where in a block the clean tokens stand, and whether they do; nobody has to wait for a GPU to know."""
+    """The columns of the clean tokens within a block, clamped, and whether each is in it; never waits for a GPU."""
     place = x0 - columns.start
     inside = place.clamp(0, columns.stop - columns.start - 1)
     return inside, inside == place

@@ -1,4 +1,4 @@
-"""Checks of single settings, each with the one wording that its message has wherever the setting comes from."""
+"""Checks of single settings, whose messages have the same wording wherever the setting comes from."""
 
 import difflib
 from collections.abc import Collection
@@ -10,16 +10,16 @@ _Choice = TypeVar("_Choice", bound=str)
 
 
 def one_of(what: str, value: object, choices: Collection[_Choice], *, hint: str = "") -> _Choice:
-    """The choice that `value` is.
+    """The one of `choices` that equals `value`.
 
     Args:
         what: the setting, as the message calls it.
-        value: of the setting.
-        choices: all there are.
+        value: its value.
+        choices: all that are allowed.
         hint: what else is possible, or why, for the end of the message.
 
     Raises:
-        ConfigError: it is none; the nearest one is named if one is near.
+        ConfigError: none does; the message names the nearest choice if one is similar.
     """
     for choice in choices:
         if choice == value:
@@ -30,28 +30,28 @@ def one_of(what: str, value: object, choices: Collection[_Choice], *, hint: str 
 
 
 def require_at_least(what: str, value: int | float | None, least: int, *, hint: str = "") -> None:
-    """Checks that a number is large enough, which infinity is; what is left out, None, is no number.
+    """Checks that a number is large enough; infinity and None, a setting that is left out, pass.
 
     Raises:
         ConfigError: it is smaller, or NaN.
     """
-    # NaN is neither smaller nor larger.
+    # Not value < least, which is false for NaN.
     if value is not None and not value >= least:
         raise ConfigError(f"{what} is {value}; it must be at least {least}{_ending(hint)}")
 
 
 def require_below_1(what: str, value: float) -> None:
-    """Checks that a share is 0 or more, and less than 1.
+    """Checks that a share is in [0, 1).
 
     Raises:
-        ConfigError: it is not in [0, 1), or NaN.
+        ConfigError: it is not, or NaN.
     """
     if not 0 <= value < 1:
         raise ConfigError(f"{what} is {value}; it must be at least 0 and less than 1")
 
 
 def require_between_0_and_1(what: str, value: float, *, hint: str = "") -> None:
-    """Checks that a number is larger than 0 and smaller than 1.
+    """Checks that a number is in (0, 1).
 
     Raises:
         ConfigError: it is not, or NaN.

@@ -1,6 +1,6 @@
 """The typed configuration of a training run: every key is known, has one type and is read.
 
-Defaults live in `configs/`, so that a file says everything; the classes only name the keys and check how they go
+Defaults live in `configs/`, so that the files show every value; the classes only name the keys and check that they fit
 together. The groups of keys are in `config_groups`.
 """
 
@@ -29,7 +29,7 @@ from cascaded_dllm.typed_settings import parse_settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """One training run; what may be None is filled in by `assemble_run`, and stored so."""
+    """One training run. `assemble_run` fills in the values that may be None, and stores the result."""
 
     run_dir: str | None
     device: str
@@ -73,38 +73,38 @@ class TrainConfig:
         self._require_filling()
         if self.graph.type == "uniform" and self.model.parameterization == "score" and self.model.scale_by_sigma:
             raise ConfigError(
-                "model.scale_by_sigma is true and graph.type uniform; the scale is that of scores of the absorbing "
+                "model.scale_by_sigma is true and graph.type is uniform; the scale fits scores of the absorbing "
                 "process, and a uniform one learns next to nothing with it: set model.scale_by_sigma=false"
             )
         every, period = self.training.keep_every, self.training.snapshot_every
         if every is not None and (every < 1 or every % period):
             raise ConfigError(
-                f"training.keep_every is {every}; it must be a multiple of training.snapshot_every, {period}, at whose "
-                "multiples there are checkpoints, or null"
+                f"training.keep_every is {every}; it must be null or a multiple of training.snapshot_every, {period}, "
+                "since checkpoints are written at multiples of that"
             )
         self._require_fitting_earlier_stages()
 
     @property
     def seeded_stage(self) -> int:
-        """The number that decides the random weights: that of the stage; a flat model is none, and counts as the first.
+        """The stage number that decides the random weights; 1 for a flat model.
 
-        What `stage` says besides `baseline` comes with a file of stages, for example, and means nothing.
+        A flat model ignores `stage`, which may come from a file of stages, for example.
         """
         return 1 if self.baseline else self.stage
 
     @property
     def is_placed(self) -> bool:
-        """Whether the stage is a placed one, which a first stage and a flat model never are."""
+        """Whether the stage is placed; stage 1 and a flat model never are."""
         return self.conditioning == "placed" and not self.baseline and self.stage > 1
 
     @property
     def has_prefix(self) -> bool:
-        """Whether the network is given the stage before as a prefix."""
+        """Whether the network reads the stage before as a prefix."""
         return self.stage > 1 and not self.baseline and not self.is_placed
 
     @property
     def has_copy_head(self) -> bool:
-        """Whether the network can also copy from its prefix: as it is set, and if it is not, wherever that is possible.
+        """Whether the network can copy from its prefix: `model.copy_head` if it is set, otherwise wherever possible.
 
         On WikiText-2 it takes 3.0 nats a token off a prefix cascade at equal cost; see docs/log.md.
         """
@@ -113,10 +113,10 @@ class TrainConfig:
         return self.has_prefix and self.model.parameterization == "normalized" and self.graph.type == "absorbing"
 
     def _require_placeable(self) -> None:
-        """Checks that the settings leave a placed stage possible, if there is to be one.
+        """Checks that the other settings allow placed stages, if `conditioning` asks for them.
 
         Raises:
-            ConfigError: something is set that a placed stage does not have.
+            ConfigError: a setting has a value that placed stages do not support.
         """
         if self.conditioning == "prefix":
             return
@@ -134,10 +134,10 @@ class TrainConfig:
                 )
 
     def _require_halves(self) -> None:
-        """Checks that a stage of which one half is trained has two, and can do without training the other.
+        """Checks that a stage of which only one half is trained has two halves and starts from trained weights.
 
         Raises:
-            ConfigError: it has not, or cannot.
+            ConfigError: it is not placed, or starts from random weights.
         """
         halves = self.training.halves
         if halves == "both":
@@ -154,10 +154,10 @@ class TrainConfig:
             )
 
     def _require_filling(self) -> None:
-        """Checks that a network that is to fill in between the texts of all stages is a flat one that can.
+        """Checks that a network that is to fill in the texts of all stages is flat, absorbing, and has several lengths.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is not, or has not.
         """
         if not self.training.fills:
             return
@@ -173,21 +173,21 @@ class TrainConfig:
             )
         if self.graph.type != "absorbing":
             raise ConfigError(
-                f"training.fills is true and graph.type {self.graph.type}, of which every position is noised; set "
+                f"training.fills is true and graph.type is {self.graph.type}, which noises every position; set "
                 "graph.type=absorbing, or training.fills=false"
             )
 
     @property
     def earlier_paths(self) -> tuple[str, ...]:
-        """Where stages 1 ... `stage` - 1 are, for snapshots of the whole cascade; empty if none are named."""
+        """The paths of stages 1 to `stage` - 1, for snapshots of the whole cascade; empty if none are named."""
         named = (path for path in (self.stage1_root_dir, self.stage2_root_dir) if path is not None)
         return self.earlier_stages or tuple(named)
 
     def _require_fitting_earlier_stages(self) -> None:
-        """Checks that every earlier stage is named once, or none.
+        """Checks that either every earlier stage is named once, or none is named.
 
         Raises:
-            ConfigError: there are more or fewer, or both ways of naming them are used.
+            ConfigError: too many or too few are named, or both ways of naming them are used.
         """
         if self.stage1_root_dir is None and self.stage2_root_dir is not None:
             raise ConfigError(
@@ -208,10 +208,10 @@ class TrainConfig:
             )
 
     def run_name(self, corpus: str) -> str:
-        """What the run is called: "wikitext2-small-stage1", "...-flat", and "-finetuning" behind it.
+        """The name of the run: "wikitext2-small-stage1" or "...-flat"; `use_pretrained` adds "-finetuning".
 
         Args:
-            corpus: name of the corpus that it trains on.
+            corpus: name of the corpus that the run trains on.
         """
         part = "flat" if self.baseline else f"stage{self.stage}"
         return f"{corpus}-{self.model.name}-{part}" + ("-finetuning" if self.pretrained.use_pretrained else "")
@@ -231,7 +231,7 @@ def parse_config(settings: Mapping[str, Any]) -> TrainConfig:
 
 
 def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that holds no group, as "training.seed", with its value."""
+    """Every key that is not a group, as "training.seed", with its value."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{path}{key}.")

@@ -1,4 +1,4 @@
-"""The groups of keys of a training run, `data` and `optim` for example: names and types, as in `configs/`."""
+"""The groups of keys of a training run, such as `data` and `optim`: names and types, as in `configs/`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """Preprocessed folders, how documents become windows, and where these lie; see `StageArrays.build`.
+    """The preprocessed folders, how documents become windows, and where the windows go; see `StageArrays.build`.
 
     Attributes:
         root: where `cdllm preprocess` puts its folders, <root>/<method>/<corpus>_<split>.
-        dataloader: method of the folders that are given by the name of their corpus; otherwise what the data must be.
-        train: corpus to train on, if `path` is not given; otherwise what the data must be.
-        path: folder to train on; it wins over what the names say.
-        valid: folder for the bound, or the name of a corpus: what has no slash is a name.
+        dataloader: method of preprocessing, which names the folders of a corpus; data given by path must have it.
+        train: corpus to train on; data given by path must be of this corpus.
+        path: folder to train on, which takes precedence over the names.
+        valid: folder for the bound, or the name of a corpus: a value without a slash is a name.
         packing: how documents become windows.
-        unique: whether a shortened stage keeps a token id once, which drops windows with too few different ones.
-        stages_dir: where windows and stages lie.
+        unique: whether a shortened stage keeps a token id only once; drops windows with too few different ones.
+        stages_dir: where the windows and stages are stored.
     """
 
     root: str
@@ -32,7 +32,7 @@ class DataSettings:
     def of_folder(
         cls, path: str | Path, *, packing: str, stages_dir: str | Path | None, unique: bool = True
     ) -> "DataSettings":
-        """Those of one folder, without validation data and whatever it holds."""
+        """The settings for one folder of any corpus and method, without validation data."""
         return cls(
             root="",
             dataloader=None,
@@ -47,7 +47,7 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainedSettings:
-    """Weights that a run starts from in place of random ones; see `model.warm_start`."""
+    """Weights that a run starts from instead of random ones; see `model.warm_start`."""
 
     use_pretrained: bool
     model_path: str
@@ -56,7 +56,7 @@ class PretrainedSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """Size and reading of the network; see `ScoreModelConfig`. `copy_head` None: see `TrainConfig.has_copy_head`."""
+    """Size and form of the network; see `ScoreModelConfig`. For `copy_head` None, see `TrainConfig.has_copy_head`."""
 
     name: str
     hidden_size: int
@@ -74,7 +74,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutSettings:
-    """The layout network of a placed stage, which has the width of the other one; see `LayoutConfig`."""
+    """The layout network of a placed stage, which is as wide as the fill network; see `LayoutConfig`."""
 
     num_blocks: int
 
@@ -88,7 +88,7 @@ class GraphSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseSettings:
-    """The schedule; `eps` is read for loglinear, the two sigmas for geometric."""
+    """The schedule: loglinear reads `eps`, geometric the two sigmas."""
 
     type: str
     eps: float
@@ -106,7 +106,7 @@ class PrefixNoiseSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedPrefixSettings:
-    """Prefixes with the errors of earlier stages in them; see `PrefixRegenerator`."""
+    """Prefixes that contain the errors of earlier stages; see `PrefixRegenerator`."""
 
     prob: float
     stage_paths: tuple[str, ...]
@@ -117,7 +117,7 @@ class GeneratedPrefixSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """Batches, lengths and periods of a run, and what is done to its prefixes."""
+    """Batch sizes, lengths and periods of a run, and the treatment of its prefixes."""
 
     batch_size: int
     accum: int
@@ -147,7 +147,7 @@ FREE_IN_TRAINING = (
     *("log_every", "eval_every", "eval_windows", "eval_times", "snapshot_every", "keep", "keep_every", "peak_flops"),
     *("accum", "strategy", "compile", "deterministic"),
 )
-"""Keys of `TrainingSettings` that change nothing about the weights of a run."""
+"""Keys of `TrainingSettings` that do not change the weights of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,14 +175,14 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """What judges the samples of a snapshot besides their overlap; see `Judge`."""
+    """The judge of a snapshot's samples, whose figures join their overlap; see `Judge`."""
 
     judge: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingSettings:
-    """Where the lines of metrics.jsonl are shown besides; see `train.run_log`."""
+    """Where the lines of metrics.jsonl are also shown; see `train.run_log`."""
 
     wandb: str
     project: str

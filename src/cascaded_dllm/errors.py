@@ -1,4 +1,4 @@
-"""Typed errors: every one that a user, a configuration or a file can cause derives from `CascadeError`.
+"""Typed errors: every error that a user, a configuration or a file can cause derives from `CascadeError`.
 
 A message names the offending value, the limit it breaks and the remedy. `assert` is kept for internal invariants.
 """
@@ -6,16 +6,16 @@ A message names the offending value, the limit it breaks and the remedy. `assert
 from functools import partial
 
 EXIT_AGAIN = 75
-"""Exit code of a program that has kept its work unfinished because it was told to make room, by SIGTERM or SIGUSR1: the
-same command goes on with it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
+"""Exit code of a program that SIGTERM or SIGUSR1 ended and that saved its unfinished work: the same command continues
+it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
 
 
 class CascadeError(Exception):
-    """Base of every error this package raises on purpose; the command line shows it as one line."""
+    """Base of every error that this package raises on purpose; the command line shows it as one line."""
 
 
 class ConfigError(CascadeError, ValueError):
-    """A setting is unknown, out of range or contradicts another one."""
+    """A setting is unknown, is out of range or contradicts another one."""
 
 
 class DataError(CascadeError):
@@ -27,19 +27,19 @@ class CheckpointError(CascadeError):
 
 
 class DamagedCheckpointWarning(UserWarning):
-    """The newest checkpoint of a run is damaged, and one before it is taken."""
+    """The newest checkpoint of a run is damaged, and an earlier one is used."""
 
 
 class OutputExistsError(CascadeError):
-    """An output folder already holds something that would be overwritten, or cannot be written."""
+    """An output folder holds something that would be overwritten, or it cannot be written."""
 
 
 class FolderInUseError(OutputExistsError):
-    """An output folder belongs to another process, which is at work on it."""
+    """An output folder is in use by another process."""
 
 
 class HubError(CascadeError):
-    """The Hugging Face hub does not answer, or refuses what it is asked to keep."""
+    """The Hugging Face hub does not answer, or refuses an upload."""
 
 
 class NonFiniteError(CascadeError, ArithmeticError):
@@ -47,23 +47,23 @@ class NonFiniteError(CascadeError, ArithmeticError):
 
 
 class NoLawError(CascadeError, ArithmeticError):
-    """A network that is to write text answers with NaN or infinity, and no token can be drawn from that."""
+    """A network returns NaN or infinity while text is sampled, and no token can be drawn from that."""
 
 
 class DryBatchError(CascadeError):
-    """The first batch of a run cannot be computed: memory is short, or data and network do not fit."""
+    """The first batch of a run cannot be computed: memory is short, or data and network do not fit together."""
 
 
 class BatchTooLargeError(CascadeError):
-    """A batch of texts does not fit into memory; the message says which size does, as far as it can be known."""
+    """A batch of texts does not fit into memory; the message says which size does, if that can be known."""
 
 
 class WorkerDiedError(CascadeError):
-    """A process of ours was killed from outside, by the system for want of memory or by somebody."""
+    """A worker process was killed from outside, by a user or, for lack of memory, by the system."""
 
 
 class StoppedError(CascadeError):
-    """Processes of ours were told to stop, as somebody wished, and have ended before they could keep anything."""
+    """Processes of this package were told to stop and have ended before they could save anything."""
 
 
 class MissingExtraError(CascadeError, ImportError):
@@ -83,5 +83,5 @@ class MissingExtraError(CascadeError, ImportError):
         self._package, self._options = package, {"extra": extra, "purpose": purpose}
 
     def __reduce__(self) -> tuple[partial["MissingExtraError"], tuple[str]]:
-        """How the error comes back from another process: made anew from its arguments."""
+        """Lets the error return from another process: it is made anew from its arguments."""
         return partial(MissingExtraError, **self._options), (self._package,)

@@ -1,19 +1,19 @@
-"""Names of files, and words in them, on which parts of the package agree that do not import one another."""
+"""File names, and words in files, that modules share without importing one another."""
 
 TOKENIZER_FILE = "tokenizer.json"
-"""Beside preprocessed data and in every checkpoint; also what the tokenizers library calls its own files."""
+"""The tokenizer beside preprocessed data and in every checkpoint; the tokenizers library uses the same name."""
 
 RUN_CONFIG_FILE = "config.yaml"
-"""The resolved configuration in a run folder, which tells a run folder from others."""
+"""The resolved configuration in a run folder; a folder that has it is a run folder."""
 
 BUNDLE_FILE = "cascade.json"
-"""What a bundle of all stages is, which tells its folder from others."""
+"""The description of a bundle; a folder that has it is a bundle."""
 
 RESULTS_FILE = "results.json"
-"""All that a study has found, for its report."""
+"""The results of a study, for its report."""
 
 RESULTS_FORMAT = "cascaded-dllm-study/1"
-"""What it says of itself."""
+"""The format that `RESULTS_FILE` names."""
 
 DONE, DIVERGED, FAILED, MISSING = STATUSES = ("done", "diverged", "failed", "missing")
-"""How an arm stands in it; the first three also are what is recorded of the parts of a study."""
+"""The status of an arm in `RESULTS_FILE`; the first three are also recorded for the parts of a study."""

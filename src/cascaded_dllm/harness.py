@@ -1,9 +1,9 @@
-"""Models of this package for lm-evaluation-harness: the bound of a text stands in for its log-likelihood.
+"""Models of this package for lm-evaluation-harness; the bound of a text takes the place of its log-likelihood.
 
     python -m cascaded_dllm.harness run --model cdllm --model_args stages=runs/flat --tasks T
     python -m cascaded_dllm.harness run --model cdllm --model_args stages=runs/stage1+runs/stage2+runs/stage3 --tasks T
 
-A log-likelihood is at least what is reported, as far as the estimate goes; see `text_scorer`.
+The log-likelihood is at least the reported value, up to the error of the estimate; see `text_scorer`.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ from cascaded_dllm.text_scorer import TextScorer
 
 @register_model("cdllm")
 class BoundModel(LM):
-    """A flat model or a cascade, as the harness asks models; numbers may come as texts.
+    """A flat model or a cascade behind the interface of the harness, which may pass numbers as strings.
 
     Args:
-        stages: run folders, checkpoints or hub ids with plus signs between, first stage first; or one bundle.
-        lengths: stage lengths with plus signs between, for checkpoints that do not say them.
+        stages: run folders, checkpoints or hub ids joined by plus signs, first stage first; or one bundle.
+        lengths: stage lengths joined by plus signs, for checkpoints that do not name them.
         tokenizer: for checkpoints without one.
-        weights: ema or raw; by default those of a bundle, or else the average.
+        weights: ema or raw; by default the choice of the bundle, or else ema.
         num_times: see `TextScorer`.
         num_orders: see `TextScorer`.
-        seed: decides everything.
+        seed: decides all randomness.
         batch_size: texts computed together; "auto" is 32.
-        device: where the networks go.
+        device: device of the networks.
 
     Raises:
         ConfigError: a number is out of range, or the stages are the first ones of a longer cascade.
@@ -68,21 +68,21 @@ class BoundModel(LM):
         )
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Minus the bound of every continuation; that it would be the greedy one is never said."""
+        """Minus the bound of every continuation, in nats, and always False for "is the greedy continuation"."""
         return [(-nats, False) for nats in self.scorer.continuation_nats([request.args for request in requests])]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Minus the bound of every text."""
+        """Minus the bound of every text, in nats."""
         return [-nats for nats in self.scorer.text_nats([text for (text,) in (request.args for request in requests)])]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """What is written after every context, up to the first of the texts that end it."""
+        """The text written after every context, up to the first of its stop strings."""
         written = self.scorer.written([request.args[0] for request in requests])
         return [_ended(text, request.args[1]) for text, request in zip(written, requests, strict=True)]
 
 
 def _ended(text: str, options: object) -> str:
-    """The text up to the first of those that end it."""
+    """The text up to the first stop string in `options`."""
     until = options.get("until", []) if isinstance(options, Mapping) else []
     for end in [until] if isinstance(until, str) else until:
         text = text.partition(end)[0]

@@ -1,4 +1,4 @@
-"""Questions to the Hugging Face hub that are answered within seconds, or else there is no network."""
+"""Requests to the Hugging Face hub with a deadline of seconds, after which the network counts as absent."""
 
 import queue
 import re
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from typing import TypeVar
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-"""What a model of the hub can be called."""
+"""A valid id of a model on the hub."""
 
 DEADLINE_S = 8.0
-"""Without an answer from the hub for so long there is no network; its client would go on trying for a minute."""
+"""Seconds without an answer after which the network counts as absent; the hub's client would try for a minute."""
 
 _Answer = TypeVar("_Answer")
 
 
 def answer_of(ask: Callable[[], _Answer]) -> _Answer | Exception:
-    """What `ask` returns, or what went wrong; a TimeoutError where that is not known in time.
+    """What `ask` returns, or the error that it raises; a TimeoutError if neither happens in time.
 
-    It is called in a thread, because no timeout ends the look-up of a host's address.
+    `ask` runs in a thread, because no timeout ends the look-up of a host's address.
     """
     answers: queue.SimpleQueue[_Answer | Exception] = queue.SimpleQueue()
     errors = hub_errors()
@@ -37,9 +37,9 @@ def answer_of(ask: Callable[[], _Answer]) -> _Answer | Exception:
 
 
 def problem_with_model(hub_id: str) -> Exception | None:
-    """What is wrong with a model of the hub, found within seconds; None if it is there to be had.
+    """Why a model of the hub cannot be downloaded, found within seconds; None if it can.
 
-    A download of one that is not would try again and again, and tell of every time.
+    The download itself would try again and again, and log every attempt.
     """
     from huggingface_hub import HfApi
 
@@ -50,7 +50,7 @@ def problem_with_model(hub_id: str) -> Exception | None:
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises for reasons of a name or of the network.
+    """The errors that the hub's client raises because of a name or of the network.
 
     Its own errors derive from OSError and from the base of whichever HTTP library its release uses.
     """
@@ -61,7 +61,7 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 
 def model_errors() -> tuple[type[Exception], ...]:
-    """What loading a model raises for reasons of the name, the files or the network."""
+    """The errors that loading a model raises because of its name, its files or the network."""
     from safetensors import SafetensorError
 
     return (KeyError, SafetensorError, *hub_errors())

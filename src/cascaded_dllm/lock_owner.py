@@ -1,9 +1,9 @@
-"""Who has a lock, and whether that process lives.
+"""Who has a lock, and whether that process is alive.
 
-Where the owner's number means the same process to both, it is asked whether that process lives, and is the same one
-(numbers of processes are given out again). From another machine, and from another container, the owner is judged by its
-silence: it touches the file now and then, and one that has not done so for a minute is gone. Times are those of the
-file system, so that clocks may differ.
+If the owner's process id is valid here (`pid_space`), the process with this id is looked up; its start time tells it
+from a later process with the same id. On another machine or in another container, the owner is judged by its silence:
+it touches the file now and then, and one that has not done so for a minute counts as dead. Times are those of the file
+system, so the clocks of the machines may differ.
 """
 
 import errno
@@ -21,21 +21,21 @@ from cascaded_dllm.atomic import INCOMPLETE
 from cascaded_dllm.pid_space import pid_space
 
 SECONDS_OF_SILENCE = 60.0
-"""After which an owner on another machine, or in another container, counts as dead."""
+"""Silence after which an owner on another machine or in another container counts as dead."""
 
 _POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, told from all others.
+    """A process that holds a lock, identified uniquely.
 
     Attributes:
         host: its machine.
-        pid: its number there.
-        started: when it began, as its machine writes it; processes that had the same number before have another.
-        token: of this lock; two runs of one process differ in it.
-        space: where its number is its own, see `pid_space`; empty if unknown.
+        pid: its process id.
+        started: when it started, as its machine writes it; another process with the same id has another time.
+        token: random for each lock, so that two locks of one process differ.
+        space: where the process id is valid, see `pid_space`; empty if unknown.
     """
 
     host: str
@@ -46,17 +46,17 @@ class Owner:
 
 
 NOBODY = Owner("", 0, "", "nobody")
-"""Whose lock it is where something else has written the file."""
+"""The owner of a lock file whose content is not an owner."""
 
 
 def this_process() -> Owner:
-    """A new owner, which is this process."""
+    """This process as the owner of a new lock."""
     pid = os.getpid()
     return Owner(socket.gethostname(), pid, _start_of(pid) or "", secrets.token_hex(8), pid_space())
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Whose lock it is; None if it is gone."""
+    """The owner of a lock; None if the lock is gone."""
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -70,9 +70,10 @@ def owner_of(path: Path) -> Owner | None:
 
 
 def seems_alive(path: Path, owner: Owner) -> bool:
-    """Whether the owner of a lock lives, by one look that waits for nothing.
+    """Whether the owner of a lock seems alive, without waiting.
 
-    One on another machine is judged by the clocks of this one and of the disk, which may differ by a minute.
+    An owner on another machine is judged by the clocks of this machine and of the file system, which may differ by a
+    minute.
     """
     if owner.space == pid_space():
         return _start_of(owner.pid) == owner.started
@@ -83,14 +84,14 @@ def seems_alive(path: Path, owner: Owner) -> bool:
 
 
 def is_alive(path: Path, owner: Owner, go_on: Callable[[], None]) -> bool:
-    """Whether the owner of a lock lives, which may take a minute to see, in which `go_on` is called now and then."""
+    """Whether the owner of a lock is alive; calls `go_on` while it waits, for up to a minute, for a sign of life."""
     if owner.space == pid_space():
         return _start_of(owner.pid) == owner.started
     return _gives_signs(path, go_on)
 
 
 def _gives_signs(path: Path, go_on: Callable[[], None]) -> bool:
-    """Whether the lock is touched within the time of silence, counted from its last sign of life."""
+    """Whether the lock is touched again within `SECONDS_OF_SILENCE` of the last time."""
     looked = _look(path)
     first = None if looked is None else looked[1]
     while looked is not None:
@@ -106,7 +107,7 @@ def _gives_signs(path: Path, go_on: Callable[[], None]) -> bool:
 
 
 def _look(path: Path) -> tuple[float, float] | None:
-    """The time, and when the lock was last touched; None if it is gone."""
+    """The time now, and that at which the lock was last touched; None if the lock is gone."""
     try:
         return _now(path), path.stat().st_mtime
     except FileNotFoundError:
@@ -114,7 +115,7 @@ def _look(path: Path) -> tuple[float, float] | None:
 
 
 def _now(path: Path) -> float:
-    """The time as the file system of `path` has it."""
+    """The time by the clock of the file system of `path`."""
     probe = path.with_name(f"{INCOMPLETE}{path.name}-time-{secrets.token_hex(4)}")
     try:
         probe.touch()
@@ -124,16 +125,16 @@ def _now(path: Path) -> float:
 
 
 def pause() -> None:
-    """Between two looks at a lock."""
+    """Sleeps between two looks at a lock."""
     time.sleep(_POLL_SECONDS)
 
 
 def _start_of(pid: int) -> str | None:
-    """When process `pid` of this machine began; None if there is none, or it is a zombie."""
+    """When process `pid` of this machine started; None if there is no such process, or it is a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:
-            # The name in parentheses may hold anything; state and start are fields 3 and 22.
+            # The name in parentheses may contain anything; state and start time are fields 3 and 22.
             fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None

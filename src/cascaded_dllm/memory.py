@@ -1,12 +1,12 @@
-"""Memory that has run short, told from other errors; what to do about it, those say who know what was wanted."""
+"""Tells errors of memory that has run out from others; the remedy is left to callers, who know what was computed."""
 
 import torch
 
 _SHORT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""What the devices' own errors have in common, where there is no type for them."""
+"""Parts of the messages of devices whose errors have no type of their own."""
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a device, or the machine, had no room for what was wanted."""
+    """Whether an error means that a device or the machine ran out of memory."""
     is_typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_typed or any(text in str(error).lower() for text in _SHORT_OF_MEMORY)

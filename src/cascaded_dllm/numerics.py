@@ -1,4 +1,4 @@
-"""Functions of a few lines that both the mathematics and the network need, in a numerically safe form."""
+"""Numerically safe forms of short functions that both the mathematics and the network need."""
 
 import torch
 from jaxtyping import Float
@@ -11,12 +11,12 @@ def log_expm1(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def log_add(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log(exp(a) + exp(b)), also of numbers so low that exp() of them is zero."""
-    # Up to torch 2.9 that of MPS is the formula as it stands, which is -inf below -88.
+    """log(exp(a) + exp(b)), also for numbers so low that exp() of them underflows to zero."""
+    # Up to torch 2.9, MPS evaluates the formula literally, which gives -inf below -88.
     return torch.logaddexp(a, b) if a.device.type != "mps" else stable_log_add(a, b)
 
 
 def stable_log_add(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """`log_add` in operations that every device has; it has the gradient of `torch.logaddexp`, also where a is b."""
+    """`log_add` in operations that every device has, with the gradient of `torch.logaddexp`, also where a equals b."""
     difference = torch.where(a == b, 0.0, a - b)
     return torch.maximum(a, b) + torch.log1p(torch.exp(-difference.abs()))

@@ -1,4 +1,4 @@
-"""Overrides key=value: which key each sets, whether a command has left it free, and how values are written."""
+"""Overrides key=value: a check that their keys are free to set, and how values are written."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -8,7 +8,7 @@ from cascaded_dllm.errors import ConfigError
 
 
 def require_free(overrides: Iterable[str], decided: Collection[str], complaint: str) -> None:
-    """Checks that no override is of a key that is decided elsewhere.
+    """Checks that no override sets a key that is decided elsewhere.
 
     Args:
         overrides: key=value, in Hydra's grammar.
@@ -16,7 +16,7 @@ def require_free(overrides: Iterable[str], decided: Collection[str], complaint: 
         complaint: the message, with {key} for the key.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one does.
     """
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~").partition("@")[0]
@@ -25,5 +25,5 @@ def require_free(overrides: Iterable[str], decided: Collection[str], complaint: 
 
 
 def as_written(value: Any) -> str:
-    """A value as a configuration has it: a text as it is, all else as JSON, which YAML contains."""
+    """A value as a configuration file has it: a string as it is, anything else as JSON, a subset of YAML."""
     return value if isinstance(value, str) else json.dumps(value)

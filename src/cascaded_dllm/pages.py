@@ -1,9 +1,9 @@
-"""Parts that pages share: text that stays text whatever it holds, and the colours of stages."""
+"""Parts that HTML pages share: escaping of text, and the colours of stages."""
 
 import html
 from collections.abc import Sequence
 
-# Backgrounds of the first stage and of the last but one; those between lie between. The last one has none.
+# Backgrounds of the first and the last coloured stage; the others are interpolated.
 _LIGHT = ((10, 74, 143), (207, 228, 251))
 _DARK = ((140, 200, 255), (31, 63, 99))
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
@@ -12,10 +12,10 @@ Colour = tuple[int, int, int]
 
 
 def escaped(text: str) -> str:
-    """`text` for a page, as text or as the value of an attribute.
+    """`text` escaped for a page, as text or as the value of an attribute.
 
-    A carriage return would be read as a line feed, so it is written by number. There is no way to write the character
-    0; its picture stands for it.
+    A carriage return would be read as a line feed, so it becomes a numeric reference. HTML cannot contain the character
+    U+0000, so its symbol U+2400 replaces it.
     """
     return html.escape(text.replace("\0", "\u2400")).replace("\r", "&#13;")
 
@@ -23,7 +23,7 @@ def escaped(text: str) -> str:
 def stage_colours(count: int, *, is_dark: bool) -> list[tuple[Colour, Colour]]:
     """Background and text colour of the stages 1..`count`, from the strongest to the faintest.
 
-    One hue that loses strength: the order is seen without colour vision too, and every text can be read.
+    All are one hue of falling strength, so that the order is visible without colour vision and every text is readable.
     """
     strong, weak = _DARK if is_dark else _LIGHT
     backgrounds = [_between(strong, weak, place / max(count - 1, 1)) for place in range(count)]
@@ -31,7 +31,7 @@ def stage_colours(count: int, *, is_dark: bool) -> list[tuple[Colour, Colour]]:
 
 
 def stage_styles(count: int) -> str:
-    """Rules for texts of the stages 1..`count`, by day and by night."""
+    """CSS rules for texts of the stages 1..`count`, in light and in dark mode."""
 
     def rules(*, is_dark: bool) -> str:
         numbered = enumerate(stage_colours(count, is_dark=is_dark), start=1)
@@ -49,7 +49,7 @@ def _between(one: Colour, other: Colour, part: float) -> Colour:
 
 
 def contrast(one: Sequence[int], other: Sequence[int]) -> float:
-    """The contrast ratio of two colours by WCAG 2: from 1 to 21, of which 4.5 can be read."""
+    """The contrast ratio of two colours by WCAG 2, from 1 to 21; text needs 4.5."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
 

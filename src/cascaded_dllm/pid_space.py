@@ -1,4 +1,4 @@
-"""Where the number of a process means something: one host, since it was booted, in one namespace of processes."""
+"""Where a process id is valid: on one host, since its last boot, in one process namespace."""
 
 import hashlib
 import os
@@ -10,17 +10,17 @@ _NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def pid_space() -> str:
-    """Eight digits that two processes share only if each may look for the other by its number.
+    """Eight hexadecimal digits that two processes share only if each can look up the other by its process id.
 
-    The name of a host is not enough: containers may have that of their host, or all the same one, and number their
-    processes apart from one another.
+    The host name is not enough: containers may share it with one another or with their host, while each has process ids
+    of its own.
     """
     facts = (socket.gethostname(), _boot(), _namespace())
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]
 
 
 def _boot() -> str:
-    """The boot of this host, where the system tells it from others; otherwise empty."""
+    """The id of this host's last boot; empty if the system has none."""
     try:
         return _BOOT.read_text(encoding="utf-8").strip()
     except OSError:
@@ -28,7 +28,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """The namespace of processes of this one, where there are such; otherwise empty."""
+    """The process namespace of this process; empty if the system has none."""
     try:
         return os.readlink(_NAMESPACE)
     except OSError:

@@ -1,4 +1,4 @@
-"""Processes of this machine that work for another one: each on one core, and none outlives the one it works for."""
+"""Worker processes on this machine, none of which outlives its parent; several use one thread each."""
 
 import contextlib
 import multiprocessing
@@ -27,7 +27,7 @@ _OWN = {"place": 0}
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, which may be fewer than there are."""
+    """The number of cores that this process may use; the machine may have more."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -38,9 +38,9 @@ def own_place() -> int:
 
 @contextlib.contextmanager
 def at_place(place: int) -> Iterator[None]:
-    """Gives this process another place, from which those of a pool that it starts are counted.
+    """Gives this process another place inside the block, from which the places of its pools are counted.
 
-    Only who has started all processes knows how many stand before the first of this one's.
+    Only the caller that starts all processes knows how many come before the first one of this process.
     """
     before = _OWN["place"]
     _OWN["place"] = place
@@ -52,17 +52,16 @@ def at_place(place: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes use one thread each, where there are several; their places begin at that of this one.
+    """A pool of processes, which use one thread each if there are several; their places start at that of this process.
 
-    They do not import the main module of the program, which may be none that can be imported: nothing of what they are
-    given may be defined in it. When the block ends with an exception, what runs is ended too: shards that are not
-    complete were never there.
+    They do not import the main module of the program, which may not be importable: nothing that is sent to them may be
+    defined in it. If the block ends with an exception, running work is terminated; incomplete shards leave no trace.
 
     Args:
         num_processes: how many.
-        error_log: where the error streams of the processes go, in place of the terminal.
+        error_log: file for the error streams of the processes; None for the terminal.
     """
-    # A forked process would inherit the locks of threads that it does not have.
+    # A forked process would inherit locks held by threads that it does not have.
     context = _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
@@ -81,9 +80,9 @@ def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterat
 def in_order(
     pool: ProcessPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], *, ahead: int
 ) -> Iterator[_Result]:
-    """What `function` gives for every item, in their order; of what is to come, no more than `ahead` are given out.
+    """`function` of every item, in their order; at most `ahead` items are submitted beyond the one that is awaited.
 
-    A process that was killed is a BrokenProcessPool, and the caller knows what was lost with it.
+    If a process is killed, BrokenProcessPool comes out; the caller knows what was lost.
     """
     waiting: deque[Future[_Result]] = deque()
     for item in items:
@@ -98,7 +97,7 @@ class _ProcessWithoutMain(SpawnProcess):
     """A process that does not import the main module."""
 
     def start(self) -> None:
-        """Starts it while another main module stands in, which has no file to import."""
+        """Starts the process while an empty module, which has no file to import, stands in for the main module."""
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
@@ -108,14 +107,14 @@ class _ProcessWithoutMain(SpawnProcess):
 
 
 class _ContextWithoutMain(SpawnContext):
-    """Spawns processes that import only what they are given needs."""
+    """Spawns processes that import only what their work needs."""
 
     Process = _ProcessWithoutMain
 
 
 @contextlib.contextmanager
 def thread_counts(number: int | None) -> Iterator[None]:
-    """Processes started inside use so many threads, unless the environment says otherwise already."""
+    """Processes started inside the block use `number` threads, unless the environment sets a number already."""
     names = [name for name in _THREAD_COUNTS if number is not None and name not in os.environ]
     os.environ.update(dict.fromkeys(names, str(number)))
     try:
@@ -126,11 +125,11 @@ def thread_counts(number: int | None) -> Iterator[None]:
 
 
 def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
-    """The first thing a process does.
+    """Sets up a new process of a pool.
 
     Args:
         error_log: see `process_pool`.
-        begun: the place of the next process; a pool starts no process in the place of one that has ended.
+        begun: the place of the next process; a pool never replaces a process that has ended.
     """
     with begun.get_lock():
         _OWN["place"] = begun.value
@@ -143,7 +142,7 @@ def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent is gone: a pool's own processes would wait for work for ever."""
+    """Waits until the parent is gone, and ends this process, which would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,7 +1,7 @@
 """Seeds derived from (seed, purpose, indices), so that no random state is ever carried.
 
-A resumed run, another number of processes or another batch size draws the same numbers, because every number is a
-function of what it is for and not of what was drawn before.
+A resumed run, another number of processes or another batch size draws the same numbers, because every number depends on
+its purpose and not on what was drawn before.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""One process a run folder, or a work: a lock that a dead owner does not keep, however it died.
+"""Locks that give a run folder, or a piece of work, to one process; the lock of a dead process can be taken.
 
-File locks of the system would do it, but network file systems of clusters often lack them. So the lock is a file that
-names its owner, of whom the next one judges whether it lives (`lock_owner.py`).
+The network file systems of clusters often lack file locks. So a lock is a file that names its owner, and the next
+process finds out whether that owner is alive (`lock_owner.py`).
 """
 
 import contextlib
@@ -27,19 +27,18 @@ def run_lock(
     other: str = "give this one another folder with --out (run_dir)",
     go_on: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """The folder belongs to this process inside the block.
+    """Gives the folder to this process inside the block.
 
-    Where the owner is on another machine, or in another container, and silent, this waits until a minute of silence has
-    passed.
+    A silent owner on another machine or in another container has a minute to show a sign of life; this waits for it.
 
     Args:
         folder: of the run.
-        other: what else may be done while another process has it, for the message.
+        other: what the user can do instead while another process has the folder, for the message.
         go_on: called at every look while this waits; what it raises ends the waiting.
 
     Raises:
-        FolderInUseError: another process that lives has the folder.
-        OutputExistsError: it cannot be written.
+        FolderInUseError: another process that is alive has the folder.
+        OutputExistsError: the lock cannot be written.
     """
     path = folder / LOCK_FILE
     own = this_process()
@@ -48,7 +47,7 @@ def run_lock(
     if owner is not None:
         raise FolderInUseError(
             f"{path.parent} belongs to a run that is going on: process {owner.pid} on {owner.host}; wait for it "
-            f"or stop it, or {other}. If that process is gone for sure, remove {path}"
+            f"or stop it, or {other}. If you are sure that this process is gone, remove {path}"
         )
     with _held(path, own):
         yield
@@ -62,15 +61,15 @@ def waited_lock(
     on_wait: Callable[[str], None] | None = None,
     go_on: Callable[[], None] | None = None,
 ) -> Iterator[bool]:
-    """Whether the lock belongs to this process inside the block: so as soon as it is free, unless the work is done.
+    """Waits for a lock or for the end of the work that it guards; yields True if this process is to do the work.
 
-    Of several that come for the same work one does it, and the others go on when it is done. Where it dies or gives up,
-    another one takes its place.
+    Of several processes that come for the same work, one does it, and the others go on when it is done. If that one
+    dies or gives up, another takes over.
 
     Args:
-        path: of the lock; its folder is created if need be.
-        is_done: whether there is nothing left to do, so that no lock is needed.
-        on_wait: told once whom this waits for, such as "process 12 on node3".
+        path: of the lock; its folder is created if necessary.
+        is_done: whether the work is done, so that no lock is needed.
+        on_wait: called once with the owner that this waits for, such as "process 12 on node3".
         go_on: called at every look while this waits; what it raises ends the waiting.
 
     Raises:
@@ -84,7 +83,7 @@ def waited_lock(
             owner = _take(path, own, watched)
         if owner is None:
             with _held(path, own):
-                # Whoever had the lock may have ended in between.
+                # The owner before may have finished the work in between.
                 yield not is_done()
             return
         if not has_told and on_wait is not None:
@@ -97,10 +96,10 @@ def waited_lock(
 
 @contextlib.contextmanager
 def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Iterator[Callable[[], None]]:
-    """Tells an error of the file system inside the block as one of the lock; what `go_on` raises is none.
+    """Turns errors of the file system inside the block into errors of the lock, except those that `go_on` raises.
 
     Yields:
-        What is to be called in place of `go_on`.
+        A function to call in place of `go_on`.
 
     Raises:
         OutputExistsError: the lock cannot be written.
@@ -121,33 +120,33 @@ def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Ite
         if error in raised:
             raise
         raise OutputExistsError(
-            f"{path} cannot be written ({error.strerror}); name a {what} that is yours to write, and has room"
+            f"{path} cannot be written ({error.strerror}); name a {what} that you may write to and that has room"
         ) from error
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process seems to hold the lock of a folder, by one look; see `seems_alive`."""
+    """Whether a living process seems to hold the lock of a folder, without waiting; see `seems_alive`."""
     path = folder / LOCK_FILE
     owner = owner_of(path)
     return owner is not None and owner != NOBODY and seems_alive(path, owner)
 
 
 def until_told(should_stop: Callable[[], bool], folder: Path) -> Callable[[], None]:
-    """A `go_on` that ends the waiting for a run folder when somebody wishes so.
+    """A `go_on` that ends the waiting for a run folder once `should_stop` returns True.
 
     Args:
-        should_stop: asked at every look.
+        should_stop: called at every look.
         folder: of the run.
 
     Returns:
-        A function that raises a StoppedError once it should stop.
+        A function that then raises StoppedError.
     """
 
     def go_on() -> None:
         if should_stop():
             raise StoppedError(
-                f"told to stop while another machine's process, which has {folder} and may be dead, was watched; "
-                "nothing was changed, and the same command begins again"
+                f"told to stop while waiting to see whether the owner of {folder}, a process on another machine, is "
+                "alive; nothing was changed, and the same command begins again"
             )
 
     return go_on
@@ -155,7 +154,7 @@ def until_told(should_stop: Callable[[], bool], folder: Path) -> Callable[[], No
 
 @contextlib.contextmanager
 def _held(path: Path, own: Owner) -> Iterator[None]:
-    """Gives signs of life inside the block, and gives the lock back after it."""
+    """Gives signs of life inside the block, and releases the lock after it."""
     stop = threading.Event()
     signs = threading.Thread(target=_give_signs, args=(path, stop), daemon=True)
     signs.start()
@@ -169,17 +168,17 @@ def _held(path: Path, own: Owner) -> Iterator[None]:
 
 
 def _take(path: Path, own: Owner, go_on: Callable[[], None]) -> Owner | None:
-    """Writes the lock, over that of a dead owner if need be; of several that try at once one succeeds.
+    """Takes the lock, also from a dead owner; of several processes that try at once, one succeeds.
 
-    Whether an owner is dead may take a minute to see, in which `go_on` is called now and then.
+    Calls `go_on` while it waits, for up to a minute, to see whether an owner is dead.
 
     Returns:
-        None where it is taken; otherwise the living owner that has it.
+        None if this process has the lock now; otherwise the living owner.
     """
     while not _create(path, own):
         owner = owner_of(path)
         if owner is None:
-            # Given back at this moment. Nothing is removed then: the next lock there belongs to somebody who lives.
+            # Released in this moment. Nothing may be removed: the next lock there belongs to a living process.
             continue
         if owner != NOBODY and is_alive(path, owner, go_on):
             return owner
@@ -189,12 +188,12 @@ def _take(path: Path, own: Owner, go_on: Callable[[], None]) -> Owner | None:
 
 
 def _remove(path: Path, dead: Owner, own: Owner, go_on: Callable[[], None]) -> Owner | None:
-    """Removes the lock of `dead`, and no other: of those that found it dead, one at a time looks again.
+    """Removes the lock of `dead`, and no other: of the processes that found it dead, one at a time looks again.
 
-    Whose turn it is, a lock tells, which may have a dead owner in its turn.
+    A second lock decides whose turn it is; its owner may be dead as well.
 
     Returns:
-        The living owner whose turn it is, if that is another one.
+        The living owner of the second lock, if that is another process.
     """
     turn = path.with_name(f"{INCOMPLETE}{path.name}-of-{dead.token}")
     if (other := _take(turn, own, go_on)) is not None:
@@ -208,13 +207,13 @@ def _remove(path: Path, dead: Owner, own: Owner, go_on: Callable[[], None]) -> O
 
 
 def _create(path: Path, own: Owner) -> bool:
-    """Whether the lock was free. It appears with its content: half of one would belong to nobody."""
+    """Whether the lock was free and now belongs to `own`. It appears with its content, never half-written."""
     whole = path.with_name(f"{INCOMPLETE}{path.name}-{own.token}")
     try:
         whole.write_text(json.dumps(asdict(own)), encoding="utf-8")
         os.link(whole, path)
     except FileExistsError:
-        # A network file system that asks its server twice is told so of its own link.
+        # A network file system that repeats its request may find its own link there.
         return owner_of(path) == own
     finally:
         whole.unlink(missing_ok=True)
@@ -223,5 +222,5 @@ def _create(path: Path, own: Owner) -> bool:
 
 def _give_signs(path: Path, stop: threading.Event) -> None:
     while not stop.wait(SECONDS_BETWEEN_SIGNS):
-        with contextlib.suppress(OSError):  # a file system that is away for a moment; silence will tell
+        with contextlib.suppress(OSError):  # a file system may be away for a moment; only lasting silence counts
             os.utime(path)

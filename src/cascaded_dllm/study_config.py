@@ -1,4 +1,4 @@
-"""What a study file may say, as typed objects; see docs/study.md."""
+"""The settings of a study file as typed objects; see docs/study.md."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,10 +13,10 @@ from cascaded_dllm.typed_settings import parse_settings
 KINDS = ("flat", "prefix", "placed", "from_flat")
 """Kinds of arms."""
 SPLITS = ("windows", "equal")
-"""How a budget is shared out among the runs of an arm."""
+"""How a budget is divided among the runs of an arm."""
 
 PER_WORD = "random_per_word"
-"""What a study calls the method random with a number for every word, not for every occurrence of one."""
+"""The name in a study for the method random with one number for every word instead of every occurrence of a word."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DECIDED = (
@@ -34,7 +34,7 @@ _COMPLAINT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSettings:
-    """Data of one method that is preprocessed already.
+    """Existing preprocessed data of one method.
 
     Attributes:
         method: of preprocessing, `PER_WORD`, or FILE.py:FUNCTION.
@@ -49,20 +49,20 @@ class FolderSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSettings:
-    """The text of a study: a corpus that it preprocesses with every method of its arms, or folders that are there.
+    """The text of a study: a corpus that it preprocesses with every method of its arms, or existing folders.
 
     Attributes:
-        dataset: corpus to train on, as `cdllm preprocess --dataset` takes it; None where there are `folders`.
-        valid_dataset: corpus to measure on, if it is another one.
-        train_split: part to train on.
-        valid_split: part to measure on.
-        num_documents: only the first so many records of each part; None for all.
+        dataset: corpus to train on, as `cdllm preprocess --dataset` takes it; None if `folders` are given.
+        valid_dataset: corpus to measure on; None for `dataset`.
+        train_split: split to train on.
+        valid_split: split to measure on.
+        num_documents: how many records of each split are read, from its start; None for all.
         tokenizer: file, folder or hub id; not needed for the built-in stories.
-        train_tokenizer: entries of a tokenizer to be trained on the corpus instead.
-        tagger: of the method constituency; for the built-in stories their own by default.
+        train_tokenizer: vocabulary size of a tokenizer that is trained on the corpus instead.
+        tagger: of the method constituency; by default, the built-in stories use their own.
         model: of the KeyBERT methods.
-        random_seed: of the method random, drawn either way.
-        folders: data that is there, an entry for every method.
+        random_seed: of the method random, and of `PER_WORD`.
+        folders: existing data, one entry for every method.
     """
 
     dataset: str | None = None
@@ -88,12 +88,12 @@ class CorpusSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """What the training of every arm may cost, stage 1 included though it may be shared.
+    """What the training of every arm may cost, including stage 1 even if arms share it.
 
     Attributes:
-        token_forwards: positions that go through networks, prefixes and gaps included.
-        flops: or this, of forward and backward.
-        split: `windows`: every run of an arm sees as many windows; `equal`: every run has an equal part.
+        token_forwards: positions that go through networks, including prefixes and gaps; or else `flops` is given.
+        flops: floating-point operations, forward and backward.
+        split: `windows`: all runs of an arm see the same number of windows; `equal`: all get the same share.
     """
 
     token_forwards: int | None = None
@@ -112,25 +112,25 @@ class BudgetSettings:
 
     @property
     def unit(self) -> str:
-        """What is counted."""
+        """The key of the budget that is given."""
         return "flops" if self.token_forwards is None else "token_forwards"
 
     @property
     def amount(self) -> float:
-        """How much of it there is."""
+        """The budget, in `unit`."""
         return float(self.flops or 0.0) if self.token_forwards is None else float(self.token_forwards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSettings:
-    """One way to train and to write.
+    """One of the ways of training that a study compares.
 
     Attributes:
         name: for folders and tables.
-        kind: flat, a cascade of prefix or placed stages, or one around a flat network.
-        method: of preprocessing, which decides what the shorter stages keep, `PER_WORD`, or FILE.py:FUNCTION for the
-            method custom with this function.
-        overrides: key=value, as of `cdllm train`, for all its runs.
+        kind: flat, a cascade of prefix or placed stages, or a cascade around a flat network (from_flat).
+        method: of preprocessing, which decides what the shorter stages keep: its name, `PER_WORD`, or FILE.py:FUNCTION
+            for the method custom with this function.
+        overrides: key=value, as for `cdllm train`, for all runs of the arm.
     """
 
     name: str
@@ -153,11 +153,11 @@ class MeasureSettings:
     """How the joint bound of an arm is measured.
 
     Attributes:
-        num_windows: so many of the windows that all arms have, evenly spaced.
-        num_times: times a window.
+        num_windows: how many of the windows that all arms have are measured, evenly spaced.
+        num_times: times of the integral for each window.
         batch_size: windows computed together.
-        t_min: the integral runs from here to 1.
-        points: how often the bound of a run is measured while it trains, the end included.
+        t_min: lower end of the integral over time, which runs to 1.
+        points: how often the bound of a run is measured during training, including the end.
     """
 
     num_windows: int = 512
@@ -174,18 +174,18 @@ class MeasureSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawingSettings:
-    """Texts that are drawn from every arm, in one way.
+    """One way of drawing texts from every arm.
 
-    Predictor, steps and tokens per call are one for all stages, or one for each; of those a flat arm has the last one.
+    `predictor`, `steps` and `tokens_per_call` have one value for all stages, or one for each; a flat arm uses the last.
 
     Attributes:
         name: for folders and tables.
-        num_samples: texts.
+        num_samples: number of texts.
         predictor: how steps are taken.
         steps: of the time grid of a stage, for the predictors that have one.
         tokens_per_call: tokens that leave MASK together, for the others.
         temperature: of the law of a token.
-        top_p: keeps the most probable tokens that have this share together.
+        top_p: the fewest tokens with at least this total probability are kept.
         batch_size: texts drawn together.
     """
 
@@ -217,15 +217,15 @@ class StudySettings:
     Attributes:
         name: of the study.
         corpus: its text.
-        lengths: of the stages; a flat model writes texts of the last one.
-        budget: of the training of an arm.
-        arms: what is compared, every one with every other.
-        seeds: of training, of which each makes a repetition.
+        lengths: of the stages; a flat model writes texts of the last length.
+        budget: for the training of one arm.
+        arms: the ways of training, each of which is compared with every other.
+        seeds: of training; each gives one repetition.
         base: overrides key=value for the runs of all arms.
         evaluate: how bounds are measured.
-        sampling: what is drawn.
+        sampling: which texts are drawn.
         judge: causal language model that reads the texts, or None.
-        figures: those that are kept, by name; None for all.
+        figures: names of the figures that are kept; None for all.
     """
 
     name: str
@@ -255,7 +255,7 @@ class StudySettings:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Methods of preprocessing that the arms need, each once."""
+        """The methods that the arms name, each once."""
         return tuple(dict.fromkeys(arm.method for arm in self.arms))
 
     def to_dict(self) -> dict[str, Any]:
@@ -264,14 +264,14 @@ class StudySettings:
 
 
 def preprocessing_method(method: str) -> str:
-    """The method of preprocessing that a method of a study stands for."""
+    """The method of preprocessing behind a method of a study."""
     if method == PER_WORD:
         return "random"
     return "custom" if is_custom(method) else method
 
 
 def is_custom(method: str) -> bool:
-    """Whether a method of a study is a function of the user's own, FILE.py:FUNCTION."""
+    """Whether a method of a study is a function of the user, FILE.py:FUNCTION."""
     return ":" in method
 
 
@@ -286,15 +286,15 @@ def parse_study(settings: Mapping[str, Any]) -> StudySettings:
 
 
 def require_known(what: str, asked: Iterable[str], known: Iterable[str]) -> None:
-    """Checks that everything that is asked for is there.
+    """Checks that all names are in the study.
 
     Args:
-        what: that is asked for.
-        asked: names.
-        known: names.
+        what: what the names are of, for the message.
+        asked: the names.
+        known: all names in the study.
 
     Raises:
-        ConfigError: something is not.
+        ConfigError: one is not.
     """
     names = list(known)
     for name in asked:
@@ -303,10 +303,10 @@ def require_known(what: str, asked: Iterable[str], known: Iterable[str]) -> None
 
 
 def _require_distinct(key: str, what: str, names: list[str]) -> None:
-    """Checks that no name is there twice.
+    """Checks that no name occurs twice.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one does.
     """
     for name in names:
         if names.count(name) > 1:

@@ -1,13 +1,12 @@
-"""What texts cost a flat model or a cascade: continuations of a context, whole texts of any length; and writing on.
+"""Bounds on -log p of continuations and of whole texts, under a flat model or a cascade; and continuations of contexts.
 
-A flat model knows the context and pays for the continuation: its bound on -log p(continuation | context). A cascade
-writes whole texts, so that it pays for context and continuation together: its joint bound on -log p of both.
-Continuations of one context are ranked by either in the same way; what a cascade pays for a continuation alone is not
-known.
+For a continuation, a flat model gives its bound on -log p(continuation | context). A cascade writes whole texts, so it
+gives its joint bound on -log p of context and continuation together. Both rank the continuations of one context; what a
+continuation alone costs a cascade is not known.
 
-A continuation is short, and in the integral over time its few tokens are masked rarely, so that the estimate scatters.
-Where the network allows it, a normalised one that does not see the time, a flat model is asked token by token instead,
-in random orders; see `sequential`.
+A continuation is short, and in the integral over time its few tokens are rarely masked, so the estimate scatters. If
+the network of a flat model is normalised and does not see the time, it is evaluated token by token in random orders
+instead; see `sequential`.
 """
 
 import zlib
@@ -32,12 +31,12 @@ from cascaded_dllm.train.objective import Batch, Objective
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextScorer:
-    """Costs of texts, which depend on the seed and on nothing that stands beside them.
+    """Estimates the costs of texts, in nats; each depends on the seed and the text, not on the other texts.
 
     Attributes:
         cascade: a flat model, or all stages of a cascade.
-        num_times: times of the integral of every text, where there is one.
-        num_orders: orders of every text of a flat model that is asked token by token.
+        num_times: times of the integral for each text, if there is an integral.
+        num_orders: orders for each text, if a flat model is evaluated token by token.
         seed: decides times, orders and noise.
         batch_size: texts computed together.
     """
@@ -51,22 +50,22 @@ class TextScorer:
     def __post_init__(self) -> None:
         if not self.cascade.is_flat and self.cascade.stage_lengths != self.cascade.trained_lengths:
             raise ConfigError(
-                f"{len(self.cascade.stages)} of {len(self.cascade.trained_lengths)} stages are given, which write no "
-                "whole text; give all of them"
+                f"{len(self.cascade.stages)} of {len(self.cascade.trained_lengths)} stages are given, which do not "
+                "write a whole text; give all of them"
             )
         for name in ("num_times", "num_orders", "batch_size"):
             require_at_least(name, getattr(self, name), 1)
 
     @property
     def window(self) -> int:
-        """Tokens of the longest text."""
+        """The number of tokens in a window."""
         return self.cascade.trained_lengths[-1]
 
     def continuation_nats(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """What every (context, continuation) costs, nats: the continuation alone, or with a cascade both.
+        """The cost of every (context, continuation) in nats: of the continuation alone, or with a cascade of both.
 
         Raises:
-            ConfigError: a continuation has no token, or more than the models write.
+            ConfigError: a continuation has no token, or more than fit into a window.
         """
         found = [self._pair(*pair) for pair in pairs]
         if self.cascade.is_flat:
@@ -74,7 +73,7 @@ class TextScorer:
         return [sum(self._window_costs(self.cascade.tokenizer.decode([*a, *b]))) for a, b in found]
 
     def text_nats(self, texts: Sequence[str]) -> list[float]:
-        """What every text costs, nats, in windows that follow each other; a flat model knows a token before each."""
+        """The cost of every text in nats, summed over consecutive windows; a flat model knows the token before each."""
         return [self._flat_text(text) if self.cascade.is_flat else sum(self._window_costs(text)) for text in texts]
 
     def _flat_text(self, text: str) -> float:
@@ -83,10 +82,10 @@ class TextScorer:
         return sum(self._flat_costs([(ids[s - 1 : s], ids[s : s + self.window - 1]) for s in starts]))
 
     def written(self, contexts: Sequence[str]) -> list[str]:
-        """What is written after every context.
+        """The text written after every context.
 
-        The context is pinned at the start of the last stage. Where it would leave less than half of what that stage
-        writes by itself, its end alone is kept.
+        The context is pinned at the start of the last stage. If it is longer than half of the tokens that this stage
+        adds, only its end is kept.
         """
         tokenizer, last = self.cascade.tokenizer, len(self.cascade.stages)
         new = self.window if last == 1 else self.window - self.cascade.stage_lengths[-2]
@@ -99,7 +98,7 @@ class TextScorer:
         return found
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """The tokens of both, cut together, so that the last token of the context is what it is in the text.
+        """The tokens of context and continuation, tokenized together as in a text, so that both agree on the border.
 
         Raises:
             ConfigError: the continuation has no token, or too many.
@@ -115,16 +114,16 @@ class TextScorer:
                 f"a continuation has {len(after)} tokens, and the models write {self.window}, of which one is the end "
                 f"of text before or after; give 1 to {self.window - 1} tokens"
             )
-        # Where there is no room for all, what is nearest stays.
+        # If there is no room for the whole context, its end is kept.
         if self.cascade.is_flat:
-            # What begins a text follows the end of another one.
+            # The start of a text follows the end of another one.
             return [tokenizer.eos_id, *before][-(self.window - len(after)) :], after
-        # An end of text follows, for which there must be room.
+        # An end of text follows, which needs room too.
         num_kept = self.window - 1 - len(after)
         return before[max(0, len(before) - num_kept) :], after
 
     def _flat_costs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        """Nats of every continuation given its context, of a flat model."""
+        """The cost of every continuation given its context under a flat model, in nats."""
         by_shape: Mapping[tuple[int, int], list[int]] = defaultdict(list)
         for number, (before, after) in enumerate(pairs):
             by_shape[len(before), len(after)].append(number)
@@ -140,7 +139,7 @@ class TextScorer:
         return costs
 
     def _window_costs(self, text: str) -> list[float]:
-        """Joint bound of every window of a text, which an end of text follows and, if there is room, fills up."""
+        """The joint bound of every window of a text, in nats; ends of text, at least one, fill up the last window."""
         ids, importance, method = english_importance(self.cascade.tokenizer)(text)
         length = self.window
         filled = -len(ids) % length or length
@@ -151,14 +150,14 @@ class TextScorer:
             window, of_window = tokens[first : first + length], values[first : first + length]
             lengths = self.cascade.stage_lengths
             positions = select_positions(window, of_window, lengths, method=method, unique=self.cascade.unique)
-            # Copies stand in for what is missing: the bound holds for any choice of the shorter stages.
+            # Repeated tokens fill a stage that lacks distinct ones: the bound holds for any choice of shorter stages.
             chosen = positions or select_positions(window, of_window, lengths, method=method, unique=False)
-            assert chosen is not None, "with copies no window lacks tokens"
+            assert chosen is not None, "with repeated tokens, no window lacks tokens"
             costs.append(self._cascade_cost(window, chosen))
         return costs
 
     def _cascade_cost(self, window: list[int], positions: list[list[int]]) -> float:
-        """Nats of one window whose stages are the tokens at these positions."""
+        """The joint bound of one window whose stages keep the tokens at these positions, in nats."""
         index, total = _numbers([window]), 0.0
         for stage, (before, kept) in enumerate(pairwise([[], *positions])):
             target = torch.tensor([[window[place] for place in kept]])
@@ -171,7 +170,7 @@ class TextScorer:
         return total
 
     def _bound(self, stage: int, batch: Batch) -> list[float]:
-        """Nats of every target of a batch."""
+        """The bound of every target of a batch, in nats."""
         found = self.cascade.stages[stage]
         there = batch.to(self.cascade.device)
         if self.cascade.is_flat and writes_in_any_order(found.model, found.process):

@@ -1,4 +1,4 @@
-"""Settings from files as typed objects: every key is known, every value has its type, and mistakes are told by name."""
+"""Settings from files as typed objects: every key is known, every value has its type, and errors name the key."""
 
 import dataclasses
 import difflib
@@ -17,10 +17,10 @@ def parse_settings(kind: type[T], settings: Mapping[str, Any], path: str = "", w
     """A dataclass from a nested mapping; only fields that have a default may be left out.
 
     Args:
-        kind: the dataclass, whose fields are plain values, tuples or other such dataclasses.
+        kind: the dataclass, whose fields are plain values, tuples or dataclasses of the same form.
         settings: its values by name.
-        path: where they stand, "optim." for example, for messages.
-        whole: of which `kind` is a part; None for itself.
+        path: where they stand, for example "optim.", for messages.
+        whole: the dataclass that contains `kind`; None for `kind` itself.
 
     Raises:
         ConfigError: a key is unknown (its nearest neighbour is named) or missing, or a value has the wrong type.
@@ -42,7 +42,7 @@ def parse_settings(kind: type[T], settings: Mapping[str, Any], path: str = "", w
 
 
 def _keys(kind: type, path: str = "") -> Iterator[str]:
-    """All keys that hold no group, as "optim.lr"."""
+    """All keys that are not groups, as "optim.lr"."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[field.name]):
@@ -52,7 +52,7 @@ def _keys(kind: type, path: str = "") -> Iterator[str]:
 
 
 def _nearest(key: str, beside: Sequence[str], path: str, everywhere: Sequence[str]) -> str:
-    """What is meant by an unknown key: one of this name in another group, or one spelt nearly so, here or elsewhere."""
+    """The known key that an unknown one may mean: the same name in another group, or a similar name; "" if none."""
     if same := [known for known in everywhere if known.rpartition(".")[2] == key]:
         return " or ".join(same)
     if near := difflib.get_close_matches(key, beside, n=1, cutoff=0.65):
@@ -64,7 +64,7 @@ def _nearest(key: str, beside: Sequence[str], path: str, everywhere: Sequence[st
 
 
 def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
-    """`value` as the declared type; whole numbers are accepted as floats, nothing else is converted."""
+    """`value` as the declared type; integers become floats and lists tuples, nothing else is converted."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} is {_as_written(value)}; it must be a group of keys")
@@ -73,7 +73,7 @@ def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
         kinds = typing.get_args(hint)
         if value is None and types.NoneType in kinds:
             return None
-        # One value, or a list of them.
+        # A union such as str | tuple[str, ...] accepts one value or a list.
         lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
         return _value(lists[0] if lists and isinstance(value, list | tuple) else kinds[0], value, path, whole)
     if typing.get_origin(hint) is tuple:
@@ -86,18 +86,18 @@ def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
 
 
 def _as_written(value: object) -> str:
-    """A value as it is told: the words of YAML are not those of Python."""
+    """A value as messages show it: null, true and false are written as in YAML."""
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _items(kind: Any, values: Any, path: str, whole: type) -> tuple[Any, ...]:
-    """A list of values of one type; of groups, each is told by its number."""
+    """A list of values of one type, as a tuple; messages number the groups in a list of groups."""
     is_of_groups = dataclasses.is_dataclass(kind)
     if not isinstance(values, list | tuple):
         example = "[32, 64, 128]" if kind is int else "[runs/stage1, runs/stage2]"
         remedy = "groups of keys, each after a dash" if is_of_groups else f"for example {example}"
         raise ConfigError(f"{path} is {_as_written(values)}; it must be a list, {remedy}")
     names = (f"{path}[{place}]" if is_of_groups else path for place in range(len(values)))
-    # Keys of groups in a list are those of its own kind, which the whole does not name.
+    # `_keys` does not descend into lists, so a group in a list is searched for similar keys by itself.
     within = kind if is_of_groups else whole
     return tuple(_value(kind, value, name, within) for value, name in zip(values, names, strict=True))

@@ -1,4 +1,4 @@
-"""Versions of this package and of what it runs on, for the records of results."""
+"""Versions of this package and of the software it runs on, for the records of results."""
 
 import importlib.metadata
 import platform
@@ -8,7 +8,7 @@ import cascaded_dllm
 
 
 def installed_versions(libraries: Iterable[str]) -> dict[str, str]:
-    """Versions of this package, of Python, and of those of the libraries that are installed."""
+    """Versions of this package, of Python, and of the libraries; one that is not installed is left out."""
     versions = {"cascaded-dllm": cascaded_dllm.__version__, "python": platform.python_version()}
     for library in libraries:
         try:

@@ -478,8 +478,8 @@ def test_numbers_of_chance_are_those_of_training(stories, make_stories, tmp_path
     assert bound(runs["word"], data("valid", "word", 3)).num_stages == 3
     assert bound(runs["occurrence"], data("valid", "occurrence", 4)).num_stages == 3
     message = (
-        r"has a choice by chance per word with the seed 4, and the models .* per word with the seed 3: others would be "
-        r"measured; preprocess the text with the --per and --seed, or the --scorer, of their data"
+        r"has a choice by chance per word with the seed 4, and the models .* per word with the seed 3: other windows "
+        r"would be measured; preprocess the text with the --per and --seed, or the --scorer, of their data"
     )
     other = data("valid", "word", 4)
     with pytest.raises(DataError, match=message):

@@ -277,7 +277,7 @@ def test_numbers_are_judged_before_a_corpus_is_fetched(monkeypatch, tmp_path):
 
 def test_a_holdout_that_is_none(tmp_path):
     for split, every, message in [
-        ("test", 5, r"--holdout 5 parts the train split of a corpus, and --split is 'test'; give --split valid for"),
+        ("test", 5, r"--holdout 5 divides the train split of a corpus, and --split is 'test'; give --split valid for"),
         ("valid", 1, r"--holdout is 1; it must be at least 2, since one of so many records is held out"),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -291,7 +291,7 @@ def test_tokenizer_that_changes_after_the_plan(tmp_path):
     asked = replace(job(tmp_path / "out", method="random"), tokenizer=str(tmp_path / "tokenizer"), train_tokenizer=None)
     task = prepare(asked)
     Tokenizer.train(["another text"], 260).save(tmp_path / "tokenizer")
-    with pytest.raises(DataError, match="finds importance with is not what it was when the job began; put it back"):
+    with pytest.raises(DataError, match="finds importance, has changed since the job began; put it back"):
         task.run(0)
     assert not (task.plan.folder / "shard_0").exists()
 

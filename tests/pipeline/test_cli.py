@@ -261,7 +261,7 @@ def test_packing_is_that_of_training(trained, data, tmp_path):
     flags = ["--num-windows", 2, "--num-times", 1, "--json"]
     named, taken = (success(*common, trained[3], *flags, *given).stdout for given in (["--packing", "document"], []))
     assert named == taken
-    message = "were trained with shortened stages of data.unique=true: others would be measured; leave --unique and"
+    message = "with shortened stages of data.unique=true: other windows would be measured; leave -"
     assert message in failure(*common, trained[0], "--no-unique")
     # A checkpoint from before it was recorded.
     old = tmp_path / "old"

@@ -69,7 +69,7 @@ GENERATED = "training.generated_prefix"
 OTHERS = {
     "run_dir": "elsewhere",
     "device": ConfigError("device 'tpu' cannot be used .*; choose auto, cpu, mps or cuda"),
-    "ngpus": ConfigError("ngpus is 2 and 1 process assembles the run; `cdllm train` starts as many, and elsewhere"),
+    "ngpus": ConfigError("ngpus is 2 and 1 process assembles the run; `cdllm train` starts that many; elsewhere"),
     "dtype": "bfloat16",
     "stage": 2,
     "baseline": True,

@@ -169,7 +169,7 @@ def test_ray_cluster_that_is_not_there(corpus, tmp_path):
     pytest.importorskip("ray")
     arguments = [*command(corpus, tmp_path), "--executor", "ray", "--ray-address"]
     assert "no Ray cluster answers at 127.0.0.1:9 (" in failure(*arguments, "127.0.0.1:9")
-    assert "--ray-address 'nowhere' is no address; write host:port" in failure(*arguments, "nowhere")
+    assert "--ray-address 'nowhere' is not an address; write host:port" in failure(*arguments, "nowhere")
 
 
 @pytest.fixture(scope="module")

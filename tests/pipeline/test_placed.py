@@ -314,7 +314,7 @@ def test_what_a_placed_stage_cannot_be_asked(
     with pytest.raises(ConfigError, match="a placed stage begins with the text of the stage before; give it one"):
         next(replace(stage, prefix_length=None).states(None, **drawn()))
     generated = ["training.generated_prefix.prob=0.5", f"training.generated_prefix.stage_paths=['{stages[1]}']"]
-    with pytest.raises(ConfigError, match=r"is a placed stage, which writes no text again in part; leave it out"):
+    with pytest.raises(ConfigError, match=r"is a placed stage, which cannot rewrite a part of a text; leave it out"):
         assemble_run(tiny.config(stories, tmp_path / "run", "stage=3", *generated))
 
 

@@ -108,5 +108,5 @@ def test_what_cannot_be_measured(models: dict[str, Cascade]) -> None:
         with pytest.raises(ConfigError, match=f"{name} is 0; it must be at least 1"):
             TextScorer(cascade=models["flat"], **{name: 0})
     part = Cascade(models["cascade"].stages[:2], models["cascade"].tokenizer, (4, 8, 40))
-    with pytest.raises(ConfigError, match="2 of 3 stages are given, which write no whole text; give all of them"):
+    with pytest.raises(ConfigError, match="2 of 3 stages are given, which do not write a whole text; give all"):
         TextScorer(cascade=part)

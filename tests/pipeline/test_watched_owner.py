@@ -43,5 +43,5 @@ def test_training_is_stopped(stories: Path, tmp_path: Path, command: str, number
     )
     ended = run_process(signalled_while_watching, number, [str(argument) for argument in arguments])
     assert ended.returncode == code, ended
-    assert f"told to stop while another machine's process, which has {out}" in ended.stderr
+    assert f"told to stop while waiting to see whether the owner of {out}, a process" in ended.stderr
     assert [path.name for path in out.iterdir()] == [LOCK_FILE]

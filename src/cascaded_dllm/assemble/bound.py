@@ -29,26 +29,26 @@ def joint_bound(
 ) -> JointBound:
     """The joint bound of a cascade, or of a flat model as a cascade of one stage, on preprocessed windows.
 
-    Two cascades are measured on the same windows, with the same times and noise, so that what one pays more than the
-    other is known window by window: `mean_and_error(one.nll_nats - other.nll_nats)`.
+    Two cascades are measured on the same windows, with the same times and noise, so their difference is known window by
+    window: `mean_and_error(one.nll_nats - other.nll_nats)`.
 
     Args:
         cascade: the models.
-        data: a folder that preprocessing made, whose windows are cut as the checkpoints say; or a folder and how.
-        num_windows: how many, evenly spaced in the data.
-        num_times: times a window.
+        data: a preprocessed folder, whose windows are cut as the checkpoints say; or a folder and how to cut it.
+        num_windows: how many windows are measured, evenly spaced in the data.
+        num_times: times of the integral for each window.
         batch_size: windows computed together.
         seed: decides times and noise.
-        t_min: the integral runs from here to 1.
-        keeps_all: whether windows with too few different tokens count as well, their stages filled with copies: the
-            bound holds for any choice of the shorter stages.
-        sequential: how many windows are measured token by token as well.
-        on_progress: told the windows done, counted once a stage, and their number in all stages.
+        t_min: lower end of the integral over time, which runs to 1.
+        keeps_all: whether windows with too few different tokens are measured too, with repeated tokens in their
+            stages: the bound holds for any choice of the shorter stages.
+        sequential: how many windows are also measured token by token.
+        on_progress: called with the windows done and their number, where a window counts once for each stage.
 
     Raises:
-        ConfigError: the windows are to be cut in another way than those that the models were trained on, no checkpoint
-            says how, or a number is out of range.
-        DataError: the data is not there, or has another tokenizer or method than the cascade.
+        ConfigError: `data` cuts windows in another way than in training, no checkpoint says how they were cut, or a
+            number is out of range.
+        DataError: the data is missing, or has another tokenizer or method than the cascade.
     """
     settings = BoundSettings(
         num_windows=num_windows,
@@ -66,10 +66,10 @@ def joint_bound(
 
 
 def _known_packing(cascade: Cascade) -> str:
-    """How documents were cut into the windows of a cascade.
+    """How documents were cut into the windows that a cascade was trained on.
 
     Raises:
-        ConfigError: no checkpoint says it.
+        ConfigError: no checkpoint says so.
     """
     if not cascade.packing:
         raise ConfigError(
@@ -86,7 +86,7 @@ def windows_bound(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
-    """The joint bound on windows of `arrays`, which are such as the cascade was trained on."""
+    """The joint bound on windows of `arrays`, which the caller has cut as in training."""
     numbers = range(1, len(cascade.stages) + 1)
     datasets = (
         [StageDataset.flat(arrays)]

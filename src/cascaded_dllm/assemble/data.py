@@ -1,4 +1,4 @@
-"""Which preprocessed folders a run reads: by name or by path, and whether they are what the configuration asks for."""
+"""The preprocessed folders that a run reads, found by name or by path and checked against the configuration."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +12,15 @@ from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 
 _VALIDATION_SPLITS = ("validation", "valid")
-"""What corpora call the part to measure on: those of the hub the first, the built-in ones the second."""
+"""Names of the validation split: of corpora on the hub, and of built-in ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedData:
-    """Data settings whose folders are known, and what the training folder says of itself.
+    """Data settings whose folders are known, and how the training folder was made.
 
     Attributes:
-        settings: with `path`, and with a folder as `valid` if there is one.
+        settings: `path` is set, and `valid` is a folder or None.
         held: what the training folder was made with.
     """
 
@@ -29,10 +29,10 @@ class LocatedData:
 
 
 def require_known_method(data: DataSettings) -> None:
-    """Judges `data.dataloader` without the data.
+    """Checks `data.dataloader` without reading the data.
 
     Raises:
-        ConfigError: it is no method of preprocessing.
+        ConfigError: it is not a method of preprocessing.
     """
     if data.dataloader is not None:
         one_of("data.dataloader", data.dataloader, SELECTION_METHODS, hint="or null where data.path names the folder")
@@ -41,17 +41,17 @@ def require_known_method(data: DataSettings) -> None:
 def locate(data: DataSettings, run_dir: str | None = None) -> LocatedData:
     """The folders to train and to measure on.
 
-    Without `data.path` the training folder is <root>/<dataloader>/<train>_train, as `cdllm preprocess` calls it.
-    With it, the names are what the folder must hold, if they are given.
+    Without `data.path`, the training folder is <root>/<dataloader>/<train>_train, as `cdllm preprocess` names it. With
+    it, the data there must be of `data.dataloader` and `data.train`, if these are given.
 
     Args:
         data: which data, and how it is cut.
-        run_dir: folder of the run; where there is no data, and a run is there already, it is told how to go on with it.
+        run_dir: folder of the run; if the data is missing and a run exists there, the error says how to resume it.
 
     Raises:
         ConfigError: no data is named.
-        DataError: a folder is not there or incomplete, the training folder holds something else than is asked for, or
-            the other one was made in another way.
+        DataError: a folder is missing or incomplete, the training data is not of the named method or corpus, or the
+            validation data was made in another way.
     """
     require_known_method(data)
     path = data.path if data.path is not None else _named_folder(data, run_dir)
@@ -67,7 +67,7 @@ def _held(path: str, flag: str) -> Settings:
     """What a folder was made with.
 
     Raises:
-        DataError: it is not there, as where it was moved since a run began, or no complete one.
+        DataError: it is missing, perhaps because it was moved after a run began, or it is incomplete.
     """
     if not Path(path).exists():
         raise DataError(
@@ -105,17 +105,17 @@ def _require_what_is_asked_for(data: DataSettings, path: str, found: Settings) -
 
 
 def _require_alike(valid: str, path: str, held: Settings) -> None:
-    """Checks that the texts to measure on are of the same kind as those to train on.
+    """Checks that the validation data was made in the same way as the training data.
 
     Raises:
-        DataError: they have another tokenizer, method or tagger, or are chosen by another function or chance.
+        DataError: it has another tokenizer, method, tagger, function of the user, or kind of random importance.
     """
     found = _held(valid, "--valid (data.valid)")
     choice, our_choice = (learnt_choice(choice_of(of.method, of.scorer)) for of in (found, held))
     for what, theirs, ours, flag in (
         ("tokenizer", found.tokenizer, held.tokenizer, f"--tokenizer {path}"),
         ("method", found.method, held.method, held.method),
-        # Nothing else of the scorer: the table of tf-idf is counted on each split by itself.
+        # Other settings of the scorer may differ: the table of tf-idf is counted on each split separately.
         ("tagger", found.scorer.get("tagger"), held.scorer.get("tagger"), "--tagger, as for the other"),
         ("choice by", choice, our_choice, "--scorer, or --per and --seed, as for the other"),
     ):
@@ -126,7 +126,7 @@ def _require_alike(valid: str, path: str, held: Settings) -> None:
 
 
 def _valid_folder(data: DataSettings, path: str, method: str) -> str | None:
-    """The folder of `data.valid`; by name it lies beside that of the training data, and has the same method."""
+    """The folder of `data.valid`; the name of a corpus means <root>/<method>/<name>_<validation split>."""
     if data.valid is None or "/" in data.valid:
         return data.valid
     parent = Path(data.root) / method

@@ -1,4 +1,4 @@
-"""Where a run computes: the device of every process, and how the processes hold the network."""
+"""The device of every process of a run, and how the processes hold the network."""
 
 import torch
 
@@ -11,12 +11,12 @@ from cascaded_dllm.train.world import World
 
 
 def process_device(name: str, world: World | None) -> torch.device:
-    """The device that this process of a run computes on: each of several has a GPU of its own, or all use the CPU.
+    """The device on which this process of a run computes; several processes have a GPU each, or all use the CPU.
 
-    A GPU becomes the current one of the process, which is where `fully_shard` puts what it splits.
+    The GPU of one of several processes becomes its current device, on which `fully_shard` puts the parts.
 
     Raises:
-        ConfigError: there is no such device on this machine, or not one for every process.
+        ConfigError: this machine has no such device, or not one for every process.
     """
     if world is None or world.size == 1:
         return choose_device(name)
@@ -28,7 +28,7 @@ def process_device(name: str, world: World | None) -> torch.device:
     if kind == "cpu":
         return choose_device("cpu")
     count = torch.cuda.device_count()
-    # Slurm may show every task its own GPU alone.
+    # Slurm may show every task only its own GPU.
     if count != 1 or world.has_store:
         require_gpus(count, world.local_size)
     device = choose_device(f"cuda:{world.local_rank % max(1, count)}")
@@ -37,7 +37,7 @@ def process_device(name: str, world: World | None) -> torch.device:
 
 
 def require_gpus(count: int, num_processes: int) -> None:
-    """Checks that every process of this machine has a GPU.
+    """Checks that there is a GPU for every process of this machine.
 
     Raises:
         ConfigError: there are fewer GPUs than processes.
@@ -50,13 +50,13 @@ def require_gpus(count: int, num_processes: int) -> None:
 
 
 def place(model: ScoreModel, strategy: str, group: Group, device: torch.device) -> Parallel:
-    """Brings the network to the device, whole or split, and says how its processes share the work."""
+    """Moves the network to the device, whole or split, and returns how the processes share the work."""
     if group.size == 1:
         model.to(device)
         return Single()
     match strategy:
         case "fsdp":
-            # Not at the top: what it needs of torch takes seconds to import.
+            # Imported here because the modules of torch that it needs take seconds to import.
             from cascaded_dllm.train.sharded import FullySharded
 
             return FullySharded(model, group, device)

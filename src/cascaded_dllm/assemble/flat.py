@@ -1,8 +1,8 @@
-"""A cascade around one flat network: it fills in at every stage but the first, and only the rest is trained.
+"""A cascade around one flat network, which is the fill of every stage but the first; only the rest is trained.
 
-A placed stage fills in what a flat model of masked diffusion fills in, so that any such model serves as it is. What is
-left to train is a first stage, a small network over the words that matter or the flat one trained further, and a layout
-network for every other.
+The fill of a placed stage does the same as a flat model of masked diffusion, so any such model can be used unchanged.
+Left to train are a first stage, which is a small network over the important words or the flat network trained further,
+and a layout network for every other stage.
 """
 
 from collections.abc import Mapping
@@ -20,26 +20,26 @@ from cascaded_dllm.model.stage_settings import StageSettings, Weights
 from cascaded_dllm.model.warm_start import require_same_vocabulary
 
 First = Literal["new", "flat"]
-"""What stage 1 begins as: a network with random weights, or the flat one."""
+"""What stage 1 starts from: random weights, or the flat network."""
 FIRST: tuple[First, ...] = get_args(First)
 
 
 def runs_from_flat(
     config: TrainConfig, source: str, *, weights: Weights, out: Path, first: First = "new"
 ) -> list[TrainConfig]:
-    """The runs that make the cascade, first stage first; each of them goes on where it is.
+    """The runs that make the cascade, first stage first.
 
     Args:
-        config: what all of them share, and the network of the first stage.
-        source: the flat network, whatever `load_stage` takes.
-        weights: the moving average or the raw ones.
-        out: where their folders stage1, stage2, ... lie.
-        first: what stage 1 begins as.
+        config: what all runs share, and the network of a new first stage.
+        source: the flat network, in any form that `load_stage` takes.
+        weights: the moving average or the raw weights.
+        out: folder of the run folders stage1, stage2, ...
+        first: what stage 1 starts from.
 
     Raises:
-        CheckpointError: there is no flat network, or one that cannot fill in these stages.
+        CheckpointError: there is no flat network, or it cannot fill in these stages.
         ConfigError: the lengths do not increase, or there is only one.
-        DataError: the data is not there.
+        DataError: the data is missing.
     """
     spec = CascadeSpec(config.stage_lengths)
     if spec.num_stages == 1:
@@ -49,7 +49,7 @@ def runs_from_flat(
         )
     flat = load_stage(source, weights=weights).settings
     _require_filling(flat, source, spec)
-    # Before stage 1 is trained, which may have nothing to do with it.
+    # Checked here because training stage 1 may not involve the flat network.
     found = read_identity(Path(str(config.data.path))).settings
     require_same_vocabulary(source, flat, vocab_size=found.vocab_size, tokenizer=found.tokenizer)
     packing = flat.packing or config.data.packing
@@ -57,7 +57,7 @@ def runs_from_flat(
     as_flat = replace(
         shared,
         model=_model(flat.model.to_dict()),
-        # What the schedule of the flat network does not say is of no account to it.
+        # Settings that the schedule of the flat network does not name are not read by it.
         noise=replace(config.noise, **flat.noise),
         pretrained=PretrainedSettings(use_pretrained=True, model_path=source, weights=weights),
     )
@@ -75,7 +75,7 @@ def runs_from_flat(
 
 
 def _require_filling(flat: StageSettings, source: str, spec: CascadeSpec) -> None:
-    """Checks that a network is a flat one of masked diffusion, for texts as long as those of the cascade.
+    """Checks that a network is a flat model of masked diffusion, for texts at least as long as those of the cascade.
 
     Raises:
         CheckpointError: it is not.
@@ -98,6 +98,6 @@ def _require_filling(flat: StageSettings, source: str, spec: CascadeSpec) -> Non
 
 
 def _model(network: Mapping[str, Any]) -> ModelSettings:
-    """The settings of the flat network, as those of a run."""
+    """The settings of the flat network as model settings of a run."""
     settings = {key: value for key, value in network.items() if key not in ("vocab_size", "process")}
     return ModelSettings(name="from-flat", **settings)

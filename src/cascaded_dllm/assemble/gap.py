@@ -1,4 +1,4 @@
-"""The gap of the stages of a cascade between true and generated prefixes: texts drawn, measured and compared."""
+"""The exposure gap of each stage of a cascade: texts on true and generated prefixes, drawn, measured and compared."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +25,10 @@ from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.objective import Batch, Objective
 
 Progress = Callable[[str, int, int], None]
-"""Told what is going on, what of it is done, and all there is of it."""
+"""Called with the name of the present step, how much of it is done, and its total."""
 
 MIN_RESAMPLES = 100
-"""Fewer leave no more than two beyond the ends of an interval."""
+"""With fewer resamples, at most two would lie beyond either end of an interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,12 @@ class GapSettings:
     """How gaps are measured.
 
     Attributes:
-        drawing: how texts are drawn, with the seed of everything.
-        num_texts: texts of every kind.
-        num_times: times a text in every bound.
-        batch_size: texts drawn or measured together; changes nothing.
+        drawing: how texts are drawn; its seed decides all randomness.
+        num_texts: number of texts of every kind.
+        num_times: times of the integral for each text in every bound.
+        batch_size: texts drawn or measured together; does not change results.
         num_resamples: of the bootstrap.
-        level: of every interval by itself.
+        level: of every single interval.
     """
 
     drawing: Drawing
@@ -58,10 +58,10 @@ class GapSettings:
 
 
 def require_measurable(cascade: Cascade, drawing: Drawing) -> None:
-    """Checks that there is a stage that has a prefix, and that texts can be drawn so.
+    """Checks that a stage has a prefix, and that texts can be drawn as `drawing` says.
 
     Raises:
-        ConfigError: there is none, or a setting does not fit the stages.
+        ConfigError: no stage has one, or a setting does not fit the stages.
     """
     if len(cascade.stages) < 2:
         what = "a flat model" if cascade.is_flat else "a first stage alone"
@@ -79,11 +79,11 @@ def gaps_on_windows(
     judge: Judge | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[StageGap, ...]:
-    """The gaps of all later stages of a cascade, with true prefixes from these windows, chosen at random.
+    """The exposure gaps of all later stages of a cascade, with true prefixes from randomly chosen windows.
 
     Raises:
         ConfigError: there is no later stage, or a setting does not fit the stages.
-        DataError: there are fewer windows than texts are asked for.
+        DataError: there are fewer windows than `settings.num_texts`.
     """
     require_measurable(cascade, settings.drawing)
     if arrays.num_windows < settings.num_texts:
@@ -123,9 +123,9 @@ class GapMeasurement:
 
     Attributes:
         cascade: all stages.
-        settings: how.
+        settings: how gaps are measured.
         judge: of texts, or None.
-        on_progress: told what is going on.
+        on_progress: see `Progress`.
     """
 
     cascade: Cascade
@@ -134,7 +134,7 @@ class GapMeasurement:
     on_progress: Progress
 
     def real(self, arrays: StageArrays) -> dict[int, Batch]:
-        """Some windows, as texts of every stage."""
+        """Randomly chosen windows as texts of every stage, by stage."""
         generator = numpy_generator(self.settings.drawing.seed, "gap-windows")
         indices = generator.choice(arrays.num_windows, self.settings.num_texts, replace=False)
         indices.sort()
@@ -146,10 +146,10 @@ class GapMeasurement:
         }
 
     def generated(self) -> dict[int, Batch]:
-        """Texts of every stage on what the stages before have written."""
+        """Texts of every stage on generated prefixes, by stage."""
         num_texts = self.settings.num_texts
         ids, places = self._drawn(self.cascade, range(num_texts), self.settings.drawing, "the cascade")
-        # Their bounds share no random number with those of real texts.
+        # Indices of their own, so that their bounds share no random number with those of real texts.
         index = torch.arange(num_texts, 2 * num_texts)
         numbers = range(1, len(self.cascade.stages) + 1)
         prefixes = (None, *ids[:-1])
@@ -162,14 +162,14 @@ class GapMeasurement:
         drawing = self.settings.drawing.of_stages(len(self.cascade.stages), slice(stage))
         gaps_per_call = drawing.gaps_per_call if any(sampler.is_placed for sampler in first.stages) else None
         drawing = replace(drawing, gaps_per_call=gaps_per_call, control=Control(given=given))
-        # Numbers of their own, so that they share no random number with the texts of the cascade; and since they begin
-        # at a multiple of the number of prefixes, text i has prefix i.
+        # Numbers of their own, so that these texts share no random number with those of the cascade. They start at a
+        # multiple of the number of prefixes, so text i has prefix i.
         numbers = range(len(prefix), 2 * len(prefix))
         ids, places = self._drawn(first, numbers, drawing, f"stage {stage} on true prefixes")
         return Batch(ids[-1], prefix, torch.arange(len(prefix)), places=places.get(stage))
 
     def nats(self, stage: int, texts: Batch, what: str) -> Tensor:
-        """The bound of a stage on texts, nats."""
+        """The bound of a stage on each text, in nats."""
         sampler = self.cascade.stages[stage - 1]
         return text_bound(
             sampler.model,
@@ -182,7 +182,7 @@ class GapMeasurement:
         )
 
     def sample(self, texts: Batch, stage_nats: Tensor, prefix_nats: Tensor) -> StageSample:
-        """Texts with all that is measured on them."""
+        """Texts with everything that is measured on them."""
         assert texts.prefix is not None
         return StageSample(
             prefix=texts.prefix,
@@ -200,11 +200,11 @@ class GapMeasurement:
     def _drawn(
         self, cascade: Cascade, numbers: Sequence[int], drawing: Drawing, what: str
     ) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
-        """Ids of every stage that is known or drawn, and places of prefixes in the texts of placed ones."""
+        """The ids of every stage, given or drawn, and by placed stage the places of the prefix in its texts."""
         places: dict[int, list[Tensor]] = {}
 
         def note(seen: CascadeState) -> None:
-            # Before its first call a placed stage has nothing but its prefix.
+            # Before its first call, a placed stage holds only its prefix.
             if seen.state.step == 0 < seen.state.num_steps and cascade.stages[seen.stage - 1].is_placed:
                 is_known = seen.state.xt != cascade.tokenizer.mask_id
                 at = is_known.nonzero()[:, 1].view(len(is_known), -1).cpu()

@@ -1,4 +1,4 @@
-"""A judge in training, from what a command is given."""
+"""A judge in training, assembled from the arguments of a command."""
 
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,24 @@ def assemble_judge(
     checkpoint_every: int,
     building: Building | None = None,
 ) -> JudgeRun:
-    """A judge in training, ready to go.
+    """The run that trains a judge, ready to start.
 
     Args:
         data: preprocessed corpus to train on.
         out: folder of the judge.
         settings: of the judge.
-        device: where it is trained.
+        device: on which it is trained.
         valid: preprocessed corpus to measure on, or None.
-        valid_documents: the first so many documents of it.
-        stages_dir: where windows are kept; None for the folder of the data.
+        valid_documents: how many of its documents are read, from the first on.
+        stages_dir: where windows are stored; None for the folder of the data.
         checkpoint_every: steps between checkpoints.
-        building: told how windows are built.
+        building: callbacks for the building of windows.
 
     Raises:
         ConfigError: a number is out of range.
-        DataError: the data is missing, damaged or too little.
+        DataError: the data is missing, damaged or too small.
         MissingExtraError: transformers is not installed.
-        OutputExistsError: windows cannot be kept.
+        OutputExistsError: the windows cannot be stored.
     """
     for name, value in (("checkpoint-every", checkpoint_every), ("valid-documents", valid_documents)):
         require_at_least(f"--{name}", value, 1)
@@ -82,7 +82,7 @@ def assemble_judge(
 
 
 def _described(data: Path, windows: StageArrays) -> dict[str, Any]:
-    """What judge.json says of the corpus."""
+    """The description of the corpus in judge.json."""
     identity = read_identity(data)
     return {
         "folder": str(data),
@@ -94,10 +94,10 @@ def _described(data: Path, windows: StageArrays) -> dict[str, Any]:
 
 
 def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None, building: Building | None) -> StageArrays:
-    """The windows of the corpus, which are the only stage of a cascade of one.
+    """The windows of the corpus, as the only stage of a cascade.
 
     Raises:
-        DataError: there is not a single one.
+        DataError: the corpus does not fill a window.
     """
     length = settings.length
     if settings.packing == "stream":

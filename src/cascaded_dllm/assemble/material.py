@@ -1,4 +1,4 @@
-"""What a run is made from: data, the models that it names, and windows, which take longest and are built last."""
+"""What a run is made from: its data, the models that it names, and its windows, which take longest and come last."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.sample.belonging import TextKind
 
 _RUNS = "runs"
-"""Where the folders of runs lie that have no name of their own."""
+"""Parent of the folders of runs without a `run_dir`."""
 
 
 _MANY_TOKENS = 100_000_000
-"""Of so many on, windows take ten seconds and more to build, and gigabytes of the disk."""
+"""From this many tokens on, building windows takes ten seconds or more, and gigabytes on the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,13 @@ class Material:
     """What a run is made from.
 
     Attributes:
-        config: with its folders and choices.
+        config: with `run_dir`, folders of data and `copy_head` filled in.
         name: of the run.
-        texts: what kind of texts it trains on.
-        arrays: the windows to train on, in all stages.
-        dataset: of the stage in training.
-        valid: the windows to measure on, or None.
-        valid_arrays: the same in all stages.
+        texts: the kind of texts it trains on.
+        arrays: the windows to train on, with all stages.
+        dataset: the stage in training of these windows.
+        valid: the stage in training of the windows to measure on, or None.
+        valid_arrays: the windows to measure on, with all stages, or None.
     """
 
     config: TrainConfig
@@ -47,28 +47,28 @@ class Material:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The folder of the run."""
         return Path(str(self.config.run_dir))
 
     @property
     def tokenizer_file(self) -> Path:
-        """Of the training data."""
+        """The tokenizer of the training data."""
         return Path(str(self.config.data.path)) / TOKENIZER_FILE
 
 
 def gather(
     config: TrainConfig, before_long_build: Callable[[Material], None], building: Building | None = None
 ) -> Material:
-    """What a run is made from; windows are built once the models that it names are found to belong to it.
+    """What a run is made from; windows are built last, after the models that the run names have been checked.
 
     Args:
         config: of the run.
-        before_long_build: called before windows are built that take long, with others of chance in their place.
-        building: told how windows and stages are built.
+        before_long_build: called before a long build of windows, with random windows in their place.
+        building: callbacks for the building of windows and stages.
 
     Raises:
-        DataError: data is not there, broken or not what is asked for.
-        CheckpointError: a model is not there, or does not belong to the run.
+        DataError: the data is missing, broken or not what the configuration names.
+        CheckpointError: a model is missing, or does not belong to the run.
         ConfigError: no data is named, or there is no such judge.
     """
     located = locate(config.data, config.run_dir)
@@ -102,7 +102,7 @@ def gather(
 
 
 def stage_dataset(path: str, config: TrainConfig, building: Building | None = None) -> tuple[StageArrays, StageDataset]:
-    """The windows of the configured stage, or of the flat model, of a preprocessed folder."""
+    """The windows of a preprocessed folder with all stages, and those of the configured stage or of the flat model."""
     arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data, building=building)
     return arrays, _dataset(arrays, config)
 

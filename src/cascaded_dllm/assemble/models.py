@@ -1,4 +1,4 @@
-"""The other models that a run names, looked at before its windows are built, so that a mistake costs no time."""
+"""Checks of the other models that a run names, before its windows are built, so that a mistake costs no time."""
 
 from pathlib import Path
 
@@ -18,17 +18,17 @@ from cascaded_dllm.sample.sampler import require_usable
 
 
 def require_models(config: TrainConfig, held: Settings, texts: TextKind, folder: Path) -> None:
-    """Judges what the checkpoints and the judge that a run names say of themselves; their weights are read later.
+    """Checks the settings of the checkpoints and the judge that a run names; their weights are read later.
 
     Args:
         config: of the run.
         held: what the training data was made with.
-        texts: what kind of texts the run trains on.
+        texts: the kind of texts the run trains on.
         folder: of the run.
 
     Raises:
-        CheckpointError: a checkpoint is not there, or does not belong to this run.
-        ConfigError: the stages before cannot be sampled as is asked for, or there is no such judge.
+        CheckpointError: a checkpoint is missing, or does not belong to this run.
+        ConfigError: earlier stages cannot be sampled as configured, or there is no such judge.
         MissingExtraError: there is a judge, and its library is not installed.
     """
     source = config.pretrained.model_path
@@ -39,7 +39,7 @@ def require_models(config: TrainConfig, held: Settings, texts: TextKind, folder:
     for path, settings in _before(config, generated.stage_paths, texts, "training.generated_prefix.stage_paths"):
         if settings.layout is not None:
             raise ConfigError(
-                f"{path} is a placed stage, which writes no text again in part; leave it out of "
+                f"{path} is a placed stage, which cannot rewrite a part of a text; leave it out of "
                 "training.generated_prefix.stage_paths"
             )
         process = process_from_name(settings.model.process, settings.model.vocab_size)
@@ -52,10 +52,10 @@ def require_models(config: TrainConfig, held: Settings, texts: TextKind, folder:
 
 
 def _before(config: TrainConfig, paths: tuple[str, ...], texts: TextKind, key: str) -> list[tuple[str, StageSettings]]:
-    """What the checkpoints of the stages just before this one say, which `key` names.
+    """The paths and settings of the checkpoints of the stages just before this one; `key` is named in messages.
 
     Raises:
-        CheckpointError: one is not there, or is another stage, or one of another cascade.
+        CheckpointError: one is missing, or is another stage or of another cascade.
     """
     earlier = [(path, read_settings(path)) for path in paths]
     require_before(earlier, stage=config.stage, stage_lengths=config.stage_lengths, texts=texts, key=key)

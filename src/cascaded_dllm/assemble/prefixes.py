@@ -1,4 +1,4 @@
-"""What a stage does to its prefixes in training, from a configuration."""
+"""The treatment of prefixes in training, assembled from a configuration."""
 
 import torch
 
@@ -16,11 +16,11 @@ from cascaded_dllm.train.prefixes import PrefixTraining
 
 
 def prefix_settings(config: TrainConfig) -> PrefixSettings:
-    """What is done to prefixes in training.
+    """The settings for prefixes in training.
 
     Raises:
-        ConfigError: a value is out of range, needs a MASK that the process does not have, or `stage_paths` and `prob`
-            contradict each other.
+        ConfigError: a value is out of range, needs a MASK that the process does not have, or `stage_paths` contradicts
+            `prob` or names too many stages.
     """
     noise, generated = config.training.prefix_noise, config.training.generated_prefix
     predictor_from_name(generated.predictor, key="training.generated_prefix.predictor")
@@ -50,9 +50,9 @@ def prefix_settings(config: TrainConfig) -> PrefixSettings:
 def prefix_training(
     config: TrainConfig, arrays: StageArrays, stage: StageSampler, device: torch.device
 ) -> PrefixTraining:
-    """What `stage` does to its prefixes in training, with the stages before it, on `device`, if they are to write some.
+    """The treatment of prefixes while `stage` is trained; earlier stages that rewrite prefixes are loaded on `device`.
 
-    These have been found to be the right ones; see `assemble.models`.
+    `assemble.models` has checked that they are the right ones.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -72,7 +72,7 @@ def prefix_training(
 def _regenerator(
     config: TrainConfig, arrays: StageArrays, loaded: list[PretrainedStage], device: torch.device
 ) -> PrefixRegenerator:
-    """Rewrites prefixes with the models of the stages before, which stay on `device`."""
+    """The regenerator that rewrites prefixes with the models of earlier stages, which stay on `device`."""
     settings, first = config.training.generated_prefix, config.stage - len(loaded)
     predictor = predictor_from_name(settings.predictor)
     fingerprint = weights_fingerprint([stage.model for stage in loaded])

@@ -1,4 +1,4 @@
-"""Where a preprocessing job becomes objects: the corpus, the tokenizer, and the task that makes a shard."""
+"""A preprocessing job as objects: the corpus, the tokenizer, and the task that makes a shard."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,12 +29,12 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 @final
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """Makes one shard of a dataset, and the dataset with the last one; called by an executor, on any machine.
+    """Makes one shard of a dataset, and completes the dataset with the last; an executor calls it, on any machine.
 
     Attributes:
         plan: the dataset.
-        make_encoder: what turns its documents into tokens.
-        num_processes: that score documents of one shard at the same time.
+        make_encoder: makes the encoder that turns its documents into tokens.
+        num_processes: processes that score documents of one shard at the same time.
     """
 
     plan: Plan
@@ -42,10 +42,10 @@ class ShardTask:
     num_processes: int = 1
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
-        """Makes shard `rank`, unless it is there.
+        """Makes shard `rank`, unless it exists.
 
         Args:
-            data: of the step before; there is none.
+            data: output of the step before, which is None.
             rank: the shard.
             world_size: the number of shards.
         """
@@ -54,7 +54,7 @@ class ShardTask:
         self.run(rank)
 
     def run(self, index: int) -> dict[str, object] | None:
-        """Makes shard `index` and returns its summary; None where it was there before."""
+        """Makes shard `index` and returns its summary; None if it existed before."""
         summary = None
         if not self.plan.has_shard(index):
             log = TaskLog(self.plan.folder, index)
@@ -65,17 +65,17 @@ class ShardTask:
         return summary
 
     def complete(self, *, is_new: bool = False) -> None:
-        """Makes the shards a dataset, if all are there, with the summary of all tasks.
+        """Completes the dataset, if all shards exist, and writes the summary of all tasks.
 
         Args:
-            is_new: whether one of them was made just now, so that a summary which is there no longer holds.
+            is_new: whether a shard was made just now, so that an existing summary is out of date.
         """
         dataset = self.plan.complete(self.tokenizer)
         if dataset is not None and (is_new or not has_total(self.plan.folder)):
             write_total(self.plan.folder, dataset.counts, self.plan.settings.num_shards)
 
     def on_processes(self, number: int) -> "ShardTask":
-        """The same task, scoring documents on so many processes."""
+        """The same task with `number` processes that score documents."""
         return replace(self, num_processes=number)
 
     def tokenizer(self) -> Tokenizer:
@@ -84,7 +84,7 @@ class ShardTask:
 
     @contextmanager
     def _encoder(self) -> Iterator[EncodeAll]:
-        # A process makes many shards, and one of a cluster may outlive the job and the files of its tokenizer.
+        # A process makes many shards, and on a cluster it may outlive the job and the files of its tokenizer.
         content = fingerprint(asdict(self.plan.settings))
         if self.num_processes > 1:
             with encoder_processes(self.make_encoder, self.num_processes, content) as encode_all:
@@ -94,14 +94,14 @@ class ShardTask:
 
 
 OnPass: TypeAlias = Callable[[str, int, int | None], None]
-"""Told what a pass through a corpus is for, how many of its documents are done, and about how many there are."""
+"""Called with the purpose of a pass through a corpus, the documents done, and about how many there are."""
 
-# Documents between two words about them.
+# Documents between two calls of OnPass.
 _TOLD_EVERY = 256
 
 
 def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) -> ShardTask:
-    """All that has to be done once before the shards: the tokenizer trained, words counted, settings fixed.
+    """The task that makes the shards of a job, after all that is done once: train the tokenizer, count words.
 
     What it writes is kept in the folder of the dataset, so that another call finds it.
 
@@ -111,15 +111,15 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
         on_pass: see `OnPass`.
 
     Raises:
-        CascadeError: a setting is unknown, or something that the job needs is not there; before any long work where
-            that can be.
+        CascadeError: a setting is unknown, or something that the job needs is missing; if possible, this is raised
+            before any long work.
     """
     job.check()
-    # A missing model or library shows here, before a corpus is fetched from the hub and a tokenizer is trained.
+    # Fails on a missing model or library before a corpus is fetched from the hub and a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
     corpus = make_corpus(job.corpus)
-    # Relative paths mean something else on another machine.
+    # Another process may have another working directory.
     out_dir = Path(job.out).absolute()
     check_name("dataset", corpus.name)
     check_name("split", job.corpus.split)
@@ -147,9 +147,9 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
 
 
 def _anywhere(choice: ScorerChoice) -> ScorerChoice:
-    """The same choice with absolute paths."""
+    """The same choice with absolute paths, which are valid in any working directory."""
     cache = None if choice.word_cache is None else str(Path(choice.word_cache).absolute())
-    # A folder may well be called "stories".
+    # A folder may have the name of a built-in tagger, such as "stories".
     tagger = choice.tagger if choice.tagger in BUILT_IN_TAGGERS else _if_path(choice.tagger)
     scorer = choice.scorer
     if scorer is not None:
@@ -159,7 +159,7 @@ def _anywhere(choice: ScorerChoice) -> ScorerChoice:
 
 
 def _if_path(name: str | None) -> str | None:
-    """The absolute path, where the name is one that exists."""
+    """The absolute path, if `name` is an existing path; otherwise `name`."""
     return str(Path(name).absolute()) if name is not None and Path(name).exists() else name
 
 
@@ -167,12 +167,12 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
     """The chosen corpus, under the chosen name.
 
     Raises:
-        ConfigError: one side of a corpus is asked for, and the split is neither train nor valid; or no record.
+        ConfigError: `holdout` is set and the split is neither train nor valid, or a number is out of range.
         CascadeError: see `open_corpus`.
     """
     if choice.holdout is not None and choice.split not in ("train", "valid"):
         raise ConfigError(
-            f"--holdout {choice.holdout} parts the train split of a corpus, and --split is {choice.split!r}; give "
+            f"--holdout {choice.holdout} divides the train split of a corpus, and --split is {choice.split!r}; give "
             "--split valid for the records that are held out, or --split train for the others"
         )
     require_numbers(choice.num_documents, choice.holdout)
@@ -192,7 +192,7 @@ def make_corpus(choice: CorpusChoice) -> Corpus:
 
 
 def _told(corpus: Corpus, what: str, on_pass: OnPass) -> Iterator[Document]:
-    """The documents of a corpus, while somebody is told how many were read."""
+    """The documents of a corpus; calls `on_pass` with the number read so far."""
     total, number = known_records(corpus), 0
     on_pass(what, 0, total)
     for number, document in enumerate(corpus.documents(), start=1):
@@ -203,7 +203,7 @@ def _told(corpus: Corpus, what: str, on_pass: OnPass) -> Iterator[Document]:
 
 
 def _word_counts(corpus: Corpus, prepared: Path, workers: int, on_pass: OnPass) -> Path:
-    """The file with the words of a corpus, which are counted now if it is not there."""
+    """The file with the word counts of a corpus, made now if it does not exist."""
     folder = prepared / f"word_counts_{fingerprint(corpus.source)}"
     table = folder / "word_counts.json"
     if not table.is_file():
@@ -215,7 +215,7 @@ def _word_counts(corpus: Corpus, prepared: Path, workers: int, on_pass: OnPass) 
 
 
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path, on_pass: OnPass) -> str:
-    """Where the tokenizer of a job is to be had; trained now if it has to be and is not there."""
+    """The path or hub id of a job's tokenizer; one that is to be trained is trained now, unless it exists."""
     if job.tokenizer is not None:
         path = Path(job.tokenizer)
         return str(path.resolve()) if path.exists() else job.tokenizer

@@ -1,4 +1,4 @@
-"""What it costs to have prefixes rewritten by the stages before, told from their settings."""
+"""The cost of prefixes that earlier stages rewrite, computed from the settings of these stages."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class Writer(NamedTuple):
     Attributes:
         model: its network.
         schedule: of its noise.
-        length: tokens that it writes.
-        prefix_length: tokens that it is given.
+        length: number of tokens that it writes.
+        prefix_length: number of tokens in its prefix.
     """
 
     model: ScoreModelConfig
@@ -31,11 +31,11 @@ class Writer(NamedTuple):
 
 
 def rewriting_cost(writers: Sequence[Writer], settings: GeneratedPrefixSettings) -> WritingCost:
-    """What one rewritten prefix costs on average, forward only, as `cost.token_forwards` counts a text.
+    """The average cost of one rewritten prefix, forward only, counted like a text in `cost.token_forwards`.
 
     Args:
         writers: the stages that rewrite, one after another.
-        settings: how.
+        settings: how they rewrite.
     """
     token_forwards = flops = 0.0
     for model, schedule, length, prefix_length in writers:

@@ -1,4 +1,4 @@
-"""The one place where a configuration becomes objects."""
+"""A training run, assembled from its configuration."""
 
 import gc
 import typing
@@ -46,9 +46,9 @@ from cascaded_dllm.train.valid_windows import ValidWindows
 
 
 def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
-    """Judges every setting that can be judged without the data, so that a mistake costs no preprocessing.
+    """Checks every setting that can be checked without the data, so that a mistake costs no preprocessing.
 
-    The device of one process is judged as well; that of several is the business of each of them.
+    The device is checked only for a single process; each of several processes checks its own.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -69,10 +69,10 @@ def require_sound(config: TrainConfig, num_processes: int = 1) -> None:
 
 
 def require_launchable(config: TrainConfig, num_processes: int) -> None:
-    """Judges whether `num_processes` on this machine can train as configured, without touching a device.
+    """Checks that `num_processes` on this machine can train as configured, without initialising a device.
 
     Raises:
-        ConfigError: a setting is out of range, or there are not devices enough.
+        ConfigError: a setting is out of range, or there are not enough devices.
     """
     require_sound(config, num_processes)
     if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
@@ -86,32 +86,32 @@ def assemble_run(
     *,
     building: Building | None = None,
 ) -> Run:
-    """A training run, ready to go.
+    """A training run, ready to start.
 
     Args:
         config: of the run.
-        group: the processes that train, all of which assemble the run together; None: this one alone.
-        device: of this process; None: the one that the configuration names.
-        building: told how windows and stages are built, where they are not there yet.
+        group: the processes that train, all of which assemble the run together; None for this process alone.
+        device: of this process; None for the one that the configuration names.
+        building: callbacks for the building of windows and stages that do not exist yet.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
-        DataError: the data is missing, broken or not what is asked for, or validation data has another tokenizer,
-            method or tagger.
+        DataError: the data is missing, broken or not what the configuration names, or the validation data was made in
+            another way.
         CheckpointError: the weights to start from are missing or do not fit.
         MissingExtraError: a viewer of the metrics is not installed.
     """
     group = group or Group()
     if config.ngpus not in (None, group.size):
         raise ConfigError(
-            f"ngpus is {config.ngpus} and {group.size} process assembles the run; `cdllm train` starts as many, and "
-            "elsewhere ngpus is left out"
+            f"ngpus is {config.ngpus} and {group.size} process assembles the run; `cdllm train` starts that many; "
+            "elsewhere, leave ngpus out"
         )
     device = device or choose_device(config.device)
     require_sound(config, group.size)
     log = log_choice(config)
     require_viewers(log)
-    # What the first process has made on the disk, or brought there, the others only open.
+    # The first process writes or downloads files, and the others only open them.
     rehearse = _rehearsal(group, device)
     found = group.together(lambda: group.after_first(lambda: gather(config, rehearse, building)))
     config, arrays = found.config, found.arrays
@@ -136,11 +136,11 @@ def assemble_run(
 
 
 def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]:
-    """Computes a first batch of what a run is made from, and leaves nothing of it.
+    """Returns a function that computes a first batch of a run and then discards it, to find out if memory suffices.
 
-    The first process does it for all of them, with its own share of the batch. Memory that only the run itself can show
-    is left to its own rehearsal: of weights that are split over processes, and of blocks that are compiled, which takes
-    a minute each time. That one also sees the data itself, and what stands beside it for samples.
+    The first process does it for all processes, with its own share of the batch. It is skipped if weights are split
+    over processes, or if blocks are compiled, which takes a minute each time. Before its first step, the run itself
+    computes such a batch in all cases, with the real data and with the models that draw and judge samples in memory.
     """
 
     def rehearse(found: Material) -> None:
@@ -150,7 +150,7 @@ def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]
         share = replace(training, batch_size=training.batch_size // group.size)
         found = replace(found, config=replace(found.config, training=share))
         try_one_batch(_trainer(found, new_stage(found.config, found.arrays, found.dataset), Group(), device))
-        # A network and its optimizer hold each other.
+        # A network and its optimizer refer to each other, so only the collector frees them.
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -159,11 +159,11 @@ def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]
 
 
 def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.device) -> Trainer:
-    """The loop of a stage whose network is still in the memory of the host; it comes to `device`.
+    """The trainer of a stage, whose network is moved from the memory of the host to `device`.
 
     Raises:
         CheckpointError: a stage that is to write prefixes cannot be read.
-        ConfigError: there is no compiler.
+        ConfigError: blocks are to be compiled, and there is no compiler.
     """
     config, arrays = found.config, found.arrays
     execution = prepare_execution(
@@ -173,7 +173,7 @@ def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.d
         deterministic=config.training.deterministic,
         log_every=config.training.log_every,
     )
-    # A flat network has no layout network, and what it fills in between stands where it does.
+    # A flat network has no layout network, and the tokens between which it fills in are already in place.
     halves = "fill" if config.training.fills else typing.cast(Halves, config.training.halves)
     train_only(stage.model, halves)
     parallel = place(stage.model, config.training.strategy, group, device)
@@ -191,13 +191,13 @@ def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.d
 
 
 def _snapshot_sampler(found: Material, stage: StageSampler, trainer: Trainer) -> SnapshotSampler | None:
-    """Draws the samples of snapshots; None if there are none, or if other processes draw them.
+    """The object that draws the samples of snapshots; None if there are none, or if another process draws them.
 
     Raises:
         CheckpointError: an earlier stage cannot be read, or is of another cascade.
-        ConfigError: the judge cannot be had.
+        ConfigError: the judge cannot be loaded.
     """
-    # Where weights are split, samples need all processes; otherwise the first draws them alone.
+    # If weights are split, all processes are needed to draw samples; otherwise the first draws them alone.
     draws_samples = trainer.group.is_first or trainer.parallel.storage.is_split
 
     def sampler() -> SnapshotSampler | None:
@@ -225,7 +225,7 @@ def _loop(config: TrainConfig) -> LoopConfig:
 
 
 def _stage_settings(config: TrainConfig, arrays: StageArrays, stage: StageSampler) -> StageSettings:
-    """What checkpoints say of the stage."""
+    """The settings of the stage that its checkpoints store."""
     return StageSettings(
         model=stage.model.config,
         noise=schedule_settings(stage.schedule),
@@ -252,7 +252,7 @@ def _periods(config: TrainConfig) -> RunPeriods:
 
 
 def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:
-    """Of all devices together, FLOP/s; None where it is not known."""
+    """The peak of all devices together in FLOP/s; None if it is unknown."""
     peak = config.training.peak_flops or known_peak_flops(trainer.device, trainer.model.compute_dtype)
     return None if peak is None else peak * trainer.group.size
 
@@ -260,9 +260,9 @@ def _peak_flops(config: TrainConfig, trainer: Trainer) -> float | None:
 def _bound_measurer(
     config: TrainConfig, trainer: Trainer, valid: StageDataset | None
 ) -> Callable[[Progress | None], BoundEstimate] | None:
-    """Estimates the bound of validation windows; None if there are none.
+    """A function that estimates the bound on the validation windows; None if there are none.
 
-    It is that of `cdllm evaluate likelihood`: neither the times that a run trains at nor its seed decide it.
+    It is the bound of `cdllm evaluate likelihood`: it depends neither on the times of training nor on the run's seed.
     """
     if valid is None:
         return None
@@ -281,7 +281,7 @@ def _bound_measurer(
 
 
 def _valid_windows(trainer: Trainer, valid: StageDataset | None) -> ValidWindows:
-    """What the bound is measured on, and what it leaves out."""
+    """The validation windows that the bound is measured on, and the term that it omits."""
     if valid is None:
         return ValidWindows()
     objective = trainer.objective

@@ -1,4 +1,4 @@
-"""Importance as a preprocessing job asks for it: the scorer, its tagger, and the encoder that a process makes."""
+"""The scorer of a preprocessing job, its tagger, and the encoder that every process makes."""
 
 import difflib
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ DEFAULT_WINDOW_WORDS = 96
 @final
 @dataclass(frozen=True, slots=True)
 class MakeEncoder:
-    """Makes the encoder of a job, in whatever process it is called.
+    """Makes the encoder of a job, in any process.
 
     Attributes:
         scorer: how importance is found.
         tokenizer: file, folder or hub id.
-        frequencies: of tfidf, the file with the corpus' word counts.
-        identity: of the tokenizer and the scorer that were there when the job was planned.
+        frequencies: for tfidf, the file with the word counts of the corpus.
+        identity: `encoder_identity` of the tokenizer and the scorer with which the job was planned.
     """
 
     scorer: ScorerChoice
@@ -51,26 +51,27 @@ class MakeEncoder:
         """
         frequencies = None if self.frequencies is None else Path(self.frequencies)
         encoder = Encoder(Tokenizer.load(self.tokenizer), make_scorer(self.scorer, frequencies))
-        # Between the plan and this process may lie hours in a queue, and another machine.
+        # This process may run hours after the plan was made, and on another machine.
         if encoder_identity(encoder.tokenizer, encoder.scorer) != self.identity:
             raise DataError(
-                f"the tokenizer {self.tokenizer} or what {self.scorer.method} finds importance with is not what it was "
-                "when the job began; put it back and run the same command again, or start anew in another output folder"
+                f"the tokenizer {self.tokenizer}, or the model or function with which {self.scorer.method} finds "
+                "importance, has changed since the job began; put it back and run the same command again, or start "
+                "anew in another output folder"
             )
         return encoder
 
 
 def encoder_identity(tokenizer: Tokenizer, scorer: Scorer) -> str:
-    """What decides tokens and their importance, as a fingerprint."""
+    """A fingerprint of everything that decides tokens and their importance."""
     return fingerprint({"tokenizer": tokenizer.fingerprint, "scorer": scorer.describe()})
 
 
 def make_scorer(choice: ScorerChoice, frequencies: Path | None = None) -> Scorer:
-    """The scorer of a preprocessing method, for which a placeholder is no word.
+    """The scorer of a preprocessing method; placeholders do not count as words.
 
     Args:
         choice: the method and its settings.
-        frequencies: of tfidf, the file with the corpus' word counts.
+        frequencies: for tfidf, the file with the word counts of the corpus.
 
     Raises:
         ConfigError: the method is unknown, or a setting belongs to another one.
@@ -108,7 +109,7 @@ def make_tagger(name: str) -> Tagger:
     """The tagger called `name`: a built-in one, weights in a file that ends in .npz, or a spaCy model's name or folder.
 
     Raises:
-        ConfigError: the name is nearly that of a built-in one.
+        ConfigError: the name is close to that of a built-in one, which it does not equal.
         DataError: there are no such weights, or no such model.
         MissingExtraError: spaCy or TextBlob is not installed.
     """

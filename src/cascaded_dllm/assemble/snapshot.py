@@ -1,4 +1,4 @@
-"""Snapshots: samples of a stage in training on true prefixes and, with the stages before it, of the whole cascade."""
+"""Samples for snapshots: of a stage in training on true prefixes and, with earlier stages, of the cascade so far."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -31,18 +31,18 @@ class SnapshotSampler:
     """Draws the samples of a snapshot and measures them.
 
     Attributes:
-        stage: in training; its network has the averaged weights when this is called.
-        number: 1..K; for a flat model the number of the stage whose length it has.
+        stage: in training; its network has the averaged weights during a call.
+        number: of the stage, 1..K; K for a flat model.
         stage_lengths: of the whole cascade.
         windows: the first of them give true prefixes and true texts.
         tokenizer: of the data.
-        tokenizer_file: where it lies; earlier stages must have been trained with the same.
-        texts: what kind of texts the windows are.
+        tokenizer_file: its file; earlier stages must have been trained with the same tokenizer.
+        texts: the kind of texts in the windows.
         predictor: name of the predictor.
         num_steps: of the time grid, for predictors that have one.
-        num_samples: texts of each kind, or fewer if there are fewer windows.
-        seed: decides everything.
-        earlier: folders of the stages before; they are read at every snapshot, so that they may be trained meanwhile.
+        num_samples: number of texts of each kind; on true prefixes, at most one for each window.
+        seed: decides all randomness.
+        earlier: folders of the earlier stages, which are read at every snapshot, so that their training may go on.
         judge: of generative perplexity, or None.
     """
 
@@ -61,7 +61,7 @@ class SnapshotSampler:
     judge: Judge | None
 
     def __call__(self, step: int, go_on: GoOn = lambda: None) -> SnapshotReport:
-        """The report of `step`; `go_on` is called between calls of the networks, and what it raises ends the work."""
+        """The report of `step`; `go_on` is called between network calls, and what it raises ends the work."""
         groups: dict[str, SampleGroup] = {}
         if self.stage.prefix_length:
             groups |= self._conditional(go_on)
@@ -72,10 +72,10 @@ class SnapshotSampler:
         return SnapshotReport(step=step, groups=groups)
 
     def earlier_cascade(self) -> Cascade:
-        """The stages before, as they are now.
+        """The earlier stages with their present weights.
 
         Raises:
-            CheckpointError: they are not the first stages of this cascade, or were trained on other data.
+            CheckpointError: they are not the first stages of this cascade, or were trained on another kind of texts.
         """
         device = self.stage.model.device
         before = Cascade.from_pretrained(self.earlier, tokenizer=self.tokenizer_file, device=device)
@@ -99,7 +99,7 @@ class SnapshotSampler:
         return {"conditional": self._group(stages, go_on, truth_ids), "truth": SampleGroup(samples=(), figures=figures)}
 
     def _of_the_cascade(self, go_on: GoOn) -> SampleGroup:
-        """Samples whose every stage is generated."""
+        """Samples with all stages generated."""
         before = self.earlier_cascade()
         cascade = Cascade((*before.stages, self.stage), self.tokenizer, self.stage_lengths)
         samples = cascade.generate(
@@ -129,7 +129,7 @@ class SnapshotSampler:
         return ids.cpu()
 
     def _group(self, stages: Mapping[int, Ids], go_on: GoOn, truth: Ids | None = None) -> SampleGroup:
-        """Texts and overlaps of samples, given the ids of every stage."""
+        """Texts, overlaps and figures of samples, given the ids of every stage."""
         pairs = list(itertools.pairwise(stages.values()))
         overlaps = [multiset_overlap_per_text(*pair) for pair in pairs]
         coverages = [ordered_coverage_per_text(*pair) for pair in pairs]
@@ -147,7 +147,7 @@ class SnapshotSampler:
         return SampleGroup(samples=samples, figures=self._figures(stages, go_on))
 
     def _figures(self, stages: Mapping[int, Ids], go_on: GoOn) -> dict[str, float]:
-        """Overlaps between stages; of the texts of the last one also diversity and what the judge says."""
+        """Overlaps between stages and, for the texts of the last stage, diversity and the figures of the judge."""
         figures = stage_figures(stages)
         if self.judge is not None:
             texts = [self.tokenizer.decode_window(row) for row in stages[self.number].tolist()]
@@ -161,19 +161,19 @@ class SnapshotSampler:
 def snapshot_sampler(
     config: TrainConfig, stage: StageSampler, windows: StageDataset, texts: TextKind, *, tokenizer_file: Path
 ) -> SnapshotSampler | None:
-    """Draws and measures the samples of a snapshot; None if none are wanted.
+    """The object that draws and measures the samples of snapshots; None if `num_samples` is 0.
 
-    The stages before and the judge are looked at now, so that a mistake is not found hours later.
+    The earlier stages and the judge are loaded now, so that a mistake is not found hours later.
 
     Args:
         config: of the run.
         stage: in training.
         windows: the first of them give true prefixes and true texts.
-        texts: what kind of texts the stage is trained on.
+        texts: the kind of texts the stage is trained on.
         tokenizer_file: of the data.
 
     Raises:
-        ConfigError: there is no such predictor, or the judge cannot be had.
+        ConfigError: there is no such predictor, or the judge cannot be loaded.
         CheckpointError: an earlier stage cannot be read, or is of another cascade.
         MissingExtraError: there is a judge, and its library is not installed.
     """

@@ -25,7 +25,7 @@ def schedule(config: TrainConfig) -> Schedule:
 
 
 def require_prefix_to_copy(config: TrainConfig) -> None:
-    """Checks that a copy head has a prefix to copy from; without one it would never be read.
+    """Checks that a copy head has a prefix to copy from; without one, it would never be used.
 
     Raises:
         ConfigError: it has none.
@@ -39,9 +39,9 @@ def require_prefix_to_copy(config: TrainConfig) -> None:
 
 
 def new_stage(config: TrainConfig, arrays: StageArrays, dataset: StageDataset) -> StageSampler:
-    """A stage with random weights that depend on the seed and its number, in the memory of the host.
+    """A stage in the memory of the host, with random weights that depend only on the seed and its number.
 
-    Those of a flat model depend on the seed alone. The global generator is left alone.
+    A flat model counts as stage 1. The global generator is not changed.
     """
     settings = model_config(config, arrays.vocab_size)
     with torch.random.fork_rng(devices=[]):
@@ -65,13 +65,13 @@ def model_config(config: TrainConfig, vocab_size: int) -> ScoreModelConfig:
 
 
 def layout_config(config: TrainConfig, model: ScoreModelConfig, *, num_tokens: int, num_new: int) -> LayoutConfig:
-    """The layout network of a placed stage, as wide as the network `model` that fills in.
+    """The layout network of a placed stage, as wide as the fill network `model`.
 
     Args:
         config: of the run.
-        model: the network that fills in.
-        num_tokens: tokens of the stage before.
-        num_new: tokens that the stage writes between them.
+        model: the fill network.
+        num_tokens: number of tokens of the stage before.
+        num_new: number of tokens that the stage writes between them.
     """
     return LayoutConfig(
         vocab_size=model.vocab_size,

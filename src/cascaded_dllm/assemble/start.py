@@ -1,4 +1,4 @@
-"""What a run begins with: weights of another model, viewers of its metrics, and the record of its start."""
+"""The start of a run: weights of another model, viewers of its metrics, and the record of what it was made from."""
 
 import json
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from cascaded_dllm.train.run_log import LogChoice
 
 
 def starts_from_another(config: TrainConfig, folder: Path) -> bool:
-    """Whether a run begins with the weights of another model.
+    """Whether a run starts with the weights of another model.
 
-    One that has checkpoints goes on from its own weights, so that it needs those it started from no more.
+    A run that has checkpoints continues from its own weights and no longer needs those that it started from.
     """
     return config.pretrained.use_pretrained and not numbered(folder / CHECKPOINTS_FOLDER)
 
 
 def start_of_run(config: TrainConfig, model: ScoreModel, arrays: StageArrays, folder: Path) -> dict[str, Any] | None:
-    """Gives the network the weights of another model, if it is to have them, and says which they are."""
+    """Loads the weights of another model into the network, if the run starts from them, and returns which they are."""
     choice = config.pretrained
     if not starts_from_another(config, folder):
         return None
@@ -41,7 +41,7 @@ def start_of_run(config: TrainConfig, model: ScoreModel, arrays: StageArrays, fo
 
 
 def log_choice(config: TrainConfig) -> LogChoice:
-    """The viewers of the metrics; the name of the run is empty unless it is given."""
+    """The viewers of the metrics; the name of the run is empty unless it is configured."""
     settings = config.logging
     return LogChoice(
         wandb=settings.wandb,
@@ -63,9 +63,9 @@ def provenance(
     Args:
         config: of the run.
         arrays: the windows to train on.
-        valid: those to measure on, or None.
-        device: that trains.
-        start: which weights it began with; None for its own.
+        valid: the windows to measure on, or None.
+        device: on which it trains.
+        start: the weights that it started from; None for random ones or its own.
     """
     return {
         "start": start,
@@ -85,15 +85,15 @@ def provenance(
 
 
 def _counts(arrays: StageArrays) -> dict[str, Any]:
-    """How many windows there are, and what of the text is in none of them, by reason."""
+    """The number of windows, and how much of the text is in none of them, by reason."""
     return {"num_windows": arrays.num_windows, "dropped": arrays.dropped}
 
 
 def stored_config(config: TrainConfig) -> dict[str, Any]:
-    """What config.yaml holds, so that the run can go on wherever one stands: folders of data and models are absolute.
+    """The content of config.yaml, with absolute folders, so that the run can be resumed from any working directory.
 
-    Models of other runs may also be ids of the hub. The one that the weights came from stays as it was given, since it
-    decides the course of the run, and is read no more once there is a checkpoint.
+    Ids of the hub are kept, and so is `pretrained.model_path`: it decides the course of the run, and is not read again
+    once there is a checkpoint.
     """
     settings: dict[str, Any] = plain(config.to_dict())
     data, generated = settings["data"], settings["training"]["generated_prefix"]
@@ -111,5 +111,5 @@ def _where_it_is(name: str) -> str:
 
 
 def plain(settings: dict[str, object]) -> dict[str, object]:
-    """`settings` with lists in place of tuples, as YAML and JSON hold them."""
+    """`settings` with lists instead of tuples, as in YAML and JSON."""
     return dict(json.loads(json.dumps(settings)))

@@ -1,4 +1,4 @@
-"""The windows of a preprocessed folder, cut as a configuration or the models of a cascade want them."""
+"""The windows of a preprocessed folder, cut for a configuration or for the models of a cascade."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,20 +20,20 @@ _REMEDIES: Mapping[str, str] = {
     "method": "preprocess the text by {method}",
     "choice": "preprocess the text with the --per and --seed, or the --scorer, of their data",
 }
-"""What to do where the texts of data are not such as models were trained on, by the field of `TextKind`."""
+"""What to do if data differs from what the models were trained on, by the field of `TextKind` that differs."""
 
 
 def windows_of_folder(
     path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False, building: Building | None = None
 ) -> StageArrays:
-    """The windows and stages of a preprocessed folder, built if they are not there yet.
+    """The windows and stages of a preprocessed folder, built if they do not exist yet.
 
     Args:
         path: of the folder.
         spec: the stage lengths.
-        data: how documents lie in windows, and where these are kept.
+        data: how documents lie in windows, and where the windows are stored.
         keeps_all: whether windows with too few different tokens for their stages are kept, see `StageArrays.build`.
-        building: told how building goes.
+        building: callbacks for the building.
     """
     building = building or Building()
     # `build` rejects a packing that does not exist.
@@ -53,10 +53,10 @@ def windows_of_folder(
 
 
 def tokens_to_cut(path: str, spec: CascadeSpec, data: DataSettings) -> int:
-    """Tokens of a preprocessed folder whose windows are not built yet; 0 if they are.
+    """The number of tokens in a preprocessed folder whose windows are not built yet; 0 if they are.
 
     Raises:
-        DataError: the data is not there or incomplete.
+        DataError: the data is missing or incomplete.
     """
     out = None if data.stages_dir is None else Path(data.stages_dir)
     if are_built(Path(path), spec, packing=data.packing, unique=data.unique, out=out):
@@ -70,20 +70,20 @@ def windows_of_cascade(
     """The windows of `data.path` with the stages that the models of a cascade were trained on.
 
     Args:
-        cascade: whose checkpoints say how windows are cut.
-        data: where they are.
+        cascade: its checkpoints say how windows are cut.
+        data: where the data is, and how its windows are cut.
         keeps_all: as in `windows_of_folder`.
-        building: told how building goes.
+        building: callbacks for the building.
 
     Raises:
-        ConfigError: the windows are to be cut, or their stages chosen, in another way than in training.
-        DataError: the data is not there, or has another tokenizer than the cascade, or another method.
+        ConfigError: `data` cuts windows, or chooses their stages, in another way than in training.
+        DataError: the data is missing, or has another tokenizer or method than the cascade.
     """
     found = TextKind.of_data(read_identity(Path(str(data.path))).settings, packing=data.packing, unique=data.unique)
     if (contradiction := cascade.text_kind.contradiction(found)) is not None:
         message = (
-            f"{data.path} has {contradiction.found}, and the models were trained with {contradiction.said}: others "
-            f"would be measured; {_REMEDIES[contradiction.name].format(method=cascade.method)}"
+            f"{data.path} has {contradiction.found}, and the models were trained with {contradiction.said}: other "
+            f"windows would be measured; {_REMEDIES[contradiction.name].format(method=cascade.method)}"
         )
         if contradiction.name in ("packing", "unique"):
             raise ConfigError(message)

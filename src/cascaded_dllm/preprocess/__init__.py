@@ -1,1 +1,1 @@
-"""From a corpus to tokens with an importance each, in shards on disk."""
+"""From a corpus to shards on disk that hold its tokens, each with its importance."""

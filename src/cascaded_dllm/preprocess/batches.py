@@ -1,11 +1,11 @@
-"""The documents of a shard in batches, and the counts of what is none."""
+"""The documents of a shard in batches; dropped records are counted."""
 
 from collections.abc import Iterable, Iterator
 
 from cascaded_dllm.data.shards import ShardWriter, SourceHash
 from cascaded_dllm.text.document import Document, Dropped
 
-# Documents are scored and tokenised together up to these limits; the result does not depend on them.
+# Limits of the documents that are scored and tokenised together; the result does not depend on them.
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1_000_000
 
@@ -13,7 +13,7 @@ BATCH_CHARACTERS = 1_000_000
 def batches_of(
     records: Iterable[Document | Dropped], source: SourceHash, writer: ShardWriter
 ) -> Iterator[list[Document]]:
-    """The documents of a shard in lists of bounded size; what is dropped goes to the counts at once."""
+    """The documents of a shard in lists of bounded size, each hashed into `source`; `writer` counts dropped records."""
     batch: list[Document] = []
     characters = 0
     for record in records:

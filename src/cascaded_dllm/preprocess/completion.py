@@ -1,7 +1,7 @@
-"""What a preprocessed folder holds for all of its shards: the list of the corpus' files, and in the end its manifest.
+"""What a preprocessed folder holds for all of its shards: the list of the corpus' files and, once complete, a manifest.
 
-Shards name the files by their number and a hash, since a list of thousands would lie in each. The list itself is in the
-manifest of the dataset, and until that is there in a file of its own.
+A shard records only the number of the corpus' files and a hash of their list, so that a list of thousands is not
+repeated in each. The list itself is in the manifest of the dataset and, until that exists, in a file of its own.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 PREPARED_FOLDER = "prepared"
-"""What is made from a corpus before its first shard, in the folder of the dataset."""
+"""Subfolder of the dataset for what is made from a corpus before its first shard."""
 
 
 def completed(folder: Path, settings: Settings) -> PreprocessedDataset | None:
-    """The dataset that an earlier run or another task has completed, whose manifest says with what it was made."""
+    """The complete dataset in `folder`, if an earlier run or another task has made one with these settings; or None."""
     try:
         dataset = PreprocessedDataset.open(folder)
     except DataError:
-        # Something is missing, or was made again with other bytes: what is there now is what is to be described.
+        # A file is missing, or was made again with other bytes: the manifest must describe the present ones.
         return None
     return dataset if dataset.settings == settings else None
 
 
 def complete_now(folder: Path, settings: Settings, tokenizer: Tokenizer) -> PreprocessedDataset:
-    """Makes the shards that are there a dataset, with its tokenizer.
+    """Completes the dataset: saves the tokenizer and writes the manifest over all shards.
 
     Raises:
-        DataError: the tokenizer is not that of the shards any more.
+        DataError: the tokenizer is no longer that of the shards.
     """
     if tokenizer.fingerprint != settings.tokenizer:
         raise DataError(
@@ -45,17 +45,17 @@ def complete_now(folder: Path, settings: Settings, tokenizer: Tokenizer) -> Prep
             f"with {settings.tokenizer}; put that one back and run the same command again"
         )
     tokenizer.save(folder)
-    # Where only the tokenizer was missing, the manifest still holds.
+    # If only the tokenizer was missing, the manifest is still valid.
     return completed(folder, settings) or complete_dataset(folder, settings)
 
 
 def keep_source(folder: Path, settings: Settings, hashes: Sequence[HashedFile]) -> None:
-    """Writes down where the documents of a dataset come from, where its shards do not say all of it.
+    """Writes the source of a dataset, with hashes of its files, to its folder, if the shards only hold it in brief.
 
     Args:
         folder: of the dataset.
         settings: of the dataset.
-        hashes: what is known of the corpus' files, for tasks that begin later.
+        hashes: of the corpus' files, for tasks that start later.
 
     Raises:
         OutputExistsError: the folder cannot be written.
@@ -66,28 +66,28 @@ def keep_source(folder: Path, settings: Settings, hashes: Sequence[HashedFile]) 
 
 
 def remember_hashes(folder: Path) -> None:
-    """Takes from the folder of a dataset what other tasks know of the files of its corpus."""
+    """Takes over the hashes of corpus files that other tasks have written to the folder of the dataset."""
     for path in _source_files(folder):
         remember(_kept_hashes(path))
 
 
 def _kept_hashes(path: Path) -> list[HashedFile]:
-    """What `keep_source` has written about the files of a corpus; nothing where that cannot be read."""
-    # Without it files are read again, which is as right.
+    """The hashes that `keep_source` has written; none if they cannot be read."""
+    # Without them, the files are hashed again, with the same result.
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return [HashedFile(*file) for file in json.loads(path.read_text(encoding="utf-8"))["hashes"]]
     return []
 
 
 def forget_source(folder: Path, settings: Settings) -> None:
-    """Removes what `keep_source` has written, once the manifest of the dataset says it."""
-    # Another task may be removing it as well.
+    """Removes the file that `keep_source` has written; called once the manifest contains the source."""
+    # Another task may remove it at the same time.
     with contextlib.suppress(OSError):
         _source_file(folder, settings).unlink()
 
 
 def with_files(folder: Path, settings: Settings) -> Settings:
-    """The settings of a shard with the list of the corpus' files, where that lies in the folder of the dataset."""
+    """The settings of a shard with the full list of the corpus' files, if the folder of the dataset has it."""
     for source in _sources(folder):
         whole = replace(settings, source=source)
         if whole.brief() == settings:
@@ -104,9 +104,9 @@ def _source_files(folder: Path) -> list[Path]:
 
 
 def _sources(folder: Path) -> Iterator[dict[str, Any]]:
-    """All that the folder says about where documents come from."""
+    """All descriptions of a source in the folder of the dataset."""
     for path in (folder / MANIFEST_FILE, *_source_files(folder)):
-        # It is for a message only, which is shorter without it.
+        # This only serves a message, which is shorter without the list.
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             value = json.loads(path.read_text(encoding="utf-8"))
             source = value["settings"]["source"] if path.name == MANIFEST_FILE else value["source"]

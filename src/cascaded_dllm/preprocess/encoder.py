@@ -1,4 +1,4 @@
-"""Documents to tokens with importance: the part of preprocessing that costs time, in this process or in many."""
+"""From documents to tokens with importance: the expensive part of preprocessing, in this process or in many."""
 
 import contextlib
 import functools
@@ -17,12 +17,12 @@ from cascaded_dllm.processes import in_order, process_pool
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import PIECE_CHARACTERS, Encoding, Tokenizer
 
-# Batches that are given out ahead of the one that is written, per process: enough to keep all of them busy.
+# Batches per process that are submitted ahead of the one that is written: enough to keep all processes busy.
 _AHEAD = 3
 
 
 class Encoded(NamedTuple):
-    """A document as tokens, each with its importance; empty where the tokenizer finds nothing to encode."""
+    """A document as tokens, each with its importance; empty if the tokenizer finds nothing to encode."""
 
     document: Document
     token_ids: npt.NDArray[np.int32]
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 EncodeAll: TypeAlias = Callable[[Iterable[Sequence[Document]]], Iterator[Sequence[Encoded]]]
-"""Batches of documents to batches of tokens, in order."""
+"""Turns batches of documents into batches of encoded ones, in order."""
 
 
 @final
@@ -73,16 +73,16 @@ class Encoder:
         return Encoded(document, np.concatenate(ids), np.array(importance, dtype=np.float32))
 
     def encode_all(self, batches: Iterable[Sequence[Document]]) -> Iterator[Sequence[Encoded]]:
-        """`encode` of every batch, here."""
+        """`encode` of every batch, in this process."""
         return map(self.encode, batches)
 
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """No garbage collection meanwhile.
+    """Switches the garbage collector off inside the block.
 
-    A batch is a hundred thousand small objects without cycles, which are freed when nobody needs them. The collector
-    would visit them again and again, with all that the libraries keep in memory, for a quarter of the time.
+    A batch is a hundred thousand small objects without cycles, which reference counting frees. The collector would
+    visit them again and again, with all objects of the libraries, which takes a quarter of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -97,9 +97,9 @@ def collector_paused() -> Iterator[None]:
 def encoder_processes(
     make_encoder: Callable[[], Encoder], num_processes: int, fingerprint: str = ""
 ) -> Iterator[EncodeAll]:
-    """`Encoder.encode_all` on so many processes, with the same results in the same order.
+    """`Encoder.encode_all` on `num_processes` processes, with the same results in the same order.
 
-    A single batch is encoded here: nothing could be done beside it, and a process takes seconds to start.
+    A single batch is encoded in this process: others could not help, and take seconds to start.
 
     Args:
         make_encoder: called once in every process; picklable and hashable.
@@ -128,14 +128,14 @@ def encoder_processes(
 
 @functools.lru_cache(maxsize=1)
 def encoder_of_process(make_encoder: Callable[[], Encoder], fingerprint: str = "") -> Encoder:
-    """The encoder of this process, made when it is first asked for: models are loaded and words learnt but once.
+    """The encoder of this process, made at the first call, so that models are loaded and words embedded only once.
 
     Args:
-        make_encoder: called for it; hashable.
-        fingerprint: of the content of its files, which the paths in `make_encoder` do not tell; another content makes
-            another encoder.
+        make_encoder: makes it; hashable.
+        fingerprint: of the content of its files, of which `make_encoder` only knows the paths; new content makes a new
+            encoder.
     """
-    # Not in the initializer of a pool, where a typed error would be lost.
+    # The initializer of a pool would lose a typed error.
     return make_encoder()
 
 

@@ -1,6 +1,6 @@
 """Where the tasks of a job run: on processes of this machine, on Slurm or on Ray, by datatrove's executors.
 
-A task makes one shard. What is done is decided by the shards alone; datatrove's own markers follow them.
+A task makes one shard. The shards alone decide what is done; datatrove's own markers are made to agree with them.
 """
 
 import sys
@@ -25,15 +25,15 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("time", "partition", "account", "setup", "submit_anyway"), ("slurm",)),
     "ray_address": ("ray",),
 }
-"""By option, the executors that read it."""
+"""The executors that read each option."""
 POLL_SECONDS = 0.5
-"""How often an executor looks after its tasks."""
+"""Time between two looks of an executor at its tasks."""
 OnProgress: TypeAlias = Callable[[Collection[int], int], None]
-"""Told, about twice a second, the shards made since the last time and the records done in those that are not there."""
+"""Called about twice a second with the shards made since the last call and the records done in unfinished shards."""
 
 Task: TypeAlias = Callable[[object, int, int], None]
-"""Makes a shard, in the form of a step of datatrove: called with what the step before gave (nothing), the number of
-the shard, and that of all shards. It is picklable, so that it can run anywhere."""
+"""Makes a shard, in the form of a step of datatrove: called with the output of the step before (None), the number of
+the shard, and the number of shards. It is picklable, so that it can run anywhere."""
 
 
 @runtime_checkable
@@ -41,11 +41,11 @@ class SharedTask(Protocol):
     """A task that can use several processes."""
 
     def on_processes(self, number: int) -> Task:
-        """The same task on so many processes."""
+        """The same task on `number` processes."""
 
 
 class Share(NamedTuple):
-    """The processes of one shard, and how many those of the shards before it are."""
+    """The number of processes of one shard, and of those of all shards before it."""
 
     processes: int
     first_place: int
@@ -54,11 +54,11 @@ class Share(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class SharedOut:
-    """A task that uses another number of processes for every shard; itself one.
+    """A task that gives every shard a number of processes of its own; itself a `Task`.
 
     Attributes:
-        task: the same on any number.
-        shares: of every shard that is to be made, all at the same time.
+        task: the task on any number of processes.
+        shares: by shard; all of these shards are made at the same time.
     """
 
     task: SharedTask
@@ -67,13 +67,13 @@ class SharedOut:
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Makes shard `rank`; see `Task`."""
         share = self.shares[rank]
-        # GPUs are dealt by place, so that no two processes should have the same one.
+        # GPUs are assigned by place, so no two processes may have the same place.
         with at_place(share.first_place):
             self.task.on_processes(share.processes)(data, rank, world_size)
 
 
 def shared_out(workers: int, shards: Sequence[int]) -> dict[int, Share]:
-    """What each shard gets of workers that are at least as many as shards: none is left over."""
+    """The share of each shard in all `workers`, which are at least as many as the shards."""
     each, over = divmod(workers, len(shards))
     return {
         index: Share(each + (number < over), number * each + min(number, over)) for number, index in enumerate(shards)
@@ -88,9 +88,9 @@ class Tasks:
     Attributes:
         task: makes the shard whose number it is called with.
         folder: of the dataset; logs go to `folder`/logs.
-        num_shards: all of them.
-        missing: those that are to be made now.
-        complete: those that are there; other tasks may be at work on the rest.
+        num_shards: of the dataset.
+        missing: shards that are to be made now.
+        complete: shards that are complete; other tasks may be at work on the rest.
     """
 
     task: Task
@@ -105,7 +105,7 @@ class Tasks:
         return self.folder / "logs"
 
     def mark(self) -> None:
-        """Makes datatrove's markers agree with the shards: one of them may have been lost or removed since."""
+        """Makes datatrove's markers agree with the shards, either of which may have been removed since."""
         markers = self.logs / "completions"
         markers.mkdir(parents=True, exist_ok=True)
         for index in self.missing:
@@ -118,17 +118,17 @@ class Tasks:
 @final
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a cluster is asked for, for every task.
+    """The resources that every task requests from a cluster.
 
     Attributes:
         workers: tasks that run at the same time; -1 for no limit.
         cpus: cores.
         memory_gb: memory per core, in GB.
-        gpus: graphics processors.
-        time: limit, as Slurm writes it.
+        gpus: number of GPUs.
+        time: limit, in Slurm's notation.
         partition: of Slurm.
-        account: of Slurm; None for the user's own.
-        setup: shell command that prepares the environment on a node; None for the one this process runs in.
+        account: of Slurm; None for the user's default.
+        setup: shell command that prepares the environment on a node; None for the environment of this process.
     """
 
     workers: int = -1
@@ -142,15 +142,15 @@ class Resources:
 
     @property
     def prepare(self) -> str:
-        """The shell command that prepares the environment on a node, whether it is given or not."""
+        """The shell command that prepares the environment on a node: `setup`, or one for this environment."""
         return self.setup or f'export PATH="{Path(sys.executable).parent}:$PATH"'
 
     def check(self, executor: str) -> None:
-        """Before any work: is this enough for an executor?
+        """Checks, before any work, that these resources suit an executor.
 
         Raises:
-            ConfigError: the executor is unknown, has no use for something, Slurm has no partition, or a task would get
-                no core or no memory.
+            ConfigError: the executor is unknown or does not read one of them, Slurm has no partition, or a number is
+                too small.
         """
         require_read(executor, {"partition": self.partition, "account": self.account, "setup": self.setup})
         if executor == "slurm" and self.partition is None:
@@ -164,10 +164,10 @@ def require_read(executor: str, options: Mapping[str, object]) -> None:
 
     Args:
         executor: one of EXECUTORS.
-        options: by name; None where one is not given.
+        options: values by name; None for one that is not given.
 
     Raises:
-        ConfigError: the executor is unknown, or would pass one over.
+        ConfigError: the executor is unknown, or would ignore an option.
     """
     one_of("the executor", executor, EXECUTORS)
     for option, value in options.items():
@@ -184,14 +184,14 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
 
     Args:
         tasks: see `Tasks`.
-        workers: processes.
+        workers: number of processes.
         on_progress: see `OnProgress`.
 
     Raises:
         MissingExtraError: datatrove is not installed.
-        WorkerDiedError: a process was killed. What is complete is kept.
+        WorkerDiedError: a process was killed. Complete shards are kept.
         OutputExistsError: the logs cannot be written.
-        CascadeError: what a task raised; the others are ended.
+        CascadeError: a task raised it; the other tasks are terminated.
     """
     executor = local_executor(tasks)
     num_processes = min(workers, len(tasks.missing))
@@ -213,16 +213,17 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
                 f"kept, logs are in {tasks.logs}: run the same command again, with fewer --workers if memory was short"
             ) from error
         except OSError as error:
-            # Shards say themselves what is wrong with the disk; logs and markers are datatrove's.
+            # Writing a shard turns such errors into typed ones; this one is about datatrove's logs or markers.
             raise OutputExistsError(
-                f"{tasks.logs} cannot be written ({error}); choose an output folder that is yours to write and has room"
+                f"{tasks.logs} cannot be written ({error}); choose an output folder that you may write to and that "
+                "has room"
             ) from error
 
 
 def local_executor(tasks: Tasks) -> "PipelineExecutor":
     """datatrove's executor, of which every process runs one rank at a time.
 
-    Its own `run` hands the ranks to a pool that waits for ever when the system kills one of its processes.
+    Its own `run` gives the ranks to a pool that waits forever if the system kills one of its processes.
     """
     try:
         from datatrove.executor.local import LocalPipelineExecutor
@@ -233,5 +234,5 @@ def local_executor(tasks: Tasks) -> "PipelineExecutor":
 
 def run_rank(executor: "PipelineExecutor", rank: int) -> None:
     """Runs one task in this process, with datatrove's log, statistics and marker."""
-    # Rank 1 of this node: what would go to the terminal of rank 0 is in its log file all the same.
+    # Local rank 0 would also log to the terminal; rank 1 logs to its file only.
     executor._run_for_rank(rank, local_rank=1)

@@ -1,4 +1,4 @@
-"""A corpus preprocessed here, by this process alone."""
+"""Preprocessing of a corpus in this process alone."""
 
 from pathlib import Path
 
@@ -19,24 +19,25 @@ def preprocess_corpus(
     num_shards: int = 1,
     on_progress: Progress | None = None,
 ) -> Path:
-    """The folder <out_dir>/<method>/<name>_<split> with the corpus as tokens and their importance, made here.
+    """Preprocesses a corpus in this process and returns the folder <out_dir>/<method>/<name>_<split>.
 
-    One shard is written after the other. Calling it again keeps the shards that are complete.
+    The folder holds the tokens of the corpus and their importance. One shard is written after the other; another call
+    keeps the shards that are complete.
 
     Args:
         corpus: the documents; ids may repeat, empty texts are dropped and counted.
         split: name of this part of the corpus, for the folder.
-        out_dir: where preprocessed data lies.
+        out_dir: folder of all preprocessed data.
         tokenizer: finds the tokens; saved beside the shards.
         scorer: finds the words and their importance; its method names the folder.
         num_shards: parts on disk.
-        on_progress: told the records done, and their number as soon as a shard tells it.
+        on_progress: called with the records done and, from the second shard on, about how many there are.
 
     Raises:
-        ConfigError: a name or number is not usable.
+        ConfigError: a name or number cannot be used.
         DataError: there is no document with text, a document cannot be read, or the folder holds shards of other
             settings or another format.
-        OutputExistsError: the folder cannot be written or holds files that are not ours.
+        OutputExistsError: the folder cannot be written, or holds foreign files.
     """
     plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
     encoder = Encoder(tokenizer, scorer)
@@ -50,7 +51,7 @@ def preprocess_corpus(
         tell = None if on_progress is None else _shifted(on_progress, done, total)
         counts = plan.write(index, encoder.encode_all, tell)
         done += counts.records
-        # Shards differ by one record at most.
+        # The numbers of records in two shards differ by one at most.
         total = counts.records * len(missing) if total is None else total
     if on_progress is not None:
         on_progress(done, done)
@@ -59,5 +60,5 @@ def preprocess_corpus(
 
 
 def _shifted(on_progress: Progress, before: int, total: int | None) -> Progress:
-    """Tells the records of one shard as those of all shards so far."""
+    """Reports the records of one shard as part of all shards: `before` are done already."""
     return lambda in_shard, _: on_progress(before + in_shard, total)

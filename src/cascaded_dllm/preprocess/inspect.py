@@ -24,11 +24,11 @@ from cascaded_dllm.text.tokenizer import Tokenizer
 
 
 class Span(NamedTuple):
-    """The smallest piece of a text that is text by itself; mostly one token.
+    """The fewest tokens that decode to whole characters; mostly one.
 
     Attributes:
-        text: of the piece.
-        stage: the first stage, 1..K, that keeps one of its tokens.
+        text: what they decode to.
+        stage: the first stage, 1..K, that keeps one of the tokens.
         tokens: id and importance of each.
     """
 
@@ -43,11 +43,11 @@ class InspectedWindow:
     """A window and the stages made of it.
 
     Attributes:
-        title: which one it is.
-        documents: ids of those that have tokens in it.
+        title: which window it is.
+        documents: ids of the documents that have tokens in it.
         spans: its text.
-        stages: the texts of the shortened stages; none where the window is dropped, or what there is fills none.
-        num_distinct: tokens that the selection rule could keep.
+        stages: the texts of the shortened stages; empty if the window is dropped, or if the data does not fill one.
+        num_distinct: the number of tokens that the selection rule can keep.
     """
 
     title: str
@@ -60,21 +60,21 @@ class InspectedWindow:
 @final
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """All that is shown.
+    """Everything that is shown of a dataset.
 
     Attributes:
         folder: of the dataset.
         settings: what it was made with.
         counts: what went into it.
-        fingerprint: of the dataset; None where it is not complete.
-        num_shards: that are shown; fewer than `settings` says where it is not complete.
+        fingerprint: of the dataset; None if it is not complete.
+        num_shards: shards that are shown; fewer than `settings` says if the dataset is not complete.
         layout: how documents lie in windows.
         spec: the stage lengths.
-        num_windows: of those shards, where that is known without reading it: for packing "stream".
-        tail_tokens: at its end, in no window; None where `num_windows` is.
-        choice: which windows are shown.
-        windows: those.
-        unique: whether a stage keeps a token id once.
+        num_windows: of those shards, if known without reading them (packing "stream"); otherwise None.
+        tail_tokens: tokens at the end that are not in any window; None if `num_windows` is.
+        choice: which windows are shown, in words.
+        windows: the windows that are shown.
+        unique: whether a stage keeps a token id only once.
         statistics: of windows from all parts of the dataset.
     """
 
@@ -103,22 +103,22 @@ def inspect_dataset(
     document: str | None = None,
     unique: bool = True,
 ) -> Inspection:
-    """Some windows of a preprocessed dataset of any size; shards are neither read as a whole nor verified.
+    """Some windows of a preprocessed dataset of any size, and counts; shards are neither read as a whole nor verified.
 
-    Of a dataset that is not complete they are windows of the shards that are there.
+    If the dataset is not complete, they are windows of the complete shards.
 
     Args:
         folder: the dataset.
         spec: the stage lengths; the last one is the window.
         packing: see `Layout`.
-        num_windows: shown, at most.
+        num_windows: the most windows to show.
         seed: decides which windows of the dataset are drawn.
         document: id of a document whose windows are shown instead; of several with this id, the first.
-        unique: whether a stage keeps a token id once.
+        unique: whether a stage keeps a token id only once.
 
     Raises:
-        ConfigError: there is no such packing, or no window is wanted.
-        DataError: no shard is there, the dataset or its tokenizer cannot be read, or there is no such document.
+        ConfigError: the packing is unknown, or `num_windows` is less than 1.
+        DataError: there is no shard, the dataset or its tokenizer cannot be read, or there is no such document.
     """
     require_at_least("the number of windows", num_windows, 1)
     dataset = _opened(folder)
@@ -150,10 +150,10 @@ def inspect_dataset(
 
 
 def _opened(folder: Path) -> PreprocessedDataset:
-    """The dataset, or what is there of it.
+    """The dataset, or its complete shards if it is unfinished.
 
     Raises:
-        DataError: nothing is there, or it cannot be read.
+        DataError: there is no shard, or the dataset cannot be read.
     """
     try:
         return PreprocessedDataset.open(folder)
@@ -165,14 +165,14 @@ def _opened(folder: Path) -> PreprocessedDataset:
 
 
 def _place(dataset: PreprocessedDataset) -> str:
-    """What is looked at, in words."""
+    """The dataset, or the part of it that is complete, in words."""
     if dataset.is_whole:
         return str(dataset.folder)
     return f"the {len(dataset.shards):,} of {dataset.settings.num_shards:,} shards of {dataset.folder} that are there"
 
 
 def _tokenizer(dataset: PreprocessedDataset) -> Tokenizer:
-    """The tokenizer of a dataset, which lies beside its first shard, or where it was trained.
+    """The tokenizer of a dataset, from beside its first shard or from where it was trained.
 
     Raises:
         DataError: it is in neither place.
@@ -193,7 +193,7 @@ def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, token
     ids, importance = found.tokens
     places = kept_places(ids[None], importance[None], method=method, unique=unique)
     [stages] = first_stages(places, spec) if len(ids) == spec.window_length else np.zeros_like(places)
-    # A window that is dropped has no stages: all of its tokens are like those that only the last stage keeps.
+    # A dropped window has no stages; its tokens are shown like those that only the last stage keeps.
     shown = np.where(stages == 0, spec.num_stages, stages)
     kept = [np.flatnonzero(stages <= number) for number in range(1, spec.num_stages)] if stages[0] else []
     return InspectedWindow(
@@ -210,7 +210,7 @@ def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, token
 def _spans(
     ids: Sequence[int], importance: Sequence[float], stages: Sequence[int], tokenizer: Tokenizer
 ) -> tuple[Span, ...]:
-    """The text of some tokens in pieces."""
+    """The text of some tokens, in spans."""
     return tuple(
         Span(
             tokenizer.decode(ids[start:end]),

@@ -1,4 +1,4 @@
-"""Windows of a dataset by chance or by document, read without the rest of it."""
+"""Windows of a dataset, drawn at random or of one document, read without the rest of the dataset."""
 
 import functools
 import itertools
@@ -16,7 +16,7 @@ _NAMES_SHOWN = 3
 
 
 class Found(NamedTuple):
-    """A window, with what it is and the ids of the documents that have tokens in it."""
+    """A window, with its title and the ids of the documents that have tokens in it."""
 
     title: str
     documents: tuple[str, ...]
@@ -24,19 +24,19 @@ class Found(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Windows, and how they came to be chosen."""
+    """Windows, and in words how they were chosen."""
 
     description: str
     windows: list[Found]
 
 
 def random_windows(groups: Sequence[RowGroup], layout: Layout, count: int, seed: int) -> Chosen:
-    """So many windows by chance: of the stream, or one each of so many documents.
+    """Windows drawn at random: from the stream, or with packing "document" one each from randomly drawn documents.
 
     Args:
         groups: of the dataset.
         layout: how documents lie in windows.
-        count: at most.
+        count: the most windows.
         seed: decides which.
     """
     draw = numpy_generator(seed, "inspect")
@@ -65,12 +65,12 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
     Args:
         groups: of the dataset.
         layout: how documents lie in windows.
-        count: at most.
+        count: the most windows.
         document: its id; the first document with this id is taken.
-        where: what is looked through, for messages.
+        where: what is searched, for messages.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such document.
     """
     place, row = _find(groups, document, where)
     documents = groups[place].read()
@@ -88,7 +88,7 @@ def document_windows(groups: Sequence[RowGroup], layout: Layout, count: int, doc
 
 
 def _unfilled(groups: Sequence[RowGroup], layout: Layout) -> Chosen:
-    """All that a corpus has which does not fill one window."""
+    """All tokens of a corpus that does not fill one window."""
     names, tokens = [], NO_TOKENS
     for group in groups:
         documents = group.read()
@@ -105,7 +105,7 @@ def _find(groups: Sequence[RowGroup], document: str, where: str) -> tuple[int, i
     """The row group and the row of a document.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such document.
     """
     for place, group in enumerate(groups):
         names = group.read_ids()
@@ -117,7 +117,7 @@ def _find(groups: Sequence[RowGroup], document: str, where: str) -> tuple[int, i
 
 
 def _windows_of(documents: Documents, row: int, layout: Layout) -> list[Found]:
-    """The windows of one document that lies in windows of its own."""
+    """The windows of one document with packing "document"."""
     ends = np.cumsum(documents.lengths)
     part = slice(int(ends[row] - documents.lengths[row]), int(ends[row]))
     alone = Documents(
@@ -139,7 +139,7 @@ def _windows_of(documents: Documents, row: int, layout: Layout) -> list[Found]:
 
 
 def _stream_windows(groups: Sequence[RowGroup], layout: Layout, numbers: Sequence[int]) -> Iterator[Found]:
-    """The windows of the stream with these numbers, which rise."""
+    """The windows of the stream with these increasing numbers."""
     starts, read = _starts(groups), _reader(groups)
     for number in numbers:
         first, last = number * layout.length, (number + 1) * layout.length
@@ -157,15 +157,15 @@ def _stream_windows(groups: Sequence[RowGroup], layout: Layout, numbers: Sequenc
 
 
 def _starts(groups: Sequence[RowGroup]) -> list[int]:
-    """Where every row group begins in the stream, and where the last one ends."""
+    """The positions in the stream where every row group begins and the last one ends."""
     return list(itertools.accumulate((group.num_tokens + group.num_documents for group in groups), initial=0))
 
 
 def _place(starts: Sequence[int], number: int) -> int:
-    """The row group that holds a token or document, given where each begins."""
+    """The row group that holds a token or document, given where each row group begins."""
     return int(np.searchsorted(starts, number, side="right")) - 1
 
 
 def _reader(groups: Sequence[RowGroup]) -> Callable[[int], Documents]:
-    """Reads a row group by its place, and not again where the next window lies in it as well."""
+    """Reads row groups by their place, and keeps the last two for the next window."""
     return functools.lru_cache(maxsize=2)(lambda place: groups[place].read())

@@ -1,4 +1,4 @@
-"""What is said about a dataset beside its windows: settings, counts, and what is lost on the way to training."""
+"""Facts about a dataset beside its windows: settings, counts, and what does not reach training."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ class Loss(NamedTuple):
 
     Attributes:
         reason: why.
-        number: how much of it.
-        total: of how much.
-        what: the unit, as a plural.
+        number: how much is lost.
+        total: how much there was.
+        what: the unit of both, in the plural.
     """
 
     reason: str
@@ -24,7 +24,7 @@ class Loss(NamedTuple):
 
 
 def stage_names(spec: CascadeSpec) -> list[str]:
-    """What every stage is called, with its length."""
+    """The name of every stage, with its length."""
     *shortened, length = spec.stage_lengths
     names = [f"stage {number}: {kept} tokens" for number, kept in enumerate(shortened, start=1)]
     return [*names, f"stage {spec.num_stages}: all {length}"]
@@ -71,7 +71,7 @@ def losses(inspection: Inspection) -> list[Loss]:
 
 
 def looked_at(inspection: Inspection) -> str:
-    """What part of the dataset is counted, in words."""
+    """The part of the dataset that is counted, in words."""
     seen = inspection.statistics
     if seen.is_all:
         return f"all {seen.num_windows:,} windows"
@@ -83,7 +83,7 @@ def looked_at(inspection: Inspection) -> str:
 def without_stages(window: InspectedWindow, spec: CascadeSpec) -> str:
     """Why a window has no stages to show."""
     if (number := sum(len(span.tokens) for span in window.spans)) < spec.window_length:
-        return f"{number:,} tokens fill no window of {spec.window_length:,}: choose shorter stages (--lengths)"
+        return f"{number:,} tokens do not fill a window of {spec.window_length:,}: choose shorter stages (--lengths)"
     if spec.num_stages == 1:
         return "there is one stage, the window"
     return (
@@ -93,7 +93,7 @@ def without_stages(window: InspectedWindow, spec: CascadeSpec) -> str:
 
 
 def _described(values: Mapping[str, Any]) -> str:
-    """A description on one line; of a list, its length."""
+    """A description on one line, with the lengths of lists instead of their content."""
     parts = [
         f"{name}: {len(value):,}" if isinstance(value, list | dict) else f"{name}: {value}"
         for name, value in values.items()

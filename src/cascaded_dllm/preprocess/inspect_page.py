@@ -1,4 +1,4 @@
-"""An inspection as one HTML page that needs nothing else: no script, no font, no picture, no connection."""
+"""An inspection as one self-contained HTML page: no script, font, picture or connection."""
 
 import string
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ _TEMPLATE = "inspect_page.html"
 
 
 def page(inspection: Inspection) -> str:
-    """The page. Every text on it is escaped; that of a window is the text of its tokens, character by character."""
+    """The HTML page. All text is escaped; the text of a window is that of its tokens, character by character."""
     template = string.Template(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     settings = inspection.settings
     return template.substitute(
@@ -39,12 +39,12 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _style(stage: int, num_stages: int) -> str:
-    """The class of a stage; the last one is plain text."""
+    """The CSS class of a stage; the last one is plain text."""
     return f"s{stage}" if stage < num_stages else "plain"
 
 
 def _article(window: InspectedWindow, inspection: Inspection) -> str:
-    """A window with the texts of its stages beneath."""
+    """A window with the texts of its stages below."""
     spec, method = inspection.spec, inspection.settings.method
     names = ", ".join(window.documents)
     text = _tokens(window.spans, spec.num_stages, method)
@@ -65,7 +65,7 @@ def _article(window: InspectedWindow, inspection: Inspection) -> str:
 
 
 def _tokens(spans: Iterable[Span], num_stages: int, method: str) -> str:
-    """Every piece of a text in the colour of its stage, with its tokens on pointing at it."""
+    """Every span of a text in the colour of its stage, with its tokens as a tooltip."""
     return "".join(
         f'<span class="token {_style(span.stage, num_stages)}" title="{escaped(_note(span, method))}">'
         f"{escaped(span.text)}</span>"
@@ -79,7 +79,7 @@ def _note(span: Span, method: str) -> str:
 
 
 def _importance(statistics: Statistics, names: Sequence[str], windows: str) -> str:
-    """The histogram of importance: a bar a value, divided by stages."""
+    """The histogram of importance: one bar for each value, divided by stages."""
     largest = max((sum(row.counts) for row in statistics.bins), default=1)
     classes = [*(_style(stage, len(names)) for stage in range(1, len(names))), "last", "lost"]
     keys = [*names, "in dropped windows"]
@@ -109,7 +109,7 @@ def _table(caption: str, rows: Iterable[str]) -> str:
 
 
 def _bar_row(label: str, number: str, parts: Iterable[tuple[str, int]], whole: int) -> str:
-    """A row of a table: a label, a number, and a bar of parts with their classes."""
+    """A row of a table: a label, a number, and a bar of (CSS class, length) parts, in units of `whole`."""
     bar = "".join(f'<span class="{style}" style="width:{100 * part / whole:.2f}%"></span>' for style, part in parts)
     return (
         f'<tr><th scope="row">{escaped(label)}</th><td class="number">{escaped(number)}</td>'

@@ -1,4 +1,4 @@
-"""What importance looks like in windows from all parts of a dataset, and how much of it every stage keeps."""
+"""The distribution of importance in windows from all parts of a dataset, and how many tokens every stage keeps."""
 
 import itertools
 import math
@@ -19,20 +19,20 @@ from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.importance.custom import NO_WORD
 from cascaded_dllm.importance.pos import PosLabel
 
-# So many tokens are counted: a moment's work, and enough for three digits.
+# The number of tokens that are counted: quick, and enough for three digits.
 _TOKENS = 1 << 19
-# Row groups, of about a million tokens, that are read for them at least, where there are so many: a second or two.
+# The fewest row groups, of about a million tokens each, that are read if there are as many: a second or two.
 _NUM_GROUPS = 16
-# More values than this are shown in so many ranges.
+# More distinct values than this are shown in this many ranges.
 _MAX_BINS = 12
 
 
 class Bin(NamedTuple):
-    """Tokens of like importance.
+    """Tokens of similar importance.
 
     Attributes:
         label: the name of the importance, or its range.
-        counts: tokens by the first stage, 1..K, that keeps them; those of dropped windows come last.
+        counts: number of tokens by the first stage, 1..K, that keeps them; the last entry is for dropped windows.
     """
 
     label: str
@@ -57,10 +57,10 @@ class Statistics:
     """Counts over windows from all parts of a dataset.
 
     Attributes:
-        num_windows: how many there are.
+        num_windows: how many windows are counted.
         is_all: whether the dataset has no others.
-        num_dropped: of those, the ones that have too few tokens to keep.
-        bins: all their tokens, the most important first.
+        num_dropped: how many of them are dropped because they have too few tokens to keep.
+        bins: all tokens of the windows, the most important first.
     """
 
     num_windows: int
@@ -70,7 +70,7 @@ class Statistics:
 
 
 def importance_name(method: str, value: float) -> str:
-    """The name of a part-of-speech label, the number for anything else."""
+    """The name of a part-of-speech label or "in no word"; for any other importance, the number."""
     if (method, value) in (("constituency", PosLabel.NONE), ("custom", NO_WORD)):
         return "in no word"
     if method != "constituency" or value not in set(PosLabel):
@@ -79,7 +79,7 @@ def importance_name(method: str, value: float) -> str:
 
 
 def first_stages(places: npt.NDArray[np.int32], spec: CascadeSpec) -> npt.NDArray[np.int64]:
-    """The first stage, 1..K, that keeps each token; 0 in windows that cannot fill all stages.
+    """The first stage, 1..K, that keeps each token, (windows, length); 0 in windows that cannot fill all stages.
 
     Args:
         places: (windows, length); see `kept_places`.
@@ -92,12 +92,12 @@ def first_stages(places: npt.NDArray[np.int32], spec: CascadeSpec) -> npt.NDArra
 
 
 def spread_windows(groups: Sequence[RowGroup], layout: Layout) -> Spread:
-    """About half a million tokens of windows, evenly spaced over the corpus: a corpus changes from part to part.
+    """Windows of about half a million tokens, evenly spaced over the corpus, which changes from part to part.
 
-    Of a large dataset some row groups are read, and windows across two of them are left out.
+    Of a large dataset only some row groups are read, without the windows that reach into other groups.
     """
     chosen = _spread_groups(groups)
-    # No row group has more tokens than that in its windows, so that each gives all of them where there are few.
+    # Upper bounds on the tokens in each row group's windows, so that all windows are taken if there are few.
     space = 1 if layout.packing == "stream" else layout.length
     rooms = [groups[place].num_tokens + groups[place].num_documents * space for place in chosen]
     share = _TOKENS / max(sum(rooms), 1)
@@ -113,9 +113,10 @@ def spread_windows(groups: Sequence[RowGroup], layout: Layout) -> Spread:
 
 
 def _spread_groups(groups: Sequence[RowGroup]) -> list[int]:
-    """The places of row groups from all parts of the corpus, rising; all of them where they have few tokens.
+    """The increasing places of row groups from all parts of the corpus; all row groups if they have few tokens.
 
-    Every shard has records from all parts, in order: those that lie as far in their shards are of one part.
+    Every shard has records from all parts of the corpus, in order, so row groups at the same relative position in their
+    shards are from the same part.
     """
     sizes = Counter(group.shard.folder for group in groups)
     by_part = sorted(range(len(groups)), key=lambda place: groups[place].number / sizes[groups[place].shard.folder])
@@ -131,7 +132,7 @@ def statistics(spread: Spread, spec: CascadeSpec, method: str, *, unique: bool =
         spread: the windows.
         spec: the stage lengths.
         method: the selection rule.
-        unique: whether it keeps a token id once.
+        unique: whether it keeps a token id only once.
     """
     windows = spread.windows
     stages = first_stages(kept_places(*windows, method=method, unique=unique), spec)
@@ -144,9 +145,9 @@ def statistics(spread: Spread, spec: CascadeSpec, method: str, *, unique: bool =
 
 
 def _windows(groups: Sequence[RowGroup], chosen: Sequence[int], layout: Layout) -> Iterator[Tokens]:
-    """The windows that end in each of some row groups, but for those that begin where nothing is read."""
+    """For each chosen row group, the windows that end in it, except those that begin in a group that is not read."""
     missing = layout.missing(groups)
-    # None as long as it is not known what lies before.
+    # None while the tokens before the next border of windows are unknown.
     seam: Seam | None = None
     for before, place in zip([-1, *chosen], chosen, strict=False):
         head, windows, rest = layout.cut(groups[place].read(), missing[place])
@@ -165,10 +166,10 @@ def _windows(groups: Sequence[RowGroup], chosen: Sequence[int], layout: Layout) 
 def _bins(
     importance: npt.NDArray[np.float32], stages: npt.NDArray[np.int64], num_stages: int, method: str
 ) -> Iterator[Bin]:
-    """The tokens by importance, the strongest first."""
+    """The tokens in bins, the most important first."""
     lows, labels = _ranges(importance, method)
     numbers = np.searchsorted(lows, importance, side="right") - 1
-    # Stage 0, the dropped windows, is counted last.
+    # Stage 0, for dropped windows, goes to the last column.
     columns = np.where(stages == 0, num_stages, stages - 1)
     counts = np.bincount(numbers * (num_stages + 1) + columns, minlength=len(lows) * (num_stages + 1))
     table = counts.reshape(-1, num_stages + 1).tolist()
@@ -177,10 +178,10 @@ def _bins(
 
 
 def _strongest_first(lows: npt.NDArray[np.float32] | npt.NDArray[np.float64], method: str) -> list[int]:
-    """The numbers of the bins by falling strength."""
+    """The numbers of the bins, the most important first."""
     rows = list(range(len(lows)))
     if method == "constituency":
-        # Small labels are the strong ones, but for that of no word.
+        # Smaller labels are more important, except the label for tokens in no word.
         return sorted(rows, key=lambda row: (lows[row] == INELIGIBLE_LABEL, row))
     return rows[::-1]
 
@@ -188,14 +189,14 @@ def _strongest_first(lows: npt.NDArray[np.float32] | npt.NDArray[np.float64], me
 def _ranges(
     importance: npt.NDArray[np.float32], method: str
 ) -> tuple[npt.NDArray[np.float32] | npt.NDArray[np.float64], list[str]]:
-    """The least importance of every bin, rising, and its label."""
+    """The least importance of every bin, in increasing order, and the labels of the bins."""
     values = np.unique(importance)
     if len(values) <= _MAX_BINS or method == "constituency":
         return values, [importance_name(method, value) for value in values.tolist()]
-    # What lies in no word of the user's own numbers is far below them, and no part of their range.
+    # With a function of the user, tokens in no word are far below all other values, and not part of their range.
     has_no_word = method == "custom" and values[0] == NO_WORD
     scale = values[1:] if has_no_word else values
-    # A user's own numbers may lie farther apart than the greatest float32.
+    # Such values may differ by more than the greatest float32.
     edges = np.histogram_bin_edges(scale.astype(np.float64), bins=_MAX_BINS)
     lows, labels = edges[:-1], [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges.tolist())]
     if has_no_word:

@@ -1,4 +1,4 @@
-"""A preprocessing job as plain data: what a worker on another machine has to know to make one shard."""
+"""A preprocessing job as plain data: everything that a worker on another machine needs to make one shard."""
 
 from dataclasses import asdict, dataclass
 from typing import final
@@ -13,40 +13,40 @@ TAGGED = ("constituency",)
 EMBEDDED = ("keybert", "keybert_no_stopword")
 """Methods that take a sentence model."""
 CUSTOM = ("custom",)
-"""Methods that take a function of the user's own."""
+"""Methods that take a function of the user."""
 DEFAULT_SCOPE = "document"
-"""What the methods with a sentence model compare a word with where nobody says it."""
+"""What the methods with a sentence model compare a word with by default."""
 _READERS: dict[str, tuple[str, ...]] = {
     "tagger": TAGGED,
     **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
     **dict.fromkeys(("seed", "per"), ("random",)),
     "scorer": CUSTOM,
 }
-"""By setting of `ScorerChoice`, the methods that read it; all read the others."""
+"""The methods that read each setting of `ScorerChoice`; all methods read settings that are not listed."""
 
 
 def is_read(setting: str, method: str) -> bool:
-    """Whether a setting, by its name, means something to a method."""
+    """Whether a method reads the setting of this name."""
     return method in _READERS.get(setting, (method,))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class CorpusChoice:
-    """Which documents; see `text.corpora.open_corpus`.
+    """Which documents are preprocessed; see `text.corpora.open_corpus`.
 
     Attributes:
         dataset: a corpus by name, a hub id or a path.
-        split: its part.
-        name: what the folder is called; None for the corpus' own name.
-        form: whose detokenizer and record rule apply to local files; None for plain text.
-        text_field: field or column that holds the text; None for the default, as for `unit`.
-        unit: what a document of a .txt is.
+        split: its split.
+        name: of the folder; None for the corpus' own name.
+        form: corpus whose detokenizer and record rule apply to local files; None for plain text.
+        text_field: field or column that holds the text; None for the default.
+        unit: what a document of a .txt is; None for the default.
         streaming: whether a hub dataset is read over the network instead of being stored first.
-        revision: of a hub dataset, in place of the one that its name stands for.
-        num_documents: only the first so many records; None for all.
-        bad_records: whether records that cannot be read are refused or dropped; None for the former.
-        holdout: one of so many records of the train split is held out; the split valid is those, and train the rest.
+        revision: of a hub dataset; None for the default one.
+        num_documents: how many records are read, from the first on; None for all.
+        bad_records: whether records that cannot be read are refused or dropped; None for refused.
+        holdout: one in this many records of the train split is held out; these are the split valid, the rest is train.
     """
 
     dataset: str
@@ -72,12 +72,12 @@ class ScorerChoice:
         tagger: of constituency.
         model: sentence-transformers model of the KeyBERT methods.
         scope: of the KeyBERT methods: what a word is compared with, the "document" or its "window".
-        window_words: of the KeyBERT methods: words of a window.
+        window_words: of the KeyBERT methods: number of words in a window.
         precision: of the KeyBERT methods: of the documents' embeddings.
         device: of the KeyBERT methods.
         word_cache: of the KeyBERT methods: folder of the embedded words; None keeps them in memory only.
         seed: of random.
-        per: of random: what a number is drawn for, one of `random_scores.DRAWN_PER`.
+        per: of random: what gets a number of its own, one of `random_scores.DRAWN_PER`.
         scorer: of custom: FILE.py:NAME, see `importance.custom.CustomScorer`.
     """
 
@@ -94,11 +94,11 @@ class ScorerChoice:
     scorer: str | None = None
 
     def check(self) -> None:
-        """Before any work: is this a method, and do the other settings belong to it?
+        """Checks, before any work, that the method is known and that the other settings belong to it.
 
         Raises:
-            ConfigError: the method is unknown, `per` is none of its values, a setting of another method is given, or
-                one that means nothing beside the others, or the function of the method custom is not.
+            ConfigError: the method or the value of `per` is unknown, a setting of another method is given,
+                `window_words` is given without the scope "window", or the method custom has no function.
         """
         one_of("the method", self.method, SELECTION_METHODS)
         for key, value in asdict(self).items():
@@ -128,10 +128,10 @@ class Job:
     """Everything that decides a preprocessed dataset, and where it goes.
 
     Attributes:
-        corpus: which documents.
+        corpus: which documents are preprocessed.
         scorer: how importance is found.
         tokenizer: file, folder or hub id; None if it is to be trained.
-        train_tokenizer: entries of a tokenizer to be trained on the corpus, or None.
+        train_tokenizer: vocabulary size of a tokenizer to be trained on the corpus, or None.
         num_shards: parts on disk; document j goes to shard j % num_shards.
         out: the dataset lies in <out>/<method>/<name>_<split>.
     """
@@ -144,11 +144,11 @@ class Job:
     out: str
 
     def check(self) -> None:
-        """What can be known before any work.
+        """Checks what can be checked before any work.
 
         Raises:
-            ConfigError: the method is unknown, a setting of another method is given, the tokenizer is not determined,
-                or there is no shard.
+            ConfigError: the method is unknown, its settings are wrong, the tokenizer is not determined, or there are
+                no shards.
         """
         self.scorer.check()
         if (self.tokenizer is None) == (self.train_tokenizer is None):
@@ -159,17 +159,17 @@ class Job:
         require_at_least("the number of shards", self.num_shards, 1)
 
     def check_shard(self, index: int) -> None:
-        """Whether there is such a shard.
+        """Checks that there is a shard of this number.
 
         Raises:
-            ConfigError: there is not.
+            ConfigError: there is none.
         """
         if not 0 <= index < self.num_shards:
             raise shard_out_of_range(index, self.num_shards)
 
 
 def shard_out_of_range(index: int, num_shards: int) -> ConfigError:
-    """What is said about a shard that does not exist."""
+    """The error for the number of a shard that does not exist."""
     return ConfigError(
         f"shard {index} is out of range: the dataset has {num_shards}, numbered from 0 to {num_shards - 1}; choose one "
         "of them, or another number of shards for all"

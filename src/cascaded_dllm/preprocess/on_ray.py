@@ -1,7 +1,7 @@
 """The tasks of a job on a Ray cluster.
 
-datatrove's own executor for Ray hides what a task raises and waits for ever when the system kills one; here Ray is
-asked for one remote call a task, and datatrove's part is what it is elsewhere: log, statistics, marker.
+datatrove's own executor for Ray hides what a task raises and waits forever if the system kills one. Here every task is
+one remote call of Ray, and datatrove does what it does elsewhere: log, statistics, marker.
 """
 
 import socket
@@ -15,7 +15,7 @@ from cascaded_dllm.preprocess.progress import heartbeats, records_in_progress
 
 _ANSWER_SECONDS = 10.0
 _TRIES = 3
-"""Of a shard: more than a few lost processes are no accident."""
+"""For each shard: a task that loses its process this often has not had bad luck."""
 
 
 def run_ray(
@@ -27,21 +27,21 @@ def run_ray(
 ) -> None:
     """Runs the missing tasks on Ray, and returns when all are done.
 
-    A task whose process or node was lost is begun again, a few times; one that raises something is not.
+    A task whose process or node was lost is started again, with three tries in all; one that raises an error is not.
 
     Args:
-        tasks: see `Tasks`; their folder must be seen by the nodes.
+        tasks: see `Tasks`; all nodes must see their folder.
         resources: for every task.
-        address: of the cluster; None for one that is started here.
+        address: of the cluster; None to start one here.
         on_progress: see `OnProgress`.
-        on_lost: told the shard whose task is begun again, and what became of it.
+        on_lost: called with the shard whose task is started again, and the name of the error that ended it.
 
     Raises:
-        CascadeError: what a task raised.
+        CascadeError: a task raised it.
         ConfigError: the cluster has no room for a task.
         DataError: the cluster cannot be reached.
         MissingExtraError: datatrove or Ray is not installed.
-        WorkerDiedError: a process was killed too often, or nodes were lost. What is complete is kept.
+        WorkerDiedError: a process was killed too often, or nodes were lost. Complete shards are kept.
     """
     try:
         import ray
@@ -70,7 +70,7 @@ def _make_all(
     on_progress: OnProgress,
     on_lost: Callable[[int, str], None],
 ) -> None:
-    """`run_ray` on a cluster that has been found; `executor` is datatrove's.
+    """`run_ray` on a connected cluster, with the executor of datatrove.
 
     Raises:
         ConfigError: the cluster has no room for a task.
@@ -79,7 +79,7 @@ def _make_all(
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory_gb * resources.cpus << 30}
     if short := _short_of(ray.cluster_resources(), wanted):
         raise ConfigError(f"{short}; choose other --cpus, --gpus or --memory-gb")
-    # Ray itself would begin a task again without end where memory is short.
+    # If memory is short, Ray itself would start a task again without end.
     remote = ray.remote(run_rank).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, memory=wanted["memory"], max_retries=0
     )
@@ -102,13 +102,16 @@ def _make_all(
                 raise _died(tasks, f"a process that makes shard {index} was lost {_TRIES} times") from why
             on_lost(index, type(why).__name__)
             waiting.append(index)
-        # A task for which there is no node left would wait for one without end.
+        # A task that no remaining node has room for would wait forever.
         if (waiting or running) and (short := _short_of(ray.cluster_resources(), wanted)):
             raise _died(tasks, f"the Ray cluster has lost nodes: {short}")
 
 
 def _why_lost(ray: Any, reference: Any) -> Exception | None:
-    """What became of the process or node of a task; None for one that is done. What else it raised comes out."""
+    """The error that says how the process or node of a task was lost; None if the task is done.
+
+    Any other error of the task is raised.
+    """
     exceptions = ray.exceptions
     lost = (
         exceptions.WorkerCrashedError,
@@ -129,7 +132,7 @@ def _why_lost(ray: Any, reference: Any) -> Exception | None:
 
 
 def _died(tasks: Tasks, what: str) -> WorkerDiedError:
-    """What is said when Ray has lost what it cannot do without."""
+    """The error for processes or nodes that were lost for good."""
     return WorkerDiedError(
         f"{what}; complete shards are kept, logs are in {tasks.logs}: run the same command again, with more "
         "--memory-gb if memory was short, or once the nodes are back"
@@ -137,7 +140,7 @@ def _died(tasks: Tasks, what: str) -> WorkerDiedError:
 
 
 def _short_of(there: Mapping[str, float], wanted: Mapping[str, int]) -> str | None:
-    """What the cluster lacks to run even one task: Ray would wait for a node that has what is asked for."""
+    """What the cluster lacks to run even one task, for which Ray would wait forever; None if it lacks nothing."""
     for what, number in wanted.items():
         if number > there.get(what, 0.0):
             return f"a task asks for {what} {number:,}, and all of the Ray cluster has {there.get(what, 0.0):,.0f}"
@@ -145,17 +148,17 @@ def _short_of(there: Mapping[str, float], wanted: Mapping[str, int]) -> str | No
 
 
 def _check_address(address: str) -> None:
-    """Knocks at a Ray cluster, because Ray itself would try for minutes.
+    """Checks that a Ray cluster answers; Ray itself would try for minutes.
 
     Raises:
-        ConfigError: this is no address.
-        DataError: nobody answers.
+        ConfigError: `address` is not an address.
+        DataError: nothing answers there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
     if not (host and port.isdecimal()):
-        raise ConfigError(f"--ray-address {address!r} is no address; write host:port, ray://host:port or auto")
+        raise ConfigError(f"--ray-address {address!r} is not an address; write host:port, ray://host:port or auto")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The tasks of a job on Slurm, as arrays that are submitted once."""
+"""The tasks of a job on Slurm, submitted as job arrays."""
 
 import functools
 import re
@@ -18,16 +18,16 @@ _MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
 def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]:
     """Submits the missing tasks to Slurm and returns the numbers of the jobs.
 
-    There are several, each of which waits for the one before, where an array of this Slurm has no room for all tasks.
+    If one job array of this Slurm cannot hold all tasks, there are several jobs, each waiting for the one before.
 
     Args:
-        tasks: see `Tasks`; their folder must be seen by the nodes.
+        tasks: see `Tasks`; all nodes must see their folder.
         resources: for every task.
-        job_name: as it stands in the queue.
+        job_name: name in the queue.
 
     Raises:
         ConfigError: no partition is given.
-        DataError: Slurm's commands are missing, it does not answer, it refuses the job, or tells no number of it.
+        DataError: Slurm's commands are missing, it does not answer, it refuses the job, or it prints no job number.
         MissingExtraError: datatrove is not installed.
         OutputExistsError: the folder cannot be written.
     """
@@ -51,14 +51,14 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
         gpus_per_task=resources.gpus,
         workers=resources.workers,
         job_name=job_name,
-        # Clusters without accounting know no quality of service.
+        # Clusters without accounting do not know datatrove's default quality of service.
         qos="",
         env_command=resources.prepare,
         sbatch_args={} if resources.account is None else {"account": resources.account},
         max_array_size=max_array_size,
         job_id_retriever=functools.partial(_noted, tasks.folder, job_name, earlier, numbers),
     )
-    # It would wait in the queue for ever after a task that failed; our summaries are written by the tasks.
+    # After a failed task, this job would wait in the queue forever; the tasks themselves write the summaries.
     executor.launch_merge_stats = lambda: None
     try:
         executor.run()
@@ -73,13 +73,13 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
 
 
 def submitted_jobs(folder: Path) -> list[str]:
-    """The numbers of the jobs for the dataset in `folder`: those submitted last, and those not over at that time."""
+    """The numbers of the jobs for the dataset in `folder`: those submitted last, and those still in the queue then."""
     jobs = read_notes(_jobs_file(folder)).get("jobs")
     return [str(number) for number in jobs] if isinstance(jobs, list) else []
 
 
 def require_no_job(folder: Path) -> None:
-    """Checks that no job is queued or running which was submitted for the dataset in `folder`.
+    """Checks that no job for the dataset in `folder` is queued or running.
 
     Raises:
         DataError: Slurm's commands are missing, or it does not answer.
@@ -96,15 +96,15 @@ def require_no_job(folder: Path) -> None:
 def run_slurm(
     command: Sequence[str], *, given: str | None = None, others: str = "local or ray"
 ) -> subprocess.CompletedProcess[str]:
-    """How one of Slurm's commands ends, well or not, and what it prints.
+    """Runs one of Slurm's commands and returns its exit code and output.
 
     Args:
         command: its name and arguments.
-        given: what it reads.
-        others: executors that need no Slurm, for the message.
+        given: its standard input.
+        others: executors that do not need Slurm, for the message.
 
     Raises:
-        DataError: it is missing.
+        DataError: the command is missing.
     """
     try:
         return subprocess.run(command, input=given, check=False, capture_output=True, text=True)
@@ -122,31 +122,31 @@ def _queued(folder: Path) -> list[str]:
     if not (numbers := submitted_jobs(folder)):
         return []
     listed = _answer(["squeue", "-h", "-o", "%F %j", "-j", ",".join(numbers)], over="Invalid job id")
-    # Slurm gives a number again some day, to the job of somebody else.
+    # Slurm reuses job numbers, so the job may be another user's.
     there = {line.partition(" ")[0] for line in listed.splitlines() if line.partition(" ")[2] == name}
     return [number for number in numbers if number in there]
 
 
 def _not_over(folder: Path) -> list[str]:
-    """The jobs for the dataset in `folder` of which nobody can say that they are over."""
+    """The jobs for the dataset in `folder` that are not known to be over."""
     try:
         return _queued(folder)
     except DataError:
-        # Somebody submits anyway since the queue does not answer; that is no reason to lose sight of a job.
+        # With --submit-anyway, the queue need not answer; the noted jobs may still be there.
         return submitted_jobs(folder)
 
 
 def _noted(folder: Path, job_name: str, earlier: Sequence[str], numbers: list[str], output: str) -> str:
-    """Takes the number of a job from what sbatch says, and notes it at once: later ones may be refused.
+    """The number of a job, from the output of sbatch. It is noted in a file at once, since later jobs may be refused.
 
     Raises:
-        DataError: there is none.
+        DataError: the output has no job number.
     """
-    # Of a federation it also tells the cluster.
+    # In a federation, the name of the cluster follows the number.
     if (match := _NUMBER.search(output)) is None:
         raise DataError(
-            f"sbatch said {output.strip()!r}, which tells no number of a job; look with squeue whether there is one, "
-            "and check that sbatch is Slurm's own"
+            f"sbatch said {output.strip()!r}, which has no job number; see with squeue whether there is a job, and "
+            "check that sbatch is Slurm's own"
         )
     numbers.append(match[1])
     write_json(_jobs_file(folder), {"name": job_name, "jobs": [*earlier, *numbers]})
@@ -154,7 +154,7 @@ def _noted(folder: Path, job_name: str, earlier: Sequence[str], numbers: list[st
 
 
 def _max_array_size() -> int:
-    """How many tasks an array of this Slurm may have; it would refuse one with more.
+    """The most tasks that a job array of this Slurm may have.
 
     Raises:
         DataError: Slurm's commands are missing, or it does not answer.
@@ -170,10 +170,10 @@ def _max_array_size() -> int:
 
 
 def _answer(command: Sequence[str], *, over: str | None = None) -> str:
-    """What one of Slurm's commands prints; nothing where it complains of `over`.
+    """The output of one of Slurm's commands; empty if it fails with an error that contains `over`.
 
     Raises:
-        DataError: it is missing, or fails.
+        DataError: the command is missing, or fails otherwise.
     """
     done = run_slurm(command)
     if done.returncode == 0:

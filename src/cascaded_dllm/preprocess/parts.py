@@ -1,8 +1,8 @@
-"""The records of a corpus laid down shard by shard in one pass, where each shard would have to read all of it.
+"""The records of a corpus written in one pass to one file for each shard, if every task would have to read all of it.
 
-A compressed file can only be read from its beginning, so that N tasks would unpack it N times. Other files are passed
-over in less time than they are read in; with many tasks that is more work all the same. What is laid down here is what
-they read instead, each its own file; it is removed with the last shard.
+A compressed file can only be read from its start, so N tasks would unpack it N times. Other files can be skipped faster
+than they are read, but with many tasks even that is more work. Every task reads its own file instead; the files are
+removed when the last shard is complete.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 KIND = "parts of a corpus"
 FORMAT = 2
-"""Of the files; those of another format are not looked for, and the corpus is read again."""
-# A file is a sequence of blocks, so that no file has to stay open: how long the block is, and its records, and the
-# records, compressed.
+"""Of the files; files of another format are ignored, and the corpus is read again."""
+# A file is a sequence of blocks, so that no file has to stay open. A block is its compressed length, its uncompressed
+# length, and the compressed records.
 _LENGTHS = struct.Struct("<QQ")
-# To open a file and to compress a block costs as much as to write some ten thousand bytes, so that the blocks should
-# not become smaller with the number of parts. What is held grows instead, up to a bound that every machine has.
+# Opening a file and compressing a block costs as much as writing some ten thousand bytes, so blocks should not shrink
+# as the number of parts grows. The held bytes grow instead, up to a bound that fits into any machine.
 _HELD_BYTES = 1 << 24
 _HELD_BYTES_PER_PART = 1 << 16
 _HELD_BYTES_AT_MOST = 1 << 28
@@ -43,8 +43,8 @@ def write_parts(
         corpus: the records.
         num_parts: of the corpus, see `Corpus.part`.
         wanted: the numbers of the parts that are written.
-        folder: what `read_part` reads.
-        on_progress: told now and then how many records have been read.
+        folder: where they go, for `read_part`.
+        on_progress: called now and then with the number of records read.
 
     Raises:
         DataError: the input is broken.
@@ -69,15 +69,15 @@ def write_parts(
 
 
 def held_bytes(num_parts: int) -> int:
-    """How much is held in memory before it is written to the files of so many parts: 16 to 256 MiB."""
+    """The bytes of records that are held in memory before they are written to `num_parts` files: 16 to 256 MiB."""
     return max(_HELD_BYTES, min(num_parts * _HELD_BYTES_PER_PART, _HELD_BYTES_AT_MOST))
 
 
 def read_part(folder: Path, part: int) -> Iterator[Document | Dropped] | None:
-    """The records of a part that `write_parts` wrote; None where it did not.
+    """The records of a part that `write_parts` has written; None if it has not.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     if not (folder / manifests.FILE_NAME).is_file():
         return None
@@ -96,7 +96,7 @@ def _file_name(part: int) -> str:
 
 @final
 class _Part:
-    """One part while it is written: its file, which is there from the beginning, and the records that wait for it."""
+    """One part while it is written: its file, which exists from the start, and the records that are held for it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,19 +105,19 @@ class _Part:
         path.touch()
 
     def hold(self, record: Document | Dropped) -> int:
-        """Keeps a record for `append`, and returns how many bytes that takes."""
+        """Holds a record for `append`, and returns the bytes that this takes."""
         fields: list[str | int]
         if isinstance(record, Document):
             fields = [record.id, record.text]
         else:
             fields = [record.id, record.reason, record.characters]
-        # A line end within a text is escaped in JSON.
+        # JSON escapes line ends within a text.
         line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
         self._waiting += line
         return len(line)
 
     def append(self, codec: "pa.Codec") -> None:
-        """Adds the records that wait to the file."""
+        """Appends the held records to the file."""
         if not self._waiting:
             return
         packed = codec.compress(self._waiting, asbytes=True)
@@ -129,7 +129,7 @@ class _Part:
 
 
 def _append(parts: Iterable[_Part]) -> None:
-    """Adds the held records to the files of their parts, and holds them no longer."""
+    """Appends the held records of all parts to their files."""
     codec = _codec()
     for part in parts:
         part.append(codec)

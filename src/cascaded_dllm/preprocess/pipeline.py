@@ -1,4 +1,4 @@
-"""The way of a corpus to a preprocessed dataset, shard by shard."""
+"""From a corpus to a preprocessed dataset, shard by shard."""
 
 import contextlib
 import re
@@ -36,23 +36,23 @@ from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Told the records done, and their number where it is known."""
+"""Called with the number of records done and the number of all records, or None if that is unknown."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Names in the folder of what is prepared begin so: of records laid down for shards, and of indexes of lines.
+# Prefixes of names in PREPARED_FOLDER: of records written for shards, and of indexes of lines.
 _RECORDS, _LINES = "records_", "lines_"
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A preprocessed dataset that is to be: every shard of it can be made on its own, anywhere, in any order.
+    """A preprocessed dataset to be made; every shard can be made on its own, anywhere, in any order.
 
     Attributes:
         folder: where it goes.
         settings: everything that decides its records.
         corpus: the documents.
-        hashes: of its files, as they were when the plan was made; it takes them to whoever makes a shard.
+        hashes: of the corpus' files when the plan was made, for the processes that make shards.
     """
 
     folder: Path
@@ -67,16 +67,16 @@ class Plan:
         """The plan for a corpus; nothing is written.
 
         Args:
-            corpus: the documents; its name goes into the folder's.
-            split: name of its part, for the folder.
-            out_dir: where preprocessed data lies.
+            corpus: the documents; its name is part of the folder name.
+            split: name of this part of the corpus, for the folder.
+            out_dir: folder of all preprocessed data.
             tokenizer: finds the tokens.
             scorer: finds the words and their importance; its method names the folder.
             num_shards: record j of the corpus goes to shard j % num_shards.
 
         Raises:
-            ConfigError: a name cannot be a part of a folder name, there is no shard, or no selection rule for the
-                scorer.
+            ConfigError: a name cannot be part of a folder name, `num_shards` is less than 1, or there is no selection
+                rule for the scorer.
         """
         check_name("dataset", corpus.name)
         check_name("split", split)
@@ -98,16 +98,16 @@ class Plan:
         return cls(folder, settings, corpus.with_indexes(_indexes_of(folder, settings)), corpus.hashes())
 
     def missing(self) -> list[int]:
-        """The numbers of the shards that are not there yet; damaged ones are removed, to be written again.
+        """The numbers of the shards that do not exist yet; damaged shards are removed, to be written again.
 
         Raises:
-            DataError: a shard was made with other settings or in another format, or the disk does not let it be read.
-            OutputExistsError: a damaged shard holds files that are not ours.
+            DataError: a shard was made with other settings or in another format, or cannot be read from the disk.
+            OutputExistsError: a damaged shard holds foreign files.
         """
         return [index for index in range(self.settings.num_shards) if not self.has_shard(index)]
 
     def has_shard(self, index: int) -> bool:
-        """Whether shard `index` is complete; see `missing` for what is raised otherwise."""
+        """Whether shard `index` is complete; a damaged shard is removed. Raises the errors of `missing`."""
         self._check_index(index)
         path = shard_folder(self.folder, index)
         if not path.exists():
@@ -122,9 +122,9 @@ class Plan:
         return True
 
     def keep_indexes(self) -> None:
-        """Writes down where records begin in the files of the corpus, if that saves reading, until it is complete.
+        """Writes where records begin in the files of the corpus, if that saves reading; `complete` removes it.
 
-        Only what was noted when the files were hashed for this plan, in this process, is written.
+        Only what this process noted while it hashed the files for this plan is written.
 
         Raises:
             OutputExistsError: the folder cannot be written.
@@ -132,19 +132,19 @@ class Plan:
         self.corpus.keep_indexes(self.settings.num_shards)
 
     def to_be_read_once(self, missing: Sequence[int]) -> bool:
-        """Whether reading the corpus once for all missing shards, with `read_once` before the first, saves work."""
+        """Whether `read_once`, called before the first missing shard is made, would save work."""
         least = self.corpus.read_once_from()
         return least is not None and len(missing) >= least and not (self._parts / MANIFEST_FILE).is_file()
 
     def read_once(self, missing: Sequence[int], on_progress: Callable[[int], None]) -> None:
-        """Lays down the records of the missing shards for `write`, until the dataset is complete.
+        """Reads the corpus once and stores the records of the missing shards for `write`; `complete` removes them.
 
         Args:
             missing: numbers of shards.
-            on_progress: told the records read.
+            on_progress: called with the number of records read.
 
         Raises:
-            DataError: the corpus cannot be read, or has changed meanwhile.
+            DataError: the corpus cannot be read, or has changed since the plan was made.
             OutputExistsError: the folder cannot be written.
         """
         write_parts(self.corpus, self.settings.num_shards, missing, self._parts, on_progress)
@@ -155,20 +155,21 @@ class Plan:
             raise
 
     def write(self, index: int, encode_all: EncodeAll, on_progress: Progress | None = None) -> Counts:
-        """Makes shard `index`, which is on the disk completely or not at all, and returns what is in it.
+        """Makes shard `index`, completely or not at all, and returns the counts of its content.
 
         Args:
             index: which shard.
-            encode_all: `Encoder.encode_all`, here or on many processes.
-            on_progress: told the records of this shard that are done.
+            encode_all: `Encoder.encode_all`, in this process or on many.
+            on_progress: called with the records of this shard that are done.
 
         Raises:
             ConfigError: there is no such shard.
-            DataError: a document cannot be read, or its importance is no number; or there is no document at all.
+            DataError: a document cannot be read, its importance is not a finite number, the corpus has changed, or
+                the only shard has no document.
             OutputExistsError: the folder cannot be written.
         """
         self._check_index(index)
-        # Between the plan and this task may lie hours in a queue.
+        # This task may have waited in a queue for hours since the plan was made.
         self._check_corpus()
         keep_source(self.folder, self.settings, self.hashes)
         source = SourceHash()
@@ -187,10 +188,10 @@ class Plan:
         return writer.counts
 
     def put_tokenizer(self, load_tokenizer: Callable[[], Tokenizer]) -> None:
-        """Puts the tokenizer beside the first shard, so that shards can be looked at while others are made.
+        """Puts the tokenizer beside the first shard, so that shards can be inspected while others are made.
 
         Args:
-            load_tokenizer: that of the dataset, which is asked for where there is none.
+            load_tokenizer: loads the tokenizer of the dataset; called only if the folder has none.
 
         Raises:
             OutputExistsError: the folder cannot be written.
@@ -199,13 +200,15 @@ class Plan:
             load_tokenizer().save(self.folder)
 
     def complete(self, load_tokenizer: Callable[[], Tokenizer]) -> PreprocessedDataset | None:
-        """The dataset, if all of its shards are there; None as long as others are at work on the rest.
+        """Completes and returns the dataset, if all of its shards are there; None while other tasks make the rest.
 
         Args:
-            load_tokenizer: that of the dataset, which is asked for with the last shard, unless all was complete before.
+            load_tokenizer: loads the tokenizer of the dataset; called with the last shard, unless the dataset was
+                complete before.
 
         Raises:
-            DataError: there is not one document in it, or the tokenizer is not that of the shards any more.
+            DataError: it has no document, a shard does not belong to this plan, or the tokenizer is no longer that of
+                the shards.
         """
         folders = self.folders_of_shards()
         if len(folders) < self.settings.num_shards:
@@ -218,12 +221,12 @@ class Plan:
         if dataset is None:
             dataset = complete_now(self.folder, self.settings, load_tokenizer())
         forget_source(self.folder, self.settings)
-        # Another task may be removing it as well, and what is left over is read by nobody.
+        # Another task may remove the same files now, and nothing reads what is left over.
         prepared = self.folder / PREPARED_FOLDER
         for kind in (_RECORDS, _LINES):
             for found in prepared.glob(f"{kind}*"):
                 shutil.rmtree(found, ignore_errors=True)
-        # An index is written in a moment: one that is half-written now has a dead writer, on whichever machine.
+        # Writing an index takes a moment, so a half-written one has a dead writer, on whichever machine.
         remove_abandoned(prepared, complete={_indexes_of(self.folder, self.settings).name})
         with contextlib.suppress(OSError):
             prepared.rmdir()
@@ -231,12 +234,12 @@ class Plan:
 
     @property
     def _parts(self) -> Path:
-        """Where `read_once` lays down the records."""
+        """The folder in which `read_once` stores the records."""
         identity = {"source": self.settings.source, "num_shards": self.settings.num_shards, "format": PARTS_FORMAT}
         return self.folder / PREPARED_FOLDER / f"{_RECORDS}{fingerprint(identity)}"
 
     def check_shards(self) -> None:
-        """Whether the shards that are there, by their manifests, belong to this plan.
+        """Checks, by their manifests, that the existing shards belong to this plan.
 
         Raises:
             DataError: one was made with other settings or in another format.
@@ -245,11 +248,11 @@ class Plan:
             try:
                 self._check_settings(Shard.open(folder), int(folder.name.removeprefix("shard_")))
             except DamagedError:
-                # Its own task finds it and makes it again.
+                # The task of this shard will find it damaged and make it again.
                 continue
 
     def _check_corpus(self) -> None:
-        """Whether the documents are those of the plan; files are only hashed where their size or time changed since.
+        """Checks that the documents are those of the plan; only files of another size or time are hashed again.
 
         Raises:
             DataError: they are not.
@@ -258,7 +261,8 @@ class Plan:
         if dict(self.corpus.source) != self.settings.source:
             raise DataError(
                 f"the corpus {self.corpus.name!r} has changed since the job began (its files have other content); "
-                f"leave its files alone meanwhile, and start anew with another output folder or without {self.folder}"
+                f"do not change its files during a job, and start anew with another output folder or without "
+                f"{self.folder}"
             )
 
     def _check_settings(self, shard: Shard, index: int) -> None:
@@ -271,22 +275,22 @@ class Plan:
             )
 
     def folders_of_shards(self) -> list[Path]:
-        """The folders of all shards that are there, whole or damaged."""
+        """The folders of all existing shards, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
 
     def _check_index(self, index: int) -> None:
-        """Whether there is such a shard.
+        """Checks that there is a shard of this number.
 
         Raises:
-            ConfigError: there is not.
+            ConfigError: there is none.
         """
         if not 0 <= index < self.settings.num_shards:
             raise shard_out_of_range(index, self.settings.num_shards)
 
 
 def check_name(what: str, name: str) -> None:
-    """Whether a name can be a part of a folder name.
+    """Checks that a name can be part of a folder name.
 
     Raises:
         ConfigError: it cannot.
@@ -299,10 +303,10 @@ def check_name(what: str, name: str) -> None:
 
 
 def dataset_folder(out_dir: Path, method: str, name: str, split: str) -> Path:
-    """Where a preprocessed dataset lies."""
+    """The folder of a preprocessed dataset."""
     return out_dir / method / f"{name}_{split}"
 
 
 def _indexes_of(folder: Path, settings: Settings) -> Path:
-    """Where the indexes of a corpus' lines lie until its dataset is complete."""
+    """The folder of the indexes of a corpus' lines, which exists until the dataset is complete."""
     return folder / PREPARED_FOLDER / f"{_LINES}{fingerprint(settings.source)}"

@@ -1,4 +1,4 @@
-"""What tasks say while they run and when they are done: small files, readable from any machine that sees the folder."""
+"""Progress and summaries of tasks, in small files that any machine that sees the folder can read."""
 
 import contextlib
 import json
@@ -16,19 +16,19 @@ from cascaded_dllm.text.hub import HubRows
 from cascaded_dllm.text.hub_corpora import HubCorpus
 from cascaded_dllm.text.local_files import LocalFiles
 
-# A heartbeat now and then costs nothing; one for every batch would wear out a network file system.
+# A heartbeat a second costs nothing; one for every batch would strain a network file system.
 _EVERY_SECONDS = 1.0
-# Windows are cut later, at the length of the last stage; this one, of the default configuration, tells their order.
+# Windows are cut later, at the length of the last stage; this default length gives the order of magnitude.
 WINDOW_LENGTH = 128
 
 
 @final
 class TaskLog:
-    """Progress and summary of one task, in files of its own; what an earlier task for the shard told is gone.
+    """Progress and summary of one task, in files of its own; replaces the progress of an earlier task for the shard.
 
     Args:
         folder: of the dataset.
-        index: the task, which is a shard.
+        index: number of the shard.
     """
 
     def __init__(self, folder: Path, index: int) -> None:
@@ -37,11 +37,11 @@ class TaskLog:
         self._started = time.monotonic()
         self._last = float("-inf")
         self.tell(0)
-        # The first batch is told as well, however soon it is done.
+        # The first batch is noted too, however soon it is done.
         self._last = float("-inf")
 
     def tell(self, records: int, _: int | None = None) -> None:
-        """Notes how many records are done, at most once a second."""
+        """Writes how many records are done, at most once a second."""
         now = time.monotonic()
         if now - self._last >= _EVERY_SECONDS:
             self._last = now
@@ -56,10 +56,10 @@ class TaskLog:
 
 
 def write_total(folder: Path, counts: Counts, num_shards: int) -> None:
-    """Writes the summary of a dataset; its seconds are those of all tasks, wherever and whenever they ran.
+    """Writes the summary of a dataset; its seconds are the sum over all tasks, wherever and whenever they ran.
 
-    Where the summary of a task was lost, times are those of the others (`shards_timed` says how many), and null where
-    there is none.
+    If summaries of tasks were lost, times and rates are those of the others, whose number is `shards_timed`; if all
+    were lost, they are null.
 
     Args:
         folder: of the dataset.
@@ -75,7 +75,7 @@ def write_total(folder: Path, counts: Counts, num_shards: int) -> None:
 
 
 def has_total(folder: Path) -> bool:
-    """Whether the summary of a dataset is there."""
+    """Whether the summary of a dataset exists."""
     return _total_file(folder).is_file()
 
 
@@ -83,9 +83,9 @@ def summary(counts: Counts, seconds: float | None, timed: Counts | None = None) 
     """Counts and throughput, for people and for scripts.
 
     Args:
-        counts: of the records.
-        seconds: that were spent; None where nobody knows.
-        timed: of the records on which they were spent; None for all.
+        counts: of all records.
+        seconds: time that was spent; None if unknown.
+        timed: of the records on which this time was spent; None for all.
     """
     made = counts if timed is None else timed
     return asdict(counts) | {
@@ -99,12 +99,12 @@ def summary(counts: Counts, seconds: float | None, timed: Counts | None = None) 
 @final
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a task that has not made its shard told last; it may be at work, or have ended.
+    """The last progress of a task that has not completed its shard; the task may be at work, or have ended.
 
     Attributes:
-        records: done.
-        seconds: since its start.
-        told_ns: when, in nanoseconds since 1970.
+        records: number of records done.
+        seconds: since the task started.
+        told_ns: when this was written, in nanoseconds since 1970.
     """
 
     records: int
@@ -113,16 +113,16 @@ class Heartbeat:
 
     @property
     def age(self) -> float:
-        """Seconds since it was told, by the clocks of this machine and of the disk."""
+        """Seconds since it was written, by the clocks of this machine and of the file system."""
         return max(0.0, (time.time_ns() - self.told_ns) / 1e9)
 
 
 def heartbeats(folder: Path, tasks: Collection[int]) -> dict[int, Heartbeat]:
-    """By task, what those of `tasks` that have begun and not made their shard told last.
+    """The last progress of those of `tasks` that have started and not completed their shards, by task.
 
     Args:
         folder: of the dataset.
-        tasks: numbers of shards. Only files that are there are looked at, which are as many as tasks at work.
+        tasks: numbers of shards. The cost depends only on the number of existing files, one for each task at work.
     """
     found = {}
     for index, path in _told(folder):
@@ -132,21 +132,21 @@ def heartbeats(folder: Path, tasks: Collection[int]) -> dict[int, Heartbeat]:
 
 
 def records_in_progress(folder: Path, tasks: Collection[int], before: Mapping[int, Heartbeat]) -> int:
-    """The records done in shards that are not complete, as their tasks last told.
+    """The number of records done in unfinished shards, by the last progress of their tasks.
 
     Args:
         folder: of the dataset.
         tasks: numbers of shards.
-        before: what had been told before these tasks were started, and is not about them.
+        before: heartbeats from before these tasks were started, which are not theirs.
     """
     told = heartbeats(folder, tasks)
     return sum(heartbeat.records for index, heartbeat in told.items() if heartbeat != before.get(index))
 
 
 def known_records(corpus: Corpus) -> int | None:
-    """The records of a corpus, dropped ones counted, or a bound on them, where that costs next to nothing; or None.
+    """The number of records in a corpus, dropped ones included, or an upper bound; None if neither is cheap to find.
 
-    Of a corpus with a holdout, they are those of its side.
+    For one side of a holdout, it is the number on that side.
 
     Raises:
         DataError: a file cannot be read.
@@ -155,7 +155,7 @@ def known_records(corpus: Corpus) -> int | None:
     written = reader.corpus if isinstance(reader, HubRows) else reader
     form = written.form if isinstance(written, LocalFiles | HubCorpus) else None
     if form == "wikitext":
-        # What is counted are headings too, and what is known at most is the number of articles.
+        # Records include headings here, while only a number of articles could be known.
         return None
     bound = corpus.num_records
     if isinstance(reader, LocalFiles) and form is None and (rows := reader.num_rows()) is not None:
@@ -164,13 +164,13 @@ def known_records(corpus: Corpus) -> int | None:
 
 
 def forget_progress(folder: Path, tasks: Iterable[int]) -> None:
-    """Removes what tasks told that were ended after they had made their shards."""
+    """Removes the progress files of these tasks: one that was killed just after it made its shard has left its own."""
     for index in tasks:
         _heartbeat_file(folder, index).unlink(missing_ok=True)
 
 
 def _told(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Every task that has told something, and where."""
+    """Every task that has a heartbeat, and its file."""
     try:
         with os.scandir(_heartbeat_file(folder, 0).parent) as entries:
             names = [entry.name for entry in entries]
@@ -178,13 +178,13 @@ def _told(folder: Path) -> Iterator[tuple[int, Path]]:
         return
     for name in names:
         number, _, ending = name.partition(".")
-        # The others are about to get their names.
+        # Other files are temporary ones, about to be renamed.
         if number.isdecimal() and ending == "json":
             yield int(number), _heartbeat_file(folder, int(number))
 
 
 def _heartbeat(path: Path) -> Heartbeat | None:
-    """What a file tells; None where its task is done at this moment, or it is damaged."""
+    """The heartbeat in a file; None if the file is damaged, or was removed in this moment because the task is done."""
     value = read_notes(path)
     with contextlib.suppress(FileNotFoundError, LookupError, ValueError):
         return Heartbeat(int(str(value["records"])), float(str(value.get("seconds", 0))), path.stat().st_mtime_ns)
@@ -192,17 +192,17 @@ def _heartbeat(path: Path) -> Heartbeat | None:
 
 
 def read_notes(path: Path) -> Mapping[str, object]:
-    """What a file of the logs says; nothing where it is not there or damaged."""
+    """The content of a JSON file of the logs; empty if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        # Not begun, done at this moment, or damaged: logs are no part of the data.
+        # The task has not begun, or is done in this moment. Damage is harmless too: logs are not part of the data.
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def logs_folder(folder: Path) -> Path:
-    """Where the dataset in `folder` keeps what is about its making."""
+    """The folder of logs about the making of the dataset in `folder`."""
     return folder / "logs"
 
 

@@ -1,4 +1,4 @@
-"""How far a preprocessing job is, wherever it runs, by the files that its tasks write."""
+"""The progress of a preprocessing job, wherever it runs, from the files that its tasks write."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,18 @@ from cascaded_dllm.preprocess.on_slurm import submitted_jobs
 from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats, logs_folder, read_notes
 
 SILENT_SECONDS = 600
-"""Tasks tell how far they are after every batch of documents, which takes minutes at most."""
+"""Age of a heartbeat from which a task counts as silent; a batch of documents, after which tasks write one, takes
+minutes at most."""
 
 
 def note_job(folder: Path, num_shards: int, records: int | None, *, is_exact: bool = False) -> None:
-    """Writes down what a job is to make, for `status`.
+    """Writes the size of a job, for `status`.
 
     Args:
         folder: of the dataset.
         num_shards: of the dataset.
-        records: of the corpus, or a bound on them; None where it is unknown, and what was known before stays.
-        is_exact: whether they were counted, which a bound does not replace unless it is below them.
+        records: number of records in the corpus, or an upper bound; None if unknown, which keeps an earlier number.
+        is_exact: whether they were counted. A bound replaces a counted number only if it is lower.
 
     Raises:
         OutputExistsError: the folder cannot be written.
@@ -44,10 +45,10 @@ class Status:
     Attributes:
         folder: of the dataset.
         num_shards: of the dataset.
-        done: the shards that are there.
-        told: by shard that is not, what its task told last.
-        records_done: in shards that are there, and by tasks that are at work.
-        records_total: of the corpus, about; None where it is unknown.
+        done: the shards that are complete.
+        told: the last heartbeat of the task of each other shard that has begun.
+        records_done: records in complete shards, and those done by tasks at work.
+        records_total: about how many records the corpus has; None if unknown.
         jobs: of Slurm, see `submitted_jobs`.
     """
 
@@ -61,27 +62,27 @@ class Status:
 
     @property
     def at_work(self) -> dict[int, Heartbeat]:
-        """What tasks told that seem to be at work."""
+        """The heartbeats of tasks that seem to be at work."""
         return {index: told for index, told in self.told.items() if told.age < SILENT_SECONDS}
 
     @property
     def silent(self) -> dict[int, Heartbeat]:
-        """What tasks told last that have ended, or cannot be heard."""
+        """The last heartbeats of tasks that have ended or cannot be reached."""
         return {index: told for index, told in self.told.items() if told.age >= SILENT_SECONDS}
 
     @property
     def not_begun(self) -> int:
-        """The number of shards of which nothing is known."""
+        """The number of shards that are not complete and have no heartbeat."""
         return self.num_shards - len(self.done) - len(self.told)
 
     @property
     def rate(self) -> float:
-        """Records a second of all tasks that are at work."""
+        """Records per second of all tasks at work together."""
         return sum(told.records / told.seconds for told in self.at_work.values() if told.seconds > 0)
 
     @property
     def seconds_left(self) -> float | None:
-        """The time that remains if tasks go on like this; None where that cannot be told."""
+        """The remaining time at the present rate; None if it cannot be estimated."""
         if len(self.done) == self.num_shards:
             return 0.0
         if self.records_total is None or self.rate == 0:
@@ -89,7 +90,7 @@ class Status:
         return max(self.records_total - self.records_done, 0) / self.rate
 
     def as_json(self) -> dict[str, object]:
-        """All of it for scripts; lists of shards are in order."""
+        """The status as JSON, for scripts; lists of shards are in order."""
         left = self.seconds_left
         return {
             "folder": str(self.folder),
@@ -107,10 +108,10 @@ class Status:
 
 
 def status(folder: Path) -> Status:
-    """How far the job is that makes the dataset in `folder`.
+    """The progress of the job that makes the dataset in `folder`.
 
     Raises:
-        DataError: no job has begun there, it is a file, or a shard was made in another format.
+        DataError: no job has begun there, `folder` is a file, or a shard was made in another format.
     """
     if folder.is_file():
         raise DataError(f"{folder} is a file; give the folder of the dataset, <out>/<method>/<name>_<split>")
@@ -129,7 +130,7 @@ def status(folder: Path) -> Status:
     records = note.get("records")
     total = int(str(records)) if records is not None else None
     if done:
-        # Shards differ by a record at most; and a bound may be far above what there is.
+        # The numbers of records in two shards differ by one at most, and a bound may be far too high.
         estimate = sum(done.values()) * num_shards // len(done)
         total = estimate if total is None or len(done) == num_shards else min(total, estimate)
     at_work = sum(heartbeat.records for heartbeat in told.values() if heartbeat.age < SILENT_SECONDS)

@@ -199,7 +199,7 @@ def test_copy_head_wherever_it_can_be_unless_it_is_told():
     [
         ({"stage": 2}, r"training\.fills is true and stage 2 is trained"),
         ({"baseline": True, "stage_lengths": [40]}, r"fills is true and stage_lengths is \[40\], which is the window"),
-        ({"baseline": True, "graph__type": "uniform"}, r"training\.fills is true and graph\.type uniform"),
+        ({"baseline": True, "graph__type": "uniform"}, r"training\.fills is true and graph\.type is uniform"),
     ],
 )
 def test_what_cannot_fill_in(settings, message):
@@ -272,11 +272,15 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
         ("training.eval_times", 0, r"training\.eval_times is 0; it must be at least 1"),
         ("training.snapshot_every", 0, r"training\.snapshot_every is 0; it must be at least 1"),
         ("training.keep", 0, r"training\.keep is 0; it must be at least 1"),
-        ("training.keep_every", 0, r"training\.keep_every is 0; it must be a multiple of training\.snapshot_every, 5,"),
+        (
+            "training.keep_every",
+            0,
+            r"training\.keep_every is 0; it must be null or a multiple of training\.snapshot_every, 5,",
+        ),
         (
             "training.keep_every",
             12,
-            r"training\.keep_every is 12; it must be a multiple of training\.snapshot_every, 5",
+            r"training\.keep_every is 12; it must be null or a multiple of training\.snapshot_every, 5",
         ),
         ("training.strategy", "zero", r"training\.strategy is 'zero'; it must be one of ddp, fsdp"),
         ("ngpus", 0, r"ngpus is 0; it must be at least 1, or null for the processes that are there"),
@@ -342,7 +346,7 @@ def test_every_key_is_documented():
 def test_uniform_process_without_the_scale_of_the_absorbing_one():
     uniform = SETTINGS | {"graph": {"type": "uniform"}}
     assert SETTINGS["model"]["scale_by_sigma"]
-    with pytest.raises(ConfigError, match=r"is true and graph.type uniform; .*: set model.scale_by_sigma=false"):
+    with pytest.raises(ConfigError, match=r"is true and graph.type is uniform; .*: set model.scale_by_sigma=false"):
         parse_config(uniform)
     parse_config(uniform | {"model": SETTINGS["model"] | {"scale_by_sigma": False}})
 

@@ -140,8 +140,8 @@ def test_dataset_without_a_window(tmp_path, document):
     assert (shown.title, shown.documents, shown.stages) == ("all documents", ("d0", "d1"), ())
     assert text_of(shown.spans) == "abca<|endoftext|>zz<|endoftext|>"
     assert {span.stage for span in shown.spans} == {3}
-    assert without_stages(shown, SPEC) == "8 tokens fill no window of 16: choose shorter stages (--lengths)"
-    assert "8 tokens fill no window of 16" in page(inspection)
+    assert without_stages(shown, SPEC) == "8 tokens do not fill a window of 16: choose shorter stages (--lengths)"
+    assert "8 tokens do not fill a window of 16" in page(inspection)
 
 
 def test_document_that_is_not_in_a_dataset_without_a_window(tmp_path):

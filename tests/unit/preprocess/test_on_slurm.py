@@ -94,7 +94,7 @@ def test_number_of_a_job_on_one_of_several_clusters(tasks, programs):
     programs(scontrol="echo MaxArraySize = 9", sbatch=SUBMIT + " on cluster alpha")
     assert submit(tasks) == ["7"]
     programs(scontrol="echo MaxArraySize = 9", sbatch="echo alpha 9", squeue="echo")
-    with pytest.raises(DataError, match="sbatch said 'alpha 9', which tells no number of a job; look with squeue"):
+    with pytest.raises(DataError, match="sbatch said 'alpha 9', which has no job number; see with squeue"):
         submit(tasks)
 
 

@@ -519,7 +519,7 @@ def test_there_and_back(made: Cascade, hub: Hub, tmp_path: Path, monkeypatch: py
             Cascade.from_pretrained("somebody/stories")
     sums.write_text(whole)
     next((tmp_path / "cache").rglob("stage_3/ema.safetensors")).unlink()
-    with pytest.raises(CheckpointError, match="somebody/stories is no folder here and could not be had from the hub"):
+    with pytest.raises(CheckpointError, match="somebody/stories is not a folder here and could not be downloaded"):
         Cascade.from_pretrained("somebody/stories")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert fingerprints(Cascade.from_pretrained("somebody/stories")) == fingerprints(made)
@@ -582,5 +582,5 @@ def test_no_network(made: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
         made.push_to_hub("somebody/stories", token="hf_x")
     with pytest.raises(ConfigError, match="'not an id' is no id of the hub; it must be owner/name"):
         made.push_to_hub("not an id")
-    with pytest.raises(CheckpointError, match="nobody/nothing is no folder here and could not be had from the hub"):
+    with pytest.raises(CheckpointError, match="nobody/nothing is not a folder here and could not be downloaded"):
         Cascade.from_pretrained("nobody/nothing")

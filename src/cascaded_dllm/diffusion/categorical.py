@@ -13,8 +13,8 @@ def sample_tokens(
 ) -> Int[Tensor, " M"]:
     """One id a row, drawn from softmax(logits): `u[0]` chooses a block of columns, `u[1]` a column inside it.
 
-    The id is -1 where the logits do not define a law: one is NaN or +inf, or all are -inf. This is not raised, because
-    reading the ids would make the host wait for a GPU.
+    The id is -1 where the logits do not define a law: one is NaN or +inf, or all are -inf. There is no error here,
+    because to read the logits the host would have to wait for a GPU.
 
     Two uniform numbers reach tails that one number of the same precision cannot. Only the sums of the blocks and the
     chosen block are held in the dtype of `u`, never a whole row. A single Gumbel race in float32 would cut the tail,

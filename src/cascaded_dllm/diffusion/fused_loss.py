@@ -21,7 +21,7 @@ from cascaded_dllm.numerics import log_add, log_expm1
 Parameterization = Literal["score", "normalized"]
 
 _COLUMN_MULTIPLE = {"cuda": 64}
-"""By device, what the number of columns is padded to a multiple of; on other devices there is a column for every token.
+"""By device, the multiple to which the number of columns is padded; other devices have a column for every token.
 
 The fast matrix products of a GPU need aligned rows, and 50,257, the vocabulary size of GPT-2, is odd.
 """
@@ -85,7 +85,7 @@ def fused_absorbing_score_entropy(
     the two nearly cancel when the fit is good.
 
     Args:
-        hidden: final hidden states at the masked positions only; everything is computed in its dtype.
+        hidden: final hidden states at the masked positions only; the loss is computed in its dtype.
         weight: output weights; the row of MASK (the last) is ignored and gets gradient zero.
         bias: output bias; the entry of MASK is ignored too.
         x0: clean ids at those positions.
@@ -94,7 +94,7 @@ def fused_absorbing_score_entropy(
         parameterization: how logits become scores.
         log_scale: c of the formula, log(expm1(sigma)) + log V for a network scaled by sigma and zero for one that is
             not; read for `score` only.
-        mixture: of the softmax with another law, for `normalized` only; None for the softmax alone.
+        mixture: what the softmax is mixed with, for `normalized` only; None for the softmax alone.
         execution: how the loss is computed.
 
     Returns:

@@ -21,7 +21,7 @@ from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, StageSettings, Wei
 from cascaded_dllm.model.stored_stage import open_stage
 
 _DEAD_PREFIX = "prediction_head."
-"""Begins the names of weights of the original code that are never used."""
+"""What the names of unused weights of the original code begin with."""
 
 
 @dataclass(frozen=True, slots=True)

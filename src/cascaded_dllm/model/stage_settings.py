@@ -29,7 +29,7 @@ class StageSettings:
         stage_lengths: lengths of all stages of its cascade; empty if unknown, as for a SEDD model.
         tokenizer: fingerprint of the tokenizer; empty if unknown.
         packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
-        unique: whether shortened stages kept every token id only once.
+        unique: whether shortened stages kept a token id at most once.
         method: the method of importance by which the text was shortened; empty if unknown.
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.

@@ -191,16 +191,16 @@ def _reason(codes: list[int], ended: list[list[int]], folder: Path, *, is_told: 
     number = len(codes)
     again = "give the same command again: the run goes on from its last checkpoint"
     stopped = StoppedError(
-        f"told to stop, the {number} processes have ended before they could keep a step; the same command goes on from "
-        "the last checkpoint, or begins again where there is none"
+        f"told to stop, the {number} processes ended before they could save a step; the same command goes on from the "
+        "last checkpoint, or begins again if there is none"
     )
     killed = [rank for rank in (ended[0] if ended else []) if codes[rank] < 0]
     for rank in killed:
         if not is_told or codes[rank] not in (-_WISH, -signal.SIGTERM):
             name = signal.Signals(-codes[rank]).name
             return WorkerDiedError(
-                f"process {rank} of {number} was ended by {name}, by the system for want of memory or by somebody, and "
-                f"the others with it; {again}"
+                f"process {rank} of {number} was ended by {name}, sent by the system for lack of memory or by "
+                f"somebody, and the others ended with it; {again}"
             )
     if killed:
         return stopped

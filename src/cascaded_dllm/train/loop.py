@@ -1,4 +1,4 @@
-"""Batch size and number of steps of a run."""
+"""Settings of the training loop."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from cascaded_dllm.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
-    """Batch size, number of steps, and what else the training loop needs.
+    """Batch size, number of steps and other settings of the training loop.
 
     Attributes:
         batch_size: sequences in a global batch, whatever the accumulation and the number of processes.

@@ -30,7 +30,7 @@ class Batch:
         prefix: clean ids of the stage before, (B, P); None for stage 1 and flat models.
         index: place of each sequence in the global batch, (B,); its noise is derived from it.
         window: number of each window in the dataset, (B,), always on the CPU, since it is used to read from the disk;
-            None if nobody needs it.
+            None if it is not needed.
         places: where the tokens of the prefix stand in the target, (B, P), for a placed stage; None for any other.
     """
 
@@ -105,7 +105,7 @@ class Objective:
         spread evenly over the global batch. Leave `batch` in the memory of the host: it is noised where it is, and the
         host must know how many positions are masked, for which it would otherwise wait for the device.
 
-        For a placed stage, the loss is the sum of those of `halves`.
+        The loss of a placed stage is the sum of the losses of the networks in `halves`.
         """
         place: _Place = {"draws": draws, "step": step, "global_batch_size": global_batch_size}
         if batch.places is None:

@@ -24,7 +24,7 @@ from cascaded_dllm.train.execution import for_changing_shapes
 
 @runtime_checkable
 class PrefixGenerator(Protocol):
-    """Rewrites a part of every prefix; the caller of training passes it in, since this package does not sample."""
+    """Rewrites a part of every prefix; the caller passes it in, since `train` does not depend on `sample`."""
 
     @property
     def fingerprint(self) -> str:

@@ -260,7 +260,7 @@ class Run:
             yield Stopped(step, self.checkpoints / f"{PREFIX}{step}" if step else None, missing)
 
     def _drawn(self, log: RunLog, wish: StopWish) -> tuple[Path | None, SnapshotReport | None]:
-        """The file of the samples of the averaged weights, and their report; (None, None) if the run is to stop."""
+        """The file of the samples of the averaged weights, and their report; None for both if none were drawn here."""
         if wish.is_known:
             return None, None
         report: SnapshotReport | None = None

@@ -13,7 +13,7 @@ from cascaded_dllm.text.listing import listing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledText:
-    """One text of every stage, from the first to the one in training.
+    """One text, with the texts of the stages before that it was made from.
 
     Attributes:
         stages: texts by stage number, in order; the network in training wrote the last one.

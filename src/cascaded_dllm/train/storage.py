@@ -26,7 +26,7 @@ class Storage(Protocol):
         """The part of a tensor that this process holds, in the same memory."""
 
     def full(self, tensor: Tensor) -> Tensor:
-        """The whole tensor; all processes call this."""
+        """The whole tensor, in every process; all processes must call this."""
 
     def fill(self, tensor: Tensor, full: Tensor) -> None:
         """Overwrite `tensor` with its part of `full`, which every process has."""

@@ -8,7 +8,7 @@ from typing import final
 
 @final
 class BackgroundWriter:
-    """Runs one job at a time in a thread. An error of a job is never lost: the next call of a method raises it."""
+    """Runs one job at a time in a thread. An error of a job is never lost: a later call, or the exit, raises it."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "checkpoint")

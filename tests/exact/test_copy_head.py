@@ -215,7 +215,7 @@ def test_products_of_the_loss(case: Case) -> None:
 
 def test_mixture_of_scores_is_refused() -> None:
     one = torch.ones(1)
-    with pytest.raises(TypeError, match="mixture is given and the parameterization is score, whose softmax is no law"):
+    with pytest.raises(TypeError, match="mixture is given and the parameterization is score, whose softmax is not a"):
         fused_absorbing_score_entropy(
             *(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3), torch.zeros(1, dtype=torch.int64), one, one),
             parameterization="score",

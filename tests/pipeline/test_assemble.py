@@ -335,7 +335,7 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
             ["training.generated_prefix.prob=1", "training.generated_prefix.stage_paths=['{runs}/stage2']", "stage=2"],
             "is stage 2 of .*, and stage 1 of lengths",
         ),
-        (["earlier_stages=[a/b/c]", "stage=2"], "a/b/c does not exist here and is no hub id"),
+        (["earlier_stages=[a/b/c]", "stage=2"], "a/b/c does not exist here and is not a hub id"),
         (
             ["earlier_stages=['{runs}/stage1']", "stage=2", "stage_lengths=[4,9,40]"],
             r"\(earlier_stages, or stage1_root_dir and stage2_root_dir\)",
@@ -502,9 +502,7 @@ def test_automatic_device(monkeypatch, is_there):
 def test_device_that_is_not_on_this_machine():
     with pytest.raises(ConfigError, match=r"^device 'cuda:99' cannot be used \(.+\); choose auto, cpu, mps or cuda$"):
         choose_device("cuda:99")
-    with pytest.raises(
-        ConfigError, match=r"^device 'gpu' cannot be used \(torch knows none of this name\); choose auto"
-    ):
+    with pytest.raises(ConfigError, match=r"^device 'gpu' cannot be used \(torch knows no such device\); choose auto"):
         choose_device("gpu")
 
 

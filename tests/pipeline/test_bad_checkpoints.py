@@ -39,7 +39,7 @@ def test_missing(tmp_path):
     assert re.search(r"nowhere.*; check the path", sample(tmp_path, tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     message = sample(tmp_path, tmp_path / "empty")
-    assert re.search(r"empty is no checkpoint: it has neither config\.json .*; give a run folder", message)
+    assert re.search(r"empty is not a checkpoint: it has neither config\.json .*; give a run folder", message)
     (tmp_path / "empty" / "config.yaml").write_text("stage: 1\n")
     message = sample(tmp_path, tmp_path / "empty")
     assert re.search(
@@ -52,7 +52,7 @@ def test_truncated(exported, tmp_path, size):
     path = exported / "ema.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     message = sample(tmp_path, exported)
-    assert re.search(r"ema\.safetensors is truncated or no safetensors file .*; use another checkpoint", message)
+    assert re.search(r"ema\.safetensors is truncated or not a safetensors file .*; use another checkpoint", message)
 
 
 def test_damaged_since_it_was_written(copy, tmp_path):

@@ -106,9 +106,11 @@ OTHERS = {
     "noise.sigma_min": 0.001,
     "noise.sigma_max": 10.0,
     "pretrained.use_pretrained": CheckpointError(
-        "elsewhere does not exist here and is no hub id|elsewhere is no folder"
+        "elsewhere does not exist here and is not a hub id|elsewhere is not a folder"
     ),
-    "pretrained.model_path": CheckpointError("elsewhere does not exist here and is no hub id|elsewhere is no folder"),
+    "pretrained.model_path": CheckpointError(
+        "elsewhere does not exist here and is not a hub id|elsewhere is not a folder"
+    ),
     "pretrained.weights": "raw",
     "logging.wandb": "offline",
     "logging.project": "other",
@@ -137,7 +139,7 @@ OTHERS = {
     "training.prefix_dropout": 0.3,
     "training.generated_prefix.prob": 0.3,
     "training.generated_prefix.stage_paths": CheckpointError(
-        "elsewhere does not exist here and is no hub id|no folder"
+        "elsewhere does not exist here and is not a hub id|not a folder"
     ),
     "training.generated_prefix.level": 1.0,
     "training.generated_prefix.predictor": "first_hitting",

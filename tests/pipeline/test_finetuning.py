@@ -187,7 +187,7 @@ def test_the_command(trained, stories, tmp_path, monkeypatch):
     resumed = success("train", "load_dir=runs/stories-tiny-stage1-finetuning", "training.num_steps=4")
     assert "resumed at step 3" in resumed.stdout
     message = failure("train", "--data", stories, *overrides, "--out", "another")
-    assert f"{source} does not exist here and is no hub id; check the path" in message
+    assert f"{source} does not exist here and is not a hub id; check the path" in message
     assert not (tmp_path / "another").exists()
 
 

@@ -63,7 +63,7 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
         ended = process.wait()
     assert ended.returncode == 2
     out, err = ended.stdout, ended.stderr
-    assert err.startswith("error: process 1 of 2 was ended by SIGKILL, by the system for want of memory or by somebody")
+    assert err.startswith("error: process 1 of 2 was ended by SIGKILL, sent by the system for lack of memory or by")
     assert err.count("\n") == 1
     assert out.count("stage 2 of [4, 8, 40]") == 1
     assert "2 processes (fsdp), cpu, attention kernel: torch's choice" in out
@@ -113,8 +113,8 @@ def test_stopped_while_the_processes_begin(arguments, tmp_path, number, code):
         ended = process.wait()
     assert (ended.returncode, ended.stderr) == (
         code,
-        "told to stop, the 2 processes have ended before they could keep a step; the same command goes on from the "
-        "last checkpoint, or begins again where there is none\n",
+        "told to stop, the 2 processes ended before they could save a step; the same command goes on from the "
+        "last checkpoint, or begins again if there is none\n",
     )
 
 

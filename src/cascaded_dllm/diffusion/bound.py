@@ -17,11 +17,11 @@ from cascaded_dllm.diffusion.process import Process, UniformProcess
 from cascaded_dllm.diffusion.schedule import Schedule
 
 MEASURED_FROM = 1e-3
-"""Time from which bounds are measured unless somebody asks for another, whatever time a network was trained from: what
-is left out below it is at most 0.1 % of log V a token with log-linear noise, and bounds of all runs compare."""
+"""Default `t_min` of a measured bound, whatever `t_min` the network was trained with, so that the bounds of all runs
+are comparable. With log-linear noise, the part below it is at most 0.1 % of log V a token."""
 
 BOUND_SEED = 0
-"""Of the times and the noise of a bound unless somebody asks for another, so that runs of several seeds compare."""
+"""Default seed of the times and the noise of a bound, the same for all runs so that their bounds are comparable."""
 
 WeightedEntropy = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(x0, xt, sigma, dsigma) -> dsigma * score entropy summed over positions, one number per sequence."""
@@ -34,7 +34,7 @@ class BoundEstimate(NamedTuple):
         nll_nats: estimate of the integral, nats per sequence, float64.
         standard_error: of each `nll_nats`, from the spread over times; float64. Pessimistic, because the times are
             spread evenly rather than independent.
-        layout_nats: what of `nll_nats` a placed stage pays for the layout; None for any other.
+        layout_nats: the part of `nll_nats` that a placed stage pays for its layout; None for any other stage.
     """
 
     nll_nats: Float[Tensor, " B"]
@@ -55,8 +55,8 @@ def nll_bound(
 ) -> BoundEstimate:
     """Upper bound on -log p(x0) of each sequence, as the integral over t in (t_min, 1].
 
-    Every sequence is noised at `num_times` evenly spaced times whose common shift is its own, so the estimate of a
-    sequence does not depend on the batch it is in.
+    Every sequence is noised at `num_times` evenly spaced times, shifted by a random amount of its own. So its estimate
+    does not depend on the batch.
 
     Omitted, see `omitted_nats`: the prior term at t = 1 and the integral over [0, t_min].
     """
@@ -77,10 +77,10 @@ def nll_bound(
 def omitted_nats(process: Process, schedule: Schedule, *, length: int, t_min: float) -> float:
     """How far below H(x0) the integral of an ideal model may lie, nats per sequence.
 
-    The integral over [0, 1] equals H(x0) - I(x0; x_1): the tokens that are still unmasked at t = 1 are not paid for.
-    Each is unmasked with probability exp(-sigma(1)) and carries at most log V nats. Leaving out [0, t_min] saves
-    at most log V for every token that has moved at t_min, with probability move_prob(t_min); under the uniform process
-    also the binary entropy of having moved, which xt does not show.
+    The integral over [0, 1] equals H(x0) - I(x0; x_1): it does not count the tokens that have not moved at t = 1. A
+    token has not moved with probability exp(-sigma(1)) and carries at most log V nats. Leaving out [0, t_min] saves
+    at most log V for every token that has moved by t_min, which has probability move_prob(t_min). Under the uniform
+    process it also saves the binary entropy of having moved, which xt does not show.
     """
     still_clean = torch.exp(-schedule(torch.tensor(1.0, dtype=torch.float64)).sigma)
     moved_early = -torch.expm1(-schedule(torch.tensor(t_min, dtype=torch.float64)).sigma)

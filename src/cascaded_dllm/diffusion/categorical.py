@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _BLOCK = 256
-"""Columns summed in one go; about the square root of a GPT-2 vocabulary."""
+"""Columns in a block; about the square root of the size of GPT-2's vocabulary."""
 
 
 def sample_tokens(
@@ -13,11 +13,12 @@ def sample_tokens(
 ) -> Int[Tensor, " M"]:
     """One id a row, drawn from softmax(logits): `u[0]` chooses a block of columns, `u[1]` a column inside it.
 
-    It is -1 where the logits are no law: one is NaN or infinite, or all are -inf. Nobody waits for a GPU to know.
+    The id is -1 where the logits do not define a law: one is NaN or +inf, or all are -inf. There is no error here,
+    because to read the logits the host would have to wait for a GPU.
 
-    Two uniform numbers reach tails that one number of the same precision cannot, and nothing of size V is held in
-    double precision: the sums of blocks and the chosen block are. A single race in float32 cuts the tail and lowers
-    the temperature (Zheng et al. 2024, arXiv:2409.02908, Sec. 5).
+    Two uniform numbers reach tails that one number of the same precision cannot. Only the sums of the blocks and the
+    chosen block are held in the dtype of `u`, never a whole row. A single Gumbel race in float32 would cut the tail,
+    which lowers the temperature (Zheng et al. 2024, arXiv:2409.02908, Sec. 5).
     """
     num_rows, num_columns = logits.shape
     precise = u[0].dtype
@@ -32,7 +33,10 @@ def sample_tokens(
 
 
 def sample_states(probs: Float[Tensor, "... N"], u: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """One state for every row of non-negative, not necessarily normalised, probabilities; any where they are NaN."""
+    """One state for every row of probabilities, which need not be normalised; an arbitrary one where they are NaN.
+
+    Negative probabilities count as zero.
+    """
     flat = probs.reshape(-1, probs.shape[-1]).clamp_min(0).to(u.dtype)
     return _inverse_cdf(flat, u.reshape(-1)).view(u.shape)
 
@@ -41,18 +45,19 @@ def _inverse_cdf(weights: Float[Tensor, "M C"], u: Float[Tensor, " M"]) -> Int[T
     """The first column whose cumulated weight exceeds `u` times the total; never a column of weight zero."""
     cumulated = running_sums(weights)
     total = cumulated[:, -1:]
-    # Rounding may lift u * total to the total itself, which no column exceeds; the number just below it is exceeded
-    # by the last column that has weight.
+    # u * total may round up to the total, which no column exceeds. The last column that has weight exceeds the number
+    # just below the total.
     threshold = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    # Sums that are NaN are below no threshold.
+    # The search may end past the last column if the sums are NaN.
     return torch.searchsorted(cumulated, threshold, right=True)[:, 0].clamp_max(weights.shape[-1] - 1)
 
 
 def running_sums(weights: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:
-    """`weights.cumsum(-1)`, also where torch is told to take deterministic algorithms only.
+    """`weights.cumsum(-1)`, which also works while torch accepts deterministic algorithms only.
 
-    It then refuses every floating cumsum on CUDA. Only that of a single row, which is cut into blocks, depends on which
-    block ends first; several rows are summed one by one. So a row never goes alone.
+    Torch then refuses every cumsum of floating-point numbers on CUDA. Only that of a single row is not deterministic:
+    it is cut into blocks, and the sum depends on which block ends first. Several rows are summed one by one, so a copy
+    of the first row is added, and a row is never alone.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return weights.cumsum(-1)

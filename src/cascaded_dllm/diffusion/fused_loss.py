@@ -1,7 +1,7 @@
 """The score entropy of the absorbing process for large vocabularies: loss and gradients in one pass over the logits.
 
-No tensor of (B, L, N) ever exists: only rows of masked positions go through the output layer, some at a time, and their
-gradients are formed while their logits are there. tests/reference/plain_loss.py is what it must be equal to.
+No tensor of (B, L, N) ever exists. Only the rows of masked positions go through the output layer, a chunk at a time,
+and their gradients are formed while their logits exist. The loss must equal tests/reference/plain_loss.py.
 """
 
 from functools import partial
@@ -21,18 +21,18 @@ from cascaded_dllm.numerics import log_add, log_expm1
 Parameterization = Literal["score", "normalized"]
 
 _COLUMN_MULTIPLE = {"cuda": 64}
-"""By device, what the number of columns is filled up to; elsewhere they are as many as tokens.
+"""By device, the multiple to which the number of columns is padded; other devices have a column for every token.
 
-The fast products of a GPU want rows that begin at round addresses, and 50,257 tokens are odd.
+The fast matrix products of a GPU need aligned rows, and 50,257, the vocabulary size of GPT-2, is odd.
 """
 
 
 class Mixture(NamedTuple):
-    """What the softmax over the tokens is mixed with at every row: p(x0) = share * softmax[x0] + exp(log_other).
+    """A mixture of the softmax with another law, for every row: p(x0) = share * softmax[x0] + exp(log_other).
 
     Attributes:
         log_share: log of the share of the softmax.
-        log_other: log of what another distribution, times its own share, gives the clean token; -inf for nothing.
+        log_other: log of (share of the other law * its probability of the clean token); -inf if that is zero.
     """
 
     log_share: Float[Tensor, " M"]
@@ -40,13 +40,13 @@ class Mixture(NamedTuple):
 
 
 class LossExecution(NamedTuple):
-    """How the loss is carried out on its device.
+    """How the loss is computed on its device.
 
     Attributes:
-        gradient_dtype: dtype of the products over the vocabulary that form the gradients; None for that of the
-            arithmetic, in which they are added up. Logits, the loss, and what the clean token adds to the gradients,
-            which nearly makes up for all others where it is near probability 1, are not touched by it.
-        compiles: whether what a GPU does with the logits goes through torch.compile.
+        gradient_dtype: dtype of the products over the vocabulary that form the gradients; None for the dtype of the
+            hidden states, in which the products are always summed. It does not affect the logits, the loss, and the
+            clean token's part of the gradients, which nearly cancels that of all others when its probability is near 1.
+        compiles: whether the work of a GPU on the logits goes through torch.compile.
     """
 
     gradient_dtype: torch.dtype | None = None
@@ -54,7 +54,7 @@ class LossExecution(NamedTuple):
 
 
 PLAINLY = LossExecution()
-"""In the dtype of the arithmetic, without compilation."""
+"""Everything in the dtype of the hidden states, without compilation."""
 
 
 def fused_absorbing_score_entropy(
@@ -77,42 +77,42 @@ def fused_absorbing_score_entropy(
         score:       exp(lse - c) - r (logit[x0] - c) + r (log r - 1),   c = log_scale
         normalized:  r (lse - logit[x0]),   with a mixture  -r logaddexp(log_share + logit[x0] - lse, log_other)
 
-    so neither a (B, L, N) tensor nor the rows of unmasked positions ever exist. Logits live for one chunk of rows at a
-    time, those of scores for one block of columns, and the gradients with respect to `hidden`, `weight` and `bias` are
-    formed from them in the same pass. What a mixture holds is there before, so that the share rho of the softmax in
-    p(x0) is known as soon as lse is. It scales the slope of the row, and -r rho and -r (1 - rho) are the slopes with
-    respect to `log_share` and `log_other`. In the gradients the clean token is apart from all others: near a good fit
-    what it adds makes up for what they do.
+    so neither a (B, L, N) tensor nor the rows of unmasked positions ever exist. Logits live for one chunk of rows (with
+    `score` for one block of columns), and the gradients with respect to `hidden`, `weight` and `bias` are formed from
+    them in the same pass. A mixture is computed beforehand, so the share rho of the softmax in p(x0) is known as soon
+    as lse is. It scales the slope of the row, and -r rho and -r (1 - rho) are the slopes with respect to `log_share`
+    and `log_other`. The clean token's part of the gradients is computed apart from that of all other tokens, because
+    the two nearly cancel when the fit is good.
 
     Args:
-        hidden: final hidden states at the masked positions only; its dtype is that of the arithmetic.
+        hidden: final hidden states at the masked positions only; the loss is computed in its dtype.
         weight: output weights; the row of MASK (the last) is ignored and gets gradient zero.
-        bias: output bias, likewise.
+        bias: output bias; the entry of MASK is ignored too.
         x0: clean ids at those positions.
         sigma: total noise of each row's sequence, > 0.
         row_weight: factor of each row in the sum, for example dsigma / batch size.
         parameterization: how logits become scores.
         log_scale: c of the formula, log(expm1(sigma)) + log V for a network scaled by sigma and zero for one that is
             not; read for `score` only.
-        mixture: what the softmax is mixed with, for `normalized` only; None for nothing.
-        execution: how it is carried out.
+        mixture: what the softmax is mixed with, for `normalized` only; None for the softmax alone.
+        execution: how the loss is computed.
 
     Returns:
         The weighted sum, which carries the gradient, and every row's score entropy, which does not.
 
     Raises:
-        TypeError: `hidden` is in half precision, or the parameterization lacks what it needs or is given what it has no
-            use for.
+        TypeError: `hidden` is in half precision, or the parameterization is `score` and `log_scale` is missing or
+            `mixture` is given.
     """
     require_full_precision(hidden, "hidden")
     if parameterization == "score" and log_scale is None:
         raise TypeError("log_scale is None; the score parameterization needs it: zeros where scores are not scaled")
     if parameterization == "score" and mixture is not None:
-        raise TypeError("mixture is given and the parameterization is score, whose softmax is no law: give None")
+        raise TypeError("mixture is given and the parameterization is score, whose softmax is not a law: give None")
     log_r = -log_expm1(sigma.to(hidden.dtype))
     scale = log_scale.to(hidden.dtype) if log_scale is not None and parameterization == "score" else None
     if not torch.is_grad_enabled():
-        # Parameters ask for a gradient even where none is kept, and it is two thirds of the work.
+        # Parameters require a gradient even when none is recorded, and computing it is two thirds of the work.
         hidden, weight, bias = hidden.detach(), weight.detach(), bias.detach()
     share, other = (None, None) if mixture is None else mixture
     arguments = (hidden, weight, bias, share, other, x0, log_r, row_weight.to(hidden.dtype), scale, execution)
@@ -145,7 +145,7 @@ class _FusedScoreEntropy(torch.autograd.Function):
         rows, own, clean = (torch.empty_like(row_weight) for _ in range(3))
         grads: tuple[Tensor, ...] = _new_gradients(hidden, num_states, num_columns) if needs_grad else ()
         weight_factor = token_weight.to(exps)
-        # The slopes of scores need no sum over the tokens, so that a block is done with before the next one is made.
+        # The slopes of `score` do not need the logsumexp, so a block is finished before the next one is made.
         tiles = Tiles.of(
             num_rows, num_columns, hidden.device, hidden.dtype, exps=exps, apart=needs_grad and scale is None
         )
@@ -167,7 +167,7 @@ class _FusedScoreEntropy(torch.autograd.Function):
             for block in kept:
                 add(block, softmax.factor(block) * mass * row_weight[part])
         if grads:
-            # A clean token that is none has made the loss NaN already.
+            # A clean id that is not a token has already made the loss NaN.
             _add_clean(grads, clean, x0.clamp(0, num_states - 2), hidden, token_weight)
             grads = (grads[0], grads[1][:num_states], grads[2][:num_states])
         if grads and log_share is not None:
@@ -181,7 +181,8 @@ class _FusedScoreEntropy(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad_total: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
         weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
         grads = ctx.saved_tensors  # type: ignore[attr-defined]
-        # A product with one would cost a CPU as many fresh pages as the weights have; a GPU would have to wait to know.
+        # A product with one would cost a CPU as many fresh pages as the weights have. On a GPU, the comparison would
+        # make the host wait.
         if grad_total.device.type != "cpu" or grad_total != 1:
             grads = tuple(grad * grad_total for grad in grads)
         hidden_grad, weight_grad, bias_grad, *mixture_grads = grads
@@ -198,15 +199,15 @@ def _entropy(
     log_share: Float[Tensor, " M"] | None,
     log_other: Float[Tensor, " M"] | None,
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, " M"]]:
-    """Score entropy of rows, and the factors of softmax(logits) and of [y = x0] in its slope.
+    """Score entropy of every row, and the factors (mass, own) of its slope mass * softmax(logits)[y] - own * [y = x0].
 
     Args:
         at_x0: logit of the clean token.
         log_sum: logsumexp of the logits.
         log_r: log of 1 / expm1(sigma).
         scale: c of the `score` parameterization; None for `normalized`.
-        log_share: of a mixture; None without one.
-        log_other: likewise.
+        log_share: `log_share` of a mixture; None without one.
+        log_other: `log_other` of a mixture; None without one.
     """
     r = log_r.exp()
     if scale is not None:
@@ -221,7 +222,7 @@ def _entropy(
 
 
 def _of_tokens(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights and bias of the tokens; columns that no row chooses fill them up, of weight 0 and bias -inf."""
+    """Weights and bias of the tokens, padded with columns of weight 0 and bias -inf, whose probability is zero."""
     weight, bias = weight[:-1].to(dtype), bias[:-1].to(dtype)
     missing = -len(bias) % _COLUMN_MULTIPLE.get(weight.device.type, 1)
     if missing == 0:
@@ -230,9 +231,9 @@ def _of_tokens(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor
 
 
 def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for the gradients, of as many states as there are columns at least.
+    """Memory for the gradients of hidden states, weights and bias; the latter two have a row for each state and column.
 
-    Zeros where they are summed up and in the row of MASK, where it is not written.
+    All of it is zero except the weight rows of the columns, which the first chunk overwrites (`_add_others`).
     """
     num_rows = max(num_states, num_columns)
     weight_grad = hidden.new_empty(num_rows, hidden.shape[1])
@@ -249,10 +250,10 @@ def _add_others(
     *,
     is_first: bool,
 ) -> None:
-    """Add to the gradients what all tokens of a block but the clean one give, whose slopes are slope * exps.
+    """Add to the gradients the part of all tokens of a block except the clean one, whose slopes are slope * exps.
 
-    The slopes of the rows are multiplied with hidden states and products, which are narrow, not with the exps. The
-    first rows find any numbers in the gradient of the weights.
+    `slope` is multiplied with the hidden states and the products, which have fewer columns than the exps. With
+    `is_first`, the gradient of the weights is uninitialised memory and is overwritten.
     """
     hidden_grad, weight_grad, bias_grad = grads
     columns, exps = block.columns, block.exps
@@ -274,7 +275,7 @@ def _add_clean(
     hidden: Float[Tensor, "M D"],
     token_weight: Float[Tensor, "V D"],
 ) -> None:
-    """Add to the gradients what the logit of every row's clean token gives, which is mass p(x0) - own."""
+    """Add to the gradients the part of every row's clean token; its slope is mass * softmax(logits)[x0] - own."""
     hidden_grad, weight_grad, bias_grad = grads
     hidden_grad.addcmul_(slope[:, None], token_weight[x0])
     weight_grad.index_add_(0, x0, slope[:, None] * hidden)

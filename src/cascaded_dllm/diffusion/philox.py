@@ -2,7 +2,7 @@
 
 Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". A number is determined by (seed, purpose, sample,
 step, position) and by nothing else: not by the batch it is drawn in, the process, the device or what was drawn
-before. That is what makes a resumed run equal an unbroken one and sample i the same in any batch.
+before. So a resumed run equals an uninterrupted one, and sample i is the same in any batch.
 """
 
 from dataclasses import dataclass
@@ -64,9 +64,9 @@ class Draws:
         return _open_unit(words[0], words[1]), _open_unit(words[2], words[3])
 
     def words(self, sample: Int[Tensor, " B"], step: int) -> Int32[Tensor, "B 2"]:
-        """Two words of 32 random bits for each of `sample`, from which a hash makes as many masks as are wanted."""
+        """Two words of 32 random bits for each of `sample`, from which a hash derives any number of dropout masks."""
         first, second, *_ = self._words(sample, step, torch.zeros_like(sample))
-        # Onto the range of int32.
+        # Shifted to the range of int32.
         return torch.stack([first, second], dim=1).sub_(2**31).to(torch.int32)
 
     def _words(
@@ -82,7 +82,7 @@ class Draws:
 
 
 def _open_unit(high: Tensor, low: Tensor) -> Tensor:
-    """A number in (0, 1) from two words; the half added keeps it off both ends and exactly representable."""
+    """A number in (0, 1) from two words; adding a half keeps it off both ends, and it is exactly representable."""
     if high.device.type == "mps":
         return ((high >> 9).float() + 0.5) * 2.0**-23
     return ((high >> 6) * 2**26 + (low >> 6)).double().add_(0.5).mul_(2.0**-52)
@@ -91,10 +91,10 @@ def _open_unit(high: Tensor, low: Tensor) -> Tensor:
 def low_discrepancy_times(
     u: Float[Tensor, "..."], index: Int[Tensor, " B"], num_times: int, t_min: float
 ) -> Float[Tensor, " B"]:
-    """Times in (t_min, 1], one for each of `index` of `num_times` evenly spaced points shifted by `u`.
+    """Times in (t_min, 1]: the points of number `index` among `num_times` evenly spaced ones, all shifted by `u`.
 
-    Each time alone is uniform, together they cover the interval evenly, so that their mean has far less variance
-    (Kingma et al. 2021, arXiv:2107.00630, App. I.1). `u` is one uniform number shared by all `num_times` points.
+    Each time alone is uniform if `u` is. Together they cover the interval evenly, so a mean over them has far less
+    variance (Kingma et al. 2021, arXiv:2107.00630, App. I.1).
 
     Returns:
         Times in the default floating dtype.

@@ -1,6 +1,6 @@
 """Conditioning augmentation: prefix tokens replaced, so that a stage learns to write from imperfect prefixes.
 
-Ho et al. 2021 (arXiv:2106.15282), Sec. 3, noise the low-resolution image that a stage is given. Here a token is
+Ho et al. 2021 (arXiv:2106.15282), Sec. 3, add noise to the low-resolution image that a stage reads. Here a token is
 replaced by a uniformly random one, which the stage must learn to doubt, or by MASK, which says that it is missing.
 """
 
@@ -22,7 +22,7 @@ def noised_prefix(
     """`prefix` with every token replaced with probability `prob`, independently of the others.
 
     The first of two uniform numbers a token says whether it is replaced, the second by which token. A random token may
-    be the one it replaces, as under the uniform process.
+    equal the one that it replaces, as under the uniform process.
 
     Args:
         prefix: ids of the stage before.
@@ -40,6 +40,6 @@ def noised_prefix(
 
 
 def masked_prefix(prefix: Int[Tensor, "B P"], process: Process) -> Int[Tensor, "B P"]:
-    """A prefix that says nothing: as many MASKs, of the absorbing process."""
+    """A prefix of the same length that says nothing: every token is MASK. Only for the absorbing process."""
     assert isinstance(process, AbsorbingProcess)
     return torch.full_like(prefix, process.mask_id)

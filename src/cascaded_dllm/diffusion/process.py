@@ -1,7 +1,7 @@
 """Forward processes: continuous-time Markov chains that noise each token on its own.
 
-Both have a rate matrix Q with unit rate of leaving a clean token in the limit of many states; the kernel after total
-noise sigma is exp(sigma Q). The SEDD code calls them graphs.
+The kernel after total noise sigma is exp(sigma Q). The rate matrix Q of both processes leaves a clean token at rate 1
+(the uniform one at 1 - 1 / N). The SEDD code calls processes graphs.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cascaded_dllm.checks import one_of
 
 
 def _column(sigma: Tensor, like: Tensor) -> Tensor:
-    """`sigma` of shape (B,) with trailing axes of size one, to meet a tensor of shape (B, ...)."""
+    """`sigma` of shape (B,) with trailing axes of size one, to broadcast against a tensor of shape (B, ...)."""
     return sigma.reshape(sigma.shape + (1,) * (like.dim() - sigma.dim()))
 
 

@@ -1,7 +1,7 @@
-"""The softmax of whole rows of logits, for a GPU: every pass over them is one that torch.compile writes.
+"""The softmax of whole rows of logits on a GPU, with every pass over them written by torch.compile.
 
-A GPU goes through its memory for every operation that is not part of another, and all that is done with the logits of
-an output layer is bound by that.
+On a GPU, every operation that is not fused with another reads and writes memory once more, and memory bandwidth bounds
+all work on the logits of an output layer.
 """
 
 import functools
@@ -17,7 +17,7 @@ from cascaded_dllm.blocked_softmax import Block, Memory, Tiles
 
 
 class RowSoftmax:
-    """What `BlockedSoftmax` is, of all columns at once, and with the same attributes."""
+    """`BlockedSoftmax` for all columns at once, with the same attributes and methods."""
 
     at_x0: Float[Tensor, " M"]
     of_x0: Float[Tensor, " M"]
@@ -34,7 +34,7 @@ class RowSoftmax:
         self._states, self._weight, self._bias, self._x0 = states, weight, bias, x0
 
     def blocks(self, tiles: Tiles, memory: Memory) -> Iterator[Block]:
-        """Make the one block, which is held against its logsumexp and may be in another dtype than the logits."""
+        """Make the only block. Its `top` is the logsumexp, so its exps are probabilities, in the dtype `tiles.exps`."""
         shape = len(self._states), len(self._bias)
         logits = memory.logits[: math.prod(shape)].view(shape)
         softmax = logits if memory.exps is None else memory.exps[: math.prod(shape)].view(shape)
@@ -49,7 +49,7 @@ class RowSoftmax:
         yield Block(tiles.blocks[0], softmax, self.log_sum)
 
     def factor(self, block: Block) -> Float[Tensor, " M"]:
-        """One: they are probabilities."""
+        """Ones: the exps are probabilities already."""
         return torch.ones_like(block.top)
 
 
@@ -57,7 +57,7 @@ def logit_and_sum(
     logits: Float[Tensor, "M V"], x0: Int[Tensor, " M"]
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
     """The logit of the clean token of every row, and the logsumexp of the row."""
-    # Less than the least number none can be but -inf, of which a row may consist.
+    # A row may be all -inf; its finite maximum then keeps the differences below from being NaN.
     top = logits.amax(-1).clamp_min(torch.finfo(logits.dtype).min)
     return logits.gather(-1, x0[:, None])[:, 0], top + (logits - top[:, None]).exp().sum(-1).log()
 
@@ -69,5 +69,5 @@ def write_softmax(logits: Float[Tensor, "M V"], log_sum: Float[Tensor, " M"], ou
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function through torch.compile; the first call with another number of rows makes it one for any."""
+    """The compiled function; the first call with another number of rows recompiles it for any number."""
     return torch.compile(function)

@@ -1,10 +1,11 @@
-"""Score entropy, the training loss of discrete diffusion; that of the absorbing process is in `fused_loss`.
+"""Score entropy, the training loss of discrete diffusion, for the uniform process; `fused_loss` has the absorbing one.
 
 Lou et al. 2024 (arXiv:2310.16834v3), Eq. 9-10: at a noised token xt with clean token x0,
 
     sum_{y != xt} Q[xt, y] ( exp(log_score[y]) - a_y log_score[y] + a_y (log a_y - 1) ),   a_y = p(y | x0) / p(xt | x0)
 
-Times dsigma(t), summed over positions and integrated over t in [0, 1] it bounds -log p(x0) from above, in nats.
+Multiplied by dsigma(t), summed over positions and integrated over t in [0, 1], it bounds -log p(x0) from above, in
+nats, up to the prior term (see `bound`).
 """
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 def require_full_precision(tensor: Tensor, name: str) -> None:
-    """Raises TypeError for a tensor that exp() would spoil."""
+    """Raise TypeError unless `tensor` is float32 or float64."""
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"{name} is {tensor.dtype}; it must be float32 or float64, because exp() in half precision loses "

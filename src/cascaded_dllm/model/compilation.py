@@ -1,4 +1,4 @@
-"""Blocks of a network through torch.compile, where a device has what that takes."""
+"""Sending the blocks of a network through torch.compile, on a machine that has a compiler for the device."""
 
 import importlib.util
 import os
@@ -12,15 +12,15 @@ from cascaded_dllm.model.score_model import ScoreModel
 
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 _WITHOUT = "do without compilation (training.compile=false, or no --compile)"
-# Every combination of context, rows, gradients and sizes is a graph of its own, eleven of them for a cascade of three
-# stages and two sizes of batches. Past its limit, 8 by default, torch goes on without compilation.
+# Every combination of context, rows, gradients and sizes is a graph of its own: eleven for a cascade of three stages
+# and two batch sizes. Past its limit, 8 by default, torch goes on without compilation.
 _MOST_GRAPHS = 64
 
 
 def compile_blocks(model: ScoreModel, device: torch.device) -> None:
-    """Sends the blocks of a network through torch.compile once they are called; weights and their names stay.
+    """Makes the blocks of a network compile when they are first called; weights and their names stay.
 
-    Those of a layout network beside it are left as they are. Torch's limit of graphs a function is raised, for the
+    The blocks of a layout network beside it are not compiled. Torch's limit of graphs for a function is raised for the
     whole process.
 
     Args:

@@ -1,9 +1,9 @@
-"""The copy head: the clean token is one of the vocabulary or, with a learned probability, one of the prefix.
+"""The copy head: the clean token comes from the vocabulary or, with a learned probability, from the prefix.
 
-A prefix names many of the words that its target needs. A softmax over the vocabulary can only repeat them once the
+A prefix holds many of the words that its target needs. A softmax over the vocabulary can only repeat them once the
 network has learnt to carry a token from its place in the prefix to the output layer, and to tell it from all others
-there. A pointer into the prefix says it directly (Vinyals et al. 2015, arXiv:1506.03134); the mixture of both by a gate
-is that of See et al. 2017 (arXiv:1704.04368, Eq. 9).
+there. A pointer into the prefix names it directly (Vinyals et al. 2015, arXiv:1506.03134). A gate mixes the two, as in
+See et al. 2017 (arXiv:1704.04368, Eq. 9).
 
 Dimension letters: B batch, L target positions, P prefix positions, M rows, D width, V tokens, N states.
 """
@@ -21,20 +21,20 @@ from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.numerics import log_add
 
 _CLOSED = -3.0
-"""Bias of the gate before training, which lets 5 % through.
+"""Bias of the gate before training, which opens it by 5 %.
 
-So a network begins as the plain head, at its loss; one that began half open would first have to unlearn a pointer that
-points nowhere. One that began shut would get no gradient to open it.
+So a network begins nearly as one without the head, at the same loss. With a gate that began half open, it would first
+have to unlearn a pointer that points nowhere; a shut one would get no gradient to open it.
 """
 
 
 class Copies(NamedTuple):
-    """What the copy head says of some positions of the target.
+    """Output of the copy head at some positions of the target.
 
     Attributes:
-        ids: the prefix of each, MASK included.
-        log_keep: log(1 - g), of the softmax over the vocabulary; 0 where no token of the prefix is left.
-        log_copy: log g, of the pointer; -inf there.
+        ids: the prefix of each position, MASK included.
+        log_keep: log(1 - g), the share of the softmax over the vocabulary; 0 where the whole prefix is MASK.
+        log_copy: log g, the share of the pointer; -inf where the whole prefix is MASK.
         log_pointer: log a_j of every token of the prefix; -inf where it is MASK.
     """
 
@@ -44,14 +44,14 @@ class Copies(NamedTuple):
     log_pointer: Float[Tensor, "*M P"]
 
     def select(self, kept: Bool[Tensor, " M"] | slice) -> "Copies":
-        """Those of some of the rows."""
+        """The output at some of the rows."""
         return Copies(*(values[kept] for values in self))
 
     def log_prob_copied(self, x0: Int[Tensor, "*M"]) -> Float[Tensor, "*M"]:
         """log g + log sum_{j: prefix[j] = x0} a_j; -inf where the prefix does not hold `x0`."""
         is_x0 = (self.ids == x0[..., None]) & (self.log_pointer > -torch.inf)
         is_there = is_x0.any(-1)
-        # Rows without any are taken out before the sum, whose gradient would not be a number there.
+        # The logsumexp of a row that is all -inf has a NaN gradient, so such rows are replaced before it.
         places = self.log_pointer.masked_fill(~is_x0, -torch.inf).masked_fill(~is_there[..., None], 0.0)
         log_prob = self.log_copy + torch.logsumexp(places, dim=-1)
         return log_prob.masked_fill(~is_there, -torch.inf)
@@ -64,7 +64,7 @@ class Copies(NamedTuple):
         own = self.log_keep[..., None] + F.log_softmax(logits[..., :vocab_size], dim=-1)
         is_same = self.ids[..., :, None] == self.ids[..., None, :]
         mass = torch.where(is_same, self.log_pointer.exp()[..., None, :], 0.0).sum(-1)
-        # Every token takes part once, where it stands first; what is left writes to the column of MASK.
+        # Every token is written once, from its first place in the prefix. Other places write -inf to MASK's column.
         is_first = ~is_same.tril(-1).any(-1) & (mass > 0)
         column = torch.where(is_first, self.ids, vocab_size)
         log_copied = mass.masked_fill(~is_first, 1.0).log() + self.log_copy[..., None].masked_fill(~is_first, 0.0)
@@ -75,18 +75,18 @@ class Copies(NamedTuple):
 
 
 class States(NamedTuple):
-    """All that the law of the clean token of some positions is read from.
+    """Everything that determines the law of the clean token at some positions.
 
     Attributes:
-        hidden: last hidden states, what the output layer is applied to.
-        copies: what the copy head says; None for a network without one, and where there is no prefix.
+        hidden: last hidden states, the input of the output layer.
+        copies: output of the copy head; None for a network without one, and where there is no prefix.
     """
 
     hidden: Float[Tensor, "*M D"]
     copies: Copies | None
 
     def select(self, kept: Bool[Tensor, " M"] | slice) -> "States":
-        """Those of some of the rows."""
+        """The states of some of the rows."""
         return States(self.hidden[kept], None if self.copies is None else self.copies.select(kept))
 
 
@@ -98,7 +98,7 @@ class CopyHead(nn.Module):
 
     Args:
         width: D.
-        mask_id: of MASK.
+        mask_id: index of MASK.
     """
 
     def __init__(self, width: int, mask_id: int) -> None:
@@ -131,13 +131,13 @@ class CopyHead(nn.Module):
             keys_BPD: keys of the prefixes.
             ids_BP: ids of the prefixes.
             length: positions L of the target.
-            rows: the positions that `hidden` is about.
+            rows: the positions of `hidden`; None for all.
         """
         query = self.query(hidden) / math.sqrt(hidden.shape[-1])
         if rows is None:
             scores, ids = torch.bmm(query, keys_BPD.transpose(1, 2)), ids_BP[:, None].expand(-1, length, -1)
         else:
-            # One product a sequence: keys that were gathered for every row would be P times as large as the rows.
+            # One product for every sequence: keys gathered for every row would be P times as large as the rows.
             whole = query.new_zeros(len(keys_BPD), length, query.shape[-1])
             whole = whole.index_put((rows.batch, rows.position), query)
             scores, ids = rows.of(torch.bmm(whole, keys_BPD.transpose(1, 2))), ids_BP[rows.batch]

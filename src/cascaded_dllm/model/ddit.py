@@ -15,7 +15,7 @@ from cascaded_dllm.model.dropout import Dropout
 from cascaded_dllm.model.rotary import rotate
 from cascaded_dllm.model.rows import Rows
 
-# "_" is the number of positions, of which the context and the block itself have different ones.
+# "_" is the number of positions, which differs between the context and the block itself.
 KeyValue = tuple[Float[Tensor, "B H _ E"], Float[Tensor, "B H _ E"]]
 CosSin = tuple[Tensor, Tensor]
 
@@ -73,14 +73,14 @@ class EmbeddingLayer(nn.Module):
 
 
 def sinusoids(position_S: Float[Tensor, " S"], width: int) -> Float[Tensor, "S D"]:
-    """Sinusoids of absolute positions (Vaswani et al. 2017, arXiv:1706.03762, Sec. 3.5), of the size of embeddings."""
+    """Sinusoids of absolute positions (Vaswani et al. 2017, arXiv:1706.03762, Sec. 3.5), as large as new embeddings."""
     exponent = torch.arange(0, width, 2, device=position_S.device, dtype=position_S.dtype) / width
     angle = position_S[:, None] * 10_000.0**-exponent
     return torch.cat([angle.sin(), angle.cos()], dim=-1) / math.sqrt(width)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """x (1 + scale) + shift, handed to the next matrix product in the compute dtype."""
+    """x (1 + scale) + shift, cast to the compute dtype of the matrix product that follows; None leaves the dtype."""
     modulated = x * (1 + scale) + shift
     return modulated if dtype is None else modulated.to(dtype)
 
@@ -117,9 +117,9 @@ class DDiTBlock(nn.Module):
             x_BSD: residual stream.
             c_BC: conditioning vectors, or one for all sequences.
             cos_sin: rotation of the positions of `x_BSD`.
-            context: keys and values of earlier positions, attended to beside the block's own.
-            rows: compute and return these rows only (attention is still over all positions); exact, since a row of
-                the last block depends on the others through keys and values alone.
+            context: keys and values of a prefix, attended to beside the block's own.
+            rows: compute and return these rows only. Attention is still over all positions, so in the last block this
+                is exact: a row depends on the others through keys and values alone.
             dropout: of this block, applied to both branches.
             dtype: dtype of the matrix products; the dtype of `x_BSD` if None.
         """
@@ -143,12 +143,12 @@ class DDiTBlock(nn.Module):
     def keys_values(
         self, x_BSD: Float[Tensor, "B S D"], c_BC: Float[Tensor, "#B C"], cos_sin: CosSin, dtype: torch.dtype | None
     ) -> KeyValue:
-        """Keys and values alone: all that the last block of a prefix is needed for."""
+        """Keys and values alone, which are all that a prefix needs from the last block."""
         _, key, value = self._query_key_value(x_BSD, self.adaLN_modulation(c_BC), cos_sin, dtype)
         return key, value
 
     def keep_products_in(self, dtype: torch.dtype) -> None:
-        """Keep the weights of the matrix products over positions in `dtype`, which they are otherwise cast to."""
+        """Store the weights of the matrix products over positions in `dtype`, instead of casting them in every call."""
         for layer in self.modules():
             if isinstance(layer, Linear):
                 layer.to(dtype)
@@ -176,7 +176,7 @@ class FinalLayer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def hidden(self, x: Float[Tensor, "*M D"], c_BC: Float[Tensor, "#B C"], rows: Rows | None) -> Float[Tensor, "*M D"]:
-        """What the output layer is applied to; `rows` says which sequence each row of `x` belongs to."""
+        """Input of the output layer; `rows` says which sequence each row of `x` belongs to."""
         modulation = self.adaLN_modulation(c_BC)
         if rows is None:
             modulation = modulation[:, None]

@@ -1,4 +1,4 @@
-"""Devices and dtypes by their names."""
+"""Devices and dtypes by name."""
 
 import torch
 
@@ -10,10 +10,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device called `name`, once it is known to be there; `auto` takes CUDA, then MPS, then the CPU.
+    """The device called `name`, checked by using it; `auto` takes the first available of CUDA, MPS and the CPU.
 
     Raises:
-        ConfigError: there is no such device on this machine.
+        ConfigError: this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -22,8 +22,8 @@ def choose_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        # Its message lists every device that torch has ever heard of.
-        raise ConfigError(f"device {str(name)!r} cannot be used (torch knows none of this name); {_DEVICES}") from error
+        # The message of torch would list every kind of device that it knows.
+        raise ConfigError(f"device {str(name)!r} cannot be used (torch knows no such device); {_DEVICES}") from error
     if device.type == "meta":
         raise ConfigError(f"device 'meta' cannot be used (it holds no numbers); {_DEVICES}")
     try:
@@ -38,7 +38,7 @@ def choose_dtype(name: str | torch.dtype) -> torch.dtype:
     """The dtype called `name`, or the dtype itself.
 
     Raises:
-        ConfigError: the name is none of those that networks compute in.
+        ConfigError: the name is neither float32 nor bfloat16.
     """
     if isinstance(name, torch.dtype):
         return name

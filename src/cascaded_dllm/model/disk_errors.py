@@ -1,4 +1,4 @@
-"""What libraries say of a disk that fails, as the error of the system that it was."""
+"""Errors of a failing disk that libraries wrap, turned back into the OSError behind them."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turns what safetensors and torch say of a disk that is full, or fails otherwise, into what it was.
+    """Turns the errors of safetensors and torch for a full or failing disk back into the OSError behind them.
 
     Raises:
         OSError: the disk failed.
@@ -22,7 +22,7 @@ def disk_errors() -> Iterator[None]:
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
         raise
     except RuntimeError as error:
-        # Raised while the archive is closed, after the write has failed.
+        # torch.save raises it when it closes the archive after a failed write.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise

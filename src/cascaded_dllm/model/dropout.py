@@ -1,8 +1,8 @@
-"""Dropout whose masks are a function of what they belong to, and of nothing that was drawn before.
+"""Dropout whose masks are a function of what they are applied to, and of nothing that was drawn before.
 
-An element is zeroed or not by a hash of (text, block, branch, position, column). So a text has the same masks in any
-batch, on any number of processes and for any choice of rows, none is drawn for a row that is not computed, and the hash
-is a chain of operations on integers that torch.compile writes into the kernel of what it is applied to.
+A hash of (text, block, branch, position, column) decides whether an element is zeroed. So a text has the same masks in
+any batch, on any number of processes and for any choice of rows, and no mask is drawn for a row that is not computed.
+The hash is a chain of integer operations, which torch.compile fuses into the kernel of its input.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from torch import Tensor
 from cascaded_dllm.model.rows import Rows
 
 Key = tuple[Tensor, Tensor]
-"""Two words of 32 bits for everything that has masks of its own, held in int32, in which sums and products wrap."""
+"""Two words of 32 bits for everything that has masks of its own; int32, whose sums and products wrap around."""
 
 # An odd number near 2^32 divided by the golden ratio: its multiples are spread evenly (Weyl).
 _WEYL = 0x9E3779B9 - 2**32
-# Of the finaliser of MurmurHash3, whose every bit of output depends on every bit of input.
+# From the finaliser of MurmurHash3, in which every bit of the output depends on every bit of the input.
 _MULTIPLIERS = (0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32)
 
 
@@ -34,7 +34,7 @@ class Dropout(NamedTuple):
     words: Int32[Tensor, "B 2"]
 
     def of_block(self, number: int) -> "Dropout":
-        """That of a block, which has masks of its own."""
+        """The dropout of block `number`, which has masks of its own."""
         key = _fold((self.words[:, 0], self.words[:, 1]), torch.full_like(self.words[:, 0], number))
         return Dropout(self.rate, torch.stack(key, dim=1))
 
@@ -42,9 +42,9 @@ class Dropout(NamedTuple):
         """`x` with a share `rate` of the elements zeroed and the others divided by 1 - `rate`.
 
         Args:
-            x: outcome of a branch, for all positions, or for `rows` only: both have the same masks.
+            x: output of a branch, at all positions or at `rows` only; a position has the same mask in both cases.
             branch: number of the branch in its block.
-            rows: which rows `x` holds; None for all.
+            rows: the rows of `x`; None for all positions.
         """
         index = torch.full_like(self.words[:, 0], branch)
         key = _fold((self.words[:, 0], self.words[:, 1]), index)
@@ -62,17 +62,16 @@ class Dropout(NamedTuple):
 
 
 def _fold(key: Key, index: Int32[Tensor, "..."]) -> Key:
-    """The key of part number `index` of what has `key`."""
+    """The key of part number `index` of the thing that has `key`."""
     first, second = key
     step = index * _WEYL
     return _mixed(first + step, second), _mixed(second + step, first)
 
 
 def _mixed(word: Int32[Tensor, "..."], key: Int32[Tensor, "..."]) -> Int32[Tensor, "..."]:
-    """A word that depends on every bit of both.
+    """A word that depends on every bit of both: the finaliser of MurmurHash3 with a key inside.
 
-    It is the finaliser of MurmurHash3 with a key inside. Its last shift is left out: that changes the low bits alone,
-    by which nothing is decided.
+    The last shift of the finaliser is left out. It would only change the low bits, which hardly decide anything.
     """
     word = (word ^ _shifted(word, 16)) * _MULTIPLIERS[0]
     word = (word ^ _shifted(word, 13)) + key
@@ -80,5 +79,5 @@ def _mixed(word: Int32[Tensor, "..."], key: Int32[Tensor, "..."]) -> Int32[Tenso
 
 
 def _shifted(word: Int32[Tensor, "..."], places: int) -> Int32[Tensor, "..."]:
-    """The word shifted to the right, with zeros on the left: that of torch repeats the sign."""
+    """The word shifted to the right, with zeros on the left; torch's own shift of int32 repeats the sign."""
     return (word >> places) & ((1 << (32 - places)) - 1)

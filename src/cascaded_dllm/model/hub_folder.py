@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: a checkpoint or a bundle of a cascade, from the local cache if it is whole there."""
+"""Models of the hub: a checkpoint or a bundle, from the local cache if it is complete there."""
 
 from pathlib import Path
 
@@ -14,10 +14,12 @@ _PATTERNS = ["config.json", "*/config.json", "*.safetensors", TOKENIZER_FILE, BU
 
 
 def hub_folder(hub_id: str) -> Path:
-    """The folder of a model of the hub on this machine.
+    """The folder that holds a model of the hub on this machine; the model is downloaded if the cache lacks it.
+
+    An incomplete copy in the cache is returned if the hub cannot be reached; reading it says what it lacks.
 
     Raises:
-        CheckpointError: it is no hub id, or the model is not here and cannot be had.
+        CheckpointError: `hub_id` is not a hub id, or the model is not in the cache and cannot be downloaded.
     """
     cached: Path | None = None
     try:
@@ -25,7 +27,7 @@ def hub_folder(hub_id: str) -> Path:
         if _is_whole(cached):
             return cached
     except HFValidationError as error:
-        raise CheckpointError(f"{hub_id} does not exist here and is no hub id; check the path") from error
+        raise CheckpointError(f"{hub_id} does not exist here and is not a hub id; check the path") from error
     except LocalEntryNotFoundError:
         pass  # not in the cache: ask the hub
     problem = problem_with_model(hub_id)
@@ -35,15 +37,15 @@ def hub_folder(hub_id: str) -> Path:
         except hub_errors() as error:
             problem = error
     elif cached is not None and not isinstance(problem, HfHubHTTPError):
-        return cached  # nothing else is to be had: whoever reads it says what it lacks
+        return cached
     raise CheckpointError(
-        f"{hub_id} is no folder here and could not be had from the hub ({type(problem).__name__}); check the path, or "
-        "download the model where there is a network"
+        f"{hub_id} is not a folder here and could not be downloaded from the hub ({type(problem).__name__}); check the "
+        "path, or download the model where there is a network"
     ) from problem
 
 
 def _is_whole(cached: Path) -> bool:
-    """Whether all files are there: a download that was broken off leaves a part of them."""
+    """Whether all files are there; an interrupted download leaves only some of them."""
     if (cached / BUNDLE_FILE).is_file():
         return missing_files(cached) == []
     return (cached / "config.json").is_file() and any(cached.glob("*.safetensors"))

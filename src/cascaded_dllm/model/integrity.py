@@ -1,4 +1,4 @@
-"""Which checkpoints are whole: every file has the checksum that was recorded when it was written."""
+"""Whether checkpoints are complete: every file has the checksum that was recorded when it was written."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,10 @@ PREFIX = "step_"
 
 
 def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
-    """Checkpoint folders by rising step; temporary ones and copies have another name and are never listed."""
+    """(step, folder) of every checkpoint, by rising step.
+
+    Temporary folders and copies have other names and are never listed.
+    """
     if not checkpoints.is_dir():
         return []
     found = [(path.name.removeprefix(PREFIX), path) for path in checkpoints.glob(f"{PREFIX}*") if path.is_dir()]
@@ -43,7 +46,7 @@ def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> Non
     """Writes the checksums of all files in `folder` and below it.
 
     Args:
-        folder: a folder that is complete otherwise.
+        folder: a folder that has all its other files.
         known: checksums that need not be computed, by file name.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -52,7 +55,7 @@ def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> Non
 
 
 def listed_files(folder: Path) -> list[str]:
-    """Files whose checksums are recorded; none where they cannot be read."""
+    """Files whose checksums are recorded; none if the record cannot be read."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -61,7 +64,7 @@ def listed_files(folder: Path) -> list[str]:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Files that the checksums name and that are not there; `CHECKSUMS` itself if it says nothing."""
+    """Files that have a recorded checksum and are missing; `CHECKSUMS` itself if it lists none or cannot be read."""
     names = listed_files(folder)
     return [name for name in names if not (folder / name).is_file()] if names else [CHECKSUMS]
 
@@ -73,7 +76,7 @@ def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
         found = fault(folder)
         if found is None:
             return folder, faults
-        # A run at work removes its old checkpoints, also between a look at the list and one at the files.
+        # A run that is going on may delete an old checkpoint after it was listed; that is not a fault.
         if folder.is_dir():
             faults.append(f"{folder}: {found}")
     return None, faults

@@ -1,4 +1,4 @@
-"""The layout network: from the tokens of a text and the gaps known so far to the law of the hidden ones."""
+"""The layout network: from the tokens of a text and its known gaps to the law of its hidden gaps."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,11 +22,11 @@ class LayoutConfig:
     Attributes:
         vocab_size: number of real tokens.
         num_tokens: tokens n of the text that is laid out.
-        num_new: new tokens m - n of the text that it becomes.
+        num_new: new tokens m - n of the longer text.
         hidden_size: width of the residual stream.
         num_heads: attention heads.
         num_blocks: transformer blocks.
-        cond_dim: width of the vector that says what is left.
+        cond_dim: width of the vector that encodes how many new tokens are left.
     """
 
     vocab_size: int
@@ -42,17 +42,21 @@ class LayoutConfig:
 
     @property
     def num_gaps(self) -> int:
-        """Gaps G: one before every token, and one after the last."""
+        """Number of gaps G: one before every token, and one after the last."""
         return self.num_tokens + 1
 
     @property
     def num_labels(self) -> int:
-        """Sizes that a gap can have."""
+        """Number of sizes S that a gap can have, 0 ... m - n."""
         return self.num_new + 1
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "LayoutConfig":
-        """The configuration in a checkpoint's `config.json`; other keys or values are a ConfigError."""
+        """The configuration in a checkpoint's `config.json`.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or a value is not a whole number of at least 1.
+        """
         names = {field.name for field in fields(cls)}
         if settings.keys() != names:
             raise ConfigError(
@@ -70,10 +74,10 @@ class LayoutConfig:
 
 
 class LayoutModel(nn.Module):
-    """A diffusion transformer over gap labels that sit on the tokens of the text, so that nothing has to be aligned.
+    """A diffusion transformer over gap labels that share positions with the tokens, so nothing has to be aligned.
 
-    Gap i stands on token i, the one after it, and the gap after the last token on an end mark of its own. In place of
-    the noise level the blocks are told what is left to be laid out.
+    Gap i shares the position of token i, which follows it, and the last gap that of an end mark. In place of the noise
+    level, the blocks get the number of new tokens that the known gaps leave.
     """
 
     def __init__(self, config: LayoutConfig) -> None:
@@ -89,7 +93,7 @@ class LayoutModel(nn.Module):
 
     @property
     def hidden_label(self) -> int:
-        """The label of a gap that is not known."""
+        """The label of a hidden gap."""
         return self.config.num_labels
 
     def forward(self, z: Int[Tensor, "B n"], gaps: Int[Tensor, "B G"]) -> Float[Tensor, "B G S"]:

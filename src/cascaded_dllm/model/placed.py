@@ -1,4 +1,4 @@
-"""The network of a placed stage: first where the tokens of the stage before stand, then what stands between them."""
+"""The networks of a placed stage: one places the tokens of the stage before, one writes the tokens between them."""
 
 from typing import Literal
 
@@ -13,9 +13,9 @@ Halves = Literal["both", "layout", "fill"]
 
 
 class PlacedModel(ScoreModel):
-    """A flat network that fills in, with the weights and names of any flat network, and a layout network beside it.
+    """The fill, a network with the weights and parameter names of a flat one, with a layout network beside it.
 
-    The tokens of the stage before stand in their places in `xt`, and only the others are MASK: there is no prefix.
+    The tokens of the stage before stand in their places in `xt`, and only the others are MASK; there is no prefix.
     """
 
     def __init__(self, config: ScoreModelConfig, layout: LayoutConfig) -> None:
@@ -24,16 +24,16 @@ class PlacedModel(ScoreModel):
 
 
 def new_model(config: ScoreModelConfig, layout: LayoutConfig | None) -> ScoreModel:
-    """A network with random weights: a placed one if there is a `layout`."""
+    """A network with random weights, a placed one if `layout` is given."""
     return ScoreModel(config) if layout is None else PlacedModel(config, layout)
 
 
 def train_only(model: ScoreModel, halves: Halves) -> None:
-    """Freezes the half of a placed network that is not trained; with "both" nothing, in any network."""
+    """Freezes the half of a placed network that is not trained; "both" freezes nothing and fits any network."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(halves in ("both", "layout" if name.startswith("layout.") else "fill"))
 
 
 def layout_of(model: torch.nn.Module) -> LayoutModel | None:
-    """The layout network of a placed one; None for every other."""
+    """The layout network of a placed stage; None for any other network."""
     return model.layout if isinstance(model, PlacedModel) else None

@@ -1,4 +1,4 @@
-"""What was done to the prefixes of a stage in training: a checkpoint says it, because sampling depends on it."""
+"""What was done to the prefixes of a stage in training; it is stored in checkpoints, because sampling depends on it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,11 +16,11 @@ class PrefixSettings:
 
     Attributes:
         noise_prob: probability that a prefix token is replaced.
-        noise_kind: by what: `random`, a uniformly random token, or `mask`.
-        dropout: probability that a whole prefix is replaced by MASK, so that the stage also learns what it writes
-            without one.
-        generated_prob: probability that a prefix is rewritten in part by the stages before.
-        generated_level: largest share of it that is rewritten.
+        noise_kind: its replacement: `random`, a uniformly random token, or `mask`.
+        dropout: probability that a whole prefix is replaced by MASK, so that the stage also learns to write without
+            one.
+        generated_prob: probability that a part of a prefix is rewritten by the stages before.
+        generated_level: largest share of a prefix that is rewritten.
     """
 
     noise_prob: float = 0.0
@@ -56,10 +56,10 @@ class PrefixSettings:
         return asdict(self)
 
     def require_mask(self, process: str) -> None:
-        """Checks that the forward process has the MASK that the settings ask for.
+        """Checks that the forward process has a MASK, if the settings need one.
 
         Raises:
-            ConfigError: it is the uniform process, which has none.
+            ConfigError: they need one, and it is the uniform process, which has none.
         """
         if process == "absorbing":
             return
@@ -76,4 +76,4 @@ class PrefixSettings:
 
 
 TRUE_PREFIXES = PrefixSettings()
-"""Of a stage that was trained on true prefixes alone, and of one without a prefix."""
+"""The settings of a stage that was trained on true prefixes only, or that has no prefix."""

@@ -1,6 +1,6 @@
-"""Checkpoints of every origin: this package's, SEDD's on the hub or in a folder, and run folders of the original code.
+"""Loading checkpoints: of this package, of SEDD (on the hub or in a folder), and run folders of the original code.
 
-Weights are matched strictly, and every mismatch is listed.
+Weights must match the network by name and shape; an error lists every mismatch.
 """
 
 import warnings
@@ -21,19 +21,19 @@ from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, StageSettings, Wei
 from cascaded_dllm.model.stored_stage import open_stage
 
 _DEAD_PREFIX = "prediction_head."
-"""Weights of the original code that nothing reads."""
+"""What the names of unused weights of the original code begin with."""
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainedStage:
-    """A network with its weights and what its checkpoint says of it.
+    """A network with its weights and the settings in its checkpoint.
 
     Attributes:
-        model: in evaluation mode.
-        settings: of the checkpoint.
-        folder: where it came from.
-        tokenizer_path: beside the weights, or None.
-        passed_over: newer checkpoints of the same run that are damaged, and what is wrong with each.
+        model: the network, in evaluation mode.
+        settings: the settings in the checkpoint.
+        folder: the checkpoint's folder.
+        tokenizer_path: the tokenizer file beside the weights; None if there is none.
+        passed_over: for every newer, damaged checkpoint of the same run, what is wrong with it.
     """
 
     model: ScoreModel
@@ -47,7 +47,7 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
     """One stage from a checkpoint folder, a run folder, a SEDD folder, an original run folder or a hub id.
 
     Raises:
-        CheckpointError: nothing is there, a file is truncated or of a foreign kind, or weights do not match.
+        CheckpointError: nothing is there, a file is truncated or of another kind, or weights do not match.
         ConfigError: `weights` is neither ema nor raw.
     """
     one_of("weights", weights, WEIGHTS_FILES)
@@ -62,16 +62,16 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
 
 
 def read_settings(source: str | Path) -> StageSettings:
-    """What the checkpoint that `load_stage` would take says of its stage, without its weights.
+    """The settings in the checkpoint that `load_stage` would load, without reading the weights.
 
     Raises:
-        CheckpointError: nothing is there, or its settings are damaged or of a foreign kind.
+        CheckpointError: nothing is there, or its settings are damaged or of another kind.
     """
     return open_stage(_local_folder(source)[0]).settings
 
 
 def warn_of_damaged(faults: Iterable[str]) -> None:
-    """Warns the caller of the caller of damaged checkpoints that were passed over."""
+    """Warns of damaged checkpoints that were passed over; the warning points at the caller's caller."""
     for damage in faults:
         warnings.warn(f"passed over a damaged checkpoint: {damage}", DamagedCheckpointWarning, stacklevel=3)
 
@@ -111,10 +111,10 @@ def matching_weights(model: ScoreModel, state: Mapping[str, Tensor], *, source: 
 
 
 def require_finite_weights(weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Checks weights, with which one would train and write on as if nothing were wrong.
+    """Checks that weights are finite, since training and sampling would go on with any numbers.
 
     Raises:
-        CheckpointError: some are NaN or infinite; all of them are listed.
+        CheckpointError: some are NaN or infinite; every tensor that holds such a number is listed.
     """
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise CheckpointError(
@@ -124,9 +124,9 @@ def require_finite_weights(weights: Mapping[str, Tensor], *, source: str) -> Non
 
 
 def _local_folder(source: str | Path) -> tuple[Path, list[str]]:
-    """The folder that holds the checkpoint, and newer checkpoints of the same run that are damaged.
+    """The folder that holds the checkpoint, and what is wrong with newer, damaged checkpoints of the same run.
 
-    Of a run folder it is the newest complete checkpoint; a hub id is looked up in the local cache first.
+    For a run folder it is the newest complete checkpoint. A hub id is looked up in the local cache first.
     """
     folder = Path(source)
     if folder.is_dir():

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class Rotary(nn.Module):
-    """Cosines and sines of the rotation of every position; the buffer carries the name of SEDD checkpoints.
+    """Cosines and sines of the rotation of every position; the buffer has the name that it has in SEDD checkpoints.
 
     Args:
         head_dim: width of one attention head, even.
-        base: longest wavelength, in units of 2 pi positions.
+        base: upper limit of the wavelengths, in units of 2 pi positions.
     """
 
     inv_freq: Tensor
@@ -23,7 +23,7 @@ class Rotary(nn.Module):
     def forward(
         self, position_S: Float[Tensor, " S"] | Int[Tensor, " S"]
     ) -> tuple[Float[Tensor, "S 1 E"], Float[Tensor, "S 1 E"]]:
-        """Cosine and sine for each position, each half of the head twice, ready to meet (B, S, H, E)."""
+        """Cosines and sines, repeated for the two halves of a head, ready to broadcast against (B, S, H, E)."""
         angle_SE = torch.outer(position_S.to(self.inv_freq), self.inv_freq)
         angle_SE = torch.cat([angle_SE, angle_SE], dim=-1)[:, None]
         return angle_SE.cos(), angle_SE.sin()
@@ -32,8 +32,8 @@ class Rotary(nn.Module):
 def rotate(
     x_BSHE: Float[Tensor, "B S H E"], cos_sin: tuple[Float[Tensor, "S 1 E"], Float[Tensor, "S 1 E"]]
 ) -> Float[Tensor, "B S H E"]:
-    """Queries or keys turned by the angle of their position; the rotation is computed in float32 at least."""
-    # Both halves of an angle are the same. One cast and fused products: this is bound by memory, not by arithmetic.
+    """Queries or keys rotated by the angle of their position; computed in float32 or wider, returned in their dtype."""
+    # The two halves of cos and sin are equal. One cast and fused products, since memory bounds this and not arithmetic.
     cos, sin = (half.chunk(2, dim=-1)[0] for half in cos_sin)
     first, second = x_BSHE.to(torch.promote_types(x_BSHE.dtype, cos.dtype)).chunk(2, dim=-1)
     turned = (torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin))

@@ -1,4 +1,4 @@
-"""Which of the positions of a batch a computation is about."""
+"""The positions of a batch whose output is computed."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Rows(NamedTuple):
-    """The (sequence, position) pairs whose output is wanted, one entry a row."""
+    """The (sequence, position) pairs whose output is wanted, one for every row."""
 
     batch: Int[Tensor, " M"]
     position: Int[Tensor, " M"]

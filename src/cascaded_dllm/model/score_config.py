@@ -1,4 +1,4 @@
-"""What determines a score network: its sizes, its process and how its output is read."""
+"""The configuration of a score network: its sizes, its process and how its output is read."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from cascaded_dllm.checks import one_of, require_at_least, require_below_1
 from cascaded_dllm.errors import ConfigError
 
 _NAMES = {"vocab_size": "vocab_size", "process": "process (graph.type)"}
-"""What messages call the fields that are no keys of the group `model`."""
+"""What messages call the fields that are not keys of the group `model`."""
 
 _CHOICES = {
     "process": ("absorbing", "uniform"),
@@ -17,7 +17,7 @@ _CHOICES = {
 
 
 def _key(name: str) -> str:
-    """The key of a configuration that sets a field."""
+    """The configuration key that sets a field."""
     return _NAMES.get(name, f"model.{name}")
 
 
@@ -33,14 +33,16 @@ class ScoreModelConfig:
         num_blocks: transformer blocks.
         cond_dim: width C of the noise embedding.
         dropout: probability of zeroing an element of a branch in training.
-        scale_by_sigma: with `parameterization: score`, subtract log(expm1(sigma)) + log V from the logits.
-        parameterization: `score` reads logits as SEDD does, unnormalised; `normalized` as log p(x0 | unmasked) (RADD).
-        time_conditioning: False takes sigma away from the input of the network.
-        prefix_attention: `joint`, prefix and target attend to each other; `one_way`, the prefix to itself only.
-        absolute_positions: add sinusoids of the position to the embeddings. Rotary positions are relative, so while
-            every token is MASK a network without this cannot tell one position from another: it draws the first token
-            from the average over positions. That is right for windows cut from running text, and costs nats and
-            correctness where every window begins with a text. SEDD's weights need False.
+        scale_by_sigma: with `parameterization: score`, subtract log(expm1(sigma)) + log(N - 1) from the logits.
+        parameterization: `score` reads logits as unnormalised log scores, as SEDD does; `normalized` reads their
+            log softmax as log p(x0 | unmasked) (RADD).
+        time_conditioning: whether the network sees sigma; False makes it time-agnostic.
+        prefix_attention: with `joint`, prefix and target attend to each other; with `one_way`, the target attends to
+            the prefix, and the prefix only to itself.
+        absolute_positions: add sinusoids of the position to the embeddings. Rotary positions are relative, so without
+            this a network cannot tell one position from another while every token is MASK, and it draws the first token
+            from the average over positions. That is right for windows cut from running text, but where every window
+            begins with a text, it costs nats and writes wrong beginnings. SEDD's weights need False.
         copy_head: a gated mixture of the softmax over the vocabulary and a pointer over the prefix, see `CopyHead`;
             only with `parameterization: normalized`.
     """
@@ -77,9 +79,9 @@ class ScoreModelConfig:
             )
         if self.copy_head and self.parameterization != "normalized":
             raise ConfigError(
-                f"model.copy_head is true and model.parameterization {self.parameterization}; a copied token is a part "
-                "of a probability, which unnormalised scores have none of: set model.parameterization=normalized, or "
-                "model.copy_head=false"
+                f"model.copy_head is true and model.parameterization {self.parameterization}; the copy head mixes "
+                "probabilities, and unnormalised scores are not probabilities: set model.parameterization=normalized, "
+                "or model.copy_head=false"
             )
 
     @property
@@ -91,8 +93,8 @@ class ScoreModelConfig:
     def from_dict(cls, settings: dict[str, Any]) -> "ScoreModelConfig":
         """The configuration in a checkpoint's `config.json`; an unknown or a missing key is a ConfigError.
 
-        Checkpoints from before there was a copy head do not name it, and have none. Nothing is guessed by that: weights
-        are matched by name, so those of a head whose key was lost are refused.
+        A checkpoint written before copy heads existed lacks the key `copy_head`, and has none. This default cannot
+        hide a lost key: weights are matched by name, so those of a head would be refused.
         """
         settings = {"copy_head": False, **settings}
         names = {field.name for field in fields(cls)}

@@ -34,8 +34,9 @@ class Prefix:
 
     Attributes:
         ids: clean ids of the stage before, (B, P).
-        keys_values: per block, for `one_way` attention, in which they do not depend on the target or on time.
-        copy_keys: keys of the copy head, if there is one, for the same reason and likewise for `one_way` alone.
+        keys_values: keys and values of every block with `one_way` attention, where they depend neither on the target
+            nor on time; None with `joint`.
+        copy_keys: keys of the copy head with `one_way` attention; None with `joint`, or without a copy head.
     """
 
     ids: Int[Tensor, "B P"]
@@ -51,10 +52,10 @@ class Prefix:
 
 
 class ScoreModel(nn.Module):
-    """A diffusion transformer that estimates the concrete score of noised text, given the text of the stage before.
+    """A diffusion transformer that estimates the score of noised text, given the text of the stage before.
 
-    Parameter names are those of SEDD checkpoints. `compute_dtype` is the dtype of the matrix products of the trunk;
-    the output layer, the score and every loss stay in the dtype of the weights.
+    Parameter names are those of SEDD checkpoints. `compute_dtype` is the dtype of the matrix products of the trunk,
+    None for that of the weights; the output layer, the score and every loss stay in the dtype of the weights.
     """
 
     def __init__(self, config: ScoreModelConfig) -> None:
@@ -81,13 +82,13 @@ class ScoreModel(nn.Module):
         Args:
             source: a checkpoint or run folder of this package, a run folder of the original code, a SEDD folder, or
                 the id of such a repository on the hub, for example `louaaron/sedd-small`.
-            weights: the exponential moving average, or the raw weights. A SEDD folder has one set and takes both.
+            weights: the exponential moving average, or the raw weights. A SEDD folder has one set and accepts either.
 
         Raises:
             CheckpointError: nothing is there, or the weights do not match the network; every mismatch is listed.
 
         Warns:
-            DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and one before it was loaded.
+            DamagedCheckpointWarning: the newest checkpoint of a run is damaged, and an earlier one was loaded.
         """
         from cascaded_dllm.model.pretrained import load_stage, warn_of_damaged
 
@@ -96,10 +97,10 @@ class ScoreModel(nn.Module):
         return stage.model
 
     def keep_trunk_in(self, dtype: torch.dtype) -> None:
-        """Keep the weights of the trunk's matrix products in `dtype`, from now on the compute dtype; for sampling only.
+        """Store the weights of the trunk's matrix products in `dtype` and make it the compute dtype; for sampling only.
 
-        The numbers are those of `compute_dtype` alone, but casting weights takes a tenth to a third of every call in
-        bfloat16. Rounded weights are no master weights, so that none takes a gradient any more.
+        Results are those of setting `compute_dtype` alone, but no call casts weights, which takes a tenth to a third of
+        its time in bfloat16. Rounded weights cannot serve as master weights, so all gradients are switched off.
         """
         self.compute_dtype = dtype
         self.requires_grad_(False)
@@ -118,7 +119,7 @@ class ScoreModel(nn.Module):
         Args:
             xt: noised ids of the target.
             sigma: total noise of each sequence, > 0.
-            prefix: clean ids of the stage before, or what `encode_prefix` made of them.
+            prefix: clean ids of the stage before, or the result of `encode_prefix` for them.
         """
         log_score = self.log_score(self.read(self.states(xt, sigma, prefix)), sigma)
         return log_score.scatter(-1, xt[..., None], 0.0)
@@ -132,9 +133,9 @@ class ScoreModel(nn.Module):
         rows: Rows | None = None,
         dropout_words: Int32[Tensor, "B 2"] | None = None,
     ) -> Float[Tensor, "*M D"]:
-        """Last hidden states of the target, what the output layer is applied to, (B, L, D), or (M, D) with `rows`.
+        """Last hidden states of the target, the input of the output layer: (B, L, D), or (M, D) with `rows`.
 
-        The arguments are those of `states`, of which this is a part; without a copy head it is all of them.
+        This is `states(...).hidden`; a network with a copy head needs the other states too.
         """
         return self.states(xt, sigma, prefix, rows=rows, dropout_words=dropout_words).hidden
 
@@ -147,18 +148,21 @@ class ScoreModel(nn.Module):
         rows: Rows | None = None,
         dropout_words: Int32[Tensor, "B 2"] | None = None,
     ) -> States:
-        """All that the law of the clean tokens of the target is read from, see `read`.
+        """Everything that determines the law of the clean tokens of the target, see `read`.
 
         Args:
             xt: noised ids of the target.
             sigma: total noise of each sequence.
             prefix: as in `forward`.
             rows: return the states of these (sequence, target position) pairs only.
-            dropout_words: two random words a sequence, which decide its masks; needed in training mode when the rate of
-                dropout is not zero.
+            dropout_words: two random words for each sequence, which decide its masks; needed in training mode if the
+                dropout rate is not zero.
 
         Returns:
-            Tensors that begin with B, L, or with M where there are `rows`.
+            Tensors whose first axes are B, L, or M with `rows`.
+
+        Raises:
+            ConfigError: `dropout_words` are needed and not given.
         """
         dropout = self._dropout(dropout_words)
         if isinstance(prefix, Tensor):
@@ -195,18 +199,18 @@ class ScoreModel(nn.Module):
     def encode_prefix(
         self, prefix: Int[Tensor, "B P"], target_length: int, *, dropout: Dropout | None = None
     ) -> Prefix:
-        """The prefix in the form in which every network call of a stage can reuse it.
+        """The prefix in a form that every network call of a stage can reuse.
 
         With `one_way` attention these are its keys and values (Arriola et al. 2025, arXiv:2503.09573): the prefix
-        attends to itself only and is modulated with sigma = 0. Its tokens stand at positions spread evenly over those
-        of the target, near the place where each will be needed: measured, a stage learns to copy in half the steps
-        that it takes with the prefix in front. With `joint` attention, as in the original, the prefix stands in front
-        and nothing can be kept but the ids.
+        attends to itself only and is modulated with sigma = 0. Its positions are spread evenly over those of the
+        target, so that a token is near the place where it will be needed. In measurements, a stage learnt to copy in
+        half the steps that it took with the prefix in front. With `joint` attention, as in the original, the prefix
+        stands in front of the target, and only its ids can be reused.
 
         Args:
             prefix: clean ids of the stage before.
             target_length: tokens L that the stage writes.
-            dropout: in training.
+            dropout: dropout of the forward pass in training; None for none.
         """
         if self.config.prefix_attention == "joint":
             return Prefix(prefix, None)
@@ -217,7 +221,7 @@ class ScoreModel(nn.Module):
         x = self._embed(prefix, position)
         keys_values = []
         for i, block in enumerate(self.blocks[:-1]):
-            # Not the masks of the target, which goes through the same blocks.
+            # The target goes through the same blocks, and must have other masks.
             masks = None if dropout is None else dropout.of_block(len(self.blocks) + i)
             x, key_value = block(x, c_BC, cos_sin, dropout=masks, dtype=self.compute_dtype)
             keys_values.append(key_value)
@@ -227,12 +231,12 @@ class ScoreModel(nn.Module):
         return Prefix(prefix, tuple(keys_values), None if self.copy_head is None else self.copy_head.keys(x))
 
     def read(self, states: States) -> Float[Tensor, "*M N"]:
-        """Logits of every state; of a copy head they are its log probabilities."""
+        """Logits of every state; with a copy head they are the log probabilities of the mixture."""
         logits = self.logits(states.hidden)
         return logits if states.copies is None else states.copies.mixed(logits, self.config.vocab_size)
 
     def logits(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M N"]:
-        """Output of the last layer for every state; with a copy head, of the softmax that it is mixed with."""
+        """Output of the last layer for every state, without the copy head."""
         return self.output_layer.linear(hidden)
 
     def log_total(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, " M"]:
@@ -241,7 +245,7 @@ class ScoreModel(nn.Module):
         return blocked_logsumexp(hidden, layer.weight[:vocab_size], layer.bias[:vocab_size])
 
     def log_scale(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """What the `score` parameterization subtracts from every logit: log(expm1(sigma)) + log V, or zero."""
+        """What the `score` parameterization subtracts from every logit: log(expm1(sigma)) + log(N - 1), or zero."""
         if not self.config.scale_by_sigma:
             return torch.zeros_like(sigma)
         return log_expm1(sigma) + math.log(self.config.num_states - 1)
@@ -249,7 +253,7 @@ class ScoreModel(nn.Module):
     def log_score(self, logits: Float[Tensor, "B *L N"], sigma: Float[Tensor, " B"]) -> Float[Tensor, "B *L N"]:
         """Logits read as log scores at noise sigma.
 
-        score:       logits - log(expm1(sigma)) - log V
+        score:       logits - log_scale(sigma)
         normalized:  log_softmax(logits over V) - log(expm1(sigma)); the column of MASK is zero (Ou et al. 2024, Eq. 5)
         """
         by_sequence = (-1,) + (1,) * (logits.dim() - 1)
@@ -259,16 +263,17 @@ class ScoreModel(nn.Module):
         return F.pad(log_posterior - log_expm1(sigma).view(by_sequence), (0, 1))
 
     def _embed(self, ids: Int[Tensor, "B S"], position: Float[Tensor, " S"] | Int[Tensor, " S"]) -> Tensor:
-        """The residual stream at its start, (B, S, D)."""
+        """The input of the first block, (B, S, D)."""
         embedded = self.vocab_embed(ids)
         if not self.config.absolute_positions:
             return embedded
         return embedded + sinusoids(position.to(embedded), self.config.hidden_size)
 
     def _conditioning(self, sigma: Float[Tensor, " B"]) -> Float[Tensor, "#B C"]:
-        """Conditioning vectors: one a sequence, or a single one if the network does not see the time.
+        """Conditioning vectors: one for each sequence, or a single one if the network is time-agnostic.
 
-        Such a network is told sigma = 1 throughout, so that it still tells the target from a clean `one_way` prefix.
+        A time-agnostic network always gets sigma = 1 for the target, so that it can still tell it from a clean
+        `one_way` prefix, which gets 0.
         """
         return self._embed_sigma(sigma if self.config.time_conditioning else torch.ones_like(sigma[:1]))
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says besides its weights."""
+"""The settings of a stage that its checkpoint stores beside the weights."""
 
 import json
 from collections.abc import Mapping
@@ -15,27 +15,27 @@ FORMAT = "cascaded-dllm/1"
 Weights = Literal["ema", "raw"]
 
 WEIGHTS_FILES: Mapping[Weights, str] = {"ema": "ema.safetensors", "raw": "model.safetensors"}
-"""Where a checkpoint of this package keeps them."""
+"""The files of a checkpoint of this package that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
-    """What a checkpoint says besides its weights.
+    """The settings of a stage that its checkpoint stores beside the weights.
 
     Attributes:
         model: the network.
         noise: settings of the schedule, `type` and its numbers.
         stage: 1..K, or 0 for a flat model.
-        stage_lengths: lengths of all stages of the cascade it belongs to; empty if unknown, as for a SEDD model.
+        stage_lengths: lengths of all stages of its cascade; empty if unknown, as for a SEDD model.
         tokenizer: fingerprint of the tokenizer; empty if unknown.
         packing: how documents were cut into the windows it was trained on, see `data.windows`; empty if unknown.
-        unique: whether shortened stages kept a token id once.
-        method: of importance, by which the stages were chosen; empty if unknown.
+        unique: whether shortened stages kept a token id at most once.
+        method: the method of importance by which the text was shortened; empty if unknown.
         step: optimizer steps done.
         prefix: what was done to its prefixes in training.
         layout: the layout network beside it; None if the stage is not a placed one.
-        choice: what decides beside the method which words are kept, see `data.manifest.choice_of`; None if unknown, and
-            where nothing does.
+        choice: what else decides which words are kept, see `data.manifest.choice_of`; None if nothing does, or if
+            unknown.
     """
 
     model: ScoreModelConfig
@@ -80,7 +80,8 @@ class StageSettings:
 
         Raises:
             KeyError: something is missing.
-            TypeError: something is of another type; an AttributeError likewise.
+            TypeError: something has the wrong type.
+            AttributeError: something has the wrong type.
             ConfigError: a value is out of range.
         """
         return cls(
@@ -89,20 +90,20 @@ class StageSettings:
             stage=config["stage"],
             stage_lengths=tuple(config["stage_lengths"]),
             tokenizer=config["tokenizer"],
-            packing=config.get("packing", ""),  # earlier checkpoints say neither it nor what was done to prefixes
-            unique=config.get("unique", True),  # nor had earlier ones the choice
+            # Earlier checkpoints lack the keys that have a default here. They never had a layout network, and `unique`
+            # was always true.
+            packing=config.get("packing", ""),
+            unique=config.get("unique", True),
             method=config.get("method", ""),
             step=config["step"],
             prefix=PrefixSettings.from_dict(config.get("prefix", {})),
-            # Earlier checkpoints are of stages that are not placed, and say nothing of it.
             layout=None if config.get("layout") is None else LayoutConfig.from_dict(config["layout"]),
-            # Nor do they say what decides beside the method; for a while it was called otherwise.
-            choice=_choice(config.get("choice", config.get("chance"))),
+            choice=_choice(config.get("choice", config.get("chance"))),  # "chance" is an earlier name of the key
         )
 
 
 def _choice(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The choice of a `config.json`, which has one of two forms."""
+    """The choice in a `config.json`: (function, sha256) or (per, seed)."""
     if found is None:
         return None
     return {key: found[key] for key in (("function", "sha256") if "function" in found else ("per", "seed"))}

@@ -1,6 +1,6 @@
-"""Checkpoint folders of three formats: what each says of its stage first, and its weights where they are wanted.
+"""Checkpoint folders of three formats: the settings are read first, the weights only when they are needed.
 
-Weights are read without executing anything from the file.
+Reading weights never runs code from the file.
 """
 
 import functools
@@ -32,9 +32,9 @@ class StoredStage:
     """A checkpoint whose weights have not been read.
 
     Attributes:
-        folder: where it lies.
-        settings: what it says of its stage.
-        read_weights: gives the averaged or the raw weights; a CheckpointError if they are damaged or not there.
+        folder: the checkpoint's folder.
+        settings: the settings that it stores.
+        read_weights: reads the averaged or the raw weights; raises CheckpointError if they are damaged or missing.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ def open_stage(folder: Path) -> StoredStage:
             "its folder stage_<k>"
         )
     raise CheckpointError(
-        f"{folder} is no checkpoint: it has neither config.json nor checkpoints/latest nor .hydra/config.yaml; "
+        f"{folder} is not a checkpoint: it has neither config.json nor checkpoints/latest nor .hydra/config.yaml; "
         "give a run folder, one of its checkpoints/step_<n>, or a hub id"
     )
 
@@ -93,7 +93,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}); use another checkpoint"
+            f"{path} is truncated or not a safetensors file ({error}); use another checkpoint"
         ) from error
 
 
@@ -109,7 +109,7 @@ def _own_settings(folder: Path, config: Mapping[str, Any]) -> StageSettings:
 
 
 def _own_weights(folder: Path, weights: Weights) -> dict[str, Tensor]:
-    """Weights of a checkpoint of this package; where its checksums are stored, they must hold."""
+    """Weights of a checkpoint of this package; if it stores checksums, they must match."""
     if (folder / CHECKSUMS).is_file() and (found := fault(folder)) is not None:
         raise CheckpointError(f"{folder} is damaged: {found}; use another checkpoint of the run")
     path = folder / WEIGHTS_FILES[weights]
@@ -126,7 +126,7 @@ def _require_fitting_layout(settings: StageSettings, folder: Path) -> None:
     """Checks that a layout network is for the lengths of its stage, which its weights do not show.
 
     Raises:
-        CheckpointError: it is for others.
+        CheckpointError: it is for other lengths.
     """
     layout, number = settings.layout, settings.stage
     if layout is None:
@@ -171,7 +171,7 @@ def _settings_of_sedd(config: Mapping[str, Any], path: Path) -> StageSettings:
 
 
 def _settings_of_original_run(path: Path) -> StageSettings:
-    """What the Hydra configuration of a run folder of the original code says."""
+    """The settings in the Hydra configuration of a run folder of the original code."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -182,23 +182,24 @@ def _settings_of_original_run(path: Path) -> StageSettings:
 
 def _weights_of_original_run(path: Path, weights: Weights) -> dict[str, Tensor]:
     """The pickled checkpoint of a run folder of the original code, read as data only."""
-    # Files of other kinds make the library fail in ways of all kinds, so they are told apart first.
+    # torch.load raises errors of many types for other files, so they are recognised first.
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is truncated or no file of torch.save; use another run folder")
+        raise CheckpointError(f"{path} is truncated or not a file of torch.save; use another run folder")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state, shadow = checkpoint["model"], checkpoint["ema"]["shadow_params"]
         # The average is stored as a bare list in the order of the parameters; buffers have no entry.
         names = [name for name in state if not name.endswith("rotary_emb.inv_freq")]
     except pickle.UnpicklingError as error:
-        # The library's own message recommends to open the file in spite of it.
+        # The text of torch's error is left out: it recommends loading the file all the same.
         raise CheckpointError(
             f"{path} is damaged, or holds objects whose loading would run code from the file; nothing was run, "
             "use another run folder"
         ) from error
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint of the original code ({type(error).__name__}); use another run folder"
+            f"{path} is damaged or not a checkpoint of the original code ({type(error).__name__}); use another run "
+            "folder"
         ) from error
     if weights == "ema":
         if len(names) != len(shadow):

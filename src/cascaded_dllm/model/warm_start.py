@@ -1,4 +1,4 @@
-"""Starting a network from the weights of another one: a SEDD model, a run of ours or of the original code."""
+"""Starting a network from the weights of another one: a SEDD model, a run of this package or of the original code."""
 
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.model.placed import layout_of
@@ -9,24 +9,24 @@ from cascaded_dllm.model.stage_settings import StageSettings, Weights
 
 
 def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: str) -> PretrainedStage:
-    """Copies the weights in `source` into `model`; returns what they came from.
+    """Copies the weights in `source` into `model`; returns the stage that they came from.
 
-    Every setting of the network must be the same but its dropout: others change its shape, or what its weights mean.
-    A `one_way` network may start from a `joint` one, as their weights have the same shapes and nearly the same use. A
-    stage may start from any other; a placed one, whose network fills in, from a flat one for example. Its layout
-    network starts from random weights unless the other has one of the same shape. A network with a copy head may start
-    from one without: the head keeps the weights that it has, those of a new one, whose gate is nearly closed, so that
-    the network begins as the one it starts from.
+    The settings of the two networks must agree, except dropout: others change the shape or the meaning of weights. But
+    a `one_way` network may start from a `joint` one, since their weights have the same shapes and nearly the same use,
+    and any network may start from one that had no prefix. Any stage may start from any other, for example a placed one
+    from a flat model; its layout network keeps its random weights unless the other has one of the same shape. A network
+    with a copy head may start from one without: the head keeps its new weights, whose gate is nearly closed, so the
+    network begins nearly as the other one.
 
     Args:
         source: whatever `load_stage` takes.
         model: the network in training.
-        weights: the moving average or the raw weights; a SEDD model has one set and takes both.
+        weights: the moving average or the raw weights; a SEDD model has one set and accepts either.
         tokenizer: fingerprint of the tokenizer of the training data.
 
     Raises:
-        CheckpointError: nothing can be loaded, the vocabulary is another one, or the networks differ; every difference
-            is listed.
+        CheckpointError: nothing can be loaded, the vocabularies differ, or the networks differ; every difference is
+            listed.
     """
     stage = load_stage(source, weights=weights)
     require_startable(source, stage.settings, model.config, tokenizer=tokenizer)
@@ -43,16 +43,16 @@ def start_from(source: str, model: ScoreModel, *, weights: Weights, tokenizer: s
 
 
 def require_startable(source: str, settings: StageSettings, ours: ScoreModelConfig, *, tokenizer: str) -> None:
-    """Checks that a network may start from the weights of another one, as far as that is known without them.
+    """Checks from its settings alone that a network may start from another one.
 
     Args:
-        source: where the other one lies.
-        settings: what its checkpoint says.
-        ours: the network in training.
+        source: where the other network comes from.
+        settings: the settings in its checkpoint.
+        ours: configuration of the network in training.
         tokenizer: fingerprint of the tokenizer of the training data.
 
     Raises:
-        CheckpointError: the vocabulary is another one, or the networks differ; every difference is listed.
+        CheckpointError: the vocabularies differ, or the networks differ; every difference is listed.
     """
     require_same_vocabulary(source, settings, vocab_size=ours.vocab_size, tokenizer=tokenizer)
     if differences := _differences(settings, ours):
@@ -63,16 +63,16 @@ def require_startable(source: str, settings: StageSettings, ours: ScoreModelConf
 
 
 def require_same_vocabulary(source: str, settings: StageSettings, *, vocab_size: int, tokenizer: str) -> None:
-    """Checks that the tokens of a network are those of data that it is to be trained on.
+    """Checks that a network has the vocabulary of the data that it will be trained on.
 
     Args:
-        source: where the network lies.
-        settings: what its checkpoint says.
+        source: where the network comes from.
+        settings: the settings in its checkpoint.
         vocab_size: number of real tokens of the data.
-        tokenizer: fingerprint of its tokenizer.
+        tokenizer: fingerprint of the tokenizer of the data.
 
     Raises:
-        CheckpointError: they are others.
+        CheckpointError: the number of tokens or the tokenizer differs.
     """
     remedy = (
         "what a token means was learnt with the tokenizer: preprocess the text with that of the model (--tokenizer "
@@ -87,9 +87,9 @@ def require_same_vocabulary(source: str, settings: StageSettings, *, vocab_size:
 
 
 def _differences(settings: StageSettings, ours: ScoreModelConfig) -> list[str]:
-    """The settings in which two networks differ, so far as it matters to their weights, a phrase a setting."""
+    """The settings that matter to the weights and differ between two networks, a phrase for each."""
     free = {"vocab_size", "dropout"}
-    # Flat models are stage 0; so are SEDD's, which are joint.
+    # Flat models, SEDD's among them, are stage 0.
     had_no_prefix = settings.stage in (0, 1)
     if had_no_prefix or ours.prefix_attention == "one_way":
         free.add("prefix_attention")

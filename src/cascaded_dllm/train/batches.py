@@ -1,4 +1,4 @@
-"""The windows of a step as tensors: a global batch, dealt out to processes and to the parts of each."""
+"""The windows of a step as tensors: a global batch, divided among processes and among the parts of each process."""
 
 from collections.abc import Iterator
 
@@ -16,12 +16,12 @@ from cascaded_dllm.train.objective import Batch
 def parts_of_step(dataset: StageDataset | StageMixture, loop: LoopConfig, group: Group, step: int) -> Iterator[Batch]:
     """This process's share of the global batch of a step, in `accum` parts of every kind of sequence.
 
-    Sequence i is of kind i mod their number, so that each kind has times from all over the interval; they are dealt
-    out kind by kind, so that every process gets as many of each.
+    Sequence i is of kind i modulo the number of kinds, so the times of each kind cover the whole interval. Sequences
+    are divided kind by kind, so every process gets the same number of each.
 
     Args:
-        dataset: windows of a stage, or of several kinds.
-        loop: the batches.
+        dataset: windows of one stage, or of several kinds.
+        loop: sizes of the batches.
         group: the processes that share them.
         step: optimizer steps done.
     """
@@ -30,9 +30,10 @@ def parts_of_step(dataset: StageDataset | StageMixture, loop: LoopConfig, group:
 
 
 def read_ahead(dataset: StageDataset | StageMixture, loop: LoopConfig, group: Group, step: int) -> None:
-    """Has what this process will need in a step fetched from the disk, without waiting for it.
+    """Asks the system to fetch this process's windows of a step from the disk, without waiting for them.
 
-    The system does it while the device computes: no thread, no order and no error of the run depends on it.
+    The system reads them while the device computes. The run does not depend on it: there is no thread, no order and no
+    error to handle.
     """
     for windows, _, indices in _shares(dataset, loop, group, step):
         windows.read_ahead(indices)
@@ -41,7 +42,7 @@ def read_ahead(dataset: StageDataset | StageMixture, loop: LoopConfig, group: Gr
 def _shares(
     dataset: StageDataset | StageMixture, loop: LoopConfig, group: Group, step: int
 ) -> Iterator[tuple[StageDataset, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """The parts of `parts_of_step`: of which kind, the places in the global batch, and the windows there."""
+    """The parts of `parts_of_step`, each as its dataset, its places in the global batch, and the windows there."""
     kinds = dataset.parts
     indices = global_batch_indices(len(dataset), loop.batch_size, step, seed=loop.seed)
     by_kind = np.arange(loop.batch_size).reshape(-1, len(kinds)).T.ravel()
@@ -59,10 +60,7 @@ def make_batch(
     places: npt.NDArray[np.int64],
     device: torch.device | None = None,
 ) -> Batch:
-    """Windows `indices` as tensors, which stand at `places` of their global batch.
-
-    In the memory of the host unless there is a `device`.
-    """
+    """The windows `indices`, which stand at `places` of their global batch, as tensors on `device` (None: the host)."""
     prefix, target = dataset.batch(indices)
     stand = dataset.places(indices)
     index = torch.from_numpy(places)
@@ -73,7 +71,7 @@ def make_batch(
 
 
 def size_of(batch: Batch) -> tuple[int, int]:
-    """Positions that go through the network, and those of them that can be masked."""
+    """Number of positions that go through the network, and how many of them can be masked."""
     num_known = 0 if batch.prefix is None else batch.prefix.numel()
     num_targets = batch.target.numel()
     return (num_targets + num_known, num_targets) if batch.places is None else (num_targets, num_targets - num_known)

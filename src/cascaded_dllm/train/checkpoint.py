@@ -1,8 +1,8 @@
-"""Checkpoints on disk: whole or absent, checksummed, the newest ones kept.
+"""Checkpoints on disk: complete or absent, with checksums; old ones are deleted.
 
 A run folder holds `checkpoints/step_<n>/` with model.safetensors, ema.safetensors, config.json, trainer.pt and, written
-last, checksums.json; `checkpoints/latest` is a link to the newest one. Where the optimizer is split over processes, its
-moments are in the folder optimizer/, in the format of torch.distributed.checkpoint.
+last, checksums.json; `checkpoints/latest` is a link to the newest one. If the optimizer is split over processes, its
+moments are in the subfolder optimizer/, in the format of torch.distributed.checkpoint.
 """
 
 import pickle
@@ -24,7 +24,7 @@ from cascaded_dllm.model.integrity import PREFIX, fault, numbered, write_checksu
 from cascaded_dllm.train.deletion import Deletion
 
 PARTS = "optimizer"
-"""Folder of moments that were split over processes; any number of processes can read it."""
+"""Subfolder for moments that are split over processes; any number of processes can read it."""
 
 _PARTS_BESIDE = f"{INCOMPLETE}{PARTS}-"
 
@@ -35,11 +35,12 @@ class TrainerState:
 
     Attributes:
         step: optimizer steps done.
-        num_steps: optimizer steps of the whole run, as it was planned when they were done.
+        num_steps: optimizer steps of the whole run, as planned when the checkpoint was made.
         ema_updates: updates of the moving average done.
-        optimizer: the optimizer's `state_dict`, without its moments where these are in parts.
+        optimizer: the optimizer's `state_dict`, without its moments if these are split over processes.
         course: the other settings that decide the course of training; a resumed run must have the same.
-        losses: of the steps since the last line of metrics; none in checkpoints from before they were kept.
+        losses: losses of the steps since the last line of metrics; empty for a checkpoint that was written before this
+            field existed.
     """
 
     step: int
@@ -52,13 +53,13 @@ class TrainerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCopy:
-    """What a checkpoint holds of a trainer, copied into the memory of the host, so that training may go on.
+    """The content of a checkpoint, copied into the memory of the host so that training can go on while it is written.
 
     Attributes:
         model: the weights; empty in processes that do not write them.
-        ema: the averaged weights, likewise.
-        state: the rest, without the moments of the optimizer where these are in `parts`.
-        parts: the moments where they are split over processes, this one's part of each.
+        ema: the averaged weights; empty in processes that do not write them.
+        state: the rest, without the moments of the optimizer if these are in `parts`.
+        parts: this process's parts of the moments if these are split over processes; otherwise empty.
     """
 
     model: dict[str, Tensor]
@@ -69,11 +70,11 @@ class HostCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """Which checkpoints of a run stay.
+    """Which checkpoints of a run are kept.
 
     Attributes:
-        newest: so many of the newest ones.
-        every: those of the steps that are a multiple of it, for good; None for none.
+        newest: how many of the newest ones.
+        every: checkpoints whose step is a multiple of this are kept for good; None for no such rule.
     """
 
     newest: int
@@ -91,20 +92,20 @@ def save_checkpoint(
     parts_folder: Path | None = None,
     parts_sums: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `checkpoints/step_<n>`, point `latest` at it and delete older ones that need not stay.
+    """Write `checkpoints/step_<n>`, point `latest` at it and delete older ones that are not to be kept.
 
-    A complete checkpoint of the same step is left as it is: it was made by the same run. A damaged one is written
-    again; damaged ones of later steps, which a resumed run has passed over, are left until it comes to them.
+    A complete checkpoint of the same step is left as it is, since the same run made it. A damaged one is written again.
+    Damaged ones of later steps, which a resumed run has passed over, are left until the run reaches these steps.
 
     Args:
         checkpoints: folder of all checkpoints of the run.
         config_json: text of `config.json`.
-        content: what is kept.
+        content: what the checkpoint holds.
         tokenizer_file: copied into the checkpoint.
-        keeping: which ones stay.
-        deletion: of those that do not; it says what could not be deleted, for which nothing fails.
-        parts_folder: where all processes have put the split moments; it becomes a part of the checkpoint.
-        parts_sums: checksums of its files where they are known.
+        keeping: which checkpoints are kept.
+        deletion: deletes the others. A failure to delete is recorded there and is not an error.
+        parts_folder: where all processes have put the split moments; it is moved into the checkpoint.
+        parts_sums: known checksums of its files, by file name.
 
     Raises:
         OutputExistsError: the folder cannot be written.
@@ -134,7 +135,7 @@ def save_checkpoint(
 
 
 def parts_beside(checkpoints: Path, step: int) -> Path:
-    """Where processes put the parts of a checkpoint before it is complete."""
+    """The folder into which processes write their parts of a checkpoint before it is complete."""
     return checkpoints / f"{_PARTS_BESIDE}{step}"
 
 
@@ -142,14 +143,14 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
     """The trainer state of a checkpoint folder.
 
     Raises:
-        CheckpointError: the file is missing, truncated or foreign.
+        CheckpointError: the file is missing, truncated or of another kind.
     """
     path = checkpoint / "trainer.pt"
     try:
         content = {"losses": []} | torch.load(path, map_location="cpu", weights_only=True)
         return TrainerState(*(content[field.name] for field in fields(TrainerState)))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-        # Not the text of the error: torch's advises to run whatever the file holds.
+        # The text of torch's error is left out: it recommends loading the file all the same, whatever it runs.
         raise CheckpointError(
             f"{path} holds no trainer state ({type(error).__name__}); resume from another checkpoint, or train anew "
             "with another --out"
@@ -169,12 +170,12 @@ def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Dele
     for number, folder in older:
         if keeping.every is None or number % keeping.every:
             deletion.delete(folder)
-    # Other processes of the run may have begun with the parts of the next checkpoint; this one writes nothing now.
+    # This process is not writing now, but others of the run may have begun to write parts of the next checkpoint.
     deletion.delete_incomplete(lambda path: _step_of_parts(path) > step)
 
 
 def _step_of_parts(path: Path) -> int:
-    """The step of a folder of `parts_beside`; -1 for anything else."""
+    """The step of a folder that `parts_beside` names; -1 for any other path."""
     number = path.name.removeprefix(_PARTS_BESIDE)
     return int(number) if path.name.startswith(_PARTS_BESIDE) and number.isdecimal() else -1
 

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: only if the settings of now would have led to the same steps."""
+"""Whether a run may go on from a checkpoint: only if its present settings would have led to the same steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,33 +15,33 @@ _FORMERLY = {
     "training.halves": "both",
     "training.fills": False,
 }
-"""Settings that checkpoints from before there were such do not name, and what they were: nothing else was possible.
+"""Values of settings for checkpoints that were written before the settings existed; nothing else was possible then.
 
-The depth of a layout network, which they did not have, is the one that runs have by default.
+`layout.num_blocks` is an exception: there was no layout network, so this is the present default.
 """
 
 
 def require_same_course(
     state: TrainerState, *, course: Mapping[str, Any], optim: OptimConfig, num_steps: int, source: str
 ) -> None:
-    """Checks that the steps of a checkpoint are the first ones of a run with these settings.
+    """Checks that the steps of a checkpoint are the first steps of a run with the present settings.
 
-    The number of steps of the whole run may change where the learning rates of the steps done do not: always with a
-    constant rate, never once a cosine has begun, since it is stretched over the run.
+    The number of steps of the whole run may change if the learning rates of the steps done do not. So it may change
+    with a constant rate, but not once a cosine has begun, since the cosine is stretched over the run.
 
     Args:
-        state: of the checkpoint.
-        course: the settings of now that decide the course, without the number of steps.
-        optim: of now.
-        num_steps: of the whole run, as it is planned now.
-        source: where the checkpoint lies, for the message.
+        state: trainer state of the checkpoint.
+        course: present settings that decide the course of training, without the number of steps.
+        optim: present optimizer settings.
+        num_steps: present number of steps of the whole run.
+        source: path of the checkpoint, for the message.
 
     Raises:
-        CheckpointError: a setting differs, or the number of steps is another one and matters.
+        CheckpointError: a setting differs, or the number of steps differs and matters.
     """
     before = {key: value for key, value in _FORMERLY.items() if key in course} | dict(state.course)
     if before.get("baseline") and "stage" in course:
-        # A flat model is no stage; checkpoints from before this was seen have the number that was set nevertheless.
+        # A flat model is not a stage, but older checkpoints of flat models hold the stage number of the configuration.
         before["stage"] = course["stage"]
     if changed := changed_settings(before, course):
         raise CheckpointError(
@@ -64,7 +64,7 @@ def require_same_course(
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between settings by key, a phrase a key."""
+    """The differences between two sets of settings, a phrase for each key."""
     keys = [key for key in {**before, **now} if key not in before or key not in now or before[key] != now[key]]
     was, are = ([as_written(settings.get(key, "not there")) for key in keys] for settings in (before, now))
     return [f"{key} was {former} and is {present}" for key, former, present in zip(keys, was, are, strict=True)]

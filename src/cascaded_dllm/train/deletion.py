@@ -1,4 +1,4 @@
-"""Deleting old checkpoints: a run does not end for what cannot be deleted."""
+"""Deleting old checkpoints; a run goes on if one of them cannot be deleted."""
 
 import os
 import secrets
@@ -14,10 +14,11 @@ _DELETED = ".deleted-"
 
 @final
 class Deletion:
-    """Deletes folders inside of `parent`.
+    """Deletes folders inside `parent`.
 
-    A folder loses its name before its first file goes, so that half of one is never taken for a checkpoint. Network
-    file systems keep a folder in which somebody reads a file: what stays is tried again each time, and said once a run.
+    A folder is renamed before its first file is deleted, so that a part of one is never taken for a checkpoint. Network
+    file systems keep a folder in which somebody is reading a file. Such a folder is tried again with every deletion,
+    and reported once in a run.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -26,11 +27,11 @@ class Deletion:
         self._has_told = False
 
     def put_away(self, folder: Path) -> None:
-        """Take its name from a folder, which `delete_rest` deletes; an OSError is the caller's."""
+        """Rename a folder so that `delete_rest` deletes it; an OSError is passed on to the caller."""
         os.replace(folder, self._parent / f"{_DELETED}{folder.name}-{secrets.token_hex(4)}")
 
     def delete(self, folder: Path) -> None:
-        """Delete a folder, or note why it is still there under its name."""
+        """Delete a folder, or note why it cannot be deleted."""
         try:
             self.put_away(folder)
         except OSError as error:
@@ -38,9 +39,9 @@ class Deletion:
         self.delete_rest()
 
     def delete_incomplete(self, is_own: Callable[[Path], bool] = lambda path: False) -> None:
-        """Delete what writers that were killed have left half-written, and what has been put away.
+        """Delete the half-written files and folders of killed writers, and everything that has been put away.
 
-        Only for the owner of the folder's lock: whoever else wrote there is gone, whatever its machine was called.
+        Only for the owner of the folder's lock, since every other writer, on whatever machine, has ended.
 
         Args:
             is_own: whether a path belongs to a write of this run that is going on.
@@ -51,10 +52,10 @@ class Deletion:
         self.delete_rest()
 
     def delete_rest(self) -> None:
-        """Delete what has been put away, by this run or by one before."""
+        """Delete everything that has been put away, by this run or by an earlier one."""
         for path in self._parent.glob(f"{_DELETED}*"):
             try:
-                # The link to the newest checkpoint may be half-written too.
+                # A half-written link to the newest checkpoint is not a folder.
                 if path.is_symlink() or not path.is_dir():
                     path.unlink()
                 else:
@@ -63,7 +64,7 @@ class Deletion:
                 self._note(path, error)
 
     def fault_to_tell(self) -> str | None:
-        """What could not be deleted first, and why, the first time this is called after it happened; otherwise None."""
+        """The first path that could not be deleted, and why; None if there is none or it has already been returned."""
         if self._fault is None or self._has_told:
             return None
         self._has_told = True

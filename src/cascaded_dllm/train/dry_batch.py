@@ -1,4 +1,4 @@
-"""The first minute of a run: what would fail at the first step, or at the largest one, fails before anything else."""
+"""A trial batch in the first minute of a run: what would fail at the first or the largest step fails at once."""
 
 from cascaded_dllm.errors import DryBatchError
 from cascaded_dllm.memory import is_short_of_memory
@@ -9,7 +9,7 @@ def try_one_batch(trainer: Trainer) -> None:
     """Computes the largest part of a batch with its gradient, and leaves the trainer as it was.
 
     Raises:
-        DryBatchError: memory is short, or data and network do not fit; the remedy is in the message.
+        DryBatchError: memory is short, or data and network do not fit; the message names the remedy.
     """
     try:
         trainer.rehearse()
@@ -27,7 +27,7 @@ def try_one_batch(trainer: Trainer) -> None:
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:
     loop, kinds = trainer.loop, trainer.dataset.parts
-    # The last is the longest, where there are several: whole windows.
+    # The last of several kinds is the longest: whole windows.
     kind, own = kinds[-1], loop.batch_size // (trainer.group.size * len(kinds))
     size, in_front = own // loop.accum, 0 if kind.is_placed else kind.prefix_length
     finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)

@@ -17,7 +17,7 @@ class Ema:
     Args:
         model: the network whose parameters are averaged.
         decay: final decay, in [0, 1).
-        storage: where its parameters are; their averages are there too.
+        storage: how its parameters are stored; the averages are stored in the same way.
     """
 
     def __init__(self, model: nn.Module, decay: float, storage: Storage | None = None) -> None:
@@ -32,8 +32,8 @@ class Ema:
 
         Args:
             model: the network.
-            is_void: 1 on the device if the step must leave no trace and 0 otherwise, for callers who do not wait to
-                know; None is 0.
+            is_void: a tensor on the device, 1 if the step must leave no trace and 0 otherwise, for which the host need
+                not wait; None means 0.
         """
         self.num_updates += 1
         weight = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))

@@ -1,4 +1,4 @@
-"""How a step is carried out on its device: kernels, compilation, determinism. None of it changes what is trained."""
+"""How a step is computed on its device: kernels, compilation, determinism. None of this changes what is trained."""
 
 import contextlib
 import os
@@ -21,11 +21,11 @@ from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.score_model import ScoreModel
 
 _KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-"""Those that come with torch and take a text of any length as it comes, the fastest first."""
+"""Attention kernels that come with torch and prepare nothing for a length of text, the fastest first."""
 _HOPPER = (9, 0)
 """Compute capability of the devices on which cuDNN's attention was measured to be faster than flash."""
 _PRECISION = {"cuda": "high", "cpu": "medium"}
-"""By device, torch's name of what products of float32 may be beside a trunk in bfloat16."""
+"""By device, torch's name of the precision of float32 products beside a trunk in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,15 @@ class Execution:
     """Choices that are made once, before the first step.
 
     Attributes:
-        attention: kernel of scaled dot-product attention wherever it can be used; None leaves the choice to torch, call
-            by call.
+        attention: preferred kernel of scaled dot-product attention, taken wherever it can be used; None leaves the
+            choice to torch in every call.
         is_compiled: whether the blocks go through torch.compile.
         is_deterministic: whether torch must take algorithms that give the same bits from run to run.
-        loss: how the loss is.
-        precision: of products of float32, as torch names it. They may round their factors, never their sums: `high`
-            to TF32, which has ten bits of mantissa, more than bfloat16; `medium` to bfloat16 on a CPU that has
-            instructions for it. Exponents are as wide as those of float32.
-        read_every: steps between readings of loss and gradient norm, for each of which the host waits for the device.
+        loss: how the loss is computed.
+        precision: precision of float32 products, as torch names it. Only their factors may be rounded, never their
+            sums: with `high` to TF32, whose ten bits of mantissa are more than those of bfloat16; with `medium` to
+            bfloat16, on a CPU that has instructions for it. Both have the exponents of float32.
+        read_every: steps between readings of loss and gradient norm, in each of which the host waits for the device.
     """
 
     attention: SDPBackend | None = None
@@ -53,10 +53,10 @@ class Execution:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """The choices hold inside the block."""
+        """Applies the choices inside the block."""
         with contextlib.ExitStack() as stack:
             if self.attention is not None:
-                # The others are for calls of other networks, in another precision or with a mask of their own.
+                # The others serve other networks, which may have another dtype or an attention mask.
                 others = [kernel for kernel in _KERNELS if kernel != self.attention]
                 stack.enter_context(sdpa_kernel([self.attention, *others], set_priority=True))
             if self.is_deterministic:
@@ -67,9 +67,10 @@ class Execution:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The same, without what is prepared for one shape: bounds and samples call the blocks with ever others.
+        """Like `computing`, for bounds and samples, whose calls have ever new shapes.
 
-        Nor are products of float32 rounded: a judge of the samples is such a network.
+        So neither compiled blocks nor cuDNN's attention is used, which are prepared for every shape. Products of
+        float32 are not rounded, since the judge of the samples may compute in float32.
         """
         stance = torch.compiler.set_stance("force_eager") if self.is_compiled else nothing()
         is_for_one_shape = self.attention == SDPBackend.CUDNN_ATTENTION
@@ -78,7 +79,7 @@ class Execution:
             yield
 
     def description(self) -> str:
-        """For people, in a line."""
+        """A line that describes the choices to the user."""
         kernel = "torch's choice" if self.attention is None else self.attention.name.lower().removesuffix("_attention")
         parts = [f"attention kernel: {kernel}"]
         parts += ["blocks compiled"] if self.is_compiled else []
@@ -92,24 +93,24 @@ def prepare_execution(
 ) -> Execution:
     """The execution of a model's steps on `device`.
 
-    On a CUDA device numbers are read every `log_every` steps, so that the host need not wait for it in between;
-    elsewhere reading costs nothing, or, on MPS, a step could not be undone. Where the trunk computes in bfloat16,
-    products of float32 have their factors rounded: those of the output layer would otherwise take longer than the
-    trunk. On a CUDA device its gradients are products of bfloat16, like all gradients of the trunk; a CPU was no
-    faster for it.
+    On CUDA, loss and gradient norm are read every `log_every` steps, so that the host need not wait for the device in
+    between. Elsewhere they are read in every step: on a CPU this costs nothing, and on MPS an unread step could not be
+    undone. If the trunk computes in bfloat16, products of float32 round their factors, because those of the output
+    layer would otherwise take longer than the trunk. On CUDA, the gradients of the output layer are then products of
+    bfloat16, like all gradients of the trunk; on a CPU this was not faster.
 
     Args:
-        model: its blocks are compiled in place if wanted, when they are first called.
+        model: its blocks are compiled in place, when they are first called, if `compiles`.
         device: where it computes.
         compiles: whether the blocks go through torch.compile.
         deterministic: whether the same bits must come out from run to run.
-        log_every: steps between readings that somebody needs.
+        log_every: steps between lines of metrics.
 
     Raises:
         ConfigError: there is no compiler for the device.
     """
     if deterministic:
-        # Read when cuBLAS starts; without it, cuBLAS takes what memory there is for its sums.
+        # cuBLAS reads this when it starts. Without it, the available memory decides its workspace, and so its sums.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiles:
         compile_blocks(model, device)
@@ -125,10 +126,10 @@ def prepare_execution(
 
 
 def _attention_kernel(model: ScoreModel, device: torch.device, *, deterministic: bool) -> SDPBackend:
-    """The fastest kernel that takes this model's heads: cuDNN's, flash, memory-efficient, or plain products.
+    """The fastest kernel that supports this model's heads: cuDNN's, flash, memory-efficient, or plain products.
 
-    All of them come with torch, so that there is nothing to install or to compile. Forward and backward of 192
-    positions, cuDNN's takes 0.6 of the time of flash on an H200; its gradients need not have the same bits twice.
+    All of them come with torch, so there is nothing to install or to compile. On an H200, forward and backward of 192
+    positions take 0.6 times as long with cuDNN's kernel as with flash, but its gradients are not deterministic.
     """
     config = model.config
     shape = (1, config.num_heads, 8, config.hidden_size // config.num_heads)
@@ -142,9 +143,9 @@ def _attention_kernel(model: ScoreModel, device: torch.device, *, deterministic:
 
 @contextlib.contextmanager
 def for_changing_shapes() -> Iterator[None]:
-    """Attention by kernels that prepare nothing for a shape, inside a step, for texts that it draws.
+    """Attention by kernels that prepare nothing for a shape, for the texts that are drawn inside a training step.
 
-    cuDNN prepares a plan for every number of texts it meets, and keeps them all.
+    cuDNN would prepare and keep a plan for every number of texts.
     """
     with sdpa_kernel(list(_KERNELS), set_priority=True):
         yield
@@ -152,7 +153,7 @@ def for_changing_shapes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _products_in(precision: str) -> Iterator[None]:
-    """A setting of the whole process, as it was before once the block ends."""
+    """Sets the precision of float32 products for the whole process; restored after the block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -163,11 +164,11 @@ def _products_in(precision: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deterministic_algorithms() -> Iterator[None]:
-    """Switches of the whole process, as they were before once the block ends."""
+    """Requires deterministic algorithms in the whole process; restored after the block."""
     memory: Any = torch.utils.deterministic
     before, filled_before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    # Only finds mistakes, and writes all new memory once more.
+    # Filling new memory only helps to find mistakes, and costs a pass over it.
     memory.fill_uninitialized_memory = False
     try:
         yield

@@ -1,7 +1,7 @@
-"""How much arithmetic a training step needs, and what share of a device's peak that is.
+"""FLOPs that a training step needs, and the peak FLOP/s of devices.
 
-Counted are the matrix products that the network needs, two operations a multiplication with its addition: what is
-computed twice to save memory does not count, so that the share is that of useful work (model FLOPs utilisation of
+Only the matrix products that the network needs are counted, two FLOPs for a multiplication and its addition. What is
+computed twice to save memory is not counted, so the share of the peak is that of useful work (model FLOPs utilisation,
 Chowdhery et al. 2022, arXiv:2204.02311, App. B).
 """
 
@@ -16,14 +16,14 @@ _GRID = 4096
 """Times at which the share of masked positions is averaged."""
 
 PEAK_BF16_FLOPS = {
-    # NVIDIA H100 datasheet, dense: half of the figure with sparsity. SXM, PCIe and NVL.
+    # NVIDIA H100 datasheet, dense, which is half the figure with sparsity. SXM, PCIe and NVL.
     "NVIDIA H100 80GB HBM3": 989.4e12,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100 NVL": 835.5e12,
     # NVIDIA H200 datasheet, dense. SXM and NVL.
     "NVIDIA H200": 989.4e12,
     "NVIDIA H200 NVL": 835.5e12,
-    # NVIDIA A100 datasheet: the same for all forms and sizes of memory.
+    # NVIDIA A100 datasheet, the same for all form factors and memory sizes.
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA A100-PCIE-40GB": 312e12,
@@ -33,14 +33,14 @@ PEAK_BF16_FLOPS = {
     # NVIDIA Ada GPU architecture whitepaper, App. A, dense, with sums in float32.
     "NVIDIA GeForce RTX 4090": 165.2e12,
 }
-"""Peak of dense products of bfloat16 with sums in float32, FLOP/s, by the name that CUDA gives the device.
+"""Peak of dense products of bfloat16 with sums in float32, FLOP/s, by CUDA's name of the device.
 
-Names are matched as a whole: a part of a device (MIG) has another one, and another peak.
+Only whole names match, because a partition of a device (MIG) has a longer name and a lower peak.
 """
 
 
 def known_peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
-    """Peak of a device in FLOP/s for products of `dtype`; None where it is not known for sure."""
+    """Peak of a device in FLOP/s for products of `dtype`; None if it is not known for certain."""
     if device.type != "cuda" or dtype != torch.bfloat16:
         return None
     return PEAK_BF16_FLOPS.get(torch.cuda.get_device_name(device))
@@ -54,15 +54,15 @@ def training_flops(
     target_length: int,
     masked_share: float,
 ) -> int | float:
-    """FLOPs of forward and backward of a batch: three times the forward, whose products each have two gradients.
+    """FLOPs of forward and backward of a batch: three times those of forward, since every product has two gradients.
 
     Args:
         config: the network.
         batch_size: sequences.
         prefix_length: tokens of the stage before; 0 if there is none.
         target_length: tokens of the stage.
-        masked_share: share of the target's positions that are masked, on average, which alone need the end of the
-            last block and the output layer; of no account to the uniform process, which needs all.
+        masked_share: mean share of the target's positions that are masked. Only these need the end of the last block
+            and the output layer. The uniform process needs all positions and ignores it.
     """
     return 3 * forward_flops(
         config,
@@ -76,12 +76,12 @@ def training_flops(
 def forward_flops(
     config: ScoreModelConfig, *, batch_size: int, prefix_length: int, target_length: int, num_rows: int | float
 ) -> int | float:
-    """FLOPs of the loss of a batch, forward; `num_rows` of its target positions are masked."""
+    """FLOPs of the loss of a batch, forward only; `num_rows` of its target positions are masked."""
     width, last = config.hidden_size, config.num_blocks - 1
     is_joint = prefix_length > 0 and config.prefix_attention == "joint"
     has_encoded = prefix_length > 0 and not is_joint
     positions = batch_size * (target_length + (prefix_length if is_joint else 0))
-    # The uniform process reads every position, and the last block is computed in whole.
+    # Under the uniform process, every target position is read and the last block is computed for all positions.
     rows = num_rows if config.process == "absorbing" else positions
     read = num_rows if config.process == "absorbing" else batch_size * target_length
     total: int | float = _query_key_value(config, positions) * config.num_blocks
@@ -98,12 +98,12 @@ def forward_flops(
 def writing_flops(
     config: ScoreModelConfig, *, calls: float, rows: float, prefix_length: int, target_length: int
 ) -> float:
-    """FLOPs of the network calls that write into one text; a prefix that the target is not seen from is encoded once.
+    """FLOPs of the network calls that write one text; a `one_way` prefix is encoded once for all of them.
 
     Args:
         config: the network.
-        calls: how many, on average.
-        rows: positions that they are asked about, all calls together.
+        calls: mean number of calls.
+        rows: positions whose law is computed, in all calls together.
         prefix_length: tokens of the stage before.
         target_length: tokens of the text.
     """
@@ -116,7 +116,7 @@ def writing_flops(
 
 
 def layout_flops(config: LayoutConfig, *, batch_size: int) -> int:
-    """FLOPs of the layout network for a batch, forward."""
+    """FLOPs of the layout network for a batch, forward only."""
     width, positions = config.hidden_size, batch_size * config.num_gaps
     block = _query_key_value(config, positions) + _attention(config, positions, config.num_gaps)
     block += 2 * positions * (1 + 2 * 4) * width**2
@@ -131,7 +131,7 @@ def mean_masked_share(schedule: Schedule, t_min: float) -> float:
 
 
 def _encoding(config: ScoreModelConfig, batch_size: int, prefix_length: int) -> int | float:
-    """A prefix that is computed by itself, of which the last block needs the keys and values only."""
+    """FLOPs of encoding prefixes with `one_way` attention; the last block computes their keys and values only."""
     encoded, last = batch_size * prefix_length, config.num_blocks - 1
     total: int | float = _query_key_value(config, encoded) * config.num_blocks
     total += (_attention(config, encoded, prefix_length) + _rest_of_block(config, encoded)) * last
@@ -143,12 +143,12 @@ def _query_key_value(config: ScoreModelConfig | LayoutConfig, positions: int) ->
 
 
 def _attention(config: ScoreModelConfig | LayoutConfig, queries: int, keys: int) -> int:
-    """Scores of all queries with all keys, and the sums of values that they weigh."""
+    """Scores of all queries with all keys, and the weighted sums of values."""
     return 2 * 2 * queries * keys * config.hidden_size
 
 
 def _rest_of_block(config: ScoreModelConfig, rows: int | float) -> int | float:
-    """What follows attention: its output layer and the two of the perceptron, four times as wide inside."""
+    """What follows attention: its output layer and the two layers of the perceptron, whose inner width is 4 D."""
     return 2 * rows * (1 + 2 * 4) * config.hidden_size**2
 
 

@@ -1,4 +1,4 @@
-"""What processes that train together say to one another outside of the gradients: sums, votes, errors."""
+"""Communication between processes that train together, apart from gradients: sums, votes, errors."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from cascaded_dllm.train.world import World
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
-"""A process that has waited so long for another one ends with an error. Nothing that one of them does alone, the rest
-of a checkpoint at the end of a run for instance, takes nearly so long."""
+"""A process that has waited this long for another one ends with an error. Nothing that one of them does alone, such as
+writing the rest of the last checkpoint, takes nearly as long."""
 
 _TO_MEET = timedelta(minutes=10)
 _TO_PREPARE = timedelta(days=2)
@@ -27,12 +27,12 @@ _TO_PREPARE = timedelta(days=2)
 class Group:
     """The processes of a run, seen from one of them.
 
-    Small things travel through the memory of the host, so that they never wait for a device.
+    Votes, values and errors are exchanged through the memory of the host, so they never wait for a device.
 
     Attributes:
         rank: the number of this process.
-        size: how many there are.
-        is_first: whether this is the one that writes and reports.
+        size: the number of processes.
+        is_first: whether this is the process that writes and reports.
     """
 
     def __init__(self, world: World | None = None, store: Store | None = None) -> None:
@@ -47,7 +47,7 @@ class Group:
                 dist.all_reduce(tensor)
 
     def begin_sum(self, tensor: Tensor) -> Callable[[], None]:
-        """The same in the background; `tensor` holds the sum for whoever has called what is returned."""
+        """Begin `sum` in the background; `tensor` holds the sum once the returned function has been called."""
         with self._others():
             work = dist.all_reduce(tensor, async_op=True)
         assert work is not None
@@ -59,13 +59,13 @@ class Group:
         return end
 
     def broadcast(self, tensor: Tensor) -> None:
-        """Overwrite `tensor` in every process with that of the first."""
+        """Overwrite `tensor` in every process with the tensor of the first."""
         if self.size > 1:
             with self._others():
                 dist.broadcast(tensor, src=0)
 
     def any(self, answer: bool) -> bool:
-        """Whether `answer` is true in any process; all of them learn the same."""
+        """Whether `answer` is true in any process; every process gets the same result."""
         if self.size == 1:
             return answer
         votes = torch.tensor(int(answer))
@@ -73,7 +73,7 @@ class Group:
         return bool(votes)
 
     def gather(self, value: T) -> list[T]:
-        """The `value` of every process, in their order, in every process."""
+        """The `value` of every process, ordered by rank; every process gets the same list."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -82,10 +82,10 @@ class Group:
         return values
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """What `function` returns in the first process, which alone calls it, in all of them.
+        """The result of `function` in the first process, which alone calls it; every process gets it.
 
         Raises:
-            CascadeError: the one that it raises there; in all of them, so that none waits for the others.
+            CascadeError: `function` raised it; it is raised in every process, so that none waits for the others.
         """
         if self.size == 1:
             return function()
@@ -95,10 +95,10 @@ class Group:
         return value  # type: ignore[return-value]
 
     def together(self, function: Callable[[], T]) -> T:
-        """What `function` returns here, once it has returned in every process.
+        """The result of `function` in this process, once it has returned in every process.
 
         Raises:
-            CascadeError: the one of the first process that raises one; in all of them.
+            CascadeError: `function` raised it in some process; every process raises the one of the lowest rank.
         """
         value, error = _caught(function)
         errors = self.gather(error)
@@ -108,9 +108,9 @@ class Group:
         return value  # type: ignore[return-value]
 
     def after_first(self, function: Callable[[], T]) -> T:
-        """What `function` returns, called in the first process and only then in the others.
+        """The result of `function` in this process; the first process calls it, and the others after it.
 
-        For work that the first leaves on the disk for all, and that may take longer than they would wait otherwise.
+        For work whose result the first process leaves on the disk for all, and that may take longer than `TIMEOUT`.
         """
         self._num_prepared += 1
         key = f"prepared-{self._num_prepared}"
@@ -127,18 +127,18 @@ class Group:
 
     @contextlib.contextmanager
     def _others(self) -> Iterator[None]:
-        """Says what it means when something between the processes fails.
+        """Turns errors of communication into errors that say what they mean.
 
         Raises:
-            WorkerDiedError: another process is gone, or did not answer in time.
+            WorkerDiedError: another process has ended, or did not answer in time.
         """
         try:
             yield
         except RuntimeError as error:
             raise WorkerDiedError(
                 f"process {self.rank} of {self.size} has lost the others ({str(error).splitlines()[0]}): one of them "
-                "has ended or did not answer; see what it said itself, and give the same command again: the run goes "
-                "on from its last checkpoint"
+                "has ended or did not answer; see its own error, and give the same command again: the run goes on from "
+                "its last checkpoint"
             ) from error
 
 
@@ -151,14 +151,14 @@ def _caught(function: Callable[[], T]) -> tuple[T | None, CascadeError | None]:
 
 @contextlib.contextmanager
 def open_group(world: World | None, device: torch.device) -> Iterator[Group]:
-    """The group of `world`, in which this process computes on `device`; a group of one where there is no world.
+    """The group of `world`, in which this process computes on `device`; a group of one if `world` is None.
 
     Args:
         world: this process among those of the run.
-        device: gradients are exchanged by NCCL between CUDA devices, by Gloo between others.
+        device: device of this process; NCCL exchanges gradients between CUDA devices, Gloo between others.
 
     Raises:
-        WorkerDiedError: the others cannot be reached.
+        WorkerDiedError: the other processes cannot be reached.
     """
     if world is None:
         yield Group()
@@ -172,7 +172,7 @@ def open_group(world: World | None, device: torch.device) -> Iterator[Group]:
             is_master=world.rank == 0 and not world.has_store,
             timeout=_TO_MEET,
         )
-        # That of a launcher may outlive the processes, and still hold what those before a restart have said.
+        # A launcher's store may outlive the processes, and still hold the keys of those before a restart.
         store = PrefixStore(f"cascaded-dllm/{world.num_restarts}", server)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
@@ -191,7 +191,7 @@ def open_group(world: World | None, device: torch.device) -> Iterator[Group]:
     try:
         yield Group(world, store)
     except BaseException:
-        # NCCL would wait for what the others will never send; the end of the process closes its connections.
+        # NCCL would wait for messages that never come; its connections are closed when the process ends.
         if not on_cuda:
             dist.destroy_process_group()
         raise

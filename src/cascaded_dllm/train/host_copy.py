@@ -1,4 +1,4 @@
-"""A trainer's state copied into the memory of the host, from where it is written while training goes on."""
+"""Copying a trainer's state into the memory of the host, from where it is written while training goes on."""
 
 import copy
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from cascaded_dllm.train.trainer import Trainer
 
 
 def copy_to_host(trainer: Trainer) -> HostCopy:
-    """What a checkpoint holds of this moment; all processes call it.
+    """The content of a checkpoint of the present step; all processes must call this.
 
-    Whole weights are put together for the first process alone, one tensor after another.
+    Split weights are gathered one tensor after another, and only the first process keeps them.
 
     Raises:
         NonFiniteError: a step since the last reading was not finite.
@@ -36,7 +36,7 @@ def copy_to_host(trainer: Trainer) -> HostCopy:
 
 
 def _whole(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of whole tensors, in the first process; nothing in the others, which help to put them together."""
+    """Copies of whole tensors in the first process; empty in the others, which take part in gathering them."""
     copies = {}
     for name, tensor in tensors.items():
         whole = trainer.parallel.storage.full(tensor)

@@ -1,7 +1,7 @@
 """Processes of this machine that train together, started by torch's elastic launcher and ended together.
 
-They are not restarted: what a lost process had in memory is gone, and the run goes on from its last checkpoint when the
-command is given again.
+They are not restarted, since the memory of a lost process is lost with it. The run goes on from its last checkpoint
+when the command is given again.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from cascaded_dllm.processes import end_with_parent, thread_counts, usable_cores
 _SECONDS_BETWEEN_LOOKS = 0.1
 _RAISED = "raised-"
 _WISH = signal.SIGUSR1
-"""Asks a process to stop. A second SIGTERM would be an order."""
+"""Asks a process to stop, however often it is sent. A second SIGTERM would end it at once."""
 
 
 def launch(
@@ -42,35 +42,36 @@ def launch(
     number: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Any]:
-    """What `function(*arguments)` returns in each of `number` new processes, in the order of their ranks.
+    """The results of `function(*arguments)` in `number` new processes, ordered by rank.
 
-    The processes find their places in the environment, as torchrun sets it (`world.joined_world`). The first one has
-    this one's terminal, the others are silent. When one of them fails, all are ended.
+    The processes read their ranks from the environment, as torchrun sets it (`world.joined_world`). The first one
+    writes to this process's terminal, and the others are silent. If one of them fails, all are ended.
 
     Args:
-        function: at the top level of a module that can be imported.
-        arguments: that can be pickled.
-        number: of processes.
-        should_stop: asked now and then; once it says so, every process is sent SIGUSR1, which only asks, however often
-            it comes: who tells this one by SIGTERM may have told its whole group. Ctrl-C is kept from them.
+        function: a function at the top level of an importable module.
+        arguments: its arguments, which can be pickled.
+        number: number of processes.
+        should_stop: polled while they run. Once it is true, every process gets SIGUSR1, which only asks, however often
+            it is sent: whoever sent SIGTERM to this process may have sent it to the whole process group. Ctrl-C does
+            not reach the processes.
 
     Raises:
-        CascadeError: the one that a process has raised.
-        StoppedError: the wish to stop came before a process could heed it, and has ended it.
-        WorkerDiedError: a process was killed, or ended without a word.
-        RuntimeError: it failed in a way that nobody has foreseen; the message has its traceback.
+        CascadeError: a process raised it.
+        StoppedError: a process was asked to stop before it could react to that, and ended.
+        WorkerDiedError: a process was killed, or ended without an error.
+        RuntimeError: a process failed with an unforeseen error; the message has its traceback.
     """
     others = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="cdllm-processes-") as folder, _silent_launcher():
         launcher = _Launcher(function, arguments, number, Path(folder))
-        # Each computes with its part of the cores.
+        # Each process computes with its share of the cores.
         with thread_counts(max(1, usable_cores() // number)):
             launcher.start()
             processes = _started(others, number, launcher)
         try:
             ended, is_told = _watch(processes, launcher, should_stop)
         except BaseException:
-            # A second Ctrl-C, for instance.
+            # For example, a second Ctrl-C.
             for process in processes:
                 process.kill()
             launcher.join()
@@ -81,20 +82,20 @@ def launch(
         failures = launcher.error.failures
         codes = [process.exitcode or 0 for process in processes]
         if not processes:
-            # They were gone before all of them had been seen, and what the launcher knows has to do.
+            # They ended before `_started` had found all of them, so only the launcher knows how.
             codes = [failures[rank].exitcode if rank in failures else 0 for rank in range(number)]
             ended = [sorted(failures)]
-        # Who has told the whole group may have ended them before they were watched.
+        # A signal to the whole process group may have ended them before `_watch` passed on the wish to stop.
         raise _reason(codes, ended, Path(folder), is_told=is_told or should_stop())
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
-    """What `function` returns, in a process that ends with the one that started it, and that Ctrl-C does not reach.
+    """The result of `function`, in a process that ends with its parent and ignores Ctrl-C.
 
-    An error of ours is left in `folder` as it is, for the process that reports it.
+    A CascadeError is pickled into `folder`, for the parent to raise.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A batch script may have had it ignored, and with it the wishes of the process that started this one.
+    # A batch script may ignore SIGUSR1, which new processes inherit; the parent asks by this signal.
     signal.signal(_WISH, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
@@ -106,7 +107,7 @@ def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -
 
 @final
 class _Launcher(threading.Thread):
-    """The elastic launcher, in a thread, since it would take the signals of the main one for itself."""
+    """The elastic launcher, in a thread, because in the main thread it would install signal handlers of its own."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], number: int, folder: Path) -> None:
         super().__init__(name="launcher", daemon=True)
@@ -135,11 +136,11 @@ class _Launcher(threading.Thread):
 
 
 def _started(others: set[BaseProcess], number: int, launcher: threading.Thread) -> list[BaseProcess]:
-    """The processes once all have been started, by rank; none if the launcher ends before."""
+    """The processes, ordered by rank, once all have been started; empty if the launcher ends before."""
     while launcher.is_alive():
         processes = [process for process in multiprocessing.active_children() if process not in others]
         if len(processes) == number:
-            # They were started by rising rank, and are counted: ...-1, or ...-3:1 inside of another such process.
+            # They were started by rising rank, and their names end in a counter: ...-1, or ...-3:1 in a child process.
             return sorted(processes, key=lambda process: int(re.split("[-:]", process.name)[-1]))
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     return []
@@ -148,10 +149,11 @@ def _started(others: set[BaseProcess], number: int, launcher: threading.Thread) 
 def _watch(
     processes: list[BaseProcess], launcher: threading.Thread, should_stop: Callable[[], bool]
 ) -> tuple[list[list[int]], bool]:
-    """Pass on the wish to stop until the launcher is done.
+    """Watch the processes until the launcher is done, and pass on the wish to stop.
 
     Returns:
-        The ranks that have ended, together with each other, and whether the wish was passed on.
+        The ranks that have ended, in order, with those in one list that were seen at once; and whether the wish was
+        passed on.
     """
     running = {process.sentinel: rank for rank, process in enumerate(processes)}
     ended: list[list[int]] = []
@@ -162,7 +164,7 @@ def _watch(
             for process in processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid or 0, _WISH)
-        # Only looked at: the launcher wants to learn of the end of a process itself.
+        # The sentinels are only polled: the launcher must join the processes itself.
         if running:
             ready = wait(list(running), _SECONDS_BETWEEN_LOOKS)
             now = [running.pop(sentinel) for sentinel in list(running) if sentinel in ready]
@@ -173,33 +175,32 @@ def _watch(
 
 
 def _reason(codes: list[int], ended: list[list[int]], folder: Path, *, is_told: bool) -> Exception:
-    """Why processes have failed, as one error.
+    """Why the processes failed, as one error.
 
-    A process that was killed goes first: it says nothing itself, and the others only that they have lost it. Then one
-    of our errors, then any other, of which the traceback is told.
+    A killed process comes first, because it left no error, and the others only say that they have lost it. Then comes
+    a CascadeError, then any other error with its traceback.
 
-    Until it trains, a process does not know of wishes: the signal that says one ends it, or something that it works
-    with.
+    A process cannot handle a wish to stop until it trains: before that, the signal ends it, or something that it uses.
 
     Args:
-        codes: how they ended, by rank.
-        ended: their ranks in the order in which they did, those together that were seen at once.
-        folder: where they have left what they raised.
-        is_told: whether they were told to stop.
+        codes: exit codes, by rank.
+        ended: ranks in the order in which they ended; those in one list were seen at once.
+        folder: where they have left their errors.
+        is_told: whether they were asked to stop.
     """
     number = len(codes)
     again = "give the same command again: the run goes on from its last checkpoint"
     stopped = StoppedError(
-        f"told to stop, the {number} processes have ended before they could keep a step; the same command goes on from "
-        "the last checkpoint, or begins again where there is none"
+        f"told to stop, the {number} processes ended before they could save a step; the same command goes on from the "
+        "last checkpoint, or begins again if there is none"
     )
     killed = [rank for rank in (ended[0] if ended else []) if codes[rank] < 0]
     for rank in killed:
         if not is_told or codes[rank] not in (-_WISH, -signal.SIGTERM):
             name = signal.Signals(-codes[rank]).name
             return WorkerDiedError(
-                f"process {rank} of {number} was ended by {name}, by the system for want of memory or by somebody, and "
-                f"the others with it; {again}"
+                f"process {rank} of {number} was ended by {name}, sent by the system for lack of memory or by "
+                f"somebody, and the others ended with it; {again}"
             )
     if killed:
         return stopped
@@ -220,7 +221,7 @@ def _reason(codes: list[int], ended: list[list[int]], folder: Path, *, is_told: 
 
 
 def _traceback(rank: int, folder: Path) -> str | None:
-    """The traceback of a process that has failed, as the elastic launcher had it written."""
+    """The traceback of a failed process from the elastic launcher's error file; None if there is none."""
     for path in folder.glob(f"*/attempt_0/{rank}/error.json"):
         return str(json.loads(path.read_text(encoding="utf-8"))["message"]["extraInfo"]["py_callstack"])
     return None
@@ -228,9 +229,9 @@ def _traceback(rank: int, folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def _silent_launcher() -> Iterator[None]:
-    """What torch logs of the processes that it starts and ends is kept from the terminal: it is told once, by us."""
+    """Keeps torch's log messages about the processes from the terminal, since `launch` reports failures once."""
     loggers = [logging.getLogger(name) for name in ("torch.distributed", "torch.multiprocessing")]
-    # As torch has it, unless another library has opened all loggers.
+    # Torch sets this too, but other libraries may have reset it.
     logging.getLogger("torchelastic-events-null").propagate = False
     before = [(logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What a layout costs: the loss of the layout network of a placed stage, and its bound."""
+"""The loss of the layout network of a placed stage, and the bound of a layout."""
 
 import math
 
@@ -22,17 +22,17 @@ def layout_loss(
     step: int,
     global_batch_size: int,
 ) -> Float[Tensor, ""]:
-    """This part's share of the mean cost of a layout over the global batch, nats a sequence.
+    """This part's share of the mean over the global batch of `layout_nats`, nats per sequence.
 
-    How many gaps are hidden is spread evenly over the global batch.
+    The shares of hidden gaps are spread evenly over the global batch.
 
     Args:
         model: the layout network.
         prefix: ids of the text that is laid out.
-        places: where they stand.
-        index: place of each sequence in the global batch, on the device of the others.
+        places: where its tokens stand in the target.
+        index: place of each sequence in the global batch, on the device of `prefix`.
         draws: the stream of random numbers of the fill.
-        step: of training.
+        step: training step.
         global_batch_size: sequences of all parts.
     """
     draws = Draws(draws.seed, f"{draws.purpose}-layout")
@@ -56,10 +56,10 @@ def layout_bound(
     Args:
         model: the layout network.
         prefix: ids of the text that is laid out.
-        places: where they stand.
-        index: number of each sequence; what is hidden depends on it alone.
+        places: where its tokens stand in the target.
+        index: number of each sequence, which with `draws` decides what is hidden.
         draws: the stream of random numbers of the fill.
-        num_times: sets of hidden gaps of each sequence, with numbers spread evenly.
+        num_times: sets of hidden gaps for each sequence; their sizes are spread evenly.
     """
     draws = Draws(draws.seed, f"{draws.purpose}-layout")
     shift = draws.uniform_pair(index, 0, torch.full_like(index, model.config.num_gaps))[0]
@@ -83,7 +83,7 @@ def layout_bound(
 def _nats(
     model: LayoutModel, prefix: Tensor, places: Tensor, share: Tensor, index: Tensor, draws: Draws, step: int
 ) -> Float[Tensor, " B"]:
-    """One estimate of what the layout of each sequence costs."""
+    """`layout_nats` of every sequence for one set of hidden gaps."""
     gaps = gaps_of(places, model.config.num_tokens + model.config.num_new)
     order, _ = draws.uniform_pair(index[:, None], step, torch.arange(gaps.shape[1], device=index.device))
     is_hidden = hidden_gaps(order, share)

@@ -1,4 +1,4 @@
-"""Batches and length of a run."""
+"""Settings of the training loop."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from cascaded_dllm.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
-    """Batches and length of a run.
+    """Batch size, number of steps and other settings of the training loop.
 
     Attributes:
         batch_size: sequences in a global batch, whatever the accumulation and the number of processes.
-        accum: parts that a process computes its share of a batch in; must divide `batch_size`.
+        accum: number of parts in which a process computes its share of a batch; must divide `batch_size`.
         num_steps: optimizer steps of the whole run.
         ema_decay: final decay of the moving average.
-        seed: decides order, times, noise and dropout.
+        seed: decides the order of windows, times, noise and dropout.
     """
 
     batch_size: int
@@ -33,11 +33,11 @@ class LoopConfig:
 
 
 def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) -> None:
-    """Checks that every process gets the same number of sequences, of every kind, in every part of a batch.
+    """Checks that every part of a batch has the same number of sequences of every kind, in every process.
 
     Args:
-        loop: the batches.
-        num_processes: that share them.
+        loop: sizes of the batches.
+        num_processes: processes that share them.
         num_kinds: kinds of sequences, see `StageMixture`.
 
     Raises:

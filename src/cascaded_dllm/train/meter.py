@@ -1,4 +1,4 @@
-"""What a line of metrics says of a step: its result, and how fast and how large the run is."""
+"""The lines of metrics about steps: loss, speed, cost and memory."""
 
 import math
 import resource
@@ -19,12 +19,12 @@ from cascaded_dllm.train.trainer import StepResult, Trainer
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What one optimizer step computes.
+    """The cost of one optimizer step.
 
     Attributes:
-        token_forwards: positions that go through the networks, prefixes and gaps included, and those of the networks
-            that rewrite prefixes, on average.
-        flops: of the matrix products that are needed, forward and backward; forward alone where prefixes are rewritten.
+        token_forwards: positions that go through the networks, prefixes and gaps included, plus the mean number for
+            rewriting prefixes.
+        flops: FLOPs of the needed matrix products, forward and backward; forward only for rewriting prefixes.
     """
 
     token_forwards: int
@@ -32,12 +32,12 @@ class StepCost:
 
 
 class Shape(NamedTuple):
-    """Of a sequence that is trained on.
+    """The lengths of a sequence in training.
 
     Attributes:
-        in_front: tokens of a prefix before the target; 0 where it stands among the others.
+        in_front: tokens of the prefix before the target; 0 if there is none, or if they stand in the target (placed).
         target_length: tokens of the target.
-        num_free: those of them that are noised.
+        num_free: tokens of the target that are noised.
     """
 
     in_front: int
@@ -55,16 +55,16 @@ def step_cost(
     halves: Halves,
     rewriting: WritingCost = NO_COST,
 ) -> StepCost:
-    """What a step of a stage costs.
+    """The cost of an optimizer step of a stage.
 
     Args:
         model: the network.
         layout: the layout network of a placed stage, or None.
         batch_size: sequences of a global batch.
-        shapes: of the sequences, of which there are equally many in a batch.
-        masked_share: mean share of masked positions among those that can be, see `mean_masked_share`.
+        shapes: the shape of every kind of sequence; a batch has equally many of each.
+        masked_share: mean share of masked positions among those that can be masked, see `mean_masked_share`.
         halves: which networks of a placed stage are trained.
-        rewriting: what is spent on the prefix of a sequence, see `PrefixTraining.cost_of_sequence`.
+        rewriting: mean cost of rewriting the prefix of a sequence, see `PrefixTraining.cost_of_sequence`.
     """
     token_forwards, flops, num_each = 0, 0.0, batch_size // len(shapes)
     if layout is None or halves != "layout":
@@ -77,7 +77,7 @@ def step_cost(
                 target_length=shape.target_length,
                 masked_share=masked_share * shape.num_free / shape.target_length,
             )
-    # A placed stage also computes its gaps, of which there is one more than tokens before.
+    # The layout network of a placed stage computes its gaps, one more than the prefix has tokens.
     if layout is not None and halves != "fill":
         token_forwards += batch_size * layout.num_gaps
         flops += 3 * layout_flops(layout, batch_size=batch_size)
@@ -87,11 +87,11 @@ def step_cost(
 
 @final
 class StepMeter:
-    """Rates and loss over the steps since the last line, and what was done since the first step.
+    """Speed and loss over the steps since the last line of metrics, and totals since the first step.
 
     Args:
-        trainer: what makes the steps; every line empties its list of losses.
-        peak_flops: of all devices together, FLOP/s; None if unknown.
+        trainer: the trainer that does the steps; every line empties its list of losses.
+        peak_flops: peak of all devices together, FLOP/s; None if unknown.
     """
 
     def __init__(self, trainer: Trainer, peak_flops: float | None) -> None:
@@ -112,20 +112,20 @@ class StepMeter:
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
 
     def add(self, result: StepResult) -> None:
-        """Takes a step into account."""
+        """Count a step."""
         self._steps += 1
         self._tokens += result.tokens
         self._seconds += result.seconds
 
     def line(self, result: StepResult) -> dict[str, Any]:
-        """The line of metrics of a step, which has been added; the next one's rates are those of the steps after it.
+        """The line of metrics of the newest step that was added; the counts of the next line begin after it.
 
         Returns:
-            The fields of `result`, but for the loss, which is the mean over the steps since the last line, also where
-            the run was taken up in between; and: `tokens_per_second`, target tokens; `token_forwards`, positions that
-            went through the network since the first step, prefixes included; `peak_memory_bytes` of the process on its
-            device, None where it is not known; `mfu`, the share of the peak that the needed arithmetic takes, None
-            where the peak is not known.
+            The fields of `result`, except that the loss is the mean over the steps since the last line (those before a
+            resumption included). Also `tokens_per_second`, of target tokens; `token_forwards`, positions that went
+            through the networks since the first step, prefixes included; `peak_memory_bytes` of the process on its
+            device, None if unknown; `mfu`, the share of the peak that the needed FLOPs take, None if the peak is
+            unknown.
         """
         seconds, steps = self._seconds, self._steps
         losses = self._trainer.losses
@@ -142,7 +142,7 @@ class StepMeter:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Most memory that this process has held: tensors on a CUDA device, everything for a CPU, unknown for others."""
+    """Peak memory of this process: its tensors on a CUDA device, all of its memory on a CPU; None on other devices."""
     match device.type:
         case "cuda":
             return torch.cuda.max_memory_allocated(device)

@@ -1,7 +1,7 @@
-"""The state of the optimizer in a form that any number of processes can take up.
+"""The state of the optimizer in a form from which any number of processes can resume.
 
-Where every process holds everything, the moments are inside of the optimizer's `state_dict`; where they are split,
-the `state_dict` comes without them and they lie beside it in parts, by the name of their parameter.
+If every process holds everything, the moments are inside the optimizer's `state_dict`. If they are split over
+processes, they are stored beside it in parts, under the names of their parameters.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def without_moments(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """A `state_dict` of AdamW that has everything but its moments."""
+    """A `state_dict` of AdamW without its moments."""
     state = {
         number: {k: v for k, v in entry.items() if k not in _MOMENTS} for number, entry in optimizer["state"].items()
     }
@@ -34,13 +34,13 @@ def moments_by_name(optimizer: dict[str, Any], model: nn.Module) -> dict[str, Te
 
 
 def placed_moments(optimizer: dict[str, Any], parts: Path | None, model: nn.Module, storage: Storage) -> dict[str, Any]:
-    """A stored `state_dict` with its moments where `storage` has the parameters.
+    """A stored `state_dict` with moments that are whole or split as `storage` has the parameters.
 
     Args:
-        optimizer: as it was stored, with the moments or without.
-        parts: folder of the moments where it is without.
-        model: whose parameters they belong to.
-        storage: where its parameters are.
+        optimizer: the `state_dict` as it was stored, with moments or without.
+        parts: folder of the moments, if `optimizer` lacks them.
+        model: the network whose parameters are optimised.
+        storage: how its parameters are stored.
 
     Raises:
         CheckpointError: a moment is missing from the folder or has another shape.

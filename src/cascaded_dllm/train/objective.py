@@ -29,7 +29,8 @@ class Batch:
         target: clean ids of this stage, (B, L).
         prefix: clean ids of the stage before, (B, P); None for stage 1 and flat models.
         index: place of each sequence in the global batch, (B,); its noise is derived from it.
-        window: number of each window in the dataset, (B,), always on the CPU: it leads to what is on disk.
+        window: number of each window in the dataset, (B,), always on the CPU, since it is used to read from the disk;
+            None if it is not needed.
         places: where the tokens of the prefix stand in the target, (B, P), for a placed stage; None for any other.
     """
 
@@ -56,14 +57,14 @@ class Batch:
         return Batch(self.target[rows], prefix, self.index[rows], window, places)
 
     def kept(self, xt: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """The noised text with the tokens of a placed prefix as they are; `xt` itself for any other stage."""
+        """`xt` with the clean tokens of a placed prefix in their places; `xt` itself for any other stage."""
         if self.places is None:
             return xt
         return xt.scatter(1, self.places, self.target.gather(1, self.places))
 
 
 class _Place(TypedDict):
-    """Where in training a loss is taken: the stream of random numbers, the step, and the sequences of all parts."""
+    """Arguments that every loss of a step needs: the random numbers, the step, and the sequences of all parts."""
 
     draws: Draws
     step: int
@@ -78,8 +79,8 @@ class Objective:
         process: forward process.
         schedule: noise schedule.
         t_min: smallest training time; times are uniform on (t_min, 1].
-        prefixes: what is done to prefixes in training; None for nothing. Bounds are always on true ones.
-        halves: of a placed stage, whose loss it is; bounds are always those of both.
+        prefixes: what is done to prefixes in training; None for nothing. Bounds always use true prefixes.
+        halves: which networks of a placed stage the loss trains; bounds are always of both.
     """
 
     process: Process
@@ -101,8 +102,10 @@ class Objective:
         """This part's share of the mean over the global batch of dsigma * score entropy, nats per sequence.
 
         The shares of all parts add up to the loss, so accumulation and data parallelism change nothing. Times are
-        spread evenly over the global batch. The batch is best left in the memory of the host: it is noised where it
-        is, and the host has to know how many positions are masked, for which it would wait for a device.
+        spread evenly over the global batch. Leave `batch` in the memory of the host: it is noised where it is, and the
+        host must know how many positions are masked, for which it would otherwise wait for the device.
+
+        The loss of a placed stage is the sum of the losses of the networks in `halves`.
         """
         place: _Place = {"draws": draws, "step": step, "global_batch_size": global_batch_size}
         if batch.places is None:
@@ -129,7 +132,7 @@ class Objective:
         global_batch_size: int,
         execution: LossExecution,
     ) -> Float[Tensor, ""]:
-        """The share of a part in the loss of its target, of which the tokens at `places` are known."""
+        """This part's share of the loss of the target tokens; those at `places` are known and cost nothing."""
         length = batch.target.shape[1]
         t = self.times(batch.index, length, draws=draws, step=step, global_batch_size=global_batch_size)
         sigma, dsigma = self.schedule(t)
@@ -145,7 +148,7 @@ class Objective:
     def times(
         self, index: Int[Tensor, " B"], length: int, *, draws: Draws, step: int, global_batch_size: int
     ) -> Float[Tensor, " B"]:
-        """The times that `step` trains the sequences `index` of its global batch at, which have `length` tokens."""
+        """The times at which `step` trains the sequences `index` of its global batch, which have `length` tokens."""
         shift = draws.uniform_pair(torch.zeros_like(index[:1]), step, torch.full_like(index[:1], length))[0]
         return low_discrepancy_times(shift, index, global_batch_size, self.t_min)
 
@@ -159,7 +162,7 @@ class Objective:
     def bound(self, model: ScoreModel, batch: Batch, *, draws: Draws, num_times: int) -> BoundEstimate:
         """Upper bound on -log p(target | prefix) of every sequence, in nats; the noise depends on `batch.index`.
 
-        Of a placed stage it is the sum of what the layout costs and what the fill costs.
+        For a placed stage it is the sum of the bounds of layout and fill.
         """
         with torch.inference_mode():
             fill = self._stage_bound(model, batch, draws=draws, num_times=num_times)
@@ -205,7 +208,7 @@ class Objective:
         dropout_words: Tensor | None = None,
         execution: LossExecution = PLAINLY,
     ) -> tuple[Tensor, Tensor]:
-        """Sum of weight * score entropy over the batch, and the same for each sequence (without gradient)."""
+        """Sum of weight * score entropy over the batch, and the same of every sequence without gradient."""
         device = model.device
         dropout_words = None if dropout_words is None else on_device(dropout_words, device)
         rows = None
@@ -215,7 +218,7 @@ class Objective:
         prefix = batch.prefix if encoded_prefix is None else encoded_prefix
         x0 = batch.target
         if rows is None:
-            # The uniform process noises every position, so there is no row to save.
+            # The uniform process has a loss at every position, so no row can be left out.
             hidden = model.hidden(xt, sigma, prefix, dropout_words=dropout_words)  # type: ignore[arg-type]
             log_score = model.log_score(model.logits(hidden), sigma).scatter(-1, xt[..., None], 0.0)
             by_sequence = weight * uniform_score_entropy(log_score, xt, x0, sigma).sum(-1)
@@ -239,15 +242,15 @@ class Objective:
 
 
 def _layout(model: ScoreModel) -> LayoutModel:
-    """The layout network of a stage whose batches have places."""
+    """The layout network of a placed stage."""
     layout = layout_of(model)
     assert layout is not None, "a batch with places belongs to a placed stage"
     return layout
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`, without waiting for what the device is still computing."""
+    """The tensor on `device`, copied without waiting for what the device is still computing."""
     if tensor.is_cpu and device.type == "cuda":
-        # From memory that may be swapped out, the copy would wait.
+        # A copy from pageable memory would wait.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -22,7 +22,7 @@ class OptimConfig:
         weight_decay: decoupled decay.
         warmup: steps over which the rate rises linearly from zero.
         decay: `constant` after warm-up, or `cosine` down to a tenth of `lr` at the last step.
-        grad_clip: largest norm of the gradient; larger ones are scaled down to it.
+        grad_clip: largest norm of the gradient; a larger gradient is scaled down to it.
     """
 
     lr: float = 3e-4

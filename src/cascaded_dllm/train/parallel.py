@@ -1,7 +1,7 @@
-"""How the processes of a run share the work of a step: alone, or each with all weights and the gradients added up.
+"""How the processes of a run share the work of a step: one process alone, or several that all hold the whole network.
 
-The gradient is the sum over processes of the gradients of their shares of the loss, in float32, whatever their number.
-The third way, weights that are split, is in `sharded`.
+Whatever their number, the gradient is the sum over processes of the gradients of their shares of the loss, in float32.
+Weights that are split over processes are in `sharded`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,17 +15,18 @@ from cascaded_dllm.train.group import Group
 from cascaded_dllm.train.storage import Storage, Whole
 
 _BUCKET_BYTES = 25 << 20
-"""Gradients that travel together: few enough to set off while others are computed, many enough to be worth the way."""
+"""Size of the buckets of gradients that are sent together: small enough to be sent while backward computes others, and
+large enough to be sent efficiently."""
 
 
 @runtime_checkable
 class Parallel(Protocol):
-    """What the training loop asks of the way in which processes share the work.
+    """What the training loop needs from a way of sharing the work among processes.
 
     Attributes:
-        name: of the way, for people.
+        name: name of the way, as the user reads it.
         group: the processes.
-        storage: where the weights are.
+        storage: how the weights are stored.
     """
 
     name: str
@@ -33,18 +34,18 @@ class Parallel(Protocol):
     storage: Storage
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the gradients of the step before."""
+        """Discard the gradients of the step before."""
 
     def backward(self, share: Tensor, *, is_last: bool) -> None:
-        """Add the gradient of a part's share of the loss; after the last part, the sum over processes is there."""
+        """Add the gradient of a part's share of the loss; the last part completes the sum over all processes."""
 
     def clip(self, parameters: list[nn.Parameter], limit: float) -> Tensor:
-        """The norm of the whole gradient, which is scaled down to `limit` where it is larger."""
+        """The norm of the whole gradient, which is then scaled down to `limit` if it is larger."""
 
 
 @final
 class Single:
-    """One process, with nobody to share with."""
+    """One process, which does all the work."""
 
     name = "single"
     storage: Storage
@@ -53,7 +54,7 @@ class Single:
         self.group, self.storage = Group(), Whole()
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the gradients; the next ones are not added to zeros."""
+        """Discard the gradients; they become None, so the next ones are not added to zeros."""
         optimizer.zero_grad(set_to_none=True)
 
     def backward(self, share: Tensor, *, is_last: bool) -> None:
@@ -69,10 +70,10 @@ class Single:
 class Replicated:
     """Every process holds the whole network and adds its gradients to those of the others (data parallel, "ddp").
 
-    Gradients live in flat buckets that set off as soon as the last of them is there, while backward computes the
-    others. What a bucket holds never changes: DistributedDataParallel arranges its buckets anew after the first step,
-    so that with three processes or more the first step of a resumed run would add in another order than the same step
-    of an unbroken one, and the two would part in their last bits.
+    Gradients live in flat buckets. A bucket is sent as soon as all its gradients are complete, while backward computes
+    the others. The parameters of a bucket never change. DistributedDataParallel rearranges its buckets after the first
+    step: with three or more processes, the first step of a resumed run would add in another order than the same step of
+    an uninterrupted run, and the two would differ in their last bits.
 
     Args:
         model: the network, on its device; all processes begin with the weights of the first.
@@ -86,7 +87,7 @@ class Replicated:
         self.group, self.storage = group, Whole()
         for tensor in model.state_dict().values():
             group.broadcast(tensor)
-        # Backward comes to the last parameters first.
+        # Backward reaches the last parameters first.
         self._buckets = list(_buckets([p for p in model.parameters() if p.requires_grad][::-1]))
         self._bucket_of = {parameter: bucket for bucket in self._buckets for parameter in bucket.parameters}
         self._is_last = False
@@ -109,7 +110,7 @@ class Replicated:
         share.backward()
         if not is_last:
             return
-        # A parameter that took no part keeps zeros, and its bucket has not set off yet.
+        # The bucket of a parameter without a gradient has not been sent yet; the parameter's gradient is zero.
         while len(self._sent) < len(self._buckets):
             self._send()
         for end in self._sent:
@@ -121,7 +122,7 @@ class Replicated:
         return nn.utils.clip_grad_norm_(parameters, limit)
 
     def _note(self, parameter: Tensor) -> None:
-        """A gradient is there; buckets set off in the same order in every process."""
+        """Note that a gradient is complete and send the buckets that are, in the same order in every process."""
         self._bucket_of[parameter].num_missing -= 1  # type: ignore[index]
         while self._is_last and len(self._sent) < len(self._buckets) and not self._buckets[len(self._sent)].num_missing:
             self._send()
@@ -132,7 +133,7 @@ class Replicated:
 
 @final
 class _Bucket:
-    """Parameters whose gradients lie in one piece of memory."""
+    """Parameters whose gradients lie in one contiguous tensor."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters

@@ -1,7 +1,7 @@
-"""Prefixes as a stage sees them in training: true ones, or ones that resemble what it is given when it is sampled.
+"""Prefixes in training: true ones, or ones changed to resemble the generated prefixes that sampling gives a stage.
 
-A stage is trained on true prefixes and sampled on generated ones. Three remedies, each keyed to (step, place in the
-global batch, position), so that neither accumulation nor the number of processes nor resuming changes a token:
+A stage is trained on true prefixes and sampled with generated ones. There are three remedies. Each draws by (step,
+place in the global batch, position), so accumulation, the number of processes and resuming change no token:
 
     generated   a part of the prefix is rewritten by the models of the stages before
     noise       every token is replaced with a small probability (conditioning augmentation)
@@ -24,24 +24,24 @@ from cascaded_dllm.train.execution import for_changing_shapes
 
 @runtime_checkable
 class PrefixGenerator(Protocol):
-    """Rewrites prefixes in part; handed in from above, since training does not sample."""
+    """Rewrites a part of every prefix; the caller passes it in, since `train` does not depend on `sample`."""
 
     @property
     def fingerprint(self) -> str:
-        """What tells it from generators that write something else."""
+        """A hash that differs between generators that write different prefixes."""
         ...
 
     def __call__(self, window: Int[Tensor, " B"], index: Int[Tensor, " B"], step: int, seed: int) -> Int[Tensor, "B P"]:
-        """Prefixes of the windows `window`, which stand at the places `index` in the global batch of `step`."""
+        """Rewritten prefixes of the windows `window`, which stand at places `index` in the global batch of `step`."""
         ...
 
 
 class WritingCost(NamedTuple):
-    """What it costs to write a text, on average.
+    """The mean cost of writing a text.
 
     Attributes:
         token_forwards: positions that go through the networks.
-        flops: of the matrix products that are needed, forward alone.
+        flops: FLOPs of the needed matrix products, forward only.
     """
 
     token_forwards: float
@@ -49,7 +49,7 @@ class WritingCost(NamedTuple):
 
 
 NO_COST = WritingCost(0.0, 0.0)
-"""Of what is not written."""
+"""The cost of writing nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class PrefixTraining:
     Attributes:
         process: forward process of the stage.
         settings: probabilities.
-        generate: rewrites prefixes; needed where `settings.generated_prob` is not zero.
-        cost: of a prefix that it rewrites.
+        generate: rewrites prefixes; needed if `settings.generated_prob` is not zero.
+        cost: mean cost of rewriting a prefix.
     """
 
     process: Process
@@ -70,7 +70,7 @@ class PrefixTraining:
 
     @property
     def cost_of_sequence(self) -> WritingCost:
-        """What is spent on the prefix of a sequence, on average over all, of which some are rewritten."""
+        """Mean cost of the prefix of a sequence, over all sequences; only some prefixes are rewritten."""
         return WritingCost(*(self.settings.generated_prob * part for part in self.cost))
 
     def changed(
@@ -82,13 +82,13 @@ class PrefixTraining:
         step: int,
         seed: int,
     ) -> Int[Tensor, "B P"]:
-        """The prefixes that `step` trains on; `prefix` itself where nothing is done.
+        """The prefixes that `step` trains on; `prefix` itself if nothing is done to it.
 
         A prefix is rewritten first, then noised, then dropped.
 
         Args:
             prefix: true ids of the stage before.
-            window: number of each window in the dataset, for the stages before; needed where prefixes are generated.
+            window: number of each window in the dataset, for the stages before; needed if prefixes are generated.
             index: place of each sequence in the global batch.
             step: optimizer step.
             seed: of the run.
@@ -114,5 +114,5 @@ class PrefixTraining:
 
     @staticmethod
     def _chosen(purpose: str, prob: float, index: Int[Tensor, " B"], step: int, seed: int) -> Bool[Tensor, " B"]:
-        """Which sequences something of probability `prob` happens to."""
+        """Which sequences are chosen, each with probability `prob`."""
         return Draws(seed, purpose).uniform_pair(index, step, torch.zeros_like(index))[0] < prob

@@ -1,4 +1,4 @@
-"""What a run was made with and from: a record a start, in provenance.json of the run folder."""
+"""The provenance of a run: a record for every start, in provenance.json of the run folder."""
 
 import json
 import platform
@@ -23,16 +23,16 @@ _SECONDS_FOR_GIT = 20
 
 
 def append_start(folder: Path, facts: Mapping[str, Any], *, step: int) -> None:
-    """Adds a start of the run in `folder`, at `step`, to those before.
+    """Adds a start of the run in `folder` to its record.
 
     Args:
-        folder: of the run.
-        facts: what is known of the run whatever the process, such as its configuration and its data.
+        folder: run folder.
+        facts: facts about the run that do not depend on the process, such as its configuration and its data.
         step: optimizer steps that were done before.
 
     Raises:
-        CheckpointError: the record of the starts before cannot be read.
-        OutputExistsError: it cannot be written.
+        CheckpointError: the record of earlier starts cannot be read.
+        OutputExistsError: the record cannot be written.
     """
     path = folder / PROVENANCE_FILE
     starts = _starts(path) if path.exists() else []
@@ -40,7 +40,7 @@ def append_start(folder: Path, facts: Mapping[str, Any], *, step: int) -> None:
 
 
 def last_start(folder: Path) -> dict[str, Any]:
-    """What is recorded of the newest start of the run in `folder`, without its settings."""
+    """The record of the newest start of the run in `folder`, without its settings."""
     start = _starts(folder / PROVENANCE_FILE)[-1]
     return {name: value for name, value in start.items() if name != "config"}
 
@@ -52,13 +52,13 @@ def process_facts() -> dict[str, Any]:
         "command": list(sys.argv),
         "host": socket.gethostname(),
         "commit": checkout_commit(Path(cascaded_dllm.__file__).resolve().parents[2]),
-        # What is installed as torch 2.13.0 may be built for any version of CUDA, which only torch itself tells.
+        # The version of an installed torch does not say for which CUDA it was built; torch.__version__ does.
         "versions": installed_versions(_LIBRARIES) | {"torch": str(torch.__version__)},
     }
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
-    """A device by its kind and its maker's name; of a CPU, the threads that compute on it as well."""
+    """Type and name of a device, with the memory of a CUDA device, or the number of threads of any other."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return {"type": "cuda", "name": properties.name, "memory_bytes": properties.total_memory}
@@ -66,15 +66,18 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor as its maker calls it, which Python does not know on Linux."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    """The maker's name of the processor, which `platform` does not know on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
 
 
 def checkout_commit(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` has checked out, and whether files differ from it; None if it is no checkout of git."""
+    """The commit that `folder` has checked out, and whether files differ from it; None if it is not a git checkout.
+
+    It is also None if git cannot be run, or does not trust the folder.
+    """
     if not (folder / ".git").exists():
         return None
     commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
@@ -90,7 +93,7 @@ def checkout_commit(folder: Path) -> dict[str, Any] | None:
             for command in commands
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # git is not installed, or does not trust the folder
+        return None
     return {"id": commit.strip(), "has_changes": bool(changes.strip())}
 
 
@@ -99,6 +102,6 @@ def _starts(path: Path) -> list[Any]:
         return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}), and the record of a run's starts is not to be lost; "
-            "repair it, or move it away"
+            f"{path} cannot be read ({type(error).__name__}), and writing it again would lose the record of earlier "
+            "starts; repair it, or move it away"
         ) from error

@@ -1,6 +1,6 @@
-"""The numbers of a step, which stay on the device until somebody needs them.
+"""Loss and gradient norm of steps, which stay on the device until they are needed.
 
-Reading a number makes the host wait until the device has come to it, and leaves the device without work afterwards.
+Reading a number makes the host wait until the device has computed it, and leaves the device without work afterwards.
 """
 
 import math
@@ -13,11 +13,11 @@ from cascaded_dllm.errors import NonFiniteError
 
 
 class Reading(NamedTuple):
-    """What a step has brought.
+    """The numbers of one step.
 
     Attributes:
-        loss: of the global batch, nats per target token.
-        grad_norm: before clipping.
+        loss: loss of the global batch, nats per target token.
+        grad_norm: norm of the gradient before clipping.
     """
 
     loss: float
@@ -28,14 +28,14 @@ class Reading(NamedTuple):
 class Readings:
     """Loss and gradient norm of the steps since the last reading.
 
-    A step that is not finite must not touch the weights, nor must any step after it, although nobody knows yet: from
-    then on `is_broken` is 1, on the device, where the updates look at it.
+    A step that is not finite must not touch the weights, and neither must any step after it, before the host knows. So
+    `is_broken` is on the device, where the updates read it.
 
     Args:
-        device: of the numbers.
+        device: device of the numbers.
 
     Attributes:
-        is_broken: 1 once a step was not finite, 0 before; float32, without axes.
+        is_broken: 0, and 1 from the first step on that is not finite; a float32 scalar.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,10 +49,10 @@ class Readings:
         self.is_broken = torch.maximum(self.is_broken, 1 - numbers.isfinite().all().float())
 
     def read(self) -> list[Reading]:
-        """The numbers of the steps since the last reading, in their order.
+        """The numbers of the steps since the last reading, in order.
 
         Raises:
-            NonFiniteError: those of any step since the last reading are not finite.
+            NonFiniteError: a number of one of these steps is not finite.
         """
         if not self._unread:
             return []

@@ -1,6 +1,6 @@
-"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of what happened.
+"""A training run on disk: metrics, checkpoints and snapshots around the loop, as a generator of events.
 
-Several processes run the same: each yields all that happened, the first one writes.
+Every process of a run does the same: each yields the events, and the first one writes.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from cascaded_dllm.train.valid_windows import ValidWindows
 from cascaded_dllm.train.writer import BackgroundWriter
 
 Progress = Callable[[int, int], None]
-"""Told what is done, and all there is to do; what it raises ends the work."""
+"""Called with the amount of work done and its total; an exception that it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPeriods:
-    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and which checkpoints stay."""
+    """Optimizer steps between lines of metrics.jsonl, bounds and checkpoints, and which checkpoints are kept."""
 
     log_every: int
     eval_every: int
@@ -49,21 +49,22 @@ class Run:
 
     Attributes:
         folder: run folder.
-        trainer: the loop.
+        trainer: the training loop.
         config: the resolved configuration, written to config.yaml.
-        settings: what checkpoints say of the stage.
+        settings: the settings that checkpoints store.
         tokenizer_file: copied into every checkpoint.
-        periods: how often what happens.
-        measure: estimates the bound of validation windows with the averaged weights now in the network, or None. All
-            processes tell its progress at the same moments.
-        sample: draws and measures texts with the averaged weights now in the network, or None: also in processes that
-            have no part in it. It is given the step, and what it calls now and then, which may end it with an error.
-        measures_start: whether the bound of a new run is measured before its first step too, since the weights that it
-            begins with have learnt something.
-        valid: what `measure` measures.
+        periods: when metrics, bounds and checkpoints are due.
+        measure: estimates the bound of the validation windows; None for no bounds. It is called while the network has
+            the averaged weights, and reports progress at the same moments in all processes.
+        sample: draws and measures texts; None for no samples, and in processes that take no part in drawing. It is
+            called while the network has the averaged weights, with the step and a function that it calls now and then,
+            which may raise an error to end it.
+        measures_start: whether the bound of a new run is also measured before its first step, because its initial
+            weights are trained ones.
+        valid: the windows that `measure` measures.
         log: viewers of the metrics.
-        provenance: what the run is made from, see `append_start`.
-        peak_flops: of the devices, FLOP/s; None if unknown.
+        provenance: facts that are recorded at every start, see `append_start`.
+        peak_flops: peak of all devices together, FLOP/s; None if unknown.
     """
 
     folder: Path
@@ -91,17 +92,19 @@ class Run:
         """Run to the end, from the newest complete checkpoint if the folder has one.
 
         Args:
-            should_stop: asked after every step, and while a bound is measured or samples are drawn, which are then left
-                to the next start; once it says so, the step is kept in a checkpoint and the run ends.
-            on_measured: told the validation windows done and their number while a bound is measured.
+            should_stop: polled after every step, and while a bound is measured or samples are drawn. Once it is true,
+                the run saves a checkpoint of the step and ends; an unfinished bound or samples are left to the next
+                start.
+            on_measured: called while a bound is measured, with the number of validation windows done and their total.
 
         Raises:
             OutputExistsError: the folder holds something else or belongs to a run that is going on, or cannot be
                 written.
             CheckpointError: it holds checkpoints and none of them is complete, or they have other settings.
             DryBatchError: memory is short, or data and network do not fit.
-            NonFiniteError: training broke down; the last checkpoint stands.
-            StoppedError: it should stop while an owner of the folder, on another machine, is watched for life.
+            NonFiniteError: training broke down; the last checkpoint remains.
+            StoppedError: it was asked to stop while it waited for signs of life from another machine's process, which
+                owns the folder.
         """
         trainer, group = self.trainer, self.trainer.group
         deletion, wish = Deletion(self.checkpoints), StopWish(should_stop, group)
@@ -129,16 +132,16 @@ class Run:
             if wish.is_known:
                 yield from self._stopped()
             yield from self._not_deleted(deletion)
-            # A process that ended before the others are done might take them with it.
+            # Wait for the others: a process that ends early might end them too.
             group.any(False)
 
     def _take_folder(
         self, stack: contextlib.ExitStack, deletion: Deletion, should_stop: Callable[[], bool]
     ) -> tuple[Path | None, list[str]]:
-        """The folder belongs to this run as long as `stack` is open; the checkpoint to go on from, and worse ones."""
+        """Lock the folder while `stack` is open; return what `newest_start` says of it."""
         require_run_folder(self.folder)
         stack.enter_context(run_lock(self.folder, go_on=until_told(should_stop, self.folder)))
-        # A step at which a run was stopped and killed is never written again, so that nobody else would do it.
+        # What a killed run left half-written would otherwise stay until the next checkpoint is complete.
         deletion.delete_incomplete()
         return newest_start(self.folder)
 
@@ -146,7 +149,7 @@ class Run:
         record_start(self.folder, config=self.config, provenance=self.provenance, step=self.trainer.step)
 
     def _rehearse(self) -> None:
-        """A first batch; where processes need each other for it, one that fails ends, and the others with it."""
+        """Try a first batch; with split weights, processes need each other, so one that fails ends the others too."""
         trainer = self.trainer
         if trainer.parallel.storage.is_split:
             try_one_batch(trainer)
@@ -180,11 +183,11 @@ class Run:
                 return
 
     def _is_due(self, every: int) -> bool:
-        """Whether the step that was done last is one of those, as the last one of the run always is."""
+        """Whether the number of steps done is a multiple of `every`, or the run is at its end."""
         return self.trainer.step % every == 0 or self.trainer.step == self.trainer.loop.num_steps
 
     def _bound(self, log: RunLog, wish: StopWish, on_measured: Progress | None) -> Iterator[Evaluation]:
-        """The bound, if there is one to measure and nobody wishes the run to stop before it is there."""
+        """Measure the bound, if there is one to measure and the run is not asked to stop before it is complete."""
         if self.measure is None or wish.is_known:
             return
         trainer = self.trainer
@@ -200,7 +203,7 @@ class Run:
                 estimate = self.measure(on_progress)
         except AbandonedError:
             return
-        # Of several kinds of texts, it is whole windows that are measured, the last kind.
+        # Of several kinds of sequences, the last one is measured: whole windows.
         per_token = estimate.nll_nats / trainer.dataset.parts[-1].target_length
         evaluation = self.valid.evaluation(trainer.step, per_token)
         log.metrics(asdict(evaluation))
@@ -215,8 +218,9 @@ class Run:
     ) -> Snapshot:
         """Begin to write a checkpoint, and draw samples.
 
-        Stages before may be somebody else's, and a judge may not fit beside the training: where samples cannot be
-        drawn the run ends, but the steps so far are kept, and a run that goes on draws what is missing.
+        The checkpoint comes first because drawing may fail: the stages before may come from elsewhere, and a judge may
+        not fit beside the training. An error then ends the run, but the steps so far are saved, and a resumed run draws
+        what is missing.
         """
         content = copy_to_host(self.trainer)
         writer.begin(lambda: self._save(content, deletion))
@@ -226,7 +230,7 @@ class Run:
     def _made_up_for(
         self, checkpoint: Path, log: RunLog, wish: StopWish, on_measured: Progress | None
     ) -> Iterator[Evaluation | Snapshot]:
-        """Measures and draws what the checkpoint that a run is taken up at should have, and has not."""
+        """Measure and draw what is due at the checkpoint that the run resumes from and was left out."""
         missing = self.trainer.group.from_first(self._missing)
         if "bound" in missing:
             yield from self._bound(log, wish, on_measured)
@@ -236,7 +240,7 @@ class Run:
                 yield Snapshot(self.trainer.step, checkpoint, samples, report)
 
     def _missing(self) -> tuple[str, ...]:
-        """What is due at this step and is not on the disk; asked in the first process."""
+        """What is due at this step and is not on the disk; only for the first process."""
         step = self.trainer.step
         has_to = {
             "bound": self.measure is not None and self._is_due(self.periods.eval_every),
@@ -249,19 +253,19 @@ class Run:
         return tuple(name for name, is_due in has_to.items() if is_due and not is_there[name]())
 
     def _stopped(self) -> Iterator[Stopped]:
-        """What a run that was asked to stop leaves; nothing where it was at its end."""
+        """The event of a run that was asked to stop; none if it was at its end and left nothing out."""
         step = self.trainer.step
         missing = self.trainer.group.from_first(self._missing)
         if missing or step < self.trainer.loop.num_steps:
             yield Stopped(step, self.checkpoints / f"{PREFIX}{step}" if step else None, missing)
 
     def _drawn(self, log: RunLog, wish: StopWish) -> tuple[Path | None, SnapshotReport | None]:
-        """The samples of the averaged weights and the file that holds them; nothing if the run is to stop before."""
+        """The file of the samples of the averaged weights, and their report; None for both if none were drawn here."""
         if wish.is_known:
             return None, None
         report: SnapshotReport | None = None
         if self.sample is not None:
-            # Samples of whole weights are drawn by the first process alone, for which the others wait below.
+            # With whole weights, the first process draws alone, and the others wait for it below.
             go_on = wish.go_on if self.trainer.parallel.storage.is_split else wish.go_on_alone
             with contextlib.suppress(AbandonedError), self.trainer.averaged_weights():
                 report = self.sample(self.trainer.step, go_on)
@@ -278,7 +282,7 @@ class Run:
             log.texts(report.step, f"samples/{kind}", texts)
 
     def _save(self, content: HostCopy, deletion: Deletion) -> None:
-        """Write a checkpoint: first every process its parts, then the first one the rest.
+        """Write a checkpoint: first every process writes its parts, then the first one writes the rest.
 
         Raises:
             OutputExistsError: something cannot be written.

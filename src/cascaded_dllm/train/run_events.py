@@ -1,4 +1,4 @@
-"""What happens in a run, as it is told to whoever drives it."""
+"""The events of a run, as its generator yields them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,13 @@ class Evaluation:
     Attributes:
         step: optimizer steps done.
         bound_nats_per_token: upper bound on -log p(target | prefix), nats per target token.
-        standard_error: of that mean over windows; None for a single window.
-        omitted_nats_per_token_at_most: how far below the truth that of an ideal model may lie, for what is left out.
-        num_windows: windows it was measured on, always the same, at the same times with the same noise.
-        num_windows_in_set: all that there are.
-        num_windows_dropped: of the same text, but not in the set: they have too few different tokens for the stages.
+        standard_error: standard error of this mean over windows; None for a single window.
+        omitted_nats_per_token_at_most: how far below the truth the bound of an ideal model may lie, because of what the
+            bound leaves out.
+        num_windows: windows on which it was measured: always the same ones, at the same times, with the same noise.
+        num_windows_in_set: all windows of the validation set.
+        num_windows_dropped: windows of the same text that are not in the set, because they have too few different
+            tokens for the stages.
     """
 
     step: int
@@ -40,8 +42,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A checkpoint is being written, and is there when the run ends; `samples` is the file of the texts drawn with it
-    and `report` its content, or None.
+    """A checkpoint is being written, and will be complete when the run ends.
+
+    Attributes:
+        step: optimizer steps done.
+        checkpoint: its folder.
+        samples: file of the texts that were drawn with it, or None.
+        report: content of that file, or None.
     """
 
     step: int
@@ -52,7 +59,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class NotDeleted:
-    """An old checkpoint is still there, and `fault` says why; told once, and tried again with every new one."""
+    """An old checkpoint cannot be deleted, and `fault` says why; yielded once, though every checkpoint tries again."""
 
     step: int
     fault: str
@@ -60,12 +67,12 @@ class NotDeleted:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The run ends unfinished since it was asked to.
+    """The run ends unfinished because it was asked to stop.
 
     Attributes:
         step: optimizer steps done.
-        checkpoint: where they are kept when the run ends; None if there was no step yet, and nothing to keep.
-        left_out: what is due at this step and was left: "bound", "samples". The next start makes up for it.
+        checkpoint: the folder that holds them when the run ends; None if no step was done.
+        left_out: what was due at this step and was left out: "bound", "samples". The next start makes up for it.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""The folder of a run: begun, or taken up at its newest complete checkpoint."""
+"""The folder of a run, which a start creates or resumes from its newest complete checkpoint."""
 
 import itertools
 from collections.abc import Mapping
@@ -22,33 +22,33 @@ CHECKPOINTS_FOLDER = "checkpoints"
 
 
 def require_run_folder(folder: Path) -> None:
-    """Makes the folder, or sees that what is there is a run, or nothing.
+    """Makes the folder, or checks that it is empty or a run folder.
 
     Raises:
         OutputExistsError: it holds something else, or cannot be made.
     """
     if is_foreign(folder, RUN_CONFIG_FILE):
         raise OutputExistsError(
-            f"{folder} exists and is no run folder; name an empty or a new one with --out (run_dir)"
+            f"{folder} exists and is not a run folder; name an empty or a new one with --out (run_dir)"
         )
     with write_errors(f"{folder} cannot be made", "name a folder that is yours to write with --out (run_dir)"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def is_foreign(folder: Path, marker: str) -> bool:
-    """Whether a folder is there and holds something, but not the file `marker` that is ours."""
+    """Whether something is at the path `folder` that is neither an empty folder nor one with the file `marker`."""
     if (folder / marker).exists() or not folder.exists():
         return False
-    # What a run leaves that was killed while it began is nothing.
+    # A run that was killed while it began leaves its lock and incomplete files, which do not count.
     names = (path.name for path in folder.glob("*"))
     return not folder.is_dir() or any(name != LOCK_FILE and not name.startswith(INCOMPLETE) for name in names)
 
 
 def newest_start(folder: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint to go on from, None for a run that starts, and what is wrong with newer ones.
+    """The checkpoint to resume from (None for a new run), and what is wrong with newer ones.
 
     Raises:
-        CheckpointError: there are checkpoints and none of them is complete.
+        CheckpointError: there are checkpoints, and none of them is complete.
     """
     if not (folder / RUN_CONFIG_FILE).exists():
         return None, []
@@ -62,7 +62,9 @@ def newest_start(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def record_start(folder: Path, *, config: Mapping[str, Any], provenance: Mapping[str, Any], step: int) -> None:
-    """The folder as it is when a run of these settings has done `step` steps, and one more start in its record.
+    """Write the settings, drop the metrics of steps after `step`, and add this start to the record.
+
+    A run that begins again at step 0 puts the metrics of its earlier attempt aside.
 
     Raises:
         CheckpointError: a file of the run is damaged.
@@ -77,7 +79,7 @@ def record_start(folder: Path, *, config: Mapping[str, Any], provenance: Mapping
 
 
 def _put_metrics_aside(folder: Path) -> None:
-    """Keeps the numbers of a run that ended before its first checkpoint, beside those of the one that begins again."""
+    """Renames the metrics of a run that ended before its first checkpoint, to keep them beside the new ones."""
     metrics = folder / METRICS_FILE
     if not metrics.is_file() or metrics.stat().st_size == 0:
         return
@@ -90,7 +92,7 @@ def _aside(folder: Path, number: int) -> Path:
 
 
 def take_up(checkpoint: Path, trainer: Trainer) -> None:
-    """The trainer goes on from a checkpoint.
+    """Restore `trainer` from a checkpoint.
 
     Raises:
         CheckpointError: the checkpoint has other settings, or does not fit the network.

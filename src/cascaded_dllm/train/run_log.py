@@ -1,6 +1,6 @@
-"""Where the numbers of a run go: metrics.jsonl always, TensorBoard and Weights & Biases if they are asked for.
+"""The logs of a run: metrics.jsonl always, TensorBoard and Weights & Biases on request.
 
-All show the same names. What a viewer shows is a copy: a run can be read, and resumed, from its folder alone.
+All use the same names. Viewers only show copies: a run can be read and resumed from its folder alone.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
-"""In a run folder, so that a resumed run is the same one on Weights & Biases."""
+"""Holds the run's id on Weights & Biases, so that a resumed run is the same one there."""
 
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_FOLDER = "wandb"
@@ -34,9 +34,9 @@ class LogChoice:
 
     Attributes:
         wandb: disabled, offline (files in <run>/wandb, for `wandb sync`) or online.
-        project: of Weights & Biases.
-        name: of the run there.
-        tensorboard: whether there are event files in <run>/tensorboard.
+        project: project of Weights & Biases.
+        name: name of the run there.
+        tensorboard: whether event files are written into <run>/tensorboard.
     """
 
     wandb: str = "disabled"
@@ -77,11 +77,11 @@ class _TensorBoard:
 
 @final
 class _Wandb:
-    """Numbers and texts in a run of Weights & Biases, which keeps them in `folder`."""
+    """Numbers and texts in a run of Weights & Biases, which stores them in `folder`."""
 
     def __init__(self, run: Any, folder: Path) -> None:
         self._run, self._folder = run, folder
-        # Our step and not theirs, which may never go back: a run resumes at its last checkpoint.
+        # The step of the run, since the default one never goes back: a run resumes at its last checkpoint.
         run.define_metric("*", step_metric="step")
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
@@ -101,9 +101,9 @@ class RunLog:
     """The open logs of a run.
 
     Args:
-        file: metrics.jsonl, open for appending, without a buffer: what it holds back could not be written at the end.
-            None for processes that have nothing to write.
-        viewers: what shows the same.
+        file: metrics.jsonl, open for appending, unbuffered, since a buffer could fail to be written at the end; None
+            for processes that write nothing.
+        viewers: viewers that show the same numbers.
     """
 
     def __init__(self, file: FileIO | None, viewers: Sequence[_Viewer] = ()) -> None:
@@ -113,7 +113,7 @@ class RunLog:
         """Write one line; `entry` holds `step` and numbers whose names say their unit, or None for unknown ones.
 
         Raises:
-            OutputExistsError: the disk is full, or away.
+            OutputExistsError: the disk is full or gone.
         """
         if self._file is None:
             return
@@ -125,20 +125,20 @@ class RunLog:
             viewer.metrics(entry)
 
     def texts(self, step: int, name: str, texts: Sequence[str]) -> None:
-        """Show texts, which lie in the run folder already, where there is a viewer.
+        """Show texts in the viewers; they are already in the run folder.
 
         Raises:
-            OutputExistsError: the disk is full, or away.
+            OutputExistsError: the disk is full or gone.
         """
         for viewer in self._viewers:
             viewer.texts(step, name, texts)
 
 
 def require_viewers(choice: LogChoice) -> None:
-    """Checks that what the viewers need is installed, before anything long.
+    """Checks that the packages of the viewers are installed, before any long work.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: one is not installed.
     """
     wanted = {"wandb": choice.wandb != "disabled", "tensorboard": choice.tensorboard}
     for package, is_wanted in wanted.items():
@@ -148,18 +148,18 @@ def require_viewers(choice: LogChoice) -> None:
 
 @contextlib.contextmanager
 def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step: int) -> Iterator[RunLog]:
-    """The logs of the run in `folder`, which has done `step` steps; closed with the block.
+    """The logs of the run in `folder`, open inside the block.
 
     Args:
-        folder: of the run.
-        choice: its viewers.
+        folder: run folder.
+        choice: viewers of the run.
         config: resolved settings, shown beside the numbers.
-        step: steps done; what viewers show of later ones was lost, and is done again.
+        step: steps done; later steps that TensorBoard shows are removed, since they are done again.
 
     Raises:
         ConfigError: Weights & Biases cannot be reached, or does not know the user.
-        OutputExistsError: the disk is full, or away, now or when the viewers are closed; an error that ends the block
-            is not replaced by it.
+        OutputExistsError: the disk is full or gone, now or when the viewers are closed. It never replaces an error that
+            ends the block.
     """
     with contextlib.ExitStack() as stack:
         viewers: list[_Viewer] = []
@@ -171,14 +171,14 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
 
 
 def read_metrics(path: Path, *, loss_needs: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The whole lines of metrics.jsonl, which may be cut off or still be written to, and what they say.
+    """The complete lines of metrics.jsonl, each with its parsed content; the last one may be cut off or being written.
 
     Args:
-        path: of the file; where there is none, there are no lines.
-        loss_needs: what a line with a loss must have besides its step.
+        path: path of the file; if it does not exist, there are no lines.
+        loss_needs: keys that a line with a loss must have besides its step.
 
     Raises:
-        CheckpointError: there is a line that is none of metrics.
+        CheckpointError: a line is not a line of metrics.
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(keepends=True), start=1):
@@ -189,7 +189,7 @@ def read_metrics(path: Path, *, loss_needs: Sequence[str] = ()) -> Iterator[tupl
                 entry |= {name: entry[name] for name in loss_needs}
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{path} line {number} is no line of metrics ({type(error).__name__}); remove the line"
+                f"{path} line {number} is not a line of metrics ({type(error).__name__}); remove the line"
             ) from error
         yield line, entry
 
@@ -203,7 +203,7 @@ def forget_after(folder: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl of steps that will be done again, and a last line that was cut off.
 
     Raises:
-        CheckpointError: there is a line that is none of metrics.
+        CheckpointError: a line is not a line of metrics.
     """
     path = folder / METRICS_FILE
     write_text(path, "".join(line for line, entry in read_metrics(path) if entry["step"] <= step))
@@ -221,7 +221,7 @@ def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
 
     with _quiet_thread():
         with write_errors(f"{folder} cannot be written", _WITHOUT_TENSORBOARD):
-            # A run that begins again measures the bound before its first step again.
+            # A run that begins again logs its step 0 again: the bound before the first step.
             writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
         try:
             yield _TensorBoard(writer, folder)
@@ -235,7 +235,7 @@ def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
 
 @contextlib.contextmanager
 def _quiet_thread() -> Iterator[None]:
-    """What the disk refuses to TensorBoard's thread is raised again where we write, and not printed as well."""
+    """Keeps disk errors of TensorBoard's thread from being printed, since the next write or close raises them."""
     before = threading.excepthook
 
     def tell_others(failed: threading.ExceptHookArgs) -> None:
@@ -260,8 +260,7 @@ def _wandb(folder: Path, choice: LogChoice, config: Mapping[str, Any]) -> Iterat
                 project=choice.project,
                 name=choice.name,
                 id=_wandb_id(folder),
-                # Offline there is nobody to ask for the run; its parts are joined by their id when they are
-                # synchronised.
+                # Offline there is no server to resume from; `wandb sync` joins the parts of a run by their id.
                 resume="allow" if is_online else None,
                 mode="online" if is_online else "offline",
                 dir=str(folder),
@@ -284,7 +283,7 @@ def _wandb(folder: Path, choice: LogChoice, config: Mapping[str, Any]) -> Iterat
 
 
 def _wandb_id(folder: Path) -> str:
-    """The id of the run in `folder`, made when it is first asked for."""
+    """The id of the run in `folder`, created at the first call."""
     path = folder / WANDB_ID_FILE
     if not path.exists():
         write_text(path, secrets.token_hex(4) + "\n")

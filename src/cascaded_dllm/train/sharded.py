@@ -1,8 +1,8 @@
 """A network split over processes, for sizes that do not fit into the memory of one device (FSDP2, `fully_shard`).
 
-Weights, gradients, moments and averages exist once, a part in every process. A block is put together when it computes
-and taken apart again; what lies outside of the blocks, embedding and output layer, stays together through a step. The
-layout network of a placed stage is put together for its own calls.
+Weights, gradients, moments and averages exist once, with a part in every process. The weights of a block are gathered
+when it computes, and freed again. Those outside the blocks (embedding and output layer) stay gathered through a step.
+The layout network of a placed stage is gathered for its own calls.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ from cascaded_dllm.train.storage import Storage
 class FullySharded:
     """Every process holds a part of every parameter ("fsdp").
 
-    Parts are float32 and travel as such: the blocks cast weights to the compute dtype themselves, so that the numbers
-    are those of replicated weights, and gradients add up in float32.
+    Parts are stored and sent in float32. The blocks cast weights to the compute dtype themselves, so the numbers are
+    those of replicated weights, and gradients are summed in float32.
 
     Args:
         model: the network; it is split in place, and moved to the device a block at a time.
         group: the processes.
-        device: of this process.
+        device: device of this process.
     """
 
     name = "fsdp"
@@ -57,7 +57,8 @@ class FullySharded:
                 fully_shard(block, mesh=mesh)
             fully_shard(layout, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        # The network that is called first is taken for the whole, and a layout network may be called before any other.
+        # FSDP takes the first module that is called for the root, and the layout network may be called before `model`.
+        # So `model` is called here first.
         register_fsdp_forward_method(model, "log_scale")
         model.log_scale(torch.ones(1, device=device))
         cast(FSDPModule, model).reshard()
@@ -65,12 +66,12 @@ class FullySharded:
         self.group, self.storage = group, _Split(cast(FSDPModule, model), group)
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the gradients."""
+        """Discard the gradients."""
         optimizer.zero_grad(set_to_none=True)
 
     def backward(self, share: Tensor, *, is_last: bool) -> None:
-        """Add the gradient of a part, exchanged at once: whole gradients are never kept."""
-        # The mean over processes is what `fully_shard` takes.
+        """Add the gradient of a part and exchange it at once, so that whole gradients are never kept."""
+        # `fully_shard` takes the mean over processes; the sum is wanted.
         (share * self.group.size).backward()
 
     def clip(self, parameters: list[nn.Parameter], limit: float) -> Tensor:
@@ -85,16 +86,16 @@ class FullySharded:
 
 @final
 class _Split:
-    """The parts of a network that `fully_shard` has split."""
+    """Tensors that `fully_shard` has split over processes."""
 
     is_split = True
 
     def __init__(self, model: FSDPModule, group: Group) -> None:
         self._model, self._group = model, group
-        # Parts of checkpoints are written in the background, where nothing else may be said in between.
+        # Parts of checkpoints are written in the background, so their messages need a process group of their own.
         self._host_mesh = init_device_mesh("cpu", (group.size,))
         self._writers = dist.new_group(backend="gloo", timeout=TIMEOUT)
-        # Blocks return their keys and values as views, which nothing overwrites in place.
+        # Blocks return their keys and values as views, and nothing writes to them in place.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
     def local(self, tensor: Tensor) -> Tensor:
@@ -102,11 +103,11 @@ class _Split:
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     def full(self, tensor: Tensor) -> Tensor:
-        """All parts together."""
+        """The whole tensor, gathered from all processes."""
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def fill(self, tensor: Tensor, full: Tensor) -> None:
-        """Take this process's part of `full`."""
+        """Overwrite this process's part of `tensor` with that of `full`."""
         with torch.no_grad():
             if isinstance(tensor, DTensor):
                 parts = distribute_tensor(full.to(tensor.device), tensor.device_mesh, tensor.placements)
@@ -115,7 +116,7 @@ class _Split:
                 tensor.copy_(full)
 
     def part_on_host(self, tensor: Tensor) -> Tensor:
-        """A copy of this process's part, which still knows its place in the whole."""
+        """A copy of this process's part in the memory of the host, which still knows its place in the whole."""
         if not isinstance(tensor, DTensor):
             return tensor.to("cpu", copy=True)
         part = tensor.to_local().to("cpu", copy=True)
@@ -124,15 +125,15 @@ class _Split:
         )
 
     def write_parts(self, parts: Mapping[str, Tensor], folder: Path) -> dict[str, str]:
-        """Write the parts of all processes into `folder`; the checksum of every file by its name.
+        """Write the parts of all processes into `folder`; return the checksum of every file by its name.
 
         Raises:
-            OSError: a part cannot be written; in all processes.
+            OSError: a part of any process cannot be written; every process raises it.
         """
         try:
             save(dict(parts), storage_writer=FileSystemWriter(folder), process_group=self._writers)
         except CheckpointException as error:
-            # What one process could not do is told to the others without what was behind it.
+            # An error from another process arrives without the OSError behind it.
             reasons = (cause.__context__ or cause for cause, _ in error.failures.values())
             raise next(
                 (reason for reason in reasons if isinstance(reason, OSError)),
@@ -145,7 +146,7 @@ class _Split:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """What lies outside of the blocks is put together for as long."""
+        """Gathers the weights outside the blocks for the duration of the block."""
         self._model.unshard()
         try:
             yield
@@ -154,13 +155,13 @@ class _Split:
 
 
 def read_parts(parts: dict[str, Tensor], folder: Path) -> None:
-    """Fill `parts` from a folder that any number of processes has written; alike in all processes.
+    """Fill `parts` from a folder that any number of processes wrote; all processes call this.
 
     Raises:
         CheckpointError: the folder lacks a part, or a part has another shape.
     """
     with warnings.catch_warnings():
-        # A single process reads by itself, which the library takes for a mistake.
+        # A single process reads without torch.distributed, of which the library warns.
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         try:
             load(parts, storage_reader=FileSystemReader(folder), no_dist=not dist.is_initialized())

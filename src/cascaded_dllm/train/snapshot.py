@@ -1,6 +1,6 @@
-"""What a snapshot shows of a stage: samples with what they were made from, and figures about them.
+"""The samples of a snapshot, with the texts they were made from and figures about them.
 
-It is drawn and measured above (`assemble.snapshot`), and shown by loggers.
+`assemble.snapshot` draws and measures them; the logs of a run show them.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,14 @@ from cascaded_dllm.text.listing import listing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledText:
-    """One text and its way through the stages.
+    """One text, with the texts of the stages before that it was made from.
 
     Attributes:
-        stages: texts by the number of their stage, in order; the last one is what this run wrote.
-        truth: the true text of the same window, where the prefix is a true one.
-        multiset_overlap: for every stage but the first of `stages`, the share of the tokens before that it kept.
-        ordered_coverage: the same for tokens kept in their order.
+        stages: texts by stage number, in order; the network in training wrote the last one.
+        truth: the true text of the same window, if the prefix is a true one.
+        multiset_overlap: for every stage but the first of `stages`, the share of the tokens of the stage before that it
+            kept.
+        ordered_coverage: the same for tokens that were kept in their order.
     """
 
     stages: Mapping[int, str]
@@ -34,7 +35,7 @@ class SampleGroup:
 
     Attributes:
         samples: one entry a text.
-        figures: numbers about all of them, named after what they are, with their unit or reduction.
+        figures: numbers about all samples; their names say the unit or the reduction.
     """
 
     samples: tuple[SampledText, ...]
@@ -47,19 +48,19 @@ class SnapshotReport:
 
     Attributes:
         step: optimizer steps done.
-        groups: by kind. `conditional`: the prefix is a true one. `unconditional`: the whole text is generated. `truth`,
-            without samples: the figures of the true texts that the conditional ones stand beside.
+        groups: samples by kind. `conditional`: the prefix is a true one. `unconditional`: all stages are generated.
+            `truth`, without samples: the figures of the true texts of the conditional samples.
     """
 
     step: int
     groups: Mapping[str, SampleGroup]
 
     def figures(self) -> dict[str, float]:
-        """All figures, "conditional/multiset_overlap_mean_stage1_in_stage2" for example."""
+        """All figures, by names such as "conditional/multiset_overlap_mean_stage1_in_stage2"."""
         return {f"{kind}/{name}": value for kind, group in self.groups.items() for name, value in group.figures.items()}
 
     def write(self, run: Path) -> None:
-        """Write samples/step_<n>.json and, when it is there, step_<n>.txt into the folder of a run.
+        """Write samples/step_<n>.json and then step_<n>.txt into the folder of a run.
 
         Raises:
             OutputExistsError: they cannot be written.
@@ -69,13 +70,13 @@ class SnapshotReport:
         write_text(file, self.listing())
 
     def listing(self) -> str:
-        """All of it for people: the figures, then one block a text, each followed by a line of 80 "="."""
+        """The report as text: the figures, then one block for each sample, each followed by a line of 80 "="."""
         head = [f"step {self.step}", *(f"{name}: {value:.4g}" for name, value in self.figures().items())]
         blocks = (block for texts in self.texts().values() for block in texts)
         return listing(["\n".join(head), *blocks])
 
     def texts(self) -> dict[str, list[str]]:
-        """By kind, one block a sample: its number, its stages and, where there is one, the true text."""
+        """By kind, one block for each sample: its number, its stages and, if there is one, the true text."""
         return {
             kind: [_block(f"{kind} {number}", sample) for number, sample in enumerate(group.samples)]
             for kind, group in self.groups.items()
@@ -84,7 +85,7 @@ class SnapshotReport:
 
 
 def samples_file(run: Path, step: int) -> Path:
-    """Where the listing of the samples at a step lies in the folder of a run."""
+    """The file that lists the samples of a step in the folder of a run."""
     return run / "samples" / f"step_{step}.txt"
 
 

@@ -1,4 +1,4 @@
-"""The wish that a run stops, which may come to any of its processes and which all of them grant at the same moment."""
+"""The wish that a run stops: it may reach any of its processes, and all of them act on it at the same moment."""
 
 from collections.abc import Callable
 from typing import final
@@ -10,7 +10,7 @@ _REASON = "the run was asked to stop; the same command goes on, and measures wha
 
 
 class AbandonedError(CascadeError):
-    """A measurement was left unfinished, since the run is to stop; whoever had it made catches this."""
+    """A measurement was left unfinished because the run is to stop; the code that began it catches this."""
 
 
 @final
@@ -30,21 +30,21 @@ class StopWish:
         self._is_asked = self.is_known = False
 
     def ask(self) -> None:
-        """Let all processes know if any was asked; all of them call this at the same moment."""
+        """Let all processes know if any of them was asked to stop; all must call this at the same moment."""
         self.is_known = self.is_known or self._group.any(self._is_made())
 
     def go_on(self) -> None:
-        """Nothing, unless the run is to stop, in the middle of work that all processes do together.
+        """End work that all processes do together, if the run is to stop.
 
         Raises:
-            AbandonedError: it is; in all processes.
+            AbandonedError: it is to stop; every process raises it.
         """
         self.ask()
         if self.is_known:
             raise AbandonedError(_REASON)
 
     def go_on_alone(self) -> None:
-        """The same in work that this process does while the others wait for the next `ask`.
+        """End work that this process does alone while the others wait for the next `ask`, if it was asked to stop.
 
         Raises:
             AbandonedError: this process was asked to stop.

@@ -1,6 +1,6 @@
-"""Where the parameters of a network, and what belongs to each of them, are: whole in every process, or split over them.
+"""How the parameters of a network are stored: whole in every process, or split over the processes.
 
-A tensor below is a parameter or something of its shape: a gradient, a moment, an average.
+A tensor below is a parameter or a tensor of its shape: a gradient, a moment, an average.
 """
 
 import contextlib
@@ -14,34 +14,34 @@ from torch import Tensor
 
 @runtime_checkable
 class Storage(Protocol):
-    """What training, averages and checkpoints need to know of where tensors are.
+    """What training, averages and checkpoints need to know about how tensors are stored.
 
     Attributes:
-        is_split: whether a process holds a part only.
+        is_split: whether every process holds only a part of a tensor.
     """
 
     is_split: bool
 
     def local(self, tensor: Tensor) -> Tensor:
-        """What this process holds of a tensor, in the same memory."""
+        """The part of a tensor that this process holds, in the same memory."""
 
     def full(self, tensor: Tensor) -> Tensor:
-        """All of a tensor, in every process."""
+        """The whole tensor, in every process; all processes must call this."""
 
     def fill(self, tensor: Tensor, full: Tensor) -> None:
-        """Overwrite a tensor with its part of `full`, which every process has."""
+        """Overwrite `tensor` with its part of `full`, which every process has."""
 
     def part_on_host(self, tensor: Tensor) -> Tensor:
-        """A copy of what this process holds, in the memory of the host, which still knows its place in the whole."""
+        """A copy of this process's part in the memory of the host, which still knows its place in the whole."""
 
     def write_parts(self, parts: Mapping[str, Tensor], folder: Path) -> dict[str, str]:
-        """Write the parts of all processes into `folder`; the checksum of every file by its name.
+        """Write the parts of all processes into `folder`; return the checksum of every file by its name.
 
-        All processes call it, from a thread in the background.
+        All processes call it, from a background thread.
         """
 
     def evaluating(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, parts of the network may be called in any order, without gradients, alike in every process."""
+        """A block in which all processes may call modules of the network in any one order, without gradients."""
 
 
 @final
@@ -73,5 +73,5 @@ class Whole:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Nothing is needed."""
+        """Nothing to do."""
         yield

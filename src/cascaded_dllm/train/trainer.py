@@ -1,4 +1,4 @@
-"""The training loop as a generator of steps: logs, evaluations and snapshots are the caller's business."""
+"""The training loop as a generator of steps; logs, evaluations and snapshots are left to the caller."""
 
 import contextlib
 import itertools
@@ -30,17 +30,17 @@ from cascaded_dllm.train.readings import Reading, Readings
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimizer step did.
+    """The result of one optimizer step.
 
     Attributes:
         step: optimizer steps done, this one included.
-        loss_nats_per_token: loss of the global batch, nats per target token; None where it was left on the device.
-        grad_norm: norm of the gradient before clipping; None likewise.
+        loss_nats_per_token: loss of the global batch, nats per target token; None if it was left on the device.
+        grad_norm: norm of the gradient before clipping; None if it was left on the device.
         lr: learning rate of this step.
         tokens: target tokens seen in this step, in all processes.
-        seconds: wall-clock time that the host spent on the step. Where numbers are left on the device, the step that
-            reads them has the wait for those before it as well, and where they were waited for after a step, as a bound
-            or a checkpoint needs them, the next one has it, so that sums are right.
+        seconds: wall-clock time that the host spent on the step. If numbers are left on the device, the step that reads
+            them includes the wait for the steps before it. A wait between steps, for a bound or a checkpoint, is
+            counted in the next step. So sums over steps are right.
     """
 
     step: int
@@ -59,15 +59,15 @@ class Trainer:
         objective: the loss.
         dataset: windows of the stage, or of several stages.
         optim: optimizer settings.
-        loop: batches and length.
-        course: all other settings that decide the course of training, by key; a run resumed must have the same.
-        parallel: how several processes share the work; None: there is one.
-        execution: how a step is carried out on the device; None: the plain way.
+        loop: batch size and number of steps.
+        course: all other settings that decide the course of training, by key; a resumed run must have the same.
+        parallel: how several processes share the work; None for a single process.
+        execution: how a step is computed on the device; None for `Execution()`.
 
     Attributes:
         step: optimizer steps done.
-        losses: of the steps that were read since whoever logs them emptied the list, in their order, nats per target
-            token. A checkpoint keeps them, so that the next line is that of an unbroken run.
+        losses: losses of the steps that were read since the caller last emptied the list, in order, nats per target
+            token. A checkpoint keeps them, so that the next line of metrics is that of an uninterrupted run.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: the loss or the gradient is not finite; weights, optimizer and average are those before
-                the step. With `read_every` above 1, it is raised up to so many steps later.
+                the step. It is raised when the numbers are read, at most `read_every` - 1 steps later.
         """
         while self.step < self.loop.num_steps:
             with self.execution.computing():
@@ -152,19 +152,19 @@ class Trainer:
         )
 
     def _update(self, lr: float, is_void: torch.Tensor | None) -> None:
-        """The optimizer's part of a step and the average's, which leave no trace where `is_void` is 1 on the device."""
+        """Update weights and average; both stay as they are if `is_void`, a tensor on the device, is 1."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        # What the fused step asks of a gradient scaler: whether to leave everything as it is.
+        # A gradient scaler sets this attribute to make the fused step change nothing.
         self.optimizer.found_inf = is_void  # type: ignore[attr-defined]
         self.optimizer.step()
         self.ema.update(self.model, is_void=is_void)
 
     def require_finite(self) -> None:
-        """Waits for the steps done and looks at their numbers.
+        """Wait for the steps done and check their numbers.
 
         Raises:
-            NonFiniteError: one of them was not finite.
+            NonFiniteError: one of them is not finite.
         """
         started = time.perf_counter()
         self._read()
@@ -203,16 +203,16 @@ class Trainer:
         """Continue from a checkpoint, which any number of processes may have written.
 
         Args:
-            state: of the checkpoint.
+            state: trainer state of the checkpoint.
             weights: its raw weights.
             ema: its averaged weights.
-            source: where it lies, for messages.
-            parts: folder of the optimizer's moments where `state` lacks them, see `checkpoint`.
+            source: its path, for messages.
+            parts: folder of the optimizer's moments if `state` lacks them, see `checkpoint`.
 
         Raises:
             CheckpointError: it was trained with other settings, or its weights do not fit or are NaN or infinite.
         """
-        # The settings first: another size of the network is easier to read there than in a list of shapes.
+        # Settings are checked first: a difference in size is easier to read there than in a list of shapes.
         require_same_course(state, course=self.course, optim=self.optim, num_steps=self.loop.num_steps, source=source)
         found = matching_weights(self.model, weights, source=source)
         require_finite_weights(ema, source=source)
@@ -224,7 +224,9 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """The network has the averaged weights and is in evaluation mode inside the block, its own again after it.
+        """Puts the averaged weights into the network for the block, in evaluation mode; restores its own afterwards.
+
+        The network stays in evaluation mode until the next step.
 
         Raises:
             NonFiniteError: a step since the last reading was not finite.
@@ -242,7 +244,7 @@ class Trainer:
                 storage.local(parameter.detach()).copy_(value)
 
     def layout(self) -> dict[str, Any]:
-        """What may differ between two runs that train the same: processes, device and how it computes."""
+        """What may differ between two runs that train the same: number of processes, strategy, device, execution."""
         return {
             "processes": self.group.size,
             "strategy": self.parallel.name,
@@ -251,10 +253,10 @@ class Trainer:
         }
 
     def rehearse(self) -> None:
-        """Forward and backward of the part of a batch that takes most memory, beside the memory of the optimizer.
+        """Forward and backward of the part of a batch that takes most memory, with the optimizer's memory allocated.
 
-        That part has the largest times that a part can have, at which most is masked. No weight and no moment changes;
-        gradients are left.
+        The part has the latest times that a part can have, at which most positions are masked. Weights and moments do
+        not change; the gradients are left for the caller to discard.
         """
         self.model.train()
         is_new = not self.optimizer.state
@@ -276,7 +278,7 @@ class Trainer:
         del moments
 
     def _part_loss(self, batch: Batch) -> torch.Tensor:
-        """The share of a part of the current global batch in its loss, with its graph."""
+        """The share of the loss that a part of the current global batch has, with its autograd graph."""
         return self.objective.loss(
             self.model,
             batch,

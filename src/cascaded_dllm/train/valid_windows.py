@@ -1,4 +1,4 @@
-"""What a run measures its bound on, as a line of metrics says it beside the bound."""
+"""The validation windows of a run, as a line of metrics describes them beside the bound."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ class ValidWindows:
     """The validation windows of a run.
 
     Attributes:
-        num_windows: all that a bound could be measured on.
-        num_dropped: windows of the same text that are not among them, since they have too few different tokens.
-        omitted_nats_per_token: how far below the truth the bound of an ideal model may lie, nats a target token.
+        num_windows: all windows on which a bound could be measured.
+        num_dropped: windows of the same text that are not among them because they have too few different tokens.
+        omitted_nats_per_token: how far below the truth the bound of an ideal model may lie, nats per target token.
     """
 
     num_windows: int = 0
@@ -23,7 +23,7 @@ class ValidWindows:
     omitted_nats_per_token: float = 0.0
 
     def evaluation(self, step: int, nats_per_token: Float[Tensor, " windows"]) -> Evaluation:
-        """The bound of the weights after `step` steps, from that of every window, nats a target token."""
+        """The bound of the weights after `step` steps, from the bound of every window in nats per target token."""
         num_windows = len(nats_per_token)
         return Evaluation(
             step=step,

@@ -1,4 +1,4 @@
-"""Which process of a run this one is: told by torchrun or Slurm through the environment, and read here alone."""
+"""The place of this process in a run; only this module reads it from the environment that torchrun or Slurm sets."""
 
 import re
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ class World:
     """This process among those that train together.
 
     Attributes:
-        rank: its number, 0 for the first, which writes and reports.
-        size: how many there are, on all machines.
+        rank: its number; 0 is the first process, which writes and reports.
+        size: number of processes on all machines.
         local_rank: its number on its machine.
-        local_size: how many there are on its machine.
-        address: where the first one can be reached.
-        port: there.
-        has_store: a launcher keeps the place at which the processes meet; otherwise the first process does.
-        num_restarts: how often the launcher has started all of them again.
+        local_size: number of processes on its machine.
+        address: host at which the first process can be reached.
+        port: port at that host.
+        has_store: whether a launcher serves the store at which the processes meet; otherwise the first process does.
+        num_restarts: how often the launcher has restarted all processes.
     """
 
     rank: int
@@ -35,16 +35,16 @@ class World:
 
 
 def joined_world(environment: Mapping[str, str], *, ngpus: int | None) -> World | None:
-    """The world that torchrun or srun has started this process in; None where it is alone.
+    """The world in which torchrun or srun started this process; None if it is alone.
 
-    A Slurm step of one task is no world: inside it, as anywhere else, a program may start processes of its own.
+    A Slurm step with a single task does not count as a world: a program in it may start processes of its own.
 
     Args:
-        environment: of this process.
-        ngpus: the number of processes that the configuration asks for, or None.
+        environment: environment variables of this process.
+        ngpus: number of processes in the configuration, or None.
 
     Raises:
-        ConfigError: a variable is missing or no number, or `ngpus` is another number than that of the processes.
+        ConfigError: a variable is missing or not a number, or `ngpus` is not the number of processes.
     """
     if environment.keys() & {"RANK", "WORLD_SIZE"}:
         world, launcher = _of_torchrun(environment), "torchrun"
@@ -76,9 +76,9 @@ def _of_torchrun(environment: Mapping[str, str]) -> World:
 
 
 def _of_slurm(environment: Mapping[str, str]) -> World:
-    """The tasks of this step; they meet at the first host of its list, at a port that follows from the step's number.
+    """The tasks of this Slurm step; they meet at its first host, at a port derived from the numbers of job and step.
 
-    MASTER_ADDR and MASTER_PORT win, for networks in which that host has another name or the port is taken.
+    MASTER_ADDR and MASTER_PORT override these, for networks in which the host has another name or the port is taken.
     """
     tasks = _value(environment, "SLURM_STEP_TASKS_PER_NODE")
     # Steps of one job may run beside one another, and jobs on one machine.
@@ -94,7 +94,7 @@ def _of_slurm(environment: Mapping[str, str]) -> World:
 
 
 def first_host(hosts: str) -> str:
-    """The first host of Slurm's compressed list: "gpu-003" of "gpu-[003-005,009],login1"."""
+    """The first host of a compressed list of Slurm: "gpu-003" for "gpu-[003-005,009],login1"."""
     # A comma inside brackets separates numbers, not hosts.
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", hosts)
     assert first is not None
@@ -102,7 +102,7 @@ def first_host(hosts: str) -> str:
 
 
 def tasks_of_node(counts: str, node: int) -> int:
-    """The tasks on node `node` of Slurm's compressed counts: 2 on nodes 0 to 2 and 1 on node 3 of "2(x3),1"."""
+    """The tasks on node `node`, from compressed counts of Slurm: for "2(x3),1", 2 on nodes 0 to 2 and 1 on node 3."""
     expanded: list[int] = []
     for part in counts.split(","):
         number, _, repeated = part.partition("(x")

@@ -1,4 +1,4 @@
-"""Writing in the background: the loop goes on while what was copied for the disk is written."""
+"""Writing in the background, so that training goes on while a checkpoint is written."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +8,7 @@ from typing import final
 
 @final
 class BackgroundWriter:
-    """One job at a time, in a thread. What it raises is raised again where the loop next asks, and never lost."""
+    """Runs one job at a time in a thread. An error of a job is never lost: a later call, or the exit, raises it."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
@@ -20,19 +20,19 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the job, and raise what it raised, also where the block has ended with an error of its own."""
+        """Wait for the job and raise its error, even if the block ended with another error."""
         try:
             self.finish()
         finally:
             self._pool.shutdown()
 
     def begin(self, job: Callable[[], None]) -> None:
-        """Start `job` once the one before is done, whose error is raised."""
+        """Start `job` once the previous job is done; raise the error of that one."""
         self.finish()
         self._job = self._pool.submit(job)
 
     def check(self) -> None:
-        """Raise the error of a job that is done, without waiting for one that is not."""
+        """Raise the error of a job that has ended; do not wait for one that is running."""
         if self._job is not None and self._job.done():
             self.finish()
 

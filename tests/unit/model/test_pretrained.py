@@ -185,7 +185,7 @@ def test_hub_that_does_not_answer(hub_folder: Path, partial: Path, monkeypatch: 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: waiting.wait(10))
     monkeypatch.setattr(hub_folder_module, "snapshot_download", snapshots(hub_folder, partial, asked))
     monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.05)
-    with pytest.raises(CheckpointError, match=r"could not be had from the hub \(TimeoutError\); check the path"):
+    with pytest.raises(CheckpointError, match=r"could not be downloaded from the hub \(TimeoutError\); check the path"):
         load_stage("someone/new")
     with pytest.raises(CheckpointError, match=r"partial.model\.safetensors is missing; the checkpoint is incomplete"):
         load_stage("someone/partial")
@@ -203,7 +203,9 @@ def test_hub_that_refuses(hub_folder: Path, partial: Path, monkeypatch: pytest.M
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     monkeypatch.setattr(hub_folder_module, "snapshot_download", snapshots(hub_folder, partial, asked))
     for hub_id in ("someone/new", "someone/partial"):
-        with pytest.raises(CheckpointError, match=rf"{hub_id} .* had from the hub \(HfHubHTTPError\); check the path"):
+        with pytest.raises(
+            CheckpointError, match=rf"{hub_id} .* downloaded from the hub \(HfHubHTTPError\); check the path"
+        ):
             load_stage(hub_id)
     assert asked == [True, True]
 
@@ -214,7 +216,7 @@ def test_download_that_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
     monkeypatch.setattr(hub_folder_module, "snapshot_download", download)
-    with pytest.raises(CheckpointError, match=r"could not be had from the hub \(ConnectionError\); check the path"):
+    with pytest.raises(CheckpointError, match=r"could not be downloaded from the hub \(ConnectionError\); check"):
         load_stage("someone/new")
 
 
@@ -224,15 +226,15 @@ def test_unknown_weights(checkpoint: Path) -> None:
 
 
 def test_no_such_place(tmp_path: Path, checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such/place at/all does not exist here and is no hub id"):
+    with pytest.raises(CheckpointError, match="no such/place at/all does not exist here and is not a hub id"):
         load_stage("no such/place at/all")
-    with pytest.raises(CheckpointError, match="someone/nothing is no folder here and could not be had from the hub"):
+    with pytest.raises(CheckpointError, match="someone/nothing is not a folder here and could not be downloaded"):
         load_stage("someone/nothing")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is a file; give the folder that holds config\.json"):
         load_stage(checkpoint / "model.safetensors")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(CheckpointError, match=r"empty is no checkpoint: it has neither config\.json nor"):
+    with pytest.raises(CheckpointError, match=r"empty is not a checkpoint: it has neither config\.json nor"):
         load_stage(empty)
 
 
@@ -285,7 +287,7 @@ def test_missing_and_truncated_weights(checkpoint: Path) -> None:
     content = path.read_bytes()
     for length in (0, 5, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"ema\.safetensors is truncated or no safetensors file"):
+        with pytest.raises(CheckpointError, match=r"ema\.safetensors is truncated or not a safetensors file"):
             load_stage(checkpoint)
     path.unlink()
     with pytest.raises(CheckpointError, match=r"ema\.safetensors is missing; the checkpoint is incomplete"):
@@ -386,9 +388,9 @@ def test_original_checkpoint_that_would_run_code(original: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {}}, r"no checkpoint of the original code \(KeyError\)"),
-        ([1, 2], r"no checkpoint of the original code \(TypeError\)"),
-        ({"model": [1], "ema": {"shadow_params": []}}, r"no checkpoint of the original code \(AttributeError\)"),
+        ({"model": {}}, r"not a checkpoint of the original code \(KeyError\)"),
+        ([1, 2], r"not a checkpoint of the original code \(TypeError\)"),
+        ({"model": [1], "ema": {"shadow_params": []}}, r"not a checkpoint of the original code \(AttributeError\)"),
     ],
 )
 def test_foreign_original_checkpoint(original: Path, content: object, message: str) -> None:
@@ -402,11 +404,11 @@ def test_damaged_original_run(original: Path) -> None:
     content = path.read_bytes()
     for part in (content[: len(content) // 2], content[:-1], b"", b"text"):
         path.write_bytes(part)
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pth is truncated or no file of torch\.save"):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pth is truncated or not a file of torch\.save"):
             load_stage(original)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "nothing of torch")
-    with pytest.raises(CheckpointError, match=r"no checkpoint of the original code \(RuntimeError\)"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of the original code \(RuntimeError\)"):
         load_stage(original)
     path.write_bytes(content)
     settings = original / ".hydra" / "config.yaml"

@@ -519,10 +519,8 @@ def test_there_and_back(made: Cascade, hub: Hub, tmp_path: Path, monkeypatch: py
             Cascade.from_pretrained("somebody/stories")
     sums.write_text(whole)
     next((tmp_path / "cache").rglob("stage_3/ema.safetensors")).unlink()
-    # Before 2.0 the library of the hub calls such a part a model in the cache.
-    refusal = (
-        r"somebody/stories is no folder here and could not be had from the hub|stage_3/ema\.safetensors is missing"
-    )
+    # Before 2.0 the hub's library returns such a part as if it were the model.
+    refusal = r"somebody/stories is not a folder here and could not be downloaded|stage_3/ema\.safetensors is missing"
     with pytest.raises(CheckpointError, match=refusal):
         Cascade.from_pretrained("somebody/stories")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -586,5 +584,5 @@ def test_no_network(made: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
         made.push_to_hub("somebody/stories", token="hf_x")
     with pytest.raises(ConfigError, match="'not an id' is not a hub id; it must be owner/name"):
         made.push_to_hub("not an id")
-    with pytest.raises(CheckpointError, match="nobody/nothing is no folder here and could not be had from the hub"):
+    with pytest.raises(CheckpointError, match="nobody/nothing is not a folder here and could not be downloaded"):
         Cascade.from_pretrained("nobody/nothing")

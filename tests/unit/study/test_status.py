@@ -75,7 +75,7 @@ def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path) -> None:
 def test_broken_metrics(tmp_path: Path, line: str, error: str) -> None:
     tell(tmp_path, "a", loss(10, 2.0), rest=f"{line}\n")
     with pytest.raises(
-        CheckpointError, match=rf"a/metrics.jsonl line 2 is no line of metrics \({error}\); remove the line"
+        CheckpointError, match=rf"a/metrics.jsonl line 2 is not a line of metrics \({error}\); remove the line"
     ):
         read_pace(run(tmp_path, "a"))
 

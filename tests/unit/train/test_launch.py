@@ -107,9 +107,7 @@ def test_nothing_but_losses(reason):
         raise reason([1, 1, 1], [[0, 1, 2]], {0: LOST, 1: LOST, 2: LOST})
 
 
-STOPPED = (
-    r"^told to stop, the 2 processes have ended before they could keep a step; the same command goes on from the last"
-)
+STOPPED = r"^told to stop, the 2 processes ended before they could save a step; the same command goes on from the last"
 
 
 @pytest.mark.parametrize(

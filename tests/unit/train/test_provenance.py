@@ -56,7 +56,7 @@ def test_a_record_that_cannot_be_read_is_not_overwritten(tmp_path, content):
     path = tmp_path / "provenance.json"
     path.write_text(content)
     with pytest.raises(
-        CheckpointError, match=r"provenance\.json cannot be read \(\w+\), and the record .*; repair it, or"
+        CheckpointError, match=r"provenance\.json cannot be read \(\w+\), and writing .*; repair it, or"
     ):
         append_start(tmp_path, {}, step=1)
     assert path.read_text() == content

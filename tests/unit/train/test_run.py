@@ -605,7 +605,7 @@ def test_metrics_that_are_none(make_run):
     stop_after(run, 2)
     path = run.folder / "metrics.jsonl"
     path.write_text(path.read_text() + "edited by hand\n")
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 6 is no line of metrics .*; remove the line"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 6 is not a line of metrics .*; remove the line"):
         list(make_run().events())
 
 
@@ -701,7 +701,7 @@ def test_folder_of_something_else(make_run, tmp_path, where):
     path.parent.mkdir(exist_ok=True)
     path.write_text("three years of work")
     with pytest.raises(
-        OutputExistsError, match="run exists and is no run folder; name an empty or a new one with --out"
+        OutputExistsError, match="run exists and is not a run folder; name an empty or a new one with --out"
     ):
         list(make_run().events())
     assert path.read_text() == "three years of work"

@@ -84,7 +84,9 @@ def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path):
 def test_lines_of_something_else(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\nby hand\n')
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is no line of metrics \(JSONDecodeError\); rem"):
+    with pytest.raises(
+        CheckpointError, match=r"metrics\.jsonl line 2 is not a line of metrics \(JSONDecodeError\); rem"
+    ):
         forget_after(tmp_path, 2)
     assert path.read_text() == '{"step": 1}\nby hand\n'
 

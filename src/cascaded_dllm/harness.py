@@ -82,9 +82,9 @@ class BoundModel(LM):
 
 
 def _ended(text: str, options: object) -> str:
-    """The text up to the first stop string in `options`."""
+    """The text up to the first stop string in `options`; an empty one stops nothing."""
     until = options.get("until", []) if isinstance(options, Mapping) else []
-    for end in [until] if isinstance(until, str) else until:
+    for end in filter(None, [until] if isinstance(until, str) else until):
         text = text.partition(end)[0]
     return text
 

@@ -91,10 +91,11 @@ class TextScorer:
         new = self.window if last == 1 else self.window - self.cascade.stage_lengths[-2]
         found = []
         for number, context in enumerate(contexts):
-            kept = tokenizer.encode(context).ids[-(new // 2) :]
+            ids = tokenizer.encode(context).ids
+            kept = ids[max(0, len(ids) - new // 2) :]
             pins = (Pin(last, "start", tokenizer.decode(kept)),) if kept else ()
-            ids = self.cascade.generate(1, pinned=pins, seed=self.seed + number).ids[-1][0].tolist()
-            found.append(tokenizer.decode_window(ids[len(kept) :]))
+            written = self.cascade.generate(1, pinned=pins, seed=self.seed + number).ids[-1][0].tolist()
+            found.append(tokenizer.decode_window(written[len(kept) :]))
         return found
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:

@@ -70,7 +70,7 @@ def test_a_local_task(model: BoundModel, tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_what_is_written_ends_where_it_should(model: BoundModel) -> None:
-    options = ({"until": []}, {"until": ["a"]}, {"until": "e"})
+    options = ({"until": []}, {"until": ["", "a"]}, {"until": "e"})
     whole, short, other = model.generate_until(asked("generate_until", *(("Once there was", how) for how in options)))
     assert whole
     assert "a" not in short

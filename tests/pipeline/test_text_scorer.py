@@ -2,6 +2,8 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +97,20 @@ def test_what_is_written(models: dict[str, Cascade]) -> None:
         short, long = TextScorer(cascade=cascade).written(["Once there was", " fox" * 90])
         assert short
         assert long
+
+
+def test_a_stage_without_room_for_a_context(models: dict[str, Cascade], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that adds one token keeps nothing of the context, not all of it."""
+    pinned = []
+
+    def generate(cascade: Cascade, *arguments: Any, **options: Any) -> SimpleNamespace:
+        pinned.append(options["pinned"])
+        return SimpleNamespace(ids=[torch.zeros(1, 40, dtype=torch.long)])
+
+    monkeypatch.setattr(Cascade, "generate", generate)
+    cascade = Cascade(models["cascade"].stages, models["cascade"].tokenizer, (4, 39, 40))
+    TextScorer(cascade=cascade).written(["Once there was a fox"])
+    assert pinned == [()]
 
 
 def test_what_cannot_be_measured(models: dict[str, Cascade]) -> None:

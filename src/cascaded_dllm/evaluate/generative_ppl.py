@@ -66,7 +66,7 @@ class Judge:
         """The judge in a folder or, if there is no such folder, with a hub id such as `gpt2`; on the CPU.
 
         Raises:
-            ConfigError: it cannot be found, lacks weights, or has no token that begins a text.
+            ConfigError: it cannot be found, lacks weights, has no token that begins a text, or no context to judge in.
             MissingExtraError: transformers is not installed.
         """
         library = _library()
@@ -82,6 +82,11 @@ class Judge:
         _require_all_weights(info, source)
         begin_id = _begin_id(tokenizer, source)
         context = getattr(model.config, "max_position_embeddings", None) or 1024
+        if context < 2:
+            raise ConfigError(
+                f"the judge is {source}, which reads {context} token at a time, and the first one is not of the text; "
+                "give a judge with a context of at least 2"
+            )
         return cls(model, tokenizer, source, begin_id, context)
 
     @classmethod

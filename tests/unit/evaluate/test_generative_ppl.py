@@ -144,6 +144,17 @@ def test_judge_without_a_beginning(tmp_path: Path) -> None:
         Judge.load(str(tmp_path))
 
 
+def test_judge_without_a_context(tmp_path: Path) -> None:
+    save_judge(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_positions": 1}))
+    weights = load_file(tmp_path / "model.safetensors")
+    positions = {name: weights[name][:1].clone() for name in weights if name.endswith("wpe.weight")}
+    save_file(weights | positions, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="which reads 1 token at a time, and the first one is not of the text; give"):
+        Judge.load(str(tmp_path))
+
+
 def test_judge_with_an_end_alone(tmp_path: Path) -> None:
     """What ends a text begins the next one, as in GPT-2."""
     save_judge(tmp_path, special={"eos_token": "<|endoftext|>"})

@@ -1,4 +1,4 @@
-"""Which corpora read which options: one that would be passed over is refused."""
+"""Which corpora read which options; an option that a corpus does not read is an error."""
 
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple, TypeAlias
@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from cascaded_dllm.errors import ConfigError
 
 Kind: TypeAlias = Literal["built in", "known by name", "files", "hub"]
-"""Of a corpus: made on this machine, one of `HUB_CORPORA`, a path, any other dataset of the hub."""
+"""Kinds of corpora: made on this machine, one of `HUB_CORPORA`, a path, any other dataset of the hub."""
 
 _KINDS: Mapping[Kind, str] = {
     "built in": "is built in, with nothing to choose",
@@ -17,7 +17,7 @@ _KINDS: Mapping[Kind, str] = {
 
 
 class _Option(NamedTuple):
-    """What an option does, the kinds of corpora that read it, and of a path the kinds of files that do."""
+    """What an option does, which kinds of corpora read it, and which kinds of files of a path."""
 
     meaning: str
     readers: tuple[Kind, ...]
@@ -35,15 +35,15 @@ _OPTIONS: Mapping[str, _Option] = {
 
 
 def require_read(dataset: str, kind: Kind, options: Mapping[str, object]) -> None:
-    """Checks that a kind of corpus reads all options that are given.
+    """Checks that a corpus reads all options that are given.
 
     Args:
-        dataset: the corpus.
-        kind: what it is.
-        options: by name; None, or False, where one is not given.
+        dataset: name of the corpus.
+        kind: of the corpus.
+        options: by name; None or False for an option that is not given.
 
     Raises:
-        ConfigError: one would be passed over.
+        ConfigError: it does not read one of them.
     """
     for name, value in _given(options):
         if kind not in _OPTIONS[name].readers:
@@ -51,7 +51,7 @@ def require_read(dataset: str, kind: Kind, options: Mapping[str, object]) -> Non
 
 
 def require_read_by_files(dataset: str, kinds: Collection[str], options: Mapping[str, object]) -> None:
-    """Checks that some file of a path reads each option that is given.
+    """Checks that each given option is read by some file of a path.
 
     Args:
         dataset: the path.
@@ -59,7 +59,7 @@ def require_read_by_files(dataset: str, kinds: Collection[str], options: Mapping
         options: see `require_read`.
 
     Raises:
-        ConfigError: one would be passed over.
+        ConfigError: no file reads one of them.
     """
     for name, value in _given(options):
         if not set(kinds) & set(_OPTIONS[name].suffixes):

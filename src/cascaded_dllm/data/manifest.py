@@ -214,13 +214,14 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except NotADirectoryError as error:
         raise DataError(
-            f"{folder} is a file, and a {kind} is a folder; make one of it with `cdllm preprocess`, and name the "
+            f"{folder} is a file, but a {kind} is a folder; make one from it with `cdllm preprocess`, and name the "
             "folder that it prints"
         ) from error
     except FileNotFoundError as error:
         lack = f"it has no {FILE_NAME}" if folder.is_dir() else "there is no such folder"
         raise DamagedError(
-            f"{folder} is no complete {kind}: {lack}; name the folder that preprocessing printed, or preprocess again"
+            f"{folder} is not a complete {kind}: {lack}; name the folder that preprocessing printed, or preprocess "
+            "again"
         ) from error
     except OSError as error:
         raise DataError(

@@ -261,8 +261,8 @@ def remove_damaged(path: Path) -> None:
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
             raise OutputExistsError(
-                f"{path} is no shard and holds other files ({', '.join(foreign[:3])}); move it away or choose another "
-                "output folder"
+                f"{path} is not a shard and holds other files ({', '.join(foreign[:3])}); move it away or choose "
+                "another output folder"
             )
         for name in own:
             (path / name).unlink(missing_ok=True)

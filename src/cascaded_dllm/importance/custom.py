@@ -107,13 +107,13 @@ class CustomScorer:
         except (Exception, SystemExit) as error:
             raise DataError(
                 f"the scorer {self._name} {self._said(error)}, for {len(texts)} texts of which the first is "
-                f"{_short(texts[0]) if texts else None}; mend it and run the same command again, under another --name "
-                "if shards are complete, for they belong to the file as it was"
+                f"{_short(texts[0]) if texts else None}; repair it and run the same command again, with another --name "
+                "if shards are complete, since they belong to the old file"
             ) from error
         if len(found) != len(texts):
             raise DataError(
-                f"the scorer {self._name} gave words for {len(found)} texts where it had {len(texts)}; give a list for "
-                "every text, an empty one where there is no word"
+                f"the scorer {self._name} gave words for {len(found)} texts, but got {len(texts)}; give a list for "
+                "every text, an empty one if it has no words"
             )
         return [self._words(text, words) for text, words in zip(texts, found, strict=True)]
 
@@ -135,7 +135,7 @@ class CustomScorer:
         try:
             exec(compile(content, str(self._path), "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
-            raise ConfigError(f"the file of the scorer {self._name} {self._said(error)}; mend it first") from error
+            raise ConfigError(f"the file of the scorer {self._name} {self._said(error)}; repair it first") from error
         function: Any = vars(module).get(name)
         if isinstance(function, type):
             is_callable = any("__call__" in vars(base) for base in function.__mro__)
@@ -188,7 +188,7 @@ class CustomScorer:
             word = self._word(text, item)
             if not end <= word.start < word.end <= len(text):
                 raise DataError(
-                    f"the scorer {self._name} gave the characters {word.start} to {word.end} as a word behind {end}, "
+                    f"the scorer {self._name} gave the characters {word.start} to {word.end} as a word after {end}, "
                     f"in a text of {len(text)} that begins with {_short(text)}; give words in text order, inside the "
                     "text, of at least one character, and no character twice"
                 )

@@ -190,7 +190,7 @@ def read_lexicon(purpose: str) -> dict[str, str]:
     path = Path(spec.submodule_search_locations[0], "en", "en-lexicon.txt")
     if not path.is_file():
         raise DataError(
-            f"{path} is not there, which {purpose} reads; install the version of textblob that constraints.txt names"
+            f"{path}, which {purpose} reads, does not exist; install the version of textblob in constraints.txt"
         )
     with path.open(encoding="utf-8") as lines:
         words = [line.split() for line in lines if line.strip() and not line.startswith(";;;")]

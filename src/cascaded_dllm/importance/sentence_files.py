@@ -75,15 +75,15 @@ def _downloaded(library: ModuleType, model: str, device: str) -> "SentenceTransf
         return library.SentenceTransformer(model, device=device)
     except model_errors() as error:
         raise DataError(
-            f"the sentence model {model!r} is not on this machine, and cannot be had from the hub "
+            f"the sentence model {model!r} is not on this machine and cannot be downloaded from the hub "
             f"({type(error).__name__}: {_one_line(error)}); check the name, or give the folder of a model"
         ) from error
 
 
 def _broken(model: str, error: Exception) -> DataError:
     return DataError(
-        f"{model!r} is no readable sentence-transformers model ({type(error).__name__}: {_one_line(error)}); give the "
-        "folder that such a model was saved to, or a name of the hub such as all-MiniLM-L6-v2"
+        f"{model!r} is not a readable sentence-transformers model ({type(error).__name__}: {_one_line(error)}); give "
+        "the folder in which such a model was saved, or a name of the hub such as all-MiniLM-L6-v2"
     )
 
 

@@ -48,7 +48,7 @@ def read_tagged(path: Path) -> list[TaggedText]:
     suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
     readers = {".conllu": _conllu_texts, ".tsv": _tsv_texts}
     if not suffixes or suffixes[-1] not in readers:
-        raise DataError(f"{path} is no kind of tagged corpus that can be read; {_REMEDY}")
+        raise DataError(f"{path} is not a tagged corpus of a known kind; {_REMEDY}")
     try:
         lines = _content(path).decode().split("\n")
         texts = [_joined(tokens) for tokens in readers[suffixes[-1]](lines) if tokens]
@@ -146,7 +146,7 @@ def _tsv_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
         elif not line.strip() and document and not _is_ended(document):
             document[-1] = document[-1]._replace(space=_PARAGRAPH)
         elif line.strip() and not line.startswith("#"):
-            raise ValueError(f"the line {line.strip()[:40]!r} is no word with a tag")
+            raise ValueError(f"the line {line.strip()[:40]!r} is not a word with a tag")
     yield document
 
 

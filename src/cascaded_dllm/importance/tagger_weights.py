@@ -60,7 +60,7 @@ def read_weights(path: Path) -> Weights:
     if version != VERSION:
         raise DataError(f"{path} holds a tagger of version {version}, and this program has {VERSION}; {_REMEDY}")
     if not _are_sound(gaps, weights):
-        raise DataError(f"{path} holds no tagger: its arrays are not those that one has; {_REMEDY}")
+        raise DataError(f"{path} holds no tagger: its arrays have other shapes, types or values; {_REMEDY}")
     table = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
     table[np.cumsum(gaps)] = weights
     return table

@@ -181,9 +181,7 @@ def load_frequencies(path: Path) -> DocumentFrequencies:
         counts = dict(table["counts"])
         return DocumentFrequencies(int(table["num_documents"]), counts, int(table["fewest"]), int(table["left_out"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} holds no word counts ({error}); remove it and preprocess again, and it is made anew"
-        ) from error
+        raise DataError(f"{path} holds no word counts ({error}); remove it and preprocess again") from error
 
 
 @final

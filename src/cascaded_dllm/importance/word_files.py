@@ -150,7 +150,7 @@ class WordFiles:
                 self._damaged.add(path)
                 warnings.warn(
                     f"{path} in the word cache is damaged at byte {block.end}; what follows is embedded again. Remove "
-                    "the file to see this no more",
+                    "the file to stop this warning",
                     stacklevel=2,
                 )
                 return

@@ -100,7 +100,7 @@ def _exists(path: Path) -> bool:
 
 def _local(path: Path, options: Mapping[str, str | None], unit: Unit | None, form: Form | None) -> Corpus:
     if form is not None and unit not in (None, "line"):
-        raise ConfigError(f"the form {form} is read line by line, and the unit is {unit}; leave one of them out")
+        raise ConfigError(f"the form {form} is read line by line, but the unit is {unit}; leave one of them out")
     text_field, bad_records = options["text_field"], options["bad_records"]
     # Absolute: the processes that read parts may have another working directory.
     files = LocalFiles(
@@ -124,7 +124,7 @@ def _hub_corpus(dataset: str, text_field: str | None, form: Form | None) -> HubC
         DataError: the name looks like a path.
     """
     if dataset.startswith((".", "/", "~")) or dataset.lower().endswith(SUFFIXES):
-        raise DataError(f"{dataset} is no file or folder; check the path")
+        raise DataError(f"{dataset} is not a file or folder; check the path")
     match = _HUB_ID.fullmatch(dataset)
     if match is not None:
         column = DEFAULT_TEXT_FIELD if text_field is None else text_field
@@ -133,8 +133,8 @@ def _hub_corpus(dataset: str, text_field: str | None, form: Form | None) -> HubC
     near = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise ConfigError(
-        f"{dataset!r} is no corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of a "
-        "dataset on the Hugging Face hub"
+        f"{dataset!r} is not a corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of "
+        "a dataset on the Hugging Face hub"
     )
 
 

@@ -148,7 +148,7 @@ def require_numbers(num_records: int | None, holdout: int | None) -> None:
         ConfigError: there would be no record, or none on one side.
     """
     require_at_least("--num-documents", num_records, 1)
-    require_at_least("--holdout", holdout, 2, hint="since one of so many records is held out")
+    require_at_least("--holdout", holdout, 2, hint="since it holds out one record of that many")
 
 
 def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:
@@ -162,12 +162,12 @@ def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:
     if holdout is not None and holdout.held and not dropped:
         return DataError(
             f"the corpus {name!r} has fewer than {holdout.every} records, and --holdout {holdout.every} holds out one "
-            "of so many; give a smaller number"
+            "record of that many; give a smaller number"
         )
     told = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
     return DataError(
         f"the corpus {name!r} holds 0 documents that are not blank; give one with text in it"
-        + (f" (what it holds was dropped: {told})" if told else "")
+        + (f" (its records were dropped: {told})" if told else "")
     )
 
 

@@ -9,8 +9,8 @@ Kind: TypeAlias = Literal["built in", "known by name", "files", "hub"]
 """Kinds of corpora: made on this machine, one of `HUB_CORPORA`, a path, any other dataset of the hub."""
 
 _KINDS: Mapping[Kind, str] = {
-    "built in": "is built in, with nothing to choose",
-    "known by name": "is known by name, and read as that name says",
+    "built in": "is built in and has nothing to choose",
+    "known by name": "is known by name, which decides how it is read",
     "files": "lies on this machine",
     "hub": "is a dataset of the hub",
 }
@@ -27,7 +27,7 @@ class _Option(NamedTuple):
 _OPTIONS: Mapping[str, _Option] = {
     "text_field": _Option("names the field or column that holds the text", ("files", "hub"), ("jsonl", "parquet")),
     "unit": _Option("says what a document of a .txt file is", ("files",), ("txt",)),
-    "form": _Option("says whose tokenised form texts have", ("files", "hub"), ("txt", "jsonl", "parquet")),
+    "form": _Option("says in which tokenised form the texts are", ("files", "hub"), ("txt", "jsonl", "parquet")),
     "bad_records": _Option("says what becomes of lines that cannot be read", ("files",), ("txt", "jsonl")),
     "revision": _Option("names a commit of a dataset of the hub", ("known by name", "hub")),
     "streaming": _Option("reads a dataset of the hub over the network", ("known by name", "hub")),
@@ -72,4 +72,4 @@ def _given(options: Mapping[str, object]) -> list[tuple[str, object]]:
 
 def _unread(name: str, value: object, why: str) -> ConfigError:
     shown = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value!r}")
-    return ConfigError(f"{shown} {_OPTIONS[name].meaning}, and {why}; leave it out")
+    return ConfigError(f"{shown} {_OPTIONS[name].meaning}, but {why}; leave it out")

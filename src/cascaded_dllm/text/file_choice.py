@@ -60,7 +60,7 @@ def _matching_files(pattern: Path) -> list[Path]:
     """
     root = _root(pattern)
     if wrong := next((part for part in pattern.parts if "**" in part and part != "**"), None):
-        raise DataError(f"the pattern {pattern} has {wrong}; ** stands alone between two slashes, and * inside a name")
+        raise DataError(f"the pattern {pattern} has {wrong}; ** must stand between two slashes, inside a name use *")
     if "**" in pattern.parts and (link := next(_linked_folders(root), None)):
         raise DataError(
             f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "

@@ -123,8 +123,8 @@ def _seek_line(stream: BufferedIOBase, file: Path, begin: int, num_bytes: int) -
     stream.seek(begin - 1)
     if stream.read(1) != b"\n" and begin < num_bytes:
         raise DataError(
-            f"{file} has changed since it was hashed: no line of it begins at byte {begin:,}, where one did; leave it "
-            "alone and run the same command again (if it says so once more, remove the folder prepared of the dataset)"
+            f"{file} has changed since it was hashed: no line of it begins at byte {begin:,} any more; leave it "
+            "unchanged and run the same command again (if this error comes again, remove the dataset's folder prepared)"
         )
 
 

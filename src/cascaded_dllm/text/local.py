@@ -222,7 +222,7 @@ def _json_object(line: Line, text_field: str) -> dict[str, object] | str:
     content, place = line.decode(), f"{line.file} line {line.number}"
     if line.number == 1 and content.lstrip().startswith("[") and suffix_of(line.file).split(".")[1] == "json":
         raise DataError(
-            f"{line.file} is one JSON array, and its lines have to be objects, one a record; write it so "
+            f"{line.file} is one JSON array, but each of its lines must be an object, one for each record; convert it "
             "(jq -c '.[]' OLD > NEW)"
         )
     if not content.strip():

@@ -100,7 +100,7 @@ class LocalFiles:
         if number:
             raise missing_field(first_place, self.text_field, fields, others=number - 1)
         if faults:
-            raise DataError(f"none of {len(faults):,} lines looked at can be read; the first: {faults[0]}")
+            raise DataError(f"none of {len(faults):,} lines checked can be read; the first error: {faults[0]}")
         return files
 
     def _refuse(self, fault: BadRecordError) -> None:
@@ -166,15 +166,18 @@ class LocalFiles:
         lines = list(self._readable(itertools.islice(text_lines(first), HINT_LINES)))
         if heading := next((line.strip() for line in lines if is_title(line)), None):
             return (
-                f"{first.name} has headings like WikiText, {heading!r}, which are documents now; --form wikitext makes "
-                "one of each article"
+                f"{first.name} has headings like those of WikiText, such as {heading!r}, which are documents of their "
+                "own; --form wikitext makes each article a document"
             )
         if self.unit != "paragraph":
             return None
         if len(lines) < 2 or not all(line.strip() for line in lines):
             return None
         num = f"the first {HINT_LINES:,}" if len(lines) == HINT_LINES else f"all {len(lines)}"
-        return f"{num} lines of {first.name} are one document, as no blank line parts them; --unit line makes each one"
+        return (
+            f"{num} lines of {first.name} are one document, as no blank line separates them; --unit line makes each "
+            "line a document"
+        )
 
     def _readable(self, lines: Iterable[str | BadRecordError]) -> Iterator[str]:
         for line in lines:

@@ -71,7 +71,7 @@ def missing_field(place: str, text_field: str, fields: Iterable[str], *, others:
         others: number of further rows that were looked at and lack it too.
     """
     listed = ", ".join(repr(field) for field in fields) or "none"
-    where, whose = (f", nor has any of {others:,} others looked at", "their") if others else ("", "its")
+    where, whose = (f", nor has any of the {others:,} other rows checked", "their") if others else ("", "its")
     return DataError(
         f"{place} has no field {text_field!r}{where}; {whose} fields are {listed}: choose one as the text field"
     )

@@ -20,7 +20,7 @@ def read_text_list(path: Path, unit: Unit = "line") -> list[str]:
         DataError: there is no such file, it is empty, not UTF-8 or of an unknown kind, or a record has no text.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file; give a text file, with one text a line, or a .jsonl file")
+        raise DataError(f"{path} is not a file; give a text file with one text a line, or a .jsonl file")
     texts: list[str] = []
     LocalFiles(path).checked_files()
     for read in unread_rows(path, text_field="text", unit=unit):

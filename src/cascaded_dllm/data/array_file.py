@@ -92,7 +92,7 @@ def expect_random_rows(array: Stored) -> None:
 def read_ahead(array: Stored, rows: npt.NDArray[np.int64]) -> None:
     """Asks the system to fetch rows of a mapped array that are not in memory yet, and does not wait for them.
 
-    It only changes the time at which rows are read: a read error is raised where a row is used, not here.
+    It only changes the time at which rows are read: a read error shows where a row is used, not here.
     """
     mapped = _map_of(array)
     if mapped is None or array.size == 0:

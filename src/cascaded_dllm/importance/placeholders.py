@@ -14,7 +14,7 @@ _BETWEEN_SPACES = re.compile(r"\S+")
 class WithoutPlaceholders:
     """A scorer with the words of another scorer, except placeholders, whose tokens get the background.
 
-    Of a "word" with spaces, such as a phrase or a sentence, only the pieces between spaces with a placeholder go.
+    A "word" with spaces, such as a phrase or a sentence, loses only the pieces between spaces that hold a placeholder.
 
     Args:
         scorer: the other scorer.

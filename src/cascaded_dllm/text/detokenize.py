@@ -2,7 +2,7 @@ r"""Detokenizers: they turn texts of benchmark corpora from their distributed fo
 
 Each is a pure function of one text and keeps its line breaks. Apart from marks such as WikiText's "@-@", PTB's escapes
 and LAMBADA's quotation marks, only white space changes, so no word is lost. `wikitext`, `lm1b` and `ptb` return a line
-without traces of its form unchanged, but for white space around it.
+without traces of its form unchanged, except for white space around it.
 """
 
 import re

@@ -36,7 +36,7 @@ def chosen_files(path: Path) -> list[Path]:
 
 
 def _files_of_folder(folder: Path) -> list[Path]:
-    """The files of a folder, in order, but for hidden ones; a broken link is among them, as a missing file.
+    """The files of a folder, in order, except hidden ones; a broken link is among them, as a missing file.
 
     Raises:
         DataError: it has no file, or holds a folder.
@@ -53,7 +53,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 
 def _matching_files(pattern: Path) -> list[Path]:
-    """The files that match a pattern, in order, but for hidden ones.
+    """The files that match a pattern, in order, except hidden ones.
 
     Raises:
         DataError: there is none, "**" is part of a name, or there is a link to a folder, which "**" does not follow.
@@ -109,7 +109,7 @@ def _root(path: Path) -> Path:
 
 
 def _linked_folders(root: Path) -> Iterator[Path]:
-    """The links to folders below a folder, but for hidden ones."""
+    """The links to folders below a folder, except hidden ones."""
     for folder, names, _ in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".")]
         yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())

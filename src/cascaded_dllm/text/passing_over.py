@@ -32,7 +32,7 @@ class Gap:
                 yield item
 
     def wanted(self, part: Part, items: Iterator[_Item]) -> Iterator[_Item]:
-        """`part.of(items)`, where the readers behind `items` skip by this gap."""
+        """`part.of(items)`; the readers that yield `items` must skip by this gap."""
         place = 0
         for number in part.numbers():
             self.number = number - place

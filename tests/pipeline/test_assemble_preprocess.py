@@ -57,7 +57,7 @@ def test_dataset_is_complete_with_its_last_shard(tmp_path, monkeypatch):
     assert loaded == [1], "the first shard can be looked at"
     assert inspect_dataset(task.plan.folder, CascadeSpec((4, 8)), packing="stream", num_windows=1).num_shards == 1
     assert summary["documents"] == 3
-    with pytest.raises(DataError, match="is no complete preprocessed dataset"):
+    with pytest.raises(DataError, match="is not a complete preprocessed dataset"):
         PreprocessedDataset.open(task.plan.folder)
     task.run(0)
     assert loaded == [1, 1], "the last one makes sure that it still is the same"
@@ -278,7 +278,7 @@ def test_numbers_are_judged_before_a_corpus_is_fetched(monkeypatch, tmp_path):
 def test_a_holdout_that_is_none(tmp_path):
     for split, every, message in [
         ("test", 5, r"--holdout 5 divides the train split of a corpus, and --split is 'test'; give --split valid for"),
-        ("valid", 1, r"--holdout is 1; it must be at least 2, since one of so many records is held out"),
+        ("valid", 1, r"--holdout is 1; it must be at least 2, since it holds out one record of that many"),
     ]:
         with pytest.raises(ConfigError, match=message):
             prepare(replace(job(tmp_path), corpus=CorpusChoice("stories", split, holdout=every)))

@@ -34,7 +34,7 @@ def text_file(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (None, b"", "nowhere.txt is no file or folder"),
+        (None, b"", "nowhere.txt is not a file or folder"),
         ("a.txt", b"", r"a\.txt is empty \(0 bytes\); give a file with text, or remove it"),
         ("a.txt", b" \n\n", "holds 0 documents that are not blank; give "),
         ("a.jsonl", b'{"text": "A key."}\n{"text": \n', r"a\.jsonl line 2 is not JSON .*; repair or remove the line"),
@@ -115,7 +115,7 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
         ),
         (
             ["tfidf", "--text-field", "text"],
-            r"--text-field 'text' names the field or column that holds the text, and \S*text\.txt has only \.txt; le",
+            r"--text-field 'text' names the field or column that holds the text, but \S*text\.txt has only \.txt; le",
         ),
         (["keybert", "--scope", ""], "the scope is ''; it must be one of document, window"),
         (
@@ -295,10 +295,10 @@ def test_data_that_is_none(tmp_path, runs):
     )
     (tmp_path / "train.txt").write_text("A text.")
     message = failure("train", "--data", tmp_path / "train.txt", "--out", tmp_path / "run", "device=cpu")
-    assert "train.txt is a file, and a preprocessed dataset is a folder; make one of it with `cdllm prep" in message
+    assert "train.txt is a file, but a preprocessed dataset is a folder; make one from it with `cdllm prep" in message
     (tmp_path / "train.txt").unlink()
     message = failure("evaluate", "likelihood", "--stage", runs / "stage1", "--data", tmp_path)
-    assert "is no complete preprocessed dataset: it has no manifest.json; name the folder" in message
+    assert "is not a complete preprocessed dataset: it has no manifest.json; name the folder" in message
     assert files(tmp_path) == set()
 
 

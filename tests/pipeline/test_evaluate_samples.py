@@ -309,8 +309,8 @@ def test_what_is_no_text(stories, judge, tmp_path):
     assert "no --tokenizer is given, and" in told("texts.txt", content=b"a fox\n")
     assert "is a folder without settings.json, so no sampling run" in failure("evaluate", "samples", stories)
     # That it is not there is said before anything is asked about it.
-    assert "is no file; give a text file" in told("missing.txt")
+    assert "is not a file; give a text file" in told("missing.txt")
     assert "is empty (0 bytes)" in told("empty.txt", "--tokenizer", stories, content=b"")
     assert "is not UTF-8 at byte 3" in told("latin.txt", "--tokenizer", stories, content=b"caf\xe9\n")
-    assert "is no file; give a text file" in told(*fox, "--reference", tmp_path)
+    assert "is not a file; give a text file" in told(*fox, "--reference", tmp_path)
     assert "has the tokenizer" in told("texts.txt", "--tokenizer", judge, "--reference", stories)

@@ -139,7 +139,7 @@ def test_repairs_of_masc(tmp_path):
         (["train_tagger.py", "{corpus}", "--out", "a.npz", "--iterations", "0"], "--iterations is 0; it must be at"),
         (["train_tagger.py", "nowhere.tsv", "--out", "a.npz"], "nowhere.tsv is missing or broken"),
         (["tagger_accuracy.py", "nowhere.npz", "--corpus", "{corpus}"], "nowhere.npz holds no tagger, or is missing"),
-        (["tagger_accuracy.py", "lexicon", "--corpus", "nowhere.txt"], "nowhere.txt is no kind of tagged corpus"),
+        (["tagger_accuracy.py", "lexicon", "--corpus", "nowhere.txt"], "nowhere.txt is not a tagged corpus"),
     ],
 )
 def test_mistakes(tmp_path, corpus, arguments, message):

@@ -1,1 +1,1 @@
-"""What a cascade is: its stage lengths, and which tokens of a window every stage keeps. Pure Python."""
+"""The definition of a cascade: its stage lengths, and which tokens of a window every stage keeps. No torch."""

@@ -1,7 +1,7 @@
 """Which tokens of a window every stage keeps: nested, in text order, by importance.
 
-The stages are cut from ONE order of the tokens: stage k keeps the first stage_lengths[k-1] of it. So every stage holds
-the one before, whatever their number.
+All stages are cut from one order of the tokens: stage k keeps its first stage_lengths[k-1] tokens. So every stage
+contains the one before, however many there are.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import ConfigError, DataError
 
-# "constituency" keeps small labels first, the others large scores first.
+# "constituency" keeps small labels first; the others keep large importance first.
 SELECTION_METHODS: tuple[str, ...] = ("constituency", "keybert_no_stopword", "keybert", "tfidf", "random", "custom")
-# Part-of-speech label of a token in no word: not kept by a shortened stage while it can be helped.
+# Part-of-speech label of a token outside all words: never kept by a shortened stage; without `unique`, kept last.
 INELIGIBLE_LABEL = -100
-# Scores of words end at 1; above lies only the full stop, which structures a text and may therefore be kept often.
+# The importance of a word is at most 1. Only the full stop is above, which structures a text and so may repeat.
 REPEATABLE_ABOVE = 1
-# Its numbers are a user's own: 7.3 is nothing but more than 7.2.
+# The user chooses the scale of these methods, so the limit above has no meaning for them.
 WITHOUT_REPEATABLE = ("custom",)
 
 
 def check_method(method: str) -> None:
-    """Is there such a rule?
+    """Checks that `method` is one of SELECTION_METHODS.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it is not.
     """
     one_of("the selection method", method, SELECTION_METHODS)
 
@@ -37,22 +37,22 @@ def select_positions(
     method: str,
     unique: bool = True,
 ) -> list[list[int]] | None:
-    """The positions each stage keeps, in text order; None where the window has too few tokens to keep.
+    """The positions that each stage keeps, in text order; None if the window cannot fill every stage.
 
-    A token id is kept once, so that a short stage is not spent on copies of one word. A window that cannot fill every
-    stage is dropped whole: padding would teach a stage to write fillers. Without `unique`, the importance alone
-    decides, tokens in no word come last, and no window is dropped.
+    A token id is kept once, so that a short stage is not spent on copies of one word. The caller drops a window that
+    cannot fill every stage: padding would teach a stage to write fillers. Without `unique`, importance alone decides,
+    tokens outside all words come last, and every window can be used.
 
     Args:
         token_ids: the window.
         importance: one value per token, in the unit of `method`.
-        stage_lengths: strictly increasing. A length equal to that of the window keeps all of it, whatever the rule.
-        method: one of SELECTION_METHODS. "constituency" takes rising labels; the others falling scores, where
-            a score above 1 may repeat, but for "custom". Equals are taken in text order.
+        stage_lengths: strictly increasing. A stage as long as the window keeps all of it.
+        method: one of SELECTION_METHODS. "constituency" takes tokens by rising label, the others by falling
+            importance; ties are taken in text order. Importance above 1 lets a token id repeat, except for "custom".
         unique: whether a token id is kept once.
 
     Raises:
-        ConfigError: the method is unknown, the lengths do not increase or one is longer than the window.
+        ConfigError: the method is unknown, the lengths do not strictly increase, or one is longer than the window.
         DataError: `token_ids` and `importance` differ in length.
     """
     spec = CascadeSpec(tuple(stage_lengths))
@@ -84,7 +84,7 @@ def select_stages(
     method: str,
     unique: bool = True,
 ) -> list[list[int]] | None:
-    """The token ids of each stage, in text order; None where the window is dropped. See `select_positions`."""
+    """The token ids of each stage, in text order; None if the window cannot fill them. See `select_positions`."""
     stages = select_positions(token_ids, importance, stage_lengths, method=method, unique=unique)
     if stages is None:
         return None
@@ -94,7 +94,7 @@ def select_stages(
 def _kept_order(
     token_ids: Sequence[int], importance: Sequence[float | int], count: int, *, method: str, unique: bool
 ) -> list[int] | None:
-    """The first `count` positions in the order in which they are kept; None where there are fewer."""
+    """The `count` positions that are kept first, in that order; None if fewer can be kept."""
     by_label = method == "constituency"
     # sorted() is stable, also in reverse: equal importance stays in text order.
     order = sorted(range(len(token_ids)), key=importance.__getitem__, reverse=not by_label)
@@ -110,7 +110,7 @@ def _kept_order(
             if value == INELIGIBLE_LABEL:
                 continue
         elif value > REPEATABLE_ABOVE and method not in WITHOUT_REPEATABLE:
-            # Not remembered: the same id may still be kept once as an ordinary word.
+            # Not added to `seen`: the same id may still be kept once as an ordinary word.
             kept.append(position)
             continue
         if token_id not in seen:

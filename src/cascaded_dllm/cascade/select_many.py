@@ -1,4 +1,4 @@
-"""The rule of `select_positions` for many windows at once: the same choice, made by sorting whole arrays."""
+"""`select_positions` for many windows at once: the same choice, made by sorting whole arrays."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ _LOW_HALF = 0xFFFFFFFF
 def kept_places(
     token_ids: npt.NDArray[np.int32], importance: npt.NDArray[np.float32], *, method: str, unique: bool = True
 ) -> npt.NDArray[np.int32]:
-    """The place of every token in the order in which its window's tokens are kept, from 0: (windows, length).
+    """The rank of every token, from 0, in the order in which its window's tokens are kept: (windows, length).
 
-    A shortened stage of k tokens keeps the places below k. A token that is never kept (a copy of a kept one, or one in
-    no word) has the place `length`; without `unique` every token has a place below it.
+    A shortened stage of k tokens keeps the ranks below k. A token that is never kept (a copy of a kept token, or a
+    token outside all words) has the rank `length`; without `unique`, every rank is below `length`.
 
     Args:
         token_ids: (windows, length), none negative.
@@ -25,7 +25,7 @@ def kept_places(
 
     Raises:
         ConfigError: the method is unknown.
-        DataError: there is not one importance for every token.
+        DataError: `token_ids` and `importance` differ in shape.
     """
     check_method(method)
     if token_ids.shape != importance.shape:
@@ -34,7 +34,7 @@ def kept_places(
             "exactly one"
         )
     by_label = method == "constituency"
-    # Both are exceptions to "once": a label that is never kept, and a score that is always.
+    # The exceptions to "once": a label that is never kept, or an importance that is always kept.
     above = np.inf if method in WITHOUT_REPEATABLE else REPEATABLE_ABOVE
     is_special = importance == INELIGIBLE_LABEL if by_label else importance > above
     if not unique:
@@ -54,11 +54,11 @@ def kept_places(
 
 
 def kept_positions(places: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
-    """The positions of the places below `count`, rising: (windows, count).
+    """The positions of the ranks below `count`, in text order: (windows, count).
 
     Args:
-        places: of windows that keep at least `count` tokens; see `kept_places`.
-        count: tokens of a shortened stage.
+        places: the ranks of `kept_places`, only of windows that keep at least `count` tokens.
+        count: the length of a shortened stage.
     """
     num_windows, length = places.shape
     flat = np.flatnonzero(places < count).reshape(num_windows, count)
@@ -67,11 +67,11 @@ def kept_positions(places: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.
 
 
 def _order(importance: npt.NDArray[np.float32], *, is_rising: bool) -> npt.NDArray[np.int64]:
-    """The positions of every window by importance, equals in text order.
+    """The positions of every window sorted by importance, ties in text order.
 
-    One integer holds the importance and, below it, the position: sorting integers is several times faster than a
-    stable sort of the values. The bits of a float sort like its value once those of negative ones are turned round;
-    adding 0 makes -0 the same as 0.
+    The sorted keys are integers with the importance in the upper half and the position in the lower half: sorting
+    integers is several times faster than a stable sort of the values. The bits of a float sort like its value once
+    the lower 31 bits of negative floats are inverted; adding 0 turns -0 into 0.
     """
     bits = (importance + np.float32(0)).view(np.int32)
     rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
@@ -83,9 +83,9 @@ def _order(importance: npt.NDArray[np.float32], *, is_rising: bool) -> npt.NDArr
 
 
 def _is_first(token_ids: npt.NDArray[np.int32], is_apart: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Whether a token is the first one in its row with its id; each of those set apart is the first of its kind."""
+    """Whether a token is the first one in its row with its id; tokens set apart always are."""
     ranks = np.arange(token_ids.shape[1])
-    # Ids are not negative, so a negative one of its own is like no other.
+    # Ids are not negative, so the negative key of a token set apart is unique.
     keys = np.where(is_apart, ~ranks, token_ids) << 32
     keys |= ranks
     keys.sort(axis=1)

@@ -19,16 +19,16 @@ class CascadeSpec:
     stage_lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Rejects lengths that make no cascade.
+        """Checks the lengths.
 
         Raises:
-            ConfigError: there is no stage, a length is not a positive whole number, or they do not increase.
+            ConfigError: there is no stage, a length is not a positive whole number, or they do not strictly increase.
         """
         lengths = self.stage_lengths
         if len(lengths) == 0:
             raise ConfigError("stage_lengths is empty; a cascade needs at least 1 stage, for example (32, 64, 128)")
         for length in lengths:
-            # bool is an int to Python, but True is no length.
+            # Not isinstance: True is an int, but not a length.
             if type(length) is not int or length < 1:
                 raise ConfigError(
                     f"stage_lengths {lengths} holds {length!r}; every length must be a whole number of at least 1"
@@ -47,11 +47,11 @@ class CascadeSpec:
 
     @property
     def window_length(self) -> int:
-        """Tokens of the whole text, which the last stage writes."""
+        """Number of tokens of the whole text, which the last stage writes."""
         return self.stage_lengths[-1]
 
     def target_length(self, stage: int) -> int:
-        """Tokens that `stage` writes.
+        """Number of tokens that `stage` writes.
 
         Raises:
             ConfigError: there is no such stage.
@@ -63,7 +63,7 @@ class CascadeSpec:
         return self.stage_lengths[stage - 1]
 
     def prefix_length(self, stage: int) -> int:
-        """Tokens of the stage before, on which `stage` is conditioned; 0 for the first.
+        """Number of tokens of the stage before, on which `stage` is conditioned; 0 for the first.
 
         Raises:
             ConfigError: there is no such stage.

@@ -1,1 +1,1 @@
-"""Preprocessed texts on disk, and the way from them to the batches of one stage."""
+"""Preprocessed texts on disk, and how they become the batches of a stage."""

@@ -1,4 +1,4 @@
-"""`.npy` files of rows of whole numbers, written piece by piece and read through the page cache."""
+"""`.npy` files with rows of integers, written piece by piece and read through the page cache."""
 
 import contextlib
 import mmap
@@ -12,13 +12,13 @@ import numpy.typing as npt
 from cascaded_dllm.errors import DataError
 
 Stored: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.int32]
-"""What files hold; what computes with it widens it first, as sums of small types go round."""
+"""The types of the stored arrays; convert to a wider type before computing, since sums of small types overflow."""
 
 _TYPES: tuple[np.dtype[Any], ...] = tuple(np.dtype(name) for name in ("u1", "<u2", "<i4"))
 
 
 def stored_type(largest: int) -> np.dtype[Any]:
-    """The smallest type for whole numbers from 0 to `largest`."""
+    """The smallest type for integers from 0 to `largest`."""
     return next(kind for kind in _TYPES if kind == _TYPES[-1] or np.iinfo(kind).max >= largest)
 
 
@@ -26,7 +26,7 @@ def stored_type(largest: int) -> np.dtype[Any]:
 class ArrayFile:
     """Writes an array of `columns` columns whose number of rows is known only at the end.
 
-    A header is rewritten in place on closing: NumPy reserves room in it for the first axis to grow.
+    The header is rewritten in place at the end: NumPy reserves room in it for a larger first axis.
     """
 
     def __init__(self, path: Path, columns: int, kind: np.dtype[Any] = _TYPES[-1]) -> None:
@@ -65,7 +65,7 @@ def open_array(path: Path, shape: tuple[int, int]) -> Stored:
     """The array in `path`, memory-mapped and read-only.
 
     Raises:
-        DataError: the file is missing, truncated, foreign or of another shape or type.
+        DataError: the file is missing, truncated, foreign, or has another shape or type.
     """
     remedy = f"remove {path.parent}, and it will be built again"
     try:
@@ -80,9 +80,10 @@ def open_array(path: Path, shape: tuple[int, int]) -> Stored:
 
 
 def expect_random_rows(array: Stored) -> None:
-    """Says to the system that rows of a mapped array will be read here and there; nothing for one in memory.
+    """Tells the system that rows of a mapped array will be read in random order; does nothing for an array in memory.
 
-    It reads ahead otherwise, up to megabytes for a row of some hundred bytes. Who reads all in order wants that.
+    Otherwise the system reads ahead, up to megabytes for a row of some hundred bytes, which only helps a reader of all
+    rows in order.
     """
     if (mapped := _map_of(array)) is not None:
         mapped.madvise(mmap.MADV_RANDOM)
@@ -91,7 +92,7 @@ def expect_random_rows(array: Stored) -> None:
 def read_ahead(array: Stored, rows: npt.NDArray[np.int64]) -> None:
     """Asks the system to fetch rows of a mapped array that are not in memory yet, and does not wait for them.
 
-    An advice, which changes nothing but the time at which they are read: what cannot be read is told where it is.
+    It only changes the time at which rows are read: a read error shows where a row is used, not here.
     """
     mapped = _map_of(array)
     if mapped is None or array.size == 0:
@@ -105,7 +106,7 @@ def read_ahead(array: Stored, rows: npt.NDArray[np.int64]) -> None:
 
 
 def _map_of(array: Stored) -> mmap.mmap | None:
-    """What a view of a mapped file looks at; None for an array in memory."""
+    """The map under a view of a mapped file; None for an array in memory."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base

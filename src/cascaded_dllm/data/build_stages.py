@@ -1,4 +1,4 @@
-"""The row groups of a dataset to the windows and nested stages of training, in this process or in many."""
+"""Turns the row groups of a dataset into the windows and nested stages of training, in one or many processes."""
 
 import contextlib
 import functools
@@ -20,30 +20,30 @@ from cascaded_dllm.data.windows import Layout, Seam, Tokens
 from cascaded_dllm.errors import DataError, WorkerDiedError
 from cascaded_dllm.processes import in_order, process_pool, usable_cores
 
-# Windows whose stages are chosen together: enough to forget Python, few enough to bound the memory.
+# Windows whose stages are chosen together: enough to make Python's own time negligible, few enough to bound the memory.
 _BATCH_WINDOWS = 4096
-# Row groups that are given out ahead of the one that is written, per process: enough to keep all of them busy.
+# Row groups that are given out ahead of the one that is written, per process: enough to keep all processes busy.
 _AHEAD = 2
-# Of the processes that build: the one that writes what they give keeps up with about so many.
+# The process that writes keeps up with about this many that build.
 _MAX_WORKERS = 8
-# A row group takes about a tenth of a second, and a process half a second to start.
+# A row group takes about a tenth of a second, and starting a process half a second.
 _GROUPS_PER_PROCESS = 4
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 
 
 def useful_workers() -> int:
-    """The processes that are of use on this machine."""
+    """The number of processes that make building faster on this machine."""
     return min(usable_cores(), _MAX_WORKERS)
 
 
 def stage_file(folder: Path, stage: int) -> Path:
-    """Where the token ids of stage 1..K lie."""
+    """The file of the token ids of stage 1..K."""
     return folder / f"stage{stage}.npy"
 
 
 def positions_file(folder: Path, stage: int) -> Path:
-    """Where the positions of stage 1..K-1 lie."""
+    """The file of the positions of stage 1..K-1."""
     return folder / f"positions{stage}.npy"
 
 
@@ -51,10 +51,10 @@ class Stages(NamedTuple):
     """The stages of some windows.
 
     Attributes:
-        token_ids: per stage, (kept windows, its length).
-        positions: per stage but the last, the same shape: positions in the window, rising.
-        num_kept: windows.
-        num_dropped: windows that have too few tokens for their stages.
+        token_ids: for every stage, (kept windows, its length).
+        positions: for every stage but the last, in the same shape: the tokens' positions in the window, rising.
+        num_kept: number of kept windows.
+        num_dropped: number of windows that cannot fill every stage.
     """
 
     token_ids: tuple[Stored, ...]
@@ -66,14 +66,14 @@ class Stages(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """All that decides the stages of a dataset.
+    """Everything that decides the stages of a dataset.
 
     Attributes:
         spec: the stage lengths; the last one is the window.
         layout: how documents lie in windows.
         method: the selection rule.
-        unique: whether it keeps a token id once.
-        keeps_all: whether windows that have too few different tokens keep copies in place of being dropped.
+        unique: whether a shortened stage keeps a token id once.
+        keeps_all: whether windows with too few distinct tokens keep copies instead of being dropped.
     """
 
     spec: CascadeSpec
@@ -83,7 +83,7 @@ class StageRule:
     keeps_all: bool = False
 
     def select(self, windows: Tokens) -> Stages:
-        """The stages of windows; those that cannot fill every stage are left out."""
+        """The stages of windows; unless `keeps_all`, those that cannot fill every stage are dropped."""
         shortened = self.spec.stage_lengths[:-1]
         places = kept_places(*windows, method=self.method, unique=self.unique)
         is_kept = (places < self.spec.window_length).sum(axis=1) >= max(shortened, default=0)
@@ -100,7 +100,7 @@ class StageRule:
 
 
 class _Types(NamedTuple):
-    """How numbers are stored."""
+    """The types in which numbers are stored."""
 
     token_ids: np.dtype[Any]
     positions: np.dtype[Any]
@@ -132,7 +132,7 @@ class _Block(NamedTuple):
 
 
 _Task: TypeAlias = tuple[RowGroup, int]
-"""A row group, and the tokens missing before it."""
+"""A row group, and the number of tokens missing in the window begun before it."""
 
 
 def write_stages(
@@ -141,14 +141,14 @@ def write_stages(
     """Writes all arrays and returns the counts for the manifest; the files are the same for any number of workers.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         dataset: read once; its shards are verified.
-        rule: what to write.
-        workers: processes; 1 for this one.
-        on_progress: told the number of documents done, and of all.
+        rule: decides the stages.
+        workers: number of processes; 1 for this process alone.
+        on_progress: called with the number of documents done, and of all.
 
     Raises:
-        DataError: a shard is damaged, or not a single window results.
+        DataError: a shard is damaged, a token id does not fit the vocabulary, or no window results.
         WorkerDiedError: a process was killed.
     """
     groups = row_groups(dataset)
@@ -173,7 +173,7 @@ def write_stages(
 
 
 class _StageFiles:
-    """The files of all arrays, and how many windows went into them."""
+    """The files of all arrays, and the number of windows kept in them and dropped."""
 
     def __init__(self, folder: Path, spec: CascadeSpec, types: _Types) -> None:
         self.num_kept = self.num_dropped = 0
@@ -188,7 +188,7 @@ class _StageFiles:
         return self
 
     def append(self, stages: Stages) -> None:
-        """Adds some windows."""
+        """Adds windows to all files."""
         for file, block in zip(self._stages, stages.token_ids, strict=True):
             file.append(block)
         for file, block in zip(self._positions, stages.positions, strict=True):
@@ -206,10 +206,10 @@ class _StageFiles:
 
 
 def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _StageFiles) -> None:
-    """Rejects a dataset without a single window.
+    """Checks that a dataset has at least one window.
 
     Raises:
-        DataError: it is one.
+        DataError: it has none.
     """
     if files.num_kept > 0:
         return
@@ -230,7 +230,7 @@ def _require_windows(dataset: PreprocessedDataset, rule: StageRule, files: _Stag
 def _blocks(
     dataset: PreprocessedDataset, make: Callable[[_Task], _Block], tasks: Sequence[_Task], workers: int
 ) -> Iterator[Iterator[_Block]]:
-    """The blocks of all row groups in order, from this process or from as many as are of use."""
+    """The blocks of all row groups in order, from this process or from up to `workers` others."""
     workers = min(workers, len(tasks) // _GROUPS_PER_PROCESS)
     if workers <= 1:
         yield map(make, tasks)
@@ -242,7 +242,7 @@ def _blocks(
 def _made_by(
     pool: ProcessPoolExecutor, make: Callable[[_Task], _Block], tasks: Sequence[_Task], ahead: int, folder: Path
 ) -> Iterator[_Block]:
-    """What `make` gives for every task, a few of them at a time.
+    """The results of `make` for all tasks in order, with at most `ahead` tasks given out at a time.
 
     Raises:
         WorkerDiedError: a process was killed.
@@ -257,9 +257,9 @@ def _made_by(
 
 
 def _block(rule: StageRule, types: _Types, task: _Task) -> _Block:
-    """The stages of one row group; the first one of a shard has the shard verified.
+    """The stages of one row group; for the first one of a shard, the shard is verified.
 
-    Results are taken in order, so a fault of the file is told before what comes of it.
+    Results are taken in order, so damage to a shard is reported before any fault that it causes.
     """
     group, missing = task
     if group.number == 0:

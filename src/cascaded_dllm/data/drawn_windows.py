@@ -1,4 +1,4 @@
-"""A few windows of a dataset, drawn at random, without a look at all of it and without a file."""
+"""A few random windows of a dataset, drawn without reading all of it and without writing a file."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.rng import numpy_generator
 
 _NUM_GROUPS = 16
-"""Row groups, of about a million tokens, that the windows come from in equal parts, where the dataset has so many."""
+"""Number of row groups, of about a million tokens, from which windows are drawn in equal parts; at most all of them."""
 _AT_ONCE = 1024
 """Windows whose stages are selected together."""
 
@@ -22,21 +22,21 @@ _AT_ONCE = 1024
 def drawn_windows(
     folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, num_windows: int, seed: int
 ) -> tuple[npt.NDArray[np.int32], ...]:
-    """Different windows of a preprocessed dataset as ids of every stage, (windows, its length), in a random order.
+    """For every stage, the ids of distinct windows of a preprocessed dataset, (windows, its length), in random order.
 
-    They are such as `StageArrays.build` makes for training, but for windows that lie across two row groups.
+    They are windows that `StageArrays.build` makes for training, except those that lie across row groups.
 
     Args:
-        folder: what `preprocess` returned.
+        folder: of the preprocessed dataset.
         spec: the stage lengths; the last one is the window.
         packing: see `Layout`.
         unique: whether a shortened stage keeps a token id once.
-        num_windows: how many; there are fewer where the dataset has no more.
-        seed: which of them.
+        num_windows: number of windows; fewer are returned if the dataset does not have so many.
+        seed: of the draw.
 
     Raises:
         ConfigError: the packing is unknown.
-        DataError: the dataset is damaged, or has not a single window.
+        DataError: the dataset is damaged, or has no window.
     """
     dataset = PreprocessedDataset.open(folder)
     settings = dataset.settings
@@ -68,7 +68,7 @@ def drawn_windows(
 def _some_of(
     group: RowGroup, missing: int, rule: StageRule, num_windows: int, generator: np.random.Generator
 ) -> list[Stages]:
-    """Up to so many windows of one row group, drawn at random among those that fill every stage."""
+    """Up to `num_windows` windows of one row group, drawn at random among those that fill every stage."""
     windows = rule.layout.cut(group.read(), missing).windows
     order = generator.permutation(len(windows.token_ids))
     found: list[Stages] = []

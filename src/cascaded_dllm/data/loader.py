@@ -1,4 +1,4 @@
-"""Which windows a training step sees: a function of the step number, so that nothing has to be resumed."""
+"""The windows of a training step, as a function of its number, so that there is no state to resume."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ from cascaded_dllm.errors import ConfigError
 def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: int) -> npt.NDArray[np.int64]:
     """The windows of the batch of `step`, over all processes: (batch_size,) int64.
 
-    The steps walk through one endless sequence of epochs, each an independent permutation of all windows. So nothing
-    is lost or repeated within an epoch, and a batch may hold the end of one and the beginning of the next.
+    Steps go through an endless sequence of epochs, each an independent permutation of all windows. So nothing is lost
+    or repeated within an epoch, and a batch may hold the end of one epoch and the beginning of the next.
 
     Args:
         num_windows: size of the dataset.
@@ -35,9 +35,10 @@ def global_batch_indices(num_windows: int, batch_size: int, step: int, *, seed: 
 
 
 def rank_slice(indices: npt.NDArray[np.int64], rank: int, world_size: int) -> npt.NDArray[np.int64]:
-    """The part of a global batch that process `rank` of `world_size` works on: every `world_size`-th, from `rank` on.
+    """The part of a global batch for process `rank` of `world_size`: every `world_size`-th window, from `rank` on.
 
-    Times fall along the batch, and with them the number of masked tokens and the work; so every part has its share.
+    Diffusion times fall along the batch, and with them the number of masked tokens and the work; so all parts take
+    about the same work.
 
     Raises:
         ConfigError: there is no such rank, or the batch does not divide.

@@ -1,4 +1,4 @@
-"""What a preprocessed folder says about itself: the settings it was made with, and what was counted on the way."""
+"""The manifest of a preprocessed folder: the settings with which it was made, and the counts of its content."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from cascaded_dllm.versions import installed_versions
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 2
-# Versions of these may explain a difference between two results; they do not decide whether a shard is kept.
+# Their versions may explain a difference between two results; they do not decide whether a shard is kept.
 _LIBRARIES = (
     "numpy",
     "pyarrow",
@@ -27,35 +27,35 @@ _LIBRARIES = (
 
 
 _FILES_NAMED = 8
-"""Of a corpus' files that differ, so many are named."""
+"""Maximum number of differing files of a corpus that a message names."""
 _FILES_DIGEST = "files_sha256"
 
 
 @final
 class DamagedError(DataError):
-    """A file of a folder is missing, truncated or changed: what a killed process or a full disk leaves behind.
+    """A file of a folder is missing, truncated or changed, as after a killed process or with a full disk.
 
-    Only this may be written again without asking; whatever else cannot be used may be somebody's work.
+    Only a damaged folder may be overwritten without asking; any other one that cannot be used may be somebody's work.
     """
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that decides what the records of a dataset are, given the documents.
+    """Everything that decides the records of a dataset.
 
     Attributes:
         dataset: name of the corpus.
-        split: its part, such as "train".
-        source: where the documents come from, and everything that was done to them: files with their hashes (see
-            `brief`), or a hub id with its revision, the detokenizer, the unit of a document.
+        split: of the corpus, such as "train".
+        source: where the documents come from and how they are read: files with their hashes (see `brief`) or a hub id
+            with its revision, the detokenizer, the unit of a document.
         num_shards: shards of the dataset; record j of the corpus lies in shard j % num_shards.
         method: selection rule for the importance values.
-        scorer: the scorer's own description.
-        background: importance of tokens in no word, also of padding.
+        scorer: the scorer's description of itself.
+        background: importance of tokens outside all words, and of padding.
         tokenizer: fingerprint of the tokenizer.
         vocab_size: its number of real tokens.
-        eos_id: its end-of-text token.
+        eos_id: id of its end-of-text token.
     """
 
     dataset: str
@@ -70,7 +70,7 @@ class Settings:
     eos_id: int
 
     def brief(self) -> "Settings":
-        """The same with the number of the corpus' files, and a hash, in place of the list of them, if there is one."""
+        """The same settings, with a list of the corpus' files, if any, replaced by the number of files and a hash."""
         files = self.source.get("files")
         if not isinstance(files, list):
             return self
@@ -78,9 +78,9 @@ class Settings:
         return replace(self, source=self.source | {"files": len(files), _FILES_DIGEST: digest})
 
     def differences(self, other: "Settings") -> str:
-        """The fields in which two settings differ, as "field: mine, not theirs"; empty if there are none.
+        """The fields in which two settings differ, as "field: mine, not theirs"; empty if they are equal.
 
-        Of the files of a corpus only those that differ are named, and none where one of the two has no list of them.
+        Of the files of a corpus, only those that differ are named, and none if one of the settings is brief.
         """
         one, two = self, other
         if _FILES_DIGEST in self.source or _FILES_DIGEST in other.source:
@@ -90,14 +90,14 @@ class Settings:
 
 
 def choice_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What decides beside the method which words of a text are kept; None where nothing does that models should know.
+    """What decides, besides the method, which words of a text are kept; None if a model need not know more.
 
-    Of the method "random" how numbers were drawn, "per" occurrence or word and with which "seed"; of "custom" its
-    "function", and the "sha256" of the file, or of what an object in its place says of itself.
+    For the method "random", how numbers were drawn: "per" occurrence or word, and the "seed". For "custom", the
+    "function" and the "sha256" of its file, or of the description if an object in its place has no "sha256".
 
     Args:
         method: of a dataset, or of stages.
-        scorer: the scorer's own description; "per" is in it for words only.
+        scorer: the scorer's description of itself, which contains "per" only for words.
     """
     match method:
         case "random":
@@ -111,10 +111,10 @@ def choice_of(method: str, scorer: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def learnt_choice(choice: Mapping[str, Any] | None) -> str:
-    """What of it a model learns, as "chance per word with the seed 3", "chance per occurrence"; empty for None.
+    """The part of `choice` that a model learns, such as "chance per word with the seed 3"; empty for None.
 
-    Drawn per word, the seed says which words are kept. Drawn per occurrence it decides nothing: texts of all seeds have
-    one law.
+    If numbers are drawn per word, the seed decides which words are kept. If they are drawn per occurrence, it is left
+    out, since the texts of all seeds have the same law.
 
     Args:
         choice: see `choice_of`.
@@ -135,7 +135,7 @@ def _difference(name: str, mine: Any, theirs: Any) -> str:
 
 
 def _difference_of_source(key: str, mine: Any, theirs: Any) -> str:
-    """What differs in the source of settings; of many files those that differ are named."""
+    """A difference in the source of settings; of lists of files, those that differ are named."""
     if not (isinstance(mine, list) and isinstance(theirs, list)):
         shown = [f"{len(value):,}" if isinstance(value, list) else repr(value) for value in (mine, theirs)]
         return f"{key} {shown[0]}, not {shown[1]}"
@@ -150,14 +150,14 @@ def _difference_of_source(key: str, mine: Any, theirs: Any) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What went into a shard or a dataset, and what was dropped for which reason: together, the input.
+    """Counts of what a shard or a dataset contains and of what was dropped, which add up to the input.
 
     Attributes:
-        documents: kept.
+        documents: kept documents.
         tokens: of the kept documents.
         characters: of the kept documents.
-        dropped: records that are no documents, by reason.
-        dropped_characters: of those.
+        dropped: number of dropped records, by reason.
+        dropped_characters: of the dropped records.
     """
 
     documents: int = 0
@@ -168,7 +168,7 @@ class Counts:
 
     @property
     def records(self) -> int:
-        """All that came in, kept or not."""
+        """Number of all records of the input, kept or dropped."""
         return self.documents + sum(self.dropped.values())
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -188,12 +188,12 @@ def fingerprint(value: Mapping[str, Any]) -> str:
 
 
 def _canonical(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """The same bytes for equal values, whatever the order of keys."""
+    """Bytes that are the same for equal values, whatever the order of the keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def header(kind: str) -> dict[str, Any]:
-    """The first lines of a manifest: what the folder is, its format, and what wrote it."""
+    """The first fields of a manifest: the kind of the folder, its format, and the versions that wrote it."""
     return {"kind": kind, "format_version": FORMAT_VERSION, "versions": installed_versions(_LIBRARIES)}
 
 
@@ -201,26 +201,27 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
     """The manifest of `folder`.
 
     Args:
-        folder: that it describes.
-        kind: what the folder should be.
-        whole: the folder of which it is a part and without which it is nothing; None where it stands for itself.
+        folder: the folder that it describes.
+        kind: the kind that the folder should have.
+        whole: the folder to remove if the format is old, of which `folder` is a part; None for `folder` itself.
 
     Raises:
-        DamagedError: there is none, or it is broken.
-        DataError: it cannot be read, or belongs to another kind of folder or to another format.
+        DamagedError: there is no manifest, or it is broken.
+        DataError: it cannot be read, or describes another kind of folder or another format.
     """
     path = folder / FILE_NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except NotADirectoryError as error:
         raise DataError(
-            f"{folder} is a file, and a {kind} is a folder; make one of it with `cdllm preprocess`, and name the "
+            f"{folder} is a file, but a {kind} is a folder; make one from it with `cdllm preprocess`, and name the "
             "folder that it prints"
         ) from error
     except FileNotFoundError as error:
         lack = f"it has no {FILE_NAME}" if folder.is_dir() else "there is no such folder"
         raise DamagedError(
-            f"{folder} is no complete {kind}: {lack}; name the folder that preprocessing printed, or preprocess again"
+            f"{folder} is not a complete {kind}: {lack}; name the folder that preprocessing printed, or preprocess "
+            "again"
         ) from error
     except OSError as error:
         raise DataError(
@@ -259,7 +260,7 @@ def parse_counts(manifest: Mapping[str, Any], path: Path) -> Counts:
         DataError: fields are missing or unknown.
     """
     found = manifest.get("counts")
-    # The defaults of the fields are for adding up, not for files in which something is missing.
+    # The defaults of the fields are for sums, not for manifests with missing fields.
     if not isinstance(found, dict) or found.keys() != {item.name for item in fields(Counts)}:
         raise _incomplete(path, KeyError("counts"))
     return Counts(**found)
@@ -269,7 +270,7 @@ def parse_text(manifest: Mapping[str, Any], key: str, path: Path) -> str:
     """One text field of a manifest.
 
     Raises:
-        DataError: it is missing or something else.
+        DataError: it is missing or not a text.
     """
     value = manifest.get(key)
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The order of an epoch: which window stands at a place of it, known for any place without the places before."""
+"""The order of the windows in an epoch, which gives the window at any place without the places before it."""
 
 import functools
 from typing import Final
@@ -9,19 +9,19 @@ import numpy.typing as npt
 from cascaded_dllm.rng import derive_seed, numpy_generator
 
 TABLE_LIMIT: Final = 2**22
-"""The most windows whose order is drawn as a table: a few tenths of a second and 32 MB. Ten million took 3 seconds, and
-300 million more than two minutes and 3 GB, in every process and once more for every epoch."""
+"""Maximum number of windows whose order is drawn as a table, which takes a few tenths of a second and 32 MB. In every
+process and for every epoch, ten million would take 3 seconds, and 300 million more than two minutes and 3 GB."""
 _ROUNDS = 8
 
 
 def windows_at(places: npt.NDArray[np.int64], num_windows: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The windows at some places of an epoch, in which each of `num_windows` stands once.
+    """The windows at `places` of an epoch, which contains each of `num_windows` once.
 
-    Up to TABLE_LIMIT windows every order is equally likely. Of more, the order is a keyed bijection, computed for the
-    places that are asked for and for no others.
+    Up to TABLE_LIMIT windows, every order is equally likely. Beyond, the order is a keyed bijection, computed only for
+    `places`.
 
     Args:
-        places: 0 .. num_windows - 1.
+        places: each in 0 .. num_windows - 1.
         num_windows: size of the dataset.
         seed: of the order.
         epoch: 0, 1, ...
@@ -33,7 +33,7 @@ def windows_at(places: npt.NDArray[np.int64], num_windows: int, *, seed: int, ep
 
 @functools.lru_cache(maxsize=2)
 def _table(num_windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The order of one epoch; kept for the next steps."""
+    """The order of one epoch, which is kept for the next steps."""
     return numpy_generator(seed, "epoch", epoch).permutation(num_windows)
 
 
@@ -45,8 +45,9 @@ def _keys(seed: int, epoch: int) -> tuple[int, ...]:
 def _bijection(places: npt.NDArray[np.int64], num_windows: int, keys: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """A Feistel network on the smallest power of two that holds all places (Luby & Rackoff 1988).
 
-    What falls outside goes through it again until it falls inside (cycle walking; Black & Rogaway 2002, Sec. 5), which
-    keeps it a bijection. More than half of the numbers lie inside, so that twice is the average at most.
+    A number outside 0 .. num_windows - 1 goes through the network again until it is inside (cycle walking; Black &
+    Rogaway 2002, Sec. 5), which keeps the map a bijection. More than half of the numbers are inside, so two passes are
+    the average at most.
     """
     num_bits = (num_windows - 1).bit_length()
     found = places.astype(np.uint64)
@@ -58,7 +59,7 @@ def _bijection(places: npt.NDArray[np.int64], num_windows: int, keys: tuple[int,
 
 
 def _feistel(number: npt.NDArray[np.uint64], num_bits: int, keys: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-    """Another number of `num_bits` bits for each: the halves change each other in turn."""
+    """A bijection of the numbers of `num_bits` bits, in which the two halves change each other in turn."""
     num_low = np.uint64(num_bits // 2)
     low_mask = np.uint64(2 ** (num_bits // 2) - 1)
     high_mask = np.uint64(2 ** (num_bits - num_bits // 2) - 1)
@@ -72,7 +73,7 @@ def _feistel(number: npt.NDArray[np.uint64], num_bits: int, keys: tuple[int, ...
 
 
 def _hash(number: npt.NDArray[np.uint64], key: int) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele et al. 2014), in which sums and products wrap."""
+    """The finaliser of SplitMix64 (Steele et al. 2014), modulo 2^64."""
     word = number + np.uint64(key)
     word = (word ^ word >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ word >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

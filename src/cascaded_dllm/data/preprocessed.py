@@ -28,8 +28,8 @@ class PreprocessedDataset:
     """A complete dataset on disk, whose shards belong together.
 
     Attributes:
-        folder: where it lies; its tokenizer is `folder`/tokenizer.json.
-        settings: what it was made with.
+        folder: its folder; its tokenizer is `folder`/tokenizer.json.
+        settings: with which it was made.
         counts: sums over the shards.
         fingerprint: of the settings and of the content of every shard.
         shards: in order.
@@ -66,10 +66,10 @@ class PreprocessedDataset:
 
     @classmethod
     def open_unfinished(cls, folder: Path) -> "PreprocessedDataset":
-        """The shards that are there of a dataset on which others may be at work, as if it had no more of them.
+        """The complete shards of a dataset that may not be finished, as a dataset of these shards.
 
         Raises:
-            DamagedError: no shard is there.
+            DamagedError: there is no complete shard.
             DataError: the shards do not belong together.
         """
         shards = tuple(shards_of(folder).values())
@@ -87,7 +87,7 @@ class PreprocessedDataset:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all shards are there; those of `open` are."""
+        """Whether it has all shards; always true after `open`."""
         return len(self.shards) == self.settings.num_shards
 
     def records(self) -> Iterator[Record]:
@@ -100,29 +100,29 @@ class PreprocessedDataset:
 
 
 def shards_of(folder: Path) -> dict[int, Shard]:
-    """All whole shards in a folder by their numbers, in order; what only resembles their folders is passed over.
+    """Number -> shard, in order, for all complete shards in a folder; other and damaged folders are skipped.
 
     Raises:
-        DataError: one was made in another format.
+        DataError: a manifest cannot be read, is incomplete, or is of another kind or format.
     """
     shards = {}
     numbers = (path.name.removeprefix("shard_") for path in folder.glob("shard_*"))
     for index in sorted(int(number) for number in numbers if number.isdecimal()):
-        # The task that makes a damaged one again is about to remove it.
+        # The task that makes a damaged shard again will remove it.
         with contextlib.suppress(DamagedError):
             shards[index] = Shard.open(shard_folder(folder, index))
     return shards
 
 
 class Identity(NamedTuple):
-    """What tells a dataset from all others, without a look at its shards; see `PreprocessedDataset`."""
+    """The identity of a dataset, known without reading its shards; see `PreprocessedDataset`."""
 
     settings: Settings
     fingerprint: str
 
 
 def read_identity(folder: Path) -> Identity:
-    """The settings and the fingerprint of the dataset in `folder`, at once however many shards there are.
+    """The settings and the fingerprint of the dataset in `folder`, in the same time for any number of shards.
 
     Raises:
         DataError: it is incomplete, or its tokenizer is missing or belongs to another dataset.
@@ -138,8 +138,9 @@ def read_identity(folder: Path) -> Identity:
 def complete_dataset(folder: Path, settings: Settings) -> PreprocessedDataset:
     """Writes the manifest that makes the finished shards and the tokenizer in `folder` a dataset.
 
-    It is written last: a folder with a manifest is complete. What killed writers left behind is removed, also that of
-    other machines, of which nobody here can tell whether they live: no shard is to be written any more.
+    It is written last, so a folder with a manifest is complete. Before that, the remains of killed writers are removed,
+    also those of other machines, although this process cannot know whether their writers live: no shard is left to
+    write.
     """
     shards = tuple(Shard.open(shard_folder(folder, index)) for index in range(settings.num_shards))
     dataset = _assembled(folder, settings, shards)

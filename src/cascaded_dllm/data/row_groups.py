@@ -1,4 +1,4 @@
-"""A dataset in pieces that can be read one by one and in any order: the row groups of its shards."""
+"""The row groups of a dataset's shards: pieces that can be read one by one and in any order."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.shards import RECORDS_FILE, Shard
 from cascaded_dllm.errors import DataError
 
-# The second leaf of the schema.
+# `token_ids` is the second leaf of the schema of a shard.
 _TOKENS_COLUMN = 1
 
 
@@ -24,9 +24,9 @@ class Documents(NamedTuple):
 
     Attributes:
         ids: their names.
-        lengths: tokens of each.
-        token_ids: of all.
-        importance: one for every token.
+        lengths: number of tokens of each.
+        token_ids: of all documents.
+        importance: one value for every token.
     """
 
     ids: list[str]
@@ -38,13 +38,13 @@ class Documents(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """About a million tokens of a shard: whole documents, read together.
+    """About a million tokens of a shard: whole documents that are read together.
 
     Attributes:
-        shard: where it lies.
+        shard: the shard.
         number: its place in the shard, from 0.
-        num_documents: in it.
-        num_tokens: in it.
+        num_documents: number of its documents.
+        num_tokens: number of its tokens.
     """
 
     shard: Shard
@@ -56,7 +56,7 @@ class RowGroup:
         """Its documents.
 
         Raises:
-            DataError: they cannot be read. Values that were changed are not noticed; see `Shard.verify`.
+            DataError: they cannot be read. Changed values are not noticed here, but by `Shard.verify`.
         """
         with _opened(self.shard) as file:
             table = file.read_row_group(self.number).combine_chunks()
@@ -65,7 +65,7 @@ class RowGroup:
         return Documents(ids.to_pylist(), lengths, token_ids.flatten().to_numpy(), importance.flatten().to_numpy())
 
     def read_ids(self) -> list[str]:
-        """The names of its documents alone, which is quick.
+        """Only the names of its documents, which is quick.
 
         Raises:
             DataError: they cannot be read.
@@ -76,11 +76,11 @@ class RowGroup:
 
 
 def row_groups(dataset: PreprocessedDataset) -> list[RowGroup]:
-    """All row groups in the order of the records; of the files only the ends are read.
+    """All row groups in the order of the records; only the footers of the files are read.
 
     Raises:
         DataError: a shard cannot be read.
-        DamagedError: it holds another number of documents or tokens than its manifest says.
+        DamagedError: a shard does not have the number of documents or tokens of its manifest.
     """
     return [group for shard in dataset.shards for group in _row_groups(shard)]
 
@@ -107,7 +107,7 @@ def _opened(shard: Shard) -> Iterator[pq.ParquetFile]:
     """The records file of a shard.
 
     Raises:
-        DataError: it is missing or no such file, or reading inside the block fails.
+        DataError: it is missing or not a parquet file, or reading it inside the block fails.
     """
     path = shard.folder / RECORDS_FILE
     try:

@@ -1,4 +1,4 @@
-"""One shard: a folder with the records of its documents and a manifest; there completely or not at all."""
+"""A shard: a folder with the records of its documents and a manifest, which exists completely or not at all."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
 
 
 class Record(NamedTuple):
-    """A document as tokens, with the importance of each."""
+    """A document as tokens, with the importance of each token."""
 
     id: str
     token_ids: npt.NDArray[np.int32]
@@ -40,16 +40,16 @@ class Record(NamedTuple):
 
 
 class SourceHash:
-    """Hash of the documents behind a shard, which tells whether a kept shard belongs to the corpus at hand."""
+    """Hash of the documents of a shard, which shows whether a kept shard belongs to the present corpus."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, document_id: str, text: str) -> None:
-        """Counts one more document in.
+        """Adds a document.
 
         Raises:
-            DataError: a text is none: it holds half of a surrogate pair, which no encoding has a form for.
+            DataError: the id or the text contains half of a surrogate pair, which no encoding represents.
         """
         for part in (document_id, text):
             try:
@@ -59,7 +59,7 @@ class SourceHash:
                     f"document {document_id!r} holds the lone surrogate {part[error.start]!r} at character "
                     f"{error.start}; repair the text or leave the document out"
                 ) from error
-            # With its length in front, no two sequences of documents look alike.
+            # With the length in front, different sequences of documents give different bytes.
             self._digest.update(len(data).to_bytes(8, "little") + data)
 
     def hexdigest(self) -> str:
@@ -69,7 +69,7 @@ class SourceHash:
 
 @final
 class ShardWriter:
-    """Writes records in the order of the calls, holding at most a row group in memory; made by `write_shard`."""
+    """Writes records in the order of the calls, with one row group at a time in memory; made by `write_shard`."""
 
     def __init__(self, path: Path) -> None:
         self.counts = Counts()
@@ -90,13 +90,13 @@ class ShardWriter:
         """Adds one document; one without tokens is counted as dropped.
 
         Args:
-            document_id: its name; it may repeat.
+            document_id: its name, which need not be unique.
             token_ids: its tokens.
             importance: one value per token.
             num_characters: length of its text, for the counts.
 
         Raises:
-            DataError: an importance is not a finite number, or there is not one for each token.
+            DataError: there is not one finite importance for every token.
         """
         if len(token_ids) == 0:
             self.drop("empty", num_characters)
@@ -116,16 +116,16 @@ class ShardWriter:
             self._flush()
 
     def drop(self, reason: str, num_characters: int) -> None:
-        """Counts a record that is no document."""
+        """Counts a dropped record."""
         self.counts += Counts(dropped={reason: 1}, dropped_characters=num_characters)
 
     def close(self) -> None:
-        """Writes what is held and the end of the file."""
+        """Writes the held documents and the end of the file."""
         self._flush()
         self._file.close()
 
     def abandon(self) -> None:
-        """Lets go of the file without completing it."""
+        """Closes the file without writing the held documents."""
         self._file.close()
 
     def _flush(self) -> None:
@@ -149,9 +149,9 @@ def write_shard(folder: Path, settings: Settings, index: int, source: SourceHash
 
     Args:
         folder: the shard.
-        settings: what it is made with.
+        settings: with which the shard is made.
         index: its number in the dataset.
-        source: told by the caller every document that belongs to the shard.
+        source: hash to which the caller adds every document of the shard.
     """
     with complete_folder(folder) as temporary:
         path = temporary / RECORDS_FILE
@@ -177,7 +177,7 @@ def write_shard(folder: Path, settings: Settings, index: int, source: SourceHash
 
 
 def shard_fingerprint(settings: Settings, index: int) -> str:
-    """What decides whether a complete shard may be kept: the settings and which part of the corpus it is."""
+    """A hash of what decides whether a complete shard may be kept: the settings, and which part of the corpus it is."""
     return manifests.fingerprint({"settings": asdict(settings), "shard": index})
 
 
@@ -187,11 +187,11 @@ class Shard:
     """A complete shard on disk.
 
     Attributes:
-        folder: where it lies.
-        settings: what it was made with, mostly in the form of `Settings.brief`.
-        counts: what is in it.
-        fingerprint: of the settings and its number.
-        source_sha256: hash of the documents it was made from.
+        folder: its folder.
+        settings: with which it was made, in the form of `Settings.brief`.
+        counts: of its content.
+        fingerprint: of the full settings and its number.
+        source_sha256: hash of the documents from which it was made.
         records_sha256: hash of its records file.
     """
 
@@ -207,7 +207,8 @@ class Shard:
         """The shard in `folder`; its records are checked when they are read.
 
         Raises:
-            DataError: there is no shard, or its manifest is broken.
+            DamagedError: there is no manifest, or it is broken.
+            DataError: the manifest cannot be read, is incomplete, or is of another kind or format.
         """
         manifest = manifests.read_manifest(folder, KIND, whole=folder.parent)
         return cls(
@@ -250,18 +251,18 @@ class Shard:
 
 
 def remove_damaged(path: Path) -> None:
-    """Removes a shard that is damaged, file by file: what we did not write is not ours to delete.
+    """Removes a damaged shard file by file, so that nothing else is deleted.
 
     Raises:
-        OutputExistsError: it holds other files, or cannot be removed.
+        OutputExistsError: the folder holds other files, or cannot be removed.
     """
     own = (manifests.FILE_NAME, RECORDS_FILE)
     try:
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
             raise OutputExistsError(
-                f"{path} is no shard and holds other files ({', '.join(foreign[:3])}); move it away or choose another "
-                "output folder"
+                f"{path} is not a shard and holds other files ({', '.join(foreign[:3])}); move it away or choose "
+                "another output folder"
             )
         for name in own:
             (path / name).unlink(missing_ok=True)

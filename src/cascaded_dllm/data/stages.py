@@ -21,7 +21,7 @@ KIND = "stages"
 
 
 class Building(NamedTuple):
-    """Who is told how a build goes, and may end it; see `StageArrays.build`."""
+    """The callbacks of a build; see `StageArrays.build`."""
 
     on_progress: Progress | None = None
     on_wait: Callable[[str], None] | None = None
@@ -31,7 +31,7 @@ class Building(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class StageArrays:
-    """The token ids of every stage of every window, and where in the window each comes from.
+    """The token ids of every stage of every window, and their positions in the window.
 
     Attributes:
         spec: the stage lengths.
@@ -40,11 +40,13 @@ class StageArrays:
         eos_id: end-of-text id, also the padding.
         vocab_size: number of real tokens.
         tokenizer: fingerprint of the tokenizer.
-        fingerprint: of the dataset, the lengths and the packing.
-        dropped: windows and tokens that are not in the arrays, by reason.
-        stages: per stage, (num_windows, its length) of the smallest type that holds all ids, memory-mapped.
-        positions: per stage but the last, (num_windows, its length), likewise: positions in the window, rising.
-        scorer: the description of what found the importance of the words; empty for arrays made by hand.
+        fingerprint: of everything that decides the arrays: the dataset, the lengths, the packing and the options.
+        dropped: number of windows and of tokens that are not in the arrays, by reason.
+        stages: for every stage, the token ids, (num_windows, its length), memory-mapped, of the smallest type that
+            holds all ids.
+        positions: for every stage but the last, the tokens' positions in the window, rising, (num_windows, its length),
+            memory-mapped, of the smallest type that holds all positions.
+        scorer: the description of the scorer that found the importance of the words; empty for arrays made by hand.
         unique: whether a shortened stage keeps a token id once.
     """
 
@@ -63,12 +65,12 @@ class StageArrays:
 
     @property
     def num_windows(self) -> int:
-        """Rows of every array."""
+        """Number of windows, which is the number of rows of every array."""
         return len(self.stages[-1])
 
     @property
     def num_dropped(self) -> int:
-        """Windows of the same text that are in no array: they have too few different tokens for their stages."""
+        """Number of windows of the dataset that were dropped, since they cannot fill every stage."""
         return self.dropped.get("too_few_distinct_tokens", 0)
 
     def flat(self) -> "StageArrays":
@@ -77,7 +79,7 @@ class StageArrays:
         return replace(self, spec=spec, stages=self.stages[-1:], positions=())
 
     def for_random_access(self) -> "StageArrays":
-        """The same, whose windows are going to be read here and there; see `expect_random_rows`."""
+        """The same arrays, prepared for reading windows in random order; see `expect_random_rows`."""
         for array in (*self.stages, *self.positions):
             expect_random_rows(array)
         return self
@@ -87,7 +89,8 @@ class StageArrays:
         """The arrays in `folder`, which `build` made.
 
         Raises:
-            DataError: the folder is no such one, or an array is missing, truncated or of another shape.
+            DataError: the manifest is missing, broken or of another kind, or an array is missing, truncated or of
+                another shape.
         """
         manifest = manifests.read_manifest(folder, KIND)
         try:
@@ -133,26 +136,26 @@ class StageArrays:
         on_wait: Callable[[str], None] | None = None,
         go_on: Callable[[], None] | None = None,
     ) -> "StageArrays":
-        """The stages of a preprocessed dataset; taken from the cache if they were built before, without a look at it.
+        """The stages of a preprocessed dataset; if they were built before, from the cache, without reading its shards.
 
-        Of several processes that ask for the same stages, on any machines, one builds them and the others wait.
+        Of several processes, on any machines, that ask for the same stages, one builds them and the others wait.
 
         Args:
-            dataset_folder: what `preprocess` returned.
+            dataset_folder: folder of the preprocessed dataset.
             spec: the stage lengths; the last one is the window.
             packing: see `Layout`.
-            unique: whether a stage keeps a token id once, see `select_positions`.
-            keeps_all: whether windows that have too few different tokens keep copies in place of being dropped.
-            out: folder of the cache, for datasets that are read-only; by default `dataset_folder`/stages.
-            workers: processes that build; the result does not depend on their number. With more than 1 the main module
-                of the program must be importable, as `multiprocessing` asks for.
-            on_progress: told the number of documents done, and of all.
-            on_wait: told once which process this one waits for, as `waited_lock` says it.
-            go_on: called now and then while it waits; what it raises ends the waiting.
+            unique: whether a shortened stage keeps a token id once, see `select_positions`.
+            keeps_all: whether windows with too few distinct tokens keep copies instead of being dropped.
+            out: folder of the cache, for read-only datasets; `dataset_folder`/stages by default.
+            workers: number of processes that build, on which the result does not depend. With more than 1, the main
+                module of the program must be importable, as `multiprocessing` requires.
+            on_progress: called with the number of documents done, and of all.
+            on_wait: called once, with the description by `waited_lock` of the process for which this one waits.
+            go_on: called now and then while this process waits; an exception that it raises ends the waiting.
 
         Raises:
-            ConfigError: the packing is unknown, or there is no worker.
-            DataError: the dataset is damaged, or not a single window results.
+            ConfigError: the packing is unknown, or `workers` is below 1.
+            DataError: the dataset is damaged, or no window results.
             OutputExistsError: the folder cannot be written.
             WorkerDiedError: a process was killed.
         """
@@ -182,7 +185,7 @@ class StageArrays:
 def are_built(
     dataset_folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, out: Path | None = None
 ) -> bool:
-    """Whether `StageArrays.build` would find the stages of a dataset there; the arguments are its own.
+    """Whether the stages that `StageArrays.build` would return for these arguments are built already.
 
     Raises:
         DataError: there is no complete dataset.
@@ -192,21 +195,21 @@ def are_built(
 
 
 def stages_folder(dataset_folder: Path, out: Path | None) -> Path:
-    """Where the stages of a dataset are kept, each under its fingerprint: beside its shards, or in `out`."""
+    """The folder of the stages of a dataset, each in a folder named by its fingerprint: beside its shards, or `out`."""
     return dataset_folder / "stages" if out is None else out
 
 
 def _identity(
     settings: manifests.Settings, dataset: str, spec: CascadeSpec, packing: str, *, unique: bool, keeps_all: bool
 ) -> dict[str, object]:
-    """What decides the stages of the dataset with fingerprint `dataset`."""
+    """Everything that decides the stages of the dataset with the fingerprint `dataset`."""
     return {
         "dataset": dataset,
         "stage_lengths": list(spec.stage_lengths),
         "packing": packing,
         "scorer": settings.scorer,
         "format_version": manifests.FORMAT_VERSION,
-        # Stages that were built before there was a choice are found again.
+        # Defaults are left out, so that stages from before these options are found again.
         **({} if unique else {"unique": False}),
         **({"keeps_all": True} if keeps_all and unique else {}),
     }
@@ -214,10 +217,10 @@ def _identity(
 
 @contextlib.contextmanager
 def _with_remedy(out: Path | None) -> Iterator[None]:
-    """Says what to do about data that is read-only.
+    """Adds the remedy for a read-only dataset to an error of writing inside the block.
 
     Raises:
-        OutputExistsError: what is inside cannot be written.
+        OutputExistsError: the stages cannot be written.
     """
     try:
         yield

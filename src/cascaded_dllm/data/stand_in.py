@@ -1,4 +1,4 @@
-"""Windows of chance, in memory, for what depends on the sizes of data alone and should not wait for it."""
+"""Random windows in memory, for work that depends only on the sizes of the data and should not wait for it."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.rng import numpy_generator
 
 _NUM_WINDOWS = 64
-"""A batch takes them several times."""
+"""Larger batches repeat them."""
 
 
 def stand_in(held: Settings, spec: CascadeSpec, *, packing: str, unique: bool) -> StageArrays:
-    """Windows of random tokens, with stages of random positions, as `StageArrays.build` would make them.
+    """Windows of random tokens with stages at random positions, of the shapes that `StageArrays.build` makes.
 
     Args:
-        held: of the dataset that they stand for.
+        held: settings of the dataset that they replace.
         spec: the stage lengths.
         packing: of its windows.
-        unique: whether its stages would keep a token once.
+        unique: whether its stages keep a token id once.
     """
     generator = numpy_generator(0, "stand-in")
     windows = generator.integers(0, held.vocab_size, (_NUM_WINDOWS, spec.window_length), dtype=np.int32)

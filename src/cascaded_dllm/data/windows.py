@@ -1,4 +1,4 @@
-"""Documents cut into windows of one length; nothing is lost and nothing is repeated."""
+"""Cuts documents into windows of one length, without loss or repetition."""
 
 import itertools
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ PACKINGS: tuple[str, ...] = ("stream", "document")
 
 
 class Tokens(NamedTuple):
-    """A piece of the corpus: token ids, with the importance of each; flat, or as windows (windows, length)."""
+    """A piece of the corpus: token ids with the importance of each, flat or as windows (windows, length)."""
 
     token_ids: npt.NDArray[np.int32]
     importance: npt.NDArray[np.float32]
 
     def joined(self, other: "Tokens") -> "Tokens":
-        """This piece and then the other one."""
+        """This piece followed by the other one; both are flat."""
         return Tokens(
             np.concatenate([self.token_ids, other.token_ids]), np.concatenate([self.importance, other.importance])
         )
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
         return Tokens(self.token_ids[start:end], self.importance[start:end])
 
     def in_windows(self, length: int) -> "Tokens":
-        """The same as windows of `length`, of which they fill a whole number."""
+        """The same tokens as windows of `length`, which must divide their number."""
         return Tokens(self.token_ids.reshape(-1, length), self.importance.reshape(-1, length))
 
 
@@ -39,12 +39,12 @@ NO_TOKENS = Tokens(np.empty(0, np.int32), np.empty(0, np.float32))
 
 
 class Cut(NamedTuple):
-    """A piece of the corpus between the borders of windows.
+    """A piece of the corpus, cut at the borders of windows.
 
     Attributes:
-        head: ends the window that the pieces before have begun; empty where they have begun none.
-        windows: whole ones.
-        rest: begins a window; empty where it would end one.
+        head: continues the window that the pieces before have begun; empty if they have begun none.
+        windows: the whole windows.
+        rest: begins the next window; empty if the piece ends with a whole window or within `head`.
     """
 
     head: Tokens
@@ -59,12 +59,11 @@ class Layout:
 
     Attributes:
         length: tokens of a window.
-        packing: "stream" joins all documents, an end of text after each, and cuts the stream, so a window may hold the
-            end of one document and the beginning of the next, and what is left at the end fills no window. "document"
-            begins every document in a window of its own and fills what is left of its last window with end of text; a
-            document that fills its windows exactly gets none, as a window of nothing but end of text would teach
-            nothing.
-        eos_id: end of text.
+        packing: "stream" joins all documents, with an end of text after each, and cuts the stream. A window may hold
+            the end of one document and the beginning of the next; the tokens left at the end fill no window.
+            "document" begins a window with every document and fills up its last window with ends of text. A document
+            that fills its windows exactly gets none, since a window of nothing but ends of text would teach nothing.
+        eos_id: id of the end of text.
         background: importance of the end of text.
     """
 
@@ -74,7 +73,7 @@ class Layout:
     background: float
 
     def __post_init__(self) -> None:
-        """Rejects what makes no windows.
+        """Checks the packing and the length.
 
         Raises:
             ConfigError: the packing is unknown or the length is below 1.
@@ -83,7 +82,7 @@ class Layout:
         require_at_least("the window length", self.length, 1, hint="for example the length of the last stage")
 
     def room(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The tokens that documents of such lengths take, with the end of text."""
+        """The number of tokens that documents of these lengths take, ends of text included."""
         if self.packing == "stream":
             return lengths + 1
         return lengths + -lengths % self.length
@@ -100,11 +99,11 @@ class Layout:
         return Tokens(token_ids, importance)
 
     def cut(self, documents: Documents, missing: int) -> Cut:
-        """The documents between the borders of windows.
+        """The documents, cut at the borders of windows.
 
         Args:
             documents: of one row group.
-            missing: tokens that the window begun before them lacks; see `missing`.
+            missing: number of tokens missing in the window that was begun before them; see `missing`.
         """
         tokens = self.lay_out(documents)
         start = min(missing, len(tokens.token_ids))
@@ -114,9 +113,9 @@ class Layout:
         )
 
     def missing(self, groups: Iterable[RowGroup]) -> list[int]:
-        """For every row group of a dataset, the tokens that the window lacks which those before it have begun.
+        """For every row group of a dataset, the number of tokens missing in the window begun before it; 0 for none.
 
-        It follows from what is counted in the files, so that every row group can be cut without the others.
+        It follows from the counts in the files, so that every row group can be cut without reading the others.
         """
         if self.packing == "document":
             return [0 for _ in groups]
@@ -127,10 +126,10 @@ class Layout:
 
 @final
 class Seam:
-    """The window that lies across row groups, as they come one after another.
+    """Completes the windows that lie across row groups, which must be passed in order.
 
     Attributes:
-        begun: its tokens so far.
+        begun: the tokens of the window begun last; at the end of the dataset, those that fill no window.
     """
 
     def __init__(self, length: int) -> None:
@@ -138,7 +137,7 @@ class Seam:
         self._length = length
 
     def ended_by(self, head: Tokens) -> Tokens | None:
-        """The window, if the head of the next row group fills it."""
+        """The window begun before, if the head of the next row group completes it; else None."""
         self.begun = self.begun.joined(head)
         if len(self.begun.token_ids) < self._length:
             return None
@@ -146,5 +145,5 @@ class Seam:
         return window
 
     def begin(self, rest: Tokens) -> None:
-        """Takes what a row group leaves over."""
+        """Begins a window with the rest of a row group."""
         self.begun = self.begun.joined(rest)

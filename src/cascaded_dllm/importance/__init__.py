@@ -1,1 +1,1 @@
-"""How much every word of a text matters: the order in which a cascade keeps tokens."""
+"""The importance of every word of a text, which decides in what order a cascade keeps tokens."""

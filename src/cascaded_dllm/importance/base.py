@@ -7,7 +7,7 @@ JsonScalar: TypeAlias = str | int | float | bool
 
 
 class Word(NamedTuple):
-    """A word of a text, as the characters `text[start:end]`, with what it is worth to a short version of that text."""
+    """A word of a text, the characters `text[start:end]`, with its importance for a short version of that text."""
 
     start: int
     end: int
@@ -20,7 +20,7 @@ class Scorer(Protocol):
 
     Attributes:
         method: the selection rule (cascade.select) that understands this scorer's numbers.
-        background: importance of a token that lies in no word.
+        background: importance of a token outside all words.
     """
 
     method: str
@@ -29,7 +29,7 @@ class Scorer(Protocol):
     def score(self, texts: Sequence[str]) -> list[list[Word]]:
         """The words of every text, in text order and not overlapping.
 
-        One list per text, also for an empty one, and a text's words do not depend on the other texts of the call.
+        There is one list per text, also for an empty text. The words of a text do not depend on the other texts.
         """
         ...
 
@@ -39,15 +39,15 @@ class Scorer(Protocol):
 
 
 def align(words: Sequence[Word], offsets: Iterable[tuple[int, int]], background: float) -> list[float]:
-    """The importance of every token: that of the word it shares most characters with, the first one in a tie.
+    """The importance of every token: that of the word with which it shares most characters, the first one in a tie.
 
-    Characters are the only common measure of words and sub-word tokens: a token may be a part of a word, begin with
-    the space before it, or reach over several words.
+    Words and sub-word tokens have only their characters in common: a token may be a part of a word, begin with the
+    space before it, or reach over several words.
 
     Args:
         words: in text order, not overlapping.
-        offsets: the characters (start, end) of every token, in text order. Tokens that are pieces of one character
-            each carry that whole character.
+        offsets: the characters [start, end) of every token, in text order. Each piece of a character that is spread
+            over several tokens has the offsets of the whole character.
         background: for tokens that share no character with any word.
     """
     importance: list[float] = []

@@ -1,4 +1,4 @@
-"""Importance by a function of one's own, which stands in a file of Python."""
+"""Importance by a user's own function in a Python file."""
 
 import contextlib
 import difflib
@@ -20,15 +20,15 @@ from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.base import JsonScalar, Word
 
 NO_WORD = float(np.finfo(np.float32).min)
-"""Importance of a token in no word: below every number that a function may give."""
+"""Importance of a token outside all words: below every number that a function may return."""
 
-# No number that is kept as a float32 may become that of no word.
+# Largest importance: no number within it may become NO_WORD when it is stored as a float32.
 _MOST = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
 
 _Function: TypeAlias = Callable[[list[str]], Iterable[Any]]
-"""A list of texts to the words of each, (start, end, importance); it is not known to keep to that."""
+"""Should return, for a list of texts, the words of each as (start, end, importance); this is checked."""
 
-# Of a text or a value that stands in a message, and of what an error says.
+# Characters of a text or value in a message, and of the message of the user's error.
 _SHOWN = 40
 _SAID = 200
 
@@ -37,7 +37,7 @@ def split_scorer(scorer: str) -> tuple[Path, str]:
     """The file and the name in FILE.py:NAME.
 
     Raises:
-        ConfigError: it is written otherwise.
+        ConfigError: `scorer` has another form.
     """
     path, _, name = scorer.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
@@ -51,7 +51,7 @@ def read_scorer(scorer: str) -> bytes:
     """The content of the file in FILE.py:NAME.
 
     Raises:
-        ConfigError: it is written otherwise, or the file cannot be read.
+        ConfigError: `scorer` has another form, or the file cannot be read.
     """
     path, _ = split_scorer(scorer)
     try:
@@ -64,22 +64,21 @@ def read_scorer(scorer: str) -> bytes:
 
 @final
 class CustomScorer:
-    """Scorer of the method "custom": words and their importance come from a function, larger numbers are kept longer.
+    """Scorer of the method "custom": a function returns words and their importance; larger numbers are kept longer.
 
-    The function is given a list of texts, and returns for every one its words in text order, (start, end, importance):
-    the characters `text[start:end]`, and any finite number, which is kept as a float32. What it says of a text must not
-    depend on the others, which are those of a batch. In place of a function there may be a class: it is made without
-    arguments, once in every process that scores texts, before the first of them, and called.
+    The function gets a list of texts, and returns for each of them its words in text order as (start, end, importance):
+    the characters `text[start:end]`, and any finite number, which is stored as a float32. The words of a text must not
+    depend on the other texts, which are those of a batch. The name may also be that of a class, of which every process
+    that scores texts makes one object, without arguments and before its first text, and calls it.
 
-    The file is run when the scorer is made, and its folder is put behind the places where Python looks for modules.
-    What it imports is not looked at, so that a change there has to be told by a change in the file.
+    The file is run when the scorer is made, and its folder is appended to `sys.path`. Only the file is hashed, not the
+    modules that it imports: if one of them changes, change the file too.
 
     Args:
         scorer: FILE.py:NAME.
 
     Raises:
-        ConfigError: it is written otherwise, the file cannot be read or run, or has nothing of that name that can be
-            called.
+        ConfigError: `scorer` has another form, the file cannot be read or run, or has nothing callable of that name.
     """
 
     method = "custom"
@@ -97,24 +96,24 @@ class CustomScorer:
         """The words of every text with their importance; see `Scorer.score`.
 
         Raises:
-            DataError: the function fails, or does not give every text words of that text.
+            DataError: the function fails, or what it returns is not the words of every text.
         """
         try:
             if isinstance(self._function, type):
-                # Not before: whoever only plans a job may have no room for its model, and no GPU.
+                # Not earlier: the process that plans a job may lack a GPU, or the memory for its model.
                 self._function = self._function()
             with _collector_at_work():
                 found = [[*words] for words in self._function([*texts])]
         except (Exception, SystemExit) as error:
             raise DataError(
                 f"the scorer {self._name} {self._said(error)}, for {len(texts)} texts of which the first is "
-                f"{_short(texts[0]) if texts else None}; mend it and run the same command again, under another --name "
-                "if shards are complete, for they belong to the file as it was"
+                f"{_short(texts[0]) if texts else None}; repair it and run the same command again, with another --name "
+                "if shards are complete, since they belong to the old file"
             ) from error
         if len(found) != len(texts):
             raise DataError(
-                f"the scorer {self._name} gave words for {len(found)} texts where it had {len(texts)}; give a list for "
-                "every text, an empty one where there is no word"
+                f"the scorer {self._name} gave words for {len(found)} texts, but got {len(texts)}; give a list for "
+                "every text, an empty one if it has no words"
             )
         return [self._words(text, words) for text, words in zip(texts, found, strict=True)]
 
@@ -123,16 +122,20 @@ class CustomScorer:
         return {"function": self._name, "sha256": self._sha256}
 
     def _found(self, content: bytes, name: str) -> _Function:
-        """The function, or the class of what is called, once the file has been run."""
+        """Runs the file and returns the function, or the class, with that name.
+
+        Raises:
+            ConfigError: the file cannot be run, or has nothing callable of that name.
+        """
         if (folder := str(self._path.parent)) not in sys.path:
             sys.path.append(folder)
         module = importlib.util.module_from_spec(self._spec())
-        # Where dataclasses and pickle look for it.
+        # dataclasses and pickle look for the module there.
         sys.modules[module.__name__] = module
         try:
             exec(compile(content, str(self._path), "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
-            raise ConfigError(f"the file of the scorer {self._name} {self._said(error)}; mend it first") from error
+            raise ConfigError(f"the file of the scorer {self._name} {self._said(error)}; repair it first") from error
         function: Any = vars(module).get(name)
         if isinstance(function, type):
             is_callable = any("__call__" in vars(base) for base in function.__mro__)
@@ -150,7 +153,7 @@ class CustomScorer:
         raise ConfigError(f"{self._path} has no function {name}; {hint}")
 
     def _spec(self) -> ModuleSpec:
-        """The file as a module: by the name under which other processes find it, if there is one."""
+        """The spec of the file as a module, under the name by which other processes can import it, if there is one."""
         name = self._path.stem
         importlib.invalidate_caches()
         if name in sys.modules:
@@ -163,7 +166,7 @@ class CustomScorer:
         return found
 
     def _said(self, error: BaseException) -> str:
-        """An error of the file, with the line of it that it comes from."""
+        """The words of a message for an error of the file, with the line from which it comes."""
         lines = [
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(self._path)
         ]
@@ -174,14 +177,18 @@ class CustomScorer:
         return f"raised {type(error).__name__}{place}{reason}"
 
     def _words(self, text: str, found: Sequence[Any]) -> list[Word]:
-        """The words of one text, which is what they are found to be."""
+        """The words of one text, checked.
+
+        Raises:
+            DataError: they are not words of the text, in order.
+        """
         words: list[Word] = []
         end = 0
         for item in found:
             word = self._word(text, item)
             if not end <= word.start < word.end <= len(text):
                 raise DataError(
-                    f"the scorer {self._name} gave the characters {word.start} to {word.end} as a word behind {end}, "
+                    f"the scorer {self._name} gave the characters {word.start} to {word.end} as a word after {end}, "
                     f"in a text of {len(text)} that begins with {_short(text)}; give words in text order, inside the "
                     "text, of at least one character, and no character twice"
                 )
@@ -208,7 +215,7 @@ class CustomScorer:
 
 @contextlib.contextmanager
 def _collector_at_work() -> Iterator[None]:
-    """Garbage collection, which our own scorers do without: a function may need it, as graphs of gradients do."""
+    """Turns garbage collection on inside the block: the user's function may need it, as graphs of gradients do."""
     was_enabled = gc.isenabled()
     gc.enable()
     try:
@@ -219,6 +226,6 @@ def _collector_at_work() -> Iterator[None]:
 
 
 def _short(value: object) -> str:
-    """A value in a message, cut where it is long."""
+    """A value for a message, shortened if it is long."""
     shown = repr(value[:_SHOWN] if isinstance(value, str) else value)
     return shown if len(shown) <= 2 * _SHOWN else f"{shown[: 2 * _SHOWN]}..."

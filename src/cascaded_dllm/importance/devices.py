@@ -1,4 +1,4 @@
-"""Which device a process computes on, where several share a machine."""
+"""The device on which a process computes, when several processes share a machine."""
 
 import re
 
@@ -8,24 +8,24 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:(?P<number>\d+))?")
 
 
 def require_device(device: str) -> None:
-    """Checks that a device can be meant by its name, wherever it is to be.
+    """Checks the form of a device name, not whether this machine has the device.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is not a device name.
     """
     if not _DEVICE.fullmatch(device):
         raise ConfigError(f"the device is {device!r}; it must be one of auto, cpu, cuda, cuda:0, cuda:1, ...")
 
 
 def device_of(device: str, *, place: int, num_gpus: int) -> str:
-    """The device that one of several processes takes: cpu, or cuda:N.
+    """The device of one of several processes: cpu, or cuda:N.
 
-    With auto and cuda, processes are dealt to the GPUs in turn; a GPU that is named by its number is that of all.
+    With auto and cuda, processes take the GPUs in turn; with cuda:N, all of them share one.
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
         place: the number of the process, from 0.
-        num_gpus: that the process sees.
+        num_gpus: number of GPUs that the process sees.
 
     Raises:
         ConfigError: there is no such GPU.

@@ -1,4 +1,4 @@
-"""What the taggers of English share: spaCy's words and the sentences that they begin, and TextBlob's lexicon."""
+"""What the taggers of English share: spaCy's words, the beginnings of sentences, and TextBlob's lexicon."""
 
 import importlib.util
 import re
@@ -12,21 +12,21 @@ from typing import Any, TypeAlias, final
 from cascaded_dllm.errors import DataError, MissingExtraError
 
 MAX_WORDS = 1 << 17
-"""Of which something is remembered. Memory is bounded, whatever the size of a corpus."""
+"""Limit of the words that are remembered, which bounds the memory whatever the size of a corpus."""
 
 ADDRESS = re.compile(r"@|://|^www\.", re.IGNORECASE)
-"""In an e-mail or web address."""
+"""Found in e-mail and web addresses."""
 SENTENCE_END = frozenset(".!?")
 """Last characters of the marks that end a sentence."""
 
 LONGEST_RUN = 400
-"""Of characters without white space. spaCy takes some apart one by one, in quadratic time: longer runs are cut."""
+"""Maximum length of a run without white space; longer runs are cut, since spaCy takes quadratic time for some."""
 
 _RUN = re.compile(rf"\S{{1,{LONGEST_RUN}}}")
 
 _Part: TypeAlias = tuple[int, str, bool, bool, bool]
-"""A word inside a run of characters that are no white space: where, its characters, whether it is a stop word, a mark,
-and a mark that ends a sentence. No NamedTuple, which the garbage collector would visit again and again."""
+"""A word inside a run without white space: its start in the run, its characters, and whether it is a stop word, a mark,
+and a mark that ends a sentence. Not a NamedTuple, which the garbage collector would visit again and again."""
 
 
 @final
@@ -35,12 +35,12 @@ class SplitText:
     """The words and punctuation marks of a text, in columns, which are made and read faster than rows.
 
     Attributes:
-        starts: where in the text each begins.
+        starts: the place in the text at which each begins.
         words: their characters.
-        is_stop: whether a word is a function word.
-        begins_paragraph: whether it is the first of the text, or behind an empty line.
-        begins_sentence: whether it is the first word, not mark, of the text, behind an empty line, or behind a mark
-            that ends a sentence; quotation marks and brackets may be in between.
+        is_stop: whether each is a stop word.
+        begins_paragraph: whether each is the first of the text, or after an empty line.
+        begins_sentence: whether each is the first word, not mark, of the text, after an empty line, or after a mark
+            that ends a sentence; other marks, such as quotation marks and brackets, may be in between.
     """
 
     starts: list[int]
@@ -52,10 +52,10 @@ class SplitText:
 
 @final
 class WordSplitter:
-    """Splits texts into words by spaCy's rules for English; each run without white space by itself, and only once.
+    """Splits texts into words by spaCy's rules for English; each distinct run without white space is split only once.
 
     Args:
-        purpose: what needs it, as the subject of a sentence.
+        purpose: what needs it, as the subject of a sentence in the error.
 
     Raises:
         MissingExtraError: spaCy is not installed.
@@ -66,7 +66,7 @@ class WordSplitter:
         self._forget()
 
     def split(self, text: str) -> SplitText:
-        """The words of a text, without white space."""
+        """The words and punctuation marks of a text."""
         runs = [(run.start(), run.group()) for run in _RUN.finditer(text)]
         self._learn(run for _, run in runs)
         starts: list[int] = []
@@ -92,7 +92,7 @@ class WordSplitter:
         if self._num_words > MAX_WORDS:
             self._forget()
         new = [run for run in dict.fromkeys(runs) if run not in self._known]
-        # No rule of spaCy's reaches over the end of a line, and one call costs half of what many do.
+        # In one call, which costs half of many calls: no rule of spaCy crosses the end of a line.
         place, begin, parts = 0, 0, list[_Part]()
         for token in self._pipeline.tokenizer("\n".join(new)):
             if token.text == "\n":
@@ -110,24 +110,24 @@ class WordSplitter:
         return offset, word, is_stop, is_mark, is_mark and word[-1] in SENTENCE_END
 
     def _forget(self) -> None:
-        # The tokenizer, too, remembers all that it has seen.
+        # A new pipeline, because the tokenizer also remembers everything that it has seen.
         self._pipeline = self._spacy.blank("en")
-        # It would find out twenty things about every new word, in more time than it takes to split the text.
+        # It would compute twenty attributes of every new word, which takes longer than splitting the text.
         self._pipeline.vocab.lex_attr_getters.clear()
         self._known: dict[str, tuple[_Part, ...]] = {}
         self._num_words = 0
 
 
 def is_word(text: str) -> bool:
-    """Whether it holds a letter or a digit, and so is no mark."""
+    """Whether `text` contains a letter or a digit, and so is not a mark."""
     return text.isalnum() or any(character.isalnum() for character in text)
 
 
 def require_libraries(purpose: str) -> None:
-    """Checks that spaCy and TextBlob are there, without the seconds that it takes to import them.
+    """Checks that spaCy and TextBlob are installed, without importing them, which takes seconds.
 
     Args:
-        purpose: what needs them, as the subject of a sentence.
+        purpose: what needs them, as the subject of a sentence in the error.
 
     Raises:
         MissingExtraError: one is not installed.
@@ -138,10 +138,10 @@ def require_libraries(purpose: str) -> None:
 
 
 def import_spacy(purpose: str) -> ModuleType:
-    """The library.
+    """The spaCy module.
 
     Args:
-        purpose: what needs it, as the subject of a sentence.
+        purpose: what needs it, as the subject of a sentence in the error.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -154,10 +154,10 @@ def import_spacy(purpose: str) -> ModuleType:
 
 
 def import_parser(purpose: str) -> Any:
-    """TextBlob's parser of English, whose `lexicon` is in memory.
+    """TextBlob's parser of English, with its lexicon loaded.
 
     Args:
-        purpose: what needs it, as the subject of a sentence.
+        purpose: what needs it, as the subject of a sentence in the error.
 
     Raises:
         MissingExtraError: TextBlob is not installed.
@@ -166,23 +166,23 @@ def import_parser(purpose: str) -> Any:
         from textblob.en import parser
     except ImportError as error:
         raise MissingExtraError("textblob", extra="preprocess", purpose=purpose) from error
-    # The first call reads the lexicon, and TextBlob leaves the file for the garbage collector to close.
+    # The first call reads the lexicon, and TextBlob leaves closing the file to the garbage collector.
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         parser.find_tags(["a"])
     return parser
 
 
 def read_lexicon(purpose: str) -> dict[str, str]:
-    """TextBlob's lexicon of English: the usual tag of every word that it knows.
+    """TextBlob's lexicon of English: word -> its usual tag.
 
-    It is read from its file: to import the library takes three seconds and 150 MB, for what else it can do.
+    It is read from its file, because importing the whole library takes three seconds and 150 MB.
 
     Args:
-        purpose: what needs it, as the subject of a sentence.
+        purpose: what needs it, as the subject of a sentence in the error.
 
     Raises:
         MissingExtraError: TextBlob is not installed.
-        DataError: its lexicon is not where it should be.
+        DataError: the file of the lexicon is missing.
     """
     spec = importlib.util.find_spec("textblob")
     if spec is None or not spec.submodule_search_locations:
@@ -190,7 +190,7 @@ def read_lexicon(purpose: str) -> dict[str, str]:
     path = Path(spec.submodule_search_locations[0], "en", "en-lexicon.txt")
     if not path.is_file():
         raise DataError(
-            f"{path} is not there, which {purpose} reads; install the version of textblob that constraints.txt names"
+            f"{path}, which {purpose} reads, does not exist; install the version of textblob in constraints.txt"
         )
     with path.open(encoding="utf-8") as lines:
         words = [line.split() for line in lines if line.strip() and not line.startswith(";;;")]

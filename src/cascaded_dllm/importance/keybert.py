@@ -1,8 +1,8 @@
-"""Importance by meaning: the cosine between the vectors of a word and of the document it stands in, as KeyBERT has it.
+"""Importance by meaning: the cosine between the vectors of a word and of its document, as in KeyBERT.
 
 KeyBERT (Grootendorst 2020) embeds a document and each of its words with one sentence model, and ranks the words by
-cosine. Words and numbers here are those of that library. What is saved is making the vector of a word again and again,
-padding, and reading a document further than the model does.
+cosine. The words and numbers here are those of that library, but less is computed: the vector of a word is made once,
+there is little padding, and a document is tokenised only as far as the model reads.
 """
 
 import functools
@@ -26,45 +26,46 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 SCOPES = ("document", "window")
 
 FULL_STOP = 1.1
-"""Importance of a full stop: above every word, and above 1, so that it may be kept often."""
+"""Importance of a full stop: above every word, and above 1, so that it may repeat."""
 NO_WORD = -1.2
-"""Importance of what is neither a word nor a full stop."""
-# Stop words keep their order among themselves, in the middle between the least word and NO_WORD.
+"""Importance of all tokens outside words and full stops."""
+# Stop words keep their order among themselves, between the lowest cosine, -1, and NO_WORD.
 _STOP_CENTRE, _STOP_SPREAD = -1.05, 0.04
 
-# A word as scikit-learn's CountVectorizer has it, from which KeyBERT takes its candidates: at least two letters,
-# digits or underscores; its \b at both ends says nothing where words are found from left to right, and takes time. A
-# full stop is no part of an ellipsis, and no word goes on behind it as in 3.14.
+# A word is that of scikit-learn's CountVectorizer, from which KeyBERT takes its candidates: at least two letters,
+# digits or underscores. The \b at both ends is left out: it changes nothing in a search from left to right, and takes
+# time. A full stop is not part of an ellipsis, and no word continues after it, as in 3.14.
 _WORD_OR_STOP = re.compile(r"\w\w+|\.(?<!\.\.)(?![.\w])")
 _PERIOD = "."
 _CHUNK_OF_TEXT = re.compile(r"\S+")
 
 _Found: TypeAlias = tuple[int, int, str]
-"""Start, end and lower-case form of a word of a text; a full stop is a word here."""
+"""Start, end and lower-case form of a word of a text; full stops count as words here."""
 
 
 @final
 class KeybertScorer:
     """Scorer of the methods "keybert_no_stopword" and "keybert": words in [-1, 1] by their cosine with the document.
 
-    A full stop is at FULL_STOP. With "keybert_no_stopword" the stop words, those of scikit-learn's English list as in
-    KeyBERT, lie below all other words, in [-1.1, -1). All else is at NO_WORD, also words of one letter.
+    A full stop gets FULL_STOP. With "keybert_no_stopword", the stop words of scikit-learn's English list, as in
+    KeyBERT, lie below all other words, in [-1.09, -1.01]. All else gets NO_WORD, words of one letter included.
 
-    The model is loaded when it is first needed. The words and their importance depend on nothing but the text; on one
-    kind of processor they do so to the last bit, in any number of processes and threads.
+    The model is loaded when it is first needed. The words and their importance depend only on the text; on one kind of
+    processor to the last bit, with any number of processes and threads.
 
     Args:
-        model: of sentence-transformers, by name or folder.
+        model: a sentence-transformers model, by name or folder.
         stop_words_last: whether stop words are put below all others.
         scope: what a word is compared with: the "document", of which the model reads the beginning, mostly 256 tokens;
-            or the "window", the piece of the document it stands in.
-        window_words: words of a piece, as separated by white space; the last one may be shorter.
+            or the "window", the piece of the document in which it stands.
+        window_words: number of words, separated by white space, of a piece; the last piece may be shorter.
         precision: of the documents' vectors: float32 or bfloat16.
-        device: auto, cpu, cuda or cuda:N; with auto and cuda, processes are dealt to the GPUs in turn.
+        device: auto, cpu, cuda or cuda:N; with auto and cuda, processes take the GPUs in turn.
         cache_dir: folder for the vectors of words, which any number of processes may share; None for none.
 
     Raises:
-        ConfigError: a choice is unknown, or a window has no words.
+        ConfigError: a choice is unknown, or `window_words` is below 1.
+        MissingExtraError: stop words are put last and scikit-learn is not installed.
     """
 
     background = NO_WORD
@@ -135,7 +136,7 @@ class KeybertScorer:
         return WordCache(self._model.embed_words, folder)
 
     def _pieces(self, text: str) -> Iterator[tuple[int, str]]:
-        """What is embedded as one document, with its place in the text."""
+        """The pieces that are embedded as documents, each with its start in the text."""
         if self._window_words is None:
             yield 0, text
             return
@@ -154,7 +155,7 @@ class KeybertScorer:
             documents = self._model.embed_documents([pieces[number] for number in with_words])
             for number, document in zip(with_words, documents, strict=True):
                 of_words = vectors[[places[word] for word in of_piece[number]]]
-                # A sum over each row: a matrix product may add in another order on another number of threads.
+                # Sums over rows, not a matrix product, whose order of additions may depend on the number of threads.
                 cosines = np.clip((of_words * document).sum(axis=1), -1, 1).tolist()
                 importance[number] = dict(zip(of_piece[number], cosines, strict=True))
         for of_word in importance:
@@ -165,12 +166,12 @@ class KeybertScorer:
 
 
 def _find_words(text: str) -> list[_Found]:
-    """The words and full stops of a text; words are found in its lower-case form, as KeyBERT does."""
+    """The words and full stops of a text; words are found in its lower-case form, as in KeyBERT."""
     lowered = text.lower()
     found = [(match.start(), match.end(), match[0]) for match in _WORD_OR_STOP.finditer(lowered)]
     if len(lowered) == len(text):
         return found
-    # A Turkish capital I with its dot becomes two characters.
+    # Lower case can be longer: the Turkish capital I with a dot becomes two characters.
     origin = [place for place, character in enumerate(text) for _ in character.lower()]
     return [(origin[start], origin[end - 1] + 1, word) for start, end, word in found]
 

@@ -1,4 +1,4 @@
-"""A tagger that adds up integer weights: small, fast, trained on any tagged corpus, the same on every machine."""
+"""A tagger that adds up integer weights: small, fast, trainable on any tagged corpus, the same on every machine."""
 
 import functools
 import hashlib
@@ -24,9 +24,9 @@ from cascaded_dllm.importance.tagger_weights import Weights, bucket, read_weight
 from cascaded_dllm.importance.word_layout import lay_out
 
 SHIPPED = Path(__file__).with_name("english_tagger.npz")
-# Of what is tagged together: many enough for NumPy to be worth while, few enough for little memory.
+# Characters that are tagged together: enough for NumPy to be fast, few enough to need little memory.
 _GROUP_CHARACTERS = 100_000
-# Classes, and room up to what is fetched at once.
+# The weights of a bucket, one for each of CLASSES, are padded to the 8 bytes that are fetched at once.
 _PADDED = 8
 
 Sums: TypeAlias = Int32[np.ndarray, "words classes"]
@@ -36,12 +36,13 @@ Sums: TypeAlias = Int32[np.ndarray, "words classes"]
 class LinearTagger:
     """Tags by the word, its neighbours and TextBlob's lexicon; the class with the largest sum of weights wins.
 
-    A word's tag is one of CLASSES, and so the Penn tag that stands for a class, or XX. Classes do not depend on those
-    of other words, so that all words are decided together. Words and stop words are those of spaCy's rules.
+    The tag of a word is one of CLASSES: the Penn tag that stands for its class, or XX. The class of a word does not
+    depend on the classes of others, so all words are classified at once. Words and stop words are those of spaCy's
+    rules.
 
     Args:
         weights: of the features, see `tagger_weights`.
-        title: how the tagger is called.
+        title: begins the name of the tagger.
 
     Raises:
         MissingExtraError: spaCy or TextBlob is not installed.
@@ -73,7 +74,7 @@ class LinearTagger:
         """
         return cls(read_weights(SHIPPED), "english")
 
-    # The process that plans a job asks for the name only, and the libraries take seconds to import.
+    # Made when needed: the process that plans a job only asks for the name, and the libraries take seconds to import.
     @functools.cached_property
     def _splitter(self) -> WordSplitter:
         return WordSplitter(self._purpose)
@@ -104,15 +105,15 @@ class LinearTagger:
 
 @final
 class _Table:
-    """The sums of the weights of single words, by their role, each computed once.
+    """For each distinct word, the sums of the weights of its features by role, computed once.
 
     Args:
         weights: of the features.
-        lexicon: the usual tag of a word.
+        lexicon: word -> its usual tag.
     """
 
     def __init__(self, weights: Weights, lexicon: Mapping[str, str]) -> None:
-        # NumPy fetches numbers of eight bytes several times as fast as rows of six.
+        # NumPy gathers 8-byte numbers several times faster than rows of 6 bytes.
         padded = np.zeros((len(weights), _PADDED), dtype=np.int8)
         padded[:, : len(CLASSES)] = weights
         self._weights = padded.view(np.uint64)[:, 0]
@@ -120,7 +121,7 @@ class _Table:
         self._forget()
 
     def sums(self, splits: Sequence[SplitText]) -> Sums:
-        """The sums of the weights of every class for every word of the texts."""
+        """For every word of the texts, the sum of weights of every class."""
         words = [word for split in splits for word in split.words]
         if len(self._rows) > MAX_WORDS:
             self._forget()
@@ -165,8 +166,8 @@ class _Piece(NamedTuple):
 
     Attributes:
         number: of the text.
-        start: where in the text they begin.
-        text: they themselves.
+        start: the place in the text at which they begin.
+        text: the paragraphs.
     """
 
     number: int
@@ -175,7 +176,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[_Piece]:
-    """The texts; long ones in pieces that begin behind an empty line, as no word is tagged by another paragraph's."""
+    """The texts, long ones in pieces that end with an empty line: tags do not depend on other paragraphs."""
     for number, text in enumerate(texts):
         start = 0
         while (end := text.find("\n\n", start + _GROUP_CHARACTERS)) >= 0:

@@ -1,7 +1,7 @@
-"""Repairs of the tags of MASC, which a program gave and people corrected in part.
+"""Repairs of the tags of MASC, which come from a program and were partly corrected by people.
 
-Its faults are systematic, so that a tagger would learn them: most capitals make a name, symbols are nouns. Tags are
-put right where the Penn guidelines leave no doubt, and taken away where a capital may be that of a first word or a
+Their faults are systematic, so a tagger would learn them: most capitalised words are names, and symbols are nouns. A
+tag is corrected if the Penn guidelines leave no doubt, and removed if the capital may be that of a first word or of a
 headline.
 """
 
@@ -16,14 +16,14 @@ _ABBREVIATION = re.compile(r"[A-Z][A-Za-z]{0,3}\.")
 _NUMBER = re.compile(r"\d[^A-Za-z]*")
 _INTERJECTIONS = re.compile(r"hello|hey|hi|huh|oh|ok|okay|please|uh|um|wow|yeah|yes")
 _APPROXIMATIONS = frozenset({"about", "around", "over", "nearly", "almost"})
-# With a larger part of capitals, a sentence is a headline.
+# A sentence with a larger share of capitalised words is a headline.
 _HEADLINE = 0.6
-# A word that is written so many times as often in small letters is hardly a name for its capital alone.
+# A word that is this many times more frequent in small letters is probably not a name when it has a capital.
 _COMMON = 10
 
 
 def repaired(sentences: Sequence[list[Example]]) -> list[list[Example]]:
-    """The sentences with better tags, or NO_TAG, for their words."""
+    """The sentences with corrected tags, or NO_TAG for doubtful ones."""
     small, capital = Counter[str](), Counter[str]()
     for text in (word.text for sentence in sentences for word in sentence):
         (capital if text[0].isupper() else small)[text.lower()] += 1
@@ -32,11 +32,11 @@ def repaired(sentences: Sequence[list[Example]]) -> list[list[Example]]:
 
 
 def _repaired(sentence: Sequence[Example], small: Collection[str], common: Collection[str]) -> Iterator[Example]:
-    """The words of a sentence with better tags.
+    """The words of a sentence with corrected tags, or NO_TAG for doubtful ones.
 
     Args:
-        sentence: as MASC has it.
-        small: words that are somewhere written in small letters.
+        sentence: with the tags of MASC.
+        small: words that occur in small letters somewhere.
         common: those of them that hardly ever have a capital.
     """
     initials = [word.text[0].isupper() for word in sentence if word.text[0].isalpha()]
@@ -53,7 +53,7 @@ def _repaired(sentence: Sequence[Example], small: Collection[str], common: Colle
 
 
 def _tag(word: Example, follower: Example | None) -> str:
-    """The tag that the Penn guidelines give, where MASC's is mostly another."""
+    """The tag by the Penn guidelines for words that MASC mostly tags otherwise; MASC's own for all others."""
     text, tag, low = word.text, word.tag, word.text.lower()
     next_text, next_tag = (follower.text.lower(), follower.tag) if follower else ("", NO_TAG)
     if not is_word(text):

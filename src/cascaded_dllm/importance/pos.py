@@ -8,7 +8,7 @@ from cascaded_dllm.importance.base import JsonScalar, Word
 
 
 class PosLabel(IntEnum):
-    """The priority of a word; tokens are kept by RISING label, and tokens labelled NONE never."""
+    """The priority of a word: tokens are kept by rising label. Tokens outside all words have NONE."""
 
     HEAD_PROPER_NOUN = 1
     PROPER_NOUN = 2
@@ -20,16 +20,16 @@ class PosLabel(IntEnum):
     NONE = -100
 
 
-# A number that is made anew for every word takes as much memory as a quarter of the word.
+# One number object per label: a new one for every word would take a quarter of the word's memory.
 _IMPORTANCE = {label: float(label) for label in PosLabel}
 
 CLASSES = ("NNP", "NN", "VB", "JJ", "RB", "XX")
-"""What the labels distinguish besides heads and stop words, each by the Penn tag that stands for it: proper nouns,
-nouns, verbs, adjectives, adverbs, and all else."""
+"""The Penn tags that stand for the classes of words: proper nouns, nouns, verbs, adjectives, adverbs, and all else.
+Labels also distinguish heads and stop words."""
 
 
 class TaggedWord(NamedTuple):
-    """A word `text[start:end]` with its Penn Treebank tag; `is_stop` says that it is a function word."""
+    """A word `text[start:end]` with its Penn Treebank tag, and whether it is a stop word."""
 
     start: int
     end: int
@@ -40,7 +40,7 @@ class TaggedWord(NamedTuple):
 
 @runtime_checkable
 class Tagger(Protocol):
-    """Splits texts into words and tags them; `name` tells taggers and their versions apart."""
+    """Splits texts into words and tags them; `name` distinguishes taggers and their versions."""
 
     name: str
 
@@ -52,8 +52,8 @@ class Tagger(Protocol):
 def pos_labels(tags: Sequence[str], is_stop: Sequence[bool]) -> list[PosLabel]:
     """The label of every word of one text.
 
-    The last word of a run of proper nouns is its head: in "Ada Lovelace" it is "Lovelace" that a short version keeps
-    first. A verb that is a stop word ("is", "have") carries no content and counts as OTHER.
+    The last word of a run of proper nouns is its head: of "Ada Lovelace", a short version keeps "Lovelace" first. A
+    verb that is a stop word ("is", "have") carries no content and counts as OTHER.
 
     Args:
         tags: Penn Treebank tags in text order.
@@ -64,7 +64,7 @@ def pos_labels(tags: Sequence[str], is_stop: Sequence[bool]) -> list[PosLabel]:
 
 
 def class_of(tag: str) -> int:
-    """The place in CLASSES of a Penn tag."""
+    """The index in CLASSES of the class of a Penn tag."""
     other = len(CLASSES) - 1
     return next((number for number, prefix in enumerate(CLASSES[:other]) if tag.startswith(prefix)), other)
 

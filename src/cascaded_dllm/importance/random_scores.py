@@ -1,4 +1,4 @@
-"""Importance by chance: the control against which a study shows that it matters which words are kept."""
+"""Random importance: the control with which a study shows that it matters which words are kept."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,27 +9,27 @@ from cascaded_dllm.importance.tfidf import PUNCTUATION, WORD
 from cascaded_dllm.rng import derive_seed, numpy_generator
 
 DRAWN_PER = ("occurrence", "word")
-"""What a number of its own is drawn for; the first is the default."""
+"""Whether every occurrence or every distinct word gets its own number; the first is the default."""
 
 _BITS = 24
-"""Of a number: all that float32, in which shards keep it, can hold below 1."""
+"""Bits of a number in [0, 1): float32, in which shards store it, represents all of these numbers exactly."""
 
 
 @final
 class RandomScorer:
-    """Scorer of the method "random": every word at a number drawn uniformly from [0, 1), punctuation at -1.
+    """Scorer of the method "random": every word gets a uniform random number in [0, 1), punctuation -1.
 
-    The words are those of the method "tfidf". Drawn per occurrence, a number depends on the seed, the text and which of
-    its words it is for, so that neither batches nor the order of documents matter; equal texts have equal numbers. Such
-    a choice of words cannot be foretold from the text's law, and a joint bound pays for it, -log p(z | x).
+    The words are those of the method "tfidf". Drawn per occurrence, a number depends on the seed, the text and the
+    place of the word among its words, not on batches or the order of documents; equal texts have equal numbers. A
+    model cannot predict such a choice z of words from the text x, and its joint bound pays for it with -log p(z | x).
 
-    Drawn per word, a number depends on the seed and the lower-cased word alone, whatever the text. Then a choice is a
-    function of the text, as with importance that means something, and costs nothing: what is left of the difference is
-    whether it matters which words come first.
+    Drawn per word, a number depends only on the seed and the lower-cased word. Then the choice is a function of the
+    text, as with importance that means something, and costs nothing. What remains of the difference between methods
+    shows whether it matters which words come first.
 
     Args:
         seed: any integer.
-        per: one of `DRAWN_PER`; `ScorerChoice.check` sees to it.
+        per: one of `DRAWN_PER`; `ScorerChoice.check` checks it.
     """
 
     method = "random"
@@ -44,14 +44,14 @@ class RandomScorer:
         return [self._score_per_word(text) if self._is_per_word else self._score(text) for text in texts]
 
     def describe(self) -> dict[str, JsonScalar]:
-        """The seed, and "per" where it is no occurrence, which older datasets do not name; see `Scorer.describe`."""
+        """The seed, and "per" unless it is "occurrence", as in older datasets; see `Scorer.describe`."""
         return {"seed": self._seed, "per": "word"} if self._is_per_word else {"seed": self._seed}
 
     def _score(self, text: str) -> list[Word]:
         spans = [match.span() for match in WORD.finditer(text)]
         digest = hashlib.sha256(text.encode()).digest()
         generator = numpy_generator(self._seed, "random importance", int.from_bytes(digest[:8], "little"))
-        # In float32, as shards keep it: 0.99999999 would be rounded to 1.
+        # In float32, as shards store it: there a float64 such as 0.99999999 would be rounded to 1.
         drawn = generator.random(len(spans), dtype="float32").tolist()
         return [Word(start, end, value) for (start, end), value in zip(spans, drawn, strict=True)]
 

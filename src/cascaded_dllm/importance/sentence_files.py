@@ -1,4 +1,4 @@
-"""Where a sentence-transformers model comes from: a folder, the cache of this machine, or the Hugging Face hub."""
+"""Loads sentence-transformers models from a folder, the cache of this machine or the Hugging Face hub."""
 
 import contextlib
 import hashlib
@@ -13,16 +13,16 @@ from cascaded_dllm.hub_answer import HUB_ID, model_errors, problem_with_model
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# How the library completes a name without an owner.
+# The owner that the library adds to a name without one.
 _DEFAULT_OWNER = "sentence-transformers"
 
 
 def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
-    """The model in float32, from this machine if it is there, or else from the hub.
+    """The model in float32, from this machine if it is there, else from the hub.
 
     Args:
         model: a folder, or a name such as all-MiniLM-L6-v2 or intfloat/e5-small-v2.
-        device: cpu or cuda.
+        device: cpu or cuda:N.
 
     Raises:
         DataError: it is not on this machine and cannot be downloaded, or its files are broken.
@@ -31,7 +31,7 @@ def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
     library = _library()
     with no_progress_bar():
         try:
-            # Local files first: a look-up in the hub hangs where there is no network, even if all files are here.
+            # Local files first: without a network, asking the hub hangs, even if all files are local.
             found = library.SentenceTransformer(model, device=device, local_files_only=True)
         except model_errors() as error:
             if not isinstance(error, OSError) or Path(model).exists() or not HUB_ID.fullmatch(model):
@@ -42,9 +42,9 @@ def load_sentence_model(model: str, device: str) -> "SentenceTransformer":
 
 
 def fingerprint(model: "SentenceTransformer") -> str:
-    """A hash of everything that decides the vectors of a model: weights, modules, tokenizer and prompt.
+    """16 hex digits of everything that decides the vectors of a model: weights, modules, tokenizer and prompt.
 
-    Of what is loaded and not of the files, so that a folder and the hub's copy of it are the same model.
+    The loaded model is hashed, not its files, so that a folder and the hub's copy of it are the same model.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -58,7 +58,7 @@ def fingerprint(model: "SentenceTransformer") -> str:
 
 
 def default_prompt(model: "SentenceTransformer") -> str | None:
-    """What a model puts before every text if nothing else is asked for; None for most models."""
+    """The prompt that a model puts before every text by default; None for most models."""
     return None if model.default_prompt_name is None else model.prompts[model.default_prompt_name]
 
 
@@ -75,28 +75,28 @@ def _downloaded(library: ModuleType, model: str, device: str) -> "SentenceTransf
         return library.SentenceTransformer(model, device=device)
     except model_errors() as error:
         raise DataError(
-            f"the sentence model {model!r} is not on this machine, and cannot be had from the hub "
+            f"the sentence model {model!r} is not on this machine and cannot be downloaded from the hub "
             f"({type(error).__name__}: {_one_line(error)}); check the name, or give the folder of a model"
         ) from error
 
 
 def _broken(model: str, error: Exception) -> DataError:
     return DataError(
-        f"{model!r} is no readable sentence-transformers model ({type(error).__name__}: {_one_line(error)}); give the "
-        "folder that such a model was saved to, or a name of the hub such as all-MiniLM-L6-v2"
+        f"{model!r} is not a readable sentence-transformers model ({type(error).__name__}: {_one_line(error)}); give "
+        "the folder in which such a model was saved, or a name of the hub such as all-MiniLM-L6-v2"
     )
 
 
 def _ask_hub(model: str) -> None:
-    """Returns if the hub answers, whatever it says.
+    """Checks that the hub answers, whatever the answer is.
 
     Raises:
-        DataError: it does not, or it is not to be asked.
+        DataError: it does not answer, or this process is offline.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
     problem = problem_with_model(model if "/" in model else f"{_DEFAULT_OWNER}/{model}")
-    # An error that it answers with is an answer.
+    # An HTTP error is an answer too.
     if problem is not None and not isinstance(problem, HfHubHTTPError):
         raise DataError(
             f"the sentence model {model!r} is not on this machine, and the hub does not answer "
@@ -107,7 +107,7 @@ def _ask_hub(model: str) -> None:
 
 @contextlib.contextmanager
 def no_progress_bar() -> Iterator[None]:
-    """No bar of the transformers library inside the block: weights that are here load in seconds, in every worker."""
+    """Hides the progress bars of the transformers library inside the block: local weights load in seconds."""
     from transformers.utils import logging
 
     was_on = logging.is_progress_bar_enabled()

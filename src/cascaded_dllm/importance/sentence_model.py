@@ -1,9 +1,9 @@
-"""Vectors of texts by a sentence-transformers model, where the bits of a vector depend on its text alone.
+"""Vectors of texts from a sentence-transformers model, whose bits depend only on the text.
 
-A matrix product adds in an order that depends on its shape and on the number of threads. So all steps for texts of one
-length have one shape: texts of that length, as many as make a step, and copies in the place of those that are lacking;
-and a step runs on one thread. A text has the same vector in any company and with any number of processes, and a run
-that was interrupted ends with the bytes of one that was not.
+The order in which a matrix product adds depends on its shape and on the number of threads. So every step runs on one
+thread, and all steps for texts of one length have the same shape: a step takes a fixed number of texts of that length,
+and copies replace missing ones. A text then has the same vector whatever the other texts and the number of processes,
+and an interrupted run ends with the same bytes as an uninterrupted one.
 """
 
 import contextlib
@@ -28,30 +28,29 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16")
 
-# Tokens of one step. On a CPU more gain little, and a step for a single text costs as much as a full one; on a GPU a
-# step costs its launches until it has some thousand tokens.
+# Tokens of one step. On a CPU, more gain little, and a step for a single text costs as much as a full one. On a GPU,
+# a step below some thousand tokens costs only its launches.
 _STEP_TOKENS = {"cpu": 256, "cuda": 8192}
-# New words come in small numbers once a corpus is under way.
+# After the beginning of a corpus, only a few new words come at a time.
 _WORD_STEP_TOKENS = {"cpu": 128, "cuda": 8192}
-# Documents shorter than this are padded to a multiple of a few tokens: of the dozens of lengths that short ones have,
-# hardly any would fill its steps.
+# Documents with fewer tokens are padded to a multiple of a few tokens: short ones have dozens of lengths, few of which
+# would fill a step.
 _PADDED_BELOW = 128
 _PADDED_TO = 8
-# What a tokenizer gives, and the attribute of the tokenizer that says with what it is padded.
+# Output of a tokenizer -> the tokenizer's attribute with the value that pads it; None for 0.
 _PADDED_WITH = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id", "attention_mask": None}
 # Texts tokenised at a time, which bounds memory.
 _CHUNK = 4096
-# Where a tokenizer splits at white space whatever is around it, a document that a model cuts off need be read only so
-# far. English has four to five characters a token; where these are not enough, twice as many are read, and so on.
+# If a tokenizer always splits at white space, only the part of a document that the model reads must be tokenised.
+# English has four to five characters a token; if these are too few, twice as many are tried, and so on.
 _CHARACTERS_PER_TOKEN = 5
 _SPLIT_AT_SPACES = "BertPreTokenizer"
 
 
 class _Tokens(NamedTuple):
-    """A text as a model takes it: tensors with one number per token, and what else the tokenizer says.
+    """The input of a model for a text: tensors with one number per token, and other outputs of the tokenizer.
 
-    A step of padded texts is computed in another way than one in which nothing is masked, so `is_padded` is a part of
-    the shape.
+    A step with masked tokens is computed differently from one without, so `is_padded` is a part of the shape.
     """
 
     length: int
@@ -67,8 +66,8 @@ class SentenceModel:
     Args:
         model: a folder or a name; see `load_sentence_model`.
         device: auto, cpu, cuda or cuda:N; see `device_of`.
-        precision: of documents, one of PRECISIONS. Words are embedded in float32 always: each is a mean over few
-            tokens, and is made once.
+        precision: for documents, one of PRECISIONS. Words are always embedded in float32: each is a mean over few
+            tokens, and is embedded only once.
 
     Raises:
         ConfigError: the device is not there.
@@ -82,18 +81,18 @@ class SentenceModel:
         self._prompt = default_prompt(self._model)
         self.fingerprint = fingerprint(self._model)
         self._for_documents = self._model if precision == "float32" else _with_bfloat16_weights(self._model)
-        # Models that add up the vectors of words, without a network over a text, take all texts in one row.
+        # Models that only add up word vectors, without a network, take all texts in one row and have no mask.
         self._has_rows = "attention_mask" in self._model.preprocess(["a"])
         self._readable = _readable_characters(self._model)
 
     @property
     def _kind(self) -> str:
-        """Of the device: cpu or cuda."""
+        """The kind of the device: cpu or cuda."""
         return self._device.partition(":")[0]
 
     @property
     def arithmetic(self) -> str:
-        """What decides the last bits of a word's vector besides model and word, as a part of a file name."""
+        """What decides the last bits of a word's vector besides the model and the word, usable as a folder name."""
         import torch
 
         kind = torch.backends.cpu.get_cpu_capability()
@@ -101,24 +100,24 @@ class SentenceModel:
         return "-".join(re.findall(r"[\w.]+", f"{name} float32 torch {torch.__version__}")).lower()
 
     def embed_words(self, words: Sequence[str]) -> Vectors:
-        """Vectors of words, in their order, of length 1 and in float32.
+        """The vectors of words, in their order, of length 1 (or 0) and in float32.
 
         Args:
             words: at least one.
 
         Raises:
-            DataError: the model makes numbers that are not finite.
+            DataError: a vector is not finite.
         """
         return self._embed(self._model, words, _WORD_STEP_TOKENS[self._kind], is_padded=False)
 
     def embed_documents(self, documents: Sequence[str]) -> Vectors:
-        """Vectors of documents, in their order, of length 1.
+        """The vectors of documents, in their order, of length 1 (or 0) and in float32.
 
         Args:
-            documents: at least one. Of each the model reads what it can, mostly 256 tokens.
+            documents: at least one. The model reads the beginning of each, mostly 256 tokens.
 
         Raises:
-            DataError: the model makes numbers that are not finite.
+            DataError: a vector is not finite.
         """
         return self._embed(self._for_documents, documents, _STEP_TOKENS[self._kind], is_padded=True)
 
@@ -138,12 +137,12 @@ class SentenceModel:
         if not np.isfinite(vectors).all():
             raise DataError(f"the sentence model {self._name!r} makes vectors that are not finite; choose another one")
         lengths = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
-        # A vector of zeros is like nothing, and stays.
+        # A vector of zeros stays: its cosine with everything is 0.
         unit: Vectors = vectors / np.where(lengths == 0, np.float32(1), lengths)
         return unit
 
     def _outputs(self, model: "SentenceTransformer", tokens: Sequence[_Tokens], step_tokens: int) -> "torch.Tensor":
-        """What the model makes of texts, in their order, step by step."""
+        """The vectors of texts, in their order, computed step by step."""
         import torch
 
         outputs: list[torch.Tensor | None] = [None] * len(tokens)
@@ -163,7 +162,7 @@ class SentenceModel:
         network, *rest = model
         with torch.autocast(self._kind, torch.bfloat16, enabled=model is not self._model):
             features = network(features)
-        # The mean over tokens and what follows cost nothing.
+        # The mean over tokens and the modules after it cost nothing in float32.
         features = {key: _in_float32(value) for key, value in features.items()}
         for module in rest:
             features = module(features)
@@ -171,12 +170,12 @@ class SentenceModel:
         return embedding
 
     def _padded(self, text: _Tokens) -> _Tokens:
-        """A short text with padding, always some."""
+        """A short text with at least one token of padding; another one unchanged."""
         import torch
 
         length, tokenizer = _PADDED_TO * (text.length // _PADDED_TO + 1), self._model.tokenizer
         is_short = length <= min(_PADDED_BELOW, self._model.max_seq_length or 0)
-        # Padding on the left would move the text, which many a network notices.
+        # Padding on the left would move the text, which changes the vectors of many networks.
         is_plain = tokenizer.padding_side == "right" and text.tensors.keys() <= _PADDED_WITH.keys()
         if not (is_short and is_plain):
             return text
@@ -191,14 +190,14 @@ class SentenceModel:
         """The tokens of every text, as many as the model reads."""
         tokens: dict[int, _Tokens] = {}
         limit = self._model.max_seq_length or 0
-        # Texts of similar length together: the tokenizer pads each chunk to its longest.
+        # Texts of similar length together, since the tokenizer pads each chunk to its longest text.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         for start in range(0, len(order), _CHUNK):
             places, readable = order[start : start + _CHUNK], self._readable
             while places:
                 begun = [_beginning(texts[place], readable) for place in places]
                 tokens.update(zip(places, self._rows(begun), strict=True))
-                # Few characters to a token are the rule, not the law.
+                # Texts with more characters a token than usual are not read far enough yet.
                 places = [
                     place
                     for place, begin in zip(places, begun, strict=True)
@@ -208,7 +207,7 @@ class SentenceModel:
         return [tokens[place] for place in range(len(texts))]
 
     def _rows(self, texts: Sequence[str]) -> list[_Tokens]:
-        """The tokens of every text without what the tokenizer padded them with."""
+        """The tokens of every text, without the tokenizer's padding."""
         import torch
 
         features = self._model.preprocess(list(texts), prompt=self._prompt)
@@ -230,7 +229,7 @@ class SentenceModel:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """On several threads a processor adds in another order, and the last bits of a vector would tell their number."""
+    """Computes on one thread inside the block, so that the last bits of a vector do not depend on their number."""
     import torch
 
     before = torch.get_num_threads()
@@ -242,7 +241,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _padding_of(tokenizer: Any, key: str) -> int:
-    """What a tokenizer pads one of its outputs with."""
+    """The value with which a tokenizer pads one of its outputs."""
     attribute = _PADDED_WITH[key]
     return 0 if attribute is None else int(getattr(tokenizer, attribute) or 0)
 
@@ -256,14 +255,14 @@ def _resolved(device: str) -> str:
 
 
 def _encoded(model: "SentenceTransformer", texts: Sequence[str]) -> "torch.Tensor":
-    """What the library makes of texts."""
+    """The vectors of texts by the library's own `encode`."""
     return model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
 
 
 def _with_bfloat16_weights(model: "SentenceTransformer") -> "SentenceTransformer":
-    """A copy that multiplies matrices in bfloat16; the rest, sums over layers above all, stays in float32.
+    """A copy that multiplies matrices in bfloat16; the rest, above all sums over layers, stays in float32.
 
-    All of it in bfloat16 is no faster, and doubles the error.
+    With everything in bfloat16 it would not be faster, and its error would double.
     """
     import torch
 
@@ -275,14 +274,14 @@ def _with_bfloat16_weights(model: "SentenceTransformer") -> "SentenceTransformer
 
 
 def _in_float32(value: Any) -> Any:
-    """`value`, in float32 if it is a tensor in less."""
+    """`value`, in float32 if it is a floating-point tensor."""
     import torch
 
     return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
 
 
 def _readable_characters(model: "SentenceTransformer") -> int | None:
-    """How much of a document is likely enough for all the tokens that the model reads; None for all of it."""
+    """The number of characters that probably contain all tokens that the model reads; None for the whole document."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     splits_at_spaces = type(getattr(backend, "pre_tokenizer", None)).__name__ == _SPLIT_AT_SPACES
     if model.max_seq_length is None or not splits_at_spaces:
@@ -291,7 +290,7 @@ def _readable_characters(model: "SentenceTransformer") -> int | None:
 
 
 def _beginning(text: str, characters: int | None) -> str:
-    """At most so many characters of `text`, up to a space or line end; all of it where there is none."""
+    """The first `characters` of `text` at most, up to a space or line end; the whole text if there is none."""
     if characters is None or len(text) <= characters:
         return text
     end = max(text.rfind(" ", 0, characters), text.rfind("\n", 0, characters))
@@ -299,7 +298,7 @@ def _beginning(text: str, characters: int | None) -> str:
 
 
 def _steps(shapes: Sequence[tuple[int, bool]], step_tokens: int) -> Iterator[tuple[list[int], int]]:
-    """The places of texts of one shape that go into one step, with the number of texts that this step must have."""
+    """For every step, the places of its texts, which have one shape, and the number of texts that it must have."""
     of_shape: dict[tuple[int, bool], list[int]] = defaultdict(list)
     for place, shape in enumerate(shapes):
         of_shape[shape].append(place)

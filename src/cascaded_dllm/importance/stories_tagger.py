@@ -1,4 +1,4 @@
-"""Exact tags for the built-in stories, straight from their grammar; nothing to install and nothing to download."""
+"""Exact tags for the built-in stories, from their grammar; there is nothing to install or download."""
 
 from collections.abc import Sequence
 from typing import final
@@ -11,7 +11,7 @@ from cascaded_dllm.text.story_template import WORD
 
 @final
 class StoriesTagger:
-    """Tagger of texts made of the words of the built-in stories; in them a word has one part of speech only."""
+    """Tagger of texts made of the words of the built-in stories, each of which has only one part of speech."""
 
     name = "stories"
 
@@ -24,11 +24,8 @@ class StoriesTagger:
         Args:
             texts: built-in stories or parts of them.
 
-        Returns:
-            One list per text.
-
         Raises:
-            DataError: a text holds a word or a character that no story has.
+            DataError: a text contains a word or a character that no story has.
         """
         return [self._tag_text(text) for text in texts]
 

@@ -1,4 +1,4 @@
-"""Texts whose words somebody has tagged: read from files, and compared with what a tagger says."""
+"""Tagged texts: they are read from files and compared with the tags of a tagger."""
 
 import gzip
 import lzma
@@ -36,19 +36,19 @@ class TaggedText:
 
 
 def read_tagged(path: Path) -> list[TaggedText]:
-    """The texts of a file: `.conllu`, or `.tsv` with a word and its tag a line; also with `.gz` or `.xz` behind it.
+    """The texts of a file: `.conllu`, or `.tsv` with a word and its tag on each line; also compressed, `.gz` or `.xz`.
 
-    A `.conllu` file tells the raw text; its paragraphs get an empty line between them. A `.tsv` file says nothing of
-    white space: words have a blank between them, and an empty line is put behind a sentence that no mark ends. An empty
-    line of such a file ends a sentence, a comment that begins with "# doc" begins a text.
+    A `.conllu` file contains the white space of the text; between its paragraphs an empty line is put. A `.tsv` file
+    does not: words are joined by spaces, and an empty line is put after a sentence that no mark ends. In a `.tsv` file,
+    an empty line ends a sentence, and a comment that begins with "# doc" begins a text.
 
     Raises:
-        DataError: it is missing or broken, holds no Penn tags, or its name has another ending.
+        DataError: it is missing or broken, has no Penn tags, or its name has another ending.
     """
     suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
     readers = {".conllu": _conllu_texts, ".tsv": _tsv_texts}
     if not suffixes or suffixes[-1] not in readers:
-        raise DataError(f"{path} is no kind of tagged corpus that can be read; {_REMEDY}")
+        raise DataError(f"{path} is not a tagged corpus of a known kind; {_REMEDY}")
     try:
         lines = _content(path).decode().split("\n")
         texts = [_joined(tokens) for tokens in readers[suffixes[-1]](lines) if tokens]
@@ -60,10 +60,10 @@ def read_tagged(path: Path) -> list[TaggedText]:
 
 
 def accuracy(tagger: Tagger, texts: Sequence[TaggedText]) -> float:
-    """The part of the tagged words whose class, see `pos.CLASSES`, a tagger finds in the raw text.
+    """The share of the tagged words for which a tagger finds the right class, see `pos.CLASSES`, in the raw text.
 
-    The tagger splits the text by itself. A tagged word is given the class of the tagger's word that shares most of its
-    characters, the earliest of equals, as a token of a tokenizer is given its importance. One without any is wrong.
+    The tagger splits the text by itself. A tagged word gets the class of the tagger's word with which it shares most
+    characters, the first one in a tie, as `align` does for tokens. A tagged word that shares none counts as wrong.
     """
     found = tagger.tag([text.text for text in texts])
     right = total = 0
@@ -86,7 +86,7 @@ def _content(path: Path) -> bytes:
 
 
 class _Token(NamedTuple):
-    """A tagged word, and the white space behind it."""
+    """A tagged word, and the white space after it."""
 
     form: str
     tag: str
@@ -94,7 +94,7 @@ class _Token(NamedTuple):
 
 
 def _joined(tokens: Iterable[_Token]) -> TaggedText:
-    """The text of a document."""
+    """The text of the tokens of a document."""
     parts: list[str] = []
     words: list[GoldWord] = []
     end = 0
@@ -106,7 +106,7 @@ def _joined(tokens: Iterable[_Token]) -> TaggedText:
 
 
 def _conllu_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
-    """The documents of a treebank. The words of a contraction, such as "do" and "n't", are written together."""
+    """The documents of a treebank; the words of a contraction, such as "do" and "n't", have no space between them."""
     document: list[_Token] = []
     contraction, space_behind = 0, " "
     for line in lines:
@@ -130,7 +130,11 @@ def _conllu_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
 
 
 def _tsv_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
-    """The documents of a list of words and tags."""
+    """The documents of a list of words and tags.
+
+    Raises:
+        ValueError: a line is neither a word with a tag, nor a comment, nor empty.
+    """
     document: list[_Token] = []
     for line in lines:
         word, _, tag = line.rstrip("\r").partition("\t")
@@ -142,12 +146,12 @@ def _tsv_texts(lines: Iterable[str]) -> Iterator[list[_Token]]:
         elif not line.strip() and document and not _is_ended(document):
             document[-1] = document[-1]._replace(space=_PARAGRAPH)
         elif line.strip() and not line.startswith("#"):
-            raise ValueError(f"the line {line.strip()[:40]!r} is no word with a tag")
+            raise ValueError(f"the line {line.strip()[:40]!r} is not a word with a tag")
     yield document
 
 
 def _is_ended(document: Sequence[_Token]) -> bool:
-    """Whether a mark that ends sentences is behind the last word."""
+    """Whether a mark that ends a sentence follows the last word."""
     for token in reversed(document):
         if is_word(token.form):
             return False

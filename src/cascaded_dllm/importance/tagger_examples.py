@@ -1,4 +1,4 @@
-"""Sentences to learn from: the words of tagged texts as our rules have them, and copies in other cases."""
+"""Training sentences for a tagger: the words of tagged texts, split by `WordSplitter`, and copies in other cases."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,16 +8,16 @@ from cascaded_dllm.importance.english import WordSplitter
 from cascaded_dllm.importance.tagged_corpora import TaggedText
 
 NO_TAG = ""
-"""Of a word from which nothing is learnt."""
+"""The tag of a word from which nothing is learnt."""
 
-# Parts of the sentences that are learnt from once more in another case, for the names of careless writers and for the
-# words of headlines. Longer sentences are no headlines.
+# Shares of the sentences that are copied in another case, for the names of careless writers and the words of headlines.
+# Sentences with more words are not copied as headlines.
 _IN_SMALL, _IN_CAPITALS, _AS_TITLE = 0.15, 0.05, 0.2
 _LONGEST_TITLE = 13
 
 
 class Example(NamedTuple):
-    """A word of a sentence; see `SplitText` for what it begins."""
+    """A word of a sentence; see `SplitText` for `begins_paragraph` and `begins_sentence`."""
 
     text: str
     tag: str
@@ -28,8 +28,8 @@ class Example(NamedTuple):
 def examples(texts: Iterable[TaggedText]) -> Iterator[list[Example]]:
     """The sentences of tagged texts.
 
-    A word has a tag if it is one of the tagged words exactly; the others, such as the parts of "e-mail", are only
-    looked at as neighbours.
+    A word has a tag if its characters are exactly those of a tagged word. Other words, such as the parts of "e-mail",
+    only serve as neighbours.
 
     Raises:
         MissingExtraError: spaCy is not installed.
@@ -51,7 +51,7 @@ def examples(texts: Iterable[TaggedText]) -> Iterator[list[Example]]:
 
 
 def with_other_cases(sentences: Sequence[list[Example]]) -> list[list[Example]]:
-    """The sentences, and behind them some of them once more in small letters, in capitals and as headlines."""
+    """The sentences, followed by copies of some of them in small letters, in capitals and as headlines."""
     draws = random.Random(0)
     changes: list[tuple[float, Callable[[str], str], int | None]] = [
         (_IN_SMALL, str.lower, None),

@@ -1,7 +1,7 @@
-"""What the linear tagger looks at: features of single words by their place, and of words in a row.
+"""The features of the linear tagger: of single words by their place, and of several neighbouring words.
 
-A feature is a number, a hash; no list of them is kept. Everything about a single word is computed once for each
-distinct word, and the rest with NumPy for all words of a text together.
+A feature is a hash; there is no list of features. Features of single words are computed once for each distinct word,
+the others with NumPy for all words of a text together.
 """
 
 import re
@@ -16,18 +16,18 @@ from jaxtyping import Int64, UInt64
 from cascaded_dllm.importance.english import ADDRESS
 
 VERSION = 1
-"""Of the features: weights that were learnt for others are of no use."""
+"""Version of the features; weights that were trained for another version are useless."""
 
 BOUNDARY = ""
-"""Stands for what is before and after a paragraph; it is no word of a text."""
+"""Stands for the places before and after a paragraph; it is not a word of a text."""
 REACH = 2
-"""How many words to each side are looked at."""
+"""Number of words on each side that are looked at."""
 
 Hashes: TypeAlias = UInt64[np.ndarray, " features"]
 
 
 class Role(NamedTuple):
-    """A place around the word to be tagged: `offset` words on, with features of its own."""
+    """A place around the word to be tagged, `offset` words after it, with features of its own."""
 
     name: str
     offset: int
@@ -35,10 +35,10 @@ class Role(NamedTuple):
 
 CENTRE, FIRST = Role("centre", 0), Role("first", 0)
 ROLES = (CENTRE, FIRST, Role("left", -1), Role("right", 1), Role("left 2", -2), Role("right 2", 2))
-"""FIRST is the word itself once more, if it is the first of a sentence, where a capital says little."""
+"""FIRST is the word itself again, if it is the first of a sentence, where a capital says little."""
 
 WORD, ENDING, SHAPE, ENTRY = range(4)
-"""The properties of a word that are looked at together with those of its neighbours."""
+"""The properties of a word that are combined with those of its neighbours."""
 NUM_PROPERTIES = 4
 
 JOINT = (
@@ -62,7 +62,7 @@ JOINT = (
     ((ENTRY, -1), (WORD, 0)),
     ((WORD, 0), (ENTRY, 1)),
 )
-"""Features of several words: properties, and how many words on."""
+"""Features of several words: pairs of a property and the offset of the word that has it."""
 
 _LONGEST = 20
 _REPEATED = re.compile(r"(.)\1+")
@@ -76,11 +76,11 @@ _SHIFT = np.uint64(29)
 @final
 @dataclass(frozen=True, slots=True)
 class WordFeatures:
-    """What is known of words by themselves.
+    """The features of single words.
 
     Attributes:
-        hashes: of the features of one word after another, and of each by its role.
-        counts: how many features each word has in each of ROLES; at least 1.
+        hashes: of the features, word by word, and for each word role by role.
+        counts: number of features of each word in each of ROLES; at least 1.
         properties: hashes of the properties of each word, for JOINT.
     """
 
@@ -94,7 +94,7 @@ def word_features(words: Sequence[str], lexicon: Mapping[str, str]) -> WordFeatu
 
     Args:
         words: as they stand in texts; at least one.
-        lexicon: the usual tag of a word.
+        lexicon: word -> its usual tag.
     """
     checksums, counts, properties = [], [], []
     for word in words:
@@ -113,7 +113,7 @@ def word_features(words: Sequence[str], lexicon: Mapping[str, str]) -> WordFeatu
 
 
 def joint_hash(number: int, parts: Sequence[UInt64[np.ndarray, " words"]]) -> UInt64[np.ndarray, " words"]:
-    """The hashes of feature `number` of JOINT for many words, from the hashes of its properties."""
+    """The hash of feature `number` of JOINT for each of many words, from the hashes of its properties."""
     mixed = np.full_like(parts[0], number + 1)
     for part in parts:
         mixed = (mixed ^ part) * _ODD
@@ -122,13 +122,13 @@ def joint_hash(number: int, parts: Sequence[UInt64[np.ndarray, " words"]]) -> UI
 
 
 class _Known(NamedTuple):
-    """What features are made of.
+    """What features of a word are made of.
 
     Attributes:
         word: with plain apostrophes.
-        form: the same in lower case, and with all digits alike.
-        shape: the kinds of its characters.
-        entry: its tag in the lexicon, and that of its lower case.
+        form: the first characters of the word in lower case, with 0 for every digit.
+        shape: the kinds of its characters, see `_shape`.
+        entry: its tag in the lexicon, and that of its lower-case form.
     """
 
     word: str
@@ -157,7 +157,7 @@ def _by_role(known: _Known) -> list[list[bytes]]:
 
 
 def _shape(word: str) -> str:
-    """The kinds of the characters of a word, runs cut short; "@" for addresses."""
+    """The kinds of the characters of a word, with runs shortened to two; "@" for addresses."""
     if ADDRESS.search(word):
         return "@"
     return _REPEATED.sub(r"\1\1", "".join(map(_kind, word[:30])))[:6]
@@ -178,5 +178,5 @@ def _encoded(features: list[str]) -> list[bytes]:
 
 
 def _spread(checksums: list[int]) -> Hashes:
-    """Hashes of 64 bits, the leading ones of which are as mixed as the checksums', the same on every machine."""
+    """64-bit hashes from 32-bit checksums, with well-mixed leading bits; the same on every machine."""
     return np.array(checksums, dtype=np.uint64) * _ODD

@@ -1,4 +1,4 @@
-"""Learning the weights of a linear tagger: multinomial logistic regression, rounded to small integers."""
+"""Trains the weights of a linear tagger: multinomial logistic regression, rounded to small integers."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,30 +16,30 @@ from cascaded_dllm.importance.tagger_weights import NUM_BUCKETS, Weights, bucket
 from cascaded_dllm.importance.word_layout import lay_out
 
 MIN_COUNT = 4
-"""Features that are rarer in the corpus are left out."""
+"""Features with fewer occurrences in the corpus are left out."""
 PENALTY = 5.0
-"""Half of it times the sum of the squared weights is added to the loss."""
+"""The loss includes half of this times the sum of the squared weights."""
 LARGEST = 127
-"""Of the integer weights."""
+"""Largest absolute value of the integer weights."""
 
 _RARE = -1
 
 Matrix: TypeAlias = Any
 """A sparse matrix of scipy, words by features."""
 Flat: TypeAlias = Float64[np.ndarray, " weights"]
-"""The weights of all features, and of each those of all classes."""
+"""The weights of all features, those of one feature for all classes together."""
 
 
 def train(sentences: Sequence[list[Example]], *, iterations: int, progress: Callable[[int, float], None]) -> Weights:
-    """The weights with the highest penalised likelihood of the classes, as far as the iterations go.
+    """The weights that maximise the penalised likelihood of the classes, after a number of iterations.
 
     Args:
-        sentences: what is learnt from.
-        iterations: of L-BFGS.
-        progress: called after each with its number and the loss in nats a word.
+        sentences: the examples.
+        iterations: maximum number of iterations of L-BFGS.
+        progress: called after each iteration with its number and the loss in nats a word, penalty included.
 
     Raises:
-        DataError: too few of the words have a tag.
+        DataError: too few words have a tag, or the file of TextBlob's lexicon is missing.
         MissingExtraError: TextBlob or scipy is not installed.
     """
     minimize, sparse = _import_scipy()
@@ -64,7 +64,7 @@ def train(sentences: Sequence[list[Example]], *, iterations: int, progress: Call
         jac=True,
         method="L-BFGS-B",
         callback=lambda _: progress(next(done), loss.latest / len(known)),
-        # The gradient need not vanish: it stops after the iterations.
+        # The iterations end the search, before the gradient vanishes.
         options={"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 6},
     )
     table = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
@@ -74,11 +74,11 @@ def train(sentences: Sequence[list[Example]], *, iterations: int, progress: Call
 
 @final
 class _Loss:
-    """The penalised negative log likelihood of the classes, and its gradient.
+    """The penalised negative log likelihood of the classes in nats, and its gradient.
 
     Args:
-        matrix: how often every word has each feature.
-        classes: of every word.
+        matrix: the number of times that every word has each feature.
+        classes: the class of every word.
     """
 
     def __init__(self, matrix: Matrix, classes: Int64[np.ndarray, " words"]) -> None:
@@ -89,7 +89,7 @@ class _Loss:
 
     def __call__(self, flat: Flat) -> tuple[float, Flat]:
         weights = flat.reshape(-1, len(CLASSES))
-        # In double precision: another processor rounds the last bits in another way, and the integers stay the same.
+        # In double precision, so that the integer weights are the same on processors that round other last bits.
         sums = self._matrix @ weights
         sums -= sums.max(axis=1, keepdims=True)
         powers = np.exp(sums)
@@ -103,11 +103,11 @@ class _Loss:
 def _occurrences(
     examples: Sequence[Example], known: Int64[np.ndarray, " known"]
 ) -> tuple[Int64[np.ndarray, " occurrences"], UInt64[np.ndarray, " occurrences"]]:
-    """Every feature of every known word: the place of the word in `known`, and the hash.
+    """Every feature of every word that has a tag, as the index of the word in `known` and the hash of the feature.
 
     Args:
         examples: all words.
-        known: the places of those that have a tag.
+        known: the places of the words that have a tag.
     """
     table = {text: row for row, text in enumerate(dict.fromkeys([BOUNDARY, *(word.text for word in examples)]))}
     features = word_features(list(table), read_lexicon("training a tagger"))
@@ -121,7 +121,7 @@ def _occurrences(
         rows = layout.at(role.offset, layout.rows)[layout.places[known]]
         counts = features.counts[rows, number] * (begins_sentence if role is FIRST else 1)
         word = np.repeat(np.arange(len(known)), counts)
-        # Counted down from its last feature.
+        # Distance of each feature from the end of its word's features.
         behind = np.repeat(np.cumsum(counts), counts) - np.arange(len(word))
         words.append(word)
         hashes.append(features.hashes[ends[rows, number][word] - behind])
@@ -134,7 +134,7 @@ def _occurrences(
 def _columns(
     hashes: UInt64[np.ndarray, " occurrences"],
 ) -> tuple[Int64[np.ndarray, " occurrences"], Int64[np.ndarray, " columns"]]:
-    """The column of every occurrence, or _RARE, and the bucket of every column."""
+    """The column of every occurrence, or _RARE, and the bucket of every column; features of a bucket share a column."""
     distinct, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     frequent = counts >= MIN_COUNT
     buckets, columns = np.unique(bucket(distinct[frequent]), return_inverse=True)

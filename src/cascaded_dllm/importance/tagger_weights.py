@@ -1,4 +1,4 @@
-"""The weights of a linear tagger, and the file that keeps them."""
+"""The weights of a linear tagger, and their file."""
 
 import io
 import zipfile
@@ -15,7 +15,7 @@ from cascaded_dllm.importance.pos import CLASSES
 from cascaded_dllm.importance.tagger_features import VERSION, Hashes
 
 BUCKET_BITS = 21
-"""Features whose hashes agree in so many leading bits share their weights."""
+"""Features whose hashes agree in this many leading bits share their weights."""
 
 NUM_BUCKETS = 1 << BUCKET_BITS
 
@@ -23,7 +23,7 @@ Weights: TypeAlias = Int8[np.ndarray, "buckets classes"]
 """The weight of each of CLASSES for the features of each bucket; most are zero."""
 
 _REMEDY = "train one with scripts/train_tagger.py"
-# What NumPy and the zip archive raise, depending on which bytes of a file are not what they should be.
+# What NumPy and the zip archive raise, depending on which bytes of a file are wrong.
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -33,14 +33,14 @@ def bucket(hashes: Hashes) -> Int64[np.ndarray, " features"]:
 
 
 def save_weights(weights: Weights, path: Path) -> None:
-    """Writes what `read_weights` reads, complete or not at all; equal weights make equal files.
+    """Writes a file for `read_weights`, completely or not at all; equal weights give equal files.
 
     Raises:
         OutputExistsError: the file cannot be written.
     """
     used = np.flatnonzero(weights.any(axis=1)).astype(np.int32)
     file = io.BytesIO()
-    # The distances between buckets are small numbers, and so compress.
+    # The distances between used buckets are small numbers, which compress well.
     gaps = np.diff(used, prepend=np.int32(0))
     np.savez_compressed(file, version=np.int32(VERSION), gaps=gaps, weights=weights[used])
     write_bytes(path, file.getvalue())
@@ -50,7 +50,7 @@ def read_weights(path: Path) -> Weights:
     """The weights in a file of `save_weights`.
 
     Raises:
-        DataError: it is missing, truncated, foreign, or of another version of the features.
+        DataError: it is missing, truncated, foreign, or made for another version of the features.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -60,14 +60,14 @@ def read_weights(path: Path) -> Weights:
     if version != VERSION:
         raise DataError(f"{path} holds a tagger of version {version}, and this program has {VERSION}; {_REMEDY}")
     if not _are_sound(gaps, weights):
-        raise DataError(f"{path} holds no tagger: its arrays are not those that one has; {_REMEDY}")
+        raise DataError(f"{path} holds no tagger: its arrays have other shapes, types or values; {_REMEDY}")
     table = np.zeros((NUM_BUCKETS, len(CLASSES)), dtype=np.int8)
     table[np.cumsum(gaps)] = weights
     return table
 
 
 def _are_sound(gaps: np.ndarray, weights: np.ndarray) -> bool:
-    """Whether arrays are the distances between the buckets that are used, and their weights."""
+    """Whether the arrays can be the distances between used buckets, and the weights of these buckets."""
     has_shapes = weights.shape == (gaps.size, len(CLASSES))
     if gaps.dtype != np.int32 or weights.dtype != np.int8 or not has_shapes:
         return False

@@ -1,4 +1,4 @@
-"""Taggers for any English text: a spaCy model, or a lexicon that needs no model at all."""
+"""Taggers for any English text: a spaCy model, or a lexicon, which needs no model."""
 
 import functools
 import hashlib
@@ -25,10 +25,10 @@ _LEXICON = "the tagger lexicon"
 # spaCy refuses more than a million characters, and its memory grows with the length of a text.
 PIECE_CHARACTERS = 100_000
 BATCH_CHARACTERS = 16_000
-"""What spaCy tags together: some four pages, whose numbers a processor's cache holds. Its own 1,000 texts take nearly
-twice as long (docs/performance.md)."""
+"""What spaCy tags together: some four pages, whose numbers fit into a processor's cache. spaCy's default, 1,000 texts,
+takes nearly twice as long (docs/performance.md)."""
 _LONG_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
-# From the best place to cut to the worst: an empty line, the end of a line, any white space.
+# Places to cut, best first: an empty line, the end of a line, any white space.
 _BORDERS = tuple(re.compile(pattern) for pattern in (r"\n[^\S\n]*\n\s*", r"\n", r"\s"))
 
 
@@ -40,7 +40,7 @@ class SpacyTagger:
         model: name of an installed pipeline, such as "en_core_web_sm", or its folder.
 
     Raises:
-        DataError: it is not installed, or has no tagger.
+        DataError: it is not installed or is broken, or has no tagger.
         MissingExtraError: spaCy is not installed.
     """
 
@@ -58,7 +58,7 @@ class SpacyTagger:
                 f"the spaCy pipeline {str(model)!r} has the components {pipeline.pipe_names} but no tagger; use one "
                 "that has, for example: python -m spacy download en_core_web_sm"
             )
-        # The tagger listens to at most one component, which turns words into vectors.
+        # The tagger depends on at most one other component, which turns words into vectors.
         upstream = [name for name, pipe in pipeline.pipeline if "tagger" in getattr(pipe, "listening_components", ())]
         pipeline.select_pipes(enable=[*upstream, "tagger"])
         self._pipeline = pipeline
@@ -83,7 +83,7 @@ class SpacyTagger:
 
 @final
 class LexiconTagger:
-    """Tags from a lexicon with rules for unknown words (TextBlob's, after Brill): offline, fast, less exact.
+    """Tags from TextBlob's lexicon, with its rules for unknown words (after Brill): offline and fast, but less exact.
 
     Words and stop words are those of spaCy's rules for English, which need no model either.
 
@@ -96,7 +96,7 @@ class LexiconTagger:
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
         self.name = f"lexicon ({', '.join(versions)})"
 
-    # The process that plans a job asks for the name only, and the libraries take seconds to import.
+    # Made when needed: the process that plans a job only asks for the name, and the libraries take seconds to import.
     @functools.cached_property
     def _splitter(self) -> WordSplitter:
         return WordSplitter(_LEXICON)
@@ -107,7 +107,7 @@ class LexiconTagger:
 
         @functools.lru_cache(MAX_WORDS)
         def tag_of(word: str, begins_sentence: bool) -> str:
-            # A tag depends on nothing but the word, and on whether it is the first, whose capital makes no name.
+            # A tag depends only on the word, and on whether it is the first, whose capital does not make it a name.
             return str(find_tags([word] if begins_sentence else [".", word])[-1][1])
 
         return tag_of
@@ -124,7 +124,7 @@ class LexiconTagger:
 
 
 def _weights_digest(pipeline: Any) -> str:
-    """What tells a pipeline from others of its name: those that people train are all called the same."""
+    """16 hex digits that distinguish pipelines of the same name: those that people train are all called the same."""
     digest = hashlib.sha256(pipeline.tokenizer.to_bytes(exclude=["vocab"]))
     for _, pipe in pipeline.pipeline:
         digest.update(pipe.to_bytes(exclude=["vocab"]))
@@ -133,7 +133,7 @@ def _weights_digest(pipeline: Any) -> str:
 
 
 def _batches(pieces: Sequence[tuple[int, int, str]]) -> Iterator[list[tuple[int, int, str]]]:
-    """The pieces in their order, together as long as they have BATCH_CHARACTERS, or one by itself."""
+    """The pieces in their order, in batches of at most BATCH_CHARACTERS, or of one longer piece."""
     batch: list[tuple[int, int, str]] = []
     length = 0
     for piece in pieces:
@@ -147,9 +147,9 @@ def _batches(pieces: Sequence[tuple[int, int, str]]) -> Iterator[list[tuple[int,
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """The text in pieces of at most PIECE_CHARACTERS, with their places; cut at paragraph borders if there are any.
+    """The text in pieces of at most PIECE_CHARACTERS, with their starts; cut at paragraph borders if there are any.
 
-    Runs without white space are cut as well, behind each LONGEST_RUN of their characters.
+    Runs without white space are also cut, after every LONGEST_RUN of their characters.
     """
     start = 0
     for end in [*(run.end() for run in _LONG_RUN.finditer(text)), len(text)]:
@@ -164,5 +164,5 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _last_end(border: re.Pattern[str], text: str) -> int:
-    """Where the last match ends; 0 where there is none."""
+    """The end of the last match; 0 if there is none."""
     return max((match.end() for match in border.finditer(text)), default=0)

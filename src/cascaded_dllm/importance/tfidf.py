@@ -1,4 +1,4 @@
-"""Importance by term frequency and rarity, from word counts alone: no tagger, no network, any language with spaces."""
+"""Importance by tf-idf, from word counts alone: no tagger, no network, any language with spaces."""
 
 import hashlib
 import itertools
@@ -20,37 +20,38 @@ from cascaded_dllm.importance.word_runs import WordRuns
 from cascaded_dllm.processes import in_order, process_pool
 from cascaded_dllm.text.document import Document
 
-# Letters and digits; combining accents are characters of their own to Python, but belong to the letter before them.
+# Letters and digits. A combining accent is not alphanumeric to Python, but belongs to the letter before it.
 _LETTERS = r"(?:[^\W_]|[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f])+"
 # An apostrophe inside a word is part of it ("don't"); one at its edge may be a quotation mark.
 WORD = re.compile(rf"{_LETTERS}(?:['\u2019]{_LETTERS})*")
-# Below every word, whose importance is at least 0.
+# Below the importance of every word, which is at least 0.
 PUNCTUATION = -1.0
 
-# The words of a large corpus have no end: names, numbers, misprints.
+# A large corpus never stops having new words: names, numbers, misprints.
 MAX_WORDS = 1 << 20
-"""Words of a table, and words counted in memory at a time."""
+"""Maximum number of words of a table, and of words counted in memory at a time."""
 MAX_CHARACTERS = 16 * MAX_WORDS
-"""Characters of all words of a table together: a "word" may be a line of 200,000 letters."""
+"""Maximum number of characters of all words of a table together: a "word" may be a line of 200,000 letters."""
 
-# Of the documents whose words are counted together: much longer than it takes to hand them to a process.
+# Characters of the documents whose words are counted together: counting takes much longer than sending them to a
+# process.
 _BATCH_CHARACTERS = 1 << 20
-# Batches that are given out ahead of the one that is added, per process.
+# Batches that are given out ahead of the one that is added up, per process.
 _AHEAD = 3
-# The one that reads and adds up keeps six or seven processes busy (docs/performance.md): more would only hold batches.
+# The process that reads and adds up keeps six or seven others busy (docs/performance.md); more would only hold batches.
 _MOST_WORKERS = 8
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class DocumentFrequencies:
-    """In how many documents of a corpus the lower-cased words occur.
+    """The number of documents of a corpus in which each lower-cased word occurs.
 
     Attributes:
-        num_documents: N, documents of the corpus.
-        counts: per word, the number of documents that hold it.
-        fewest: words in fewer documents are left out of `counts`; 1 where it holds all words.
-        left_out: how many these are.
+        num_documents: N, the number of documents of the corpus.
+        counts: word -> df, the number of documents that contain it.
+        fewest: words in fewer documents are left out of `counts`; 1 if none are.
+        left_out: number of words left out.
     """
 
     num_documents: int
@@ -59,9 +60,9 @@ class DocumentFrequencies:
     left_out: int = 0
 
     def inverse(self, word: str) -> float:
-        """log(N / df) in nats; a word that the table does not hold counts as being in one document.
+        """log(N / df) in nats; a word that is not in the table counts as being in one document.
 
-        Of a word that was left out this is at most log(fewest - 1) too much.
+        For a word that was left out, this is too large by at most log(fewest - 1).
         """
         return math.log(self.num_documents / self.counts.get(word, 1))
 
@@ -76,20 +77,20 @@ def document_frequencies(
 ) -> DocumentFrequencies:
     """The exact frequencies of a corpus, in one pass over it.
 
-    Where the corpus has more words than the bounds allow, those in at least `fewest` documents are kept, with the
-    smallest number for which they are within the bounds. It depends neither on the order of the documents nor on the
-    number of processes.
+    If the corpus has more words than the bounds allow, words in at least `fewest` documents are kept, with the smallest
+    such number that meets the bounds. The result depends neither on the order of the documents nor on the number of
+    processes.
 
     Args:
         documents: the corpus.
-        folder: where files lie meanwhile if there are more words than are kept in memory; None for the system's own.
-        max_words: how many are kept, and counted in memory.
-        max_characters: of these words together.
-        workers: processes that find the words of documents; of more than 8, the rest would wait for the one that reads,
-            and is not started.
+        folder: of the temporary files for more words than memory may hold; None for the system's folder.
+        max_words: maximum number of words kept, and counted in memory.
+        max_characters: maximum number of characters of these words together.
+        workers: processes that find the words of documents; at most 8 are started, since more would wait for the one
+            that reads.
 
     Raises:
-        WorkerDiedError: one of them was killed.
+        WorkerDiedError: a process was killed.
     """
     counts: Counter[str] = Counter()
     num_documents = characters = 0
@@ -112,10 +113,14 @@ def document_frequencies(
 
 
 def _counted(documents: Iterable[Document], workers: int) -> Iterator[tuple[int, Counter[str]]]:
-    """The documents in batches: how many, and in how many of them each word is."""
+    """For every batch of documents, their number, and the number of them in which each word occurs.
+
+    Raises:
+        WorkerDiedError: a process was killed.
+    """
     batches = _batches(documents)
     first = list(itertools.islice(batches, 2))
-    # Nothing could be done beside a single batch, and a process takes a second to start.
+    # A single batch leaves nothing to do in parallel, and a process takes a second to start.
     if workers == 1 or len(first) < 2:
         yield from map(_words_of, itertools.chain(first, batches))
         return
@@ -151,7 +156,7 @@ def _words_of(texts: Sequence[str]) -> tuple[int, Counter[str]]:
 
 
 def save_frequencies(frequencies: DocumentFrequencies, path: Path) -> None:
-    """Writes the table of a corpus, complete or not at all.
+    """Writes the table of a corpus, completely or not at all.
 
     Raises:
         OutputExistsError: it cannot be written.
@@ -176,18 +181,16 @@ def load_frequencies(path: Path) -> DocumentFrequencies:
         counts = dict(table["counts"])
         return DocumentFrequencies(int(table["num_documents"]), counts, int(table["fewest"]), int(table["left_out"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} holds no word counts ({error}); remove it and preprocess again, and it is made anew"
-        ) from error
+        raise DataError(f"{path} holds no word counts ({error}); remove it and preprocess again") from error
 
 
 @final
 class TfidfScorer:
-    """Scorer of the method "tfidf": words in [0, 1], the most telling word of a document at 1, punctuation at -1.
+    """Scorer of the method "tfidf": words in [0, 1], the most important word of a document at 1, punctuation at -1.
 
-    The importance of a word is tf * log(N / df), divided by the largest such product in its document; tf is how often
-    the document holds the word. It needs no list of stop words: they are in nearly every document, so their logarithm
-    is nearly zero.
+    The importance of a word is tf * log(N / df), divided by the largest such product in its document, where tf is the
+    number of its occurrences in the document. No list of stop words is needed: they are in nearly every document, so
+    their logarithm is nearly zero.
     """
 
     method = "tfidf"
@@ -201,7 +204,7 @@ class TfidfScorer:
         return [self._score(text) for text in texts]
 
     def describe(self) -> dict[str, JsonScalar]:
-        """The size of the corpus, a hash of its table, and what the table had no room for; see `Scorer.describe`."""
+        """The size of the corpus, a hash of its table, and the number of words left out; see `Scorer.describe`."""
         frequencies = self._frequencies
         table = "\n".join(f"{word}\t{count}" for word, count in sorted(frequencies.counts.items()))
         described: dict[str, JsonScalar] = {
@@ -216,6 +219,6 @@ class TfidfScorer:
         spans = [(match.start(), match.end(), match.group().lower()) for match in WORD.finditer(text)]
         terms = Counter(word for _, _, word in spans)
         weights = {word: count * self._frequencies.inverse(word) for word, count in terms.items()}
-        # Where every word is in every document, all weights are zero, and so is the importance.
+        # If every word is in every document, all weights are zero, and so is all importance.
         largest = max(weights.values(), default=0.0) or 1.0
         return [Word(start, end, weights[word] / largest) for start, end, word in spans]

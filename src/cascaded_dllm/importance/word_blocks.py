@@ -1,4 +1,4 @@
-"""Blocks of words with their vectors, each with a checksum: what a file of them is made of."""
+"""The format of files of words with their vectors: blocks, each with a checksum."""
 
 import hashlib
 import os
@@ -11,21 +11,21 @@ import numpy as np
 from jaxtyping import Float32
 
 Vectors: TypeAlias = Float32[np.ndarray, "_ width"]
-"""A vector in each row."""
+"""One vector per row."""
 
 _MAGIC = b"CDLLMWV1"
-# The magic, words, width, bytes of the words' text, and the checksum of all that follows.
+# The magic, the number of words, the width, the bytes of the words' text, and the checksum of the block without itself.
 _HEADER = struct.Struct("<8sIIQ32s")
 _BLOCK_WORDS = 4096
 
 
 class Block(NamedTuple):
-    """A block of a file, or, without vectors, the place where the file is damaged.
+    """A block of a file; without vectors, the place where the file is damaged.
 
     Attributes:
-        end: where the next block begins.
+        end: the byte at which the next block, or the damage, begins.
         words: in order.
-        vectors: theirs; None where there is damage.
+        vectors: of the words; None for damage.
     """
 
     end: int
@@ -34,14 +34,14 @@ class Block(NamedTuple):
 
 
 def blocks(file: BinaryIO, start: int) -> Iterator[Block]:
-    """The complete blocks of a file from a place on, up to damage."""
+    """The complete blocks of a file from the byte `start` on; at damage, a last block without vectors."""
     size = os.fstat(file.fileno()).st_size
     file.seek(start)
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         magic, num_words, width, num_bytes, checksum = _HEADER.unpack(header)
         length = num_bytes + 4 * num_words * width
         if magic == _MAGIC and start + _HEADER.size + length > size:
-            return  # Being written, or its writer was killed.
+            return  # It is being written, or its writer was killed.
         payload = file.read(length) if magic == _MAGIC else b""
         if _checksum(header, payload) != checksum:
             yield Block(start, [], None)
@@ -52,7 +52,7 @@ def blocks(file: BinaryIO, start: int) -> Iterator[Block]:
 
 
 def all_blocks(path: Path) -> list[tuple[list[str], Vectors]] | None:
-    """All complete blocks of a file; None where it is damaged or cannot be read."""
+    """All complete blocks of a file; None if it is damaged or cannot be read."""
     found = []
     try:
         with path.open("rb") as file:
@@ -66,7 +66,7 @@ def all_blocks(path: Path) -> list[tuple[list[str], Vectors]] | None:
 
 
 def content_of(words: Sequence[str], vectors: Vectors) -> bytes:
-    """A file of words, in blocks."""
+    """The content of a file of words, in blocks."""
     return b"".join(
         block_of(words[start : start + _BLOCK_WORDS], vectors[start : start + _BLOCK_WORDS])
         for start in range(0, len(words), _BLOCK_WORDS)
@@ -74,8 +74,8 @@ def content_of(words: Sequence[str], vectors: Vectors) -> bytes:
 
 
 def block_of(words: Sequence[str], vectors: Vectors) -> bytes:
-    """A block of words, with a vector for each."""
-    # A word of KeyBERT is letters, digits and underscores: no line ends, and nothing that UTF-8 cannot say.
+    """The bytes of a block of words, with a vector for each."""
+    # A word of KeyBERT consists of letters, digits and underscores: no line ends, and nothing that UTF-8 cannot encode.
     text = "\n".join(words).encode("utf-8")
     payload = text + vectors.astype("<f4").tobytes()
     header = _HEADER.pack(_MAGIC, *vectors.shape, len(text), bytes(32))
@@ -83,5 +83,5 @@ def block_of(words: Sequence[str], vectors: Vectors) -> bytes:
 
 
 def _checksum(header: bytes, payload: bytes) -> bytes:
-    """Of a block without the checksum itself, which stands last in the header."""
+    """The checksum of a block without the checksum itself, which is last in the header."""
     return hashlib.sha256(header[:-32] + payload).digest()

@@ -1,4 +1,4 @@
-"""Vectors of words, each made once: in memory, and in a folder that any number of processes share."""
+"""A cache of word vectors: in memory, and in a folder that any number of processes share."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from cascaded_dllm.importance.word_blocks import Vectors
 from cascaded_dllm.importance.word_files import WordFiles
 
-# What a word beyond these costs is that it is embedded again, and a text of many words has few that rare.
+# Words beyond these limits are embedded again each time; a long text has few that are so rare.
 MAX_WORDS = 1 << 18
 MAX_CHARACTERS = 64
 
@@ -18,13 +18,13 @@ MAX_CHARACTERS = 64
 class WordCache:
     """Remembers the vectors of words.
 
-    Memory is bounded by MAX_WORDS, whatever the size of a corpus: words in the order in which they first occur, so
-    that the frequent ones are all there.
+    The number of words bounds the memory, whatever the size of a corpus. Words are remembered in the order in which
+    they first occur, so that the frequent ones are among them.
 
     Args:
-        embed: the vectors of words, in their order. A word has the same vector in any company.
+        embed: returns the vectors of words, in their order. The vector of a word must not depend on the other words.
         folder: where vectors are kept for other processes and later runs, for one `embed` only; None for memory alone.
-        max_words: how many are remembered.
+        max_words: maximum number of words that are remembered.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class WordCache:
         """The vectors of `words`, in their order.
 
         Args:
-            words: different ones, at least one.
+            words: distinct, at least one.
 
         Raises:
             DataError: a file of the folder cannot be read.
@@ -62,9 +62,9 @@ class WordCache:
         return [word for word in words if word not in self._places]
 
     def _remember(self, words: Sequence[str], vectors: Vectors) -> list[int]:
-        """Takes in the words that are not there yet, as long as there is room; returns their rows."""
+        """Adds the words that are not in memory yet, while there is room, and returns their rows in `vectors`."""
         if self._table is None:
-            # The system gives memory to those rows only that are written to.
+            # The system only gives memory to the rows that are written to.
             self._table = np.empty((self._max_words, vectors.shape[1]), dtype=np.float32)
         kept = [row for row, word in enumerate(words) if len(word) <= MAX_CHARACTERS and word not in self._places][
             : self._max_words - len(self._places)
@@ -75,7 +75,7 @@ class WordCache:
         return kept
 
     def _gathered(self, words: Sequence[str], missing: Sequence[str], fresh: Vectors | None) -> Vectors:
-        """The vectors of `words` from the table and, for what it has no room for, from `fresh`."""
+        """The vectors of `words` from the table and, for words without room in it, from `fresh`."""
         assert self._table is not None
         gathered = self._table[[self._places.get(word, 0) for word in words]]
         if fresh is not None:

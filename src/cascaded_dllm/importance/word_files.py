@@ -1,12 +1,12 @@
 """Words with their vectors in a folder that any number of processes share.
 
-A process adds to one file of its own and reads those of the others, so that no locks are needed, which network file
-systems often lack. A file is a sequence of blocks, each with a checksum: what a killed process left half-written, and
-what another one is writing at this moment, is an incomplete block at the end, and is not read.
+A process appends to a file of its own and reads those of the others. So no locks are needed, which network file systems
+often lack. A file is a sequence of blocks, each with a checksum. An incomplete block at the end, which another process
+is writing or a killed one has left, is not read.
 
-So that the files do not become more with every run, a process that begins makes one of many small ones. A file goes
-only when all its blocks are in another one on the disk; and whoever has added a block looks whether its file is still
-there, and adds the block to a new one otherwise.
+A process that begins merges small files if there are many, so that their number does not grow with every run. A file is
+removed only when all its blocks are in another file on the disk. After appending a block, a process checks that its
+file still exists, and otherwise appends the block to a new one.
 """
 
 import contextlib
@@ -28,25 +28,25 @@ from cascaded_dllm.importance.word_blocks import Vectors, all_blocks, block_of, 
 
 _SUFFIX = ".words"
 
-# So many small files are made one; to open fewer costs nothing.
+# From this many small files on, they are merged; opening fewer costs nothing.
 _MERGED_FROM = 16
 _SMALL_BYTES = 8 << 20
-# Bounds the memory of a merge, and how much is written anew.
+# Bounds the memory of a merge, and how much is written again.
 _MERGED_BYTES = 64 << 20
-# A file to which nobody has added for so long is left in peace by its process, as a rule: it saves work, no more.
+# The process of a file that has not grown for this long has probably finished. If not, merging loses work, not words.
 _SETTLED_SECONDS = 600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TURN_FILE = "merging"
-# Files that vanish while they are read have become another one, which is looked for so often.
+# Files that vanish while they are read were merged into another one: the folder is read up to this many times.
 _PASSES = 3
 
 
 @final
 class WordFiles:
-    """The files of a folder: those of other processes to read, and one of this process to add to.
+    """The files of a folder: those of other processes, which are read, and one to which this process appends.
 
     Args:
-        folder: created when something is added.
+        folder: created when something is appended.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,14 +54,14 @@ class WordFiles:
         self._own, self._has_begun = _fresh_name(folder), False
         self._has_merged = False
         self._is_full = False
-        # How far each file has been read; damaged ones are not read again.
+        # The byte up to which each file has been read; damaged files are not read again.
         self._read: dict[Path, int] = {}
         self._damaged: set[Path] = set()
 
     def new_blocks(self) -> Iterator[tuple[list[str], Vectors]]:
-        """What the others have added since the last call: words with their vectors, block by block.
+        """The words with their vectors that other processes have appended since the last call, block by block.
 
-        A damaged block, and what follows it in its file, is left out with a warning: its words are embedded again.
+        A damaged block and all that follows it in its file are left out with a warning; their words are embedded again.
         Words may come twice.
 
         Raises:
@@ -76,10 +76,10 @@ class WordFiles:
                 return
 
     def append(self, words: Sequence[str], vectors: Vectors) -> None:
-        """Adds words for other processes and later runs.
+        """Appends words for other processes and later runs.
 
-        Where the disk is full, or a quota is, a warning says so once, and this process adds no more: the cache saves
-        work, and is not worth the work that is done.
+        If the disk or a quota is full, this process warns once and appends nothing more: the cache only saves work, so
+        it should not end a job.
 
         Raises:
             OutputExistsError: the folder cannot be written for another reason.
@@ -89,7 +89,7 @@ class WordFiles:
         block = block_of(words, vectors)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            while not self._is_added(block):
+            while not self._append_block(block):
                 self._own, self._has_begun = _fresh_name(self._folder), False
         except OSError as error:
             if error.errno in _FULL:
@@ -105,14 +105,14 @@ class WordFiles:
                 "write and has room, or leave the cache out"
             ) from error
 
-    def _is_added(self, block: bytes) -> bool:
-        """Whether a block that was added to the own file is there afterwards: others may have merged or cleared it."""
+    def _append_block(self, block: bytes) -> bool:
+        """Appends a block to the own file; False if the file has been removed, since others may merge or clear it."""
         new = 0 if self._has_begun else os.O_CREAT | os.O_EXCL
         try:
             descriptor = os.open(self._own, os.O_WRONLY | os.O_APPEND | new, 0o666)
         except FileNotFoundError:
             if not self._has_begun:
-                raise  # It is the folder that is not there.
+                raise  # The folder is missing, not the file.
             return False
         try:
             with os.fdopen(descriptor, "ab") as file:
@@ -122,13 +122,13 @@ class WordFiles:
             self._has_begun = True
             return os.path.samestat(self._own.stat(), written)
         except OSError as error:
-            # A network file system may know no more of a file that another machine has removed.
+            # A network file system may have lost a file that another machine has removed.
             if error.errno in (errno.ENOENT, errno.ESTALE):
                 return False
             raise
 
     def _new_blocks_of_all(self) -> Generator[tuple[list[str], Vectors], None, bool]:
-        """`new_blocks` of all files that are there, and whether one of them was gone when it was to be read."""
+        """`new_blocks` of all files that exist; returns whether one of them vanished before it was read."""
         has_lost = False
         for path in _files_of(self._folder):
             if path == self._own or path in self._damaged:
@@ -150,7 +150,7 @@ class WordFiles:
                 self._damaged.add(path)
                 warnings.warn(
                     f"{path} in the word cache is damaged at byte {block.end}; what follows is embedded again. Remove "
-                    "the file to see this no more",
+                    "the file to stop this warning",
                     stacklevel=2,
                 )
                 return
@@ -159,27 +159,27 @@ class WordFiles:
 
 
 def merge_small(folder: Path) -> None:
-    """Makes one file of the small ones in a folder to which nobody has added for a while, if there are many.
+    """Merges the small files of a folder that have not grown for a while, if there are many.
 
-    One process does so at a time; where two do, words are there twice. What cannot be done is left as it is.
+    One process does so at a time; if two do, words are stored twice. Files that cannot be merged stay as they are.
     """
     if len(list(_small(folder))) < _MERGED_FROM:
         return
-    # A folder that is read-only, or full, serves as it is.
+    # A folder that is read-only or full is used as it is.
     with contextlib.suppress(OSError, OutputExistsError), _turn(folder) as now:
         if now is None:
             return
         remove_abandoned(folder)
         while len(settled := [(path, size) for path, size, at in _small(folder) if now - at >= _SETTLED_SECONDS]) > 1:
-            if not _is_merged(folder, settled):
+            if not _merge(folder, settled):
                 return
 
 
-def _is_merged(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
-    """Whether some files have become one.
+def _merge(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
+    """Merges as many files as _MERGED_BYTES allows, at least two; False if fewer than two can be merged.
 
     Args:
-        folder: theirs.
+        folder: of the files.
         files: each with its size.
     """
     words: dict[str, None] = {}
@@ -191,7 +191,7 @@ def _is_merged(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
         if whole and total > _MERGED_BYTES:
             break
         whole_blocks = all_blocks(path)
-        # What is damaged stays, with its warning: it is not ours to hide.
+        # A damaged file stays, so that its warning does too.
         if whole_blocks is None:
             continue
         for found, vectors in whole_blocks:
@@ -205,7 +205,7 @@ def _is_merged(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
         content = content_of(list(words), np.concatenate(rows))
         write_bytes(_fresh_name(folder), content)
     for path, size in whole:
-        # Its process may have added to it meanwhile; if it does so from now on, it notices.
+        # Its process may have appended to it meanwhile. If it does so from now on, it notices that the file is gone.
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size == size:
                 path.unlink()
@@ -214,13 +214,13 @@ def _is_merged(folder: Path, files: Sequence[tuple[Path, int]]) -> bool:
 
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[float | None]:
-    """The time of the file system while it is this process' turn to merge; None while it is another one's."""
+    """The time of the file system, if this process may merge inside the block; None if another one is merging."""
     path = folder / _TURN_FILE
     try:
         path.touch(exist_ok=False)
     except FileExistsError:
         if time.time() - path.stat().st_mtime >= _SETTLED_SECONDS:
-            path.unlink()  # Its process was killed; the next one that begins has the turn.
+            path.unlink()  # Its process was killed; the next one that begins may merge.
         yield None
         return
     try:
@@ -230,7 +230,7 @@ def _turn(folder: Path) -> Iterator[float | None]:
 
 
 def _fresh_name(folder: Path) -> Path:
-    """A name that no file has had."""
+    """A name that no file has had before."""
     return folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
 
 
@@ -239,7 +239,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _small(folder: Path) -> Iterator[tuple[Path, int, float]]:
-    """The small files of a folder, each with its size and the time when somebody last added to it."""
+    """The small files of a folder, each with its size and modification time."""
     for path in _files_of(folder):
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()

@@ -1,4 +1,4 @@
-"""Texts as rows of a table of distinct words, with room between paragraphs, and what stands around each word."""
+"""Texts as rows of a table of distinct words, with boundaries between paragraphs, and the neighbours of each word."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,32 +16,32 @@ BOUNDARY_ROW = 0
 @final
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Words of one or many texts in a row, with REACH boundaries before each paragraph and behind the last.
+    """The words of texts one after another, with REACH boundaries before each paragraph and after the last.
 
     Attributes:
-        rows: of the table, one for each word and each boundary.
-        places: where among all but the first REACH of `rows` each word is.
+        rows: the row in the table of each word and each boundary.
+        places: for each word, its index in `rows` without the first REACH, which is its index in the result of `at`.
     """
 
     rows: Int64[np.ndarray, " rows"]
     places: Int64[np.ndarray, " words"]
 
     def at(self, offset: int, of_rows: Shaped[np.ndarray, "rows *values"]) -> Shaped[np.ndarray, "places *values"]:
-        """What stands `offset` places on from every place, at most REACH to each side.
+        """The values `offset` places after every place, or before it if negative.
 
         Args:
-            offset: how many.
-            of_rows: something about each of `rows`.
+            offset: from -REACH to REACH.
+            of_rows: a value for each of `rows`.
         """
         return of_rows[REACH + offset : len(of_rows) - REACH + offset]
 
     def joint_hashes(
         self, properties: UInt64[np.ndarray, "table properties"]
     ) -> Iterator[UInt64[np.ndarray, " places"]]:
-        """The hashes of each feature of JOINT for every place.
+        """For each feature of JOINT, its hash at every place.
 
         Args:
-            properties: of the words of the table.
+            properties: the hashes of the properties of the words of the table, see `WordFeatures`.
         """
         columns = properties.T[:, self.rows]
         for number, feature in enumerate(JOINT):
@@ -49,11 +49,11 @@ class Layout:
 
 
 def lay_out(rows: Int64[np.ndarray, " words"], begins_paragraph: Bool[np.ndarray, " words"]) -> Layout:
-    """The words with boundaries between paragraphs, so that none reaches into the next.
+    """The words with boundaries between paragraphs, so that no word has a neighbour in another paragraph.
 
     Args:
-        rows: of the table, for every word.
-        begins_paragraph: which words begin a paragraph; the very first one must.
+        rows: the row in the table of every word.
+        begins_paragraph: which words begin a paragraph; the first one must.
     """
     places = np.arange(len(rows)) + REACH * np.cumsum(begins_paragraph)
     padded = np.full(len(rows) + REACH * (np.count_nonzero(begins_paragraph) + 1), BOUNDARY_ROW)

@@ -1,4 +1,4 @@
-"""Exact counts of more words than memory holds: sorted and written as they come, and added up at the end."""
+"""Exact counts of more words than memory holds: sorted runs of counts are written, and added up at the end."""
 
 import heapq
 import itertools
@@ -8,17 +8,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, final
 
-# Files that are read at the same time.
+# Maximum number of files that are read at the same time.
 _MAX_RUNS = 64
 
 
 class Frequent(NamedTuple):
-    """The words of the largest counts.
+    """The words with the largest counts.
 
     Attributes:
         counts: of these words.
-        fewest: the smallest count with which a word is among them.
-        left_out: how many words are not.
+        fewest: words with at least this count are among them.
+        left_out: number of words with a smaller count.
     """
 
     counts: dict[str, int]
@@ -28,10 +28,10 @@ class Frequent(NamedTuple):
 
 @final
 class WordRuns:
-    """Counts on the disk: files of lines "word, tab, number", each in the order of its words.
+    """Counts on the disk: files of lines "word, tab, number", each sorted by its words.
 
     Args:
-        folder: where the files lie.
+        folder: of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class WordRuns:
         return not self._paths
 
     def add(self, counts: Sequence[tuple[str, int]]) -> None:
-        """Writes counts in the order of their words; many files become one."""
+        """Writes counts, which must be sorted by their words; too many files are merged into one."""
         self._paths.append(self._written(counts))
         if len(self._paths) == _MAX_RUNS:
             merged = self._written(self._sums())
@@ -54,7 +54,7 @@ class WordRuns:
             self._paths = [merged]
 
     def most_frequent(self, max_words: int, max_characters: int) -> Frequent:
-        """The words of the largest sums: with the smallest `fewest` for which they are within the bounds."""
+        """The words with the largest sums of counts, with the smallest `fewest` that meets the bounds."""
         words: Counter[int] = Counter()
         characters: Counter[int] = Counter()
 

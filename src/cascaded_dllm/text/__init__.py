@@ -1,1 +1,1 @@
-"""Texts: where documents come from and how they become token ids."""
+"""Where documents come from, and how they become token ids."""

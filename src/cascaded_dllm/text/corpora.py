@@ -1,4 +1,4 @@
-"""Corpora by name or path."""
+"""Opens a corpus by its name or path."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, unreadable
 from cascaded_dllm.text.stories import Stories
 
 BUILT_IN = ("stories", "python-docs")
-"""Corpora that are present on every machine."""
+"""Corpora that every machine has."""
 
 SPLITS = ("train", "valid", "test")
 
@@ -41,24 +41,25 @@ def open_corpus(
     """The corpus called `dataset`: built in, known by name, a file or folder, or any dataset of the hub.
 
     Args:
-        dataset: stories or python-docs; one of `HUB_CORPORA`; a path, where one with such a name is written ./name; or
-            owner/name, or owner/name:configuration, of a dataset of the hub.
-        split: train, valid or test, or as the dataset calls it; a path holds the split it holds.
-        text_field: the field or column that holds the text, DEFAULT_TEXT_FIELD if None; a corpus known by name knows
-            its own.
-        unit: what one document of a .txt file is, see `LocalFiles`; DEFAULT_UNIT if None, or a line where there is a
-            form.
+        dataset: stories or python-docs; one of `HUB_CORPORA`; a path, written ./name if it is called like one of these;
+            or a dataset of the hub, as owner/name or owner/name:configuration.
+        split: train, valid or test, or a name of the dataset's own; ignored for a path.
+        text_field: the field or column that holds the text, DEFAULT_TEXT_FIELD if None; a corpus known by name has its
+            own.
+        unit: what one document of a .txt file is, see `LocalFiles`. If None, DEFAULT_UNIT, or a line if `form` is
+            given.
         form: the form in which the texts of a path or a dataset are written, one of `FORMS`; None for plain text.
-        bad_records: of a path: whether records that cannot be read, such as a line that is not JSON, end the reading
-            ("refuse", if None) or are dropped and counted ("drop").
+        bad_records: of a path: whether a record that cannot be read, such as a line that is not JSON, is an error
+            ("refuse", the default) or is dropped and counted ("drop").
         revision: of a dataset of the hub: a commit, branch or tag.
-        streaming: of a dataset of the hub: whether to read it over the network, each time it is read, and not to
-            download it first.
+        streaming: of a dataset of the hub: whether to read it over the network each time, instead of downloading it
+            first.
 
     Raises:
-        ConfigError: there is no such name, split, unit or form, or an option means nothing to the corpus.
-        DataError: the path does not exist, a file below it is empty or of an unknown kind, or the hub has no such
+        ConfigError: there is no such name, split, unit or form, or the corpus does not read an option.
+        DataError: the path does not exist, one of its files is empty or of an unknown kind, or the hub has no such
             dataset or column or does not answer.
+        MissingExtraError: the corpus is on the hub and the datasets library is not installed.
     """
     known_unit = None if unit is None else one_of("the unit", unit, UNITS)
     known_form = None if form is None else one_of("the form", form, FORMS)
@@ -89,7 +90,7 @@ def _exists(path: Path) -> bool:
     """Whether there is such a file or folder.
 
     Raises:
-        DataError: the system does not tell.
+        DataError: the system cannot tell.
     """
     try:
         return path.exists()
@@ -99,9 +100,9 @@ def _exists(path: Path) -> bool:
 
 def _local(path: Path, options: Mapping[str, str | None], unit: Unit | None, form: Form | None) -> Corpus:
     if form is not None and unit not in (None, "line"):
-        raise ConfigError(f"the form {form} is read line by line, and the unit is {unit}; leave one of them out")
+        raise ConfigError(f"the form {form} is read line by line, but the unit is {unit}; leave one of them out")
     text_field, bad_records = options["text_field"], options["bad_records"]
-    # Absolute: parts are read by processes that may run elsewhere.
+    # Absolute: the processes that read parts may have another working directory.
     files = LocalFiles(
         path.absolute(),
         DEFAULT_TEXT_FIELD if text_field is None else text_field,
@@ -110,20 +111,20 @@ def _local(path: Path, options: Mapping[str, str | None], unit: Unit | None, for
         "refuse" if bad_records is None else one_of("--bad-records", bad_records, BAD_RECORDS),
     )
     require_read_by_files(str(path), files.kinds(), options)
-    files.checked_files()  # What is missing is said now, not by the process that reads it.
+    files.checked_files()  # A fault is reported here, not later by a process that reads a part.
     named = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     return Corpus(_folder_name(named.name.split(".")[0]), files)
 
 
 def _hub_corpus(dataset: str, text_field: str | None, form: Form | None) -> HubCorpus:
-    """The dataset of the hub that a name of the form owner/name or owner/name:configuration means.
+    """The dataset of the hub with the name owner/name or owner/name:configuration.
 
     Raises:
-        ConfigError: it is another name.
-        DataError: it looks like a path.
+        ConfigError: the name has another form.
+        DataError: the name looks like a path.
     """
     if dataset.startswith((".", "/", "~")) or dataset.lower().endswith(SUFFIXES):
-        raise DataError(f"{dataset} is no file or folder; check the path")
+        raise DataError(f"{dataset} is not a file or folder; check the path")
     match = _HUB_ID.fullmatch(dataset)
     if match is not None:
         column = DEFAULT_TEXT_FIELD if text_field is None else text_field
@@ -132,8 +133,8 @@ def _hub_corpus(dataset: str, text_field: str | None, form: Form | None) -> HubC
     near = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise ConfigError(
-        f"{dataset!r} is no corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of a "
-        "dataset on the Hugging Face hub"
+        f"{dataset!r} is not a corpus, file or folder; {meant}Give one of {', '.join(known)}, a path, or owner/name of "
+        "a dataset on the Hugging Face hub"
     )
 
 

@@ -22,10 +22,10 @@ class Corpus:
     """A stream of records that starts again with every call.
 
     Attributes:
-        name: for folders.
+        name: used in names of folders.
         reader: where the records come from.
-        num_records: only the first so many, dropped ones counted; None for all.
-        holdout: of those, only one side; None for all.
+        num_records: how many of the first records to take, dropped ones counted; None for all.
+        holdout: which side of those to take; None for both.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Corpus:
 
     @property
     def source(self) -> Mapping[str, object]:
-        """Everything that decides the documents, as plain JSON values; no path of this machine.
+        """Everything that decides the documents, as plain JSON values and without paths of this machine.
 
-        Files are read to hash them, unless their hashes are known, see `file_hashes`.
+        Files whose hashes are not known are read to hash them, see `file_hashes`.
         """
         source = self.reader.source()
         if self.num_records is not None:
@@ -50,17 +50,17 @@ class Corpus:
         return source if self.holdout is None else source | {"holdout": asdict(self.holdout)}
 
     def hashes(self) -> tuple[HashedFile, ...]:
-        """What this process knows of its files, for others that have to know the source."""
+        """The hashes of its files that this process knows, for other processes that need `source`."""
         return known_hashes(self.reader.files()) if isinstance(self.reader, LocalFiles) else ()
 
     def with_indexes(self, folder: Path) -> "Corpus":
-        """The same corpus, which looks into a folder for indexes of its files' lines, see `LocalFiles`."""
+        """The same corpus, with `folder` as the place of the indexes of its files' lines, see `LocalFiles`."""
         if not isinstance(self.reader, LocalFiles):
             return self
         return replace(self, reader=replace(self.reader, indexes=folder))
 
     def keep_indexes(self, num_parts: int) -> None:
-        """Writes the indexes of its files, as far as they save work where so many parts are read one by one.
+        """Writes the indexes of its files if they save work when `num_parts` parts are read one by one.
 
         Raises:
             OutputExistsError: the folder cannot be written.
@@ -86,10 +86,10 @@ class Corpus:
             raise no_documents(self, dropped)
 
     def part(self, index: int, num_parts: int) -> Iterator[Document | Dropped]:
-        """Every `num_parts`-th record from number `index` on, without parsing the others where the format allows.
+        """Every `num_parts`-th record from number `index` on, without parsing the others if the format allows it.
 
-        The parts of 0 .. `num_parts` - 1 are together `part(0, 1)`. A record is one document or one `Dropped`; an
-        article also brings its headings, as `Dropped` in front of it.
+        The parts 0 .. `num_parts` - 1 together are `part(0, 1)`. A record is one document or one `Dropped`; a WikiText
+        article is preceded by its headings, each a `Dropped`.
 
         Raises:
             ConfigError: there is no such part.
@@ -100,11 +100,11 @@ class Corpus:
         return self.reader.records(Part(index, num_parts, self.num_records, self.holdout))
 
     def read_once_from(self) -> int | None:
-        """The number of parts from which on it is less work to read all once and lay it down; None for no number."""
+        """From how many parts on it is less work to read everything once and store it by parts; None for never."""
         return self.reader.read_once_from() if isinstance(self.reader, WholeReader) else None
 
     def dealt(self, num_parts: int) -> Iterator[tuple[int, Document | Dropped]]:
-        """All records in order, in one pass, each with the number of the `part` it belongs to.
+        """All records in order, in one pass, each with the index of its `part`.
 
         Raises:
             DataError: the input is broken.
@@ -117,7 +117,7 @@ class Corpus:
         return ((number % num_parts, record) for number, record in numbered)
 
     def side(self, every: int, *, held: bool) -> "Corpus":
-        """Every `every`-th record, or all others, renumbered; together they are this corpus.
+        """The corpus of every `every`-th record, or of all others, renumbered; together they are this corpus.
 
         Raises:
             ConfigError: `every` is less than 2.
@@ -126,7 +126,7 @@ class Corpus:
         return replace(self, holdout=Holdout(every, held))
 
     def hint(self) -> str | None:
-        """What to say where the corpus does not look as if its documents were what was meant."""
+        """A message if the documents of the corpus are probably not what the user meant; else None."""
         return self.reader.hint() if isinstance(self.reader, LocalFiles) else None
 
     def first(self, num: int | None) -> "Corpus":
@@ -142,39 +142,39 @@ class Corpus:
 
 
 def require_numbers(num_records: int | None, holdout: int | None) -> None:
-    """Whether a corpus can be shortened and parted so, which can be known before it is fetched.
+    """Checks the values of `--num-documents` and `--holdout`, before a corpus is opened.
 
     Raises:
         ConfigError: there would be no record, or none on one side.
     """
     require_at_least("--num-documents", num_records, 1)
-    require_at_least("--holdout", holdout, 2, hint="since one of so many records is held out")
+    require_at_least("--holdout", holdout, 2, hint="since it holds out one record of that many")
 
 
 def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:
-    """What to raise about a corpus without a text.
+    """The error for a corpus without a document.
 
     Args:
-        corpus: which has none.
-        dropped: how many of its records are no documents, by reason.
+        corpus: that corpus.
+        dropped: number of its dropped records, by reason.
     """
     name, holdout = corpus.name, corpus.holdout
     if holdout is not None and holdout.held and not dropped:
         return DataError(
             f"the corpus {name!r} has fewer than {holdout.every} records, and --holdout {holdout.every} holds out one "
-            "of so many; give a smaller number"
+            "record of that many; give a smaller number"
         )
     told = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
     return DataError(
         f"the corpus {name!r} holds 0 documents that are not blank; give one with text in it"
-        + (f" (what it holds was dropped: {told})" if told else "")
+        + (f" (its records were dropped: {told})" if told else "")
     )
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _InMemory:
-    """Documents handed over by a program; blank ones are dropped."""
+    """Documents of the calling program; blank ones are dropped."""
 
     documents: tuple[Document, ...]
 

@@ -1,4 +1,4 @@
-"""Which corpora read which options: one that would be passed over is refused."""
+"""Which corpora read which options; an option that a corpus does not read is an error."""
 
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple, TypeAlias
@@ -6,18 +6,18 @@ from typing import Literal, NamedTuple, TypeAlias
 from cascaded_dllm.errors import ConfigError
 
 Kind: TypeAlias = Literal["built in", "known by name", "files", "hub"]
-"""Of a corpus: made on this machine, one of `HUB_CORPORA`, a path, any other dataset of the hub."""
+"""Kinds of corpora: made on this machine, one of `HUB_CORPORA`, a path, any other dataset of the hub."""
 
 _KINDS: Mapping[Kind, str] = {
-    "built in": "is built in, with nothing to choose",
-    "known by name": "is known by name, and read as that name says",
+    "built in": "is built in and has nothing to choose",
+    "known by name": "is known by name, which decides how it is read",
     "files": "lies on this machine",
     "hub": "is a dataset of the hub",
 }
 
 
 class _Option(NamedTuple):
-    """What an option does, the kinds of corpora that read it, and of a path the kinds of files that do."""
+    """What an option does, which kinds of corpora read it, and which kinds of files of a path."""
 
     meaning: str
     readers: tuple[Kind, ...]
@@ -27,7 +27,7 @@ class _Option(NamedTuple):
 _OPTIONS: Mapping[str, _Option] = {
     "text_field": _Option("names the field or column that holds the text", ("files", "hub"), ("jsonl", "parquet")),
     "unit": _Option("says what a document of a .txt file is", ("files",), ("txt",)),
-    "form": _Option("says whose tokenised form texts have", ("files", "hub"), ("txt", "jsonl", "parquet")),
+    "form": _Option("says in which tokenised form the texts are", ("files", "hub"), ("txt", "jsonl", "parquet")),
     "bad_records": _Option("says what becomes of lines that cannot be read", ("files",), ("txt", "jsonl")),
     "revision": _Option("names a commit of a dataset of the hub", ("known by name", "hub")),
     "streaming": _Option("reads a dataset of the hub over the network", ("known by name", "hub")),
@@ -35,15 +35,15 @@ _OPTIONS: Mapping[str, _Option] = {
 
 
 def require_read(dataset: str, kind: Kind, options: Mapping[str, object]) -> None:
-    """Checks that a kind of corpus reads all options that are given.
+    """Checks that a corpus reads all options that are given.
 
     Args:
-        dataset: the corpus.
-        kind: what it is.
-        options: by name; None, or False, where one is not given.
+        dataset: name of the corpus.
+        kind: of the corpus.
+        options: by name; None or False for an option that is not given.
 
     Raises:
-        ConfigError: one would be passed over.
+        ConfigError: it does not read one of them.
     """
     for name, value in _given(options):
         if kind not in _OPTIONS[name].readers:
@@ -51,7 +51,7 @@ def require_read(dataset: str, kind: Kind, options: Mapping[str, object]) -> Non
 
 
 def require_read_by_files(dataset: str, kinds: Collection[str], options: Mapping[str, object]) -> None:
-    """Checks that some file of a path reads each option that is given.
+    """Checks that each given option is read by some file of a path.
 
     Args:
         dataset: the path.
@@ -59,7 +59,7 @@ def require_read_by_files(dataset: str, kinds: Collection[str], options: Mapping
         options: see `require_read`.
 
     Raises:
-        ConfigError: one would be passed over.
+        ConfigError: no file reads one of them.
     """
     for name, value in _given(options):
         if not set(kinds) & set(_OPTIONS[name].suffixes):
@@ -72,4 +72,4 @@ def _given(options: Mapping[str, object]) -> list[tuple[str, object]]:
 
 def _unread(name: str, value: object, why: str) -> ConfigError:
     shown = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value!r}")
-    return ConfigError(f"{shown} {_OPTIONS[name].meaning}, and {why}; leave it out")
+    return ConfigError(f"{shown} {_OPTIONS[name].meaning}, but {why}; leave it out")

@@ -1,7 +1,8 @@
-r"""Detokenizers: the texts of benchmark corpora as people write them, from the form in which they are distributed.
+r"""Detokenizers: they turn texts of benchmark corpora from their distributed form into text as people write it.
 
-Each is a pure function of one text; line breaks stay. Apart from WikiText's "@-@" and PTB's escapes only blanks change,
-so no word is lost. A line without a trace of its form comes back as it is.
+Each is a pure function of one text and keeps its line breaks. Apart from marks such as WikiText's "@-@", PTB's escapes
+and LAMBADA's quotation marks, only white space changes, so no word is lost. `wikitext`, `lm1b` and `ptb` return a line
+without traces of its form unchanged, except for white space around it.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 VERSION = 1
-"""Recorded with everything made from a detokenized text; raised by any change of what one returns."""
+"""Recorded with everything made from detokenized texts; raise it with every change of what a detokenizer returns."""
 
 _PUNCTUATION = frozenset(
     {",", ".", ";", ":", "?", "!", ")", "]", "}", "%", "...", "…", "”", "°", "\N{PRIME}", "\N{DOUBLE PRIME}"}
@@ -25,13 +26,13 @@ _BEFORE_DOLLAR = frozenset({"US", "HK", "NZ", "AU", "CA"})
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How the words and marks of a form stand together once the blanks around marks are gone.
+    """Where the words and marks of a form stand together without a space.
 
     Attributes:
-        trace: what a line of this form holds, and hardly any other.
-        closing: marks without a blank in front.
-        opening: marks without a blank behind.
-        joining: marks without a blank on either side -> what is written for them.
+        trace: found in lines of this form, and in hardly any other line.
+        closing: marks without a space before them.
+        opening: marks without a space after them.
+        joining: marks without a space on either side -> what is written for them.
         quotes: marks that open and close in turn.
     """
 
@@ -59,7 +60,7 @@ class _Form:
         return "".join(pieces)
 
     def _glue(self, tokens: Sequence[str]) -> Iterator[tuple[bool, bool]]:
-        """Of every token, whether it stands close to the one before and to the one after."""
+        """For every token, whether it stands without a space before it and after it."""
         is_open = dict.fromkeys(self.quotes, False)
         last = max((place for place, token in enumerate(tokens) if token == "'"), default=-1)
         for place, (before, token, after) in enumerate(zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)):
@@ -86,12 +87,12 @@ class _Form:
 
 
 def _is_apostrophe(before: str, after: str) -> bool:
-    """Whether a "'" that could open a quotation most likely does not: "the players ' bench", "the ' 90s"."""
+    """Whether a "'" is probably an apostrophe, not an opening quotation mark: "the players ' bench", "the ' 90s"."""
     return before[-1:] in {"s", "S"} or after in _AFTER_APOSTROPHE or _is_number(after)
 
 
 def _joins_numbers(before: str, token: str, after: str) -> bool:
-    """Whether a mark belongs to the numbers around it, as in spans of years and in scores: "3 : 2"."""
+    """Whether a mark joins the numbers around it, as in spans of years and in scores: "3 : 2"."""
     return token in {_EN_DASH, ":"} and before[-1:].isdecimal() and after[:1].isdecimal()
 
 
@@ -120,25 +121,25 @@ _LAMBADA_QUOTE = re.compile("|".join(map(re.escape, _LAMBADA_QUOTES)))
 
 
 def wikitext(text: str) -> str:
-    """A line of WikiText: " @-@ " is a hyphen, and marks, quotation marks and brackets close up to their words."""
+    """A text of WikiText: " @-@ " becomes a hyphen, and punctuation, quotation marks and brackets join their words."""
     return _WIKITEXT.detokenize(text)
 
 
 def lm1b(text: str) -> str:
-    """A sentence of the One Billion Word Benchmark, where marks are words of their own: "don 't", "http : / /"."""
+    """A sentence of the One Billion Word Benchmark, in which marks are separate words: "don 't", "http : / /"."""
     return _LM1B.detokenize(text)
 
 
 def ptb(text: str) -> str:
     """A sentence of the Penn Treebank as language models use it: lower case, no punctuation, <unk> and N for numbers.
 
-    What was taken away cannot come back: <unk> and N stay.
+    <unk> and N stay, since what they replaced is lost.
     """
     return _PTB_ESCAPES.sub(r"\1", _PTB.detokenize(text))
 
 
 def lambada(text: str) -> str:
-    """A passage of LAMBADA with straight quotation marks and nothing around it."""
+    """A passage of LAMBADA with straight quotation marks and without white space around it."""
     return _LAMBADA_QUOTE.sub(lambda match: _LAMBADA_QUOTES[match[0]], text).strip()
 
 

@@ -1,4 +1,4 @@
-"""What every corpus yields: documents, and what its input held that is none."""
+"""What every corpus yields: documents, and records that were dropped."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, final, runtime_checkable
 
 READ_ONCE_FROM = 3
-"""The number of parts from which on a corpus is read once for all of them, where each would have to read all of it.
+"""From this many parts on, a corpus of which each part would have to read everything is read once for all of them.
 
-To read everything, lay it down and read that again costs as much as to read the corpus two to three times."""
+Reading everything, storing it by parts and reading that costs as much as reading the corpus two to three times."""
 
 _Item = TypeVar("_Item")
 
@@ -23,11 +23,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A piece of the input that is no document, so that what a manifest counts adds up to the input.
+    """A record that is not a document; with these, the counts of a manifest add up to the input.
 
     Attributes:
-        id: its name, as a document's.
-        reason: one word or a few: "empty", "heading".
+        id: its name, like that of a document.
+        reason: a few words, such as "empty" or "heading".
         characters: its length.
     """
 
@@ -39,22 +39,22 @@ class Dropped:
 @final
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """One side of a corpus of which every `every`-th record is held out, as for validation.
+    """One side of a corpus of which every `every`-th record is held out, for validation.
 
     Attributes:
         every: 2 or more; records `every` - 1, 2 * `every` - 1 and so on are held out.
-        held: whether it is the side of those; else that of the rest.
+        held: whether this side has the records held out; otherwise it has the rest.
     """
 
     every: int
     held: bool
 
     def has(self, number: int) -> bool:
-        """Whether a record, by its number in the corpus, is on this side."""
+        """Whether the record with this number in the corpus is on this side."""
         return (number % self.every == self.every - 1) == self.held
 
     def place(self, number: int) -> int:
-        """The number on this side of a record that is on it."""
+        """The number that a record of this side has within it, from its number in the corpus."""
         before = number // self.every
         return before if self.held else number - before
 
@@ -64,8 +64,7 @@ class Holdout:
 class Part:
     """Which records of a corpus are wanted: of the first `stop`, or of all, those with number % num_parts == index.
 
-    Where there is a `holdout`, it is the number on that side which counts for the index, and that in the corpus for
-    `stop`.
+    With a `holdout`, `stop` counts the records of the corpus, and `index` those of its side.
     """
 
     index: int = 0
@@ -74,7 +73,7 @@ class Part:
     holdout: Holdout | None = None
 
     def of(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """Those of `items` that are wanted, where item j belongs to record j; nothing is read beyond `stop`."""
+        """The wanted ones of `items`, where item j belongs to record j; nothing is read beyond `stop`."""
         if self.holdout is None:
             return itertools.islice(items, self.index, self.stop, self.num_parts)
         numbered = enumerate(itertools.islice(items, self.stop))
@@ -82,31 +81,31 @@ class Part:
         return itertools.islice(side, self.index, None, self.num_parts)
 
     def numbers(self) -> Iterator[int]:
-        """The numbers in the corpus of the wanted records, without an end where there is no `stop`."""
+        """The numbers of the wanted records in the corpus; endless without a `stop`."""
         return self.of(itertools.count())
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """Where the records of a corpus come from. It is pickled to the processes that read parts of it."""
+    """The source of a corpus' records; it is pickled to the processes that read parts of it."""
 
     def records(self, part: Part) -> Iterator[Document | Dropped]:
-        """The wanted records in order, each as its document or as what was dropped; a new stream with every call."""
+        """The wanted records in order, as documents or dropped; every call starts a new stream."""
         ...
 
     def source(self) -> dict[str, object]:
-        """Everything that decides the records, as plain JSON values; no path of this machine."""
+        """Everything that decides the records, as plain JSON values and without paths of this machine."""
         ...
 
 
 @runtime_checkable
 class WholeReader(Reader, Protocol):
-    """A reader that may have to pass over everything to find any part."""
+    """A reader that may have to read everything to find any part."""
 
     def read_once_from(self) -> int | None:
-        """The number of parts from which on it is less work to read all once and lay it down; None for no number."""
+        """From how many parts on it is less work to read everything once and store it by parts; None for never."""
         ...
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
-        """The first `stop` records, or all, in one pass, each with its number; one record may bring several."""
+        """The first `stop` records, or all, in one pass, each with its number; several may share a number."""
         ...

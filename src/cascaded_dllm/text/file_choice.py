@@ -1,4 +1,4 @@
-"""Which files a path stands for: itself, those of a folder, or those that a pattern matches."""
+"""The files that a path stands for: itself, those of a folder, or those that a pattern matches."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from cascaded_dllm.text.rows import unreadable
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path stands for the files that match it."""
+    """Whether a path is a pattern, with "*", "?" or "["."""
     return any(sign in str(path) for sign in "*?[")
 
 
@@ -18,7 +18,7 @@ def chosen_files(path: Path) -> list[Path]:
     """The files that a path stands for, in the order of their names.
 
     Raises:
-        DataError: there is none, or one is empty, of an unknown kind or out of reach.
+        DataError: there is none, or one is empty, of an unknown kind, out of reach or has a name that is not UTF-8.
     """
     try:
         if path.exists():
@@ -36,10 +36,10 @@ def chosen_files(path: Path) -> list[Path]:
 
 
 def _files_of_folder(folder: Path) -> list[Path]:
-    """All of a folder; a link that leads nowhere is a file that is missing.
+    """The files of a folder, in order, except hidden ones; a broken link is among them, as a missing file.
 
     Raises:
-        DataError: there is none, or a folder with others.
+        DataError: it has no file, or holds a folder.
     """
     found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     if inner := next((path for path in found if path.is_dir()), None):
@@ -53,14 +53,14 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 
 def _matching_files(pattern: Path) -> list[Path]:
-    """All that a pattern matches.
+    """The files that match a pattern, in order, except hidden ones.
 
     Raises:
-        DataError: there is none, or a link to a folder, which "**" would pass over.
+        DataError: there is none, "**" is part of a name, or there is a link to a folder, which "**" does not follow.
     """
     root = _root(pattern)
     if wrong := next((part for part in pattern.parts if "**" in part and part != "**"), None):
-        raise DataError(f"the pattern {pattern} has {wrong}; ** stands alone between two slashes, and * inside a name")
+        raise DataError(f"the pattern {pattern} has {wrong}; ** must stand between two slashes, inside a name use *")
     if "**" in pattern.parts and (link := next(_linked_folders(root), None)):
         raise DataError(
             f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "
@@ -77,22 +77,22 @@ def _matching_files(pattern: Path) -> list[Path]:
 
 
 def names_of(files: Sequence[Path], path: Path) -> list[str]:
-    """What the files that a path stands for are called, in what is written about them."""
+    """The names of the files that a path stands for, in document ids and manifests: relative to the path's folder."""
     root = _root(path)
     return [file.relative_to(root).as_posix() for file in files]
 
 
 def kinds_of(files: Iterable[Path]) -> set[str]:
-    """Which of txt, jsonl and parquet files are; a .json is a .jsonl under a wider name."""
+    """Which of txt, jsonl and parquet the files are; .json counts as jsonl."""
     kinds = {suffix_of(file).split(".")[1] for file in files}
     return kinds - {"json"} | ({"jsonl"} if "json" in kinds else set())
 
 
 def require_outside(folder: Path, path: Path) -> None:
-    """Checks that nothing that is written to `folder` becomes one of the files that a path stands for.
+    """Checks that files written to `folder` do not become part of the corpus `path`.
 
     Raises:
-        ConfigError: it would.
+        ConfigError: they would.
     """
     root = _root(path).resolve()
     reaches = path.is_dir() or "**" in path.parts
@@ -104,22 +104,22 @@ def require_outside(folder: Path, path: Path) -> None:
 
 
 def _root(path: Path) -> Path:
-    """The folder that files are named from: the last one of the path that is there."""
+    """The folder to which file names are relative: the deepest one of the path that exists."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _linked_folders(root: Path) -> Iterator[Path]:
-    """All links to folders below a folder, but for hidden ones."""
+    """The links to folders below a folder, except hidden ones."""
     for folder, names, _ in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".")]
         yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink())
 
 
 def _require_name(file: Path) -> None:
-    """Whether documents can be called after a file.
+    """Checks that the name of a file can be part of document ids.
 
     Raises:
-        DataError: its name is no text.
+        DataError: it is not UTF-8.
     """
     try:
         str(file).encode()

@@ -1,7 +1,7 @@
-"""The SHA-256 of corpus files, each read once for as long as its size and its time of change stay what they were.
+"""The SHA-256 of corpus files, each read once as long as its size and modification time do not change.
 
-Who knows a hash hands it on: a plan to the processes that work by it, a task to the tasks after it. So a corpus of
-terabytes is read once to be hashed, and not once by every process. While a file is read, its lines can be noted.
+Known hashes are handed on: by a plan to the processes that carry it out, by a task to the tasks after it. So a corpus
+of terabytes is read once for hashing, not once by every process. The same reading can index the lines of a file.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from cascaded_dllm.text.line_index import LineIndex, LineNotes
 from cascaded_dllm.text.rows import unreadable
 
-# A file may change twice between two ticks of the clock of a file system, and bear the same time of change after it.
-# The coarsest clock still in use has ticks of two seconds.
+# A file that changes twice within a tick of the file system's clock keeps the same modification time. The coarsest
+# clock still in use ticks every two seconds.
 _SETTLED_NS = 2_000_000_000
 
 
 class HashedFile(NamedTuple):
-    """A file, what tells whether it has changed, and its hash.
+    """A file with its hash, and the size and modification time that show whether it has changed since.
 
     Attributes:
         path: absolute.
         bytes: its size.
-        modified_ns: its time of change, in nanoseconds since 1970.
-        sha256: of its content, when it had this size and this time of change.
+        modified_ns: its modification time, in nanoseconds since 1970.
+        sha256: of its content at this size and modification time.
     """
 
     path: str
@@ -39,11 +39,11 @@ _indexes: dict[str, LineIndex] = {}
 
 
 def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
-    """A file with its hash; it is read if it is not known, or has changed since.
+    """A file with its hash; the file is read only if its hash is not known, or it has changed since.
 
     Args:
-        file: which one.
-        has_lines: whether its lines are noted when it is read, for `take_index`.
+        file: the file.
+        has_lines: whether to index its lines if it is read, for `take_index`.
 
     Raises:
         DataError: it cannot be read.
@@ -67,15 +67,15 @@ def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
 
 
 def take_index(sha256: str) -> LineIndex | None:
-    """The lines of a file that this process has read to hash it, which are not kept in memory any longer."""
+    """Removes from memory, and returns, the index of a file that this process has read to hash it; None if none."""
     return _indexes.pop(sha256, None)
 
 
 def known_hash(file: Path) -> HashedFile | None:
-    """A file with its hash, if that is known and the file has not changed since; it is not read.
+    """A file with its hash, without reading it; None if the hash is not known or the file has changed since.
 
     Raises:
-        DataError: the system does not tell.
+        DataError: the system cannot tell its size and modification time.
     """
     known = _known.get(str(file.absolute()))
     try:
@@ -90,11 +90,11 @@ def known_hash(file: Path) -> HashedFile | None:
 
 
 def known_hashes(files: Sequence[Path]) -> tuple[HashedFile, ...]:
-    """What this process knows of files, to be handed on."""
+    """The hashes of files that this process knows, whether or not they have changed since, for `remember`."""
     found = (_known.get(str(file.absolute())) for file in files)
     return tuple(file for file in found if file is not None)
 
 
 def remember(files: Iterable[HashedFile]) -> None:
-    """Takes what another process knows; a file that is not what it was then is read all the same."""
+    """Takes the hashes that another process knows; a file that has changed since is read again."""
     _known.update((file.path, file) for file in files)

@@ -1,4 +1,4 @@
-"""Forms in which benchmark corpora are distributed: what one record of them is, and how its text is written out."""
+"""The forms in which benchmark corpora are distributed: what one of their records is, and how it becomes plain text."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ FORMS: tuple[Form, ...] = ("wikitext", "ptb", "lm1b", "lambada")
 
 @dataclass(frozen=True, slots=True)
 class _Article:
-    """The lines of one WikiText article that are not blank; its id is that of the first.
+    """The lines of one WikiText article that are not blank.
 
     Attributes:
-        headings: of it and its sections.
-        paragraphs: all else.
+        headings: of the article and its sections.
+        paragraphs: all other lines.
         dropped: rows among its lines that have no text.
     """
 
@@ -26,7 +26,7 @@ class _Article:
     dropped: tuple[Dropped, ...]
 
     def records(self) -> Iterator[Document | Dropped]:
-        """Its headings, as dropped, and then the article, which is dropped as well where it has nothing else."""
+        """Its headings, as dropped, and then the article, which is dropped too if it has no paragraph."""
         for heading in self.headings:
             yield Dropped(heading.id, "heading", len(heading.text.strip()))
         yield from self.dropped
@@ -40,11 +40,11 @@ class _Article:
 def records_of(
     rows: Callable[[Part], Iterator[Document | Dropped]], form: Form | None, part: Part
 ) -> Iterator[Document | Dropped]:
-    """The wanted records of a corpus that is stored as rows; a row is a record, but in WikiText it is a line.
+    """The wanted records of a corpus that is stored as rows; a row is a record, except in WikiText, where it is a line.
 
     Args:
-        rows: gives the wanted rows, blank ones too, and those without a text as what was dropped.
-        form: None where the text is as people write it.
+        rows: returns the wanted rows, blank ones included; a row without a text is a `Dropped`.
+        form: None for texts as people write them.
         part: which records are wanted.
     """
     return (record for _, record in numbered_records(rows, form, part))
@@ -53,7 +53,7 @@ def records_of(
 def numbered_records(
     rows: Callable[[Part], Iterator[Document | Dropped]], form: Form | None, part: Part
 ) -> Iterator[tuple[int, Document | Dropped]]:
-    """`records_of`, each with the number of its record in the corpus; a WikiText article also brings its headings."""
+    """`records_of`, each with its number; the headings of a WikiText article have the number of the article."""
     numbers = part.numbers()
     if form == "wikitext":
         for number, article in zip(numbers, part.of(_articles(rows(Part()))), strict=False):
@@ -65,7 +65,7 @@ def numbered_records(
 
 
 def _detokenized(row: Document | Dropped, detokenize: Callable[[str], str]) -> Document | Dropped:
-    """The record of a row, which is dropped where it is blank."""
+    """The detokenized row; a blank one is dropped."""
     if isinstance(row, Dropped):
         return row
     is_blank = not row.text.strip()
@@ -73,12 +73,12 @@ def _detokenized(row: Document | Dropped, detokenize: Callable[[str], str]) -> D
 
 
 def described(form: Form | None) -> dict[str, object] | None:
-    """The form and the version of its rules, as JSON values."""
+    """The name of the form and the version of its rules, as JSON values."""
     return {"name": form, "version": VERSION} if form else None
 
 
 def _articles(lines: Iterable[Document | Dropped]) -> Iterator[_Article]:
-    """Articles, each from its title to the next; what stands before the first title is one as well."""
+    """Articles, each from its title to the next; lines before the first title are an article too."""
     headings: list[Document] = []
     paragraphs: list[Document] = []
     dropped: list[Dropped] = []
@@ -97,8 +97,8 @@ def _articles(lines: Iterable[Document | Dropped]) -> Iterator[_Article]:
 def _marked(lines: Iterable[Document | Dropped]) -> Iterator[tuple[Document | Dropped, bool]]:
     """The lines that are not blank, each with whether it is a heading.
 
-    A heading stands between blank lines. Legends such as " = Points ; A = " do not, and are text. A row without a text
-    is a blank line, as which a null was written by many a program.
+    A heading stands between blank lines. Legends such as " = Points ; A = " do not, so they are text. A row without a
+    text counts as a blank line, since many programs store a blank line as null.
     """
     waiting: Document | None = None
     is_alone = True

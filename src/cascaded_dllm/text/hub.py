@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, read through the library that knows its formats."""
+"""Datasets of the Hugging Face hub, read through the datasets library, which knows their formats."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ class HubRows:
 
     Attributes:
         corpus: the dataset, with its commit and configuration.
-        split: as the dataset calls it.
-        files: the split on this machine, memory-mapped; empty where it is streamed from the hub.
+        split: the dataset's own name of it.
+        files: the local files of the split, which are memory-mapped; empty if it is streamed from the hub.
     """
 
     corpus: HubCorpus
@@ -39,12 +39,12 @@ class HubRows:
         """See `Reader`.
 
         Raises:
-            DataError: the column is missing or holds no text, the files are gone or the hub does not answer.
+            DataError: the column is missing or does not hold text, the files are gone or the hub does not answer.
         """
         return records_of(self._rows, self.corpus.form, part)
 
     def read_once_from(self) -> int | None:
-        """See `WholeReader`: what is streamed comes whole, and articles are found line by line."""
+        """See `WholeReader`: a stream comes as a whole, and WikiText articles are found line by line."""
         return READ_ONCE_FROM if not self.files or self.corpus.form == "wikitext" else None
 
     def numbered(self, stop: int | None) -> Iterator[tuple[int, Document | Dropped]]:
@@ -72,7 +72,7 @@ class HubRows:
         numbers = part.numbers()
         wanted = next(numbers, None)
         for table in self._tables():
-            # Streamed files may differ; where the first rows lack the column, its name is wrong.
+            # Streamed files may differ in their columns, but if the first rows lack this one, its name is wrong.
             if first == 0 and text_field not in table.column_names:
                 raise missing_field(f"{self.corpus.id} ({self.split})", text_field, table.column_names)
             columns = {name: table.column(name) for name in (text_field, "id") if name in table.column_names}
@@ -99,19 +99,20 @@ class HubRows:
 
 
 def open_hub(corpus: HubCorpus, *, split: str, revision: str | None, streaming: bool) -> HubRows:
-    """One split of a dataset: from the library's cache, or else downloaded into it or streamed.
+    """One split of a dataset: from the cache of the datasets library, or else downloaded into it or streamed.
 
     Args:
         corpus: the dataset.
-        split: as the dataset calls it, or valid for validation.
-        revision: a commit, branch or tag instead of the dataset's own.
-        streaming: whether to read over the network what is not in the cache, each time, and not to download it first.
+        split: the dataset's own name of it, or valid for validation.
+        revision: a commit, branch or tag instead of the commit of `corpus`.
+        streaming: whether to read a dataset that is not in the cache over the network each time, instead of
+            downloading it first.
 
     Raises:
         ConfigError: there is no such split.
-        DataError: the dataset is not in the cache and the hub does not answer or has no such thing, or it has no such
-            column.
-        MissingExtraError: the library is not installed.
+        DataError: the dataset is not in the cache and the hub does not answer or has no such dataset or revision, or
+            the dataset has no such column or cannot be read.
+        MissingExtraError: the datasets library is not installed.
     """
     if corpus.splits:
         split = _known_split(corpus, split, corpus.splits)
@@ -124,7 +125,7 @@ def open_hub(corpus: HubCorpus, *, split: str, revision: str | None, streaming: 
         rows = _streamed(corpus, split) if streaming else _prepared(corpus, split, _downloaded(corpus))
     else:
         rows = _prepared(corpus, split, folder)
-    next(rows.records(Part(stop=1)), None)  # A column that is missing is said now.
+    next(rows.records(Part(stop=1)), None)  # A missing column is reported here.
     return rows
 
 
@@ -143,7 +144,7 @@ def _downloaded(corpus: HubCorpus) -> Path:
 
 
 def _prepared(corpus: HubCorpus, split: str, folder: Path) -> HubRows:
-    """A split of which the library has made memory-mapped files."""
+    """A split of a dataset that the library has prepared in `folder` as memory-mapped files."""
     info = _library().DatasetInfo.from_directory(str(folder))
     split = _known_split(corpus, split, list(info.splits or ()))
     shards = [*folder.glob(f"*-{split}.arrow"), *folder.glob(f"*-{split}-[0-9]*-of-[0-9]*.arrow")]
@@ -151,20 +152,27 @@ def _prepared(corpus: HubCorpus, split: str, folder: Path) -> HubRows:
 
 
 def _known_split(corpus: HubCorpus, split: str, splits: Sequence[str]) -> str:
-    """What the dataset calls a split."""
+    """The dataset's own name of a split.
+
+    Raises:
+        ConfigError: there is no such split.
+    """
     if split == "valid" and "valid" not in splits and "validation" in splits:
         return "validation"
     return one_of(f"the split of {corpus.id}", split, splits)
 
 
 def _cached(corpus: HubCorpus, commit: str | None) -> Path | None:
-    """The folder in which the library keeps a prepared dataset: of this commit, or the newest."""
+    """The folder in which the library keeps the prepared dataset, of this commit or the newest.
+
+    None if it is not in the cache, or is there in several configurations of which `corpus` names none.
+    """
     from datasets.naming import camelcase_to_snakecase
 
     owner, _, name = corpus.id.rpartition("/")
     root = Path(_library().config.HF_DATASETS_CACHE) / "___".join(filter(None, [owner, camelcase_to_snakecase(name)]))
     found = [info.parent for info in root.glob(f"{corpus.config or '*'}/*/{commit or '*'}/dataset_info.json")]
-    if len({folder.parents[1] for folder in found}) != 1:  # None, or nobody said which configuration.
+    if len({folder.parents[1] for folder in found}) != 1:
         return None
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
@@ -203,8 +211,13 @@ def _ask(corpus: HubCorpus, revision: str) -> str:
 
 @contextmanager
 def _explained(corpus: HubCorpus) -> Iterator[None]:
-    """Turns what the library and the network raise into an error that says which dataset it was."""
-    errors = _errors()  # Not in the handler, which a generator left open reaches when nothing can be imported any more.
+    """Turns errors of the library and the network into one that names the dataset.
+
+    Raises:
+        DataError: such an error was raised inside the block.
+    """
+    # Not in the handler: for a generator that is still open at exit, it runs when nothing can be imported any more.
+    errors = _errors()
     try:
         yield
     except errors as error:
@@ -217,7 +230,7 @@ def _explained(corpus: HubCorpus) -> Iterator[None]:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What the library and the hub's client raise for reasons of the dataset or the network."""
+    """The errors that the library and the hub's client raise because of the dataset or the network."""
     from datasets.exceptions import DatasetsError
 
     return (DatasetsError, *hub_errors())

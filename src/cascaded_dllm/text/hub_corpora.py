@@ -1,4 +1,4 @@
-"""Corpora known by name that lie on the Hugging Face hub: where, and in which form."""
+"""The corpora known by name: where they are on the Hugging Face hub, and in which form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,16 +11,16 @@ from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD
 @final
 @dataclass(frozen=True, slots=True)
 class HubCorpus:
-    """A dataset of the hub, and how its rows are to be read.
+    """A dataset of the hub, and how to read its rows.
 
     Attributes:
         id: "owner/name".
-        config: one of the dataset's configurations; None where it has one only.
-        commit: the one to read; None for what is in the cache, or else the newest of `branch`.
-        branch: where the newest is looked for.
+        config: one of the dataset's configurations; None if it has only one.
+        commit: the commit to read; None for the one in the cache, or else the newest of `branch`.
+        branch: used without `commit`.
         text_field: the column that holds the text.
         form: the form in which the texts are written; None for texts as people write them.
-        splits: those that exist, where that is known beforehand.
+        splits: its splits, if they are known beforehand; else empty.
     """
 
     id: str
@@ -41,7 +41,7 @@ _WIKITEXT = HubCorpus(
 HUB_CORPORA: Mapping[str, HubCorpus] = {
     "wikitext103": replace(_WIKITEXT, config="wikitext-103-raw-v1"),
     "wikitext2": replace(_WIKITEXT, config="wikitext-2-raw-v1"),
-    # Script datasets, which the library no longer runs; the hub made parquet files of them in a branch of their own.
+    # A dataset with a loading script, which the library no longer runs; the hub has converted it on this branch.
     "ptb": HubCorpus(
         "ptb-text-only/ptb_text_only",
         branch="refs/convert/parquet",
@@ -66,4 +66,4 @@ HUB_CORPORA: Mapping[str, HubCorpus] = {
         "Skylion007/openwebtext", commit="79d93d786212f7344586290adb811d4ae6a1762c", splits=("train",)
     ),
 }
-"""Corpora known by name, as plain files that need no code of others, at commits known to hold them."""
+"""The corpora known by name, as plain files that need no code of others, at fixed commits where possible."""

@@ -1,6 +1,6 @@
-"""Where lines begin in a file, so that one of many processes finds its own lines without reading those of the others.
+"""Where lines begin in a file, so that each of many processes finds its own lines without reading the others.
 
-It is noted while the file is hashed, and belongs to that hash: it is never used for another content.
+An index is made while the file is hashed. It is stored under that hash, so it is never used for another content.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from jaxtyping import UInt64
 
 from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
 
-# Lines of a part that are nearer to each other are as soon found by reading on: Linux fetches so much ahead.
+# If the lines of a part are closer together, reading on is as fast: this is how far Linux reads ahead.
 _WORTH_BYTES = 1 << 17
-# Places are noted so far apart: a disk reads 4 to 8 KiB in one go, and the index has 1/512 of the size of its file.
+# Distance of noted places: a disk reads 4 to 8 KiB at once, and the index has 1/512 of the size of its file.
 _SPACING_BYTES = 1 << 13
-# A corpus that is smaller is read through in a few milliseconds.
+# A smaller corpus is read in a few milliseconds.
 _LEAST_BYTES = 1 << 20
 _FORMAT = 1
 _MANIFEST, _PLACES = "manifest.json", "places.npy"
@@ -33,15 +33,15 @@ class LineIndex:
     """Some of the places where lines of a file begin, in order.
 
     Attributes:
-        places: the numbers of lines, from 0, and the bytes at which they begin; at last the number of all lines and
-            the size of the file.
+        places: row 0, line numbers from 0; row 1, the bytes at which these lines begin. The last column has the number
+            of lines and the size of the file.
     """
 
     places: UInt64[np.ndarray, "2 places"]
 
     @property
     def num_lines(self) -> int:
-        """All lines of the file."""
+        """Number of lines of the file."""
         return int(self.places[0, -1])
 
     @property
@@ -50,29 +50,27 @@ class LineIndex:
         return int(self.places[1, -1])
 
     def before(self, line: int) -> tuple[int, int]:
-        """The last noted line that is not behind a line, and the byte at which it begins; the end for what is no line.
+        """The last noted line up to `line`, and the byte at which it begins; the end of the file if it has fewer lines.
 
         Args:
-            line: its number, from 0.
+            line: a line number, from 0.
         """
         numbers, offsets = self.places
         place = int(np.searchsorted(numbers, np.uint64(line), side="right")) - 1
         return int(numbers[place]), int(offsets[place])
 
     def pays(self, num_parts: int) -> bool:
-        """Whether the lines of one of so many parts are far enough from each other."""
+        """Whether the lines of one of `num_parts` parts are so far apart that an index saves work."""
         return self.num_bytes * num_parts >= _WORTH_BYTES * self.num_lines
 
 
-# The content of a manifest, and the indexes that it tells of, by their folder.
+# Folder -> the content of its manifest, and the indexes that were checked against it.
 _checked: dict[Path, tuple[bytes, dict[str, LineIndex]]] = {}
 
 
 @final
 class LineNotes:
-    """A file that is read to its end for another purpose; meanwhile the places of its lines are noted.
-
-    It has what `hashlib.file_digest` asks for.
+    """Wraps a file and notes the places of its lines while `hashlib.file_digest` reads it to its end.
 
     Args:
         stream: the file at its beginning.
@@ -90,21 +88,22 @@ class LineNotes:
         return self._stream.readable()
 
     def readinto(self, buffer: bytearray) -> int:
-        """Reads the next bytes into a buffer, and returns their number, 0 at the end."""
+        """Reads the next bytes into a buffer and returns their number, 0 at the end."""
         number: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
         self._note(buffer, number)
         return number
 
     def index(self) -> LineIndex:
-        """The places, once all is read; to be asked for once."""
-        # The last line may have no end; where it has one, the end may be noted already, and stands there twice.
+        """The places, after the whole file was read; call it once."""
+        # The last line may lack a line end. If it has one, the end of the file may be noted already, and is then twice
+        # in the index.
         self._places.extend((self._num_lines + (self._last != b"\n"), self._num_bytes))
-        # Numbers lie beside numbers, where they are searched without another copy.
+        # Transposed, so that the line numbers are contiguous and searched without a copy.
         return LineIndex(np.frombuffer(self._places, dtype=np.uint64).reshape(-1, 2).T.copy())
 
     def _note(self, content: bytearray, length: int) -> None:
         at = 0
-        # The first line that begins at the next place, or behind it, follows the first line end from the byte before.
+        # The first line that begins at or after the next place follows the first line end from the byte before it on.
         while (since := max(self._next_place - self._num_bytes - 1, at)) < length:
             end = content.find(b"\n", since, length)
             if end < 0:
@@ -119,12 +118,12 @@ class LineNotes:
 
 
 def keep_indexes(folder: Path, indexes: Mapping[str, LineIndex], num_parts: int) -> None:
-    """Writes the indexes of files to `folder`, where that saves work; one that is there stays.
+    """Writes the indexes of files to `folder` if that saves work and the folder does not exist.
 
     Args:
         folder: for `kept_indexes`.
         indexes: by the SHA-256 of their files.
-        num_parts: that will be read one by one.
+        num_parts: number of parts that will be read one by one.
 
     Raises:
         OutputExistsError: the folder cannot be written.
@@ -141,11 +140,11 @@ def keep_indexes(folder: Path, indexes: Mapping[str, LineIndex], num_parts: int)
 
 
 def kept_indexes(folder: Path) -> dict[str, LineIndex]:
-    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; none where they are missing or damaged.
+    """The indexes that `keep_indexes` wrote, by the SHA-256 of their files; empty if they are missing or damaged.
 
-    They are checked at the first look of this process, and again when their manifest is another one.
+    A process checks them once, and again after their manifest has changed.
     """
-    # Without them files are read through, which is as right.
+    # Nothing is lost without them: files are then read through, with the same result.
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         manifest = (folder / _MANIFEST).read_bytes()
         checked, found = _checked.get(folder, (b"", {}))
@@ -158,11 +157,11 @@ def kept_indexes(folder: Path) -> dict[str, LineIndex]:
 
 
 def _checked_indexes(folder: Path, manifest: Mapping[str, Any]) -> dict[str, LineIndex]:
-    """The indexes that a manifest tells of; none where something does not fit.
+    """The indexes that a manifest describes; empty if the checksum, the format or the places do not fit it.
 
     Raises:
         OSError: the places cannot be read; a ValueError, LookupError, TypeError or AttributeError if the manifest or
-            they are of another form.
+            the places have another form.
     """
     slices = manifest["slices"]
     if manifest["format"] != _FORMAT or manifest["sha256"] != _checksum(folder, slices):
@@ -175,6 +174,6 @@ def _checked_indexes(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Lin
 
 
 def _checksum(folder: Path, slices: object) -> str:
-    """The SHA-256 of the places and of which of them belong to which file."""
+    """A SHA-256 of the places and of the slices that assign them to files."""
     text = file_sha256(folder / _PLACES) + json.dumps(slices, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The lines of text files on this machine, plain or compressed, read as a stream."""
+"""The lines of local text files, plain or compressed, as a stream."""
 
 import gzip
 import itertools
@@ -17,14 +17,14 @@ from cascaded_dllm.text.passing_over import Gap
 from cascaded_dllm.text.rows import BadRecordError, unreadable
 
 COMPRESSED = (".gz", ".xz", ".zst")
-"""Suffixes of what is decompressed."""
+"""Suffixes of the files that are decompressed."""
 _ZST_BUFFER_BYTES = 1 << 16
-# A file with a NUL byte among its first ones is taken for a binary one, as other tools do; further on it is text.
+# As in other tools, a file with a NUL byte among its first bytes is binary; a NUL byte further on is text.
 _BINARY_WITHIN_BYTES = 8000
 
 
 class Line(NamedTuple):
-    """A line as it stands in a file: its number from 1, where it begins, its bytes with the line end."""
+    """A line of a file: its number from 1, the byte at which it begins, and its bytes with the line end."""
 
     file: Path
     number: int
@@ -32,10 +32,10 @@ class Line(NamedTuple):
     content: bytes
 
     def require_text(self) -> None:
-        """Whether the file is text, as far as this line shows it.
+        """Checks that this line does not show the file to be binary.
 
         Raises:
-            DataError: it is binary.
+            DataError: it has a NUL byte among the first bytes of the file.
         """
         nul = self.offset + self.content.find(b"\0")
         if self.offset <= nul < _BINARY_WITHIN_BYTES:
@@ -45,7 +45,7 @@ class Line(NamedTuple):
             )
 
     def decode(self) -> str:
-        """The line as text; a byte-order mark at the head of the file is dropped.
+        """The line as text, without a byte-order mark at the start of the file.
 
         Raises:
             BadRecordError: the line is not UTF-8.
@@ -63,7 +63,7 @@ class Line(NamedTuple):
 
 
 def text_lines(file: Path) -> Iterator[str | BadRecordError]:
-    """The lines of a text file with their line ends, and what is wrong with those that cannot be read.
+    """The lines of a text file with their line ends; for a line that is not UTF-8, the error instead.
 
     Raises:
         DataError: the file cannot be read to its end, or is binary.
@@ -80,8 +80,8 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
 
     Args:
         file: plain or compressed.
-        gap: the lines that are not wanted; None where all are.
-        index: of the file, which is plain then; None to read through what is not wanted.
+        gap: the lines to skip; None for none.
+        index: of a file that is not compressed; None to read through the skipped lines.
 
     Raises:
         DataError: the file cannot be read to its end, or is binary.
@@ -90,10 +90,10 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
     number = offset = 0
     with _opened(file) as stream:
         if index is not None and hasattr(os, "posix_fadvise"):
-            # Nothing ahead of a wanted line is fetched, which would be three quarters of what a disk reads.
+            # No read-ahead: it would be three quarters of what the disk reads.
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         while True:
-            # The head is looked at in any case: that a file is binary is not for one of many processes to find.
+            # The first bytes are always read, so that every process notices a binary file, not just one.
             if gap.number and offset >= _BINARY_WITHIN_BYTES:
                 if index is not None:
                     line, begin = index.before(number + gap.number)
@@ -115,7 +115,7 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
 
 
 def _seek_line(stream: BufferedIOBase, file: Path, begin: int, num_bytes: int) -> None:
-    """Goes to the byte at which a line begins, or to the end of a file of so many bytes.
+    """Seeks the byte `begin`, where a line begins, or the end of a file of `num_bytes` bytes.
 
     Raises:
         DataError: no line begins there.
@@ -123,8 +123,8 @@ def _seek_line(stream: BufferedIOBase, file: Path, begin: int, num_bytes: int) -
     stream.seek(begin - 1)
     if stream.read(1) != b"\n" and begin < num_bytes:
         raise DataError(
-            f"{file} has changed since it was hashed: no line of it begins at byte {begin:,}, where one did; leave it "
-            "alone and run the same command again (if it says so once more, remove the folder prepared of the dataset)"
+            f"{file} has changed since it was hashed: no line of it begins at byte {begin:,} any more; leave it "
+            "unchanged and run the same command again (if this error comes again, remove the dataset's folder prepared)"
         )
 
 
@@ -135,7 +135,7 @@ def _opened(file: Path) -> Iterator[BufferedIOBase]:
         with _open_bytes(file) as stream:
             yield stream
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        # A foreign or broken archive is none of the system's errors, which have numbers.
+        # Errors of the system have an errno; those of a foreign or broken archive do not.
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(file, error) from error
         raise DataError(f"{file} cannot be read to its end ({error}); write or download it again") from error

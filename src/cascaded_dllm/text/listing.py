@@ -1,4 +1,4 @@
-"""Texts in one readable file, as samples are written wherever they are drawn."""
+"""The readable file of texts in which all samples are written."""
 
 import itertools
 from collections.abc import Iterable
@@ -15,15 +15,15 @@ def listing(texts: Iterable[str]) -> str:
 
 
 def texts_of_listing(content: str) -> list[str]:
-    """The texts of such a file; without a separator it is one text, whose last line need not end."""
+    """The texts of such a file; without a separator it is one text, with or without a line end."""
     pieces = f"{content}\n".split(f"\n{SEPARATOR}\n")
     if len(pieces) == 1:
         return [content.removesuffix("\n")]
-    # Behind the last separator there is a line that a person has added, or nothing.
+    # After the last separator there is nothing, unless a person has added a text.
     return pieces[:-1] if not pieces[-1].strip() else [*pieces[:-1], pieces[-1].rstrip("\n")]
 
 
 def shown_ids(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids of a text as a file of samples shows it, in which an end of text is spelt out."""
+    """The ids of a text from a file of samples, in which the end of text is spelt out."""
     parts = [tokenizer.encode(part).ids for part in text.split(tokenizer.decode([tokenizer.eos_id]))]
     return tuple(itertools.chain(parts[0], *([tokenizer.eos_id, *ids] for ids in parts[1:])))

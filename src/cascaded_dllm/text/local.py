@@ -1,4 +1,4 @@
-"""Rows of files on this machine: plain text, JSON lines and parquet, read as a stream."""
+"""The rows of local plain text, JSON lines and parquet files, as a stream."""
 
 import functools
 import itertools
@@ -39,26 +39,26 @@ def unread_rows(
     gap: Gap | None = None,
     index: LineIndex | None = None,
 ) -> Iterator[Unread]:
-    """The wanted records of a file, found but not parsed, so that one that is not wanted costs next to nothing.
+    """The wanted records of a file, found but not parsed, so that skipping a record costs next to nothing.
 
-    Each is to be read before the next one is asked for. Only one (of a parquet file, one batch of rows) is in memory.
+    Call each one before asking for the next. Only one record (of a parquet file, one batch of rows) is in memory.
 
     Args:
         file: a .txt, .jsonl (either also .gz, .xz or .zst) or .parquet file; .json stands for .jsonl.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
-        name: what the file is called in the ids of its rows; None for its own name.
+        name: name of the file in the ids of its rows; None for its own name.
         bad_records: what becomes of records of a .txt or .jsonl file that cannot be read. A .parquet file checks its
-            rows when it is written, so that what is wrong in it is wrong with the file.
-        gap: the records that are not wanted; None where all are.
-        index: of the lines of a file with `has_lines`; None to read through what is not wanted.
+            rows when it is written, so a fault in it is a fault of the whole file.
+        gap: the records to skip; None for none.
+        index: of the lines of a file with `has_lines`; None to read through the skipped records.
 
     Yields:
-        Functions that return rows, blank ones too, named "<name>:<index>" or by their own "id"; those without a text
-        as what was dropped. They raise BadRecordError where bad records are refused.
+        Functions that return rows, blank ones included, named "<name>:<index>" or by their own "id"; a row without a
+        text is a `Dropped`. They raise BadRecordError if bad records are refused.
 
     Raises:
-        DataError: the file is broken, not text or of an unknown kind; with the place and the remedy.
+        DataError: the file is empty, broken, not text or of an unknown kind.
     """
     suffix, name = checked_suffix(file), file.name if name is None else name
     gap = Gap() if gap is None else gap
@@ -76,17 +76,17 @@ def unread_rows(
 
 
 def has_lines(file: Path, unit: Unit) -> bool:
-    """Whether each record of a file is a line of it, so that an index of its lines is one of its records.
+    """Whether each record of a file is one of its lines, so that an index of its lines is one of its records.
 
-    Blocks between blank lines have none: which lines are blank is known when they are decoded, and that takes as long
-    as to read them.
+    Blocks between blank lines have no index: a line must be decoded to know whether it is blank, which takes as long as
+    reading it. Neither have compressed files.
     """
     suffix = suffix_of(file)
     return suffix in (".jsonl", ".json") or (suffix == ".txt" and unit == "line")
 
 
 def _or_dropped(read: Unread, name: str) -> Document | Dropped:
-    """A record, as dropped where it cannot be read."""
+    """The record, or a `Dropped` if it cannot be read."""
     try:
         return read()
     except BadRecordError as error:
@@ -94,10 +94,10 @@ def _or_dropped(read: Unread, name: str) -> Document | Dropped:
 
 
 def suffix_of(file: Path) -> str:
-    """The one of `SUFFIXES` that tells the kind of a file.
+    """The one of `SUFFIXES` in which the name of a file ends.
 
     Raises:
-        DataError: there is none.
+        DataError: it ends in none of them.
     """
     suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
     if suffix is None:
@@ -109,10 +109,10 @@ def suffix_of(file: Path) -> str:
 
 
 def checked_suffix(file: Path) -> str:
-    """`suffix_of` a file, after a look at its size.
+    """`suffix_of` a file that exists and is not empty.
 
     Raises:
-        DataError: there is none, or the file is empty or out of reach.
+        DataError: the suffix is unknown, or the file is empty or out of reach.
     """
     suffix = suffix_of(file)
     try:
@@ -125,11 +125,11 @@ def checked_suffix(file: Path) -> str:
 
 
 def read_once_from(file: Path, unit: Unit) -> int | None:
-    """The number of parts from which on it is less work to read a file once for all of them; None for no number.
+    """From how many parts on it is less work to read a file once for all of them; None for never.
 
-    To read 342 MB of text in 150,000 records, lay it down for 8 shards and read that again took 7 to 10 s of a core. To
-    pass over it for the records of one shard took 0.6 s as .jsonl, 2.1 s as .parquet, and as .jsonl.xz nearly as long
-    as to read it. Passing over is spread over processes and takes no room on the disk, so that the numbers are twice
+    Reading 342 MB of text in 150,000 records, storing it for 8 shards and reading that took 7 to 10 s of a core.
+    Skipping through it for the records of one shard took 0.6 s as .jsonl, 2.1 s as .parquet, and nearly as long as
+    reading it as .jsonl.xz. Skipping is spread over processes and takes no room on the disk, so the numbers are twice
     those at which the work is equal.
     """
     suffix = suffix_of(file)
@@ -141,11 +141,11 @@ def read_once_from(file: Path, unit: Unit) -> int | None:
 
 
 _NumberedRows: TypeAlias = Iterator[tuple[int, Unread]]
-"""Each with its number in the file, from 0."""
+"""Records that were not parsed, each with its number in the file, from 0."""
 
 
 def _line_rows(lines: Iterable[Line], name: str) -> _NumberedRows:
-    """The lines of a .txt file, decoded when they are read."""
+    """The lines of a .txt file, decoded when they are called."""
     for line in lines:
         yield line.number - 1, functools.partial(_line_row, line, name)
 
@@ -155,7 +155,7 @@ def _line_row(line: Line, name: str) -> Document:
 
 
 def _text_rows(file: Path, unit: Unit, name: str) -> _NumberedRows:
-    """The paragraphs of a .txt file, or all of it."""
+    """The paragraphs of a .txt file, or the whole file as one record."""
     if unit == "file":
         yield 0, lambda: _document(f"{name}:0", _joined(list(text_lines(file))))
         return
@@ -164,20 +164,20 @@ def _text_rows(file: Path, unit: Unit, name: str) -> _NumberedRows:
 
 
 def _paragraphs(lines: Iterable[str | BadRecordError]) -> Iterator[str | BadRecordError]:
-    """The blocks between blank lines; a line that cannot be read is none of those."""
+    """The blocks between blank lines; a line that cannot be read is not blank."""
     for is_blank, block in itertools.groupby(lines, lambda line: isinstance(line, str) and not line.strip()):
         if not is_blank:
             yield _block(list(block))
 
 
 def _block(lines: Sequence[str | BadRecordError]) -> str | BadRecordError:
-    """`_joined` lines without the line end of the last one."""
+    """The lines as one text without the last line end, or the error of `_joined`."""
     text = _joined(lines)
     return text.rstrip("\r\n") if isinstance(text, str) else text
 
 
 def _joined(lines: Sequence[str | BadRecordError]) -> str | BadRecordError:
-    """Lines as one text, or what is wrong with the first that cannot be read."""
+    """The lines as one text, or the error of the first one that cannot be read, with the length of all."""
     fault = next((line for line in lines if isinstance(line, BadRecordError)), None)
     if fault is None:
         return "".join(map(str, lines))
@@ -189,7 +189,7 @@ def _document(name: str, text: str | BadRecordError) -> Document:
     """The document of a text.
 
     Raises:
-        BadRecordError: it could not be read.
+        BadRecordError: `text` is this error.
     """
     if isinstance(text, BadRecordError):
         raise text
@@ -213,16 +213,16 @@ def _jsonl_row(line: Line, text_field: str, name: str) -> Document | Dropped:
 
 
 def _json_object(line: Line, text_field: str) -> dict[str, object] | str:
-    """The object in a line, or the line itself where it is blank.
+    """The object in a line, or the line itself if it is blank.
 
     Raises:
-        BadRecordError: it is something else, or not UTF-8.
-        DataError: the file is a .json that is one array.
+        BadRecordError: the line is not UTF-8, not JSON or not an object.
+        DataError: the file is a .json with a single array.
     """
     content, place = line.decode(), f"{line.file} line {line.number}"
     if line.number == 1 and content.lstrip().startswith("[") and suffix_of(line.file).split(".")[1] == "json":
         raise DataError(
-            f"{line.file} is one JSON array, and its lines have to be objects, one a record; write it so "
+            f"{line.file} is one JSON array, but each of its lines must be an object, one for each record; convert it "
             "(jq -c '.[]' OLD > NEW)"
         )
     if not content.strip():
@@ -245,10 +245,10 @@ def _json_object(line: Line, text_field: str) -> dict[str, object] | str:
 
 
 def row_fields(file: Path, text_field: str) -> Iterator[tuple[str, list[str] | BadRecordError]]:
-    """What the rows of a .jsonl or .parquet file are made of: a place and the names of the fields there.
+    """The field names of the rows of a .jsonl or .parquet file, each with its place.
 
-    Every line of a .jsonl that is not blank has fields of its own, or is no object; a .parquet file has the same in all
-    rows.
+    A .jsonl file yields an item for every line that is not blank, with the error of a line that is not an object. A
+    .parquet file yields one item, since all of its rows have the same fields.
 
     Raises:
         DataError: the file cannot be read.

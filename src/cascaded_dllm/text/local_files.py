@@ -1,4 +1,4 @@
-"""A corpus on this machine: a file, a folder, or the files that a pattern matches."""
+"""A local corpus: a file, a folder, or the files that a pattern matches."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -28,9 +28,9 @@ from cascaded_dllm.text.passing_over import Gap
 from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field
 
 HINT_LINES = 1000
-"""So many lines of a text file without a blank one make it likely that its paragraphs are lines."""
+"""If none of this many lines of a text file is blank, its documents are probably lines, not paragraphs."""
 ROWS_LOOKED_AT = 1000
-"""Where none of so many rows has the text field, it is the name that is wrong and not the rows."""
+"""If none of this many rows has the text field, the name of the field is wrong, not the rows."""
 
 
 @final
@@ -39,15 +39,15 @@ class LocalFiles:
     """A file, or all files of a folder or a pattern in the order of their names, as a `Reader`.
 
     Attributes:
-        path: a .txt, .jsonl, .json (with lines as .jsonl; all also .gz, .xz or .zst) or .parquet file, a folder of
-            such files, or a pattern with "*", "?" or "[...]", in which "**" stands for folders inside folders; hidden
-            files are ignored.
+        path: a .txt, .jsonl, .json (with lines as in .jsonl; all three also .gz, .xz or .zst) or .parquet file, a
+            folder of such files, or a pattern with "*", "?" or "[...]", in which "**" stands for folders inside
+            folders. Hidden files are ignored.
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
         bad_records: what becomes of records that cannot be read, see `unread_rows`.
-        indexes: a folder where indexes of the files' lines may lie, see `keep_indexes`; None for none. They save
-            reading, and change no record.
+        indexes: folder of the indexes of the files' lines, see `keep_indexes`; None for none. Indexes save reading and
+            change no record.
     """
 
     path: Path
@@ -74,14 +74,14 @@ class LocalFiles:
         return kinds_of(self.files())
 
     def checked_files(self) -> list[Path]:
-        """`files`, after a look at the text field, so that a wrong one is said before any work.
+        """`files`, after a check of the text field, so that a wrong name is reported before any work.
 
-        The field may be missing in some rows, which are dropped; where it is missing in all of the first
-        `ROWS_LOOKED_AT`, it is the wrong one.
+        Rows without the field are dropped, but if the first `ROWS_LOOKED_AT` rows all lack it, its name is wrong.
 
         Raises:
-            BadRecordError: a row cannot be read, and those are refused.
-            DataError: something is missing, empty, of an unknown kind or out of reach, or no row has the text field.
+            BadRecordError: a row cannot be read, and such rows are refused.
+            DataError: a file is missing, empty, of an unknown kind or out of reach, or no row looked at has the text
+                field or can be read.
         """
         files = self.files()
         if any(suffix_of(file).startswith(".txt") for file in files):
@@ -100,27 +100,27 @@ class LocalFiles:
         if number:
             raise missing_field(first_place, self.text_field, fields, others=number - 1)
         if faults:
-            raise DataError(f"none of {len(faults):,} lines looked at can be read; the first: {faults[0]}")
+            raise DataError(f"none of {len(faults):,} lines checked can be read; the first error: {faults[0]}")
         return files
 
     def _refuse(self, fault: BadRecordError) -> None:
-        """Raises what is wrong with a record, unless such records are dropped."""
+        """Raises the error of an unreadable record, unless such records are dropped."""
         if self.bad_records == "refuse":
             raise fault
 
     def records(self, part: Part) -> Iterator[Document | Dropped]:
-        """See `Reader`; what `checked_files` looks at is looked at before the first record is yielded.
+        """See `Reader`; the checks of `checked_files` precede the first record.
 
         Raises:
-            BadRecordError: a record cannot be read, and those are refused.
-            DataError: something is missing, empty, broken, not text or of an unknown kind; with the place and remedy.
+            BadRecordError: a record cannot be read, and such records are refused.
+            DataError: a file is missing, empty, broken, not text or of an unknown kind.
         """
         return records_of(self._rows, self.form, part)
 
     def read_once_from(self) -> int | None:
-        """See `WholeReader`; of files of several kinds, the one that is dearest to pass over decides.
+        """See `WholeReader`; of several kinds of files, the one that is slowest to skip records in decides.
 
-        Of a file with an index nobody reads what is not wanted.
+        A file with an index does not count: its unwanted records are not read.
         """
         if self.form == "wikitext":
             return READ_ONCE_FROM
@@ -138,7 +138,7 @@ class LocalFiles:
         files = self.files()
         kinds = kinds_of(files)
         known = [
-            # Which lines begin an article only reading tells: `keep_indexes` has no use for their places.
+            # Only reading shows which lines begin an article, so `keep_indexes` has no use for the places of lines.
             (name, hashed(file, has_lines=has_lines(file, self.unit) and self.form != "wikitext"))
             for name, file in zip(names_of(files, self.path), files, strict=True)
         ]
@@ -148,12 +148,17 @@ class LocalFiles:
             "text_field": self.text_field if kinds - {"txt"} else None,
             "unit": self.unit if "txt" in kinds else None,
             "form": described(self.form),
-            # Nothing is said where nothing was ever dropped: datasets of before had no such choice.
+            # Absent for "refuse", so that datasets from before this option keep their source.
             **({} if self.bad_records == "refuse" else {"bad_records": self.bad_records}),
         }
 
     def hint(self) -> str | None:
-        """What to say where the first text file looks as if its lines, or the articles of WikiText, were meant."""
+        """A message if the documents of the first .txt file should probably be lines or WikiText articles; else None.
+
+        Raises:
+            BadRecordError: a line cannot be read, and such records are refused.
+            DataError: as in `files`.
+        """
         texts = (file for file in self.files() if suffix_of(file).startswith(".txt"))
         first = next(texts, None)
         if first is None or self.form is not None or self.unit == "file":
@@ -161,15 +166,18 @@ class LocalFiles:
         lines = list(self._readable(itertools.islice(text_lines(first), HINT_LINES)))
         if heading := next((line.strip() for line in lines if is_title(line)), None):
             return (
-                f"{first.name} has headings like WikiText, {heading!r}, which are documents now; --form wikitext makes "
-                "one of each article"
+                f"{first.name} has headings like those of WikiText, such as {heading!r}, which are documents of their "
+                "own; --form wikitext makes each article a document"
             )
         if self.unit != "paragraph":
             return None
         if len(lines) < 2 or not all(line.strip() for line in lines):
             return None
         num = f"the first {HINT_LINES:,}" if len(lines) == HINT_LINES else f"all {len(lines)}"
-        return f"{num} lines of {first.name} are one document, as no blank line parts them; --unit line makes each one"
+        return (
+            f"{num} lines of {first.name} are one document, as no blank line separates them; --unit line makes each "
+            "line a document"
+        )
 
     def _readable(self, lines: Iterable[str | BadRecordError]) -> Iterator[str]:
         for line in lines:
@@ -179,12 +187,12 @@ class LocalFiles:
                 self._refuse(line)
 
     def keep_indexes(self, num_parts: int) -> None:
-        """Writes down where lines begin in the files that this process has read to hash them, if that saves work.
+        """Writes the indexes of the files that this process has read to hash them, if that saves work.
 
-        They are in memory until then, and not after it.
+        It also removes them from memory.
 
         Args:
-            num_parts: that will be read one by one.
+            num_parts: number of parts that will be read one by one.
 
         Raises:
             DataError: as in `files`.
@@ -197,7 +205,7 @@ class LocalFiles:
         keep_indexes(self.indexes, {sha256: index for sha256, index in noted if index is not None}, num_parts)
 
     def num_rows(self) -> int | None:
-        """The rows of all files, where that is known without reading them; else None.
+        """The number of rows of all files; None if it is not known without reading them.
 
         Raises:
             DataError: a file cannot be read.
@@ -214,7 +222,7 @@ class LocalFiles:
         return total
 
     def _kept_indexes(self, files: Iterable[Path]) -> dict[Path, LineIndex]:
-        """The indexes that belong to files as they are now; a file whose hash is not known has none."""
+        """The indexes of the files with their present content; a file whose hash is not known has none."""
         kept = {} if self.indexes is None else kept_indexes(self.indexes)
         if not kept:
             return {}

@@ -1,4 +1,4 @@
-"""Rows of parquet files on this machine, read as a stream."""
+"""The rows of local parquet files, as a stream."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -16,16 +16,16 @@ BATCH_ROWS = 1024
 
 
 def parquet_rows(file: Path, text_field: str, name: str, gap: Gap) -> Iterator[Callable[[], Document | Dropped]]:
-    """The rows of a file, found but not parsed; groups of rows that hold no wanted one are not read.
+    """The wanted rows of a file, found but not parsed; row groups without a wanted row are not read.
 
     Args:
         file: a .parquet file.
         text_field: the column that holds the text.
-        name: what the file is called in the ids of its rows.
-        gap: the rows that are not wanted.
+        name: name of the file in the ids of its rows.
+        gap: the rows to skip.
 
     Raises:
-        DataError: it is broken, or its text column holds no strings.
+        DataError: the file is broken, or its text column does not hold strings.
     """
     import pyarrow.parquet as pq
 
@@ -53,7 +53,7 @@ def _parquet_row(file: Path, batch: Any, place: int, index: int, text_field: str
 
 
 def column_names(file: Path) -> list[str]:
-    """The columns of a file.
+    """The names of the columns of a file.
 
     Raises:
         DataError: it cannot be read.
@@ -65,7 +65,7 @@ def column_names(file: Path) -> list[str]:
 
 
 def num_rows(file: Path) -> int:
-    """The rows of a .parquet file, which its end tells.
+    """The number of rows of a .parquet file, from its footer.
 
     Raises:
         DataError: it cannot be read.

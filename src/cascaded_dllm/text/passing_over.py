@@ -1,4 +1,4 @@
-"""Records that nobody wants, passed over by whoever reads the files: it knows how to do that in the least time."""
+"""Skipping unwanted records, left to the reader of the file, which knows the fastest way."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar, final
@@ -10,29 +10,29 @@ _Item = TypeVar("_Item")
 
 @final
 class Gap:
-    """How many of the next records are not wanted; shared by who wants records and who reads them.
+    """The number of next records to skip, shared by the consumer of the records and the readers of the files.
 
-    A reader takes from `number` what it passes over, also at the end of a file, so that the rest is passed over in the
-    next one. It yields a record only when `number` is 0.
+    A reader subtracts what it has skipped from `number`. At the end of a file the remainder stays, and the reader of
+    the next file skips it. A reader yields a record only when `number` is 0.
     """
 
     def __init__(self) -> None:
         self.number = 0
 
     def take(self, most: int) -> int:
-        """How many of the next `most` records are not wanted; the reader passes them over."""
+        """How many of the next `most` records the reader must skip; they count as skipped."""
         taken = min(self.number, most)
         self.number -= taken
         return taken
 
     def over(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """The wanted ones of items that can only be had one after the other."""
+        """The wanted ones of items that can only be read one after another."""
         for item in items:
             if not self.take(1):
                 yield item
 
     def wanted(self, part: Part, items: Iterator[_Item]) -> Iterator[_Item]:
-        """`part.of` items, which must heed this gap."""
+        """`part.of(items)`; the readers that yield `items` must skip by this gap."""
         place = 0
         for number in part.numbers():
             self.number = number - place
@@ -42,7 +42,7 @@ class Gap:
             else:
                 return
             place = number + 1
-        # What is wrong with a file is seen by every part, up to the same place.
+        # Every part reads up to `stop`, so that all of them find the same faults.
         if part.stop is not None and part.stop > place:
             self.number = part.stop - place - 1
             next(items, None)

@@ -1,4 +1,4 @@
-"""Real prose that is present on every machine: the docstrings of the running interpreter's standard library."""
+"""Real prose that every machine has: the docstrings of the running interpreter's standard library."""
 
 import ast
 import hashlib
@@ -15,15 +15,15 @@ from typing import final
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped, Part
 
-# Tests and vendored or generated trees: no prose, or not the standard library's own.
+# Tests, and vendored or generated trees: not prose, or not the standard library's own.
 EXCLUDED_FOLDERS = frozenset(
     {"test", "tests", "idlelib", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
 )
 MIN_CHARACTERS = 200
 _EVERY = 20
-"""One document in so many is for validation, and one for test."""
+"""Of this many documents, one is for validation and one for test."""
 _BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
-"""Where a statement holds others, in the order of the source."""
+"""The fields in which a syntax tree node holds statements, in source order."""
 
 
 @final
@@ -34,7 +34,7 @@ class PythonDocs:
     split: str
 
     def records(self, part: Part) -> Iterator[Document | Dropped]:
-        """See `Reader`; every part parses all modules, because a repeated docstring counts where it comes first."""
+        """See `Reader`; every part parses all modules, because a repeated docstring is kept only where it is first."""
         remainder = {"valid": 0, "test": 1}.get(self.split)
         places = enumerate(python_docs_documents())
         return part.of(
@@ -60,11 +60,11 @@ class PythonDocs:
 def python_docs_documents(folder: Path | None = None) -> Iterator[Document]:
     """One document per module, in the order of their paths: its docstrings in source order, with blank lines between.
 
-    Sources are parsed, never imported. A docstring that an earlier module or function had already is left out, and so
-    is a module with fewer than `MIN_CHARACTERS` characters, or one that this interpreter cannot parse.
+    Sources are parsed, never imported. Left out are docstrings that occurred earlier, modules with fewer than
+    `MIN_CHARACTERS` characters of docstrings, and modules that this interpreter cannot parse.
 
     Args:
-        folder: root of the sources; the standard library of this interpreter unless given.
+        folder: root of the sources; None for the standard library of this interpreter.
 
     Yields:
         Documents named by the path below `folder`, such as "json/decoder.py".
@@ -97,10 +97,10 @@ def _standard_library() -> Path:
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:
-    """The modules below `root` by name, such as "json/decoder.py", in the order of their names."""
+    """The names, such as "json/decoder.py", and paths of the modules below `root`, in the order of their names."""
     found: list[tuple[str, Path]] = []
     for folder, subfolders, names in os.walk(root):
-        # Not even looked into: site-packages may hold far more than the library.
+        # In place, so that os.walk does not enter them: site-packages may hold far more than the library.
         subfolders[:] = [subfolder for subfolder in subfolders if subfolder not in EXCLUDED_FOLDERS]
         paths = (Path(folder, name) for name in names if name.endswith(".py"))
         found += ((path.relative_to(root).as_posix(), path) for path in paths)
@@ -108,12 +108,12 @@ def _modules(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _parse(path: Path) -> ast.Module | None:
-    """The syntax tree, or None where the file is no Python of this interpreter's version."""
+    """The syntax tree, or None if this interpreter cannot parse the file."""
     try:
         with tokenize.open(path) as file:
             source = file.read()
         with warnings.catch_warnings():
-            # What an old module does with backslashes is no concern of someone who reads its prose.
+            # Old modules have invalid escape sequences, about which a user can do nothing.
             warnings.simplefilter("ignore")
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -129,6 +129,6 @@ def _docstrings(module: ast.Module) -> Iterator[str]:
             docstring = ast.get_docstring(node, clean=True)
             if docstring:
                 yield docstring
-        # Expressions hold no docstring; what does is a statement, or part of one that holds statements.
+        # Only statements are visited, and parts of them that hold statements: an expression has no docstring.
         inside = [child for name in _BLOCKS for child in getattr(node, name, ())]
         waiting.extend(reversed(inside))

@@ -1,4 +1,4 @@
-"""One row of a file or a dataset: its document, or what was dropped and why, by the same rules for every format."""
+"""A row of a file or a dataset as a document, or as what was dropped and why; the same rules for every format."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -8,23 +8,23 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped
 
 DEFAULT_TEXT_FIELD = "text"
-"""The field or column that holds the text where nobody says which."""
+"""The field or column that holds the text by default."""
 NULL_TEXT = "null text"
-"""Why a row is dropped whose text is null."""
+"""Reason for dropping a row whose text is null."""
 NO_TEXT_FIELD = "no text field"
-"""Why a row is dropped that lacks the field which other rows have."""
+"""Reason for dropping a row that lacks the text field, which other rows have."""
 LONE_SURROGATE = "lone surrogate"
-"""Why a row is dropped whose text holds half of a surrogate pair, which no encoding and no tokenizer has a form for."""
+"""Reason for dropping a row whose text holds half of a surrogate pair, which no encoding or tokenizer represents."""
 
 
 class BadRecordError(DataError):
-    """A record is at fault and not its file: all others can be read.
+    """A record cannot be read, but the other records of its file can.
 
     Args:
         message: see `DataError`.
-        reason: why it is dropped, where such records are: one of those below.
-        characters: its length, without the ends of the lines that cannot be read; what is no UTF-8 counts as it is
-            shown, with a sign in its place.
+        reason: one of the reasons below, for `Dropped`.
+        characters: length of the record, for `Dropped`, without the ends of unreadable lines. Bytes that are not UTF-8
+            count as the replacement characters that they decode to; a text that is not a string counts 0.
     """
 
     NOT_UTF8 = "not UTF-8"
@@ -38,16 +38,16 @@ class BadRecordError(DataError):
 
 
 def row_record(row: Mapping[str, object], text_field: str, *, place: str, default: str) -> Document | Dropped:
-    """The document of a row, or what was dropped; every text that UTF-8 can hold is kept as it is.
+    """The document of a row, or what was dropped; every text that UTF-8 can encode is kept unchanged.
 
     Args:
         row: its fields.
-        text_field: the one that holds the text.
-        place: where it stands, for the message.
-        default: its name where it has no "id" of its own.
+        text_field: the field that holds the text.
+        place: of the row, for the message.
+        default: name of a row without an "id" field.
 
     Raises:
-        DataError: the text is a number, a list or something else.
+        DataError: the text is neither a string nor null.
     """
     name, text = _name(row, default), row.get(text_field)
     match text:
@@ -62,24 +62,24 @@ def row_record(row: Mapping[str, object], text_field: str, *, place: str, defaul
 
 
 def missing_field(place: str, text_field: str, fields: Iterable[str], *, others: int = 0) -> DataError:
-    """What to raise where no row has the field.
+    """The error for a corpus in which no row has the text field.
 
     Args:
         place: of the first row.
-        text_field: what it lacks.
-        fields: those that there are.
-        others: rows that lack it as well.
+        text_field: the missing field.
+        fields: those that the rows have.
+        others: number of further rows that were looked at and lack it too.
     """
     listed = ", ".join(repr(field) for field in fields) or "none"
-    where, whose = (f", nor has any of {others:,} others looked at", "their") if others else ("", "its")
+    where, whose = (f", nor has any of the {others:,} other rows checked", "their") if others else ("", "its")
     return DataError(
         f"{place} has no field {text_field!r}{where}; {whose} fields are {listed}: choose one as the text field"
     )
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """What to raise where the system does not let a file or folder of a corpus be read."""
-    # Not the text of the error itself, in which Arrow repeats the path.
+    """The error for a file or folder of a corpus that the system cannot read."""
+    # Not str(error), in which Arrow repeats the path.
     reason = os.strerror(error.errno) if error.errno else str(error)
     return DataError(
         f"{path} cannot be read ({reason}); check that you have the right to read it, and the disk "
@@ -88,13 +88,13 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 def _name(row: Mapping[str, object], default: str) -> str:
-    """The row's own "id"; `default` where it has none, or one that cannot be written."""
+    """The row's "id"; `default` if it has none, or one that UTF-8 cannot encode."""
     own = row.get("id")
     return default if own is None or not _has_form(str(own)) else str(own)
 
 
 def _has_form(text: str) -> bool:
-    """Whether UTF-8 can hold a text: all but half of a surrogate pair, which JSON can name."""
+    """Whether UTF-8 can encode a text, which fails only for half of a surrogate pair; JSON can contain one."""
     try:
         text.encode()
     except UnicodeEncodeError:

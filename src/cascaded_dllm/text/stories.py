@@ -1,7 +1,7 @@
-"""The built-in corpus: short stories from a grammar whose entropy is known exactly and which recognises its own texts.
+"""The built-in corpus: short stories from a grammar that knows its exact entropy and recognises its own texts.
 
-A model trained on it can be judged without another model: its bound lies above `StoryGrammar.entropy`, and every text
-it writes either belongs to the grammar or does not.
+A model trained on it can be judged without another model: its bound lies above `StoryGrammar.entropy`, and the grammar
+either accepts a text that it writes or does not.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _SPLITS = {"train": 20_000, "valid": 1_000, "test": 1_000}
 
 
 class Derivation(NamedTuple):
-    """How a story came about: its template and the word drawn for each slot, in the order of the draws."""
+    """The draws that give a story: its template, and the word for each slot in the order of the draws."""
 
     template: str
     choices: dict[str, str]
@@ -37,11 +37,11 @@ class StoryGrammar:
     """Stories made of independent draws: a template, then one word per slot.
 
     Draws of one story from the same class are without replacement. No text has two derivations: within a template the
-    drawn words stand at known places, and any two templates differ in length or at a place where they share no word;
-    the constructor checks both. Hence the probability of a text is that of its derivation.
+    drawn words stand at known places, and any two templates differ in length or at a place where they share no word,
+    which the constructor checks. So the probability of a text is that of its derivation.
 
     Args:
-        lexicon: words and patterns; the built-in ones unless a test brings smaller ones.
+        lexicon: words and patterns; tests pass smaller ones than the built-in.
 
     Raises:
         ConfigError: a word is not made of letters, or two templates may give the same text.
@@ -71,7 +71,7 @@ class StoryGrammar:
         self.entropy: float = math.log(len(entropies)) + math.fsum(entropies) / len(entropies)
 
     def sample(self, generator: np.random.Generator) -> str:
-        """One story; every template is equally likely."""
+        """A random story; all templates are equally likely."""
         template = self._templates[int(generator.integers(len(self._templates)))]
         choices = template.draw(generator.random(len(template.draws)).tolist())
         return join_words(template.render(choices))
@@ -85,7 +85,7 @@ class StoryGrammar:
         return Document(f"story-{index}", self.sample(numpy_generator(seed, "story", index)))
 
     def parse(self, text: str) -> Derivation | None:
-        """The only derivation of `text`, or None where the grammar does not give it."""
+        """The only derivation of `text`, or None if the grammar does not accept it."""
         words = split_words(text)
         if join_words(words) != text:
             return None
@@ -97,11 +97,11 @@ class StoryGrammar:
         return None
 
     def accepts(self, text: str) -> bool:
-        """Whether the grammar gives this text, to the letter."""
+        """Whether the grammar can write exactly this text."""
         return self.parse(text) is not None
 
     def log_prob(self, text: str) -> float:
-        """Natural log of the probability of `text`; minus infinity where the grammar does not give it."""
+        """Natural log of the probability of `text`; minus infinity if the grammar does not accept it."""
         derivation = self.parse(text)
         if derivation is None:
             return -math.inf
@@ -109,7 +109,7 @@ class StoryGrammar:
         return template.log_prob(derivation.choices) - math.log(len(self._templates))
 
     def explain(self, text: str) -> str | None:
-        """Where a rejected text leaves the template that it follows longest, in one line; None where it is accepted."""
+        """Where a rejected text leaves the template that it follows furthest; None for an accepted text."""
         words = split_words(text)
         if join_words(words) != text:
             unknown = WORD.sub("", text).strip()
@@ -129,7 +129,7 @@ class StoryGrammar:
 @final
 @dataclass(frozen=True, slots=True)
 class Stories:
-    """The built-in corpus as a `Reader`: stories 0 .. `num` - 1 of a seed."""
+    """The stories 0 .. `num` - 1 of a seed, as a `Reader`."""
 
     num: int
     seed: int
@@ -152,10 +152,10 @@ class Stories:
 
 
 def story_tokenizer() -> Tokenizer:
-    """A tokenizer for which every word and punctuation mark of the built-in stories is one token, the same always.
+    """The tokenizer of the built-in stories, for which every word and punctuation mark is one token; always the same.
 
-    It is trained on the words alone, each as it stands inside a story (with a blank in front) and the words that begin
-    a story also without; training ends by itself when each is whole.
+    It is trained on the words alone, each with the space before it, the words that begin a story also without. Training
+    ends by itself when each of them is one token.
     """
     grammar = StoryGrammar()
     first_words = {pattern.split()[0] for pattern in STORIES.templates.values()}
@@ -166,7 +166,7 @@ def story_tokenizer() -> Tokenizer:
 
 
 def _draws_entropy(weights: Mapping[str, int], num: int) -> float:
-    """Nats of `num` draws without replacement, in order: the sum over first draws of surprise and what is left."""
+    """The entropy in nats of `num` ordered draws without replacement, recursively over the first draw."""
     if num == 0:
         return 0.0
     total = sum(weights.values())

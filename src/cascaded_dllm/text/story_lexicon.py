@@ -1,4 +1,4 @@
-"""The words and shapes of the built-in stories, and the part of speech of every word."""
+"""The words and templates of the built-in stories, and the part of speech of every word."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ BOYS = ("Tom", "Ben", "Max", "Leo", "Sam", "Finn", "Hugo", "Jack")
 
 
 def _weights(words: str) -> Mapping[str, int]:
-    """The words of a class; one that is followed by "*3" is drawn three times as often as one that is not."""
+    """The words of a class with their weights: "word*3" has the weight 3, "word" the weight 1."""
     pairs = (word.partition("*") for word in words.split())
     return {word: int(weight or 1) for word, _, weight in pairs}
 
@@ -90,7 +90,7 @@ CLASSES = {
     "manner": _weights("happily*2 merrily gladly together*2 again outside"),
 }
 
-# A class of words has one part of speech, and so has every fixed word; capitals make another word.
+# Each class of words has one part of speech, and so has each fixed word; a capitalised word is a different word.
 _CLASS_TAGS = {
     "NNP": ("name",),
     "NN": ("animal", "bird", "worker", "woman", "man", "thing", "place", "food", "time", "season"),
@@ -107,7 +107,7 @@ _CONTENT_TAGS = {
     "VB": "see",
     "RB": "Once Then",
 }
-# Words without content of their own: a verb among them is kept after every other word.
+# Words without content of their own. A verb among them is kept after every other word.
 _STOP_TAGS = {
     "VBD": "was were",
     "VBZ": "is",

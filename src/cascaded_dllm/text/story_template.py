@@ -1,7 +1,7 @@
-"""One shape of story: a row of words, some fixed, some drawn once and then repeated or agreed with.
+"""A template of stories: a sequence of words, some fixed, some drawn and then repeated or agreed with.
 
-Every part is exactly one word or punctuation mark, so a part stands at the same place in every story of its template.
-A drawn word is visible where it is drawn; therefore two different choices never give the same story.
+Every part is exactly one word or punctuation mark, so it has the same place in every story of its template. A drawn
+word is visible at the place of its draw, so different choices never give the same story.
 """
 
 import math
@@ -21,7 +21,7 @@ class Lexicon:
 
     Attributes:
         templates: name -> pattern of words and braces: `{girl:name}` draws from the class "name" a word that no other
-            draw of that class took, `{girl}` repeats it, `{girl.she}` is its form "she", `{a}` or `{A}` an article.
+            draw of that class took, `{girl}` repeats it, `{girl.she}` is its form "she", `{a}` or `{A}` is an article.
         classes: name -> word -> weight, a positive integer; probabilities are weights over their sum.
         forms: name -> drawn word -> the word that agrees with it.
         an_words: words that take "an".
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 
 class Mismatch(NamedTuple):
-    """The first word that the template does not allow, and what it allows there, words in quotes."""
+    """The first word that a template does not allow: its place, the word, and what is allowed; words are in quotes."""
 
     position: int
     found: str
@@ -61,8 +61,8 @@ class Template:
         lexicon: the words.
 
     Attributes:
-        draws: slot -> word class, in the order in which they are drawn.
-        num_words: number of words and punctuation marks of every story of this template.
+        draws: slot -> word class, in the order of the draws.
+        num_words: number of words and punctuation marks of each of its stories.
     """
 
     def __init__(self, name: str, lexicon: Lexicon) -> None:
@@ -88,7 +88,7 @@ class Template:
         return words[::-1]
 
     def match(self, words: Sequence[str]) -> tuple[dict[str, str], Mismatch | None]:
-        """The choices that can be read off `words`, and the first place where `words` leaves the template, if any."""
+        """The choices that can be read off `words`, and the first mismatch with the template, if there is one."""
         choices: dict[str, str] = {}
         for place, slot, word_class in self._draw_places:
             if place < len(words) and words[place] in self._lexicon.classes[word_class]:
@@ -101,7 +101,7 @@ class Template:
         for position, (part, word, follower) in enumerate(zip(self._parts, words, followers, strict=False)):
             if word == part.literal:
                 continue
-            # A form may stand before its draw; where that draw is wrong, the draw is what is reported.
+            # A form may stand before its draw. If the draw is wrong, the draw is reported, not the form.
             is_known = not part.slot or part.slot in choices
             if is_known and word != (expected := self._word(part, choices, follower)):
                 return choices, Mismatch(position, repr(word), repr(expected))
@@ -114,7 +114,7 @@ class Template:
         return choices, None
 
     def draw(self, uniforms: Sequence[float]) -> dict[str, str]:
-        """The choices that these numbers from [0, 1), one per slot of `draws`, stand for."""
+        """The choices that are drawn by these uniform numbers in [0, 1), one per slot of `draws`."""
         choices: dict[str, str] = {}
         taken: dict[str, set[str]] = {}
         for (slot, name), uniform in zip(self.draws.items(), uniforms, strict=True):
@@ -168,10 +168,10 @@ def _parts(pattern: str) -> Iterator[Part]:
 
 
 def split_words(text: str) -> list[str]:
-    """The words and punctuation marks of `text`; anything else is left out, so compare `join_words` with `text`."""
+    """The words and punctuation marks of `text`; all else is left out, so compare `join_words` of them with `text`."""
     return WORD.findall(text)
 
 
 def join_words(words: Sequence[str]) -> str:
-    """The text of a story: one blank before every word but the first, none before punctuation."""
+    """The text of a story: a space before every word but the first, none before punctuation."""
     return "".join(word if word in PUNCTUATION else f" {word}" for word in words).removeprefix(" ")

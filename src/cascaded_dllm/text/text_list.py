@@ -1,4 +1,4 @@
-"""A file as a list of texts, all of them, blank ones too: what is measured text by text."""
+"""A file as a list of texts, blank ones included, for measuring them one by one."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from cascaded_dllm.text.local_files import LocalFiles
 def read_text_list(path: Path, unit: Unit = "line") -> list[str]:
     """The texts of a file, in order.
 
-    Of a .txt file every line is a text; where one of its lines is 80 "=", as in sample_stage<k>.txt, texts end there
-    and may have several lines. With another `unit` it is what a document is in preprocessing, whatever the lines. Of a
-    .jsonl or .parquet file it is what stands under `text`. All but the last may also end in .gz, .xz or .zst.
+    In a .txt file every line is a text. If one of its lines is 80 "=", as in sample_stage<k>.txt, texts end at these
+    lines instead and may have several lines. With another `unit`, a text is a document as in preprocessing. In a .jsonl
+    or .parquet file it is the field `text`. .txt and .jsonl files may also end in .gz, .xz or .zst.
 
     Raises:
-        DataError: there is no such file, it is empty, not UTF-8 or of an unknown kind, or something in it has no text.
+        DataError: there is no such file, it is empty, not UTF-8 or of an unknown kind, or a record has no text.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file; give a text file, with one text a line, or a .jsonl file")
+        raise DataError(f"{path} is not a file; give a text file with one text a line, or a .jsonl file")
     texts: list[str] = []
     LocalFiles(path).checked_files()
     for read in unread_rows(path, text_field="text", unit=unit):

@@ -1,4 +1,4 @@
-"""Tokens in the smallest groups that are text by themselves: a character may be spread over several tokens."""
+"""Tokens in the smallest groups that are text by themselves, since a character may be spread over several tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,17 +6,17 @@ _REPLACEMENT = "\ufffd"
 
 
 def token_groups(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[tuple[int, int]]:
-    """The groups as [start, end) in order; their texts, one after another, are the text of all tokens.
+    """The groups as [start, end), in order; their texts joined are the text of all tokens.
 
     Args:
-        ids: any tokens, also ones that begin or end inside a character.
-        decode: the text of some tokens, with the replacement character for bytes that are no whole one.
+        ids: any tokens; they may begin or end inside a character.
+        decode: the text of tokens, with the replacement character for bytes that do not form a character.
     """
     is_whole = [_REPLACEMENT not in decode([token_id]) for token_id in ids]
     groups: list[tuple[int, int]] = []
     start = 0
     while start < len(ids):
-        # Whole tokens are text wherever they stand, so only the run up to the next one matters.
+        # A whole token is the same text in any context, so only the run up to the next whole token matters.
         run = next((place for place in range(start, len(ids)) if is_whole[place]), len(ids))
         end = start + 1
         if run > start:

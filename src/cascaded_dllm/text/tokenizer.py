@@ -1,4 +1,4 @@
-"""Byte-level BPE: texts to ids with character offsets, and ids back to exactly the same text."""
+"""Lossless byte-level BPE: texts to ids with character offsets, and ids back to the same texts."""
 
 import json
 import re
@@ -24,18 +24,19 @@ from cascaded_dllm.text.tokenizer_files import byte_level, read_backend
 MASK_TEXT = "[MASK]"
 NUM_BYTES = 256
 PIECE_CHARACTERS = 1 << 18
-"""Of a long text, for `Tokenizer.encode_in_pieces`."""
-# The rule takes a blank with the letters or digits behind it, and leaves the last character of white space alone before
-# others; so nothing reaches over the place in front of it. Letters and digits of ASCII are such for any version of it.
+"""Length of a piece of `Tokenizer.encode_in_pieces`."""
+# GPT-2's rule joins a space to the letters or digits after it, and separates the last white space character before them
+# from those in front of it. So no token crosses the place in front of this character. ASCII letters and digits are
+# letters and digits in every version of Unicode.
 _CUT = re.compile(r"[ \n](?=[A-Za-z0-9])")
-# No blank in front, case, accents in both forms, line ends, runs of blanks, four bytes: whoever normalises fails here.
+# No space in front, case, accents in both forms, line ends, runs of spaces, four bytes: any normalization changes this.
 _ROUND_TRIP_PROBE = "Ab  \r\n\tc\u00e9 e\u0301  \u65e5\U0001f600 \ufb01 1\u00bd.  "
 
 
 class Encoding(NamedTuple):
     """The ids of a text and, for each, the characters [start, end) of the text that it covers.
 
-    A character that is spread over several tokens is named by every one of them.
+    Every token of a character that is spread over several covers it.
     """
 
     ids: list[int]
@@ -44,7 +45,7 @@ class Encoding(NamedTuple):
 
 @final
 class Tokenizer:
-    """A lossless byte-level BPE with one end-of-text token; ids are 0 .. `vocab_size` - 1, and `mask_id` comes after.
+    """A lossless byte-level BPE with an end-of-text token; its ids are 0 .. `vocab_size` - 1, and `mask_id` follows.
 
     Args:
         backend: any `tokenizers.Tokenizer` with byte-level BPE.
@@ -54,11 +55,11 @@ class Tokenizer:
         DataError: the vocabulary is empty or has holes, lacks the end-of-text token, or changes texts.
 
     Attributes:
-        vocab_size: number of real tokens V, end of text included.
+        vocab_size: V, the number of real tokens, end of text included.
         eos_id: id of the end-of-text token.
         mask_id: V, the absorbing state of the diffusion; no text encodes to it.
-        fingerprint: 16 hex digits of the vocabulary, the merges and the splitting rule, wherever they were read from
-            and whichever release of the library reads them.
+        fingerprint: 16 hex digits of everything that decides the ids of a text, such as the vocabulary and the merges;
+            the same for every source and every release of the tokenizers library.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, origin: str) -> None:
@@ -89,10 +90,10 @@ class Tokenizer:
         return [Encoding(encoded.ids, encoded.offsets) for encoded in batch]
 
     def encode_in_pieces(self, text: str) -> Iterator[Encoding]:
-        """`encode` of a text, one piece after the other: the library needs 600 bytes for each token of a piece.
+        """`encode` of a text, piece by piece, since the library needs 600 bytes for each token of a piece.
 
-        A text is cut where GPT-2's rule for splitting it never joins two characters. With another rule, or other
-        tokens than those of the vocabulary, it is one piece.
+        A text is cut at places that no token crosses under GPT-2's splitting rule. With another rule, or with added
+        tokens besides the end of text, the whole text is one piece.
         """
         start = 0
         for end in [*self._cuts(text), len(text)]:
@@ -101,7 +102,7 @@ class Tokenizer:
             start = end
 
     def _cuts(self, text: str) -> Iterator[int]:
-        """Where a long text can be cut: in front of the one blank or line end before a letter or digit."""
+        """Where a long text is cut: in front of a space or line end that a letter or digit follows."""
         if not self._splits_as_gpt2:
             return
         cut = _CUT.search(text, PIECE_CHARACTERS)
@@ -110,7 +111,7 @@ class Tokenizer:
             cut = _CUT.search(text, cut.start() + PIECE_CHARACTERS)
 
     def decode_window(self, ids: Sequence[int]) -> str:
-        """The text of a window, without the ends of text that fill it; one in the middle is shown.
+        """The text of a window, without the ends of text at its end, which fill it; one in the middle is shown.
 
         Raises:
             DataError: an id is negative or above `mask_id`.
@@ -127,7 +128,7 @@ class Tokenizer:
             ids: each from 0 to `mask_id`.
 
         Returns:
-            The text; bytes that are no whole character show as the replacement character.
+            The text; bytes that do not form a character show as the replacement character.
 
         Raises:
             DataError: an id is negative or above `mask_id`.
@@ -140,7 +141,7 @@ class Tokenizer:
                     f"token id {token_id} at position {position} is outside 0..{self.mask_id}; "
                     "decode with the tokenizer the ids were made with"
                 )
-            # The backend drops ids it does not know, so the mask is written here.
+            # The backend would drop the mask, an id that it does not know.
             if token_id == self.mask_id:
                 pieces += [self._backend.decode(run, skip_special_tokens=False), MASK_TEXT]
                 run = []
@@ -150,7 +151,7 @@ class Tokenizer:
         return "".join(pieces)
 
     def save(self, folder: Path) -> None:
-        """Writes `folder`/tokenizer.json, complete or not at all; not again where the same one lies there.
+        """Writes `folder`/tokenizer.json, completely or not at all, unless the same file is there already.
 
         Raises:
             OutputExistsError: it cannot be written.
@@ -161,17 +162,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":
-        """The tokenizer in a file, a folder or, where neither exists, a Hugging Face repository such as "gpt2".
+        """The tokenizer in a file, a folder or, if neither exists, a Hugging Face repository such as "gpt2".
 
         Args:
             source: a tokenizer.json; a folder with tokenizer.json, encoder.json + vocab.bpe or vocab.json + merges.txt;
                 or a hub id, looked up in the local cache before the network.
 
-        Returns:
-            The tokenizer, checked.
-
         Raises:
-            DataError: nothing is there, or what is there is broken, empty or not lossless.
+            DataError: there is no tokenizer, or it is broken, empty or not lossless.
         """
         return cls(read_backend(source), origin=str(source))
 
@@ -181,11 +179,11 @@ class Tokenizer:
 
         Args:
             texts: the corpus, read once.
-            vocab_size: largest number of tokens, the 256 bytes and end of text included; a small corpus that has
-                nothing left to merge gives fewer.
+            vocab_size: maximum number of tokens, the 256 bytes and end of text included; a small corpus, in which
+                nothing is left to merge, gives fewer.
 
         Returns:
-            A tokenizer that encodes any text, whatever it was trained on.
+            A tokenizer that encodes any text, also one with characters that were not in `texts`.
 
         Raises:
             ConfigError: `vocab_size` has no room for the bytes and end of text.
@@ -208,10 +206,10 @@ class Tokenizer:
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:
-    """Every text with something in it.
+    """The texts that are not empty.
 
     Raises:
-        DataError: there was none.
+        DataError: there are none.
     """
     num_texts = 0
     for text in texts:

@@ -1,4 +1,4 @@
-"""The one form of a tokenizer, whatever library release or files it came from, and the fingerprint of that form."""
+"""The canonical form of a tokenizer, whatever files or library release it came from, and its fingerprint."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.tokenizer_files import byte_level
 
 END_OF_TEXT = "<|endoftext|>"
-# What of the library's own serialisation makes the fingerprint; see `fingerprint`.
+# The fields of the library's serialisation that enter `fingerprint`.
 _MODEL_FIELDS = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
 _ADDED_TOKEN_FIELDS = ("id", "content", "special", "single_word", "lstrip", "rstrip", "normalized")
 _STEP_FIELDS = {
@@ -24,16 +24,16 @@ _STEP_FIELDS = {
 
 
 def canonical(state: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The serialised tokenizer without anything that may cut, pad, add to or randomise an encoding.
+    """The serialised tokenizer without anything that may truncate, pad, add to or randomise an encoding.
 
-    The same BPE then has the same fingerprint whether it came from tokenizer.json or from vocabulary and merges.
+    So the same BPE has the same fingerprint whether it came from tokenizer.json or from vocabulary and merges.
 
     Args:
-        state: the library's own serialisation, which is changed.
+        state: the library's own serialisation, which is modified.
         origin: where it came from, for error messages.
 
     Raises:
-        DataError: it is no BPE, its vocabulary is empty, or there is no end-of-text token.
+        DataError: it is not a BPE, its vocabulary is empty, or there is no end-of-text token.
     """
     model = state["model"]
     if model.get("type") != "BPE" or not model["vocab"]:
@@ -55,7 +55,7 @@ def canonical(state: dict[str, Any], origin: str) -> dict[str, Any]:
     added[END_OF_TEXT] = {"id": eos_id, "content": END_OF_TEXT} | plain
     pre_tokenizer = state["pre_tokenizer"]
     if pre_tokenizer and pre_tokenizer["type"] == "ByteLevel":
-        pre_tokenizer["trim_offsets"] = False  # Only a post-processor reads it.
+        pre_tokenizer["trim_offsets"] = False  # Read only by a post-processor, and there is none.
     decoder = json.loads(byte_level(models.BPE()).to_str())["decoder"]
     added_tokens = sorted(added.values(), key=lambda entry: int(entry["id"]))
     return state | {
@@ -68,10 +68,10 @@ def canonical(state: dict[str, Any], origin: str) -> dict[str, Any]:
 
 
 def fingerprint(state: dict[str, Any]) -> str:
-    """16 hex digits of what decides the ids of a text, in a form of our own.
+    """16 hex digits of everything that decides the ids of a text.
 
-    A release of the library that stores one more field, or another version number, does not change it: everything that
-    was made with a tokenizer would no longer fit it.
+    They are computed from chosen fields, so that a release of the library that stores one more field, or another
+    version number, does not change them: everything made with the tokenizer would no longer fit it.
 
     Args:
         state: what `canonical` returned.
@@ -91,7 +91,7 @@ def fingerprint(state: dict[str, Any]) -> str:
 
 
 def _known_fields(step: Any) -> Any:
-    """A pre-tokenizer or normalizer with the fields that matter, where its kind is a known one; whole otherwise."""
+    """A pre-tokenizer or normalizer with only the fields that matter; of an unknown kind, with all fields."""
     if isinstance(step, list):
         return [_known_fields(item) for item in step]
     if not isinstance(step, dict) or step.get("type") not in _STEP_FIELDS:
@@ -100,7 +100,7 @@ def _known_fields(step: Any) -> Any:
 
 
 def checked_vocab_size(backend: tokenizers.Tokenizer, origin: str) -> int:
-    """The number of ids, which are 0, 1, ... without a hole.
+    """The number of ids, which are checked to be 0, 1, ... without a hole.
 
     Raises:
         DataError: they are not.
@@ -115,9 +115,9 @@ def checked_vocab_size(backend: tokenizers.Tokenizer, origin: str) -> int:
 
 
 def splits_as_gpt2(state: Mapping[str, Any]) -> bool:
-    """Whether texts are split by GPT-2's rule alone: nothing is changed before, and no token reaches over words.
+    """Whether texts are split by GPT-2's rule alone, without a normalizer or added tokens besides the end of text.
 
-    One that puts a blank before every text is not lossless, and no tokenizer here.
+    `add_prefix_space` is not looked at, since a tokenizer that puts a space before every text is not lossless.
 
     Args:
         state: what `canonical` returned.

@@ -1,4 +1,4 @@
-"""Where a tokenizer can come from: a file, a folder, or a Hugging Face repository."""
+"""Reads tokenizers from a file, a folder or a Hugging Face repository."""
 
 import json
 from pathlib import Path
@@ -15,16 +15,13 @@ VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 
 
 def read_backend(source: str | Path) -> tokenizers.Tokenizer:
-    """The backend found at `source`: an existing file or folder wins over a hub id of the same name.
+    """The backend at `source`, as it was stored and not yet checked; a file or folder wins over a hub id of its name.
 
     Args:
         source: as in `Tokenizer.load`.
 
-    Returns:
-        The backend as it was stored, not yet checked.
-
     Raises:
-        DataError: nothing is there, or what is there cannot be read.
+        DataError: there is no tokenizer, or it cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -40,7 +37,7 @@ def read_backend(source: str | Path) -> tokenizers.Tokenizer:
 
 
 def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
-    """A backend that splits like GPT-2, works on bytes and adds nothing to the text."""
+    """A backend that splits texts like GPT-2, works on bytes and adds nothing to a text."""
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     backend.decoder = decoders.ByteLevel()
@@ -99,7 +96,11 @@ def _from_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tok
 
 
 def _hub_file(hub_id: str) -> Path:
-    """The cached or downloaded tokenizer.json of a repository; the cache comes first, as offline look-ups hang."""
+    """The tokenizer.json of a repository, from the cache or else downloaded; offline, asking the hub first would hang.
+
+    Raises:
+        DataError: it is not in the cache and cannot be downloaded.
+    """
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 

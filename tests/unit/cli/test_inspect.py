@@ -105,7 +105,7 @@ def test_shard_in_place_of_its_dataset(folder):
 
 
 def test_folder_that_is_none(tmp_path):
-    assert "is no complete preprocessed dataset" in error(tmp_path)
+    assert "is not a complete preprocessed dataset" in error(tmp_path)
 
 
 def test_page_that_cannot_be_written(folder, tmp_path):

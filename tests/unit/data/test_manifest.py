@@ -121,9 +121,9 @@ def test_foreign_manifest(tmp_path, content, message):
 
 
 def test_missing_manifest(tmp_path):
-    with pytest.raises(DataError, match=r"is no complete shard: it has no manifest.json"):
+    with pytest.raises(DataError, match=r"is not a complete shard: it has no manifest.json"):
         read_manifest(tmp_path, "shard")
-    with pytest.raises(DataError, match=r"is no complete shard"):
+    with pytest.raises(DataError, match=r"is not a complete shard"):
         read_manifest(tmp_path / "missing", "shard")
 
 

@@ -30,7 +30,7 @@ def test_fingerprint_depends_on_content_and_settings(tmp_path, make_dataset):
 def test_missing_shard(tmp_path, make_dataset):
     folder = make_dataset(tmp_path / "toy", DOCUMENTS, num_shards=2)
     shutil.rmtree(folder / "shard_1")
-    with pytest.raises(DataError, match="shard_1 is no complete shard"):
+    with pytest.raises(DataError, match="shard_1 is not a complete shard"):
         PreprocessedDataset.open(folder)
 
 
@@ -72,7 +72,7 @@ def test_tokenizer_that_is_missing_or_another(tmp_path, make_dataset):
 def test_folder_without_a_manifest_is_incomplete(tmp_path, make_dataset):
     folder = make_dataset(tmp_path / "toy", DOCUMENTS)
     (folder / "manifest.json").unlink()
-    with pytest.raises(DataError, match="is no complete preprocessed dataset"):
+    with pytest.raises(DataError, match="is not a complete preprocessed dataset"):
         PreprocessedDataset.open(folder)
 
 

@@ -137,7 +137,7 @@ def test_killed_writer_leaves_no_shard(tmp_path, make_shard):
     folder = tmp_path / "shard_0"
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(folder)], check=False)
     assert result.returncode == -9
-    with pytest.raises(DataError, match="is no complete shard"):
+    with pytest.raises(DataError, match="is not a complete shard"):
         Shard.open(folder)
     assert len(list(tmp_path.iterdir())) == 1
     make_shard(folder, DOCUMENTS)

@@ -421,5 +421,5 @@ def test_incomplete_manifest(built_folder, change):
 
 
 def test_folder_without_stages(tmp_path):
-    with pytest.raises(DataError, match="is no complete stages"):
+    with pytest.raises(DataError, match="is not a complete stages"):
         StageArrays.open(tmp_path)

@@ -61,5 +61,5 @@ def test_encoder(tmp_path: Path) -> None:
 
 
 def test_encoder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no readable sentence-transformers model"):
+    with pytest.raises(DataError, match="is not a readable sentence-transformers model"):
         encoder_features(str(tmp_path), CPU)

@@ -189,10 +189,10 @@ def test_file_that_cannot_be_read(tmp_path, name, reason):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("x = 1\ny = x / 0\n", r"mine.py:f raised ZeroDivisionError in line 2: division by zero; mend it first"),
+        ("x = 1\ny = x / 0\n", r"mine.py:f raised ZeroDivisionError in line 2: division by zero; repair it first"),
         ("x = 1\n\nf(texts:\n", r"mine.py:f raised SyntaxError in line 3: "),
         ("import no_such_module_here\n", r"ModuleNotFoundError in line 1: No module named 'no_such_module_here'"),
-        ("import sys\n\nsys.exit(0)\n", r"mine.py:f raised SystemExit in line 3: 0; mend it first"),
+        ("import sys\n\nsys.exit(0)\n", r"mine.py:f raised SystemExit in line 3: 0; repair it first"),
         (
             "class f:\n    pass\n",
             r"f in \S*mine.py is <class '\S*f'>, which cannot be called with texts; name a function",
@@ -227,18 +227,18 @@ def test_function_that_ends_the_program(tmp_path):
 
 
 def test_words_for_other_texts(tmp_path):
-    with pytest.raises(DataError, match=r"gave words for 1 texts where it had 2; give a list for every text"):
+    with pytest.raises(DataError, match=r"gave words for 1 texts, but got 2; give a list for every text"):
         scorer(tmp_path, "def f(texts):\n    return [[]]\n").score(["a", "b"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("[(0, 1, 1), (0, 2, 1)]", r"the characters 0 to 2 as a word behind 1, in a text of 3 that begins with 'abc'"),
-        ("[(1, 2, 1), (0, 1, 1)]", r"the characters 0 to 1 as a word behind 2"),
-        ("[(2, 4, 1)]", r"the characters 2 to 4 as a word behind 0, in a text of 3"),
-        ("[(1, 1, 1)]", r"the characters 1 to 1 as a word behind 0"),
-        ("[(-1, 1, 1)]", r"the characters -1 to 1 as a word behind 0"),
+        ("[(0, 1, 1), (0, 2, 1)]", r"the characters 0 to 2 as a word after 1, in a text of 3 that begins with 'abc'"),
+        ("[(1, 2, 1), (0, 1, 1)]", r"the characters 0 to 1 as a word after 2"),
+        ("[(2, 4, 1)]", r"the characters 2 to 4 as a word after 0, in a text of 3"),
+        ("[(1, 1, 1)]", r"the characters 1 to 1 as a word after 0"),
+        ("[(-1, 1, 1)]", r"the characters -1 to 1 as a word after 0"),
         ("[(0, 1)]", r"gave \(0, 1\) for a word of a text that begins with 'abc'; give \(start, end, importance\)"),
         ("[(0.0, 1, 1)]", r"gave \(0.0, 1, 1\) for a word"),
         ("[(0, 1, 'x')]", r"gave \(0, 1, 'x'\) for a word"),

@@ -149,7 +149,7 @@ def test_lexicon_is_that_of_the_library(tmp_path, monkeypatch):
     (tmp_path / "textblob" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "textblob")
-    with pytest.raises(DataError, match=r"en-lexicon.txt is not there, which the test reads; install the version"):
+    with pytest.raises(DataError, match=r"en-lexicon.txt, which the test reads, does not exist; install the version"):
         read_lexicon("the test")
     monkeypatch.setitem(sys.modules, "textblob", None)
     with pytest.raises(MissingExtraError, match="the test needs textblob"):

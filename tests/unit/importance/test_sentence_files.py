@@ -48,7 +48,7 @@ def test_loading_shows_no_bar(tiny_model, capfd):
 
 
 def test_folder_that_is_missing(tmp_path):
-    with pytest.raises(DataError, match=r"missing' is no readable sentence-transformers model .*; give the folder"):
+    with pytest.raises(DataError, match=r"missing' is not a readable sentence-transformers model .*; give the folder"):
         load(tmp_path / "missing")
 
 
@@ -60,7 +60,7 @@ def test_folder_that_is_broken(tiny_model, tmp_path, damage):
         folder.mkdir()
     else:
         (folder / damage).write_bytes((folder / damage).read_bytes()[:100])
-    with pytest.raises(DataError, match="is no readable sentence-transformers model"):
+    with pytest.raises(DataError, match="is not a readable sentence-transformers model"):
         load(folder)
 
 
@@ -86,7 +86,7 @@ def test_hub_that_never_answers(monkeypatch):
 def test_hub_that_has_no_such_model(monkeypatch):
     asked: list[str] = []
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **_: asked.append(name))
-    with pytest.raises(DataError, match=r"'no-such-model' is not on this machine, and cannot be had from the hub"):
+    with pytest.raises(DataError, match=r"'no-such-model' is not on this machine and cannot be downloaded from the"):
         load("no-such-model")
     # Perhaps once more by the library.
     assert set(asked) == {"sentence-transformers/no-such-model"}
@@ -102,7 +102,7 @@ def test_hub_whose_answer_is_an_error_is_there(monkeypatch):
         raise error
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
-    with pytest.raises(DataError, match="cannot be had from the hub"):
+    with pytest.raises(DataError, match="cannot be downloaded from the hub"):
         load("owner/model")
 
 

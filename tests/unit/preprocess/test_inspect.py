@@ -345,7 +345,7 @@ def test_shards_that_do_not_belong_together(tmp_path):
 
 
 def test_folder_without_a_shard(tmp_path):
-    with pytest.raises(DataError, match=r"is no complete preprocessed dataset: it has no manifest\.json"):
+    with pytest.raises(DataError, match=r"is not a complete preprocessed dataset: it has no manifest\.json"):
         look(tmp_path)
     with pytest.raises(DataError, match="holds 0 shards; name the folder that preprocessing printed, or wait until"):
         PreprocessedDataset.open_unfinished(tmp_path)

@@ -392,7 +392,7 @@ def test_foreign_folder_is_left_alone(run, tmp_path):
     foreign = tmp_path / "tfidf" / "toy_train" / "shard_0"
     foreign.mkdir(parents=True)
     (foreign / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="shard_0 is no shard and holds other files"):
+    with pytest.raises(OutputExistsError, match="shard_0 is not a shard and holds other files"):
         run()
     assert (foreign / "thesis.txt").read_text() == "mine"
 
@@ -448,7 +448,7 @@ def test_kill_costs_one_shard_and_the_next_run_completes(tmp_path):
     assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == [".incomplete", "shard_0"]
     before = {path: path.stat().st_mtime_ns for path in folder.glob("shard_0/*")}
     assert len(before) == 2
-    with pytest.raises(DataError, match="is no complete preprocessed dataset"):
+    with pytest.raises(DataError, match="is not a complete preprocessed dataset"):
         PreprocessedDataset.open(folder)
     done = run_process(preprocess_deadly, tmp_path, -1)
     assert done.returncode == 0, done.stderr
@@ -502,7 +502,7 @@ def test_damaged_shard_beside_other_files_is_left_alone(run):
     folder = run()
     (folder / "shard_0" / "manifest.json").write_text("{")
     (folder / "shard_0" / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"shard_0 is no shard and holds other files \(thesis.txt\)"):
+    with pytest.raises(OutputExistsError, match=r"shard_0 is not a shard and holds other files \(thesis.txt\)"):
         run()
     assert sorted(path.name for path in (folder / "shard_0").iterdir()) == [
         "documents.parquet",

@@ -123,11 +123,11 @@ def test_unknown_split(dataset: str) -> None:
     [
         (
             "wikitext-2",
-            r"'wikitext-2' is no corpus, file or folder; did you mean wikitext2\b.*\? Give one of stories, ",
+            r"'wikitext-2' is not a corpus, file or folder; did you mean wikitext2\b.*\? Give one of stories, ",
         ),
         ("OpenWebtxt", "did you mean openwebtext"),
-        ("zzz", "is no corpus, file or folder; Give one of stories, python-docs, wikitext103, .* or owner/name of a"),
-        ("a/b/c", "'a/b/c' is no corpus, file or folder"),
+        ("zzz", "is not a corpus, file or folder; Give one of stories, python-docs, wikitext103, .* or owner/name of"),
+        ("a/b/c", "'a/b/c' is not a corpus, file or folder"),
     ],
 )
 def test_unknown_name(dataset: str, message: str) -> None:
@@ -137,7 +137,7 @@ def test_unknown_name(dataset: str, message: str) -> None:
 
 @pytest.mark.parametrize("dataset", ["./a", "data/a.jsonl.gz", "a.txt", "~/nowhere", "/a/b"])
 def test_path_that_does_not_exist(dataset: str) -> None:
-    with pytest.raises(DataError, match=f"{dataset} is no file or folder; check the path"):
+    with pytest.raises(DataError, match=f"{dataset} is not a file or folder; check the path"):
         open_corpus(dataset, split="train")
 
 
@@ -147,35 +147,39 @@ def test_path_that_does_not_exist(dataset: str) -> None:
         (
             "stories",
             {"unit": "paragraph"},
-            "--unit 'paragraph' says what a document of a .txt file is, and stories is built in, with nothing to "
+            "--unit 'paragraph' says what a document of a .txt file is, but stories is built in and has nothing to "
             "choose; leave it out",
         ),
-        ("python-docs", {"revision": "main"}, "--revision 'main' names a commit of a dataset of the hub, and python-d"),
-        ("stories", {"text_field": "text"}, "--text-field 'text' names the field or column .*, and stories is built"),
-        ("stories", {"form": "ptb"}, "--form 'ptb' says whose tokenised form texts have, and stories is built in"),
-        ("ptb", {"text_field": "body"}, "--text-field 'body' .*, and ptb is known by name, and read as that name says"),
-        ("ptb", {"unit": "line"}, "--unit 'line' says .*, and ptb is known by name"),
-        ("owner/name", {"unit": "file"}, "--unit 'file' says .*, and owner/name is a dataset of the hub; leave it"),
-        ("texts", {"streaming": True}, "--streaming reads a dataset of the hub over the network, and texts lies on th"),
-        ("texts", {"revision": "v1"}, "--revision 'v1' .*, and texts lies on this machine; leave it out"),
-        ("texts", {"text_field": "body"}, r"--text-field 'body' .*, and texts has only \.txt; leave it out"),
+        ("python-docs", {"revision": "main"}, "--revision 'main' names a commit of a dataset of the hub, but python-d"),
+        ("stories", {"text_field": "text"}, "--text-field 'text' names the field or column .*, but stories is built"),
+        ("stories", {"form": "ptb"}, "--form 'ptb' says in which tokenised form the texts are, but stories is built"),
+        (
+            "ptb",
+            {"text_field": "body"},
+            "--text-field 'body' .*, but ptb is known by name, which decides how it is read",
+        ),
+        ("ptb", {"unit": "line"}, "--unit 'line' says .*, but ptb is known by name"),
+        ("owner/name", {"unit": "file"}, "--unit 'file' says .*, but owner/name is a dataset of the hub; leave it"),
+        ("texts", {"streaming": True}, "--streaming reads a dataset of the hub over the network, but texts lies on th"),
+        ("texts", {"revision": "v1"}, "--revision 'v1' .*, but texts lies on this machine; leave it out"),
+        ("texts", {"text_field": "body"}, r"--text-field 'body' .*, but texts has only \.txt; leave it out"),
         (
             "rows",
             {"unit": "paragraph"},
-            r"--unit 'paragraph' .*, and rows has only \.jsonl and \.parquet; leave it out",
+            r"--unit 'paragraph' .*, but rows has only \.jsonl and \.parquet; leave it out",
         ),
-        ("texts", {"form": "ptb", "unit": "paragraph"}, "the form ptb is read line by line, and the unit is paragraph"),
+        ("texts", {"form": "ptb", "unit": "paragraph"}, "the form ptb is read line by line, but the unit is paragraph"),
         (
             "stories",
             {"bad_records": "drop"},
-            "--bad-records 'drop' says what becomes of lines that cannot be read, and",
+            "--bad-records 'drop' says what becomes of lines that cannot be read, but",
         ),
-        ("owner/name", {"bad_records": "refuse"}, "--bad-records 'refuse' .*, and owner/name is a dataset of the hub"),
-        ("rows/b.parquet", {"bad_records": "drop"}, r"--bad-records 'drop' .*, and rows/b.parquet has only \.parquet"),
+        ("owner/name", {"bad_records": "refuse"}, "--bad-records 'refuse' .*, but owner/name is a dataset of the hub"),
+        ("rows/b.parquet", {"bad_records": "drop"}, r"--bad-records 'drop' .*, but rows/b.parquet has only \.parquet"),
         ("texts", {"bad_records": "skip"}, "--bad-records is 'skip'; it must be one of refuse, drop"),
         (".", {"unit": "page"}, "the unit is 'page'; it must be one of paragraph, line, file"),
         (".", {"form": "wiki"}, "the form is 'wiki'; it must be one of wikitext, ptb, lm1b, lambada"),
-        (".", {"form": "ptb", "unit": "file"}, "the form ptb is read line by line, and the unit is file"),
+        (".", {"form": "ptb", "unit": "file"}, "the form ptb is read line by line, but the unit is file"),
     ],
 )
 def test_options_that_do_not_fit(

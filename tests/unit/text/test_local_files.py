@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_file_is_no_fault_of_a_record(tmp_path: Path) -> No
     faults = {
         "binary.jsonl": (b'{"text": "One"}\nPK\x00\n', "line 2 has a NUL byte at byte 18"),
         "short.jsonl.gz": (gzip.compress(b'{"text": "One"}\n' * 99)[:-9], "cannot be read to its end"),
-        "no.jsonl": (b"a,b\n1,2\n" * 999, r"none of 1,000 lines looked at can be read; the first: .*line 1 is not JS"),
+        "no.jsonl": (b"a,b\n1,2\n" * 999, r"none of 1,000 lines checked can be read; the first error: .*line 1 is not"),
         "field.jsonl": (b'{"body": "One"}\n{\n', r"line 1 has no field 'text'; its fields are 'body'"),
     }
     for name, (content, message) in faults.items():
@@ -264,7 +264,7 @@ def test_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
         (
             "One.\nTwo.\n",
             "paragraph",
-            "all 2 lines of b.txt are one document, as no blank line parts them; --unit line",
+            "all 2 lines of b.txt are one document, as no blank line separates them; --unit line",
         ),
         ("One.\n" * (HINT_LINES + 1) + "\nTwo", "paragraph", "the first 1,000 lines of b.txt are one document"),
         ("One.\n\nTwo.\n", "paragraph", None),
@@ -273,9 +273,9 @@ def test_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
         (
             "\n = A title = \n\nOne.\n",
             "paragraph",
-            "b.txt has headings like WikiText, '= A title =', which",
+            "b.txt has headings like those of WikiText, such as '= A title =', which",
         ),
-        ("= A title =\nOne.\n", "line", "b.txt has headings like WikiText"),
+        ("= A title =\nOne.\n", "line", "b.txt has headings like those of WikiText"),
         ("a = b = c\n\n= = Section = =\n\n= =\n", "paragraph", None),
         ("= A title =\n", "file", None),
     ],

@@ -64,6 +64,6 @@ def test_bad_files(tmp_path, name, content, message):
 def test_no_file(tmp_path):
     for path in (tmp_path, tmp_path / "missing.txt"):
         with pytest.raises(
-            DataError, match=rf"{re.escape(str(path))} is no file; give a text file, with one text a line"
+            DataError, match=rf"{re.escape(str(path))} is not a file; give a text file with one text a line"
         ):
             read_text_list(path)

@@ -57,7 +57,7 @@ def from_flat(
     ] = Path("runs/from_flat"),
     model: Annotated[
         str | None,
-        typer.Option(help="Network of a new stage 1: quick, tiny, small or medium.", show_default="tiny"),
+        typer.Option(help="Size of the network of a new stage 1: quick, tiny, small or medium.", show_default="tiny"),
     ] = None,
     first: Annotated[
         str,

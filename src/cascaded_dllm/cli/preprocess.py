@@ -137,8 +137,8 @@ def _register(method: str, short_help: str, purpose: str, *examples: str) -> Non
     lines = "\n    ".join(f"  cdllm preprocess {method} {example}" for example in examples)
     text = f"""{purpose}
 
-    The result is a folder of shards, tokens with importance, which `cdllm train` reads. You can kill the command at any
-    time: a shard is written completely or not at all, and the same command makes the missing ones.
+    The result is a folder of tokens with their importance, in shards, which `cdllm train` reads. You can kill the
+    command at any time: a shard is written completely or not at all, and the same command makes the missing ones.
 
     Examples:
 

@@ -96,7 +96,8 @@ Seed = Annotated[int | None, _importance(help="Seed of the random numbers (defau
 Per = Annotated[
     str | None,
     _importance(
-        help="What gets a random number of its own: each occurrence of a word, or each word (default: occurrence)."
+        help="What gets its own random number: each occurrence of a word (occurrence), or each word (word) (default: "
+        "occurrence)."
     ),
 ]
 Scorer = Annotated[

@@ -23,8 +23,8 @@ def stages(
     """Build the windows and nested stages of a preprocessed dataset ahead of training.
 
     Training builds them itself if they are missing; this command does so in a job without a GPU. Training finds them
-    only if it gets the same stage lengths, packing, --unique and folder (--lengths, data.packing, data.unique,
-    --stages). Flat models and all stages of a cascade share them.
+    only if its --lengths, data.packing, data.unique and --stages are the same as here. Flat models and all stages of a
+    cascade share them.
 
     Examples:
 

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--batch_size", help="texts drawn together, and number of texts unless --num-samples is given (default: 32)"
     )
     parser.add_argument("--steps", help="time steps of a stage (default: 1024; first_hitting has none)")
-    parser.add_argument("--predictor", help="euler, analytic or first_hitting (default: analytic)")
+    parser.add_argument("--predictor", help="as in `cdllm sample`, such as euler or first_hitting (default: analytic)")
     parser.add_argument("--output_dir", help="where the folder of this run goes (default: ./sampling_outputs)")
     parser.add_argument(
         "--eval_perplexity", action="store_true", help="measure the generative perplexity under gpt2-large"

@@ -1,4 +1,4 @@
-"""Commands that are imported only when they are needed: PyTorch takes seconds, and `cdllm --help` works without it."""
+"""Commands that are imported only when they are needed: PyTorch takes seconds, and help and preprocessing do without."""
 
 import importlib
 from functools import cached_property

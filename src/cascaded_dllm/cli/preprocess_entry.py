@@ -1,4 +1,4 @@
-"""The entry scripts of preprocessing, which make one shard of a job array; their flags become those of our command."""
+"""The entry scripts of preprocessing, which make one shard of a job array; they run `cdllm preprocess`."""
 
 import argparse
 import sys

@@ -53,7 +53,7 @@ def complete_run(
         kept = f"which are kept in {run.folder}" if num_finished else "none of them finished"
         warn(
             f"stopped with {num_finished} of {counted(options.num_samples, 'text')}, {kept}; "
-            f"cdllm sample --resume {run.folder} completes the run"
+            f"cdllm sample --resume {run.folder} goes on from there"
         )
         raise typer.Exit(request.exit_code)
     if not watch:

@@ -1,4 +1,4 @@
-"""Commands that are imported only when they are needed: PyTorch takes seconds, and help and preprocessing do without."""
+"""Commands that are imported only when they are needed: PyTorch takes seconds, and help and preprocessing need none."""
 
 import importlib
 from functools import cached_property

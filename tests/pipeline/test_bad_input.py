@@ -167,7 +167,7 @@ def test_bad_records_are_refused_with_the_remedy_or_dropped_and_counted(tmp_path
     tokenizer.save(tmp_path / "tokenizer")
     common = ["tfidf", "--dataset", path, "--tokenizer", tmp_path / "tokenizer", "--out", tmp_path, "--workers", 1]
     assert re.search(
-        r"line 2 is not JSON .*, or leave such records out, counted, with --bad-records drop$",
+        r"line 2 is not JSON .*, or drop and count such records with --bad-records drop$",
         failure("preprocess", *common),
     )
     said = success("preprocess", *common, "--bad-records", "drop", "--shards", 2).stdout
@@ -233,8 +233,11 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         (["--lengths", "4,8,90000", "data.packing=stream"], r"needs 90000; give .* \(--lengths\)$"),
         (["--stage", "4"], r"stage 4 does not exist; a cascade of \(4, 8, 40\) has 1\.\.3"),
         (["--stage", "0"], "stage 0 does not exist"),
-        (["--stage", "2", "stage=3"], "stage is 3, and --stage says stage=2; give one of both"),
-        (["--stage", "2", "--flat"], r"--stage is 2, and a flat model \(--flat\) is no stage; give one of both"),
+        (["--stage", "2", "stage=3"], "stage is 3, and --stage says stage=2; give only one of them"),
+        (
+            ["--stage", "2", "--flat"],
+            r"--stage is 2, and a flat model \(--flat\) is not a stage; give only one of them",
+        ),
         (["--device", "tpu"], "device 'tpu' cannot be used"),
         (["--model", "huge"], "^model is 'huge'; it must be one of medium, quick, small, tiny$"),
         (["training.num_stepz=3"], r"the key training\.num_stepz is unknown; did you mean training\.num_steps\?"),
@@ -283,8 +286,8 @@ def test_what_must_be_given(tmp_path):
     message = "no --data is given; name a folder that `cdllm preprocess` made"
     assert failure("evaluate", "likelihood", "--stage", tmp_path) == message
     for command in (["sample"], ["evaluate", "likelihood", "--data", tmp_path]):
-        message = "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of"
-        assert failure(*command) == f"{message} all stages; --cascade stories is one that comes with this package"
+        message = "no --stage is given; name at least 1 run folder, checkpoint or hub id, or a bundle of all stages"
+        assert failure(*command) == f"{message} with --cascade; --cascade stories is built in"
 
 
 def test_data_that_is_none(tmp_path, runs):

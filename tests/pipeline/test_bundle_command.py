@@ -96,10 +96,10 @@ def texts_so_far(folder: Path) -> list[str]:
 def test_stages_and_a_bundle(stages, bundle, tmp_path):
     for command in (["sample"], ["evaluate", "likelihood", "--data", tmp_path], ["bundle", "--out", tmp_path / "b"]):
         message = failure(*command, *stages, "--cascade", bundle)
-        assert message == f"--stage is given 2 times and --cascade as {bundle}, which holds all stages; leave one out"
+        assert message == f"--stage is given 2 times, and --cascade is {bundle}, which holds all stages; leave one out"
         message = failure(*command)
         assert message.startswith(
-            "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --casc"
+            "no --stage is given; name at least 1 run folder, checkpoint or hub id, or a bundle of"
         )
     assert "is a bundle of all stages, and one stage is asked for" in failure("sample", "--stage", bundle)
     assert "checksums.json cannot be read" in failure("sample", "--cascade", not_a_bundle(tmp_path))
@@ -164,7 +164,7 @@ def test_where_a_bundle_goes(stages, bundle, tmp_path):
         failure("bundle", *stages) == "neither --out nor --push is given; name a new folder, or a repository of the hub"
     )
     message = failure("bundle", *stages, "--out", tmp_path / "b", "--private")
-    assert message == "--private is given without --push; only a repository of the hub is private, leave it out"
+    assert message == "--private is given without --push, and only a repository of the hub can be private; leave it out"
     assert "'a/b/c' is not a hub id; it must be owner/name" in failure("bundle", *stages, "--push", "a/b/c")
     message = failure("bundle", *stages, "--out", bundle)
     assert message == f"--out is {bundle}, which exists, and nothing is overwritten; choose another folder"

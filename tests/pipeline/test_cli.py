@@ -246,7 +246,7 @@ def test_likelihood_of_a_part_of_a_cascade(trained, data):
     stages = [argument for folder in trained[:2] for argument in ("--stage", folder)]
     shown = success("evaluate", "likelihood", *stages, *common).stdout
     assert "1 of 3" in shown
-    assert "no bound on texts: 2 of 3 stages are given, and what they write is a shorter version of 8 tokens" in shown
+    assert "no bound on whole texts: only 2 of 3 stages are given, which write a shorter version of 8 tokens" in shown
     assert not any(word in shown for word in ("joint", "perplexity", "nats/token"))
     summary = json.loads(success("evaluate", "likelihood", *stages, *common, "--json").stdout)
     assert summary.keys() == {"num_windows", "length", "num_stages", "stages"}
@@ -270,7 +270,7 @@ def test_packing_is_that_of_training(trained, data, tmp_path):
     settings = json.loads((old / "config.json").read_text())
     settings.pop("packing")
     (old / "config.json").write_text(json.dumps(settings))
-    message = "the checkpoints do not say how documents lie in windows; give --packing stream or document"
+    message = "the checkpoints do not say how windows are cut; give --packing stream or document"
     assert failure(*common, old) == message
     assert success(*common, old, *flags, "--packing", "document").stdout == taken
 

@@ -63,7 +63,7 @@ def test_without_a_cascade_it_has_one_of_its_own() -> None:
         with urllib.request.urlopen(request, timeout=60) as answer:
             *_, last = map(json.loads, answer)
         said = " ".join(process.stdout.split())
-    assert said.startswith("no cascade is named: it is stories, which is built in; --stage or --cascade names another")
+    assert said.startswith("no cascade is given; using the built-in one, stories (--stage or --cascade names another)")
     assert re.search(r"\bfox\b.*\bcastle\b", last["done"]["text"])
 
 
@@ -71,7 +71,9 @@ def test_it_says_who_can_write(runs: Path) -> None:
     with demo(runs, "--port", 0, "--host", "0.0.0.0") as process:
         assert address(process)
         said = " ".join(process.stdout.split())
-    assert said.startswith("everyone who reaches this machine can write with it; --host 127.0.0.1 keeps it to this one")
+    assert said.startswith(
+        "everyone who can reach this machine can use the page; --host 127.0.0.1 limits it to this machine"
+    )
 
 
 def test_bad_input(runs: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_run_that_is_not_finished(sampled, tmp_path):
     single = unfinished(sampled, tmp_path / "single", 1)
     assert "+-" not in success("evaluate", "samples", single).stdout
     empty = unfinished(sampled, tmp_path / "empty", 0)
-    assert f"{empty} has 0 finished texts of {NUM_TEXTS}; go on with cdllm sample" in failure(
+    assert f"{empty} has 0 finished texts of {NUM_TEXTS}; complete it with cdllm sample" in failure(
         "evaluate", "samples", empty
     )
 
@@ -143,7 +143,7 @@ def test_models_that_are_gone(runs, stories, tmp_path):
     before = measured(folder)
     shutil.rmtree(tmp_path / "stage1")
     for options in ([], ["--tokenizer", stories, "--reference", stories]):
-        assert "trained, and cannot be read" in failure("evaluate", "samples", folder, *options)
+        assert "and only they say which tokenizer wrote the texts" in failure("evaluate", "samples", folder, *options)
     after = measured(folder, "--tokenizer", stories)
     assert after["samples"] == before["samples"]
     real = tmp_path / "real.txt"
@@ -239,7 +239,7 @@ def test_texts_beside_windows_of_the_same_lengths(stories, tmp_path):
     # A real text that ends where it is cut has an end of text there, which is no part of it.
     assert samples["tokens_per_text_mean"] - 1 <= reference["tokens_per_text_mean"] <= samples["tokens_per_text_mean"]
     path.write_text('{"text": ""}\n')
-    assert "not one text has a token, so that no window" in failure("evaluate", "samples", path, "--reference", stories)
+    assert "none of the texts has a token, so no window" in failure("evaluate", "samples", path, "--reference", stories)
 
 
 def test_mauve(stories, judge, tmp_path):
@@ -253,7 +253,7 @@ def test_mauve(stories, judge, tmp_path):
     assert of_judge["samples"]["figures"]["mauve_num_clusters"] >= 2
     assert of_judge["notes"] == [
         "MAUVE of 100 texts on a side scatters by several hundredths from draw to draw and is higher than that of "
-        "many: compare it with that of as many others only"
+        "many texts: compare it only with MAUVE of the same number of texts"
     ]
     assert of_judge["reference"]["figures"]["num_texts"] == 100
     encoder = save_bert(tmp_path)
@@ -290,7 +290,9 @@ def test_options_that_contradict(sampled, stories, judge, tmp_path):
     assert told("--preset", "mean") == "--preset is 'mean'; it must be one of per-sequence, corpus, both"
     assert told("--unit", "page") == "the unit is 'page'; it must be one of paragraph, line, file"
     assert "--out is" in told("--out", tmp_path)
-    assert "no --reference is given, which MAUVE compares with" in told("--judge", judge, "--mauve-features", "judge")
+    assert "no --reference is given that MAUVE could compare with" in told(
+        "--judge", judge, "--mauve-features", "judge"
+    )
     assert "no --judge is given; name one, or a" in told("--reference", stories, "--mauve-features", "judge")
     assert "the models were trained on windows of packing 'document'; leave it out" in told(
         "--reference", stories, "--packing", "stream"
@@ -307,7 +309,7 @@ def test_what_is_no_text(stories, judge, tmp_path):
 
     fox = ("texts.txt", "--tokenizer", stories)
     assert "no --tokenizer is given, and" in told("texts.txt", content=b"a fox\n")
-    assert "is a folder without settings.json, so no sampling run" in failure("evaluate", "samples", stories)
+    assert "is a folder without settings.json, so not a sampling run" in failure("evaluate", "samples", stories)
     # That it is not there is said before anything is asked about it.
     assert "is not a file; give a text file" in told("missing.txt")
     assert "is empty (0 bytes)" in told("empty.txt", "--tokenizer", stories, content=b"")

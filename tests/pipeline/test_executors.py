@@ -112,7 +112,7 @@ def test_a_log_is_told_how_far_it_is(corpus, tmp_path, monkeypatch):
 def test_shards_one_by_one(corpus, expected, tmp_path):
     for shard in (2, 0):
         said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", shard)).stdout
-    assert "made 1 shard; of 3, 1 are still to be made" in said
+    assert "made 1 shard; 1 of 3 are still missing" in said
     assert "made 0 shards" in success(*command(corpus, tmp_path, "--workers", 1, "--shard", 0)).stdout
     assert f"{NUM_DOCUMENTS:,}" not in said
     said = success(*command(corpus, tmp_path, "--workers", 1)).stdout
@@ -127,7 +127,7 @@ def test_shards_that_were_ended_are_told(corpus, tmp_path):
     for shard in (1, 2, 3, 4, 5):
         TaskLog(tmp_path / "tfidf" / "toy_train", shard).tell(717 + shard)
     said = success(*command(corpus, tmp_path, "--workers", 1, "--shard", 2, shards=6)).stdout
-    assert re.search(r"shard 2 had done 719 records in 0:00:00 when it was ended \(last heard of 0:0\d:\d\d ago", said)
+    assert re.search(r"shard 2 had done 719 records in 0:00:00 when it was ended \(last heartbeat 0:0\d:\d\d ago", said)
     assert "note: if that was their time limit (--time), raise it, or start anew in another --out with more" in said
     assert "shard 1" not in said
     said = success(*command(corpus, tmp_path, "--workers", 1, shards=6)).stdout

@@ -251,7 +251,7 @@ def test_command(runs: Path, valid_stories: Path, tmp_path: Path) -> None:
     flags = (*stages, "--data", valid_stories, *FEW, "--stages", tmp_path / "windows", "--seed", 3, "--out", out)
     shown = success("evaluate", "gap", *flags).output
     assert "stage 2 on 5 prefixes of each kind" in shown
-    assert "with its 95% interval; * where 0 is outside" in shown
+    assert "with its 95% interval; * if 0 is outside it" in shown
     assert f"written to {out}" in shown.replace("\n", "")
     found = json.loads(out.read_text())
     assert (found["num_texts"], found["num_times"], found["num_resamples"], found["judge"]) == (5, 1, 100, None)
@@ -317,7 +317,7 @@ def test_command_on_placed_stages(placed_runs: list[Path], valid_stories: Path) 
         (["--data", "DATA"], "no --stage is given"),
         (
             ["--stage", "ONE", "--stage", "TWO"],
-            "no --data is given; name a folder that `cdllm preprocess` made, of uns",
+            "no --data is given; name a folder that `cdllm preprocess` made from un",
         ),
         (["--stage", "ONE", "--data", "DATA"], "a first stage alone is given, which has no prefix and so no gap"),
         (["--stage", "ONE", "--stage", "TWO", "--data", "nowhere"], "nowhere"),

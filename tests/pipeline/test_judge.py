@@ -266,7 +266,10 @@ def test_ctrl_c(stories: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--out", "judge"], "no --data is given; --data names what `cdllm preprocess` made, --out a new folder"),
+        (
+            ["--out", "judge"],
+            "no --data is given; --data names a folder that `cdllm preprocess` made, --out a new folder",
+        ),
         (["--data", "DATA"], "no --out is given"),
         (["--data", "nowhere", "--out", "OUT"], "nowhere"),
         (["--data", "DATA", "--out", "OUT", "--length", "1"], "--length is 1; it must be at least 2"),

@@ -193,7 +193,7 @@ def test_commands(stages: list[Path], valid_stories: Path, tmp_path: Path) -> No
     assert "of it layout" in shown.output
     assert re.search(r"\d\.\d{4} nats/token, \d\.\d{4} bits/character, perplexity", shown.output)
     shown = success(*measure, "--num-orders", 2, "--order-windows", 2, "--all-windows")
-    assert re.search(r"token by token \d+\.\d+ nats a window on the first 2, from which the integral dif", shown.output)
+    assert re.search(r"token by token: \d+\.\d+ nats a window on the first 2; the integral dif", shown.output)
     summary = json.loads(success(*measure, "--num-orders", 2, "--order-windows", 2, "--json").stdout)
     assert summary["sequential"]["num_windows"] == 2
     assert summary["num_characters"] > 100

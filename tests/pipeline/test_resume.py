@@ -146,7 +146,7 @@ def test_stopped_in_order(arguments, unbroken, tmp_path, name, exit_code):
     stopped = run_process(signalled_in_step_5, signal.Signals[name], 1, arguments)
     assert stopped.returncode == exit_code, stopped.stderr
     lines = [
-        "stage 2: stopping after this step; told again, it stops at once and loses it",
+        "stage 2: stopping after this step; a second signal stops at once and loses the step",
         f"stage 2: stopped at step 5 of 10, which is kept in {run}/checkpoints/step_5; the same command goes on from",
     ]
     for found, expected in zip(stopped.stderr.splitlines(), lines, strict=True):

@@ -58,11 +58,11 @@ def test_from_keywords_to_an_edited_stage_and_on(runs, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ([], r"all keywords are words of \d of 3 final texts; --require-coverage keeps what stage 1 holds\n"),
+        ([], r"all keywords are words of \d of 3 final texts; --require-coverage keeps what stage 1 contains\n"),
         (["--require-coverage"], r"all keywords are words of \d of 3 final texts\n"),
         (
             ["--keywords", "cat dog"],
-            r"--require-coverage keeps what stage 1 holds; 'cat dog' is one keyword, commas part",
+            r"--require-coverage keeps what stage 1 contains; 'cat dog' is one keyword, commas separate",
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_each_stage_in_its_own_way(runs, tmp_path):
     [
         (["--keywords", "a,,b"], "keyword 2 of 3 is empty"),
         (["--keywords", "fox hare owl fox hare owl fox hare owl"], "tokens and stage 1 writes 4; leave some out"),
-        (["--from-stage", 1], "--input is missing; --from-stage names the stage whose texts --input holds"),
+        (["--from-stage", 1], "--input is missing; --from-stage names the stage whose texts --input contains"),
         (["--input", "{here}"], "--from-stage is missing"),
         (["--from-stage", 1, "--input", "nowhere"], "--input is nowhere, which does not exist; name a sampling run"),
         (["--from-stage", 2, "--input", "{here}"], "from_stage is 2; it must be from 1 to 1"),

@@ -166,7 +166,7 @@ def test_stopped_in_order(arguments, unbroken, tmp_path, name, exit_code):
     assert stopped.returncode == exit_code, stopped.stderr
     run = only(tmp_path)
     assert stopped.stderr.splitlines() == [
-        "stopping after this step, and keeping the batches before; told again, at once",
+        "stopping after this step, with the finished batches kept; a second signal stops at once",
         f"stopped with 3 of 7 texts, which are kept in {run}; cdllm sample --resume {run} goes on from there",
     ]
     assert "sampling 7 texts from 2 stages (4, 8 tokens) with first_hitting on cpu into" in stopped.stdout
@@ -233,8 +233,8 @@ def test_options_of_a_run_that_goes_on(stopped, runs, unbroken, tmp_path, monkey
         (["--weights", "raw"], "--weights is raw, and .* begun with ema"),
         (["--dtype", "bfloat16"], "--dtype is bfloat16, and .* begun with float32"),
         (["--output-dir", tmp_path], "--output-dir is .*, and .* begun with .*out; all its texts"),
-        (["--input", tmp_path], "--input is .*, and .* begun with texts that it holds itself: leave --input out"),
-        (["--input", tmp_path], "--input is .*, and .* begun with texts that it holds itself: leave --input out"),
+        (["--input", tmp_path], "--input is .*, and .* begun with texts that it stores itself: leave --input out"),
+        (["--input", tmp_path], "--input is .*, and .* begun with texts that it stores itself: leave --input out"),
         (["--batch-size", 0], "batch_size is 0; it must be at least 1"),
     ):
         assert_matches(failure("sample", "--resume", stopped, *flags), message)
@@ -264,7 +264,9 @@ def test_going_on_with_other_batches_of_few_digits(arguments, tmp_path):
     assert run_process(signalled_at_call, CALLS_OF_A_BATCH + 6, signal.SIGINT, 1, words).returncode == 130
     result = CliRunner().invoke(app, ["sample", "--resume", str(only(tmp_path)), "--batch-size", "2"])
     assert result.exit_code == 0, result.output
-    assert "drawn in batches of 3: in bfloat16 one of 2 may round otherwise, so that a text can differ" in result.stderr
+    assert (
+        "drawn in batches of 3: in bfloat16, a batch of 2 may round differently, so a text can differ" in result.stderr
+    )
 
 
 def test_going_on_on_another_device(stopped):
@@ -273,7 +275,7 @@ def test_going_on_on_another_device(stopped):
     path.write_text(path.read_text().replace('"cpu"', '"cuda:0"'))
     result = CliRunner().invoke(app, ["sample", "--resume", str(stopped), "--device", "cpu"])
     assert result.exit_code == 0, result.output
-    assert "the texts so far were drawn on cuda:0: cpu may round otherwise, so that a text can differ" in result.stderr
+    assert "the texts so far were drawn on cuda:0: cpu may round differently, so a text can differ" in result.stderr
     assert json.loads((stopped / "summary.json").read_text())["device"] == "cuda:0, cpu"
 
 

@@ -199,7 +199,7 @@ def test_a_job_is_submitted_once(cluster, tokenizer_file, expected, tmp_path):
     assert f"error: Slurm still has job {first} and job {second} for {folder} queued or running" in again.stderr
     shown = run_process(cdllm, "preprocess", "status", folder)
     assert "0 of 3 shards done, 0 at work, 3 not begun" in shown.stdout
-    assert f"jobs of Slurm: {first}, {second}" in shown.stdout
+    assert f"Slurm jobs: {first}, {second}" in shown.stdout
     run("scancel", first, second, environment=cluster)
     wait_until(lambda: not queue(cluster, f"{first},{second}"))
     (tmp_path / "go").touch()

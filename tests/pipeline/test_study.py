@@ -549,7 +549,7 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
         (
             {},
             ["--executor", "slurm", "--partition", "p", "--workers", 2],
-            "--workers is 2, and --executor slurm starts a job an arm and seed; leave it out",
+            "--workers is 2, and --executor slurm starts one job for each arm and seed; leave it out",
         ),
         ({}, ["--partition", "p"], "--executor local has no use for --partition 'p'"),
         ({"figures": ["beauty"]}, [], "the figure beauty is not in the study; it has num_texts, "),
@@ -617,7 +617,7 @@ def test_a_judge_reads_the_texts_and_the_real_ones(tmp_path, judge_folder):
 
 
 def test_folders_of_no_study(tmp_path):
-    assert f"{tmp_path} is no folder of a study, for it has no study.yaml" in failure("study", "collect", tmp_path)
+    assert f"{tmp_path} is not the folder of a study: it has no study.yaml" in failure("study", "collect", tmp_path)
     study = write_study(tmp_path / "study.yaml", **SMALL)
     success("study", "run", study, "--out", tmp_path / "out", "--arm", "flat")
     (tmp_path / "out/records/bounds/flat/seed0.json").write_text("{")

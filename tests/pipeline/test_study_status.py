@@ -95,7 +95,7 @@ def test_nothing_is_known_before_the_first_steps(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/study.yaml").write_text(study.read_text())
     shown = success("study", "status", tmp_path / "out").stdout
-    assert "the data is not there yet, and nobody is making it" in shown
+    assert "there is no data yet, and no process is making it" in shown
     with Place(tmp_path / "out").lock("data"):
         assert "the data is being made" in success("study", "status", tmp_path / "out").stdout
     told = json.loads(success("study", "status", tmp_path / "out", "--json").stdout)
@@ -104,10 +104,10 @@ def test_nothing_is_known_before_the_first_steps(tmp_path, monkeypatch):
         patch.setattr(StopRequest, "is_made", lambda _: bool(list((tmp_path / "out").glob("records/data.json"))))
         CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
     shown = success("study", "status", tmp_path / "out").stdout
-    assert "how long they take is known once a training has told of its first steps" in " ".join(shown.split())
+    assert "how long they take is known after the first steps of a training" in " ".join(shown.split())
     Place(tmp_path / "out").settle("data", {"of": "another version of a function", "status": "done"})
     shown = " ".join(success("study", "status", tmp_path / "out").stdout.split())
-    assert "the data that is there was made with other settings" in shown
+    assert "the data was made with other settings" in shown
 
 
 def test_a_study_that_is_done(tmp_path):
@@ -126,6 +126,6 @@ def test_a_study_that_is_done(tmp_path):
 
 def test_a_folder_of_no_study(tmp_path):
     message = failure("study", "status", tmp_path)
-    assert f"{tmp_path} is no folder of a study, for it has no study.yaml" in message
+    assert f"{tmp_path} is not the folder of a study: it has no study.yaml" in message
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, "budge": 1}))
     assert "budge" in failure("study", "status", tmp_path)

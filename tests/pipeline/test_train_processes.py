@@ -80,7 +80,7 @@ def test_lost_then_stopped_then_moved(arguments, tmp_path):
     assert f"stage 2: resumed at step {kept}\n" in out
     stopped_at = numbered(run / "checkpoints")[-1][0]
     assert err.splitlines() == [
-        "stage 2: stopping after this step; told again, it stops at once and loses it",
+        "stage 2: stopping after this step; a second signal stops at once and loses the step",
         f"stage 2: stopped at step {stopped_at} of {STEPS}, which is kept in {run}/checkpoints/step_{stopped_at}; the "
         "same command goes on from there",
     ]

@@ -1,1 +1,1 @@
-"""The command line: `cdllm preprocess | train | sample | evaluate | quickstart`."""
+"""The command line `cdllm`: a module for each command, and what commands share."""

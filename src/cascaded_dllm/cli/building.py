@@ -1,6 +1,6 @@
-"""Windows and stages while they are built: a sign of life, then a bar, and for whom this process waits.
+"""Progress of building windows and stages: a spinner, then a bar, and which process this one waits for.
 
-Mostly they are there already. So a log hears of it once something is built, and a terminal has a sign of life at once.
+Mostly they exist already. So a log gets a line only when something is built, while a terminal shows a spinner at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ BUILDING = "building windows and stages"
 
 @contextmanager
 def shown_building(what: str, *, as_json: bool = False) -> Iterator[Building]:
-    """Shows work inside the block, of which building may be a part, or all.
+    """Shows the work inside the block, some or all of which may be building; yields the callbacks for it.
 
     Args:
-        what: is done.
-        as_json: whether standard output is for a program; lines go to the error stream then, where it takes long.
+        what: the work.
+        as_json: whether standard output is for a program; lines, printed if it takes long, then go to the error stream.
     """
     with ExitStack() as shown:
         if console.is_terminal:
@@ -32,7 +32,7 @@ def shown_building(what: str, *, as_json: bool = False) -> Iterator[Building]:
 
 @final
 class _Display:
-    """What is shown: as long as nothing is built, the sign of life that `shown` holds; lines go to `log`."""
+    """Shows the spinner in `shown` until something is built, then a bar; lines go to `log`."""
 
     def __init__(self, what: str, shown: ExitStack, log: Console) -> None:
         self._what, self._shown, self._log = what, shown, log
@@ -40,11 +40,11 @@ class _Display:
         self._line = LogLine()
 
     def progress(self, done: int, total: int | None) -> None:
-        """So many documents are in windows, of all of a dataset."""
+        """Shows how many documents of the dataset have been cut into windows."""
         if self._move is None:
             if not console.is_terminal and self._log is console:
                 self._log.print(self._what)
-            # A terminal has room for one thing that moves.
+            # A terminal can show only one live display.
             self._shown.close()
             _, self._move = self._shown.enter_context(progress_bar(self._what))
         self._move(done, total)
@@ -52,5 +52,5 @@ class _Display:
             self._log.print(f"{self._what}: {done:,} of {total:,} documents")
 
     def wait(self, owner: str) -> None:
-        """Another process builds the same."""
+        """Says that this process waits for `owner`, which builds the same."""
         self._log.print(f"{self._what}: waiting for {owner}, which builds the same", markup=False, soft_wrap=True)

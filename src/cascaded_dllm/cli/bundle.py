@@ -15,16 +15,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def _require_place(out: Path | None, push: str | None, *, private: bool) -> None:
-    """Checks, before a checkpoint is read, that the bundle has somewhere to go.
+    """Checks, before a checkpoint is read, that the bundle can be written.
 
     Raises:
-        ConfigError: it has not, or an option contradicts another one.
-        OutputExistsError: there is something already.
+        ConfigError: no destination is given, or options contradict each other.
+        OutputExistsError: `out` exists.
     """
     if out is None and push is None:
         raise ConfigError("neither --out nor --push is given; name a new folder, or a repository of the hub")
     if private and push is None:
-        raise ConfigError("--private is given without --push; only a repository of the hub is private, leave it out")
+        raise ConfigError(
+            "--private is given without --push, and only a repository of the hub can be private; leave it out"
+        )
     if push is not None:
         require_repo_id(push)
     if out is not None and out.exists():
@@ -35,18 +37,19 @@ def _require_place(out: Path | None, push: str | None, *, private: bool) -> None
 def bundle(
     stage: Stages = None,
     cascade: Annotated[
-        str | None, typer.Option(help="Instead of --stage: a bundle that is there already, to push or to copy it.")
+        str | None, typer.Option(help="Instead of --stage: an existing bundle, to push or copy it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the bundle, a new one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the bundle.")] = None,
     push: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Repository of the Hugging Face hub that it goes to.")
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Repository of the Hugging Face hub to upload to."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Into a private repository only; a new one is made private.")
+        bool, typer.Option("--private", help="Upload only into a private repository; a new one is made private.")
     ] = False,
-    message: Annotated[str, typer.Option(help="Of the commit on the hub.")] = "Upload a cascade",
+    message: Annotated[str, typer.Option(help="Message of the commit on the hub.")] = "Upload a cascade",
     license: Annotated[
-        str | None, typer.Option(help="For the model card, such as apache-2.0; it says none by default.")
+        str | None, typer.Option(help="Licence for the model card, such as apache-2.0; none by default.")
     ] = None,
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
@@ -55,8 +58,8 @@ def bundle(
 ) -> None:
     """Put all stages, the tokenizer and a model card into one folder.
 
-    It is loaded with one path, and is whole or not there. What it needs to be trained on, such as the state of the
-    optimizer, stays in the runs. A token of the hub is the one that `hf auth login` has stored, or HF_TOKEN.
+    A bundle is loaded with one path. It is written completely or not at all. What only training needs, such as the
+    state of the optimizer, stays in the runs. --push uses the token that `hf auth login` has stored, or HF_TOKEN.
 
     Examples:
 

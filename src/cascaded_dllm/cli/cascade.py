@@ -1,4 +1,4 @@
-"""`cdllm cascade`: whole cascades, made of what is there."""
+"""`cdllm cascade`: cascades built around existing models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,31 +39,39 @@ def from_flat(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Overrides key=value for all runs; those of model.* and noise.* for stage 1.", show_default=False
+            help="Overrides key=value for all runs; those of model.* and noise.* apply to stage 1 only.",
+            show_default=False,
         ),
     ] = None,
-    lengths: Annotated[str, typer.Option(help="Stage lengths; the last one is that of the texts.")] = "32,64,128",
-    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,
-    valid: Annotated[Path | None, typer.Option(help="Another one, to measure the bound on (data.valid).")] = None,
-    out: Annotated[Path, typer.Option(help="Where the runs go, a folder a stage; started again, it goes on.")] = Path(
-        "runs/from_flat"
-    ),
+    lengths: Annotated[
+        str, typer.Option(help="Stage lengths in tokens; the last one is the length of the texts.")
+    ] = "32,64,128",
+    data: Annotated[
+        Path | None, typer.Option(help="Training data: a folder that `cdllm preprocess` made (data.path).")
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation data, to measure the bound on: another such folder (data.valid).")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the runs, one for each stage; runs that are there are resumed.")
+    ] = Path("runs/from_flat"),
     model: Annotated[
         str | None,
-        typer.Option(help="Network of a new stage 1: quick, tiny, small or medium.", show_default="tiny"),
+        typer.Option(help="Size of the network of a new stage 1: quick, tiny, small or medium.", show_default="tiny"),
     ] = None,
     first: Annotated[
         str,
-        typer.Option(help="What stage 1 begins as: new (random weights) or flat (that model, trained further)."),
+        typer.Option(help="How stage 1 starts: new (random weights) or flat (the flat model, trained further)."),
     ] = "new",
-    weights: Annotated[str, typer.Option(help="ema or raw, of the flat model.")] = "ema",
-    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...")] = None,
+    weights: Annotated[str, typer.Option(help="Weights of the flat model: ema or raw.")] = "ema",
+    device: Annotated[str | None, typer.Option(help="Device of the networks: auto, cpu, mps, cuda, ...")] = None,
     debug: Debug = False,
 ) -> None:
-    """Build a cascade around a flat model, which fills in at every stage but the first as it is.
+    """Build a cascade of placed stages around a flat model.
 
-    Trained are stage 1, a small network over the words that matter or, with --first flat, the flat model further, and
-    for every other stage the layout network that says where the text before stands, around the flat model as it is.
+    At every stage after the first, the flat model, unchanged, fills in the text around the tokens of the stage before.
+    Only two things are trained: stage 1, and for each later stage the layout network that draws the places of these
+    tokens. Stage 1 is a new small network or, with --first flat, the flat model trained further.
 
     Examples:
 

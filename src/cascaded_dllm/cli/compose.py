@@ -1,7 +1,7 @@
-"""A run's configuration from the files in `configs/`, overrides `key=value`, and a run that is to go on.
+"""A run's configuration from the files in `configs/`, overrides `key=value`, and the settings of a run to resume.
 
-Groups (`model=tiny`, `stage@_global_=stage2`) are composed by Hydra. Keys are set afterwards, by its grammar too: only
-so may `stage` be a number beside the group of that name, and may a run's stored settings be changed in the same way.
+Hydra composes the groups (`model=tiny`, `stage@_global_=stage2`). Keys are set afterwards, also by Hydra's grammar. So
+`stage` can be a number beside the group of that name, and the stored settings of a run can be changed in the same way.
 """
 
 import copy
@@ -27,14 +27,14 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 
 _STAGE_FILE = "stage@_global_"
-"""The group of the files of stages, as Hydra takes it."""
+"""The group of the stage files, in Hydra's notation."""
 
 _NAMES = ("data.train", "data.dataloader", "data.valid")
-"""What says which data in the files, and nothing about a folder that is given by its path."""
+"""The keys that name data in the files; they do not apply to a folder given by its path."""
 
 
 def config_folder() -> Path:
-    """Where the configurations are: inside the installed package, or at the root of a checkout."""
+    """The folder of the configuration files: inside the installed package, or at the root of a checkout."""
     inside = Path(__file__).resolve().parents[1] / "configs"
     return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "configs"
 
@@ -49,20 +49,20 @@ def compose_config(
 ) -> TrainConfig:
     """The configuration `name` of `configs/` with overrides such as `model=tiny` and `optim.lr=1e-3`.
 
-    With `load_dir` among them, the settings of that run come between the file and the other overrides.
+    If `load_dir` is among them, the stored settings of that run apply over the file and under the other overrides.
 
     Args:
         overrides: in Hydra's grammar; the last one of a key wins.
         name: file in `configs/`.
-        paths: values of `run_dir` and of the paths in `data`, taken as they are: in the grammar of overrides a path
-            with a dollar sign or a backslash would be something else.
-        flags: of a command, each with the override that it stands for.
-        is_one_run: whether all overrides are meant for this very run, so that each has to mean something to it.
+        paths: values of `run_dir` and of the paths in `data`, taken literally: Hydra's grammar would read a dollar sign
+            or a backslash in a path as something else.
+        flags: flags of a command, each with the override that it stands for.
+        is_one_run: whether all overrides are meant for this one run, so that each must have an effect on it.
 
     Raises:
-        ConfigError: an override cannot be read, a key is unknown or missing, a value has the wrong type, or
-            `load_dir` is no run, or not the one that is given besides; a flag and an override contradict each other;
-            or an override of a single run would be passed over.
+        ConfigError: an override cannot be read, a key is unknown or missing, a value has the wrong type, `load_dir`
+            is not a run folder or contradicts `run_dir`, a flag and an override contradict each other, or an
+            override of a single run would have no effect.
     """
     groups, keys = _split([*(flags or {}).values(), *overrides])
     as_they_are = {key: _folder(key, path) for key, path in (paths or {}).items()}
@@ -96,7 +96,7 @@ def compose_config(
 
 
 def _require_no_contradiction(overrides: Sequence[str], flags: Mapping[str, str]) -> None:
-    """Checks that overrides, and the file of stages among them, say nothing else than the flags do.
+    """Checks that overrides, and the stage file that they may choose, do not contradict the flags.
 
     Raises:
         ConfigError: they do.
@@ -121,14 +121,14 @@ def _choices(groups: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _StoredRun:
-    """The run folder that is to go on, and its settings; None and nothing for a new run."""
+    """The folder and the stored settings of the run to resume; None and empty for a new run."""
 
     folder: str | None
     settings: dict[str, Any]
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The choices of groups among the overrides, the last one of each in the form that Hydra takes, and the others."""
+    """The overrides that choose groups, the last one of each in Hydra's notation, and the overrides that set keys."""
     groups: dict[str, str] = {}
     keys = []
     for override in overrides:
@@ -144,17 +144,17 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             keys.append(override)
         else:
             one_of(name, value, choices)
-            # Whatever a file of stages says, it says of the whole configuration.
+            # The keys of a stage file belong to the root of the configuration.
             name = _STAGE_FILE if name == "stage" else name
             groups[name] = f"{name}={value}"
     return list(groups.values()), keys
 
 
 def override_values(keys: Sequence[str]) -> dict[str, Any]:
-    """The values of overrides that set keys, read by Hydra's grammar; "+" and "++" in front change nothing.
+    """The values of overrides that set keys, read by Hydra's grammar; a leading "+" or "++" changes nothing.
 
     Raises:
-        ConfigError: an override cannot be read, would remove a key, or names several values.
+        ConfigError: an override cannot be read, removes a key, or gives several values.
     """
     values: dict[str, Any] = {}
     parser = OverridesParser.create()
@@ -169,31 +169,34 @@ def override_values(keys: Sequence[str]) -> dict[str, Any]:
             ) from error
         if override.is_delete():
             raise ConfigError(
-                f"the override {override.input_line!r} removes a key, and every key is read; give it a value"
+                f"the override {override.input_line!r} removes a key, and every key is needed; give it a value"
             )
         if override.is_sweep_override():
             raise ConfigError(
-                f"the override {override.input_line!r} names several values, and a run takes one; put a text with "
+                f"the override {override.input_line!r} gives several values, and a run takes one; put a text with "
                 "commas in quotes, a list in brackets"
             )
         name = override.key_or_group
-        # A group that is set as a whole must not keep keys that were set in it before.
+        # Setting a group as a whole discards what earlier overrides set inside it.
         values = {other: value for other, value in values.items() if not other.startswith(f"{name}.")}
         values[name] = override.value()
     return values
 
 
 def _stored_run(load_dir: Any, groups: list[str]) -> tuple[_StoredRun, list[str]]:
-    """The run in `load_dir` with its settings, over which the files of `groups` are laid, and no groups are left."""
+    """The run in `load_dir` with the files of `groups` laid over its settings, and the groups left to compose: none.
+
+    Without `load_dir`, no run, and `groups` as they are.
+    """
     if load_dir is None:
         return _StoredRun(None, {}), groups
     path = Path(str(load_dir)) / RUN_CONFIG_FILE
     if not path.parent.is_dir():
-        raise ConfigError(f"load_dir is {load_dir}, which is not there; name the folder that a run was written to")
+        raise ConfigError(f"load_dir is {load_dir}, which does not exist; name the folder that a run was written to")
     if not path.is_file():
         raise ConfigError(
-            f"load_dir is {load_dir}, which is no run folder: it has no {RUN_CONFIG_FILE}; name a folder that a run "
-            "was written to, or start a new run from the weights that are there with pretrained.use_pretrained=true "
+            f"load_dir is {load_dir}, which is not a run folder: it has no {RUN_CONFIG_FILE}; name a folder that a run "
+            "was written to, or start a new run from the weights in it with pretrained.use_pretrained=true "
             f"pretrained.model_path={load_dir}"
         )
     settings = _read_settings(path)
@@ -210,12 +213,15 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); put the file back") from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds a {type(settings).__name__} in place of settings; put the file back")
+        raise ConfigError(f"{path} contains a {type(settings).__name__} instead of settings; put the file back")
     return settings
 
 
 def _composed(name: str, groups: Sequence[str], stored: _StoredRun) -> dict[str, Any]:
-    """The file with its groups, and the stored settings of a run over it."""
+    """The file with its groups, and the stored settings of a run laid over it.
+
+    Texts that OmegaConf would read as an interpolation or a missing value are emptied; `_literal` finds them again.
+    """
     settings = _overlaid(_of_files(name, groups), stored.settings)
     for key in _literal(settings, {}):
         _set(settings, key, "")
@@ -223,19 +229,19 @@ def _composed(name: str, groups: Sequence[str], stored: _StoredRun) -> dict[str,
 
 
 def _of_files(name: str, groups: Sequence[str]) -> dict[str, Any]:
-    """A file with its groups, the caller's to change."""
+    """A file with its groups, as a copy that the caller may change."""
     changed = tuple(path.stat().st_mtime_ns for path in sorted(config_folder().rglob("*.yaml")))
     return copy.deepcopy(_by_hydra(name, tuple(groups), changed))
 
 
 @functools.lru_cache(maxsize=64)
 def _by_hydra(name: str, groups: tuple[str, ...], changed: tuple[int, ...]) -> dict[str, Any]:
-    """A file with its groups. Hydra takes a fifth of a second, and a study asks for the same ones again and again.
+    """A file with its groups, cached because Hydra takes a fifth of a second and a study asks for the same ones often.
 
     Args:
         name: of the file.
-        groups: choices, as Hydra takes them.
-        changed: when the files of the folder were last changed.
+        groups: choices, in Hydra's notation.
+        changed: modification times of all configuration files; part of the cache key.
     """
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose(name, overrides=list(groups)))
@@ -243,7 +249,7 @@ def _by_hydra(name: str, groups: tuple[str, ...], changed: tuple[int, ...]) -> d
 
 
 def _overlaid(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the keys of `above`, group by group."""
+    """`below` with the keys of `above` laid over it, recursively."""
     result = dict(below)
     for key, value in above.items():
         inner = result.get(key)
@@ -252,7 +258,7 @@ def _overlaid(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _literal(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
-    """Stored texts that the grammar would take for something else, of the keys that are not given anew."""
+    """Texts that OmegaConf would read as an interpolation or a missing value, except those of keys in `given`."""
     return {
         key: value
         for key, value in leaves(settings)
@@ -261,7 +267,7 @@ def _literal(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 
 
 def _set(settings: dict[str, Any], key: str, value: object) -> None:
-    """Sets a key, unless something else stands in place of its group, which `parse_config` will name."""
+    """Sets a key, unless something that is not a group stands in its group's place; `parse_config` reports that."""
     *groups, last = key.split(".")
     group: Any = settings
     for name in groups:
@@ -272,13 +278,13 @@ def _set(settings: dict[str, Any], key: str, value: object) -> None:
 
 
 def _folder(key: str, path: Path) -> str:
-    """A path as the configuration holds it; `data.valid` needs a slash to be told from the name of a corpus."""
+    """A path as the configuration stores it; `data.valid` gets a slash, which tells it from the name of a corpus."""
     text = str(path)
     return f"./{text}" if key == "data.valid" and "/" not in text else text
 
 
 def _forget_names(settings: dict[str, Any], given: AbstractSet[str]) -> None:
-    """Leaves out which data the files name, where a folder is given: they know nothing of it."""
+    """Clears the names of data that come from the files, if a folder is given by its path."""
     if "data.path" in given:
         for key in _NAMES:
             if key not in given:
@@ -286,14 +292,18 @@ def _forget_names(settings: dict[str, Any], given: AbstractSet[str]) -> None:
 
 
 def _take_up(settings: dict[str, Any], load_dir: str | None, *, has_run_dir: bool) -> None:
-    """Puts the folder of `load_dir` in the place of `run_dir`: a run goes on where it is."""
+    """Sets `run_dir` to `load_dir`, because a run is resumed in its own folder.
+
+    Raises:
+        ConfigError: `run_dir` is given and is another folder.
+    """
     settings.pop("load_dir", None)
     if load_dir is None:
         return
     if has_run_dir and Path(str(settings["run_dir"])).resolve() != Path(load_dir).resolve():
         raise ConfigError(
-            f"run_dir (--out) is {settings['run_dir']} and load_dir {load_dir}: a run goes on in its own folder; leave "
-            "run_dir out, or start a new run from its weights with pretrained.use_pretrained=true "
+            f"run_dir (--out) is {settings['run_dir']} and load_dir is {load_dir}: a run is resumed in its own folder; "
+            "leave run_dir out, or start a new run from its weights with pretrained.use_pretrained=true "
             f"pretrained.model_path={load_dir}"
         )
     settings["run_dir"] = load_dir

@@ -1,4 +1,4 @@
-"""What all commands share on the terminal: errors as one line, progress bars, exit codes."""
+"""The terminal output that all commands share: errors as one line, progress bars, exit codes."""
 
 import functools
 import time
@@ -23,30 +23,33 @@ from rich.text import Text
 from cascaded_dllm.errors import CascadeError, DamagedCheckpointWarning
 
 EXIT_ERROR = 2
-"""Exit code of a typed error; 1 is an unexpected one, 130 an interruption."""
+"""Exit code of a typed error; an unexpected error exits with 1, Ctrl-C with 130."""
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _WIDE = 110
-"""Columns that a bar of training takes with everything that it can show."""
+"""Columns that the progress bar of training needs for all its fields."""
 
 
 def say(line: str) -> None:
-    """Prints a line as it is, however long, so that a path in it can be copied."""
+    """Prints a line without wrapping or markup, so that a path in it can be copied."""
     console.print(line, markup=False, soft_wrap=True)
 
 
 def warn(line: str) -> None:
-    """The same on the error stream, for what is no result."""
+    """Prints a line on the error stream, for everything that is not a result."""
     error_console.print(line, markup=False)
 
 
 @contextmanager
 def reported_errors(debug: bool) -> Iterator[None]:
-    """Typed errors inside the block end the command with one clear line; with `debug` they keep their traceback.
+    """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
-    Damaged checkpoints that were passed over are told in a line as well.
+    Warnings about damaged checkpoints that were passed over also become one line each.
+
+    Raises:
+        typer.Exit: the block raised a typed error, or Ctrl-C interrupted it.
     """
     try:
         with warnings.catch_warnings():
@@ -68,7 +71,7 @@ def reported_errors(debug: bool) -> Iterator[None]:
 def _show_warning(
     otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
 ) -> None:
-    """Prints what concerns the user as a line of this command, and all else as Python does."""
+    """Prints a warning about a damaged checkpoint as one line, and passes all others to `otherwise`."""
     if issubclass(category, DamagedCheckpointWarning):
         warn(str(message))
     else:
@@ -76,7 +79,7 @@ def _show_warning(
 
 
 def say_passed_over(faults: Iterable[str]) -> None:
-    """Prints, a line each, which checkpoints were passed over because they are damaged."""
+    """Prints a line for each checkpoint that was passed over because it is damaged."""
     for fault in faults:
         warn(f"passed over a damaged checkpoint: {fault}")
 
@@ -94,7 +97,7 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """A sign of life during work that cannot count its steps: a spinner on a terminal, a line elsewhere."""
+    """Shows that work goes on whose steps cannot be counted: a spinner on a terminal, a line elsewhere."""
     if not console.is_terminal:
         console.print(what)
         yield
@@ -104,35 +107,35 @@ def working(what: str) -> Iterator[None]:
 
 
 def is_wide() -> bool:
-    """Whether the terminal has room for more than what is needed."""
+    """Whether the terminal has room for all fields of a progress bar."""
     return console.width >= _WIDE
 
 
 @final
 class LogLine:
-    """When a log hears how far something is: now and then, and never on a terminal, where a bar shows it.
+    """Decides when a log gets a progress line: at intervals, and never on a terminal, where a bar shows the progress.
 
     Args:
-        seconds: that pass before a line, the first one and every other.
+        seconds: time before the first line, and between lines.
     """
 
     def __init__(self, seconds: float = 30.0) -> None:
-        self.seconds, self._told = seconds, time.monotonic()
+        self.seconds, self._last_line = seconds, time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether to print a line; the time begins anew then."""
+        """Whether to print a line now; if so, the next interval begins."""
         now = time.monotonic()
-        if console.is_terminal or now - self._told <= self.seconds:
+        if console.is_terminal or now - self._last_line <= self.seconds:
             return False
-        self._told = now
+        self._last_line = now
         return True
 
 
 class _Left(TimeRemainingColumn):
-    """The time that remains; nothing where that cannot be known, for a time that has passed would look like it."""
+    """The remaining time and "left", which tells it from the elapsed time; empty while the total is unknown."""
 
     def render(self, task: Task) -> Text:
-        """The column of a task."""
+        """The text of this column for a task."""
         return Text() if task.total is None else super().render(task).append(" left")
 
 
@@ -140,14 +143,14 @@ class _Left(TimeRemainingColumn):
 def progress_bar(
     description: str, *, log: Console | None = None
 ) -> Iterator[tuple[Progress, Callable[[int, int | None], None]]]:
-    """A bar on the terminal, and the function that moves it: (done, total or None).
+    """A progress bar on the terminal, and the function that moves it: (done, total or None).
 
-    Every task has a field `status`, which is shown; a task that is added needs it from the start, since it is drawn at
-    once. A narrow terminal gets a shorter bar without the time that has passed, so that nothing is cut.
+    The bar shows the field `status` of its tasks. Add a task with this field, because it is drawn at once. A narrow
+    terminal gets a shorter bar without the elapsed time, so that nothing is cut off.
 
     Args:
-        description: of what is done.
-        log: where a line is told now and then while there is no terminal; None for nowhere.
+        description: what is being done.
+        log: gets a line at intervals when there is no terminal; None for no lines.
     """
     progress = Progress(
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""`cdllm demo`: a page on which keywords become a text, stage after stage, and every stage can be edited."""
+"""`cdllm demo`: a page that turns keywords into a text, stage after stage, and lets the user edit every stage."""
 
 import threading
 import webbrowser
@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def _open_page(address: str) -> None:
     if not webbrowser.open(address):
-        console.print("there is no browser here; open the address in one, or leave it to --no-open")
+        console.print("no browser could be opened here; open the address yourself (--no-open does not try)")
 
 
 @app.command()
@@ -32,21 +32,21 @@ def demo(
     stage: Stages = None,
     cascade: Bundle = None,
     host: Annotated[
-        str, typer.Option(help="Where it listens; 0.0.0.0 lets everyone on the network write with it.")
+        str, typer.Option(help="Address that the server listens on; 0.0.0.0 lets everyone on the network use the page.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8765,
+    port: Annotated[int, typer.Option(help="Port of the server; 0 takes any free one.")] = 8765,
     open: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
     weights: WeightsName = None,
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the matrix products: float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Precision of the matrix products: float32 or bfloat16.")] = "float32",
     debug: Debug = False,
 ) -> None:
     """Write texts on a page in the browser, and edit every stage on the way.
 
-    Without a cascade it is the one that comes with this package, which writes little stories. Nothing leaves this
-    machine. Ctrl-C ends it.
+    Without --stage and --cascade, the page uses stories, the built-in cascade, which writes little stories. Nothing
+    leaves this machine. Ctrl-C ends the server.
 
     Examples:
 
@@ -58,7 +58,7 @@ def demo(
     with reported_errors(debug):
         if not stage and cascade is None:
             cascade = "stories"
-            console.print("no cascade is named: it is stories, which is built in; --stage or --cascade names another")
+            console.print("no cascade is given; using the built-in one, stories (--stage or --cascade names another)")
         loaded = load_cascade(
             stage,
             bundle=cascade,
@@ -70,11 +70,13 @@ def demo(
         )
         server = DemoServer(loaded, host=host, port=port)
         if is_everywhere(host):
-            console.print("everyone who reaches this machine can write with it; --host 127.0.0.1 keeps it to this one")
+            console.print(
+                "everyone who can reach this machine can use the page; --host 127.0.0.1 limits it to this machine"
+            )
         say(f"the page is at {server.address} (Ctrl-C ends it)")
         try:
             if open:
-                # Apart: a browser of the terminal keeps whoever opens it waiting, and waits for the page itself.
+                # In a thread: a text browser blocks its caller, and waits for the page, which is not served yet.
                 threading.Thread(target=_open_page, args=(server.address,), daemon=True).start()
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`cdllm evaluate`: numbers about trained models and about texts."""
+"""`cdllm evaluate`: likelihood bounds of models, and figures of texts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,10 +35,10 @@ from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound, Sequential, mean_and_error
 
 BOUND_COLUMNS = (
-    "omitted at most: what the bound leaves out at the ends of time; unigram: what a model pays for the written "
-    "tokens that knows their frequencies in these windows and no context"
+    "omitted at most: what the bound leaves out at the ends of time; unigram: what the written tokens cost a model "
+    "that knows their frequencies in these windows and no context"
 )
-"""What stands in the table, for those who read it for the first time."""
+"""Explains two columns of `bound_table` to a first-time reader."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.command()(samples)
@@ -47,11 +47,11 @@ app.command()(gap)
 
 @app.callback()
 def _evaluate() -> None:
-    """Measure models, and texts beside real ones."""
+    """Measure models, and compare written texts with real ones."""
 
 
 def bound_table(bound: JointBound) -> Table:
-    """The same for people; of placed stages also what of it the layout costs."""
+    """The bound as a table for people; for placed stages with the share of the layout."""
     is_flat, is_placed = bound.num_stages == 1, any(stage.layout_nats is not None for stage in bound.stages)
     table = Table(title="upper bound on -log p, nats a window")
     for column in ("stage", "bound", "+-", "omitted at most", "unigram", *(["of it layout"] if is_placed else [])):
@@ -70,14 +70,14 @@ def bound_table(bound: JointBound) -> Table:
 
 
 def bound_line(bound: JointBound, num_times: int) -> str:
-    """What it was measured on, and what it says of a token."""
+    """The bound per token, per character and as perplexity, and what it was measured on."""
     measured = (
         f"on {counted(len(bound.nll_nats), 'window')} of {bound.length} tokens, {counted(num_times, 'time')} each"
     )
     if not bound.is_whole:
         return (
-            f"{measured}; no bound on texts: {len(bound.stages)} of {bound.num_stages} stages are given, and what they "
-            f"write is a shorter version of {bound.length} tokens"
+            f"{measured}; no bound on whole texts: only {len(bound.stages)} of {bound.num_stages} stages are given, "
+            f"which write a shorter version of {bound.length} tokens"
         )
     per_token = float(bound.nll_nats.mean()) / bound.length
     bits = "" if bound.bits_per_character is None else f"{bound.bits_per_character:.4f} bits/character, "
@@ -85,14 +85,14 @@ def bound_line(bound: JointBound, num_times: int) -> str:
 
 
 def sequential_line(bound: JointBound) -> str | None:
-    """The bound token by token, beside the integral over time; None where it was not asked for."""
+    """The bound measured token by token, and how the integral over time differs from it; None if not measured."""
     sequential = bound.sequential_nats
     if sequential is None:
         return None
     mean, error = mean_and_error(bound.nll_nats[: len(sequential)] - sequential)
     return (
-        f"token by token {float(sequential.mean()):.3f} nats a window on the first {len(sequential)}, from which the "
-        f"integral differs by {mean:+.3f} +- {error:.3f}"
+        f"token by token: {float(sequential.mean()):.3f} nats a window on the first {len(sequential)}; the integral "
+        f"differs from it by {mean:+.3f} +- {error:.3f}"
     )
 
 
@@ -100,29 +100,37 @@ def sequential_line(bound: JointBound) -> str | None:
 def likelihood(
     stage: Stages = None,
     cascade: Bundle = None,
-    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data to measure on: a folder that `cdllm preprocess` made.")
+    ] = None,
     stages: StagesDir = None,
     packing: Packing = None,
     unique: Annotated[
         bool | None,
         typer.Option(
             "--unique/--no-unique",
-            help="Whether stages keep a token once, and windows with too few are left out; by default as in training.",
+            help="Whether a shortened stage keeps each token only once, and windows with too few different tokens are "
+            "dropped; by default as in training.",
         ),
     ] = None,
-    num_windows: Annotated[int, typer.Option(help="So many windows, evenly spaced in the data.")] = 512,
-    num_times: Annotated[int, typer.Option(help="Times a window.")] = 16,
+    num_windows: Annotated[int, typer.Option(help="Number of windows, evenly spaced in the data.")] = 512,
+    num_times: Annotated[int, typer.Option(help="Diffusion times drawn for each window.")] = 16,
     batch_size: Annotated[int, typer.Option(help="Windows computed together.")] = 64,
-    t_min: Annotated[float, typer.Option(help="The integral runs from here to 1.")] = MEASURED_FROM,
+    t_min: Annotated[
+        float, typer.Option(help="Diffusion time from which the bound is integrated, up to 1.")
+    ] = MEASURED_FROM,
     all_windows: Annotated[
-        bool, typer.Option("--all-windows", help="Count windows with too few different tokens too, with copies.")
+        bool,
+        typer.Option(
+            "--all-windows", help="Also measure windows with too few different tokens; their stages keep copies."
+        ),
     ] = False,
     num_orders: Annotated[
         int | None,
-        typer.Option(help="Also measure token by token, in so many orders: a check, for normalised networks."),
+        typer.Option(help="As a check, also measure token by token in this many orders; needs normalised networks."),
     ] = None,
-    order_windows: Annotated[int, typer.Option(help="Windows measured so.")] = 32,
-    seed: Annotated[int, typer.Option(help="Decides times and noise.")] = BOUND_SEED,
+    order_windows: Annotated[int, typer.Option(help="Windows measured token by token.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of times and noise.")] = BOUND_SEED,
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
     weights: WeightsName = None,
@@ -131,7 +139,7 @@ def likelihood(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """The likelihood bound of a flat model, or of all stages of a cascade and their sum, on the same windows.
+    """Measure the likelihood bound of a flat model, or of every stage of a cascade and their sum.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`cdllm evaluate gap`: every later stage on true prefixes and on generated ones."""
+"""`cdllm evaluate gap`: figures of every later stage on true prefixes and on generated ones."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,7 +38,7 @@ from cascaded_dllm.sample.cascade import Cascade
 
 
 def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | None) -> dict[str, Any]:
-    """The gaps for programs, with what decides them and what the figures are."""
+    """The gaps for programs, with the settings that decide them and the definitions of the figures."""
     shown = {figure.name for gap in gaps for figure in gap.figures}
     return {
         "num_texts": settings.num_texts,
@@ -67,7 +67,10 @@ def gap_summary(gaps: Sequence[StageGap], settings: GapSettings, judge: str | No
 
 
 def gap_table(gap: StageGap, settings: GapSettings) -> Table:
-    """One stage for people; a star marks a gap whose interval leaves out 0. All other intervals are in the summary."""
+    """The gaps of one stage for people; a star marks a gap whose interval excludes 0.
+
+    The intervals of the other columns are only in the summary.
+    """
     table = Table(title=f"stage {gap.stage} on {settings.num_texts} prefixes of each kind")
     table.add_column("figure")
     for column in ("real text", "on true prefixes", "on generated", "gap"):
@@ -85,13 +88,15 @@ def gap_table(gap: StageGap, settings: GapSettings) -> Table:
 def gap(
     stage: Stages = None,
     cascade: Bundle = None,
-    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made, with unseen text.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Unseen text: a folder that `cdllm preprocess` made, not used in training.")
+    ] = None,
     stages: StagesDir = None,
     packing: Packing = None,
-    num_texts: Annotated[int, typer.Option(help="Texts on each kind of prefix.")] = 256,
-    num_times: Annotated[int, typer.Option(help="Times a text in every bound.")] = 16,
-    num_resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000,
-    batch_size: Annotated[int, typer.Option(help="Texts drawn or measured together.")] = 32,
+    num_texts: Annotated[int, typer.Option(help="Texts written on each kind of prefix.")] = 256,
+    num_times: Annotated[int, typer.Option(help="Diffusion times drawn for each text of a bound.")] = 16,
+    num_resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap, for the intervals.")] = 2000,
+    batch_size: Annotated[int, typer.Option(help="Texts written or measured together.")] = 32,
     predictor: flags.Predictor = None,
     steps: flags.Steps = None,
     tokens_per_call: flags.TokensPerCall = None,
@@ -103,9 +108,9 @@ def gap(
     guidance: flags.Guidance = None,
     prefix_noise: flags.PrefixNoise = None,
     judge: Annotated[
-        str | None, typer.Option(help="Causal language model that judges the texts, a folder or a hub id.")
+        str | None, typer.Option(help="Causal language model that judges the texts: a folder or a hub id.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides windows, texts, times, noise and resamples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of windows, texts, times, noise and resamples.")] = 0,
     tokenizer: TokenizerSource = None,
     lengths: Lengths = None,
     weights: WeightsName = None,
@@ -114,7 +119,7 @@ def gap(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Every later stage on true prefixes and on those that the stages before write: exposure bias, with intervals.
+    """Measure exposure bias: every later stage on true prefixes and on those that the earlier stages write.
 
     Examples:
 
@@ -124,9 +129,9 @@ def gap(
     with reported_errors(debug):
         require_output_file(out)
         if data is None:
-            raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made, of unseen text")
+            raise ConfigError("no --data is given; name a folder that `cdllm preprocess` made from unseen text")
         settings = GapSettings(
-            # By those of all parameters, under their names, that are about it.
+            # All parameters of this function, by name; drawing_of picks those that decide how texts are drawn.
             drawing=drawing_of(read_options(locals())),
             num_texts=num_texts,
             num_times=num_times,
@@ -147,7 +152,7 @@ def gap(
 def _measured(
     cascade: Cascade, data: DataSettings, settings: GapSettings, judge: Judge | None, *, as_json: bool
 ) -> tuple[StageGap, ...]:
-    """The gaps, with a bar of what is drawn and measured meanwhile."""
+    """The gaps of all later stages; a bar shows what is being drawn and measured."""
     with shown_building(BUILDING, as_json=as_json) as building:
         arrays = windows_of_cascade(cascade, data, building=building)
     with progress_bar("gap") as (progress, _):
@@ -162,6 +167,6 @@ def _show(gaps: Sequence[StageGap], settings: GapSettings) -> None:
     for of_stage in gaps:
         console.print(gap_table(of_stage, settings))
     console.print(
-        f"gap: on generated prefixes minus on true ones, with its {settings.level:.0%} interval; * where 0 is outside",
+        f"gap: on generated prefixes minus on true ones, with its {settings.level:.0%} interval; * if 0 is outside it",
         soft_wrap=True,
     )

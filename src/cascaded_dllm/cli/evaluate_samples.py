@@ -1,4 +1,4 @@
-"""`cdllm evaluate samples`: figures of texts, beside those of real ones."""
+"""`cdllm evaluate samples`: figures of written texts, beside those of real ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.text.local import UNITS
 
 _MAUVE_SCATTERS_BELOW = 1000
-"""Texts on each side; see docs/evaluation.md for how much."""
+"""Texts on each side below which a note says that MAUVE scatters; docs/evaluation.md says how much."""
 
 
 ERRORS = "+-: standard error over texts; see docs/evaluation.md"
@@ -31,15 +31,15 @@ ERRORS = "+-: standard error over texts; see docs/evaluation.md"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was measured, and on what.
+    """The figures of samples and reference, and what a reader needs to compare them.
 
     Attributes:
-        source: of the samples.
-        samples: their figures.
-        reference_source: of the real texts, or None.
-        reference: their figures.
-        settings: what else decides the figures, by name.
-        notes: what a reader must know to compare them.
+        source: where the samples come from.
+        samples: figures of the samples.
+        reference_source: where the real texts come from; None without a reference.
+        reference: figures of the real texts; empty without a reference.
+        settings: everything else that decides the figures, by name.
+        notes: what a reader must know to compare the figures.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Report:
 
 
 def report_summary(report: Report) -> dict[str, Any]:
-    """The report for programs: values and their errors by name, why one is missing, and what each of them is."""
+    """The report for programs: values and errors by name, reasons for missing values, and definitions."""
     figures = [*report.samples, *report.reference]
     return {
         "samples": {"source": report.source, **described(report.samples)},
@@ -65,7 +65,7 @@ def report_summary(report: Report) -> dict[str, Any]:
 
 
 def report_table(report: Report) -> Table:
-    """The same for people; "-" is no value."""
+    """The report as a table for people; "-" stands for a missing value."""
     columns = {"samples": report.samples}
     if report.reference_source is not None:
         columns["reference"] = report.reference
@@ -80,7 +80,7 @@ def report_table(report: Report) -> Table:
 
 
 def _shown(figure: Figure | None) -> str:
-    """The value with its error, where it has one; both with five digits, so that two columns have room."""
+    """The value of a figure, with its error if it has one; both with about five digits, so that two columns fit."""
     if figure is None or figure.value is None:
         return "-"
     if "num_" in figure.name:
@@ -91,7 +91,7 @@ def _shown(figure: Figure | None) -> str:
 
 
 def missing_lines(report: Report) -> list[str]:
-    """Why figures have no value, a line for each reason."""
+    """The names of figures without a value, one line for each reason."""
     lines: dict[str, list[str]] = {}
     for whose, figures in (("samples", report.samples), ("reference", report.reference)):
         for figure in figures:
@@ -102,44 +102,49 @@ def missing_lines(report: Report) -> list[str]:
 
 def samples(
     path: Annotated[
-        Path, typer.Argument(help="A sampling run, or a file of texts: .txt, one a line, or .jsonl with a text each.")
+        Path,
+        typer.Argument(help="A sampling run, or a file of texts: .txt (see --unit), or .jsonl with one text a line."),
     ],
     reference: Annotated[
         Path | None,
         typer.Option(help="Real text to compare with: a folder that `cdllm preprocess` made, or a file of texts."),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="A causal language model, folder or hub id, for generative perplexity.")
+        str | None,
+        typer.Option(help="Causal language model for generative perplexity: a folder or a hub id."),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="per-sequence: mean over texts. corpus: over all tokens. Or both.")
+        str,
+        typer.Option(
+            help="Which perplexities to report: per-sequence (mean over texts), corpus (over all tokens) or both."
+        ),
     ] = "both",
     mauve_features: Annotated[
         str | None,
         typer.Option(
-            help="What MAUVE compares texts by: judge, a sentence-transformers model, or none.",
+            help="Model whose features MAUVE compares: judge, the name of a sentence-transformers model, or none.",
             show_default="judge, if there are a judge and a reference",
         ),
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="What tokens are counted with, if the run does not say it: a file, a folder or a hub id."),
+        typer.Option(help="Tokenizer to count tokens with, if the run does not say it: a file, a folder or a hub id."),
     ] = None,
     packing: Annotated[
         str | None,
         typer.Option(
-            help="How windows of the reference are cut, stream or document, if the run's models do not say it.",
+            help="How windows of the reference are cut, stream or document, if the models of the run do not say it.",
             show_default="stream",
         ),
     ] = None,
-    unit: Annotated[str, typer.Option(help="What a text of a .txt is: line, paragraph or file.")] = "line",
+    unit: Annotated[str, typer.Option(help="What is one text in a .txt file: a line, paragraph or file.")] = "line",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Decides which real texts are taken, and MAUVE's clusters.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of real texts and of MAUVE's clusters.")] = 0,
     out: Out = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Perplexity under a judge, diversity, MAUVE and overlap of stages of written texts, beside those of real ones.
+    """Measure written texts beside real ones: perplexity under a judge, diversity, MAUVE and overlap of stages.
 
     Examples:
 
@@ -187,18 +192,22 @@ def _show(report: Report) -> None:
 
 
 def _presets(name: str) -> tuple[str, ...]:
-    """The perplexities that a preset means."""
+    """The perplexities that a preset stands for."""
     known = {preset.replace("_", "-"): (preset,) for preset in PRESETS} | {"both": PRESETS}
     return known[one_of("--preset", name, known)]
 
 
 def _require_features(name: str | None, judge: str | None, reference: Path | None) -> None:
-    """Checks, before anything is read, that MAUVE can have what it is asked to have."""
+    """Checks, before anything is read, that the features that MAUVE is to use can be had.
+
+    Raises:
+        ConfigError: there is no reference to compare with, or no judge to take features from.
+    """
     if name in (None, "none"):
         return
     if reference is None:
         raise ConfigError(
-            f"--mauve-features is {name} and no --reference is given, which MAUVE compares with; name one"
+            f"--mauve-features is {name}, and no --reference is given that MAUVE could compare with; name one"
         )
     if name == "judge" and judge is None:
         raise ConfigError(
@@ -209,7 +218,7 @@ def _require_features(name: str | None, judge: str | None, reference: Path | Non
 def _features(
     name: str | None, judge: Judge | None, device: torch.device, *, has_reference: bool
 ) -> tuple[str | None, TextFeatures | None]:
-    """Whose features MAUVE has, and what makes them; None twice for no MAUVE."""
+    """The model whose features MAUVE compares, by name, and what computes them; None twice for no MAUVE."""
     match name:
         case "none":
             return None, None
@@ -224,7 +233,7 @@ def _features(
 def _measured(
     texts: MeasuredTexts, real: MeasuredTexts | None, measures: Measures
 ) -> tuple[list[Figure], list[Figure]]:
-    """The figures of the samples and those of the real texts, which are none where there are no such texts."""
+    """The figures of the samples, and those of the real texts, which are empty without a reference."""
     num_columns = 1 + (real is not None)
     with progress_bar("measuring") as (_, move):
         move(0, num_columns)
@@ -235,7 +244,7 @@ def _measured(
 
 
 def _notes(written: Written, real: MeasuredTexts | None, *, has_mauve: bool) -> list[str]:
-    """What must be known to compare the figures."""
+    """What a reader must know to compare the figures."""
     num_texts = len(written.texts)
     notes = []
     if num_texts < written.num_asked:
@@ -243,11 +252,11 @@ def _notes(written: Written, real: MeasuredTexts | None, *, has_mauve: bool) -> 
     if real is not None and len(real) < num_texts:
         notes.append(
             f"the reference has {counted(len(real), 'text')} for {num_texts:,} samples: distinct shares, self-BLEU and "
-            "MAUVE of different numbers of texts do not compare"
+            "MAUVE of different numbers of texts cannot be compared"
         )
     if has_mauve and real is not None and (fewest := min(num_texts, len(real))) < _MAUVE_SCATTERS_BELOW:
         notes.append(
             f"MAUVE of {counted(fewest, 'text')} on a side scatters by several hundredths from draw to draw and is "
-            "higher than that of many: compare it with that of as many others only"
+            "higher than that of many texts: compare it only with MAUVE of the same number of texts"
         )
     return notes

@@ -1,4 +1,4 @@
-"""`cdllm preprocess inspect`: what is chosen, before anything is trained on it."""
+"""`cdllm preprocess inspect`: shows what each stage keeps of the data, before anything is trained on it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +23,7 @@ from cascaded_dllm.preprocess.inspect_statistics import Bin
 
 _STYLES = ("bold yellow", "cyan", "magenta", "green")
 _BAR_WIDTH = 40
-# What moves the cursor or changes the colours of a terminal is shown and not done.
+# Control characters of a text are shown as pictures, so that they do not move the cursor or change colours.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 _CONTROLS = _PICTURES | dict.fromkeys(range(128, 160), 0xFFFD)
 
@@ -33,15 +33,17 @@ def inspect(
     lengths: flags.Lengths = None,
     packing: flags.Packing = None,
     unique: flags.Unique = None,
-    num_windows: Annotated[int, typer.Option(help="Windows shown, at most.")] = 8,
-    seed: Annotated[int | None, typer.Option(help="Decides which windows; 0 by default.")] = None,
-    document: Annotated[str | None, typer.Option(help="Show the windows of the document with this id.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page for the browser to this file.")] = None,
+    num_windows: Annotated[int, typer.Option(help="Largest number of windows to show.")] = 8,
+    seed: Annotated[int | None, typer.Option(help="Seed of the choice of windows; 0 by default.")] = None,
+    document: Annotated[
+        str | None, typer.Option(help="Show the windows of the document with this id instead of a random choice.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this file.")] = None,
     debug: Debug = False,
 ) -> None:
     """Show windows of a preprocessed dataset, what every stage keeps of them, and what is dropped and why.
 
-    Of a dataset that is still being made, the shards that are there.
+    If the dataset is still being made, only its finished shards are used.
 
     Examples:
 
@@ -69,7 +71,7 @@ def inspect(
 
 
 def asked_windows(lengths: str | None, packing: str | None, unique: bool | None) -> tuple[CascadeSpec, str, bool]:
-    """How windows are cut: as is asked for, and for the rest as the configuration says."""
+    """Stage lengths, packing and whether a stage keeps a token only once: as given, or else as configured."""
     configured = OmegaConf.load(config_folder() / "cascade_config.yaml")
     return (
         CascadeSpec(tuple(configured.stage_lengths) if lengths is None else parse_lengths(lengths)),
@@ -79,7 +81,7 @@ def asked_windows(lengths: str | None, packing: str | None, unique: bool | None)
 
 
 def _show(inspection: Inspection) -> None:
-    """Everything on the terminal."""
+    """Prints the inspection."""
     names = stage_names(inspection.spec)
     console.rule(Text(visible(f"{inspection.settings.dataset}, {inspection.settings.split}")))
     if inspection.num_shards < inspection.settings.num_shards:
@@ -101,7 +103,7 @@ def _show(inspection: Inspection) -> None:
 
 
 def visible(text: str) -> str:
-    """`text` with pictures in the place of control characters, but for line feeds and tabs."""
+    """`text` with control characters replaced by pictures of them, except line feeds and tabs."""
     return text.translate(_CONTROLS)
 
 
@@ -135,7 +137,7 @@ def _coloured(spans: Iterable[Span], num_stages: int) -> Text:
 
 
 def _histogram(bins: Iterable[Bin], num_stages: int) -> Table:
-    """A bar for every importance, divided by stages."""
+    """A bar for each bin of importance, divided by stage."""
     rows = list(bins)
     largest = max((sum(row.counts) for row in rows), default=1)
     table = Table.grid(padding=(0, 2))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 as a wish that long work can grant at a good moment; a second one is an order."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a request to stop, which long work answers at a good moment."""
 
 import signal
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether somebody has asked the program to stop, and by which signal first."""
+    """Whether the program was asked to stop, and by which signal first."""
 
     signal_number: int | None = None
     _is_answered: bool = field(default=False, init=False)
 
     def is_made(self) -> bool:
-        """Whether to stop at the next good moment."""
+        """Whether the work should stop at the next good moment."""
         return self.signal_number is not None
 
     def is_made_and_answered(self, answer: str) -> bool:
-        """Whether it is made; the first time so, `answer` is printed, not by the signal, which may arrive anywhere."""
+        """Whether the request is made; prints `answer` once, because the signal handler itself must not print."""
         if self.is_made() and not self._is_answered:
             self._is_answered = True
             error_console.print(answer)
@@ -34,22 +34,20 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, as shells report it; otherwise `EXIT_AGAIN`, also where another process was told."""
+        """130 for Ctrl-C, as shells report it; otherwise `EXIT_AGAIN`, also if only another process got the signal."""
         return 130 if self.signal_number == signal.SIGINT else EXIT_AGAIN
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Ctrl-C, SIGTERM and SIGUSR1 only make the request inside the block.
+    """Ctrl-C, SIGTERM and SIGUSR1 inside the block only make the request that is yielded.
 
-    Given a second time, Ctrl-C and SIGTERM do what they did before. SIGUSR1, by which a batch system announces that
-    time is running out, never does more than ask.
+    A second Ctrl-C or SIGTERM does what it did before the block, which usually ends the program. SIGUSR1, by which a
+    batch system announces that time is running out, never does more than ask. After a request, SIGUSR1 is ignored even
+    when the block has ended, so that it does not kill a program that is already stopping.
 
-    Once a request was made SIGUSR1 is ignored, also after the block: whoever sends it then only asks for what is being
-    done, and it must not end a program that is about to.
-
-    Nothing is printed here: a signal may arrive while a progress bar holds the terminal. A signal that is ignored, as
-    in jobs that a shell has put in the background, stays so.
+    The handler prints nothing, because a signal may arrive while a progress bar is being drawn. Signals that were
+    ignored before, as in background jobs of a shell, stay ignored.
     """
     request = StopRequest()
     former = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -72,10 +70,10 @@ def stop_request() -> Iterator[StopRequest]:
 
 @contextmanager
 def reported_stop(request: StopRequest) -> Iterator[None]:
-    """Ends the command in good order when the work inside the block was stopped.
+    """Ends the command with a message and an exit code when the work inside the block was stopped.
 
     Raises:
-        typer.Exit: it was.
+        typer.Exit: it was stopped.
     """
     try:
         yield

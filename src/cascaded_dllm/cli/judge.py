@@ -1,4 +1,4 @@
-"""`cdllm judge`: language models that judge texts, made from a corpus of one's own."""
+"""`cdllm judge`: trains a judge, a small causal language model, on a preprocessed corpus."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,41 +22,51 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 @app.callback()
 def _judge() -> None:
-    """Make a language model that judges texts."""
+    """Train a judge: a small language model that measures how probable written texts are."""
 
 
 @app.command()
 def train(
-    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the judge; one that is not finished is taken up.")] = None,
-    valid: Annotated[Path | None, typer.Option(help="Another preprocessed folder, to measure the judge on.")] = None,
-    valid_documents: Annotated[int, typer.Option(help="The first so many documents of it.")] = 1000,
-    stages: Annotated[Path | None, typer.Option(help="Where windows are kept, for read-only data.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Training data: a folder that `cdllm preprocess` made.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the judge; an unfinished training in it is resumed.")
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation data: another preprocessed folder, to measure the judge on.")
+    ] = None,
+    valid_documents: Annotated[
+        int, typer.Option(help="Number of validation documents to measure, from the first on.")
+    ] = 1000,
+    stages: Annotated[Path | None, typer.Option(help="Folder for built windows, if the data is read-only.")] = None,
     model: Annotated[str, typer.Option(help=f"Size of the network: {', '.join(SIZES)}.")] = "tiny",
-    width: Annotated[int | None, typer.Option(help="Another width.", show_default="of --model")] = None,
-    blocks: Annotated[int | None, typer.Option(help="Another number of blocks.", show_default="of --model")] = None,
-    heads: Annotated[int | None, typer.Option(help="Another number of heads.", show_default="of --model")] = None,
-    length: Annotated[int, typer.Option(help="Tokens of a window.")] = 256,
+    width: Annotated[int | None, typer.Option(help="Width of the network.", show_default="of --model")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Number of blocks.", show_default="of --model")] = None,
+    heads: Annotated[int | None, typer.Option(help="Number of attention heads.", show_default="of --model")] = None,
+    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 256,
     packing: Annotated[
-        str, typer.Option(help="document: each document begins a window; stream: documents joined and cut.")
+        str,
+        typer.Option(
+            help="How windows are cut: document (each document begins a window) or stream (documents joined and cut)."
+        ),
     ] = "document",
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 2000,
-    batch_size: Annotated[int, typer.Option(help="Windows a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Windows in a step.")] = 32,
     lr: Annotated[float, typer.Option(help="Peak of the learning rate.")] = 1e-3,
     warmup: Annotated[
-        int | None, typer.Option(help="Steps over which the rate rises.", show_default="a tenth of --steps")
+        int | None, typer.Option(help="Steps over which the learning rate rises.", show_default="a tenth of --steps")
     ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Decoupled decay of the weights.")] = 0.01,
-    dropout: Annotated[float, typer.Option(help="Share of activations that are left out.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Decides first weights, order and dropout.")] = 0,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay (AdamW).")] = 0.01,
+    dropout: Annotated[float, typer.Option(help="Dropout rate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights, the order and dropout.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Train a small GPT-2 on a preprocessed corpus, which can be named wherever a judge is asked for.
+    """Train a small GPT-2 on a preprocessed corpus; every --judge option takes its folder.
 
     The folder is a causal language model of the transformers library, with the tokenizer of the corpus; judge.json says
-    how it was made and how good it is. Killed or interrupted, the same command goes on and ends with the same bits.
+    how it was made and how good it is. After a kill or an interruption, the same command resumes the training and ends
+    with the same weights, bit for bit.
 
     Examples:
 
@@ -67,7 +77,9 @@ def train(
     with reported_errors(debug):
         if data is None or out is None:
             missing = "--data" if data is None else "--out"
-            raise ConfigError(f"no {missing} is given; --data names what `cdllm preprocess` made, --out a new folder")
+            raise ConfigError(
+                f"no {missing} is given; --data names a folder that `cdllm preprocess` made, --out a new folder"
+            )
         settings = JudgeSettings(
             size=judge_size(model, width=width, blocks=blocks, heads=heads),
             length=length,
@@ -100,7 +112,7 @@ def train(
 
 
 def _train(run: JudgeRun) -> None:
-    """Trains behind a progress bar, and says what came of it.
+    """Trains behind a progress bar, and prints the result.
 
     Raises:
         typer.Exit: it was interrupted.
@@ -140,7 +152,7 @@ def _train(run: JudgeRun) -> None:
 
 
 def _say(run: JudgeRun, finished: JudgeFinished) -> None:
-    """What the judge is worth, and where it is."""
+    """Prints how good the judge is, and where it is."""
     if not finished.is_new:
         console.print("judge: finished already; nothing is trained")
     figures = finished.summary["validation"]

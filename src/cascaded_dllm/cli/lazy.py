@@ -1,4 +1,4 @@
-"""Commands that are imported when they are run: PyTorch takes seconds, and help or preprocessing need none of it."""
+"""Commands that are imported only when they are needed: PyTorch takes seconds, and help and preprocessing need none."""
 
 import importlib
 from functools import cached_property
@@ -10,12 +10,12 @@ from typer.core import TyperCommand
 
 @final
 class LazyCommand(TyperCommand):
-    """Name and purpose of a command, or of a group of commands, whose module is imported when more is asked.
+    """A command, or a group of commands, of which only name and purpose are known until its module is needed.
 
     Args:
-        name: as it is typed.
-        module: where its application `app` is.
-        purpose: what the list of commands says.
+        name: as the user types it.
+        module: module with the application `app` of the command.
+        purpose: the line in the list of commands.
     """
 
     def __init__(self, name: str, module: str, purpose: str) -> None:
@@ -30,15 +30,14 @@ class LazyCommand(TyperCommand):
         return command
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """The context of the command itself, which is what runs in it."""
+        """The context of the loaded command, so that the loaded command runs."""
         return self.loaded.make_context(info_name, args, parent=parent, **extra)
 
 
 def _unwrap(command: Any) -> None:
-    """Makes one line of every paragraph of a command's help, and of its commands', for the terminal to break.
+    """Joins the lines of each help paragraph of a command and its subcommands, so that the terminal wraps them.
 
-    Typer does so with the first only, and the others would break where a line of the source ends. Examples, which are
-    indented, keep their lines.
+    Typer joins only the first paragraph. Examples are indented and keep their lines.
     """
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(text if text.startswith(" ") else text.replace("\n", " ") for text in paragraphs)

@@ -20,20 +20,20 @@ def load_cascade(
     dtype: str = "float32",
     compile: bool = False,
 ) -> Cascade:
-    """The cascade that `--stage` options or `--cascade` name; `lengths` may be as `--lengths` has them.
+    """The cascade that the `--stage` options or `--cascade` name; `lengths` may be the text of `--lengths`.
 
     Raises:
-        ConfigError: no stage is named or the stages are named twice, or a value cannot be read.
+        ConfigError: neither or both are given, or a value cannot be read.
     """
     known = parse_lengths(lengths) if isinstance(lengths, str) else lengths
     if stages and bundle is not None:
         raise ConfigError(
-            f"--stage is given {len(stages)} times and --cascade as {bundle}, which holds all stages; leave one out"
+            f"--stage is given {len(stages)} times, and --cascade is {bundle}, which holds all stages; leave one out"
         )
     if not stages and bundle is None:
         raise ConfigError(
-            "no --stage is given; name at least 1 run folder, checkpoint or hub id, or with --cascade a bundle of all "
-            "stages; --cascade stories is one that comes with this package"
+            "no --stage is given; name at least 1 run folder, checkpoint or hub id, or a bundle of all stages with "
+            "--cascade; --cascade stories is built in"
         )
     return Cascade.from_pretrained(
         [str(path) for path in stages or ()] if bundle is None else bundle_folder(bundle),
@@ -47,12 +47,12 @@ def load_cascade(
 
 
 def packing_of(cascade: Cascade, asked: str | None) -> str:
-    """How documents lie in the windows that a cascade is measured on: as is asked, or else as its checkpoints say.
+    """How the windows that a cascade is measured on are cut: as `asked`, or else as its checkpoints say.
 
     Raises:
         ConfigError: neither says it.
     """
     packing = asked or cascade.packing
     if not packing:
-        raise ConfigError("the checkpoints do not say how documents lie in windows; give --packing stream or document")
+        raise ConfigError("the checkpoints do not say how windows are cut; give --packing stream or document")
     return packing

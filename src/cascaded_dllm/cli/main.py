@@ -1,4 +1,4 @@
-"""The application `cdllm`: one module a command, joined here."""
+"""The application `cdllm`, with all its commands; each command is a module of this package."""
 
 from typing import Annotated, Any, final
 
@@ -9,18 +9,18 @@ from cascaded_dllm import __version__
 from cascaded_dllm.cli.lazy import LazyCommand
 
 _COMMANDS = {
-    "quickstart": "Train, measure and sample a three-stage cascade on a corpus that is present on every machine.",
-    "preprocess": "Give every token of a corpus its importance, and look at what is chosen.",
+    "quickstart": "Train, measure and sample a three-stage cascade on a built-in corpus.",
+    "preprocess": "Compute the importance of every token of a corpus, and inspect what the stages keep.",
     "train": "Train one stage of a cascade, or a flat model; `python train.py` is the same.",
     "cascade": "Build a cascade around a flat model.",
-    "study": "Compare ways to train at equal cost, from one file to one table.",
-    "sample": "Sample texts, stage after stage.",
+    "study": "Compare models trained at equal cost: one file describes the study, one command runs it.",
+    "sample": "Sample texts from a cascade or a flat model, stage after stage.",
     "demo": "Write texts on a page in the browser, and edit every stage on the way.",
-    "evaluate": "Measure models, and texts beside real ones.",
-    "judge": "Make a language model that judges texts.",
+    "evaluate": "Measure models, and compare written texts with real ones.",
+    "judge": "Train a judge: a small language model that measures how probable written texts are.",
     "bundle": "Put all stages, the tokenizer and a model card into one folder.",
 }
-"""What every command is for; its module has its name."""
+"""What each command does, by the name of the command and of its module."""
 
 
 @final
@@ -37,7 +37,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="cdllm",
     cls=_Commands,
-    help="Cascaded discrete diffusion language models: texts written in stages, first the words that matter.",
+    help="Cascaded discrete diffusion language models, which write texts in stages: the words that matter come first.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -58,4 +58,4 @@ def _main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of every command."""
+    """The options of `cdllm` itself."""

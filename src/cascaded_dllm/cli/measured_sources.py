@@ -1,4 +1,4 @@
-"""Where texts that are measured come from: a sampling run, a text file, or windows of preprocessed data."""
+"""Reads the texts to be measured: from a sampling run, a text file, or windows of preprocessed data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,15 +29,15 @@ Ids = Int[Tensor, "B _"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Texts to be measured, and what real ones must be like to stand beside them.
+    """Texts to be measured, and what a comparison with real texts needs to know of them.
 
     Attributes:
-        texts: all that are there.
-        tokenizer: that tokens are counted with.
-        num_asked: texts that the run was asked for; as many as there are in a file.
-        keywords: that every text was to hold.
-        trained: what the first stage that wrote them says of the windows that it was trained on; None where none of
-            that is known.
+        texts: all texts that are finished.
+        tokenizer: the tokenizer that tokens are counted with.
+        num_asked: number of texts that the run was asked for; for a file, the number of its texts.
+        keywords: keywords that every text was asked to contain.
+        trained: settings of the first stage that wrote the texts, with the windows it was trained on; None if they
+            are unknown.
     """
 
     texts: MeasuredTexts
@@ -52,12 +52,12 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None, u
 
     Args:
         path: where they are.
-        tokenizer: named by a person; None for that of the run or, for a text file, that of the reference data.
-        reference: what they will be compared with.
-        unit: what a text of a .txt file is.
+        tokenizer: as the user names it; None for that of the run or, for a text file, that of the reference data.
+        reference: preprocessed data or text file that the texts will be compared with, or None.
+        unit: what is one text in a .txt file.
 
     Raises:
-        ConfigError: there is no text, no tokenizer, or another one than that of the run.
+        ConfigError: there is no text or no tokenizer, or the tokenizer is not that of the run.
         DataError: the run or the file is damaged.
     """
     folder = path.parent if path.name == SAMPLES_FILE else path
@@ -65,42 +65,43 @@ def read_written(path: Path, *, tokenizer: str | None, reference: Path | None, u
         return _of_run(SampleRun.open(folder), tokenizer, needs_windows=reference is not None and is_data(reference))
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder without {SETTINGS_FILE}, so no sampling run; give one, or a .txt or .jsonl file"
+            f"{path} is a folder without {SETTINGS_FILE}, so not a sampling run; give one, or a .txt or .jsonl file"
         )
     texts = read_text_list(path, unit)
     if tokenizer is None and reference is not None and is_data(reference):
         tokenizer = str(reference)
     if tokenizer is None:
         raise ConfigError(
-            f"no --tokenizer is given, and {path} does not say with which one its tokens are to be counted; name the "
-            "models' tokenizer, for example gpt2"
+            f"no --tokenizer is given, and {path} does not say which one to count its tokens with; name the models' "
+            "tokenizer, for example gpt2"
         )
     shared = Tokenizer.load(tokenizer)
     return Written(texts=MeasuredTexts.of_texts(texts, shared), tokenizer=shared, num_asked=len(texts))
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path leads to what `cdllm preprocess` made."""
+    """Whether a path is a folder that `cdllm preprocess` made."""
     return (path / MANIFEST_FILE).is_file()
 
 
 def read_reference(
     path: Path, written: Written, *, packing: str | None, seed: int, unit: Unit = "line"
 ) -> MeasuredTexts:
-    """Real texts to stand beside written ones, as many where there are so many.
+    """Real texts to compare written ones with: as many as those, or all if there are fewer.
 
-    Preprocessed data gives windows cut and shortened as those that the models were trained on. For texts of a file,
-    text i is the beginning of a window and as long as text i. A text file gives texts as they are.
+    Preprocessed data gives windows, cut and shortened like those that the models were trained on. If the written texts
+    come from a file, text i is the beginning of a window, as long as written text i. A text file gives its texts as
+    they are.
 
     Args:
         path: preprocessed data, or a text file.
         written: the texts that are measured.
-        packing: how windows are cut where the models do not say it; None for what is usual.
-        seed: which texts are taken.
-        unit: what a text of a .txt file is.
+        packing: how windows are cut if the models do not say it; None for "stream".
+        seed: decides which texts are taken.
+        unit: what is one text in a .txt file.
 
     Raises:
-        ConfigError: the packing contradicts the models, or no window length is known.
+        ConfigError: the packing contradicts the models, or no written text has a token.
         DataError: the data or the file is damaged, or has another tokenizer.
     """
     num_texts = len(written.texts)
@@ -112,7 +113,7 @@ def read_reference(
     if found != written.tokenizer.fingerprint:
         raise DataError(
             f"{path} has the tokenizer {found}, and the texts are counted with {written.tokenizer.fingerprint}; give "
-            "data of the same tokenizer, or its texts in a file"
+            "data made with the same tokenizer, or its texts in a file"
         )
     known = "" if written.trained is None else written.trained.packing
     if packing and known not in ("", packing):
@@ -125,7 +126,7 @@ def read_reference(
         return replace(MeasuredTexts.of_stages(stages, written.tokenizer), are_cut=True)
     lengths = [len(window) for window in written.texts.windows]
     if max(lengths) == 0:
-        raise ConfigError("not one text has a token, so that no window of the reference is as long; give other texts")
+        raise ConfigError("none of the texts has a token, so no window of the reference is as long; give other texts")
     (rows,) = drawn_windows(path, CascadeSpec((max(lengths),)), packing=kind, num_windows=num_texts, seed=seed)
     windows = [torch.from_numpy(row[:length]).long() for row, length in zip(rows, lengths, strict=False)]
     return MeasuredTexts.of_windows(windows, written.tokenizer)
@@ -134,7 +135,7 @@ def read_reference(
 def _staged_windows(
     path: Path, texts: MeasuredTexts, trained: StageSettings, *, packing: str, seed: int
 ) -> Mapping[int, Ids]:
-    """Windows of data in the stages that the written texts have."""
+    """Windows of the data, in those stages that the written texts have."""
     stages = drawn_windows(
         path,
         CascadeSpec(trained.stage_lengths),
@@ -149,7 +150,10 @@ def _staged_windows(
 
 
 def _of_run(run: SampleRun, tokenizer: str | None, *, needs_windows: bool) -> Written:
-    """What is finished of a sampling run; its checkpoints are read only where nothing else says what is needed."""
+    """The finished texts of a sampling run; its checkpoints are read only if they are needed.
+
+    That is the case if no tokenizer is named, or if windows of reference data are to be cut like those of the models.
+    """
     settings = run.settings.texts
     origin = _origin(settings, tokenizer) if tokenizer is None or needs_windows else None
     shared = Tokenizer.load(str(tokenizer)) if origin is None else origin.tokenizer
@@ -162,7 +166,7 @@ def _of_run(run: SampleRun, tokenizer: str | None, *, needs_windows: bool) -> Wr
     num_finished = len(stored.ids[-1]) if run.is_complete() else run.progress().num_finished
     if num_finished == 0:
         raise ConfigError(
-            f"{run.folder} has 0 finished texts of {run.settings.num_samples}; go on with cdllm sample --resume "
+            f"{run.folder} has 0 finished texts of {run.settings.num_samples}; complete it with cdllm sample --resume "
             f"{run.folder}"
         )
     stages = {number: ids[:num_finished] for number, ids in enumerate(stored.ids, start=settings.first_stage)}
@@ -180,7 +184,7 @@ def _origin(settings: SampleSettings, tokenizer: str | None) -> Cascade:
     """The bundle, or the first stage, that wrote the texts of a run.
 
     Raises:
-        ConfigError: it cannot be read any more.
+        ConfigError: it can no longer be read.
     """
     source = settings.cascade or settings.stage_paths[0]
     try:
@@ -192,7 +196,7 @@ def _origin(settings: SampleSettings, tokenizer: str | None) -> Cascade:
         )
     except CheckpointError as error:
         raise ConfigError(
-            f"the models in {source} say with which tokenizer the texts were written and on which windows they were "
-            f"trained, and cannot be read ({error}); name the tokenizer with --tokenizer, and give reference texts as "
-            "a file"
+            f"the models in {source} cannot be read ({error}), and only they say which tokenizer wrote the texts and "
+            "which windows they were trained on; name the tokenizer with --tokenizer, and give reference texts as a "
+            "file"
         ) from error

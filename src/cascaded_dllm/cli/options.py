@@ -15,36 +15,42 @@ Option = TypeVar("Option")
 
 Stages = Annotated[
     list[Path] | None,
-    typer.Option("--stage", help="Run folder, checkpoint or hub id of a stage, first stage first; repeat it."),
+    typer.Option("--stage", help="Run folder, checkpoint or hub id of a stage; repeat it, first stage first."),
 ]
 Bundle = Annotated[
     str | None,
     typer.Option(
         "--cascade",
-        help="Instead of --stage: a bundle of all stages, a folder, a hub id, or stories, which is built in.",
+        help="Instead of --stage: a bundle of all stages, as a folder or a hub id, or the built-in cascade stories.",
     ),
 ]
 TokenizerSource = Annotated[
-    str | None, typer.Option("--tokenizer", help="If the checkpoints have none: a file, a folder or a hub id.")
+    str | None,
+    typer.Option("--tokenizer", help="File, folder or hub id of the tokenizer, if the checkpoints have none."),
 ]
 Lengths = Annotated[
     str | None,
-    typer.Option("--lengths", help="Stage lengths, for a model whose checkpoint does not say them, as SEDD's."),
+    typer.Option("--lengths", help="Stage lengths, if the checkpoints do not store them (SEDD models)."),
 ]
 WeightsName = Annotated[
-    str | None, typer.Option("--weights", help="ema or raw.", show_default="ema, or those of the bundle")
+    str | None,
+    typer.Option(
+        "--weights", help="Weights of the checkpoints: ema or raw.", show_default="ema, or those of the bundle"
+    ),
 ]
 StagesDir = Annotated[
-    Path | None, typer.Option("--stages", help="Where windows and stages are kept, for read-only data.")
+    Path | None, typer.Option("--stages", help="Folder for built windows and stages, if the data is read-only.")
 ]
 Packing = Annotated[
     str | None,
-    typer.Option("--packing", help="stream or document, for models whose checkpoints do not say it, as SEDD's."),
+    typer.Option(
+        "--packing", help="How windows are cut, stream or document, if the checkpoints do not store it (SEDD models)."
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda, ...")]
+Device = Annotated[str, typer.Option("--device", help="Device of the networks: auto, cpu, mps, cuda, ...")]
 Out = Annotated[Path | None, typer.Option("--out", help="Also write the numbers to this JSON file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of tables.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def given(options: Mapping[str, Option | None]) -> dict[str, Option]:
@@ -56,7 +62,7 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     """The stage lengths in "32,64,128".
 
     Raises:
-        ConfigError: the text is no list of whole numbers.
+        ConfigError: the text is not a list of whole numbers.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
@@ -65,7 +71,7 @@ def parse_lengths(text: str) -> tuple[int, ...]:
 
 
 def tell(summary: Mapping[str, Any], show: Callable[[], None], *, as_json: bool, out: Path | None = None) -> None:
-    """What was found, for `--out`, and on the terminal as JSON or as `show` prints it."""
+    """Writes the summary to `--out`, and prints it as JSON or as `show` does."""
     if out is not None:
         write_json(out, summary)
     if as_json:
@@ -77,10 +83,10 @@ def tell(summary: Mapping[str, Any], show: Callable[[], None], *, as_json: bool,
 
 
 def require_output_file(out: Path | None) -> None:
-    """Checks, before the work, that `--out` can be a file.
+    """Checks, before the work begins, that `--out` can be written as a file.
 
     Raises:
-        OutputExistsError: it is a folder, or lies in one that is not there.
+        OutputExistsError: it is a folder, or its folder does not exist.
     """
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")

@@ -1,4 +1,4 @@
-"""`cdllm preprocess`: a corpus to tokens with importance, on disk."""
+"""`cdllm preprocess`: turns a corpus into tokens with importance, on disk."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -22,9 +22,10 @@ from cascaded_dllm.preprocess.job import EMBEDDED, CorpusChoice, Job, ScorerChoi
 
 
 class _Methods(TyperGroup):
-    """The commands of this group are the methods; a misspelt one is told which there are.
+    """The group of the methods and of `inspect`, `stages` and `status`; an unknown name gets a list of the known ones.
 
-    All take the same options, so that one of another method is told whose it is; their help shows those they read.
+    All methods accept the options of all, so that an error can name the method that an option belongs to. The help of
+    a method shows only the options that it reads.
     """
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -37,7 +38,7 @@ class _Methods(TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is asked for; typer keeps the types to itself."""
+        """The command that the arguments name, after a check that it exists."""
         with reported_errors(debug="--debug" in args):
             if args:
                 one_of("the method", args[0], self.commands)
@@ -48,12 +49,12 @@ app = typer.Typer(
     cls=_Methods,
     add_completion=False,
     no_args_is_help=True,
-    help="Give every token of a corpus its importance, and look at what is chosen.",
+    help="Compute the importance of every token of a corpus, and inspect what the stages keep.",
 )
 
 
 def command_of(method: str) -> Callable[..., None]:
-    """The command of a method; all take the same options."""
+    """The command of a method; all methods accept the same options."""
 
     def run(
         dataset: flags.Dataset,
@@ -95,10 +96,10 @@ def command_of(method: str) -> Callable[..., None]:
         out: flags.Out = Path("data/preprocessed"),
         debug: Debug = False,
     ) -> None:
-        """Make the shards; the help text is that of the method."""
+        """Makes the shards of a dataset; `_register` sets the help text."""
         words = out / "word_cache" if word_cache is None and method in EMBEDDED else word_cache
         renamed = {"method": method, "word_cache": None if words is None else str(words), "time": time_limit}
-        # All parameters, under the names of the fields that they fill.
+        # All parameters, by the names of the dataclass fields that they fill.
         typed = locals() | renamed
         job = Job(
             CorpusChoice(**_fields_of(CorpusChoice, typed)),
@@ -109,7 +110,7 @@ def command_of(method: str) -> Callable[..., None]:
             str(out),
         )
         asked = _fields_of(Resources, typed)
-        # Every executor reads it.
+        # Every executor reads the number of workers, so it needs no check.
         del asked["workers"]
         with reported_errors(debug):
             require_read(executor, asked | {"ray_address": ray_address, "submit_anyway": submit_anyway})
@@ -127,17 +128,17 @@ def command_of(method: str) -> Callable[..., None]:
 
 
 def _fields_of(record: Any, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """What is typed for the fields of a dataclass."""
+    """The values in `typed` of the fields of a dataclass."""
     return {field.name: typed[field.name] for field in fields(record)}
 
 
 def _register(method: str, short_help: str, purpose: str, *examples: str) -> None:
-    """Makes a method a command."""
+    """Registers the command of a method, with its help text."""
     lines = "\n    ".join(f"  cdllm preprocess {method} {example}" for example in examples)
     text = f"""{purpose}
 
-    Writes shards of tokens with importance, which `cdllm train` reads. Kill it at any time: a shard is on disk
-    completely or not at all, and the same command makes what is missing.
+    The result is a folder of tokens with their importance, in shards, which `cdllm train` reads. You can kill the
+    command at any time: a shard is written completely or not at all, and the same command makes the missing ones.
 
     Examples:
 
@@ -149,40 +150,40 @@ def _register(method: str, short_help: str, purpose: str, *examples: str) -> Non
 _register(
     "constituency",
     "Importance by part of speech.",
-    "Importance by part of speech: proper nouns first, then nouns, verbs, adjectives, adverbs, the rest.",
+    "Importance by part of speech: proper nouns are kept first, then nouns, verbs, adjectives, adverbs, the rest.",
     "--dataset train.txt.xz --tagger english --train-tokenizer 4096",
     "--dataset openwebtext --tokenizer gpt2 --shards 256 --executor slurm --partition cpu",
 )
 _register(
     "keybert_no_stopword",
-    "Importance by KeyBERT's relevance, stop words last.",
-    "Importance by KeyBERT's relevance of a word to its document; stop words come last, full stops first.",
+    "Importance by KeyBERT relevance, stop words last.",
+    "Importance by the KeyBERT relevance of a word to its document; stop words are kept last, full stops first.",
     "--dataset wikitext103 --tokenizer gpt2 --shards 32 --workers 8",
     "--dataset notes.jsonl --tokenizer gpt2 --scope window --precision bfloat16",
 )
 _register(
     "keybert",
-    "Importance by KeyBERT's relevance.",
-    "Importance by KeyBERT's relevance of a word to its document, stop words like all others.",
+    "Importance by KeyBERT relevance.",
+    "Importance by the KeyBERT relevance of a word to its document; stop words are treated like all others.",
     "--dataset wikitext2 --tokenizer gpt2",
 )
 _register(
     "tfidf",
-    "Importance by frequency and rarity.",
-    "Importance by how often a word is in its document and how rare in the others; needs no model.",
+    "Importance by tf-idf.",
+    "Importance by tf-idf: how often a word is in its document, and how rare in the others; needs no model.",
     "--dataset papers.jsonl.gz --text-field abstract --train-tokenizer 8192",
 )
 _register(
     "random",
     "Random importance, the control.",
-    "Random importance: the control that shows whether importance matters.",
+    "Random importance: the control experiment that shows whether importance matters.",
     "--dataset wikitext2 --tokenizer gpt2 --seed 1",
     "--dataset wikitext2 --tokenizer gpt2 --per word",
 )
 _register(
     "custom",
-    "Importance by a function of yours.",
-    "Importance by a function of yours, which finds the words of texts and a number for each: large ones are kept.",
+    "Importance by your own function.",
+    "Importance by your own Python function, which finds words and a number for each; words with large ones are kept.",
     "--scorer saliency.py:importance --dataset wikitext2 --tokenizer gpt2",
     "--scorer saliency.py:importance --dataset notes.jsonl --name notes_saliency --train-tokenizer 4096",
 )

@@ -1,4 +1,4 @@
-"""How far the shards of a job are, on the terminal or in a log, and what became of those of an earlier one."""
+"""Progress of a preprocessing job, on the terminal or in a log, and the fate of shards that an earlier job left."""
 
 import itertools
 import time
@@ -12,16 +12,17 @@ from cascaded_dllm.preprocess.executors import Tasks
 from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats
 
 _ENDED_SAID = 3
-"""Shards that are told one by one."""
+"""Ended shards that are listed one by one."""
 _TELL_EVERY_SECONDS = 60.0
-"""Where there is no terminal with a bar, and somebody reads the log."""
+"""Time between progress lines in a log."""
 
 
 @contextmanager
 def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A sign of life, then a bar for every pass through the corpus; without a terminal, a line where that takes long.
+    """A spinner, then a bar for every pass through the corpus; without a terminal, lines for a pass that takes long.
 
-    Yields what is told of passes, see `OnPass`.
+    Yields:
+        The callback for the passes, see `OnPass`.
     """
     with ExitStack() as shown:
         if console.is_terminal:
@@ -32,7 +33,7 @@ def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
         def tell(what: str, done: int, total: int | None) -> None:
             nonlocal shown_pass, move, began, line
             if what != shown_pass:
-                # A terminal has room for one thing that moves.
+                # A terminal can show only one live display.
                 shown.close()
                 shown_pass, began, line = what, time.monotonic(), LogLine(_TELL_EVERY_SECONDS)
                 _, move = shown.enter_context(progress_bar(what))
@@ -47,11 +48,11 @@ def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Collection[int], int], None]]:
-    """A bar, or now and then a line where there is no terminal; yields what executors tell the state to.
+    """A progress bar, or lines at intervals without a terminal; yields the callback that executors report progress to.
 
     Args:
-        tasks: whose shards are made.
-        records: of the whole corpus, dropped ones counted, or a bound on it; None where it is unknown.
+        tasks: the tasks whose shards are made.
+        records: number of records in the whole corpus, dropped ones included, or an upper bound; None if unknown.
     """
     num_tasks = len(tasks.missing)
     total = None if records is None else sum(len(range(i, records, tasks.num_shards)) for i in tasks.missing)
@@ -62,7 +63,7 @@ def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Col
         def tell(finished: Collection[int], in_progress: int) -> None:
             nonlocal num_finished, in_finished
             num_finished += len(finished)
-            # Once for every shard: to open all that are there would take ever longer.
+            # Each shard is opened once, when it is finished; opening all of them every time would take ever longer.
             in_finished += sum(Shard.open(shard_folder(tasks.folder, index)).counts.records for index in finished)
             so_far = in_finished + (0 if num_finished == num_tasks else in_progress)
             expected = _expected(total, num_finished, in_finished, num_tasks)
@@ -77,12 +78,12 @@ def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Col
 
 
 def _expected(total: int | None, num_finished: int, in_finished: int, num_tasks: int) -> int | None:
-    """The records of all shards, as far as that is known."""
+    """The expected number of records in all shards of this job; None if it is unknown."""
     if num_finished == num_tasks:
         return in_finished
     if num_finished == 0:
         return total
-    # Shards differ by a record; and a bound may be far above what there is.
+    # Shards differ by at most one record, so the finished ones give an estimate; a bound may be far too high.
     estimate = in_finished * num_tasks // num_finished
     return estimate if total is None else min(total, estimate)
 
@@ -92,11 +93,11 @@ def _per_second(rate: float) -> str:
 
 
 def records_told(done: int, total: int | None, rate: float) -> str:
-    """The records that are done, with what can be said of the rest.
+    """A line with the finished records, the rate and, if it can be estimated, the remaining time.
 
     Args:
-        done: records.
-        total: of them; None where it is unknown.
+        done: finished records.
+        total: all records, about; None if unknown.
         rate: records a second.
     """
     if total is None:
@@ -106,12 +107,12 @@ def records_told(done: int, total: int | None, rate: float) -> str:
 
 
 def say_shards(told: Mapping[int, Heartbeat], form: str, *, most: int) -> None:
-    """Prints what tasks told last, one by one, and how many more there are.
+    """Prints the last heartbeats of tasks, a line each, and how many more there are.
 
     Args:
-        told: by shard.
-        form: of a line, behind the shard, with {records}, {time} and {age}.
-        most: so many lines.
+        told: the last heartbeat, by shard.
+        form: format of a line after the shard's number, with {records}, {time} and {age}.
+        most: largest number of lines.
     """
     for index, heartbeat in itertools.islice(told.items(), most):
         records, time_spent = counted(heartbeat.records, "record"), clock(heartbeat.seconds)
@@ -122,14 +123,14 @@ def say_shards(told: Mapping[int, Heartbeat], form: str, *, most: int) -> None:
 
 
 def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
-    """Prints how far shards had come that are not there: a task that is too long for its time limit never ends well.
+    """Prints how far ended tasks had come, because a task that exceeds its time limit would fail again and again.
 
     Args:
-        tasks: whose shards are missing.
-        has_time_limit: whether they run in jobs of a cluster that may end them.
+        tasks: the tasks whose shards are missing.
+        has_time_limit: whether they run in cluster jobs that have a time limit.
     """
     ended = heartbeats(tasks.folder, frozenset(tasks.missing))
-    form = "had done {records} in {time} when it was ended (last heard of {age} ago), and begins anew"
+    form = "had done {records} in {time} when it was ended (last heartbeat {age} ago), and begins anew"
     say_shards(ended, form, most=_ENDED_SAID)
     if ended:
         limit = (
@@ -137,11 +138,11 @@ def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
             f"{tasks.num_shards}; "
         )
         console.print(
-            f"[yellow]note:[/] {limit if has_time_limit else ''}if another job is still at work on them, end this one",
+            f"[yellow]note:[/] {limit if has_time_limit else ''}if another job is still working on them, end this one",
             soft_wrap=True,
         )
 
 
 def say_what_was_lost(index: int, why: str) -> None:
-    """Prints that a shard is begun again, since its process or node was lost."""
+    """Prints that a shard begins anew, because its process or node was lost."""
     console.print(f"shard {index} was lost with its process or node ({why}), and begins anew")

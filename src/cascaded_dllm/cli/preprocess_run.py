@@ -1,4 +1,4 @@
-"""One preprocessing job on the terminal: its tasks are run where they are to run, and what came out is said."""
+"""Runs one preprocessing job, here, on Slurm or on Ray, and prints its progress and its result."""
 
 import contextlib
 import time
@@ -32,15 +32,15 @@ from cascaded_dllm.text.rows import BadRecordError
 
 @contextlib.contextmanager
 def _with_remedy() -> Iterator[None]:
-    """Says that records which cannot be read may be dropped.
+    """Adds the remedy --bad-records drop to the error about an unreadable record.
 
     Raises:
-        DataError: there is one.
+        DataError: a record cannot be read.
     """
     try:
         yield
     except BadRecordError as error:
-        raise DataError(f"{error}, or leave such records out, counted, with --bad-records drop") from error
+        raise DataError(f"{error}, or drop and count such records with --bad-records drop") from error
 
 
 @_with_remedy()
@@ -54,7 +54,7 @@ def run_job(
     ray_address: str | None,
     submit_anyway: bool,
 ) -> None:
-    """Prepares a job, runs its missing tasks and says what came out.
+    """Prepares a job, runs the tasks whose shards are missing, and prints the result.
 
     Raises:
         CascadeError: see `prepare` and the executors.
@@ -65,7 +65,7 @@ def run_job(
     require_at_least("the number of workers", workers, 1)
     processes = workers or usable_cores()
     with preparation_progress() as tell_pass:
-        # What is submitted is prepared on a machine that is not ours alone.
+        # Slurm and Ray jobs are prepared on one process, since the submitting machine is usually shared.
         task = prepare(job, workers=processes if executor == "local" else 1, on_pass=tell_pass)
         task.plan.check_shards()
         wanted = range(job.num_shards) if shard is None else [shard]
@@ -73,7 +73,7 @@ def run_job(
             require_no_job(task.plan.folder)
     complete = _complete(task.plan, wanted, min(processes, usable_cores()))
     missing = sorted(set(wanted) - set(complete))
-    # What is booked on a cluster is used: inside a task by processes that score documents.
+    # The cores that a task has on a cluster are used by processes that score documents.
     placed = task if executor == "local" else task.on_processes(resources.cpus)
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
@@ -95,7 +95,7 @@ def run_job(
             numbers = submit_slurm(tasks, resources, f"cdllm-{job.scorer.method}")
             what = f"job {numbers[0]} makes" if len(numbers) == 1 else f"jobs {', '.join(numbers)} make, in turn,"
             console.print(f"{what} {counted(len(missing), 'shard')}; logs are in {tasks.logs}", soft_wrap=True)
-            say(f"how far it is: cdllm preprocess status {tasks.folder}")
+            say(f"to see the progress: cdllm preprocess status {tasks.folder}")
             return
         case "ray":
             console.print(f"{counted(len(missing), 'shard')} on Ray")
@@ -107,7 +107,11 @@ def run_job(
 
 
 def _require_single(job: Job, shard: int, executor: str, workers: int | None) -> None:
-    """Checks that one shard alone can be made so."""
+    """Checks that the options allow making a single shard.
+
+    Raises:
+        ConfigError: they do not.
+    """
     job.check_shard(shard)
     if executor == "slurm":
         raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
@@ -119,14 +123,14 @@ def _require_single(job: Job, shard: int, executor: str, workers: int | None) ->
 
 
 def _complete(plan: Plan, wanted: Sequence[int], threads: int) -> list[int]:
-    """Those of the wanted shards that are there and whole, which is known once they have been hashed."""
+    """Those of the wanted shards that exist and are whole, which hashing them shows."""
     there = [index for index in wanted if shard_folder(plan.folder, index).exists()]
     if not there:
         return []
     if not console.is_terminal and len(there) > 1:
         console.print(f"checking {counted(len(there), 'shard')}")
     whole = []
-    # Threads, since hashing leaves the interpreter to others.
+    # Threads suffice, because hashing releases the global interpreter lock.
     with progress_bar("shards checked") as (_, move), ThreadPoolExecutor(threads) as pool:
         try:
             for done, is_whole in enumerate(pool.map(plan.has_shard, there), start=1):
@@ -139,7 +143,7 @@ def _complete(plan: Plan, wanted: Sequence[int], threads: int) -> list[int]:
 
 
 def _read_once(plan: Plan, missing: Sequence[int]) -> int:
-    """Reads a corpus of which every part costs as much as the whole, once for all shards; returns its records."""
+    """Reads the corpus once for all shards, because each part would cost as much as the whole; returns its records."""
     if not console.is_terminal:
         console.print(f"reading the corpus once for {counted(len(missing), 'shard')}")
     last, total = 0, known_records(plan.corpus)
@@ -155,14 +159,14 @@ def _read_once(plan: Plan, missing: Sequence[int]) -> int:
 
 
 def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) -> None:
-    """Runs the tasks on this machine; workers that are not needed for shards score documents inside them."""
+    """Runs the tasks on this machine; workers beyond the number of shards score documents inside the tasks."""
     at_once, in_last = min(workers, len(tasks.missing)), len(tasks.missing) % workers
     if workers > len(tasks.missing):
         tasks = replace(tasks, task=SharedOut(task, shared_out(workers, tasks.missing)))
     if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
         console.print(
             f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "
-            f"{workers:,} workers have nothing to do; a multiple of {workers:,} in --shards keeps all at work",
+            f"{workers:,} workers have nothing to do; a multiple of {workers:,} in --shards keeps all of them busy",
             soft_wrap=True,
         )
     with shards_progress(tasks, records) as tell:
@@ -170,11 +174,11 @@ def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) 
 
 
 def _say_what_came_out(task: ShardTask, seconds: float, num_made: int) -> None:
-    """Prints and writes the counts of the dataset, or says what it still waits for."""
+    """Prints the counts of the dataset or, if it is not complete, how many shards are missing."""
     folder, settings = task.plan.folder, task.plan.settings
     still = settings.num_shards - len(task.plan.folders_of_shards())
     if still:
-        console.print(f"made {counted(num_made, 'shard')}; of {settings.num_shards}, {still:,} are still to be made")
+        console.print(f"made {counted(num_made, 'shard')}; {still:,} of {settings.num_shards} are still missing")
         return
     counts = PreprocessedDataset.open(folder).counts
     told = summary(counts, seconds)

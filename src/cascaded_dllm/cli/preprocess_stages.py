@@ -1,4 +1,4 @@
-"""`cdllm preprocess stages`: windows and stages of a dataset before any training asks for them."""
+"""`cdllm preprocess stages`: builds windows and stages of a dataset before a training needs them."""
 
 from pathlib import Path
 
@@ -20,12 +20,11 @@ def stages(
     workers: flags.BuildWorkers = None,
     debug: Debug = False,
 ) -> None:
-    """Build windows and nested stages of a preprocessed dataset, which training then finds.
+    """Build the windows and nested stages of a preprocessed dataset ahead of training.
 
-    Training builds them itself where they are not there; this is for a job without a GPU. They are found by all that
-    decides them: the dataset, the stage lengths, the packing and whether a stage keeps a token once, which training
-    must be given alike (--lengths, data.packing, data.unique, --stages). Flat models and all stages of a cascade share
-    them.
+    Training builds them itself if they are missing; this command does so in a job without a GPU. Training finds them
+    only if its --lengths, data.packing, data.unique and --stages are the same as here. Flat models and all stages of a
+    cascade share them.
 
     Examples:
 
@@ -50,7 +49,7 @@ def stages(
 
 
 def _show(arrays: StageArrays, folder: Path) -> None:
-    """What is there, what is not, and where."""
+    """Prints what was built, what was dropped, and the folder."""
     num_dropped = arrays.dropped["too_few_distinct_tokens"]
     size = sum(path.stat().st_size for path in folder.iterdir())
     console.print(

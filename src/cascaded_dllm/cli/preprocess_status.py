@@ -1,4 +1,4 @@
-"""`cdllm preprocess status`: how far a job is, wherever it runs."""
+"""`cdllm preprocess status`: the progress of a job, wherever it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +11,15 @@ from cascaded_dllm.cli.preprocess_progress import records_told, say_shards
 from cascaded_dllm.preprocess.status import Status, status
 
 _SAID = 20
-"""Tasks that are told one by one."""
+"""Tasks that are listed one by one."""
 
 
 def show_status(
-    folder: Annotated[Path, typer.Argument(help="Of the dataset: <out>/<method>/<name>_<split>.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder of the dataset: <out>/<method>/<name>_<split>.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON, for scripts.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show how far a job is, here or on a cluster, from the files that its tasks write.
+    """Show the progress of a job, here or on a cluster, from the files that its tasks write.
 
     Examples:
 
@@ -40,12 +40,12 @@ def _show(now: Status) -> None:
     if len(now.done) < now.num_shards:
         console.print(records_told(now.records_done, now.records_total, now.rate), soft_wrap=True)
     for what, tasks in (("is at work", at_work), ("is silent", silent)):
-        say_shards(tasks, what + ": {records} in {time}, last heard of {age} ago", most=_SAID)
+        say_shards(tasks, what + ": {records} in {time}, last heartbeat {age} ago", most=_SAID)
     if silent:
         console.print(
-            "[yellow]note:[/] a silent task has most likely ended; once no job runs, the same command makes what is "
-            "missing",
+            "[yellow]note:[/] a silent task has most likely ended; once no job runs, the command that began the job "
+            "makes the missing shards",
             soft_wrap=True,
         )
     if now.jobs:
-        console.print(f"jobs of Slurm: {', '.join(now.jobs)}")
+        console.print(f"Slurm jobs: {', '.join(now.jobs)}")

@@ -1,4 +1,4 @@
-"""`cdllm quickstart`: from nothing to a trained, measured and sampled three-stage cascade, in minutes on a laptop."""
+"""`cdllm quickstart`: trains, measures and samples a three-stage cascade from scratch, in minutes on a laptop."""
 
 import time
 from collections.abc import Callable
@@ -64,7 +64,7 @@ _SAMPLES_SHOWN, _BATCH_SIZE = 4, 64
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """What differs between the two corpora: how importance is found, and the tokenizer."""
+    """What differs between the two corpora: the importance scorer and the tokenizer."""
 
     make_scorer: Callable[[Corpus], Scorer]
     tokenizer: Tokenizer
@@ -75,25 +75,36 @@ def quickstart(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Overrides key=value, as of `cdllm train`; see configs/quickstart.yaml.", show_default=False
+            help="Overrides key=value, as for `cdllm train`; see configs/quickstart.yaml.", show_default=False
         ),
     ] = None,
-    corpus: Annotated[str, typer.Option(help="stories (a grammar of known entropy) or python-docs.")] = "stories",
-    out: Annotated[Path, typer.Option(help="Where data, runs and samples go; started again, it goes on.")] = Path(
-        "runs/quickstart"
-    ),
-    num_samples: Annotated[int, typer.Option(help="Texts to sample and judge.")] = 256,
-    seed: Annotated[int, typer.Option(help="Decides everything.")] = 0,
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="The corpus: stories (from a grammar of known entropy) or python-docs (docstrings of Python itself)."
+        ),
+    ] = "stories",
+    out: Annotated[
+        Path, typer.Option(help="Folder for data, runs and samples; the same command resumes what is in it.")
+    ] = Path("runs/quickstart"),
+    num_samples: Annotated[int, typer.Option(help="Number of texts to sample and measure.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     conditioning: Annotated[
-        str, typer.Option(help="How a stage sees the one before: prefix (in front) or placed (in its places).")
+        str,
+        typer.Option(
+            help="How a later stage sees the text of the stage before: prefix (in front of its own text) or placed (at "
+            "its places in the text)."
+        ),
     ] = "prefix",
     flat: Annotated[
         bool,
-        typer.Option("--flat", help="Also train a flat model, with as many token-forwards as all stages together."),
+        typer.Option(
+            "--flat", help="Also train a flat model for comparison, with as many token-forwards as all stages together."
+        ),
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train, measure and sample a three-stage cascade on a corpus that is present on every machine.
+    """Train, measure and sample a three-stage cascade on a built-in corpus.
 
     Examples:
 
@@ -166,10 +177,10 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
 
 
 def _config(overrides: list[str], corpus: str, out: Path, seed: int, conditioning: str) -> TrainConfig:
-    """What all stages share; the data, which is not there yet, is only named.
+    """The settings that all stages share; the data does not exist yet, so only its path is set.
 
     Raises:
-        ConfigError: an override cannot be read, is out of range, or is of a key that is not free here.
+        ConfigError: an override cannot be read, is out of range, or sets a key that the quickstart sets itself.
     """
     require_free(
         overrides, _DECIDED, "the quickstart sets {key} itself; leave it out, or use --out, --seed and --conditioning"
@@ -199,7 +210,7 @@ def _token_forwards(config: TrainConfig) -> int:
     lengths = config.stage_lengths
     positions = sum(prefix + length for prefix, length in zip((0, *lengths), lengths, strict=False))
     if config.conditioning == "placed":
-        positions += len(lengths) - 1  # a text has a gap more than tokens
+        positions += len(lengths) - 1  # n tokens have n + 1 gaps
     return config.training.num_steps * config.training.batch_size * positions
 
 
@@ -216,7 +227,7 @@ def _train_flat(config: TrainConfig, out: Path) -> Path:
 
 
 def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, object]:
-    """The joint bound on the windows of `config.data.path`, shown and as numbers; for stories beside the truth."""
+    """Measures and shows the joint bound on windows of `config.data.path`; for stories, also the true surprisal."""
     with progress_bar("measuring the bound") as (_, move):
         bound = joint_bound(
             cascade,
@@ -237,7 +248,7 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
 
 
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
-    """Samples, the first of them shown, and for stories how many are such."""
+    """Samples texts and shows the first ones; for stories, also the share that the grammar accepts."""
     with progress_bar("texts of all stages") as (_, move):
         samples = cascade.generate(num_samples, seed=seed, batch_size=_BATCH_SIZE, on_progress=move)
     for i in range(min(_SAMPLES_SHOWN, num_samples)):

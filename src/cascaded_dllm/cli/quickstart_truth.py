@@ -1,4 +1,4 @@
-"""What is known of the stories of the quickstart because a grammar makes them: their entropy, and what is one."""
+"""Comparisons with the grammar behind the stories of the quickstart: with its entropy, and by what it accepts."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from cascaded_dllm.text.stories import StoryGrammar
 
 
 def against_truth(bound: JointBound, stories: Sequence[str]) -> dict[str, object]:
-    """The bound beside the true surprisal of the same windows and the entropy of the grammar, shown and as numbers.
+    """Compares a bound with the true surprisal of the same windows and the entropy of the grammar; shown and returned.
 
-    Where overrides have made windows that are no whole stories, there is nothing to compare with, and it says so.
+    If overrides lead to windows that are not whole stories, no comparison is possible; the result is then empty.
 
     Args:
-        bound: of windows.
-        stories: their texts.
+        bound: the bound on some windows.
+        stories: the texts of these windows.
     """
     grammar = StoryGrammar()
     truth = -torch.tensor([grammar.log_prob(story) for story in stories], dtype=torch.float64)
@@ -29,8 +29,8 @@ def against_truth(bound: JointBound, stories: Sequence[str]) -> dict[str, object
     ratio = float(bound.nll_nats.mean() / truth.mean())
     console.print(
         f"true entropy of the grammar {grammar.entropy:.3f} nats a story, of these stories {float(truth.mean()):.3f}\n"
-        f"the bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it, "
-        f"of which at most {bound.omitted_nats:.3f} may be hidden by terms left out\n"
+        f"the bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it; "
+        f"terms that are left out add at most {bound.omitted_nats:.3f}\n"
         f"(tokens still unmasked at t = 1, and the integral below t = 0.001)"
     )
     return {
@@ -43,12 +43,15 @@ def against_truth(bound: JointBound, stories: Sequence[str]) -> dict[str, object
 
 
 def accepted_share(texts: Sequence[str]) -> dict[str, object]:
-    """The share of texts that belong to the grammar, and why the first few others do not."""
+    """The share of texts that the grammar accepts, and the number of distinct ones; shows why it rejects the others.
+
+    Reasons are shown for the first two rejected texts.
+    """
     grammar = StoryGrammar()
     rejected = [text for text in texts if not grammar.accepts(text)]
     share = 1 - len(rejected) / len(texts)
     distinct = len(set(texts))
-    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar, {distinct} of them are distinct")
+    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar; {distinct} of all are distinct")
     for text in rejected[:2]:
         console.print(f"rejected: {text}\n  {grammar.explain(text)}", markup=False, style="dim")
     return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}

@@ -1,4 +1,4 @@
-"""A training run on the terminal: bars, lines, and an orderly end when it is interrupted."""
+"""Runs a training with progress on the terminal, and ends it in order when it is interrupted."""
 
 import math
 from typing import final
@@ -14,10 +14,10 @@ from cascaded_dllm.train.trainer import StepResult
 
 
 def run_with_progress(run: Run, description: str) -> None:
-    """Run to the end behind a progress bar.
+    """Runs a training to its end behind a progress bar.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint, or before the first one
-    while an owner of the folder, on another machine, is watched for life.
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint. They end it before the
+    first step if it still waits to see whether a process on another machine, which owns the folder, is alive.
 
     Raises:
         typer.Exit: it was interrupted.
@@ -34,7 +34,7 @@ def run_with_progress(run: Run, description: str) -> None:
 
 
 def _end(stopped: Stopped, num_steps: int) -> str:
-    """Where a run stands that was stopped, and what the same command does."""
+    """Where a stopped run stands, and what the same command does next."""
     if stopped.checkpoint is None:
         return "stopped before its first step, and there is nothing to keep; the same command begins again"
     first = f", first with the {' and the '.join(stopped.left_out)} of that step" if stopped.left_out else ""
@@ -46,7 +46,7 @@ def _end(stopped: Stopped, num_steps: int) -> str:
 
 @final
 class _Display:
-    """What is shown of a run: a bar for the steps, one for a bound while it is measured, lines for what stays."""
+    """Shows a run: a bar for the steps, a bar while the bound is measured, and lines for results that stay visible."""
 
     def __init__(self, progress: Progress, description: str, num_steps: int, request: StopRequest) -> None:
         self.progress, self.description, self.num_steps, self.request = progress, description, num_steps, request
@@ -58,7 +58,7 @@ class _Display:
         self.line = LogLine()
 
     def show(self, event: Event) -> None:
-        """One event of the run."""
+        """Shows one event of the run."""
         self._answer_request()
         match event:
             case Resumed():
@@ -80,20 +80,20 @@ class _Display:
                 )
             case NotDeleted():
                 warn(
-                    f"{self.description}: {event.fault}; this is tried again with every checkpoint. See that nobody "
-                    "reads it, and that its folder is yours to write"
+                    f"{self.description}: {event.fault}; this is tried again with every checkpoint. Check that nobody "
+                    "reads it, and that you may write to its folder"
                 )
             case Snapshot() | Stopped():
                 pass
 
     def show_measuring(self, done: int, total: int) -> None:
-        """How far the measurement of a bound is."""
+        """Shows the progress of measuring a bound."""
         self._answer_request()
         self.progress.update(self.bound, completed=done, total=total, visible=True)
 
     def _show_step(self, event: StepResult) -> None:
         self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
-        # What was left on the device is shown when it is read, with the rate of all steps since.
+        # Losses stay on the device for some steps; when one is read, the rate of all steps since the last is shown too.
         if (loss := event.loss_nats_per_token) is not None:
             now = self.tokens / self.seconds
             self.tokens, self.seconds = 0, 0.0
@@ -107,5 +107,5 @@ class _Display:
 
     def _answer_request(self) -> None:
         self.request.is_made_and_answered(
-            f"{self.description}: stopping after this step; told again, it stops at once and loses it"
+            f"{self.description}: stopping after this step; a second signal stops at once and loses the step"
         )

@@ -1,4 +1,4 @@
-"""A flag of a command and an override key=value that say different things: none of them is passed over."""
+"""Checks that a flag of a command and an override key=value do not contradict each other; neither wins silently."""
 
 import os
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.overrides import as_written
 
 FLAGS_OF_PATHS = {"data.path": "--data", "data.valid": "--valid", "data.stages_dir": "--stages", "run_dir": "--out"}
-"""Keys that are paths, and their flags."""
+"""The keys of the configuration that are paths, and the flags that set them."""
 
 
 class Said(NamedTuple):
-    """A value that is given besides the flags.
+    """A value that overrides give, rather than flags.
 
     Attributes:
-        value: of a key, or the choice of a group.
-        source: the file that it comes from, as an override; empty if it is an override itself.
+        value: value of a key, or choice of a group.
+        source: the override that chooses the file with this value; empty if an override gives the value itself.
     """
 
     value: Any
@@ -24,38 +24,38 @@ class Said(NamedTuple):
 
 
 def require_one_path(values: Mapping[str, Any], paths: Mapping[str, str]) -> None:
-    """Checks that no path is given as a flag and, otherwise, as a key, of which one would be passed over.
+    """Checks that no path is given both by a flag and, differently, by an override.
 
     Args:
-        values: of overrides, by key.
-        paths: of flags, by key.
+        values: values of the overrides, by key.
+        paths: values of the flags, by key.
 
     Raises:
         ConfigError: one is.
     """
     for key, path in paths.items():
-        # What is no path may be the name of a corpus there.
+        # data.valid may also be the name of a corpus, which must not be normalised as a path.
         alike = str if key == "data.valid" else os.path.normpath
         if key in values and alike(str(values[key])) != alike(path):
             given = as_written(values[key])
-            raise ConfigError(f"{key} is {given} and {FLAGS_OF_PATHS[key]} {path}; give one of both")
+            raise ConfigError(f"{key} is {given} and {FLAGS_OF_PATHS[key]} is {path}; give only one of them")
 
 
 def require_one_value(said: Mapping[str, Said], flag: str, values: Mapping[str, Any]) -> None:
-    """Checks that nothing is said by a flag and, otherwise, by an override.
+    """Checks that a flag does not contradict the overrides.
 
     Args:
-        said: by overrides and by the files that they choose, by key or group.
-        flag: as it is written.
-        values: what it says, likewise.
+        said: values from overrides and from the files that they choose, by key or group.
+        flag: the flag as the user writes it.
+        values: values that the flag sets, by key or group.
 
     Raises:
-        ConfigError: something is.
+        ConfigError: it does.
     """
     for name, value in values.items():
         if name in said and said[name].value != value:
             through = f" through {said[name].source}" if said[name].source else ""
             raise ConfigError(
                 f"{name} is {as_written(said[name].value)}{through}, and {flag} says {name}={as_written(value)}; "
-                "give one of both"
+                "give only one of them"
             )

@@ -1,4 +1,4 @@
-"""`cdllm sample`: texts from a cascade or a flat model, every stage on disk."""
+"""`cdllm sample`: samples texts from a cascade or a flat model, and writes every stage to disk."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,15 +24,15 @@ from cascaded_dllm.sample.settings import absolute_source
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 NOT_OF_THE_RUN = ("resume", "watch", "eval_perplexity", "debug")
-"""Parameters of the command that say nothing of the run itself."""
+"""Parameters of the command that are not settings of the run."""
 
 
 def _begin(asked: Mapping[str, Any], *, default_judge: str | None, watch: bool) -> None:
-    """A new run: whatever can be known to go wrong is told before anything long begins.
+    """Begins a new run and completes it; everything that can be checked is checked before anything slow begins.
 
     Args:
-        asked: options of the command that are not left out.
-        default_judge: who is asked about the texts if no judge was named.
+        asked: the options that were given.
+        default_judge: judge of the texts if none was named; None for no judge.
         watch: whether texts are shown while they are written.
     """
     options = SampleOptions.of({"judge": default_judge, **asked, "drawing": drawing_of(asked)})
@@ -47,12 +47,12 @@ def _begin(asked: Mapping[str, Any], *, default_judge: str | None, watch: bool) 
 
 
 def _go_on(folder: Path, asked: Mapping[str, Any], *, default_judge: str | None, watch: bool) -> None:
-    """The run in `folder`, from where it was left.
+    """Resumes the run in `folder` and completes it.
 
     Args:
-        folder: of the run.
-        asked: options of the command that are not left out.
-        default_judge: who is asked about the texts if no judge was named, now or when the run was begun.
+        folder: folder of the run.
+        asked: the options that were given.
+        default_judge: judge of the texts if none was named, now or when the run began; None for no judge.
         watch: whether texts are shown while they are written.
     """
     run = SampleRun.open(folder)
@@ -125,9 +125,9 @@ def sample(
     compile: flags.Compile = None,
     debug: Debug = False,
 ) -> None:
-    """Sample texts, stage after stage.
+    """Sample texts from a cascade or a flat model, stage after stage.
 
-    What is finished is on the disk, and --resume goes on from there.
+    Finished batches are on the disk at once; --resume completes an interrupted run.
 
     Examples:
 
@@ -139,7 +139,7 @@ def sample(
       cdllm sample --stage louaaron/sedd-small --lengths 1024 --tokenizer gpt2 --predictor analytic --dtype bfloat16
       cdllm sample --resume out/sample_cascade_steps_256_len_128_20260301_120000
     """
-    # All parameters, under their names.
+    # All parameters of this function, by name.
     typed = locals()
     with reported_errors(debug):
         asked = read_options({name: typed[name] for name in typed if name not in NOT_OF_THE_RUN})

@@ -1,4 +1,4 @@
-"""What options mean that are typed, how texts are drawn by them, and back, so that a run that goes on is compared."""
+"""Turns options into a `Drawing`, and a `Drawing` back into options, which are compared when a run is resumed."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,31 +17,31 @@ _PIN = re.compile(r"(?P<stage>\d+):(?P<position>\d+|start|end):(?P<text>.*)", re
 
 
 def read_options(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are given, under their names, as values in place of what is typed.
+    """The options that were given, by name, parsed into values.
 
     Args:
-        typed: the parameters of a command; those that are left out are None, or have no entries.
+        typed: the parameters of a command; those that were left out are None or empty lists.
 
     Raises:
-        ConfigError: one cannot be read.
-        DataError: a file that is named cannot.
+        ConfigError: an option cannot be parsed.
+        DataError: a file that an option names cannot be read.
     """
     given = {name: value for name, value in typed.items() if value is not None and value != []}
     return {name: _READERS[name](value) if name in _READERS else value for name, value in given.items()}
 
 
 def drawing_of(options: Mapping[str, Any]) -> Drawing:
-    """How texts are drawn, by those of these options that are about it; all that are not there have their defaults."""
+    """How texts are drawn, from those of the options that decide it; missing ones have their defaults."""
     return drawing_of_options(options_among({**options, "pinned": options.get("pin", ())}))
 
 
 def options_of(drawing: Drawing) -> dict[str, Any]:
-    """The inverse of `drawing_of`, for all options, and what they are called inside."""
+    """The inverse of `drawing_of`: all options of a drawing, by their names in the command and in the dataclasses."""
     return {**values_of(drawing, drawing.law, drawing.control), "pin": drawing.control.pins}
 
 
 def values_of(*records: Any) -> dict[str, Any]:
-    """What these dataclasses hold, under the names of their fields, which differ."""
+    """The values of all fields of these dataclasses, by name; no two dataclasses share a field name."""
     return {field.name: getattr(record, field.name) for record in records for field in fields(record)}
 
 
@@ -54,7 +54,7 @@ def parse_numbers(flag: str, text: str) -> tuple[int | None, ...]:
     """The numbers in "32,-,64", one for all stages or one for each; "-" for a stage that takes none.
 
     Raises:
-        ConfigError: the text is no such list.
+        ConfigError: the text is not such a list.
     """
     return tuple(_number(flag, text, part.strip()) for part in text.split(","))
 
@@ -63,7 +63,7 @@ def parse_keywords(text: str) -> tuple[str, ...]:
     """The keywords in "storm, lighthouse, keeper".
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the text is empty.
     """
     if not text.strip():
         raise ConfigError('--keywords is empty; give words with commas, "storm, lighthouse", or leave it out')
@@ -71,10 +71,10 @@ def parse_keywords(text: str) -> tuple[str, ...]:
 
 
 def parse_pins(texts: list[str]) -> tuple[Pin, ...]:
-    """The pins in "3:start:Once upon a time" and its like.
+    """The pins in texts such as "3:start:Once upon a time".
 
     Raises:
-        ConfigError: a text is no such pin.
+        ConfigError: a text is not such a pin.
     """
     return tuple(map(_pin, texts))
 
@@ -114,4 +114,4 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "tokenizer": absolute_source,
     "lengths": parse_lengths,
 }
-"""How options are read that are typed as something else than what they mean."""
+"""The parsers of options whose value is not the text or number that the user types."""

@@ -1,4 +1,4 @@
-"""The documented entry script of sampling: its flags, our command."""
+"""The entry script of sampling: runs `cdllm sample` with the flags and defaults of the original code."""
 
 import argparse
 import re
@@ -13,26 +13,30 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs `cdllm sample`.
 
     Args:
-        arguments: flags of the entry, any option of the command besides; by default those of this process.
+        arguments: flags of the script, and any options of the command; by default those of this process.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    # As many stages as are named, and the three of the documented command in the help.
+    # Any number of stages can be named; the help always shows three, as the original script has them.
     named = sorted({int(found[1]) for flag in given if (found := _STAGE.match(flag))})
     parser = argparse.ArgumentParser(
-        description="Texts from a cascade, every stage on disk.",
-        epilog="Every option of `cdllm sample` may follow, such as --num-samples, --seed, --device or --dtype; "
-        "--cascade with a bundle stands in place of the stages.",
+        description="Samples texts from a cascade, and writes every stage to disk.",
+        epilog="All options of `cdllm sample` may follow, such as --num-samples, --seed, --device or --dtype; "
+        "--cascade BUNDLE replaces the paths of the stages.",
         allow_abbrev=False,
     )
     for number in sorted({1, 2, 3, *named}):
         parser.add_argument(
             f"--stage{number}_model_path", metavar="PATH", help=f"run, checkpoint or hub id of stage {number}"
         )
-    parser.add_argument("--batch_size", help="texts drawn together, and how many (default: 32)")
+    parser.add_argument(
+        "--batch_size", help="texts drawn together, and number of texts unless --num-samples is given (default: 32)"
+    )
     parser.add_argument("--steps", help="time steps of a stage (default: 1024; first_hitting has none)")
-    parser.add_argument("--predictor", help="euler, analytic or first_hitting (default: analytic)")
-    parser.add_argument("--output_dir", help="default: ./sampling_outputs")
-    parser.add_argument("--eval_perplexity", action="store_true", help="generative perplexity under gpt2-large")
+    parser.add_argument("--predictor", help="as in `cdllm sample`, such as euler or first_hitting (default: analytic)")
+    parser.add_argument("--output_dir", help="where the folder of this run goes (default: ./sampling_outputs)")
+    parser.add_argument(
+        "--eval_perplexity", action="store_true", help="measure the generative perplexity under gpt2-large"
+    )
     flags, rest = parser.parse_known_args(given)
     goes_on = any(flag.split("=")[0] == "--resume" for flag in rest)
     has_bundle = any(flag.split("=")[0] == "--cascade" for flag in rest)
@@ -54,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_defaults(flags: argparse.Namespace, rest: list[str]) -> None:
-    """Put in what a new run is not told; one that goes on has its own settings."""
+    """Fills in the defaults of the original script for a new run; a resumed run has its own settings."""
     flags.batch_size = flags.batch_size or "32"
     flags.predictor = flags.predictor or "analytic"
     flags.output_dir = flags.output_dir or "./sampling_outputs"

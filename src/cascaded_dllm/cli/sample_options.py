@@ -1,4 +1,4 @@
-"""What is asked of a sampling run: the options of a new one, and of one that is to go on."""
+"""The options of a sampling run: of a new one, and of one that is resumed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,28 +16,28 @@ from cascaded_dllm.sample.output import SampleRun, require_writable
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 
 _FREE = ("batch_size", "device", "judge")
-"""What may change when a run goes on, since no text depends on it but by rounding."""
+"""Options that may change when a run is resumed: they change texts at most by rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOptions:
-    """What the command is told, and what it takes by itself.
+    """The options of `cdllm sample` with their defaults.
 
     Attributes:
-        stage: where each stage is, absolute where it is a path; none for a bundle.
-        cascade: bundle that holds all stages, or None.
-        num_samples: how many texts.
-        drawing: how they are drawn.
+        stage: paths (absolute) or hub ids of the stages; empty for a bundle.
+        cascade: bundle of all stages, or None.
+        num_samples: number of texts.
+        drawing: how the texts are drawn.
         from_stage: stage whose texts are given, or None.
-        input: file or run that holds them, or None.
+        input: file or run with the given texts, or None.
         batch_size: texts drawn together.
-        output_dir: where the folder of a new run goes.
-        judge: who is asked about the final texts, or None.
-        tokenizer: where it is, or None.
-        lengths: of the stages, or None.
+        output_dir: folder in which a new run gets its own.
+        judge: causal language model that judges the final texts, or None.
+        tokenizer: where the tokenizer is, or None for that of the checkpoints.
+        lengths: stage lengths, or None for those of the checkpoints.
         weights: ema or raw; None for those of the bundle, or ema.
-        device: as it is named.
-        dtype: of the matrix products.
+        device: name of the device.
+        dtype: precision of the matrix products.
         compile: whether the blocks go through torch.compile.
     """
 
@@ -59,12 +59,12 @@ class SampleOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "SampleOptions":
-        """Those of these values that have the name of one; the others are as by default."""
+        """Options from those values that are named after one; the other options have their defaults."""
         return cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__})
 
     @classmethod
     def of_run(cls, run: SampleRun) -> "SampleOptions":
-        """The options that a run was begun with."""
+        """The options that a run began with."""
         texts = run.settings.texts
         given = texts.drawing.control.given
         own = {
@@ -75,14 +75,14 @@ class SampleOptions:
         return cls.of(values_of(run.settings, texts) | own)
 
     def with_given_texts(self, cascade: Cascade, *, is_counted: bool) -> "SampleOptions":
-        """The same with the texts that are to be gone on from read in.
+        """The options with the texts of `input` read in, if there are any.
 
         Args:
-            cascade: that goes on.
-            is_counted: whether it was said how many texts to write; if not, one is written for every given one.
+            cascade: cascade that continues these texts.
+            is_counted: whether `num_samples` was given; if not, one text is written for each given one.
 
         Raises:
-            ConfigError: they are not there, or do not fit.
+            ConfigError: the texts are missing or do not fit.
             DataError: they cannot be read.
         """
         if self.input is None or self.from_stage is None:
@@ -93,10 +93,10 @@ class SampleOptions:
         return replace(self, num_samples=num_samples, drawing=replace(self.drawing, control=control))
 
     def require_sound(self) -> None:
-        """Checks all that can be told before a checkpoint is read.
+        """Checks everything that can be checked before a checkpoint is read.
 
         Raises:
-            ConfigError: a value is out of range, or there is no such device.
+            ConfigError: a value is out of range, options contradict each other, or there is no such device.
             OutputExistsError: the output folder cannot be written.
         """
         require_at_least("num_samples", self.num_samples, 1)
@@ -104,10 +104,12 @@ class SampleOptions:
         self.drawing.require_sound()
         if (self.from_stage is None) != (self.input is None):
             missing = "--input" if self.input is None else "--from-stage"
-            raise ConfigError(f"{missing} is missing; --from-stage names the stage whose texts --input holds")
+            raise ConfigError(f"{missing} is missing; --from-stage names the stage whose texts --input contains")
         control = self.drawing.control
         if self.input is not None and (control.keywords or control.outline is not None):
-            raise ConfigError("--input is given with --keywords or --outline; a text begins with one of them, choose")
+            raise ConfigError(
+                "--input is given with --keywords or --outline, and a text starts from only one of them; choose one"
+            )
         if self.input is not None and not self.input.exists():
             raise ConfigError(f"--input is {self.input}, which does not exist; name a sampling run or a text file")
         choose_dtype(self.dtype)
@@ -115,7 +117,7 @@ class SampleOptions:
         require_writable(self.output_dir)
 
     def run_settings(self, cascade: Cascade) -> RunSettings:
-        """What is stored of a run of these options."""
+        """The settings that a run with these options stores."""
         texts = SampleSettings.of(
             cascade,
             self.drawing,
@@ -136,10 +138,10 @@ class SampleOptions:
 
 
 def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
-    """What a run goes on with: its own options, and of those that are `given` the ones that are free.
+    """The options of a resumed run: its own, and from `given` those that may change.
 
     Raises:
-        ConfigError: a given one contradicts the run's.
+        ConfigError: a given option contradicts the run.
     """
     stored = SampleOptions.of_run(run)
     before_of = options_of(stored.drawing) | values_of(stored)
@@ -156,10 +158,10 @@ def options_to_go_on(run: SampleRun, given: Mapping[str, Any]) -> SampleOptions:
 
 
 def _began_with(name: str, value: Any) -> str:
-    """The value of an option that a run keeps, and why it does."""
+    """The value of an option that a run keeps, with the reason."""
     match name:
         case "input":
-            return "texts that it holds itself"
+            return "texts that it stores itself"
         case "num_samples":
             return f"{value}; in a new folder the texts of the same numbers are the same"
         case _:
@@ -167,7 +169,7 @@ def _began_with(name: str, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as an option gives it; none where there is no option."""
+    """A value as the user types it; "none" for a missing one."""
     if isinstance(value, tuple):
         return ", ".join(map(_shown, value)) or "none"
     return "none" if value is None else str(value)

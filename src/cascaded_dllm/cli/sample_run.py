@@ -1,4 +1,4 @@
-"""One sampling run on the terminal: drawing what is missing, and what is said of the texts."""
+"""Completes one sampling run with progress on the terminal, and prints figures of its texts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +18,15 @@ from cascaded_dllm.sample.completing import draw_missing
 from cascaded_dllm.sample.output import SampleRun
 from cascaded_dllm.sample.samples import CascadeState
 
-_STOPPING = "stopping after this step, and keeping the batches before; told again, at once"
+_STOPPING = "stopping after this step, with the finished batches kept; a second signal stops at once"
 
 
 def complete_run(
     run: SampleRun, cascade: Cascade, options: SampleOptions, judge: Judge | None, *, watch: bool = False
 ) -> None:
-    """Draw the texts that are missing, write the files for readers, and have the texts judged.
+    """Draws the missing texts, writes the files for readers, and has the texts judged.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step; the batches before it are kept.
+    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step; finished batches are kept.
 
     Raises:
         typer.Exit: it was interrupted.
@@ -64,21 +64,21 @@ def complete_run(
     console.print(f"final texts: token entropy {entropy:.3f} nats, {bigrams}")
     _say_keywords(cascade, options, samples.ids[-1].tolist())
     if judge is not None:
-        # The texts are kept by now, whatever becomes of their judge.
+        # The texts are stored by now, even if the judge fails.
         judge_run(run, cascade, judge)
     say(f"{counted(num_finished, 'text')} in {run.folder}")
 
 
 def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequence[int]]) -> None:
-    """How many final texts hold all keywords, which only stage 1 is held to unless coverage is required."""
+    """Prints how many final texts contain all keywords; without --require-coverage, only stage 1 must contain them."""
     control = options.drawing.control
     if not control.keywords:
         return
     shares = keyword_coverage_per_text([cascade.tokenizer.decode_window(ids) for ids in final], control.keywords)
-    advice = "" if control.require_coverage else "; --require-coverage keeps what stage 1 holds"
+    advice = "" if control.require_coverage else "; --require-coverage keeps what stage 1 contains"
     num_held = sum(share == 1 for share in shares)
     if num_held < len(final) and (phrase := next((word for word in control.keywords if " " in word.strip()), None)):
-        advice += f"; {phrase.strip()!r} is one keyword, commas part several"
+        advice += f"; {phrase.strip()!r} is one keyword, commas separate several"
     console.print(
         f"all keywords are words of {num_held} of {counted(len(final), 'final text')}{advice}", soft_wrap=True
     )
@@ -88,7 +88,7 @@ def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequ
 def _progress(
     cascade: Cascade, num_samples: int, *, watch: bool
 ) -> Iterator[tuple[Callable[[int, int], None], Callable[[CascadeState], None]]]:
-    """What is told of texts done and of every state: a bar, or the texts themselves."""
+    """The callbacks for finished texts and for states; they show a bar or, with `watch`, the texts themselves."""
     if watch:
         with live_states(cascade, num_samples) as show:
             yield lambda done, total: None, show
@@ -98,7 +98,7 @@ def _progress(
 
 
 def judge_run(run: SampleRun, cascade: Cascade, judge: Judge) -> None:
-    """Put into the summary how probable the final texts are to the judge; shown as well."""
+    """Writes the generative perplexity of the final texts under the judge to the summary, and prints it."""
     texts = [cascade.tokenizer.decode_window(ids) for ids in run.samples().ids[-1].tolist()]
     found = judged_figures(judge, texts, cascade.device)
     before = {name: value for name, value in run.summary()["figures"].items() if name not in found}
@@ -110,12 +110,12 @@ def judge_run(run: SampleRun, cascade: Cascade, judge: Judge) -> None:
 
 
 def is_judged(run: SampleRun, options: SampleOptions) -> bool:
-    """Whether the summary of a complete run says all that the judge was to be asked."""
+    """Whether the summary of a complete run has the figures of the wanted judge, if one is wanted."""
     return options.judge is None or run.summary().get("judge") == options.judge
 
 
 def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -> None:
-    """What is drawn and where it goes; and what a change of device means."""
+    """Prints what is drawn and where it goes, and warns if a new device or batch size can change rounding."""
     progress, device = run.progress(), str(cascade.device)
     stages = f"{counted(len(cascade.stages), 'stage')} ({', '.join(map(str, cascade.stage_lengths))} tokens)"
     predictors = ", ".join(options.drawing.predictor)
@@ -126,13 +126,13 @@ def _say_what_begins(run: SampleRun, cascade: Cascade, options: SampleOptions) -
     )
     if others := [other for other in progress.devices if other != device]:
         warn(
-            f"the texts so far were drawn on {', '.join(others)}: {device} may round otherwise, so that a text can "
-            "differ from that of an unbroken run"
+            f"the texts so far were drawn on {', '.join(others)}: {device} may round differently, so a text can differ "
+            "from that of an uninterrupted run"
         )
     before = run.settings.batch_size
     rounds = f"in {options.dtype}" if options.dtype != "float32" else "compiled" if options.compile else None
     if progress.num_finished and rounds is not None and options.batch_size != before:
         warn(
-            f"the texts so far were drawn in batches of {before}: {rounds} one of {options.batch_size} may "
-            "round otherwise, so that a text can differ from that of an unbroken run"
+            f"the texts so far were drawn in batches of {before}: {rounds}, a batch of {options.batch_size} may round "
+            "differently, so a text can differ from that of an uninterrupted run"
         )

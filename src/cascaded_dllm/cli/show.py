@@ -1,4 +1,4 @@
-"""Texts of a cascade on the terminal, each token in the colour of the stage that wrote it, finished or under way."""
+"""Texts of a cascade on the terminal, finished or in progress; each token has the colour of the stage that wrote it."""
 
 import itertools
 import time
@@ -20,9 +20,9 @@ _MASKED = " ·"
 _NUM_WATCHED = 2
 """Texts shown while they are written."""
 _REFRESHES = 20
-"""A second."""
+"""Refreshes a second."""
 _SECONDS_OF_STAGE = 2.0
-"""That a stage of the first texts is shown at least, if it has steps enough; a small network writes it in a blink."""
+"""Least time a stage of the first texts is shown, if it has enough steps; a small network writes it in an instant."""
 
 
 def story_lines(cascade: Cascade, samples: CascadeSamples, index: int) -> Text:
@@ -32,14 +32,14 @@ def story_lines(cascade: Cascade, samples: CascadeSamples, index: int) -> Text:
 
 
 def stage_lines(tokenizer: Tokenizer, stages: Sequence[Sequence[int]], *, first_stage: int = 1) -> Text:
-    """All stages of one text, one below the other; ends of text are left out, and what is not written is a dot."""
+    """All stages of one text, one below the other, without ends of text; a dot stands for a masked token."""
     shown = [[token for token in ids if token != tokenizer.eos_id] for ids in stages]
     text = Text()
     for number, (ids, origins) in enumerate(
         zip(shown, provenance(shown, first_stage=first_stage), strict=True), start=first_stage
     ):
         text.append(f"  {number}  ", style="dim")
-        # Tokens of one origin are decoded together: a character may lie in several of them.
+        # Tokens of one stage are decoded together, because a character may span several tokens.
         pairs = zip(ids, origins, strict=True)
         for (origin, is_masked), run in itertools.groupby(pairs, lambda pair: (pair[1], pair[0] == tokenizer.mask_id)):
             tokens = [token for token, _ in run]
@@ -52,10 +52,10 @@ def stage_lines(tokenizer: Tokenizer, stages: Sequence[Sequence[int]], *, first_
 
 
 def require_terminal() -> None:
-    """Checks that there is something to watch on.
+    """Checks that standard output is a terminal, which `--watch` needs.
 
     Raises:
-        ConfigError: there is no terminal.
+        ConfigError: it is not.
     """
     if not console.is_terminal:
         raise ConfigError("--watch needs a terminal, and the output goes elsewhere; leave it out")
@@ -63,14 +63,14 @@ def require_terminal() -> None:
 
 @contextmanager
 def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState], None]]:
-    """A part of the terminal that shows the first texts of a batch, and the function that is told of every state.
+    """Shows the first texts of each batch while they are written; yields the function to call with every state.
 
-    Texts that are done stay on the terminal. A state of the first batch stays long enough to be seen, those after it
-    only as long as the network takes.
+    Finished texts stay on the terminal. The states of the first batch are slowed down so that they can be seen; those
+    of later batches are shown only as long as the network takes.
 
     Args:
-        cascade: that writes them.
-        total: texts in all.
+        cascade: cascade that writes the texts.
+        total: number of texts in all.
     """
     with Live(console=console, transient=True, refresh_per_second=_REFRESHES) as live:
         stages: dict[int, list[list[int]]] = {}
@@ -95,7 +95,7 @@ def live_states(cascade: Cascade, total: int) -> Iterator[Callable[[CascadeState
                 live.console.print(text, end="")
                 return
             header = f"texts from {first} of {total}, stage {stage}: step {state.step} of {state.num_steps}\n"
-            # However fast a network is, every stage is seen before its first call and after its last.
+            # The first and the last state of a stage are always drawn, however fast the network is.
             live.update(Text(header).append_text(text), refresh=state.step in (0, state.num_steps))
 
         yield show

@@ -1,4 +1,4 @@
-"""`cdllm study`: arms that are trained, measured and sampled at equal cost, from one file."""
+"""`cdllm study`: trains, measures and samples the arms of a study file at equal cost."""
 
 import shlex
 import sys
@@ -38,21 +38,23 @@ from cascaded_dllm.study.work import Work
 from cascaded_dllm.study_config import StudySettings
 
 EXIT_BROKEN_ARM = 3
-"""Exit code of a study that has come to its end, and in which an arm has diverged or failed."""
+"""Exit code of a finished study in which an arm has diverged or failed."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(help="Where data, runs, samples and results.json go; given again, it goes on.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for data, runs, samples and results.json; a study that is in it is resumed.")
+]
 
 
 @app.callback()
 def _study() -> None:
-    """Compare ways to train at equal cost, from one file to one table."""
+    """Compare models trained at equal cost: one file describes the study, one command runs it."""
 
 
 @app.command("list")
 def list_studies(debug: Debug = False) -> None:
-    """The studies that are shipped, with their files, which are there to be copied.
+    """List the built-in studies with their files, which you can copy and change.
 
     Examples:
 
@@ -70,29 +72,38 @@ def list_studies(debug: Debug = False) -> None:
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A study that is shipped, by name, or a file.", show_default=False)],
+    study: Annotated[
+        str,
+        typer.Argument(help="Name of a built-in study (`cdllm study list`), or a study file.", show_default=False),
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Overrides key=value of keys of the file.", show_default=False),
+        typer.Argument(help="Overrides key=value of keys in the file.", show_default=False),
     ] = None,
     out: Out = Path("runs/study"),
-    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeat it.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Only this seed; repeat it.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes of this machine that share the work.")] = 1,
-    executor: Annotated[str, typer.Option(help="local, or slurm: a job an arm and seed.")] = "local",
-    partition: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
-    account: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
-    time_limit: Annotated[str, typer.Option("--time", help="Slurm: limit of a job, which comes again.")] = "24:00:00",
+    arm: Annotated[list[str] | None, typer.Option(help="Run only this arm; repeat it for several.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Run only this seed; repeat it for several.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes on this machine that share the work.")] = 1,
+    executor: Annotated[
+        str, typer.Option(help="Where the study runs: local, or slurm, with one job for each arm and seed.")
+    ] = "local",
+    partition: Annotated[str | None, typer.Option(help="Slurm: partition to run in.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm: account to charge.")] = None,
+    time_limit: Annotated[
+        str, typer.Option("--time", help="Slurm: time limit of a job; a job that reaches it is queued again.")
+    ] = "24:00:00",
     cpus: Annotated[int, typer.Option(help="Slurm: cores of a job.")] = 1,
-    memory_gb: Annotated[int, typer.Option(help="Slurm: memory per core.")] = 4,
+    memory_gb: Annotated[int, typer.Option(help="Slurm: memory per core, in GB.")] = 4,
     gpus: Annotated[int, typer.Option(help="Slurm: GPUs of a job.")] = 0,
-    setup: Annotated[str | None, typer.Option(help="Slurm: shell command that prepares a node.")] = None,
+    setup: Annotated[
+        str | None, typer.Option(help="Slurm: shell command that prepares the environment on a node.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Train, measure and sample every arm with every seed, at equal cost, and write results.json.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step (exit code 130 or 75); the same command goes on, and
-    nothing that is finished is done again. An arm that diverges or fails does not end the study; the exit code is 3.
+    Ctrl-C, SIGTERM and SIGUSR1 end the study after the current step (exit code 130 or 75). The same command resumes it
+    and repeats nothing that is finished. An arm that diverges or fails does not end the study; the exit code is then 3.
 
     Examples:
 
@@ -126,7 +137,7 @@ def collect(
     out: Annotated[Path, typer.Argument(help="Folder of a study that was begun.", show_default=False)],
     debug: Debug = False,
 ) -> None:
-    """Write results.json anew from all that is there, such as what jobs of a cluster have left.
+    """Write results.json anew from all finished parts, such as those of cluster jobs.
 
     Examples:
 
@@ -147,16 +158,19 @@ app.command("status")(show_status)
 
 
 def _require_sound(study: StudySettings, choice: Choice, executor: str, resources: Resources) -> dict[str, TrainConfig]:
-    """What the runs of every arm share, once all is judged that can be before anything is made.
+    """Checks everything that can be checked before the work begins.
+
+    Returns:
+        The configuration that the runs of an arm share, by arm; see `arm_configs`.
 
     Raises:
-        ConfigError: a setting is unknown or out of range, or the judge is no causal language model.
+        ConfigError: a setting is unknown or out of range, or the judge is not a causal language model.
     """
     one_of("--executor", executor, ("local", "slurm"))
     require_at_least("--workers", choice.workers, 1)
     if executor == "slurm" and choice.workers > 1:
         raise ConfigError(
-            f"--workers is {choice.workers}, and --executor slurm starts a job an arm and seed; leave it out"
+            f"--workers is {choice.workers}, and --executor slurm starts one job for each arm and seed; leave it out"
         )
     resources.check(executor)
     choice.require_known(study)
@@ -169,20 +183,20 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
 
 
 def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resources) -> None:
-    """A job for every chosen arm and seed."""
+    """Submits a job for every chosen arm and seed."""
     for seed in choice.seeds or study.seeds:
         for arm in choice.arms or tuple(arm.name for arm in study.arms):
             number = submit_arm(place, arm, seed, resources)
             console.print(f"job {number}: arm {arm}, seed {seed}", markup=False)
     say(
-        f"every job adds to {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, cdllm study "
-        f"status {place.out} tells how far they are, and cdllm study collect {place.out} shows what is there"
+        f"every job updates {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, cdllm study "
+        f"status {place.out} shows the progress, and cdllm study collect {place.out} the results so far"
     )
 
 
 @contextmanager
 def _attendant(request: StopRequest) -> Iterator[Attendant]:
-    """Who shows on this terminal what happens."""
+    """An attendant that shows the work on this terminal and stops it at a request."""
     with progress_bar("") as (progress, _):
         task = progress.task_ids[0]
 
@@ -193,10 +207,10 @@ def _attendant(request: StopRequest) -> Iterator[Attendant]:
 
 
 def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
-    """Shows the table of a study, and writes its report.
+    """Prints the table of a study, and writes its report.
 
     Raises:
-        typer.Exit: an arm among the chosen ones has diverged or failed.
+        typer.Exit: a chosen arm has diverged or failed.
     """
     console.print(_table(results))
     say_written(write_report(work.place.out / RESULTS_FILE))
@@ -210,9 +224,9 @@ def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
 
 
 def _table(results: dict[str, Any]) -> Table:
-    """Bounds of all arms and seeds, nats a window, and the differences to the first arm."""
+    """The bounds of all arms and seeds, in nats a window, and their differences from the first arm."""
     truth = results["truth_nats_per_window"]
-    known = "" if truth is None else f"; the texts themselves have {truth:.3f}"
+    known = "" if truth is None else f"; true value {truth:.3f}"
     table = Table(title=f"{results['name']}: upper bound on -log p, nats a window{known}")
     for column in ("arm", "seed", "status", "bound", "+-", "beside the first", "+-"):
         table.add_column(column, justify="left" if column == "arm" else "right")

@@ -1,4 +1,4 @@
-"""Study files: those that are shipped, by name, and anybody's own; with overrides of their keys."""
+"""Reads study files: built-in ones by name, or a user's own, with overrides of their keys."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
-    """The study in a file, or the shipped one of that name.
+    """The built-in study of a name, or the study in a file.
 
     Args:
         source: name or path.
-        overrides: key=value for keys of the file, "budget.token_forwards=1000000".
+        overrides: key=value for keys of the file, such as "budget.token_forwards=1000000".
 
     Raises:
         ConfigError: there is no such study, it cannot be read, or something in it is unknown or out of range.
@@ -33,15 +33,15 @@ def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
     path = shipped.get(source, Path(source))
     if not path.is_file():
         raise ConfigError(
-            f"the study is {source!r}, which is no file; name one, or one that is shipped: {', '.join(shipped)}"
+            f"the study is {source!r}, which is not a file; name a file or a built-in study: {', '.join(shipped)}"
         )
     try:
-        # Not PyYAML's own reader, to which 1e15 is a text.
+        # OmegaConf rather than PyYAML's own reader, which reads 1e15 as a text.
         settings: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
     except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())}); it must be YAML") from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds a {type(settings).__name__}; a study is a group of keys, see docs/study.md")
+        raise ConfigError(f"{path} contains a {type(settings).__name__}; a study is a group of keys, see docs/study.md")
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"the override {override!r} has no '='; write key=value, for example seeds=[0,1,2]")
@@ -51,23 +51,25 @@ def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
 
 
 def begun_study(out: Path) -> tuple[StudySettings, Place]:
-    """A study that was begun, and its folder.
+    """The study that was begun in `out`, and its folder.
 
     Raises:
-        ConfigError: there is none in `out`, or its file holds something that is unknown or out of range.
+        ConfigError: there is no study in `out`, or its file has a key that is unknown or a value out of range.
     """
     place = Place(out.absolute())
     if not (place.out / STUDY_FILE).is_file():
-        raise ConfigError(f"{out} is no folder of a study, for it has no {STUDY_FILE}; name one that was begun")
+        raise ConfigError(f"{out} is not the folder of a study: it has no {STUDY_FILE}; name one that was begun")
     return read_study(str(place.out / STUDY_FILE)), place
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a key of a nested mapping; groups that are not there come with it."""
+    """Sets a key of a nested mapping, and creates missing groups."""
     *groups, last = key.split(".")
     for name in groups:
         inner = settings.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"the override {key}={value} is of a key in {name}, which is no group but {inner!r}")
+            raise ConfigError(
+                f"the override {key}={value} sets a key in {name}, which is not a group but {inner!r}; leave it out"
+            )
         settings = inner
     settings[last] = value

@@ -1,4 +1,4 @@
-"""`cdllm study report`: the results of a study as a page and as JSON."""
+"""`cdllm study report`: writes the results of a study as an HTML page and as JSON."""
 
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -20,11 +20,11 @@ REPORT_NAME = "report.html"
 
 
 class Written(NamedTuple):
-    """A report on the disk.
+    """A report on disk.
 
     Attributes:
-        content: what it says.
-        page: its page; the JSON lies beside it.
+        content: what the report says.
+        page: file of the page; the JSON is beside it.
     """
 
     content: ReportContent
@@ -36,13 +36,13 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The page, a .html file; the JSON lies beside it. By default report.html where the results are.",
+            help="File of the page, a .html; the JSON goes beside it. By default report.html beside the results.",
             show_default=False,
         ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write what a study found as one page and as JSON: which arm wins, with errors, curves, costs and texts.
+    """Write the results of a study as one HTML page and as JSON: which arm wins, errors, curves, costs and texts.
 
     Examples:
 
@@ -57,7 +57,7 @@ def report(
 
 
 def write_report(file: Path, out: Path | None = None) -> Written:
-    """What was written: the page `out`, by default report.html beside the results in `file`, and its JSON."""
+    """Writes the page to `out`, by default report.html beside the results in `file`, with the JSON beside it."""
     out = file.with_name(REPORT_NAME) if out is None else out
     content = report_content(read_results(file))
     write_text(out, page(content))
@@ -66,7 +66,7 @@ def write_report(file: Path, out: Path | None = None) -> Written:
 
 
 def say_written(written: Written) -> None:
-    """Says which arm wins, what is to be known besides, and where the report is."""
+    """Prints which arm wins, the notes of the report, and where it is."""
     say(written.content.ranking.sentence)
     for note in written.content.notes:
         say(f"- {note}")
@@ -74,17 +74,17 @@ def say_written(written: Written) -> None:
 
 
 def _require_page_name(out: Path, file: Path) -> None:
-    """Checks that the page and the JSON beside it can be written without harm to the results.
+    """Checks that neither the page nor the JSON beside it overwrites results.
 
     Raises:
-        ConfigError: `out` is a folder, has another ending, or its JSON would be the results, of this study or of one
-            whose folder it names.
+        ConfigError: `out` is a folder, does not end in .html, or its JSON would overwrite the results of this study
+            or of another one in that folder.
     """
     if out.suffix != ".html" or out.is_dir():
         raise ConfigError(f"--out is {out}; it must be a file that ends in .html, for example {REPORT_NAME}")
     beside = out.with_suffix(".json")
     if beside.name == RESULTS_FILE or beside.resolve() == file.resolve():
         raise ConfigError(
-            f"--out is {out}, and the JSON beside it would replace {beside}, which is a study's; choose another name, "
-            f"for example {REPORT_NAME}"
+            f"--out is {out}, and the JSON beside it would replace {beside}, the results of a study; choose another "
+            f"name, for example {REPORT_NAME}"
         )

@@ -1,4 +1,4 @@
-"""`cdllm study status`: how far a study is, wherever it runs."""
+"""`cdllm study status`: the progress of a study, wherever it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,21 +23,21 @@ from cascaded_dllm.study.status import (
 )
 
 _DATA = {
-    WAITING: "the data is not there yet, and nobody is making it: the command that began the study goes on",
-    AT_WORK: "the data is being made; nothing else begins before",
+    WAITING: "there is no data yet, and no process is making it; run the command that began the study again",
+    AT_WORK: "the data is being made; nothing else begins before it is complete",
     STALE: (
-        "the data that is there was made with other settings, or with another version of the file of a function of "
-        "yours; the next cdllm study run preprocesses it anew"
+        "the data was made with other settings, or with another version of a file of your own scorer; the next "
+        "cdllm study run makes it anew"
     ),
 }
 
 
 def show_status(
     out: Annotated[Path, typer.Argument(help="Folder of a study that was begun.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON, for scripts.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show how far a study is, here or on a cluster: what is done and at work, and how long its trainings still take.
+    """Show the progress of a study, here or on a cluster: which parts are done, and how long training still takes.
 
     Examples:
 
@@ -67,13 +67,13 @@ def _show(now: StudyStatus) -> None:
 
 
 def _training_left(now: StudyStatus) -> str:
-    """How long all trainings still take."""
+    """A sentence on the steps of training that are left, and how long they take."""
     left = now.trainings_left
     seconds, num_at_work = now.training_seconds_left(), sum(part.state == AT_WORK for part in left)
     steps = sum((part.num_steps or 0) - (part.step or 0) for part in left)
     told = f"{counted(steps, 'step')} of training left"
     if seconds is None:
-        return f"{told}; how long they take is known once a training has told of its first steps"
+        return f"{told}; how long they take is known after the first steps of a training"
     told += f", about {clock(seconds)} on one process"
     if num_at_work > 1:
         told += f" and {clock(now.training_seconds_left(num_at_work) or 0.0)} on the {num_at_work} that train now"
@@ -92,7 +92,7 @@ def _table(arms: tuple[ArmStatus, ...]) -> Table:
 
 
 def _training(part: PartStatus) -> str:
-    """A training that is not done is at a step."""
+    """The state of a training and, if it is not done, its step and the remaining time."""
     if not part.is_training_left:
         return f"{part.what}: {part.state}"
     left = "" if part.seconds_left is None else f", {clock(part.seconds_left)} left"
@@ -100,7 +100,7 @@ def _training(part: PartStatus) -> str:
 
 
 def _together(parts: tuple[PartStatus, ...]) -> str:
-    """States of several parts: "done", or "1 done, 1 at work"."""
+    """The states of several parts: "done" if all agree, otherwise "1 done, 1 at work"."""
     states = [part.state for part in parts]
     numbers = {state: states.count(state) for state in dict.fromkeys(states)}
     return next(iter(numbers), "") if len(numbers) < 2 else ", ".join(f"{n} {state}" for state, n in numbers.items())

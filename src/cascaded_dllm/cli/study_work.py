@@ -1,4 +1,4 @@
-"""A study at work: in this process, or in several that share its parts."""
+"""Does the parts of a study, in this process or in several that share them."""
 
 import os
 import shlex
@@ -24,13 +24,13 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which arms of a study are done, and by how many processes.
+    """Which arms of a study to do, and with how many processes.
 
     Attributes:
-        arms: names; all if there is none.
-        seeds: of them; all if there is none.
-        workers: processes.
-        attempt: what tells this command from others.
+        arms: names of the chosen arms; empty for all.
+        seeds: the chosen seeds; empty for all.
+        workers: number of processes.
+        attempt: an id of this command, unlike that of any other.
     """
 
     arms: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Choice:
         return [arm for arm in arms if arm.settings.name in names and arm.seed in (self.seeds or study.seeds)]
 
     def require_known(self, study: StudySettings) -> None:
-        """Checks that the study has what is chosen; a ConfigError if it has not."""
+        """Checks that the study has the chosen arms and seeds; a ConfigError if it has not."""
         require_known("arm", self.arms, [arm.name for arm in study.arms])
         require_known("seed", map(str, self.seeds), map(str, study.seeds))
 
@@ -52,28 +52,28 @@ class Choice:
 def prepare_work(
     study: StudySettings, configs: Mapping[str, TrainConfig], place: Place, attendant: Attendant, attempt: str
 ) -> Work:
-    """The parts of a study, whose data is there afterwards.
+    """The parts of a study; makes its data first if it is missing.
 
     Args:
-        study: what is asked for.
-        configs: what the runs of every arm share, see `arm_configs`.
-        place: its folder.
-        attendant: who is told.
-        attempt: what tells this command from others.
+        study: settings of the study.
+        configs: configuration that the runs of an arm share, by arm; see `arm_configs`.
+        place: folder of the study.
+        attendant: gets the progress, and says when to stop.
+        attempt: see `Choice`.
     """
     data = study_data(study, place, attendant)
     return Work(study, plan_study(study, configs, data, place), data, place, attendant, attempt)
 
 
 def say_size(work: Work, choice: Choice) -> None:
-    """Says how much the chosen arms are, and who tells how far the study is."""
+    """Prints how much work the chosen arms are, and the command that shows the progress of the study."""
     arms = choice.of(work.study, work.arms)
     runs = {run.key: run for arm in arms for run in arm.runs}
     steps = sum(run.config.training.num_steps for run in runs.values())
     others = len(work.parts(arms)) - len(runs)
     say(
         f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, and {counted(others, 'other part')}; "
-        f"how far the whole study is: cdllm study status {shlex.quote(str(work.place.out))}"
+        f"progress of the whole study: cdllm study status {shlex.quote(str(work.place.out))}"
     )
 
 
@@ -83,11 +83,11 @@ def work_here(work: Work, choice: Choice) -> None:
 
 
 def work_in_processes(work: Work, configs: Mapping[str, TrainConfig], choice: Choice, request: StopRequest) -> None:
-    """Does the chosen arms in several processes, and tells of every part that is settled.
+    """Does the chosen arms in several processes, and prints a line for every part that is settled.
 
     Raises:
-        StoppedError: they were told to stop, and have kept what they had.
-        WorkerDiedError: one was killed; the others have been ended.
+        StoppedError: the processes were asked to stop, and have kept what they had.
+        WorkerDiedError: a process was killed; the others have been ended.
     """
     parts = work.parts(choice.of(work.study, work.arms))
     with progress_bar("parts of the study") as (_, move):
@@ -101,7 +101,7 @@ def work_in_processes(work: Work, configs: Mapping[str, TrainConfig], choice: Ch
 
 
 def _worker(study: StudySettings, configs: Mapping[str, TrainConfig], place: Place, choice: Choice) -> bool:
-    """In a process of its own: whether all parts are settled, or it was told to stop before."""
+    """Works in a process of its own; returns whether all parts are settled, False if it was asked to stop before."""
     console.quiet = error_console.quiet = True
     with stop_request() as request:
         try:
@@ -114,7 +114,7 @@ def _worker(study: StudySettings, configs: Mapping[str, TrainConfig], place: Pla
 
 @final
 class _Watch:
-    """Looks at the records of a study that others work at, and tells what is new."""
+    """Watches the records of a study that other processes work on, and prints what is new."""
 
     def __init__(
         self, work: Work, parts: Sequence[Part], request: StopRequest, move: Callable[[int, int | None], None]
@@ -124,13 +124,15 @@ class _Watch:
         self._looked = 0.0
 
     def look_and_ask(self) -> bool:
-        """Looks now and then; whether it is time to stop."""
+        """Looks at the records at intervals; returns whether it is time to stop."""
         if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
             self.look()
-        return self._request.is_made_and_answered("stopping after this step, and keeping it; told again, at once")
+        return self._request.is_made_and_answered(
+            "stopping after this step, with everything finished kept; a second signal stops at once"
+        )
 
     def look(self) -> None:
-        """Tells what has been settled since the last look."""
+        """Prints the parts that have been settled since the last look."""
         self._looked = time.monotonic()
         for part in self._parts:
             if part.name in self._settled or (record := self._work.record(part)) is None:
@@ -143,13 +145,13 @@ class _Watch:
 
 @final
 class Teller:
-    """Shows on the terminal what one process does: a bar, or a line now and then."""
+    """Shows on the terminal what one process does: a bar, or lines at intervals without a terminal."""
 
     def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:
         self._show_bar, self._line = show_bar, LogLine()
 
     def show(self, what: str, done: int, total: int) -> None:
-        """How far something is."""
+        """Shows the progress of one activity."""
         self._show_bar(what, done, total)
         if self._line.is_due():
             say(f"{what}: {done} of {total}")

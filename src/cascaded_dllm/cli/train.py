@@ -1,4 +1,4 @@
-"""`cdllm train`: one stage or one flat model, from a configuration and overrides."""
+"""`cdllm train`: trains one stage or one flat model, from the configuration files and overrides."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def _print_config(config: TrainConfig, what: str) -> None:
     """Prints the composed configuration as YAML.
 
     Raises:
-        ConfigError: something else is to be printed.
+        ConfigError: `what` is not "job".
     """
     if what != "job":
         raise ConfigError(f"--cfg is {what!r}; it must be job, which prints the configuration of the run")
@@ -31,29 +31,39 @@ def _print_config(config: TrainConfig, what: str) -> None:
 def train(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Overrides key=value; see configs/cascade_config.yaml.", show_default=False),
+        typer.Argument(help="Overrides key=value; configs/cascade_config.yaml has all keys.", show_default=False),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder that `cdllm preprocess` made (data.path).")] = None,
-    valid: Annotated[Path | None, typer.Option(help="Another one, to measure the bound on (data.valid).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Training data: a folder that `cdllm preprocess` made (data.path).")
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation data, to measure the bound on: another such folder (data.valid).")
+    ] = None,
     stages: Annotated[
-        Path | None, typer.Option(help="Where windows and stages are kept, for read-only data (data.stages_dir).")
+        Path | None,
+        typer.Option(help="Folder for built windows and stages, if the data is read-only (data.stages_dir)."),
     ] = None,
-    stage: Annotated[int | None, typer.Option(help="Stage 1..K to train.")] = None,
+    stage: Annotated[int | None, typer.Option(help="Stage to train, 1 to K (stage).")] = None,
     flat: Annotated[bool, typer.Option("--flat", help="Train a flat model on the same windows (baseline).")] = False,
-    lengths: Annotated[str | None, typer.Option(help="Stage lengths, for example 32,64,128.")] = None,
-    model: Annotated[str | None, typer.Option(help="quick, tiny, small or medium.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder (run_dir); an existing run is resumed.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda, ...")] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Stage lengths in tokens, for example 32,64,128 (stage_lengths).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Size of the network: quick, tiny, small or medium (model).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; a run that is in it is resumed (run_dir).")] = None,
+    device: Annotated[str | None, typer.Option(help="Device to train on: auto, cpu, mps, cuda, ... (device).")] = None,
     cfg: Annotated[
-        str | None, typer.Option(help='"job" prints the configuration and stops, as in Hydra.', show_default=False)
+        str | None,
+        typer.Option(help='"job" prints the configuration instead of training, as in Hydra.', show_default=False),
     ] = None,
     debug: Debug = False,
 ) -> None:
     """Train one stage of a cascade, or a flat model; `python train.py` is the same.
 
-    A run folder that holds a run already is taken up at its newest complete checkpoint, and ends with the numbers of
-    a run that was never broken off. Ctrl-C, SIGTERM and SIGUSR1 end a run after the current step, which is kept in a
-    checkpoint. ngpus=N trains with N processes; under torchrun or srun this is one of them.
+    A run that is already in --out is resumed at its newest complete checkpoint, and ends with the same numbers as an
+    uninterrupted run. Ctrl-C, SIGTERM and SIGUSR1 end a run after the current step, which is kept in a checkpoint.
+    ngpus=N trains with N processes; under torchrun or srun, this process is one of those that they started.
 
     Examples:
 
@@ -64,7 +74,7 @@ def train(
     """
     with reported_errors(debug):
         if flat and stage is not None:
-            raise ConfigError(f"--stage is {stage}, and a flat model (--flat) is no stage; give one of both")
+            raise ConfigError(f"--stage is {stage}, and a flat model (--flat) is not a stage; give only one of them")
         flags = {
             "--model": None if model is None else f"model={model}",
             "--stage": None if stage is None else f"stage={stage}",

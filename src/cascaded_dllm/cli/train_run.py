@@ -1,4 +1,4 @@
-"""A training run with all its processes: started here, or this one among those that torchrun or srun has started."""
+"""Trains with several processes: starts them, or joins those that torchrun or srun has started."""
 
 import os
 
@@ -19,10 +19,10 @@ from cascaded_dllm.train.world import joined_world
 
 
 def train_run(config: TrainConfig) -> None:
-    """Trains with the processes that are there, or with as many new ones as `ngpus` says.
+    """Trains as one of the processes of torchrun or srun; otherwise with `ngpus` new processes, or in this one.
 
     Raises:
-        ConfigError: `ngpus` contradicts the processes or the devices that are there, or a setting is out of range.
+        ConfigError: `ngpus` contradicts the existing processes or devices, or a setting is out of range.
         WorkerDiedError: a process was lost; the others have been ended.
         typer.Exit: the run was interrupted.
     """
@@ -33,7 +33,7 @@ def train_run(config: TrainConfig) -> None:
         return
     device = process_device(config.device, world)
     with open_group(world, device) as group:
-        # The others have nothing to say that the first does not: what one of them raises, all do.
+        # Only the first process prints: an error of one process is raised in all.
         console.quiet = error_console.quiet = not group.is_first
         _train(config, group, device)
 
@@ -51,7 +51,7 @@ def _launch(config: TrainConfig, number: int) -> None:
 
 
 def _worker(config: TrainConfig) -> int:
-    """The exit code of one process of a launched run."""
+    """Trains as one process of a launched run; returns its exit code."""
     try:
         train_run(config)
     except typer.Exit as ended:
@@ -60,8 +60,8 @@ def _worker(config: TrainConfig) -> int:
 
 
 def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
-    """Trains as one of `group`."""
-    # A mistake in the settings is told before anything is said to be built.
+    """Trains as one process of `group`."""
+    # Mistakes in the settings are reported before the spinner says that something is built.
     require_sound(config, group.size)
     with shown_building(BUILDING) as building:
         run = assemble_run(config, group, device, building=building)
@@ -90,7 +90,7 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
 
 
 def _windows(number: int, num_dropped: int) -> str:
-    """So many windows, and how many more the text has."""
+    """The number of windows, and how many were dropped."""
     what = counted(number, "window")
     if num_dropped == 0:
         return what
@@ -98,7 +98,7 @@ def _windows(number: int, num_dropped: int) -> str:
 
 
 def _say_where_it_starts(run: Run, name: str) -> None:
-    """Which weights of another model a new run has, and which newer ones were damaged."""
+    """Prints which weights of another model a new run starts from, and which newer checkpoints were damaged."""
     start = run.provenance.get("start")
     if start is None:
         return
@@ -107,7 +107,7 @@ def _say_where_it_starts(run: Run, name: str) -> None:
 
 
 def warn_of_long_warmup(config: TrainConfig) -> None:
-    """Says so on the terminal if the learning rate would not come to its peak before the run ends."""
+    """Prints a warning if the learning rate would not reach its peak before the run ends."""
     steps, warmup = config.training.num_steps, config.optim.warmup
     if warmup >= steps:
         error_console.print(

@@ -1,4 +1,4 @@
-"""Settings that are given to a run and would mean nothing beside its others: none of them is passed over."""
+"""Checks that no override of a run is without effect beside its other settings; none is ignored silently."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ from cascaded_dllm.overrides import as_written
 
 
 class _Switch(NamedTuple):
-    """What makes some keys mean something.
+    """A setting on which the effect of other keys depends.
 
     Attributes:
-        keys: that mean nothing with it off.
-        name: its own key.
-        value: of now.
-        is_on: whether they mean something.
-        remedy: how it is switched on, or where.
+        keys: the keys that have no effect while the switch is off.
+        name: key of the switch.
+        value: current value of the switch.
+        is_on: whether `keys` have an effect.
+        remedy: how to switch it on, as the message says it.
     """
 
     keys: tuple[str, ...]
@@ -27,18 +27,18 @@ class _Switch(NamedTuple):
 
 
 def require_effect(given: Mapping[str, Any], config: TrainConfig) -> None:
-    """Checks that everything that is given means something to the run.
+    """Checks that every override has an effect on the run.
 
-    What stands in files and in the settings of a run that goes on is free: only who gives a key wants it to be read.
-    Nor are keys judged that scripts give to all their runs alike, such as how a prefix is attended to, or how samples
-    are drawn where there are none.
+    Keys from files and from the stored settings of a resumed run are not checked: only an override shows that the user
+    wants a key to be read. Keys that scripts give to all their runs alike are not checked either, such as
+    model.prefix_attention, or how samples are drawn where there are none.
 
     Args:
-        given: values of overrides, by key.
-        config: what came of it.
+        given: values of the overrides, by key.
+        config: the configuration that they lead to.
 
     Raises:
-        ConfigError: a key would be passed over.
+        ConfigError: a key would have no effect.
     """
     said = dict(leaves(given))
     for switch in _switches(config, said):
@@ -46,7 +46,7 @@ def require_effect(given: Mapping[str, Any], config: TrainConfig) -> None:
             if switch.is_on or said.get(key) in (None, [], ()):
                 continue
             raise ConfigError(
-                f"{key} is {as_written(said[key])}, which means nothing while {switch.name} is "
+                f"{key} is {as_written(said[key])}, which has no effect while {switch.name} is "
                 f"{as_written(switch.value)}: {switch.remedy}, or leave {key} out"
             )
 
@@ -54,9 +54,9 @@ def require_effect(given: Mapping[str, Any], config: TrainConfig) -> None:
 def _switches(config: TrainConfig, said: Mapping[str, Any]) -> tuple[_Switch, ...]:
     noise, training, wandb = config.noise.type, config.training, config.logging.wandb
     rewritten, replaced = training.generated_prefix.prob, training.prefix_noise.prob
-    # A first stage and a flat model are the same with either.
+    # The first stage and a flat model are the same for both values of conditioning.
     has_no_layout = config.conditioning == "prefix" and config.stage > 1 and not config.baseline
-    # Who says that there are no charts has not forgotten them.
+    # A user who gives logging.wandb=disabled besides has not forgotten to switch the charts on.
     has_charts = wandb != "disabled" or "logging.wandb" in said
     number = config.sampling.num_samples
     group = "training.generated_prefix"

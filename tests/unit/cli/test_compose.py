@@ -82,21 +82,21 @@ def test_the_folder_of_the_run_is_the_only_one(stored, tmp_path):
     folder = stored()
     same = compose_config([f"load_dir='{folder}'"], paths={"run_dir": tmp_path / "x" / ".." / "run"})
     assert same.run_dir == str(folder)
-    with pytest.raises(ConfigError, match=r"run_dir \(--out\) is other and load_dir .*run: a run goes on in its own"):
+    with pytest.raises(ConfigError, match=r"run_dir \(--out\) is other and load_dir is .*run: a run is resumed in"):
         compose_config([f"load_dir='{folder}'", "run_dir=other"])
 
 
 @pytest.mark.parametrize("value", ["nowhere", "3"])
 def test_no_folder(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=f"load_dir is {value}, which is not there; name the folder that a run was"):
+    with pytest.raises(ConfigError, match=f"load_dir is {value}, which does not exist; name the folder that a run was"):
         compose_config([f"load_dir={value}"])
 
 
 @pytest.mark.parametrize("value", [".", "''"])
 def test_no_run(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    expected = r"load_dir is .*, which is no run folder: it has no config\.yaml; .*pretrained\.use_pretrained=true"
+    expected = r"load_dir is .*, which is not a run folder: it has no config\.yaml; .*pretrained\.use_pretrained=true"
     with pytest.raises(ConfigError, match=expected):
         compose_config([f"load_dir={value}"])
 
@@ -160,9 +160,9 @@ def test_a_file_that_has_changed_is_read_anew(tmp_path, monkeypatch):
 def test_path_as_a_flag_and_as_a_key(key, flag):
     """Neither is passed over; the same twice is one."""
     needed = ["model=tiny", *(f"{other}=x" for other in ("data.path", "run_dir") if other != key)]
-    with pytest.raises(ConfigError, match=rf"{key} is b and {flag} (\./)?a; give one of both"):
+    with pytest.raises(ConfigError, match=rf"{key} is b and {flag} is (\./)?a; give only one of them"):
         compose_config([*needed, f"{key}=b"], paths={key: Path("a")})
-    with pytest.raises(ConfigError, match=r"data\.path is b and --data (\./)?a; give one of both"):
+    with pytest.raises(ConfigError, match=r"data\.path is b and --data is (\./)?a; give only one of them"):
         compose_config(["model=tiny", "run_dir=x", "data={path: b}"], paths={"data.path": Path("a")})
     # A name alone, without a slash, is that of a corpus to `data.valid`.
     same = "./a" if key == "data.valid" else "./a/"
@@ -172,12 +172,12 @@ def test_path_as_a_flag_and_as_a_key(key, flag):
 @pytest.mark.parametrize(
     ("flag", "says", "others", "message"),
     [
-        ("--stage", "stage=2", ["stage=3"], "stage is 3, and --stage says stage=2; give one of both"),
+        ("--stage", "stage=2", ["stage=3"], "stage is 3, and --stage says stage=2; give only one of them"),
         (
             "--stage",
             "stage=2",
             ["stage=stage3-lr1e-4-32_64_128"],
-            "stage is 3 through stage@_global_=stage3-lr1e-4-32_64_128, and --stage says stage=2; give one of both",
+            "stage is 3 through stage@_global_=stage3-lr1e-4-32_64_128, and --stage says stage=2; give only one",
         ),
         (
             "--lengths",
@@ -185,8 +185,8 @@ def test_path_as_a_flag_and_as_a_key(key, flag):
             ["stage@_global_=stage1-lr3e-4-16_32_128"],
             r"stage_lengths is \[16, 32, 128\] through stage@_global_=\S+, and --lengths says stage_lengths=\[4, 8\];",
         ),
-        ("--model", "model=tiny", ["model=small"], "model is small, and --model says model=tiny; give one of both"),
-        ("--flat", "baseline=true", ["baseline=false"], "baseline is false, and --flat says baseline=true; give one"),
+        ("--model", "model=tiny", ["model=small"], "model is small, and --model says model=tiny; give only one"),
+        ("--flat", "baseline=true", ["baseline=false"], "baseline is false, and --flat says baseline=true; give"),
         ("--device", "device=cpu", ["device=cuda", "device=cuda:1"], "device is cuda:1, and --device says device=cpu"),
     ],
 )

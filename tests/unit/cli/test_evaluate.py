@@ -61,5 +61,5 @@ def test_line():
     assert bound_line(WHOLE, 3) == expected
     assert bound_line(JointBound((stage(1, 22.0),), 5, 1), 1).endswith("on 1 window of 5 tokens, 1 time each")
     assert bound_line(PART, 3).startswith(
-        "on 2 windows of 5 tokens, 3 times each; no bound on texts: 2 of 3 stages are"
+        "on 2 windows of 5 tokens, 3 times each; no bound on whole texts: only 2 of 3 stages are"
     )

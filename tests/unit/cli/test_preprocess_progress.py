@@ -94,7 +94,7 @@ def test_a_time_limit_is_blamed_only_where_there_is_one(tmp_path, capsys, has_ti
     assert ("time limit (--time), raise it, or start anew in another --out with more --shards than 4;" in said) is (
         has_time_limit
     )
-    assert "if another job is still at work on them, end this one" in said
+    assert "if another job is still working on them, end this one" in said
 
 
 def test_time_that_remains():

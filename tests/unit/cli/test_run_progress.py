@@ -68,8 +68,8 @@ def test_where_a_run_goes_on(display, capsys):
 def test_an_old_checkpoint_that_cannot_be_deleted(display, capsys):
     display.show(NotDeleted(4, "c/step_1 cannot be deleted (Permission denied)"))
     assert capsys.readouterr().err == (
-        "stage 1: c/step_1 cannot be deleted (Permission denied); this is tried again with every checkpoint. See that "
-        "nobody reads it, and that its folder is yours to write\n"
+        "stage 1: c/step_1 cannot be deleted (Permission denied); this is tried again with every checkpoint. Check "
+        "that nobody reads it, and that you may write to its folder\n"
     )
 
 
@@ -85,7 +85,9 @@ def test_a_request_to_stop_is_answered_once(display, capsys):
     display.request.signal_number = signal.SIGINT
     display.show_measuring(1, 2)
     display.show(step(5))
-    assert capsys.readouterr().err == ("stage 1: stopping after this step; told again, it stops at once and loses it\n")
+    assert capsys.readouterr().err == (
+        "stage 1: stopping after this step; a second signal stops at once and loses the step\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,10 @@ def test_composing_leaves_no_state():
         ([*NEEDED, "model="], "model is ''; it must be one of"),
         ([*NEEDED, "+model=tiny"], "the configuration cannot be composed: .*; check the overrides"),
         ([*NEEDED, "optim.lr={"], r"the override 'optim\.lr={' cannot be read \(.*\); write key=value"),
-        ([*NEEDED, "optim.lr=1,2"], r"'optim\.lr=1,2' names several values, and a run takes one; put a text with"),
+        ([*NEEDED, "optim.lr=1,2"], r"'optim\.lr=1,2' gives several values, and a run takes one; put a text with"),
         (
             [*NEEDED, "~optim.lr=1"],
-            r"the override '~optim\.lr=1' removes a key, and every key is read; give it a value",
+            r"the override '~optim\.lr=1' removes a key, and every key is needed; give it a value",
         ),
         ([*NEEDED, "device=${elsewhere}"], "the configuration cannot be composed: .*elsewhere"),
         ([*NEEDED, "~optim.lr"], r"the override '~optim\.lr' has no key and '='"),

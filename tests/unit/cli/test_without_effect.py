@@ -37,7 +37,7 @@ def composed(*overrides, is_one_run=True):
 )
 def test_what_means_nothing_is_refused(override, beside, switch, remedy):
     key = override.partition("=")[0]
-    what = f"{key} is .*, which means nothing while {switch}: .*{remedy}.*, or leave {key} out"
+    what = f"{key} is .*, which has no effect while {switch}: .*{remedy}.*, or leave {key} out"
     with pytest.raises(ConfigError, match=what):
         composed(override, *beside)
     # What several runs share may be meant for others of them.
@@ -45,7 +45,7 @@ def test_what_means_nothing_is_refused(override, beside, switch, remedy):
 
 
 def test_a_group_as_a_whole():
-    with pytest.raises(ConfigError, match=r"pretrained\.model_path is runs/a, which means nothing while"):
+    with pytest.raises(ConfigError, match=r"pretrained\.model_path is runs/a, which has no effect while"):
         composed("pretrained={use_pretrained: false, model_path: runs/a, weights: ema}")
 
 
@@ -85,5 +85,5 @@ def test_a_run_that_goes_on_may_have_what_means_nothing(tmp_path):
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config.to_dict()))
     found = compose_config([f"load_dir='{tmp_path}'", "sampling.num_samples=0"], is_one_run=True)
     assert (found.pretrained.model_path, found.evaluation.judge) == ("runs/a", "gpt2")
-    with pytest.raises(ConfigError, match=r"pretrained\.model_path is runs/b, which means nothing while"):
+    with pytest.raises(ConfigError, match=r"pretrained\.model_path is runs/b, which has no effect while"):
         compose_config([f"load_dir='{tmp_path}'", "pretrained.model_path=runs/b"], is_one_run=True)

@@ -103,14 +103,10 @@ def test_what_is_wrong_is_told(path, value, message):
     ("content", "overrides", "message"),
     [
         ("arms: [", [], "cannot be read (while parsing"),
-        ("- a\n- b\n", [], "holds a list; a study is a group of keys"),
+        ("- a\n- b\n", [], "contains a list; a study is a group of keys"),
         ("name: x\n", ["seeds"], "the override 'seeds' has no '='; write key=value"),
-        (
-            "name: x\n",
-            ["seeds=[0"],
-            "the override 'seeds=[0' cannot be read (no viable",
-        ),
-        ("name: x\n", ["name.first=x"], "the override name.first=x is of a key in name, which is no group but 'x'"),
+        ("name: x\n", ["seeds=[0"], "the override 'seeds=[0' cannot be read (no viable"),
+        ("name: x\n", ["name.first=x"], "the override name.first=x sets a key in name, which is not a group but 'x'"),
         ("name: x\n", ["corpus.dataset=stories"], "the key lengths is missing; set lengths=..."),
     ],
 )
@@ -122,7 +118,7 @@ def test_files_that_cannot_be_read(tmp_path, content, overrides, message):
 
 
 def test_a_study_that_is_not_there():
-    with pytest.raises(ConfigError, match=r"the study is 'tiny', which is no file; .*: prose-small, tiny-stories"):
+    with pytest.raises(ConfigError, match=r"the study is 'tiny', which is not a file; .*: prose-small, tiny-stories"):
         read_study("tiny")
 
 

@@ -115,10 +115,10 @@ def test_command(folder):
     lines = success("preprocess", "status", folder).stdout.splitlines()
     assert lines[0] == "2 of 6 shards done, 1 at work, 2 not begun, 1 silent"
     assert lines[1] == "25 of about 60 records, 1.2/s, about 0:00:28 left"
-    assert lines[2].startswith("shard 1 is at work: 5 records in 0:00:04, last heard of 0:00:0")
-    assert lines[3].startswith("shard 2 is silent: 7 records in 0:00:04, last heard of 0:11:")
+    assert lines[2].startswith("shard 1 is at work: 5 records in 0:00:04, last heartbeat 0:00:0")
+    assert lines[3].startswith("shard 2 is silent: 7 records in 0:00:04, last heartbeat 0:11:")
     assert lines[4].startswith("note: a silent task has most likely ended")
-    assert lines[5] == "jobs of Slurm: 17, 18"
+    assert lines[5] == "Slurm jobs: 17, 18"
     told = json.loads(success("preprocess", "status", folder, "--json").stdout)
     assert told["at_work"][0].keys() == {"shard", "records", "seconds", "age"}
     assert (told["shards"], told["done"], told["not_begun"], told["seconds_left"]) == (6, 2, 2, 28)

@@ -69,8 +69,10 @@ def test_what_is_not_given(runs, tmp_path, monkeypatch):
         *["sample", "--stage", f"{runs}/stage1", "--stage", f"{runs}/stage2", "--batch-size", "32"],
         *["--predictor", "analytic", "--output-dir", "./sampling_outputs", "--steps", "1024", *flags],
     ]
-    assert run(*stages(runs), "--predictor", "first_hitting", "--batch_size", 2, "--output_dir", tmp_path / "none") == 0
-    assert [summary(tmp_path / "none")[key] for key in ("num_samples", "steps")] == [2, [None]]
+    for predictor in ("first_hitting", "confidence", "entropy,first_hitting"):
+        flags = ["--predictor", predictor, "--batch_size", 2, "--output_dir", tmp_path / predictor]
+        assert run(*stages(runs), *flags) == 0
+        assert [summary(tmp_path / predictor)[key] for key in ("num_samples", "steps")] == [2, [None]]
 
 
 def test_a_stage_that_is_left_out(runs, capsys):

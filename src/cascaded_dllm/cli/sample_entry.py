@@ -5,6 +5,7 @@ import re
 import sys
 
 from cascaded_dllm.cli.main import app
+from cascaded_dllm.sample.predictors import GRID_PREDICTORS
 
 _STAGE = re.compile(r"--stage(\d+)_model_path(?:=|$)")
 
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--batch_size", help="texts drawn together, and number of texts unless --num-samples is given (default: 32)"
     )
-    parser.add_argument("--steps", help="time steps of a stage (default: 1024; first_hitting has none)")
+    parser.add_argument("--steps", help="time steps of a stage (default: 1024 for predictors with a time grid)")
     parser.add_argument("--predictor", help="as in `cdllm sample`, such as euler or first_hitting (default: analytic)")
     parser.add_argument("--output_dir", help="where the folder of this run goes (default: ./sampling_outputs)")
     parser.add_argument(
@@ -64,5 +65,5 @@ def _add_defaults(flags: argparse.Namespace, rest: list[str]) -> None:
     flags.output_dir = flags.output_dir or "./sampling_outputs"
     if not any(flag.split("=")[0] == "--num-samples" for flag in rest):
         rest += ["--num-samples", flags.batch_size]
-    if flags.steps is None and flags.predictor != "first_hitting":
+    if flags.steps is None and any(name in GRID_PREDICTORS for name in flags.predictor.split(",")):
         flags.steps = "1024"

@@ -197,7 +197,7 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
     if unknown := [name for name in options if name not in DrawingOptions.__annotations__]:
         raise TypeError(f"there is no option {unknown[0]}; there are {', '.join(DrawingOptions.__annotations__)}")
     if drawing is not None and options:
-        raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give one of both")
+        raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give only one of them")
     if drawing is not None:
         return drawing
     keywords, pinned = options.get("keywords", ()), options.get("pinned", ())

@@ -167,10 +167,11 @@ def _cached(corpus: HubCorpus, commit: str | None) -> Path | None:
 
     None if it is not in the cache, or is there in several configurations of which `corpus` names none.
     """
+    library = _library()
     from datasets.naming import camelcase_to_snakecase
 
     owner, _, name = corpus.id.rpartition("/")
-    root = Path(_library().config.HF_DATASETS_CACHE) / "___".join(filter(None, [owner, camelcase_to_snakecase(name)]))
+    root = Path(library.config.HF_DATASETS_CACHE) / "___".join(filter(None, [owner, camelcase_to_snakecase(name)]))
     found = [info.parent for info in root.glob(f"{corpus.config or '*'}/*/{commit or '*'}/dataset_info.json")]
     if len({folder.parents[1] for folder in found}) != 1:
         return None

@@ -196,7 +196,7 @@ def test_a_drawing_in_place_of_options(drawn_from):
     drawing = Drawing(predictor=("analytic",), steps=(5,), seed=1)
     one, other = drawn_from.generate(4, drawing), drawn_from.generate(4, predictor=TweediePredictor(), steps=5, seed=1)
     assert all(torch.equal(*pair) for pair in zip(one.ids, other.ids, strict=True))
-    with pytest.raises(ConfigError, match="a drawing is given, and beside it seed, top_p; give one of both"):
+    with pytest.raises(ConfigError, match="a drawing is given, and beside it seed, top_p; give only one of them"):
         drawn_from.generate(1, drawing, seed=3, top_p=0.5)
     with pytest.raises(TypeError, match="there is no option sed; there are predictor, steps, tokens_per_call, eta"):
         drawn_from.generate(1, sed=3)

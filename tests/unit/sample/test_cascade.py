@@ -185,7 +185,7 @@ def test_progress_and_stream(tokenizer: Tokenizer) -> None:
     assert [text for state in seen if state.stage == 2 and state.state.step == 5 for text in made.shown(state)] == [
         made.tokenizer.decode_window(ids) for ids in samples.ids[1].tolist()
     ]
-    with pytest.raises(ConfigError, match=r"a drawing is given, and beside it seed, steps; give one of both"):
+    with pytest.raises(ConfigError, match=r"a drawing is given, and beside it seed, steps; give only one of them"):
         next(made.stream(1, Drawing(), seed=3, steps=4))
     with pytest.raises(TypeError, match="sed"):
         next(made.stream(1, sed=3))

@@ -265,7 +265,8 @@ def test_offline(requests: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "datasets"]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"a corpus of the hub needs datasets, .*cascaded-dllm\[preprocess\]"):
         opened()
 

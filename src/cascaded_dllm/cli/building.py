@@ -53,4 +53,4 @@ class _Display:
 
     def wait(self, owner: str) -> None:
         """Says that this process waits for `owner`, which builds the same."""
-        self._log.print(f"{self._what}: waiting for {owner}, which builds the same", markup=False, soft_wrap=True)
+        self._log.print(f"{self._what}: waiting for {owner}, which builds the same", soft_wrap=True)

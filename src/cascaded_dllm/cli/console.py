@@ -25,21 +25,32 @@ from cascaded_dllm.errors import CascadeError, DamagedCheckpointWarning
 EXIT_ERROR = 2
 """Exit code of a typed error; an unexpected error exits with 1, Ctrl-C with 130."""
 
-console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Paths and texts are printed: "[x]" and ":x:" in them are neither markup nor emoji.
+console = Console(markup=False, emoji=False, highlight=False)
+error_console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 _WIDE = 110
 """Columns that the progress bar of training needs for all its fields."""
 
 
 def say(line: str) -> None:
-    """Prints a line without wrapping or markup, so that a path in it can be copied."""
-    console.print(line, markup=False, soft_wrap=True)
+    """Prints a line without wrapping it, so that a path in it can be copied."""
+    console.print(line, soft_wrap=True)
+
+
+def note(line: str) -> None:
+    """Prints a line that begins with a coloured "note:"."""
+    console.print(Text.assemble(("note:", "yellow"), " ", line), soft_wrap=True)
+
+
+def heading(line: str) -> None:
+    """Prints a line in bold between two rules."""
+    console.rule(Text(line, style="bold"))
 
 
 def warn(line: str) -> None:
     """Prints a line on the error stream, for everything that is not a result."""
-    error_console.print(line, markup=False)
+    error_console.print(line)
 
 
 @contextmanager
@@ -60,7 +71,7 @@ def reported_errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         message = " ".join(str(error).split())
-        error_console.print("[bold red]error:[/] ", end="")
+        error_console.print(Text("error: ", style="bold red"), end="")
         warn(message)
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
@@ -102,7 +113,7 @@ def working(what: str) -> Iterator[None]:
         console.print(what)
         yield
         return
-    with console.status(what):
+    with console.status(Text(what)):
         yield
 
 
@@ -153,10 +164,10 @@ def progress_bar(
         log: gets a line at intervals when there is no terminal; None for no lines.
     """
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28 if is_wide() else 8),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         *([TimeElapsedColumn()] if is_wide() else []),
         _Left(),
         console=console,

@@ -13,7 +13,7 @@ from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.compose import config_folder
-from cascaded_dllm.cli.console import console, reported_errors, say
+from cascaded_dllm.cli.console import console, note, reported_errors, say
 from cascaded_dllm.cli.options import Debug, parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
@@ -85,12 +85,12 @@ def _show(inspection: Inspection) -> None:
     names = stage_names(inspection.spec)
     console.rule(Text(visible(f"{inspection.settings.dataset}, {inspection.settings.split}")))
     if inspection.num_shards < inspection.settings.num_shards:
-        console.print(
-            f"[yellow]note:[/] the dataset is not complete: {inspection.num_shards:,} of its "
+        note(
+            f"the dataset is not complete: {inspection.num_shards:,} of its "
             f"{inspection.settings.num_shards:,} shards are there, and only they are shown and counted"
         )
     console.print(pairs(facts(inspection)))
-    console.print(visible(inspection.choice), markup=False)
+    console.print(visible(inspection.choice))
     console.print(Text("  ").join(Text(name, _style(stage, len(names))) for stage, name in enumerate(names, start=1)))
     for window in inspection.windows:
         console.print()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from cascaded_dllm.cli.console import LogLine, clock, console, counted, progress_bar, working
+from cascaded_dllm.cli.console import LogLine, clock, console, counted, note, progress_bar, working
 from cascaded_dllm.data.preprocessed import shard_folder
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.preprocess.executors import Tasks
@@ -137,10 +137,7 @@ def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
             "if that was their time limit (--time), raise it, or start anew in another --out with more --shards than "
             f"{tasks.num_shards}; "
         )
-        console.print(
-            f"[yellow]note:[/] {limit if has_time_limit else ''}if another job is still working on them, end this one",
-            soft_wrap=True,
-        )
+        note(f"{limit if has_time_limit else ''}if another job is still working on them, end this one")
 
 
 def say_what_was_lost(index: int, why: str) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from rich.markup import escape
-
 from cascaded_dllm.assemble.preprocess import ShardTask, prepare
 from cascaded_dllm.checks import require_at_least
-from cascaded_dllm.cli.console import console, counted, progress_bar, say
+from cascaded_dllm.cli.console import console, counted, note, progress_bar, say
 from cascaded_dllm.cli.preprocess_progress import (
     preparation_progress,
     say_what_was_ended,
@@ -77,7 +75,7 @@ def run_job(
     placed = task if executor == "local" else task.on_processes(resources.cpus)
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
-        console.print(f"[yellow]note:[/] {escape(hint)}")
+        note(hint)
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
@@ -164,10 +162,9 @@ def _run_here(task: ShardTask, tasks: Tasks, workers: int, records: int | None) 
     if workers > len(tasks.missing):
         tasks = replace(tasks, task=SharedOut(task, shared_out(workers, tasks.missing)))
     if len(tasks.missing) == tasks.num_shards > workers and 0 < in_last <= workers // 2:
-        console.print(
-            f"[yellow]note:[/] the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "
-            f"{workers:,} workers have nothing to do; a multiple of {workers:,} in --shards keeps all of them busy",
-            soft_wrap=True,
+        note(
+            f"the last round is {counted(in_last, 'shard')}, in which {workers - in_last:,} of "
+            f"{workers:,} workers have nothing to do; a multiple of {workers:,} in --shards keeps all of them busy"
         )
     with shards_progress(tasks, records) as tell:
         run_local(tasks, at_once, tell)

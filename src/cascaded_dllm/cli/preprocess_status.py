@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.cli.console import console, counted, reported_errors
+from cascaded_dllm.cli.console import console, counted, note, reported_errors
 from cascaded_dllm.cli.options import Debug, tell
 from cascaded_dllm.cli.preprocess_progress import records_told, say_shards
 from cascaded_dllm.preprocess.status import Status, status
@@ -42,10 +42,9 @@ def _show(now: Status) -> None:
     for what, tasks in (("is at work", at_work), ("is silent", silent)):
         say_shards(tasks, what + ": {records} in {time}, last heartbeat {age} ago", most=_SAID)
     if silent:
-        console.print(
-            "[yellow]note:[/] a silent task has most likely ended; once no job runs, the command that began the job "
-            "makes the missing shards",
-            soft_wrap=True,
+        note(
+            "a silent task has most likely ended; once no job runs, the command that began the job makes the missing "
+            "shards"
         )
     if now.jobs:
         console.print(f"Slurm jobs: {', '.join(now.jobs)}")

@@ -15,7 +15,7 @@ from cascaded_dllm.atomic import write_json
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.compose import compose_config
-from cascaded_dllm.cli.console import console, progress_bar, reported_errors, say, working
+from cascaded_dllm.cli.console import console, heading, progress_bar, reported_errors, say, working
 from cascaded_dllm.cli.evaluate import bound_table
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.quickstart_truth import accepted_share, against_truth
@@ -120,21 +120,21 @@ def quickstart(
         started = time.perf_counter()
         config = _config(overrides or [], corpus, out, seed, conditioning)
         recipe = _recipe(corpus)
-        console.rule("[bold]1 of 4  corpus -> tokens with importance")
+        heading("1 of 4  corpus -> tokens with importance")
         train_data, valid_data = (_preprocess(corpus, split, recipe, out / "data") for split in ("train", "valid"))
-        console.rule("[bold]2 of 4  one diffusion model a stage")
+        heading("2 of 4  one diffusion model a stage")
         config = replace(config, data=replace(config.data, path=str(train_data), valid=str(valid_data)))
         stages = _train(config, out)
         flat_run = _train_flat(config, out) if flat else None
         cascade = Cascade.from_pretrained(stages)
-        console.rule("[bold]3 of 4  what it knows")
+        heading("3 of 4  what it knows")
         valid_config = replace(config, data=replace(config.data, path=str(valid_data)))
         summary: dict[str, object] = {"corpus": corpus, "seed": seed} | _measured(cascade, corpus, valid_config)
-        console.rule("[bold]4 of 4  what it writes")
+        heading("4 of 4  what it writes")
         samples, accepted = _sampled(cascade, corpus, num_samples, seed)
         summary |= accepted
         if flat_run is not None:
-            console.rule("[bold]beside it: a flat model")
+            heading("beside it: a flat model")
             model = Cascade.from_pretrained([flat_run])
             _, accepted = _sampled(model, corpus, num_samples, seed)
             summary["flat"] = _measured(model, corpus, valid_config) | accepted

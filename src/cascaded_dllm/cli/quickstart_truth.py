@@ -31,7 +31,8 @@ def against_truth(bound: JointBound, stories: Sequence[str]) -> dict[str, object
         f"true entropy of the grammar {grammar.entropy:.3f} nats a story, of these stories {float(truth.mean()):.3f}\n"
         f"the bound is [bold]{ratio:.3f}[/] times the truth: {excess:+.3f} +- {error:.3f} nats a story above it; "
         f"terms that are left out add at most {bound.omitted_nats:.3f}\n"
-        f"(tokens still unmasked at t = 1, and the integral below t = 0.001)"
+        f"(tokens still unmasked at t = 1, and the integral below t = 0.001)",
+        markup=True,
     )
     return {
         "entropy_nats": grammar.entropy,
@@ -51,7 +52,9 @@ def accepted_share(texts: Sequence[str]) -> dict[str, object]:
     rejected = [text for text in texts if not grammar.accepts(text)]
     share = 1 - len(rejected) / len(texts)
     distinct = len(set(texts))
-    console.print(f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar; {distinct} of all are distinct")
+    console.print(
+        f"[bold]{share:.1%}[/] of {len(texts)} texts belong to the grammar; {distinct} of all are distinct", markup=True
+    )
     for text in rejected[:2]:
-        console.print(f"rejected: {text}\n  {grammar.explain(text)}", markup=False, style="dim")
+        console.print(f"rejected: {text}\n  {grammar.explain(text)}", style="dim")
     return {"accepted_share": share, "num_samples": len(texts), "distinct_texts": distinct}

@@ -187,7 +187,7 @@ def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resou
     for seed in choice.seeds or study.seeds:
         for arm in choice.arms or tuple(arm.name for arm in study.arms):
             number = submit_arm(place, arm, seed, resources)
-            console.print(f"job {number}: arm {arm}, seed {seed}", markup=False)
+            console.print(f"job {number}: arm {arm}, seed {seed}")
     say(
         f"every job updates {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, cdllm study "
         f"status {place.out} shows the progress, and cdllm study collect {place.out} the results so far"

@@ -14,7 +14,7 @@ def shown(monkeypatch):
     """What is printed, on a terminal or not."""
 
     def on(*, is_terminal):
-        console = Console(file=io.StringIO(), force_terminal=is_terminal, width=120, highlight=False)
+        console = Console(file=io.StringIO(), force_terminal=is_terminal, width=120, markup=False, highlight=False)
         monkeypatch.setattr(console_module, "console", console)
         monkeypatch.setattr(module, "console", console)
         return console.file

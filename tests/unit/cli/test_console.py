@@ -4,9 +4,10 @@ import warnings
 import pytest
 import typer
 from rich.console import Console
+from rich.progress import TextColumn
 
 from cascaded_dllm.cli import console as console_module
-from cascaded_dllm.cli.console import clock, progress_bar, reported_errors, working
+from cascaded_dllm.cli.console import clock, heading, note, progress_bar, reported_errors, say, warn, working
 from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning, MissingExtraError
 
 
@@ -23,6 +24,26 @@ def test_an_error_is_one_line(capsys):
     captured = capsys.readouterr()
     assert captured.err == f"error: steps is [red]0[/red]; it must be at least 1 {'x' * 300}\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("show", [say, warn, note, heading])
+def test_nothing_in_a_path_is_markup_or_emoji(capsys, show):
+    path = "runs/[bold]a:x:b/[red]"
+    show(path)
+    captured = capsys.readouterr()
+    assert path in captured.out + captured.err
+
+
+def test_nothing_in_what_goes_on_is_markup(capsys):
+    path = "runs/[bold]a:x:b/[red]"
+    with working(path):
+        pass
+    assert capsys.readouterr().out == f"{path}\n"
+    with progress_bar(path) as (progress, _):
+        [task] = progress.tasks
+        progress.update(task.id, status=path)
+        texts = [str(column.render(task)) for column in progress.columns if isinstance(column, TextColumn)]
+    assert texts == [path, path]
 
 
 def test_missing_extra_is_one_line(capsys):

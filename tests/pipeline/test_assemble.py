@@ -322,7 +322,10 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
     ("overrides", "message"),
     [
         (["data.valid=./nowhere"], r"nowhere is not there, the data of --valid \(data\.valid\); name the folder"),
-        (["pretrained.use_pretrained=true", "pretrained.model_path=a/b/c"], "a/b/c does not exist here and is no hub"),
+        (
+            ["pretrained.use_pretrained=true", "pretrained.model_path=a/b/c"],
+            "a/b/c does not exist here and is not a hub id",
+        ),
         (
             ["pretrained.use_pretrained=true", "pretrained.model_path='{hub_model}'"],
             "hub_model has 60 tokens, and the data",

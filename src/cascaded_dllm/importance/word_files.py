@@ -101,8 +101,8 @@ class WordFiles:
                 )
                 return
             raise OutputExistsError(
-                f"the word cache {self._folder} cannot be written ({error.strerror}); name a folder that is yours to "
-                "write and has room, or leave the cache out"
+                f"the word cache {self._folder} cannot be written ({error.strerror}); name a folder that you may "
+                "write to and that has room, or leave the cache out"
             ) from error
 
     def _append_block(self, block: bytes) -> bool:

@@ -176,7 +176,7 @@ def require_judge_folder(folder: Path) -> None:
     """
     if is_foreign(folder, SETTINGS_FILE):
         raise OutputExistsError(f"--out is {folder}, which holds something other than a judge; name a new folder")
-    with write_errors(f"--out is {folder}, which cannot be made", "name a folder that is yours to write"):
+    with write_errors(f"--out is {folder}, which cannot be made", "name a folder that you may write to"):
         folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -54,7 +54,7 @@ def require_writable(output_dir: Path) -> None:
         raise OutputExistsError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
     nearest = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
     with (
-        write_errors(f"{output_dir} cannot be written", "name a folder that is yours to write with --output-dir"),
+        write_errors(f"{output_dir} cannot be written", "use --output-dir to name a folder that you may write to"),
         tempfile.TemporaryDirectory(prefix=".cdllm-", dir=nearest),
     ):
         pass

@@ -70,7 +70,9 @@ class Progress:
             (folder / SAMPLES_FILE, progress.num_bytes),
             (batches, sum(map(len, whole_lines(batches.read_bytes())))),
         ):
-            with write_errors(f"{path} cannot be written", "see that it is yours to write, and give the command again"):
+            with write_errors(
+                f"{path} cannot be written", "make sure that you may write to it, and give the command again"
+            ):
                 os.truncate(path, size)
         return progress
 

@@ -76,7 +76,7 @@ class Place:
             OutputExistsError: the folder cannot be written.
         """
         folder = self.out / "locks" / part
-        with write_errors(f"{folder} cannot be made", "name a folder that is yours to write with --out"):
+        with write_errors(f"{folder} cannot be made", "use --out to name a folder that you may write to"):
             folder.mkdir(parents=True, exist_ok=True)
         return run_lock(folder, other="run the study into another folder with --out", go_on=go_on)
 

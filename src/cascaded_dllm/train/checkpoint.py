@@ -160,7 +160,7 @@ def load_trainer_state(checkpoint: Path) -> TrainerState:
 def _make_way(damaged: Path, deletion: Deletion) -> None:
     with write_errors(
         f"{damaged} is damaged and cannot be written again",
-        "see that its folder is yours to write, and give the same command again",
+        "make sure that you may write to its folder, and give the same command again",
     ):
         deletion.put_away(damaged)
 

@@ -31,7 +31,7 @@ def require_run_folder(folder: Path) -> None:
         raise OutputExistsError(
             f"{folder} exists and is not a run folder; name an empty or a new one with --out (run_dir)"
         )
-    with write_errors(f"{folder} cannot be made", "name a folder that is yours to write with --out (run_dir)"):
+    with write_errors(f"{folder} cannot be made", "use --out (run_dir) to name a folder that you may write to"):
         folder.mkdir(parents=True, exist_ok=True)
 
 

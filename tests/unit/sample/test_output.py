@@ -214,7 +214,7 @@ def test_file_instead_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="file is a file; name a folder for the samples with --output-dir"):
         require_writable(file)
     with pytest.raises(
-        OutputExistsError, match=r"file/a/b cannot be written \(Not a directory\); name a folder that is"
+        OutputExistsError, match=r"file/a/b cannot be written \(Not a directory\); use --output-dir to name"
     ):
         require_writable(file / "a" / "b")
     with pytest.raises(OutputExistsError, match=r"file/sample_cascade\S+ cannot be written \(Not a directory\)"):
@@ -231,7 +231,7 @@ def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.mkdir", refused)
-    with pytest.raises(OutputExistsError, match=r"one cannot be written \(Permission denied\); name a folder that is"):
+    with pytest.raises(OutputExistsError, match=r"one cannot be written \(Permission denied\); use --output-dir to name"):
         require_writable(tmp_path / "new" / "one")
 
 
@@ -250,7 +250,7 @@ def test_full_disk_while_a_batch_is_written(tmp_path: Path, monkeypatch: pytest.
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.truncate", refused)
-    with pytest.raises(OutputExistsError, match=r"samples\.jsonl cannot be written \(Permission denied\); see that"):
+    with pytest.raises(OutputExistsError, match=r"samples\.jsonl cannot be written \(Permission denied\); make sure"):
         Progress.take_up(run.folder)
 
 
@@ -258,7 +258,9 @@ def test_two_processes(tmp_path: Path) -> None:
     run = begun(tmp_path)
     with (
         run.lock(),
-        pytest.raises(OutputExistsError, match=r"is going on: .* or stop it, or sample into a new folder\. If that"),
+        pytest.raises(
+            OutputExistsError, match=r"is going on: .* or stop it, or sample into a new folder\. If you are sure"
+        ),
         run.lock(),
     ):
         pass

@@ -234,7 +234,9 @@ def test_damaged_later_ones_do_not_push_out_the_new_one(save, tmp_path):
 
 def test_folder_that_cannot_be_written(save, tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(OutputExistsError, match=r"step_1 cannot be written .*choose an output folder that is yours"):
+    with pytest.raises(
+        OutputExistsError, match=r"step_1 cannot be written .*choose an output folder that you may write to"
+    ):
         save(1)
 
 
@@ -326,7 +328,7 @@ def test_old_one_that_keeps_its_name(save, tmp_path, monkeypatch):
         save(2, keep=1, deletion=old)
         assert old.fault_to_tell() == f"{checkpoints / 'step_1'} cannot be deleted (Permission denied)"
         flip_byte(checkpoints / "step_2" / "model.safetensors")
-        message = r"step_2 is damaged and cannot be written again \(Permission denied\); see that its folder is yours"
+        message = r"step_2 is damaged and cannot be written again \(Permission denied\); make sure that you may"
         with pytest.raises(OutputExistsError, match=message):
             save(2)
     save(2, keep=1, deletion=old)

@@ -710,7 +710,7 @@ def test_folder_of_something_else(make_run, tmp_path, where):
 
 def test_folder_that_cannot_be_made(make_run, tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(OutputExistsError, match=r"file/run cannot be made \(Not a directory\); name a folder"):
+    with pytest.raises(OutputExistsError, match=r"file/run cannot be made \(Not a directory\); use --out"):
         list(make_run(name="file/run").events())
 
 

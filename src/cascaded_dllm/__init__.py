@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if os.name == "nt":
-    raise ImportError("cascaded-dllm needs the signals and file locks of Linux or macOS; on Windows, install it in WSL")
+    raise ImportError("cascaded-dllm needs signals that only Linux and macOS have; on Windows, install it in WSL")
 
 if TYPE_CHECKING:
     from cascaded_dllm.assemble.bound import joint_bound

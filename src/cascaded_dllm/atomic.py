@@ -225,7 +225,7 @@ def _here() -> str:
 
 
 def _is_abandoned(path: Path, host: str, pid: int) -> bool:
-    """Whether the process that made `path` is gone: by its id if that is valid here, otherwise by a day of silence.
+    """Whether the process that made `path` is gone: its id on this host is dead, or it wrote nothing for a day.
 
     File locks would be more direct, but the network file systems of clusters often lack them.
     """

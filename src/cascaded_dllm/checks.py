@@ -29,14 +29,14 @@ def one_of(what: str, value: object, choices: Collection[_Choice], *, hint: str 
     raise ConfigError(f"{what} is {value!r}; it must be one of {', '.join(choices)}{_ending(hint)}{meant}")
 
 
-def require_at_least(what: str, value: int | float | None, least: int, *, hint: str = "") -> None:
-    """Checks that a number is large enough; infinity and None, a setting that is left out, pass.
+def require_at_least(what: str, value: int | float, least: int, *, hint: str = "") -> None:
+    """Checks that a number is large enough; infinity is.
 
     Raises:
         ConfigError: it is smaller, or NaN.
     """
     # Not value < least, which is false for NaN.
-    if value is not None and not value >= least:
+    if not value >= least:
         raise ConfigError(f"{what} is {value}; it must be at least {least}{_ending(hint)}")
 
 

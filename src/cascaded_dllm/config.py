@@ -56,12 +56,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("log_every", "eval_every", "snapshot_every", "keep", "eval_windows", "eval_times", "peak_flops"):
-            require_at_least(f"training.{name}", getattr(self.training, name), 1)
+            if (value := getattr(self.training, name)) is not None:
+                require_at_least(f"training.{name}", value, 1)
         require_at_least("training.generated_prefix.num_steps", self.training.generated_prefix.num_steps, 1)
         require_at_least("layout.num_blocks", self.layout.num_blocks, 1)
         require_between_0_and_1("training.t_min", self.training.t_min, hint="0.001 is usual")
         require_at_least("sampling.num_samples", self.sampling.num_samples, 0)
-        require_at_least("ngpus", self.ngpus, 1, hint="or null for the processes that are there")
+        if self.ngpus is not None:
+            require_at_least("ngpus", self.ngpus, 1, hint="or null for the processes that are there")
         one_of("logging.wandb", self.logging.wandb, ("disabled", "offline", "online"))
         one_of("pretrained.weights", self.pretrained.weights, ("ema", "raw"))
         one_of("training.halves", self.training.halves, ("both", "layout", "fill"))

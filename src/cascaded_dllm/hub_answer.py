@@ -37,7 +37,7 @@ def answer_of(ask: Callable[[], _Answer]) -> _Answer | Exception:
 
 
 def problem_with_model(hub_id: str) -> Exception | None:
-    """Why a model of the hub cannot be downloaded, found within seconds; None if it can.
+    """Why the hub does not show a model, found within seconds; None if the hub knows it and answers.
 
     The download itself would try again and again, and log every attempt.
     """

@@ -251,7 +251,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         (["sampling.num_steps=0"], r"sampling\.num_steps is 0; it must be at least 1"),
         (
             ["optim.lr=[1"],
-            r"the override 'optim\.lr=\[1' cannot be read \(.*\); write key=value, and close every bracket",
+            r"the override 'optim\.lr=\[1' cannot be read \(.*\); write key=value, close every bracket",
         ),
         (["=3"], r"the override '=3' has no key and '='"),
         (["model=3"], "model is '3'; it must be one of medium, quick, small, tiny"),

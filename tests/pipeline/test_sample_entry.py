@@ -73,6 +73,10 @@ def test_what_is_not_given(runs, tmp_path, monkeypatch):
         flags = ["--predictor", predictor, "--batch_size", 2, "--output_dir", tmp_path / predictor]
         assert run(*stages(runs), *flags) == 0
         assert [summary(tmp_path / predictor)[key] for key in ("num_samples", "steps")] == [2, [None]]
+    monkeypatch.setattr(sample_entry, "app", lambda words, prog_name: asked.append(words))
+    for predictor in ("tweedie", "tweedie,first_hitting", "first_hitting, euler"):
+        main([*stages(runs), "--predictor", predictor])
+        assert asked[-1][-4:] == ["--steps", "1024", "--num-samples", "32"]
 
 
 def test_a_stage_that_is_left_out(runs, capsys):

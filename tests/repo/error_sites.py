@@ -21,6 +21,7 @@ ALLOWED = Path(__file__).with_name("unreached_errors.txt")
 # Code that stands between the line that builds an error and its constructor: ours, and the run-time type checks.
 BETWEEN = (
     str(PACKAGE_ROOT / "errors.py"),
+    str(PACKAGE_ROOT / "checks.py"),
     os.path.dirname(beartype.__file__) + os.sep,
     os.path.dirname(jaxtyping.__file__) + os.sep,
     "<",
@@ -87,12 +88,20 @@ def error_names() -> frozenset[str]:
 
 
 @functools.cache
+def check_names() -> frozenset[str]:
+    """The functions of checks.py, which build an error for whoever calls them."""
+    functions = [node for node in parse(PACKAGE_ROOT / "checks.py").body if isinstance(node, ast.FunctionDef)]
+    return frozenset(node.name for node in functions if not node.name.startswith("_"))
+
+
+@functools.cache
 def written_sites() -> tuple[ErrorSite, ...]:
-    """Every construction of one of our errors in the package, with or without arguments."""
-    names = error_names()
+    """Every construction of one of our errors in the package, with or without arguments, and every check."""
+    names = error_names() | check_names()
     return tuple(
         ErrorSite(module.relative_path, node.lineno, node.end_lineno or node.lineno, ast.unparse(node))
         for module in modules()
+        if module.relative_path != "checks.py"
         for node in constructions(module.tree, names)
     )
 
@@ -126,7 +135,7 @@ def shortcomings(reached: set[tuple[str, int]]) -> list[str]:
 
 
 def constructions(tree: ast.AST, names: Set[str]) -> Iterator[ast.expr | ast.Raise]:
-    """Calls of an error class, and `raise Name` without a call."""
+    """Calls of an error class or a check, and `raise Name` without a call."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=func) if _last_name(func) in names:

@@ -34,8 +34,9 @@ class NothingOnTheHost(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), settings: Any = None) -> Any:
         made = operator(*arguments, **settings or {})
-        elsewhere = {leaf.device for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)} - {META}
-        assert not elsewhere, f"{operator.name()} makes a tensor on {elsewhere}"
+        tensors = [leaf for leaf in tree_leaves((arguments, settings, made)) if isinstance(leaf, torch.Tensor)]
+        elsewhere = {tensor.device for tensor in tensors if tensor.dim() > 0} - {META}
+        assert not elsewhere, f"{operator.name()} reads or makes a tensor on {elsewhere}"
         return made
 
 
@@ -62,13 +63,14 @@ def model_of(kind: str, *, dropout: float = 0.0) -> ScoreModel:
     return model
 
 
+@pytest.mark.parametrize("law", [TokenLaw(), TokenLaw(temperature=0.9, top_k=40, top_p=0.9)])
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["score", "one_way", "copying", "placed", "bfloat16"])
-def test_a_call_of_a_sampler(kind: str, guidance: float) -> None:
+def test_a_call_of_a_sampler(kind: str, guidance: float, law: TokenLaw) -> None:
     model = model_of(kind).eval().to(META)
     prefix = torch.zeros(ROWS, PREFIX, dtype=torch.long, device=META)
     given = Conditioning.encode(model, prefix, target_length=LENGTH, guidance=guidance)
-    index, law = torch.arange(ROWS, device=META), TokenLaw(temperature=0.9, top_k=40)
+    index = torch.arange(ROWS, device=META)
     writer = TokenWriter(model, given, law, None, VOCAB, Draws(0, "sample"), index)
     xt = torch.full((ROWS, LENGTH), VOCAB, device=META)
     u = Draws(0, "test").uniform_pair(index, 3, index)

@@ -48,7 +48,8 @@ def select_positions(
         importance: one value per token, in the unit of `method`.
         stage_lengths: strictly increasing. A stage as long as the window keeps all of it.
         method: one of SELECTION_METHODS. "constituency" takes tokens by rising label, the others by falling
-            importance; ties are taken in text order. Importance above 1 lets a token id repeat, except for "custom".
+            importance; ties are taken in text order. Importance above 1 lets a token id repeat, except for
+            "constituency" and "custom".
         unique: whether a token id is kept once.
 
     Raises:

@@ -164,8 +164,8 @@ def override_values(keys: Sequence[str]) -> dict[str, Any]:
         except HydraException as error:
             problem = str(error).partition("\n")[0]
             raise ConfigError(
-                f"the override {key!r} cannot be read ({problem}); write key=value, and close every bracket, brace and "
-                "quotation mark"
+                f"the override {key!r} cannot be read ({problem}); write key=value, close every bracket and brace, and "
+                "put a value with one of =()' in double quotes, as in 'key=\"a=b\"'"
             ) from error
         if override.is_delete():
             raise ConfigError(

@@ -60,8 +60,8 @@ def run_job(
     resources.check(executor)
     if shard is not None:
         _require_single(job, shard, executor, workers)
-    require_at_least("the number of workers", workers, 1)
-    processes = workers or usable_cores()
+    processes = usable_cores() if workers is None else workers
+    require_at_least("the number of workers", processes, 1)
     with preparation_progress() as tell_pass:
         # Slurm and Ray jobs are prepared on one process, since the submitting machine is usually shared.
         task = prepare(job, workers=processes if executor == "local" else 1, on_pass=tell_pass)

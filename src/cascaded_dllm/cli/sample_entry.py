@@ -5,7 +5,6 @@ import re
 import sys
 
 from cascaded_dllm.cli.main import app
-from cascaded_dllm.sample.predictors import GRID_PREDICTORS
 
 _STAGE = re.compile(r"--stage(\d+)_model_path(?:=|$)")
 
@@ -65,5 +64,13 @@ def _add_defaults(flags: argparse.Namespace, rest: list[str]) -> None:
     flags.output_dir = flags.output_dir or "./sampling_outputs"
     if not any(flag.split("=")[0] == "--num-samples" for flag in rest):
         rest += ["--num-samples", flags.batch_size]
-    if flags.steps is None and any(name in GRID_PREDICTORS for name in flags.predictor.split(",")):
+    if flags.steps is None and _has_grid(flags.predictor):
         flags.steps = "1024"
+
+
+def _has_grid(predictors: str) -> bool:
+    """Whether one of the named predictors has time steps; an unknown name is left to the command."""
+    # Not at the top: it loads PyTorch, for which nobody waits who only asks for help.
+    from cascaded_dllm.sample.predictors import GRID_PREDICTORS
+
+    return any(name.strip() in (*GRID_PREDICTORS, "tweedie") for name in predictors.split(","))

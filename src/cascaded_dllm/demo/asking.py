@@ -102,7 +102,9 @@ class Asking:
         """
         asked = parse_settings(cls, values)
         if asked.steps is not None and asked.steps > MOST_STEPS:
-            raise ConfigError(f"steps is {asked.steps}; the page allows {MOST_STEPS}; use cdllm sample for more")
+            raise ConfigError(
+                f"steps is {asked.steps}; the page allows at most {MOST_STEPS}; use cdllm sample for more"
+            )
         return asked
 
     def drawing(self, cascade: Cascade) -> Drawing:

@@ -37,6 +37,9 @@ PPL_DEFINITIONS = {
 _WEIGHTS = ("*.safetensors", "*.bin")
 """Names of the files that hold the weights of a judge in a folder."""
 
+_CONTEXT = 1024
+"""Tokens that a judge reads at once if its network has no limit."""
+
 _Read = TypeVar("_Read")
 
 _CALL_ELEMENTS = 1 << 26
@@ -81,10 +84,12 @@ class Judge:
         tokenizer, model, info = _read(source, read)
         _require_all_weights(info, source)
         begin_id = _begin_id(tokenizer, source)
-        context = getattr(model.config, "max_position_embeddings", None) or 1024
-        if context < 2:
+        context = getattr(model.config, "max_position_embeddings", None)
+        if context is None or context < 1:  # -1 is how XLNet says that it has no limit
+            context = _CONTEXT
+        if context == 1:
             raise ConfigError(
-                f"the judge is {source}, which reads {context} token at a time, and the first one is not of the text; "
+                f"the judge is {source}, which reads 1 token at a time, and the first one is not of the text; "
                 "give a judge with a context of at least 2"
             )
         return cls(model, tokenizer, source, begin_id, context)

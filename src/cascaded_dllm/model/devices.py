@@ -10,7 +10,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device called `name`, checked by using it; `auto` takes the first available of CUDA, MPS and the CPU.
+    """The device called `name`, which is tried; `auto` takes the first available of CUDA, MPS and the CPU untried.
 
     Raises:
         ConfigError: this machine has no such device.

@@ -16,7 +16,8 @@ _PATTERNS = ["config.json", "*/config.json", "*.safetensors", TOKENIZER_FILE, BU
 def hub_folder(hub_id: str) -> Path:
     """The folder that holds a model of the hub on this machine; the model is downloaded if the cache lacks it.
 
-    An incomplete copy in the cache is returned if the hub cannot be reached; reading it says what it lacks.
+    If the hub cannot be reached, an incomplete copy is returned where its library takes one for the model (before 2.0);
+    reading it says what it lacks.
 
     Raises:
         CheckpointError: `hub_id` is not a hub id, or the model is not in the cache and cannot be downloaded.

@@ -101,7 +101,8 @@ class Drawing:
                 it.
         """
         self.plans(self.num_entries)
-        require_at_least("gaps_per_call", self.gaps_per_call, 1)
+        if self.gaps_per_call is not None:
+            require_at_least("gaps_per_call", self.gaps_per_call, 1)
         # As for stages trained for both, since the real ones are not known yet.
         require_guidable(self.guidance, PrefixSettings(dropout=0.5), prefix_length=1)
         require_noisable(self.prefix_noise, PrefixSettings(noise_prob=0.5), prefix_length=1)
@@ -278,5 +279,6 @@ def _plan(name: str, steps: int | None, tokens_per_call: int | None, eta: float 
                 "for tokens_per_call of them; leave steps out, or choose analytic or ancestral"
             )
         return StagePlan(predictor, None)
+    steps = DEFAULT_STEPS if steps is None else steps
     require_at_least("steps", steps, 1, hint="for example 128")
-    return StagePlan(predictor, DEFAULT_STEPS if steps is None else steps)
+    return StagePlan(predictor, steps)

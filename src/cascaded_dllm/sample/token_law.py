@@ -36,7 +36,8 @@ class TokenLaw:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature is {self.temperature}; it must be at least 0 and finite, 1 changes nothing")
-        require_at_least("top_k", self.top_k, 1, hint="or left out to keep all tokens")
+        if self.top_k is not None:
+            require_at_least("top_k", self.top_k, 1, hint="or left out to keep all tokens")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1, which keeps all tokens")
 

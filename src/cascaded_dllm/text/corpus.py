@@ -147,8 +147,10 @@ def require_numbers(num_records: int | None, holdout: int | None) -> None:
     Raises:
         ConfigError: there would be no record, or none on one side.
     """
-    require_at_least("--num-documents", num_records, 1)
-    require_at_least("--holdout", holdout, 2, hint="since it holds out one record of that many")
+    if num_records is not None:
+        require_at_least("--num-documents", num_records, 1)
+    if holdout is not None:
+        require_at_least("--holdout", holdout, 2, hint="since it holds out one record of that many")
 
 
 def no_documents(corpus: Corpus, dropped: Mapping[str, int]) -> DataError:

@@ -118,7 +118,11 @@ def test_tokens_are_counted(server: DemoServer, cascade: Cascade) -> None:
         ("/write", {"predictor": "magic"}, "the predictor is 'magic'"),
         ("/write", {"guidance": 1}, "trained without prefix dropout"),
         ("/write", ["a"], "the request is a list; send an object"),
-        ("/write", {"steps": 10_001, "predictor": "analytic"}, "steps is 10001; the page allows 10000; use cdllm"),
+        (
+            "/write",
+            {"steps": 10_001, "predictor": "analytic"},
+            "steps is 10001; the page allows at most 10000; use cdllm",
+        ),
         ("/write", {"keywords": ["\ud800"]}, "the request is not JSON"),
         ("/tokens", {"text": 3, "stage": 1}, "text is 3; it must be of type str"),
         ("/tokens", {"text": "a", "stage": 4}, "stage is 4; it must be from 1 to 3"),

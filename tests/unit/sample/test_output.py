@@ -231,7 +231,9 @@ def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.mkdir", refused)
-    with pytest.raises(OutputExistsError, match=r"one cannot be written \(Permission denied\); use --output-dir to name"):
+    with pytest.raises(
+        OutputExistsError, match=r"one cannot be written \(Permission denied\); use --output-dir to name"
+    ):
         require_writable(tmp_path / "new" / "one")
 
 

@@ -31,7 +31,9 @@ def test_who_waits_for_a_part_can_be_told_to_stop(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputExistsError, match=r"file/locks/data cannot be made \(Not a directory\); use --out to name"):
+    with pytest.raises(
+        OutputExistsError, match=r"file/locks/data cannot be made \(Not a directory\); use --out to name"
+    ):
         Place(tmp_path / "file").lock("data").__enter__()
 
 

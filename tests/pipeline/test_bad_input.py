@@ -209,7 +209,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
     sample = ["sample", "--stage", runs / "stage1", "--num-samples", "1", "--output-dir"]
     assert "file is a file; name a folder for the samples with --output-dir" in failure(*sample, file)
     assert re.search(
-        r"file/deeper cannot be written \(Not a directory\); name a folder", failure(*sample, file / "deeper")
+        r"file/deeper cannot be written \(Not a directory\); use --output-dir", failure(*sample, file / "deeper")
     )
     measure = ["evaluate", "likelihood", "--stage", runs / "stage1", "--data", stories, "--out"]
     assert re.search(

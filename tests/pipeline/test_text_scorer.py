@@ -108,8 +108,8 @@ def test_a_stage_without_room_for_a_context(models: dict[str, Cascade], monkeypa
         return SimpleNamespace(ids=[torch.zeros(1, 40, dtype=torch.long)])
 
     monkeypatch.setattr(Cascade, "generate", generate)
+    monkeypatch.setattr(Cascade, "stage_lengths", property(lambda cascade: cascade.trained_lengths))
     cascade = Cascade(models["cascade"].stages, models["cascade"].tokenizer, (4, 39, 40))
-    cascade.trained_lengths = (4, 39, 40)
     TextScorer(cascade=cascade).written(["Once there was a fox"])
     assert pinned == [()]
 

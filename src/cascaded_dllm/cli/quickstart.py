@@ -18,7 +18,7 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, heading, progress_bar, reported_errors, say, working
 from cascaded_dllm.cli.evaluate import bound_table
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.quickstart_truth import accepted_share, against_truth
+from cascaded_dllm.cli.quickstart_truth import accepted_share, compare_with_grammar
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
@@ -244,7 +244,7 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
     assert config.data.path is not None, "the quickstart names its folders"
     arrays, _ = stage_dataset(config.data.path, config)
     windows = arrays.stages[-1][evenly_spaced(arrays.num_windows, _BOUND_WINDOWS)].tolist()
-    return bound_summary(bound) | against_truth(bound, [cascade.tokenizer.decode_window(ids) for ids in windows])
+    return bound_summary(bound) | compare_with_grammar(bound, [cascade.tokenizer.decode_window(ids) for ids in windows])
 
 
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:

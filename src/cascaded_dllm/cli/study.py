@@ -18,10 +18,10 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, warn
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.study_file import begun_study, read_study, shipped_studies
+from cascaded_dllm.cli.study_file import open_study, read_study, shipped_studies
 from cascaded_dllm.cli.study_report import report, say_written, write_report
 from cascaded_dllm.cli.study_status import show_status
-from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, say_size, work_here, work_in_processes
+from cascaded_dllm.cli.study_work import Choice, ProgressDisplay, prepare_work, say_size, work_here, work_in_processes
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
@@ -144,7 +144,7 @@ def collect(
       cdllm study collect runs/tiny-stories
     """
     with reported_errors(debug):
-        settings, place = begun_study(out)
+        settings, place = open_study(out)
         with stop_request() as request, reported_stop(request):
             attendant = Attendant(request.is_made)
             work = prepare_work(settings, arm_configs(settings, compose_config), place, attendant, "collect")
@@ -203,7 +203,7 @@ def _attendant(request: StopRequest) -> Iterator[Attendant]:
         def show_bar(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
-        yield Attendant(request.is_made, say, Teller(show_bar).show)
+        yield Attendant(request.is_made, say, ProgressDisplay(show_bar).show)
 
 
 def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:

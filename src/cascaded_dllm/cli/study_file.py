@@ -50,7 +50,7 @@ def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
     return parse_study(settings)
 
 
-def begun_study(out: Path) -> tuple[StudySettings, Place]:
+def open_study(out: Path) -> tuple[StudySettings, Place]:
     """The study that was begun in `out`, and its folder.
 
     Raises:

@@ -9,7 +9,7 @@ from rich.table import Table
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import clock, console, counted, reported_errors, say
 from cascaded_dllm.cli.options import Debug, tell
-from cascaded_dllm.cli.study_file import begun_study
+from cascaded_dllm.cli.study_file import open_study
 from cascaded_dllm.file_names import DONE, FAILED
 from cascaded_dllm.study.status import (
     AT_WORK,
@@ -45,7 +45,7 @@ def show_status(
       cdllm study status runs/prose --json
     """
     with reported_errors(debug):
-        study, place = begun_study(out)
+        study, place = open_study(out)
         now = study_status(study, place, compose_config)
         tell(now.as_json(), lambda: _show(now), as_json=as_json)
 

@@ -144,7 +144,7 @@ class _Watch:
 
 
 @final
-class Teller:
+class ProgressDisplay:
     """Shows on the terminal what one process does: a bar, or lines at intervals without a terminal."""
 
     def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:

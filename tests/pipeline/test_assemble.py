@@ -17,7 +17,7 @@ from cascaded_dllm.assemble.run import assemble_run, require_launchable, require
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data import stages as stages_module
-from cascaded_dllm.data.stages import Building
+from cascaded_dllm.data.stages import BuildCallbacks
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -165,7 +165,7 @@ def test_flat_model_is_the_same_beside_any_stage(stories, tmp_path):
 def test_who_asks_is_told_how_windows_are_built(stories, tmp_path):
     """Those to train on and those to measure on, where they are not there yet."""
     told = []
-    building = Building(on_progress=lambda *numbers: told.append(numbers), on_wait=told.append)
+    building = BuildCallbacks(on_progress=lambda *numbers: told.append(numbers), on_wait=told.append)
     config = tiny.config(stories, tmp_path / "run", f"data.valid='{stories}'", f"data.stages_dir='{tmp_path / 'new'}'")
     assemble_run(config, building=building)
     done, total = told[-1]

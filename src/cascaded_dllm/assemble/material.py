@@ -10,7 +10,7 @@ from cascaded_dllm.assemble.windows import tokens_to_cut, windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.stages import Building, StageArrays
+from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.data.stand_in import stand_in
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.sample.belonging import TextKind
@@ -57,7 +57,7 @@ class Material:
 
 
 def gather(
-    config: TrainConfig, before_long_build: Callable[[Material], None], building: Building | None = None
+    config: TrainConfig, before_long_build: Callable[[Material], None], building: BuildCallbacks | None = None
 ) -> Material:
     """What a run is made from; windows are built last, after the models that the run names have been checked.
 
@@ -101,7 +101,9 @@ def gather(
     )
 
 
-def stage_dataset(path: str, config: TrainConfig, building: Building | None = None) -> tuple[StageArrays, StageDataset]:
+def stage_dataset(
+    path: str, config: TrainConfig, building: BuildCallbacks | None = None
+) -> tuple[StageArrays, StageDataset]:
     """The windows of a preprocessed folder with all stages, and those of the configured stage or of the flat model."""
     arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data, building=building)
     return arrays, _dataset(arrays, config)

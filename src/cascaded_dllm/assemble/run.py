@@ -19,7 +19,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.manifest import choice_of
-from cascaded_dllm.data.stages import Building, StageArrays
+from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.process import process_from_name
@@ -84,7 +84,7 @@ def assemble_run(
     group: Group | None = None,
     device: torch.device | None = None,
     *,
-    building: Building | None = None,
+    building: BuildCallbacks | None = None,
 ) -> Run:
     """A training run, ready to start.
 

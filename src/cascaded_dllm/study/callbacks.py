@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cascaded_dllm.data.stages import Building
+from cascaded_dllm.data.stages import BuildCallbacks
 from cascaded_dllm.errors import FolderInUseError, StoppedError
 from cascaded_dllm.study.folder import StudyFolder
 
@@ -53,14 +53,14 @@ class StudyCallbacks:
         self.raise_if_stopping()
         time.sleep(_POLL_SECONDS)
 
-    def building(self, what: str) -> Building:
+    def building(self, what: str) -> BuildCallbacks:
         """Callbacks for building windows and stages, which stop the build, or the wait for another process's build.
 
         Args:
             what: name of the work, for the display.
         """
         tell = self.progress(what)
-        return Building(
+        return BuildCallbacks(
             on_progress=lambda done, total: tell(done, total or done),
             on_wait=lambda owner: self.say(f"{what}: waiting for {owner}, which builds the same"),
             go_on=self.raise_if_stopping,

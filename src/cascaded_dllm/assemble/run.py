@@ -130,7 +130,8 @@ def assemble_run(
         measures_start=start is not None,
         valid=_valid_windows(trainer, found.valid),
         log=replace(log, name=log.name or found.name),
-        provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start) | {"layout": trainer.layout()},
+        provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start)
+        | {"layout": trainer.execution_layout()},
         peak_flops=_peak_flops(config, trainer),
     )
 

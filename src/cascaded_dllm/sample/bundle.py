@@ -184,7 +184,7 @@ class Bundle:
         return [BUNDLE_FILE, TOKENIZER_FILE, *of_stages]
 
     @property
-    def stages(self) -> list[Path]:
+    def stage_paths(self) -> list[Path]:
         """The checkpoints of the stages, first stage first."""
         return [self.folder / name for name in self.description["stages"]]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm.assemble import devices, material, stage
+from cascaded_dllm.assemble import devices, inputs, stage
 from cascaded_dllm.assemble.bound import joint_bound
 from cascaded_dllm.assemble.devices import process_device
-from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
@@ -350,7 +350,7 @@ def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_
     def never(path, config, building):
         raise AssertionError("windows are built")
 
-    monkeypatch.setattr(material, "stage_dataset", never)
+    monkeypatch.setattr(inputs, "stage_dataset", never)
     places = {"runs": runs, "hub_model": GOLDEN / "hub_model"}
     config = tiny.config(stories, tmp_path / "run", *(override.format(**places) for override in overrides))
     with pytest.raises((CheckpointError, ConfigError, DataError), match=message):
@@ -381,7 +381,7 @@ def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monk
 
 
 def tfidf_stories(out: Path, stories: Path) -> Path:
-    from cascaded_dllm.preprocess.here import preprocess_corpus
+    from cascaded_dllm.preprocess.in_process import preprocess_corpus
 
     corpus = open_corpus("stories", split="valid").first(5)
     return preprocess_corpus(

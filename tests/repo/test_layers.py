@@ -73,17 +73,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble.windows": BASE | PARTS | {"sample", *CONFIG},
     "assemble.models": BASE | PARTS | {"sample", "evaluate", *CONFIG, "assemble.stage", "assemble.start"},
     "assemble.bound": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble.windows"},
-    "assemble.course": BASE | PARTS | {"train", *CONFIG, "assemble.start"},
+    "assemble.resumable": BASE | PARTS | {"train", *CONFIG, "assemble.start"},
     "assemble.gap": BASE | PARTS | {"train", "sample", "evaluate"},
     "assemble": set(),
     "assemble.run": BASE
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG}
     | {
-        "assemble.course",
+        "assemble.resumable",
         "assemble.data",
         "assemble.devices",
-        "assemble.material",
+        "assemble.inputs",
         "assemble.prefixes",
         "assemble.snapshot",
         "assemble.stage",
@@ -91,13 +91,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "assemble.scorers": BASE | PARTS,
     "assemble.preprocess": BASE | PARTS | {"assemble.scorers"},
-    "assemble.material": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
-    "assemble.flat": BASE | PARTS | {*CONFIG},
+    "assemble.inputs": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
+    "assemble.from_flat": BASE | PARTS | {*CONFIG},
     "assemble.judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble.windows"},
     "study": BASE
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG, "study_config"}
-    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.material", "assemble.preprocess"}
+    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.inputs", "assemble.preprocess"}
     | {"assemble.rewriting", "assemble.stage", "assemble.start"},
     "demo": BASE | {"pages", "memory", "typed_settings", "text", "cascade", "diffusion", "sample"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
@@ -105,8 +105,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": BASE
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", *CONFIG, "study", "study_config", "demo"}
-    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.flat", "assemble.gap", "assemble.judge"}
-    | {"assemble.material", "assemble.preprocess", "assemble.scorers", "assemble.start", "assemble.windows"},
+    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.from_flat", "assemble.gap", "assemble.judge"}
+    | {"assemble.inputs", "assemble.preprocess", "assemble.scorers", "assemble.start", "assemble.windows"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.assemble.bound import joint_bound
-from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.checks import one_of, require_at_least
@@ -30,7 +30,7 @@ from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.overrides import require_free
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import write_samples

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from cascaded_dllm.assemble.bound import windows_bound
-from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint

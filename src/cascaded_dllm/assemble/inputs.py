@@ -24,7 +24,7 @@ _MANY_TOKENS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class RunInputs:
     """What a run is made from.
 
     Attributes:
@@ -56,9 +56,9 @@ class Material:
         return Path(str(self.config.data.path)) / TOKENIZER_FILE
 
 
-def gather(
-    config: TrainConfig, before_long_build: Callable[[Material], None], building: BuildCallbacks | None = None
-) -> Material:
+def gather_inputs(
+    config: TrainConfig, before_long_build: Callable[[RunInputs], None], building: BuildCallbacks | None = None
+) -> RunInputs:
     """What a run is made from; windows are built last, after the models that the run names have been checked.
 
     Args:
@@ -83,14 +83,14 @@ def gather(
         arrays = stand_in(located.held, spec, packing=data.packing, unique=data.unique)
         dataset = _dataset(arrays, config)
         before_long_build(
-            Material(
+            RunInputs(
                 config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=None, valid_arrays=None
             )
         )
     arrays, dataset = stage_dataset(str(data.path), config, building)
     arrays.for_random_access()
     valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config, building)
-    return Material(
+    return RunInputs(
         config=config,
         name=name,
         texts=texts,

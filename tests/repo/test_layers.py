@@ -26,7 +26,7 @@ BASE = {
     "processes",
     "overrides",
     "versions",
-    "hub_answer",
+    "hub_requests",
 }
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 CONFIG = {"config", "config_groups"}
@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": set(),
     "overrides": {"errors"},
     "versions": set(),
-    "hub_answer": set(),
+    "hub_requests": set(),
     "pages": set(),
     "numerics": set(),
     "blocked_softmax": set(),
@@ -127,13 +127,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "importance.sentence_files",
         "text.tokenizer_files",
         "text.hub",
-        "hub_answer",
+        "hub_requests",
         "model",
         "sample.bundle_hub",
     ),
     "yaml": ("model.stored_stage", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
-        "hub_answer",
+        "hub_requests",
         "model",
         "train",
         "sample.bundle",

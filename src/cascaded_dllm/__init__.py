@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cascaded_dllm.importance.base import Scorer, Word
     from cascaded_dllm.model.score_config import ScoreModelConfig
     from cascaded_dllm.model.score_model import ScoreModel
-    from cascaded_dllm.preprocess.here import preprocess_corpus
+    from cascaded_dllm.preprocess.in_process import preprocess_corpus
     from cascaded_dllm.sample.cascade import Cascade
     from cascaded_dllm.sample.control import Control, GivenStage, Pin
     from cascaded_dllm.sample.drawing import Drawing
@@ -81,7 +81,7 @@ _HOMES = {
     "joint_bound": "assemble.bound",
     "mean_and_error": "evaluate.likelihood",
     "open_corpus": "text.corpora",
-    "preprocess_corpus": "preprocess.here",
+    "preprocess_corpus": "preprocess.in_process",
     "select_stages": "cascade.select",
 }
 

@@ -40,7 +40,7 @@ def require_at_least(what: str, value: int | float, least: int, *, hint: str = "
         raise ConfigError(f"{what} is {value}; it must be at least {least}{_ending(hint)}")
 
 
-def require_below_1(what: str, value: float) -> None:
+def require_share(what: str, value: float) -> None:
     """Checks that a share is in [0, 1).
 
     Raises:

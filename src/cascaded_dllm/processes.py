@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_ORPHANED = 70
 
-_OWN = {"place": 0}
+_OWN = {"index": 0}
 
 
 def usable_cores() -> int:
@@ -31,28 +31,28 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def own_place() -> int:
-    """The number of this process among those at work beside it, from 0; see `at_place`."""
-    return _OWN["place"]
+def worker_index() -> int:
+    """The number of this process among those at work beside it, from 0; see `workers_from`."""
+    return _OWN["index"]
 
 
 @contextlib.contextmanager
-def at_place(place: int) -> Iterator[None]:
-    """Gives this process another place inside the block, from which the places of its pools are counted.
+def workers_from(first: int) -> Iterator[None]:
+    """Gives this process another number inside the block, from which the numbers of its pools are counted.
 
     Only the caller that starts all processes knows how many come before the first one of this process.
     """
-    before = _OWN["place"]
-    _OWN["place"] = place
+    before = _OWN["index"]
+    _OWN["index"] = first
     try:
         yield
     finally:
-        _OWN["place"] = before
+        _OWN["index"] = before
 
 
 @contextlib.contextmanager
 def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes, which use one thread each if there are several; their places start at that of this process.
+    """A pool of processes, which use one thread each if there are several; their numbers start at that of this process.
 
     They do not import the main module of the program, which may not be importable: nothing that is sent to them may be
     defined in it. If the block ends with an exception, running work is terminated; incomplete shards leave no trace.
@@ -65,7 +65,7 @@ def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterat
     context = _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
-        begun = context.Value("i", own_place())
+        begun = context.Value("i", worker_index())
         pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log, begun))
         try:
             yield pool
@@ -129,10 +129,10 @@ def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
 
     Args:
         error_log: see `process_pool`.
-        begun: the place of the next process; a pool never replaces a process that has ended.
+        begun: the number of the next process; a pool never replaces a process that has ended.
     """
     with begun.get_lock():
-        _OWN["place"] = begun.value
+        _OWN["index"] = begun.value
         begun.value += 1
     threading.Thread(target=end_with_parent, daemon=True).start()
     if error_log is not None:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cascaded_dllm import blocked_softmax
 from cascaded_dllm.blocked_softmax import column_blocks
 from cascaded_dllm.diffusion import fused_loss
-from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, Mixture, fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.fused_loss import PLAIN_EXECUTION, LossExecution, Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.score_entropy import uniform_score_entropy
 from cascaded_dllm.numerics import log_expm1
 from tests.reference.plain_loss import log_score_of_logits, plain_absorbing_loss
@@ -39,7 +39,7 @@ class Case:
         self.is_masked = self.xt == MASK
 
     def fused(
-        self, parameterization: str, scale_by_sigma: bool, execution: LossExecution = PLAINLY
+        self, parameterization: str, scale_by_sigma: bool, execution: LossExecution = PLAIN_EXECUTION
     ) -> tuple[Tensor, Tensor]:
         batch = self.is_masked.nonzero()[:, 0]
         log_scale = log_expm1(self.sigma) + math.log(V) if scale_by_sigma else torch.zeros_like(self.sigma)
@@ -146,7 +146,7 @@ def test_a_sure_token_does_not_drown_the_others(kind: str) -> None:
             )[0],
             leaves,
         )
-        for execution in (PLAINLY, LossExecution(gradient_dtype=torch.bfloat16))
+        for execution in (PLAIN_EXECUTION, LossExecution(gradient_dtype=torch.bfloat16))
     ]  # fmt: skip
     for expected, found in zip(*gradients, strict=True):
         assert relative_difference(found, expected) < 0.01

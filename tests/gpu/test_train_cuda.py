@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend
 
 from cascaded_dllm.diffusion.categorical import sample_tokens
-from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.fused_loss import PLAIN_EXECUTION, LossExecution, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.model.score_config import ScoreModelConfig
@@ -244,7 +244,7 @@ def differences_of_half_precision(*, compiles: bool) -> list[float]:
     sigma, weight = torch.rand(num_rows, device=DEVICE) + 0.1, torch.rand(num_rows, device=DEVICE)
     x0 = torch.randint(num_tokens, (num_rows,), device=DEVICE)
     results = []
-    for execution in (PLAINLY, LossExecution(torch.bfloat16, compiles=compiles)):
+    for execution in (PLAIN_EXECUTION, LossExecution(torch.bfloat16, compiles=compiles)):
         total, rows = fused_absorbing_score_entropy(
             *leaves, x0, sigma, weight, parameterization="normalized", execution=execution
         )

@@ -9,7 +9,7 @@ from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import Stories, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascaded_dllm.assemble import devices, material, stage
+from cascaded_dllm.assemble import devices, inputs, stage
 from cascaded_dllm.assemble.bound import joint_bound
 from cascaded_dllm.assemble.devices import process_device
-from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data import stages as stages_module
-from cascaded_dllm.data.stages import Building
+from cascaded_dllm.data.stages import BuildCallbacks
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
@@ -165,7 +165,7 @@ def test_flat_model_is_the_same_beside_any_stage(stories, tmp_path):
 def test_who_asks_is_told_how_windows_are_built(stories, tmp_path):
     """Those to train on and those to measure on, where they are not there yet."""
     told = []
-    building = Building(on_progress=lambda *numbers: told.append(numbers), on_wait=told.append)
+    building = BuildCallbacks(on_progress=lambda *numbers: told.append(numbers), on_wait=told.append)
     config = tiny.config(stories, tmp_path / "run", f"data.valid='{stories}'", f"data.stages_dir='{tmp_path / 'new'}'")
     assemble_run(config, building=building)
     done, total = told[-1]
@@ -350,7 +350,7 @@ def test_other_models_are_looked_at_before_windows_are_built(stories, runs, tmp_
     def never(path, config, building):
         raise AssertionError("windows are built")
 
-    monkeypatch.setattr(material, "stage_dataset", never)
+    monkeypatch.setattr(inputs, "stage_dataset", never)
     places = {"runs": runs, "hub_model": GOLDEN / "hub_model"}
     config = tiny.config(stories, tmp_path / "run", *(override.format(**places) for override in overrides))
     with pytest.raises((CheckpointError, ConfigError, DataError), match=message):
@@ -381,7 +381,7 @@ def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monk
 
 
 def tfidf_stories(out: Path, stories: Path) -> Path:
-    from cascaded_dllm.preprocess.here import preprocess_corpus
+    from cascaded_dllm.preprocess.in_process import preprocess_corpus
 
     corpus = open_corpus("stories", split="valid").first(5)
     return preprocess_corpus(

@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 
-from cascaded_dllm.assemble import course
+from cascaded_dllm.assemble import resumable
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
@@ -284,7 +284,7 @@ def test_what_may_change_when_a_run_is_resumed(base, path, is_free):
 
 def test_order_of_very_many_windows_is_another_course(base, monkeypatch):
     few = assemble_run(base).trainer.course
-    monkeypatch.setattr(course, "TABLE_LIMIT", 1)
+    monkeypatch.setattr(resumable, "TABLE_LIMIT", 1)
     many = assemble_run(base).trainer.course
     assert many == few | {"data.order": "bijection"}
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from cascaded_dllm.assemble import material
+from cascaded_dllm.assemble import inputs
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli.main import app
@@ -83,9 +83,9 @@ def stored_windows(monkeypatch):
         stages=tuple(ids.numpy().astype(np.int32) for ids in (stored["prefix"][:, :4], stored["prefix"], x0)),
         positions=(),
     )
-    monkeypatch.setattr(material, "stage_dataset", lambda *_: (arrays, StageDataset(arrays, 3)))
+    monkeypatch.setattr(inputs, "stage_dataset", lambda *_: (arrays, StageDataset(arrays, 3)))
     # The folder of the data has other tokens.
-    monkeypatch.setattr(material, "require_models", lambda *_: None)
+    monkeypatch.setattr(inputs, "require_models", lambda *_: None)
     return x0
 
 

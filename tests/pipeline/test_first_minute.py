@@ -7,9 +7,9 @@ from unittest import mock
 import pytest
 import torch
 
-from cascaded_dllm.assemble import material
+from cascaded_dllm.assemble import inputs
 from cascaded_dllm.assemble import run as assemble_module
-from cascaded_dllm.assemble.material import gather
+from cascaded_dllm.assemble.inputs import gather_inputs
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.errors import DryBatchError
 from cascaded_dllm.train import dry_batch, execution
@@ -20,7 +20,7 @@ from tests.pipeline import tiny
 @pytest.fixture
 def rehearsed(monkeypatch):
     """All windows take long to build; what is rehearsed, each with whether they were built, and tensors that stay."""
-    monkeypatch.setattr(material, "_MANY_TOKENS", 1)
+    monkeypatch.setattr(inputs, "_MANY_TOKENS", 1)
     seen = []
 
     def try_and_note(trainer):
@@ -68,7 +68,7 @@ def test_no_room_is_told_before_windows_are_built(new_stories, tmp_path, rehears
 
 
 def test_little_data_is_not_tried_twice(new_stories, tmp_path, rehearsed, monkeypatch):
-    monkeypatch.setattr(material, "_MANY_TOKENS", 1_000_000)
+    monkeypatch.setattr(inputs, "_MANY_TOKENS", 1_000_000)
     assemble_run(tiny.config(new_stories, tmp_path / "run"))
     assert rehearsed == []
 
@@ -89,5 +89,5 @@ def new_stories(make_stories, tmp_path):
 def test_one_process_tries_its_share(new_stories, tmp_path, rehearsed, strategy, shapes):
     """Of a batch of 4 for two processes; weights that are split need both of them."""
     rehearse = assemble_module._rehearsal(SimpleNamespace(size=2), torch.device("cpu"))
-    gather(tiny.config(new_stories, tmp_path / "run", f"training.strategy={strategy}"), rehearse)
+    gather_inputs(tiny.config(new_stories, tmp_path / "run", f"training.strategy={strategy}"), rehearse)
     assert [shape for shape, *_ in rehearsed] == shapes

@@ -15,7 +15,7 @@ import pytest
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.preprocess import parts
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.stories import story_tokenizer
 from tests.pipeline.commands import success

@@ -24,8 +24,8 @@ from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.run_lock import LOCK_FILE
 from cascaded_dllm.study import work as study_work
-from cascaded_dllm.study.attendant import Attendant
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.callbacks import StudyCallbacks
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.plan import arm_configs
 from cascaded_dllm.text.stories import StoryGrammar
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -176,7 +176,9 @@ def test_a_first_stage_is_shared_though_gaps_cost(tmp_path):
     study = read_study(
         str(write_study(tmp_path / "study.yaml", budget={"token_forwards": 9000}, arms=STUDY["arms"][1:4]))
     )
-    work = prepare_work(study, arm_configs(study, compose_config), Place(tmp_path / "out"), Attendant(), "now")
+    work = prepare_work(
+        study, arm_configs(study, compose_config), StudyFolder(tmp_path / "out"), StudyCallbacks(), "now"
+    )
     steps = {arm.settings.name: [run.config.training.num_steps for run in arm.runs] for arm in work.arms}
     assert steps == {"one_way": [34, 35, 35], "joint": [34, 35, 35], "placed": [34, 34, 34]}
     assert len({arm.runs[0].key for arm in work.arms}) == 1
@@ -187,7 +189,9 @@ def test_around_a_network_that_learns_all_fills(tmp_path):
     """Only its flat network does, at the cost of four kinds of texts; the others are as around any flat network."""
     arms = [{"name": "around", "kind": "from_flat", "overrides": ["training.fills=true"]}]
     study = read_study(str(write_study(tmp_path / "study.yaml", budget={"token_forwards": 3000}, arms=arms)))
-    work = prepare_work(study, arm_configs(study, compose_config), Place(tmp_path / "out"), Attendant(), "now")
+    work = prepare_work(
+        study, arm_configs(study, compose_config), StudyFolder(tmp_path / "out"), StudyCallbacks(), "now"
+    )
     runs = work.arms[0].runs
     assert [run.config.training.fills for run in runs] == [True, False, False, False]
     assert [run.config.baseline for run in runs] == [True, False, False, False]

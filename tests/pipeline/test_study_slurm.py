@@ -11,7 +11,7 @@ import pytest
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.preprocess.executors import Resources
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.slurm import job_script, submit_arm
 from tests.pipeline.slurm_cluster import PARTITION, slurm_cluster, why_not
 from tests.pipeline.test_study import SMALL, entries, results_of, weights, what_must_be_equal, write_study
@@ -64,16 +64,18 @@ def test_commands_of_slurm_that_are_missing_or_fail(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     resources = Resources(partition="gpu", gpus=1, account="mine")
     with pytest.raises(DataError, match=r"sbatch is not on this machine; submit from a login node of the cluster, or"):
-        submit_arm(Place(tmp_path / "out"), "flat", 0, resources)
+        submit_arm(StudyFolder(tmp_path / "out"), "flat", 0, resources)
     sbatch = tmp_path / "sbatch"
     sbatch.write_text('#!/bin/sh\necho "$@" >&2\nexit 3\n')
     sbatch.chmod(0o700)
     with pytest.raises(DataError, match=r"the job of arm flat, seed 0 \(exit code 3: .*--gpus=1 --account=mine"):
-        submit_arm(Place(tmp_path / "out"), "flat", 0, resources)
+        submit_arm(StudyFolder(tmp_path / "out"), "flat", 0, resources)
 
 
 def test_the_script_of_a_job_is_sound_and_quotes_what_it_is_given():
-    script = job_script(Place(Path("/data/my $study")), "flat", 3, Resources(partition="p", setup="module load x"))
+    script = job_script(
+        StudyFolder(Path("/data/my $study")), "flat", 3, Resources(partition="p", setup="module load x")
+    )
     assert "cdllm study run '/data/my $study/study.yaml' --out '/data/my $study' --arm flat --seed 3 &" in script
     assert "module load x\n" in script
     done = subprocess.run(["bash", "-n"], input=script, check=False, capture_output=True, text=True)
@@ -89,7 +91,9 @@ def test_a_job_whose_time_is_short_comes_again(monkeypatch, tmp_path, code, is_r
     }.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (tmp_path / name).chmod(0o700)
-    script = job_script(Place(tmp_path), "flat", 0, Resources(partition="p", setup=f'export PATH="{tmp_path}:$PATH"'))
+    script = job_script(
+        StudyFolder(tmp_path), "flat", 0, Resources(partition="p", setup=f'export PATH="{tmp_path}:$PATH"')
+    )
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with subprocess.Popen(["bash", "-c", script], cwd=tmp_path) as job:
         deadline = time.monotonic() + 60

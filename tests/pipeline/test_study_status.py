@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cascaded_dllm.cli.console import clock
 from cascaded_dllm.cli.interrupt import StopRequest
 from cascaded_dllm.cli.main import app
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from tests.pipeline.commands import failure, success
 from tests.pipeline.test_study import SMALL, STUDY, stop_after, write_study
 
@@ -70,8 +70,8 @@ def test_a_training_that_was_left(stopped):
 def test_who_is_at_work(stopped):
     """Two at a time take half as long as one, but not less than those that wait for each other."""
     names = [name for name, part in parts_of(stopped).items() if part["num_steps"] is not None][:3]
-    place = Place(stopped)
-    with place.lock(names[0]), place.lock(names[1]):
+    folder = StudyFolder(stopped)
+    with folder.lock(names[0]), folder.lock(names[1]):
         parts = parts_of(stopped)
         shown = " ".join(success("study", "status", stopped).stdout.split())
     assert [parts[name]["state"] for name in names] == ["at work", "at work", "waiting"]
@@ -96,7 +96,7 @@ def test_nothing_is_known_before_the_first_steps(tmp_path, monkeypatch):
     (tmp_path / "out/study.yaml").write_text(study.read_text())
     shown = success("study", "status", tmp_path / "out").stdout
     assert "there is no data yet, and no process is making it" in shown
-    with Place(tmp_path / "out").lock("data"):
+    with StudyFolder(tmp_path / "out").lock("data"):
         assert "the data is being made" in success("study", "status", tmp_path / "out").stdout
     told = json.loads(success("study", "status", tmp_path / "out", "--json").stdout)
     assert told == {"data": "waiting", "training_seconds_left": None, "parts": None, "arms": []}
@@ -105,7 +105,7 @@ def test_nothing_is_known_before_the_first_steps(tmp_path, monkeypatch):
         CliRunner().invoke(app, ["study", "run", str(study), "--out", str(tmp_path / "out")])
     shown = success("study", "status", tmp_path / "out").stdout
     assert "how long they take is known after the first steps of a training" in " ".join(shown.split())
-    Place(tmp_path / "out").settle("data", {"of": "another version of a function", "status": "done"})
+    StudyFolder(tmp_path / "out").settle("data", {"of": "another version of a function", "status": "done"})
     shown = " ".join(success("study", "status", tmp_path / "out").stdout.split())
     assert "the data was made with other settings" in shown
 

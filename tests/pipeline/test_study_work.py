@@ -24,7 +24,7 @@ class Watch:
 def test_a_process_that_was_told_to_stop_stops_the_study(monkeypatch: pytest.MonkeyPatch, ended: list[bool]) -> None:
     monkeypatch.setattr(study_work, "launch", lambda *_, **__: ended)
     monkeypatch.setattr(study_work, "_Watch", Watch)
-    work: Any = SimpleNamespace(parts=lambda _: [], study=None, arms=[], place=None)
+    work: Any = SimpleNamespace(parts=lambda _: [], study=None, arms=[], folder=None)
     choice: Any = SimpleNamespace(of=lambda *_: [], workers=2)
     request: Any = None
     if all(ended):

@@ -17,8 +17,8 @@ from cascaded_dllm.cli.study_file import read_study
 from cascaded_dllm.cli.study_work import prepare_work
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import EXIT_AGAIN, StoppedError
-from cascaded_dllm.study.attendant import Attendant
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.callbacks import StudyCallbacks
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.plan import arm_configs
 from tests.pipeline import tiny
 from tests.processes import SECONDS, Process, cdllm, started
@@ -137,18 +137,18 @@ def test_a_study_that_waits_is_stopped(data: Path, study: Path, tmp_path: Path, 
 def test_a_study_that_builds_is_stopped(study: Path, tmp_path: Path) -> None:
     """In the middle of a build, of which nothing is left."""
     settings, said = read_study(str(study)), []
-    attendant = Attendant(lambda: bool(said), show=lambda what, done, total: said.append((what, done, total)))
-    work = prepare_work(settings, arm_configs(settings, compose_config), Place(tmp_path), attendant, "one")
+    callbacks = StudyCallbacks(lambda: bool(said), show=lambda what, done, total: said.append((what, done, total)))
+    work = prepare_work(settings, arm_configs(settings, compose_config), StudyFolder(tmp_path), callbacks, "one")
     with pytest.raises(StoppedError, match="the study was told to stop"):
-        work.do(work.parts(work.arms))
+        work.settle_all(work.parts(work.arms))
     assert said[0][0].endswith("windows and stages")
     assert list((tmp_path / "data" / "stages").iterdir()) == []
 
 
 def test_windows_to_measure_on_are_waited_for(study: Path, tmp_path: Path) -> None:
     settings, said = read_study(str(study)), []
-    attendant = Attendant(lambda: bool(said), say=said.append)
-    work = prepare_work(settings, arm_configs(settings, compose_config), Place(tmp_path), attendant, "one")
+    callbacks = StudyCallbacks(lambda: bool(said), say=said.append)
+    work = prepare_work(settings, arm_configs(settings, compose_config), StudyFolder(tmp_path), callbacks, "one")
     stopped = pytest.raises(StoppedError, match="the study was told to stop")
     with builder(tmp_path / "valid") as other, stopped:
         _ = work.windows.measured

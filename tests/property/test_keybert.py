@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cascaded_dllm.importance.base import align
-from cascaded_dllm.importance.keybert import FULL_STOP, NO_WORD, KeybertScorer
+from cascaded_dllm.importance.keybert import BACKGROUND, FULL_STOP, KeybertScorer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.unit.importance import keybert_library, tiny_models
 
@@ -95,12 +95,12 @@ def test_every_token_has_one_importance(scorer, text):
     for word in words:
         assert end <= word.start < word.end <= len(text)
         assert (text[word.start : word.end] == ".") == (word.importance == FULL_STOP)
-        assert word.importance == FULL_STOP or NO_WORD < word.importance <= 1
+        assert word.importance == FULL_STOP or BACKGROUND < word.importance <= 1
         end = word.end
     encoding = TOKENIZER.encode(text)
     importance = align(words, encoding.offsets, scorer.background)
     assert len(importance) == len(encoding.ids)
-    assert set(importance) <= {NO_WORD, *(word.importance for word in words)}
+    assert set(importance) <= {BACKGROUND, *(word.importance for word in words)}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from cascaded_dllm.importance.keybert import KeybertScorer
 from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascaded_dllm.data.row_groups import Documents
+from cascaded_dllm.data.row_groups import DocumentBatch
 from cascaded_dllm.data.windows import Layout, Seam
 from tests.reference.plain_windows import plain_windows
 
@@ -24,7 +24,7 @@ def tagged(corpus):
 
 def as_documents(documents):
     pairs = [pair for document in documents for pair in document]
-    return Documents(
+    return DocumentBatch(
         ["" for _ in documents],
         np.array([len(document) for document in documents], dtype=np.int64),
         np.array([token for token, _ in pairs], dtype=np.int32),

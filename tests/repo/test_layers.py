@@ -26,7 +26,7 @@ BASE = {
     "processes",
     "overrides",
     "versions",
-    "hub_answer",
+    "hub_requests",
 }
 PARTS = {"numerics", "memory", "text", "cascade", "diffusion", "model", "importance", "data", "preprocess"}
 CONFIG = {"config", "config_groups"}
@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": set(),
     "overrides": {"errors"},
     "versions": set(),
-    "hub_answer": set(),
+    "hub_requests": set(),
     "pages": set(),
     "numerics": set(),
     "blocked_softmax": set(),
@@ -73,17 +73,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble.windows": BASE | PARTS | {"sample", *CONFIG},
     "assemble.models": BASE | PARTS | {"sample", "evaluate", *CONFIG, "assemble.stage", "assemble.start"},
     "assemble.bound": BASE | PARTS | {"train", "sample", "evaluate", *CONFIG, "assemble.windows"},
-    "assemble.course": BASE | PARTS | {"train", *CONFIG, "assemble.start"},
+    "assemble.resumable": BASE | PARTS | {"train", *CONFIG, "assemble.start"},
     "assemble.gap": BASE | PARTS | {"train", "sample", "evaluate"},
     "assemble": set(),
     "assemble.run": BASE
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG}
     | {
-        "assemble.course",
+        "assemble.resumable",
         "assemble.data",
         "assemble.devices",
-        "assemble.material",
+        "assemble.inputs",
         "assemble.prefixes",
         "assemble.snapshot",
         "assemble.stage",
@@ -91,13 +91,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "assemble.scorers": BASE | PARTS,
     "assemble.preprocess": BASE | PARTS | {"assemble.scorers"},
-    "assemble.material": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
-    "assemble.flat": BASE | PARTS | {*CONFIG},
+    "assemble.inputs": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
+    "assemble.from_flat": BASE | PARTS | {*CONFIG},
     "assemble.judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble.windows"},
     "study": BASE
     | PARTS
     | {"train", "sample", "evaluate", *CONFIG, "study_config"}
-    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.material", "assemble.preprocess"}
+    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.inputs", "assemble.preprocess"}
     | {"assemble.rewriting", "assemble.stage", "assemble.start"},
     "demo": BASE | {"pages", "memory", "typed_settings", "text", "cascade", "diffusion", "sample"},
     "text_scorer": BASE | PARTS | {"train", "sample", "evaluate"},
@@ -105,8 +105,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": BASE
     | PARTS
     | {"train", "sample", "evaluate", "judge", "report", *CONFIG, "study", "study_config", "demo"}
-    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.flat", "assemble.gap", "assemble.judge"}
-    | {"assemble.material", "assemble.preprocess", "assemble.scorers", "assemble.start", "assemble.windows"},
+    | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.from_flat", "assemble.gap", "assemble.judge"}
+    | {"assemble.inputs", "assemble.preprocess", "assemble.scorers", "assemble.start", "assemble.windows"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.
@@ -127,13 +127,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "importance.sentence_files",
         "text.tokenizer_files",
         "text.hub",
-        "hub_answer",
+        "hub_requests",
         "model",
         "sample.bundle_hub",
     ),
     "yaml": ("model.stored_stage", "train.run_folder", "cli.compose", "cli.study", "cli.study_file"),
     "safetensors": (
-        "hub_answer",
+        "hub_requests",
         "model",
         "train",
         "sample.bundle",

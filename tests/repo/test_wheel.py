@@ -29,7 +29,7 @@ print(json.dumps({
 PREPROCESS = """
 import pathlib
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer

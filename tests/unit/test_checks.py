@@ -6,7 +6,7 @@ from typing import Literal, assert_type
 
 import pytest
 
-from cascaded_dllm.checks import one_of, require_at_least, require_below_1, require_between_0_and_1
+from cascaded_dllm.checks import one_of, require_at_least, require_between_0_and_1, require_share
 from cascaded_dllm.errors import ConfigError
 
 Weights = Literal["ema", "raw"]
@@ -59,13 +59,13 @@ def test_too_little(value: float, least: int, hint: str, message: str) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.5, math.nextafter(1, 0)])
 def test_below_1(value: float) -> None:
-    require_below_1("dropout", value)
+    require_share("dropout", value)
 
 
 @pytest.mark.parametrize("value", [1.0, -0.1, math.nan, math.inf, -math.inf])
 def test_not_below_1(value: float) -> None:
     with pytest.raises(ConfigError, match=f"^dropout is {value}; it must be at least 0 and less than 1$"):
-        require_below_1("dropout", value)
+        require_share("dropout", value)
 
 
 @pytest.mark.parametrize("value", [math.nextafter(0, 1), 0.5, math.nextafter(1, 0)])

@@ -69,9 +69,9 @@ def model_of(kind: str, *, dropout: float = 0.0) -> ScoreModel:
 def test_a_call_of_a_sampler(kind: str, guidance: float, law: TokenLaw) -> None:
     model = model_of(kind).eval().to(META)
     prefix = torch.zeros(ROWS, PREFIX, dtype=torch.long, device=META)
-    given = Conditioning.encode(model, prefix, target_length=LENGTH, guidance=guidance)
+    conditioning = Conditioning.encode(model, prefix, target_length=LENGTH, guidance=guidance)
     index = torch.arange(ROWS, device=META)
-    writer = TokenWriter(model, given, law, None, VOCAB, Draws(0, "sample"), index)
+    writer = TokenWriter(model, conditioning, law, None, VOCAB, Draws(0, "sample"), index)
     xt = torch.full((ROWS, LENGTH), VOCAB, device=META)
     u = Draws(0, "test").uniform_pair(index, 3, index)
     with NothingOnTheHost():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.processes import at_place, own_place, process_pool, usable_cores
+from cascaded_dllm.processes import process_pool, usable_cores, worker_index, workers_from
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -52,29 +52,29 @@ def test_only_process_keeps_its_threads(monkeypatch):
 
 
 def together(folder):
-    """In a process: its place, once two have begun, so that no process does the work of both."""
+    """In a process: its number, once two have begun, so that no process does the work of both."""
     (folder / str(os.getpid())).touch()
     while len([path for path in folder.iterdir() if path.is_file()]) < 2:
         time.sleep(0.01)
-    return own_place()
+    return worker_index()
 
 
-def places(folder):
-    """In a process: its own place, and those of two processes that it starts."""
-    place = together(folder)
-    inner = folder / f"of_{place}"
+def numbers(folder):
+    """In a process: its own number, and those of two processes that it starts."""
+    number = together(folder)
+    inner = folder / f"of_{number}"
     inner.mkdir()
-    with at_place(3 * place), process_pool(2) as pool:
-        return place, sorted(pool.map(together, [inner, inner]))
+    with workers_from(3 * number), process_pool(2) as pool:
+        return number, sorted(pool.map(together, [inner, inner]))
 
 
 @pytest.mark.slow
-def test_every_process_has_a_place_of_its_own(tmp_path):
+def test_every_process_has_a_number_of_its_own(tmp_path):
     for _ in range(2):
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         with process_pool(2) as pool:
-            assert sorted(pool.map(places, [folder, folder])) == [(0, [0, 1]), (1, [3, 4])]
-        assert own_place() == 0
+            assert sorted(pool.map(numbers, [folder, folder])) == [(0, [0, 1]), (1, [3, 4])]
+        assert worker_index() == 0
 
 
 @pytest.mark.slow

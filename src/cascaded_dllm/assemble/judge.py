@@ -11,7 +11,7 @@ from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
-from cascaded_dllm.data.stages import Building, StageArrays
+from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.judge.network import new_network, require_library
@@ -32,7 +32,7 @@ def assemble_judge(
     valid_documents: int,
     stages_dir: Path | None,
     checkpoint_every: int,
-    building: Building | None = None,
+    building: BuildCallbacks | None = None,
 ) -> JudgeRun:
     """The run that trains a judge, ready to start.
 
@@ -93,7 +93,9 @@ def _described(data: Path, windows: StageArrays) -> dict[str, Any]:
     }
 
 
-def _windows(data: Path, settings: JudgeSettings, stages_dir: Path | None, building: Building | None) -> StageArrays:
+def _windows(
+    data: Path, settings: JudgeSettings, stages_dir: Path | None, building: BuildCallbacks | None
+) -> StageArrays:
     """The windows of the corpus, as the only stage of a cascade.
 
     Raises:

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 
 import torch
 
-from cascaded_dllm.assemble.course import course_of
 from cascaded_dllm.assemble.data import require_known_method
 from cascaded_dllm.assemble.devices import place, require_gpus
-from cascaded_dllm.assemble.material import Material, gather
+from cascaded_dllm.assemble.inputs import RunInputs, gather_inputs
 from cascaded_dllm.assemble.prefixes import prefix_settings, prefix_training
+from cascaded_dllm.assemble.resumable import course_of
 from cascaded_dllm.assemble.snapshot import SnapshotSampler, snapshot_sampler
 from cascaded_dllm.assemble.stage import model_config, new_stage, require_prefix_to_copy, schedule
 from cascaded_dllm.assemble.start import log_choice, provenance, start_of_run, stored_config
@@ -19,7 +19,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset, StageMixture
 from cascaded_dllm.data.manifest import choice_of
-from cascaded_dllm.data.stages import Building, StageArrays
+from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.process import process_from_name
@@ -84,7 +84,7 @@ def assemble_run(
     group: Group | None = None,
     device: torch.device | None = None,
     *,
-    building: Building | None = None,
+    building: BuildCallbacks | None = None,
 ) -> Run:
     """A training run, ready to start.
 
@@ -113,7 +113,7 @@ def assemble_run(
     require_viewers(log)
     # The first process writes or downloads files, and the others only open them.
     rehearse = _rehearsal(group, device)
-    found = group.together(lambda: group.after_first(lambda: gather(config, rehearse, building)))
+    found = group.together(lambda: group.after_first(lambda: gather_inputs(config, rehearse, building)))
     config, arrays = found.config, found.arrays
     stage = new_stage(config, arrays, found.dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, found.folder)))
@@ -130,12 +130,13 @@ def assemble_run(
         measures_start=start is not None,
         valid=_valid_windows(trainer, found.valid),
         log=replace(log, name=log.name or found.name),
-        provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start) | {"layout": trainer.layout()},
+        provenance=provenance(config, arrays, found.valid_arrays, trainer.device, start)
+        | {"layout": trainer.execution_layout()},
         peak_flops=_peak_flops(config, trainer),
     )
 
 
-def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]:
+def _rehearsal(group: Group, device: torch.device) -> Callable[[RunInputs], None]:
     """Returns a function that computes a first batch of a run and then discards it, to find out if memory suffices.
 
     The first process does it for all processes, with its own share of the batch. It is skipped if weights are split
@@ -143,7 +144,7 @@ def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]
     computes such a batch in all cases, with the real data and with the models that draw and judge samples in memory.
     """
 
-    def rehearse(found: Material) -> None:
+    def rehearse(found: RunInputs) -> None:
         training = found.config.training
         if training.compile or (training.strategy == "fsdp" and group.size > 1):
             return
@@ -158,7 +159,7 @@ def _rehearsal(group: Group, device: torch.device) -> Callable[[Material], None]
     return rehearse
 
 
-def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.device) -> Trainer:
+def _trainer(found: RunInputs, stage: StageSampler, group: Group, device: torch.device) -> Trainer:
     """The trainer of a stage, whose network is moved from the memory of the host to `device`.
 
     Raises:
@@ -190,7 +191,7 @@ def _trainer(found: Material, stage: StageSampler, group: Group, device: torch.d
     )
 
 
-def _snapshot_sampler(found: Material, stage: StageSampler, trainer: Trainer) -> SnapshotSampler | None:
+def _snapshot_sampler(found: RunInputs, stage: StageSampler, trainer: Trainer) -> SnapshotSampler | None:
     """The object that draws the samples of snapshots; None if there are none, or if another process draws them.
 
     Raises:

@@ -7,7 +7,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data.build_stages import useful_workers
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
-from cascaded_dllm.data.stages import Building, StageArrays, are_built
+from cascaded_dllm.data.stages import BuildCallbacks, StageArrays, stages_exist
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.sample.belonging import TextKind
 from cascaded_dllm.sample.cascade import Cascade
@@ -24,7 +24,7 @@ _REMEDIES: Mapping[str, str] = {
 
 
 def windows_of_folder(
-    path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False, building: Building | None = None
+    path: str, spec: CascadeSpec, data: DataSettings, *, keeps_all: bool = False, building: BuildCallbacks | None = None
 ) -> StageArrays:
     """The windows and stages of a preprocessed folder, built if they do not exist yet.
 
@@ -35,7 +35,7 @@ def windows_of_folder(
         keeps_all: whether windows with too few different tokens for their stages are kept, see `StageArrays.build`.
         building: callbacks for the building.
     """
-    building = building or Building()
+    building = building or BuildCallbacks()
     # `build` rejects a packing that does not exist.
     out = None if data.stages_dir is None else Path(data.stages_dir)
     return StageArrays.build(
@@ -59,13 +59,13 @@ def tokens_to_cut(path: str, spec: CascadeSpec, data: DataSettings) -> int:
         DataError: the data is missing or incomplete.
     """
     out = None if data.stages_dir is None else Path(data.stages_dir)
-    if are_built(Path(path), spec, packing=data.packing, unique=data.unique, out=out):
+    if stages_exist(Path(path), spec, packing=data.packing, unique=data.unique, out=out):
         return 0
     return PreprocessedDataset.open(Path(path)).counts.tokens
 
 
 def windows_of_cascade(
-    cascade: Cascade, data: DataSettings, *, keeps_all: bool = False, building: Building | None = None
+    cascade: Cascade, data: DataSettings, *, keeps_all: bool = False, building: BuildCallbacks | None = None
 ) -> StageArrays:
     """The windows of `data.path` with the stages that the models of a cascade were trained on.
 

@@ -9,7 +9,7 @@ from cascaded_dllm.errors import DataError
 _LOW_HALF = 0xFFFFFFFF
 
 
-def kept_places(
+def keep_ranks(
     token_ids: npt.NDArray[np.int32], importance: npt.NDArray[np.float32], *, method: str, unique: bool = True
 ) -> npt.NDArray[np.int32]:
     """The rank of every token, from 0, in the order in which its window's tokens are kept: (windows, length).
@@ -39,29 +39,29 @@ def kept_places(
     is_special = importance == INELIGIBLE_LABEL if by_label else importance > above
     if not unique:
         last = np.where(is_special & by_label, np.float32(np.inf), importance)
-        places = np.empty_like(token_ids)
-        np.put_along_axis(places, _order(last, is_rising=by_label), np.arange(token_ids.shape[1])[None], axis=1)
-        return places
+        ranks = np.empty_like(token_ids)
+        np.put_along_axis(ranks, _order(last, is_rising=by_label), np.arange(token_ids.shape[1])[None], axis=1)
+        return ranks
     order = _order(importance, is_rising=by_label)
     special = np.take_along_axis(is_special, order, axis=1)
     once = _is_first(np.take_along_axis(token_ids, order, axis=1), special)
     is_kept = once & ~special if by_label else once | special
     length = token_ids.shape[1]
-    places = np.empty_like(token_ids)
+    ranks = np.empty_like(token_ids)
     counted = np.cumsum(is_kept, axis=1, dtype=np.int32) - 1
-    np.put_along_axis(places, order, np.where(is_kept, counted, np.int32(length)), axis=1)
-    return places
+    np.put_along_axis(ranks, order, np.where(is_kept, counted, np.int32(length)), axis=1)
+    return ranks
 
 
-def kept_positions(places: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
+def kept_positions(ranks: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
     """The positions of the ranks below `count`, in text order: (windows, count).
 
     Args:
-        places: the ranks of `kept_places`, only of windows that keep at least `count` tokens.
+        ranks: the ranks of `keep_ranks`, only of windows that keep at least `count` tokens.
         count: the length of a shortened stage.
     """
-    num_windows, length = places.shape
-    flat = np.flatnonzero(places < count).reshape(num_windows, count)
+    num_windows, length = ranks.shape
+    flat = np.flatnonzero(ranks < count).reshape(num_windows, count)
     positions: npt.NDArray[np.int32] = (flat - np.arange(num_windows)[:, None] * length).astype(np.int32)
     return positions
 

@@ -10,13 +10,13 @@ from typing import final
 from rich.console import Console
 
 from cascaded_dllm.cli.console import LogLine, console, error_console, progress_bar, working
-from cascaded_dllm.data.stages import Building
+from cascaded_dllm.data.stages import BuildCallbacks
 
 BUILDING = "building windows and stages"
 
 
 @contextmanager
-def shown_building(what: str, *, as_json: bool = False) -> Iterator[Building]:
+def shown_building(what: str, *, as_json: bool = False) -> Iterator[BuildCallbacks]:
     """Shows the work inside the block, some or all of which may be building; yields the callbacks for it.
 
     Args:
@@ -27,7 +27,7 @@ def shown_building(what: str, *, as_json: bool = False) -> Iterator[Building]:
         if console.is_terminal:
             shown.enter_context(working(what))
         display = _Display(what, shown, error_console if as_json else console)
-        yield Building(display.progress, display.wait)
+        yield BuildCallbacks(display.progress, display.wait)
 
 
 @final

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cascaded_dllm.assemble.flat import FIRST, runs_from_flat
+from cascaded_dllm.assemble.from_flat import FIRST, runs_from_flat
 from cascaded_dllm.checks import one_of
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import reported_errors, say

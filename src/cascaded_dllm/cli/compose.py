@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cascaded_dllm.checks import one_of
-from cascaded_dllm.cli.said_twice import FLAGS_OF_PATHS, Said, require_one_path, require_one_value
+from cascaded_dllm.cli.contradictions import FLAGS_OF_PATHS, GivenValue, require_one_path, require_one_value
 from cascaded_dllm.cli.without_effect import require_effect
 from cascaded_dllm.config import TrainConfig, leaves, parse_config
 from cascaded_dllm.errors import ConfigError
@@ -102,16 +102,16 @@ def _require_no_contradiction(overrides: Sequence[str], flags: Mapping[str, str]
         ConfigError: they do.
     """
     groups, keys = _split(overrides)
-    said: dict[str, Said] = {}
+    given: dict[str, GivenValue] = {}
     for group, choice in _choices(groups).items():
-        said[group] = Said(choice)
+        given[group] = GivenValue(choice)
         if group == _STAGE_FILE:
             settings = dict(leaves(_of_files(f"stage/{choice}", ())))
-            said |= {key: Said(value, f"{group}={choice}") for key, value in settings.items()}
-    said |= {key: Said(value) for key, value in override_values(keys).items()}
+            given |= {key: GivenValue(value, f"{group}={choice}") for key, value in settings.items()}
+    given |= {key: GivenValue(value) for key, value in override_values(keys).items()}
     for flag, override in flags.items():
         groups, keys = _split([override])
-        require_one_value(said, flag, _choices(groups) | override_values(keys))
+        require_one_value(given, flag, _choices(groups) | override_values(keys))
 
 
 def _choices(groups: Sequence[str]) -> dict[str, str]:

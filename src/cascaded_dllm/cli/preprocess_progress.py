@@ -41,7 +41,7 @@ def preparation_progress() -> Iterator[Callable[[str, int, int | None], None]]:
             move(done, total)
             if line.is_due():
                 rate = done / max(time.monotonic() - began, 1e-9)
-                console.print(f"{what}: {records_told(done, total, rate)}", soft_wrap=True)
+                console.print(f"{what}: {progress_line(done, total, rate)}", soft_wrap=True)
 
         yield tell
 
@@ -72,7 +72,7 @@ def shards_progress(tasks: Tasks, records: int | None) -> Iterator[Callable[[Col
             move(so_far, expected)
             if line.is_due():
                 shards = f"{num_finished:,} of {counted(num_tasks, 'shard')}"
-                console.print(f"{shards}, {records_told(so_far, expected, rate)}", soft_wrap=True)
+                console.print(f"{shards}, {progress_line(so_far, expected, rate)}", soft_wrap=True)
 
         yield tell
 
@@ -92,7 +92,7 @@ def _per_second(rate: float) -> str:
     return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
 
 
-def records_told(done: int, total: int | None, rate: float) -> str:
+def progress_line(done: int, total: int | None, rate: float) -> str:
     """A line with the finished records, the rate and, if it can be estimated, the remaining time.
 
     Args:
@@ -122,7 +122,7 @@ def say_shards(told: Mapping[int, Heartbeat], form: str, *, most: int) -> None:
         console.print(f"and {counted(len(told) - most, 'shard')} more")
 
 
-def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
+def say_ended_tasks(tasks: Tasks, *, has_time_limit: bool) -> None:
     """Prints how far ended tasks had come, because a task that exceeds its time limit would fail again and again.
 
     Args:
@@ -140,6 +140,6 @@ def say_what_was_ended(tasks: Tasks, *, has_time_limit: bool) -> None:
         note(f"{limit if has_time_limit else ''}if another job is still working on them, end this one")
 
 
-def say_what_was_lost(index: int, why: str) -> None:
+def say_lost_task(index: int, why: str) -> None:
     """Prints that a shard begins anew, because its process or node was lost."""
     console.print(f"shard {index} was lost with its process or node ({why}), and begins anew")

@@ -11,8 +11,8 @@ from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.cli.console import console, counted, note, progress_bar, say
 from cascaded_dllm.cli.preprocess_progress import (
     preparation_progress,
-    say_what_was_ended,
-    say_what_was_lost,
+    say_ended_tasks,
+    say_lost_task,
     shards_progress,
 )
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
@@ -78,7 +78,7 @@ def run_job(
         note(hint)
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
-    say_what_was_ended(tasks, has_time_limit=executor == "slurm" or shard is not None)
+    say_ended_tasks(tasks, has_time_limit=executor == "slurm" or shard is not None)
     if not missing:
         task.complete()
         _say_what_came_out(task, 0.0, 0)
@@ -98,7 +98,7 @@ def run_job(
         case "ray":
             console.print(f"{counted(len(missing), 'shard')} on Ray")
             with shards_progress(tasks, records) as tell:
-                run_ray(tasks, resources, ray_address, tell, say_what_was_lost)
+                run_ray(tasks, resources, ray_address, tell, say_lost_task)
         case _:
             _run_here(task, tasks, processes, records)
     _say_what_came_out(task, time.monotonic() - started, len(missing))

@@ -7,7 +7,7 @@ import typer
 
 from cascaded_dllm.cli.console import console, counted, note, reported_errors
 from cascaded_dllm.cli.options import Debug, tell
-from cascaded_dllm.cli.preprocess_progress import records_told, say_shards
+from cascaded_dllm.cli.preprocess_progress import progress_line, say_shards
 from cascaded_dllm.preprocess.status import Status, status
 
 _SAID = 20
@@ -38,7 +38,7 @@ def _show(now: Status) -> None:
         f"{now.not_begun:,} not begun" + (f", {len(silent):,} silent" if silent else "")
     )
     if len(now.done) < now.num_shards:
-        console.print(records_told(now.records_done, now.records_total, now.rate), soft_wrap=True)
+        console.print(progress_line(now.records_done, now.records_total, now.rate), soft_wrap=True)
     for what, tasks in (("is at work", at_work), ("is silent", silent)):
         say_shards(tasks, what + ": {records} in {time}, last heartbeat {age} ago", most=_SAID)
     if silent:

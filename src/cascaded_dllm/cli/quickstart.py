@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cascaded_dllm.assemble.bound import joint_bound
-from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_sound
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.checks import one_of, require_at_least
@@ -18,7 +18,7 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, heading, progress_bar, reported_errors, say, working
 from cascaded_dllm.cli.evaluate import bound_table
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.quickstart_truth import accepted_share, against_truth
+from cascaded_dllm.cli.quickstart_truth import accepted_share, compare_with_grammar
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.show import story_lines
 from cascaded_dllm.cli.train_run import warn_of_long_warmup
@@ -30,7 +30,7 @@ from cascaded_dllm.importance.pos import PosScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
 from cascaded_dllm.overrides import require_free
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import write_samples
@@ -244,7 +244,7 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
     assert config.data.path is not None, "the quickstart names its folders"
     arrays, _ = stage_dataset(config.data.path, config)
     windows = arrays.stages[-1][evenly_spaced(arrays.num_windows, _BOUND_WINDOWS)].tolist()
-    return bound_summary(bound) | against_truth(bound, [cascade.tokenizer.decode_window(ids) for ids in windows])
+    return bound_summary(bound) | compare_with_grammar(bound, [cascade.tokenizer.decode_window(ids) for ids in windows])
 
 
 def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:

@@ -9,7 +9,7 @@ from cascaded_dllm.evaluate.likelihood import JointBound, mean_and_error
 from cascaded_dllm.text.stories import StoryGrammar
 
 
-def against_truth(bound: JointBound, stories: Sequence[str]) -> dict[str, object]:
+def compare_with_grammar(bound: JointBound, stories: Sequence[str]) -> dict[str, object]:
     """Compares a bound with the true surprisal of the same windows and the entropy of the grammar; shown and returned.
 
     If overrides lead to windows that are not whole stories, no comparison is possible; the result is then empty.

@@ -23,7 +23,7 @@ from cascaded_dllm.sample.settings import absolute_source
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-NOT_OF_THE_RUN = ("resume", "watch", "eval_perplexity", "debug")
+NOT_SETTINGS = ("resume", "watch", "eval_perplexity", "debug")
 """Parameters of the command that are not settings of the run."""
 
 
@@ -142,7 +142,7 @@ def sample(
     # All parameters of this function, by name.
     typed = locals()
     with reported_errors(debug):
-        asked = read_options({name: typed[name] for name in typed if name not in NOT_OF_THE_RUN})
+        asked = read_options({name: typed[name] for name in typed if name not in NOT_SETTINGS})
         default_judge = absolute_source(flags.DEFAULT_JUDGE) if eval_perplexity else None
         if watch:
             require_terminal()

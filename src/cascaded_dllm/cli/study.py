@@ -18,19 +18,19 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, warn
 from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug
-from cascaded_dllm.cli.study_file import begun_study, read_study, shipped_studies
+from cascaded_dllm.cli.study_file import open_study, read_study, shipped_studies
 from cascaded_dllm.cli.study_report import report, say_written, write_report
 from cascaded_dllm.cli.study_status import show_status
-from cascaded_dllm.cli.study_work import Choice, Teller, prepare_work, say_size, work_here, work_in_processes
+from cascaded_dllm.cli.study_work import Choice, ProgressDisplay, prepare_work, say_size, work_here, work_in_processes
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import DONE, MISSING, RESULTS_FILE
 from cascaded_dllm.preprocess.executors import Resources
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import require_sound_corpus
 from cascaded_dllm.study.drawing import require_sound_drawings
-from cascaded_dllm.study.place import STUDY_FILE, Place
+from cascaded_dllm.study.folder import STUDY_FILE, StudyFolder
 from cascaded_dllm.study.plan import arm_configs
 from cascaded_dllm.study.results import write_results
 from cascaded_dllm.study.slurm import submit_arm
@@ -112,23 +112,23 @@ def run(
       cdllm study run my_study.yaml --out runs/mine --arm flat --arm placed --seed 0 budget.token_forwards=1000000
     """
     with reported_errors(debug):
-        place = Place(out.absolute())
+        folder = StudyFolder(out.absolute())
         settings = read_study(study, overrides or [])
         choice = Choice(arms=tuple(arm or ()), seeds=tuple(seed or ()), workers=workers)
         resources = Resources(workers, cpus, memory_gb, gpus, time_limit, partition, account, setup)
         configs = _require_sound(settings, choice, executor, resources)
-        write_text(place.out / STUDY_FILE, yaml.safe_dump(plain(settings.to_dict()), sort_keys=False))
+        write_text(folder.out / STUDY_FILE, yaml.safe_dump(plain(settings.to_dict()), sort_keys=False))
         if executor == "slurm":
-            _submit(settings, place, choice, resources)
+            _submit(settings, folder, choice, resources)
             return
-        with stop_request() as request, reported_stop(request), _attendant(request) as attendant:
-            work = prepare_work(settings, configs, place, attendant, choice.attempt)
+        with stop_request() as request, reported_stop(request), _callbacks(request) as callbacks:
+            work = prepare_work(settings, configs, folder, callbacks, choice.attempt)
             say_size(work, choice)
             if workers == 1:
                 work_here(work, choice)
             else:
                 work_in_processes(work, configs, choice, request)
-            results = write_results(work, shlex.join(["cdllm", *sys.argv[1:]]), attendant)
+            results = write_results(work, shlex.join(["cdllm", *sys.argv[1:]]), callbacks)
         _conclude(results, work, choice)
 
 
@@ -144,12 +144,12 @@ def collect(
       cdllm study collect runs/tiny-stories
     """
     with reported_errors(debug):
-        settings, place = begun_study(out)
+        settings, folder = open_study(out)
         with stop_request() as request, reported_stop(request):
-            attendant = Attendant(request.is_made)
-            work = prepare_work(settings, arm_configs(settings, compose_config), place, attendant, "collect")
-            command = shlex.join(["cdllm", "study", "run", str(place.out / STUDY_FILE), "--out", str(out)])
-            results = write_results(work, command, attendant)
+            callbacks = StudyCallbacks(request.is_made)
+            work = prepare_work(settings, arm_configs(settings, compose_config), folder, callbacks, "collect")
+            command = shlex.join(["cdllm", "study", "run", str(folder.out / STUDY_FILE), "--out", str(out)])
+            results = write_results(work, command, callbacks)
         _conclude(results, work, Choice())
 
 
@@ -182,28 +182,28 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
     return configs
 
 
-def _submit(study: StudySettings, place: Place, choice: Choice, resources: Resources) -> None:
+def _submit(study: StudySettings, folder: StudyFolder, choice: Choice, resources: Resources) -> None:
     """Submits a job for every chosen arm and seed."""
     for seed in choice.seeds or study.seeds:
         for arm in choice.arms or tuple(arm.name for arm in study.arms):
-            number = submit_arm(place, arm, seed, resources)
+            number = submit_arm(folder, arm, seed, resources)
             console.print(f"job {number}: arm {arm}, seed {seed}")
     say(
-        f"every job updates {place.out / RESULTS_FILE} when it ends; logs are in {place.out / 'logs'}, cdllm study "
-        f"status {place.out} shows the progress, and cdllm study collect {place.out} the results so far"
+        f"every job updates {folder.out / RESULTS_FILE} when it ends; logs are in {folder.out / 'logs'}, cdllm study "
+        f"status {folder.out} shows the progress, and cdllm study collect {folder.out} the results so far"
     )
 
 
 @contextmanager
-def _attendant(request: StopRequest) -> Iterator[Attendant]:
-    """An attendant that shows the work on this terminal and stops it at a request."""
+def _callbacks(request: StopRequest) -> Iterator[StudyCallbacks]:
+    """Callbacks that show the work on this terminal and stop it at a request."""
     with progress_bar("") as (progress, _):
         task = progress.task_ids[0]
 
         def show_bar(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
-        yield Attendant(request.is_made, say, Teller(show_bar).show)
+        yield StudyCallbacks(request.is_made, say, ProgressDisplay(show_bar).show)
 
 
 def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
@@ -213,7 +213,7 @@ def _conclude(results: dict[str, Any], work: Work, choice: Choice) -> None:
         typer.Exit: a chosen arm has diverged or failed.
     """
     console.print(_table(results))
-    say_written(write_report(work.place.out / RESULTS_FILE))
+    say_written(write_report(work.folder.out / RESULTS_FILE))
     chosen = {(arm.settings.name, arm.seed) for arm in choice.of(work.study, work.arms)}
     entries = [entry for entry in results["arms"] if (entry["arm"], entry["seed"]) in chosen]
     broken = [entry for entry in entries if entry["status"] not in (DONE, MISSING)]

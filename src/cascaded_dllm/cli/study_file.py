@@ -10,7 +10,7 @@ from yaml import YAMLError
 
 from cascaded_dllm.cli.compose import config_folder, override_values
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.study.place import STUDY_FILE, Place
+from cascaded_dllm.study.folder import STUDY_FILE, StudyFolder
 from cascaded_dllm.study_config import StudySettings, parse_study
 
 
@@ -50,16 +50,16 @@ def read_study(source: str, overrides: Sequence[str] = ()) -> StudySettings:
     return parse_study(settings)
 
 
-def begun_study(out: Path) -> tuple[StudySettings, Place]:
+def open_study(out: Path) -> tuple[StudySettings, StudyFolder]:
     """The study that was begun in `out`, and its folder.
 
     Raises:
         ConfigError: there is no study in `out`, or its file has a key that is unknown or a value out of range.
     """
-    place = Place(out.absolute())
-    if not (place.out / STUDY_FILE).is_file():
+    folder = StudyFolder(out.absolute())
+    if not (folder.out / STUDY_FILE).is_file():
         raise ConfigError(f"{out} is not the folder of a study: it has no {STUDY_FILE}; name one that was begun")
-    return read_study(str(place.out / STUDY_FILE)), place
+    return read_study(str(folder.out / STUDY_FILE)), folder
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import clock, console, counted, reported_errors, say
 from cascaded_dllm.cli.options import Debug, tell
-from cascaded_dllm.cli.study_file import begun_study
+from cascaded_dllm.cli.study_file import open_study
 from cascaded_dllm.file_names import DONE, FAILED
 from cascaded_dllm.study.status import (
     AT_WORK,
@@ -45,8 +45,8 @@ def show_status(
       cdllm study status runs/prose --json
     """
     with reported_errors(debug):
-        study, place = begun_study(out)
-        now = study_status(study, place, compose_config)
+        study, folder = open_study(out)
+        now = study_status(study, folder, compose_config)
         tell(now.as_json(), lambda: _show(now), as_json=as_json)
 
 
@@ -54,7 +54,7 @@ def _show(now: StudyStatus) -> None:
     if now.parts is None:
         console.print(_DATA[now.data], soft_wrap=True)
         return
-    numbers = {state: now.number(state) for state in STATES}
+    numbers = {state: now.count(state) for state in STATES}
     others = "".join(f", {number} {state}" for state, number in numbers.items() if state != DONE and number)
     console.print(f"{numbers[DONE]} of {counted(len(now.parts), 'part')} done{others}")
     if now.trainings_left:

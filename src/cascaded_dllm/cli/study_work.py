@@ -11,9 +11,9 @@ from cascaded_dllm.cli.console import LogLine, console, counted, error_console, 
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import StoppedError
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import study_data
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.plan import PlannedArm, plan_study
 from cascaded_dllm.study.work import Part, Work
 from cascaded_dllm.study_config import StudySettings, require_known
@@ -50,19 +50,23 @@ class Choice:
 
 
 def prepare_work(
-    study: StudySettings, configs: Mapping[str, TrainConfig], place: Place, attendant: Attendant, attempt: str
+    study: StudySettings,
+    configs: Mapping[str, TrainConfig],
+    folder: StudyFolder,
+    callbacks: StudyCallbacks,
+    attempt: str,
 ) -> Work:
     """The parts of a study; makes its data first if it is missing.
 
     Args:
         study: settings of the study.
         configs: configuration that the runs of an arm share, by arm; see `arm_configs`.
-        place: folder of the study.
-        attendant: gets the progress, and says when to stop.
+        folder: folder of the study.
+        callbacks: get the progress, and say when to stop.
         attempt: see `Choice`.
     """
-    data = study_data(study, place, attendant)
-    return Work(study, plan_study(study, configs, data, place), data, place, attendant, attempt)
+    data = study_data(study, folder, callbacks)
+    return Work(study, plan_study(study, configs, data, folder), data, folder, callbacks, attempt)
 
 
 def say_size(work: Work, choice: Choice) -> None:
@@ -73,13 +77,13 @@ def say_size(work: Work, choice: Choice) -> None:
     others = len(work.parts(arms)) - len(runs)
     say(
         f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, and {counted(others, 'other part')}; "
-        f"progress of the whole study: cdllm study status {shlex.quote(str(work.place.out))}"
+        f"progress of the whole study: cdllm study status {shlex.quote(str(work.folder.out))}"
     )
 
 
 def work_here(work: Work, choice: Choice) -> None:
     """Does the chosen arms in this process."""
-    work.do(work.parts(choice.of(work.study, work.arms)))
+    work.settle_all(work.parts(choice.of(work.study, work.arms)))
 
 
 def work_in_processes(work: Work, configs: Mapping[str, TrainConfig], choice: Choice, request: StopRequest) -> None:
@@ -93,20 +97,20 @@ def work_in_processes(work: Work, configs: Mapping[str, TrainConfig], choice: Ch
     with progress_bar("parts of the study") as (_, move):
         watch = _Watch(work, parts, request, move)
         ended = launch(
-            _worker, (work.study, configs, work.place, choice), number=choice.workers, should_stop=watch.look_and_ask
+            _worker, (work.study, configs, work.folder, choice), number=choice.workers, should_stop=watch.look_and_ask
         )
         watch.look()
     if not all(ended):
         raise StoppedError("the study was told to stop; what is finished is kept, and the same command goes on")
 
 
-def _worker(study: StudySettings, configs: Mapping[str, TrainConfig], place: Place, choice: Choice) -> bool:
+def _worker(study: StudySettings, configs: Mapping[str, TrainConfig], folder: StudyFolder, choice: Choice) -> bool:
     """Works in a process of its own; returns whether all parts are settled, False if it was asked to stop before."""
     console.quiet = error_console.quiet = True
     with stop_request() as request:
         try:
-            attendant = Attendant(request.is_made)
-            work_here(prepare_work(study, configs, place, attendant, choice.attempt), choice)
+            callbacks = StudyCallbacks(request.is_made)
+            work_here(prepare_work(study, configs, folder, callbacks, choice.attempt), choice)
         except StoppedError:
             return False
     return True
@@ -144,7 +148,7 @@ class _Watch:
 
 
 @final
-class Teller:
+class ProgressDisplay:
     """Shows on the terminal what one process does: a bar, or lines at intervals without a terminal."""
 
     def __init__(self, show_bar: Callable[[str, int, int], None]) -> None:

@@ -68,7 +68,7 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
     warn_of_long_warmup(config)
     name = "flat" if config.baseline else f"stage {config.stage}"
     size = sum(parameter.numel() for parameter in run.trainer.model.parameters())
-    layout = run.trainer.layout()
+    layout = run.trainer.execution_layout()
     console.print(
         f"{name} of {list(config.stage_lengths)}: {config.model.name}, {size:,} parameters, "
         f"{_windows(len(run.trainer.dataset), run.trainer.dataset.parts[0].num_dropped)}",

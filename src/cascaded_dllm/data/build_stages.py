@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
 
-from cascaded_dllm.cascade.select_many import kept_places, kept_positions
+from cascaded_dllm.cascade.select_many import keep_ranks, kept_positions
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.array_file import ArrayFile, Stored, stored_type
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
@@ -85,16 +85,16 @@ class StageRule:
     def select(self, windows: Tokens) -> Stages:
         """The stages of windows; unless `keeps_all`, those that cannot fill every stage are dropped."""
         shortened = self.spec.stage_lengths[:-1]
-        places = kept_places(*windows, method=self.method, unique=self.unique)
-        is_kept = (places < self.spec.window_length).sum(axis=1) >= max(shortened, default=0)
+        ranks = keep_ranks(*windows, method=self.method, unique=self.unique)
+        is_kept = (ranks < self.spec.window_length).sum(axis=1) >= max(shortened, default=0)
         if self.keeps_all and not is_kept.all():
             lacking = ~is_kept
-            with_copies = kept_places(
+            with_copies = keep_ranks(
                 windows.token_ids[lacking], windows.importance[lacking], method=self.method, unique=False
             )
-            places[lacking], is_kept = with_copies, np.ones_like(is_kept)
-        token_ids, places = windows.token_ids[is_kept], places[is_kept]
-        positions = tuple(kept_positions(places, length) for length in shortened)
+            ranks[lacking], is_kept = with_copies, np.ones_like(is_kept)
+        token_ids, ranks = windows.token_ids[is_kept], ranks[is_kept]
+        positions = tuple(kept_positions(ranks, length) for length in shortened)
         chosen = tuple(np.take_along_axis(token_ids, kept, axis=1) for kept in positions)
         return Stages((*chosen, token_ids), positions, len(token_ids), len(is_kept) - len(token_ids))
 

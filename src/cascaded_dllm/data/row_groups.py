@@ -19,7 +19,7 @@ from cascaded_dllm.errors import DataError
 _TOKENS_COLUMN = 1
 
 
-class Documents(NamedTuple):
+class DocumentBatch(NamedTuple):
     """Documents as tokens, one after another in flat arrays.
 
     Attributes:
@@ -52,7 +52,7 @@ class RowGroup:
     num_documents: int
     num_tokens: int
 
-    def read(self) -> Documents:
+    def read(self) -> DocumentBatch:
         """Its documents.
 
         Raises:
@@ -62,7 +62,7 @@ class RowGroup:
             table = file.read_row_group(self.number).combine_chunks()
         ids, token_ids, importance = (column.chunk(0) for column in table.columns)
         lengths = token_ids.value_lengths().to_numpy().astype(np.int64)
-        return Documents(ids.to_pylist(), lengths, token_ids.flatten().to_numpy(), importance.flatten().to_numpy())
+        return DocumentBatch(ids.to_pylist(), lengths, token_ids.flatten().to_numpy(), importance.flatten().to_numpy())
 
     def read_ids(self) -> list[str]:
         """Only the names of its documents, which is quick.

@@ -20,7 +20,7 @@ from cascaded_dllm.run_lock import waited_lock
 KIND = "stages"
 
 
-class Building(NamedTuple):
+class BuildCallbacks(NamedTuple):
     """The callbacks of a build; see `StageArrays.build`."""
 
     on_progress: Progress | None = None
@@ -182,7 +182,7 @@ class StageArrays:
         return cls.open(folder)
 
 
-def are_built(
+def stages_exist(
     dataset_folder: Path, spec: CascadeSpec, *, packing: str, unique: bool = True, out: Path | None = None
 ) -> bool:
     """Whether the stages that `StageArrays.build` would return for these arguments are built already.

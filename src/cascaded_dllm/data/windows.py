@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascaded_dllm.checks import one_of, require_at_least
-from cascaded_dllm.data.row_groups import Documents, RowGroup
+from cascaded_dllm.data.row_groups import DocumentBatch, RowGroup
 
 PACKINGS: tuple[str, ...] = ("stream", "document")
 
@@ -87,7 +87,7 @@ class Layout:
             return lengths + 1
         return lengths + -lengths % self.length
 
-    def lay_out(self, documents: Documents) -> Tokens:
+    def lay_out(self, documents: DocumentBatch) -> Tokens:
         """The documents with their ends of text, as one piece."""
         room = self.room(documents.lengths)
         moved = np.cumsum(room - documents.lengths) - (room - documents.lengths)
@@ -98,7 +98,7 @@ class Layout:
         importance[places] = documents.importance
         return Tokens(token_ids, importance)
 
-    def cut(self, documents: Documents, missing: int) -> Cut:
+    def cut(self, documents: DocumentBatch, missing: int) -> Cut:
         """The documents, cut at the borders of windows.
 
         Args:

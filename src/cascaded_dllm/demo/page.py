@@ -6,7 +6,7 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
-from cascaded_dllm.demo.asking import MOST_STEPS
+from cascaded_dllm.demo.text_request import MOST_STEPS
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.pages import stage_styles

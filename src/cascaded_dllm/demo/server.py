@@ -21,8 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from cascaded_dllm.demo.asking import Asking, Edit
 from cascaded_dllm.demo.page import FILES, facts, page_file
+from cascaded_dllm.demo.text_request import Edit, TextRequest
 from cascaded_dllm.demo.trace import Trace
 from cascaded_dllm.errors import CascadeError, ConfigError
 from cascaded_dllm.memory import is_short_of_memory
@@ -189,15 +189,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, path: str) -> None:
         match path:
             case "/write":
-                self._write(Asking.parse(self._asked()))
+                self._write(TextRequest.parse(self._asked()))
             case "/tokens":
                 edit = parse_settings(_Edited, self._asked())
                 self._answer_json({"tokens": Edit.read(edit.text, edit.stage, self.demo.cascade).num_tokens})
             case _:
                 self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path}; ask /write or /tokens")
 
-    def _write(self, asked: Asking) -> None:
-        drawing = asked.drawing(self.demo.cascade)
+    def _write(self, request: TextRequest) -> None:
+        drawing = request.drawing(self.demo.cascade)
         self.demo.cascade.require_drawable(drawing)
         self._begin("application/x-ndjson")
         self.connection.settimeout(_SLOW)

@@ -53,7 +53,7 @@ class LossExecution(NamedTuple):
     compiles: bool = False
 
 
-PLAINLY = LossExecution()
+PLAIN_EXECUTION = LossExecution()
 """Everything in the dtype of the hidden states, without compilation."""
 
 
@@ -68,7 +68,7 @@ def fused_absorbing_score_entropy(
     parameterization: Parameterization,
     log_scale: Float[Tensor, " M"] | None = None,
     mixture: Mixture | None = None,
-    execution: LossExecution = PLAINLY,
+    execution: LossExecution = PLAIN_EXECUTION,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
     """Weighted sum of the absorbing score entropy over masked positions, straight from the last hidden states.
 

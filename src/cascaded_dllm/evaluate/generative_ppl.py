@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.evaluate.intervals import PerText, jackknife_error
-from cascaded_dllm.hub_answer import model_errors, problem_with_model
+from cascaded_dllm.hub_requests import model_errors, problem_with_model
 from cascaded_dllm.importance.sentence_files import no_progress_bar
 
 TokenNats = Float[Tensor, "_"]

@@ -19,10 +19,10 @@ import numpy as np
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.base import JsonScalar, Word
 
-NO_WORD = float(np.finfo(np.float32).min)
+BACKGROUND = float(np.finfo(np.float32).min)
 """Importance of a token outside all words: below every number that a function may return."""
 
-# Largest importance: no number within it may become NO_WORD when it is stored as a float32.
+# Largest importance: no number within it may become BACKGROUND when it is stored as a float32.
 _MOST = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
 
 _Function: TypeAlias = Callable[[list[str]], Iterable[Any]]
@@ -82,7 +82,7 @@ class CustomScorer:
     """
 
     method = "custom"
-    background = NO_WORD
+    background = BACKGROUND
 
     def __init__(self, scorer: str) -> None:
         path, function = split_scorer(scorer)

@@ -17,14 +17,14 @@ def require_device(device: str) -> None:
         raise ConfigError(f"the device is {device!r}; it must be one of auto, cpu, cuda, cuda:0, cuda:1, ...")
 
 
-def device_of(device: str, *, place: int, num_gpus: int) -> str:
+def device_of(device: str, *, worker: int, num_gpus: int) -> str:
     """The device of one of several processes: cpu, or cuda:N.
 
     With auto and cuda, processes take the GPUs in turn; with cuda:N, all of them share one.
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
-        place: the number of the process, from 0.
+        worker: the number of the process, from 0.
         num_gpus: number of GPUs that the process sees.
 
     Raises:
@@ -35,7 +35,7 @@ def device_of(device: str, *, place: int, num_gpus: int) -> str:
     if num_gpus == 0:
         raise ConfigError(f"the device is {device!r}, but there is no GPU that torch can use; choose auto or cpu")
     if device in ("auto", "cuda"):
-        return f"cuda:{place % num_gpus}"
+        return f"cuda:{worker % num_gpus}"
     number = int(device.removeprefix("cuda:"))
     if number >= num_gpus:
         raise ConfigError(

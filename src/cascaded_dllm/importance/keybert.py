@@ -27,9 +27,9 @@ SCOPES = ("document", "window")
 
 FULL_STOP = 1.1
 """Importance of a full stop: above every word, and above 1, so that it may repeat."""
-NO_WORD = -1.2
+BACKGROUND = -1.2
 """Importance of all tokens outside words and full stops."""
-# Stop words keep their order among themselves, between the lowest cosine, -1, and NO_WORD.
+# Stop words keep their order among themselves, between the lowest cosine, -1, and BACKGROUND.
 _STOP_CENTRE, _STOP_SPREAD = -1.05, 0.04
 
 # A word is that of scikit-learn's CountVectorizer, from which KeyBERT takes its candidates: at least two letters,
@@ -48,7 +48,7 @@ class KeybertScorer:
     """Scorer of the methods "keybert_no_stopword" and "keybert": words in [-1, 1] by their cosine with the document.
 
     A full stop gets FULL_STOP. With "keybert_no_stopword", the stop words of scikit-learn's English list, as in
-    KeyBERT, lie below all other words, in [-1.09, -1.01]. All else gets NO_WORD, words of one letter included.
+    KeyBERT, lie below all other words, in [-1.09, -1.01]. All else gets BACKGROUND, words of one letter included.
 
     The model is loaded when it is first needed. The words and their importance depend only on the text; on one kind of
     processor to the last bit, with any number of processes and threads.
@@ -68,7 +68,7 @@ class KeybertScorer:
         MissingExtraError: stop words are put last and scikit-learn is not installed.
     """
 
-    background = NO_WORD
+    background = BACKGROUND
 
     def __init__(
         self,

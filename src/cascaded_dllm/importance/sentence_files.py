@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cascaded_dllm.errors import DataError, MissingExtraError
-from cascaded_dllm.hub_answer import HUB_ID, model_errors, problem_with_model
+from cascaded_dllm.hub_requests import HUB_ID, model_errors, problem_with_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

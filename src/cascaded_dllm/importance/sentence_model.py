@@ -20,7 +20,7 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.importance.devices import device_of
 from cascaded_dllm.importance.sentence_files import default_prompt, fingerprint, load_sentence_model
 from cascaded_dllm.importance.word_blocks import Vectors
-from cascaded_dllm.processes import own_place
+from cascaded_dllm.processes import worker_index
 
 if TYPE_CHECKING:
     import torch
@@ -251,7 +251,7 @@ def _resolved(device: str) -> str:
     import torch
 
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return device_of(device, place=own_place(), num_gpus=num_gpus)
+    return device_of(device, worker=worker_index(), num_gpus=num_gpus)
 
 
 def _encoded(model: "SentenceTransformer", texts: Sequence[str]) -> "torch.Tensor":

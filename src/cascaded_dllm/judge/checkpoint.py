@@ -15,7 +15,7 @@ from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.judge.network import load_weights, save_network
 from cascaded_dllm.judge.trainer import JudgeTrainer
 from cascaded_dllm.model.disk_errors import disk_errors
-from cascaded_dllm.model.integrity import PREFIX, fault, newest_complete, numbered, write_checksums
+from cascaded_dllm.model.integrity import STEP_PREFIX, checkpoint_fault, newest_complete, numbered, write_checksums
 
 STATE_FILE = "trainer.pt"
 
@@ -26,8 +26,8 @@ def save_judge_checkpoint(checkpoints: Path, trainer: JudgeTrainer, tokenizer_fi
     Raises:
         OutputExistsError: it cannot be written.
     """
-    final = checkpoints / f"{PREFIX}{trainer.step}"
-    if final.exists() and fault(final) is not None:
+    final = checkpoints / f"{STEP_PREFIX}{trainer.step}"
+    if final.exists() and checkpoint_fault(final) is not None:
         shutil.rmtree(final, ignore_errors=True)
     if not final.exists():
         with complete_folder(final) as folder, disk_errors():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cascaded_dllm.checks import one_of, require_at_least, require_below_1
+from cascaded_dllm.checks import one_of, require_at_least, require_share
 from cascaded_dllm.data.windows import PACKINGS
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.train.optim import OptimConfig
@@ -84,7 +84,7 @@ class JudgeSettings:
         one_of("--packing", self.packing, PACKINGS)
         for name, value in (("steps", self.num_steps), ("batch-size", self.batch_size)):
             require_at_least(f"--{name}", value, 1)
-        require_below_1("--dropout", self.dropout)
+        require_share("--dropout", self.dropout)
 
     def flattened(self) -> dict[str, Any]:
         """All settings by name, in one level."""

@@ -7,7 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
-from cascaded_dllm.hub_answer import hub_errors, problem_with_model
+from cascaded_dllm.hub_requests import hub_errors, problem_with_model
 from cascaded_dllm.model.integrity import CHECKSUMS, missing_files
 
 _PATTERNS = ["config.json", "*/config.json", "*.safetensors", TOKENIZER_FILE, BUNDLE_FILE, CHECKSUMS]

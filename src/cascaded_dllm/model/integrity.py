@@ -9,7 +9,7 @@ from cascaded_dllm.atomic import file_sha256
 CHECKSUMS = "checksums.json"
 """Written last into every checkpoint and every bundle of stages: file name -> SHA-256."""
 
-PREFIX = "step_"
+STEP_PREFIX = "step_"
 """A checkpoint is called `step_<n>` after n optimizer steps."""
 
 
@@ -20,11 +20,13 @@ def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
     """
     if not checkpoints.is_dir():
         return []
-    found = [(path.name.removeprefix(PREFIX), path) for path in checkpoints.glob(f"{PREFIX}*") if path.is_dir()]
+    found = [
+        (path.name.removeprefix(STEP_PREFIX), path) for path in checkpoints.glob(f"{STEP_PREFIX}*") if path.is_dir()
+    ]
     return sorted((int(step), path) for step, path in found if step.isdecimal())
 
 
-def fault(folder: Path) -> str | None:
+def checkpoint_fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
@@ -73,7 +75,7 @@ def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
     """The newest complete checkpoint, and what is wrong with each newer one."""
     faults: list[str] = []
     for _, folder in reversed(numbered(checkpoints)):
-        found = fault(folder)
+        found = checkpoint_fault(folder)
         if found is None:
             return folder, faults
         # A run that is going on may delete an old checkpoint after it was listed; that is not a fault.

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from cascaded_dllm.checks import one_of, require_at_least, require_below_1
+from cascaded_dllm.checks import one_of, require_at_least, require_share
 from cascaded_dllm.errors import ConfigError
 
 _NAMES = {"vocab_size": "vocab_size", "process": "process (graph.type)"}
@@ -71,7 +71,7 @@ class ScoreModelConfig:
                 f"model.hidden_size is {self.hidden_size} and model.num_heads {self.num_heads}; "
                 f"the width must be a multiple of twice the heads, {2 * self.num_heads}"
             )
-        require_below_1("model.dropout", self.dropout)
+        require_share("model.dropout", self.dropout)
         if self.parameterization == "normalized" and self.process != "absorbing":
             raise ConfigError(
                 f"model.parameterization is normalized and {_key('process')} {self.process}; log p(x0 | unmasked) "

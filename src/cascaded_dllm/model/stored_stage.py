@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import BUNDLE_FILE
-from cascaded_dllm.model.integrity import CHECKSUMS, fault
+from cascaded_dllm.model.integrity import CHECKSUMS, checkpoint_fault
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.stage_settings import FORMAT, WEIGHTS_FILES, StageSettings, Weights
 
@@ -110,7 +110,7 @@ def _own_settings(folder: Path, config: Mapping[str, Any]) -> StageSettings:
 
 def _own_weights(folder: Path, weights: Weights) -> dict[str, Tensor]:
     """Weights of a checkpoint of this package; if it stores checksums, they must match."""
-    if (folder / CHECKSUMS).is_file() and (found := fault(folder)) is not None:
+    if (folder / CHECKSUMS).is_file() and (found := checkpoint_fault(folder)) is not None:
         raise CheckpointError(f"{folder} is damaged: {found}; use another checkpoint of the run")
     path = folder / WEIGHTS_FILES[weights]
     if not path.is_file() and (folder.parent / BUNDLE_FILE).is_file():

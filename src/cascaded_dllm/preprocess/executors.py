@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtim
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
-from cascaded_dllm.processes import at_place, process_pool
+from cascaded_dllm.processes import process_pool, workers_from
 
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
@@ -48,7 +48,7 @@ class Share(NamedTuple):
     """The number of processes of one shard, and of those of all shards before it."""
 
     processes: int
-    first_place: int
+    first_worker: int
 
 
 @final
@@ -67,8 +67,8 @@ class SharedOut:
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Makes shard `rank`; see `Task`."""
         share = self.shares[rank]
-        # GPUs are assigned by place, so no two processes may have the same place.
-        with at_place(share.first_place):
+        # GPUs are assigned by number, so no two processes may have the same number.
+        with workers_from(share.first_worker):
             self.task.on_processes(share.processes)(data, rank, world_size)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from cascaded_dllm.cascade.select_many import kept_places
+from cascaded_dllm.cascade.select_many import keep_ranks
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
@@ -191,8 +191,8 @@ def _tokenizer(dataset: PreprocessedDataset) -> Tokenizer:
 def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, tokenizer: Tokenizer) -> InspectedWindow:
     """A window with the texts of its stages."""
     ids, importance = found.tokens
-    places = kept_places(ids[None], importance[None], method=method, unique=unique)
-    [stages] = first_stages(places, spec) if len(ids) == spec.window_length else np.zeros_like(places)
+    ranks = keep_ranks(ids[None], importance[None], method=method, unique=unique)
+    [stages] = first_stages(ranks, spec) if len(ids) == spec.window_length else np.zeros_like(ranks)
     # A dropped window has no stages; its tokens are shown like those that only the last stage keeps.
     shown = np.where(stages == 0, spec.num_stages, stages)
     kept = [np.flatnonzero(stages <= number) for number in range(1, spec.num_stages)] if stages[0] else []
@@ -203,7 +203,7 @@ def _inspected(found: Found, spec: CascadeSpec, method: str, unique: bool, token
         stages=tuple(
             _spans(ids[part].tolist(), importance[part].tolist(), shown[part].tolist(), tokenizer) for part in kept
         ),
-        num_distinct=int((places < len(ids)).sum()),
+        num_distinct=int((ranks < len(ids)).sum()),
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cascaded_dllm.data.row_groups import Documents, RowGroup
+from cascaded_dllm.data.row_groups import DocumentBatch, RowGroup
 from cascaded_dllm.data.windows import NO_TOKENS, Layout, Tokens
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.rng import numpy_generator
@@ -116,11 +116,11 @@ def _find(groups: Sequence[RowGroup], document: str, where: str) -> tuple[int, i
     raise DataError(f"no document of {where} has the id {document!r}; the first ids there are {first}")
 
 
-def _windows_of(documents: Documents, row: int, layout: Layout) -> list[Found]:
+def _windows_of(documents: DocumentBatch, row: int, layout: Layout) -> list[Found]:
     """The windows of one document with packing "document"."""
     ends = np.cumsum(documents.lengths)
     part = slice(int(ends[row] - documents.lengths[row]), int(ends[row]))
-    alone = Documents(
+    alone = DocumentBatch(
         [documents.ids[row]],
         documents.lengths[row : row + 1],
         documents.token_ids[part],
@@ -166,6 +166,6 @@ def _place(starts: Sequence[int], number: int) -> int:
     return int(np.searchsorted(starts, number, side="right")) - 1
 
 
-def _reader(groups: Sequence[RowGroup]) -> Callable[[int], Documents]:
+def _reader(groups: Sequence[RowGroup]) -> Callable[[int], DocumentBatch]:
     """Reads row groups by their place, and keeps the last two for the next window."""
     return functools.lru_cache(maxsize=2)(lambda place: groups[place].read())

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascaded_dllm.cascade.select import INELIGIBLE_LABEL
-from cascaded_dllm.cascade.select_many import kept_places
+from cascaded_dllm.cascade.select_many import keep_ranks
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.row_groups import RowGroup
 from cascaded_dllm.data.windows import Layout, Seam, Tokens
-from cascaded_dllm.importance.custom import NO_WORD
+from cascaded_dllm.importance.custom import BACKGROUND
 from cascaded_dllm.importance.pos import PosLabel
 
 # The number of tokens that are counted: quick, and enough for three digits.
@@ -71,23 +71,23 @@ class Statistics:
 
 def importance_name(method: str, value: float) -> str:
     """The name of a part-of-speech label or "in no word"; for any other importance, the number."""
-    if (method, value) in (("constituency", PosLabel.NONE), ("custom", NO_WORD)):
+    if (method, value) in (("constituency", PosLabel.NONE), ("custom", BACKGROUND)):
         return "in no word"
     if method != "constituency" or value not in set(PosLabel):
         return f"{value:.4g}"
     return PosLabel(int(value)).name.lower().replace("_", " ")
 
 
-def first_stages(places: npt.NDArray[np.int32], spec: CascadeSpec) -> npt.NDArray[np.int64]:
+def first_stages(ranks: npt.NDArray[np.int32], spec: CascadeSpec) -> npt.NDArray[np.int64]:
     """The first stage, 1..K, that keeps each token, (windows, length); 0 in windows that cannot fill all stages.
 
     Args:
-        places: (windows, length); see `kept_places`.
+        ranks: (windows, length); see `keep_ranks`.
         spec: the stage lengths.
     """
     shortened = np.array(spec.stage_lengths[:-1], dtype=np.int32)
-    stages = np.searchsorted(shortened, places, side="right") + 1
-    has_enough = (places < spec.window_length).sum(axis=1) >= max(spec.stage_lengths[:-1], default=0)
+    stages = np.searchsorted(shortened, ranks, side="right") + 1
+    has_enough = (ranks < spec.window_length).sum(axis=1) >= max(spec.stage_lengths[:-1], default=0)
     return np.where(has_enough[:, None], stages, 0)
 
 
@@ -135,7 +135,7 @@ def statistics(spread: Spread, spec: CascadeSpec, method: str, *, unique: bool =
         unique: whether it keeps a token id only once.
     """
     windows = spread.windows
-    stages = first_stages(kept_places(*windows, method=method, unique=unique), spec)
+    stages = first_stages(keep_ranks(*windows, method=method, unique=unique), spec)
     return Statistics(
         num_windows=len(stages),
         is_all=spread.is_all,
@@ -194,11 +194,11 @@ def _ranges(
     if len(values) <= _MAX_BINS or method == "constituency":
         return values, [importance_name(method, value) for value in values.tolist()]
     # With a function of the user, tokens in no word are far below all other values, and not part of their range.
-    has_no_word = method == "custom" and values[0] == NO_WORD
+    has_no_word = method == "custom" and values[0] == BACKGROUND
     scale = values[1:] if has_no_word else values
     # Such values may differ by more than the greatest float32.
     edges = np.histogram_bin_edges(scale.astype(np.float64), bins=_MAX_BINS)
     lows, labels = edges[:-1], [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges.tolist())]
     if has_no_word:
-        return np.concatenate([[NO_WORD], lows]), [importance_name(method, NO_WORD), *labels]
+        return np.concatenate([[BACKGROUND], lows]), [importance_name(method, BACKGROUND), *labels]
     return lows, labels

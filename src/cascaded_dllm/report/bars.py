@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cascaded_dllm.pages import escaped
 from cascaded_dllm.report.arms import Arm, ArmBound, StageEstimate
 from cascaded_dllm.report.axes import Axis, axis_of, measured_text, number_text
-from cascaded_dllm.report.drawing import WIDTH, clipped, figure, svg
+from cascaded_dllm.report.chart_parts import WIDTH, clipped, figure, svg
 
 _ROW, _BAR, _ABOVE, _SIDE = 46.0, 22.0, 18.0, 8.0
 _READABLE = 14

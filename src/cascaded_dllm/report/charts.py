@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cascaded_dllm.report.arms import Arm, Quality
 from cascaded_dllm.report.axes import axis_of, number_text
-from cascaded_dllm.report.curves import Curve
-from cascaded_dllm.report.drawing import (
+from cascaded_dllm.report.chart_parts import (
     BOTTOM,
     HEIGHT,
     TOP,
@@ -20,8 +19,9 @@ from cascaded_dllm.report.drawing import (
     stage_dash,
     svg,
 )
+from cascaded_dllm.report.curves import Curve
 from cascaded_dllm.report.statistics import Estimate
-from cascaded_dllm.report.tables import told
+from cascaded_dllm.report.tables import estimate_text
 
 _DRAWN_POINTS = 200
 _LABEL = 12.0
@@ -140,12 +140,14 @@ def quality_chart(
         parts.append(frame.level(reference, "real text", pixels))
     for arm_name, way, spent, found in points:
         style, x, y = styles[arm_name], frame.left(spent.mean), frame.top(found.mean)
-        title = f"{arm_name}, {way}: {told(found)} at {told(spent)} {cost_name}"
+        title = f"{arm_name}, {way}: {estimate_text(found)} at {estimate_text(spent)} {cost_name}"
         parts.append(error_bars(frame, _range(spent, is_positive=True), _range(found), style.colour))
         parts.append(marker(x, y, style, title))
     places = [(frame.left(spent.mean), frame.top(found.mean), str(ways[way])) for _, way, spent, found in points]
     parts += [f'<text class="end" x="{x + 8:.1f}" y="{y + 4:.1f}">{text}</text>' for x, y, text in _apart(places)]
-    description = "; ".join(f"{arm}, {way}: {told(found)} at {told(spent)}" for arm, way, spent, found in points)
+    description = "; ".join(
+        f"{arm}, {way}: {estimate_text(found)} at {estimate_text(spent)}" for arm, way, spent, found in points
+    )
     title = f"{figure_name} against {cost_name}"
     return figure(svg("".join(parts), title=title, description=description, number=next(number)), title)
 

@@ -9,10 +9,10 @@ from cascaded_dllm.pages import escaped
 from cascaded_dllm.report.arms import Quality
 from cascaded_dllm.report.axes import number_text
 from cascaded_dllm.report.bars import bound_bars
+from cascaded_dllm.report.chart_parts import DARK_COLOURS, LIGHT_COLOURS, Style, key, numbers, style_of
 from cascaded_dllm.report.charts import arm_curves, quality_chart, stage_curves, way_numbers
 from cascaded_dllm.report.comparison import listed
 from cascaded_dllm.report.content import ReportContent
-from cascaded_dllm.report.drawing import DARK_COLOURS, LIGHT_COLOURS, Style, key, numbers, style_of
 from cascaded_dllm.report.statistics import Estimate
 from cascaded_dllm.report.tables import (
     NONE,

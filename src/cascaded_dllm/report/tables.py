@@ -56,8 +56,8 @@ def _bound_row(arm: Arm) -> list[str]:
         measured_text(bound.nats.mean, bound.standard_error),
         "one seed" if bound.nats.num_seeds == 1 else error_text(bound.nats.standard_error),
         error_text(bound.over_windows),
-        told(bound.nats_per_token),
-        told(bound.ppl),
+        estimate_text(bound.nats_per_token),
+        estimate_text(bound.ppl),
         f"{bound.num_windows:,}",
     ]
 
@@ -68,10 +68,10 @@ def stages_table(arms: Sequence[Arm]) -> str:
         [
             arm.name,
             str(stage.stage),
-            told(stage.nats),
+            estimate_text(stage.nats),
             error_text(stage.over_windows),
-            told(stage.layout),
-            told(stage.unigram),
+            estimate_text(stage.layout),
+            estimate_text(stage.unigram),
         ]
         for arm in arms
         if arm.bound is not None
@@ -122,7 +122,7 @@ def costs_table(arms: Sequence[Arm]) -> str:
 def draws_table(arms: Sequence[Arm]) -> str:
     """The cost of drawing texts."""
     rows = [
-        [arm.name, quality.name, f"{quality.num_samples:,}", *map(told, costs)]
+        [arm.name, quality.name, f"{quality.num_samples:,}", *map(estimate_text, costs)]
         for arm in arms
         for quality in arm.qualities
         for costs in [(quality.nfe, quality.token_forwards, quality.seconds)]
@@ -157,7 +157,7 @@ def _figures_table(
     names: Sequence[str],
 ) -> str:
     rows = [
-        [arm.name, quality.name, *(told(quality.figures.get(name)) for name in names)]
+        [arm.name, quality.name, *(estimate_text(quality.figures.get(name)) for name in names)]
         for arm in arms
         for quality in arm.qualities
     ]
@@ -190,7 +190,7 @@ def figure_names(arms: Sequence[Arm], reference: Mapping[str, float | None]) -> 
     return list(dict.fromkeys([*drawn, *reference]))
 
 
-def told(value: Estimate | None) -> str:
+def estimate_text(value: Estimate | None) -> str:
     """A mean with its standard error, if it has one."""
     return NONE if value is None else measured_text(value.mean, value.standard_error)
 

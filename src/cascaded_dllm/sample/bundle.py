@@ -22,7 +22,7 @@ from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.errors import CheckpointError, ConfigError, OutputExistsError
 from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
-from cascaded_dllm.model.integrity import CHECKSUMS, fault, listed_files, write_checksums
+from cascaded_dllm.model.integrity import CHECKSUMS, checkpoint_fault, listed_files, write_checksums
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, StageSettings, Weights
 from cascaded_dllm.sample.model_card import model_card, require_license
@@ -154,7 +154,7 @@ class Bundle:
         Raises:
             CheckpointError: a file is missing or damaged, or the bundle is of another format.
         """
-        if (found := fault(folder)) is not None:
+        if (found := checkpoint_fault(folder)) is not None:
             raise _damaged(folder, found)
         path = folder / BUNDLE_FILE
         try:
@@ -184,7 +184,7 @@ class Bundle:
         return [BUNDLE_FILE, TOKENIZER_FILE, *of_stages]
 
     @property
-    def stages(self) -> list[Path]:
+    def stage_paths(self) -> list[Path]:
         """The checkpoints of the stages, first stage first."""
         return [self.folder / name for name in self.description["stages"]]
 

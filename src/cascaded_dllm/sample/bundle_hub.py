@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from cascaded_dllm.errors import ConfigError, HubError
-from cascaded_dllm.hub_answer import answer_of, hub_errors
+from cascaded_dllm.hub_requests import hub_errors, with_deadline
 from cascaded_dllm.sample.bundle import BundleContent, save_bundle
 
 
@@ -101,7 +101,7 @@ def _require_login(api: HfApi, repo_id: str) -> None:
     Raises:
         HubError: the hub does not answer, or nobody is logged in.
     """
-    answer = answer_of(api.whoami)
+    answer = with_deadline(api.whoami)
     if isinstance(answer, Exception):
         raise _refused(repo_id, answer) from answer
 

@@ -76,7 +76,7 @@ class CallOrder:
 
 def first_hitting_calls(
     xt: Int[Tensor, "B L"],
-    first: Float[Tensor, " B"],
+    start_time: Float[Tensor, " B"],
     *,
     mask_id: int,
     tokens_per_call: int,
@@ -92,7 +92,7 @@ def first_hitting_calls(
 
     Args:
         xt: the texts to begin with.
-        first: the time that each text is noised to.
+        start_time: the time that each text is noised to.
         mask_id: id of MASK.
         tokens_per_call: positions a call.
         schedule: the noise schedule.
@@ -109,7 +109,7 @@ def first_hitting_calls(
     # The times take their numbers from a position beyond the text, which no token uses.
     wait, _ = draws.uniform_pair(sample_index[:, None], position + 1, torch.full_like(position, length))
     left = (num_masked[:, None] - position).clamp_min(1)
-    log_move_prob = torch.log(-torch.expm1(-schedule(first).sigma))[:, None]
+    log_move_prob = torch.log(-torch.expm1(-schedule(start_time).sigma))[:, None]
     log_move_prob = log_move_prob + running_sums(torch.log(wait) / left).to(log_move_prob)
     # Where noise nearly saturates, rounding may put the first time beyond 1.
     time = schedule.time_at(-torch.log1p(-log_move_prob.exp())).clamp_max(1)

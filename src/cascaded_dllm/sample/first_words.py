@@ -71,7 +71,7 @@ class FirstWords:
         log_weight = torch.stack(log_weights, dim=-1)
         chosen = sample_states((log_weight - log_weight.amax(-1, keepdim=True)).exp(), u)
         every = torch.arange(len(chosen), device=chosen.device)
-        nfe = self.writer.given.num_calls * sum(num_calls) / len(num_calls)
+        nfe = self.writer.conditioning.num_calls * sum(num_calls) / len(num_calls)
         return Start(torch.stack(placings)[chosen, every], start.t), nfe
 
     def _placing(self, xt: Int[Tensor, "B L"], turn: int) -> tuple[Int[Tensor, "B L"], Float[Tensor, " B"]]:

@@ -49,7 +49,7 @@ def read_cascade(
     stages: Sequence[str | Path]
     bundle = _bundle(source) if isinstance(source, str | Path) else None
     if bundle is not None:
-        chosen, stages = bundle.weights(weights), bundle.stages
+        chosen, stages = bundle.weights(weights), bundle.stage_paths
         tokenizer = tokenizer or bundle.tokenizer
     else:
         chosen = "ema" if weights is None else weights

@@ -136,17 +136,19 @@ class StageSampler:
                 raise ConfigError("a placed stage begins with the text of the stage before; give it one")
             start = self._placed(network, prefix, start, layout or LayoutRequest(), draws, sample_index)
             prefix = None
-        given = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
+        conditioning = Conditioning.encode(self.model, prefix, target_length=self.length, guidance=guidance)
         if isinstance(self.process, UniformProcess):
             assert isinstance(predictor, EulerPredictor | TweediePredictor)
             self.require_possible(law, is_required=words is not None or required is not None)
-            sampling = UniformSampling(self.model, self.process, self.schedule, given, draws, sample_index, self.t_end)
+            sampling = UniformSampling(
+                self.model, self.process, self.schedule, conditioning, draws, sample_index, self.t_end
+            )
             yield from sampling.states(start or sampling.noise(self.length), predictor, num_steps)
             return
         start = start or self._masked(self.process, len(sample_index), sample_index.device)
         automata = None if required is None else self.require_room(required, start.xt, self.process)
         path_draws = Draws(draws.seed, f"{draws.purpose}-required")
-        writer = TokenWriter(self.model, given, law, automata, self.process.mask_id, path_draws, sample_index)
+        writer = TokenWriter(self.model, conditioning, law, automata, self.process.mask_id, path_draws, sample_index)
         num_noised, nfe = self.length if network is None else network.config.num_new, 0.0
         if words is not None:
             self.require_room(words, start.xt, self.process)

@@ -27,7 +27,7 @@ class UniformSampling:
         model: the network.
         process: forward process of the stage.
         schedule: its noise schedule.
-        given: the input of the network besides the noised text.
+        conditioning: the input of the network besides the noised text.
         draws: the stream of random numbers.
         sample_index: number of each text.
         t_end: time at which a time grid ends.
@@ -36,7 +36,7 @@ class UniformSampling:
     model: ScoreModel
     process: UniformProcess
     schedule: Schedule
-    given: Conditioning
+    conditioning: Conditioning
     draws: Draws
     sample_index: Int[Tensor, " B"]
     t_end: float
@@ -59,7 +59,7 @@ class UniformSampling:
         yield SamplerState(xt, 0, num_steps + 1, 0.0)
         for step, t in enumerate(times):
             with torch.inference_mode():
-                log_score = self.model(xt, self.schedule(t).sigma, self.given.prefix)
+                log_score = self.model(xt, self.schedule(t).sigma, self.conditioning.prefix)
             if step == num_steps:
                 probs = denoise_probs(self.process, log_score, xt, self.schedule(t).sigma)
             else:

@@ -72,7 +72,7 @@ class TokenWriter:
 
     Attributes:
         model: the network.
-        given: what it is conditioned on.
+        conditioning: what it is conditioned on.
         law: how its law is changed.
         required: automata of the words that the texts must contain; None for none.
         mask_id: id of MASK.
@@ -81,7 +81,7 @@ class TokenWriter:
     """
 
     model: ScoreModel
-    given: Conditioning
+    conditioning: Conditioning
     law: TokenLaw
     required: RequiredWords | None
     mask_id: int
@@ -90,12 +90,12 @@ class TokenWriter:
 
     def nfe(self, texts: Int[Tensor, " b"]) -> float:
         """Network calls of asking about these texts, counted as their share of the batch; twice that with guidance."""
-        return self.given.num_calls * len(texts) / len(self.sample_index)
+        return self.conditioning.num_calls * len(texts) / len(self.sample_index)
 
     @torch.inference_mode()
     def ask(self, xt: Int[Tensor, "B L"], texts: Int[Tensor, " b"], rows: Rows, sigma: Float[Tensor, " b"]) -> Answer:
         """The network's answer about `rows` of `texts` at noise `sigma`."""
-        return Answer(texts, rows, *self.given.states(self.model, xt, sigma, texts, rows))
+        return Answer(texts, rows, *self.conditioning.states(self.model, xt, sigma, texts, rows))
 
     def write(self, xt: Int[Tensor, "B L"], writing: Writing) -> None:
         """Asks the network about some masked positions of the batch, and writes tokens there, in place."""
@@ -191,7 +191,7 @@ class TokenWriter:
     def _guided(self, states: States, unconditional: States | None) -> Float[Tensor, "M V"]:
         """Logits of the network's own law, with guidance if there is any."""
         other = None if unconditional is None else self._logits(unconditional)
-        return self.given.guided(self._logits(states), other)
+        return self.conditioning.guided(self._logits(states), other)
 
     def _logits(self, states: States) -> Float[Tensor, "M V"]:
         return self.model.read(states)[:, : self.model.config.vocab_size]

@@ -15,8 +15,8 @@ from cascaded_dllm.importance.custom import read_scorer, split_scorer
 from cascaded_dllm.preprocess.job import CUSTOM, EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import dataset_folder
 from cascaded_dllm.processes import usable_cores
-from cascaded_dllm.study.attendant import Attendant
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.callbacks import StudyCallbacks
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
@@ -63,7 +63,7 @@ def require_sound_corpus(corpus: CorpusSettings) -> None:
         )
 
 
-def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict[str, MethodData]:
+def study_data(study: StudySettings, folder: StudyFolder, callbacks: StudyCallbacks) -> dict[str, MethodData]:
     """The data of every method; the first process that finds it missing preprocesses it.
 
     Raises:
@@ -72,30 +72,30 @@ def study_data(study: StudySettings, place: Place, attendant: Attendant) -> dict
     """
     require_sound_corpus(study.corpus)
     if not study.corpus.folders:
-        with attendant.waiting_for(place, DATA):
-            if not data_is_there(study, place):
-                _preprocess(study, place, attendant)
-    return open_data(study, place)
+        with callbacks.waiting_for(folder, DATA):
+            if not data_is_there(study, folder):
+                _preprocess(study, folder, callbacks)
+    return open_data(study, folder)
 
 
-def data_is_there(study: StudySettings, place: Place) -> bool:
+def data_is_there(study: StudySettings, folder: StudyFolder) -> bool:
     """Whether nothing remains to be preprocessed; folders that the study file names are taken to exist."""
     if study.corpus.folders:
         return True
-    record = place.record(DATA)
-    folders = [folder for pair in _folders(study, place).values() for folder in pair]
-    is_whole = all((folder / MANIFEST_FILE).is_file() for folder in folders)
+    record = folder.record(DATA)
+    folders = [path for pair in _folders(study, folder).values() for path in pair]
+    is_whole = all((path / MANIFEST_FILE).is_file() for path in folders)
     return record is not None and record["of"] == fingerprint(plain_corpus(study)) and is_whole
 
 
-def open_data(study: StudySettings, place: Place) -> dict[str, MethodData]:
+def open_data(study: StudySettings, folder: StudyFolder) -> dict[str, MethodData]:
     """The data of every method, which must exist.
 
     Raises:
         DataError: it is missing or damaged, or folders have different tokenizers or another method than they should.
     """
     named = {entry.method: (_named(entry.train), _named(entry.valid)) for entry in study.corpus.folders}
-    found = {method: MethodData.open(*pair) for method, pair in (named or _folders(study, place)).items()}
+    found = {method: MethodData.open(*pair) for method, pair in (named or _folders(study, folder)).items()}
     _require_alike(found)
     return {method: found[method] for method in study.methods}
 
@@ -115,25 +115,25 @@ def _named(folder: str) -> Path:
     raise DataError(f"corpus.folders gives {folder}, and there is no such folder{remedy}")
 
 
-def _folders(study: StudySettings, place: Place) -> dict[str, tuple[Path, Path]]:
+def _folders(study: StudySettings, folder: StudyFolder) -> dict[str, tuple[Path, Path]]:
     """The folders of the preprocessed data of every method, for training and for validation."""
 
-    def folder(method: str, split: str) -> Path:
-        return dataset_folder(place.data, preprocessing_method(method), _corpus_name(study, method), split)
+    def of_split(method: str, split: str) -> Path:
+        return dataset_folder(folder.data, preprocessing_method(method), _corpus_name(study, method), split)
 
     train, valid = study.corpus.train_split, study.corpus.valid_split
-    return {method: (folder(method, train), folder(method, valid)) for method in study.methods}
+    return {method: (of_split(method, train), of_split(method, valid)) for method in study.methods}
 
 
-def _preprocess(study: StudySettings, place: Place, attendant: Attendant) -> None:
+def _preprocess(study: StudySettings, folder: StudyFolder, callbacks: StudyCallbacks) -> None:
     """Preprocesses the corpus with every method."""
-    splits, tokenizer = (study.corpus.train_split, study.corpus.valid_split), _tokenizer(study, place)
+    splits, tokenizer = (study.corpus.train_split, study.corpus.valid_split), _tokenizer(study, folder)
     for method in study.methods:
         for is_valid in (False, True):
-            attendant.go_on()
-            attendant.say(f"data: {method}, {splits[is_valid]}")
-            tokenizer = _make(study, place, method, tokenizer, is_valid=is_valid)
-    place.settle(DATA, {"of": fingerprint(plain_corpus(study)), "status": DONE})
+            callbacks.raise_if_stopping()
+            callbacks.say(f"data: {method}, {splits[is_valid]}")
+            tokenizer = _make(study, folder, method, tokenizer, is_valid=is_valid)
+    folder.settle(DATA, {"of": fingerprint(plain_corpus(study)), "status": DONE})
 
 
 def _corpus_name(study: StudySettings, method: str) -> str:
@@ -165,18 +165,18 @@ def _sha256(method: str) -> str:
     return hashlib.sha256(read_scorer(method)).hexdigest()
 
 
-def _tokenizer(study: StudySettings, place: Place) -> str | None:
+def _tokenizer(study: StudySettings, folder: StudyFolder) -> str | None:
     """The tokenizer to preprocess with; None if it is yet to be trained on the corpus."""
     corpus = study.corpus
     if corpus.tokenizer is not None or corpus.train_tokenizer is not None:
         return corpus.tokenizer
-    folder = place.data / "tokenizer"
-    if not (folder / TOKENIZER_FILE).is_file():
-        story_tokenizer().save(folder)
-    return str(folder / TOKENIZER_FILE)
+    path = folder.data / "tokenizer"
+    if not (path / TOKENIZER_FILE).is_file():
+        story_tokenizer().save(path)
+    return str(path / TOKENIZER_FILE)
 
 
-def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None, *, is_valid: bool) -> str:
+def _make(study: StudySettings, folder: StudyFolder, method: str, tokenizer: str | None, *, is_valid: bool) -> str:
     """Preprocesses one split with one method; returns its tokenizer, for the others."""
     corpus = study.corpus
     assert corpus.dataset is not None
@@ -197,7 +197,7 @@ def _make(study: StudySettings, place: Place, method: str, tokenizer: str | None
         tokenizer,
         corpus.train_tokenizer if tokenizer is None else None,
         num_shards=1,
-        out=str(place.data),
+        out=str(folder.data),
     )
     task = prepare(job)
     # A built-in corpus takes less time than starting processes.

@@ -21,9 +21,9 @@ from cascaded_dllm.sample.completing import draw_missing
 from cascaded_dllm.sample.drawing import Drawing, drawing_of_options, options_among
 from cascaded_dllm.sample.output import SampleRun, StoredSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.measuring import SharedWindows, load_arm
-from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import PlannedArm
 from cascaded_dllm.study_config import DrawingSettings, StudySettings, require_known
 from cascaded_dllm.text.stories import StoryGrammar
@@ -82,8 +82,8 @@ def draw(
     settings: DrawingSettings,
     windows: SharedWindows,
     judge: Judge | None,
-    place: Place,
-    attendant: Attendant,
+    folder: StudyFolder,
+    callbacks: StudyCallbacks,
 ) -> dict[str, Any]:
     """Draws the missing texts, measures all texts, and returns the content of their record.
 
@@ -94,9 +94,9 @@ def draw(
     cascade = load_arm(arm)
     drawing = drawing_of(settings, arm)
     cascade.require_drawable(drawing)
-    run = _sample_run(arm, settings, cascade, drawing, place)
-    with run.lock(attendant.go_on):
-        samples = _complete(run, cascade, settings, attendant, f"texts of {arm.name}, {settings.name}")
+    run = _sample_run(arm, settings, cascade, drawing, folder)
+    with run.lock(callbacks.raise_if_stopping):
+        samples = _complete(run, cascade, settings, callbacks, f"texts of {arm.name}, {settings.name}")
     texts = MeasuredTexts.of_stages(dict(enumerate(samples.ids, start=1)), cascade.tokenizer)
     real = real_texts(windows, settings.num_samples)
     figures = _figures(texts, real, judge, arm)
@@ -109,7 +109,7 @@ def draw(
         "nfe": sum(summary["nfe_per_stage"]),
         "token_forwards_per_text": summary["token_forwards"] / settings.num_samples,
         "seconds_per_text": summary["seconds"] / settings.num_samples,
-        "folder": str(run.folder.relative_to(place.out)),
+        "folder": str(run.folder.relative_to(folder.out)),
         "texts": [_shown(samples, row, cascade.tokenizer) for row in range(min(_TEXTS_SHOWN, settings.num_samples))],
         **described_figures(study, figures),
     }
@@ -137,10 +137,10 @@ def described_figures(study: StudySettings, figures: Sequence[Figure]) -> dict[s
 
 
 def _sample_run(
-    arm: PlannedArm, settings: DrawingSettings, cascade: Cascade, drawing: Drawing, place: Place
+    arm: PlannedArm, settings: DrawingSettings, cascade: Cascade, drawing: Drawing, folder: StudyFolder
 ) -> SampleRun:
     """The run that was begun with these weights and settings, or a new one."""
-    folder = place.arm(arm.settings.name, arm.seed) / "samples" / settings.name
+    runs = folder.arm(arm.settings.name, arm.seed) / "samples" / settings.name
     asked = RunSettings(
         num_samples=settings.num_samples,
         batch_size=settings.batch_size,
@@ -148,15 +148,15 @@ def _sample_run(
         judge=None,
         texts=SampleSettings.of(cascade, drawing, arm.folders),
     )
-    for begun in sorted(folder.glob("sample_cascade_*")):
+    for begun in sorted(runs.glob("sample_cascade_*")):
         run = SampleRun.open(begun)
         if (run.settings.texts, run.settings.num_samples) == (asked.texts, asked.num_samples):
             return run
-    return SampleRun.begin(folder, asked)
+    return SampleRun.begin(runs, asked)
 
 
 def _complete(
-    run: SampleRun, cascade: Cascade, settings: DrawingSettings, attendant: Attendant, what: str
+    run: SampleRun, cascade: Cascade, settings: DrawingSettings, callbacks: StudyCallbacks, what: str
 ) -> StoredSamples:
     """All texts of a run, which draws those that are missing.
 
@@ -169,9 +169,9 @@ def _complete(
         run,
         cascade,
         batch_size=settings.batch_size,
-        on_progress=lambda done, total: attendant.show(what, done, total),
+        on_progress=lambda done, total: callbacks.show(what, done, total),
         on_state=lambda state: None,
-        should_stop=attendant.should_stop,
+        should_stop=callbacks.should_stop,
     )
     if progress.num_finished < settings.num_samples:
         raise StoppedError(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from cascaded_dllm.assemble.bound import windows_bound
-from cascaded_dllm.assemble.material import stage_dataset
+from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
@@ -19,10 +19,10 @@ from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import MethodData
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.pairs import Nats
-from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import PlannedArm
 from cascaded_dllm.study.windows import common_rows, rows_of
 from cascaded_dllm.study_config import StudySettings
@@ -40,19 +40,19 @@ class SharedWindows:
         study: of the arms.
         arms: all of them.
         data: by method.
-        attendant: receives the progress of building, and may stop it.
+        callbacks: receive the progress of building, and may stop it.
     """
 
     def __init__(
-        self, study: StudySettings, arms: list[PlannedArm], data: Mapping[str, MethodData], attendant: Attendant
+        self, study: StudySettings, arms: list[PlannedArm], data: Mapping[str, MethodData], callbacks: StudyCallbacks
     ) -> None:
         self._arms, self._data = {arm.settings.name: arm for arm in arms}, data
-        self._num_windows, self._attendant = study.evaluate.num_windows, attendant
+        self._num_windows, self._callbacks = study.evaluate.num_windows, callbacks
 
     @cached_property
     def _arrays(self) -> dict[str, StageArrays]:
         """The common windows in the stages of every arm, by its name."""
-        building = self._attendant.building("windows and stages to measure on")
+        building = self._callbacks.building("windows and stages to measure on")
         every = {
             name: stage_dataset(str(self._data[arm.settings.method].valid), arm.config, building)[0]
             for name, arm in self._arms.items()
@@ -114,7 +114,7 @@ def bound_key(study: StudySettings, arm: PlannedArm, data: Mapping[str, MethodDa
 
 
 def measure(
-    study: StudySettings, arm: PlannedArm, windows: SharedWindows, place: Place, attendant: Attendant
+    study: StudySettings, arm: PlannedArm, windows: SharedWindows, folder: StudyFolder, callbacks: StudyCallbacks
 ) -> dict[str, Any]:
     """Measures the joint bound of an arm, stores the nats of every window, and returns the content of its record.
 
@@ -131,11 +131,11 @@ def measure(
             batch_size=study.evaluate.batch_size,
             t_min=study.evaluate.t_min,
         ),
-        on_progress=attendant.progress(f"bound of {arm.name}"),
+        on_progress=callbacks.progress(f"bound of {arm.name}"),
     )
-    file = place.arm(arm.settings.name, arm.seed) / BOUND_FILE
+    file = folder.arm(arm.settings.name, arm.seed) / BOUND_FILE
     write_bytes(file, _as_npz(bound))
-    return {"bound": bound_summary(bound), "file": str(file.relative_to(place.out))}
+    return {"bound": bound_summary(bound), "file": str(file.relative_to(folder.out))}
 
 
 def load_arm(arm: PlannedArm) -> Cascade:
@@ -143,9 +143,9 @@ def load_arm(arm: PlannedArm) -> Cascade:
     return Cascade.from_pretrained(arm.folders, device=choose_device(arm.config.device))
 
 
-def read_nats(place: Place, arm: str, seed: int) -> Nats:
+def read_nats(folder: StudyFolder, arm: str, seed: int) -> Nats:
     """The joint bound of every window of an arm, nats."""
-    with np.load(place.arm(arm, seed) / BOUND_FILE) as content:
+    with np.load(folder.arm(arm, seed) / BOUND_FILE) as content:
         return np.asarray(content["nll_nats"], dtype=np.float64)
 
 

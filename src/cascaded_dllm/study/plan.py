@@ -18,7 +18,7 @@ from cascaded_dllm.preprocess.job import CUSTOM
 from cascaded_dllm.study.budget import cost_of_step, shared_first, steps_of_runs, with_first
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drafts import Draft, drafts_of
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.train.meter import StepCost
 
@@ -53,7 +53,7 @@ class PlannedRun:
         return f"{'flat' if self.stage == 0 else f'stage{self.stage}'}-{self.key}"
 
     @property
-    def what(self) -> str:
+    def description(self) -> str:
         """Name for messages."""
         return "the flat model" if self.stage == 0 else f"stage {self.stage}"
 
@@ -122,7 +122,7 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
 
 
 def plan_study(
-    study: StudySettings, configs: Mapping[str, TrainConfig], data: Mapping[str, MethodData], place: Place
+    study: StudySettings, configs: Mapping[str, TrainConfig], data: Mapping[str, MethodData], folder: StudyFolder
 ) -> list[PlannedArm]:
     """Every arm with every seed, the arms of a seed one after another.
 
@@ -130,7 +130,7 @@ def plan_study(
         study: the study file.
         configs: the settings that the runs of every arm share, see `arm_configs`.
         data: by method.
-        place: the folder of the study.
+        folder: the folder of the study.
 
     Raises:
         ConfigError: the budget does not pay for a step of every run of an arm.
@@ -138,7 +138,7 @@ def plan_study(
     drafts = {arm.name: drafts_of(arm, configs[arm.name], study.lengths) for arm in study.arms}
     steps = _steps(study, drafts, data)
     return [
-        _plan_arm(study, arm, drafts[arm.name], steps[arm.name], configs[arm.name], data[arm.method], place, seed)
+        _plan_arm(study, arm, drafts[arm.name], steps[arm.name], configs[arm.name], data[arm.method], folder, seed)
         for seed in study.seeds
         for arm in study.arms
     ]
@@ -180,7 +180,7 @@ def _plan_arm(
     steps: Sequence[int],
     config: TrainConfig,
     data: MethodData,
-    place: Place,
+    folder: StudyFolder,
     seed: int,
 ) -> PlannedArm:
     costs = _costs(drafts, {arm.method: data})
@@ -192,7 +192,7 @@ def _plan_arm(
         whole = _started_from(whole, sources)
         key = _run_key(whole, data, [source.key for source in sources])
         run = PlannedRun(key=key, stage=draft.stage, config=whole, cost=cost, after=tuple(s.key for s in sources))
-        runs.append(replace(run, config=replace(whole, run_dir=str(place.run(run.name)))))
+        runs.append(replace(run, config=replace(whole, run_dir=str(folder.run(run.name)))))
     stages = tuple(run for run in runs if arm.kind == "flat" or run.stage > 0)
     return PlannedArm(arm, seed, tuple(runs), stages, config)
 

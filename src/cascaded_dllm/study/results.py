@@ -12,7 +12,7 @@ from cascaded_dllm.assemble.start import plain
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.file_names import DIVERGED, DONE, FAILED, MISSING, RESULTS_FILE, RESULTS_FORMAT
 from cascaded_dllm.model.devices import choose_device
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.measuring import read_nats
 from cascaded_dllm.study.pairs import pairs
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun, described, settings_of
@@ -21,21 +21,21 @@ from cascaded_dllm.study.work import Work
 from cascaded_dllm.train.provenance import device_facts
 
 
-def write_results(work: Work, command: str, attendant: Attendant) -> dict[str, Any]:
+def write_results(work: Work, command: str, callbacks: StudyCallbacks) -> dict[str, Any]:
     """Writes the results of a study so far to results.json, and returns them.
 
     Args:
         work: of the study.
         command: the command that runs the study.
-        attendant: may stop the wait while another process writes.
+        callbacks: may stop the wait while another process writes.
 
     Raises:
         StoppedError: it is time to stop.
         OutputExistsError: the file cannot be written.
     """
-    with attendant.waiting_for(work.place, "results"):
+    with callbacks.waiting_for(work.folder, "results"):
         results = collect(work, command)
-        write_json(work.place.out / RESULTS_FILE, results)
+        write_json(work.folder.out / RESULTS_FILE, results)
     return results
 
 
@@ -43,7 +43,7 @@ def collect(work: Work, command: str) -> dict[str, Any]:
     """The results of a study so far, as results.json holds them."""
     study, arms = work.study, [_arm(work, arm) for arm in work.arms]
     nats = {
-        (entry["arm"], entry["seed"]): read_nats(work.place, entry["arm"], entry["seed"])
+        (entry["arm"], entry["seed"]): read_nats(work.folder, entry["arm"], entry["seed"])
         for entry in arms
         if entry["bound"] is not None
     }
@@ -128,7 +128,7 @@ def _run(work: Work, arm: PlannedArm, run: PlannedRun, record: Mapping[str, Any]
     return {
         "stage": run.stage,
         "writes_text": run in arm.stages,
-        "folder": str(work.place.run(run.name).relative_to(work.place.out)),
+        "folder": str(work.folder.run(run.name).relative_to(work.folder.out)),
         "shared_by": users,
         "num_steps": run.config.training.num_steps,
         "batch_size": run.config.training.batch_size,

@@ -7,18 +7,18 @@ from pathlib import Path
 from cascaded_dllm.errors import EXIT_AGAIN, DataError
 from cascaded_dllm.preprocess.executors import Resources
 from cascaded_dllm.preprocess.on_slurm import run_slurm
-from cascaded_dllm.study.place import STUDY_FILE, Place
+from cascaded_dllm.study.folder import STUDY_FILE, StudyFolder
 
 _SECONDS_BEFORE_THE_END = 120
 _TOO_EARLY = 138
 """Exit code of a process that the signal ends before its handler is in place."""
 
 
-def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
+def submit_arm(folder: StudyFolder, arm: str, seed: int, resources: Resources) -> str:
     """Submits the job of an arm and returns its number.
 
     Args:
-        place: of the study; the nodes must see the folder, which holds the study file.
+        folder: of the study; the nodes must see it, and it holds the study file.
         arm: name of the arm.
         seed: of the arm.
         resources: of the job.
@@ -26,10 +26,10 @@ def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
     Raises:
         DataError: Slurm's commands are missing, or it refuses the job.
     """
-    logs = place.out / "logs"
+    logs = folder.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     done = run_slurm(
-        _options(arm, seed, resources, logs), others="local", given=job_script(place, arm, seed, resources)
+        _options(arm, seed, resources, logs), others="local", given=job_script(folder, arm, seed, resources)
     )
     if done.returncode != 0:
         raise DataError(
@@ -39,10 +39,10 @@ def submit_arm(place: Place, arm: str, seed: int, resources: Resources) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
-def job_script(place: Place, arm: str, seed: int, resources: Resources) -> str:
+def job_script(folder: StudyFolder, arm: str, seed: int, resources: Resources) -> str:
     """The script of a job, which passes on the signal that its time is nearly up and then requeues itself."""
-    out = shlex.quote(str(place.out))
-    study = shlex.quote(str(place.out / STUDY_FILE))
+    out = shlex.quote(str(folder.out))
+    study = shlex.quote(str(folder.out / STUDY_FILE))
     return f"""#!/usr/bin/env bash
 set -uo pipefail
 {resources.prepare}

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
 from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import DATA, data_is_there, open_data
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.plan import Compose, PlannedArm, PlannedRun, arm_configs, plan_study
 from cascaded_dllm.study.training import Pace, read_pace
 from cascaded_dllm.study.work import Part, Work
@@ -89,7 +89,7 @@ class StudyStatus:
     parts: tuple[PartStatus, ...] | None = None
     arms: tuple[ArmStatus, ...] = ()
 
-    def number(self, state: str) -> int:
+    def count(self, state: str) -> int:
         """The number of parts in a state."""
         return sum(part.state == state for part in self.parts or ())
 
@@ -129,12 +129,12 @@ class StudyStatus:
         return {"data": self.data, "training_seconds_left": left, "parts": parts, "arms": arms}
 
 
-def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyStatus:
+def study_status(study: StudySettings, folder: StudyFolder, compose: Compose) -> StudyStatus:
     """How far a study is; creates and changes nothing.
 
     Args:
         study: the study file.
-        place: its folder.
+        folder: its folder.
         compose: makes configurations, see `arm_configs`.
 
     Raises:
@@ -142,15 +142,15 @@ def study_status(study: StudySettings, place: Place, compose: Compose) -> StudyS
         DataError: a record or the data is damaged.
         CheckpointError: the metrics of a run are damaged.
     """
-    if not data_is_there(study, place):
-        if place.is_at_work(DATA):
+    if not data_is_there(study, folder):
+        if folder.is_at_work(DATA):
             return StudyStatus(AT_WORK)
-        return StudyStatus(WAITING if place.record(DATA) is None else STALE)
-    data = open_data(study, place)
-    arms = plan_study(study, arm_configs(study, compose), data, place)
-    work = Work(study, arms, data, place, Attendant(), attempt="")
+        return StudyStatus(WAITING if folder.record(DATA) is None else STALE)
+    data = open_data(study, folder)
+    arms = plan_study(study, arm_configs(study, compose), data, folder)
+    work = Work(study, arms, data, folder, StudyCallbacks(), attempt="")
     runs = {work.run_part(run).name: run for arm in arms for run in arm.runs}
-    found = statuses(place, work.parts(arms), runs)
+    found = statuses(folder, work.parts(arms), runs)
     return StudyStatus(DONE, tuple(found.values()), tuple(_arm_status(work, arm, found) for arm in arms))
 
 
@@ -164,11 +164,11 @@ def _arm_status(work: Work, arm: PlannedArm, found: Mapping[str, PartStatus]) ->
     )
 
 
-def statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]) -> dict[str, PartStatus]:
+def statuses(folder: StudyFolder, parts: Sequence[Part], runs: Mapping[str, PlannedRun]) -> dict[str, PartStatus]:
     """How far every part is, by its name.
 
     Args:
-        place: the folder of the study.
+        folder: the folder of the study.
         parts: each after the parts that it waits for.
         runs: the trainings among them, by the names of their parts.
     """
@@ -177,13 +177,13 @@ def statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]
     found: dict[str, PartStatus] = {}
     for part in parts:
         lost = any(found[name].state in (DIVERGED, LOST) for name in part.after)
-        state, reason = _state(place, part, is_lost=lost)
+        state, reason = _state(folder, part, is_lost=lost)
         if part.name not in runs or state in (DONE, DIVERGED, LOST):
             found[part.name] = PartStatus(part.name, part.what, state, part.after, reason=reason)
             continue
         run, pace = runs[part.name], paces[part.name]
         # A training that no process has continues at its last checkpoint.
-        step = pace.told if state == AT_WORK else pace.kept
+        step = pace.last_step if state == AT_WORK else pace.checkpoint_step
         if state == WAITING and step > 0:
             state = BEGUN
         left = _seconds_left(run, pace, step, position)
@@ -192,13 +192,13 @@ def statuses(place: Place, parts: Sequence[Part], runs: Mapping[str, PlannedRun]
     return found
 
 
-def _state(place: Place, part: Part, *, is_lost: bool) -> tuple[str, str | None]:
+def _state(folder: StudyFolder, part: Part, *, is_lost: bool) -> tuple[str, str | None]:
     """The state of a part, where BEGUN still counts as WAITING, and the reason if it has broken down."""
-    record = place.record(part.name)
-    is_settled = record is not None and record["of"] == part.of
+    record = folder.record(part.name)
+    is_settled = record is not None and record["of"] == part.identity
     if record is not None and is_settled and record["status"] != FAILED:
         return record["status"], record.get("reason")
-    if place.is_at_work(part.name):
+    if folder.is_at_work(part.name):
         return AT_WORK, None
     if record is not None and is_settled:
         return FAILED, record.get("reason")

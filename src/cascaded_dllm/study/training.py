@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.model.integrity import numbered
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.plan import PlannedRun
 from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
@@ -19,24 +19,24 @@ _LAST_LINES = 10
 """Number of last lines of metrics.jsonl whose mean gives the pace of a run."""
 
 
-def train(planned: PlannedRun, attendant: Attendant) -> dict[str, Any]:
+def train(planned: PlannedRun, callbacks: StudyCallbacks) -> dict[str, Any]:
     """Trains a run to its end, from wherever it is, and returns the content of its record.
 
     Raises:
         StoppedError: it is time to stop; the last step, if any, is kept.
         CascadeError: see `assemble_run` and `Run.events`.
     """
-    run = assemble_run(planned.config, building=attendant.building(f"{planned.name}, windows and stages"))
+    run = assemble_run(planned.config, building=callbacks.building(f"{planned.name}, windows and stages"))
     num_steps, is_stopped = run.trainer.loop.num_steps, False
-    for event in run.events(should_stop=attendant.should_stop):
+    for event in run.events(should_stop=callbacks.should_stop):
         match event:
             case Resumed():
-                attendant.say(f"{planned.name}: resumed at step {event.step}")
+                callbacks.say(f"{planned.name}: resumed at step {event.step}")
             case StepResult():
-                attendant.show(planned.name, event.step, num_steps)
+                callbacks.show(planned.name, event.step, num_steps)
             case Evaluation():
                 bound = f"bound {event.bound_nats_per_token:.4f} nats/token"
-                attendant.say(f"{planned.name}: step {event.step} of {num_steps}, {bound}")
+                callbacks.say(f"{planned.name}: step {event.step} of {num_steps}, {bound}")
             case Stopped():
                 is_stopped = True
             case _:
@@ -74,13 +74,13 @@ class Pace(NamedTuple):
     """How far a run is, and how fast it goes.
 
     Attributes:
-        told: the last step that metrics.jsonl or a checkpoint has, 0 for none.
-        kept: the last step that has a checkpoint, 0 for none; an unfinished run continues there.
+        last_step: the last step that metrics.jsonl or a checkpoint has, 0 for none.
+        checkpoint_step: the last step that has a checkpoint, 0 for none; an unfinished run continues there.
         seconds_a_step: mean over the last lines with a loss; None without any.
     """
 
-    told: int
-    kept: int
+    last_step: int
+    checkpoint_step: int
     seconds_a_step: float | None
 
 
@@ -91,10 +91,16 @@ def read_pace(planned: PlannedRun) -> Pace:
         CheckpointError: its metrics are damaged.
     """
     lines = _metrics(planned)
-    kept = max((step for step, _ in numbered(Path(str(planned.config.run_dir)) / CHECKPOINTS_FOLDER)), default=0)
-    told = max((line["step"] for line in lines), default=0)
+    checkpoint_step = max(
+        (step for step, _ in numbered(Path(str(planned.config.run_dir)) / CHECKPOINTS_FOLDER)), default=0
+    )
+    logged_step = max((line["step"] for line in lines), default=0)
     seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if has_loss(line)]
-    return Pace(max(told, kept), kept, statistics.fmean(seconds[-_LAST_LINES:]) if seconds else None)
+    return Pace(
+        max(logged_step, checkpoint_step),
+        checkpoint_step,
+        statistics.fmean(seconds[-_LAST_LINES:]) if seconds else None,
+    )
 
 
 def read_course(planned: PlannedRun) -> Course:

@@ -13,11 +13,11 @@ from typing import Any, final
 from cascaded_dllm.errors import CascadeError, FolderInUseError, NonFiniteError, OutputExistsError, StoppedError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drawing import draw, drawing_key, reference_figures
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.measuring import SharedWindows, bound_key, measure
-from cascaded_dllm.study.place import Place
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun
 from cascaded_dllm.study.training import train
 from cascaded_dllm.study_config import StudySettings
@@ -31,14 +31,14 @@ class Part:
 
     Attributes:
         name: of its record and its lock.
-        of: all that decides its result; a record with another value does not count.
+        identity: all that decides its result; a record with another value does not count.
         what: its description for messages.
         after: names of the parts that must be done before.
         do: does it, and returns the content of its record.
     """
 
     name: str
-    of: str
+    identity: str
     what: str
     after: tuple[str, ...]
     do: Callable[[], Mapping[str, Any]]
@@ -52,8 +52,8 @@ class Work:
         study: the study file.
         arms: all arms of the study, planned.
         data: by method.
-        place: the folder of the study.
-        attendant: receives progress, and says when to stop.
+        folder: the folder of the study.
+        callbacks: receive progress, and say when to stop.
         attempt: identifies this command: parts that failed in it are not tried again, parts that failed in others are.
     """
 
@@ -62,13 +62,13 @@ class Work:
         study: StudySettings,
         arms: list[PlannedArm],
         data: Mapping[str, MethodData],
-        place: Place,
-        attendant: Attendant,
+        folder: StudyFolder,
+        callbacks: StudyCallbacks,
         attempt: str,
     ) -> None:
-        self.study, self.arms, self.data, self.place = study, arms, data, place
-        self._attendant, self._attempt = attendant, attempt
-        self.windows = SharedWindows(study, arms, data, attendant)
+        self.study, self.arms, self.data, self.folder = study, arms, data, folder
+        self._callbacks, self._attempt = callbacks, attempt
+        self.windows = SharedWindows(study, arms, data, callbacks)
         self._judge: Judge | None = None
 
     def parts(self, arms: Sequence[PlannedArm]) -> list[Part]:
@@ -80,7 +80,7 @@ class Work:
         reference = self.reference_part()
         return [*found.values(), reference] if self.study.sampling else list(found.values())
 
-    def do(self, parts: Sequence[Part]) -> None:
+    def settle_all(self, parts: Sequence[Part]) -> None:
         """Does parts until all that can be settled are, by this process or another one.
 
         Raises:
@@ -89,18 +89,18 @@ class Work:
         """
         while self._left(parts):
             if not any(self._take(part) for part in self._ready(parts)):
-                self._attendant.wait()
+                self._callbacks.wait()
 
     def record(self, part: Part) -> dict[str, Any] | None:
         """The record of a part; None while it is not settled, or if it failed in another attempt."""
-        record = self.place.record(part.name)
-        if record is None or record["of"] != part.of:
+        record = self.folder.record(part.name)
+        if record is None or record["of"] != part.identity:
             return None
         return None if record["status"] == FAILED and record["attempt"] != self._attempt else record
 
     def reference_part(self) -> Part:
         """The figures of real texts."""
-        identity = bound_key(self.study, self.arms[0], self.data)
+        windows = bound_key(self.study, self.arms[0], self.data)
         device = self.arms[0].config.device
 
         def do() -> Mapping[str, Any]:
@@ -109,20 +109,20 @@ class Work:
         sizes = "-".join(str(settings.num_samples) for settings in self.study.sampling)
         figures = ",".join(self.study.figures or ())
         # The last words distinguish this record from older ones without such errors, so that figures are measured anew.
-        of = f"{identity} {self.study.judge} {sizes} {figures} errors over texts, of 0 and 1 too"
-        return Part(REFERENCE, of, "figures of real texts", (), do)
+        identity = f"{windows} {self.study.judge} {sizes} {figures} errors over texts, of 0 and 1 too"
+        return Part(REFERENCE, identity, "figures of real texts", (), do)
 
     def run_part(self, run: PlannedRun) -> Part:
         """The training of a run."""
         after = tuple(f"runs/{key}" for key in run.after)
-        return Part(f"runs/{run.key}", run.key, run.what, after, partial(train, run, self._attendant))
+        return Part(f"runs/{run.key}", run.key, run.description, after, partial(train, run, self._callbacks))
 
     def bound_part(self, arm: PlannedArm) -> Part:
         """The bound of an arm."""
-        do = partial(measure, self.study, arm, self.windows, self.place, self._attendant)
+        do = partial(measure, self.study, arm, self.windows, self.folder, self._callbacks)
         name = f"bounds/{arm.settings.name}/seed{arm.seed}"
-        of = bound_key(self.study, arm, self.data)
-        return Part(name, of, f"the bound of {arm.name}", tuple(f"runs/{run.key}" for run in arm.stages), do)
+        identity = bound_key(self.study, arm, self.data)
+        return Part(name, identity, f"the bound of {arm.name}", tuple(f"runs/{run.key}" for run in arm.stages), do)
 
     def sample_parts(self, arm: PlannedArm) -> list[Part]:
         """The texts of an arm, one part for every drawing."""
@@ -132,11 +132,11 @@ class Work:
 
             def do(settings: Any = settings) -> Mapping[str, Any]:
                 judge = self._loaded_judge()
-                return draw(self.study, arm, settings, self.windows, judge, self.place, self._attendant)
+                return draw(self.study, arm, settings, self.windows, judge, self.folder, self._callbacks)
 
             name = f"samples/{arm.settings.name}/seed{arm.seed}/{settings.name}"
-            of = drawing_key(self.study, arm, settings, self.reference_part().of)
-            found.append(Part(name, of, f"the texts of {arm.name}, {settings.name}", after, do))
+            identity = drawing_key(self.study, arm, settings, self.reference_part().identity)
+            found.append(Part(name, identity, f"the texts of {arm.name}, {settings.name}", after, do))
         return found
 
     def _parts_of(self, arm: PlannedArm) -> list[Part]:
@@ -162,18 +162,18 @@ class Work:
 
     def _take(self, part: Part) -> bool:
         """Settles a part; returns False if another process has it."""
-        self._attendant.go_on()
+        self._callbacks.raise_if_stopping()
         try:
-            with self.place.lock(part.name, self._attendant.go_on):
+            with self.folder.lock(part.name, self._callbacks.raise_if_stopping):
                 if self.record(part) is None:
-                    self.place.settle(part.name, {"of": part.of, **self._settled(part)})
+                    self.folder.settle(part.name, {"of": part.identity, **self._settled(part)})
                 return True
         except FolderInUseError:
             return False
 
     def _settled(self, part: Part) -> dict[str, Any]:
         """Does a part and returns its record; a part that breaks down does not end the study."""
-        self._attendant.say(f"{part.what} ({part.name}): begins")
+        self._callbacks.say(f"{part.what} ({part.name}): begins")
         try:
             return {"status": DONE, **part.do()}
         except (StoppedError, OutputExistsError):
@@ -182,7 +182,7 @@ class Work:
             reason, status = f"{part.what}: {error}", DIVERGED
         except CascadeError as error:
             reason, status = f"{part.what}: {error}", FAILED
-        self._attendant.say(f"{part.name}: {status}: {reason}")
+        self._callbacks.say(f"{part.name}: {status}: {reason}")
         return {"status": status, "reason": reason, "attempt": self._attempt}
 
     def _loaded_judge(self) -> Judge | None:

@@ -43,7 +43,7 @@ def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
 
     Args:
         file: the file.
-        has_lines: whether to index its lines if it is read, for `take_index`.
+        has_lines: whether to index its lines if it is read, for `pop_index`.
 
     Raises:
         DataError: it cannot be read.
@@ -66,7 +66,7 @@ def hashed(file: Path, *, has_lines: bool = False) -> HashedFile:
     return found
 
 
-def take_index(sha256: str) -> LineIndex | None:
+def pop_index(sha256: str) -> LineIndex | None:
     """Removes from memory, and returns, the index of a file that this process has read to hash it; None if none."""
     return _indexes.pop(sha256, None)
 

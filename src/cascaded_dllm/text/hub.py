@@ -10,7 +10,7 @@ from typing import Any, final
 
 from cascaded_dllm.checks import one_of
 from cascaded_dllm.errors import DataError, MissingExtraError
-from cascaded_dllm.hub_answer import DEADLINE_S, answer_of, hub_errors
+from cascaded_dllm.hub_requests import DEADLINE_S, hub_errors, with_deadline
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.forms import described, numbered_records, records_of
 from cascaded_dllm.text.hub_corpora import HubCorpus
@@ -194,7 +194,7 @@ def _ask(corpus: HubCorpus, revision: str) -> str:
     def ask() -> str:
         return str(HfApi().dataset_info(corpus.id, revision=revision, timeout=DEADLINE_S).sha)
 
-    answer = answer_of(ask)
+    answer = with_deadline(ask)
     match answer:
         case str():
             return answer

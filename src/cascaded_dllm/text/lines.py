@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.line_index import LineIndex
-from cascaded_dllm.text.passing_over import Gap
 from cascaded_dllm.text.rows import BadRecordError, unreadable
+from cascaded_dllm.text.skipping import Skip
 
 COMPRESSED = (".gz", ".xz", ".zst")
 """Suffixes of the files that are decompressed."""
@@ -75,18 +75,18 @@ def text_lines(file: Path) -> Iterator[str | BadRecordError]:
             yield error
 
 
-def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None) -> Iterator[Line]:
+def raw_lines(file: Path, skip: Skip | None = None, index: LineIndex | None = None) -> Iterator[Line]:
     r"""The lines of a text file with their line ends, which are "\n" or "\r\n" only.
 
     Args:
         file: plain or compressed.
-        gap: the lines to skip; None for none.
+        skip: the lines to skip; None for none.
         index: of a file that is not compressed; None to read through the skipped lines.
 
     Raises:
         DataError: the file cannot be read to its end, or is binary.
     """
-    gap = Gap() if gap is None else gap
+    skip = Skip() if skip is None else skip
     number = offset = 0
     with _opened(file) as stream:
         if index is not None and hasattr(os, "posix_fadvise"):
@@ -94,15 +94,15 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         while True:
             # The first bytes are always read, so that every process notices a binary file, not just one.
-            if gap.number and offset >= _BINARY_WITHIN_BYTES:
+            if skip.number and offset >= _BINARY_WITHIN_BYTES:
                 if index is not None:
-                    line, begin = index.before(number + gap.number)
+                    line, begin = index.before(number + skip.number)
                     if begin > offset:
                         _seek_line(stream, file, begin, index.num_bytes)
-                        gap.number -= line - number
+                        skip.number -= line - number
                         number, offset = line, begin
-                for content in itertools.islice(stream, gap.number):
-                    gap.number -= 1
+                for content in itertools.islice(stream, skip.number):
+                    skip.number -= 1
                     number, offset = number + 1, offset + len(content)
             if not (content := next(stream, b"")):
                 return
@@ -110,7 +110,7 @@ def raw_lines(file: Path, gap: Gap | None = None, index: LineIndex | None = None
             if offset < _BINARY_WITHIN_BYTES:
                 line_here.require_text()
             number, offset = number + 1, offset + len(content)
-            if not gap.take(1):
+            if not skip.take(1):
                 yield line_here
 
 

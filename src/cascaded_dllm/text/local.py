@@ -12,8 +12,8 @@ from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped
 from cascaded_dllm.text.line_index import LineIndex
 from cascaded_dllm.text.lines import COMPRESSED, Line, raw_lines, text_lines
 from cascaded_dllm.text.parquet_rows import column_names, parquet_rows
-from cascaded_dllm.text.passing_over import Gap
 from cascaded_dllm.text.rows import BadRecordError, row_record, unreadable
+from cascaded_dllm.text.skipping import Skip
 
 Unit = Literal["paragraph", "line", "file"]
 UNITS: tuple[Unit, ...] = ("paragraph", "line", "file")
@@ -25,20 +25,20 @@ BAD_RECORDS: tuple[BadRecords, ...] = ("refuse", "drop")
 # See `read_once_from`.
 _READ_ONCE_FROM = {".parquet": 10, ".jsonl": 32, ".json": 32}
 
-Unread: TypeAlias = Callable[[], Document | Dropped]
+LazyRecord: TypeAlias = Callable[[], Document | Dropped]
 """A record that was found but not parsed."""
 
 
-def unread_rows(
+def lazy_rows(
     file: Path,
     *,
     text_field: str,
     unit: Unit,
     name: str | None = None,
     bad_records: BadRecords = "refuse",
-    gap: Gap | None = None,
+    skip: Skip | None = None,
     index: LineIndex | None = None,
-) -> Iterator[Unread]:
+) -> Iterator[LazyRecord]:
     """The wanted records of a file, found but not parsed, so that skipping a record costs next to nothing.
 
     Call each one before asking for the next. Only one record (of a parquet file, one batch of rows) is in memory.
@@ -50,7 +50,7 @@ def unread_rows(
         name: name of the file in the ids of its rows; None for its own name.
         bad_records: what becomes of records of a .txt or .jsonl file that cannot be read. A .parquet file checks its
             rows when it is written, so a fault in it is a fault of the whole file.
-        gap: the records to skip; None for none.
+        skip: the records to skip; None for none.
         index: of the lines of a file with `has_lines`; None to read through the skipped records.
 
     Yields:
@@ -61,15 +61,15 @@ def unread_rows(
         DataError: the file is empty, broken, not text or of an unknown kind.
     """
     suffix, name = checked_suffix(file), file.name if name is None else name
-    gap = Gap() if gap is None else gap
+    skip = Skip() if skip is None else skip
     if suffix == ".parquet":
-        return parquet_rows(file, text_field, name, gap)
+        return parquet_rows(file, text_field, name, skip)
     if not suffix.startswith(".txt"):
-        rows = _jsonl_rows(raw_lines(file, gap, index), text_field, name)
+        rows = _jsonl_rows(raw_lines(file, skip, index), text_field, name)
     elif unit == "line":
-        rows = _line_rows(raw_lines(file, gap, index), name)
+        rows = _line_rows(raw_lines(file, skip, index), name)
     else:
-        rows = gap.over(_text_rows(file, unit, name))
+        rows = skip.over(_text_rows(file, unit, name))
     if bad_records == "refuse":
         return (read for _, read in rows)
     return (functools.partial(_or_dropped, read, f"{name}:{number}") for number, read in rows)
@@ -85,7 +85,7 @@ def has_lines(file: Path, unit: Unit) -> bool:
     return suffix in (".jsonl", ".json") or (suffix == ".txt" and unit == "line")
 
 
-def _or_dropped(read: Unread, name: str) -> Document | Dropped:
+def _or_dropped(read: LazyRecord, name: str) -> Document | Dropped:
     """The record, or a `Dropped` if it cannot be read."""
     try:
         return read()
@@ -140,7 +140,7 @@ def read_once_from(file: Path, unit: Unit) -> int | None:
     return _READ_ONCE_FROM[suffix]
 
 
-_NumberedRows: TypeAlias = Iterator[tuple[int, Unread]]
+_NumberedRows: TypeAlias = Iterator[tuple[int, LazyRecord]]
 """Records that were not parsed, each with its number in the file, from 0."""
 
 
@@ -209,7 +209,7 @@ def _jsonl_row(line: Line, text_field: str, name: str) -> Document | Dropped:
     try:
         return row_record(fields, text_field, place=place, default=default)
     except DataError as error:
-        raise BadRecordError(str(error), reason=BadRecordError.NO_STRING) from error
+        raise BadRecordError(str(error), reason=BadRecordError.NOT_STRING) from error
 
 
 def _json_object(line: Line, text_field: str) -> dict[str, object] | str:
@@ -238,7 +238,7 @@ def _json_object(line: Line, text_field: str) -> dict[str, object] | str:
     if not isinstance(found, dict):
         raise BadRecordError(
             f"{place} is a {type(found).__name__}, not an object; write {{{text_field!r}: ...}}",
-            reason=BadRecordError.NO_OBJECT,
+            reason=BadRecordError.NOT_OBJECT,
             characters=len(content.rstrip("\r\n")),
         )
     return found

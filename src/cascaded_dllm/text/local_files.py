@@ -9,7 +9,7 @@ from typing import final
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import READ_ONCE_FROM, Document, Dropped, Part
 from cascaded_dllm.text.file_choice import chosen_files, kinds_of, names_of
-from cascaded_dllm.text.file_hashes import hashed, known_hash, take_index
+from cascaded_dllm.text.file_hashes import hashed, known_hash, pop_index
 from cascaded_dllm.text.forms import Form, described, is_title, numbered_records, records_of
 from cascaded_dllm.text.line_index import LineIndex, keep_indexes, kept_indexes
 from cascaded_dllm.text.lines import text_lines
@@ -18,14 +18,14 @@ from cascaded_dllm.text.local import (
     BadRecords,
     Unit,
     has_lines,
+    lazy_rows,
     read_once_from,
     row_fields,
     suffix_of,
-    unread_rows,
 )
 from cascaded_dllm.text.parquet_rows import num_rows
-from cascaded_dllm.text.passing_over import Gap
 from cascaded_dllm.text.rows import DEFAULT_TEXT_FIELD, BadRecordError, missing_field
+from cascaded_dllm.text.skipping import Skip
 
 HINT_LINES = 1000
 """If none of this many lines of a text file is blank, its documents are probably lines, not paragraphs."""
@@ -45,7 +45,7 @@ class LocalFiles:
         text_field: the field or column that holds the text; .txt files have none.
         unit: what one record of a .txt file is: a block between blank lines, a line, or the whole file.
         form: the form in which the texts are written; None for texts as people write them.
-        bad_records: what becomes of records that cannot be read, see `unread_rows`.
+        bad_records: what becomes of records that cannot be read, see `lazy_rows`.
         indexes: folder of the indexes of the files' lines, see `keep_indexes`; None for none. Indexes save reading and
             change no record.
     """
@@ -201,7 +201,7 @@ class LocalFiles:
         if self.indexes is None or self.form == "wikitext":
             return
         known = (known_hash(file) for file in self.files())
-        noted = ((file.sha256, take_index(file.sha256)) for file in known if file is not None)
+        noted = ((file.sha256, pop_index(file.sha256)) for file in known if file is not None)
         keep_indexes(self.indexes, {sha256: index for sha256, index in noted if index is not None}, num_parts)
 
     def num_rows(self) -> int | None:
@@ -233,17 +233,17 @@ class LocalFiles:
     def _rows(self, part: Part) -> Iterator[Document | Dropped]:
         files = self.checked_files()
         indexes = self._kept_indexes(files) if part.num_parts > 1 else {}
-        gap = Gap()
-        unread = itertools.chain.from_iterable(
-            unread_rows(
+        skip = Skip()
+        records = itertools.chain.from_iterable(
+            lazy_rows(
                 file,
                 text_field=self.text_field,
                 unit=self.unit,
                 name=name,
                 bad_records=self.bad_records,
-                gap=gap,
+                skip=skip,
                 index=indexes.get(file),
             )
             for file, name in zip(files, names_of(files, self.path), strict=True)
         )
-        yield from (read() for read in gap.wanted(part, unread))
+        yield from (read() for read in skip.wanted(part, records))

@@ -8,21 +8,21 @@ from typing import Any
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Document, Dropped
-from cascaded_dllm.text.passing_over import Gap
 from cascaded_dllm.text.rows import row_record, unreadable
+from cascaded_dllm.text.skipping import Skip
 
 BATCH_ROWS = 1024
 """Rows in memory at a time."""
 
 
-def parquet_rows(file: Path, text_field: str, name: str, gap: Gap) -> Iterator[Callable[[], Document | Dropped]]:
+def parquet_rows(file: Path, text_field: str, name: str, skip: Skip) -> Iterator[Callable[[], Document | Dropped]]:
     """The wanted rows of a file, found but not parsed; row groups without a wanted row are not read.
 
     Args:
         file: a .parquet file.
         text_field: the column that holds the text.
         name: name of the file in the ids of its rows.
-        gap: the rows to skip.
+        skip: the rows to skip.
 
     Raises:
         DataError: the file is broken, or its text column does not hold strings.
@@ -35,14 +35,14 @@ def parquet_rows(file: Path, text_field: str, name: str, gap: Gap) -> Iterator[C
         columns = [column for column in dict.fromkeys((text_field, "id")) if column in there]
         for group in range(table.num_row_groups):
             size = table.metadata.row_group(group).num_rows
-            if gap.number >= size:
-                first += gap.take(size)
+            if skip.number >= size:
+                first += skip.take(size)
                 continue
             for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-                place = gap.take(batch.num_rows)
+                place = skip.take(batch.num_rows)
                 while place < batch.num_rows:
                     yield functools.partial(_parquet_row, file, batch, place, first + place, text_field, name)
-                    place += 1 + gap.take(batch.num_rows - place - 1)
+                    place += 1 + skip.take(batch.num_rows - place - 1)
                 first += batch.num_rows
 
 

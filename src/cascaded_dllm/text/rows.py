@@ -29,8 +29,8 @@ class BadRecordError(DataError):
 
     NOT_UTF8 = "not UTF-8"
     NOT_JSON = "not JSON"
-    NO_OBJECT = "not an object"
-    NO_STRING = "text not a string"
+    NOT_OBJECT = "not an object"
+    NOT_STRING = "text not a string"
 
     def __init__(self, message: str, *, reason: str = "", characters: int = 0) -> None:
         super().__init__(message)

@@ -5,7 +5,7 @@ from pathlib import Path
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.document import Dropped
 from cascaded_dllm.text.listing import SEPARATOR, texts_of_listing
-from cascaded_dllm.text.local import Unit, unread_rows
+from cascaded_dllm.text.local import Unit, lazy_rows
 from cascaded_dllm.text.local_files import LocalFiles
 
 
@@ -23,7 +23,7 @@ def read_text_list(path: Path, unit: Unit = "line") -> list[str]:
         raise DataError(f"{path} is not a file; give a text file with one text a line, or a .jsonl file")
     texts: list[str] = []
     LocalFiles(path).checked_files()
-    for read in unread_rows(path, text_field="text", unit=unit):
+    for read in lazy_rows(path, text_field="text", unit=unit):
         record = read()
         if isinstance(record, Dropped):
             raise DataError(f"{record.id} has no text to measure ({record.reason}); write one, or remove the line")

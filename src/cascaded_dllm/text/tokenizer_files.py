@@ -8,7 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
-from cascaded_dllm.hub_answer import HUB_ID, hub_errors, problem_with_model
+from cascaded_dllm.hub_requests import HUB_ID, hub_errors, problem_with_model
 
 # The two historical names of GPT-2's vocabulary and merges.
 VOCABULARY_PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))

@@ -20,7 +20,7 @@ from cascaded_dllm.atomic import INCOMPLETE, complete_folder, write_errors, writ
 from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
-from cascaded_dllm.model.integrity import PREFIX, fault, numbered, write_checksums
+from cascaded_dllm.model.integrity import STEP_PREFIX, checkpoint_fault, numbered, write_checksums
 from cascaded_dllm.train.deletion import Deletion
 
 PARTS = "optimizer"
@@ -111,8 +111,8 @@ def save_checkpoint(
         OutputExistsError: the folder cannot be written.
     """
     step = content.state.step
-    final = checkpoints / f"{PREFIX}{step}"
-    if final.exists() and fault(final) is not None:
+    final = checkpoints / f"{STEP_PREFIX}{step}"
+    if final.exists() and checkpoint_fault(final) is not None:
         _make_way(final, deletion)
     if not final.exists():
         with complete_folder(final) as folder, disk_errors():
@@ -162,7 +162,7 @@ def _make_way(damaged: Path, deletion: Deletion) -> None:
         f"{damaged} is damaged and cannot be written again",
         "make sure that you may write to its folder, and give the same command again",
     ):
-        deletion.put_away(damaged)
+        deletion.mark_deleted(damaged)
 
 
 def _delete_older(checkpoints: Path, step: int, keeping: Keeping, deletion: Deletion) -> None:

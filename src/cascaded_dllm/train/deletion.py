@@ -26,20 +26,20 @@ class Deletion:
         self._fault: str | None = None
         self._has_told = False
 
-    def put_away(self, folder: Path) -> None:
+    def mark_deleted(self, folder: Path) -> None:
         """Rename a folder so that `delete_rest` deletes it; an OSError is passed on to the caller."""
         os.replace(folder, self._parent / f"{_DELETED}{folder.name}-{secrets.token_hex(4)}")
 
     def delete(self, folder: Path) -> None:
         """Delete a folder, or note why it cannot be deleted."""
         try:
-            self.put_away(folder)
+            self.mark_deleted(folder)
         except OSError as error:
             self._note(folder, error)
         self.delete_rest()
 
     def delete_incomplete(self, is_own: Callable[[Path], bool] = lambda path: False) -> None:
-        """Delete the half-written files and folders of killed writers, and everything that has been put away.
+        """Delete the half-written files and folders of killed writers, and everything that is marked as deleted.
 
         Only for the owner of the folder's lock, since every other writer, on whatever machine, has ended.
 
@@ -52,7 +52,7 @@ class Deletion:
         self.delete_rest()
 
     def delete_rest(self) -> None:
-        """Delete everything that has been put away, by this run or by an earlier one."""
+        """Delete everything that is marked as deleted, by this run or by an earlier one."""
         for path in self._parent.glob(f"{_DELETED}*"):
             try:
                 # A half-written link to the newest checkpoint is not a folder.

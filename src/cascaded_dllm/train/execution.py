@@ -16,7 +16,7 @@ from torch.backends.cuda import (
 )
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution
+from cascaded_dllm.diffusion.fused_loss import PLAIN_EXECUTION, LossExecution
 from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.score_model import ScoreModel
 
@@ -47,7 +47,7 @@ class Execution:
     attention: SDPBackend | None = None
     is_compiled: bool = False
     is_deterministic: bool = False
-    loss: LossExecution = PLAINLY
+    loss: LossExecution = PLAIN_EXECUTION
     precision: str = "highest"
     read_every: int = 1
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cascaded_dllm.checks import require_at_least, require_below_1
+from cascaded_dllm.checks import require_at_least, require_share
 from cascaded_dllm.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ class LoopConfig:
             require_at_least(f"training.{name}", getattr(self, name), 1)
         if self.batch_size % self.accum:
             raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")
-        require_below_1("training.ema (ema_decay)", self.ema_decay)
+        require_share("training.ema (ema_decay)", self.ema_decay)
 
 
 def require_divisible(loop: LoopConfig, num_processes: int, num_kinds: int = 1) -> None:

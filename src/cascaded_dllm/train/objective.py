@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cascaded_dllm.diffusion.bound import BoundEstimate, nll_bound
-from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution, Mixture, fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.fused_loss import PLAIN_EXECUTION, LossExecution, Mixture, fused_absorbing_score_entropy
 from cascaded_dllm.diffusion.philox import Draws, low_discrepancy_times
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
@@ -97,7 +97,7 @@ class Objective:
         draws: Draws,
         step: int,
         global_batch_size: int,
-        execution: LossExecution = PLAINLY,
+        execution: LossExecution = PLAIN_EXECUTION,
     ) -> Float[Tensor, ""]:
         """This part's share of the mean over the global batch of dsigma * score entropy, nats per sequence.
 
@@ -206,7 +206,7 @@ class Objective:
         *,
         encoded_prefix: object = None,
         dropout_words: Tensor | None = None,
-        execution: LossExecution = PLAINLY,
+        execution: LossExecution = PLAIN_EXECUTION,
     ) -> tuple[Tensor, Tensor]:
         """Sum of weight * score entropy over the batch, and the same of every sequence without gradient."""
         device = model.device

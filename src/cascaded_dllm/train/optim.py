@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cascaded_dllm.checks import one_of, require_at_least, require_below_1
+from cascaded_dllm.checks import one_of, require_at_least, require_share
 from cascaded_dllm.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ class OptimConfig:
             if math.isinf(getattr(self, name)):
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must be finite")
         for name in ("beta1", "beta2"):
-            require_below_1(f"optim.{name}", getattr(self, name))
+            require_share(f"optim.{name}", getattr(self, name))
         for name in ("warmup", "weight_decay"):
             require_at_least(f"optim.{name}", getattr(self, name), 0)
         one_of("optim.decay", self.decay, ("constant", "cosine"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from cascaded_dllm.atomic import write_errors
 from cascaded_dllm.diffusion.bound import BoundEstimate
-from cascaded_dllm.model.integrity import PREFIX
+from cascaded_dllm.model.integrity import STEP_PREFIX
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.run_lock import run_lock, until_told
 from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save_checkpoint
@@ -21,7 +21,13 @@ from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter
 from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
-from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER, newest_start, record_start, require_run_folder, take_up
+from cascaded_dllm.train.run_folder import (
+    CHECKPOINTS_FOLDER,
+    newest_start,
+    record_start,
+    require_run_folder,
+    restore_from,
+)
 from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport, samples_file
 from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
@@ -111,7 +117,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             checkpoint, faults = group.from_first(lambda: self._take_folder(stack, deletion, should_stop))
             if checkpoint is not None:
-                take_up(checkpoint, trainer)
+                restore_from(checkpoint, trainer)
             group.from_first(self._record_start)
             if checkpoint is not None:
                 yield Resumed(trainer.step, faults)
@@ -196,7 +202,7 @@ class Run:
             if on_measured is not None:
                 on_measured(done, total)
             if done < total:
-                wish.go_on()
+                wish.raise_if_wished()
 
         try:
             with trainer.averaged_weights():
@@ -225,7 +231,7 @@ class Run:
         content = copy_to_host(self.trainer)
         writer.begin(lambda: self._save(content, deletion))
         samples, report = self._drawn(log, wish) if with_samples else (None, None)
-        return Snapshot(self.trainer.step, self.checkpoints / f"{PREFIX}{self.trainer.step}", samples, report)
+        return Snapshot(self.trainer.step, self.checkpoints / f"{STEP_PREFIX}{self.trainer.step}", samples, report)
 
     def _made_up_for(
         self, checkpoint: Path, log: RunLog, wish: StopWish, on_measured: Progress | None
@@ -257,7 +263,7 @@ class Run:
         step = self.trainer.step
         missing = self.trainer.group.from_first(self._missing)
         if missing or step < self.trainer.loop.num_steps:
-            yield Stopped(step, self.checkpoints / f"{PREFIX}{step}" if step else None, missing)
+            yield Stopped(step, self.checkpoints / f"{STEP_PREFIX}{step}" if step else None, missing)
 
     def _drawn(self, log: RunLog, wish: StopWish) -> tuple[Path | None, SnapshotReport | None]:
         """The file of the samples of the averaged weights, and their report; None for both if none were drawn here."""
@@ -266,7 +272,7 @@ class Run:
         report: SnapshotReport | None = None
         if self.sample is not None:
             # With whole weights, the first process draws alone, and the others wait for it below.
-            go_on = wish.go_on if self.trainer.parallel.storage.is_split else wish.go_on_alone
+            go_on = wish.raise_if_wished if self.trainer.parallel.storage.is_split else wish.raise_if_asked
             with contextlib.suppress(AbandonedError), self.trainer.averaged_weights():
                 report = self.sample(self.trainer.step, go_on)
         if report is not None:

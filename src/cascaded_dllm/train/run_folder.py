@@ -91,7 +91,7 @@ def _aside(folder: Path, number: int) -> Path:
     return folder / f"{Path(METRICS_FILE).stem}_before_{number}{Path(METRICS_FILE).suffix}"
 
 
-def take_up(checkpoint: Path, trainer: Trainer) -> None:
+def restore_from(checkpoint: Path, trainer: Trainer) -> None:
     """Restore `trainer` from a checkpoint.
 
     Raises:

@@ -33,7 +33,7 @@ class StopWish:
         """Let all processes know if any of them was asked to stop; all must call this at the same moment."""
         self.is_known = self.is_known or self._group.any(self._is_made())
 
-    def go_on(self) -> None:
+    def raise_if_wished(self) -> None:
         """End work that all processes do together, if the run is to stop.
 
         Raises:
@@ -43,7 +43,7 @@ class StopWish:
         if self.is_known:
             raise AbandonedError(_REASON)
 
-    def go_on_alone(self) -> None:
+    def raise_if_asked(self) -> None:
         """End work that this process does alone while the others wait for the next `ask`, if it was asked to stop.
 
         Raises:

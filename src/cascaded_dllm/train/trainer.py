@@ -243,7 +243,7 @@ class Trainer:
             for parameter, value in zip(parameters, own, strict=True):
                 storage.local(parameter.detach()).copy_(value)
 
-    def layout(self) -> dict[str, Any]:
+    def execution_layout(self) -> dict[str, Any]:
         """What may differ between two runs that train the same: number of processes, strategy, device, execution."""
         return {
             "processes": self.group.size,

@@ -6,7 +6,7 @@ import pytest
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS, select_positions, select_stages
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.importance.custom import NO_WORD
+from cascaded_dllm.importance.custom import BACKGROUND
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "stage_selection.json").read_text())
 CASES = [
@@ -116,7 +116,7 @@ def test_methods_are_closed():
 @pytest.mark.parametrize("unique", [True, False])
 def test_numbers_of_a_user_are_only_compared(unique):
     """A copy is not kept for being above 1; what keeps full stops is the scale of KeyBERT alone."""
-    ids, importance = [5, 5, 6, 7, 8], [9.0, 9.0, 3.0, 2.0, NO_WORD]
+    ids, importance = [5, 5, 6, 7, 8], [9.0, 9.0, 3.0, 2.0, BACKGROUND]
     [kept] = select_positions(ids, importance, [3], method="custom", unique=unique)
     assert kept == ([0, 2, 3] if unique else [0, 1, 2])
     assert select_positions(ids, importance, [3], method="keybert") == [[0, 1, 2]]

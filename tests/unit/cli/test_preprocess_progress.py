@@ -8,8 +8,8 @@ import pytest
 from cascaded_dllm.cli import preprocess_progress
 from cascaded_dllm.cli.preprocess_progress import (
     preparation_progress,
-    records_told,
-    say_what_was_ended,
+    progress_line,
+    say_ended_tasks,
     shards_progress,
 )
 from cascaded_dllm.data.manifest import Counts
@@ -89,7 +89,7 @@ def test_passes_before_the_first_shard(monkeypatch, capsys):
 @pytest.mark.parametrize("has_time_limit", [False, True])
 def test_a_time_limit_is_blamed_only_where_there_is_one(tmp_path, capsys, has_time_limit):
     TaskLog(tmp_path, 3)
-    say_what_was_ended(tasks(tmp_path), has_time_limit=has_time_limit)
+    say_ended_tasks(tasks(tmp_path), has_time_limit=has_time_limit)
     said = capsys.readouterr().out
     assert ("time limit (--time), raise it, or start anew in another --out with more --shards than 4;" in said) is (
         has_time_limit
@@ -98,5 +98,5 @@ def test_a_time_limit_is_blamed_only_where_there_is_one(tmp_path, capsys, has_ti
 
 
 def test_time_that_remains():
-    assert records_told(100, 700, 0.5) == "100 of about 700 records, 0.5/s, about 0:20:00 left"
-    assert records_told(0, 700, 0.0) == "0 of about 700 records, 0.0/s"
+    assert progress_line(100, 700, 0.5) == "100 of about 700 records, 0.5/s, about 0:20:00 left"
+    assert progress_line(0, 700, 0.0) == "0 of about 700 records, 0.0/s"

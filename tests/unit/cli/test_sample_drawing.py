@@ -5,7 +5,7 @@ from inspect import signature
 import pytest
 
 from cascaded_dllm.cli.evaluate_gap import gap
-from cascaded_dllm.cli.sample import NOT_OF_THE_RUN, sample
+from cascaded_dllm.cli.sample import NOT_SETTINGS, sample
 from cascaded_dllm.cli.sample_drawing import (
     drawing_of,
     options_of,
@@ -15,7 +15,7 @@ from cascaded_dllm.cli.sample_drawing import (
     read_options,
 )
 from cascaded_dllm.cli.sample_options import SampleOptions
-from cascaded_dllm.demo.asking import Asking
+from cascaded_dllm.demo.text_request import TextRequest
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.control import Control, Pin
 from cascaded_dllm.sample.drawing import Drawing, DrawingOptions
@@ -56,9 +56,9 @@ def test_what_is_handed_on_by_name_is_called_as_an_option() -> None:
     """Of another name it would be passed over."""
     of_drawing = {*DrawingOptions.__annotations__, "pin"} - {"pinned", "given"}
     of_run = {*SampleOptions.__dataclass_fields__} - {"drawing"}
-    assert {*signature(sample).parameters} == of_drawing | of_run | {*NOT_OF_THE_RUN}
+    assert {*signature(sample).parameters} == of_drawing | of_run | {*NOT_SETTINGS}
     assert of_drawing - {*signature(gap).parameters} == {"keywords", "outline", "pin", "require_coverage"}
-    assert {*Asking.__dataclass_fields__} - of_drawing == {"known", "text", "locked"}
+    assert {*TextRequest.__dataclass_fields__} - of_drawing == {"known", "text", "locked"}
     assert {*DrawingSettings.__dataclass_fields__} - of_drawing == {"name", "num_samples", "batch_size"}
 
 

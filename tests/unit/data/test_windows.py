@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cascaded_dllm.data.manifest import Counts
-from cascaded_dllm.data.row_groups import Documents, RowGroup
+from cascaded_dllm.data.row_groups import DocumentBatch, RowGroup
 from cascaded_dllm.data.shards import Shard
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import ConfigError
@@ -13,7 +13,7 @@ EOS = 49
 def documents(*of_ids):
     flat = np.array([token for token_ids in of_ids for token in token_ids], dtype=np.int32)
     lengths = np.array([len(token_ids) for token_ids in of_ids], dtype=np.int64)
-    return Documents([str(number) for number in range(len(of_ids))], lengths, flat, flat.astype(np.float32) / 2)
+    return DocumentBatch([str(number) for number in range(len(of_ids))], lengths, flat, flat.astype(np.float32) / 2)
 
 
 def layout(length, packing):

@@ -9,7 +9,7 @@ import pytest
 
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.importance.base import Scorer
-from cascaded_dllm.importance.custom import NO_WORD, CustomScorer, read_scorer, split_scorer
+from cascaded_dllm.importance.custom import BACKGROUND, CustomScorer, read_scorer, split_scorer
 from cascaded_dllm.preprocess.encoder import collector_paused
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "preprocessing.md"
@@ -49,8 +49,8 @@ def test_words_are_those_of_the_function(tmp_path):
     ]
     assert found.score([]) == []
     assert isinstance(found, Scorer)
-    assert (found.method, found.background) == ("custom", NO_WORD)
-    assert np.float32(NO_WORD) == np.finfo(np.float32).min
+    assert (found.method, found.background) == ("custom", BACKGROUND)
+    assert np.float32(BACKGROUND) == np.finfo(np.float32).min
 
 
 def test_iterators_and_numbers_of_libraries_will_do(tmp_path):

@@ -8,16 +8,16 @@ from cascaded_dllm.importance.devices import device_of, require_device
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_processes_are_dealt_to_the_gpus_in_turn(device):
-    taken = [device_of(device, place=place, num_gpus=3) for place in range(7)]
+    taken = [device_of(device, worker=worker, num_gpus=3) for worker in range(7)]
     assert taken == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1", "cuda:2", "cuda:0"]
 
 
-@pytest.mark.parametrize("place", [0, 5])
-def test_device_that_is_the_same_for_all(place):
-    assert device_of("cuda:1", place=place, num_gpus=2) == "cuda:1"
-    assert device_of("cuda:01", place=place, num_gpus=2) == "cuda:1"
-    assert device_of("cpu", place=place, num_gpus=2) == "cpu"
-    assert device_of("auto", place=place, num_gpus=0) == "cpu"
+@pytest.mark.parametrize("worker", [0, 5])
+def test_device_that_is_the_same_for_all(worker):
+    assert device_of("cuda:1", worker=worker, num_gpus=2) == "cuda:1"
+    assert device_of("cuda:01", worker=worker, num_gpus=2) == "cuda:1"
+    assert device_of("cpu", worker=worker, num_gpus=2) == "cpu"
+    assert device_of("auto", worker=worker, num_gpus=0) == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_device_that_is_the_same_for_all(place):
 )
 def test_gpu_that_is_not_there(device, num_gpus, message):
     with pytest.raises(ConfigError, match=message):
-        device_of(device, place=0, num_gpus=num_gpus)
+        device_of(device, worker=0, num_gpus=num_gpus)
 
 
 @pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:-1", "cuda:1.5", "cpu:0", "mps"])

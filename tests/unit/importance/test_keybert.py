@@ -10,7 +10,7 @@ import pytest
 from cascaded_dllm.cascade.select import select_stages
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.importance.base import Scorer, Word, align
-from cascaded_dllm.importance.keybert import FULL_STOP, NO_WORD, KeybertScorer
+from cascaded_dllm.importance.keybert import BACKGROUND, FULL_STOP, KeybertScorer
 from cascaded_dllm.importance.sentence_model import SentenceModel
 from tests.unit.importance import keybert_library, tiny_models
 
@@ -91,7 +91,7 @@ def test_stop_words_are_those_of_keybert_and_lie_below(model, library):
         ours = by_lowered(text, words)
         stop_words = {word: ours.pop(word) for word in ours.keys() - their.keys()}
         assert_same(ours, their)
-        assert all(NO_WORD < -1.1 <= value < -1 for value in stop_words.values())
+        assert all(BACKGROUND < -1.1 <= value < -1 for value in stop_words.values())
         # Among themselves they are in KeyBERT's order.
         assert_same(
             {word: (value + 1.05) / 0.04 for word, value in stop_words.items()}, {w: whole[w] for w in stop_words}
@@ -155,7 +155,7 @@ def test_values_are_those_that_the_selection_rule_knows(scorer):
     ids = [pieces.index(piece) for piece in pieces]
     importance = align(words, offsets, scorer.background)
     assert importance[2] == importance[9] == FULL_STOP > 1
-    assert importance[5] == NO_WORD == scorer.background
+    assert importance[5] == BACKGROUND == scorer.background
     stages = select_stages(ids, importance, [2, 3, 4, 7, 10], method=scorer.method)
     sea, house, stop = ids[1], ids[4], ids[2]
     assert stages is not None

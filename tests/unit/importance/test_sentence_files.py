@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from cascaded_dllm import hub_answer
+from cascaded_dllm import hub_requests
 from cascaded_dllm.errors import DataError, MissingExtraError
 from cascaded_dllm.importance import sentence_files
 from cascaded_dllm.importance.sentence_files import fingerprint, load_sentence_model
@@ -77,7 +77,7 @@ def test_offline_and_not_here():
 def test_hub_that_never_answers(monkeypatch):
     waiting = threading.Event()
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: waiting.wait(10))
-    monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(hub_requests, "DEADLINE_S", 0.05)
     with pytest.raises(DataError, match=r"the hub does not answer \(TimeoutError\); download it where there is"):
         load("owner/model")
     waiting.set()

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 
-from cascaded_dllm import hub_answer
+from cascaded_dllm import hub_requests
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.model import hub_folder as hub_folder_module
@@ -184,7 +184,7 @@ def test_hub_that_does_not_answer(hub_folder: Path, partial: Path, monkeypatch: 
     waiting = threading.Event()
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: waiting.wait(10))
     monkeypatch.setattr(hub_folder_module, "snapshot_download", snapshots(hub_folder, partial, asked))
-    monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(hub_requests, "DEADLINE_S", 0.05)
     with pytest.raises(CheckpointError, match=r"could not be downloaded from the hub \(TimeoutError\); check the path"):
         load_stage("someone/new")
     with pytest.raises(CheckpointError, match=r"partial.model\.safetensors is missing; the checkpoint is incomplete"):

@@ -11,7 +11,7 @@ from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsErr
 from cascaded_dllm.preprocess import encoder, executors, on_ray
 from cascaded_dllm.preprocess.executors import Resources, Share, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.on_slurm import submit_slurm
-from cascaded_dllm.processes import own_place
+from cascaded_dllm.processes import worker_index
 from cascaded_dllm.text.document import Document
 
 
@@ -60,11 +60,11 @@ def test_workers_are_shared_out():
 
     class Task:
         def on_processes(self, number):
-            return lambda *arguments: asked.append((number, own_place(), arguments))
+            return lambda *arguments: asked.append((number, worker_index(), arguments))
 
     SharedOut(Task(), {0: Share(2, 0), 2: Share(1, 2)})(None, 2, 3)
     assert asked == [(1, 2, (None, 2, 3))]
-    assert own_place() == 0
+    assert worker_index() == 0
 
 
 def test_killed_process_that_scores(monkeypatch):

@@ -10,7 +10,7 @@ from cascaded_dllm.data.row_groups import row_groups
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.data.windows import Tokens
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.importance.custom import NO_WORD
+from cascaded_dllm.importance.custom import BACKGROUND
 from cascaded_dllm.preprocess import inspect_choice, inspect_statistics
 from cascaded_dllm.preprocess.inspect import inspect_dataset
 from cascaded_dllm.preprocess.inspect_facts import Loss, facts, looked_at, losses, stage_names, without_stages
@@ -249,7 +249,7 @@ def test_scores_are_counted_in_ranges(tmp_path, monkeypatch):
 
 
 def test_what_lies_in_no_word_is_no_part_of_a_range(tmp_path, monkeypatch):
-    folder = write_dataset(tmp_path / "data", TEXTS, method="custom", least=NO_WORD)
+    folder = write_dataset(tmp_path / "data", TEXTS, method="custom", least=BACKGROUND)
     assert [row.label for row in look(folder).statistics.bins] == ["1.1", "1", "0.5", "0", "-0.25", "in no word"]
     monkeypatch.setattr(inspect_statistics, "_MAX_BINS", 2)
     found = look(folder).statistics
@@ -270,7 +270,7 @@ def test_names_of_importance():
     assert importance_name("constituency", 1.0) == "head proper noun"
     assert importance_name("constituency", -100.0) == "in no word"
     assert importance_name("constituency", 2.5) == "2.5"
-    assert importance_name("custom", NO_WORD) == "in no word"
+    assert importance_name("custom", BACKGROUND) == "in no word"
     assert importance_name("tfidf", 1.0) == "1"
     assert importance_name("tfidf", 0.123456) == "0.1235"
 

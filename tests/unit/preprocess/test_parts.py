@@ -15,7 +15,7 @@ from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import parts
 from cascaded_dllm.preprocess.encoder import Encoder
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.text import lines, local

@@ -16,7 +16,7 @@ from cascaded_dllm.importance.base import Word
 from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import batches
 from cascaded_dllm.preprocess.encoder import Encoder
-from cascaded_dllm.preprocess.here import preprocess_corpus
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus

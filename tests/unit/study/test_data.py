@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.errors import DataError
-from cascaded_dllm.study.attendant import Attendant
+from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import MethodData, study_data
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study_config import StudySettings, parse_study
 
 GIVING = "def f(texts):\n    return [[(0, 1, {})] for text in texts]\n"
@@ -27,12 +27,12 @@ def of_methods(methods: list[str], **corpus: object) -> StudySettings:
 
 
 def made(folder: Path, methods: list[str]) -> dict[str, MethodData]:
-    return study_data(of_methods(methods), Place(folder), Attendant())
+    return study_data(of_methods(methods), StudyFolder(folder), StudyCallbacks())
 
 
 def given(folder: Path, method: str, data: MethodData) -> dict[str, MethodData]:
     entry = {"method": method, "train": str(data.train), "valid": str(data.valid)}
-    return study_data(of_methods([method], folders=[entry]), Place(folder), Attendant())
+    return study_data(of_methods([method], folders=[entry]), StudyFolder(folder), StudyCallbacks())
 
 
 def test_versions_of_a_function(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_folders_that_are_looked_for_elsewhere(tmp_path: Path, monkeypatch: pyte
     train, valid = (str(folder.relative_to(tmp_path)) for folder in (data.train, data.valid))
     study = of_methods(["random"], folders=[{"method": "random", "train": train, "valid": valid}])
     monkeypatch.chdir(tmp_path)
-    assert study_data(study, Place(tmp_path / "given"), Attendant())["random"].train == Path(train)
+    assert study_data(study, StudyFolder(tmp_path / "given"), StudyCallbacks())["random"].train == Path(train)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -73,7 +73,7 @@ def test_folders_that_are_looked_for_elsewhere(tmp_path: Path, monkeypatch: pyte
         f"gives {train}, and there is no such folder, looked for from {elsewhere}: begin where the study was begun, or"
     )
     with pytest.raises(DataError, match=message):
-        study_data(study, Place(tmp_path / "given"), Attendant())
+        study_data(study, StudyFolder(tmp_path / "given"), StudyCallbacks())
     study = of_methods(["random"], folders=[{"method": "random", "train": str(data.train), "valid": "/nowhere/x"}])
     with pytest.raises(DataError, match="gives /nowhere/x, and there is no such folder; give one that"):
-        study_data(study, Place(tmp_path / "given"), Attendant())
+        study_data(study, StudyFolder(tmp_path / "given"), StudyCallbacks())

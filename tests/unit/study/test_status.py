@@ -12,7 +12,7 @@ from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.errors import CheckpointError, DataError
 from cascaded_dllm.lock_owner import SECONDS_OF_SILENCE
 from cascaded_dllm.run_lock import LOCK_FILE, is_held
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.plan import PlannedRun
 from cascaded_dllm.study.status import PartStatus, StudyStatus, statuses
 from cascaded_dllm.study.training import Pace, read_pace
@@ -82,16 +82,16 @@ def test_broken_metrics(tmp_path: Path, line: str, error: str) -> None:
 
 def test_time_left(tmp_path: Path) -> None:
     """At its own pace, from its last checkpoint if it was left; unbegun ones at what a position costs in the others."""
-    place = Place(tmp_path)
+    folder = StudyFolder(tmp_path)
     tell(tmp_path, "left", loss(50, 2.0), kept=40)
     tell(tmp_path, "done", loss(100, 8.0), kept=100)
-    place.settle("done", {"of": "done", "status": "done"})
+    folder.settle("done", {"of": "done", "status": "done"})
     runs = {
         "left": run(tmp_path, "left"),
         "done": run(tmp_path, "done"),
         "new": run(tmp_path, "new", token_forwards=30),
     }
-    found = statuses(place, [part("left"), part("done"), part("new", "left"), part("bound", "new")], runs)
+    found = statuses(folder, [part("left"), part("done"), part("new", "left"), part("bound", "new")], runs)
     assert [(each.state, each.step, each.num_steps) for each in found.values()] == [
         ("begun", 40, 100),
         ("done", None, None),
@@ -101,20 +101,20 @@ def test_time_left(tmp_path: Path) -> None:
     assert found["left"].seconds_left == 60 * 2.0
     # Ten seconds for twenty positions.
     assert found["new"].seconds_left == 100 * 30 * 0.5
-    with place.lock("left"):
-        at_work = statuses(place, [part("left")], runs)["left"]
+    with folder.lock("left"):
+        at_work = statuses(folder, [part("left")], runs)["left"]
     assert (at_work.state, at_work.step, at_work.seconds_left) == ("at work", 50, 50 * 2.0)
 
 
 def test_what_has_broken_down(tmp_path: Path) -> None:
     """One that has failed is tried again, also now; one that has diverged is not, and what needs it is lost."""
-    place = Place(tmp_path)
-    place.settle("failed", {"of": "failed", "status": "failed", "reason": "the disk", "attempt": "1"})
-    place.settle("wild", {"of": "wild", "status": "diverged", "reason": "the loss"})
-    place.settle("other", {"of": "something else", "status": "done"})
+    folder = StudyFolder(tmp_path)
+    folder.settle("failed", {"of": "failed", "status": "failed", "reason": "the disk", "attempt": "1"})
+    folder.settle("wild", {"of": "wild", "status": "diverged", "reason": "the loss"})
+    folder.settle("other", {"of": "something else", "status": "done"})
     parts = [part("failed"), part("wild"), part("a", "failed"), part("b", "wild"), part("c", "b"), part("other")]
     runs = {"failed": run(tmp_path, "failed")}
-    found = statuses(place, parts, runs)
+    found = statuses(folder, parts, runs)
     assert {name: (each.state, each.reason) for name, each in found.items()} == {
         "failed": ("failed", "the disk"),
         "wild": ("diverged", "the loss"),
@@ -124,8 +124,8 @@ def test_what_has_broken_down(tmp_path: Path) -> None:
         "other": ("waiting", None),
     }
     assert found["failed"].step == 0
-    with place.lock("failed"):
-        assert statuses(place, parts, runs)["failed"].state == "at work"
+    with folder.lock("failed"):
+        assert statuses(folder, parts, runs)["failed"].state == "at work"
 
 
 def left(name: str, seconds: float | None, *after: str) -> PartStatus:
@@ -143,16 +143,16 @@ def test_trainings_that_wait_for_each_other_cannot_go_side_by_side() -> None:
 
 
 def test_a_record_without_its_keys(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    place.settle("a", {"status": "done"})
+    folder = StudyFolder(tmp_path)
+    folder.settle("a", {"status": "done"})
     with pytest.raises(DataError, match=r"a.json lacks 'of'; remove it, and the part is looked at again"):
-        place.record("a")
+        folder.record("a")
 
 
 def test_who_holds_a_lock(tmp_path: Path) -> None:
     """The dead of this machine are known at once, others by their silence; nothing is written to find out."""
     assert not is_held(tmp_path)
-    with Place(tmp_path).lock("a"):
+    with StudyFolder(tmp_path).lock("a"):
         folder = tmp_path / "locks/a"
         before = sorted(folder.iterdir())
         assert is_held(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cascaded_dllm import hub_answer
+from cascaded_dllm import hub_requests
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.text import python_docs
 from cascaded_dllm.text.corpora import open_corpus
@@ -106,7 +106,7 @@ def test_local_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dataset", [*HUB_CORPORA, "owner/name", "owner/name:config"])
 def test_hub_without_network(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first question takes seconds of its own where others are at work.
-    monkeypatch.setattr(hub_answer, "DEADLINE_S", 60.0)
+    monkeypatch.setattr(hub_requests, "DEADLINE_S", 60.0)
     split = "test" if dataset in HUB_CORPORA and dataset != "openwebtext" else "train"
     with pytest.raises(DataError, match=r"not on this machine, and the hub does not answer \(OfflineModeIsEnabled\)"):
         open_corpus(dataset, split=split)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cascaded_dllm import hub_answer
+from cascaded_dllm import hub_requests
 from cascaded_dllm.errors import ConfigError, DataError, MissingExtraError
 from cascaded_dllm.text import hub
 from cascaded_dllm.text.document import Document, Dropped, Part
@@ -238,7 +238,7 @@ def test_no_network(use_hub: Ask, streaming: bool, name: str, advice: str) -> No
 
 
 def test_hub_that_never_answers(use_hub: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.1)
+    monkeypatch.setattr(hub_requests, "DEADLINE_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         use_hub(f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(DataError, match="the hub does not answer"):
@@ -251,7 +251,7 @@ def test_name_that_cannot_be_looked_up(use_hub: Ask, monkeypatch: pytest.MonkeyP
         raise OSError
 
     use_hub("http://hub.invalid")
-    monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.1)
+    monkeypatch.setattr(hub_requests, "DEADLINE_S", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     with pytest.raises(DataError, match=r"the hub does not answer \(TimeoutError\)"):
         opened()

@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from cascaded_dllm import hub_answer
+from cascaded_dllm import hub_requests
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
@@ -146,7 +146,7 @@ def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: waiting.wait(10))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(hub_answer, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(hub_requests, "DEADLINE_S", 0.05)
     with pytest.raises(DataError, match=r"downloading it failed \(TimeoutError\); check the name and the network"):
         Tokenizer.load("someone/some-model")
     waiting.set()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cascaded_dllm.model.integrity import fault
+from cascaded_dllm.model.integrity import checkpoint_fault
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.group import Group
 from tests.unit.train import in_processes
@@ -125,7 +125,7 @@ def test_checkpoint_is_kept_when_samples_cannot_be_drawn(found, folder, strategy
             "events": [("Resumed", 4), ("Snapshot", 4)],
         }
     run = folder / f"{strategy} without samples"
-    assert fault(run / "checkpoints" / "step_4") is None
+    assert checkpoint_fault(run / "checkpoints" / "step_4") is None
     assert (run / "samples" / "step_4.txt").is_file()
 
 
@@ -195,7 +195,7 @@ def test_checkpoint_loads_like_any_other(found, folder, strategy):
     steps = sorted(path.name for path in (run / "checkpoints").glob("step_*"))
     assert steps == ["step_2", "step_4", "step_6", "step_8"]
     checkpoint = run / "checkpoints" / "latest"
-    assert fault(checkpoint) is None
+    assert checkpoint_fault(checkpoint) is None
     assert (checkpoint / "optimizer").is_dir() == (strategy == "fsdp")
     listed = set(json.loads((checkpoint / "checksums.json").read_text()))
     files = {path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.diffusion.fused_loss import PLAINLY, LossExecution
+from cascaded_dllm.diffusion.fused_loss import PLAIN_EXECUTION, LossExecution
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import CheckpointError, ConfigError, NonFiniteError
 from cascaded_dllm.train import objective
@@ -294,7 +294,7 @@ def test_steps_take_their_gradients_as_the_execution_says(make_trainer, monkeypa
     batch = make_batch(trainer.dataset, np.arange(4), np.arange(4))
     with trainer.averaged_weights():
         trainer.objective.bound(trainer.model, batch, draws=Draws(0, "test"), num_times=2)
-    assert used[3:] == [PLAINLY] * len(used[3:]) != []
+    assert used[3:] == [PLAIN_EXECUTION] * len(used[3:]) != []
 
 
 def test_the_next_batch_is_asked_for_ahead(make_trainer, monkeypatch):

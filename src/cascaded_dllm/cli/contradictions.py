@@ -11,7 +11,7 @@ FLAGS_OF_PATHS = {"data.path": "--data", "data.valid": "--valid", "data.stages_d
 """The keys of the configuration that are paths, and the flags that set them."""
 
 
-class Said(NamedTuple):
+class GivenValue(NamedTuple):
     """A value that overrides give, rather than flags.
 
     Attributes:
@@ -41,11 +41,11 @@ def require_one_path(values: Mapping[str, Any], paths: Mapping[str, str]) -> Non
             raise ConfigError(f"{key} is {given} and {FLAGS_OF_PATHS[key]} is {path}; give only one of them")
 
 
-def require_one_value(said: Mapping[str, Said], flag: str, values: Mapping[str, Any]) -> None:
+def require_one_value(given: Mapping[str, GivenValue], flag: str, values: Mapping[str, Any]) -> None:
     """Checks that a flag does not contradict the overrides.
 
     Args:
-        said: values from overrides and from the files that they choose, by key or group.
+        given: values from overrides and from the files that they choose, by key or group.
         flag: the flag as the user writes it.
         values: values that the flag sets, by key or group.
 
@@ -53,9 +53,9 @@ def require_one_value(said: Mapping[str, Said], flag: str, values: Mapping[str, 
         ConfigError: it does.
     """
     for name, value in values.items():
-        if name in said and said[name].value != value:
-            through = f" through {said[name].source}" if said[name].source else ""
+        if name in given and given[name].value != value:
+            through = f" through {given[name].source}" if given[name].source else ""
             raise ConfigError(
-                f"{name} is {as_written(said[name].value)}{through}, and {flag} says {name}={as_written(value)}; "
+                f"{name} is {as_written(given[name].value)}{through}, and {flag} says {name}={as_written(value)}; "
                 "give only one of them"
             )

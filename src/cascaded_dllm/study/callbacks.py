@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cascaded_dllm.data.stages import Building
+from cascaded_dllm.data.stages import BuildCallbacks
 from cascaded_dllm.errors import FolderInUseError, StoppedError
-from cascaded_dllm.study.place import Place
+from cascaded_dllm.study.folder import StudyFolder
 
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Attendant:
+class StudyCallbacks:
     """Callbacks of whoever runs a study.
 
     Attributes:
@@ -35,11 +35,11 @@ class Attendant:
 
         def tell(done: int, total: int) -> None:
             self.show(what, done, total)
-            self.go_on()
+            self.raise_if_stopping()
 
         return tell
 
-    def go_on(self) -> None:
+    def raise_if_stopping(self) -> None:
         """Returns unless it is time to stop.
 
         Raises:
@@ -50,29 +50,29 @@ class Attendant:
 
     def wait(self) -> None:
         """Sleeps for a moment while other processes work; raises a StoppedError if it is time to stop."""
-        self.go_on()
+        self.raise_if_stopping()
         time.sleep(_POLL_SECONDS)
 
-    def building(self, what: str) -> Building:
+    def building(self, what: str) -> BuildCallbacks:
         """Callbacks for building windows and stages, which stop the build, or the wait for another process's build.
 
         Args:
             what: name of the work, for the display.
         """
         tell = self.progress(what)
-        return Building(
+        return BuildCallbacks(
             on_progress=lambda done, total: tell(done, total or done),
             on_wait=lambda owner: self.say(f"{what}: waiting for {owner}, which builds the same"),
-            go_on=self.go_on,
+            go_on=self.raise_if_stopping,
         )
 
     @contextmanager
-    def waiting_for(self, place: Place, part: str) -> Iterator[None]:
+    def waiting_for(self, folder: StudyFolder, part: str) -> Iterator[None]:
         """Waits until no other process has the part, and locks it inside the block."""
         with ExitStack() as held:
             while True:
                 try:
-                    held.enter_context(place.lock(part, self.go_on))
+                    held.enter_context(folder.lock(part, self.raise_if_stopping))
                     break
                 except FolderInUseError:
                     self.wait()

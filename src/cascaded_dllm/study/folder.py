@@ -15,7 +15,7 @@ STUDY_FILE = "study.yaml"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StudyFolder:
     """The folder of a study.
 
     Attributes:

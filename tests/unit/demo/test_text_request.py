@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cascaded_dllm.demo.asking import Asking
+from cascaded_dllm.demo.text_request import TextRequest
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
@@ -15,7 +15,7 @@ FIRST, SECOND = (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def drawing(cascade: Cascade, **asked: Any) -> Drawing:
-    return Asking.parse(asked).drawing(cascade)
+    return TextRequest.parse(asked).drawing(cascade)
 
 
 def test_nothing_is_asked_by_default(cascade: Cascade) -> None:

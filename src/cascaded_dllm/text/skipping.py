@@ -9,7 +9,7 @@ _Item = TypeVar("_Item")
 
 
 @final
-class Gap:
+class Skip:
     """The number of next records to skip, shared by the consumer of the records and the readers of the files.
 
     A reader subtracts what it has skipped from `number`. At the end of a file the remainder stays, and the reader of
@@ -32,7 +32,7 @@ class Gap:
                 yield item
 
     def wanted(self, part: Part, items: Iterator[_Item]) -> Iterator[_Item]:
-        """`part.of(items)`; the readers that yield `items` must skip by this gap."""
+        """`part.of(items)`; the readers that yield `items` must skip by this number."""
         place = 0
         for number in part.numbers():
             self.number = number - place

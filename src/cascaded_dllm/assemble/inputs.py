@@ -10,7 +10,7 @@ from cascaded_dllm.assemble.windows import tokens_to_cut, windows_of_folder
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.data.dataset import StageDataset
-from cascaded_dllm.data.stages import Building, StageArrays
+from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.data.stand_in import stand_in
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.sample.belonging import TextKind
@@ -24,7 +24,7 @@ _MANY_TOKENS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class RunInputs:
     """What a run is made from.
 
     Attributes:
@@ -56,9 +56,9 @@ class Material:
         return Path(str(self.config.data.path)) / TOKENIZER_FILE
 
 
-def gather(
-    config: TrainConfig, before_long_build: Callable[[Material], None], building: Building | None = None
-) -> Material:
+def gather_inputs(
+    config: TrainConfig, before_long_build: Callable[[RunInputs], None], building: BuildCallbacks | None = None
+) -> RunInputs:
     """What a run is made from; windows are built last, after the models that the run names have been checked.
 
     Args:
@@ -83,14 +83,14 @@ def gather(
         arrays = stand_in(located.held, spec, packing=data.packing, unique=data.unique)
         dataset = _dataset(arrays, config)
         before_long_build(
-            Material(
+            RunInputs(
                 config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=None, valid_arrays=None
             )
         )
     arrays, dataset = stage_dataset(str(data.path), config, building)
     arrays.for_random_access()
     valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config, building)
-    return Material(
+    return RunInputs(
         config=config,
         name=name,
         texts=texts,
@@ -101,7 +101,9 @@ def gather(
     )
 
 
-def stage_dataset(path: str, config: TrainConfig, building: Building | None = None) -> tuple[StageArrays, StageDataset]:
+def stage_dataset(
+    path: str, config: TrainConfig, building: BuildCallbacks | None = None
+) -> tuple[StageArrays, StageDataset]:
     """The windows of a preprocessed folder with all stages, and those of the configured stage or of the flat model."""
     arrays = windows_of_folder(path, CascadeSpec(config.stage_lengths), config.data, building=building)
     return arrays, _dataset(arrays, config)

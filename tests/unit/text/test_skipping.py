@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from cascaded_dllm.text.document import Holdout, Part
-from cascaded_dllm.text.passing_over import Gap
+from cascaded_dllm.text.skipping import Skip
 
 
 def looked_at(seen):
@@ -19,20 +19,20 @@ def looked_at(seen):
 @pytest.mark.parametrize("stop", [None, 1, 10, 12, 30, 50])
 def test_wanted(stop, index, num_parts, holdout):
     part = Part(index, num_parts, stop, holdout)
-    seen, expected_seen, gap = [], [], Gap()
+    seen, expected_seen, skip = [], [], Skip()
     expected = list(part.of(looked_at(expected_seen)))
-    assert list(gap.wanted(part, gap.over(looked_at(seen)))) == expected
+    assert list(skip.wanted(part, skip.over(looked_at(seen)))) == expected
     # `islice` looks at more than there is to see where the first record is behind the last.
     assert seen == expected_seen[:stop]
 
 
-def test_a_gap_that_is_longer_than_a_file():
-    gap = Gap()
-    files = itertools.chain.from_iterable(gap.over(range(start, start + 3)) for start in (0, 3, 6, 9))
-    assert list(gap.wanted(Part(1, 5), files)) == [1, 6, 11]
+def test_a_skip_that_is_longer_than_a_file():
+    skip = Skip()
+    files = itertools.chain.from_iterable(skip.over(range(start, start + 3)) for start in (0, 3, 6, 9))
+    assert list(skip.wanted(Part(1, 5), files)) == [1, 6, 11]
 
 
 def test_take():
-    gap = Gap()
-    gap.number = 5
-    assert [gap.take(3), gap.take(3), gap.take(3)] == [3, 2, 0]
+    skip = Skip()
+    skip.number = 5
+    assert [skip.take(3), skip.take(3), skip.take(3)] == [3, 2, 0]

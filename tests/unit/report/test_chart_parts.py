@@ -6,8 +6,17 @@ from hypothesis import strategies as st
 
 from cascaded_dllm.pages import contrast
 from cascaded_dllm.report.axes import axis_of
+from cascaded_dllm.report.chart_parts import (
+    DARK_COLOURS,
+    HEIGHT,
+    LIGHT_COLOURS,
+    WIDTH,
+    Frame,
+    clipped,
+    spread,
+    style_of,
+)
 from cascaded_dllm.report.charts import thinned
-from cascaded_dllm.report.drawing import DARK_COLOURS, HEIGHT, LIGHT_COLOURS, WIDTH, Frame, clipped, spread, style_of
 
 
 @given(st.lists(st.floats(-50, 400), min_size=1, max_size=12), st.floats(1, 60))

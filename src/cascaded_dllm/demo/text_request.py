@@ -66,7 +66,7 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class TextRequest:
     """A request for one text, whose stages are known up to some stage, and written from the next one on.
 
     The settings from `seed` on are options of `Cascade.generate`; `predictor`, `steps` and `tokens_per_call` are for
@@ -94,18 +94,18 @@ class Asking:
     require_coverage: bool = False
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "Asking":
+    def parse(cls, values: Mapping[str, Any]) -> "TextRequest":
         """The request in a JSON object.
 
         Raises:
             ConfigError: a key is unknown, a value has the wrong type, or there are too many steps.
         """
-        asked = parse_settings(cls, values)
-        if asked.steps is not None and asked.steps > MOST_STEPS:
+        request = parse_settings(cls, values)
+        if request.steps is not None and request.steps > MOST_STEPS:
             raise ConfigError(
-                f"steps is {asked.steps}; the page allows at most {MOST_STEPS}; use cdllm sample for more"
+                f"steps is {request.steps}; the page allows at most {MOST_STEPS}; use cdllm sample for more"
             )
-        return asked
+        return request
 
     def drawing(self, cascade: Cascade) -> Drawing:
         """The drawing of the text.

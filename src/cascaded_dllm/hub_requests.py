@@ -15,7 +15,7 @@ DEADLINE_S = 8.0
 _Answer = TypeVar("_Answer")
 
 
-def answer_of(ask: Callable[[], _Answer]) -> _Answer | Exception:
+def with_deadline(ask: Callable[[], _Answer]) -> _Answer | Exception:
     """What `ask` returns, or the error that it raises; a TimeoutError if neither happens in time.
 
     `ask` runs in a thread, because no timeout ends the look-up of a host's address.
@@ -46,7 +46,7 @@ def problem_with_model(hub_id: str) -> Exception | None:
     def ask() -> None:
         HfApi().model_info(hub_id, timeout=DEADLINE_S)
 
-    return answer_of(ask)
+    return with_deadline(ask)
 
 
 def hub_errors() -> tuple[type[Exception], ...]:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from cascaded_dllm.rng import derive_seed, numpy_generator
 
 TABLE_LIMIT: Final = 2**22
-"""Maximum number of windows whose order is drawn as a table, which takes a few tenths of a second and 32 MB. 300 million
-would take half a minute and more than 2 GB, in every process and for every epoch."""
+"""Maximum number of windows whose order is drawn as a table, which takes a few tenths of a second and 32 MB. Of 300
+million it would take half a minute and more than 2 GB, in every process and for every epoch."""
 _ROUNDS = 8
 
 

@@ -129,6 +129,8 @@ def test_numbers_of_texts(drawn_from):
         drawn_from.generate(1, batch_size=0)
     with pytest.raises(ConfigError, match="num_samples is -1; it must be at least 1"):
         next(drawn_from.stream(-1))
+    with pytest.raises(ConfigError, match="batch_size is 0; it must be at least 1"):
+        next(drawn_from.stream(1, batch_size=0))
     Drawing(guidance=1.0, prefix_noise=0.5).require_sound()
 
 

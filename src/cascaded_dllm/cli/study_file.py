@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cascaded_dllm.cli.compose import config_folder, override_values
+from cascaded_dllm.cli.compose import config_folder
+from cascaded_dllm.cli.override_values import override_values
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.study.folder import STUDY_FILE, StudyFolder
 from cascaded_dllm.study_config import StudySettings, parse_study

@@ -84,15 +84,7 @@ class Judge:
         tokenizer, model, info = _read(source, read)
         _require_all_weights(info, source)
         begin_id = _begin_id(tokenizer, source)
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context is None or context < 1:  # -1 is how XLNet says that it has no limit
-            context = _CONTEXT
-        if context == 1:
-            raise ConfigError(
-                f"the judge is {source}, which reads 1 token at a time, and the first one is not of the text; "
-                "give a judge with a context of at least 2"
-            )
-        return cls(model, tokenizer, source, begin_id, context)
+        return cls(model, tokenizer, source, begin_id, _context(model.config, source))
 
     @classmethod
     def require(cls, source: str) -> None:
@@ -224,6 +216,23 @@ def _library() -> ModuleType:
     except ImportError as error:
         raise MissingExtraError("transformers", extra="eval", purpose="generative perplexity") from error
     return transformers
+
+
+def _context(config: Any, source: str) -> int:
+    """The most tokens that a judge reads at once.
+
+    Raises:
+        ConfigError: it reads one, and the first one is not of the text.
+    """
+    context: int | None = getattr(config, "max_position_embeddings", None)
+    if context is None or context < 1:  # -1 is how XLNet says that it has no limit
+        return _CONTEXT
+    if context == 1:
+        raise ConfigError(
+            f"the judge is {source}, which reads 1 token at a time, and the first one is not of the text; give a judge "
+            "with a context of at least 2"
+        )
+    return context
 
 
 def _begin_id(tokenizer: Any, source: str) -> int:

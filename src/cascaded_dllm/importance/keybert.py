@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import MissingExtraError
 from cascaded_dllm.importance.base import JsonScalar, Word
 from cascaded_dllm.importance.devices import require_device
-from cascaded_dllm.importance.sentence_model import PRECISIONS, SentenceModel
 from cascaded_dllm.importance.word_cache import WordCache
+
+if TYPE_CHECKING:
+    from cascaded_dllm.importance.sentence_model import SentenceModel
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 SCOPES = ("document", "window")
+PRECISIONS = ("float32", "bfloat16")
 
 FULL_STOP = 1.1
 """Importance of a full stop: above every word, and above 1, so that it may repeat."""
@@ -36,6 +39,7 @@ _STOP_CENTRE, _STOP_SPREAD = -1.05, 0.04
 # digits or underscores. The \b at both ends is left out: it changes nothing in a search from left to right, and takes
 # time. A full stop is not part of an ellipsis, and no word continues after it, as in 3.14.
 _WORD_OR_STOP = re.compile(r"\w\w+|\.(?<!\.\.)(?![.\w])")
+_BEGINS_WORD = re.compile(r"\w\w")
 _PERIOD = "."
 _CHUNK_OF_TEXT = re.compile(r"\S+")
 
@@ -101,8 +105,7 @@ class KeybertScorer:
             OutputExistsError: the cache cannot be written.
         """
         pieces = [(number, *piece) for number, text in enumerate(texts) for piece in self._pieces(text)]
-        found = [_find_words(piece) for _, _, piece in pieces]
-        importance = self._importance([piece for _, _, piece in pieces], found)
+        found, importance = self._importance([piece for _, _, piece in pieces])
         scored: list[list[Word]] = [[] for _ in texts]
         for (number, offset, _), words, of_word in zip(pieces, found, importance, strict=True):
             scored[number] += map(
@@ -127,7 +130,10 @@ class KeybertScorer:
         }
 
     @functools.cached_property
-    def _model(self) -> SentenceModel:
+    def _model(self) -> "SentenceModel":
+        # Torch takes a second to load, and a cascade of other scorers goes without it.
+        from cascaded_dllm.importance.sentence_model import SentenceModel
+
         return SentenceModel(self._model_name, device=self._device, precision=self._precision)
 
     @functools.cached_property
@@ -144,16 +150,18 @@ class KeybertScorer:
         for start, end in itertools.pairwise([*starts, len(text)]):
             yield start, text[start:end]
 
-    def _importance(self, pieces: Sequence[str], found: Sequence[Sequence[_Found]]) -> list[dict[str, float]]:
-        """For every piece, the importance of each different word in it."""
+    def _importance(self, pieces: Sequence[str]) -> tuple[list[list[_Found]], list[dict[str, float]]]:
+        """For every piece, its words and full stops, and the importance of each different one."""
+        with_words = [number for number, piece in enumerate(pieces) if _BEGINS_WORD.search(piece.lower())]
+        # A GPU embeds the documents while their words are found here.
+        waiting = self._model.begin_documents([pieces[number] for number in with_words]) if with_words else None
+        found = [_find_words(piece) for piece in pieces]
         importance: list[dict[str, float]] = [{} for _ in pieces]
-        of_piece = [list(dict.fromkeys(word for _, _, word in words if word != _PERIOD)) for words in found]
-        with_words = [number for number, words in enumerate(of_piece) if words]
-        if with_words:
+        if waiting is not None:
+            of_piece = [list(dict.fromkeys(word for _, _, word in words if word != _PERIOD)) for words in found]
             places = {word: place for place, word in enumerate(dict.fromkeys(itertools.chain(*of_piece)))}
             vectors = self._word_cache.vectors(list(places))
-            documents = self._model.embed_documents([pieces[number] for number in with_words])
-            for number, document in zip(with_words, documents, strict=True):
+            for number, document in zip(with_words, waiting(), strict=True):
                 of_words = vectors[[places[word] for word in of_piece[number]]]
                 # Sums over rows, not a matrix product, whose order of additions may depend on the number of threads.
                 cosines = np.clip((of_words * document).sum(axis=1), -1, 1).tolist()
@@ -162,7 +170,7 @@ class KeybertScorer:
             for word in self._last_words & of_word.keys():
                 of_word[word] = _STOP_CENTRE + _STOP_SPREAD * of_word[word]
             of_word[_PERIOD] = FULL_STOP
-        return importance
+        return found, importance
 
 
 def _find_words(text: str) -> list[_Found]:

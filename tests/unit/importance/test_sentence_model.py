@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.importance import sentence_model
+from cascaded_dllm.importance import sentence_model, sentence_tokens
 from cascaded_dllm.importance.sentence_model import SentenceModel
 from tests.unit.importance import tiny_models
 
@@ -71,13 +71,13 @@ def test_a_document_is_read_as_far_as_the_model_reads(tiny_model, monkeypatch):
     # So far the next one is read too, then twice as far, and again.
     again = [text for text in read if sparse.startswith(text)]
     assert again == [sparse[: sparse.rindex(" ", 0, far)] for far in (limit, 2 * limit, 4 * limit, 8 * limit)]
-    monkeypatch.setattr(sentence_model, "_CHARACTERS_PER_TOKEN", 10_000)
+    monkeypatch.setattr(sentence_tokens, "_CHARACTERS_PER_TOKEN", 10_000)
     assert np.array_equal(load(tiny_model).embed_documents([dense, sparse, unbroken, "cat"]), vectors)
 
 
 def test_a_document_of_long_words_is_read_again(tiny_model, monkeypatch):
     """Where the beginning has fewer tokens than the model reads, more of the document is read, at last all of it."""
-    monkeypatch.setattr(sentence_model, "_CHARACTERS_PER_TOKEN", 2)
+    monkeypatch.setattr(sentence_tokens, "_CHARACTERS_PER_TOKEN", 2)
     texts = ["the house " * 20, "the sea", "not " * 40]
     hasty = load(tiny_model).embed_documents(texts)
     monkeypatch.undo()
@@ -101,17 +101,18 @@ def test_steps_have_one_shape_for_a_length(tiny_model, monkeypatch):
     shapes: list[tuple[int, ...]] = []
     forward = SentenceModel._forward
 
-    def spy(self, network, tokens):
-        shapes.append((tokens[0].length, len(tokens)))
-        assert {(text.length, text.is_padded) for text in tokens} == {tokens[0][:2]}
+    def spy(self, network, features):
+        mask = features["attention_mask"]
+        shapes.append((mask.shape[1], mask.shape[0]))
         # Some models look whether anything is masked, so all of a step is or nothing.
-        assert {bool(text.tensors["attention_mask"].all()) for text in tokens} == {not tokens[0].is_padded}
-        return forward(self, network, tokens)
+        assert len(set(mask.all(dim=1).tolist())) == 1
+        assert {value.shape for value in features.values() if torch.is_tensor(value)} == {mask.shape}
+        return forward(self, network, features)
 
     monkeypatch.setattr(SentenceModel, "_forward", spy)
     monkeypatch.setitem(sentence_model._WORD_STEP_TOKENS, "cpu", 12)
     monkeypatch.setitem(sentence_model._STEP_TOKENS, "cpu", 16)
-    monkeypatch.setattr(sentence_model, "_CHUNK", 5)
+    monkeypatch.setattr(sentence_tokens, "_CHUNK", 5)
     model.embed_words(["sea"] * 9 + ["cats", LONG])
     assert shapes == [(3, 4), (3, 4), (3, 4), (4, 3), (tiny_models.MAX_TOKENS, 1)]
     shapes.clear()
@@ -154,7 +155,8 @@ def test_any_number_of_threads_gives_the_same_bits(real_model, monkeypatch):
         try:
             vectors.append([model.embed_words(texts), model.embed_documents(texts)])
             with torch.inference_mode():
-                raw.append(torch.cat([model._forward(model._model, [text]) for text in model._tokenized(texts)]))
+                # Outside embed_words, which computes on one thread.
+                raw.append(model._outputs(model._model, model._tokenizer.blocks(texts, pads=False), 1))
         finally:
             torch.set_num_threads(before)
     for one, two in zip(*vectors, strict=True):
@@ -175,7 +177,7 @@ def test_arithmetic_is_a_name_of_device_dtype_and_library(tiny_model, monkeypatc
 
 def test_padding_changes_the_last_bits_only(tiny_model, monkeypatch):
     padded = load(tiny_model).embed_documents(TEXTS)
-    monkeypatch.setattr(sentence_model, "_PADDED_BELOW", 0)
+    monkeypatch.setattr(sentence_tokens, "_PADDED_BELOW", 0)
     np.testing.assert_allclose(load(tiny_model).embed_documents(TEXTS), padded, rtol=0, atol=1e-6)
 
 
@@ -221,6 +223,10 @@ def test_numbers_that_are_not_finite(tmp_path):
     broken.embed_words(["cat"])
     with pytest.raises(DataError, match=r"broken' makes vectors that are not finite; choose another one"):
         broken.embed_words(["cat", "sea"])
+    # A GPU may still be at work where documents are begun, so only their vectors say that they are broken.
+    waiting = broken.begin_documents(["cat", "sea"])
+    with pytest.raises(DataError, match=r"broken' makes vectors that are not finite; choose another one"):
+        waiting()
 
 
 def test_no_gpu(tiny_model, monkeypatch):

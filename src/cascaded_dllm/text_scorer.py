@@ -140,10 +140,10 @@ class TextScorer:
         return costs
 
     def _window_costs(self, text: str) -> list[float]:
-        """The joint bound of every window of a text, in nats; ends of text, at least one, fill up the last window."""
+        """The joint bound of every window of a text, in nats; ends of text fill up the last window."""
         ids, importance, method = english_importance(self.cascade.tokenizer)(text)
         length = self.window
-        filled = -len(ids) % length or length
+        filled = -len(ids) % length
         tokens = [*ids, *[self.cascade.tokenizer.eos_id] * filled]
         values = [*importance, *[float(INELIGIBLE_LABEL)] * filled]
         costs = []

@@ -17,7 +17,7 @@ from cascaded_dllm.assemble.preprocess import ShardTask, prepare
 from cascaded_dllm.assemble.scorers import BUILT_IN_TAGGERS, MakeEncoder, make_scorer, make_tagger
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
+from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError, OutputExistsError
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import CLASSES, PosLabel, PosScorer
 from cascaded_dllm.importance.tagger_weights import NUM_BUCKETS, save_weights
@@ -46,6 +46,14 @@ def test_constituency_and_tfidf(tmp_path):
     task = prepare(job(tmp_path))
     assert task.make_encoder().scorer.method == TfidfScorer.method
     assert task.plan.settings.scorer["num_documents"] == 6
+
+
+def test_what_prevents_a_tokenizer_is_said_before_the_corpus_is_read(tmp_path):
+    with pytest.raises(ConfigError, match="vocab_size 256 is below 257"):
+        prepare(replace(job(tmp_path), train_tokenizer=256, corpus=CorpusChoice("nowhere.txt")))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputExistsError, match=r"tokenizer_300_\w+ cannot be written \(Not a directory\)"):
+        prepare(job(tmp_path / "file", method="random"), on_pass=lambda *_: pytest.fail("the corpus is read"))
 
 
 def test_dataset_is_complete_with_its_last_shard(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from cascaded_dllm.text.corpus import Corpus, require_numbers
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.file_choice import require_outside
 from cascaded_dllm.text.local_files import LocalFiles
-from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer import Tokenizer, require_vocab_size
 
 
 @final
@@ -115,6 +115,8 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
             before any long work.
     """
     job.check()
+    if job.train_tokenizer is not None:
+        require_vocab_size(job.train_tokenizer)
     # Fails on a missing model or library before a corpus is fetched from the hub and a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
@@ -222,6 +224,8 @@ def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path, on_pass: OnPass)
     assert job.train_tokenizer is not None
     folder = prepared / f"tokenizer_{job.train_tokenizer}_{fingerprint(corpus.source)}"
     if not (folder / TOKENIZER_FILE).is_file():
-        texts = (document.text for document in _told(corpus, "training the tokenizer", on_pass))
-        Tokenizer.train(texts, job.train_tokenizer).save(folder)
+        # The folder is made first, so that one that cannot be written is noticed before the corpus is read.
+        with complete_folder(folder) as temporary:
+            texts = (document.text for document in _told(corpus, "training the tokenizer", on_pass))
+            Tokenizer.train(texts, job.train_tokenizer).save(temporary)
     return str(folder.resolve())

@@ -206,11 +206,7 @@ class Tokenizer:
             ConfigError: `vocab_size` has no room for the bytes and end of text.
             DataError: the corpus holds no text.
         """
-        if vocab_size < NUM_BYTES + 1:
-            raise ConfigError(
-                f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
-                f"choose {NUM_BYTES + 1} or more"
-            )
+        require_vocab_size(vocab_size)
         backend = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -220,6 +216,19 @@ class Tokenizer:
         )
         backend.train_from_iterator(_non_empty(texts), trainer)
         return cls(backend, origin="the training corpus")
+
+
+def require_vocab_size(vocab_size: int) -> None:
+    """Checks the number of tokens of a tokenizer that is to be trained.
+
+    Raises:
+        ConfigError: it has no room for the bytes and end of text.
+    """
+    if vocab_size < NUM_BYTES + 1:
+        raise ConfigError(
+            f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
+            f"choose {NUM_BYTES + 1} or more"
+        )
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:

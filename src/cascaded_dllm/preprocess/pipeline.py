@@ -13,7 +13,7 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
-from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder, shards_of
 from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_fingerprint, write_shard
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
@@ -239,17 +239,14 @@ class Plan:
         return self.folder / PREPARED_FOLDER / f"{_RECORDS}{fingerprint(identity)}"
 
     def check_shards(self) -> None:
-        """Checks, by their manifests, that the existing shards belong to this plan.
+        """Checks, by their manifests, that the existing shards belong to this plan, also those beyond its last one.
 
         Raises:
             DataError: one was made with other settings or in another format.
         """
-        for folder in self.folders_of_shards():
-            try:
-                self._check_settings(Shard.open(folder), int(folder.name.removeprefix("shard_")))
-            except DamagedError:
-                # The task of this shard will find it damaged and make it again.
-                continue
+        # The task of a damaged shard, which is not among these, will make it again.
+        for index, shard in shards_of(self.folder).items():
+            self._check_settings(shard, index)
 
     def _check_corpus(self) -> None:
         """Checks that the documents are those of the plan; only files of another size or time are hashed again.

@@ -56,6 +56,22 @@ def test_what_prevents_a_tokenizer_is_said_before_the_corpus_is_read(tmp_path):
         prepare(job(tmp_path / "file", method="random"), on_pass=lambda *_: pytest.fail("the corpus is read"))
 
 
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"num_shards": 3}, "num_shards: 2, not 3"),
+        ({"corpus": CorpusChoice("stories", "valid")}, "source: first 6, not"),
+    ],
+)
+def test_shards_of_other_settings_are_told_before_the_corpus_is_read(tmp_path, change, difference):
+    task = prepare(job(tmp_path))
+    task.run(1)
+    shutil.rmtree(task.plan.folder / "prepared")
+    with pytest.raises(DataError, match=rf"shard_1 was made with other settings \({difference}"):
+        prepare(replace(job(tmp_path), **change), on_pass=lambda *_: pytest.fail("the corpus is read"))
+    assert prepare(job(tmp_path)).plan.missing() == [0]
+
+
 def test_dataset_is_complete_with_its_last_shard(tmp_path, monkeypatch):
     task = prepare(job(tmp_path))
     loaded, load = [], Tokenizer.load

@@ -16,7 +16,7 @@ from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencie
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
 from cascaded_dllm.preprocess.encoder import EncodeAll, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.pipeline import Plan, check_known_settings, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, known_records, write_total
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus, require_numbers
@@ -130,6 +130,9 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
     remember_hashes(folder)
+    if given is None or scorer is None:
+        # Before passes through the corpus whose results would fit no shard.
+        check_known_settings(folder, corpus, num_shards=job.num_shards)
     source = _tokenizer_source(job, corpus, prepared, on_pass)
     frequencies = None
     if scorer is None:

@@ -4,7 +4,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, final
 
@@ -264,12 +264,7 @@ class Plan:
 
     def _check_settings(self, shard: Shard, index: int) -> None:
         if shard.fingerprint != shard_fingerprint(self.settings, index):
-            settings = with_files(self.folder, shard.settings)
-            differences = settings.differences(self.settings) or "another shard's number"
-            raise DataError(
-                f"{shard.folder} was made with other settings ({differences}); choose another output folder, dataset "
-                f"or split name, or remove {self.folder}"
-            )
+            raise _other_settings(shard, self.settings) or _made_otherwise(shard, "another shard's number")
 
     def folders_of_shards(self) -> list[Path]:
         """The folders of all existing shards, whole or damaged."""
@@ -284,6 +279,38 @@ class Plan:
         """
         if not 0 <= index < self.settings.num_shards:
             raise shard_out_of_range(index, self.settings.num_shards)
+
+
+def check_known_settings(folder: Path, corpus: Corpus, *, num_shards: int) -> None:
+    """Checks that an existing shard is of this corpus, before anything is made from it that only a new dataset needs.
+
+    Args:
+        folder: of the dataset.
+        corpus: the documents.
+        num_shards: of the dataset.
+
+    Raises:
+        DataError: it is of another one, or of another number of shards.
+    """
+    shard = next(iter(shards_of(folder).values()), None)
+    if shard is None:
+        return
+    known = replace(shard.settings, dataset=corpus.name, source=dict(corpus.source), num_shards=num_shards)
+    if (fault := _other_settings(shard, known)) is not None:
+        raise fault
+
+
+def _other_settings(shard: Shard, settings: Settings) -> DataError | None:
+    """The error for a shard that was made with other settings; None if no setting differs."""
+    differences = with_files(shard.folder.parent, shard.settings).differences(settings)
+    return _made_otherwise(shard, differences) if differences else None
+
+
+def _made_otherwise(shard: Shard, differences: str) -> DataError:
+    return DataError(
+        f"{shard.folder} was made with other settings ({differences}); choose another output folder, dataset or split "
+        f"name, or remove {shard.folder.parent}"
+    )
 
 
 def check_name(what: str, name: str) -> None:

@@ -120,6 +120,8 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
     # Fails on a missing model or library before a corpus is fetched from the hub and a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
+    if given is not None:
+        given.require_every_byte()
     corpus = make_corpus(job.corpus)
     # Another process may have another working directory.
     out_dir = Path(job.out).absolute()

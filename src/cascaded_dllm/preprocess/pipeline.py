@@ -77,9 +77,11 @@ class Plan:
         Raises:
             ConfigError: a name cannot be part of a folder name, `num_shards` is less than 1, or there is no selection
                 rule for the scorer.
+            DataError: the tokenizer would lose characters.
         """
         check_name("dataset", corpus.name)
         check_name("split", split)
+        tokenizer.require_every_byte()
         require_at_least("num_shards", num_shards, 1)
         one_of("the scorer's method", scorer.method, SELECTION_METHODS, hint="which have a selection rule")
         settings = Settings(

@@ -76,12 +76,10 @@ class Tokenizer:
         self.mask_id: int = self.vocab_size
         self.fingerprint: str = fingerprint(state)
         self._splits_as_gpt2 = splits_as_gpt2(state)
-        added = [str(entry["content"]) for entry in state["added_tokens"]]
-        if (lost := self._lost(added)) is not None:
-            raise DataError(
-                f"the tokenizer of {origin} does not give {lost!r} back after encoding and decoding; "
-                "only lossless byte-level BPE works here: use gpt2, or train one on the corpus"
-            )
+        self._origin = origin
+        # An added token may take the spaces around it away; special ones are not recognised in texts.
+        added = (f"  {entry['content']}  " for entry in state["added_tokens"] if not entry["special"])
+        self._require_kept((_ROUND_TRIP_PROBE, *added))
 
     def encode(self, text: str) -> Encoding:
         """The ids and character offsets of `text`; no special token is added or recognised."""
@@ -105,17 +103,29 @@ class Tokenizer:
             yield Encoding(encoded.ids, [(start + first, start + last) for first, last in encoded.offsets])
             start = end
 
-    def _lost(self, added: Iterable[str]) -> str | None:
-        """A text that encoding and decoding change; None if none of those that are tried is changed.
+    def require_every_byte(self) -> None:
+        """Checks, before a corpus is encoded, that no character of it can get lost.
 
-        Args:
-            added: the added tokens, which may take the spaces around them away.
+        Raises:
+            DataError: the vocabulary lacks a byte of UTF-8.
         """
-        bytewise = () if self._gives_back(_EVERY_BYTE) else (*_EVERY_BYTE, _EVERY_BYTE)
-        probes = (_ROUND_TRIP_PROBE, *(f"a  {token}  b" for token in added), *bytewise)
-        return next((probe for probe in probes if not self._gives_back(probe)), None)
+        if not self._is_kept(_EVERY_BYTE):
+            self._require_kept((*_EVERY_BYTE, _EVERY_BYTE))
 
-    def _gives_back(self, text: str) -> bool:
+    def _require_kept(self, probes: Iterable[str]) -> None:
+        """Checks that texts are the same after encoding and decoding.
+
+        Raises:
+            DataError: one is not.
+        """
+        for probe in probes:
+            if not self._is_kept(probe):
+                raise DataError(
+                    f"the tokenizer of {self._origin} does not give {probe!r} back after encoding and decoding; "
+                    "only lossless byte-level BPE works here: use gpt2, or train one on the corpus"
+                )
+
+    def _is_kept(self, text: str) -> bool:
         return self.decode(self.encode(text).ids) == text
 
     def _cuts(self, text: str) -> Iterator[int]:

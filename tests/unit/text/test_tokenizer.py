@@ -235,9 +235,9 @@ def test_tokenizer_without_the_token_of_a_byte() -> None:
         return Tokenizer(byte_level(models.BPE(vocab=vocabulary, merges=[])), origin="bytes")
 
     # The byte 255, which UTF-8 has no use for.
-    assert without("ÿ").vocab_size == 256
+    without("ÿ").require_every_byte()
     with pytest.raises(DataError, match=r"does not give '\\x07' back after encoding and decoding"):
-        without(bell)
+        without(bell).require_every_byte()
 
 
 def test_tokenizer_whose_added_token_takes_spaces_away(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_tokenizer_whose_added_token_takes_spaces_away(tokenizer: Tokenizer, tmp
     backend.add_tokens(["<dog>"])
     assert Tokenizer(backend, origin="file").vocab_size == tokenizer.vocab_size + 1
     backend.add_tokens([tokenizers.AddedToken("<bird>", lstrip=True)])
-    with pytest.raises(DataError, match=r"does not give 'a  <bird>  b' back after encoding and decoding"):
+    with pytest.raises(DataError, match=r"does not give '  <bird>  ' back after encoding and decoding"):
         Tokenizer(backend, origin="file")
 
 

@@ -148,11 +148,16 @@ def write_text(final: Path, text: str) -> None:
 def write_bytes(final: Path, content: bytes) -> None:
     """Writes `content`, replacing an existing file in one step; creates the folder if necessary.
 
+    A pipe or a device, such as /dev/null, gets the content and stays in its place.
+
     Raises:
         OutputExistsError: the file cannot be written.
     """
     temporary = _temporary_sibling(final)
     try:
+        if final.exists() and not (final.is_file() or final.is_dir()):
+            final.write_bytes(content)
+            return
         remove_abandoned(final.parent, final.name)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:

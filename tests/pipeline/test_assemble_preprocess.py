@@ -11,22 +11,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import models, pre_tokenizers
 
 from cascaded_dllm.assemble import preprocess
 from cascaded_dllm.assemble.preprocess import ShardTask, prepare
 from cascaded_dllm.assemble.scorers import BUILT_IN_TAGGERS, MakeEncoder, make_scorer, make_tagger
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError
+from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError, OutputExistsError
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import CLASSES, PosLabel, PosScorer
+from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.tagger_weights import NUM_BUCKETS, save_weights
 from cascaded_dllm.importance.taggers import LexiconTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer
+from cascaded_dllm.preprocess.in_process import preprocess_corpus
 from cascaded_dllm.preprocess.inspect import inspect_dataset
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.text import file_hashes
+from cascaded_dllm.text.corpus import Corpus
+from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
+from cascaded_dllm.text.tokenizer_files import byte_level
 
 
 def job(out: Path, **scorer: object) -> Job:
@@ -46,6 +53,44 @@ def test_constituency_and_tfidf(tmp_path):
     task = prepare(job(tmp_path))
     assert task.make_encoder().scorer.method == TfidfScorer.method
     assert task.plan.settings.scorer["num_documents"] == 6
+
+
+def test_what_prevents_a_tokenizer_is_said_before_the_corpus_is_read(tmp_path):
+    with pytest.raises(ConfigError, match="vocab_size 256 is below 257"):
+        prepare(replace(job(tmp_path), train_tokenizer=256, corpus=CorpusChoice("nowhere.txt")))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputExistsError, match=r"tokenizer_300_\w+ cannot be written \(Not a directory\)"):
+        prepare(job(tmp_path / "file", method="random"), on_pass=lambda *_: pytest.fail("the corpus is read"))
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"num_shards": 3}, "num_shards: 2, not 3"),
+        ({"corpus": CorpusChoice("stories", "valid")}, "source: first 6, not"),
+    ],
+)
+def test_shards_of_other_settings_are_told_before_the_corpus_is_read(tmp_path, change, difference):
+    task = prepare(job(tmp_path))
+    task.run(1)
+    shutil.rmtree(task.plan.folder / "prepared")
+    with pytest.raises(DataError, match=rf"shard_1 was made with other settings \({difference}"):
+        prepare(replace(job(tmp_path), **change), on_pass=lambda *_: pytest.fail("the corpus is read"))
+    assert prepare(job(tmp_path)).plan.missing() == [0]
+
+
+def test_tokenizer_that_would_lose_characters(tmp_path):
+    """It is told before a corpus is looked for, and by the plan, also if it was made from Python."""
+    tokens = [*sorted({*pre_tokenizers.ByteLevel.alphabet()} - {"!"}), END_OF_TEXT]
+    lossy = Tokenizer(byte_level(models.BPE({token: i for i, token in enumerate(tokens)}, [])), origin="letters")
+    lossy.save(tmp_path / "tokenizer")
+    message = "does not give '!' back after encoding and decoding"
+    asked = replace(job(tmp_path), train_tokenizer=None, tokenizer=str(tmp_path / "tokenizer"))
+    with pytest.raises(DataError, match=message):
+        prepare(replace(asked, corpus=CorpusChoice("nowhere.txt")))
+    corpus = Corpus.from_documents("toy", [Document("a", "One!")])
+    with pytest.raises(DataError, match=message):
+        preprocess_corpus(corpus, split="train", out_dir=tmp_path, tokenizer=lossy, scorer=RandomScorer(0))
 
 
 def test_dataset_is_complete_with_its_last_shard(tmp_path, monkeypatch):

@@ -267,6 +267,18 @@ def test_a_writer_that_was_taken_for_dead_and_is_first(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_pipe_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_json(tmp_path / "pipe", {"a": 1})
+        assert json.loads(os.read(reader, 100)) == {"a": 1}
+    finally:
+        os.close(reader)
+    assert names(tmp_path) == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_names_of_others_are_left_alone(tmp_path):
     (tmp_path / ".incomplete-final-notes").mkdir()
     with complete_folder(tmp_path / "final"):

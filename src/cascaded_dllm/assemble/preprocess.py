@@ -16,14 +16,14 @@ from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencie
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
 from cascaded_dllm.preprocess.encoder import EncodeAll, encoder_of_process, encoder_processes
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
-from cascaded_dllm.preprocess.pipeline import Plan, check_name, dataset_folder
+from cascaded_dllm.preprocess.pipeline import Plan, check_known_settings, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, known_records, write_total
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus, require_numbers
 from cascaded_dllm.text.document import Document
 from cascaded_dllm.text.file_choice import require_outside
 from cascaded_dllm.text.local_files import LocalFiles
-from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer import Tokenizer, require_vocab_size
 
 
 @final
@@ -115,9 +115,13 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
             before any long work.
     """
     job.check()
+    if job.train_tokenizer is not None:
+        require_vocab_size(job.train_tokenizer)
     # Fails on a missing model or library before a corpus is fetched from the hub and a tokenizer is trained.
     scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
     given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
+    if given is not None:
+        given.require_every_byte()
     corpus = make_corpus(job.corpus)
     # Another process may have another working directory.
     out_dir = Path(job.out).absolute()
@@ -128,6 +132,9 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
     folder = dataset_folder(out_dir, job.scorer.method, corpus.name, job.corpus.split)
     prepared = folder / PREPARED_FOLDER
     remember_hashes(folder)
+    if given is None or scorer is None:
+        # Before passes through the corpus whose results would fit no shard.
+        check_known_settings(folder, corpus, num_shards=job.num_shards)
     source = _tokenizer_source(job, corpus, prepared, on_pass)
     frequencies = None
     if scorer is None:
@@ -222,6 +229,8 @@ def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path, on_pass: OnPass)
     assert job.train_tokenizer is not None
     folder = prepared / f"tokenizer_{job.train_tokenizer}_{fingerprint(corpus.source)}"
     if not (folder / TOKENIZER_FILE).is_file():
-        texts = (document.text for document in _told(corpus, "training the tokenizer", on_pass))
-        Tokenizer.train(texts, job.train_tokenizer).save(folder)
+        # The folder is made first, so that one that cannot be written is noticed before the corpus is read.
+        with complete_folder(folder) as temporary:
+            texts = (document.text for document in _told(corpus, "training the tokenizer", on_pass))
+            Tokenizer.train(texts, job.train_tokenizer).save(temporary)
     return str(folder.resolve())

@@ -57,10 +57,11 @@ def warn(line: str) -> None:
 def reported_errors(debug: bool) -> Iterator[None]:
     """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
-    Warnings about damaged checkpoints that were passed over also become one line each.
+    So is a file or folder that the user has no right to, wherever it is met. Warnings about damaged checkpoints that
+    were passed over also become one line each.
 
     Raises:
-        typer.Exit: the block raised a typed error, or Ctrl-C interrupted it.
+        typer.Exit: the block raised such an error, or Ctrl-C interrupted it.
     """
     try:
         with warnings.catch_warnings():
@@ -70,13 +71,24 @@ def reported_errors(debug: bool) -> Iterator[None]:
     except CascadeError as error:
         if debug:
             raise
-        message = " ".join(str(error).split())
-        error_console.print(Text("error: ", style="bold red"), end="")
-        warn(message)
+        _report(str(error))
+        raise typer.Exit(EXIT_ERROR) from None
+    except PermissionError as error:
+        if debug or error.filename is None:
+            raise
+        _report(
+            f"{error.filename} cannot be read or written ({error.strerror}); give yourself the right to do so, or name "
+            "another file or folder"
+        )
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         error_console.print("interrupted")
         raise typer.Exit(130) from None
+
+
+def _report(message: str) -> None:
+    error_console.print(Text("error: ", style="bold red"), end="")
+    warn(" ".join(message.split()))
 
 
 def _show_warning(

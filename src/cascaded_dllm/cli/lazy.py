@@ -39,7 +39,10 @@ def _unwrap(command: Any) -> None:
 
     Typer joins only the first paragraph. Examples are indented and keep their lines.
     """
-    paragraphs = (command.help or "").split("\n\n")
+    first, *others = (command.help or "").split("\n\n")
+    # Typer takes the first line of what follows the first paragraph for the title of a docstring and, if all other
+    # lines are indented, their indentation away. An empty paragraph, which is not shown, prevents that.
+    paragraphs = [first, "", *others] if others else [first]
     command.help = "\n\n".join(text if text.startswith(" ") else text.replace("\n", " ") for text in paragraphs)
     for child in getattr(command, "commands", {}).values():
         _unwrap(child)

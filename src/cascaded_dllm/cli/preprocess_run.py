@@ -17,7 +17,14 @@ from cascaded_dllm.cli.preprocess_progress import (
 )
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.preprocess.executors import Resources, SharedOut, Tasks, run_local, shared_out
+from cascaded_dllm.preprocess.executors import (
+    Resources,
+    SharedOut,
+    Tasks,
+    require_libraries,
+    run_local,
+    shared_out,
+)
 from cascaded_dllm.preprocess.job import Job
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
@@ -58,6 +65,7 @@ def run_job(
         CascadeError: see `prepare` and the executors.
     """
     resources.check(executor)
+    require_libraries(executor)
     if shard is not None:
         _require_single(job, shard, executor, workers)
     processes = usable_cores() if workers is None else workers

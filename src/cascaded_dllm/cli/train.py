@@ -65,9 +65,11 @@ def train(
     uninterrupted run. Ctrl-C, SIGTERM and SIGUSR1 end a run after the current step, which is kept in a checkpoint.
     ngpus=N trains with N processes; under torchrun or srun, this process is one of those that they started.
 
+    By default a run has 500,001 steps of 512 windows, as the original: weeks on a CPU, even with --model tiny.
+
     Examples:
 
-      cdllm train --data data/preprocessed/constituency/mine_train --stage 1 --model tiny --out runs/stage1
+      cdllm train --data D --stage 1 --model tiny --out runs/stage1 training.batch_size=32 training.num_steps=4000
       cdllm train --data D --valid V --stage 2 --lengths 16,32,128 --out runs/stage2 training.num_steps=20000
       cdllm train --data D --stage 3 --out runs/stage3 ngpus=8 dtype=bfloat16
       cdllm train --data D --flat --out runs/flat model.parameterization=normalized optim.lr=1e-3

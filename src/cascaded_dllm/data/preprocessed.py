@@ -168,7 +168,12 @@ def _check_tokenizer(folder: Path, expected: str) -> None:
     path = folder / TOKENIZER_FILE
     if not path.is_file():
         raise DataError(f"{path} is missing; put the tokenizer of the dataset back, or preprocess again")
-    found = file_sha256(path)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it"
+        ) from error
     if found != expected:
         raise DataError(
             f"{path} has SHA-256 {found[:16]}, the dataset was made with {expected[:16]}; put the tokenizer of the "

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cascaded_dllm.atomic import complete_folder, file_sha256, write_json
+from cascaded_dllm.atomic import complete_folder, file_sha256, write_errors, write_json
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
 from cascaded_dllm.errors import DataError, OutputExistsError
@@ -257,7 +257,7 @@ def remove_damaged(path: Path) -> None:
         OutputExistsError: the folder holds other files, or cannot be removed.
     """
     own = (manifests.FILE_NAME, RECORDS_FILE)
-    try:
+    with write_errors(f"the damaged shard {path} cannot be removed", "remove it or choose another output folder"):
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
             raise OutputExistsError(
@@ -267,10 +267,6 @@ def remove_damaged(path: Path) -> None:
         for name in own:
             (path / name).unlink(missing_ok=True)
         path.rmdir()
-    except OSError as error:
-        raise OutputExistsError(
-            f"the damaged shard {path} cannot be removed ({error.strerror}); remove it or choose another output folder"
-        ) from error
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 A task makes one shard. The shards alone decide what is done; datatrove's own markers are made to agree with them.
 """
 
+import importlib.util
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import wait
@@ -179,6 +180,21 @@ def require_read(executor: str, options: Mapping[str, object]) -> None:
             )
 
 
+def require_libraries(executor: str) -> None:
+    """Checks, before a corpus is read, that what an executor needs is installed, without importing it.
+
+    Args:
+        executor: one of EXECUTORS.
+
+    Raises:
+        MissingExtraError: datatrove, or for "ray" Ray, is not installed.
+    """
+    if importlib.util.find_spec("datatrove") is None:
+        raise MissingExtraError("datatrove", extra="preprocess", purpose="cdllm preprocess")
+    if executor == "ray" and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", extra="ray", purpose="--executor ray")
+
+
 def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: None) -> None:
     """Runs the missing tasks on processes of this machine, and returns when all are done.
 
@@ -188,7 +204,6 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
         on_progress: see `OnProgress`.
 
     Raises:
-        MissingExtraError: datatrove is not installed.
         WorkerDiedError: a process was killed. Complete shards are kept.
         OutputExistsError: the logs cannot be written.
         CascadeError: a task raised it; the other tasks are terminated.
@@ -225,10 +240,8 @@ def local_executor(tasks: Tasks) -> "PipelineExecutor":
 
     Its own `run` gives the ranks to a pool that waits forever if the system kills one of its processes.
     """
-    try:
-        from datatrove.executor.local import LocalPipelineExecutor
-    except ImportError as error:
-        raise MissingExtraError("datatrove", extra="preprocess", purpose="cdllm preprocess") from error
+    from datatrove.executor.local import LocalPipelineExecutor
+
     return LocalPipelineExecutor(pipeline=[tasks.task], tasks=tasks.num_shards, logging_dir=str(tasks.logs.resolve()))
 
 

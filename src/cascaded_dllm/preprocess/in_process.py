@@ -40,6 +40,7 @@ def preprocess_corpus(
         OutputExistsError: the folder cannot be written, or holds foreign files.
     """
     plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
+    plan.check_shards()
     encoder = Encoder(tokenizer, scorer)
     missing = plan.missing()
     if missing:

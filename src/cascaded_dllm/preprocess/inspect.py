@@ -118,10 +118,15 @@ def inspect_dataset(
 
     Raises:
         ConfigError: the packing is unknown, or `num_windows` is less than 1.
-        DataError: there is no shard, the dataset or its tokenizer cannot be read, or there is no such document.
+        DataError: there is no shard or no document, the dataset or its tokenizer cannot be read, or there is no such
+            document.
     """
     require_at_least("the number of windows", num_windows, 1)
     dataset = _opened(folder)
+    if dataset.counts.documents == 0:
+        raise DataError(
+            f"{_place(dataset)} hold 0 documents, so there is nothing to show yet; wait until more shards are there"
+        )
     settings = dataset.settings
     tokenizer = _tokenizer(dataset)
     layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)

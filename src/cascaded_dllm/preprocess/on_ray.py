@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError, WorkerDiedError
+from cascaded_dllm.errors import CascadeError, ConfigError, DataError, WorkerDiedError
 from cascaded_dllm.preprocess.executors import POLL_SECONDS, OnProgress, Resources, Tasks, local_executor, run_rank
 from cascaded_dllm.preprocess.progress import heartbeats, records_in_progress
 
@@ -40,13 +40,10 @@ def run_ray(
         CascadeError: a task raised it.
         ConfigError: the cluster has no room for a task.
         DataError: the cluster cannot be reached.
-        MissingExtraError: datatrove or Ray is not installed.
         WorkerDiedError: a process was killed too often, or nodes were lost. Complete shards are kept.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("ray", extra="ray", purpose="--executor ray") from error
+    import ray
+
     executor = local_executor(tasks)
     if address is not None:
         _check_address(address)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.errors import DataError, MissingExtraError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputExistsError
 from cascaded_dllm.preprocess.executors import Resources, Tasks
 from cascaded_dllm.preprocess.progress import logs_folder, read_notes
 
@@ -28,14 +28,11 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
     Raises:
         ConfigError: no partition is given.
         DataError: Slurm's commands are missing, it does not answer, it refuses the job, or it prints no job number.
-        MissingExtraError: datatrove is not installed.
         OutputExistsError: the folder cannot be written.
     """
     resources.check("slurm")
-    try:
-        from datatrove.executor.slurm import SlurmPipelineExecutor
-    except ImportError as error:
-        raise MissingExtraError("datatrove", extra="preprocess", purpose="--executor slurm") from error
+    from datatrove.executor.slurm import SlurmPipelineExecutor
+
     max_array_size = _max_array_size()
     tasks.mark()
     numbers: list[str] = []

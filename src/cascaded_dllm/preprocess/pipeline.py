@@ -4,7 +4,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, final
 
@@ -13,7 +13,7 @@ from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings, fingerprint
-from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder
+from cascaded_dllm.data.preprocessed import PreprocessedDataset, shard_folder, shards_of
 from cascaded_dllm.data.shards import Shard, SourceHash, remove_damaged, shard_fingerprint, write_shard
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
@@ -77,9 +77,11 @@ class Plan:
         Raises:
             ConfigError: a name cannot be part of a folder name, `num_shards` is less than 1, or there is no selection
                 rule for the scorer.
+            DataError: the tokenizer would lose characters.
         """
         check_name("dataset", corpus.name)
         check_name("split", split)
+        tokenizer.require_every_byte()
         require_at_least("num_shards", num_shards, 1)
         one_of("the scorer's method", scorer.method, SELECTION_METHODS, hint="which have a selection rule")
         settings = Settings(
@@ -239,17 +241,14 @@ class Plan:
         return self.folder / PREPARED_FOLDER / f"{_RECORDS}{fingerprint(identity)}"
 
     def check_shards(self) -> None:
-        """Checks, by their manifests, that the existing shards belong to this plan.
+        """Checks, by their manifests, that the existing shards belong to this plan, also those beyond its last one.
 
         Raises:
             DataError: one was made with other settings or in another format.
         """
-        for folder in self.folders_of_shards():
-            try:
-                self._check_settings(Shard.open(folder), int(folder.name.removeprefix("shard_")))
-            except DamagedError:
-                # The task of this shard will find it damaged and make it again.
-                continue
+        # The task of a damaged shard, which is not among these, will make it again.
+        for index, shard in shards_of(self.folder).items():
+            self._check_settings(shard, index)
 
     def _check_corpus(self) -> None:
         """Checks that the documents are those of the plan; only files of another size or time are hashed again.
@@ -267,12 +266,7 @@ class Plan:
 
     def _check_settings(self, shard: Shard, index: int) -> None:
         if shard.fingerprint != shard_fingerprint(self.settings, index):
-            settings = with_files(self.folder, shard.settings)
-            differences = settings.differences(self.settings) or "another shard's number"
-            raise DataError(
-                f"{shard.folder} was made with other settings ({differences}); choose another output folder, dataset "
-                f"or split name, or remove {self.folder}"
-            )
+            raise _other_settings(shard, self.settings) or _made_otherwise(shard, "another shard's number")
 
     def folders_of_shards(self) -> list[Path]:
         """The folders of all existing shards, whole or damaged."""
@@ -287,6 +281,38 @@ class Plan:
         """
         if not 0 <= index < self.settings.num_shards:
             raise shard_out_of_range(index, self.settings.num_shards)
+
+
+def check_known_settings(folder: Path, corpus: Corpus, *, num_shards: int) -> None:
+    """Checks that an existing shard is of this corpus, before anything is made from it that only a new dataset needs.
+
+    Args:
+        folder: of the dataset.
+        corpus: the documents.
+        num_shards: of the dataset.
+
+    Raises:
+        DataError: it is of another one, or of another number of shards.
+    """
+    shard = next(iter(shards_of(folder).values()), None)
+    if shard is None:
+        return
+    known = replace(shard.settings, dataset=corpus.name, source=dict(corpus.source), num_shards=num_shards)
+    if (fault := _other_settings(shard, known)) is not None:
+        raise fault
+
+
+def _other_settings(shard: Shard, settings: Settings) -> DataError | None:
+    """The error for a shard that was made with other settings; None if no setting differs."""
+    differences = with_files(shard.folder.parent, shard.settings).differences(settings)
+    return _made_otherwise(shard, differences) if differences else None
+
+
+def _made_otherwise(shard: Shard, differences: str) -> DataError:
+    return DataError(
+        f"{shard.folder} was made with other settings ({differences}); choose another output folder, dataset or split "
+        f"name, or remove {shard.folder.parent}"
+    )
 
 
 def check_name(what: str, name: str) -> None:

@@ -72,7 +72,7 @@ def open_corpus(
     if dataset in HUB_CORPORA:
         require_read(dataset, "known by name", options)
         hub = HUB_CORPORA[dataset]
-    elif _exists(path) or is_pattern(path):
+    elif dataset and (_exists(path) or is_pattern(path)):
         require_read(dataset, "files", options)
         return _local(path, of_files, known_unit, known_form)
     else:

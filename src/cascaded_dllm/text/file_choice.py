@@ -56,7 +56,8 @@ def _matching_files(pattern: Path) -> list[Path]:
     """The files that match a pattern, in order, except hidden ones.
 
     Raises:
-        DataError: there is none, "**" is part of a name, or there is a link to a folder, which "**" does not follow.
+        DataError: there is none, "**" is part of a name, there is a link to a folder, which "**" does not follow, or a
+            folder cannot be read.
     """
     root = _root(pattern)
     if wrong := next((part for part in pattern.parts if "**" in part and part != "**"), None):
@@ -66,14 +67,33 @@ def _matching_files(pattern: Path) -> list[Path]:
             f"{link} is a link to a folder, which ** does not follow; give a pattern that names it, or put the "
             "files themselves there"
         )
-    found = sorted(
-        path
-        for path in root.glob(str(pattern.relative_to(root) / ("*" if pattern.name == "**" else "")))
-        if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    names = [*pattern.relative_to(root).parts, *(["*"] if pattern.name == "**" else [])]
+    _require_readable(root, names)
+    found = sorted(path for path in _visible(root, names) if not path.is_dir())
     if not found:
         raise DataError(f"no file matches {pattern}; check the pattern")
     return found
+
+
+def _visible(root: Path, names: Sequence[str]) -> Iterator[Path]:
+    """What a pattern of these names matches below a folder, except hidden files and all in hidden folders."""
+    found = root.glob("/".join(names)) if names else iter([root])
+    return (path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
+def _require_readable(root: Path, names: Sequence[str]) -> None:
+    """Checks the folders in which a pattern looks for files: `glob` passes over those that it cannot read.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    for depth in range(len(names)):
+        for folder in _visible(root, names[:depth]):
+            try:
+                if folder.is_dir():
+                    os.scandir(folder).close()
+            except OSError as error:
+                raise unreadable(folder, error) from error
 
 
 def names_of(files: Sequence[Path], path: Path) -> list[str]:

@@ -41,7 +41,8 @@ class Line(NamedTuple):
         if self.offset <= nul < _BINARY_WITHIN_BYTES:
             raise DataError(
                 f"{self.file} line {self.number} has a NUL byte at byte {nul}; give UTF-8 text, not a binary file "
-                "(texts that begin with NUL characters can be given as .parquet, or escaped in .jsonl)"
+                "(texts that begin with NUL characters can be given as .parquet, or escaped in .jsonl, and texts that "
+                "cdllm sample wrote by the folder of the run)"
             )
 
     def decode(self) -> str:

@@ -84,9 +84,8 @@ class LocalFiles:
                 field or can be read.
         """
         files = self.files()
-        if any(suffix_of(file).startswith(".txt") for file in files):
-            return files
-        rows = itertools.chain.from_iterable(row_fields(file, self.text_field) for file in files)
+        with_fields = (file for file in files if not suffix_of(file).startswith(".txt"))
+        rows = itertools.chain.from_iterable(row_fields(file, self.text_field) for file in with_fields)
         first_place, fields, number, faults = "", dict[str, None](), 0, []
         for place, names in itertools.islice(rows, ROWS_LOOKED_AT):
             if isinstance(names, BadRecordError):

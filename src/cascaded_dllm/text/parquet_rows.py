@@ -25,7 +25,7 @@ def parquet_rows(file: Path, text_field: str, name: str, skip: Skip) -> Iterator
         skip: the rows to skip.
 
     Raises:
-        DataError: the file is broken, or its text column does not hold strings.
+        DataError: the file is broken, has two columns of one name, or its text column does not hold strings.
     """
     import pyarrow.parquet as pq
 
@@ -33,6 +33,8 @@ def parquet_rows(file: Path, text_field: str, name: str, skip: Skip) -> Iterator
     with _parquet_errors(file), pq.ParquetFile(file) as table:
         there = table.schema_arrow.names
         columns = [column for column in dict.fromkeys((text_field, "id")) if column in there]
+        if twice := next((column for column in columns if there.count(column) > 1), None):
+            raise DataError(f"{file} has {there.count(twice)} columns {twice!r}; rename or remove all but one of them")
         for group in range(table.num_row_groups):
             size = table.metadata.row_group(group).num_rows
             if skip.number >= size:

@@ -31,6 +31,9 @@ PIECE_CHARACTERS = 1 << 18
 _CUT = re.compile(r"[ \n](?=[A-Za-z0-9])")
 # No space in front, case, accents in both forms, line ends, runs of spaces, four bytes: any normalization changes this.
 _ROUND_TRIP_PROBE = "Ab  \r\n\tc\u00e9 e\u0301  \u65e5\U0001f600 \ufb01 1\u00bd.  "
+# Characters that together hold every byte of UTF-8. One that was in no text that a tokenizer was trained on may be
+# missing from its vocabulary, and is then left out of every text.
+_EVERY_BYTE = "".join(map(chr, [*range(0x801), *range(0x1000, 0x10000, 0x1000), *range(0x10000, 0x110000, 0x10000)]))
 
 
 class Encoding(NamedTuple):
@@ -73,11 +76,10 @@ class Tokenizer:
         self.mask_id: int = self.vocab_size
         self.fingerprint: str = fingerprint(state)
         self._splits_as_gpt2 = splits_as_gpt2(state)
-        if self.decode(self.encode(_ROUND_TRIP_PROBE).ids) != _ROUND_TRIP_PROBE:
-            raise DataError(
-                f"the tokenizer of {origin} does not give {_ROUND_TRIP_PROBE!r} back after encoding and decoding; "
-                "only lossless byte-level BPE works here: use gpt2, or train one on the corpus"
-            )
+        self._origin = origin
+        # An added token may take the spaces around it away; special ones are not recognised in texts.
+        added = (f"  {entry['content']}  " for entry in state["added_tokens"] if not entry["special"])
+        self._require_kept((_ROUND_TRIP_PROBE, *added))
 
     def encode(self, text: str) -> Encoding:
         """The ids and character offsets of `text`; no special token is added or recognised."""
@@ -100,6 +102,31 @@ class Tokenizer:
             encoded = self._backend.encode(text[start:end], add_special_tokens=False)
             yield Encoding(encoded.ids, [(start + first, start + last) for first, last in encoded.offsets])
             start = end
+
+    def require_every_byte(self) -> None:
+        """Checks, before a corpus is encoded, that no character of it can get lost.
+
+        Raises:
+            DataError: the vocabulary lacks a byte of UTF-8.
+        """
+        if not self._is_kept(_EVERY_BYTE):
+            self._require_kept((*_EVERY_BYTE, _EVERY_BYTE))
+
+    def _require_kept(self, probes: Iterable[str]) -> None:
+        """Checks that texts are the same after encoding and decoding.
+
+        Raises:
+            DataError: one is not.
+        """
+        for probe in probes:
+            if not self._is_kept(probe):
+                raise DataError(
+                    f"the tokenizer of {self._origin} does not give {probe!r} back after encoding and decoding; "
+                    "only lossless byte-level BPE works here: use gpt2, or train one on the corpus"
+                )
+
+    def _is_kept(self, text: str) -> bool:
+        return self.decode(self.encode(text).ids) == text
 
     def _cuts(self, text: str) -> Iterator[int]:
         """Where a long text is cut: in front of a space or line end that a letter or digit follows."""
@@ -189,11 +216,7 @@ class Tokenizer:
             ConfigError: `vocab_size` has no room for the bytes and end of text.
             DataError: the corpus holds no text.
         """
-        if vocab_size < NUM_BYTES + 1:
-            raise ConfigError(
-                f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
-                f"choose {NUM_BYTES + 1} or more"
-            )
+        require_vocab_size(vocab_size)
         backend = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -203,6 +226,19 @@ class Tokenizer:
         )
         backend.train_from_iterator(_non_empty(texts), trainer)
         return cls(backend, origin="the training corpus")
+
+
+def require_vocab_size(vocab_size: int) -> None:
+    """Checks the number of tokens of a tokenizer that is to be trained.
+
+    Raises:
+        ConfigError: it has no room for the bytes and end of text.
+    """
+    if vocab_size < NUM_BYTES + 1:
+        raise ConfigError(
+            f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
+            f"choose {NUM_BYTES + 1} or more"
+        )
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:

@@ -58,6 +58,18 @@ def test_debug_keeps_the_error():
         fail(ConfigError("steps is 0"), debug=True)
 
 
+def test_a_file_that_one_has_no_right_to_is_one_line(capsys):
+    error = PermissionError(13, "Permission denied", "data/[red]")
+    with pytest.raises(typer.Exit) as raised:
+        fail(error)
+    assert raised.value.exit_code == 2
+    told = "error: data/[red] cannot be read or written (Permission denied); give yourself the right to do so, or name "
+    assert capsys.readouterr().err == f"{told}another file or folder\n"
+    for other, debug in [(error, True), (PermissionError(1, "Operation not permitted"), False)]:
+        with pytest.raises(PermissionError):
+            fail(other, debug)
+
+
 @pytest.mark.parametrize("debug", [True, False])
 def test_other_errors_are_faults_of_the_program(debug):
     with pytest.raises(ZeroDivisionError):

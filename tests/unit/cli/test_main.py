@@ -1,5 +1,6 @@
 """Help: every command says what it does, shows how, and describes every option."""
 
+import re
 import subprocess
 import sys
 
@@ -51,7 +52,10 @@ def test_all_commands_are_there():
 def test_help_shows_an_example(path):
     text = help_of(*path)
     assert "Examples:" in text
-    assert f"cdllm {' '.join(path)}" in text.split("Examples:")[1]
+    examples = text.split("Examples:")[1]
+    assert f"cdllm {' '.join(path)}" in examples
+    # Typer puts one space in front of every line.
+    assert set(re.findall(r"^( *)(?:cdllm|python) ", examples, re.MULTILINE)) == {" " * 3}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

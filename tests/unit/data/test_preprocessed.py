@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 
+from cascaded_dllm.data import preprocessed
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import DataError
@@ -56,6 +57,17 @@ def test_exchanged_shards(tmp_path, make_dataset):
     (folder / "shard_1").rename(folder / "shard_0")
     (folder / "swap").rename(folder / "shard_1")
     with pytest.raises(DataError, match="a shard was exchanged; preprocess again"):
+        PreprocessedDataset.open(folder)
+
+
+def test_tokenizer_that_cannot_be_read(tmp_path, make_dataset, monkeypatch):
+    folder = make_dataset(tmp_path / "toy", DOCUMENTS)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(preprocessed, "file_sha256", refuse)
+    with pytest.raises(DataError, match=r"tokenizer.json cannot be read \(Permission denied\); check the disk and the"):
         PreprocessedDataset.open(folder)
 
 

@@ -1,16 +1,18 @@
 """What is said when something around the tasks fails; the tasks themselves run for real in tests/pipeline."""
 
 import contextlib
+import importlib.util
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
 
+from cascaded_dllm.cli.preprocess_run import run_job
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
 from cascaded_dllm.preprocess import encoder, executors, on_ray
 from cascaded_dllm.preprocess.executors import Resources, Share, SharedOut, Tasks, run_local, shared_out
-from cascaded_dllm.preprocess.on_slurm import submit_slurm
+from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.processes import worker_index
 from cascaded_dllm.text.document import Document
 
@@ -85,16 +87,23 @@ def test_single_batch_starts_no_process(monkeypatch):
         assert list(encode_all([])) == []
 
 
-@pytest.mark.parametrize("library", ["datatrove.executor.local", "datatrove.executor.slurm", "ray"])
-def test_missing_library(tasks, monkeypatch, library):
-    monkeypatch.setitem(sys.modules, library, None)
-    calls = {
-        "datatrove.executor.local": lambda: run_local(tasks, 1),
-        "datatrove.executor.slurm": lambda: submit_slurm(tasks, Resources(partition="main"), "job"),
-        "ray": lambda: on_ray.run_ray(tasks, Resources(), None, ignored, lambda *_: None),
-    }
-    with pytest.raises(MissingExtraError, match=rf"needs {library.split('.')[0]}, which is not installed"):
-        calls[library]()
+@pytest.mark.parametrize(("executor", "library"), [("local", "datatrove"), ("slurm", "datatrove"), ("ray", "ray")])
+def test_missing_library(tmp_path, monkeypatch, executor, library):
+    """It is told before anything else: the corpus, which is not there either, would be read for a tokenizer."""
+    for name in ("datatrove", "ray"):
+        monkeypatch.setitem(sys.modules, name, None if name == library else SimpleNamespace())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys.modules[name])
+    job = Job(CorpusChoice(str(tmp_path / "a.txt")), ScorerChoice("random"), None, 300, 1, str(tmp_path))
+    with pytest.raises(MissingExtraError, match=rf"needs {library}, which is not installed"):
+        run_job(
+            job,
+            executor=executor,
+            workers=None,
+            resources=Resources(partition="main" if executor == "slurm" else None),
+            shard=None,
+            ray_address=None,
+            submit_anyway=False,
+        )
 
 
 @pytest.mark.parametrize("option", ["cpus", "memory_gb", "gpus"])

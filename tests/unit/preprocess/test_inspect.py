@@ -316,6 +316,15 @@ def test_dataset_that_is_not_complete(tmp_path, packing):
         look(folder, packing, document="d0")
 
 
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_only_shards_without_a_document_are_there(tmp_path, packing):
+    folder = unfinished(tmp_path / "data", len(TEXTS), num_shards=len(TEXTS) + 1)
+    with pytest.raises(
+        DataError, match=r"the 1 of \d+ shards of .* that are there hold 0 documents, .* wait until more"
+    ):
+        look(folder, packing)
+
+
 def test_shard_that_is_made_again_is_not_shown(tmp_path):
     folder = write_dataset(tmp_path / "data", TEXTS, num_shards=3)
     (folder / "shard_1" / "manifest.json").write_text("{")

@@ -183,6 +183,17 @@ def test_folder_of_other_settings(run):
         run(num_shards=2)
 
 
+def test_shard_beyond_the_last_one_is_of_another_dataset(run):
+    """As when a job of more shards was killed; the folder would be complete with a shard that nobody knows of."""
+    folder = run(num_shards=3)
+    for name in ("shard_0", "shard_1"):
+        shutil.rmtree(folder / name)
+    scorer = LengthScorer()
+    with pytest.raises(DataError, match=r"shard_2 was made with other settings \(num_shards: 3, not 2\)"):
+        run(num_shards=2, scorer=scorer)
+    assert scorer.scored == []
+
+
 def test_folder_of_another_tokenizer(run):
     run()
     with pytest.raises(DataError, match=r"tokenizer: '\w{16}', not '\w{16}'"):

@@ -128,6 +128,8 @@ def test_unknown_split(dataset: str) -> None:
         ("OpenWebtxt", "did you mean openwebtext"),
         ("zzz", "is not a corpus, file or folder; Give one of stories, python-docs, wikitext103, .* or owner/name of"),
         ("a/b/c", "'a/b/c' is not a corpus, file or folder"),
+        # As of an unset variable of the shell; as a path, it would be the working directory.
+        ("", "'' is not a corpus, file or folder"),
     ],
 )
 def test_unknown_name(dataset: str, message: str) -> None:

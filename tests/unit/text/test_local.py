@@ -361,6 +361,15 @@ def test_every_control_character_of_a_record_is_kept(tmp_path: Path) -> None:
     assert texts(write_parquet(tmp_path / "a.parquet", text=[text])) == [text]
 
 
+@pytest.mark.parametrize("name", ["text", "id"])
+def test_two_columns_of_one_name(tmp_path: Path, name: str) -> None:
+    columns = [pa.array(["One"]), pa.array(["a"]), pa.array(["b"])]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "id", name]), path)
+    with pytest.raises(DataError, match=rf"a.parquet has 2 columns '{name}'; rename or remove all but one of them"):
+        texts(path)
+
+
 def test_whole_surrogate_pair(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "a.jsonl", '{"text": "x\\ud83d\\ude00"}')) == ["x😀"]
 

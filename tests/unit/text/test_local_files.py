@@ -237,6 +237,33 @@ def test_folder_that_may_not_be_read(visible: Path, request: pytest.FixtureReque
         open_corpus("x" * 300, split="train")
 
 
+@pytest.mark.parametrize("pattern", ["**/*.txt", "**", "*/*.txt", "l*/*.txt"])
+def test_pattern_that_reaches_into_a_folder_that_may_not_be_read(
+    visible: Path, pattern: str, request: pytest.FixtureRequest
+) -> None:
+    """Its files would be missing, and nobody would know."""
+    for name in ("open", "locked", ".hidden"):
+        (visible / name).mkdir()
+        write(visible / name / "a.txt", name)
+    for name in ("locked", ".hidden"):
+        (visible / name).chmod(0)
+    request.getfixturevalue("without_rights")
+    with pytest.raises(DataError, match="locked" + NO_RIGHTS):
+        LocalFiles(visible / pattern).files()
+    assert LocalFiles(visible / "o*/*.txt").files() == [visible / "open" / "a.txt"]
+
+
+def test_wrong_field_beside_a_text_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "One")
+    write(tmp_path / "b.jsonl", '{"body": "Two"}')
+    with pytest.raises(DataError, match=r"b.jsonl line 1 has no field 'text'; its fields are 'body'"):
+        list(LocalFiles(tmp_path).records(Part()))
+    assert [document.id for document in LocalFiles(tmp_path, text_field="body").records(Part())] == [
+        "a.txt:0",
+        "b.jsonl:0",
+    ]
+
+
 def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.txt", "One")
 

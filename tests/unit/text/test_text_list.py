@@ -25,6 +25,14 @@ def test_a_listing_has_texts_of_several_lines(tmp_path):
     assert read_text_list(path) == texts
 
 
+def test_a_listing_with_a_nul(tmp_path):
+    """A network that has learnt little writes every byte; the ids of the run are whole."""
+    path = tmp_path / "sample_stage2.txt"
+    path.write_text(listing(["one\0two"]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"NUL byte at byte 3; .* that cdllm sample wrote by the folder of the run"):
+        read_text_list(path)
+
+
 def test_a_paragraph_is_a_text_where_that_is_asked(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text(f"one\ntwo\n\n{'=' * 80}\n\nthree\n", encoding="utf-8")

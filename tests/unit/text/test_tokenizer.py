@@ -224,6 +224,32 @@ def test_vocabulary_with_holes() -> None:
         Tokenizer(backend, origin="bytes")
 
 
+def test_tokenizer_without_the_token_of_a_byte() -> None:
+    """As of one that was trained without an initial alphabet: the byte would be missing from every text."""
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    [(bell, _)] = bytewise.pre_tokenize_str("\x07")
+
+    def without(token: str) -> Tokenizer:
+        tokens = [*sorted({*pre_tokenizers.ByteLevel.alphabet()} - {token}), END_OF_TEXT]
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        return Tokenizer(byte_level(models.BPE(vocab=vocabulary, merges=[])), origin="bytes")
+
+    # The byte 255, which UTF-8 has no use for.
+    without("ÿ").require_every_byte()
+    with pytest.raises(DataError, match=r"does not give '\\x07' back after encoding and decoding"):
+        without(bell).require_every_byte()
+
+
+def test_tokenizer_whose_added_token_takes_spaces_away(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.add_tokens(["<dog>"])
+    assert Tokenizer(backend, origin="file").vocab_size == tokenizer.vocab_size + 1
+    backend.add_tokens([tokenizers.AddedToken("<bird>", lstrip=True)])
+    with pytest.raises(DataError, match=r"does not give '  <bird>  ' back after encoding and decoding"):
+        Tokenizer(backend, origin="file")
+
+
 @pytest.mark.parametrize("fault", ["lower case", "prefix space", "missing bytes"])
 def test_tokenizer_that_changes_texts(fault: str) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[: 100 if fault == "missing bytes" else None]

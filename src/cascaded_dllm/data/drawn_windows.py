@@ -58,7 +58,8 @@ def drawn_windows(
     if num_found == 0:
         raise DataError(
             f"{folder} has {dataset.counts.tokens} tokens in {dataset.counts.documents} documents, and not one window "
-            f"of {spec.window_length} tokens with the stages {list(spec.stage_lengths)}; give a larger corpus"
+            f"of {spec.window_length} tokens with the stages {list(spec.stage_lengths)} that lies in one shard; give a "
+            "larger corpus, or preprocess it with fewer shards"
         )
     joined = [np.concatenate(stage) for stage in zip(*found, strict=True)]
     order = generator.permutation(num_found)

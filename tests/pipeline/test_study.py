@@ -532,6 +532,26 @@ def test_a_drawing_for_each_stage(tmp_path):
     assert 5 < cascade["nfe"] <= 9
 
 
+def test_windows_that_another_arm_drops(tmp_path):
+    """If an arm is changed so that it drops windows, the bounds of the others are measured anew on what is left."""
+    own = "data.unique=false"
+    base = [entry for entry in STUDY["base"] if "unique" not in entry]
+
+    def arms(unique: str) -> list[dict[str, object]]:
+        others = {"name": "cascade", "kind": "prefix", "overrides": [f"data.unique={unique}"]}
+        return [{"name": "flat", "kind": "flat", "overrides": [own]}, others]
+
+    settings = {"base": base, "lengths": [4, 30, 40], "sampling": []}
+    for unique in ("false", "true"):
+        study = write_study(tmp_path / "study.yaml", arms=arms(unique), **settings)
+        success("study", "run", study, "--out", tmp_path / "out", "evaluate.num_windows=40")
+    results = results_of(tmp_path / "out")
+    number = results["data"]["num_common_windows"]
+    assert 1 < number < 40
+    assert [entry["bound"]["num_windows"] for entry in results["arms"]] == [number, number]
+    assert len(results["paired"]) == 1
+
+
 def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
     other = Tokenizer.train(["a few words of another language"], 300)
     valid = make_stories(tmp_path / "data", split="valid", num=20, seed=1, tokenizer=other)

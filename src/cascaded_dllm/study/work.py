@@ -17,7 +17,7 @@ from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drawing import draw, drawing_key, reference_figures
 from cascaded_dllm.study.folder import StudyFolder
-from cascaded_dllm.study.measuring import SharedWindows, bound_key, measure
+from cascaded_dllm.study.measuring import SharedWindows, bound_key, bound_part_name, measure
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun
 from cascaded_dllm.study.training import train
 from cascaded_dllm.study_config import StudySettings
@@ -100,7 +100,7 @@ class Work:
 
     def reference_part(self) -> Part:
         """The figures of real texts."""
-        windows = bound_key(self.study, self.arms[0], self.data)
+        windows = bound_key(self.study, self.arms[0], self.arms, self.data)
         device = self.arms[0].config.device
 
         def do() -> Mapping[str, Any]:
@@ -120,8 +120,8 @@ class Work:
     def bound_part(self, arm: PlannedArm) -> Part:
         """The bound of an arm."""
         do = partial(measure, self.study, arm, self.windows, self.folder, self._callbacks)
-        name = f"bounds/{arm.settings.name}/seed{arm.seed}"
-        identity = bound_key(self.study, arm, self.data)
+        name = bound_part_name(arm.settings.name, arm.seed)
+        identity = bound_key(self.study, arm, self.arms, self.data)
         return Part(name, identity, f"the bound of {arm.name}", tuple(f"runs/{run.key}" for run in arm.stages), do)
 
     def sample_parts(self, arm: PlannedArm) -> list[Part]:

@@ -180,9 +180,10 @@ def read_metrics(path: Path, *, loss_needs: Sequence[str] = ()) -> Iterator[tupl
     Raises:
         CheckpointError: a line is not a line of metrics.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(keepends=True), start=1):
+    content = path.read_bytes() if path.is_file() else b""
+    for number, raw in enumerate(content[: content.rfind(b"\n") + 1].splitlines(keepends=True), start=1):
         try:
+            line = raw.decode()
             entry = dict(json.loads(line))
             entry["step"] = int(entry["step"])
             if has_loss(entry):

@@ -367,6 +367,25 @@ def test_what_failed_is_tried_again_by_the_next_command(tmp_path, monkeypatch):
     assert (entry["status"], entry["reason"]) == ("done", None)
 
 
+def test_a_run_that_somebody_has_removed(tmp_path):
+    """Its record says that it is done, so the parts that need its weights fail and say what to do."""
+    study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=[])
+    command = ["study", "run", str(study), "--out", str(tmp_path / "out")]
+    success(*command)
+    [entry] = results_of(tmp_path / "out")["arms"]
+    shutil.rmtree(tmp_path / "out" / entry["runs"][0]["folder"])
+    success(*command)
+    shutil.rmtree(tmp_path / "out/records/bounds")
+    result = CliRunner().invoke(app, command)
+    told = re.search(r"/flat-\w+ is gone, and its record says that it is trained; .* remove (\S+) to", result.stderr)
+    assert result.exit_code == EXIT_BROKEN_ARM
+    assert told is not None
+    Path(told[1]).unlink()
+    success(*command)
+    [again] = results_of(tmp_path / "out")["arms"]
+    assert again["bound"] == entry["bound"]
+
+
 def test_one_arm_and_one_seed(tmp_path):
     """What is not chosen is missing from the results, and said to be so; a change of the texts trains nothing anew."""
     study = write_study(tmp_path / "study.yaml", **SMALL, seeds=[0, 1])

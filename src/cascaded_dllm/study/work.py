@@ -8,9 +8,17 @@ alike.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, final
 
-from cascaded_dllm.errors import CascadeError, FolderInUseError, NonFiniteError, OutputExistsError, StoppedError
+from cascaded_dllm.errors import (
+    CascadeError,
+    CheckpointError,
+    FolderInUseError,
+    NonFiniteError,
+    OutputExistsError,
+    StoppedError,
+)
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
 from cascaded_dllm.study.callbacks import StudyCallbacks
@@ -175,6 +183,7 @@ class Work:
         """Does a part and returns its record; a part that breaks down does not end the study."""
         self._callbacks.say(f"{part.what} ({part.name}): begins")
         try:
+            self._require_trained(part)
             return {"status": DONE, **part.do()}
         except (StoppedError, OutputExistsError):
             raise
@@ -184,6 +193,20 @@ class Work:
             reason, status = f"{part.what}: {error}", FAILED
         self._callbacks.say(f"{part.name}: {status}: {reason}")
         return {"status": status, "reason": reason, "attempt": self._attempt}
+
+    def _require_trained(self, part: Part) -> None:
+        """Checks that the runs that a part needs are still there, since their records say that they are done.
+
+        Raises:
+            CheckpointError: the folder of one is gone.
+        """
+        for run in {run.key: run for arm in self.arms for run in arm.runs}.values():
+            needed = self.run_part(run).name
+            if needed in part.after and not Path(str(run.config.run_dir)).is_dir():
+                raise CheckpointError(
+                    f"{run.config.run_dir} is gone, and its record says that it is trained; put it back, or remove "
+                    f"{self.folder.record_file(needed)} to train it again"
+                )
 
     def _loaded_judge(self) -> Judge | None:
         if self._judge is None and self.study.judge is not None:

@@ -23,9 +23,9 @@ from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import (
     CHECKPOINTS_FOLDER,
+    make_run_folder,
     newest_start,
     record_start,
-    require_run_folder,
     restore_from,
 )
 from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
@@ -145,7 +145,7 @@ class Run:
         self, stack: contextlib.ExitStack, deletion: Deletion, should_stop: Callable[[], bool]
     ) -> tuple[Path | None, list[str]]:
         """Lock the folder while `stack` is open; return what `newest_start` says of it."""
-        require_run_folder(self.folder)
+        make_run_folder(self.folder)
         stack.enter_context(run_lock(self.folder, go_on=until_told(should_stop, self.folder)))
         # What a killed run left half-written would otherwise stay until the next checkpoint is complete.
         deletion.delete_incomplete()

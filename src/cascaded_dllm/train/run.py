@@ -28,7 +28,7 @@ from cascaded_dllm.train.run_folder import (
     record_start,
     restore_from,
 )
-from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
+from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, has_figures, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport, samples_file
 from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
 from cascaded_dllm.train.trainer import Trainer
@@ -254,7 +254,8 @@ class Run:
         }
         is_there = {
             "bound": lambda: has_bound(self.folder, step),
-            "samples": lambda: samples_file(self.folder, step).exists(),
+            # A run may have been killed, or the disk full, between the file and its line of metrics.
+            "samples": lambda: samples_file(self.folder, step).exists() and has_figures(self.folder, step),
         }
         return tuple(name for name, is_due in has_to.items() if is_due and not is_there[name]())
 

@@ -216,6 +216,15 @@ def has_bound(folder: Path, step: int) -> bool:
     return any(entry["step"] == step and "bound_nats_per_token" in entry for entry in entries)
 
 
+def has_figures(folder: Path, step: int) -> bool:
+    """Whether metrics.jsonl has the line about the samples after `step` steps: one without a loss or a bound."""
+    entries = (entry for _, entry in read_metrics(folder / METRICS_FILE))
+    return any(
+        entry["step"] == step and entry.keys().isdisjoint({"loss_nats_per_token", "bound_nats_per_token"})
+        for entry in entries
+    )
+
+
 @contextlib.contextmanager
 def _tensorboard(folder: Path, step: int) -> Iterator[_TensorBoard]:
     from torch.utils.tensorboard import SummaryWriter

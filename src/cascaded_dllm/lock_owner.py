@@ -91,14 +91,17 @@ def is_alive(path: Path, owner: Owner, go_on: Callable[[], None]) -> bool:
 
 
 def _gives_signs(path: Path, go_on: Callable[[], None]) -> bool:
-    """Whether the lock is touched again within `SECONDS_OF_SILENCE` of the last time."""
-    looked = _look(path)
+    """Whether the lock is touched again within `SECONDS_OF_SILENCE` of the last time.
+
+    The last time may lie ahead, if the clock was set back since; so nobody is watched for more than twice as long.
+    """
+    looked, began = _look(path), time.monotonic()
     first = None if looked is None else looked[1]
     while looked is not None:
         now, last = looked
         if last != first:
             return True
-        if now - last >= SECONDS_OF_SILENCE:
+        if now - last >= SECONDS_OF_SILENCE or time.monotonic() - began >= 2 * SECONDS_OF_SILENCE:
             return False
         go_on()
         pause()

@@ -1,5 +1,6 @@
 """The settings of a study file as typed objects; see docs/study.md."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -106,8 +107,8 @@ class BudgetSettings:
                 f"budget.token_forwards is {self.token_forwards or 'null'} and budget.flops {self.flops or 'null'}; "
                 "give one of them"
             )
-        if self.amount <= 0:
-            raise ConfigError(f"budget.{self.unit} is {self.amount:g}; it must be greater than 0")
+        if not 0 < self.amount < math.inf:
+            raise ConfigError(f"budget.{self.unit} is {self.amount:g}; it must be greater than 0, and finite")
         one_of("budget.split", self.split, SPLITS)
 
     @property
@@ -249,6 +250,7 @@ class StudySettings:
         _require_distinct("arms", "name", [arm.name for arm in self.arms])
         _require_distinct("sampling", "name", [drawing.name for drawing in self.sampling])
         _require_distinct("seeds", "seed", [str(seed) for seed in self.seeds])
+        require_at_least("the smallest of seeds", min(self.seeds), 0)
         require_free(self.base, _DECIDED, f"base {_COMPLAINT}")
         if self.corpus.folders:
             require_known("method", [arm.method for arm in self.arms], [entry.method for entry in self.corpus.folders])

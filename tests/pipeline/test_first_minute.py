@@ -11,7 +11,7 @@ from cascaded_dllm.assemble import inputs
 from cascaded_dllm.assemble import run as assemble_module
 from cascaded_dllm.assemble.inputs import gather_inputs
 from cascaded_dllm.assemble.run import assemble_run
-from cascaded_dllm.errors import DryBatchError
+from cascaded_dllm.errors import DryBatchError, OutputExistsError
 from cascaded_dllm.train import dry_batch, execution
 from cascaded_dllm.train.trainer import StepResult, Trainer
 from tests.pipeline import tiny
@@ -91,3 +91,32 @@ def test_one_process_tries_its_share(new_stories, tmp_path, rehearsed, strategy,
     rehearse = assemble_module._rehearsal(SimpleNamespace(size=2), torch.device("cpu"))
     gather_inputs(tiny.config(new_stories, tmp_path / "run", f"training.strategy={strategy}"), rehearse)
     assert [shape for shape, *_ in rehearsed] == shapes
+
+
+def test_a_network_that_does_not_fit(stories, tmp_path, monkeypatch):
+    """Neither into the memory of the host, where it is made, nor into that of the device, beside its average.
+
+    The width exceeds what a process can address, so no system gives the memory in the hope that it is never touched.
+    """
+    config = tiny.config(stories, tmp_path / "run")
+    message = r"no room for the network and what belongs to it in the memory of cpu \({}\); give a smaller model"
+    huge = tiny.config(stories, tmp_path / "run", "model.hidden_size=8000000000000", "model.num_heads=1")
+    with pytest.raises(DryBatchError, match=message.format(".*can't allocate memory.*")):
+        assemble_run(huge)
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble_module, "place", mock.Mock(side_effect=torch.OutOfMemoryError("out of memory\nmore")))
+        with pytest.raises(DryBatchError, match=message.format("out of memory")):
+            assemble_run(config)
+        patch.setattr(assemble_module, "place", mock.Mock(side_effect=RuntimeError("a mistake of ours")))
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            assemble_run(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_found_before_windows_are_built(new_stories, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/to_zoe.txt").write_text("Dear Zoe")
+    before = sorted(new_stories.rglob("*"))
+    with pytest.raises(OutputExistsError, match="letters exists and is not a run folder; name an empty or a new one"):
+        assemble_run(tiny.config(new_stories, tmp_path / "letters"))
+    assert sorted(new_stories.rglob("*")) == before

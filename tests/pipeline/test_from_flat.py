@@ -1,5 +1,6 @@
 """Cascades around a flat network, which fills in as it is: only the first stage and the layouts are trained."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def weights_of(folder: Path, half: str, weights: str = "ema") -> dict[str, torch
 
 
 def test_the_flat_network_fills_every_stage(flat: Path, stories: Path, valid_stories: Path, tmp_path: Path) -> None:
-    shown = success(*command(flat, stories, tmp_path / "cascade", "--valid", valid_stories, "training.num_steps=3"))
-    folders = [tmp_path / "cascade" / f"stage{k}" for k in (1, 2, 3)]
+    shown = success(*command(flat, stories, tmp_path / "my cascade", "--valid", valid_stories, "training.num_steps=3"))
+    folders = [tmp_path / "my cascade" / f"stage{k}" for k in (1, 2, 3)]
     cascade = Cascade.from_pretrained(folders)
     kept = load_stage(flat)
     for folder in folders[1:]:
@@ -60,11 +61,11 @@ def test_the_flat_network_fills_every_stage(flat: Path, stories: Path, valid_sto
     assert samples.nfe == (4.0, 4.0, 32.0)
     # What is shown at the end are commands that work.
     line = next(line for line in shown.output.splitlines() if line.startswith("keep it"))
-    success(*line.split("cdllm ")[1].replace("DIR", str(tmp_path / "bundle")).split())
+    success(*shlex.split(line.split("cdllm ")[1].replace("DIR", str(tmp_path / "bundle"))))
     # Started again, it has nothing left to do.
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cascade").rglob("*.safetensors")}
-    success(*command(flat, stories, tmp_path / "cascade", "--valid", valid_stories, "training.num_steps=3"))
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cascade").rglob("*.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
+    success(*command(flat, stories, tmp_path / "my cascade", "--valid", valid_stories, "training.num_steps=3"))
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
 
 
 def test_one_network_learns_all_fills(stories: Path, valid_stories: Path, tmp_path: Path) -> None:

@@ -367,6 +367,25 @@ def test_what_failed_is_tried_again_by_the_next_command(tmp_path, monkeypatch):
     assert (entry["status"], entry["reason"]) == ("done", None)
 
 
+def test_a_run_that_somebody_has_removed(tmp_path):
+    """Its record says that it is done, so the parts that need its weights fail and say what to do."""
+    study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=[])
+    command = ["study", "run", str(study), "--out", str(tmp_path / "out")]
+    success(*command)
+    [entry] = results_of(tmp_path / "out")["arms"]
+    shutil.rmtree(tmp_path / "out" / entry["runs"][0]["folder"])
+    success(*command)
+    shutil.rmtree(tmp_path / "out/records/bounds")
+    result = CliRunner().invoke(app, command)
+    told = re.search(r"/flat-\w+ is gone, and its record says that it is trained; .* remove (\S+) to", result.stderr)
+    assert result.exit_code == EXIT_BROKEN_ARM
+    assert told is not None
+    Path(told[1]).unlink()
+    success(*command)
+    [again] = results_of(tmp_path / "out")["arms"]
+    assert again["bound"] == entry["bound"]
+
+
 def test_one_arm_and_one_seed(tmp_path):
     """What is not chosen is missing from the results, and said to be so; a change of the texts trains nothing anew."""
     study = write_study(tmp_path / "study.yaml", **SMALL, seeds=[0, 1])
@@ -530,6 +549,26 @@ def test_a_drawing_for_each_stage(tmp_path):
     assert cascade["options"]["predictor"] == ["analytic", "first_hitting"]
     # Of 3 steps and the last one only those are made in which a text changes.
     assert 5 < cascade["nfe"] <= 9
+
+
+def test_windows_that_another_arm_drops(tmp_path):
+    """If an arm is changed so that it drops windows, the bounds of the others are measured anew on what is left."""
+    own = "data.unique=false"
+    base = [entry for entry in STUDY["base"] if "unique" not in entry]
+
+    def arms(unique: str) -> list[dict[str, object]]:
+        others = {"name": "cascade", "kind": "prefix", "overrides": [f"data.unique={unique}"]}
+        return [{"name": "flat", "kind": "flat", "overrides": [own]}, others]
+
+    settings = {"base": base, "lengths": [4, 30, 40], "sampling": []}
+    for unique in ("false", "true"):
+        study = write_study(tmp_path / "study.yaml", arms=arms(unique), **settings)
+        success("study", "run", study, "--out", tmp_path / "out", "evaluate.num_windows=40")
+    results = results_of(tmp_path / "out")
+    number = results["data"]["num_common_windows"]
+    assert 1 < number < 40
+    assert [entry["bound"]["num_windows"] for entry in results["arms"]] == [number, number]
+    assert len(results["paired"]) == 1
 
 
 def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):

@@ -1,5 +1,6 @@
 """A study on a real one-node Slurm: a job an arm and seed, which all add to the same results."""
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.preprocess.executors import Resources
 from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study.slurm import job_script, submit_arm
+from tests.pipeline.commands import success
 from tests.pipeline.slurm_cluster import PARTITION, slurm_cluster, why_not
 from tests.pipeline.test_study import SMALL, entries, results_of, weights, what_must_be_equal, write_study
 from tests.processes import cdllm, run
@@ -70,6 +72,18 @@ def test_commands_of_slurm_that_are_missing_or_fail(monkeypatch, tmp_path):
     sbatch.chmod(0o700)
     with pytest.raises(DataError, match=r"the job of arm flat, seed 0 \(exit code 3: .*--gpus=1 --account=mine"):
         submit_arm(StudyFolder(tmp_path / "out"), "flat", 0, resources)
+
+
+def test_commands_that_are_shown_after_submitting(monkeypatch, tmp_path):
+    """They can be given as they stand, though the folder has a space in its name."""
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 17\n")
+    sbatch.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    study, out = write_study(tmp_path / "study.yaml", **SMALL), tmp_path / "my jobs"
+    shown = success("study", "run", study, "--out", out, "--executor", "slurm", "--partition", "p").stdout
+    assert "job 17: arm flat, seed 0" in shown
+    assert f"cdllm study status '{out}' shows the progress, and cdllm study collect '{out}' the results" in shown
 
 
 def test_the_script_of_a_job_is_sound_and_quotes_what_it_is_given():

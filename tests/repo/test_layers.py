@@ -91,7 +91,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "assemble.scorers": BASE | PARTS,
     "assemble.preprocess": BASE | PARTS | {"assemble.scorers"},
-    "assemble.inputs": BASE | PARTS | {"sample", *CONFIG, "assemble.data", "assemble.models", "assemble.windows"},
+    "assemble.inputs": BASE
+    | PARTS
+    | {"train", "sample", *CONFIG}
+    | {"assemble.data", "assemble.models", "assemble.windows"},
     "assemble.from_flat": BASE | PARTS | {*CONFIG},
     "assemble.judge": BASE | PARTS | {"evaluate", "judge", *CONFIG, "assemble.windows"},
     "study": BASE

@@ -1,6 +1,7 @@
 """One process a run folder, and none that is dead."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -173,6 +174,22 @@ def test_silent_owner_on_another_machine(tmp_path, monkeypatch):
     started = time.monotonic()
     with run_lock(tmp_path):
         assert time.monotonic() - started > 0.2
+    assert names(tmp_path) == []
+
+
+def test_silent_owner_whose_last_sign_lies_ahead(tmp_path, monkeypatch):
+    """The clock was set back by an hour since: it is not watched for that hour."""
+    monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_owner, "SECONDS_OF_SILENCE", 0.2)
+    write_lock(tmp_path)
+    age(tmp_path, -3600)
+    looks = itertools.count()
+
+    def at_most_a_thousand_looks():
+        assert next(looks) < 1000
+
+    with run_lock(tmp_path, go_on=at_most_a_thousand_looks):
+        assert next(looks) > 0
     assert names(tmp_path) == []
 
 

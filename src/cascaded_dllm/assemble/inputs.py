@@ -14,6 +14,7 @@ from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.data.stand_in import stand_in
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.sample.belonging import TextKind
+from cascaded_dllm.train.run_folder import require_run_folder
 
 _RUNS = "runs"
 """Parent of the folders of runs without a `run_dir`."""
@@ -70,6 +71,7 @@ def gather_inputs(
         DataError: the data is missing, broken or not what the configuration names.
         CheckpointError: a model is missing, or does not belong to the run.
         ConfigError: no data is named, or there is no such judge.
+        OutputExistsError: the folder of the run holds something else.
     """
     located = locate(config.data, config.run_dir)
     data, name = located.settings, config.run_name(located.held.dataset)
@@ -77,6 +79,7 @@ def gather_inputs(
     model = replace(config.model, copy_head=config.has_copy_head)
     config = replace(config, run_dir=run_dir, data=data, model=model)
     texts = TextKind.of_data(located.held, packing=data.packing, unique=data.unique)
+    require_run_folder(Path(run_dir))
     require_models(config, located.held, texts, Path(run_dir))
     spec = CascadeSpec(config.stage_lengths)
     if tokens_to_cut(str(data.path), spec, data) >= _MANY_TOKENS:

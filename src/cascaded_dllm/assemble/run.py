@@ -32,7 +32,7 @@ from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.train.checkpoint import Keeping
-from cascaded_dllm.train.dry_batch import try_one_batch
+from cascaded_dllm.train.dry_batch import room_for_network, try_one_batch
 from cascaded_dllm.train.execution import prepare_execution
 from cascaded_dllm.train.flops import known_peak_flops
 from cascaded_dllm.train.group import Group
@@ -100,6 +100,8 @@ def assemble_run(
             another way.
         CheckpointError: the weights to start from are missing or do not fit.
         MissingExtraError: a viewer of the metrics is not installed.
+        OutputExistsError: the folder of the run holds something else.
+        DryBatchError: memory is short.
     """
     group = group or Group()
     if config.ngpus not in (None, group.size):
@@ -115,9 +117,11 @@ def assemble_run(
     rehearse = _rehearsal(group, device)
     found = group.together(lambda: group.after_first(lambda: gather_inputs(config, rehearse, building)))
     config, arrays = found.config, found.arrays
-    stage = new_stage(config, arrays, found.dataset)
+    with room_for_network(torch.device("cpu")):
+        stage = new_stage(config, arrays, found.dataset)
     start = group.together(lambda: group.after_first(lambda: start_of_run(config, stage.model, arrays, found.folder)))
-    trainer = _trainer(found, stage, group, device)
+    with room_for_network(device):
+        trainer = _trainer(found, stage, group, device)
     return Run(
         folder=found.folder,
         trainer=trainer,
@@ -150,7 +154,10 @@ def _rehearsal(group: Group, device: torch.device) -> Callable[[RunInputs], None
             return
         share = replace(training, batch_size=training.batch_size // group.size)
         found = replace(found, config=replace(found.config, training=share))
-        try_one_batch(_trainer(found, new_stage(found.config, found.arrays, found.dataset), Group(), device))
+        with room_for_network(device):
+            trainer = _trainer(found, new_stage(found.config, found.arrays, found.dataset), Group(), device)
+        try_one_batch(trainer)
+        del trainer
         # A network and its optimizer refer to each other, so only the collector frees them.
         gc.collect()
         if device.type == "cuda":

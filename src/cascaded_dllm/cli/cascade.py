@@ -1,5 +1,6 @@
 """`cdllm cascade`: cascades built around existing models."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -98,6 +99,6 @@ def from_flat(
         runs = runs_from_flat(config, source, weights=chosen_weights, out=out, first=chosen_first)
         for run in runs:
             train_run(run)
-        stages = " ".join(f"--stage {run.run_dir}" for run in runs)
+        stages = " ".join(f"--stage {shlex.quote(str(run.run_dir))}" for run in runs)
         for line in (f"sample it   cdllm sample {stages}", f"keep it     cdllm bundle {stages} --out DIR"):
             say(line)

@@ -188,9 +188,10 @@ def _submit(study: StudySettings, folder: StudyFolder, choice: Choice, resources
         for arm in choice.arms or tuple(arm.name for arm in study.arms):
             number = submit_arm(folder, arm, seed, resources)
             console.print(f"job {number}: arm {arm}, seed {seed}")
+    out = shlex.quote(str(folder.out))
     say(
         f"every job updates {folder.out / RESULTS_FILE} when it ends; logs are in {folder.out / 'logs'}, cdllm study "
-        f"status {folder.out} shows the progress, and cdllm study collect {folder.out} the results so far"
+        f"status {out} shows the progress, and cdllm study collect {out} the results so far"
     )
 
 

@@ -39,6 +39,8 @@ def checkpoint_fault(folder: Path) -> str | None:
             found = file_sha256(folder / name)
         except (FileNotFoundError, IsADirectoryError):
             return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror or type(error).__name__})"
         if found != expected:
             return f"{name} does not have its recorded checksum"
     return None
@@ -73,12 +75,18 @@ def missing_files(folder: Path) -> list[str]:
 
 def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
     """The newest complete checkpoint, and what is wrong with each newer one."""
-    faults: list[str] = []
-    for _, folder in reversed(numbered(checkpoints)):
-        found = checkpoint_fault(folder)
-        if found is None:
-            return folder, faults
-        # A run that is going on may delete an old checkpoint after it was listed; that is not a fault.
-        if folder.is_dir():
-            faults.append(f"{folder}: {found}")
-    return None, faults
+    while True:
+        faults: list[str] = []
+        has_missed = False
+        for _, folder in reversed(numbered(checkpoints)):
+            found = checkpoint_fault(folder)
+            if found is None:
+                return folder, faults
+            # A run that is going on may delete an old checkpoint after it was listed; that is not a fault.
+            if folder.is_dir():
+                faults.append(f"{folder}: {found}")
+            else:
+                has_missed = True
+        # It deletes one only when it has completed a newer one, which was not listed.
+        if not has_missed:
+            return None, faults

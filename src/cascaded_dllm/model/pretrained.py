@@ -3,10 +3,12 @@
 Weights must match the network by name and shape; an error lists every mismatch.
 """
 
+import functools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from cascaded_dllm.model.placed import new_model
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import WEIGHTS_FILES, StageSettings, Weights
 from cascaded_dllm.model.stored_stage import open_stage
+
+T = TypeVar("T")
 
 _DEAD_PREFIX = "prediction_head."
 """What the names of unused weights of the original code begin with."""
@@ -51,7 +55,10 @@ def load_stage(source: str | Path, *, weights: Weights = "ema") -> PretrainedSta
         ConfigError: `weights` is neither ema nor raw.
     """
     one_of("weights", weights, WEIGHTS_FILES)
-    folder, passed_over = _local_folder(source)
+    return _read(source, functools.partial(_loaded, weights))
+
+
+def _loaded(weights: Weights, folder: Path, passed_over: Sequence[str]) -> PretrainedStage:
     stored = open_stage(folder)
     state = stored.read_weights(weights)
     model = new_model(stored.settings.model, stored.settings.layout)
@@ -67,7 +74,7 @@ def read_settings(source: str | Path) -> StageSettings:
     Raises:
         CheckpointError: nothing is there, or its settings are damaged or of another kind.
     """
-    return open_stage(_local_folder(source)[0]).settings
+    return _read(source, lambda folder, _: open_stage(folder).settings)
 
 
 def warn_of_damaged(faults: Iterable[str]) -> None:
@@ -121,6 +128,20 @@ def require_finite_weights(weights: Mapping[str, Tensor], *, source: str) -> Non
             f"weights in {source} are NaN or infinite: {', '.join(broken)}; give an earlier checkpoint, or one of "
             "another run"
         )
+
+
+def _read(source: str | Path, read: Callable[[Path, Sequence[str]], T]) -> T:
+    """What `read` makes of `_local_folder(source)`; it reads the next one if a run deletes the checkpoint meanwhile.
+
+    A run that is going on deletes an old checkpoint when a newer one is complete.
+    """
+    while True:
+        folder, passed_over = _local_folder(source)
+        try:
+            return read(folder, passed_over)
+        except (CheckpointError, OSError):
+            if folder.is_dir() or folder == Path(source):
+                raise
 
 
 def _local_folder(source: str | Path) -> tuple[Path, list[str]]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cascaded_dllm.assemble.preprocess import prepare
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.data.manifest import FILE_NAME as MANIFEST_FILE
 from cascaded_dllm.data.manifest import Settings, choice_of, fingerprint, learnt_choice
 from cascaded_dllm.data.preprocessed import Identity, read_identity
@@ -20,6 +21,7 @@ from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
+from cascaded_dllm.text.tokenizer import NUM_BYTES
 
 DATA = "data"
 """Name of the part that all others need."""
@@ -53,8 +55,17 @@ def require_sound_corpus(corpus: CorpusSettings) -> None:
     """Checks what can be checked of a corpus before any work.
 
     Raises:
-        ConfigError: nothing says which tokenizer it has.
+        ConfigError: nothing says which tokenizer it has, or two settings do, or a number is out of range.
     """
+    if corpus.num_documents is not None:
+        require_at_least("corpus.num_documents", corpus.num_documents, 1, hint="or null for all")
+    if corpus.train_tokenizer is not None:
+        require_at_least("corpus.train_tokenizer", corpus.train_tokenizer, NUM_BYTES + 1, hint="all bytes and an end")
+        if corpus.tokenizer is not None:
+            raise ConfigError(
+                f"corpus.tokenizer is {corpus.tokenizer} and corpus.train_tokenizer {corpus.train_tokenizer}; give "
+                "one of them, a tokenizer that is there or the vocabulary size of one to train"
+            )
     has_tokenizer = corpus.folders or corpus.dataset == "stories" or corpus.tokenizer is not None
     if not has_tokenizer and corpus.train_tokenizer is None:
         raise ConfigError(

@@ -43,7 +43,7 @@ class StudyFolder:
         Raises:
             DataError: the record is damaged.
         """
-        path = self._record_file(part)
+        path = self.record_file(part)
         if not path.is_file():
             return None
         try:
@@ -62,7 +62,7 @@ class StudyFolder:
 
     def settle(self, part: str, record: Mapping[str, Any]) -> None:
         """Writes the record of a part, which settles it."""
-        write_json(self._record_file(part), record)
+        write_json(self.record_file(part), record)
 
     def lock(self, part: str, go_on: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Locks a part for this process inside the block.
@@ -80,5 +80,6 @@ class StudyFolder:
             folder.mkdir(parents=True, exist_ok=True)
         return run_lock(folder, other="run the study into another folder with --out", go_on=go_on)
 
-    def _record_file(self, part: str) -> Path:
+    def record_file(self, part: str) -> Path:
+        """Where the record of a part lies."""
         return self.out / "records" / f"{part}.json"

@@ -1,7 +1,9 @@
 """The joint bound of an arm, on the windows that all arms have."""
 
 import io
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, final
 
@@ -15,6 +17,7 @@ from cascaded_dllm.atomic import write_bytes
 from cascaded_dllm.data.dataset import evenly_spaced
 from cascaded_dllm.data.manifest import fingerprint
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.errors import DataError
 from cascaded_dllm.evaluate.bound_summary import bound_summary
 from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound
 from cascaded_dllm.model.devices import choose_device
@@ -98,19 +101,22 @@ class SharedWindows:
         return mean if np.isfinite(mean) else None
 
 
-def bound_key(study: StudySettings, arm: PlannedArm, data: Mapping[str, MethodData]) -> str:
-    """Fingerprint of all that decides the bound of an arm; the windows depend on the data of all arms."""
-    return fingerprint(
-        {
-            "runs": [run.key for run in arm.stages],
-            "valid": {method: folders.valid_identity.fingerprint for method, folders in data.items()},
-            "unique": arm.config.data.unique,
-            "num_windows": study.evaluate.num_windows,
-            "windows": "evenly spaced",
-            "num_times": study.evaluate.num_times,
-            "t_min": study.evaluate.t_min,
-        }
-    )
+def bound_key(study: StudySettings, arm: PlannedArm, arms: Sequence[PlannedArm], data: Mapping[str, MethodData]) -> str:
+    """Fingerprint of all that decides the bound of an arm; the windows are those that all `arms` have in common."""
+    decides: dict[str, object] = {
+        "runs": [run.key for run in arm.stages],
+        "valid": {method: folders.valid_identity.fingerprint for method, folders in data.items()},
+        "unique": arm.config.data.unique,
+        "num_windows": study.evaluate.num_windows,
+        "windows": "evenly spaced",
+        "num_times": study.evaluate.num_times,
+        "t_min": study.evaluate.t_min,
+    }
+    cut = sorted({(other.settings.method, other.config.data.packing, other.config.data.unique) for other in arms})
+    if len({(packing, unique) for _, packing, unique in cut}) > 1:
+        # Absent where all arms cut their windows alike, so that existing bounds of such studies count.
+        decides["cut"] = cut
+    return fingerprint(decides)
 
 
 def measure(
@@ -144,9 +150,25 @@ def load_arm(arm: PlannedArm) -> Cascade:
 
 
 def read_nats(folder: StudyFolder, arm: str, seed: int) -> Nats:
-    """The joint bound of every window of an arm, nats."""
-    with np.load(folder.arm(arm, seed) / BOUND_FILE) as content:
-        return np.asarray(content["nll_nats"], dtype=np.float64)
+    """The joint bound of every window of an arm, nats.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = folder.arm(arm, seed) / BOUND_FILE
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as content:
+            return np.asarray(content["nll_nats"], dtype=np.float64)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}), and the record of the bound says that it is done; put "
+            f"the file back, or remove {folder.record_file(bound_part_name(arm, seed))} and give the command again"
+        ) from error
+
+
+def bound_part_name(arm: str, seed: int) -> str:
+    """The name of the part that measures the bound of an arm."""
+    return f"bounds/{arm}/seed{seed}"
 
 
 def _as_npz(bound: JointBound) -> bytes:

@@ -8,16 +8,24 @@ alike.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, final
 
-from cascaded_dllm.errors import CascadeError, FolderInUseError, NonFiniteError, OutputExistsError, StoppedError
+from cascaded_dllm.errors import (
+    CascadeError,
+    CheckpointError,
+    FolderInUseError,
+    NonFiniteError,
+    OutputExistsError,
+    StoppedError,
+)
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import DIVERGED, DONE, FAILED
 from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drawing import draw, drawing_key, reference_figures
 from cascaded_dllm.study.folder import StudyFolder
-from cascaded_dllm.study.measuring import SharedWindows, bound_key, measure
+from cascaded_dllm.study.measuring import SharedWindows, bound_key, bound_part_name, measure
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun
 from cascaded_dllm.study.training import train
 from cascaded_dllm.study_config import StudySettings
@@ -100,7 +108,7 @@ class Work:
 
     def reference_part(self) -> Part:
         """The figures of real texts."""
-        windows = bound_key(self.study, self.arms[0], self.data)
+        windows = bound_key(self.study, self.arms[0], self.arms, self.data)
         device = self.arms[0].config.device
 
         def do() -> Mapping[str, Any]:
@@ -120,8 +128,8 @@ class Work:
     def bound_part(self, arm: PlannedArm) -> Part:
         """The bound of an arm."""
         do = partial(measure, self.study, arm, self.windows, self.folder, self._callbacks)
-        name = f"bounds/{arm.settings.name}/seed{arm.seed}"
-        identity = bound_key(self.study, arm, self.data)
+        name = bound_part_name(arm.settings.name, arm.seed)
+        identity = bound_key(self.study, arm, self.arms, self.data)
         return Part(name, identity, f"the bound of {arm.name}", tuple(f"runs/{run.key}" for run in arm.stages), do)
 
     def sample_parts(self, arm: PlannedArm) -> list[Part]:
@@ -175,6 +183,7 @@ class Work:
         """Does a part and returns its record; a part that breaks down does not end the study."""
         self._callbacks.say(f"{part.what} ({part.name}): begins")
         try:
+            self._require_trained(part)
             return {"status": DONE, **part.do()}
         except (StoppedError, OutputExistsError):
             raise
@@ -184,6 +193,20 @@ class Work:
             reason, status = f"{part.what}: {error}", FAILED
         self._callbacks.say(f"{part.name}: {status}: {reason}")
         return {"status": status, "reason": reason, "attempt": self._attempt}
+
+    def _require_trained(self, part: Part) -> None:
+        """Checks that the runs that a part needs are still there, since their records say that they are done.
+
+        Raises:
+            CheckpointError: the folder of one is gone.
+        """
+        for run in {run.key: run for arm in self.arms for run in arm.runs}.values():
+            needed = self.run_part(run).name
+            if needed in part.after and not Path(str(run.config.run_dir)).is_dir():
+                raise CheckpointError(
+                    f"{run.config.run_dir} is gone, and its record says that it is trained; put it back, or remove "
+                    f"{self.folder.record_file(needed)} to train it again"
+                )
 
     def _loaded_judge(self) -> Judge | None:
         if self._judge is None and self.study.judge is not None:

@@ -1,5 +1,10 @@
 """A trial batch in the first minute of a run: what would fail at the first or the largest step fails at once."""
 
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
 from cascaded_dllm.errors import DryBatchError
 from cascaded_dllm.memory import is_short_of_memory
 from cascaded_dllm.train.trainer import Trainer
@@ -14,7 +19,7 @@ def try_one_batch(trainer: Trainer) -> None:
     try:
         trainer.rehearse()
     except (RuntimeError, IndexError, MemoryError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = _first_line(error)
         if is_short_of_memory(error):
             raise DryBatchError(_short_of_memory(trainer, reason)) from error
         raise DryBatchError(
@@ -23,6 +28,29 @@ def try_one_batch(trainer: Trainer) -> None:
         ) from error
     finally:
         trainer.optimizer.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def room_for_network(device: torch.device) -> Iterator[None]:
+    """Names the remedy if the memory of `device` runs out inside the block, in which a network is made or moved there.
+
+    Raises:
+        DryBatchError: memory is short.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_short_of_memory(error):
+            raise
+        raise DryBatchError(
+            f"there is no room for the network and what belongs to it in the memory of {device} "
+            f"({_first_line(error)}); give a smaller model (model=tiny, model.hidden_size, model.num_blocks), or a "
+            "device with more free memory"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _short_of_memory(trainer: Trainer, reason: str) -> str:

@@ -23,12 +23,12 @@ from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import (
     CHECKPOINTS_FOLDER,
+    make_run_folder,
     newest_start,
     record_start,
-    require_run_folder,
     restore_from,
 )
-from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, open_log
+from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, has_figures, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport, samples_file
 from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
 from cascaded_dllm.train.trainer import Trainer
@@ -145,7 +145,7 @@ class Run:
         self, stack: contextlib.ExitStack, deletion: Deletion, should_stop: Callable[[], bool]
     ) -> tuple[Path | None, list[str]]:
         """Lock the folder while `stack` is open; return what `newest_start` says of it."""
-        require_run_folder(self.folder)
+        make_run_folder(self.folder)
         stack.enter_context(run_lock(self.folder, go_on=until_told(should_stop, self.folder)))
         # What a killed run left half-written would otherwise stay until the next checkpoint is complete.
         deletion.delete_incomplete()
@@ -254,7 +254,8 @@ class Run:
         }
         is_there = {
             "bound": lambda: has_bound(self.folder, step),
-            "samples": lambda: samples_file(self.folder, step).exists(),
+            # A run may have been killed, or the disk full, between the file and its line of metrics.
+            "samples": lambda: samples_file(self.folder, step).exists() and has_figures(self.folder, step),
         }
         return tuple(name for name, is_due in has_to.items() if is_due and not is_there[name]())
 

@@ -21,18 +21,27 @@ from cascaded_dllm.train.trainer import Trainer
 CHECKPOINTS_FOLDER = "checkpoints"
 
 
-def require_run_folder(folder: Path) -> None:
+def make_run_folder(folder: Path) -> None:
     """Makes the folder, or checks that it is empty or a run folder.
 
     Raises:
         OutputExistsError: it holds something else, or cannot be made.
     """
+    require_run_folder(folder)
+    with write_errors(f"{folder} cannot be made", "use --out (run_dir) to name a folder that you may write to"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def require_run_folder(folder: Path) -> None:
+    """Checks that the folder is empty, absent, or a run folder; changes nothing.
+
+    Raises:
+        OutputExistsError: it holds something else.
+    """
     if is_foreign(folder, RUN_CONFIG_FILE):
         raise OutputExistsError(
             f"{folder} exists and is not a run folder; name an empty or a new one with --out (run_dir)"
         )
-    with write_errors(f"{folder} cannot be made", "use --out (run_dir) to name a folder that you may write to"):
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 def is_foreign(folder: Path, marker: str) -> bool:

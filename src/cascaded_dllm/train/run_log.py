@@ -180,9 +180,10 @@ def read_metrics(path: Path, *, loss_needs: Sequence[str] = ()) -> Iterator[tupl
     Raises:
         CheckpointError: a line is not a line of metrics.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(keepends=True), start=1):
+    content = path.read_bytes() if path.is_file() else b""
+    for number, raw in enumerate(content[: content.rfind(b"\n") + 1].splitlines(keepends=True), start=1):
         try:
+            line = raw.decode()
             entry = dict(json.loads(line))
             entry["step"] = int(entry["step"])
             if has_loss(entry):
@@ -213,6 +214,15 @@ def has_bound(folder: Path, step: int) -> bool:
     """Whether metrics.jsonl has a bound of the weights after `step` steps."""
     entries = (entry for _, entry in read_metrics(folder / METRICS_FILE))
     return any(entry["step"] == step and "bound_nats_per_token" in entry for entry in entries)
+
+
+def has_figures(folder: Path, step: int) -> bool:
+    """Whether metrics.jsonl has the line about the samples after `step` steps: one without a loss or a bound."""
+    entries = (entry for _, entry in read_metrics(folder / METRICS_FILE))
+    return any(
+        entry["step"] == step and entry.keys().isdisjoint({"loss_nats_per_token", "bound_nats_per_token"})
+        for entry in entries
+    )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ from cascaded_dllm import hub_requests
 from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, ConfigError, DamagedCheckpointWarning
 from cascaded_dllm.model import hub_folder as hub_folder_module
-from cascaded_dllm.model.pretrained import load_stage, load_weights
+from cascaded_dllm.model import integrity, pretrained
+from cascaded_dllm.model.pretrained import load_stage, load_weights, read_settings
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import StageSettings
 from tests.unit.model.tiny import tiny_batch, tiny_model
@@ -108,6 +109,48 @@ def test_run_folder_stands_for_its_latest_checkpoint(checkpoint: Path, tmp_path:
         load_stage(newest)
     with pytest.warns(DamagedCheckpointWarning, match=r"passed over a damaged checkpoint: .*step_7: ema\.safetensors"):
         ScoreModel.from_pretrained(run)
+
+
+@pytest.mark.parametrize("moment", ["open_stage", "checkpoint_fault"])
+def test_checkpoint_that_the_run_deletes_meanwhile(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A run that keeps one checkpoint has completed the next when it deletes the one that is being read."""
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    write_checksums(checkpoint)
+    checkpoint.rename(checkpoints / "step_7")
+    module: Any = pretrained if moment == "open_stage" else integrity
+    original, asked = getattr(module, moment), []
+
+    def after_the_run_went_on(folder: Path) -> object:
+        asked.append(folder.name)
+        if len(asked) == 1:
+            folder.rename(checkpoints / "step_8")
+        return original(folder)
+
+    monkeypatch.setattr(module, moment, after_the_run_went_on)
+    for read in (load_stage, read_settings):
+        found: Any = read(checkpoints.parent)
+        assert asked[:2] == ["step_7", "step_8"]
+        assert getattr(found, "settings", found).step == 7
+        (checkpoints / "step_8").rename(checkpoints / "step_7")
+        asked.clear()
+
+
+def test_checkpoint_asked_for_by_name_that_is_deleted_meanwhile(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other one stands in for it."""
+    original = pretrained.open_stage
+
+    def after_the_run_went_on(folder: Path) -> object:
+        folder.rename(folder.with_name("step_8"))
+        return original(folder)
+
+    monkeypatch.setattr(pretrained, "open_stage", after_the_run_went_on)
+    with pytest.raises(CheckpointError, match=r"step_7 is not a checkpoint: it has neither config\.json nor"):
+        load_stage(checkpoint)
 
 
 @pytest.mark.parametrize("has_folder", [True, False])

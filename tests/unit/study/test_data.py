@@ -1,14 +1,15 @@
 """The data of studies whose arms have functions of the user's own."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from cascaded_dllm.errors import DataError
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.study.callbacks import StudyCallbacks
-from cascaded_dllm.study.data import MethodData, study_data
+from cascaded_dllm.study.data import MethodData, require_sound_corpus, study_data
 from cascaded_dllm.study.folder import StudyFolder
-from cascaded_dllm.study_config import StudySettings, parse_study
+from cascaded_dllm.study_config import CorpusSettings, StudySettings, parse_study
 
 GIVING = "def f(texts):\n    return [[(0, 1, {})] for text in texts]\n"
 
@@ -77,3 +78,20 @@ def test_folders_that_are_looked_for_elsewhere(tmp_path: Path, monkeypatch: pyte
     study = of_methods(["random"], folders=[{"method": "random", "train": str(data.train), "valid": "/nowhere/x"}])
     with pytest.raises(DataError, match="gives /nowhere/x, and there is no such folder; give one that"):
         study_data(study, StudyFolder(tmp_path / "given"), StudyCallbacks())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "corpus.dataset is wikitext2 and neither corpus.tokenizer (a file, a folder or a hub id) nor"),
+        ({"train_tokenizer": 256}, "corpus.train_tokenizer is 256; it must be at least 257, all bytes and an end"),
+        (
+            {"tokenizer": "gpt2", "train_tokenizer": 4096},
+            "corpus.tokenizer is gpt2 and corpus.train_tokenizer 4096; give one of them",
+        ),
+        ({"tokenizer": "gpt2", "num_documents": 0}, "corpus.num_documents is 0; it must be at least 1, or null for"),
+    ],
+)
+def test_a_corpus_that_cannot_be_preprocessed(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        require_sound_corpus(CorpusSettings(dataset="wikitext2", **settings))  # type: ignore[arg-type]

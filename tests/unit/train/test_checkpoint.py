@@ -69,11 +69,18 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def loop(path):
+    """Makes a file that exists and cannot be read, as those of a broken disk or of another user, even for root."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
 DAMAGES = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
     "no average": (lambda folder: (folder / "ema.safetensors").unlink(), "ema.safetensors is missing"),
     "cut off": (lambda folder: truncate(folder / "trainer.pt"), "trainer.pt does not have its recorded checksum"),
     "one bit": (lambda folder: flip_byte(folder / "ema.safetensors"), "ema.safetensors does not have its recorded"),
+    "unreadable": (lambda folder: loop(folder / "trainer.pt"), r"trainer.pt cannot be read \(Too many levels of symb"),
     "no checksums": (lambda folder: (folder / "checksums.json").unlink(), r"cannot be read \(FileNotFoundError\)"),
     "half of the checksums": (
         lambda folder: (folder / "checksums.json").write_text('{"config.json": "12'),

@@ -354,6 +354,18 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
     assert_equal_in_the_end(second, unbroken)
 
 
+@pytest.mark.parametrize("num_bytes", [0, 5])
+def test_killed_between_the_samples_and_their_line_of_metrics(make_run, num_bytes):
+    """The samples are drawn again, though their file is there, so that metrics.jsonl lacks no line."""
+    unbroken, first, second = (make_run(name=name, snapshot_every=4) for name in ("whole", "run", "run"))
+    list(unbroken.events())
+    list(first.events())
+    path = first.folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:num_bytes])
+    assert_equal_in_the_end(second, unbroken)
+
+
 def assert_equal_in_the_end(run, unbroken):
     """Once it has gone on: weights, lines of metrics, and which samples there are."""
     assert not any(isinstance(event, Stopped) for event in run.events())

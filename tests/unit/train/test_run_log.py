@@ -89,6 +89,9 @@ def test_lines_of_something_else(tmp_path):
     ):
         forget_after(tmp_path, 2)
     assert path.read_text() == '{"step": 1}\nby hand\n'
+    path.write_bytes(b'{"step": 1}\n\xff\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is not a line of metrics \(UnicodeDecodeError\)"):
+        forget_after(tmp_path, 2)
 
 
 class Wandb(ModuleType):

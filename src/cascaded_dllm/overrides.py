@@ -19,9 +19,14 @@ def require_free(overrides: Iterable[str], decided: Collection[str], complaint: 
         ConfigError: one does.
     """
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+        name, _, value = override.partition("=")
+        key = name.lstrip("+~").partition("@")[0]
         if key in decided or key.partition(".")[0] in decided:
             raise ConfigError(complaint.format(key=key))
+        # A group as a whole, training={seed: 5}, sets every key in it.
+        inside = [other for other in decided if other.startswith(f"{key}.")]
+        if inside and value.lstrip().startswith("{"):
+            raise ConfigError(complaint.format(key=f"{inside[0]} (in {key}={{...}})"))
 
 
 def as_written(value: Any) -> str:

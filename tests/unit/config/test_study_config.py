@@ -70,6 +70,11 @@ def test_a_drawing_for_each_stage():
             ["pretrained.use_pretrained=true"],
             "base has the override pretrained.use_pretrained, which",
         ),
+        (
+            ["base"],
+            ["training={seed: 5}"],
+            r"base has the override training.num_steps (in training={...}), which",
+        ),
         (["name"], "", "name is ''; give the study a name like tiny-stories"),
         (["budget", "flops"], 1.0, "budget.token_forwards is 1000 and budget.flops 1.0; give one of them"),
         (["budget"], {}, "budget.token_forwards is null and budget.flops null; give one of them"),

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 from cascaded_dllm.errors import ConfigError
 
 T = TypeVar("T")
+
+# Largest absolute value: of whole numbers, what a tensor holds.
+_LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 def parse_settings(kind: type[T], settings: Mapping[str, Any], path: str = "", whole: type | None = None) -> T:
@@ -78,6 +82,8 @@ def _value(hint: Any, value: Any, path: str, whole: type) -> Any:
         return _value(lists[0] if lists and isinstance(value, list | tuple) else kinds[0], value, path, whole)
     if typing.get_origin(hint) is tuple:
         return _items(typing.get_args(hint)[0], value, path, whole)
+    if hint in _LARGEST and type(value) is int and abs(value) > _LARGEST[hint]:
+        raise ConfigError(f"{path} has {len(str(abs(value)))} digits; it must be at most {_LARGEST[hint]:.3g}")
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -266,6 +266,8 @@ def test_stage_lengths_that_are_no_list_of_whole_numbers(lengths, message):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        ("training.eval_times", 10**23, r"training\.eval_times has 24 digits; it must be at most 9\.22e\+18"),
+        ("optim.lr", 10**400, r"optim\.lr has 401 digits; it must be at most 1\.8e\+308"),
         ("training.log_every", 0, r"training\.log_every is 0; it must be at least 1"),
         ("training.eval_every", 0, r"training\.eval_every is 0; it must be at least 1"),
         ("training.eval_windows", -1, r"training\.eval_windows is -1; it must be at least 1"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,20 @@ def test_what_the_stages_were_not_trained_for(tokenizer: Tokenizer, settings: di
     alone = Cascade(cascade(tokenizer).stages[:1], tokenizer, LENGTHS)
     with pytest.raises(ConfigError, match=r"there is no prefix|it must"):
         generated(alone, **settings)
+
+
+def test_only_stages_that_are_written_must_be_trained_for_it(tokenizer: Tokenizer) -> None:
+    """A stage whose texts are given is never asked."""
+    of_two, trained = cascade(tokenizer), PrefixSettings(dropout=0.1, noise_prob=0.1)
+    last = replace(cascade(tokenizer, seeds=(3, 4), trained_with=trained).stages[1], length=8)
+    made = Cascade((*of_two.stages, last), tokenizer, (*LENGTHS, 8))
+    before = generated(made)
+    for settings, message in (({"guidance": 2.0}, "trained without prefix dropout"), ({"prefix_noise": 0.9}, "noise")):
+        changed = generated(made, given=before.given(2), **settings)
+        assert torch.equal(changed.ids[1], before.ids[1])
+        assert not torch.equal(changed.ids[2], before.ids[2])
+        with pytest.raises(ConfigError, match=message):
+            generated(made, given=before.given(1), **settings)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,16 @@ def test_noised_prefixes(tokenizer: Tokenizer, attention: str, kind: str) -> Non
     assert torch.equal(other.ids[1], empty.ids[1])
 
 
+@pytest.mark.parametrize("predictor", ["first_hitting", "confidence"])
+def test_a_call_writes_no_more_than_a_text(tokenizer: Tokenizer, predictor: str) -> None:
+    """However many tokens it may write, also more than a number of 64 bits can say."""
+    made = cascade(tokenizer)
+    whole = generated(made, predictor=predictor, tokens_per_call=LENGTHS[1])
+    more = generated(made, predictor=predictor, tokens_per_call=10**30)
+    assert more.nfe == whole.nfe == (1.0, 1.0)
+    assert torch.equal(more.ids[1], whole.ids[1])
+
+
 def test_guided_texts(tokenizer: Tokenizer) -> None:
     made = cascade(tokenizer, trained_with=PrefixSettings(dropout=0.1))
     plain, guided = (generated(made, guidance=weight) for weight in (0.0, 2.0))

@@ -309,6 +309,7 @@ def test_data_that_is_none(tmp_path, runs):
     ("arguments", "message"),
     [
         (["--steps", "0", "--predictor", "euler"], "steps is 0; it must be at least 1, for example 128"),
+        (["--steps", "1000001", "--predictor", "euler"], "steps is 1000001; it must be at most 1000000, for exam"),
         (["--steps", "9"], "steps is 9 and the predictor first_hitting, which has no time grid"),
         (["--steps", "-5", "--predictor", "euler"], "steps is -5; it must be at least 1"),
         (["--num-samples", "0"], "num_samples is 0; it must be at least 1"),

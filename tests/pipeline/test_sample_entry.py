@@ -88,6 +88,15 @@ def test_a_stage_that_is_left_out(runs, capsys):
     assert "--stage2_model_path is missing" in capsys.readouterr().err
 
 
+def test_stages_are_counted_from_1(runs, tmp_path, capsys):
+    """Another number is an unknown flag, and no other name of a stage."""
+    assert run("--stage0_model_path", f"{runs}/stage1", "--output_dir", tmp_path / "none") == 2
+    assert "--stage1_model_path is missing" in capsys.readouterr().err
+    assert run(*stages(runs), "--stage01_model_path", f"{runs}/stage2", "--output_dir", tmp_path / "none") == 2
+    assert "No such option: --stage01_model_path" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_stage_in_the_place_of_another(runs, tmp_path, capsys):
     mixed = ["--stage1_model_path", runs / "stage2", "--stage2_model_path", runs / "stage1"]
     assert run(*mixed, "--output_dir", tmp_path / "none") == 2

@@ -231,6 +231,7 @@ def test_options_of_a_run_that_goes_on(stopped, runs, unbroken, tmp_path, monkey
         (["--lengths", "4,8"], "--lengths is 4, 8, and .* begun with none"),
         (["--tokenizer", "gpt2"], "--tokenizer is gpt2, and .* begun with none"),
         (["--weights", "raw"], "--weights is raw, and .* begun with ema"),
+        (["--pin", "2:start: a", "--pin", "1:0: b"], "--pin is 2:start: a, 1:0: b, and .* begun with none; all its"),
         (["--dtype", "bfloat16"], "--dtype is bfloat16, and .* begun with float32"),
         (["--output-dir", tmp_path], "--output-dir is .*, and .* begun with .*out; all its texts"),
         (["--input", tmp_path], "--input is .*, and .* begun with texts that it stores itself: leave --input out"),

@@ -6,7 +6,7 @@ import sys
 
 from cascaded_dllm.cli.main import app
 
-_STAGE = re.compile(r"--stage(\d+)_model_path(?:=|$)")
+_STAGE = re.compile(r"--stage([1-9]\d*)_model_path(?:=|$)")
 
 
 def main(arguments: list[str] | None = None) -> None:

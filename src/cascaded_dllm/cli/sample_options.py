@@ -10,6 +10,7 @@ from cascaded_dllm.cli.sample_drawing import options_of, values_of
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import Pin
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.given import read_given
 from cascaded_dllm.sample.output import SampleRun, require_writable
@@ -172,4 +173,6 @@ def _shown(value: Any) -> str:
     """A value as the user types it; "none" for a missing one."""
     if isinstance(value, tuple):
         return ", ".join(map(_shown, value)) or "none"
+    if isinstance(value, Pin):
+        return f"{value.stage}:{value.position}:{value.text}"
     return "none" if value is None else str(value)

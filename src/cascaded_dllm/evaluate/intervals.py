@@ -121,11 +121,14 @@ def jackknife_error(without: Float[np.ndarray, " G"]) -> float | None:
     safe side for figures that are not sums over texts; for a mean it is exact: s / sqrt(B) with one text a part.
 
     Returns:
-        The error; None where there are fewer than 2 parts, or the figure is not finite without one of them.
+        The error; None where there are fewer than 2 parts, the figure is not finite without one of them, or the squares
+        are beyond float64.
     """
     if len(without) < 2 or not np.isfinite(without).all():
         return None
-    return float(np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum()))
+    return error if np.isfinite(error) else None
 
 
 def unseen_error(num_texts: int) -> float:

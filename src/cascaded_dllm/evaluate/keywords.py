@@ -15,7 +15,7 @@ def keyword_coverage_per_text(texts: Sequence[str], keywords: Sequence[str]) -> 
         texts: decoded texts.
         keywords: at least one, none of them blank; the callers ensure it.
     """
-    asked = {_pattern(keyword): number for keyword, number in Counter(keywords).items()}
+    asked = Counter(map(_pattern, keywords))
     return [
         sum(min(number, len(pattern.findall(text))) for pattern, number in asked.items()) / len(keywords)
         for text in texts

@@ -79,11 +79,15 @@ class AbsorbingSampling:
             self.start.xt,
             self.start.t,
             mask_id=self.process.mask_id,
-            tokens_per_call=predictor.tokens_per_call,
+            tokens_per_call=self._tokens_per_call(predictor),
             schedule=self.schedule,
             draws=self.draws,
             sample_index=self.sample_index,
         )
+
+    def _tokens_per_call(self, predictor: FirstHittingPredictor | SurestPredictor) -> int:
+        """Tokens of a call: no more than a text has, since any larger number would have to fit into int64."""
+        return min(predictor.tokens_per_call, self.start.xt.shape[1])
 
     def _on_grid(self, predictor: AncestralPredictor | ScorePredictor, times: Float[Tensor, "n B"]) -> CallOrder:
         """Steps whose rates are known without the network: normalised scores sum to 1 / expm1(sigma)."""
@@ -135,7 +139,8 @@ class AbsorbingSampling:
         """
         xt, nfe = self.start.xt.clone(), 0.0
         most = int((xt == self.process.mask_id).sum(-1).max())
-        num_steps = -(-most // predictor.tokens_per_call)
+        tokens_per_call = self._tokens_per_call(predictor)
+        num_steps = -(-most // tokens_per_call)
         position = torch.arange(xt.shape[1], device=xt.device)
         yield SamplerState(xt.clone(), 0, num_steps, nfe)
         for step in range(num_steps):
@@ -148,7 +153,7 @@ class AbsorbingSampling:
             sureness[rows.batch, rows.position] = self.writer.sureness(answer, predictor).to(sureness)
             chance, _ = self.draws.uniform_pair(self.sample_index[:, None], 0, position)
             is_masked = xt == self.process.mask_id
-            kept = _chosen(sureness, is_masked, chance, predictor.tokens_per_call)[rows.batch, rows.position]
+            kept = _chosen(sureness, is_masked, chance, tokens_per_call)[rows.batch, rows.position]
             self.writer.fill(xt, answer, kept, (u[0][kept], u[1][kept]), torch.full_like(texts, step + 1))
             nfe += self.writer.nfe(texts)
             yield SamplerState(xt.clone(), step + 1, num_steps, nfe)

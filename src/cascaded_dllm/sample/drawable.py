@@ -1,6 +1,5 @@
 """Whether the stages of a cascade can draw what they are asked for, checked before anything is drawn."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -34,7 +33,6 @@ def require_drawable(
     drawing.require_sound()
     for stage, plan in zip(stages, drawing.plans(len(stages)), strict=True):
         require_usable(plan.predictor, stage.process, plan.num_steps or 1)
-    _require_conditioning(stages, drawing)
     if drawing.gaps_per_call is not None and not any(stage.is_placed for stage in stages):
         raise ConfigError(
             f"gaps_per_call is {drawing.gaps_per_call}, but only placed stages have gaps, and there is none; leave "
@@ -42,9 +40,10 @@ def require_drawable(
         )
     lengths = [stage.length for stage in stages]
     asked = constraints(drawing.control, tokenizer, lengths, english_importance(tokenizer), unique=unique)
-    for number, of_stage in enumerate(asked.stages, start=asked.first_stage):
-        if of_stage.given:
-            continue
+    written = [number for number, found in enumerate(asked.stages, start=asked.first_stage) if not found.given]
+    _require_conditioning(stages, written, drawing)
+    for number in written:
+        of_stage = asked.stages[number - asked.first_stage]
         stage, is_first = stages[number - 1], number == asked.first_stage
         if stage.is_placed:
             before = () if is_first else asked.stages[number - 1 - asked.first_stage].given
@@ -55,14 +54,21 @@ def require_drawable(
     return asked
 
 
-def _require_conditioning(stages: Sequence[StageSampler], drawing: Drawing) -> None:
-    """Checks that every stage after the first can be guided and can read noised prefixes, if that is asked for.
+def _require_conditioning(stages: Sequence[StageSampler], written: Sequence[int], drawing: Drawing) -> None:
+    """Checks that every stage that is written from a prefix can be guided and can read noised prefixes, if asked to.
+
+    Args:
+        stages: all stages of the cascade.
+        written: numbers of the stages that are written, of which one is not stage 1 if there are several stages.
+        drawing: how texts are to be drawn.
 
     Raises:
-        ConfigError: a stage was not trained for it, there is no later stage, or a value is out of range.
+        ConfigError: a stage was not trained for it or has no prefix, or a value is out of range.
     """
-    prefixed = [(stage, before.length) for before, stage in itertools.pairwise(stages)]
-    for stage, prefix_length in prefixed or [(stages[0], 0)]:
+    for number in [number for number in written if number > 1] or [1]:
+        stage = stages[number - 1]
+        # A placed stage holds the text of the stage before, and reads no prefix.
+        prefix_length = 0 if number == 1 or stage.is_placed else stages[number - 2].length
         require_guidable(drawing.guidance, stage.trained_with, prefix_length)
         require_noisable(drawing.prefix_noise, stage.trained_with, prefix_length)
 

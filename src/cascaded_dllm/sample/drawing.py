@@ -9,7 +9,14 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
-from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, RemaskPredictor, has_grid, predictor_from_name
+from cascaded_dllm.sample.predictors import (
+    PREDICTORS,
+    Predictor,
+    RemaskPredictor,
+    has_grid,
+    predictor_from_name,
+    require_steps,
+)
 from cascaded_dllm.sample.token_law import TokenLaw
 
 DEFAULT_STEPS = 128
@@ -280,5 +287,5 @@ def _plan(name: str, steps: int | None, tokens_per_call: int | None, eta: float 
             )
         return StagePlan(predictor, None)
     steps = DEFAULT_STEPS if steps is None else steps
-    require_at_least("steps", steps, 1, hint="for example 128")
+    require_steps("steps", steps)
     return StagePlan(predictor, steps)

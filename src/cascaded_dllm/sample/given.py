@@ -43,8 +43,13 @@ def read_outline(path: Path) -> str:
 
 
 def _text_of(file: Path) -> str:
+    """The text of a file, without a byte-order mark at its beginning, which some editors write.
+
+    Raises:
+        DataError: it is not text in UTF-8.
+    """
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
@@ -52,7 +57,7 @@ def _text_of(file: Path) -> str:
 def _stored(file: Path, content: str, stage: int, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], ...]]:
     """For every text of a run, the ids of the stages up to `stage` that the run holds."""
     # Not splitlines, which also breaks at characters that a text may contain.
-    lines = content.removesuffix("\n").split("\n")
+    lines = content.removesuffix("\n").split("\n") if content else []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)

@@ -21,6 +21,10 @@ PREDICTORS: tuple[PredictorName, ...] = get_args(PredictorName)
 GRID_PREDICTORS = ("euler", "analytic", "ancestral", "remask")
 """Predictors with a time grid, which take a number of steps; the others take a number of tokens for each call."""
 
+MOST_STEPS = 1_000_000
+"""Most steps of a time grid. Its times are numbers in float32, in which a step near t = 1 is then 17 of the smallest
+differences long; finer grids would be made of rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class EulerPredictor:
@@ -234,6 +238,17 @@ def predictor_from_name(
             return FirstHittingPredictor(1 if tokens_per_call is None else tokens_per_call)
         case "confidence" | "entropy":
             return SurestPredictor(known, 1 if tokens_per_call is None else tokens_per_call)
+
+
+def require_steps(what: str, steps: int) -> None:
+    """Checks the number of steps of a time grid; `what` is its name in the message.
+
+    Raises:
+        ConfigError: there are none, or too many.
+    """
+    require_at_least(what, steps, 1, hint="for example 128")
+    if steps > MOST_STEPS:
+        raise ConfigError(f"{what} is {steps}; it must be at most {MOST_STEPS}, for example 128")
 
 
 def has_grid(predictor: Predictor) -> bool:

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.diffusion.layout import places_of
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process, UniformProcess
@@ -21,7 +20,7 @@ from cascaded_dllm.sample.absorbing import AbsorbingSampling
 from cascaded_dllm.sample.conditioning import Conditioning, require_guidable
 from cascaded_dllm.sample.first_words import FirstWords
 from cascaded_dllm.sample.layout import LayoutRequest, draw_gaps, known_gaps, layout_calls
-from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePredictor
+from cascaded_dllm.sample.predictors import EulerPredictor, Predictor, TweediePredictor, require_steps
 from cascaded_dllm.sample.required import RequiredWords, Word
 from cascaded_dllm.sample.state import SamplerState, Start
 from cascaded_dllm.sample.token_law import UNCHANGED, TokenLaw
@@ -42,9 +41,9 @@ def require_usable(predictor: Predictor, process: Process, num_steps: int, *, gr
         group: prefix of the keys that set them in a configuration, such as "sampling."; for messages.
 
     Raises:
-        ConfigError: `num_steps` is less than 1, or the predictor does not exist for this process.
+        ConfigError: `num_steps` is less than 1 or too large, or the predictor does not exist for this process.
     """
-    require_at_least(f"{group}num_steps" if group else "steps", num_steps, 1, hint="for example 128")
+    require_steps(f"{group}num_steps" if group else "steps", num_steps)
     if isinstance(process, UniformProcess) and not isinstance(predictor, EulerPredictor | TweediePredictor):
         raise ConfigError(
             f"{group}predictor {predictor.name} needs the absorbing process, this model has the uniform one; "
@@ -118,7 +117,7 @@ class StageSampler:
             layout: how the layouts of a placed stage are drawn; None for `LayoutRequest()`.
 
         Raises:
-            ConfigError: `num_steps` is less than 1; the process cannot be sampled with this predictor, law or words;
+            ConfigError: `num_steps` is out of range; the process cannot be sampled with this predictor, law or words;
                 the prefix has another length than in training; a placed stage has no prefix; the stage cannot be
                 guided; or there is no room for the words or for the layout.
             NoLawError: the network answers with NaN or infinity.

@@ -10,8 +10,9 @@ from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.errors import ConfigError
 
-_LOWEST = 1e-6
-"""Lower temperatures are raised to this one: a token that is 0.01 % less probable then has the weight exp(-100)."""
+_LOWEST = 1e-3
+"""Lower temperatures are raised to this one: a token that is 1 % less probable then has the weight exp(-10). At still
+lower ones, the rounding of a log probability, which depends on the batch, would decide where required words stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

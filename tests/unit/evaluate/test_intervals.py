@@ -138,6 +138,9 @@ def test_the_error_of_a_mean_is_the_usual_one() -> None:
     assert sample([3.0, 9.0], [1.0, 0.0]).error is None
     assert sample([1e308, 1e308, 1.0]).error is None
     assert jackknife_error(np.array([1.0])) is None
+    # Perplexities of a judge that is sure of the wrong tokens: the squares, or their mean, are beyond float64.
+    assert jackknife_error(np.array([1e200, 3e200])) is None
+    assert jackknife_error(np.array([1e308, 1.5e308])) is None
 
 
 def test_the_error_of_a_quotient_is_the_spread_of_it() -> None:

@@ -16,6 +16,8 @@ from cascaded_dllm.evaluate.keywords import keyword_coverage_per_text
         ("one fox, two fox", ("fox", "fox"), 1),
         ("the light \n house", ("light house",), 1),
         ("the house light", ("light house",), 0),
+        ("the light house", ("light house", "light  house"), 0.5),
+        ("the light house, a light house", ("light house", "light  house "), 1),
         ("it cost $5.", ("$5", "5."), 1),
         ("", ("fox",), 0),
     ],

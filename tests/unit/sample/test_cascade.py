@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,16 @@ def test_noised_prefixes(tokenizer: Tokenizer, attention: str, kind: str) -> Non
     assert torch.equal(other.ids[1], empty.ids[1])
 
 
+@pytest.mark.parametrize("predictor", ["first_hitting", "confidence"])
+def test_a_call_writes_no_more_than_a_text(tokenizer: Tokenizer, predictor: str) -> None:
+    """However many tokens it may write, also more than a number of 64 bits can say."""
+    made = cascade(tokenizer)
+    whole = generated(made, predictor=predictor, tokens_per_call=LENGTHS[1])
+    more = generated(made, predictor=predictor, tokens_per_call=10**30)
+    assert more.nfe == whole.nfe == (1.0, 1.0)
+    assert torch.equal(more.ids[1], whole.ids[1])
+
+
 def test_guided_texts(tokenizer: Tokenizer) -> None:
     made = cascade(tokenizer, trained_with=PrefixSettings(dropout=0.1))
     plain, guided = (generated(made, guidance=weight) for weight in (0.0, 2.0))
@@ -236,6 +247,20 @@ def test_what_the_stages_were_not_trained_for(tokenizer: Tokenizer, settings: di
     alone = Cascade(cascade(tokenizer).stages[:1], tokenizer, LENGTHS)
     with pytest.raises(ConfigError, match=r"there is no prefix|it must"):
         generated(alone, **settings)
+
+
+def test_only_stages_that_are_written_must_be_trained_for_it(tokenizer: Tokenizer) -> None:
+    """A stage whose texts are given is never asked."""
+    of_two, trained = cascade(tokenizer), PrefixSettings(dropout=0.1, noise_prob=0.1)
+    last = replace(cascade(tokenizer, seeds=(3, 4), trained_with=trained).stages[1], length=8)
+    made = Cascade((*of_two.stages, last), tokenizer, (*LENGTHS, 8))
+    before = generated(made)
+    for settings, message in (({"guidance": 2.0}, "trained without prefix dropout"), ({"prefix_noise": 0.9}, "noise")):
+        changed = generated(made, given=before.given(2), **settings)
+        assert torch.equal(changed.ids[1], before.ids[1])
+        assert not torch.equal(changed.ids[2], before.ids[2])
+        with pytest.raises(ConfigError, match=message):
+            generated(made, given=before.given(1), **settings)
 
 
 @pytest.mark.parametrize(

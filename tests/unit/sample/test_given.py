@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.errors import ConfigError, DataError
-from cascaded_dllm.sample.control import GivenStage
+from cascaded_dllm.sample.constraints import constraints
+from cascaded_dllm.sample.control import Control, GivenStage
 from cascaded_dllm.sample.given import read_given, read_outline
 from cascaded_dllm.text.listing import SEPARATOR, listing, texts_of_listing
 from cascaded_dllm.text.tokenizer import Tokenizer
@@ -58,6 +59,25 @@ def test_a_listing_gives_one_stage(tokenizer: Tokenizer, tmp_path: Path) -> None
     assert found.first_stage == 2
     path.write_text(" storm keeper\n", encoding="utf-8")
     assert [tokenizer.decode(ids) for (ids,) in read_given(path, 1, tokenizer).ids] == [" storm keeper"]
+
+
+def test_a_byte_order_mark_is_no_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Some editors write one at the beginning of a file; further on it is a character."""
+    path = tmp_path / "edited.txt"
+    path.write_bytes(b"\xef\xbb\xbf storm \xef\xbb\xbfkeeper\r\n")
+    assert read_outline(path) == " storm \ufeffkeeper\n"
+    assert read_given(path, 1, tokenizer) == GivenStage.of_texts(1, [" storm \ufeffkeeper"], tokenizer)
+    run = stored(tmp_path, RECORDS, tokenizer)
+    expected = read_given(run, 1, tokenizer)
+    run.write_bytes(b"\xef\xbb\xbf" + run.read_bytes())
+    assert read_given(run, 1, tokenizer) == expected
+
+
+def test_a_run_that_has_no_text_yet(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Nothing in it is damaged; what has no text is refused like any other."""
+    given = read_given(stored(tmp_path, [], tokenizer), 1, tokenizer)
+    with pytest.raises(ConfigError, match="there is no text to continue from; give a file that holds at least one"):
+        constraints(Control(given=given), tokenizer, (2, 4), lambda text: ([], [], ""))
 
 
 def test_listings_are_read_as_they_are_written() -> None:

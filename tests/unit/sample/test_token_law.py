@@ -36,6 +36,15 @@ def test_the_smallest_temperature_takes_the_most_probable_token() -> None:
     assert tempered.softmax(-1).tolist() == [[1.0, 0.0, 0.0, 0.0]]
 
 
+def test_rounding_does_not_decide_at_temperature_0() -> None:
+    """Required words are kept at any temperature; where they may stand equally well, the seed decides, in any batch."""
+    logits = torch.tensor([[0.0, -3.0], [0.0, -3.0 - 1e-6]])
+    assert logits[0, 1] != logits[1, 1]
+    one, other = TokenLaw(temperature=0.0).tempered(logits).log_softmax(-1)
+    # The difference of 1e-6 nats, divided by the lowest temperature, and the rounding of numbers near 3,000.
+    torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
 def test_nothing_is_changed_by_default() -> None:
     law = TokenLaw()
     assert law == UNCHANGED

@@ -15,8 +15,10 @@ from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import Prefix, ScoreModel
 
 
-def require_guidable(guidance: float, settings: PrefixSettings, prefix_length: int) -> None:
-    """Checks that a stage can be sampled with this weight of guidance.
+def require_guidable(
+    guidance: float, settings: PrefixSettings, prefix_length: int, *, stage: str = "the stage"
+) -> None:
+    """Checks that a stage can be sampled with this weight of guidance; `stage` is its name in the message.
 
     Raises:
         ConfigError: the weight is negative or not finite, or it is positive for a stage that has no prefix or was
@@ -28,13 +30,13 @@ def require_guidable(guidance: float, settings: PrefixSettings, prefix_length: i
         raise ConfigError(f"guidance is {guidance}, and there is no prefix to guide by; set guidance to 0")
     if guidance > 0 and settings.dropout == 0:
         raise ConfigError(
-            f"guidance is {guidance}, and the stage was trained without prefix dropout, so it does not know what "
+            f"guidance is {guidance}, and {stage} was trained without prefix dropout, so it does not know what "
             "it would write without a prefix; set guidance to 0, or train it with training.prefix_dropout=0.1"
         )
 
 
-def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int) -> None:
-    """Checks that a stage can be sampled with this probability of replacing a prefix token.
+def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int, *, stage: str = "the stage") -> None:
+    """Checks that a stage, called `stage` in the message, can be sampled with prefix tokens replaced like this.
 
     Raises:
         ConfigError: `prob` is not a probability, or it is positive for a stage that has no prefix or was trained on
@@ -46,7 +48,7 @@ def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int) 
         raise ConfigError(f"prefix_noise is {prob}, and there is no prefix to put it in; set prefix_noise to 0")
     if prob > 0 and settings.noise_prob == 0:
         raise ConfigError(
-            f"prefix_noise is {prob}, and the stage was trained on prefixes without noise; set prefix_noise to 0, or "
+            f"prefix_noise is {prob}, and {stage} was trained on prefixes without noise; set prefix_noise to 0, or "
             "train it with training.prefix_noise.prob=0.1"
         )
 

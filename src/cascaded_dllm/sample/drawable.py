@@ -69,8 +69,8 @@ def _require_conditioning(stages: Sequence[StageSampler], written: Sequence[int]
         stage = stages[number - 1]
         # A placed stage holds the text of the stage before, and reads no prefix.
         prefix_length = 0 if number == 1 or stage.is_placed else stages[number - 2].length
-        require_guidable(drawing.guidance, stage.trained_with, prefix_length)
-        require_noisable(drawing.prefix_noise, stage.trained_with, prefix_length)
+        require_guidable(drawing.guidance, stage.trained_with, prefix_length, stage=f"stage {number}")
+        require_noisable(drawing.prefix_noise, stage.trained_with, prefix_length, stage=f"stage {number}")
 
 
 def _require_text(stage: StageSampler, asked: StageConstraints, drawing: Drawing, *, covers: bool) -> None:

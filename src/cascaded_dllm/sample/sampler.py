@@ -199,8 +199,8 @@ class StageSampler:
             return
         if not law.is_unchanged:
             raise ConfigError(
-                f"tokens are to be drawn from {law}, which needs the absorbing process, and this model has the "
-                "uniform one; leave temperature, top_k and top_p out"
+                f"tokens are to be drawn with {law}, which needs the absorbing process, and this model has the uniform "
+                "one; leave temperature, top_k and top_p out"
             )
         if is_required:
             raise ConfigError(

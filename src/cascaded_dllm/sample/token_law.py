@@ -1,6 +1,6 @@
 """The law that tokens are drawn from: the network's own, unless less variety is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +41,11 @@ class TokenLaw:
             require_at_least("top_k", self.top_k, 1, hint="or left out to keep all tokens")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1, which keeps all tokens")
+
+    def __str__(self) -> str:
+        """What is changed, as in "temperature 0.5, top_k 40"."""
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return ", ".join(f"{name} {getattr(self, name)}" for name in changed) or "the law of the network"
 
     @property
     def is_unchanged(self) -> bool:

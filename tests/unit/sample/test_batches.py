@@ -241,5 +241,5 @@ def test_a_drawing_is_stored_and_read():
 
 
 def test_settings_that_the_stages_refuse(drawn_from):
-    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage was trained without prefix dropout"):
+    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and stage 2 was trained without prefix dropout"):
         drawn_from.require_drawable(Drawing(guidance=1.0))

@@ -232,9 +232,9 @@ def test_guided_texts(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"guidance": 1.0}, r"guidance is 1\.0, and the stage was trained without prefix dropout"),
+        ({"guidance": 1.0}, r"guidance is 1\.0, and stage 2 was trained without prefix dropout"),
         ({"guidance": -1.0}, r"guidance is -1\.0; it must be at least 0"),
-        ({"prefix_noise": 0.1}, r"prefix_noise is 0\.1, and the stage was trained on prefixes without noise"),
+        ({"prefix_noise": 0.1}, r"prefix_noise is 0\.1, and stage 2 was trained on prefixes without noise"),
         ({"prefix_noise": 2.0}, r"prefix_noise is 2\.0; it must lie between 0"),
     ],
 )

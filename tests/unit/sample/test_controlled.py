@@ -221,7 +221,7 @@ def test_the_uniform_process_pins_nothing(cascade: Cascade) -> None:
         (made, {"pinned": (Pin(1, 0, " cat"),)}, "text is required or pinned"),
         (made, {"keywords": ["cat"]}, "text is required or pinned"),
         (stages, {"require_coverage": True}, "text is required or pinned"),
-        (made, {"temperature": 0.5}, "tokens are to be drawn from TokenLaw"),
+        (made, {"temperature": 0.5}, r"tokens are to be drawn with temperature 0\.5, which"),
     ):
         with pytest.raises(ConfigError, match=message):
             # Before anything is drawn.

@@ -262,7 +262,10 @@ def asked(sampler: StageSampler, count: int = 5, name: str = "first_hitting", **
 def test_the_uniform_process_keeps_nothing() -> None:
     sampler = stage({"process": "uniform"})
     for options, message in (
-        ({"law": TokenLaw(top_k=3)}, r"tokens are to be drawn from TokenLaw\(.*top_k=3.* leave temperature, top_k and"),
+        (
+            {"law": TokenLaw(top_k=3)},
+            "tokens are to be drawn with top_k 3, which needs .*; leave temperature, top_k and",
+        ),
         ({"words": [[(1,)]]}, "text is required or pinned, which needs the absorbing process, .* ask for none, or"),
         ({"required": [[(1,)]]}, "text is required or pinned, which needs the absorbing process, .* ask for none, or"),
     ):

@@ -68,3 +68,8 @@ def test_nothing_is_changed_by_default() -> None:
 def test_numbers_that_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TokenLaw(**options)
+
+
+def test_a_law_says_what_is_changed() -> None:
+    assert str(TokenLaw(temperature=0.5, top_k=40)) == "temperature 0.5, top_k 40"
+    assert str(TokenLaw()) == "the law of the network"

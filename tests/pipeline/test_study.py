@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from cascaded_dllm import lock_owner
@@ -657,6 +658,25 @@ def test_a_judge_reads_the_texts_and_the_real_ones(tmp_path, judge_folder):
     [entry] = results["arms"]
     assert entry["sampling"][0]["figures"]["generative_ppl_corpus"] > 1
     assert results["reference"]["figures"]["generative_ppl_corpus"] > 1
+
+
+def test_another_judge_of_the_same_name_reads_no_text(tmp_path, judge_folder):
+    judge = shutil.copytree(judge_folder, tmp_path / "judge")
+    study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=STUDY["sampling"][:1])
+    command = ("study", "run", study, "--out", tmp_path / "out", f"judge='{judge}'")
+    success(*command)
+    weights = load_file(judge / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, judge / "model.safetensors", {"format": "pt"})
+    # What is there was read by the former one, and nothing is left to read.
+    success(*command)
+    study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=[{"name": "other", "num_samples": 8}])
+    done = run(cdllm, *command)
+    assert done.returncode == 3
+    assert "is not the one that has read texts of this study before: it has other weights or" in done.stderr
+    shutil.copyfile(judge_folder / "model.safetensors", judge / "model.safetensors")
+    success(*command)
+    [entry] = results_of(tmp_path / "out")["arms"]
+    assert entry["sampling"][0]["figures"]["generative_ppl_corpus"] > 1
 
 
 def test_folders_of_no_study(tmp_path):

@@ -23,7 +23,7 @@ from torch import Tensor
 from cascaded_dllm.errors import ConfigError, MissingExtraError
 from cascaded_dllm.evaluate.intervals import PerText, jackknife_error
 from cascaded_dllm.hub_requests import model_errors, problem_with_model
-from cascaded_dllm.importance.sentence_files import no_progress_bar
+from cascaded_dllm.importance.sentence_files import no_progress_bar, tokenizer_text, weights_digest
 
 TokenNats = Float[Tensor, "_"]
 """-log p of every token of one text under the judge, in nats, float64; of length 0 for an empty text."""
@@ -110,6 +110,12 @@ class Judge:
                 f"the judge is {source!r}, a folder without weights ({' or '.join(_WEIGHTS)}); give the folder or hub "
                 "id of a whole causal language model"
             )
+
+    def fingerprint(self) -> str:
+        """16 hex digits of all that decides its figures: weights, tokenizer and context."""
+        digest = weights_digest(self.model)
+        digest.update(f"{tokenizer_text(self.tokenizer)} {self.begin_id} {self.context}".encode())
+        return digest.hexdigest()[:16]
 
     @contextlib.contextmanager
     def on(self, device: torch.device) -> Iterator[None]:

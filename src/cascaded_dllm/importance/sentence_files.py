@@ -5,12 +5,13 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cascaded_dllm.errors import DataError, MissingExtraError
 from cascaded_dllm.hub_requests import HUB_ID, model_errors, problem_with_model
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 # The owner that the library adds to a name without one.
@@ -46,15 +47,25 @@ def fingerprint(model: "SentenceTransformer") -> str:
 
     The loaded model is hashed, not its files, so that a folder and the hub's copy of it are the same model.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.cpu().contiguous().numpy().data)
-    backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
-    tokenizer = backend.to_str() if hasattr(backend, "to_str") else repr(backend)
-    for part in (repr(model), tokenizer, str(model.max_seq_length), repr(default_prompt(model))):
+    digest = weights_digest(model)
+    for part in (repr(model), tokenizer_text(model.tokenizer), str(model.max_seq_length), repr(default_prompt(model))):
         digest.update(part.encode())
     return digest.hexdigest()[:16]
+
+
+def weights_digest(network: "torch.nn.Module") -> "hashlib._Hash":
+    """The SHA-256 of the names, shapes and numbers of all tensors of a network, to which more can be added."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest
+
+
+def tokenizer_text(tokenizer: Any) -> str:
+    """All that decides the tokens of a tokenizer of the transformers library, as far as it can be written down."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return backend.to_str() if hasattr(backend, "to_str") else repr(backend)
 
 
 def default_prompt(model: "SentenceTransformer") -> str | None:

@@ -25,6 +25,7 @@ from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drawing import draw, drawing_key, reference_figures
 from cascaded_dllm.study.folder import StudyFolder
+from cascaded_dllm.study.judging import load_judge
 from cascaded_dllm.study.measuring import SharedWindows, bound_key, bound_part_name, measure
 from cascaded_dllm.study.plan import PlannedArm, PlannedRun
 from cascaded_dllm.study.training import train
@@ -210,5 +211,5 @@ class Work:
 
     def _loaded_judge(self) -> Judge | None:
         if self._judge is None and self.study.judge is not None:
-            self._judge = Judge.load(self.study.judge)
+            self._judge = load_judge(self.folder, self.study.judge)
         return self._judge

@@ -76,14 +76,26 @@ class BoundModel(LM):
         return [-nats for nats in self.scorer.text_nats([text for (text,) in (request.args for request in requests)])]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The text written after every context, up to the first of its stop strings."""
+        """The text written after every context, up to the first of its stop strings or to `max_gen_toks` tokens.
+
+        Other options of a request, such as a temperature, are not used.
+        """
         written = self.scorer.written([request.args[0] for request in requests])
-        return [_ended(text, request.args[1]) for text, request in zip(written, requests, strict=True)]
+        return [
+            _ended(self._first_tokens(text, request.args[1]), request.args[1])
+            for text, request in zip(written, requests, strict=True)
+        ]
+
+    def _first_tokens(self, text: str, options: object) -> str:
+        """As many tokens of a text as `options` allow."""
+        most = options.get("max_gen_toks") if isinstance(options, Mapping) else None
+        tokenizer = self.scorer.cascade.tokenizer
+        return text if most is None else tokenizer.decode(tokenizer.encode(text).ids[: int(most)])
 
 
 def _ended(text: str, options: object) -> str:
     """The text up to the first stop string in `options`; an empty one stops nothing."""
-    until = options.get("until", []) if isinstance(options, Mapping) else []
+    until = (options.get("until") or []) if isinstance(options, Mapping) else []
     for end in filter(None, [until] if isinstance(until, str) else until):
         text = text.partition(end)[0]
     return text

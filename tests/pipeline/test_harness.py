@@ -75,6 +75,14 @@ def test_what_is_written_ends_where_it_should(model: BoundModel) -> None:
     assert whole
     assert "a" not in short
     assert "e" not in other
+    first_tokens = model.scorer.cascade.tokenizer.encode(whole).ids[:3]
+    start = model.scorer.cascade.tokenizer.decode(first_tokens)
+    for how, text in (
+        ({"until": None}, whole),
+        ({"max_gen_toks": 3}, start),
+        ({"until": "", "max_gen_toks": 3}, start),
+    ):
+        assert model.generate_until(asked("generate_until", ("Once there was", how))) == [text]
 
 
 def test_stages_with_plus_signs(stories: Path, tmp_path: Path) -> None:

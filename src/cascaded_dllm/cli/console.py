@@ -39,6 +39,8 @@ _NO_SUCH_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EROFS)
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 _CONTROLS = _PICTURES | dict.fromkeys(range(128, 160), 0xFFFD)
 
+_NEAR = 40
+"""Characters of a text that a message shows before and after the wrong one."""
 _WIDE = 110
 """Columns that the progress bar of training needs for all its fields."""
 
@@ -67,8 +69,8 @@ def warn(line: str) -> None:
 def reported_errors(debug: bool) -> Iterator[None]:
     """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
-    So is a file or folder that the user has no right to, or whose name leads nowhere, wherever it is met. Warnings
-    about damaged checkpoints that were passed over also become one line each.
+    So is a file or folder that the user has no right to, or whose name leads nowhere or is not UTF-8, wherever it is met.
+    Warnings about damaged checkpoints that were passed over also become one line each.
 
     Raises:
         typer.Exit: the block raised such an error, or Ctrl-C interrupted it.
@@ -90,6 +92,12 @@ def reported_errors(debug: bool) -> Iterator[None]:
             raise
         remedy = "give yourself the right to do so, or name" if has_no_right else "name"
         _report(f"{error.filename} cannot be read or written ({error.strerror}); {remedy} another file or folder")
+        raise typer.Exit(EXIT_ERROR) from None
+    except UnicodeEncodeError as error:
+        if debug or error.reason != "surrogates not allowed":
+            raise
+        near = error.object[max(error.start - _NEAR, 0) : error.end + _NEAR]
+        _report(f"{near!r} contains a byte that is not UTF-8; rename the file or folder, or give another text")
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         error_console.print("interrupted")

@@ -85,6 +85,23 @@ def test_a_name_that_leads_nowhere_is_one_line(capsys, number):
             fail(other, debug)
 
 
+def test_a_name_that_is_not_utf8_is_one_line(capsys):
+    def written(text, encoding, debug=False):
+        with reported_errors(debug):
+            text.encode(encoding)
+
+    with pytest.raises(typer.Exit) as raised:
+        written(f"{'x' * 99}/caf\udce9/run{'y' * 99}", "utf-8")
+    assert raised.value.exit_code == 2
+    told = (
+        f"'{'x' * 36}/caf\\udce9/run{'y' * 36}' contains a byte that is not UTF-8; rename the file or folder, or give "
+    )
+    assert capsys.readouterr().err == f"error: {told}another text\n"
+    for text, encoding, debug in (("caf\udce9", "utf-8", True), ("caf\xe9", "ascii", False)):
+        with pytest.raises(UnicodeEncodeError):
+            written(text, encoding, debug)
+
+
 def test_what_the_encoding_of_the_output_lacks_stops_nothing(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii", write_through=True))

@@ -69,8 +69,8 @@ def warn(line: str) -> None:
 def reported_errors(debug: bool) -> Iterator[None]:
     """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
-    So is a file or folder that the user has no right to, or whose name leads nowhere or is not UTF-8, wherever it is met.
-    Warnings about damaged checkpoints that were passed over also become one line each.
+    So is a file or folder that the user has no right to, or whose name leads nowhere or is not UTF-8, wherever it is
+    met. Warnings about damaged checkpoints that were passed over also become one line each.
 
     Raises:
         typer.Exit: the block raised such an error, or Ctrl-C interrupted it.

@@ -108,7 +108,7 @@ class Page:
         self.ask("Input.insertText", text=text)
 
     def press(self, key: str) -> None:
-        code = {"Enter": 13, "ArrowRight": 39}[key]
+        code = {"Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}[key]
         text = "\r" if key == "Enter" else ""
         for kind in ("keyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)

@@ -93,7 +93,8 @@ class TextScorer:
         for number, context in enumerate(contexts):
             ids = tokenizer.encode(context).ids
             kept = ids[max(0, len(ids) - new // 2) :]
-            pins = (Pin(last, "start", tokenizer.decode(kept)),) if kept else ()
+            # Their text would be cut into other tokens if they begin inside a character.
+            pins = (Pin(last, "start", tuple(kept)),) if kept else ()
             written = self.cascade.generate(1, pinned=pins, seed=self.seed + number).ids[-1][0].tolist()
             found.append(tokenizer.decode_window(written[len(kept) :]))
         return found
@@ -120,8 +121,11 @@ class TextScorer:
             # The start of a text follows the end of another one.
             return [tokenizer.eos_id, *before][-(self.window - len(after)) :], after
         # An end of text follows, which needs room too.
-        num_kept = self.window - 1 - len(after)
-        return before[max(0, len(before) - num_kept) :], after
+        end = before[max(0, len(before) - (self.window - 1 - len(after))) :]
+        # A text that begins inside a character or a word may be cut into more tokens than there is room for.
+        while end and tokenizer.encode(tokenizer.decode([*end, *after])).ids != [*end, *after]:
+            end = end[1:]
+        return end, after
 
     def _flat_costs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """The cost of every continuation given its context under a flat model, in nats."""

@@ -3,6 +3,9 @@
 import json
 import logging
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from cascaded_dllm.assemble.run import assemble_run
-from cascaded_dllm.harness import BoundModel
+from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.harness import BoundModel, with_device
 from tests.pipeline import tiny
 
 SETTINGS = (
@@ -75,6 +79,14 @@ def test_what_is_written_ends_where_it_should(model: BoundModel) -> None:
     assert whole
     assert "a" not in short
     assert "e" not in other
+    first_tokens = model.scorer.cascade.tokenizer.encode(whole).ids[:3]
+    start = model.scorer.cascade.tokenizer.decode(first_tokens)
+    for how, text in (
+        ({"until": None}, whole),
+        ({"max_gen_toks": 3}, start),
+        ({"until": "", "max_gen_toks": 3}, start),
+    ):
+        assert model.generate_until(asked("generate_until", ("Once there was", how))) == [text]
 
 
 def test_stages_with_plus_signs(stories: Path, tmp_path: Path) -> None:
@@ -86,3 +98,49 @@ def test_stages_with_plus_signs(stories: Path, tmp_path: Path) -> None:
     [(value, is_greedy)] = made.loglikelihood(asked("loglikelihood", ("Once", " there")))
     assert value < 0
     assert not is_greedy
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ("batch_size=auto", 32),
+        ("batch_size=auto:4", 32),
+        ("batch_size=auto,max_batch_size=8", 8),
+        ("batch_size=48", 48),
+    ],
+)
+def test_batch_sizes_as_the_harness_gives_them(given: str, size: int) -> None:
+    found = lm_eval.api.registry.get_model("cdllm").create_from_arg_string(f"stages=stories,{given}")
+    assert isinstance(found, BoundModel)
+    assert found.scorer.batch_size == size
+
+
+@pytest.mark.parametrize("name", ["num_times", "num_orders", "seed", "batch_size", "max_batch_size"])
+@pytest.mark.parametrize("value", ["many", 2.5])
+def test_numbers_that_are_none(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value!r}; it must be a whole number"):
+        BoundModel("stories", **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_machine_without_a_gpu_needs_no_device(tmp_path: Path) -> None:
+    """The documented command runs as it stands."""
+    (tmp_path / "test.jsonl").write_text(json.dumps({"question": "My friend", "answer": " Tom is"}))
+    (tmp_path / "task.yaml").write_text(
+        f"task: here\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {tmp_path}/test.jsonl\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: question\ndoc_to_target: answer\n"
+        "generation_kwargs:\n  until: ['.']\n  max_gen_toks: 2\nmetric_list:\n  - metric: exact_match\n"
+    )
+    command = [*(sys.executable, "-m", "cascaded_dllm.harness", "run", "--model", "cdllm", "--tasks", "here")]
+    command += ["--model_args", "stages=stories", "--include_path", str(tmp_path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "exact_match" in done.stdout
+
+
+def test_a_device_that_is_named() -> None:
+    run = ["run", "--model", "cdllm"]
+    assert with_device(run) == ["run", "--device", "auto", "--model", "cdllm"]
+    assert with_device(run[1:]) == ["--device", "auto", "--model", "cdllm"]
+    for same in ([*run, "--device", "cpu"], [*run, "--device=cpu"], [*run, "--config", "x"], ["run"], ["ls", "tasks"]):
+        assert with_device(same) == same

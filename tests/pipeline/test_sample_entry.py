@@ -86,6 +86,9 @@ def test_a_stage_that_is_left_out(runs, capsys):
     assert "--stage1_model_path is missing" in capsys.readouterr().err
     assert run("--stage1_model_path", f"{runs}/stage1", "--stage4_model_path", f"{runs}/stage2") == 2
     assert "--stage2_model_path is missing" in capsys.readouterr().err
+    # A number that was mistyped does not fill the memory.
+    assert run("--stage1_model_path", f"{runs}/stage1", "--stage99999999999_model_path", f"{runs}/stage2") == 2
+    assert "--stage2_model_path is missing" in capsys.readouterr().err
 
 
 def test_stages_are_counted_from_1(runs, tmp_path, capsys):

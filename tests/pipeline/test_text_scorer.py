@@ -12,6 +12,7 @@ from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.sample.control import Pin
 from cascaded_dllm.text_scorer import TextScorer
 from cascaded_dllm.train.objective import Batch, Objective
 from tests.pipeline import tiny
@@ -89,6 +90,41 @@ def test_texts_of_any_length(models: dict[str, Cascade]) -> None:
     for scorer in scorers.values():
         short, long, nothing = scorer.text_nats([text, " ".join([text] * 6), ""])
         assert 0 == nothing < 2 * short < long
+
+
+def test_a_context_that_is_cut_inside_a_character(models: dict[str, Cascade], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of it has no other tokens than in the context, so it leaves the continuation where it was."""
+    found: list[str] = []
+
+    def costs(scorer: TextScorer, text: str) -> list[float]:
+        found.append(text)
+        return []
+
+    monkeypatch.setattr(TextScorer, "_window_costs", costs)
+    scorer = TextScorer(cascade=models["cascade"])
+    encode = scorer.cascade.tokenizer.encode
+    contexts = ["\u00e9" * 30, "\u00e9" * 30 + "a"]
+    scorer.continuation_nats([(context, " fox") for context in contexts])
+    for text, context in zip(found, contexts, strict=True):
+        assert f"{context} fox".endswith(text)
+        assert scorer.window - 3 < len(encode(text).ids) < scorer.window
+
+
+def test_what_is_kept_of_a_context_is_pinned_as_it_is(
+    models: dict[str, Cascade], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens, not their text, which could be cut into more of them that would count as written."""
+    pinned = []
+
+    def generate(cascade: Cascade, *arguments: Any, **options: Any) -> SimpleNamespace:
+        pinned.extend(options["pinned"])
+        return SimpleNamespace(ids=[torch.zeros(1, 40, dtype=torch.long)])
+
+    monkeypatch.setattr(Cascade, "generate", generate)
+    for cascade, stage, most in ((models["flat"], 1, 20), (models["cascade"], 3, 16)):
+        for context in ("\u00e9" * 30, "\u00e9" * 30 + "a"):
+            TextScorer(cascade=cascade).written([context])
+            assert pinned.pop() == Pin(stage, "start", tuple(cascade.tokenizer.encode(context).ids[-most:]))
 
 
 def test_what_is_written(models: dict[str, Cascade]) -> None:

@@ -1,6 +1,9 @@
 """The terminal output that all commands share: errors as one line, progress bars, exit codes."""
 
+import errno
 import functools
+import io
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +32,15 @@ EXIT_ERROR = 2
 console = Console(markup=False, emoji=False, highlight=False)
 error_console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
+_NO_SUCH_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EROFS)
+"""Errors of the system about a name that leads nowhere, such as a text where a file was asked for."""
+
+# Control characters of a text are shown as pictures, so that they do not move the cursor or change colours.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_CONTROLS = _PICTURES | dict.fromkeys(range(128, 160), 0xFFFD)
+
+_NEAR = 40
+"""Characters of a text that a message shows before and after the wrong one."""
 _WIDE = 110
 """Columns that the progress bar of training needs for all its fields."""
 
@@ -57,12 +69,13 @@ def warn(line: str) -> None:
 def reported_errors(debug: bool) -> Iterator[None]:
     """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
-    So is a file or folder that the user has no right to, wherever it is met. Warnings about damaged checkpoints that
-    were passed over also become one line each.
+    So is a file or folder that the user has no right to, or whose name leads nowhere or is not UTF-8, wherever it is
+    met. Warnings about damaged checkpoints that were passed over also become one line each.
 
     Raises:
         typer.Exit: the block raised such an error, or Ctrl-C interrupted it.
     """
+    _write_every_character()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", DamagedCheckpointWarning)
@@ -73,17 +86,37 @@ def reported_errors(debug: bool) -> Iterator[None]:
             raise
         _report(str(error))
         raise typer.Exit(EXIT_ERROR) from None
-    except PermissionError as error:
-        if debug or error.filename is None:
+    except OSError as error:
+        has_no_right = isinstance(error, PermissionError)
+        if debug or error.filename is None or not (has_no_right or error.errno in _NO_SUCH_PLACE):
             raise
-        _report(
-            f"{error.filename} cannot be read or written ({error.strerror}); give yourself the right to do so, or name "
-            "another file or folder"
-        )
+        remedy = "give yourself the right to do so, or name" if has_no_right else "name"
+        _report(f"{error.filename} cannot be read or written ({error.strerror}); {remedy} another file or folder")
+        raise typer.Exit(EXIT_ERROR) from None
+    except UnicodeEncodeError as error:
+        if debug or error.reason != "surrogates not allowed":
+            raise
+        near = error.object[max(error.start - _NEAR, 0) : error.end + _NEAR]
+        _report(f"{near!r} contains a byte that is not UTF-8; rename the file or folder, or give another text")
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         error_console.print("interrupted")
         raise typer.Exit(130) from None
+
+
+def _write_every_character() -> None:
+    """Lets a character that the encoding of the output lacks be written as an escape, and stop no command.
+
+    That is any letter in some locales, and in others a byte of a file name that is no text.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def visible(text: str) -> str:
+    """`text` with control characters replaced by pictures of them, except line feeds and tabs."""
+    return text.translate(_CONTROLS)
 
 
 def _report(message: str) -> None:

@@ -13,7 +13,7 @@ from cascaded_dllm.atomic import write_text
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.cli import preprocess_flags as flags
 from cascaded_dllm.cli.compose import config_folder
-from cascaded_dllm.cli.console import console, note, reported_errors, say
+from cascaded_dllm.cli.console import console, note, reported_errors, say, visible
 from cascaded_dllm.cli.options import Debug, parse_lengths
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.preprocess.inspect import InspectedWindow, Inspection, Span, inspect_dataset
@@ -23,9 +23,6 @@ from cascaded_dllm.preprocess.inspect_statistics import Bin
 
 _STYLES = ("bold yellow", "cyan", "magenta", "green")
 _BAR_WIDTH = 40
-# Control characters of a text are shown as pictures, so that they do not move the cursor or change colours.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-_CONTROLS = _PICTURES | dict.fromkeys(range(128, 160), 0xFFFD)
 
 
 def inspect(
@@ -100,11 +97,6 @@ def _show(inspection: Inspection) -> None:
     console.print(_histogram(inspection.statistics.bins, len(names)))
     console.rule("what is dropped")
     console.print(pairs((loss.reason, f"{loss.number:,} of {loss.total:,} {loss.what}") for loss in losses(inspection)))
-
-
-def visible(text: str) -> str:
-    """`text` with control characters replaced by pictures of them, except line feeds and tabs."""
-    return text.translate(_CONTROLS)
 
 
 def _style(stage: int, num_stages: int) -> str:

@@ -40,10 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     flags, rest = parser.parse_known_args(given)
     goes_on = any(flag.split("=")[0] == "--resume" for flag in rest)
     has_bundle = any(flag.split("=")[0] == "--cascade" for flag in rest)
-    missing = [number for number in range(1, max(named, default=1) + 1) if number not in named]
-    if missing and not ((goes_on or has_bundle) and not named):
+    missing = next((number for number in range(1, max(named, default=1) + 1) if number not in named), None)
+    if missing is not None and not ((goes_on or has_bundle) and not named):
         parser.error(
-            f"--stage{missing[0]}_model_path is missing; give a path for every stage, from the first on, or --cascade"
+            f"--stage{missing}_model_path is missing; give a path for every stage, from the first on, or --cascade"
         )
     if not goes_on:
         _add_defaults(flags, rest)

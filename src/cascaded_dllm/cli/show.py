@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cascaded_dllm.cascade.provenance import provenance
-from cascaded_dllm.cli.console import console
+from cascaded_dllm.cli.console import console, visible
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.samples import CascadeSamples, CascadeState
@@ -46,7 +46,7 @@ def stage_lines(tokenizer: Tokenizer, stages: Sequence[Sequence[int]], *, first_
             if is_masked:
                 text.append(_MASKED * len(tokens), style="dim")
             else:
-                text.append(tokenizer.decode(tokens), style=_STYLES[(origin - 1) % len(_STYLES)])
+                text.append(visible(tokenizer.decode(tokens)), style=_STYLES[(origin - 1) % len(_STYLES)])
         text.append("\n")
     return text
 

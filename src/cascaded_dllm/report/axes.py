@@ -34,6 +34,13 @@ class Axis:
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
+    def labelled(self) -> list[tuple[float, str]]:
+        """The ticks with their labels, which have as many digits as they need to differ, and at least four."""
+        digits = 4
+        while len({number_text(tick, digits) for tick in self.ticks}) < len(self.ticks):
+            digits += 1
+        return [(tick, number_text(tick, digits)) for tick in self.ticks]
+
 
 def axis_of(values: Sequence[float], *, from_zero: bool = False, may_be_log: bool = False, num_ticks: int = 5) -> Axis:
     """An axis on which all `values` have room.
@@ -88,17 +95,17 @@ def _log_axis(low: float, high: float) -> Axis:
     return Axis(low / room, high * room, ticks, is_log=True)
 
 
-def number_text(value: float) -> str:
-    """`value` for a tick or a table, with at most four digits: "1.5M", "0.02", "-3"."""
+def number_text(value: float, digits: int = 4) -> str:
+    """`value` for a tick or a table, with at most `digits` digits: "1.5M", "0.02", "-3"."""
     if value == 0:
         return "0"
     size = abs(value)
     if size < 1e-3 or size >= 1e18:
-        return f"{value:.3g}"
+        return f"{value:.{digits - 1}g}"
     for power, suffix in _SUFFIXES:
         if size >= power * 0.99995:
-            return f"{value / power:.4g}{suffix}"
-    return f"{value:.4g}"
+            return f"{value / power:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
 
 
 def measured_text(mean: float, error: float | None) -> str:

@@ -41,13 +41,11 @@ class _Rows:
             f'<defs><pattern id="h{self.chart}" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern></defs>'
         ]
-        for tick in self.axis.ticks:
+        for tick, label in self.axis.labelled():
             at, below = self.left(tick), self.floor + 15
             anchor = "start" if at < _SIDE + 1 else "end" if at > WIDTH - _SIDE - 1 else "middle"
             parts.append(f'<path class="grid" d="M{at:.1f} {_ABOVE - 4}V{self.floor}"/>')
-            parts.append(
-                f'<text class="tick" x="{at:.1f}" y="{below}" text-anchor="{anchor}">{number_text(tick)}</text>'
-            )
+            parts.append(f'<text class="tick" x="{at:.1f}" y="{below}" text-anchor="{anchor}">{label}</text>')
         name = f'<text class="name" x="{WIDTH - _SIDE}" y="{self.floor + 32}" text-anchor="end">nats a window</text>'
         return "".join([*parts, name])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cascaded_dllm.pages import escaped
-from cascaded_dllm.report.axes import Axis, number_text
+from cascaded_dllm.report.axes import Axis
 
 # Hues that colour-blind readers can also tell apart, for light and for dark pages; each stands out from its page.
 LIGHT_COLOURS = ("#0060a8", "#b84600", "#007a55", "#a03d85", "#7d6200", "#4b5563", "#5546c8")
@@ -57,14 +57,14 @@ class Frame:
         """Grid, ticks and the names of both axes."""
         right, floor = WIDTH - _RIGHT, HEIGHT - BOTTOM
         parts = [f'<text class="name" x="4" y="13">{escaped(y_name)}</text>']
-        for tick in self.y.ticks:
+        for tick, label in self.y.labelled():
             at = self.top(tick)
             parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{right}"/>')
-            parts.append(_label(_LEFT - 5, at + 4, number_text(tick), "end"))
-        for tick in self.x.ticks:
+            parts.append(_label(_LEFT - 5, at + 4, label, "end"))
+        for tick, label in self.x.labelled():
             at = self.left(tick)
             parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{floor}"/>')
-            parts.append(_label(at, floor + 15, number_text(tick), "middle"))
+            parts.append(_label(at, floor + 15, label, "middle"))
         parts.append(f'<path class="axis" d="M{_LEFT} {TOP}V{floor}H{right}"/>')
         below = escaped(f"{x_name}, logarithmic" if self.x.is_log else x_name)
         parts.append(f'<text class="name" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{below}</text>')

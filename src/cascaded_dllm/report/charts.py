@@ -72,10 +72,12 @@ def _stage_chart(name: str, curves: Sequence[Curve], frame: Frame, colour: str, 
     parts += [_line(frame, curve, colour, stage_dash(curve.stage, num_stages)) for curve in curves]
     first = {curve.stage: curve for curve in reversed(curves)}
     heights = [frame.top(curve.points[-1][1]) for curve in first.values()]
-    for (stage, curve), top in zip(first.items(), spread(heights, _LABEL, TOP, HEIGHT - BOTTOM), strict=True):
-        left = frame.left(curve.points[-1][0]) + 4
-        parts.append(f'<text class="end" x="{left:.1f}" y="{top + 4:.1f}">{stage}</text>')
-    caption = name if len(first) == 1 else f"{name}; a line ends with the number of its stage"
+    caption = name
+    if len(first) > 1:
+        for (stage, curve), top in zip(first.items(), spread(heights, _LABEL, TOP, HEIGHT - BOTTOM), strict=True):
+            left = frame.left(curve.points[-1][0]) + 4
+            parts.append(f'<text class="end" x="{left:.1f}" y="{top + 4:.1f}">{stage}</text>')
+        caption += "; a line ends with the number of its stage"
     if 0 in first and len(first) > 1:
         caption += ", 0 for a network that stages share"
     lost = sum(curve.num_not_finite for curve in curves)

@@ -82,8 +82,16 @@ class Tokenizer:
         self._require_kept((_ROUND_TRIP_PROBE, *added))
 
     def encode(self, text: str) -> Encoding:
-        """The ids and character offsets of `text`; no special token is added or recognised."""
-        encoded = self._backend.encode(text, add_special_tokens=False)
+        """The ids and character offsets of `text`; no special token is added or recognised.
+
+        Raises:
+            DataError: the text contains half of a surrogate pair, which has no bytes.
+        """
+        try:
+            encoded = self._backend.encode(text, add_special_tokens=False)
+        except TypeError:
+            _require_bytes(text)
+            raise
         return Encoding(encoded.ids, encoded.offsets)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
@@ -254,3 +262,18 @@ def _non_empty(texts: Iterable[str]) -> Iterator[str]:
             yield text
     if num_texts == 0:
         raise DataError("a tokenizer cannot be trained on 0 non-empty texts; give a corpus with at least one")
+
+
+def _require_bytes(text: str) -> None:
+    """Checks that a text can be written as bytes.
+
+    Raises:
+        DataError: it contains half of a surrogate pair; Python reads such from a command line that is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the text holds the lone surrogate {text[error.start]!r} at character {error.start}, which stands for no "
+            "character, or on a command line for a byte that is not UTF-8; give the text in UTF-8"
+        ) from None

@@ -1,3 +1,4 @@
+import errno
 import io
 import warnings
 
@@ -7,7 +8,7 @@ from rich.console import Console
 from rich.progress import TextColumn
 
 from cascaded_dllm.cli import console as console_module
-from cascaded_dllm.cli.console import clock, heading, note, progress_bar, reported_errors, say, warn, working
+from cascaded_dllm.cli.console import clock, heading, note, progress_bar, reported_errors, say, visible, warn, working
 from cascaded_dllm.errors import ConfigError, DamagedCheckpointWarning, MissingExtraError
 
 
@@ -68,6 +69,50 @@ def test_a_file_that_one_has_no_right_to_is_one_line(capsys):
     for other, debug in [(error, True), (PermissionError(1, "Operation not permitted"), False)]:
         with pytest.raises(PermissionError):
             fail(other, debug)
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EROFS])
+def test_a_name_that_leads_nowhere_is_one_line(capsys, number):
+    """Such as a text where a file is asked for."""
+    error = OSError(number, "no such place", "some words " * 9)
+    with pytest.raises(typer.Exit) as raised:
+        fail(error)
+    assert raised.value.exit_code == 2
+    told = f"error: {'some words ' * 9}cannot be read or written (no such place); name another file or folder\n"
+    assert capsys.readouterr().err == told
+    for other, debug in [(error, True), (OSError(number, "no such place"), False), (OSError(5, "fault", "x"), False)]:
+        with pytest.raises(OSError, match=r"no such place|fault"):
+            fail(other, debug)
+
+
+def test_a_name_that_is_not_utf8_is_one_line(capsys):
+    def written(text, encoding, debug=False):
+        with reported_errors(debug):
+            text.encode(encoding)
+
+    with pytest.raises(typer.Exit) as raised:
+        written(f"{'x' * 99}/caf\udce9/run{'y' * 99}", "utf-8")
+    assert raised.value.exit_code == 2
+    told = (
+        f"'{'x' * 36}/caf\\udce9/run{'y' * 36}' contains a byte that is not UTF-8; rename the file or folder, or give "
+    )
+    assert capsys.readouterr().err == f"error: {told}another text\n"
+    for text, encoding, debug in (("caf\udce9", "utf-8", True), ("caf\xe9", "ascii", False)):
+        with pytest.raises(UnicodeEncodeError):
+            written(text, encoding, debug)
+
+
+def test_what_the_encoding_of_the_output_lacks_stops_nothing(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    with reported_errors(debug=False):
+        say("caf\u00e9 \udce9")
+    assert written.getvalue() == b"caf\\xe9 \\udce9\n"
+
+
+def test_what_is_visible():
+    assert visible("a\tb\nc é 😀") == "a\tb\nc é 😀"
+    assert visible("\x00\r\x1b\x7f\x9b") == "\u2400\u240d\u241b\u2421\ufffd"
 
 
 @pytest.mark.parametrize("debug", [True, False])

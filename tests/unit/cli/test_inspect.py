@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cascaded_dllm.cli.inspect import inspect, visible
+from cascaded_dllm.cli.inspect import inspect
 from tests.unit.preprocess.look import write_dataset
 
 TEXTS = ["The fox found a key. " * 9, "x\x1b[31m" * 20, "y"]
@@ -68,11 +68,6 @@ def test_control_characters_are_shown_and_not_done(folder):
     text = output(folder, "--lengths", "3,16", "--document", "d1")
     assert "\x1b" not in text
     assert "\N{SYMBOL FOR ESCAPE}[31m" in text.replace("\n", "")
-
-
-def test_what_is_visible():
-    assert visible("a\tb\nc é 😀") == "a\tb\nc é 😀"
-    assert visible("\x00\r\x1b\x7f\x9b") == "\u2400\u240d\u241b\u2421\ufffd"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def test_a_text_under_way():
     assert [str(span.style) for span in lines.spans] == ["dim", "cyan", "dim", "cyan", "dim"]
 
 
+def test_control_characters_of_a_text_are_pictures():
+    """So that a network that has learnt nothing does not clear the screen."""
+    tokenizer = Tokenizer.train(["The fox found a key."], 400)
+    ids = tokenizer.encode("fox\x1b[2J").ids
+    assert stage_lines(tokenizer, [ids]).plain == "  1  fox\u241b[2J\n"
+
+
 def test_watching_needs_a_terminal():
     with pytest.raises(ConfigError, match="--watch needs a terminal, and the output goes elsewhere; leave it out"):
         require_terminal()

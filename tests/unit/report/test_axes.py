@@ -20,6 +20,8 @@ def test_an_axis_has_room_for_all_values_and_marks_some(values, from_zero, may_b
     assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
     assert 2 <= len(set(axis.ticks)) == len(axis.ticks) <= 10
     assert list(axis.ticks) == sorted(axis.ticks)
+    assert [tick for tick, _ in axis.labelled()] == list(axis.ticks)
+    assert len({label for _, label in axis.labelled()}) == len(axis.ticks)
     assert axis.share(axis.low) == 0
     assert axis.share(axis.high) == pytest.approx(1)
     if from_zero:
@@ -38,6 +40,18 @@ def test_an_axis_has_room_for_all_values_and_marks_some(values, from_zero, may_b
 )
 def test_ticks_are_round_numbers(values, ticks):
     assert axis_of(values).ticks == ticks
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([1024.1, 1024.9], ["1.024k", "1.0242k", "1.0244k", "1.0246k", "1.0248k", "1.025k"]),
+        ([5e6, 5.0004e6], ["5M", "5.0001M", "5.0002M", "5.0003M", "5.0004M"]),
+        ([0.0, 30.2], ["0", "10", "20", "30", "40"]),
+    ],
+)
+def test_labels_of_ticks_differ(values, labels):
+    assert [label for _, label in axis_of(values).labelled()] == labels
 
 
 def test_a_wide_range_of_positive_numbers_may_be_logarithmic():

@@ -295,3 +295,15 @@ def test_a_stage_beyond_all_lengths_has_a_colour_too(tmp_path):
     arm["texts"] = [[{"stage": 7, "text": "x", "pieces": [["x", 6]]}]]
     results = read_results(made_up.write(tmp_path, made_up.results([arm])))
     assert ".s6 {" in page(report(results))
+
+
+@pytest.mark.parametrize(("parts", "labels"), [([31.9], []), ([9.1, 8.7, 13.6], ["1", "2", "3"])])
+def test_lines_of_several_stages_end_with_their_numbers(tmp_path, parts, labels):
+    """A single line needs none, least of all the 0 of a flat network."""
+    values = made_up.results([made_up.arm("one", 0, parts)])
+    if len(parts) == 1:
+        values["arms"][0]["runs"][0]["stage"] = 0
+    text = page(report(made_up.read(tmp_path, values)))
+    curves = text.partition('<section id="curves">')[2].partition("</section>")[0]
+    # In the chart of the bound, and in that of the loss.
+    assert sorted(re.findall(r'class="end"[^>]*>([^<]*)<', curves)) == sorted(2 * labels)

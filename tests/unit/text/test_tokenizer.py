@@ -31,6 +31,13 @@ def changed(tokenizer: Tokenizer, folder: Path, **changes: Any) -> Path:
     return path
 
 
+def test_half_of_a_surrogate_pair_is_no_text(tokenizer: Tokenizer) -> None:
+    """Python reads such from a command line with a byte that is not UTF-8."""
+    message = r"the text holds the lone surrogate '\\udce9' at character 3, which stands for no character, or on a "
+    with pytest.raises(DataError, match=message):
+        tokenizer.encode("caf\udce9")
+
+
 def test_gpt2_golden(shared: Path) -> None:
     gpt2 = Tokenizer.load(shared / "data" / "gpt2_bpe")
     cases = [json.loads(line) for line in GOLDEN.read_text().splitlines()]

@@ -79,7 +79,7 @@ export function showHistory(open) {
   $("history").start = versions.length;
   $("history").replaceChildren(...versions.map((version) => {
     const text = version.text.length > SHOWN_LETTERS ? `${version.text.slice(0, SHOWN_LETTERS)}…` : version.text;
-    const made = button("", text || "(empty)", () => open(version));
+    const made = Object.assign(button("", text || "(empty)", () => open(version)), { dir: "auto" });
     made.append(element("small", { textContent: described(version.asked) }));
     made.setAttribute("aria-current", String(version === state.shown));
     return element("li", {}, made);

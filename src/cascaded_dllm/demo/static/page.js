@@ -8,9 +8,14 @@ import { facts } from "/server.js";
 import { makeStages, openEditor, showStages, typed } from "/stages.js";
 import { show, state } from "/state.js";
 
-function update() {
+// The frame that is on the page. A list that is made anew for each of many frames would take no click.
+function showMoment() {
   showStages();
   showReplay();
+}
+
+function update() {
+  showMoment();
   $("write").setAttribute("aria-disabled", String(state.writing !== null));
   $("stop").hidden = state.writing === null;
   if (!state.writing) showHistory(open);
@@ -86,12 +91,12 @@ function listen() {
   $("predictor").addEventListener("change", showPredictor);
   $("asking").addEventListener("submit", (event) => { event.preventDefault(); ask(newText()); });
   $("stop").addEventListener("click", () => state.writing?.abort());
-  $("play").addEventListener("click", () => play(update));
-  $("time").addEventListener("input", () => { moveTo(Number($("time").value)); update(); });
+  $("play").addEventListener("click", () => play(showMoment));
+  $("time").addEventListener("input", () => { moveTo(Number($("time").value)); showMoment(); });
   $("save").addEventListener("click", saveAll);
   $("forget").addEventListener("click", () => { forgetAll(); update(); });
   addEventListener("error", (event) => say(event.message, true));
   addEventListener("unhandledrejection", (event) => say(String(event.reason?.message ?? event.reason), true));
 }
 
-begin().catch((error) => say(`the server does not answer (${error.message})`, true));
+begin().catch((error) => say(error.message, true));

@@ -13,15 +13,15 @@ export function stopPlaying() {
   $("play").textContent = "Play";
 }
 
-// Plays or pauses; `update` shows the current frame.
-export function play(update) {
+// Plays or pauses; `showMoment` shows the current frame.
+export function play(showMoment) {
   if (player !== null) return stopPlaying();
   if (isAtEnd()) state.moment = 0;
   $("play").textContent = "Pause";
   player = setInterval(() => {
     if (state.writing || isAtEnd()) return stopPlaying();
     state.moment += 1;
-    update();
+    showMoment();
   }, PACE);
 }
 

@@ -21,7 +21,7 @@ export function makeStages(acts) {
 function makeStage(stage, length, acts) {
   const isFinal = stage === numStages();
   const name = numStages() === 1 ? "Text" : `Stage ${stage}`;
-  const area = element("textarea", { spellcheck: false, ariaLabel: `${name}, to be edited` });
+  const area = element("textarea", { spellcheck: false, dir: "auto", ariaLabel: `${name}, to be edited` });
   let timer;
   area.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => count(stage), DELAY); });
   return element("section", { className: `stage${isFinal ? " last" : ""}`, id: `stage-${stage}` },
@@ -31,7 +31,7 @@ function makeStage(stage, length, acts) {
       ...(isFinal && navigator.clipboard ? [button("copy", "Copy", acts.copy)] : []),
       button("edit", "Edit", () => acts.edit(stage), `Edit ${name}`),
       button("again", "Write again", () => acts.again(stage))),
-    element("div", { className: "text", role: "group", ariaLabel: name }),
+    element("div", { className: "text", role: "group", dir: "auto", ariaLabel: name }),
     element("div", { className: "editor", hidden: true },
       area,
       element("div", { className: "row" },
@@ -138,7 +138,8 @@ function makeLockable(made, word, stage) {
   };
   made.addEventListener("click", toggle);
   made.addEventListener("keydown", (event) => {
-    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const right = getComputedStyle(made).direction === "rtl" ? -1 : 1;
+    const way = { ArrowRight: right, ArrowLeft: -right }[event.key];
     if (way === undefined && event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
     if (way === undefined) toggle();

@@ -113,7 +113,7 @@ class Judge:
 
     def fingerprint(self) -> str:
         """16 hex digits of all that decides its figures: weights, tokenizer and context."""
-        digest = weights_digest(self.model)
+        digest = weights_digest(self.model.state_dict())
         digest.update(f"{tokenizer_text(self.tokenizer)} {self.begin_id} {self.context}".encode())
         return digest.hexdigest()[:16]
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from cascaded_dllm.errors import DataError, MissingExtraError
 from cascaded_dllm.hub_requests import HUB_ID, model_errors, problem_with_model
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
 
 # The owner that the library adds to a name without one.
@@ -47,16 +46,16 @@ def fingerprint(model: "SentenceTransformer") -> str:
 
     The loaded model is hashed, not its files, so that a folder and the hub's copy of it are the same model.
     """
-    digest = weights_digest(model)
+    digest = weights_digest(model.state_dict())
     for part in (repr(model), tokenizer_text(model.tokenizer), str(model.max_seq_length), repr(default_prompt(model))):
         digest.update(part.encode())
     return digest.hexdigest()[:16]
 
 
-def weights_digest(network: "torch.nn.Module") -> "hashlib._Hash":
-    """The SHA-256 of the names, shapes and numbers of all tensors of a network, to which more can be added."""
+def weights_digest(weights: Mapping[str, Any]) -> "hashlib._Hash":
+    """The SHA-256 of the names, shapes and numbers of the tensors of a network, to which more can be added."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest

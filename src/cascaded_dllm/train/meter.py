@@ -141,8 +141,14 @@ class StepMeter:
         return line
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Begins a new peak of the tensors on a CUDA device: the one before may be of another run in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Peak memory of this process: its tensors on a CUDA device, all of its memory on a CPU; None on other devices."""
+    """Peak memory: of tensors on a CUDA device since `forget_peak_memory`, of the process on a CPU; None on others."""
     match device.type:
         case "cuda":
             return torch.cuda.max_memory_allocated(device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cascaded_dllm.train.flops import mean_masked_share, training_flops
-from cascaded_dllm.train.meter import StepMeter, peak_memory_bytes
+from cascaded_dllm.train.meter import StepMeter, forget_peak_memory, peak_memory_bytes
 from cascaded_dllm.train.trainer import StepResult
 
 
@@ -74,3 +74,12 @@ def test_memory_of_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 12345)
     assert peak_memory_bytes(torch.device("cuda")) == 12345
     assert peak_memory_bytes(torch.device("meta")) is None
+
+
+def test_the_peak_of_a_run_is_not_that_of_the_run_before(monkeypatch):
+    """Runs of a study follow each other in one process, whose CUDA peak never falls by itself."""
+    begun = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", begun.append)
+    for device in ("cpu", "cuda:1"):
+        forget_peak_memory(torch.device(device))
+    assert begun == [torch.device("cuda:1")]

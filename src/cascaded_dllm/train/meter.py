@@ -122,7 +122,8 @@ class StepMeter:
 
         Returns:
             The fields of `result`, except that the loss is the mean over the steps since the last line (those before a
-            resumption included). Also `tokens_per_second`, of target tokens; `token_forwards`, positions that went
+            resumption included), and that seconds are the mean of these steps: on a CUDA device, the step of a line has
+            waited for all of them. Also `tokens_per_second`, of target tokens; `token_forwards`, positions that went
             through the networks since the first step, prefixes included; `peak_memory_bytes` of the process on its
             device, None if unknown; `mfu`, the share of the peak that the needed FLOPs take, None if the peak is
             unknown.
@@ -131,6 +132,7 @@ class StepMeter:
         losses = self._trainer.losses
         line = asdict(result) | {
             "loss_nats_per_token": math.fsum(losses) / len(losses),
+            "seconds": seconds / steps,
             "tokens_per_second": self._tokens / seconds,
             "token_forwards": result.step * self._cost.token_forwards,
             "peak_memory_bytes": peak_memory_bytes(self._trainer.device),

@@ -17,6 +17,7 @@ from cascaded_dllm.assemble.run import assemble_run, require_launchable, require
 from cascaded_dllm.cli.compose import compose_config, config_folder
 from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data import stages as stages_module
+from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import BuildCallbacks
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
 from cascaded_dllm.importance.random_scores import RandomScorer
@@ -425,6 +426,17 @@ def test_joint_bound_of_a_folder(stories, tmp_path):
     assert "tensor" not in repr(found)
     with pytest.raises(ConfigError, match="the checkpoints do not say how documents lie in windows; give DataSettings"):
         joint_bound(dataclasses.replace(cascade, packing=""), stories, **numbers)
+
+
+def test_an_end_of_text_within_a_window_has_no_character(stories, tmp_path):
+    """Windows cut from a stream hold many; their name would add 13 characters each, and so lower bits a character."""
+    list(assemble_run(tiny.config(stories, tmp_path / "run", "baseline=true", "data.packing=stream")).events())
+    cascade = Cascade.from_pretrained(tmp_path / "run")
+    bound = joint_bound(cascade, stories, num_windows=10_000, num_times=1)
+    documents = [record.token_ids.tolist() for record in PreprocessedDataset.open(stories).records()]
+    stream = [token for ids in documents for token in (*ids, cascade.tokenizer.eos_id)]
+    in_windows = [token for token in stream[: len(stream) // 40 * 40] if token != cascade.tokenizer.eos_id]
+    assert bound.num_characters == len(cascade.tokenizer.decode(in_windows))
 
 
 def test_joint_bound_needs_the_tokenizer_of_the_models(stories, make_stories, tmp_path):

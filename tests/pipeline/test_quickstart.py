@@ -41,8 +41,10 @@ def few_documents(monkeypatch, documentation):
     monkeypatch.setattr(quickstart, "_BOUND_TIMES", 2)
 
 
-def test_stories(tmp_path):
+def test_stories(tmp_path, monkeypatch):
     out = tmp_path / "it's here, [bold]=1"
+    drawn = quickstart._sampled
+    monkeypatch.setattr(quickstart, "_sampled", lambda *given: (*drawn(*given)[:-1], 1234.5))
     result = success("quickstart", "--out", out, "--num-samples", 4, *SETTINGS)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["corpus"] == "stories"
@@ -63,7 +65,11 @@ def test_stories(tmp_path):
     texts = [json.loads(line) for line in (samples / "samples.jsonl").read_text().splitlines()]
     assert len(texts) == 4
     assert texts[0]["settings"]["stage_paths"] == [str(out / f"stage{number}") for number in (1, 2, 3)]
-    assert json.loads((samples / "summary.json").read_text())["corpus"] == "stories"
+    of_texts = json.loads((samples / "summary.json").read_text())
+    assert of_texts["corpus"] == "stories"
+    # As in every sampling run, the seconds of drawing; the whole command, with its trainings, is in the other file.
+    assert of_texts["seconds"] == 1234.5
+    assert 0 < summary["seconds"] != 1234.5
     assert "rejected: " in result.stdout
 
     again = success("quickstart", "--out", out, "--num-samples", 2, *SETTINGS)

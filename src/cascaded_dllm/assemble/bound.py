@@ -1,6 +1,6 @@
 """The joint bound of a cascade on preprocessed windows, from a folder or in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cascaded_dllm.assemble.windows import windows_of_cascade
@@ -11,6 +11,7 @@ from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound, Sequential, stage_bounds
 from cascaded_dllm.sample.cascade import Cascade
+from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.objective import Objective
 
 
@@ -105,6 +106,10 @@ def windows_bound(
     windows = evenly_spaced(arrays.num_windows, settings.num_windows)
     num_characters = None
     if len(datasets) == num_stages:
-        texts = map(cascade.tokenizer.decode_window, arrays.stages[-1][windows].tolist())
-        num_characters = sum(map(len, texts))
+        num_characters = _num_characters(cascade.tokenizer, arrays.stages[-1][windows].tolist())
     return JointBound(tuple(bounds), datasets[-1].target_length, num_stages, num_characters)
+
+
+def _num_characters(tokenizer: Tokenizer, windows: Sequence[Sequence[int]]) -> int:
+    """The characters of the texts in these windows; an end of text, which decodes to a name, has none."""
+    return sum(len(tokenizer.decode([token for token in ids if token != tokenizer.eos_id])) for ids in windows)

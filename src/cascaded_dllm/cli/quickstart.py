@@ -131,12 +131,12 @@ def quickstart(
         valid_config = replace(config, data=replace(config.data, path=str(valid_data)))
         summary: dict[str, object] = {"corpus": corpus, "seed": seed} | _measured(cascade, corpus, valid_config)
         heading("4 of 4  what it writes")
-        samples, accepted = _sampled(cascade, corpus, num_samples, seed)
+        samples, accepted, seconds_of_drawing = _sampled(cascade, corpus, num_samples, seed)
         summary |= accepted
         if flat_run is not None:
             heading("beside it: a flat model")
             model = Cascade.from_pretrained([flat_run])
-            _, accepted = _sampled(model, corpus, num_samples, seed)
+            _, accepted, _ = _sampled(model, corpus, num_samples, seed)
             summary["flat"] = _measured(model, corpus, valid_config) | accepted
             summary["training_token_forwards"] = _token_forwards(config)
         settings = RunSettings(
@@ -146,8 +146,8 @@ def quickstart(
             judge=None,
             texts=SampleSettings.of(cascade, Drawing(seed=seed), stages),
         )
+        folder = write_samples(out / "samples", samples, settings, summary, seconds=seconds_of_drawing)
         summary["seconds"] = round(time.perf_counter() - started, 1)
-        folder = write_samples(out / "samples", samples, settings, summary)
         write_json(out / "summary.json", summary)
         _say_where(out, folder, stages, time.perf_counter() - started)
 
@@ -247,13 +247,21 @@ def _measured(cascade: Cascade, corpus: str, config: TrainConfig) -> dict[str, o
     return bound_summary(bound) | compare_with_grammar(bound, [cascade.tokenizer.decode_window(ids) for ids in windows])
 
 
-def _sampled(cascade: Cascade, corpus: str, num_samples: int, seed: int) -> tuple[CascadeSamples, dict[str, object]]:
-    """Samples texts and shows the first ones; for stories, also the share that the grammar accepts."""
+def _sampled(
+    cascade: Cascade, corpus: str, num_samples: int, seed: int
+) -> tuple[CascadeSamples, dict[str, object], float]:
+    """Samples texts and shows the first ones; for stories, also the share that the grammar accepts.
+
+    Returns:
+        The texts, the figures of their acceptance, and the seconds that drawing them took.
+    """
+    started = time.perf_counter()
     with progress_bar("texts of all stages") as (_, move):
         samples = cascade.generate(num_samples, seed=seed, batch_size=_BATCH_SIZE, on_progress=move)
+    seconds = time.perf_counter() - started
     for i in range(min(_SAMPLES_SHOWN, num_samples)):
         console.print(story_lines(cascade, samples, i))
-    return samples, accepted_share(samples.final_texts) if corpus == "stories" else {}
+    return samples, accepted_share(samples.final_texts) if corpus == "stories" else {}, seconds
 
 
 def _say_where(out: Path, samples: Path, runs: list[Path], seconds: float) -> None:

@@ -103,7 +103,7 @@ class JointBound:
         length: tokens of the text that the last of them writes.
         num_stages: stages of the cascade they belong to, 1 for a flat model. If there are more than in `stages`, the
             sum is not a bound on texts, only on their shorter versions.
-        num_characters: of the texts of all windows together, without the ends of text that fill them; None if unknown.
+        num_characters: of the texts of all windows together, in which an end of text has none; None if unknown.
     """
 
     stages: tuple[StageBound, ...]

@@ -65,7 +65,7 @@ class Quality:
     Attributes:
         name: name of this way of drawing.
         num_samples: texts of all seeds.
-        nfe: network calls for a text, all stages together.
+        nfe: network calls for a text, all stages together, without those of layout networks.
         token_forwards: positions that go through the networks for a text.
         seconds: seconds for a text.
         figures: figures by name; None if no seed has one.

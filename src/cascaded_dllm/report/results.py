@@ -81,7 +81,7 @@ class Sampling:
         name: name of this way of drawing.
         options: options of drawing.
         num_samples: number of texts.
-        nfe: network calls for a text, all stages together.
+        nfe: network calls for a text, all stages together, without those of layout networks.
         token_forwards_per_text: positions that go through the networks for a text.
         seconds_per_text: time of drawing a text.
         figures: figures by name; None if these texts do not have one.

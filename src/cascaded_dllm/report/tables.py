@@ -128,7 +128,11 @@ def draws_table(arms: Sequence[Arm]) -> str:
         for costs in [(quality.nfe, quality.token_forwards, quality.seconds)]
     ]
     columns = ("arm", "drawn with", "texts of all seeds", "network calls", "token-forwards a text", "seconds a text")
-    return table("What texts cost, mean over seeds ± standard error over seeds.", columns, rows)
+    caption = (
+        "What texts cost, mean over seeds ± standard error over seeds. Network calls leave out those of layout "
+        "networks, which draw the places of placed stages; token-forwards and seconds include them."
+    )
+    return table(caption, columns, rows)
 
 
 def figures_tables(

@@ -229,15 +229,24 @@ class SampleRun:
         )
 
 
-def write_samples(output_dir: Path, samples: CascadeSamples, settings: RunSettings, summary: Mapping[str, Any]) -> Path:
+def write_samples(
+    output_dir: Path, samples: CascadeSamples, settings: RunSettings, summary: Mapping[str, Any], *, seconds: float
+) -> Path:
     """Writes a complete run with these texts into `output_dir`, and returns its folder.
+
+    Args:
+        output_dir: folder of runs.
+        samples: all texts of the run.
+        settings: settings of the run.
+        summary: further entries of summary.json.
+        seconds: time of drawing the texts.
 
     Raises:
         OutputExistsError: it cannot be written.
     """
     run = SampleRun.begin(output_dir, settings)
     with run.lock():
-        run.append(0, samples, seconds=0.0, device=settings.device)
+        run.append(0, samples, seconds=seconds, device=settings.device)
         run.conclude(run.samples(), run.progress(), summary)
     return run.folder
 

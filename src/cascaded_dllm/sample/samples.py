@@ -37,6 +37,7 @@ class CascadeSamples:
         ids: for each stage, the ids of all texts, (num_samples, length of the stage), on the CPU.
         texts: for each stage, the complete decoded texts, with the ends of text that fill a window spelt out.
         nfe: for each stage, the mean number of network calls for a text; a guided step takes two, a given stage none.
+            Those of layout networks do not count.
         token_forwards: positions that went through a network, prefix included, summed over all texts and stages.
         first_stage: number of the first of these stages; more than 1 if the texts continue given texts of a later one.
         final_texts: the texts of the last stage for readers, without the ends of text that fill their windows.

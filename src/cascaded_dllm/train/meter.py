@@ -122,7 +122,8 @@ class StepMeter:
 
         Returns:
             The fields of `result`, except that the loss is the mean over the steps since the last line (those before a
-            resumption included). Also `tokens_per_second`, of target tokens; `token_forwards`, positions that went
+            resumption included), and that seconds are the mean of these steps: on a CUDA device, the step of a line has
+            waited for all of them. Also `tokens_per_second`, of target tokens; `token_forwards`, positions that went
             through the networks since the first step, prefixes included; `peak_memory_bytes` of the process on its
             device, None if unknown; `mfu`, the share of the peak that the needed FLOPs take, None if the peak is
             unknown.
@@ -131,6 +132,7 @@ class StepMeter:
         losses = self._trainer.losses
         line = asdict(result) | {
             "loss_nats_per_token": math.fsum(losses) / len(losses),
+            "seconds": seconds / steps,
             "tokens_per_second": self._tokens / seconds,
             "token_forwards": result.step * self._cost.token_forwards,
             "peak_memory_bytes": peak_memory_bytes(self._trainer.device),
@@ -141,8 +143,14 @@ class StepMeter:
         return line
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Begins a new peak of the tensors on a CUDA device: the one before may be of another run in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Peak memory of this process: its tensors on a CUDA device, all of its memory on a CPU; None on other devices."""
+    """Peak memory: of tensors on a CUDA device since `forget_peak_memory`, of the process on a CPU; None on others."""
     match device.type:
         case "cuda":
             return torch.cuda.max_memory_allocated(device)

@@ -18,7 +18,7 @@ from cascaded_dllm.train.checkpoint import HostCopy, Keeping, parts_beside, save
 from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
-from cascaded_dllm.train.meter import StepMeter
+from cascaded_dllm.train.meter import StepMeter, forget_peak_memory
 from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import (
@@ -114,6 +114,7 @@ class Run:
         """
         trainer, group = self.trainer, self.trainer.group
         deletion, wish = Deletion(self.checkpoints), StopWish(should_stop, group)
+        forget_peak_memory(trainer.device)
         with contextlib.ExitStack() as stack:
             checkpoint, faults = group.from_first(lambda: self._take_folder(stack, deletion, should_stop))
             if checkpoint is not None:

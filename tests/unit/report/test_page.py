@@ -220,6 +220,11 @@ def test_tables_have_the_numbers_with_their_errors(whole):
     assert ["real text", "-", "-", "6.20 ± 0.10", "3.02", "-"] in whole.rows
 
 
+def test_the_costs_say_that_layout_networks_are_not_among_the_calls(whole):
+    """A placed stage draws its places in as many calls of another network as it is given tokens."""
+    assert "Network calls leave out those of layout networks, which draw the places of placed stages" in whole.text
+
+
 def test_what_is_needed_to_repeat_it_is_there(whole):
     for text in (
         "cdllm study run tiny-stories --out runs/tiny-stories",

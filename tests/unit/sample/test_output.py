@@ -331,7 +331,7 @@ def test_summary_that_is_damaged(tmp_path: Path) -> None:
 
 
 def test_texts_that_are_all_there(tmp_path: Path) -> None:
-    folder = write_samples(tmp_path, SAMPLES, replace(SETTINGS, num_samples=2, device="cpu"), {"seconds": 8})
+    folder = write_samples(tmp_path, SAMPLES, replace(SETTINGS, num_samples=2, device="cpu"), {}, seconds=8.0)
     assert left_behind(folder) == FOR_READERS
     summary = json.loads((folder / "summary.json").read_text())
     assert [summary[key] for key in ("complete", "seconds", "device", "token_forwards")] == [True, 8, "cpu", 23]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cascaded_dllm.train.flops import mean_masked_share, training_flops
-from cascaded_dllm.train.meter import StepMeter, peak_memory_bytes
+from cascaded_dllm.train.meter import StepMeter, forget_peak_memory, peak_memory_bytes
 from cascaded_dllm.train.trainer import StepResult
 
 
@@ -31,7 +31,9 @@ def test_rates_and_loss_are_those_since_the_last_line(make_trainer):
     assert line["tokens_per_second"] == 168
     assert line["token_forwards"] == 3 * 8 * 10
     assert line["mfu"] is None
-    assert (line["step"], line["loss_nats_per_token"], line["seconds"], line["tokens"]) == (3, 3.0, 0.25, 56)
+    assert (line["step"], line["loss_nats_per_token"], line["tokens"]) == (3, 3.0, 56)
+    # On a CUDA device the host waits in the step of a line for all steps before it, so no step has a time of its own.
+    assert line["seconds"] == pytest.approx(1 / 3)
     meter.add(result(4, 0.1))
     trainer.losses.append(1.5)
     line = meter.line(result(4, 0.1))
@@ -74,3 +76,12 @@ def test_memory_of_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 12345)
     assert peak_memory_bytes(torch.device("cuda")) == 12345
     assert peak_memory_bytes(torch.device("meta")) is None
+
+
+def test_the_peak_of_a_run_is_not_that_of_the_run_before(monkeypatch):
+    """Runs of a study follow each other in one process, whose CUDA peak never falls by itself."""
+    begun = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", begun.append)
+    for device in ("cpu", "cuda:1"):
+        forget_peak_memory(torch.device(device))
+    assert begun == [torch.device("cuda:1")]

@@ -124,6 +124,15 @@ def test_metrics_are_the_events(make_run):
     assert len(expected) == 15
 
 
+def test_the_peak_of_memory_begins_with_the_run(make_run, monkeypatch):
+    """Else the lines of a run would have the peak of another one, which the same process trained before."""
+    begun = []
+    monkeypatch.setattr(run_module, "forget_peak_memory", begun.append)
+    run = make_run()
+    next(run.events())
+    assert begun == [run.trainer.device]
+
+
 def test_periods(make_run, make_trainer):
     """Whatever the periods, the last step is logged, measured and kept."""
     run = make_run(trainer=make_trainer(num_steps=7), log_every=3, eval_every=5, snapshot_every=4, sample=None, keep=5)

@@ -1,5 +1,6 @@
 """`cdllm evaluate`: likelihood bounds of models, and figures of texts."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -61,12 +62,17 @@ def bound_table(bound: JointBound) -> Table:
         name = "flat" if is_flat else f"{stage.stage} of {bound.num_stages}"
         layout = [] if stage.layout_nats is None else [f"{float(stage.layout_nats.mean()):.3f}"]
         numbers = [mean, error, stage.omitted_nats, stage.unigram_nats]
-        table.add_row(name, *(f"{number:.3f}" for number in numbers), *layout)
+        table.add_row(name, *map(_in_nats, numbers), *layout)
     if bound.is_whole and not is_flat:
         mean, error = mean_and_error(bound.nll_nats)
         table.add_section()
-        table.add_row("joint", f"{mean:.3f}", f"{error:.3f}", f"{bound.omitted_nats:.3f}", "")
+        table.add_row("joint", *map(_in_nats, (mean, error, bound.omitted_nats)), "")
     return table
+
+
+def _in_nats(number: float) -> str:
+    """A number of nats; a dash where there is none, as for the error of a single window."""
+    return "-" if math.isnan(number) else f"{number:.3f}"
 
 
 def bound_line(bound: JointBound, num_times: int) -> str:
@@ -92,7 +98,7 @@ def sequential_line(bound: JointBound) -> str | None:
     mean, error = mean_and_error(bound.nll_nats[: len(sequential)] - sequential)
     return (
         f"token by token: {float(sequential.mean()):.3f} nats a window on the first {len(sequential)}; the integral "
-        f"differs from it by {mean:+.3f} +- {error:.3f}"
+        f"differs from it by {mean:+.3f} +- {_in_nats(error)}"
     )
 
 

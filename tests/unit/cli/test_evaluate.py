@@ -37,6 +37,10 @@ def test_rows(bound, names):
     assert list(table.columns[1].cells)[: len(bound.stages)] == ["2.000", "20.000"] if bound is not FLAT else ["30.000"]
 
 
+def test_a_single_window_has_no_error():
+    assert list(bound_table(JointBound((stage(1, 22.0),), 5, 1)).columns[2].cells) == ["-"]
+
+
 @pytest.mark.parametrize("bound", [WHOLE, FLAT])
 def test_summary_of_a_whole_model(bound):
     summary = bound_summary(bound)

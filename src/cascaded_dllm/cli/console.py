@@ -71,12 +71,12 @@ def reported_errors(debug: bool) -> Iterator[None]:
     except CascadeError as error:
         if debug:
             raise
-        _report(str(error))
+        report(str(error))
         raise typer.Exit(EXIT_ERROR) from None
     except PermissionError as error:
         if debug or error.filename is None:
             raise
-        _report(
+        report(
             f"{error.filename} cannot be read or written ({error.strerror}); give yourself the right to do so, or name "
             "another file or folder"
         )
@@ -86,7 +86,8 @@ def reported_errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _report(message: str) -> None:
+def report(message: str) -> None:
+    """Prints an error as one line that begins with "error:"."""
     error_console.print(Text("error: ", style="bold red"), end="")
     warn(" ".join(message.split()))
 

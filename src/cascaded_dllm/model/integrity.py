@@ -66,8 +66,8 @@ def _require_of_file(error: Exception, path: Path) -> None:
     """
     if isinstance(error, OSError) and error.errno in _OF_PROCESS:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}), and may be whole; see to the rights to read it, to the limit of "
-            "open files (ulimit -n) and to the memory, and give the command again"
+            f"{path} cannot be read ({error.strerror}), and may be whole; see to the rights to read it, to the limit "
+            "of open files (ulimit -n) and to the memory, and give the command again"
         ) from error
 
 

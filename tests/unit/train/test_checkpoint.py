@@ -134,9 +134,7 @@ def test_what_this_process_cannot_read_is_not_damaged(save, tmp_path, monkeypatc
     with monkeypatch.context() as change:
         change.setattr(integrity, "file_sha256", refusing(file_sha256))
         change.setattr(Path, "read_text", refusing(Path.read_text))
-        message = (
-            rf"step_3/{name} cannot be read \({os.strerror(number)}\), and may be whole; see to the rights to read"
-        )
+        message = rf"step_3/{name} cannot be read \({os.strerror(number)}\), and may be whole; see to the rights"
         with pytest.raises(CheckpointError, match=message):
             newest_complete(tmp_path / "checkpoints")
         with pytest.raises(CheckpointError, match=message):

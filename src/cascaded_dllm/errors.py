@@ -38,6 +38,10 @@ class FolderInUseError(OutputExistsError):
     """An output folder is in use by another process."""
 
 
+class OutputStreamError(CascadeError):
+    """What a command prints cannot be written."""
+
+
 class HubError(CascadeError):
     """The Hugging Face hub does not answer, or refuses an upload."""
 

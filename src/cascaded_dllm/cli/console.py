@@ -2,8 +2,6 @@
 
 import errno
 import functools
-import io
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -75,7 +73,6 @@ def reported_errors(debug: bool) -> Iterator[None]:
     Raises:
         typer.Exit: the block raised such an error, or Ctrl-C interrupted it.
     """
-    _write_every_character()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", DamagedCheckpointWarning)
@@ -84,34 +81,24 @@ def reported_errors(debug: bool) -> Iterator[None]:
     except CascadeError as error:
         if debug:
             raise
-        _report(str(error))
+        report(str(error))
         raise typer.Exit(EXIT_ERROR) from None
     except OSError as error:
         has_no_right = isinstance(error, PermissionError)
         if debug or error.filename is None or not (has_no_right or error.errno in _NO_SUCH_PLACE):
             raise
         remedy = "give yourself the right to do so, or name" if has_no_right else "name"
-        _report(f"{error.filename} cannot be read or written ({error.strerror}); {remedy} another file or folder")
+        report(f"{error.filename} cannot be read or written ({error.strerror}); {remedy} another file or folder")
         raise typer.Exit(EXIT_ERROR) from None
     except UnicodeEncodeError as error:
         if debug or error.reason != "surrogates not allowed":
             raise
         near = error.object[max(error.start - _NEAR, 0) : error.end + _NEAR]
-        _report(f"{near!r} contains a byte that is not UTF-8; rename the file or folder, or give another text")
+        report(f"{near!r} contains a byte that is not UTF-8; rename the file or folder, or give another text")
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         error_console.print("interrupted")
         raise typer.Exit(130) from None
-
-
-def _write_every_character() -> None:
-    """Lets a character that the encoding of the output lacks be written as an escape, and stop no command.
-
-    That is any letter in some locales, and in others a byte of a file name that is no text.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 def visible(text: str) -> str:
@@ -119,7 +106,8 @@ def visible(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-def _report(message: str) -> None:
+def report(message: str) -> None:
+    """Prints an error as one line that begins with "error:"."""
     error_console.print(Text("error: ", style="bold red"), end="")
     warn(" ".join(message.split()))
 

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from cascaded_dllm import __version__
 from cascaded_dllm.cli.lazy import LazyCommand
+from cascaded_dllm.cli.streams import App
 
 _COMMANDS = {
     "quickstart": "Train, measure and sample a three-stage cascade on a built-in corpus.",
@@ -34,7 +35,7 @@ class _Commands(TyperGroup):
         }
 
 
-app = typer.Typer(
+app = App(
     name="cdllm",
     cls=_Commands,
     help="Cascaded discrete diffusion language models, which write texts in stages: the words that matter come first.",

@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import reported_errors
 from cascaded_dllm.cli.options import Debug, given, parse_lengths
+from cascaded_dllm.cli.streams import App
 from cascaded_dllm.cli.train_run import train_run
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import ConfigError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = App(add_completion=False, pretty_exceptions_enable=False)
 
 
 def _print_config(config: TrainConfig, what: str) -> None:

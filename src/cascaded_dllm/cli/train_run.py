@@ -11,6 +11,7 @@ from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, counted, error_console, say, say_passed_over
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.run_progress import run_with_progress
+from cascaded_dllm.cli.streams import told_streams
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.train.group import Group, open_group
 from cascaded_dllm.train.launch import launch
@@ -53,7 +54,8 @@ def _launch(config: TrainConfig, number: int) -> None:
 def _worker(config: TrainConfig) -> int:
     """Trains as one process of a launched run; returns its exit code."""
     try:
-        train_run(config)
+        with told_streams():
+            train_run(config)
     except typer.Exit as ended:
         return ended.exit_code
     return 0

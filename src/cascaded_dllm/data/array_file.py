@@ -70,8 +70,13 @@ def open_array(path: Path, shape: tuple[int, int]) -> Stored:
     remedy = f"remove {path.parent}, and it will be built again"
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, EOFError, ValueError) as error:
+    except (FileNotFoundError, EOFError, ValueError) as error:
         raise DataError(f"{path} is missing or broken ({error}); {remedy}") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check the disk, the rights to read it and the limits of this "
+            "process (ulimit)"
+        ) from error
     if array.shape != shape or array.dtype not in _TYPES:
         raise DataError(
             f"{path} holds {array.dtype} {array.shape}, the manifest says {shape}, of uint8, uint16 or int32; {remedy}"

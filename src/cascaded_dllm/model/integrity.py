@@ -1,16 +1,21 @@
 """Whether checkpoints are complete: every file has the checksum that was recorded when it was written."""
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from cascaded_dllm.atomic import file_sha256
+from cascaded_dllm.errors import CheckpointError
 
 CHECKSUMS = "checksums.json"
 """Written last into every checkpoint and every bundle of stages: file name -> SHA-256."""
 
 STEP_PREFIX = "step_"
 """A checkpoint is called `step_<n>` after n optimizer steps."""
+
+_OF_PROCESS = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing about the file that could not be read."""
 
 
 def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
@@ -27,10 +32,16 @@ def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
 
 
 def checkpoint_fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, or None.
+
+    Raises:
+        CheckpointError: this process may not, or cannot now, read a file that may be whole. Whoever took the checkpoint
+            for damaged would begin with an earlier one and delete it.
+    """
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        _require_of_file(error, folder / CHECKSUMS)
         return f"{CHECKSUMS} cannot be read ({type(error).__name__})"
     if not isinstance(sums, dict) or not sums:
         return f"{CHECKSUMS} lists no files"
@@ -40,10 +51,24 @@ def checkpoint_fault(folder: Path) -> str | None:
         except (FileNotFoundError, IsADirectoryError):
             return f"{name} is missing"
         except OSError as error:
+            _require_of_file(error, folder / name)
             return f"{name} cannot be read ({error.strerror or type(error).__name__})"
         if found != expected:
             return f"{name} does not have its recorded checksum"
     return None
+
+
+def _require_of_file(error: Exception, path: Path) -> None:
+    """Checks that an error is a fault of the file that was read.
+
+    Raises:
+        CheckpointError: it is one of the process: its rights, its open files, its memory.
+    """
+    if isinstance(error, OSError) and error.errno in _OF_PROCESS:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}), and may be whole; see to the rights to read it, to the limit "
+            "of open files (ulimit -n) and to the memory, and give the command again"
+        ) from error
 
 
 def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:

@@ -17,6 +17,7 @@ from cascaded_dllm.errors import (
     FolderInUseError,
     NonFiniteError,
     OutputExistsError,
+    OutputStreamError,
     StoppedError,
 )
 from cascaded_dllm.evaluate.generative_ppl import Judge
@@ -186,7 +187,7 @@ class Work:
         try:
             self._require_trained(part)
             return {"status": DONE, **part.do()}
-        except (StoppedError, OutputExistsError):
+        except (StoppedError, OutputExistsError, OutputStreamError):
             raise
         except NonFiniteError as error:
             reason, status = f"{part.what}: {error}", DIVERGED

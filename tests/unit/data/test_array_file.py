@@ -140,3 +140,9 @@ def test_nothing_is_advised_of_arrays_in_memory():
     for array in (np.zeros((4, 2), np.int32), np.zeros((0, 2), np.int32)):
         expect_random_rows(array)
         read_ahead(array, np.arange(len(array)))
+
+
+def test_a_file_that_cannot_be_read_need_not_be_built_again(tmp_path):
+    (tmp_path / "a.npy").symlink_to("a.npy")
+    with pytest.raises(DataError, match=r"a\.npy cannot be read \(Too many levels .*\); check the disk, the rights to"):
+        open_array(tmp_path / "a.npy", (1, 1))

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cascaded_dllm import atomic
+from cascaded_dllm.atomic import file_sha256
 from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.model import integrity
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.train import checkpoint, deletion
 from cascaded_dllm.train.checkpoint import (
@@ -111,6 +114,32 @@ def test_latest_is_a_link_to_the_newest(save, tmp_path):
         assert latest.is_symlink()
         assert latest.resolve() == tmp_path / "checkpoints" / f"step_{step}"
         assert newest_complete(tmp_path / "checkpoints")[0] == latest.resolve()
+
+
+@pytest.mark.parametrize("name", ["checksums.json", "trainer.pt"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+def test_what_this_process_cannot_read_is_not_damaged(save, tmp_path, monkeypatch, name, number):
+    """Otherwise a run would begin with an earlier checkpoint, and delete this one when it comes there again."""
+    save(1)
+    newest = save(3)
+
+    def refusing(function):
+        def read(path, *args, **kwargs):
+            if path == newest / name:
+                raise OSError(number, os.strerror(number), str(path))
+            return function(path, *args, **kwargs)
+
+        return read
+
+    with monkeypatch.context() as change:
+        change.setattr(integrity, "file_sha256", refusing(file_sha256))
+        change.setattr(Path, "read_text", refusing(Path.read_text))
+        message = rf"step_3/{name} cannot be read \({os.strerror(number)}\), and may be whole; see to the rights"
+        with pytest.raises(CheckpointError, match=message):
+            newest_complete(tmp_path / "checkpoints")
+        with pytest.raises(CheckpointError, match=message):
+            save(3)
+    assert newest_complete(tmp_path / "checkpoints") == (newest, [])
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [12]), (2, [11, 12]), (4, [9, 10, 11, 12])])

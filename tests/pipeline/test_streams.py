@@ -75,3 +75,11 @@ def test_the_error_of_a_stream_comes_once(tmp_path, monkeypatch):
                 sys.stdout.flush()
             print("as well", flush=True)
         assert sys.stdout is stream
+
+
+def test_what_the_encoding_of_the_output_lacks_stops_nothing(tmp_path, monkeypatch):
+    with (tmp_path / "printed").open("w", encoding="ascii") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with told_streams():
+            print("caf\u00e9 \udce9")
+    assert (tmp_path / "printed").read_bytes() == b"caf\\xe9 \\udce9\n"

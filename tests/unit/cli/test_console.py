@@ -102,14 +102,6 @@ def test_a_name_that_is_not_utf8_is_one_line(capsys):
             written(text, encoding, debug)
 
 
-def test_what_the_encoding_of_the_output_lacks_stops_nothing(monkeypatch):
-    written = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii", write_through=True))
-    with reported_errors(debug=False):
-        say("caf\u00e9 \udce9")
-    assert written.getvalue() == b"caf\\xe9 \\udce9\n"
-
-
 def test_what_is_visible():
     assert visible("a\tb\nc é 😀") == "a\tb\nc é 😀"
     assert visible("\x00\r\x1b\x7f\x9b") == "\u2400\u240d\u241b\u2421\ufffd"

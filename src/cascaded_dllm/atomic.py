@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.errors import OutputError
 from cascaded_dllm.pid_space import pid_space
 
 INCOMPLETE = ".incomplete-"
@@ -36,7 +36,7 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
         is_locked: whether a lock keeps all other writers away, so that every half-written folder is abandoned.
 
     Raises:
-        OutputExistsError: the folder cannot be created, written (the disk is full) or renamed, or, if `exclusive`,
+        OutputError: the folder cannot be created, written (the disk is full) or renamed, or, if `exclusive`,
             another writer was faster.
     """
     temporary = _temporary_sibling(final)
@@ -63,19 +63,19 @@ def complete_folder(final: Path, *, exclusive: bool = False, is_locked: bool = F
 
 @contextlib.contextmanager
 def write_errors(fault: str, remedy: str) -> Iterator[None]:
-    """Turns every OSError inside the block into an OutputExistsError.
+    """Turns every OSError inside the block into an OutputError.
 
     Args:
         fault: what failed, for example "<path> cannot be written".
         remedy: what the user can do.
 
     Raises:
-        OutputExistsError: an operation on a file failed.
+        OutputError: an operation on a file failed.
     """
     try:
         yield
     except OSError as error:
-        raise OutputExistsError(f"{fault} ({error.strerror or error}); {remedy}") from error
+        raise OutputError(f"{fault} ({error.strerror or error}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
     """Renames the folder to `final`, unless that exists already: the first writer to finish wins.
 
     Raises:
-        OutputExistsError: `final` exists, and `exclusive` makes that an error.
+        OutputError: `final` exists, and `exclusive` makes that an error.
     """
     # A rename onto an empty folder succeeds, so `exclusive` needs a check of its own.
     has_lost = exclusive and final.exists()
@@ -111,7 +111,7 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
             if not has_lost:
                 raise
     if has_lost and exclusive:
-        raise OutputExistsError(
+        raise OutputError(
             f"{final} was written by another process in the meantime, and stays; choose another output folder"
         )
 
@@ -131,7 +131,7 @@ def write_json(final: Path, value: Mapping[str, object]) -> None:
     """Writes `value` as indented JSON, replacing an existing file in one step.
 
     Raises:
-        OutputExistsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     write_text(final, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -140,7 +140,7 @@ def write_text(final: Path, text: str) -> None:
     """Writes `text` as UTF-8, replacing an existing file in one step; creates the folder if necessary.
 
     Raises:
-        OutputExistsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     write_bytes(final, text.encode())
 
@@ -151,7 +151,7 @@ def write_bytes(final: Path, content: bytes) -> None:
     A pipe or a device, such as /dev/null, gets the content and stays in its place.
 
     Raises:
-        OutputExistsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     temporary = _temporary_sibling(final)
     try:
@@ -175,7 +175,7 @@ def write_link(link: Path, target: str) -> None:
     """Makes `link` a symbolic link to `target`, replacing an existing link in one step.
 
     Raises:
-        OutputExistsError: the link cannot be written.
+        OutputError: the link cannot be written.
     """
     temporary = _temporary_sibling(link)
     try:
@@ -272,8 +272,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(final: Path, error: OSError) -> OutputExistsError:
-    return OutputExistsError(
+def _cannot_write(final: Path, error: OSError) -> OutputError:
+    return OutputError(
         f"{final} cannot be written ({error.strerror or error}); choose an output folder that you may write to and "
         "that has room"
     )

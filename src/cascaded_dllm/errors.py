@@ -30,11 +30,11 @@ class DamagedCheckpointWarning(UserWarning):
     """The newest checkpoint of a run is damaged, and an earlier one is used."""
 
 
-class OutputExistsError(CascadeError):
+class OutputError(CascadeError):
     """An output folder holds something that would be overwritten, or it cannot be written."""
 
 
-class FolderInUseError(OutputExistsError):
+class FolderInUseError(OutputError):
     """An output folder is in use by another process."""
 
 
@@ -50,7 +50,7 @@ class NonFiniteError(CascadeError, ArithmeticError):
     """The loss or the gradient is NaN or infinite; the run stops before the optimizer step."""
 
 
-class NoLawError(CascadeError, ArithmeticError):
+class NonFiniteScoresError(CascadeError, ArithmeticError):
     """A network returns NaN or infinity while text is sampled, and no token can be drawn from that."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cascaded_dllm.atomic import INCOMPLETE
-from cascaded_dllm.errors import FolderInUseError, OutputExistsError, StoppedError
+from cascaded_dllm.errors import FolderInUseError, OutputError, StoppedError
 from cascaded_dllm.lock_owner import NOBODY, Owner, is_alive, owner_of, pause, seems_alive, this_process
 
 LOCK_FILE = "run.lock"
@@ -38,7 +38,7 @@ def run_lock(
 
     Raises:
         FolderInUseError: another process that is alive has the folder.
-        OutputExistsError: the lock cannot be written.
+        OutputError: the lock cannot be written.
     """
     path = folder / LOCK_FILE
     own = this_process()
@@ -73,7 +73,7 @@ def waited_lock(
         go_on: called at every look while this waits; what it raises ends the waiting.
 
     Raises:
-        OutputExistsError: the lock cannot be written.
+        OutputError: the lock cannot be written.
     """
     own = this_process()
     has_told = False
@@ -102,7 +102,7 @@ def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Ite
         A function to call in place of `go_on`.
 
     Raises:
-        OutputExistsError: the lock cannot be written.
+        OutputError: the lock cannot be written.
     """
     raised: list[OSError] = []
 
@@ -119,7 +119,7 @@ def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Ite
     except OSError as error:
         if error in raised:
             raise
-        raise OutputExistsError(
+        raise OutputError(
             f"{path} cannot be written ({error.strerror}); name a {what} that you may write to and that has room"
         ) from error
 

@@ -18,7 +18,7 @@ from cascaded_dllm.assemble.preprocess import ShardTask, prepare
 from cascaded_dllm.assemble.scorers import BUILT_IN_TAGGERS, MakeEncoder, make_scorer, make_tagger
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError, OutputExistsError
+from cascaded_dllm.errors import CascadeError, ConfigError, DataError, MissingExtraError, OutputError
 from cascaded_dllm.importance.linear_tagger import LinearTagger
 from cascaded_dllm.importance.pos import CLASSES, PosLabel, PosScorer
 from cascaded_dllm.importance.random_scores import RandomScorer
@@ -59,7 +59,7 @@ def test_what_prevents_a_tokenizer_is_said_before_the_corpus_is_read(tmp_path):
     with pytest.raises(ConfigError, match="vocab_size 256 is below 257"):
         prepare(replace(job(tmp_path), train_tokenizer=256, corpus=CorpusChoice("nowhere.txt")))
     (tmp_path / "file").touch()
-    with pytest.raises(OutputExistsError, match=r"tokenizer_300_\w+ cannot be written \(Not a directory\)"):
+    with pytest.raises(OutputError, match=r"tokenizer_300_\w+ cannot be written \(Not a directory\)"):
         prepare(job(tmp_path / "file", method="random"), on_pass=lambda *_: pytest.fail("the corpus is read"))
 
 

@@ -9,7 +9,7 @@ import torch
 from cascaded_dllm.assemble import resumable
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.config import TrainConfig
-from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputError
 from cascaded_dllm.train.run import Run
 from tests.pipeline import tiny
 
@@ -88,7 +88,7 @@ OTHERS = {
     ),
     "data.packing": "stream",
     "data.unique": False,
-    "data.stages_dir": OutputExistsError("cannot be written"),
+    "data.stages_dir": OutputError("cannot be written"),
     "model.hidden_size": 32,
     "model.num_heads": 1,
     "model.num_blocks": 2,

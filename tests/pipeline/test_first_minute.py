@@ -11,7 +11,7 @@ from cascaded_dllm.assemble import inputs
 from cascaded_dllm.assemble import run as assemble_module
 from cascaded_dllm.assemble.inputs import gather_inputs
 from cascaded_dllm.assemble.run import assemble_run
-from cascaded_dllm.errors import DryBatchError, OutputExistsError
+from cascaded_dllm.errors import DryBatchError, OutputError
 from cascaded_dllm.train import dry_batch, execution
 from cascaded_dllm.train.trainer import StepResult, Trainer
 from tests.pipeline import tiny
@@ -117,6 +117,6 @@ def test_a_folder_of_something_else_is_found_before_windows_are_built(new_storie
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/to_zoe.txt").write_text("Dear Zoe")
     before = sorted(new_stories.rglob("*"))
-    with pytest.raises(OutputExistsError, match="letters exists and is not a run folder; name an empty or a new one"):
+    with pytest.raises(OutputError, match="letters exists and is not a run folder; name an empty or a new one"):
         assemble_run(tiny.config(new_stories, tmp_path / "letters"))
     assert sorted(new_stories.rglob("*")) == before

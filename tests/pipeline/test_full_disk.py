@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.errors import OutputError
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.train.run_log import LogChoice, forget_after, open_log
 from tests.pipeline import tiny
@@ -102,7 +102,7 @@ def test_full_disk_at_a_line_of_metrics(disk):
         log.metrics({"step": 1})
         (folder / "filler").write_bytes(b"x" * (180 * 1024 - 4096))
         long = {"step": 2, "texts": "y" * 20_000}
-        with pytest.raises(OutputExistsError, match=r"metrics\.jsonl cannot be written \(No space left .*; make room"):
+        with pytest.raises(OutputError, match=r"metrics\.jsonl cannot be written \(No space left .*; make room"):
             log.metrics(long)
         (folder / "filler").unlink()
     resize("50m")
@@ -141,5 +141,5 @@ def fill_up_in_the_log(folder: Path, viewer: str) -> None:
                     pass
             for step in range(2, 100):
                 log.texts(step, "samples", ["a long text" * 1000])
-    except OutputExistsError as error:
+    except OutputError as error:
         print(error)

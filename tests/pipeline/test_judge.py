@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.atomic import file_sha256, write_json
-from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputError
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error
 from cascaded_dllm.judge.run import JUDGE_FILE, JudgeFinished, JudgeKept, JudgeResumed, JudgeRun, JudgeStep
 from cascaded_dllm.judge.settings import JudgeSettings, JudgeSize
@@ -190,9 +190,9 @@ def test_another_judge_is_left_alone(whole: Path, stories: Path, valid_stories: 
 def test_places_for_a_judge(stories: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     for taken in (tmp_path, tmp_path / "notes"):
-        with pytest.raises(OutputExistsError, match="which holds something other than a judge; name a new folder"):
+        with pytest.raises(OutputError, match="which holds something other than a judge; name a new folder"):
             list(made(stories, taken).events())
-    with pytest.raises(OutputExistsError, match=r"which cannot be made .*; name a folder that you may write to"):
+    with pytest.raises(OutputError, match=r"which cannot be made .*; name a folder that you may write to"):
         list(made(stories, tmp_path / "notes" / "judge").events())
     assert files(tmp_path) == {"notes"}
 

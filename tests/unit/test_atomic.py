@@ -13,7 +13,7 @@ import pytest
 
 from cascaded_dllm import atomic
 from cascaded_dllm.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, remove_abandoned, write_json
-from cascaded_dllm.errors import OutputExistsError
+from cascaded_dllm.errors import OutputError
 from cascaded_dllm.pid_space import pid_space
 
 HERE = f"{socket.gethostname()}-{pid_space()}"
@@ -64,7 +64,7 @@ def test_loser_may_ask_to_be_told(tmp_path):
             with complete_folder(final, exclusive=True) as fast:
                 (fast / "file").write_text("fast")
 
-    with pytest.raises(OutputExistsError, match="final was written by another process in the meantime, and stays; "):
+    with pytest.raises(OutputError, match="final was written by another process in the meantime, and stays; "):
         race()
     assert (final / "file").read_text() == "fast"
     assert names(tmp_path) == ["final"]
@@ -75,14 +75,14 @@ def test_loser_at_the_rename_itself_is_told(tmp_path, monkeypatch):
     final.mkdir()
     (final / "file").write_text("fast")
     monkeypatch.setattr(Path, "exists", lambda path: False)
-    with pytest.raises(OutputExistsError, match="another process"), complete_folder(final, exclusive=True) as slow:
+    with pytest.raises(OutputError, match="another process"), complete_folder(final, exclusive=True) as slow:
         (slow / "file").write_text("slow")
     assert (final / "file").read_text() == "fast"
 
 
 def test_empty_folder_is_replaced_unless_exclusive(tmp_path):
     (tmp_path / "final").mkdir()
-    with pytest.raises(OutputExistsError, match="another process"), complete_folder(tmp_path / "final", exclusive=True):
+    with pytest.raises(OutputError, match="another process"), complete_folder(tmp_path / "final", exclusive=True):
         pass
     with complete_folder(tmp_path / "final") as temporary:
         (temporary / "file").write_text("content")
@@ -94,7 +94,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 def test_full_disk_inside_the_block(tmp_path):
     with (
-        pytest.raises(OutputExistsError, match=r"final cannot be written \(No space left on device\); choose"),
+        pytest.raises(OutputError, match=r"final cannot be written \(No space left on device\); choose"),
         complete_folder(tmp_path / "final"),
     ):
         raise FULL
@@ -103,7 +103,7 @@ def test_full_disk_inside_the_block(tmp_path):
 
 def test_full_disk_when_copying(tmp_path):
     with (
-        pytest.raises(OutputExistsError, match=r"final cannot be written \(No space left on device\)"),
+        pytest.raises(OutputError, match=r"final cannot be written \(No space left on device\)"),
         complete_folder(tmp_path / "final") as temporary,
     ):
         raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/a", None, str(temporary / "a"))
@@ -111,7 +111,7 @@ def test_full_disk_when_copying(tmp_path):
 
 def test_file_in_the_block_that_cannot_be_written(tmp_path):
     with (
-        pytest.raises(OutputExistsError, match=r"final cannot be written \(No such file or directory\)"),
+        pytest.raises(OutputError, match=r"final cannot be written \(No such file or directory\)"),
         complete_folder(tmp_path / "final") as temporary,
     ):
         (temporary / "none" / "file").write_text("content")
@@ -127,7 +127,7 @@ def test_full_disk_when_flushing(tmp_path, monkeypatch, write):
             (temporary / "file").write_text("content")
 
     monkeypatch.setattr(atomic.os, "fsync", refuse)
-    with pytest.raises(OutputExistsError, match=r"cannot be written \(No space left on device\); choose"):
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\); choose"):
         (write or folder_with_a_file)(tmp_path)
     assert names(tmp_path) == []
 
@@ -262,7 +262,7 @@ def test_a_writer_that_was_taken_for_dead_and_is_first(tmp_path):
             shutil.rmtree(first)
             write_json(first / "manifest.json", {})
 
-    with pytest.raises(OutputExistsError, match=r"final cannot be written \(No such file or directory\)"):
+    with pytest.raises(OutputError, match=r"final cannot be written \(No such file or directory\)"):
         write()
     assert names(tmp_path) == []
 
@@ -301,7 +301,7 @@ def test_leftover_that_vanishes_is_no_concern(tmp_path):
 def test_folder_below_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OutputExistsError, match=r"final cannot be written \(.*\); choose an output folder"),
+        pytest.raises(OutputError, match=r"final cannot be written \(.*\); choose an output folder"),
         complete_folder(tmp_path / "file" / "final"),
     ):
         pass
@@ -309,7 +309,7 @@ def test_folder_below_a_file(tmp_path):
 
 def test_folder_in_the_place_of_a_file(tmp_path):
     (tmp_path / "final").write_text("mine")
-    with pytest.raises(OutputExistsError, match="final cannot be written"), complete_folder(tmp_path / "final"):
+    with pytest.raises(OutputError, match="final cannot be written"), complete_folder(tmp_path / "final"):
         pass
     assert (tmp_path / "final").read_text() == "mine"
     assert names(tmp_path) == ["final"]
@@ -334,7 +334,7 @@ def test_json_that_cannot_be_serialised_leaves_the_old_one(tmp_path):
 
 def test_json_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputExistsError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_json(tmp_path / "file" / "a.json", {})
 
 

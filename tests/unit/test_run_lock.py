@@ -17,7 +17,7 @@ import pytest
 
 from cascaded_dllm import lock_owner
 from cascaded_dllm import run_lock as lock_module
-from cascaded_dllm.errors import OutputExistsError, StoppedError
+from cascaded_dllm.errors import OutputError, StoppedError
 from cascaded_dllm.lock_owner import Owner
 from cascaded_dllm.pid_space import pid_space
 from cascaded_dllm.run_lock import LOCK_FILE, run_lock, until_told, waited_lock
@@ -68,7 +68,7 @@ def test_inside_the_block_only(tmp_path):
 def test_second_run_of_the_same_process(tmp_path):
     message = rf"belongs to a run that is going on: process {os.getpid()} on .*; wait for it or stop it, or give this"
     with run_lock(tmp_path):
-        with pytest.raises(OutputExistsError, match=message), run_lock(tmp_path):
+        with pytest.raises(OutputError, match=message), run_lock(tmp_path):
             pass
         assert names(tmp_path) == [LOCK_FILE]
 
@@ -76,7 +76,7 @@ def test_second_run_of_the_same_process(tmp_path):
 def test_another_process(tmp_path, other_process):
     expected = rf"is going on: process {other_process.pid} on .*--out \(run_dir\).* process is gone, remove .*run\.lock"
     for _ in range(2):
-        with pytest.raises(OutputExistsError, match=expected), run_lock(tmp_path):
+        with pytest.raises(OutputError, match=expected), run_lock(tmp_path):
             pass
     assert names(tmp_path) == [LOCK_FILE]
 
@@ -112,7 +112,7 @@ def test_another_container_with_the_same_host_name(tmp_path, monkeypatch):
         age(tmp_path, 5)
         sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
         sign.start()
-        with pytest.raises(OutputExistsError, match=r"process 1 on .*; wait for it or stop it"), run_lock(tmp_path):
+        with pytest.raises(OutputError, match=r"process 1 on .*; wait for it or stop it"), run_lock(tmp_path):
             pass
         sign.join()
     age(tmp_path, 3600)
@@ -144,7 +144,7 @@ def contained_process(tmp_path):
 def test_process_in_a_container(tmp_path, contained_process, monkeypatch):
     monkeypatch.setattr(lock_owner, "_POLL_SECONDS", 0.01)
     assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == 1
-    with pytest.raises(OutputExistsError, match="is going on: process 1 on "), run_lock(tmp_path):
+    with pytest.raises(OutputError, match="is going on: process 1 on "), run_lock(tmp_path):
         pass
     assert names(tmp_path) == [LOCK_FILE]
 
@@ -200,7 +200,7 @@ def test_owner_on_another_machine_that_gives_signs(tmp_path, monkeypatch):
     sign = threading.Timer(0.2, os.utime, (tmp_path / LOCK_FILE,))
     sign.start()
     with (
-        pytest.raises(OutputExistsError, match="process 1 on another-machine; wait for it or stop it"),
+        pytest.raises(OutputError, match="process 1 on another-machine; wait for it or stop it"),
         run_lock(tmp_path),
     ):
         pass
@@ -249,7 +249,7 @@ def test_of_many_that_start_together_one_begins(tmp_path):
             with run_lock(tmp_path):
                 holds.append(1)
                 release.wait(20)
-        except OutputExistsError as error:
+        except OutputError as error:
             refused.append(str(error))
         if len(refused) == 7:
             release.set()
@@ -276,7 +276,7 @@ def test_process_that_was_killed_while_it_removed_a_dead_lock(tmp_path):
 
 def test_folder_that_cannot_be_written(tmp_path):
     with (
-        pytest.raises(OutputExistsError, match=r"nowhere/run\.lock cannot be written \(No such file .*; name a run"),
+        pytest.raises(OutputError, match=r"nowhere/run\.lock cannot be written \(No such file .*; name a run"),
         run_lock(tmp_path / "nowhere"),
     ):
         pass
@@ -384,9 +384,7 @@ def test_a_work_that_was_done_when_the_lock_came_free(tmp_path):
 def test_a_lock_to_wait_for_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(
-            OutputExistsError, match=r"work\.lock cannot be written \(.*; name a folder that you may write to and"
-        ),
+        pytest.raises(OutputError, match=r"work\.lock cannot be written \(.*; name a folder that you may write to and"),
         waited_lock(tmp_path / "file" / "work.lock", is_done=lambda: False),
     ):
         pass
@@ -420,7 +418,7 @@ def test_a_lock_that_is_removed_on_another_machine_while_it_is_read(tmp_path, mo
         assert faults == []
     (tmp_path / LOCK_FILE).write_text("{}")
     faults.append(errno.EIO)
-    with pytest.raises(OutputExistsError, match="the server says"), run_lock(tmp_path):
+    with pytest.raises(OutputError, match="the server says"), run_lock(tmp_path):
         pass
 
 

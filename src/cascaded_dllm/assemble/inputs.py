@@ -71,7 +71,7 @@ def gather_inputs(
         DataError: the data is missing, broken or not what the configuration names.
         CheckpointError: a model is missing, or does not belong to the run.
         ConfigError: no data is named, or there is no such judge.
-        OutputExistsError: the folder of the run holds something else.
+        OutputError: the folder of the run holds something else.
     """
     located = locate(config.data, config.run_dir)
     data, name = located.settings, config.run_name(located.held.dataset)

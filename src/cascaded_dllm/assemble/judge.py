@@ -51,7 +51,7 @@ def assemble_judge(
         ConfigError: a number is out of range.
         DataError: the data is missing, damaged or too small.
         MissingExtraError: transformers is not installed.
-        OutputExistsError: the windows cannot be stored.
+        OutputError: the windows cannot be stored.
     """
     for name, value in (("checkpoint-every", checkpoint_every), ("valid-documents", valid_documents)):
         require_at_least(f"--{name}", value, 1)

@@ -100,7 +100,7 @@ def assemble_run(
             another way.
         CheckpointError: the weights to start from are missing or do not fit.
         MissingExtraError: a viewer of the metrics is not installed.
-        OutputExistsError: the folder of the run holds something else.
+        OutputError: the folder of the run holds something else.
         DryBatchError: memory is short.
     """
     group = group or Group()

@@ -8,7 +8,7 @@ import typer
 from cascaded_dllm.cli.console import reported_errors, say, working
 from cascaded_dllm.cli.load import load_cascade
 from cascaded_dllm.cli.options import Debug, Lengths, Stages, TokenizerSource, WeightsName
-from cascaded_dllm.errors import ConfigError, OutputExistsError
+from cascaded_dllm.errors import ConfigError, OutputError
 from cascaded_dllm.sample.bundle_hub import require_repo_id
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -19,7 +19,7 @@ def _require_place(out: Path | None, push: str | None, *, private: bool) -> None
 
     Raises:
         ConfigError: no destination is given, or options contradict each other.
-        OutputExistsError: `out` exists.
+        OutputError: `out` exists.
     """
     if out is None and push is None:
         raise ConfigError("neither --out nor --push is given; name a new folder, or a repository of the hub")
@@ -30,7 +30,7 @@ def _require_place(out: Path | None, push: str | None, *, private: bool) -> None
     if push is not None:
         require_repo_id(push)
     if out is not None and out.exists():
-        raise OutputExistsError(f"--out is {out}, which exists, and nothing is overwritten; choose another folder")
+        raise OutputError(f"--out is {out}, which exists, and nothing is overwritten; choose another folder")
 
 
 @app.command()

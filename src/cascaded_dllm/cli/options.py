@@ -9,7 +9,7 @@ import typer
 
 from cascaded_dllm.atomic import write_json
 from cascaded_dllm.cli.console import say
-from cascaded_dllm.errors import ConfigError, OutputExistsError
+from cascaded_dllm.errors import ConfigError, OutputError
 
 Option = TypeVar("Option")
 
@@ -86,7 +86,7 @@ def require_output_file(out: Path | None) -> None:
     """Checks, before the work begins, that `--out` can be written as a file.
 
     Raises:
-        OutputExistsError: it is a folder, or its folder does not exist.
+        OutputError: it is a folder, or its folder does not exist.
     """
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise OutputExistsError(f"--out is {out}; it must be a file, new or old, in a folder that exists")
+        raise OutputError(f"--out is {out}; it must be a file, new or old, in a folder that exists")

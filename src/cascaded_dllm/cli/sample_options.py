@@ -98,7 +98,7 @@ class SampleOptions:
 
         Raises:
             ConfigError: a value is out of range, options contradict each other, or there is no such device.
-            OutputExistsError: the output folder cannot be written.
+            OutputError: the output folder cannot be written.
         """
         require_at_least("num_samples", self.num_samples, 1)
         require_at_least("batch_size", self.batch_size, 1)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from cascaded_dllm.atomic import complete_folder, file_sha256, write_errors, write_json
 from cascaded_dllm.data import manifest as manifests
 from cascaded_dllm.data.manifest import Counts, DamagedError, Settings
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 
 KIND = "shard"
 RECORDS_FILE = "documents.parquet"
@@ -254,13 +254,13 @@ def remove_damaged(path: Path) -> None:
     """Removes a damaged shard file by file, so that nothing else is deleted.
 
     Raises:
-        OutputExistsError: the folder holds other files, or cannot be removed.
+        OutputError: the folder holds other files, or cannot be removed.
     """
     own = (manifests.FILE_NAME, RECORDS_FILE)
     with write_errors(f"the damaged shard {path} cannot be removed", "remove it or choose another output folder"):
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
-            raise OutputExistsError(
+            raise OutputError(
                 f"{path} is not a shard and holds other files ({', '.join(foreign[:3])}); move it away or choose "
                 "another output folder"
             )

@@ -14,7 +14,7 @@ from cascaded_dllm.data.array_file import Stored, expect_random_rows, open_array
 from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file, stage_file, write_stages
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.run_lock import waited_lock
 
 KIND = "stages"
@@ -156,7 +156,7 @@ class StageArrays:
         Raises:
             ConfigError: the packing is unknown, or `workers` is below 1.
             DataError: the dataset is damaged, or no window results.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
             WorkerDiedError: a process was killed.
         """
         settings, dataset_fingerprint = read_identity(dataset_folder)
@@ -220,13 +220,13 @@ def _with_remedy(out: Path | None) -> Iterator[None]:
     """Adds the remedy for a read-only dataset to an error of writing inside the block.
 
     Raises:
-        OutputExistsError: the stages cannot be written.
+        OutputError: the stages cannot be written.
     """
     try:
         yield
-    except OutputExistsError as error:
+    except OutputError as error:
         if out is not None:
             raise
-        raise OutputExistsError(
+        raise OutputError(
             f"the stages of the dataset are not built yet, and {error}: --stages or data.stages_dir names it"
         ) from error

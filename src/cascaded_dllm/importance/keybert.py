@@ -102,7 +102,7 @@ class KeybertScorer:
             ConfigError: the device is not there.
             DataError: the model is missing or broken, or a file of the cache cannot be read.
             MissingExtraError: sentence-transformers is not installed.
-            OutputExistsError: the cache cannot be written.
+            OutputError: the cache cannot be written.
         """
         pieces = [(number, *piece) for number, text in enumerate(texts) for piece in self._pieces(text)]
         found, importance = self._importance([piece for _, _, piece in pieces])

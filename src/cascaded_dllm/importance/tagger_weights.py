@@ -36,7 +36,7 @@ def save_weights(weights: Weights, path: Path) -> None:
     """Writes a file for `read_weights`, completely or not at all; equal weights give equal files.
 
     Raises:
-        OutputExistsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     used = np.flatnonzero(weights.any(axis=1)).astype(np.int32)
     file = io.BytesIO()

@@ -159,7 +159,7 @@ def save_frequencies(frequencies: DocumentFrequencies, path: Path) -> None:
     """Writes the table of a corpus, completely or not at all.
 
     Raises:
-        OutputExistsError: it cannot be written.
+        OutputError: it cannot be written.
     """
     table = {
         "num_documents": frequencies.num_documents,

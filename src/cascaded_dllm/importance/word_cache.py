@@ -44,7 +44,7 @@ class WordCache:
 
         Raises:
             DataError: a file of the folder cannot be read.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         missing = self._missing(words)
         if missing and self._files is not None:

@@ -23,7 +23,7 @@ from typing import BinaryIO, final
 import numpy as np
 
 from cascaded_dllm.atomic import remove_abandoned, write_bytes
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.importance.word_blocks import Vectors, all_blocks, block_of, blocks, content_of
 
 _SUFFIX = ".words"
@@ -82,7 +82,7 @@ class WordFiles:
         it should not end a job.
 
         Raises:
-            OutputExistsError: the folder cannot be written for another reason.
+            OutputError: the folder cannot be written for another reason.
         """
         if self._is_full:
             return
@@ -100,7 +100,7 @@ class WordFiles:
                     stacklevel=2,
                 )
                 return
-            raise OutputExistsError(
+            raise OutputError(
                 f"the word cache {self._folder} cannot be written ({error.strerror}); name a folder that you may "
                 "write to and that has room, or leave the cache out"
             ) from error
@@ -166,7 +166,7 @@ def merge_small(folder: Path) -> None:
     if len(list(_small(folder))) < _MERGED_FROM:
         return
     # A folder that is read-only or full is used as it is.
-    with contextlib.suppress(OSError, OutputExistsError), _turn(folder) as now:
+    with contextlib.suppress(OSError, OutputError), _turn(folder) as now:
         if now is None:
             return
         remove_abandoned(folder)

@@ -24,7 +24,7 @@ def save_judge_checkpoint(checkpoints: Path, trainer: JudgeTrainer, tokenizer_fi
     """Writes the folder `checkpoints/step_<n>`, removes older ones, and returns it.
 
     Raises:
-        OutputExistsError: it cannot be written.
+        OutputError: it cannot be written.
     """
     final = checkpoints / f"{STEP_PREFIX}{trainer.step}"
     if final.exists() and checkpoint_fault(final) is not None:

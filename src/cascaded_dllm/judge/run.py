@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cascaded_dllm.atomic import complete_folder, write_errors, write_json
-from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
 from cascaded_dllm.judge.network import WEIGHTS_FILE, as_judge, save_network
@@ -91,7 +91,7 @@ class JudgeRun:
             on_measured: receives the number of validation texts done, and their total.
 
         Raises:
-            OutputExistsError: the folder holds something else, belongs to a running process, or cannot be written.
+            OutputError: the folder holds something else, belongs to a running process, or cannot be written.
             CheckpointError: it holds another judge, or its checkpoints are damaged.
             DryBatchError: there is no room for a batch.
             NonFiniteError: training broke down.
@@ -172,10 +172,10 @@ def require_judge_folder(folder: Path) -> None:
     """Makes the folder, unless it exists and is empty or a judge's.
 
     Raises:
-        OutputExistsError: it holds something else, or cannot be made.
+        OutputError: it holds something else, or cannot be made.
     """
     if is_foreign(folder, SETTINGS_FILE):
-        raise OutputExistsError(f"--out is {folder}, which holds something other than a judge; name a new folder")
+        raise OutputError(f"--out is {folder}, which holds something other than a judge; name a new folder")
     with write_errors(f"--out is {folder}, which cannot be made", "name a folder that you may write to"):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -58,7 +58,7 @@ def keep_source(folder: Path, settings: Settings, hashes: Sequence[HashedFile]) 
         hashes: of the corpus' files, for tasks that start later.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     path = _source_file(folder, settings)
     if settings.brief() != settings and (not path.is_file() or not set(hashes) <= set(_kept_hashes(path))):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
 
 from cascaded_dllm.checks import one_of, require_at_least
-from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
+from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
 from cascaded_dllm.processes import process_pool, workers_from
 
@@ -205,7 +205,7 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
 
     Raises:
         WorkerDiedError: a process was killed. Complete shards are kept.
-        OutputExistsError: the logs cannot be written.
+        OutputError: the logs cannot be written.
         CascadeError: a task raised it; the other tasks are terminated.
     """
     executor = local_executor(tasks)
@@ -229,7 +229,7 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
             ) from error
         except OSError as error:
             # Writing a shard turns such errors into typed ones; this one is about datatrove's logs or markers.
-            raise OutputExistsError(
+            raise OutputError(
                 f"{tasks.logs} cannot be written ({error}); choose an output folder that you may write to and that "
                 "has room"
             ) from error

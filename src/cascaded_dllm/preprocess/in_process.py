@@ -37,7 +37,7 @@ def preprocess_corpus(
         ConfigError: a name or number cannot be used.
         DataError: there is no document with text, a document cannot be read, or the folder holds shards of other
             settings or another format.
-        OutputExistsError: the folder cannot be written, or holds foreign files.
+        OutputError: the folder cannot be written, or holds foreign files.
     """
     plan = Plan.make(corpus, split=split, out_dir=out_dir, tokenizer=tokenizer, scorer=scorer, num_shards=num_shards)
     plan.check_shards()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascaded_dllm.atomic import write_json
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.preprocess.executors import Resources, Tasks
 from cascaded_dllm.preprocess.progress import logs_folder, read_notes
 
@@ -28,7 +28,7 @@ def submit_slurm(tasks: Tasks, resources: Resources, job_name: str) -> list[str]
     Raises:
         ConfigError: no partition is given.
         DataError: Slurm's commands are missing, it does not answer, it refuses the job, or it prints no job number.
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     resources.check("slurm")
     from datatrove.executor.slurm import SlurmPipelineExecutor
@@ -80,10 +80,10 @@ def require_no_job(folder: Path) -> None:
 
     Raises:
         DataError: Slurm's commands are missing, or it does not answer.
-        OutputExistsError: there is such a job.
+        OutputError: there is such a job.
     """
     if still := _queued(folder):
-        raise OutputExistsError(
+        raise OutputError(
             f"Slurm still has job {' and job '.join(still)} for {folder} queued or running; wait for its end (how far "
             f"it is: cdllm preprocess status {folder}), end it with scancel {' '.join(still)}, or submit all that is "
             "missing once more with --submit-anyway"

@@ -48,7 +48,7 @@ def write_parts(
 
     Raises:
         DataError: the input is broken.
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     with complete_folder(folder) as temporary:
         parts = {part: _Part(temporary / _file_name(part)) for part in sorted(wanted)}

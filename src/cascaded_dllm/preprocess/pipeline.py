@@ -104,7 +104,7 @@ class Plan:
 
         Raises:
             DataError: a shard was made with other settings or in another format, or cannot be read from the disk.
-            OutputExistsError: a damaged shard holds foreign files.
+            OutputError: a damaged shard holds foreign files.
         """
         return [index for index in range(self.settings.num_shards) if not self.has_shard(index)]
 
@@ -129,7 +129,7 @@ class Plan:
         Only what this process noted while it hashed the files for this plan is written.
 
         Raises:
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         self.corpus.keep_indexes(self.settings.num_shards)
 
@@ -147,7 +147,7 @@ class Plan:
 
         Raises:
             DataError: the corpus cannot be read, or has changed since the plan was made.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         write_parts(self.corpus, self.settings.num_shards, missing, self._parts, on_progress)
         try:
@@ -168,7 +168,7 @@ class Plan:
             ConfigError: there is no such shard.
             DataError: a document cannot be read, its importance is not a finite number, the corpus has changed, or
                 the only shard has no document.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         self._check_index(index)
         # This task may have waited in a queue for hours since the plan was made.
@@ -196,7 +196,7 @@ class Plan:
             load_tokenizer: loads the tokenizer of the dataset; called only if the folder has none.
 
         Raises:
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         if not (self.folder / TOKENIZER_FILE).is_file():
             load_tokenizer().save(self.folder)

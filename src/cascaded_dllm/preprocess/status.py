@@ -25,7 +25,7 @@ def note_job(folder: Path, num_shards: int, records: int | None, *, is_exact: bo
         is_exact: whether they were counted. A bound replaces a counted number only if it is lower.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     note: dict[str, object] = {"shards": num_shards, "records": records, "is_exact": is_exact}
     before = read_notes(_job_file(folder))

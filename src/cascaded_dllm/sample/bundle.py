@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from cascaded_dllm.atomic import complete_folder
-from cascaded_dllm.errors import CheckpointError, ConfigError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, OutputError
 from cascaded_dllm.file_names import BUNDLE_FILE, TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
 from cascaded_dllm.model.integrity import CHECKSUMS, checkpoint_fault, listed_files, write_checksums
@@ -115,11 +115,11 @@ def save_bundle(folder: Path, content: BundleContent, *, name: str | None = None
 
     Raises:
         ConfigError: the licence is not an identifier.
-        OutputExistsError: the folder exists, or cannot be written.
+        OutputError: the folder exists, or cannot be written.
     """
     require_license(license)
     if folder.exists():
-        raise OutputExistsError(f"{folder} exists, and a bundle overwrites nothing; choose another folder")
+        raise OutputError(f"{folder} exists, and a bundle overwrites nothing; choose another folder")
     description = content.described()
     with complete_folder(folder, exclusive=True) as new, disk_errors():
         for stage, model, settings in zip(description["stages"], content.models, content.settings, strict=True):

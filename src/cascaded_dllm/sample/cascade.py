@@ -115,7 +115,7 @@ class Cascade:
         Raises:
             ConfigError: the cascade does not come from checkpoints, was changed since, or its weights are rounded to
                 another dtype; or the licence is not an identifier.
-            OutputExistsError: the folder exists, or cannot be written.
+            OutputError: the folder exists, or cannot be written.
         """
         save_bundle(Path(folder), self._content(), license=license)
         return Path(folder)

@@ -44,7 +44,7 @@ def draw_missing(
 
     Raises:
         BatchTooLargeError: memory is short; finished batches are kept.
-        OutputExistsError: a batch cannot be written; the batches before it are kept.
+        OutputError: a batch cannot be written; the batches before it are kept.
     """
     done, total, device = Progress.take_up(run.folder).num_finished, run.settings.num_samples, str(cascade.device)
     drawing = run.settings.texts.drawing

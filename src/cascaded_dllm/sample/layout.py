@@ -58,7 +58,7 @@ def draw_gaps(
 
     Raises:
         ConfigError: no layout leaves room for it.
-        NoLawError: the network answers with NaN or infinity.
+        NonFiniteScoresError: the network answers with NaN or infinity.
     """
     gaps, every = known.clone(), torch.arange(len(z), device=z.device)
     is_hidden = gaps == model.hidden_label

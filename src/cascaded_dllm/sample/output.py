@@ -21,7 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cascaded_dllm.atomic import complete_folder, write_errors, write_json, write_text
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.run_lock import LOCK_FILE, run_lock
 from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
 from cascaded_dllm.sample.samples import CascadeSamples
@@ -48,10 +48,10 @@ def require_writable(output_dir: Path) -> None:
     """Checks, before hours of work, that a run can make its folder in `output_dir`, and leaves nothing there.
 
     Raises:
-        OutputExistsError: it cannot, or `output_dir` is a file.
+        OutputError: it cannot, or `output_dir` is a file.
     """
     if output_dir.exists() and not output_dir.is_dir():
-        raise OutputExistsError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
+        raise OutputError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
     nearest = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
     with (
         write_errors(f"{output_dir} cannot be written", "use --output-dir to name a folder that you may write to"),
@@ -80,7 +80,7 @@ class SampleRun:
         Further runs that begin in the same second get a number at the end of the name.
 
         Raises:
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         lengths = settings.texts.stage_lengths
         work = settings.texts.drawing.amount_of_work(lengths)
@@ -95,7 +95,7 @@ class SampleRun:
         return cls(folder, RunSettings.read(folder))
 
     def lock(self, go_on: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """A block inside which no other process writes to the run; raises an OutputExistsError if one already does.
+        """A block inside which no other process writes to the run; raises an OutputError if one already does.
 
         Args:
             go_on: called now and then while it is unclear whether the owner of a lock is alive, see `run_lock`.
@@ -132,7 +132,7 @@ class SampleRun:
             first: number of its first text; the others follow.
 
         Raises:
-            OutputExistsError: a file cannot be written; the batches before it are kept.
+            OutputError: a file cannot be written; the batches before it are kept.
         """
         size = len(samples.texts[0])
         lines = (
@@ -155,7 +155,7 @@ class SampleRun:
         """Puts `content` at the end of a file, and waits until it is on the disk.
 
         Raises:
-            OutputExistsError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
         path = self.folder / name
         remedy = f"what is finished is kept: make room, and go on with cdllm sample --resume {self.folder}"
@@ -174,7 +174,7 @@ class SampleRun:
             summary: further entries of summary.json.
 
         Raises:
-            OutputExistsError: they cannot be written.
+            OutputError: they cannot be written.
         """
         for stage, texts in enumerate(samples.texts, start=self.settings.texts.first_stage):
             write_text(self.folder / f"sample_stage{stage}.txt", listing(texts))
@@ -242,7 +242,7 @@ def write_samples(
         seconds: time of drawing the texts.
 
     Raises:
-        OutputExistsError: it cannot be written.
+        OutputError: it cannot be written.
     """
     run = SampleRun.begin(output_dir, settings)
     with run.lock():
@@ -255,14 +255,14 @@ def _made(folder: Path, settings: RunSettings) -> bool:
     """Makes the folder of a run without texts, and returns whether the path was free.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     try:
         with complete_folder(folder, exclusive=True) as temporary:
             (temporary / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
             for name in (SAMPLES_FILE, BATCHES_FILE):
                 (temporary / name).touch()
-    except OutputExistsError:
+    except OutputError:
         if not folder.is_dir():
             raise
         return False

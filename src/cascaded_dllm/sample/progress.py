@@ -62,7 +62,7 @@ class Progress:
 
         Raises:
             DataError: as in `read`.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         progress = cls.read(folder)
         batches = folder / BATCHES_FILE

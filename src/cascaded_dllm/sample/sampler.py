@@ -120,7 +120,7 @@ class StageSampler:
             ConfigError: `num_steps` is out of range; the process cannot be sampled with this predictor, law or words;
                 the prefix has another length than in training; a placed stage has no prefix; the stage cannot be
                 guided; or there is no room for the words or for the layout.
-            NoLawError: the network answers with NaN or infinity.
+            NonFiniteScoresError: the network answers with NaN or infinity.
         """
         require_usable(predictor, self.process, num_steps)
         found = 0 if prefix is None else prefix.shape[1]

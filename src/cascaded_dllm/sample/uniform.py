@@ -52,7 +52,7 @@ class UniformSampling:
         """The states of the steps on a time grid and of the final denoising, with one network call for each.
 
         Raises:
-            NoLawError: the network answers with NaN or infinity.
+            NonFiniteScoresError: the network answers with NaN or infinity.
         """
         position = torch.arange(start.xt.shape[1], device=self.sample_index.device)
         xt, times = start.xt, time_grid(start, num_steps, self.t_end)

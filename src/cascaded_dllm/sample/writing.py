@@ -11,7 +11,7 @@ from torch import Tensor
 from cascaded_dllm.diffusion.categorical import sample_tokens
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.schedule import Schedule
-from cascaded_dllm.errors import NoLawError
+from cascaded_dllm.errors import NonFiniteScoresError
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.rows import Rows
 from cascaded_dllm.model.score_model import ScoreModel
@@ -165,7 +165,7 @@ class TokenWriter:
             step: for each text, the step of the random numbers.
 
         Raises:
-            NoLawError: the network answers with NaN or infinity.
+            NonFiniteScoresError: the network answers with NaN or infinity.
         """
         assert self.required is not None, "nothing is required"
         required, texts = self.required.select(answer.texts), xt[answer.texts]
@@ -208,15 +208,15 @@ def require_written(xt: Int[Tensor, "B L"], mask_id: int) -> None:
     Call it once for each batch, since it reads from the device.
 
     Raises:
-        NoLawError: a text has MASK.
+        NonFiniteScoresError: a text has MASK.
     """
     if num_masked := int((xt == mask_id).sum()):
         raise no_law(num_masked, xt)
 
 
-def no_law(num_positions: int, xt: Int[Tensor, "B L"]) -> NoLawError:
+def no_law(num_positions: int, xt: Int[Tensor, "B L"]) -> NonFiniteScoresError:
     """The error for texts in which the network gives no law at `num_positions` positions."""
-    return NoLawError(
+    return NonFiniteScoresError(
         f"the network answers with NaN or infinity at {num_positions} of {xt.numel()} positions, and no token can be "
         f"drawn from that; its weights may be broken, or its device ({xt.device}) fails: try an earlier checkpoint, "
         "float32 or another device"

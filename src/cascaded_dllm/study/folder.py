@@ -73,7 +73,7 @@ class StudyFolder:
 
         Raises:
             FolderInUseError: another process has the part.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         folder = self.out / "locks" / part
         with write_errors(f"{folder} cannot be made", "use --out to name a folder that you may write to"):

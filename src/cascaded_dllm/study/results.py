@@ -31,7 +31,7 @@ def write_results(work: Work, command: str, callbacks: StudyCallbacks) -> dict[s
 
     Raises:
         StoppedError: it is time to stop.
-        OutputExistsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     with callbacks.waiting_for(work.folder, "results"):
         results = collect(work, command)

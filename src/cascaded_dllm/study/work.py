@@ -16,7 +16,7 @@ from cascaded_dllm.errors import (
     CheckpointError,
     FolderInUseError,
     NonFiniteError,
-    OutputExistsError,
+    OutputError,
     OutputStreamError,
     StoppedError,
 )
@@ -95,7 +95,7 @@ class Work:
 
         Raises:
             StoppedError: it is time to stop; finished parts are kept.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         while self._left(parts):
             if not any(self._take(part) for part in self._ready(parts)):
@@ -187,7 +187,7 @@ class Work:
         try:
             self._require_trained(part)
             return {"status": DONE, **part.do()}
-        except (StoppedError, OutputExistsError, OutputStreamError):
+        except (StoppedError, OutputError, OutputStreamError):
             raise
         except NonFiniteError as error:
             reason, status = f"{part.what}: {error}", DIVERGED

@@ -63,7 +63,7 @@ class Corpus:
         """Writes the indexes of its files if they save work when `num_parts` parts are read one by one.
 
         Raises:
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         if isinstance(self.reader, LocalFiles):
             self.reader.keep_indexes(num_parts)

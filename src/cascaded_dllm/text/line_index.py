@@ -126,7 +126,7 @@ def keep_indexes(folder: Path, indexes: Mapping[str, LineIndex], num_parts: int)
         num_parts: number of parts that will be read one by one.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     useful = {sha256: index for sha256, index in indexes.items() if index.pays(num_parts)}
     if folder.is_dir() or sum(index.num_bytes for index in useful.values()) < _LEAST_BYTES:

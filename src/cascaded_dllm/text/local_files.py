@@ -195,7 +195,7 @@ class LocalFiles:
 
         Raises:
             DataError: as in `files`.
-            OutputExistsError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         if self.indexes is None or self.form == "wikitext":
             return

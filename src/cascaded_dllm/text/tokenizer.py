@@ -189,7 +189,7 @@ class Tokenizer:
         """Writes `folder`/tokenizer.json, completely or not at all, unless the same file is there already.
 
         Raises:
-            OutputExistsError: it cannot be written.
+            OutputError: it cannot be written.
         """
         path = folder / TOKENIZER_FILE
         if not (path.is_file() and path.read_bytes() == self._serialised.encode()):

@@ -108,7 +108,7 @@ def save_checkpoint(
         parts_sums: known checksums of its files, by file name.
 
     Raises:
-        OutputExistsError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     step = content.state.step
     final = checkpoints / f"{STEP_PREFIX}{step}"

@@ -32,7 +32,7 @@ def append_start(folder: Path, facts: Mapping[str, Any], *, step: int) -> None:
 
     Raises:
         CheckpointError: the record of earlier starts cannot be read.
-        OutputExistsError: the record cannot be written.
+        OutputError: the record cannot be written.
     """
     path = folder / PROVENANCE_FILE
     starts = _starts(path) if path.exists() else []

@@ -104,7 +104,7 @@ class Run:
             on_measured: called while a bound is measured, with the number of validation windows done and their total.
 
         Raises:
-            OutputExistsError: the folder holds something else or belongs to a run that is going on, or cannot be
+            OutputError: the folder holds something else or belongs to a run that is going on, or cannot be
                 written.
             CheckpointError: it holds checkpoints and none of them is complete, or they have other settings.
             DryBatchError: memory is short, or data and network do not fit.
@@ -293,7 +293,7 @@ class Run:
         """Write a checkpoint: first every process writes its parts, then the first one writes the rest.
 
         Raises:
-            OutputExistsError: something cannot be written.
+            OutputError: something cannot be written.
         """
         folder, storage = parts_beside(self.checkpoints, content.state.step), self.trainer.parallel.storage
         with write_errors(f"{folder} cannot be written", "make room, and give the same command again"):

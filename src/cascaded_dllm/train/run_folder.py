@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 
 from cascaded_dllm.atomic import INCOMPLETE, write_errors, write_text
-from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.run_lock import LOCK_FILE
@@ -25,7 +25,7 @@ def make_run_folder(folder: Path) -> None:
     """Makes the folder, or checks that it is empty or a run folder.
 
     Raises:
-        OutputExistsError: it holds something else, or cannot be made.
+        OutputError: it holds something else, or cannot be made.
     """
     require_run_folder(folder)
     with write_errors(f"{folder} cannot be made", "use --out (run_dir) to name a folder that you may write to"):
@@ -36,12 +36,10 @@ def require_run_folder(folder: Path) -> None:
     """Checks that the folder is empty, absent, or a run folder; changes nothing.
 
     Raises:
-        OutputExistsError: it holds something else.
+        OutputError: it holds something else.
     """
     if is_foreign(folder, RUN_CONFIG_FILE):
-        raise OutputExistsError(
-            f"{folder} exists and is not a run folder; name an empty or a new one with --out (run_dir)"
-        )
+        raise OutputError(f"{folder} exists and is not a run folder; name an empty or a new one with --out (run_dir)")
 
 
 def is_foreign(folder: Path, marker: str) -> bool:

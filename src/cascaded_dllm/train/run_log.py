@@ -113,7 +113,7 @@ class RunLog:
         """Write one line; `entry` holds `step` and numbers whose names say their unit, or None for unknown ones.
 
         Raises:
-            OutputExistsError: the disk is full or gone.
+            OutputError: the disk is full or gone.
         """
         if self._file is None:
             return
@@ -128,7 +128,7 @@ class RunLog:
         """Show texts in the viewers; they are already in the run folder.
 
         Raises:
-            OutputExistsError: the disk is full or gone.
+            OutputError: the disk is full or gone.
         """
         for viewer in self._viewers:
             viewer.texts(step, name, texts)
@@ -158,7 +158,7 @@ def open_log(folder: Path, choice: LogChoice, *, config: Mapping[str, Any], step
 
     Raises:
         ConfigError: Weights & Biases cannot be reached, or does not know the user.
-        OutputExistsError: the disk is full or gone, now or when the viewers are closed. It never replaces an error that
+        OutputError: the disk is full or gone, now or when the viewers are closed. It never replaces an error that
             ends the block.
     """
     with contextlib.ExitStack() as stack:

@@ -63,7 +63,7 @@ class SnapshotReport:
         """Write samples/step_<n>.json and then step_<n>.txt into the folder of a run.
 
         Raises:
-            OutputExistsError: they cannot be written.
+            OutputError: they cannot be written.
         """
         file = samples_file(run, self.step)
         write_json(file.with_suffix(".json"), asdict(self))

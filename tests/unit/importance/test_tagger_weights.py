@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.importance.pos import CLASSES
 from cascaded_dllm.importance.tagger_features import VERSION
 from cascaded_dllm.importance.tagger_weights import NUM_BUCKETS, bucket, read_weights, save_weights
@@ -124,5 +124,5 @@ def test_no_tagger(tmp_path, content, message):
 
 def test_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(OutputExistsError, match=r"tagger\.npz cannot be written"):
+    with pytest.raises(OutputError, match=r"tagger\.npz cannot be written"):
         save_weights(table({}), tmp_path / "file" / "tagger.npz")

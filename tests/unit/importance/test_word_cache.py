@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.importance import word_blocks, word_files
 from cascaded_dllm.importance.word_cache import MAX_CHARACTERS, WordCache
 from cascaded_dllm.importance.word_files import WordFiles, merge_small
@@ -185,7 +185,7 @@ def test_unreadable_file(tmp_path):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputExistsError, match=r"cannot be written .*; name a folder that you may write to and that"):
+    with pytest.raises(OutputError, match=r"cannot be written .*; name a folder that you may write to and that"):
         WordCache(Embed(), tmp_path / "file" / "cache").vectors(["sea"])
 
 
@@ -351,7 +351,7 @@ def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypa
 
     monkeypatch.setattr(os, "fstat", fail_once)
     if number == errno.EROFS:
-        with pytest.raises(OutputExistsError, match=r"cannot be written \(it fails\); name a folder that you may"):
+        with pytest.raises(OutputError, match=r"cannot be written \(it fails\); name a folder that you may"):
             files.append(["dog"], expected(["dog"]))
         return
     files.append(["dog"], expected(["dog"]))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from cascaded_dllm.cli.preprocess_run import run_job
-from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputExistsError, WorkerDiedError
+from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputError, WorkerDiedError
 from cascaded_dllm.preprocess import encoder, executors, on_ray
 from cascaded_dllm.preprocess.executors import Resources, Share, SharedOut, Tasks, run_local, shared_out
 from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
@@ -45,7 +45,7 @@ def failing_pool(error):
             WorkerDiedError,
             "a process that makes a shard was killed, .* with fewer --workers",
         ),
-        (OSError(28, "No space left on device"), OutputExistsError, r"logs cannot be written \(.*No space left"),
+        (OSError(28, "No space left on device"), OutputError, r"logs cannot be written \(.*No space left"),
     ],
 )
 def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected, message):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.preprocess.executors import Resources, Tasks
 from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm, submitted_jobs
 
@@ -132,7 +132,7 @@ def test_jobs_that_are_not_over(tasks, programs, squeue, still):
     if still is None:
         require_no_job(tasks.folder)
         return
-    with pytest.raises(OutputExistsError, match=f"{still}.*queued or running.*scancel 8 9.*--submit-anyway"):
+    with pytest.raises(OutputError, match=f"{still}.*queued or running.*scancel 8 9.*--submit-anyway"):
         require_no_job(tasks.folder)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.errors import DataError, OutputExistsError
+from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import parts
 from cascaded_dllm.preprocess.encoder import Encoder
@@ -115,7 +115,7 @@ def test_a_pass_that_fails_leaves_nothing(corpus, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="line 10 has a int"):
         write_parts(open_corpus(str(broken), split="train"), 2, [0, 1], tmp_path / "out" / "parts", nothing)
     assert list((tmp_path / "out").iterdir()) == []
-    with pytest.raises(OutputExistsError, match=r"parts cannot be written \(Not a directory\)"):
+    with pytest.raises(OutputError, match=r"parts cannot be written \(Not a directory\)"):
         write_parts(corpus, 2, [0, 1], broken / "parts", nothing)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cascaded_dllm.data.manifest import Settings, fingerprint
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import ConfigError, DataError, OutputError
 from cascaded_dllm.importance.base import Word
 from cascaded_dllm.importance.tfidf import DocumentFrequencies, TfidfScorer
 from cascaded_dllm.preprocess import batches
@@ -403,7 +403,7 @@ def test_foreign_folder_is_left_alone(run, tmp_path):
     foreign = tmp_path / "tfidf" / "toy_train" / "shard_0"
     foreign.mkdir(parents=True)
     (foreign / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="shard_0 is not a shard and holds other files"):
+    with pytest.raises(OutputError, match="shard_0 is not a shard and holds other files"):
         run()
     assert (foreign / "thesis.txt").read_text() == "mine"
 
@@ -415,7 +415,7 @@ def test_other_names_are_no_shards(run, tmp_path):
 
 def test_output_below_a_file(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputExistsError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         run(out_dir=tmp_path / "file")
 
 
@@ -513,7 +513,7 @@ def test_damaged_shard_beside_other_files_is_left_alone(run):
     folder = run()
     (folder / "shard_0" / "manifest.json").write_text("{")
     (folder / "shard_0" / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"shard_0 is not a shard and holds other files \(thesis.txt\)"):
+    with pytest.raises(OutputError, match=r"shard_0 is not a shard and holds other files \(thesis.txt\)"):
         run()
     assert sorted(path.name for path in (folder / "shard_0").iterdir()) == [
         "documents.parquet",
@@ -530,7 +530,7 @@ def test_damaged_shard_that_cannot_be_removed(run, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rmdir", refuse)
-    with pytest.raises(OutputExistsError, match=r"shard_0 cannot be removed \(Permission denied\)"):
+    with pytest.raises(OutputError, match=r"shard_0 cannot be removed \(Permission denied\)"):
         run()
 
 

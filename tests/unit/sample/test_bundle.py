@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cascaded_dllm.diffusion.schedule import GeometricSchedule
-from cascaded_dllm.errors import CheckpointError, ConfigError, HubError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, HubError, OutputError
 from cascaded_dllm.model.integrity import write_checksums
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.pretrained import load_stage
@@ -343,7 +343,7 @@ def test_nothing_is_overwritten(made: Cascade, tmp_path: Path, kind: str) -> Non
         place.write_text("mine")
     else:
         place.mkdir()
-    with pytest.raises(OutputExistsError, match="b exists, and a bundle overwrites nothing; choose another folder"):
+    with pytest.raises(OutputError, match="b exists, and a bundle overwrites nothing; choose another folder"):
         made.save_pretrained(place)
     assert list(tmp_path.iterdir()) == [place]
     assert kind == "folder" or place.read_text() == "mine"
@@ -360,7 +360,7 @@ def test_half_a_bundle_never_appears(made: Cascade, tmp_path: Path, monkeypatch:
         save_file(weights, path)
 
     monkeypatch.setattr(bundle_module, "save_file", fill_up)
-    with pytest.raises(OutputExistsError, match=r"b cannot be written \(No space left on device\); choose an output"):
+    with pytest.raises(OutputError, match=r"b cannot be written \(No space left on device\); choose an output"):
         made.save_pretrained(tmp_path / "b")
     assert len(written) == 1
     assert list(tmp_path.iterdir()) == []

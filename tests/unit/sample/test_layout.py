@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cascaded_dllm.diffusion.philox import Draws
-from cascaded_dllm.errors import NoLawError
+from cascaded_dllm.errors import NonFiniteScoresError
 from cascaded_dllm.sample.layout import draw_gaps, known_gaps
 from tests.unit.model.tiny import tiny_placed
 
@@ -38,5 +38,5 @@ def test_a_network_that_gives_no_law(broken: float) -> None:
     # All is known of the second text, so that nothing is drawn.
     known = torch.full((2, 6), layout.hidden_label)
     known[1] = torch.tensor([1, 1, 1, 1, 1, 1])
-    with pytest.raises(NoLawError, match="at 1 of 12 positions"):
+    with pytest.raises(NonFiniteScoresError, match="at 1 of 12 positions"):
         draw_gaps(layout, z, known, draws=Draws(3, "gaps"), sample_index=index)

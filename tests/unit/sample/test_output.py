@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import ConfigError, DataError, OutputError
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.output import SampleRun, require_writable, write_samples
 from cascaded_dllm.sample.progress import Progress
@@ -211,13 +211,11 @@ def test_name_that_another_run_takes_at_this_moment(tmp_path: Path, monkeypatch:
 def test_file_instead_of_a_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    with pytest.raises(OutputExistsError, match="file is a file; name a folder for the samples with --output-dir"):
+    with pytest.raises(OutputError, match="file is a file; name a folder for the samples with --output-dir"):
         require_writable(file)
-    with pytest.raises(
-        OutputExistsError, match=r"file/a/b cannot be written \(Not a directory\); use --output-dir to name"
-    ):
+    with pytest.raises(OutputError, match=r"file/a/b cannot be written \(Not a directory\); use --output-dir to name"):
         require_writable(file / "a" / "b")
-    with pytest.raises(OutputExistsError, match=r"file/sample_cascade\S+ cannot be written \(Not a directory\)"):
+    with pytest.raises(OutputError, match=r"file/sample_cascade\S+ cannot be written \(Not a directory\)"):
         begun(file)
     assert file.read_text() == "x"
 
@@ -231,9 +229,7 @@ def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.mkdir", refused)
-    with pytest.raises(
-        OutputExistsError, match=r"one cannot be written \(Permission denied\); use --output-dir to name"
-    ):
+    with pytest.raises(OutputError, match=r"one cannot be written \(Permission denied\); use --output-dir to name"):
         require_writable(tmp_path / "new" / "one")
 
 
@@ -243,7 +239,7 @@ def test_full_disk_while_a_batch_is_written(tmp_path: Path, monkeypatch: pytest.
     message = (
         r"samples\.jsonl cannot be written \(No such file .*\); what is finished is kept: make room, and go on with"
     )
-    with pytest.raises(OutputExistsError, match=rf"{message} cdllm sample --resume {run.folder}"):
+    with pytest.raises(OutputError, match=rf"{message} cdllm sample --resume {run.folder}"):
         run.append(2, SAMPLES, seconds=0.5, device="cpu")
     (run.folder / "elsewhere").rename(run.folder / "samples.jsonl")
     assert run.progress().num_finished == 2
@@ -252,7 +248,7 @@ def test_full_disk_while_a_batch_is_written(tmp_path: Path, monkeypatch: pytest.
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.truncate", refused)
-    with pytest.raises(OutputExistsError, match=r"samples\.jsonl cannot be written \(Permission denied\); make sure"):
+    with pytest.raises(OutputError, match=r"samples\.jsonl cannot be written \(Permission denied\); make sure"):
         Progress.take_up(run.folder)
 
 
@@ -260,9 +256,7 @@ def test_two_processes(tmp_path: Path) -> None:
     run = begun(tmp_path)
     with (
         run.lock(),
-        pytest.raises(
-            OutputExistsError, match=r"is going on: .* or stop it, or sample into a new folder\. If you are sure"
-        ),
+        pytest.raises(OutputError, match=r"is going on: .* or stop it, or sample into a new folder\. If you are sure"),
         run.lock(),
     ):
         pass

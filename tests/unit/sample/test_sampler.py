@@ -12,7 +12,7 @@ from cascaded_dllm import blocked_softmax
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import GeometricSchedule, LogLinearSchedule
-from cascaded_dllm.errors import ConfigError, NoLawError
+from cascaded_dllm.errors import ConfigError, NonFiniteScoresError
 from cascaded_dllm.sample import first_words
 from cascaded_dllm.sample import writing as writing_module
 from cascaded_dllm.sample.predictors import PREDICTORS, Predictor, has_grid, predictor_from_name
@@ -87,7 +87,9 @@ def test_a_network_that_gives_no_law(options: dict[str, Any], name: str, where: 
             sampler.model.blocks[0].mlp[0].bias[0] = torch.nan
         else:
             sampler.model.output_layer.linear.bias[slice(None) if where == "output" else 7] = torch.inf
-    with pytest.raises(NoLawError, match=r"NaN or infinity at \d+ of 12 positions, and no token .* try an earlier"):
+    with pytest.raises(
+        NonFiniteScoresError, match=r"NaN or infinity at \d+ of 12 positions, and no token .* try an earlier"
+    ):
         states(sampler, name, torch.arange(2), prefix=prefixes(2))
 
 
@@ -97,7 +99,7 @@ def test_required_words_of_a_network_that_gives_no_law(name: str) -> None:
     with torch.no_grad():
         sampler.model.blocks[0].mlp[0].bias[0] = torch.nan
     for asked in ("required", "words"):
-        with pytest.raises(NoLawError, match="NaN or infinity"):
+        with pytest.raises(NonFiniteScoresError, match="NaN or infinity"):
             states(sampler, name, torch.arange(2), prefix=prefixes(2), **{asked: [[(1, 2), (3,)]] * 2})
 
 

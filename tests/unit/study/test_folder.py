@@ -2,7 +2,7 @@
 
 import pytest
 
-from cascaded_dllm.errors import FolderInUseError, OutputExistsError, StoppedError
+from cascaded_dllm.errors import FolderInUseError, OutputError, StoppedError
 from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.folder import StudyFolder
 
@@ -31,9 +31,7 @@ def test_who_waits_for_a_part_can_be_told_to_stop(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        OutputExistsError, match=r"file/locks/data cannot be made \(Not a directory\); use --out to name"
-    ):
+    with pytest.raises(OutputError, match=r"file/locks/data cannot be made \(Not a directory\); use --out to name"):
         StudyFolder(tmp_path / "file").lock("data").__enter__()
 
 

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from cascaded_dllm.errors import ConfigError, DataError, OutputExistsError
+from cascaded_dllm.errors import ConfigError, DataError, OutputError
 from cascaded_dllm.pid_space import pid_space
 from cascaded_dllm.text.tokenizer import MASK_TEXT, Tokenizer
 from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT, fingerprint
@@ -177,7 +177,7 @@ def test_save_and_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 def test_tokenizer_that_cannot_be_saved(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputExistsError, match=r"tokenizer\.json cannot be written \(.*\); choose an output folder"):
+    with pytest.raises(OutputError, match=r"tokenizer\.json cannot be written \(.*\); choose an output folder"):
         tokenizer.save(tmp_path / "file")
 
 

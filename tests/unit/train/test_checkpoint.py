@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from cascaded_dllm import atomic
 from cascaded_dllm.atomic import file_sha256
-from cascaded_dllm.errors import CheckpointError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.model import integrity
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.train import checkpoint, deletion
@@ -270,9 +270,7 @@ def test_damaged_later_ones_do_not_push_out_the_new_one(save, tmp_path):
 
 def test_folder_that_cannot_be_written(save, tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(
-        OutputExistsError, match=r"step_1 cannot be written .*choose an output folder that you may write to"
-    ):
+    with pytest.raises(OutputError, match=r"step_1 cannot be written .*choose an output folder that you may write to"):
         save(1)
 
 
@@ -303,7 +301,7 @@ def test_full_disk(save, tmp_path, monkeypatch, function, fault):
     """The libraries have errors of their own for it; tests/pipeline/test_full_disk.py has a real one."""
     first = save(1)
     monkeypatch.setattr(checkpoint.torch if function == "torch.save" else checkpoint, function.split(".")[-1], fault)
-    with pytest.raises(OutputExistsError, match=r"step_2 cannot be written \(No space left on device\); choose an"):
+    with pytest.raises(OutputError, match=r"step_2 cannot be written \(No space left on device\); choose an"):
         save(2)
     assert names(tmp_path / "checkpoints") == ["latest", "step_1"]
     assert newest_complete(tmp_path / "checkpoints") == (first, [])
@@ -313,7 +311,7 @@ def test_full_disk_at_the_link(save, tmp_path, monkeypatch):
     """The checkpoint is whole; a run that goes on finds it without the link."""
     save(1)
     monkeypatch.setattr(atomic.Path, "symlink_to", full_disk)
-    with pytest.raises(OutputExistsError, match=r"latest cannot be written \(No space left on device\); choose an"):
+    with pytest.raises(OutputError, match=r"latest cannot be written \(No space left on device\); choose an"):
         save(2)
     assert newest_complete(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "step_2", [])
     assert names(tmp_path / "checkpoints") == ["latest", "step_1", "step_2"]
@@ -365,7 +363,7 @@ def test_old_one_that_keeps_its_name(save, tmp_path, monkeypatch):
         assert old.fault_to_tell() == f"{checkpoints / 'step_1'} cannot be deleted (Permission denied)"
         flip_byte(checkpoints / "step_2" / "model.safetensors")
         message = r"step_2 is damaged and cannot be written again \(Permission denied\); make sure that you may"
-        with pytest.raises(OutputExistsError, match=message):
+        with pytest.raises(OutputError, match=message):
             save(2)
     save(2, keep=1, deletion=old)
     assert names(checkpoints) == ["latest", "step_2"]

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, NonFiniteError, OutputError
 from cascaded_dllm.model import integrity
 from cascaded_dllm.model.integrity import CHECKSUMS, newest_complete, write_checksums
 from cascaded_dllm.model.pretrained import load_stage
@@ -501,12 +501,12 @@ def test_error_of_the_writer_is_not_lost(make_run, monkeypatch, at_the_end):
 
     def fail(*arguments, content, **options):
         if content.state.step == (6 if at_the_end else 4):
-            raise OutputExistsError("step_n cannot be written (No space left on device)")
+            raise OutputError("step_n cannot be written (No space left on device)")
         return save(*arguments, content=content, **options)
 
     monkeypatch.setattr(run_module, "save_checkpoint", fail)
     done = []
-    with pytest.raises(OutputExistsError, match="No space left on device"):
+    with pytest.raises(OutputError, match="No space left on device"):
         done.extend(event.step for event in run.events() if isinstance(event, StepResult))
     assert newest_complete(run.checkpoints)[0].name == ("step_4" if at_the_end else "step_2")
     monkeypatch.setattr(run_module, "save_checkpoint", save)
@@ -541,7 +541,7 @@ def test_parts_that_cannot_be_written(make_run, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(run.trainer.parallel.storage, "write_parts", fail)
-    with pytest.raises(OutputExistsError, match=r"optimizer-1 cannot be written \(No space .*\); make room"):
+    with pytest.raises(OutputError, match=r"optimizer-1 cannot be written \(No space .*\); make room"):
         list(run.events())
 
 
@@ -721,9 +721,7 @@ def test_folder_of_something_else(make_run, tmp_path, where):
     path = tmp_path / where
     path.parent.mkdir(exist_ok=True)
     path.write_text("three years of work")
-    with pytest.raises(
-        OutputExistsError, match="run exists and is not a run folder; name an empty or a new one with --out"
-    ):
+    with pytest.raises(OutputError, match="run exists and is not a run folder; name an empty or a new one with --out"):
         list(make_run().events())
     assert path.read_text() == "three years of work"
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -731,7 +729,7 @@ def test_folder_of_something_else(make_run, tmp_path, where):
 
 def test_folder_that_cannot_be_made(make_run, tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(OutputExistsError, match=r"file/run cannot be made \(Not a directory\); use --out"):
+    with pytest.raises(OutputError, match=r"file/run cannot be made \(Not a directory\); use --out"):
         list(make_run(name="file/run").events())
 
 

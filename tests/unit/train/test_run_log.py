@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
+from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputError
 from cascaded_dllm.train.run_log import LogChoice, RunLog, forget_after, open_log, require_viewers
 
 NONE = LogChoice()
@@ -180,7 +180,7 @@ def test_no_room_for_wandb(tmp_path, monkeypatch, full):
             log.metrics({"step": 1})
             log.texts(1, "samples", ["one"])
 
-    with pytest.raises(OutputExistsError, match=WITHOUT_ROOM):
+    with pytest.raises(OutputError, match=WITHOUT_ROOM):
         show()
     assert wandb.finished == {"init": [], "finish": [0]}.get(full[0], [1])
 
@@ -213,7 +213,7 @@ def test_line_that_cannot_be_written(tmp_path):
         r"metrics\.jsonl cannot be written \(No space left on device\); make room, and give the same command again"
     )
     with (
-        pytest.raises(OutputExistsError, match=message),
+        pytest.raises(OutputError, match=message),
         open_log(tmp_path, NONE, config={}, step=0) as log,
     ):
         log.metrics({"step": 1})

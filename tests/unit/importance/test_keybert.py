@@ -207,6 +207,22 @@ def test_a_text_without_words_needs_no_model(tmp_path):
     assert KeybertScorer(tmp_path / "missing").score(["", "a . b", "\U0001f98a"]) == [[], [Word(2, 3, FULL_STOP)], []]
 
 
+def test_words_are_found_while_documents_are_embedded(scorer, monkeypatch):
+    """A GPU computes in the meantime, so its vectors are asked for last."""
+    order: list[str] = []
+    begin, embed = SentenceModel.begin_documents, SentenceModel.embed_words
+
+    def begin_documents(self, documents):
+        order.append("begin")
+        waiting = begin(self, documents)
+        return lambda: order.append("wait") or waiting()
+
+    monkeypatch.setattr(SentenceModel, "begin_documents", begin_documents)
+    monkeypatch.setattr(SentenceModel, "embed_words", lambda *words: order.append("words") or embed(*words))
+    scorer.score(DOCUMENTS)
+    assert order == ["begin", "words", "wait"]
+
+
 def test_words_come_from_the_cache_of_another_scorer(tiny_model, tmp_path, monkeypatch):
     expected = KeybertScorer(tiny_model, cache_dir=tmp_path, device="cpu").score(DOCUMENTS)
     (folder,) = tmp_path.iterdir()

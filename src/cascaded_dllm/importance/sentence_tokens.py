@@ -1,7 +1,7 @@
 """The tokens of texts for a sentence-transformers model, in blocks of texts of one length."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
@@ -103,7 +103,7 @@ class SentenceTokenizer:
 
 
 def _block(
-    features: dict[str, Any], rows: Int64[np.ndarray, " texts"], places: Int64[np.ndarray, " texts"], length: int
+    features: Mapping[str, Any], rows: Int64[np.ndarray, " texts"], places: Int64[np.ndarray, " texts"], length: int
 ) -> TokenBlock:
     """The texts in `rows` of a tokenizer's output, all of `length` tokens, without its padding."""
     mask, chosen = features["attention_mask"], torch.from_numpy(rows)[:, None]

@@ -207,7 +207,7 @@ def test_a_text_without_words_needs_no_model(tmp_path):
     assert KeybertScorer(tmp_path / "missing").score(["", "a . b", "\U0001f98a"]) == [[], [Word(2, 3, FULL_STOP)], []]
 
 
-def test_words_are_found_while_documents_are_embedded(scorer, monkeypatch):
+def test_words_are_found_while_documents_are_embedded(tiny_model, monkeypatch):
     """A GPU computes in the meantime, so its vectors are asked for last."""
     order: list[str] = []
     begin, embed = SentenceModel.begin_documents, SentenceModel.embed_words
@@ -219,7 +219,7 @@ def test_words_are_found_while_documents_are_embedded(scorer, monkeypatch):
 
     monkeypatch.setattr(SentenceModel, "begin_documents", begin_documents)
     monkeypatch.setattr(SentenceModel, "embed_words", lambda *words: order.append("words") or embed(*words))
-    scorer.score(DOCUMENTS)
+    KeybertScorer(tiny_model, device="cpu").score(DOCUMENTS)
     assert order == ["begin", "words", "wait"]
 
 

@@ -17,7 +17,7 @@ def test_another_judge_of_the_same_name(tmp_path):
     assert load_judge(folder, str(source)).fingerprint() == first
     weights = load_file(source / "model.safetensors")
     save_file({name: 2 * value for name, value in weights.items()}, source / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match="is not the one that has read texts of this study before: .* another"):
+    with pytest.raises(ConfigError, match=r"is not the one that has read texts of this study .* another"):
         load_judge(folder, str(source))
     # Under another name it is another judge.
     moved = source.rename(tmp_path / "other")

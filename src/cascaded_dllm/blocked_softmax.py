@@ -18,7 +18,7 @@ _CPU_COLUMNS = 1024
 are added in the same order for every batch. A GPU takes all columns at once."""
 _CPU_COLUMN_MULTIPLE = 16
 """The columns of a block are a multiple of this, so that each of its rows begins at a cache line."""
-_CPU_BLOCK_ELEMENTS = 1 << 19
+_CPU_BLOCK_ELEMENTS = 1 << 21
 """The most logits of a block on a CPU: 2 MB in float32, which fits into its cache."""
 _CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 768 << 20}
 """Memory for a chunk of rows over all columns, by device. Every chunk reads all output weights again, so smaller chunks
@@ -109,7 +109,7 @@ class Block(NamedTuple):
         exps: exp(logits - top), with zero for the clean token, which is kept elsewhere: near probability 1 it would
             drown the others in the rounding of the dtype.
         top: what is subtracted from every row: its largest logit in this block, or another number that keeps exp()
-            finite.
+            finite; zero where a `shift` was subtracted already.
     """
 
     columns: slice
@@ -133,7 +133,9 @@ def blocked_logsumexp(
 
 
 class BlockedSoftmax:
-    """softmax(states @ weight.T + bias) of some rows, in one pass over blocks of columns, which sets the attributes.
+    """The softmax of logits = states @ weight.T + bias - shift, in one pass over blocks of columns.
+
+    The pass sets the attributes.
 
     Attributes:
         at_x0: the logit of each row's clean token; NaN if that token is not a column.
@@ -151,6 +153,7 @@ class BlockedSoftmax:
         weight: Float[Tensor, "V D"],
         bias: Float[Tensor, " V"],
         x0: Int[Tensor, " M"] | None,
+        shift: Float[Tensor, " M"] | None = None,
     ) -> None:
         """Stores the operands; `blocks` computes.
 
@@ -159,8 +162,10 @@ class BlockedSoftmax:
             weight: output weights of the tokens.
             bias: output bias of the tokens.
             x0: clean tokens; None if `at_x0` and `of_x0` are not needed.
+            shift: a part of every row's logits after which their exp() is known not to overflow unless the caller's
+                result does; it saves the search for the largest logit. None for a shift of zero and that search.
         """
-        self._states, self._weight, self._bias, self._x0 = states, weight, bias, x0
+        self._states, self._weight, self._bias, self._x0, self._shift = states, weight, bias, x0, shift
 
     def blocks(self, tiles: Tiles, memory: Memory) -> Iterator[Block]:
         """Computes one block after the other; logits and their sums are in the dtype of the states."""
@@ -170,12 +175,12 @@ class BlockedSoftmax:
         self.at_x0 = self._states.new_full((height,), torch.nan)
         for columns in tiles.blocks:
             logits = _room(memory.logits, height, columns, apart=tiles.apart and memory.exps is None)
-            torch.addmm(self._bias[columns], self._states, self._weight[columns].T, out=logits)
+            self._write_logits(columns, logits)
             if self._x0 is not None:
                 place, is_here = _place_inside(self._x0, columns)
                 self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
-            top = logits.amax(-1).clamp_min(lowest)
-            exps = logits.sub_(top[:, None]).exp_()
+            top = logits.amax(-1).clamp_min(lowest) if self._shift is None else torch.zeros_like(self._shift)
+            exps = (logits.sub_(top[:, None]) if self._shift is None else logits).exp_()
             tops.append(top)
             totals.append(exps.sum(-1))
             if self._x0 is not None:
@@ -190,7 +195,15 @@ class BlockedSoftmax:
         self._total = _dot(totals, shares)
         self.log_sum = self._top + self._total.log()
         if self._x0 is not None:
-            self.of_x0 = _dot(exps_of_x0, shares) / self._total
+            # All exps of a row may be zero after a shift.
+            self.of_x0 = _dot(exps_of_x0, shares) / self._total.clamp_min(torch.finfo(self._total.dtype).tiny)
+
+    def _write_logits(self, columns: slice, out: Float[Tensor, "M K"]) -> None:
+        """The logits of a block."""
+        added = self._bias[columns]
+        if self._shift is not None:
+            added = torch.sub(added, self._shift[:, None], out=out)
+        torch.addmm(added, self._states, self._weight[columns].T, out=out)
 
     def factor(self, block: Block) -> Float[Tensor, " M"]:
         """The factor that turns the exps of a block into probabilities; known once `blocks` is exhausted."""

@@ -153,19 +153,24 @@ class _FusedScoreEntropy(torch.autograd.Function):
         Softmax = RowSoftmax if execution.compiles and needs_grad and hidden.is_cuda else BlockedSoftmax
         for part in tiles.chunks:
             grads_of_part = (grads[0][part], *grads[1:]) if grads else ()
-            add = partial(_add_others, grads_of_part, hidden[part], weight_factor, is_first=part.start == 0)
-            softmax, kept = Softmax(hidden[part], token_weight, token_bias, x0[part]), []
+            add = partial(_add_others, grads_of_part, weight_factor, is_first=part.start == 0)
+            sloped = partial(Sloped.of, hidden[part], dtype=exps)
+            shift = None if scale is None else scale[part]
+            softmax, kept = Softmax(hidden[part], token_weight, token_bias, x0[part], shift), []
+            slope = sloped(row_weight[part]) if needs_grad and scale is not None else None
             for block in softmax.blocks(tiles, memory):
-                if needs_grad and scale is not None:
-                    add(block, (block.top - scale[part]).exp_() * row_weight[part])
+                if slope is not None:
+                    add(block, slope)
                 elif needs_grad:
                     kept.append(block)
-            given = (None if values is None else values[part] for values in (scale, log_share, log_other))
-            rows[part], mass, own[part] = _entropy(softmax.at_x0, softmax.log_sum, log_r[part], *given)
+            given = (None if values is None else values[part] for values in (log_share, log_other))
+            rows[part], mass, own[part] = _entropy(
+                softmax.at_x0, softmax.log_sum, log_r[part], *given, is_score=scale is not None
+            )
             if needs_grad:
                 clean[part] = (mass * softmax.of_x0 - own[part]) * row_weight[part]
             for block in kept:
-                add(block, softmax.factor(block) * mass * row_weight[part])
+                add(block, sloped(softmax.factor(block) * mass * row_weight[part]))
         if grads:
             # A clean id that is not a token has already made the loss NaN.
             _add_clean(grads, clean, x0.clamp(0, num_states - 2), hidden, token_weight)
@@ -195,24 +200,25 @@ def _entropy(
     at_x0: Float[Tensor, " M"],
     log_sum: Float[Tensor, " M"],
     log_r: Float[Tensor, " M"],
-    scale: Float[Tensor, " M"] | None,
     log_share: Float[Tensor, " M"] | None,
     log_other: Float[Tensor, " M"] | None,
+    *,
+    is_score: bool,
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, " M"]]:
     """Score entropy of every row, and the factors (mass, own) of its slope mass * softmax(logits)[y] - own * [y = x0].
 
     Args:
-        at_x0: logit of the clean token.
-        log_sum: logsumexp of the logits.
+        at_x0: logit of the clean token; with `is_score`, minus c.
+        log_sum: logsumexp of the logits; with `is_score`, minus c.
         log_r: log of 1 / expm1(sigma).
-        scale: c of the `score` parameterization; None for `normalized`.
         log_share: `log_share` of a mixture; None without one.
         log_other: `log_other` of a mixture; None without one.
+        is_score: whether the parameterization is `score` rather than `normalized`.
     """
     r = log_r.exp()
-    if scale is not None:
-        mass = torch.exp(log_sum - scale)
-        return mass - r * (at_x0 - scale) + r * (log_r - 1), mass, r
+    if is_score:
+        mass = log_sum.exp()
+        return mass - r * at_x0 + r * (log_r - 1), mass, r
     if log_share is None or log_other is None:
         return r * (log_sum - at_x0), r, r
     log_own = log_share + at_x0 - log_sum
@@ -241,31 +247,41 @@ def _new_gradients(hidden: Tensor, num_states: int, num_columns: int) -> tuple[T
     return torch.zeros_like(hidden), weight_grad, hidden.new_zeros(num_rows)
 
 
-def _add_others(
-    grads: tuple[Tensor, ...],
-    hidden: Float[Tensor, "M D"],
-    weight: Float[Tensor, "V D"],
-    block: Block,
-    slope: Float[Tensor, " M"],
-    *,
-    is_first: bool,
-) -> None:
-    """Add to the gradients the part of all tokens of a block except the clean one, whose slopes are slope * exps.
+class Sloped(NamedTuple):
+    """The slopes slope * exps of a block, which are never formed: `slope` goes to what the exps are multiplied with.
 
-    `slope` is multiplied with the hidden states and the products, which have fewer columns than the exps. With
-    `is_first`, the gradient of the weights is uninitialised memory and is overwritten.
+    Attributes:
+        slope: factor of every row.
+        hidden: slope * hidden, in the dtype of the exps.
+    """
+
+    slope: Float[Tensor, " M"]
+    hidden: Float[Tensor, "M D"]
+
+    @classmethod
+    def of(cls, hidden: Float[Tensor, "M D"], slope: Float[Tensor, " M"], *, dtype: torch.dtype) -> "Sloped":
+        """The slopes of some rows, for exps of this dtype."""
+        return cls(slope, (slope[:, None] * hidden).to(dtype))
+
+
+def _add_others(
+    grads: tuple[Tensor, ...], weight: Float[Tensor, "V D"], block: Block, sloped: Sloped, *, is_first: bool
+) -> None:
+    """Add to the gradients the part of all tokens of a block except the clean one.
+
+    With `is_first`, the gradient of the weights is uninitialised memory and is overwritten.
     """
     hidden_grad, weight_grad, bias_grad = grads
     columns, exps = block.columns, block.exps
-    hidden_grad.addcmul_(slope[:, None], exps @ weight[columns])
-    scaled, total = (slope[:, None] * hidden).to(exps.dtype), weight_grad[columns]
+    hidden_grad.addcmul_(sloped.slope[:, None], exps @ weight[columns])
+    total = weight_grad[columns]
     if exps.dtype == total.dtype:
-        torch.addmm(total, exps.T, scaled, beta=0 if is_first else 1, out=total)
+        torch.addmm(total, exps.T, sloped.hidden, beta=0 if is_first else 1, out=total)
     elif is_first:
-        total.copy_(exps.T @ scaled)
+        total.copy_(exps.T @ sloped.hidden)
     else:
-        total += exps.T @ scaled
-    bias_grad[columns] += exps.T @ slope.to(exps.dtype)
+        total += exps.T @ sloped.hidden
+    bias_grad[columns] += exps.T @ sloped.slope.to(exps.dtype)
 
 
 def _add_clean(

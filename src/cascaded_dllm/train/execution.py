@@ -96,8 +96,8 @@ def prepare_execution(
     On CUDA, loss and gradient norm are read every `log_every` steps, so that the host need not wait for the device in
     between. Elsewhere they are read in every step: on a CPU this costs nothing, and on MPS an unread step could not be
     undone. If the trunk computes in bfloat16, products of float32 round their factors, because those of the output
-    layer would otherwise take longer than the trunk. On CUDA, the gradients of the output layer are then products of
-    bfloat16, like all gradients of the trunk; on a CPU this was not faster.
+    layer would otherwise take longer than the trunk. On CUDA and on a CPU, the gradients of the output layer are then
+    products of bfloat16, like all gradients of the trunk.
 
     Args:
         model: its blocks are compiled in place, when they are first called, if `compiles`.
@@ -119,7 +119,7 @@ def prepare_execution(
         attention=_attention_kernel(model, device, deterministic=deterministic) if on_cuda else None,
         is_compiled=compiles,
         is_deterministic=deterministic,
-        loss=LossExecution(model.compute_dtype if on_cuda else None, compiles=compiles),
+        loss=LossExecution(model.compute_dtype if device.type in _PRECISION else None, compiles=compiles),
         precision=_PRECISION.get(device.type, "highest") if is_rounded else "highest",
         read_every=log_every if on_cuda else 1,
     )

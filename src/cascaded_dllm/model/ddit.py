@@ -110,8 +110,9 @@ class DDiTBlock(nn.Module):
         rows: Rows | None = None,
         dropout: Dropout | None = None,
         dtype: torch.dtype | None = None,
-    ) -> tuple[Float[Tensor, "*M D"], KeyValue]:
-        """The residual stream after the block, and the keys and values that later positions may attend to.
+        gives_keys: bool = False,
+    ) -> tuple[Float[Tensor, "*M D"], KeyValue | None]:
+        """The residual stream after the block, and with `gives_keys` the keys and values for other positions.
 
         Args:
             x_BSD: residual stream.
@@ -122,6 +123,8 @@ class DDiTBlock(nn.Module):
                 is exact: a row depends on the others through keys and values alone.
             dropout: of this block, applied to both branches.
             dtype: dtype of the matrix products; the dtype of `x_BSD` if None.
+            gives_keys: whether keys and values are returned. A compiled block whose caller drops them would make
+                gradients of zeros for them, read them and add them.
         """
         modulation = self.adaLN_modulation(c_BC)
         query, *own = self._query_key_value(x_BSD, modulation, cos_sin, dtype)
@@ -138,7 +141,7 @@ class DDiTBlock(nn.Module):
         x_BSD = x_BSD + gate_attention * (branch if dropout is None else dropout(branch, 0, rows))
         branch = self.mlp(_modulate(self.norm2(x_BSD), shift, scale, dtype))
         x_BSD = x_BSD + gate_mlp * (branch if dropout is None else dropout(branch, 1, rows))
-        return x_BSD, (own[0], own[1])
+        return x_BSD, (own[0], own[1]) if gives_keys else None
 
     def keys_values(
         self, x_BSD: Float[Tensor, "B S D"], c_BC: Float[Tensor, "#B C"], cos_sin: CosSin, dtype: torch.dtype | None

@@ -223,7 +223,7 @@ class ScoreModel(nn.Module):
         for i, block in enumerate(self.blocks[:-1]):
             # The target goes through the same blocks, and must have other masks.
             masks = None if dropout is None else dropout.of_block(len(self.blocks) + i)
-            x, key_value = block(x, c_BC, cos_sin, dropout=masks, dtype=self.compute_dtype)
+            x, key_value = block(x, c_BC, cos_sin, dropout=masks, dtype=self.compute_dtype, gives_keys=True)
             keys_values.append(key_value)
         last = self.blocks[-1]
         assert isinstance(last, DDiTBlock)

@@ -1,5 +1,6 @@
 """Rotary positions: turned by the angle of the position, so that products depend on distances alone."""
 
+import pytest
 import torch
 
 from cascaded_dllm.model.rotary import Rotary, rotate
@@ -38,3 +39,20 @@ def test_half_precision_is_turned_in_single() -> None:
     turned = rotate(x, rotary(torch.arange(64)))
     assert turned.dtype == torch.bfloat16
     assert torch.equal(turned, rotate(x.float(), rotary(torch.arange(64))).bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradient(dtype: torch.dtype) -> None:
+    """That of the products written out, also of rows that are strided in memory; computed in single if half."""
+    generator = torch.Generator().manual_seed(2)
+    x, grad = (torch.randn(2, 3, 5, 8, dtype=torch.float64, generator=generator).to(dtype) for _ in range(2))
+    x, grad = x.transpose(1, 2).requires_grad_(), grad.transpose(1, 2)
+    wide = torch.promote_types(dtype, torch.float32)
+    cos, sin = (table.to(wide) for table in Rotary(8).double()(torch.arange(5)))
+    x_wide = x.to(wide)
+    first, second = x_wide.chunk(2, dim=-1)
+    turned = x_wide * cos + torch.cat([-second, first], dim=-1) * sin
+    (expected,) = torch.autograd.grad(turned, x, grad.to(wide))
+    (found,) = torch.autograd.grad(rotate(x, (cos, sin)), x, grad)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-12, atol=1e-12)

@@ -28,7 +28,7 @@ from cascaded_dllm.preprocess.completion import (
     with_files,
 )
 from cascaded_dllm.preprocess.encoder import EncodeAll
-from cascaded_dllm.preprocess.job import shard_out_of_range
+from cascaded_dllm.preprocess.job import require_shard
 from cascaded_dllm.preprocess.parts import FORMAT as PARTS_FORMAT
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpus import Corpus, no_documents
@@ -110,7 +110,7 @@ class Plan:
 
     def has_shard(self, index: int) -> bool:
         """Whether shard `index` is complete; a damaged shard is removed. Raises the errors of `missing`."""
-        self._check_index(index)
+        require_shard(index, self.settings.num_shards)
         path = shard_folder(self.folder, index)
         if not path.exists():
             return False
@@ -170,7 +170,7 @@ class Plan:
                 the only shard has no document.
             OutputError: the folder cannot be written.
         """
-        self._check_index(index)
+        require_shard(index, self.settings.num_shards)
         # This task may have waited in a queue for hours since the plan was made.
         self._check_corpus()
         keep_source(self.folder, self.settings, self.hashes)
@@ -272,15 +272,6 @@ class Plan:
         """The folders of all existing shards, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
-
-    def _check_index(self, index: int) -> None:
-        """Checks that there is a shard of this number.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if not 0 <= index < self.settings.num_shards:
-            raise shard_out_of_range(index, self.settings.num_shards)
 
 
 def check_known_settings(folder: Path, corpus: Corpus, *, num_shards: int) -> None:

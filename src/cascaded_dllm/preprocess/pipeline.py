@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import final
 
 from cascaded_dllm.atomic import remove_abandoned
 from cascaded_dllm.cascade.select import SELECTION_METHODS
@@ -34,9 +34,6 @@ from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpus import Corpus, no_documents
 from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the number of records done and the number of all records, or None if that is unknown."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Prefixes of names in PREPARED_FOLDER: of records written for shards, and of indexes of lines.
@@ -156,13 +153,13 @@ class Plan:
             shutil.rmtree(self._parts)
             raise
 
-    def write(self, index: int, encode_all: EncodeAll, on_progress: Progress | None = None) -> Counts:
+    def write(self, index: int, encode_all: EncodeAll, on_progress: Callable[[int], None] | None = None) -> Counts:
         """Makes shard `index`, completely or not at all, and returns the counts of its content.
 
         Args:
             index: which shard.
             encode_all: `Encoder.encode_all`, in this process or on many.
-            on_progress: called with the records of this shard that are done.
+            on_progress: called with the number of records of this shard that are done.
 
         Raises:
             ConfigError: there is no such shard.
@@ -183,7 +180,7 @@ class Plan:
                 for document, token_ids, importance in batch:
                     writer.add(document.id, token_ids, importance, num_characters=len(document.text))
                 if on_progress is not None:
-                    on_progress(writer.counts.documents + sum(writer.counts.dropped.values()), None)
+                    on_progress(writer.counts.records)
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
                 raise no_documents(self.corpus, writer.counts.dropped)
             self._check_corpus()

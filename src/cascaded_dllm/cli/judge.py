@@ -11,11 +11,12 @@ from cascaded_dllm.cli.console import console, counted, progress_bar, reported_e
 from cascaded_dllm.cli.interrupt import reported_stop, stop_request
 from cascaded_dllm.cli.options import Debug, Device
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeResumed, JudgeRun
+from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeRun
 from cascaded_dllm.judge.settings import SIZES, JudgeSettings, judge_size
 from cascaded_dllm.judge.trainer import JudgeStep
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.run_events import Resumed
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -128,7 +129,7 @@ def _train(run: JudgeRun) -> None:
 
         for event in run.events(should_stop=request.is_made, on_measured=on_measured):
             match event:
-                case JudgeResumed():
+                case Resumed():
                     say_passed_over(event.faults)
                     console.print(f"judge: resumed at step {event.step}")
                 case JudgeStep():

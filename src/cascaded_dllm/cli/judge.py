@@ -8,7 +8,7 @@ import typer
 from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.building import shown_building
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, say_passed_over, warn
-from cascaded_dllm.cli.interrupt import reported_stop, stop_request
+from cascaded_dllm.cli.interrupt import reported_stop
 from cascaded_dllm.cli.options import Debug, Device
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeRun
@@ -121,7 +121,7 @@ def _train(run: JudgeRun) -> None:
     size = sum(parameter.numel() for parameter in run.trainer.network.parameters())
     console.print(f"judge of {size:,} parameters, {counted(len(run.trainer.windows), 'window')}, {run.trainer.device}")
     num_steps, kept = run.trainer.settings.num_steps, None
-    with progress_bar("judge") as (progress, move), stop_request() as request, reported_stop(request):
+    with progress_bar("judge") as (progress, move), reported_stop() as request:
         measuring = progress.add_task("measuring it", total=None, status="", visible=False)
 
         def on_measured(done: int, total: int) -> None:

@@ -159,20 +159,16 @@ def ignored(finished, in_progress):
 ENOUGH = {"CPU": 2.0, "memory": 1e12}
 
 
-def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH))
+@pytest.mark.parametrize(
+    ("error", "why"), [(CrashedError, "CrashedError"), (TaskError(WorkerDiedError("killed")), "WorkerDiedError")]
+)
+def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch, error, why):
+    """Those that Ray starts, and those that a task starts itself."""
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=error))
     told = []
     with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
         on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
-    assert told == [(0, "CrashedError"), (1, "CrashedError")] * 2
-
-
-def test_processes_of_a_task_that_are_killed_on_ray(tasks, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=TaskError(WorkerDiedError("killed"))))
-    told = []
-    with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
-        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
-    assert told == [(0, "WorkerDiedError"), (1, "WorkerDiedError")] * 2
+    assert told == [(0, why), (1, why)] * 2
 
 
 def test_what_a_task_raises_on_ray_comes_out_at_once(tasks, monkeypatch):

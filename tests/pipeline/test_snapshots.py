@@ -157,7 +157,7 @@ def test_the_whole_cascade(runs, stories, tmp_path, predictor, names):
         assert group.figures[f"ordered_coverage_{name}"] == float(coverage.mean())
 
 
-def test_stages_before_may_be_trained_meanwhile(runs, stories, tmp_path, make_stage_1):
+def test_stages_before_may_be_trained_meanwhile(stories, tmp_path, make_stage_1):
     """A snapshot is of the newest checkpoint of every stage."""
     first = make_stage_1(tmp_path / "stage1", num_steps=1)
     run = assemble_run(tiny.config(stories, tmp_path / "run", "stage=2", f"stage1_root_dir='{first}'"))

@@ -213,7 +213,7 @@ def test_killed_between_two_lines(make_run, make_trainer):
     assert metrics(second) == metrics(unbroken)
 
 
-def test_checkpoint_from_before_losses_were_kept(make_run, make_trainer):
+def test_checkpoint_from_before_losses_were_kept(make_run):
     """The next line is the mean of what has been done since."""
     stop_after(make_run(log_every=4), 3)
     path = (make_run().checkpoints / "step_3" / "trainer.pt").resolve()
@@ -400,7 +400,7 @@ def test_stopped_while_a_bound_is_measured(make_run, step):
     assert_equal_in_the_end(make_run(name="run", snapshot_every=4), unbroken)
 
 
-def test_bound_before_the_first_step(make_run, make_trainer):
+def test_bound_before_the_first_step(make_run):
     """Of the weights that a run begins with, once: a run that goes on does not measure them again."""
     run = make_run(measures_start=True, snapshot_every=4)
     with run.trainer.averaged_weights():

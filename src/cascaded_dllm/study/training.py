@@ -9,9 +9,9 @@ from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.plan import PlannedRun
+from cascaded_dllm.train.metrics_file import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
-from cascaded_dllm.train.run_log import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.trainer import StepResult
 
 _LAST_LINES = 10

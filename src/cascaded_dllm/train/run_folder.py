@@ -14,8 +14,8 @@ from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
 from cascaded_dllm.run_lock import LOCK_FILE
 from cascaded_dllm.train.checkpoint import PARTS, load_trainer_state
+from cascaded_dllm.train.metrics_file import METRICS_FILE, forget_after
 from cascaded_dllm.train.provenance import append_start
-from cascaded_dllm.train.run_log import METRICS_FILE, forget_after
 from cascaded_dllm.train.trainer import Trainer
 
 CHECKPOINTS_FOLDER = "checkpoints"

@@ -190,7 +190,7 @@ def _submit(study: StudySettings, folder: StudyFolder, choice: Choice, resources
             console.print(f"job {number}: arm {arm}, seed {seed}")
     out = shlex.quote(str(folder.out))
     say(
-        f"every job updates {folder.out / RESULTS_FILE} when it ends; logs are in {folder.out / 'logs'}, cdllm study "
+        f"every job updates {folder.out / RESULTS_FILE} when it ends; logs are in {folder.logs}, cdllm study "
         f"status {out} shows the progress, and cdllm study collect {out} the results so far"
     )
 

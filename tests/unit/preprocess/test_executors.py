@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import sys
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -27,14 +27,11 @@ def tasks(tmp_path):
 
 
 def failing_pool(error):
-    @contextlib.contextmanager
-    def process_pool(*_, **__):
-        def submit(*_):
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *_):
             raise error
 
-        yield SimpleNamespace(submit=submit)
-
-    return process_pool
+    return lambda *_, **__: contextlib.nullcontext(object.__new__(Pool))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +78,8 @@ def test_killed_process_that_scores(monkeypatch):
 def test_single_batch_starts_no_process(monkeypatch):
     monkeypatch.setattr(encoder, "process_pool", failing_pool(BrokenProcessPool("gone")))
     batch = [Document("a", "b")]
-    here = SimpleNamespace(encode_all=iter)
+    monkeypatch.setattr(encoder.Encoder, "encode_all", lambda _, batches: iter(batches))
+    here = object.__new__(encoder.Encoder)
     with encoder.encoder_processes(lambda: here, 2) as encode_all:
         assert list(encode_all([batch])) == [batch]
         assert list(encode_all([])) == []

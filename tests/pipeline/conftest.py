@@ -14,6 +14,7 @@ from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import Stories, story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline import tiny
+from tests.unit.evaluate.tiny_judge import save_judge
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +59,10 @@ def runs(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in (1, 2):
         list(assemble_run(tiny.config(stories, folder / f"stage{stage}", f"stage={stage}")).events())
     return folder
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal language model of random weights, with another tokenizer than the stories."""
+    pytest.importorskip("transformers", reason="the extra eval is not installed")
+    return save_judge(tmp_path_factory.mktemp("judge"))

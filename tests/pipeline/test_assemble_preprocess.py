@@ -313,7 +313,7 @@ def test_train_and_valid_of_one_corpus(tmp_path, suffix):
     assert "holdout" not in prepare(replace(given, corpus=CorpusChoice(str(path)))).plan.settings.source
 
 
-def test_numbers_are_judged_before_a_corpus_is_fetched(monkeypatch, tmp_path):
+def test_numbers_are_judged_before_a_corpus_is_fetched(monkeypatch):
     monkeypatch.setattr(preprocess, "open_corpus", None)
     for choice in (CorpusChoice("openwebtext", "valid", holdout=1), CorpusChoice("openwebtext", num_documents=0)):
         with pytest.raises(ConfigError, match=r"--(holdout is 1|num-documents is 0); it must be at least [12]"):

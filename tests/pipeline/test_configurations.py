@@ -21,6 +21,7 @@ from cascaded_dllm.model.score_model import ScoreModel
 from tests.pipeline.commands import failure, success
 from tests.repo.source_tree import CHECKOUT
 
+MODELS = sorted(path.stem for path in (config_folder() / "model").iterdir())
 STAGES = sorted(path.stem for path in (config_folder() / "stage").glob("*.yaml"))
 DELTAS = [name for name in STAGES if "-" in name]
 NAME = re.compile(r"stage(?P<stage>[123])-lr(?P<lr>[\de-]+)-(?P<lengths>\d+_\d+_\d+)")
@@ -128,6 +129,35 @@ def test_flat_model_of_every_size(named, on_meta_device, tmp_path):
         index = torch.arange(4).numpy()
         assert (flat.trainer.dataset.batch(index)[1] == last.trainer.dataset.batch(index)[1]).all()
         assert flat.settings.stage == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_assembles(stories, tmp_path, on_meta_device, model):
+    overrides = [f"data.path='{stories}'", f"run_dir='{tmp_path}/run'", "device=cpu", "stage_lengths=[4,8,40]"]
+    run = assemble_run(compose_config([*overrides, "data.packing=document", f"model={model}"]))
+    assert run.config["model"]["name"] == model
+    assert run.trainer.model.config.hidden_size == run.config["model"]["hidden_size"]
+    assert run.trainer.model.config.hidden_size // run.trainer.model.config.num_heads in (16, 32, 64)
+    assert len(run.trainer.model.blocks) == run.trainer.model.config.num_blocks
+
+
+def test_sizes_of_the_documented_models():
+    sizes = {}
+    for model in ("small", "medium"):
+        settings = compose_config([f"model={model}"]).model
+        sizes[model] = (settings.hidden_size, settings.num_heads, settings.num_blocks, settings.cond_dim)
+    assert sizes == {"small": (768, 12, 12, 128), "medium": (1024, 16, 24, 128)}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in config_folder().glob("*.yaml")))
+def test_every_configuration_assembles(stories, tmp_path, on_meta_device, name):
+    overrides = [f"data.path='{stories}'", f"run_dir='{tmp_path}/run'", "device=cpu"]
+    config = compose_config(overrides, name=name)
+    assert config.stage_lengths in ((32, 64, 128), (8, 16, 40))
+    for number in range(1, len(config.stage_lengths) + 1):
+        run = assemble_run(dataclasses.replace(config, stage=number))
+        assert run.trainer.dataset.target_length == config.stage_lengths[number - 1]
+    assert json.loads(json.dumps(run.config)) == run.config
 
 
 def num_parameters(config: ScoreModelConfig) -> int:

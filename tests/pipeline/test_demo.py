@@ -76,7 +76,7 @@ def test_it_says_who_can_write(runs: Path) -> None:
     )
 
 
-def test_bad_input(runs: Path, tmp_path: Path) -> None:
+def test_bad_input(runs: Path) -> None:
     stages = ("--stage", runs / "stage1", "--no-open")
     assert "the port is 70000" in failure("demo", *stages, "--port", 70000)
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -14,16 +14,9 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.text.listing import texts_of_listing
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
-from tests.unit.evaluate.tiny_judge import save_judge
 from tests.unit.importance.tiny_models import save_bert
 
 NUM_TEXTS = 6
-
-
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It has another tokenizer than the stories."""
-    return save_judge(tmp_path_factory.mktemp("judge"))
 
 
 @pytest.fixture(scope="module")

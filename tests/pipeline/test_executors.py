@@ -138,7 +138,7 @@ def test_shards_that_were_ended_are_told(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_makes_the_same_bytes(corpus, expected, tmp_path, monkeypatch):
+def test_ray_makes_the_same_bytes(corpus, expected, tmp_path):
     pytest.importorskip("ray")
     done = run(cdllm, *command(corpus, tmp_path), "--executor", "ray", "--workers", 2, "--memory-gb", 1)
     assert done.returncode == 0, done.stderr

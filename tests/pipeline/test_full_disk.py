@@ -12,7 +12,8 @@ import pytest
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.errors import OutputError
 from cascaded_dllm.model.integrity import newest_complete
-from cascaded_dllm.train.run_log import LogChoice, forget_after, open_log
+from cascaded_dllm.train.metrics_file import forget_after
+from cascaded_dllm.train.run_log import LogChoice, open_log
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
 from tests.processes import run

@@ -18,10 +18,11 @@ from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.atomic import file_sha256, write_json
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputError
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error
-from cascaded_dllm.judge.run import JUDGE_FILE, JudgeFinished, JudgeKept, JudgeResumed, JudgeRun, JudgeStep
+from cascaded_dllm.judge.run import JUDGE_FILE, JudgeFinished, JudgeKept, JudgeRun, JudgeStep
 from cascaded_dllm.judge.settings import JudgeSettings, JudgeSize
 from cascaded_dllm.judge.validation import document_texts, validation_figures
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.run_events import Resumed
 from tests.pipeline.commands import failure, files, success
 from tests.processes import cdllm
 from tests.processes import run as run_process
@@ -103,7 +104,7 @@ def test_broken_off_without_warning(
         kept = [event for event in made(stories, out, valid=valid_stories).events() if isinstance(event, JudgeKept)]
         assert [event.step for event in kept] == [6]
     resumed = list(made(stories, out, valid=valid_stories).events())
-    assert isinstance(resumed[0], JudgeStep if after == 1 else JudgeFinished if after == 6 else JudgeResumed)
+    assert isinstance(resumed[0], JudgeStep if after == 1 else JudgeFinished if after == 6 else Resumed)
     assert same_judge(out, whole)
     assert files(out) == files(whole)
 
@@ -117,7 +118,7 @@ def test_killed_before_the_judge_is_written(
         with pytest.raises(KeyboardInterrupt):
             list(made(stories, out, valid=valid_stories).events())
     resumed, finished = made(stories, out, valid=valid_stories).events()
-    assert resumed == JudgeResumed(6, [])
+    assert resumed == Resumed(6, [])
     assert isinstance(finished, JudgeFinished)
     assert same_judge(out, whole)
 
@@ -143,7 +144,7 @@ def test_a_damaged_checkpoint_is_passed_over(
                 break
     (out / "checkpoints" / "step_4" / "trainer.pt").write_bytes(b"half")
     resumed, *rest = made(stories, out, valid=valid_stories).events()
-    assert isinstance(resumed, JudgeResumed)
+    assert isinstance(resumed, Resumed)
     assert resumed.step == 2
     assert "trainer.pt does not have its recorded checksum" in resumed.faults[0]
     assert isinstance(rest[-1], JudgeFinished)

@@ -142,7 +142,7 @@ def test_repairs_of_masc(tmp_path):
         (["tagger_accuracy.py", "lexicon", "--corpus", "nowhere.txt"], "nowhere.txt is not a tagged corpus"),
     ],
 )
-def test_mistakes(tmp_path, corpus, arguments, message):
+def test_mistakes(corpus, arguments, message):
     done = run(*(argument.format(corpus=corpus) for argument in arguments))
     assert done.code == 2
     assert done.stderr.startswith(f"error: {message}")

@@ -86,7 +86,7 @@ def test_a_resumed_run_ends_with_the_same_bits(stories, runs, tmp_path, settings
     assert torch.equal(weights(resumed), weights(unbroken))
 
 
-def test_models_that_have_gone_on_are_another_course(stories, runs, tmp_path, settings):
+def test_models_that_have_gone_on_are_another_course(stories, tmp_path, settings):
     """Also under the same path; and the same models at another path are the same course."""
     first = tmp_path / "first"
     for steps in (1, 2):

@@ -12,7 +12,6 @@ from cascaded_dllm.evaluate.figures import stage_figures
 from cascaded_dllm.evaluate.generative_ppl import Judge, ppl_corpus_and_error, ppl_per_text
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline.commands import failure, success
-from tests.unit.evaluate.tiny_judge import save_judge
 
 
 def run(*arguments: object) -> int:
@@ -112,12 +111,6 @@ def test_help_names_the_documented_flags(capsys):
     text = capsys.readouterr().out
     for flag in ("--stage3_model_path", "--batch_size", "--steps", "--predictor", "--output_dir", "--eval_perplexity"):
         assert flag in text
-
-
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    pytest.importorskip("transformers", reason="the extra eval is not installed")
-    return save_judge(tmp_path_factory.mktemp("judge"))
 
 
 def test_figures_are_those_of_the_texts(runs, judge, tmp_path):

@@ -20,7 +20,6 @@ from cascaded_dllm.sample.writing import TokenWriter
 from tests.pipeline.commands import failure, success
 from tests.processes import cdllm
 from tests.processes import run as run_process
-from tests.unit.evaluate.tiny_judge import save_judge
 
 CALLS_OF_A_BATCH = 4 + 8
 
@@ -351,12 +350,6 @@ def test_run_that_another_process_has(stopped):
 def test_folder_that_is_no_sampling_run(runs, tmp_path):
     for folder in (runs / "stage1", tmp_path / "nowhere"):
         assert f"{folder} is not the folder of a sampling run" in failure("sample", "--resume", folder)
-
-
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    pytest.importorskip("transformers", reason="the extra eval is not installed")
-    return save_judge(tmp_path_factory.mktemp("judge"))
 
 
 def judged(*words: object) -> str:

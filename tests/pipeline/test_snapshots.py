@@ -21,16 +21,9 @@ from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 from cascaded_dllm.train.run_events import Snapshot
 from cascaded_dllm.train.snapshot import SampleGroup
 from tests.pipeline import tiny
-from tests.unit.evaluate.tiny_judge import save_judge
 
 DISTINCT = {f"distinct_{name}_share": n for n, name in enumerate(("unigram", "bigram", "trigram"), start=1)}
 DIVERSITY = {"token_entropy_nats_mean", *DISTINCT}
-
-
-@pytest.fixture(scope="module")
-def judge_folder(tmp_path_factory):
-    pytest.importorskip("transformers", reason="the extra eval is not installed")
-    return save_judge(tmp_path_factory.mktemp("judge"))
 
 
 @pytest.fixture
@@ -66,13 +59,13 @@ def test_a_flat_model_writes_whole_texts(report):
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "conditional", "cascade", "judged"])
-def test_left_at_any_moment(runs, make_run, judge_folder, kind):
+def test_left_at_any_moment(runs, make_run, judge, kind):
     """Between calls of the networks, of the judge too; nothing else is drawn or judged after it."""
     overrides = {
         "unconditional": ["stage=1"],
         "conditional": ["stage=2"],
         "cascade": ["stage=2", f"earlier_stages=['{runs}/stage1']"],
-        "judged": ["stage=1", f"evaluation.judge='{judge_folder}'"],
+        "judged": ["stage=1", f"evaluation.judge='{judge}'"],
     }
     run, calls = make_run("sampling.num_steps=8", *overrides[kind]), []
     run.sample(5, lambda: calls.append("whole"))
@@ -164,7 +157,7 @@ def test_the_whole_cascade(runs, stories, tmp_path, predictor, names):
         assert group.figures[f"ordered_coverage_{name}"] == float(coverage.mean())
 
 
-def test_stages_before_may_be_trained_meanwhile(runs, stories, tmp_path, make_stage_1):
+def test_stages_before_may_be_trained_meanwhile(stories, tmp_path, make_stage_1):
     """A snapshot is of the newest checkpoint of every stage."""
     first = make_stage_1(tmp_path / "stage1", num_steps=1)
     run = assemble_run(tiny.config(stories, tmp_path / "run", "stage=2", f"stage1_root_dir='{first}'"))
@@ -186,14 +179,14 @@ def make_stage_1(stories):
     return make
 
 
-def test_judge(judge_folder, report):
+def test_judge(judge, report):
     """Its two perplexities are those of the texts without the ends of text that fill their windows."""
-    found = report("stage=3", f"evaluation.judge='{judge_folder}'")
+    found = report("stage=3", f"evaluation.judge='{judge}'")
     for kind, texts in (
         ("conditional", [sample.stages[3] for sample in found.groups["conditional"].samples]),
         ("truth", [sample.truth for sample in found.groups["conditional"].samples]),
     ):
-        nats = Judge.load(str(judge_folder)).token_nats([without_tail(text) for text in texts])
+        nats = Judge.load(str(judge)).token_nats([without_tail(text) for text in texts])
         figures = found.groups[kind].figures
         assert figures["generative_ppl_per_sequence"] == pytest.approx(float(ppl_per_text(nats).mean()), rel=1e-4)
         assert figures["generative_ppl_corpus"] == pytest.approx(ppl_corpus_and_error(nats)[0], rel=1e-4)
@@ -212,9 +205,9 @@ def without_tail(text):
     return text
 
 
-def test_judge_of_nothing(judge_folder, stories, tokenizer, tmp_path):
+def test_judge_of_nothing(judge, stories, tokenizer, tmp_path):
     """A stage that has not learnt to write more than ends of text has no perplexity, and training goes on."""
-    settings = [f"evaluation.judge='{judge_folder}'", "sampling.num_samples=3", "model.parameterization=normalized"]
+    settings = [f"evaluation.judge='{judge}'", "sampling.num_samples=3", "model.parameterization=normalized"]
     run = assemble_run(tiny.config(stories, tmp_path / "run", *settings))
     with torch.no_grad():
         run.trainer.model.output_layer.linear.bias[tokenizer.eos_id] = 1e4

@@ -32,7 +32,6 @@ from cascaded_dllm.text.stories import StoryGrammar
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.pipeline.commands import failure, success
 from tests.processes import cdllm, run, started
-from tests.unit.evaluate.tiny_judge import save_judge
 
 pytestmark = pytest.mark.slow
 STUDY = {
@@ -72,12 +71,6 @@ STUDY = {
         {"name": "walk", "predictor": "analytic", "steps": 2, "num_samples": 2},
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def judge_folder(tmp_path_factory):
-    pytest.importorskip("transformers", reason="the extra eval is not installed")
-    return save_judge(tmp_path_factory.mktemp("judge"))
 
 
 def write_study(path: Path, **changes: object) -> Path:
@@ -651,29 +644,29 @@ def test_bad_input_is_told_before_anything_is_trained(tmp_path, changes, flags, 
     assert not (tmp_path / "out/runs").exists()
 
 
-def test_a_judge_reads_the_texts_and_the_real_ones(tmp_path, judge_folder):
+def test_a_judge_reads_the_texts_and_the_real_ones(tmp_path, judge):
     study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=STUDY["sampling"][:1])
-    success("study", "run", study, "--out", tmp_path / "out", f"judge='{judge_folder}'")
+    success("study", "run", study, "--out", tmp_path / "out", f"judge='{judge}'")
     results = results_of(tmp_path / "out")
     [entry] = results["arms"]
     assert entry["sampling"][0]["figures"]["generative_ppl_corpus"] > 1
     assert results["reference"]["figures"]["generative_ppl_corpus"] > 1
 
 
-def test_another_judge_of_the_same_name_reads_no_text(tmp_path, judge_folder):
-    judge = shutil.copytree(judge_folder, tmp_path / "judge")
+def test_another_judge_of_the_same_name_reads_no_text(tmp_path, judge):
+    own = shutil.copytree(judge, tmp_path / "judge")
     study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=STUDY["sampling"][:1])
-    command = ("study", "run", study, "--out", tmp_path / "out", f"judge='{judge}'")
+    command = ("study", "run", study, "--out", tmp_path / "out", f"judge='{own}'")
     success(*command)
-    weights = load_file(judge / "model.safetensors")
-    save_file({name: 2 * value for name, value in weights.items()}, judge / "model.safetensors", {"format": "pt"})
+    weights = load_file(own / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, own / "model.safetensors", {"format": "pt"})
     # What is there was read by the former one, and nothing is left to read.
     success(*command)
     study = write_study(tmp_path / "study.yaml", arms=STUDY["arms"][:1], sampling=[{"name": "other", "num_samples": 8}])
     done = run(cdllm, *command)
     assert done.returncode == 3
     assert "is not the one that has read texts of this study before: it has other weights or" in done.stderr
-    shutil.copyfile(judge_folder / "model.safetensors", judge / "model.safetensors")
+    shutil.copyfile(judge / "model.safetensors", own / "model.safetensors")
     success(*command)
     [entry] = results_of(tmp_path / "out")["arms"]
     assert entry["sampling"][0]["figures"]["generative_ppl_corpus"] > 1

@@ -57,7 +57,7 @@ def test_poisoned_batch(stories, tmp_path, monkeypatch):
     assert ends[0].read_bytes() == ends[1].read_bytes()
 
 
-def test_two_runs_on_one_folder(runs, stories, tmp_path):
+def test_two_runs_on_one_folder(stories, tmp_path):
     """The second one ends before it has changed anything, and the first one goes on."""
     flags = ["train", "--data", stories, "--out", tmp_path / "run", *tiny.OVERRIDES]
     (tmp_path / "run").mkdir()
@@ -72,7 +72,7 @@ def test_two_runs_on_one_folder(runs, stories, tmp_path):
     assert not (tmp_path / "run" / "run.lock").exists()
 
 
-def test_stage_that_the_run_is_not_of(runs, stories, tmp_path):
+def test_stage_that_the_run_is_not_of(runs):
     """A run is one of one stage; its folder is left as it is."""
     before = files(runs)
     message = failure("train", f"load_dir={runs}/stage1", "stage=2")
@@ -85,7 +85,7 @@ def test_stage_that_the_run_is_not_of(runs, stories, tmp_path):
     assert files(runs) == before
 
 
-def test_checkpoint_of_another_network(runs, stories):
+def test_checkpoint_of_another_network(runs):
     before = files(runs)
     message = failure("train", f"load_dir={runs}/stage1", "model.num_blocks=2")
     assert "model.num_blocks was 1 and is 2" in message

@@ -52,10 +52,7 @@ def needs_lexicon():
     pytest.importorskip("textblob", reason="the extra `preprocess` is not installed")
 
 
-@given(TEXTS, SCORER_NUMBERS, st.integers(1, 4))
-def test_score_does_not_depend_on_the_batch(texts, number, size):
-    needs_lexicon()
-    scorer = scorers()[number]
+def assert_same_in_any_batch(scorer, texts, size):
     together = scorer.score(texts)
     assert len(together) == len(texts)
     batches = [scorer.score(texts[start : start + size]) for start in range(0, len(texts), size)]
@@ -63,6 +60,12 @@ def test_score_does_not_depend_on_the_batch(texts, number, size):
     with_empty = scorer.score([text for pair in ((text, "") for text in texts) for text in pair])
     assert with_empty[::2] == together
     assert all(words == [] for words in with_empty[1::2])
+
+
+@given(TEXTS, SCORER_NUMBERS, st.integers(1, 4))
+def test_score_does_not_depend_on_the_batch(texts, number, size):
+    needs_lexicon()
+    assert_same_in_any_batch(scorers()[number], texts, size)
 
 
 @given(TEXT, SCORER_NUMBERS)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from cascaded_dllm.importance.base import align
 from cascaded_dllm.importance.keybert import BACKGROUND, FULL_STOP, KeybertScorer
 from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.property.test_importance import assert_same_in_any_batch
 from tests.unit.importance import keybert_library, tiny_models
 
 WORDS = [
@@ -80,12 +81,7 @@ def test_words_and_numbers_are_those_of_the_library(plain_scorer, library, texts
 
 @given(texts=TEXTS, size=st.integers(1, 4))
 def test_any_batch_gives_the_same_bits(scorer, texts, size):
-    together = scorer.score(texts)
-    batches = [scorer.score(texts[start : start + size]) for start in range(0, len(texts), size)]
-    assert [words for batch in batches for words in batch] == together
-    with_empty = scorer.score([text for pair in ((text, "") for text in texts) for text in pair])
-    assert with_empty[::2] == together
-    assert all(words == [] for words in with_empty[1::2])
+    assert_same_in_any_batch(scorer, texts, size)
 
 
 @given(text=TEXT)

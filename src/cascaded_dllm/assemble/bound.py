@@ -88,15 +88,10 @@ def windows_bound(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JointBound:
     """The joint bound on windows of `arrays`, which the caller has cut as in training."""
-    numbers = range(1, len(cascade.stages) + 1)
-    datasets = (
-        [StageDataset.flat(arrays)]
-        if cascade.is_flat
-        else [
-            StageDataset(arrays, number, is_placed=stage.is_placed)
-            for number, stage in zip(numbers, cascade.stages, strict=True)
-        ]
-    )
+    datasets = [
+        StageDataset.flat(arrays) if cascade.is_flat else StageDataset(arrays, number, is_placed=stage.is_placed)
+        for number, stage in enumerate(cascade.stages, start=1)
+    ]
     stages = [
         (stage.model, Objective(stage.process, stage.schedule), dataset)
         for stage, dataset in zip(cascade.stages, datasets, strict=True)

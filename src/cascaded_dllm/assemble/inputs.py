@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cascaded_dllm.assemble.data import locate
@@ -43,8 +44,8 @@ class RunInputs:
     texts: TextKind
     arrays: StageArrays
     dataset: StageDataset
-    valid: StageDataset | None
-    valid_arrays: StageArrays | None
+    valid: StageDataset | None = None
+    valid_arrays: StageArrays | None = None
 
     @property
     def folder(self) -> Path:
@@ -81,27 +82,15 @@ def gather_inputs(
     texts = TextKind.of_data(located.held, packing=data.packing, unique=data.unique)
     require_run_folder(Path(run_dir))
     require_models(config, located.held, texts, Path(run_dir))
+    made_from = partial(RunInputs, config=config, name=name, texts=texts)
     spec = CascadeSpec(config.stage_lengths)
     if tokens_to_cut(str(data.path), spec, data) >= _MANY_TOKENS:
         arrays = stand_in(located.held, spec, packing=data.packing, unique=data.unique)
-        dataset = _dataset(arrays, config)
-        before_long_build(
-            RunInputs(
-                config=config, name=name, texts=texts, arrays=arrays, dataset=dataset, valid=None, valid_arrays=None
-            )
-        )
+        before_long_build(made_from(arrays=arrays, dataset=_dataset(arrays, config)))
     arrays, dataset = stage_dataset(str(data.path), config, building)
     arrays.for_random_access()
     valid_arrays, valid = (None, None) if data.valid is None else stage_dataset(data.valid, config, building)
-    return RunInputs(
-        config=config,
-        name=name,
-        texts=texts,
-        arrays=arrays,
-        dataset=dataset,
-        valid=valid,
-        valid_arrays=valid_arrays,
-    )
+    return made_from(arrays=arrays, dataset=dataset, valid=valid, valid_arrays=valid_arrays)
 
 
 def stage_dataset(

@@ -69,14 +69,15 @@ def stop_request() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def reported_stop(request: StopRequest) -> Iterator[None]:
-    """Ends the command with a message and an exit code when the work inside the block was stopped.
+def reported_stop() -> Iterator[StopRequest]:
+    """`stop_request`, which also ends the command with a message and an exit code if the block was stopped.
 
     Raises:
         typer.Exit: it was stopped.
     """
-    try:
-        yield
-    except StoppedError as stopped:
-        warn(str(stopped))
-        raise typer.Exit(request.exit_code) from None
+    with stop_request() as request:
+        try:
+            yield request
+        except StoppedError as stopped:
+            warn(str(stopped))
+            raise typer.Exit(request.exit_code) from None

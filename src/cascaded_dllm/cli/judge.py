@@ -8,14 +8,15 @@ import typer
 from cascaded_dllm.assemble.judge import assemble_judge
 from cascaded_dllm.cli.building import shown_building
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, say_passed_over, warn
-from cascaded_dllm.cli.interrupt import reported_stop, stop_request
+from cascaded_dllm.cli.interrupt import reported_stop
 from cascaded_dllm.cli.options import Debug, Device
 from cascaded_dllm.errors import ConfigError
-from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeResumed, JudgeRun
+from cascaded_dllm.judge.run import JudgeFinished, JudgeKept, JudgeRun
 from cascaded_dllm.judge.settings import SIZES, JudgeSettings, judge_size
 from cascaded_dllm.judge.trainer import JudgeStep
 from cascaded_dllm.model.devices import choose_device
 from cascaded_dllm.train.optim import OptimConfig
+from cascaded_dllm.train.run_events import Resumed
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -120,7 +121,7 @@ def _train(run: JudgeRun) -> None:
     size = sum(parameter.numel() for parameter in run.trainer.network.parameters())
     console.print(f"judge of {size:,} parameters, {counted(len(run.trainer.windows), 'window')}, {run.trainer.device}")
     num_steps, kept = run.trainer.settings.num_steps, None
-    with progress_bar("judge") as (progress, move), stop_request() as request, reported_stop(request):
+    with progress_bar("judge") as (progress, move), reported_stop() as request:
         measuring = progress.add_task("measuring it", total=None, status="", visible=False)
 
         def on_measured(done: int, total: int) -> None:
@@ -128,7 +129,7 @@ def _train(run: JudgeRun) -> None:
 
         for event in run.events(should_stop=request.is_made, on_measured=on_measured):
             match event:
-                case JudgeResumed():
+                case Resumed():
                     say_passed_over(event.faults)
                     console.print(f"judge: resumed at step {event.step}")
                 case JudgeStep():

@@ -25,7 +25,7 @@ from cascaded_dllm.preprocess.executors import (
     run_local,
     shared_out,
 )
-from cascaded_dllm.preprocess.job import Job
+from cascaded_dllm.preprocess.job import Job, require_shard
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
 from cascaded_dllm.preprocess.pipeline import Plan
@@ -118,7 +118,7 @@ def _require_single(job: Job, shard: int, executor: str, workers: int | None) ->
     Raises:
         ConfigError: they do not.
     """
-    job.check_shard(shard)
+    require_shard(shard, job.num_shards)
     if executor == "slurm":
         raise ConfigError("--shard is for a job array of your own, and --executor slurm submits one; leave one out")
     if executor == "ray" and workers is not None:

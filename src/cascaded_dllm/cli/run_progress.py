@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress
 
 from cascaded_dllm.cli.console import LogLine, console, counted, is_wide, progress_bar, say_passed_over, warn
-from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
+from cascaded_dllm.cli.interrupt import StopRequest, reported_stop
 from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.trainer import StepResult
@@ -23,7 +23,7 @@ def run_with_progress(run: Run, description: str) -> None:
         typer.Exit: it was interrupted.
     """
     stopped = None
-    with progress_bar(description) as (progress, _), stop_request() as request, reported_stop(request):
+    with progress_bar(description) as (progress, _), reported_stop() as request:
         display = _Display(progress, description, run.trainer.loop.num_steps, request)
         for event in run.events(should_stop=request.is_made, on_measured=display.show_measuring):
             display.show(event)

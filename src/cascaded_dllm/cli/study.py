@@ -16,7 +16,7 @@ from cascaded_dllm.atomic import write_text
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.cli.console import console, counted, progress_bar, reported_errors, say, warn
-from cascaded_dllm.cli.interrupt import StopRequest, reported_stop, stop_request
+from cascaded_dllm.cli.interrupt import StopRequest, reported_stop
 from cascaded_dllm.cli.options import Debug
 from cascaded_dllm.cli.study_file import open_study, read_study, shipped_studies
 from cascaded_dllm.cli.study_report import report, say_written, write_report
@@ -121,7 +121,7 @@ def run(
         if executor == "slurm":
             _submit(settings, folder, choice, resources)
             return
-        with stop_request() as request, reported_stop(request), _callbacks(request) as callbacks:
+        with reported_stop() as request, _callbacks(request) as callbacks:
             work = prepare_work(settings, configs, folder, callbacks, choice.attempt)
             say_size(work, choice)
             if workers == 1:
@@ -145,7 +145,7 @@ def collect(
     """
     with reported_errors(debug):
         settings, folder = open_study(out)
-        with stop_request() as request, reported_stop(request):
+        with reported_stop() as request:
             callbacks = StudyCallbacks(request.is_made)
             work = prepare_work(settings, arm_configs(settings, compose_config), folder, callbacks, "collect")
             command = shlex.join(["cdllm", "study", "run", str(folder.out / STUDY_FILE), "--out", str(out)])
@@ -190,7 +190,7 @@ def _submit(study: StudySettings, folder: StudyFolder, choice: Choice, resources
             console.print(f"job {number}: arm {arm}, seed {seed}")
     out = shlex.quote(str(folder.out))
     say(
-        f"every job updates {folder.out / RESULTS_FILE} when it ends; logs are in {folder.out / 'logs'}, cdllm study "
+        f"every job updates {folder.out / RESULTS_FILE} when it ends; logs are in {folder.logs}, cdllm study "
         f"status {out} shows the progress, and cdllm study collect {out} the results so far"
     )
 

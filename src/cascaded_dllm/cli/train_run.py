@@ -9,7 +9,7 @@ from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.building import BUILDING, shown_building
 from cascaded_dllm.cli.console import console, counted, error_console, say, say_passed_over
-from cascaded_dllm.cli.interrupt import reported_stop, stop_request
+from cascaded_dllm.cli.interrupt import reported_stop
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.streams import told_streams
 from cascaded_dllm.config import TrainConfig
@@ -45,7 +45,7 @@ def _launch(config: TrainConfig, number: int) -> None:
     Raises:
         typer.Exit: the run was interrupted.
     """
-    with stop_request() as request, reported_stop(request):
+    with reported_stop() as request:
         codes = launch(_worker, (config,), number=number, should_stop=request.is_made)
     if codes[0] != 0:
         raise typer.Exit(request.exit_code if request.is_made() else codes[0])

@@ -224,9 +224,7 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
             "again"
         ) from error
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it"
-        ) from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise DamagedError(f"{path} is broken ({error}); remove {folder} and preprocess again") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
@@ -239,6 +237,11 @@ def read_manifest(folder: Path, kind: str, *, whole: Path | None = None) -> dict
             f"{FORMAT_VERSION}; remove {folder if whole is None else whole} and preprocess again"
         )
     return manifest
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file of preprocessed data that the system cannot read."""
+    return DataError(f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it")
 
 
 def parse_settings(manifest: Mapping[str, Any], path: Path) -> Settings:

@@ -171,9 +171,7 @@ def _check_tokenizer(folder: Path, expected: str) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it"
-        ) from error
+        raise manifests.unreadable(path, error) from error
     if found != expected:
         raise DataError(
             f"{path} has SHA-256 {found[:16]}, the dataset was made with {expected[:16]}; put the tokenizer of the "

@@ -233,9 +233,7 @@ class Shard:
         except FileNotFoundError as error:
             raise DamagedError(f"{path} is missing; remove {self.folder} and preprocess again") from error
         except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}); check the disk and the rights to read it"
-            ) from error
+            raise manifests.unreadable(path, error) from error
         if found != self.records_sha256:
             raise DamagedError(
                 f"{path} has SHA-256 {found[:16]}, the manifest says {self.records_sha256[:16]}: it is truncated or "

@@ -16,6 +16,7 @@ from cascaded_dllm.judge.trainer import JudgeStep, JudgeTrainer
 from cascaded_dllm.model.disk_errors import disk_errors
 from cascaded_dllm.run_lock import run_lock, until_told
 from cascaded_dllm.train.course import changed_settings
+from cascaded_dllm.train.run_events import Resumed
 from cascaded_dllm.train.run_folder import is_foreign
 
 JUDGE_FILE = "judge.json"
@@ -26,14 +27,6 @@ SETTINGS_FILE = "judge_run.json"
 
 _CHECKPOINTS, _STAGING = "checkpoints", "finished"
 _CURVE_POINTS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeResumed:
-    """Training continues after `step`; `faults` says what is wrong with newer checkpoints, which were skipped."""
-
-    step: int
-    faults: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,7 @@ class JudgeFinished:
     is_new: bool
 
 
-Event = JudgeResumed | JudgeStep | JudgeKept | JudgeFinished
+Event = Resumed | JudgeStep | JudgeKept | JudgeFinished
 Progress = Callable[[int, int], None]
 """Receives how much is done, and the total."""
 
@@ -108,7 +101,7 @@ class JudgeRun:
             checkpoints = self.folder / _CHECKPOINTS
             faults = restore_newest(checkpoints, self.trainer)
             if self.trainer.step > 0:
-                yield JudgeResumed(self.trainer.step, faults)
+                yield Resumed(self.trainer.step, faults)
             for result in self.trainer.steps():
                 yield result
                 is_last, is_stopped = result.step == self.trainer.settings.num_steps, should_stop()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtim
 
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputError, WorkerDiedError
-from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, records_in_progress
+from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, logs_folder, records_in_progress
 from cascaded_dllm.processes import process_pool, workers_from
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Tasks:
     @property
     def logs(self) -> Path:
         """Where datatrove keeps its logs, statistics and markers."""
-        return self.folder / "logs"
+        return logs_folder(self.folder)
 
     def mark(self) -> None:
         """Makes datatrove's markers agree with the shards, either of which may have been removed since."""

@@ -1,10 +1,11 @@
 """Preprocessing of a corpus in this process alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cascaded_dllm.importance.base import Scorer
 from cascaded_dllm.preprocess.encoder import Encoder
-from cascaded_dllm.preprocess.pipeline import Plan, Progress
+from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -17,7 +18,7 @@ def preprocess_corpus(
     tokenizer: Tokenizer,
     scorer: Scorer,
     num_shards: int = 1,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Path:
     """Preprocesses a corpus in this process and returns the folder <out_dir>/<method>/<name>_<split>.
 
@@ -47,9 +48,14 @@ def preprocess_corpus(
         plan.keep_indexes()
     if plan.to_be_read_once(missing):
         plan.read_once(missing, lambda _: None)
-    done, total = 0, None
+    done = 0
+    total: int | None = None
+
+    def tell(in_shard: int) -> None:
+        if on_progress is not None:
+            on_progress(done + in_shard, total)
+
     for index in missing:
-        tell = None if on_progress is None else _shifted(on_progress, done, total)
         counts = plan.write(index, encoder.encode_all, tell)
         done += counts.records
         # The numbers of records in two shards differ by one at most.
@@ -58,8 +64,3 @@ def preprocess_corpus(
         on_progress(done, done)
     plan.complete(lambda: tokenizer)
     return plan.folder
-
-
-def _shifted(on_progress: Progress, before: int, total: int | None) -> Progress:
-    """Reports the records of one shard as part of all shards: `before` are done already."""
-    return lambda in_shard, _: on_progress(before + in_shard, total)

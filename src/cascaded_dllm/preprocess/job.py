@@ -158,19 +158,15 @@ class Job:
             )
         require_at_least("the number of shards", self.num_shards, 1)
 
-    def check_shard(self, index: int) -> None:
-        """Checks that there is a shard of this number.
 
-        Raises:
-            ConfigError: there is none.
-        """
-        if not 0 <= index < self.num_shards:
-            raise shard_out_of_range(index, self.num_shards)
+def require_shard(index: int, num_shards: int) -> None:
+    """Checks that a dataset has a shard of this number.
 
-
-def shard_out_of_range(index: int, num_shards: int) -> ConfigError:
-    """The error for the number of a shard that does not exist."""
-    return ConfigError(
-        f"shard {index} is out of range: the dataset has {num_shards}, numbered from 0 to {num_shards - 1}; choose one "
-        "of them, or another number of shards for all"
-    )
+    Raises:
+        ConfigError: it has none.
+    """
+    if not 0 <= index < num_shards:
+        raise ConfigError(
+            f"shard {index} is out of range: the dataset has {num_shards}, numbered from 0 to {num_shards - 1}; choose "
+            "one of them, or another number of shards for all"
+        )

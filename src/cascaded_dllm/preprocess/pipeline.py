@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import final
 
 from cascaded_dllm.atomic import remove_abandoned
 from cascaded_dllm.cascade.select import SELECTION_METHODS
@@ -28,15 +28,12 @@ from cascaded_dllm.preprocess.completion import (
     with_files,
 )
 from cascaded_dllm.preprocess.encoder import EncodeAll
-from cascaded_dllm.preprocess.job import shard_out_of_range
+from cascaded_dllm.preprocess.job import require_shard
 from cascaded_dllm.preprocess.parts import FORMAT as PARTS_FORMAT
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpus import Corpus, no_documents
 from cascaded_dllm.text.file_hashes import HashedFile, remember
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the number of records done and the number of all records, or None if that is unknown."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Prefixes of names in PREPARED_FOLDER: of records written for shards, and of indexes of lines.
@@ -110,7 +107,7 @@ class Plan:
 
     def has_shard(self, index: int) -> bool:
         """Whether shard `index` is complete; a damaged shard is removed. Raises the errors of `missing`."""
-        self._check_index(index)
+        require_shard(index, self.settings.num_shards)
         path = shard_folder(self.folder, index)
         if not path.exists():
             return False
@@ -156,13 +153,13 @@ class Plan:
             shutil.rmtree(self._parts)
             raise
 
-    def write(self, index: int, encode_all: EncodeAll, on_progress: Progress | None = None) -> Counts:
+    def write(self, index: int, encode_all: EncodeAll, on_progress: Callable[[int], None] | None = None) -> Counts:
         """Makes shard `index`, completely or not at all, and returns the counts of its content.
 
         Args:
             index: which shard.
             encode_all: `Encoder.encode_all`, in this process or on many.
-            on_progress: called with the records of this shard that are done.
+            on_progress: called with the number of records of this shard that are done.
 
         Raises:
             ConfigError: there is no such shard.
@@ -170,7 +167,7 @@ class Plan:
                 the only shard has no document.
             OutputError: the folder cannot be written.
         """
-        self._check_index(index)
+        require_shard(index, self.settings.num_shards)
         # This task may have waited in a queue for hours since the plan was made.
         self._check_corpus()
         keep_source(self.folder, self.settings, self.hashes)
@@ -183,7 +180,7 @@ class Plan:
                 for document, token_ids, importance in batch:
                     writer.add(document.id, token_ids, importance, num_characters=len(document.text))
                 if on_progress is not None:
-                    on_progress(writer.counts.documents + sum(writer.counts.dropped.values()), None)
+                    on_progress(writer.counts.records)
             if writer.counts.documents == 0 and self.settings.num_shards == 1:
                 raise no_documents(self.corpus, writer.counts.dropped)
             self._check_corpus()
@@ -272,15 +269,6 @@ class Plan:
         """The folders of all existing shards, whole or damaged."""
         folders = (shard_folder(self.folder, index) for index in range(self.settings.num_shards))
         return [folder for folder in folders if (folder / MANIFEST_FILE).is_file()]
-
-    def _check_index(self, index: int) -> None:
-        """Checks that there is a shard of this number.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if not 0 <= index < self.settings.num_shards:
-            raise shard_out_of_range(index, self.settings.num_shards)
 
 
 def check_known_settings(folder: Path, corpus: Corpus, *, num_shards: int) -> None:

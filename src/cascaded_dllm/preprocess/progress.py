@@ -40,7 +40,7 @@ class TaskLog:
         # The first batch is noted too, however soon it is done.
         self._last = float("-inf")
 
-    def tell(self, records: int, _: int | None = None) -> None:
+    def tell(self, records: int) -> None:
         """Writes how many records are done, at most once a second."""
         now = time.monotonic()
         if now - self._last >= _EVERY_SECONDS:

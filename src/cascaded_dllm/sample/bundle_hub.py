@@ -20,24 +20,13 @@ def push_bundle(
     commit_message: str,
     license: str | None,
 ) -> str:
-    """Uploads the bundle and returns its address; the local copy is deleted, whatever happens.
+    """Uploads the bundle and returns its address, see `Cascade.push_to_hub`; the local copy is deleted in any case.
 
     The upload is one commit, which also deletes files of stages that an older bundle in the same repository had and
     this one has not. If the upload fails, a new repository may stay empty. The model card is made anew.
 
     Args:
-        repo_id: owner/name; the repository is created if there is none.
         content: the cascade; the caller has called its `require_savable`.
-        private: whether a new repository is private; None for the default of its owner. An existing repository keeps
-            its visibility; if it is public and a private one is asked for, nothing is uploaded.
-        token: token of a user who may write there; None for the one that `hf auth login` has stored.
-        commit_message: message of the one commit.
-        license: as in `save_bundle`.
-
-    Raises:
-        ConfigError: `repo_id` is not a hub id, or the licence is not an identifier.
-        HubError: there is no network, nobody is logged in, the hub refuses, or the repository is public although a
-            private one is asked for.
     """
     require_repo_id(repo_id)
     api = HfApi(token=token)

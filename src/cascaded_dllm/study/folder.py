@@ -29,6 +29,11 @@ class StudyFolder:
         """Preprocessed data."""
         return self.out / "data"
 
+    @property
+    def logs(self) -> Path:
+        """Output of cluster jobs."""
+        return self.out / "logs"
+
     def run(self, name: str) -> Path:
         """The folder of a training run."""
         return self.out / "runs" / name

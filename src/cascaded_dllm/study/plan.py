@@ -48,6 +48,11 @@ class PlannedRun:
     after: tuple[str, ...] = ()
 
     @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(str(self.config.run_dir))
+
+    @property
     def name(self) -> str:
         """Name for folders and log lines."""
         return f"{'flat' if self.stage == 0 else f'stage{self.stage}'}-{self.key}"
@@ -83,7 +88,7 @@ class PlannedArm(NamedTuple):
     @property
     def folders(self) -> list[Path]:
         """Run folders of its stages."""
-        return [Path(str(run.config.run_dir)) for run in self.stages]
+        return [run.folder for run in self.stages]
 
 
 def arm_configs(study: StudySettings, compose: Compose) -> dict[str, TrainConfig]:
@@ -208,7 +213,7 @@ def _with_run_settings(config: TrainConfig, data: MethodData, *, seed: int, num_
 
 def _started_from(config: TrainConfig, sources: Sequence[PlannedRun]) -> TrainConfig:
     """The settings of a run with the folders of the runs that it starts from."""
-    folders = tuple(str(source.config.run_dir) for source in sources)
+    folders = tuple(str(source.folder) for source in sources)
     if config.pretrained.use_pretrained:
         return replace(config, pretrained=replace(config.pretrained, model_path=folders[0]))
     generated = replace(config.training.generated_prefix, stage_paths=folders)

@@ -128,7 +128,7 @@ def _run(work: Work, arm: PlannedArm, run: PlannedRun, record: Mapping[str, Any]
     return {
         "stage": run.stage,
         "writes_text": run in arm.stages,
-        "folder": str(work.folder.run(run.name).relative_to(work.folder.out)),
+        "folder": str(run.folder.relative_to(work.folder.out)),
         "shared_by": users,
         "num_steps": run.config.training.num_steps,
         "batch_size": run.config.training.batch_size,

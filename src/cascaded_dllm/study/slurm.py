@@ -26,11 +26,9 @@ def submit_arm(folder: StudyFolder, arm: str, seed: int, resources: Resources) -
     Raises:
         DataError: Slurm's commands are missing, or it refuses the job.
     """
-    logs = folder.out / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    done = run_slurm(
-        _options(arm, seed, resources, logs), others="local", given=job_script(folder, arm, seed, resources)
-    )
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    options, script = _options(arm, seed, resources, folder.logs), job_script(folder, arm, seed, resources)
+    done = run_slurm(options, others="local", given=script)
     if done.returncode != 0:
         raise DataError(
             f"Slurm refused the job of arm {arm}, seed {seed} (exit code {done.returncode}: {done.stderr.strip()}); "

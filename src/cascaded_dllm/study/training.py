@@ -2,7 +2,6 @@
 
 import itertools
 import statistics
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cascaded_dllm.assemble.run import assemble_run
@@ -10,9 +9,9 @@ from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.model.integrity import numbered
 from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.plan import PlannedRun
+from cascaded_dllm.train.metrics_file import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.run_events import Evaluation, Resumed, Stopped
 from cascaded_dllm.train.run_folder import CHECKPOINTS_FOLDER
-from cascaded_dllm.train.run_log import METRICS_FILE, has_loss, read_metrics
 from cascaded_dllm.train.trainer import StepResult
 
 _LAST_LINES = 10
@@ -91,9 +90,7 @@ def read_pace(planned: PlannedRun) -> Pace:
         CheckpointError: its metrics are damaged.
     """
     lines = _metrics(planned)
-    checkpoint_step = max(
-        (step for step, _ in numbered(Path(str(planned.config.run_dir)) / CHECKPOINTS_FOLDER)), default=0
-    )
+    checkpoint_step = max((step for step, _ in numbered(planned.folder / CHECKPOINTS_FOLDER)), default=0)
     logged_step = max((line["step"] for line in lines), default=0)
     seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if has_loss(line)]
     return Pace(
@@ -125,5 +122,5 @@ def read_course(planned: PlannedRun) -> Course:
 
 def _metrics(planned: PlannedRun) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; see `read_metrics`."""
-    path = Path(str(planned.config.run_dir)) / METRICS_FILE
+    path = planned.folder / METRICS_FILE
     return [entry for _, entry in read_metrics(path, loss_needs=("tokens", "tokens_per_second"))]

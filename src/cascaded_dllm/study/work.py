@@ -8,7 +8,6 @@ alike.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, final
 
 from cascaded_dllm.errors import (
@@ -204,9 +203,9 @@ class Work:
         """
         for run in {run.key: run for arm in self.arms for run in arm.runs}.values():
             needed = self.run_part(run).name
-            if needed in part.after and not Path(str(run.config.run_dir)).is_dir():
+            if needed in part.after and not run.folder.is_dir():
                 raise CheckpointError(
-                    f"{run.config.run_dir} is gone, and its record says that it is trained; put it back, or remove "
+                    f"{run.folder} is gone, and its record says that it is trained; put it back, or remove "
                     f"{self.folder.record_file(needed)} to train it again"
                 )
 

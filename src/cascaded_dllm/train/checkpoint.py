@@ -21,6 +21,7 @@ from cascaded_dllm.errors import CheckpointError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.model.disk_errors import disk_errors
 from cascaded_dllm.model.integrity import STEP_PREFIX, checkpoint_fault, numbered, write_checksums
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES
 from cascaded_dllm.train.deletion import Deletion
 
 PARTS = "optimizer"
@@ -116,8 +117,8 @@ def save_checkpoint(
         _make_way(final, deletion)
     if not final.exists():
         with complete_folder(final) as folder, disk_errors():
-            save_file(_contiguous(content.model), folder / "model.safetensors")
-            save_file(_contiguous(content.ema), folder / "ema.safetensors")
+            save_file(_contiguous(content.model), folder / WEIGHTS_FILES["raw"])
+            save_file(_contiguous(content.ema), folder / WEIGHTS_FILES["ema"])
             (folder / "config.json").write_text(config_json, encoding="utf-8")
             if tokenizer_file is not None:
                 shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)

@@ -19,6 +19,7 @@ from cascaded_dllm.train.deletion import Deletion
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.host_copy import copy_to_host
 from cascaded_dllm.train.meter import StepMeter, forget_peak_memory
+from cascaded_dllm.train.metrics_file import has_bound, has_figures
 from cascaded_dllm.train.provenance import last_start
 from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.run_folder import (
@@ -28,7 +29,7 @@ from cascaded_dllm.train.run_folder import (
     record_start,
     restore_from,
 )
-from cascaded_dllm.train.run_log import LogChoice, RunLog, has_bound, has_figures, open_log
+from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log
 from cascaded_dllm.train.snapshot import SnapshotReport, samples_file
 from cascaded_dllm.train.stop_wish import AbandonedError, StopWish
 from cascaded_dllm.train.trainer import Trainer

@@ -12,10 +12,11 @@ from cascaded_dllm.atomic import INCOMPLETE, write_errors, write_text
 from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
+from cascaded_dllm.model.stage_settings import WEIGHTS_FILES
 from cascaded_dllm.run_lock import LOCK_FILE
 from cascaded_dllm.train.checkpoint import PARTS, load_trainer_state
+from cascaded_dllm.train.metrics_file import METRICS_FILE, forget_after
 from cascaded_dllm.train.provenance import append_start
-from cascaded_dllm.train.run_log import METRICS_FILE, forget_after
 from cascaded_dllm.train.trainer import Trainer
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -104,7 +105,7 @@ def restore_from(checkpoint: Path, trainer: Trainer) -> None:
     Raises:
         CheckpointError: the checkpoint has other settings, or does not fit the network.
     """
-    weights, ema = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema"))
+    weights, ema = (load_file(checkpoint / name) for name in (WEIGHTS_FILES["raw"], WEIGHTS_FILES["ema"]))
     parts = checkpoint / PARTS
     trainer.restore(
         load_trainer_state(checkpoint),

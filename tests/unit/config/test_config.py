@@ -1,4 +1,4 @@
-"""Every key of a configuration is known and has one type; tests/pipeline/test_assemble.py shows that each is read."""
+"""Every key of a configuration is known and has one type; tests/pipeline/test_every_key.py shows that each is read."""
 
 import copy
 import re

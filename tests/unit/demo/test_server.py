@@ -71,7 +71,7 @@ def test_the_page_and_its_parts(server: DemoServer) -> None:
     assert [f".s{stage} {{" in style for stage in (1, 2, 3)] == [True, True, False]
 
 
-def test_what_the_page_has_to_know(server: DemoServer, cascade: Cascade) -> None:
+def test_what_the_page_has_to_know(server: DemoServer) -> None:
     facts = json.loads(ask(server, "GET", "/cascade")[2])
     assert facts["lengths"] == [5, 8, 12]
     assert (facts["can_control"], facts["can_guide"], facts["can_cover"]) == (True, False, True)

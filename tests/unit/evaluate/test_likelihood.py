@@ -170,24 +170,10 @@ def test_does_not_depend_on_the_batch(stages):
     torch.testing.assert_close(first, second, rtol=1e-5, atol=0)
 
 
-def test_unigram_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unigram_entropy(arrays: StageArrays, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: of the tokens of three windows a half is 1, a third is 2 and a sixth is 3; also counted in parts."""
     targets = np.array([[1, 2], [1, 1], [2, 3]], dtype=np.int32)
-    dataset = StageDataset(
-        StageArrays(
-            spec=CascadeSpec((2,)),
-            packing="document",
-            method="constituency",
-            eos_id=0,
-            vocab_size=VOCAB_SIZE,
-            tokenizer="by hand",
-            fingerprint="by hand",
-            dropped={},
-            stages=(targets,),
-            positions=(),
-        ),
-        1,
-    )
+    dataset = StageDataset(dataclasses.replace(arrays, spec=CascadeSpec((2,)), stages=(targets,), positions=()), 1)
     expected = 2 * (math.log(2) / 2 + math.log(3) / 3 + math.log(6) / 6)
     assert unigram_nats(dataset, np.arange(3)) == pytest.approx(expected)
     monkeypatch.setattr(likelihood, "_COUNTED_AT_ONCE", 2)

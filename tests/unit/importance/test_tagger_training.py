@@ -75,7 +75,7 @@ def test_weights_fill_the_range_and_few_buckets(weights):
     assert 50 < np.count_nonzero(weights.any(axis=1)) < 2000
 
 
-def test_words_without_a_tag_are_only_looked_at(weights):
+def test_words_without_a_tag_are_only_looked_at():
     """Their neighbours learn from them, and they teach nothing: no class is found where no word had one."""
     sentences = [
         [word._replace(tag=NO_TAG) if word.tag in ("RB", "JJ") else word for word in sentence]

@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import sys
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -27,14 +27,11 @@ def tasks(tmp_path):
 
 
 def failing_pool(error):
-    @contextlib.contextmanager
-    def process_pool(*_, **__):
-        def submit(*_):
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *_):
             raise error
 
-        yield SimpleNamespace(submit=submit)
-
-    return process_pool
+    return lambda *_, **__: contextlib.nullcontext(object.__new__(Pool))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +78,8 @@ def test_killed_process_that_scores(monkeypatch):
 def test_single_batch_starts_no_process(monkeypatch):
     monkeypatch.setattr(encoder, "process_pool", failing_pool(BrokenProcessPool("gone")))
     batch = [Document("a", "b")]
-    here = SimpleNamespace(encode_all=iter)
+    monkeypatch.setattr(encoder.Encoder, "encode_all", lambda _, batches: iter(batches))
+    here = object.__new__(encoder.Encoder)
     with encoder.encoder_processes(lambda: here, 2) as encode_all:
         assert list(encode_all([batch])) == [batch]
         assert list(encode_all([])) == []
@@ -159,20 +157,16 @@ def ignored(finished, in_progress):
 ENOUGH = {"CPU": 2.0, "memory": 1e12}
 
 
-def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH))
+@pytest.mark.parametrize(
+    ("error", "why"), [(CrashedError, "CrashedError"), (TaskError(WorkerDiedError("killed")), "WorkerDiedError")]
+)
+def test_processes_that_are_lost_on_ray_time_and_again(tasks, monkeypatch, error, why):
+    """Those that Ray starts, and those that a task starts itself."""
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=error))
     told = []
     with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
         on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
-    assert told == [(0, "CrashedError"), (1, "CrashedError")] * 2
-
-
-def test_processes_of_a_task_that_are_killed_on_ray(tasks, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", fake_ray(ENOUGH, error=TaskError(WorkerDiedError("killed"))))
-    told = []
-    with pytest.raises(WorkerDiedError, match=r"process that makes shard 0 was lost 3 times; .* with more --memory-gb"):
-        on_ray.run_ray(tasks, Resources(), None, ignored, lambda *lost: told.append(lost))
-    assert told == [(0, "WorkerDiedError"), (1, "WorkerDiedError")] * 2
+    assert told == [(0, why), (1, why)] * 2
 
 
 def test_what_a_task_raises_on_ray_comes_out_at_once(tasks, monkeypatch):

@@ -183,7 +183,7 @@ def test_tokens_have_the_colour_of_their_stage(folder):
     assert ".s3 {" not in text
 
 
-def test_bars_are_parts_of_the_longest(folder):
+def test_bars_are_parts_of_the_longest():
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", page(made_up("a", "b")))]
     # Four parts of ten tokens, then what was dropped: 4 of 5 records, 1 of 2 windows, 1 of 3 tokens.
     assert widths == [10, 20, 30, 40, 80, 50, 33.33]

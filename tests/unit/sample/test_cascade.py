@@ -317,7 +317,7 @@ def checkpoints(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
     return write
 
 
-def test_devices_and_dtypes_by_name(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:
+def test_devices_and_dtypes_by_name(checkpoints: Callable[..., Path]) -> None:
     loaded = Cascade.from_pretrained([checkpoints(1), checkpoints(2)], device="auto", dtype="bfloat16")
     assert loaded.stages[0].model.compute_dtype == torch.bfloat16
     assert loaded.to("cpu") is loaded

@@ -94,35 +94,23 @@ def test_broken_vocabulary(tokenizer: Tokenizer, tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize("is_cached", [True, False])
 def test_hub_id_asks_the_cache_before_the_network(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cached: bool
 ) -> None:
     tokenizer.save(tmp_path)
-    calls: list[bool] = []
+    calls: list[str] = []
 
     def download(repo_id: str, filename: str, *, local_files_only: bool = False) -> str:
-        calls.append(local_files_only)
-        if local_files_only:
+        calls.append("cache" if local_files_only else "download")
+        if local_files_only and not is_cached:
             raise LocalEntryNotFoundError("not cached")
         return str(tmp_path / filename)
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert Tokenizer.load("someone/some-model").fingerprint == tokenizer.fingerprint
-    assert calls == [True, False]
-
-
-def test_hub_id_in_the_cache(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer.save(tmp_path)
-    calls: list[bool] = []
-
-    def download(repo_id: str, filename: str, *, local_files_only: bool = False) -> str:
-        calls.append(local_files_only)
-        return str(tmp_path / filename)
-
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: calls.append("hub"))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert Tokenizer.load("gpt2").fingerprint == tokenizer.fingerprint
-    assert calls == [True]
+    assert calls == (["cache"] if is_cached else ["cache", "hub", "download"])
 
 
 def test_repository_without_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
 from cascaded_dllm.model.placed import Halves, train_only
+from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import FirstHittingPredictor
 from cascaded_dllm.sample.sampler import StageSampler
@@ -64,12 +65,15 @@ PLAIN_NETWORK = {"prefix_attention": "joint", "parameterization": "score", "copy
 """SEDD's own, in place of the one above, which has as many parts as there are."""
 
 
+def _parallel(model: ScoreModel, group: Group, strategy: str) -> Parallel:
+    if group.size == 1:
+        return Single()
+    return FullySharded(model, group, CPU) if strategy == "fsdp" else Replicated(model, group)
+
+
 def trainer_of(group: Group, strategy: str, *, num_steps: int = 20, accum: int = 2, **network: Any) -> Trainer:
     """With dropout and accumulation; the same numbers from any number of processes that divides 12."""
     model = _model(**(NETWORK | network))
-    parallel: Parallel = Single()
-    if group.size > 1:
-        parallel = FullySharded(model, group, CPU) if strategy == "fsdp" else Replicated(model, group)
     return Trainer(
         model,
         Objective(process_from_name("absorbing", VOCAB_SIZE), LogLinearSchedule(), 1e-2),
@@ -77,7 +81,7 @@ def trainer_of(group: Group, strategy: str, *, num_steps: int = 20, accum: int =
         optim=OPTIM,
         loop=LoopConfig(batch_size=12, accum=accum, num_steps=num_steps, ema_decay=0.9, seed=1),
         course={"some.key": "the same"},
-        parallel=parallel,
+        parallel=_parallel(model, group, strategy),
     )
 
 
@@ -85,9 +89,6 @@ def placed_trainer(group: Group, strategy: str, halves: Halves = "both") -> Trai
     """Of a placed stage, whose layout network trains beside its fill, or one of them alone."""
     model = _model(num_blocks=2, dropout=0.1, parameterization="normalized", is_placed=True)
     train_only(model, halves)
-    parallel: Parallel = Single()
-    if group.size > 1:
-        parallel = FullySharded(model, group, CPU) if strategy == "fsdp" else Replicated(model, group)
     return Trainer(
         model,
         Objective(process_from_name("absorbing", VOCAB_SIZE), LogLinearSchedule(), 1e-2, halves=halves),
@@ -95,7 +96,7 @@ def placed_trainer(group: Group, strategy: str, halves: Halves = "both") -> Trai
         optim=OPTIM,
         loop=LoopConfig(batch_size=12, accum=2, num_steps=4, ema_decay=0.9, seed=1),
         course={},
-        parallel=parallel,
+        parallel=_parallel(model, group, strategy),
     )
 
 
@@ -110,9 +111,6 @@ def mixture_losses(group: Group) -> dict[str, list[float | None]]:
     found = {}
     for strategy in ("ddp", "fsdp") if group.size > 1 else ("single",):
         model = _model(num_blocks=2, dropout=0.1)
-        parallel: Parallel = Single()
-        if group.size > 1:
-            parallel = FullySharded(model, group, CPU) if strategy == "fsdp" else Replicated(model, group)
         trainer = Trainer(
             model,
             Objective(process_from_name("absorbing", VOCAB_SIZE), LogLinearSchedule(), 1e-2, halves="fill"),
@@ -120,7 +118,7 @@ def mixture_losses(group: Group) -> dict[str, list[float | None]]:
             optim=OPTIM,
             loop=LoopConfig(batch_size=12, accum=2, num_steps=4, ema_decay=0.9, seed=1),
             course={},
-            parallel=parallel,
+            parallel=_parallel(model, group, strategy),
         )
         found[strategy] = [result.loss_nats_per_token for result in trainer.steps()]
     return found

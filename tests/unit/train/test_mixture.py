@@ -1,7 +1,6 @@
 """One flat network for all fills of a placed cascade: every batch holds as many texts of every stage."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,7 @@ def test_short_of_memory_it_is_told_what_can_be(batch_size: int, remedy: str, mo
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_do_what_one_does() -> None:
     alone = in_processes.mixture_losses(Group())
     for process in together(in_processes.in_the_group, in_processes.mixture_losses, number=2):
         assert process.keys() == {"ddp", "fsdp"}

@@ -25,6 +25,7 @@ from cascaded_dllm.train.readings import Readings
 from cascaded_dllm.train.run_events import Evaluation, NotDeleted, Resumed, Snapshot, Stopped
 from cascaded_dllm.train.snapshot import SnapshotReport
 from cascaded_dllm.train.trainer import StepResult
+from tests.unit.train.in_processes import stop_after
 
 MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes", "mfu")
 """Keys of a line of metrics that depend on the machine."""
@@ -41,13 +42,6 @@ def metrics(run):
     return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
 
 
-def stop_after(run, step):
-    """Run until the checkpoint of `step` is written, and drop the run as a kill would."""
-    for event in run.events():
-        if isinstance(event, Snapshot) and event.step == step:
-            return
-
-
 def assert_same_state(first, second):
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -57,6 +51,14 @@ def assert_same_state(first, second):
             assert torch.equal(value, second[key]), key
         else:
             assert value == second[key], key
+
+
+def assert_same_checkpoint(*runs):
+    """The checkpoints of two runs after six steps, bit for bit."""
+    folders = [run.checkpoints / "step_6" for run in runs]
+    for name in ("model.safetensors", "ema.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    assert_same_state(*(torch.load(folder / "trainer.pt", weights_only=True) for folder in folders))
 
 
 @pytest.fixture
@@ -211,7 +213,7 @@ def test_killed_between_two_lines(make_run, make_trainer):
     assert metrics(second) == metrics(unbroken)
 
 
-def test_checkpoint_from_before_losses_were_kept(make_run, make_trainer):
+def test_checkpoint_from_before_losses_were_kept(make_run):
     """The next line is the mean of what has been done since."""
     stop_after(make_run(log_every=4), 3)
     path = (make_run().checkpoints / "step_3" / "trainer.pt").resolve()
@@ -276,16 +278,12 @@ def test_six_steps_are_three_and_three(make_run, make_trainer, network, prefix):
     events = list(second.events())
     assert events[0] == Resumed(3, [])
     assert [event.step for event in events if isinstance(event, StepResult)] == [4, 5, 6]
-    for name in ("model", "ema"):
-        paths = [run.checkpoints / "step_6" / f"{name}.safetensors" for run in (unbroken, second)]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
     states = [run.trainer.state() for run in (unbroken, second)]
     assert_same_state(states[0].optimizer, states[1].optimizer)
     assert states[0].ema_updates == states[1].ema_updates == 6
     assert_same_state(unbroken.trainer.model.state_dict(), second.trainer.model.state_dict())
     assert metrics(unbroken) == metrics(second)
-    stored = [torch.load(run.checkpoints / "step_6" / "trainer.pt", weights_only=True) for run in (unbroken, second)]
-    assert_same_state(stored[0], stored[1])
+    assert_same_checkpoint(unbroken, second)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -298,11 +296,7 @@ def test_a_finished_run_is_made_longer(make_run, make_trainer, network):
     list(unbroken.events())
     list(first.events())
     assert [event.step for event in second.events() if isinstance(event, StepResult)] == [4, 5, 6]
-    for name in ("model", "ema"):
-        paths = [run.checkpoints / "step_6" / f"{name}.safetensors" for run in (unbroken, second)]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
-    stored = [torch.load(run.checkpoints / "step_6" / "trainer.pt", weights_only=True) for run in (unbroken, second)]
-    assert_same_state(stored[0], stored[1])
+    assert_same_checkpoint(unbroken, second)
     # What is measured at the end of a run is measured at the former end as well.
     steps = [[line for line in metrics(run) if "lr" in line] for run in (unbroken, second)]
     assert steps[0] == steps[1]
@@ -406,7 +400,7 @@ def test_stopped_while_a_bound_is_measured(make_run, step):
     assert_equal_in_the_end(make_run(name="run", snapshot_every=4), unbroken)
 
 
-def test_bound_before_the_first_step(make_run, make_trainer):
+def test_bound_before_the_first_step(make_run):
     """Of the weights that a run begins with, once: a run that goes on does not measure them again."""
     run = make_run(measures_start=True, snapshot_every=4)
     with run.trainer.averaged_weights():

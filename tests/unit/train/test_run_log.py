@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from cascaded_dllm.errors import CheckpointError, ConfigError, MissingExtraError, OutputError
-from cascaded_dllm.train.run_log import LogChoice, RunLog, forget_after, open_log, require_viewers
+from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputError
+from cascaded_dllm.train.run_log import LogChoice, RunLog, open_log, require_viewers
 
 NONE = LogChoice()
 
@@ -69,29 +69,6 @@ def test_viewer_that_is_not_installed(monkeypatch, package, choice):
         MissingExtraError, match=rf"logging\.{package} needs {package}, which is not installed; run: pip install '.*log"
     ):
         require_viewers(choice)
-
-
-def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "bound": 3}\n{"step": 3}\n{"step": 4, "lo')
-    forget_after(tmp_path, 2)
-    assert lines(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 2, "bound": 3}]
-    path.unlink()
-    forget_after(tmp_path, 2)
-    assert path.read_text() == ""
-
-
-def test_lines_of_something_else(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nby hand\n')
-    with pytest.raises(
-        CheckpointError, match=r"metrics\.jsonl line 2 is not a line of metrics \(JSONDecodeError\); rem"
-    ):
-        forget_after(tmp_path, 2)
-    assert path.read_text() == '{"step": 1}\nby hand\n'
-    path.write_bytes(b'{"step": 1}\n\xff\n')
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is not a line of metrics \(UnicodeDecodeError\)"):
-        forget_after(tmp_path, 2)
 
 
 class Wandb(ModuleType):

@@ -1,6 +1,7 @@
 """Standard streams that are all there, and whose errors are told from those of files."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -95,10 +96,13 @@ class _StandardFile(io.FileIO):
 
     def __init__(self, number: int, name: str) -> None:
         super().__init__(number, "w", closefd=False)
-        self._name = name
+        self._name, self._is_terminal = name, self.isatty()
 
     def write(self, content: Any, /) -> int:
         """Writes, and returns how many bytes.
+
+        What is printed to a terminal that is closed by now goes to the null device: nobody waits for it, and work that
+        was asked to stop by this goes on to keep what it has.
 
         Raises:
             OutputStreamError: they cannot be written; a closed pipe, whose reader wants no more, is no such error.
@@ -114,6 +118,8 @@ class _StandardFile(io.FileIO):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
+            if self._is_terminal and error.errno == errno.EIO:
+                return len(content)
             raise OutputStreamError(
                 f"what is printed cannot be written to {self._name} ({error.strerror}); lead it to a terminal, or to a "
                 "file that has room, and give the command again: the files that it has finished stay"

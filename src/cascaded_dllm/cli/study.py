@@ -102,8 +102,9 @@ def run(
 ) -> None:
     """Train, measure and sample every arm with every seed, at equal cost, and write results.json.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end the study after the current step (exit code 130 or 75). The same command resumes it
-    and repeats nothing that is finished. An arm that diverges or fails does not end the study; the exit code is then 3.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the study after the current step (exit code 130 or 75). The same command
+    resumes it and repeats nothing that is finished. An arm that diverges or fails does not end the study; the exit code
+    is then 3.
 
     Examples:
 

@@ -27,6 +27,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import DONE, MISSING, RESULTS_FILE
 from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.processes import MOST_WORKERS
 from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import require_sound_corpus
 from cascaded_dllm.study.drawing import require_sound_drawings
@@ -168,7 +169,7 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
         ConfigError: a setting is unknown or out of range, or the judge is not a causal language model.
     """
     one_of("--executor", executor, ("local", "slurm"))
-    require_at_least("--workers", choice.workers, 1)
+    require_at_least("--workers", choice.workers, 1, most=MOST_WORKERS)
     if executor == "slurm" and choice.workers > 1:
         raise ConfigError(
             f"--workers is {choice.workers}, and --executor slurm starts one job for each arm and seed; leave it out"

@@ -209,7 +209,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         )
     train = ["train", "--data", stories, *tiny.OVERRIDES, "--out"]
     assert "file exists and is not a run folder" in failure(*train, file)
-    assert "file/deeper cannot be made (Not a directory)" in failure(*train, file / "deeper")
+    assert "file/deeper cannot be written (Not a directory)" in failure(*train, file / "deeper")
     sample = ["sample", "--stage", runs / "stage1", "--num-samples", "1", "--output-dir"]
     assert "file is a file; name a folder for the samples with --output-dir" in failure(*sample, file)
     assert re.search(

@@ -32,7 +32,7 @@ from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import require_sound_corpus
 from cascaded_dllm.study.drawing import require_sound_drawings
 from cascaded_dllm.study.folder import STUDY_FILE, StudyFolder
-from cascaded_dllm.study.plan import arm_configs
+from cascaded_dllm.study.plan import arm_configs, require_budget
 from cascaded_dllm.study.results import write_results
 from cascaded_dllm.study.slurm import submit_arm
 from cascaded_dllm.study.work import Work
@@ -166,7 +166,8 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
         The configuration that the runs of an arm share, by arm; see `arm_configs`.
 
     Raises:
-        ConfigError: a setting is unknown or out of range, or the judge is not a causal language model.
+        ConfigError: a setting is unknown or out of range, the budget is too small, or the judge is not a causal
+            language model.
     """
     one_of("--executor", executor, ("local", "slurm"))
     require_at_least("--workers", choice.workers, 1, most=MOST_WORKERS)
@@ -179,6 +180,7 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
     require_sound_corpus(study.corpus)
     require_sound_drawings(study)
     configs = arm_configs(study, compose_config)
+    require_budget(study, configs)
     if study.judge is not None:
         Judge.load(study.judge)
     return configs

@@ -101,7 +101,8 @@ def require_creatable(folder: Path, fault: str, remedy: str) -> None:
     Raises:
         OutputError: it cannot.
     """
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    # A link that leads nowhere is there, and no folder can be made in its place.
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     probe = _temporary_sibling(nearest / "probe")
     with write_errors(fault, remedy):
         probe.mkdir()

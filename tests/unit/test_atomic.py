@@ -17,6 +17,7 @@ from cascaded_dllm.atomic import (
     complete_folder,
     file_sha256,
     remove_abandoned,
+    require_creatable,
     write_errors,
     write_json,
 )
@@ -363,6 +364,17 @@ def test_limits_of_a_process_are_no_lack_of_room(tmp_path, monkeypatch, number, 
     otherwise = "choose an output folder that you may write to and that has room"
     with pytest.raises(OutputError, match=f"it failed {remedy}"), write_errors("it failed", otherwise):
         limited(None)
+
+
+def test_what_can_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    require_creatable(tmp_path / "new" / "folder", "it fails", "name another")
+    require_creatable(tmp_path, "it fails", "name another")
+    for name, reason in (("file/folder", "Not a directory"), ("link", "No such file"), ("link/folder", "No such file")):
+        with pytest.raises(OutputError, match=rf"^it fails \({reason}.*\); name another$"):
+            require_creatable(tmp_path / name, "it fails", "name another")
+    assert names(tmp_path) == ["file", "link"]
 
 
 def test_folder_of_a_file_is_created(tmp_path):

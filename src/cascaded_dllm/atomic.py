@@ -1,6 +1,7 @@
 """Files and folders that are either complete or absent, whenever the process that writes them is killed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -75,7 +76,37 @@ def write_errors(fault: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{fault} ({error.strerror or error}); {remedy}") from error
+        raise OutputError(f"{fault} ({error.strerror or error}); {remedy_for(error, remedy)}") from error
+
+
+def remedy_for(error: OSError, otherwise: str) -> str:
+    """What the user can do about an error: a limit of the process has a remedy of its own, whatever is written."""
+    match error.errno:
+        case errno.EMFILE | errno.ENFILE:
+            return "raise the limit of open files (ulimit -n), or use fewer processes"
+        case errno.EFBIG:
+            return "raise the limit of the size of files (ulimit -f), or name a folder on another file system"
+        case _:
+            return otherwise
+
+
+def require_creatable(folder: Path, fault: str, remedy: str) -> None:
+    """Checks, before long work, that a folder can be made or, if it is there, written; leaves nothing there.
+
+    Args:
+        folder: that is to be written.
+        fault: as of `write_errors`.
+        remedy: as of `write_errors`.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    # A link that leads nowhere is there, and no folder can be made in its place.
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    probe = _temporary_sibling(nearest / "probe")
+    with write_errors(fault, remedy):
+        probe.mkdir()
+        probe.rmdir()
 
 
 @contextlib.contextmanager
@@ -273,7 +304,5 @@ def _sync(path: Path) -> None:
 
 
 def _cannot_write(final: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{final} cannot be written ({error.strerror or error}); choose an output folder that you may write to and "
-        "that has room"
-    )
+    remedy = remedy_for(error, "choose an output folder that you may write to and that has room")
+    return OutputError(f"{final} cannot be written ({error.strerror or error}); {remedy}")

@@ -8,6 +8,9 @@ from cascaded_dllm.errors import ConfigError
 
 _Choice = TypeVar("_Choice", bound=str)
 
+_MOST = 10**12
+"""More of anything than a command can come to an end with, and few enough that products fit into 64 bits."""
+
 
 def one_of(what: str, value: object, choices: Collection[_Choice], *, hint: str = "") -> _Choice:
     """The one of `choices` that equals `value`.
@@ -29,15 +32,24 @@ def one_of(what: str, value: object, choices: Collection[_Choice], *, hint: str 
     raise ConfigError(f"{what} is {value!r}; it must be one of {', '.join(choices)}{_ending(hint)}{meant}")
 
 
-def require_at_least(what: str, value: int | float, least: int, *, hint: str = "") -> None:
-    """Checks that a number is large enough; infinity is.
+def require_at_least(what: str, value: int | float, least: int, *, most: int | float = _MOST, hint: str = "") -> None:
+    """Checks that a number is large enough, and a whole number not too large; infinity is large enough.
+
+    Args:
+        what: the setting, as the message calls it.
+        value: its value.
+        least: the smallest number that is allowed.
+        most: the largest whole number that is allowed; by default a limit beyond all measure.
+        hint: what else is possible, or why, for the end of the message about a number that is too small.
 
     Raises:
-        ConfigError: it is smaller, or NaN.
+        ConfigError: it is smaller, or NaN, or a whole number larger than `most`.
     """
     # Not value < least, which is false for NaN.
     if not value >= least:
         raise ConfigError(f"{what} is {value}; it must be at least {least}{_ending(hint)}")
+    if isinstance(value, int) and value > most:
+        raise ConfigError(f"{what} is {value}; it must be at most {most}")
 
 
 def require_share(what: str, value: float) -> None:

@@ -6,8 +6,8 @@ A message names the offending value, the limit it breaks and the remedy. `assert
 from functools import partial
 
 EXIT_AGAIN = 75
-"""Exit code of a program that SIGTERM or SIGUSR1 ended and that saved its unfinished work: the same command continues
-it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
+"""Exit code of a program that SIGTERM, SIGHUP or SIGUSR1 ended and that saved its unfinished work: the same command
+continues it. `sysexits.h` calls the number a temporary failure; batch scripts requeue the job on it."""
 
 
 class CascadeError(Exception):

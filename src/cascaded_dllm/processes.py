@@ -23,6 +23,9 @@ _Result = TypeVar("_Result")
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_ORPHANED = 70
 
+MOST_WORKERS = 10_000
+"""More processes than the cores of any machine, and than it starts without failing in an obscure way."""
+
 _OWN = {"index": 0}
 
 

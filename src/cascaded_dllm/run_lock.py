@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from cascaded_dllm.atomic import INCOMPLETE
+from cascaded_dllm.atomic import INCOMPLETE, remedy_for
 from cascaded_dllm.errors import FolderInUseError, OutputError, StoppedError
 from cascaded_dllm.lock_owner import NOBODY, Owner, is_alive, owner_of, pause, seems_alive, this_process
 
@@ -119,9 +119,8 @@ def _errors_told(path: Path, what: str, go_on: Callable[[], None] | None) -> Ite
     except OSError as error:
         if error in raised:
             raise
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); name a {what} that you may write to and that has room"
-        ) from error
+        remedy = remedy_for(error, f"name a {what} that you may write to and that has room")
+        raise OutputError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
 
 
 def is_held(folder: Path) -> bool:

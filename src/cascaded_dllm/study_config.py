@@ -250,7 +250,7 @@ class StudySettings:
         _require_distinct("arms", "name", [arm.name for arm in self.arms])
         _require_distinct("sampling", "name", [drawing.name for drawing in self.sampling])
         _require_distinct("seeds", "seed", [str(seed) for seed in self.seeds])
-        require_at_least("the smallest of seeds", min(self.seeds), 0)
+        require_at_least("the smallest of seeds", min(self.seeds), 0, most=math.inf)
         require_free(self.base, _DECIDED, f"base {_COMPLAINT}")
         if self.corpus.folders:
             require_known("method", [arm.method for arm in self.arms], [entry.method for entry in self.corpus.folders])

@@ -18,7 +18,7 @@ from cascaded_dllm.config_groups import DataSettings
 from cascaded_dllm.data import stages as stages_module
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import BuildCallbacks
-from cascaded_dllm.errors import CheckpointError, ConfigError, DataError
+from cascaded_dllm.errors import CheckpointError, ConfigError, DataError, OutputError
 from cascaded_dllm.importance.random_scores import RandomScorer
 from cascaded_dllm.importance.stories_tagger import StoriesTagger
 from cascaded_dllm.importance.tfidf import TfidfScorer, document_frequencies
@@ -269,6 +269,19 @@ def test_lengths_beyond_the_corpus(stories, tmp_path):
     assert len(stage_dataset(str(stories), tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]"))[1]) == 200
     with pytest.raises(DataError, match=r"has \d+ tokens in 200 documents, and one window needs 9000; give a larger"):
         assemble_run(tiny.config(stories, tmp_path, "stage_lengths=[4,8,9000]", "data.packing=stream"))
+
+
+def test_a_place_for_the_run_is_looked_for_before_windows_are_built(stories, tmp_path, monkeypatch):
+    def never(path, config, building):
+        raise AssertionError("windows are built")
+
+    monkeypatch.setattr(inputs, "stage_dataset", never)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/run cannot be written \(Not a directory\); use --out"):
+        assemble_run(tiny.config(stories, tmp_path / "file" / "run"))
+    with pytest.raises(AssertionError, match="windows are built"):
+        assemble_run(tiny.config(stories, tmp_path / "new" / "run"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,9 @@ def test_corpus_that_cannot_be_read(tmp_path, tokenizer, name, content, message)
             "--executor slurm submits one; leave one",
         ),
         (["tfidf", "--workers", "0"], "the number of workers is 0; it must be at least 1"),
+        (["tfidf", "--workers", "10001"], "the number of workers is 10001; it must be at most 10000"),
+        (["tfidf", "--shards", "9" * 20], "the number of shards is 9{20}; it must be at most 1000000$"),
+        (["tfidf", "--num-documents", "9" * 20], "--num-documents is 9{20}; it must be at most 1000000000000$"),
         (["tfidf", "--shard", "1"], "shard 1 is out of range: the dataset has 1, numbered from 0 to 0; choose one"),
         (
             ["constituency", "--tagger", "stories"],
@@ -151,6 +154,7 @@ def test_options_of_preprocess(tmp_path, text_file, tokenizer, arguments, messag
     [
         ([], "the tokenizer is not determined"),
         (["--train-tokenizer", "100"], "vocab_size 100 is below 257"),
+        (["--train-tokenizer", "1000001"], "vocab_size is 1000001; it must be at most 1000000$"),
         (["--tokenizer", "{tmp}/nowhere.json"], "nowhere.json"),
         (["--tokenizer", "{tmp}"], "tokenizer"),
     ],
@@ -205,7 +209,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         )
     train = ["train", "--data", stories, *tiny.OVERRIDES, "--out"]
     assert "file exists and is not a run folder" in failure(*train, file)
-    assert "file/deeper cannot be made (Not a directory)" in failure(*train, file / "deeper")
+    assert "file/deeper cannot be written (Not a directory)" in failure(*train, file / "deeper")
     sample = ["sample", "--stage", runs / "stage1", "--num-samples", "1", "--output-dir"]
     assert "file is a file; name a folder for the samples with --output-dir" in failure(*sample, file)
     assert re.search(
@@ -245,6 +249,7 @@ def test_file_in_place_of_the_output_folder(tmp_path, text_file, runs, stories):
         (["optim.lr=fast"], r"optim\.lr is 'fast'; it must be of type float"),
         (["optim.decay=linear"], r"optim\.decay is 'linear'; it must be one of constant, cosine"),
         (["training.num_steps"], r"the override 'training\.num_steps' has no key and '='; write key=value"),
+        (["training.batch_size=1000001"], r"training\.batch_size is 1000001; it must be at most 1000000$"),
         (["training.num_steps=0"], r"training\.num_steps is 0; it must be at least 1"),
         (["noise.type=cosine"], r"noise\.type is 'cosine'; it must be one of loglinear, geometric"),
         (["sampling.predictor=magic"], r"sampling\.predictor is 'magic'; it must be one of euler, analytic"),
@@ -309,10 +314,11 @@ def test_data_that_is_none(tmp_path, runs):
     ("arguments", "message"),
     [
         (["--steps", "0", "--predictor", "euler"], "steps is 0; it must be at least 1, for example 128"),
-        (["--steps", "1000001", "--predictor", "euler"], "steps is 1000001; it must be at most 1000000, for exam"),
+        (["--steps", "1000001", "--predictor", "euler"], "steps is 1000001; it must be at most 1000000"),
         (["--steps", "9"], "steps is 9 and the predictor first_hitting, which has no time grid"),
         (["--steps", "-5", "--predictor", "euler"], "steps is -5; it must be at least 1"),
         (["--num-samples", "0"], "num_samples is 0; it must be at least 1"),
+        (["--num-samples", "9" * 20], "num_samples is 99999999999999999999; it must be at most 1000000000000"),
         (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
         (["--predictor", "ddim"], "the predictor is 'ddim'; it must be one of euler, analytic, ancestral"),
         (["--device", "tpu"], "device 'tpu' cannot be used"),
@@ -331,6 +337,7 @@ def test_options_of_sample(tmp_path, runs, arguments, message):
     [
         (["--num-windows", "0"], "num_windows is 0; it must be at least 1"),
         (["--num-times", "0"], "num_times is 0; it must be at least 1"),
+        (["--num-times", "9" * 20], "num_times is 99999999999999999999; it must be at most 1000000000000"),
         (["--batch-size", "-1"], "batch_size is -1; it must be at least 1"),
         (["--t-min", "0"], "t_min is 0.0; it must lie between 0 and 1"),
         (["--t-min", "1"], "t_min is 1.0; it must lie between 0 and 1"),

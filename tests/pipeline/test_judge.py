@@ -193,7 +193,7 @@ def test_places_for_a_judge(stories: Path, tmp_path: Path) -> None:
     for taken in (tmp_path, tmp_path / "notes"):
         with pytest.raises(OutputError, match="which holds something other than a judge; name a new folder"):
             list(made(stories, taken).events())
-    with pytest.raises(OutputError, match=r"which cannot be made .*; name a folder that you may write to"):
+    with pytest.raises(OutputError, match=r"which cannot be written .*; name a folder that you may write to"):
         list(made(stories, tmp_path / "notes" / "judge").events())
     assert files(tmp_path) == {"notes"}
 

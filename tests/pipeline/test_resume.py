@@ -19,7 +19,9 @@ from tests.processes import run as run_process
 
 
 # The process kills itself, so that it dies at the same place on every machine.
-def signalled_in_step_5(number: signal.Signals, times: int, arguments: list[str]) -> None:
+def signalled_in_step_5(
+    number: signal.Signals, times: int, arguments: list[str], *, terminal: int | None = None
+) -> None:
     """In a process: within step 5, at which no checkpoint is due, the optimizer has done its part, and nothing else."""
     step, calls = torch.optim.AdamW.step, []
     latest = Path(arguments[arguments.index("--out") + 1], "checkpoints", "latest")
@@ -31,12 +33,23 @@ def signalled_in_step_5(number: signal.Signals, times: int, arguments: list[str]
             # The checkpoint of step 3 is written beside the steps, which are faster here.
             while not latest.is_symlink():
                 time.sleep(0.01)
+            if terminal is not None:
+                os.close(terminal)
             for _ in range(times):
                 os.kill(os.getpid(), number)
         return result
 
     torch.optim.AdamW.step = signalling_step
     cdllm(*arguments)
+
+
+def hung_up_in_step_5(arguments: list[str]) -> None:
+    """In a process: its terminal is closed, of which it is told twice."""
+    terminal, theirs = os.openpty()
+    for number in (1, 2):
+        os.dup2(theirs, number)
+    os.close(theirs)
+    signalled_in_step_5(signal.SIGHUP, 2, arguments, terminal=terminal)
 
 
 def killed_while_writing_a_checkpoint(arguments: list[str]) -> None:
@@ -156,6 +169,18 @@ def test_stopped_in_order(arguments, unbroken, tmp_path, name, exit_code):
     finished = CliRunner().invoke(app, arguments)
     assert finished.exit_code == 0, finished.output
     assert "resumed at step 5" in finished.stdout
+    assert_same_end(run, unbroken)
+
+
+@pytest.mark.slow
+def test_the_terminal_is_closed(arguments, unbroken, tmp_path):
+    """Although nothing can be printed any more, and SIGHUP comes twice, the step is kept."""
+    run = tmp_path / "run"
+    arguments = [*arguments, "--out", str(run)]
+    assert run_process(hung_up_in_step_5, arguments).returncode == 75
+    assert names(run / "checkpoints") == ["latest", "step_3", "step_5"]
+    finished = CliRunner().invoke(app, arguments)
+    assert finished.exit_code == 0, finished.output
     assert_same_end(run, unbroken)
 
 

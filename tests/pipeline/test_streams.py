@@ -77,9 +77,25 @@ def test_the_error_of_a_stream_comes_once(tmp_path, monkeypatch):
         assert sys.stdout is stream
 
 
-def test_what_the_encoding_of_the_output_lacks_stops_nothing(tmp_path, monkeypatch):
-    with (tmp_path / "printed").open("w", encoding="ascii") as stream:
+def test_a_terminal_that_is_closed_is_no_error(monkeypatch):
+    """What is printed to it is lost, since nobody is there to read it; work that ends in order goes on."""
+    terminal, theirs = os.openpty()
+    with open(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with told_streams():
+            print("read", flush=True)
+            os.close(terminal)
+            print("lost", flush=True)
+            print("as well", flush=True)
+
+
+@pytest.mark.parametrize(
+    ("errors", "printed"), [("strict", b"caf\\xe9 \\udce9\n"), ("surrogateescape", b"caf\\xe9 \xe9\n")]
+)
+def test_what_the_encoding_of_the_output_lacks_stops_nothing(tmp_path, monkeypatch, errors, printed):
+    """Python writes the bytes of file names, but no letters, where the locale is C and UTF-8 is off."""
+    with (tmp_path / "printed").open("w", encoding="ascii", errors=errors) as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         with told_streams():
             print("caf\u00e9 \udce9")
-    assert (tmp_path / "printed").read_bytes() == b"caf\\xe9 \\udce9\n"
+    assert (tmp_path / "printed").read_bytes() == printed

@@ -641,7 +641,7 @@ def test_folders_of_different_tokenizers(tmp_path, stories, make_stories):
 def test_bad_input_is_told_before_anything_is_trained(tmp_path, changes, flags, message):
     study = write_study(tmp_path / "study.yaml", **changes)
     assert message in failure("study", "run", study, "--out", tmp_path / "out", *flags)
-    assert not (tmp_path / "out/runs").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_judge_reads_the_texts_and_the_real_ones(tmp_path, judge):

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from cascaded_dllm import atomic
-from cascaded_dllm.atomic import ABANDONED_AFTER_SECONDS, complete_folder, file_sha256, remove_abandoned, write_json
+from cascaded_dllm.atomic import (
+    ABANDONED_AFTER_SECONDS,
+    complete_folder,
+    file_sha256,
+    remove_abandoned,
+    require_creatable,
+    write_errors,
+    write_json,
+)
 from cascaded_dllm.errors import OutputError
 from cascaded_dllm.pid_space import pid_space
 
@@ -336,6 +344,37 @@ def test_json_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_json(tmp_path / "file" / "a.json", {})
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EMFILE, r"\(Too many open files\); raise the limit of open files \(ulimit -n\), or use fewer processes"),
+        (errno.EFBIG, r"\(File too large\); raise the limit of the size of files \(ulimit -f\), or name a folder on"),
+        (errno.ENOSPC, r"\(No space left on device\); choose an output folder that you may write to and that has room"),
+    ],
+)
+def test_limits_of_a_process_are_no_lack_of_room(tmp_path, monkeypatch, number, remedy):
+    def limited(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic, "_sync", limited)
+    with pytest.raises(OutputError, match=rf"a.json cannot be written {remedy}"):
+        write_json(tmp_path / "a.json", {})
+    otherwise = "choose an output folder that you may write to and that has room"
+    with pytest.raises(OutputError, match=f"it failed {remedy}"), write_errors("it failed", otherwise):
+        limited(None)
+
+
+def test_what_can_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    require_creatable(tmp_path / "new" / "folder", "it fails", "name another")
+    require_creatable(tmp_path, "it fails", "name another")
+    for name, reason in (("file/folder", "Not a directory"), ("link", "No such file"), ("link/folder", "No such file")):
+        with pytest.raises(OutputError, match=rf"^it fails \({reason}.*\); name another$"):
+            require_creatable(tmp_path / name, "it fails", "name another")
+    assert names(tmp_path) == ["file", "link"]
 
 
 def test_folder_of_a_file_is_created(tmp_path):

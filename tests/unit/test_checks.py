@@ -57,6 +57,16 @@ def test_too_little(value: float, least: int, hint: str, message: str) -> None:
         require_at_least("steps", value, least, hint=hint)
 
 
+def test_too_much() -> None:
+    """A limit for every whole number, and a lower one where it is given; none for other numbers."""
+    require_at_least("steps", 10**12, 1)
+    require_at_least("rate", 1e30, 1)
+    with pytest.raises(ConfigError, match=r"^steps is 1000000000001; it must be at most 1000000000000$"):
+        require_at_least("steps", 10**12 + 1, 1)
+    with pytest.raises(ConfigError, match=r"^workers is 7; it must be at most 6$"):
+        require_at_least("workers", 7, 1, most=6, hint="one a core")
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, math.nextafter(1, 0)])
 def test_below_1(value: float) -> None:
     require_share("dropout", value)

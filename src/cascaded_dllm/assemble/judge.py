@@ -15,7 +15,7 @@ from cascaded_dllm.data.stages import BuildCallbacks, StageArrays
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.judge.network import new_network, require_library
-from cascaded_dllm.judge.run import JudgeRun
+from cascaded_dllm.judge.run import JudgeRun, require_judge_folder
 from cascaded_dllm.judge.settings import JudgeSettings
 from cascaded_dllm.judge.trainer import JudgeTrainer
 from cascaded_dllm.judge.validation import VALIDATION_DEFINITIONS, document_texts, validation_figures
@@ -51,11 +51,12 @@ def assemble_judge(
         ConfigError: a number is out of range.
         DataError: the data is missing, damaged or too small.
         MissingExtraError: transformers is not installed.
-        OutputError: the windows cannot be stored.
+        OutputError: the folder of the judge holds something else or cannot be written, or the windows cannot be stored.
     """
     for name, value in (("checkpoint-every", checkpoint_every), ("valid-documents", valid_documents)):
         require_at_least(f"--{name}", value, 1)
     require_library()
+    require_judge_folder(out)
     windows = _windows(data, settings, stages_dir, building)
     texts = None if valid is None else document_texts(valid, valid_documents)
     tokenizer = Tokenizer.load(data)

@@ -4,7 +4,11 @@ import itertools
 from dataclasses import dataclass
 from typing import final
 
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError
+
+MOST_LENGTH = 1_000_000
+"""Tokens of a window: far more than attention computes, and few enough for lists and arrays of every kind."""
 
 
 @final
@@ -22,7 +26,8 @@ class CascadeSpec:
         """Checks the lengths.
 
         Raises:
-            ConfigError: there is no stage, a length is not a positive whole number, or they do not strictly increase.
+            ConfigError: there is no stage, a length is not a positive whole number, one is too large, or they do not
+                strictly increase.
         """
         lengths = self.stage_lengths
         if len(lengths) == 0:
@@ -33,6 +38,7 @@ class CascadeSpec:
                 raise ConfigError(
                     f"stage_lengths {lengths} holds {length!r}; every length must be a whole number of at least 1"
                 )
+        require_at_least("the longest stage", lengths[-1], 1, most=MOST_LENGTH)
         for shorter, longer in itertools.pairwise(lengths):
             if shorter >= longer:
                 raise ConfigError(

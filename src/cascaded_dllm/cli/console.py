@@ -68,7 +68,8 @@ def reported_errors(debug: bool) -> Iterator[None]:
     """Turns typed errors inside the block into one line and an exit code; with `debug` they keep their traceback.
 
     So is a file or folder that the user has no right to, or whose name leads nowhere or is not UTF-8, wherever it is
-    met. Warnings about damaged checkpoints that were passed over also become one line each.
+    met, and so is a lack of memory that no other error explains. Warnings about damaged checkpoints that were passed
+    over also become one line each.
 
     Raises:
         typer.Exit: the block raised such an error, or Ctrl-C interrupted it.
@@ -89,6 +90,14 @@ def reported_errors(debug: bool) -> Iterator[None]:
             raise
         remedy = "give yourself the right to do so, or name" if has_no_right else "name"
         report(f"{error.filename} cannot be read or written ({error.strerror}); {remedy} another file or folder")
+        raise typer.Exit(EXIT_ERROR) from None
+    except MemoryError as error:
+        if debug:
+            raise
+        report(
+            f"memory has run out{f' ({error})' if str(error) else ''}; give the command more of it, or less to do at "
+            "once, such as fewer workers, smaller batches or shorter texts"
+        )
         raise typer.Exit(EXIT_ERROR) from None
     except UnicodeEncodeError as error:
         if debug or error.reason != "surrogates not allowed":

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 as a request to stop, which long work answers at a good moment."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as a request to stop, which long work answers at a good moment."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ import typer
 from cascaded_dllm.cli.console import error_console, warn
 from cascaded_dllm.errors import EXIT_AGAIN, StoppedError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_ONLY_ASK = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals that come several times without anybody being impatient: of a closed terminal, both the shell and the system
+tell; a batch system announces more than once that time is running out."""
 
 
 @dataclass(slots=True)
@@ -40,14 +43,15 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Ctrl-C, SIGTERM and SIGUSR1 inside the block only make the request that is yielded.
+    """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 inside the block only make the request that is yielded.
 
-    A second Ctrl-C or SIGTERM does what it did before the block, which usually ends the program. SIGUSR1, by which a
-    batch system announces that time is running out, never does more than ask. After a request, SIGUSR1 is ignored even
-    when the block has ended, so that it does not kill a program that is already stopping.
+    A second Ctrl-C or SIGTERM does what it did before the block, which usually ends the program. SIGHUP, by which a
+    closed terminal is told, and SIGUSR1, by which a batch system announces that time is running out, never do more than
+    ask. After a request, these two are ignored even when the block has ended, so that they do not kill a program that
+    is already stopping.
 
     The handler prints nothing, because a signal may arrive while a progress bar is being drawn. Signals that were
-    ignored before, as in background jobs of a shell, stay ignored.
+    ignored before, as in background jobs of a shell and under nohup, stay ignored.
     """
     request = StopRequest()
     former = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -55,7 +59,7 @@ def stop_request() -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         request.signal_number = request.signal_number or number
-        if number != signal.SIGUSR1:
+        if number not in _ONLY_ASK:
             signal.signal(number, caught[signal.Signals(number)])
 
     for number in caught:
@@ -64,7 +68,7 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in caught.items():
-            has_asked = number == signal.SIGUSR1 and request.is_made()
+            has_asked = number in _ONLY_ASK and request.is_made()
             signal.signal(number, signal.SIG_IGN if has_asked else handler)
 
 

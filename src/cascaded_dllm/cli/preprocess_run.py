@@ -31,7 +31,7 @@ from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
 from cascaded_dllm.preprocess.pipeline import Plan
 from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, known_records, summary
 from cascaded_dllm.preprocess.status import note_job
-from cascaded_dllm.processes import usable_cores
+from cascaded_dllm.processes import MOST_WORKERS, usable_cores
 from cascaded_dllm.text.rows import BadRecordError
 
 
@@ -69,7 +69,7 @@ def run_job(
     if shard is not None:
         _require_single(job, shard, executor, workers)
     processes = usable_cores() if workers is None else workers
-    require_at_least("the number of workers", processes, 1)
+    require_at_least("the number of workers", processes, 1, most=MOST_WORKERS)
     with preparation_progress() as tell_pass:
         # Slurm and Ray jobs are prepared on one process, since the submitting machine is usually shared.
         task = prepare(job, workers=processes if executor == "local" else 1, on_pass=tell_pass)

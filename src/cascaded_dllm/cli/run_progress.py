@@ -16,8 +16,8 @@ from cascaded_dllm.train.trainer import StepResult
 def run_with_progress(run: Run, description: str) -> None:
     """Runs a training to its end behind a progress bar.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step, which is kept in a checkpoint. They end it before the
-    first step if it still waits to see whether a process on another machine, which owns the folder, is alive.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end it after the current step, which is kept in a checkpoint. They end it before
+    the first step if it still waits to see whether a process on another machine, which owns the folder, is alive.
 
     Raises:
         typer.Exit: it was interrupted.

@@ -26,7 +26,7 @@ def complete_run(
 ) -> None:
     """Draws the missing texts, writes the files for readers, and has the texts judged.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end it after the current step; finished batches are kept.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end it after the current step; finished batches are kept.
 
     Raises:
         typer.Exit: it was interrupted.

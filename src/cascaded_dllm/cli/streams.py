@@ -1,6 +1,8 @@
 """Standard streams that are all there, and whose errors are told from those of files."""
 
+import codecs
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -12,6 +14,9 @@ import typer
 from cascaded_dllm.cli.console import EXIT_ERROR, report
 from cascaded_dllm.errors import OutputStreamError
 
+_ESCAPES = "cdllm-escapes"
+_WRITTEN_ALL_THE_SAME = {"strict": "backslashreplace", "surrogateescape": _ESCAPES}
+"""How a stream treats the characters that it cannot write, by how Python would, which would raise an error."""
 _STREAMS = {"stdout": (1, "the standard output"), "stderr": (2, "the standard error")}
 
 
@@ -41,6 +46,7 @@ def told_streams() -> Iterator[None]:
     would get its number, and with it everything that libraries and worker processes print.
     """
     _open_closed()
+    codecs.register_error(_ESCAPES, _escaped)
     before = {name: getattr(sys, name) for name in _STREAMS}
     for name, stream in before.items():
         # Anything else was put there by the program around this one, which reads it.
@@ -54,6 +60,14 @@ def told_streams() -> Iterator[None]:
             if current is not stream:
                 current.flush()
                 setattr(sys, name, stream)
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of file names as they are, and other characters that the encoding lacks as escapes."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def _open_closed() -> None:
@@ -83,7 +97,7 @@ def _told(stream: io.TextIOWrapper, name: str) -> TextIO:
         file if _raw(stream) is stream.buffer else io.BufferedWriter(file),
         encoding=stream.encoding,
         # A letter that the encoding lacks, or a byte of a file name that is no text, must stop no command.
-        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
+        errors=_WRITTEN_ALL_THE_SAME.get(str(stream.errors), stream.errors),
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
@@ -95,10 +109,13 @@ class _StandardFile(io.FileIO):
 
     def __init__(self, number: int, name: str) -> None:
         super().__init__(number, "w", closefd=False)
-        self._name = name
+        self._name, self._is_terminal = name, self.isatty()
 
     def write(self, content: Any, /) -> int:
         """Writes, and returns how many bytes.
+
+        What is printed to a terminal that is closed by now goes to the null device: nobody waits for it, and work that
+        was asked to stop by this goes on to keep what it has.
 
         Raises:
             OutputStreamError: they cannot be written; a closed pipe, whose reader wants no more, is no such error.
@@ -114,6 +131,8 @@ class _StandardFile(io.FileIO):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
+            if self._is_terminal and error.errno == errno.EIO:
+                return len(content)
             raise OutputStreamError(
                 f"what is printed cannot be written to {self._name} ({error.strerror}); lead it to a terminal, or to a "
                 "file that has room, and give the command again: the files that it has finished stay"

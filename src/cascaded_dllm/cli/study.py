@@ -27,11 +27,12 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.file_names import DONE, MISSING, RESULTS_FILE
 from cascaded_dllm.preprocess.executors import Resources
+from cascaded_dllm.processes import MOST_WORKERS
 from cascaded_dllm.study.callbacks import StudyCallbacks
 from cascaded_dllm.study.data import require_sound_corpus
 from cascaded_dllm.study.drawing import require_sound_drawings
 from cascaded_dllm.study.folder import STUDY_FILE, StudyFolder
-from cascaded_dllm.study.plan import arm_configs
+from cascaded_dllm.study.plan import arm_configs, require_budget
 from cascaded_dllm.study.results import write_results
 from cascaded_dllm.study.slurm import submit_arm
 from cascaded_dllm.study.work import Work
@@ -102,8 +103,9 @@ def run(
 ) -> None:
     """Train, measure and sample every arm with every seed, at equal cost, and write results.json.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end the study after the current step (exit code 130 or 75). The same command resumes it
-    and repeats nothing that is finished. An arm that diverges or fails does not end the study; the exit code is then 3.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the study after the current step (exit code 130 or 75). The same command
+    resumes it and repeats nothing that is finished. An arm that diverges or fails does not end the study; the exit code
+    is then 3.
 
     Examples:
 
@@ -164,10 +166,11 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
         The configuration that the runs of an arm share, by arm; see `arm_configs`.
 
     Raises:
-        ConfigError: a setting is unknown or out of range, or the judge is not a causal language model.
+        ConfigError: a setting is unknown or out of range, the budget is too small, or the judge is not a causal
+            language model.
     """
     one_of("--executor", executor, ("local", "slurm"))
-    require_at_least("--workers", choice.workers, 1)
+    require_at_least("--workers", choice.workers, 1, most=MOST_WORKERS)
     if executor == "slurm" and choice.workers > 1:
         raise ConfigError(
             f"--workers is {choice.workers}, and --executor slurm starts one job for each arm and seed; leave it out"
@@ -177,6 +180,7 @@ def _require_sound(study: StudySettings, choice: Choice, executor: str, resource
     require_sound_corpus(study.corpus)
     require_sound_drawings(study)
     configs = arm_configs(study, compose_config)
+    require_budget(study, configs)
     if study.judge is not None:
         Judge.load(study.judge)
     return configs

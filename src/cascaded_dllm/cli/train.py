@@ -63,8 +63,8 @@ def train(
     """Train one stage of a cascade, or a flat model; `python train.py` is the same.
 
     A run that is already in --out is resumed at its newest complete checkpoint, and ends with the same numbers as an
-    uninterrupted run. Ctrl-C, SIGTERM and SIGUSR1 end a run after the current step, which is kept in a checkpoint.
-    ngpus=N trains with N processes; under torchrun or srun, this process is one of those that they started.
+    uninterrupted run. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end a run after the current step, which is kept in a
+    checkpoint. ngpus=N trains with N processes; under torchrun or srun, this process is one of those that they started.
 
     By default a run has 500,001 steps of 512 windows, as the original: weeks on a CPU, even with --model tiny.
 

@@ -15,6 +15,7 @@ from cascaded_dllm.data.build_stages import Progress, StageRule, positions_file,
 from cascaded_dllm.data.preprocessed import PreprocessedDataset, read_identity
 from cascaded_dllm.data.windows import Layout
 from cascaded_dllm.errors import DataError, OutputError
+from cascaded_dllm.processes import MOST_WORKERS
 from cascaded_dllm.run_lock import waited_lock
 
 KIND = "stages"
@@ -154,7 +155,7 @@ class StageArrays:
             go_on: called now and then while this process waits; an exception that it raises ends the waiting.
 
         Raises:
-            ConfigError: the packing is unknown, or `workers` is below 1.
+            ConfigError: the packing is unknown, or `workers` is below 1 or too large.
             DataError: the dataset is damaged, or no window results.
             OutputError: the folder cannot be written.
             WorkerDiedError: a process was killed.
@@ -165,7 +166,7 @@ class StageArrays:
         folder = stages_folder(dataset_folder, out) / fingerprint
         if folder.exists():
             return cls.open(folder)
-        require_at_least("workers", workers, 1)
+        require_at_least("workers", workers, 1, most=MOST_WORKERS)
         layout = Layout(spec.window_length, packing, settings.eos_id, settings.background)
         dataset = PreprocessedDataset.open(dataset_folder)
         rule = StageRule(spec, layout, settings.method, unique, keeps_all)

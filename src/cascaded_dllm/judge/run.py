@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascaded_dllm.atomic import complete_folder, write_errors, write_json
+from cascaded_dllm.atomic import complete_folder, require_creatable, write_errors, write_json
 from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.evaluate.generative_ppl import Judge
 from cascaded_dllm.judge.checkpoint import restore_newest, save_judge_checkpoint
@@ -27,6 +27,7 @@ SETTINGS_FILE = "judge_run.json"
 
 _CHECKPOINTS, _STAGING = "checkpoints", "finished"
 _CURVE_POINTS = 200
+_REMEDY = "name a folder that you may write to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class JudgeRun:
                 alive.
         """
         require_judge_folder(self.folder)
+        with write_errors(f"--out is {self.folder}, which cannot be written", _REMEDY):
+            self.folder.mkdir(parents=True, exist_ok=True)
         go_on = until_told(should_stop, self.folder)
         with run_lock(self.folder, other="give this one another folder with --out", go_on=go_on):
             self._require_same_course()
@@ -162,15 +165,14 @@ def loss_curve(losses: list[float]) -> list[dict[str, float | int]]:
 
 
 def require_judge_folder(folder: Path) -> None:
-    """Makes the folder, unless it exists and is empty or a judge's.
+    """Checks that the folder is empty, absent, or a judge's, and can be made or written; changes nothing.
 
     Raises:
-        OutputError: it holds something else, or cannot be made.
+        OutputError: it holds something else, or cannot be written.
     """
     if is_foreign(folder, SETTINGS_FILE):
         raise OutputError(f"--out is {folder}, which holds something other than a judge; name a new folder")
-    with write_errors(f"--out is {folder}, which cannot be made", "name a folder that you may write to"):
-        folder.mkdir(parents=True, exist_ok=True)
+    require_creatable(folder, f"--out is {folder}, which cannot be written", _REMEDY)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.loader import global_batch_indices
 from cascaded_dllm.errors import DataError, DryBatchError, NonFiniteError
 from cascaded_dllm.judge.settings import JudgeSettings
-from cascaded_dllm.memory import is_short_of_memory
+from cascaded_dllm.memory import is_short_of_memory, physical_memory
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.train.optim import make_optimizer
 
@@ -108,6 +108,12 @@ class JudgeTrainer:
         read, labels = rows_of_windows(target, self.eos_id)
         read, labels = read.to(self.device), labels.to(self.device)
         cuda = [self.device] if self.device.type == "cuda" else []
+        shape = self.network.config
+        # What is kept for the gradients, at the least. The system gives out more memory than it has, piece by piece,
+        # and then kills the process.
+        num_kept = 2 * shape.vocab_size + 12 * shape.n_embd * shape.n_layer
+        if self.device.type == "cpu" and 4 * read.numel() * num_kept > physical_memory():
+            raise self._no_room(target)
         try:
             with torch.random.fork_rng(cuda):
                 torch.manual_seed(derive_seed(self.settings.seed, "judge-dropout", self.step))
@@ -117,12 +123,15 @@ class JudgeTrainer:
         except (RuntimeError, MemoryError) as error:
             if not is_short_of_memory(error):
                 raise
-            raise DryBatchError(
-                f"there is no room for {target.shape[0]} x {target.shape[1]} tokens with "
-                f"{self.network.config.vocab_size} logits each in the memory of {self.device}; give a smaller "
-                "--batch-size, --length or --model"
-            ) from error
+            raise self._no_room(target) from error
         return loss.detach()
+
+    def _no_room(self, target: Int[Tensor, "B L"]) -> DryBatchError:
+        return DryBatchError(
+            f"there is no room for {target.shape[0]} x {target.shape[1]} tokens with "
+            f"{self.network.config.vocab_size} logits each in the memory of {self.device}; give a smaller "
+            "--batch-size, --length or --model"
+        )
 
 
 def rows_of_windows(target: Int[Tensor, "B L"], eos_id: int) -> tuple[Int[Tensor, "B L1"], Int[Tensor, "B L1"]]:

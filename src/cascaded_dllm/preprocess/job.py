@@ -16,6 +16,7 @@ CUSTOM = ("custom",)
 """Methods that take a function of the user."""
 DEFAULT_SCOPE = "document"
 """What the methods with a sentence model compare a word with by default."""
+MOST_SHARDS = 1_000_000
 _READERS: dict[str, tuple[str, ...]] = {
     "tagger": TAGGED,
     **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
@@ -148,7 +149,7 @@ class Job:
 
         Raises:
             ConfigError: the method is unknown, its settings are wrong, the tokenizer is not determined, or there are
-                no shards.
+                no shards or too many.
         """
         self.scorer.check()
         if (self.tokenizer is None) == (self.train_tokenizer is None):
@@ -156,7 +157,7 @@ class Job:
                 "the tokenizer is not determined; give either --tokenizer (a file, a folder or a hub id such as gpt2) "
                 "or --train-tokenizer with a vocabulary size"
             )
-        require_at_least("the number of shards", self.num_shards, 1)
+        require_at_least("the number of shards", self.num_shards, 1, most=MOST_SHARDS)
 
 
 def require_shard(index: int, num_shards: int) -> None:

@@ -28,7 +28,7 @@ from cascaded_dllm.preprocess.completion import (
     with_files,
 )
 from cascaded_dllm.preprocess.encoder import EncodeAll
-from cascaded_dllm.preprocess.job import require_shard
+from cascaded_dllm.preprocess.job import MOST_SHARDS, require_shard
 from cascaded_dllm.preprocess.parts import FORMAT as PARTS_FORMAT
 from cascaded_dllm.preprocess.parts import read_part, write_parts
 from cascaded_dllm.text.corpus import Corpus, no_documents
@@ -72,14 +72,14 @@ class Plan:
             num_shards: record j of the corpus goes to shard j % num_shards.
 
         Raises:
-            ConfigError: a name cannot be part of a folder name, `num_shards` is less than 1, or there is no selection
-                rule for the scorer.
+            ConfigError: a name cannot be part of a folder name, `num_shards` is less than 1 or too large, or there is
+                no selection rule for the scorer.
             DataError: the tokenizer would lose characters.
         """
         check_name("dataset", corpus.name)
         check_name("split", split)
         tokenizer.require_every_byte()
-        require_at_least("num_shards", num_shards, 1)
+        require_at_least("num_shards", num_shards, 1, most=MOST_SHARDS)
         one_of("the scorer's method", scorer.method, SELECTION_METHODS, hint="which have a selection rule")
         settings = Settings(
             dataset=corpus.name,

@@ -67,10 +67,16 @@ def write_total(folder: Path, counts: Counts, num_shards: int) -> None:
         num_shards: of the dataset.
     """
     told = [read_notes(_summary_file(folder, index)) for index in range(num_shards)]
-    timed = [task for task in told if task.keys() >= {"documents", "tokens", "seconds"}]
-    seconds = sum(float(str(task["seconds"])) for task in timed) if timed else None
-    documents, tokens = (sum(int(str(task[what])) for task in timed) for what in ("documents", "tokens"))
-    value = summary(counts, seconds, Counts(documents, tokens)) | {"shards_timed": len(timed)}
+    timed = [
+        (documents, tokens, seconds)
+        for task in told
+        if (documents := count_in(task, "documents")) is not None
+        and (tokens := count_in(task, "tokens")) is not None
+        and isinstance(seconds := task.get("seconds"), int | float)
+    ]
+    made = Counts(sum(task[0] for task in timed), sum(task[1] for task in timed))
+    seconds_in_all = sum(task[2] for task in timed) if timed else None
+    value = summary(counts, seconds_in_all, made) | {"shards_timed": len(timed)}
     write_json(_total_file(folder), value)
 
 
@@ -199,6 +205,12 @@ def read_notes(path: Path) -> Mapping[str, object]:
         # The task has not begun, or is done in this moment. Damage is harmless too: logs are not part of the data.
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def count_in(notes: Mapping[str, object], name: str) -> int | None:
+    """The count of this name in the content of a file of the logs; None if it is missing or damaged."""
+    value = notes.get(name)
+    return value if type(value) is int and value >= 0 else None
 
 
 def logs_folder(folder: Path) -> Path:

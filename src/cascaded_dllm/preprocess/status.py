@@ -1,5 +1,6 @@
 """The progress of a preprocessing job, wherever it runs, from the files that its tasks write."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -8,7 +9,7 @@ from cascaded_dllm.atomic import write_json
 from cascaded_dllm.data.preprocessed import shards_of
 from cascaded_dllm.errors import DataError
 from cascaded_dllm.preprocess.on_slurm import submitted_jobs
-from cascaded_dllm.preprocess.progress import Heartbeat, heartbeats, logs_folder, read_notes
+from cascaded_dllm.preprocess.progress import Heartbeat, count_in, heartbeats, logs_folder, read_notes
 
 SILENT_SECONDS = 600
 """Age of a heartbeat from which a task counts as silent; a batch of documents, after which tasks write one, takes
@@ -78,7 +79,7 @@ class Status:
     @property
     def rate(self) -> float:
         """Records per second of all tasks at work together."""
-        return sum(told.records / told.seconds for told in self.at_work.values() if told.seconds > 0)
+        return math.fsum(told.records / told.seconds for told in self.at_work.values() if told.seconds > 0)
 
     @property
     def seconds_left(self) -> float | None:
@@ -116,7 +117,7 @@ def status(folder: Path) -> Status:
     if folder.is_file():
         raise DataError(f"{folder} is a file; give the folder of the dataset, <out>/<method>/<name>_<split>")
     note = read_notes(_job_file(folder))
-    num_shards = int(str(note.get("shards", 0)))
+    num_shards = count_in(note, "shards") or 0
     shards = shards_of(folder)
     for shard in shards.values():
         num_shards = shard.settings.num_shards
@@ -127,8 +128,7 @@ def status(folder: Path) -> Status:
             "<out>/<method>/<name>_<split>"
         )
     told = heartbeats(folder, frozenset(range(num_shards)) - done.keys())
-    records = note.get("records")
-    total = int(str(records)) if records is not None else None
+    total = count_in(note, "records")
     if done:
         # The numbers of records in two shards differ by one at most, and a bound may be far too high.
         estimate = sum(done.values()) * num_shards // len(done)

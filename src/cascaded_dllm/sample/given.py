@@ -7,7 +7,7 @@ from pathlib import Path
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.sample.control import GivenStage
 from cascaded_dllm.sample.progress import SAMPLES_FILE
-from cascaded_dllm.text.listing import texts_of_listing
+from cascaded_dllm.text.listing import texts_of_listing, with_line_feeds
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
@@ -43,13 +43,13 @@ def read_outline(path: Path) -> str:
 
 
 def _text_of(file: Path) -> str:
-    """The text of a file, without a byte-order mark at its beginning, which some editors write.
+    """The text of a file, without a byte-order mark and the line ends of some editors; see `with_line_feeds`.
 
     Raises:
         DataError: it is not text in UTF-8.
     """
     try:
-        return file.read_text(encoding="utf-8").removeprefix("\ufeff")
+        return with_line_feeds(file.read_bytes().decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text in UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 

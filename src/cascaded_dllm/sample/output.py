@@ -8,7 +8,6 @@ are made from samples.jsonl, whole or not at all, and batches.jsonl is removed w
 import itertools
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -20,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.atomic import complete_folder, write_errors, write_json, write_text
+from cascaded_dllm.atomic import complete_folder, require_creatable, write_errors, write_json, write_text
 from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.run_lock import LOCK_FILE, run_lock
 from cascaded_dllm.sample.progress import BATCHES_FILE, SAMPLES_FILE, Progress, parsed_object, whole_lines
@@ -52,12 +51,8 @@ def require_writable(output_dir: Path) -> None:
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise OutputError(f"{output_dir} is a file; name a folder for the samples with --output-dir")
-    nearest = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
-    with (
-        write_errors(f"{output_dir} cannot be written", "use --output-dir to name a folder that you may write to"),
-        tempfile.TemporaryDirectory(prefix=".cdllm-", dir=nearest),
-    ):
-        pass
+    remedy = "use --output-dir to name a folder that you may write to"
+    require_creatable(output_dir, f"{output_dir} cannot be written", remedy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """How a reverse step is taken: pure functions from scores to probabilities, and when a position leaves MASK."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -24,6 +25,7 @@ GRID_PREDICTORS = ("euler", "analytic", "ancestral", "remask")
 MOST_STEPS = 1_000_000
 """Most steps of a time grid. Its times are numbers in float32, in which a step near t = 1 is then 17 of the smallest
 differences long; finer grids would be made of rounding."""
+_ONE = "which is exact for first_hitting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class FirstHittingPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        require_at_least("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
+        require_at_least("tokens_per_call", self.tokens_per_call, 1, most=math.inf, hint=_ONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class SurestPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        require_at_least("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
+        require_at_least("tokens_per_call", self.tokens_per_call, 1, most=math.inf, hint=_ONE)
 
     @property
     def name(self) -> str:
@@ -246,9 +248,7 @@ def require_steps(what: str, steps: int) -> None:
     Raises:
         ConfigError: there are none, or too many.
     """
-    require_at_least(what, steps, 1, hint="for example 128")
-    if steps > MOST_STEPS:
-        raise ConfigError(f"{what} is {steps}; it must be at most {MOST_STEPS}, for example 128")
+    require_at_least(what, steps, 1, most=MOST_STEPS, hint="for example 128")
 
 
 def has_grid(predictor: Predictor) -> bool:

@@ -21,7 +21,7 @@ from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study_config import PER_WORD, CorpusSettings, StudySettings, is_custom, preprocessing_method
 from cascaded_dllm.text.corpora import BUILT_IN
 from cascaded_dllm.text.stories import story_tokenizer
-from cascaded_dllm.text.tokenizer import NUM_BYTES
+from cascaded_dllm.text.tokenizer import MOST_TOKENS, NUM_BYTES
 
 DATA = "data"
 """Name of the part that all others need."""
@@ -60,7 +60,8 @@ def require_sound_corpus(corpus: CorpusSettings) -> None:
     if corpus.num_documents is not None:
         require_at_least("corpus.num_documents", corpus.num_documents, 1, hint="or null for all")
     if corpus.train_tokenizer is not None:
-        require_at_least("corpus.train_tokenizer", corpus.train_tokenizer, NUM_BYTES + 1, hint="all bytes and an end")
+        hint = "all bytes and an end"
+        require_at_least("corpus.train_tokenizer", corpus.train_tokenizer, NUM_BYTES + 1, most=MOST_TOKENS, hint=hint)
         if corpus.tokenizer is not None:
             raise ConfigError(
                 f"corpus.tokenizer is {corpus.tokenizer} and corpus.train_tokenizer {corpus.train_tokenizer}; give "

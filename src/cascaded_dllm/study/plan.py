@@ -20,6 +20,7 @@ from cascaded_dllm.study.data import MethodData
 from cascaded_dllm.study.drafts import Draft, drafts_of
 from cascaded_dllm.study.folder import StudyFolder
 from cascaded_dllm.study_config import PER_WORD, ArmSettings, StudySettings, is_custom, preprocessing_method
+from cascaded_dllm.text.tokenizer import NUM_BYTES
 from cascaded_dllm.train.meter import StepCost
 
 Compose = Callable[[Sequence[str]], TrainConfig]
@@ -124,6 +125,17 @@ def _arm_config(study: StudySettings, arm: ArmSettings, compose: Compose) -> Tra
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from error
     return config
+
+
+def require_budget(study: StudySettings, configs: Mapping[str, TrainConfig]) -> None:
+    """Checks, without the data, that the budget pays for a step of every run of every arm with the fewest tokens.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for arm in study.arms:
+        drafts = drafts_of(arm, configs[arm.name], study.lengths)
+        steps_of_runs(study.budget, [cost_of_step(draft.config, NUM_BYTES + 1) for draft in drafts], arm.name)
 
 
 def plan_study(

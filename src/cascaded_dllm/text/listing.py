@@ -23,6 +23,11 @@ def texts_of_listing(content: str) -> list[str]:
     return pieces[:-1] if not pieces[-1].strip() else [*pieces[:-1], pieces[-1].rstrip("\n")]
 
 
+def with_line_feeds(content: str) -> str:
+    r"""A text whose lines all end in "\r\n", as some editors write them, with "\n" for it; any other as it is."""
+    return content.replace("\r\n", "\n") if content.count("\r\n") == content.count("\n") else content
+
+
 def shown_ids(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids of a text from a file of samples, in which the end of text is spelt out."""
     parts = [tokenizer.encode(part).ids for part in text.split(tokenizer.decode([tokenizer.eos_id]))]

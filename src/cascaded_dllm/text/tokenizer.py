@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from cascaded_dllm.atomic import write_text
+from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.text.tokenizer_canonical import (
@@ -23,6 +24,8 @@ from cascaded_dllm.text.tokenizer_files import byte_level, read_backend
 
 MASK_TEXT = "[MASK]"
 NUM_BYTES = 256
+MOST_TOKENS = 1_000_000
+"""The largest vocabulary that is trained: several times those of the largest models."""
 PIECE_CHARACTERS = 1 << 18
 """Length of a piece of `Tokenizer.encode_in_pieces`."""
 # GPT-2's rule joins a space to the letters or digits after it, and separates the last white space character before them
@@ -221,7 +224,7 @@ class Tokenizer:
             A tokenizer that encodes any text, also one with characters that were not in `texts`.
 
         Raises:
-            ConfigError: `vocab_size` has no room for the bytes and end of text.
+            ConfigError: `vocab_size` has no room for the bytes and end of text, or is too large.
             DataError: the corpus holds no text.
         """
         require_vocab_size(vocab_size)
@@ -240,13 +243,14 @@ def require_vocab_size(vocab_size: int) -> None:
     """Checks the number of tokens of a tokenizer that is to be trained.
 
     Raises:
-        ConfigError: it has no room for the bytes and end of text.
+        ConfigError: it has no room for the bytes and end of text, or is too large.
     """
     if vocab_size < NUM_BYTES + 1:
         raise ConfigError(
             f"vocab_size {vocab_size} is below {NUM_BYTES + 1}, the {NUM_BYTES} bytes and {END_OF_TEXT}; "
             f"choose {NUM_BYTES + 1} or more"
         )
+    require_at_least("vocab_size", vocab_size, NUM_BYTES + 1, most=MOST_TOKENS)
 
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:

@@ -52,8 +52,8 @@ def launch(
         arguments: its arguments, which can be pickled.
         number: number of processes.
         should_stop: polled while they run. Once it is true, every process gets SIGUSR1, which only asks, however often
-            it is sent: whoever sent SIGTERM to this process may have sent it to the whole process group. Ctrl-C does
-            not reach the processes.
+            it is sent: whoever sent SIGTERM to this process may have sent it to the whole process group. Ctrl-C and
+            SIGHUP do not reach the processes.
 
     Raises:
         CascadeError: a process raised it.
@@ -90,11 +90,12 @@ def launch(
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
-    """The result of `function`, in a process that ends with its parent and ignores Ctrl-C.
+    """The result of `function`, in a process that ends with its parent and ignores Ctrl-C and a closed terminal.
 
     A CascadeError is pickled into `folder`, for the parent to raise.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A batch script may ignore SIGUSR1, which new processes inherit; the parent asks by this signal.
     signal.signal(_WISH, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()

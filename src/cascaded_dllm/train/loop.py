@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from cascaded_dllm.checks import require_at_least, require_share
 from cascaded_dllm.errors import ConfigError
 
+MOST_WINDOWS = 1_000_000
+"""Windows of a batch: thousands of times a usual batch, and no more than can be listed for every step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
@@ -25,7 +28,8 @@ class LoopConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accum", "num_steps"):
+        require_at_least("training.batch_size", self.batch_size, 1, most=MOST_WINDOWS)
+        for name in ("accum", "num_steps"):
             require_at_least(f"training.{name}", getattr(self, name), 1)
         if self.batch_size % self.accum:
             raise ConfigError(f"training.accum is {self.accum}; it must divide training.batch_size, {self.batch_size}")

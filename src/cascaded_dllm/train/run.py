@@ -99,9 +99,9 @@ class Run:
         """Run to the end, from the newest complete checkpoint if the folder has one.
 
         Args:
-            should_stop: polled after every step, and while a bound is measured or samples are drawn. Once it is true,
-                the run saves a checkpoint of the step and ends; an unfinished bound or samples are left to the next
-                start.
+            should_stop: polled before the first step, after every step, and while a bound is measured or samples are
+                drawn. Once it is true, the run saves a checkpoint of the step and ends; an unfinished bound or samples
+                are left to the next start.
             on_measured: called while a bound is measured, with the number of validation windows done and their total.
 
         Raises:
@@ -125,6 +125,7 @@ class Run:
                 yield Resumed(trainer.step, faults)
             if trainer.step < trainer.loop.num_steps:
                 self._rehearse()
+                wish.ask()
             log = RunLog(None)
             if group.is_first:
                 shown = self.config | {"provenance": last_start(self.folder)}

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from cascaded_dllm.atomic import INCOMPLETE, write_errors, write_text
+from cascaded_dllm.atomic import INCOMPLETE, require_creatable, write_errors, write_text
 from cascaded_dllm.errors import CheckpointError, OutputError
 from cascaded_dllm.file_names import RUN_CONFIG_FILE
 from cascaded_dllm.model.integrity import newest_complete
@@ -20,27 +20,29 @@ from cascaded_dllm.train.provenance import append_start
 from cascaded_dllm.train.trainer import Trainer
 
 CHECKPOINTS_FOLDER = "checkpoints"
+_REMEDY = "use --out (run_dir) to name a folder that you may write to"
 
 
 def make_run_folder(folder: Path) -> None:
     """Makes the folder, or checks that it is empty or a run folder.
 
     Raises:
-        OutputError: it holds something else, or cannot be made.
+        OutputError: it holds something else, or cannot be made or written.
     """
     require_run_folder(folder)
-    with write_errors(f"{folder} cannot be made", "use --out (run_dir) to name a folder that you may write to"):
+    with write_errors(f"{folder} cannot be written", _REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def require_run_folder(folder: Path) -> None:
-    """Checks that the folder is empty, absent, or a run folder; changes nothing.
+    """Checks that the folder is empty, absent, or a run folder, and can be made or written; changes nothing.
 
     Raises:
-        OutputError: it holds something else.
+        OutputError: it holds something else, or cannot be written.
     """
     if is_foreign(folder, RUN_CONFIG_FILE):
         raise OutputError(f"{folder} exists and is not a run folder; name an empty or a new one with --out (run_dir)")
+    require_creatable(folder, f"{folder} cannot be written", _REMEDY)
 
 
 def is_foreign(folder: Path, marker: str) -> bool:

@@ -27,6 +27,7 @@ def test_is_immutable():
     ("lengths", "message"),
     [
         ((), "stage_lengths is empty; a cascade needs at least 1 stage"),
+        ((8, 10**20), r"^the longest stage is 100000000000000000000; it must be at most 1000000$"),
         ((0, 4), r"\(0, 4\) holds 0; every length must be a whole number of at least 1"),
         ((-8,), "holds -8"),
         ((True, 2), "holds True"),

@@ -71,6 +71,19 @@ def test_a_file_that_one_has_no_right_to_is_one_line(capsys):
             fail(other, debug)
 
 
+@pytest.mark.parametrize(("reason", "shown"), [("", ""), ("Unable to allocate 9 GiB", " (Unable to allocate 9 GiB)")])
+def test_memory_that_has_run_out_is_one_line(capsys, reason, shown):
+    with pytest.raises(typer.Exit) as raised:
+        fail(MemoryError(reason))
+    assert raised.value.exit_code == 2
+    told = (
+        f"error: memory has run out{shown}; give the command more of it, or less to do at once, such as fewer workers"
+    )
+    assert capsys.readouterr().err == f"{told}, smaller batches or shorter texts\n"
+    with pytest.raises(MemoryError):
+        fail(MemoryError(reason), True)
+
+
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EROFS])
 def test_a_name_that_leads_nowhere_is_one_line(capsys, number):
     """Such as a text where a file is asked for."""

@@ -7,17 +7,19 @@ import pytest
 
 from cascaded_dllm.cli.interrupt import stop_request
 
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
 
 @pytest.fixture(autouse=True)
 def handlers():
     """All are what they were before once a test ends."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.fixture(params=NUMBERS)
 def number(request):
     return request.param
 
@@ -31,7 +33,7 @@ def test_no_request():
 
 
 def test_first_signal_makes_the_request_and_the_second_is_handled_as_before(number):
-    """But SIGUSR1, of which a batch system may send several, never does more than ask."""
+    """But SIGUSR1 and SIGHUP, of which a batch system and a closed terminal send several, never do more than ask."""
     told = []
     signal.signal(number, lambda received, _: told.append(received))
     with stop_request() as request:
@@ -40,7 +42,7 @@ def test_first_signal_makes_the_request_and_the_second_is_handled_as_before(numb
         assert request.exit_code == (130 if number == signal.SIGINT else 75)
         assert told == []
         os.kill(os.getpid(), number)
-        assert told == ([] if number == signal.SIGUSR1 else [number])
+        assert told == ([] if number in (signal.SIGUSR1, signal.SIGHUP) else [number])
 
 
 def test_a_request_is_answered_once(number, capsys):
@@ -61,13 +63,14 @@ def test_a_second_kind_of_signal_is_a_wish_again():
         assert request.signal_number == signal.SIGUSR1
 
 
-@pytest.mark.parametrize("first", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM])
 def test_a_program_that_is_about_to_end_is_not_ended_by_the_wish_that_it_should(first):
-    """Whoever passes on a signal to many processes may come late; by itself SIGUSR1 would kill this one."""
+    """Whoever passes on a signal to many processes may come late; by itself a late signal would kill this one."""
     with stop_request():
         os.kill(os.getpid(), first)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_keyboard_interrupt_is_the_second_one():

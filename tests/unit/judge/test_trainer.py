@@ -15,6 +15,7 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.loader import global_batch_indices
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import DataError, DryBatchError, MissingExtraError, NonFiniteError
+from cascaded_dllm.judge import trainer as trainer_module
 from cascaded_dllm.judge.network import as_judge, load_weights, new_network, require_library, save_network
 from cascaded_dllm.judge.run import loss_curve
 from cascaded_dllm.judge.settings import JudgeSettings, JudgeSize
@@ -123,6 +124,17 @@ def test_training_breaks_down(make: MakeTrainer) -> None:
     after = trainer.network.state_dict()
     assert all(torch.equal(value, after[name]) or "ln_f" in name for name, value in before.items())
     assert trainer.step == 0
+
+
+def test_more_than_the_memory_of_the_machine(make: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would give it out all the same, and then kill the process."""
+    trainer = make()
+    num_kept = 2 * trainer.network.config.vocab_size + 12 * 16
+    monkeypatch.setattr(trainer_module, "physical_memory", lambda: 4 * 4 * (LENGTH + 1) * num_kept - 1)
+    with pytest.raises(DryBatchError, match=r"no room for 4 x 6 tokens with .* logits each in the memory of cpu; give"):
+        next(trainer.steps())
+    monkeypatch.setattr(trainer_module, "physical_memory", lambda: 4 * 4 * (LENGTH + 1) * num_kept)
+    next(trainer.steps())
 
 
 def test_memory_is_short(make: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:

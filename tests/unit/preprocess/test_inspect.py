@@ -150,6 +150,14 @@ def test_document_that_is_not_in_a_dataset_without_a_window(tmp_path):
         look(folder, document="d7")
 
 
+def test_windows_that_nobody_reads(folder):
+    message = (
+        r"^2 windows with 1200000 tokens are to be shown; it must be at most 1000000 tokens: give a smaller --num-"
+    )
+    with pytest.raises(ConfigError, match=message):
+        look(folder, "document", num_windows=2, spec=CascadeSpec((3, 600_000)))
+
+
 def test_no_windows_wanted(folder):
     with pytest.raises(ConfigError, match="the number of windows is 0; it must be at least 1"):
         look(folder, num_windows=0)

@@ -1,5 +1,7 @@
 """What tasks tell while they run, read by those who start the next ones."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from cascaded_dllm.data.manifest import Counts
 from cascaded_dllm.preprocess import progress
 from cascaded_dllm.preprocess.executors import Tasks
-from cascaded_dllm.preprocess.progress import TaskLog, heartbeats, known_records, records_in_progress
+from cascaded_dllm.preprocess.progress import TaskLog, heartbeats, known_records, records_in_progress, write_total
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.hub import HubRows
@@ -54,6 +56,17 @@ def test_damaged_files_tell_nothing(tmp_path, content):
     (tmp_path / "logs" / "progress" / "00000.json").write_text(content)
     assert heartbeats(tmp_path, {0}) == {}
     assert heartbeats(tmp_path / "nowhere", {0}) == {}
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"documents": "two", "tokens": 3, "seconds": 1}', '{"seconds": []}'])
+def test_a_damaged_summary_is_not_counted(tmp_path, damage):
+    counts = Counts(2, 30, 90)
+    for index in (0, 1):
+        TaskLog(tmp_path, index).finish(counts)
+    (tmp_path / "logs" / "summaries" / "00001.json").write_text(damage)
+    write_total(tmp_path, counts, 2)
+    told = json.loads((tmp_path / "logs" / "summary.json").read_text())
+    assert (told["documents"], told["shards_timed"]) == (2, 1)
 
 
 def test_records_that_are_known_without_reading(tmp_path):

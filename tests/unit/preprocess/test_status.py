@@ -97,6 +97,20 @@ def test_a_job_that_has_only_begun(tmp_path):
         status(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    "damage", ['{"shards": "six"}', '{"shards": -1, "records": true}', '{"shards": [6]', "[]", "\0"]
+)
+def test_a_damaged_note_tells_nothing(folder, tmp_path, damage):
+    """Logs are no part of the data; the shards say what they know."""
+    for place in (folder, tmp_path / "begun"):
+        (place / "logs").mkdir(parents=True, exist_ok=True)
+        (place / "logs" / "job.json").write_text(damage)
+    now = status(folder)
+    assert (now.done, now.num_shards, now.records_total) == ((0, 4), NUM_SHARDS, NUM_DOCUMENTS)
+    with pytest.raises(DataError, match=r"no job of cdllm preprocess has begun in .*begun; give the folder of"):
+        status(tmp_path / "begun")
+
+
 def test_what_is_no_shard_is_passed_over(folder):
     shutil.copytree(folder / "shard_0", folder / "shard_0.bak")
     assert status(folder).done == (0, 4)

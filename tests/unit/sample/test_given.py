@@ -61,6 +61,17 @@ def test_a_listing_gives_one_stage(tokenizer: Tokenizer, tmp_path: Path) -> None
     assert [tokenizer.decode(ids) for (ids,) in read_given(path, 1, tokenizer).ids] == [" storm keeper"]
 
 
+def test_carriage_returns_are_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "sample_stage1.txt"
+    texts = ["storm\r\nkeeper\r", "light\rhouse"]
+    path.write_bytes(listing(texts).encode())
+    assert read_given(path, 1, tokenizer) == GivenStage.of_texts(1, texts, tokenizer)
+    path.write_bytes(listing(["storm\nkeeper"]).replace("\n", "\r\n").encode())
+    assert read_given(path, 1, tokenizer) == GivenStage.of_texts(1, ["storm\nkeeper"], tokenizer)
+    path.write_bytes(b"storm\rkeeper\n")
+    assert read_outline(path) == "storm\rkeeper\n"
+
+
 def test_a_byte_order_mark_is_no_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Some editors write one at the beginning of a file; further on it is a character."""
     path = tmp_path / "edited.txt"

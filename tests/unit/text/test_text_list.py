@@ -25,6 +25,16 @@ def test_a_listing_has_texts_of_several_lines(tmp_path):
     assert read_text_list(path) == texts
 
 
+def test_a_listing_keeps_the_carriage_returns_of_its_texts(tmp_path):
+    """Unless all lines end in one, as in an editor of Windows."""
+    path = tmp_path / "sample_stage2.txt"
+    texts = ["one\r\ntwo\rthree\r", "\r", "four"]
+    path.write_bytes(listing(texts).encode())
+    assert read_text_list(path) == texts
+    path.write_bytes(listing(["one\ntwo\rthree", ""]).replace("\n", "\r\n").encode())
+    assert read_text_list(path) == ["one\ntwo\rthree", ""]
+
+
 def test_a_listing_with_a_nul(tmp_path):
     """A network that has learnt little writes every byte; the ids of the run are whole."""
     path = tmp_path / "sample_stage2.txt"

@@ -11,7 +11,7 @@ import pytest
 from cascaded_dllm.errors import ConfigError, StoppedError, WorkerDiedError
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.train import launch as launch_module
-from cascaded_dllm.train.launch import _reason, launch
+from cascaded_dllm.train.launch import _reason, launch, run_as_worker
 from tests.processes import run
 
 
@@ -55,6 +55,17 @@ def test_what_processes_return_that_share_the_cores():
     done = run(launch_inside, environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{[str(max(1, usable_cores() // 2))] * 2} None\n"
+
+
+def told_by_the_terminal() -> None:
+    """In a process: whoever started this one gets the same signals, and passes on the wish to stop."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+
+
+def test_the_terminal_does_not_end_a_process_before_it_knows_of_wishes(tmp_path):
+    done = run(run_as_worker, told_by_the_terminal, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 LOST = WorkerDiedError("process 0 of 3 has lost the others")

@@ -357,6 +357,18 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(make_run, stop_at):
     assert_equal_in_the_end(second, unbroken)
 
 
+def test_a_run_that_is_asked_to_stop_while_a_first_batch_is_tried(make_run):
+    """No step is made, which may take as long again; there is nothing to keep, or what was kept stands."""
+    run = make_run()
+    assert list(run.events(should_stop=lambda: True)) == [Stopped(0, None, ("bound",))]
+    list(run.events(should_stop=lambda: run.trainer.step == 2))
+    again = make_run()
+    assert list(again.events(should_stop=lambda: True)) == [
+        Resumed(2, []),
+        Stopped(2, run.checkpoints / "step_2", ("bound", "samples")),
+    ]
+
+
 @pytest.mark.parametrize("num_bytes", [0, 5])
 def test_killed_between_the_samples_and_their_line_of_metrics(make_run, num_bytes):
     """The samples are drawn again, though their file is there, so that metrics.jsonl lacks no line."""
@@ -723,7 +735,7 @@ def test_folder_of_something_else(make_run, tmp_path, where):
 
 def test_folder_that_cannot_be_made(make_run, tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(OutputError, match=r"file/run cannot be made \(Not a directory\); use --out"):
+    with pytest.raises(OutputError, match=r"file/run cannot be written \(Not a directory\); use --out"):
         list(make_run(name="file/run").events())
 
 

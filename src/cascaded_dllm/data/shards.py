@@ -40,7 +40,7 @@ class Record(NamedTuple):
 
 
 class SourceHash:
-    """Hash of the documents of a shard, which shows whether a kept shard belongs to the present corpus."""
+    """Hash of the documents of a shard; its manifest keeps it, to tell from which texts the shard was made."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()

@@ -72,6 +72,20 @@ def test_it_is_said_how_many_texts_hold_the_keywords(runs, tmp_path, flag, said)
     assert re.search(said, result.stdout)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cascade", "stories", "--keywords", "Zoe", "--num-samples", 1], r" 1 of 1 final text\n"),
+        (["--stage", "stage1", "--keywords", "fox", "--num-samples", 20], r" 1?\d of 20 final texts\n"),
+    ],
+)
+def test_coverage_is_advised_only_where_it_can_help(runs, tmp_path, monkeypatch, arguments, said):
+    """Not if no text lacks a keyword, and not for a single stage."""
+    monkeypatch.chdir(runs)
+    result = success("sample", *arguments, "--output-dir", tmp_path)
+    assert re.search(r"all keywords are words of" + said, result.stdout)
+
+
 def test_a_run_is_gone_on_from(runs, tmp_path):
     """The same seed writes the same stage 2 upon the ids of stage 1, and a resumed run has nothing to add."""
     first = sampled(runs, tmp_path, "--num-samples", 3)

@@ -132,8 +132,9 @@ class Drawing:
     def amount_of_work(self, stage_lengths: Sequence[int]) -> str:
         """The work as a folder's name says it: "steps_128" if all stages have the same time grid, else "calls_64".
 
-        The number of calls is the most that a text can take in all stages together, without guidance: one for every
-        `tokens_per_call` tokens, or one for every step of a grid and one for the final denoising.
+        The number of calls is the most that a text can take in all stages together, without those of guidance and of
+        words that are written first: one for every `tokens_per_call` tokens, or one for every step of a grid and one
+        for the final denoising.
         """
         plans = self.plans(len(stage_lengths))
         grids = {plan.num_steps for plan in plans}

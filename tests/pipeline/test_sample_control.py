@@ -112,6 +112,19 @@ def test_an_outline_in_a_file(runs, tmp_path):
     assert "is complete" in success("sample", "--resume", run).output
 
 
+def test_an_outline_for_the_stage_after_a_given_one(runs, tmp_path):
+    """Stage 1 stays as it is, and stage 2 contains the words of the file; a resumed run asks for the same."""
+    first = sampled(runs, tmp_path, "--num-samples", 1)
+    file = tmp_path / "outline.txt"
+    file.write_text("found a red key")
+    run = sampled(runs, tmp_path, "--num-samples", 2, "--from-stage", 1, "--input", first, "--outline", file)
+    before = records(first)[0]["stages"][0]["ids"]
+    for record in records(run):
+        assert record["stages"][0]["ids"] == before
+        assert re.search(".*".join(f" {word}" for word in ["found", "a", "red", "key"]), record["stages"][1]["text"])
+    assert "is complete" in success("sample", "--resume", run, "--outline", file).output
+
+
 def test_as_many_texts_as_are_given(runs, tmp_path):
     file = tmp_path / "given.txt"
     file.write_text(listing([" fox", " red key", " fox found"]))
@@ -147,7 +160,8 @@ def test_each_stage_in_its_own_way(runs, tmp_path):
         (["--input", "{here}"], "--from-stage is missing"),
         (["--from-stage", 1, "--input", "nowhere"], "--input is nowhere, which does not exist; name a sampling run"),
         (["--from-stage", 2, "--input", "{here}"], "from_stage is 2; it must be from 1 to 1"),
-        (["--from-stage", 1, "--input", "{here}", "--keywords", "a"], "--input is given with --keywords or --outline"),
+        (["--from-stage", 1, "--input", "{here}", "--keywords", "a"], "--input is given with --keywords, and a text"),
+        (["--from-stage", 1, "--input", "{here}", "--outline", "{here}"], "an outline of stage 2 is given beside 1 texts"),
         (["--pin", "3:0:x"], "text is pinned in stage 3; the stages are 1 to 2"),
         (["--pin", "x"], "--pin is 'x'; it must be STAGE:POSITION:TEXT"),
         (["--outline", "nowhere"], "nowhere does not exist; name a text file that holds the outline"),

@@ -8,7 +8,7 @@ from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.control import Control, GivenStage, Pin
+from cascaded_dllm.sample.control import Control, GivenStage, Pin, require_list
 from cascaded_dllm.sample.predictors import (
     PREDICTORS,
     Predictor,
@@ -210,8 +210,7 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
     if drawing is not None:
         return drawing
     keywords, pinned = options.get("keywords", ()), options.get("pinned", ())
-    if isinstance(keywords, str):
-        raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
+    require_list("keywords", keywords, "words, ['storm', 'lighthouse']")
     for pin in pinned:
         if not isinstance(pin, Pin):
             raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")

@@ -161,7 +161,7 @@ def test_each_stage_in_its_own_way(runs, tmp_path):
         (["--from-stage", 1, "--input", "nowhere"], "--input is nowhere, which does not exist; name a sampling run"),
         (["--from-stage", 2, "--input", "{here}"], "from_stage is 2; it must be from 1 to 1"),
         (["--from-stage", 1, "--input", "{here}", "--keywords", "a"], "--input is given with --keywords, and a text"),
-        (["--from-stage", 1, "--input", "{here}", "--outline", "{here}"], "an outline of stage 2 is given beside 1 texts"),
+        (["--from-stage", 1, "--input", "{here}", "--outline", "{here}"], "an outline of stage 2 is given beside"),
         (["--pin", "3:0:x"], "text is pinned in stage 3; the stages are 1 to 2"),
         (["--pin", "x"], "--pin is 'x'; it must be STAGE:POSITION:TEXT"),
         (["--outline", "nowhere"], "nowhere does not exist; name a text file that holds the outline"),

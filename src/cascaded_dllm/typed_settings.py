@@ -100,7 +100,7 @@ def _items(kind: Any, values: Any, path: str, whole: type) -> tuple[Any, ...]:
     """A list of values of one type, as a tuple; messages number the groups in a list of groups."""
     is_of_groups = dataclasses.is_dataclass(kind)
     if not isinstance(values, list | tuple):
-        example = "[32, 64, 128]" if kind is int else "[runs/stage1, runs/stage2]"
+        example = "[32, 64, 128]" if kind is int else f"[{values}]"
         remedy = "groups of keys, each after a dash" if is_of_groups else f"for example {example}"
         raise ConfigError(f"{path} is {_as_written(values)}; it must be a list, {remedy}")
     names = (f"{path}[{place}]" if is_of_groups else path for place in range(len(values)))

@@ -72,6 +72,20 @@ def test_it_is_said_how_many_texts_hold_the_keywords(runs, tmp_path, flag, said)
     assert re.search(said, result.stdout)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cascade", "stories", "--keywords", "Zoe", "--num-samples", 1], r" 1 of 1 final text\n"),
+        (["--stage", "stage1", "--keywords", "fox", "--num-samples", 20], r" 1?\d of 20 final texts\n"),
+    ],
+)
+def test_coverage_is_advised_only_where_it_can_help(runs, tmp_path, monkeypatch, arguments, said):
+    """Not if no text lacks a keyword, and not for a single stage."""
+    monkeypatch.chdir(runs)
+    result = success("sample", *arguments, "--output-dir", tmp_path)
+    assert re.search(r"all keywords are words of" + said, result.stdout)
+
+
 def test_a_run_is_gone_on_from(runs, tmp_path):
     """The same seed writes the same stage 2 upon the ids of stage 1, and a resumed run has nothing to add."""
     first = sampled(runs, tmp_path, "--num-samples", 3)
@@ -96,6 +110,19 @@ def test_an_outline_in_a_file(runs, tmp_path):
         assert re.search(".*".join(f" {word}" for word in ["the", "fox", "found", "a", "red", "key"]), second)
     assert summary(run)["nfe_per_stage"][0] == 0
     assert "is complete" in success("sample", "--resume", run).output
+
+
+def test_an_outline_for_the_stage_after_a_given_one(runs, tmp_path):
+    """Stage 1 stays as it is, and stage 2 contains the words of the file; a resumed run asks for the same."""
+    first = sampled(runs, tmp_path, "--num-samples", 1)
+    file = tmp_path / "outline.txt"
+    file.write_text("found a red key")
+    run = sampled(runs, tmp_path, "--num-samples", 2, "--from-stage", 1, "--input", first, "--outline", file)
+    before = records(first)[0]["stages"][0]["ids"]
+    for record in records(run):
+        assert record["stages"][0]["ids"] == before
+        assert re.search(".*".join(f" {word}" for word in ["found", "a", "red", "key"]), record["stages"][1]["text"])
+    assert "is complete" in success("sample", "--resume", run, "--outline", file).output
 
 
 def test_as_many_texts_as_are_given(runs, tmp_path):
@@ -133,7 +160,8 @@ def test_each_stage_in_its_own_way(runs, tmp_path):
         (["--input", "{here}"], "--from-stage is missing"),
         (["--from-stage", 1, "--input", "nowhere"], "--input is nowhere, which does not exist; name a sampling run"),
         (["--from-stage", 2, "--input", "{here}"], "from_stage is 2; it must be from 1 to 1"),
-        (["--from-stage", 1, "--input", "{here}", "--keywords", "a"], "--input is given with --keywords or --outline"),
+        (["--from-stage", 1, "--input", "{here}", "--keywords", "a"], "--input is given with --keywords, and a text"),
+        (["--from-stage", 1, "--input", "{here}", "--outline", "{here}"], "an outline of stage 2 is given beside"),
         (["--pin", "3:0:x"], "text is pinned in stage 3; the stages are 1 to 2"),
         (["--pin", "x"], "--pin is 'x'; it must be STAGE:POSITION:TEXT"),
         (["--outline", "nowhere"], "nowhere does not exist; name a text file that holds the outline"),

@@ -6,7 +6,30 @@ from typing import Any
 import pytest
 
 from cascaded_dllm.cli import study_work
+from cascaded_dllm.cli.compose import compose_config
 from cascaded_dllm.errors import StoppedError
+
+
+@pytest.mark.parametrize(("warmup", "is_warned"), [(20, False), (21, True), (2500, True)])
+def test_a_warm_up_that_is_longer_than_the_budget(
+    capsys: pytest.CaptureFixture[str], warmup: int, is_warned: bool
+) -> None:
+    """The run with the fewest steps is named; its number is that of the budget, which the user does not give."""
+    runs = [
+        SimpleNamespace(
+            key=str(steps),
+            name=f"stage1-{steps}",
+            config=compose_config([f"training.num_steps={steps}", f"optim.warmup={warmup}", "data.path=D"]),
+        )
+        for steps in (40, 21, 3000)
+    ]
+    work: Any = SimpleNamespace(parts=lambda _: [], study=None, arms=[], folder=SimpleNamespace(out="out"))
+    choice: Any = SimpleNamespace(of=lambda *_: [SimpleNamespace(runs=runs)])
+    study_work.say_size(work, choice)
+    said = capsys.readouterr()
+    assert "3 trainings of 3,061 steps in all" in said.out
+    assert said.err.startswith(f"warning: stage1-21: optim.warmup is {warmup} and training.num_steps 21:") == is_warned
+    assert (said.err != "") == is_warned
 
 
 class Watch:

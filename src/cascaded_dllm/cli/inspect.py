@@ -61,9 +61,11 @@ def inspect(
             seed=seed or 0,
             document=document,
         )
-        _show(inspection)
+        # The page comes first, since the terminal may close before the end, as with `| head`.
         if html is not None:
             write_text(html, page(inspection))
+        _show(inspection)
+        if html is not None:
             say(f"written to {html}")
 
 

@@ -1,6 +1,10 @@
 """Commands that are imported only when they are needed: PyTorch takes seconds, and help and preprocessing need none."""
 
+import ast
 import importlib
+import inspect
+import textwrap
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, final
 
@@ -39,10 +43,20 @@ def _unwrap(command: Any) -> None:
 
     Typer joins only the first paragraph. Examples are indented and keep their lines.
     """
-    first, *others = (command.help or "").split("\n\n")
+    text = command.help or (_description(command.callback) if command.callback else "")
+    first, *others = text.split("\n\n")
     # Typer takes the first line of what follows the first paragraph for the title of a docstring and, if all other
     # lines are indented, their indentation away. An empty paragraph, which is not shown, prevents that.
     paragraphs = [first, "", *others] if others else [first]
-    command.help = "\n\n".join(text if text.startswith(" ") else text.replace("\n", " ") for text in paragraphs)
+    command.help = "\n\n".join(part if part.startswith(" ") else part.replace("\n", " ") for part in paragraphs)
     for child in getattr(command, "commands", {}).values():
         _unwrap(child)
+
+
+def _description(function: Callable[..., Any]) -> str:
+    """The docstring in the source of a function, for Python without docstrings (-OO); "" if there is no source."""
+    try:
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    except OSError:
+        return ""
+    return (isinstance(definition, ast.FunctionDef) and ast.get_docstring(definition)) or ""

@@ -27,9 +27,7 @@ def load_cascade(
     """
     known = parse_lengths(lengths) if isinstance(lengths, str) else lengths
     if stages and bundle is not None:
-        raise ConfigError(
-            f"--stage is given {len(stages)} times, and --cascade is {bundle}, which holds all stages; leave one out"
-        )
+        raise ConfigError(f"--stage is given, and --cascade is {bundle}, which holds all stages; leave one out")
     if not stages and bundle is None:
         raise ConfigError(
             "no --stage is given; name at least 1 run folder, checkpoint or hub id, or a bundle of all stages with "

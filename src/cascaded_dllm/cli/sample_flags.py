@@ -32,7 +32,10 @@ Seed = Annotated[
 Keywords = Annotated[str | None, _control(help="Words, separated by commas, that stage 1 must contain in this order.")]
 Outline = Annotated[
     Path | None,
-    _control(help="File with words that the first stage with room for them must contain in this order."),
+    _control(
+        help="File with words that the first stage with room for them must contain in this order; with --from-stage, "
+        "the stage after that."
+    ),
 ]
 FromStage = Annotated[
     int | None, _control(help="Stage whose texts are in --input; only the stages after it are written.")

@@ -106,11 +106,8 @@ class SampleOptions:
         if (self.from_stage is None) != (self.input is None):
             missing = "--input" if self.input is None else "--from-stage"
             raise ConfigError(f"{missing} is missing; --from-stage names the stage whose texts --input contains")
-        control = self.drawing.control
-        if self.input is not None and (control.keywords or control.outline is not None):
-            raise ConfigError(
-                "--input is given with --keywords or --outline, and a text starts from only one of them; choose one"
-            )
+        if self.input is not None and self.drawing.control.keywords:
+            raise ConfigError("--input is given with --keywords, and a text starts from only one of them; choose one")
         if self.input is not None and not self.input.exists():
             raise ConfigError(f"--input is {self.input}, which does not exist; name a sampling run or a text file")
         choose_dtype(self.dtype)

@@ -70,15 +70,21 @@ def complete_run(
 
 
 def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequence[int]]) -> None:
-    """Prints how many final texts contain all keywords; without --require-coverage, only stage 1 must contain them."""
+    """Prints how many final texts contain all keywords and, if some lack one, what may help.
+
+    Without --require-coverage, only stage 1 and the placed stages after it must contain them.
+    """
     control = options.drawing.control
     if not control.keywords:
         return
     shares = keyword_coverage_per_text([cascade.tokenizer.decode_window(ids) for ids in final], control.keywords)
-    advice = "" if control.require_coverage else "; --require-coverage keeps what stage 1 contains"
     num_held = sum(share == 1 for share in shares)
-    if num_held < len(final) and (phrase := next((word for word in control.keywords if " " in word.strip()), None)):
-        advice += f"; {phrase.strip()!r} is one keyword, commas separate several"
+    advice = ""
+    if num_held < len(final):
+        if not control.require_coverage and not all(stage.is_placed for stage in cascade.stages[1:]):
+            advice += "; --require-coverage keeps what stage 1 contains"
+        if phrase := next((word for word in control.keywords if " " in word.strip()), None):
+            advice += f"; {phrase.strip()!r} is one keyword, commas separate several"
     console.print(
         f"all keywords are words of {num_held} of {counted(len(final), 'final text')}{advice}", soft_wrap=True
     )

@@ -9,6 +9,7 @@ from typing import final
 
 from cascaded_dllm.cli.console import LogLine, console, counted, error_console, progress_bar, say
 from cascaded_dllm.cli.interrupt import StopRequest, stop_request
+from cascaded_dllm.cli.train_run import warn_of_long_warmup
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.errors import StoppedError
 from cascaded_dllm.study.callbacks import StudyCallbacks
@@ -70,7 +71,11 @@ def prepare_work(
 
 
 def say_size(work: Work, choice: Choice) -> None:
-    """Prints how much work the chosen arms are, and the command that shows the progress of the study."""
+    """Prints how much work the chosen arms are, and the command that shows the progress of the study.
+
+    The budget decides how many steps a run has, so a warning may follow about the run whose warm-up is the longest in
+    comparison.
+    """
     arms = choice.of(work.study, work.arms)
     runs = {run.key: run for arm in arms for run in arm.runs}
     steps = sum(run.config.training.num_steps for run in runs.values())
@@ -79,6 +84,8 @@ def say_size(work: Work, choice: Choice) -> None:
         f"{counted(len(runs), 'training')} of {counted(steps, 'step')} in all, and {counted(others, 'other part')}; "
         f"progress of the whole study: cdllm study status {shlex.quote(str(work.folder.out))}"
     )
+    longest = max(runs.values(), key=lambda run: run.config.optim.warmup / run.config.training.num_steps)
+    warn_of_long_warmup(longest.config, f"{longest.name}: ")
 
 
 def work_here(work: Work, choice: Choice) -> None:

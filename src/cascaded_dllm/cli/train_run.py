@@ -108,11 +108,16 @@ def _say_where_it_starts(run: Run, name: str) -> None:
     say(f"{name}: starts from {start['folder']} ({start['weights']} weights)")
 
 
-def warn_of_long_warmup(config: TrainConfig) -> None:
-    """Prints a warning if the learning rate would not reach its peak before the run ends."""
+def warn_of_long_warmup(config: TrainConfig, run: str = "") -> None:
+    """Prints a warning if the learning rate would not reach its peak before the run ends.
+
+    Args:
+        config: settings of the run.
+        run: which one it is, with a colon and a blank; empty where there is no other.
+    """
     steps, warmup = config.training.num_steps, config.optim.warmup
     if warmup >= steps:
         error_console.print(
-            f"warning: optim.warmup is {warmup} and training.num_steps {steps}: the learning rate only rises, to "
+            f"warning: {run}optim.warmup is {warmup} and training.num_steps {steps}: the learning rate only rises, to "
             f"{steps / warmup:.0%} of optim.lr; a tenth of the steps is a usual warm-up, optim.warmup={steps // 10}"
         )

@@ -292,6 +292,6 @@ def _read(source: str, read: Callable[[bool], _Read]) -> _Read:
             found = error
     raise ConfigError(
         f"the judge is {source!r}, which is not a causal language model here and could not be fetched from the hub "
-        f"({type(found).__name__}); give a folder or a hub id, for example gpt2, or train a judge on text of your own "
-        "with `cdllm judge train`"
+        f"({type(found).__name__}); check the name, give a folder, or train a judge on text of your own with "
+        "`cdllm judge train`"
     )

@@ -40,7 +40,7 @@ class SpacyTagger:
         model: name of an installed pipeline, such as "en_core_web_sm", or its folder.
 
     Raises:
-        DataError: it is not installed or is broken, or has no tagger.
+        DataError: it is not installed or is broken, or has no tagger, or one of another language than English.
         MissingExtraError: spaCy is not installed.
     """
 
@@ -57,6 +57,14 @@ class SpacyTagger:
             raise DataError(
                 f"the spaCy pipeline {str(model)!r} has the components {pipeline.pipe_names} but no tagger; use one "
                 "that has, for example: python -m spacy download en_core_web_sm"
+            )
+        labels: Sequence[str] = pipeline.get_pipe("tagger").labels
+        # Models of other languages have tags of their own, of which nearly all would count as the rest.
+        if not all(any(label.startswith(penn) for label in labels) for penn in ("NNP", "VB")):
+            raise DataError(
+                f"the spaCy pipeline {str(model)!r} has the tags {', '.join(labels[:6])}, ..., and importance by part "
+                "of speech needs those of the Penn Treebank (NNP, VB, ...), which models of English have; choose one "
+                "of these, or a method that needs no tagger, such as tfidf"
             )
         # The tagger depends on at most one other component, which turns words into vectors.
         upstream = [name for name, pipe in pipeline.pipeline if "tagger" in getattr(pipe, "listening_components", ())]

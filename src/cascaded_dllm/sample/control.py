@@ -58,7 +58,11 @@ class GivenStage:
             stage: 1..K - 1.
             texts: one for every text that is written, or fewer, which are then taken in turn.
             tokenizer: the tokenizer of the cascade.
+
+        Raises:
+            ConfigError: `texts` is a single text.
         """
+        require_list("texts", texts, "texts, [' storm harbour keeper']")
         return cls(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in texts))
 
     @property
@@ -102,3 +106,13 @@ class Control:
             raise ConfigError(
                 f"{' and '.join(asked)} are given together, and a text begins with only one of them; choose one"
             )
+
+
+def require_list(name: str, value: object, of_what: str) -> None:
+    """Checks that a list is not a single text, which would be taken for the list of its letters.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if isinstance(value, str):
+        raise ConfigError(f"{name} is the text {value!r}; give a list of {of_what}")

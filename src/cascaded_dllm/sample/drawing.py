@@ -8,7 +8,7 @@ from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.control import Control, GivenStage, Pin
+from cascaded_dllm.sample.control import Control, GivenStage, Pin, require_list
 from cascaded_dllm.sample.predictors import (
     PREDICTORS,
     Predictor,
@@ -132,8 +132,9 @@ class Drawing:
     def amount_of_work(self, stage_lengths: Sequence[int]) -> str:
         """The work as a folder's name says it: "steps_128" if all stages have the same time grid, else "calls_64".
 
-        The number of calls is the most that a text can take in all stages together, without guidance: one for every
-        `tokens_per_call` tokens, or one for every step of a grid and one for the final denoising.
+        The number of calls is the most that a text can take in all stages together, without those of guidance and of
+        words that are written first: one for every `tokens_per_call` tokens, or one for every step of a grid and one
+        for the final denoising.
         """
         plans = self.plans(len(stage_lengths))
         grids = {plan.num_steps for plan in plans}
@@ -209,8 +210,7 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
     if drawing is not None:
         return drawing
     keywords, pinned = options.get("keywords", ()), options.get("pinned", ())
-    if isinstance(keywords, str):
-        raise ConfigError(f"keywords is the text {keywords!r}; give a list of words, ['storm', 'lighthouse']")
+    require_list("keywords", keywords, "words, ['storm', 'lighthouse']")
     for pin in pinned:
         if not isinstance(pin, Pin):
             raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")

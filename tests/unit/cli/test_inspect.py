@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import pytest
 import typer
@@ -62,6 +63,15 @@ def test_page_is_written(folder, tmp_path):
     assert f"written to {path}" in output(folder, "--lengths", "3,16", "--html", path).replace("\n", "")
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [item.name for item in path.parent.iterdir()] == ["look.html"]
+
+
+def test_page_is_there_if_nobody_reads_to_the_end(folder, tmp_path, monkeypatch):
+    def closed(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.modules[inspect.__module__], "_show", closed)
+    assert run(folder, "--lengths", "3,16", "--html", tmp_path / "look.html").exit_code == 1
+    assert (tmp_path / "look.html").is_file()
 
 
 def test_control_characters_are_shown_and_not_done(folder):

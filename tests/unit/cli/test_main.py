@@ -1,5 +1,7 @@
 """Help: every command says what it does, shows how, and describes every option."""
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from click import Command, Group
 from typer.testing import CliRunner
 
 from cascaded_dllm.cascade.select import SELECTION_METHODS
+from cascaded_dllm.cli.lazy import LazyCommand
 from cascaded_dllm.cli.main import app
 
 
@@ -46,6 +49,28 @@ def test_all_commands_are_there():
     others |= {("cascade", "from-flat"), ("judge", "train")}
     others |= {("study", name) for name in ("run", "list", "status", "collect", "report")}
     assert methods | others == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("module", "function"), [("bundle", "bundle"), ("study", "run")])
+def test_help_without_docstrings(module, function, monkeypatch):
+    """As under `python -OO`: what a command says of itself is read from its source."""
+    there = importlib.import_module(f"cascaded_dllm.cli.{module}")
+    before = LazyCommand(module, there.__name__, "").loaded
+    monkeypatch.setattr(getattr(there, function), "__doc__", None)
+    after = LazyCommand(module, there.__name__, "").loaded
+    for loaded, said in zip(flat(before), flat(after), strict=True):
+        assert loaded.help == said.help != ""
+
+    def without_source(_):
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr(inspect, "getsource", without_source)
+    assert "" in [command.help for command in flat(LazyCommand(module, there.__name__, "").loaded)]
+
+
+def flat(command):
+    """A command and the commands in it."""
+    return [command, *getattr(command, "commands", {}).values()]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

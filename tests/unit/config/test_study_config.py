@@ -52,6 +52,7 @@ def test_a_drawing_for_each_stage():
         (["arms", 1, "methods"], "random", "the key arms[1].methods is unknown; did you mean arms[1].method?"),
         (["evaluate", "num_window"], 3, "the key evaluate.num_window is unknown; did you mean evaluate.num_windows?"),
         (["corpus"], "stories", "corpus is 'stories'; it must be a group of keys"),
+        (["base"], "model=tiny", "base is 'model=tiny'; it must be a list, for example [model=tiny]"),
         (["arms"], "flat", "arms is 'flat'; it must be a list, groups of keys, each after a dash"),
         (["arms"], [], "arms is empty; a study needs at least 1"),
         (["seeds"], [], "seeds is empty"),

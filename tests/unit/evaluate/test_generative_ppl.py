@@ -194,7 +194,7 @@ def test_judge_that_is_none(tmp_path: Path, fault: str) -> None:
     if fault == "hub":
         source = "nobody/no-such-judge"
     with pytest.raises(
-        ConfigError, match=r"which is not a causal language model here and could not be fetched .*; give a fol"
+        ConfigError, match=r"which is not a causal language model here and could not be fetched .*; check the name"
     ):
         Judge.load(source)
 

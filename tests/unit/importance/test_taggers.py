@@ -106,6 +106,19 @@ def test_spacy_pipeline_without_tagger(tmp_path):
         SpacyTagger(tmp_path)
 
 
+def test_spacy_pipeline_of_another_language(tmp_path):
+    """German names are NE and verbs VVFIN, so both would count as the rest."""
+    from spacy.training import Example
+
+    pipeline = spacy.blank("de")
+    pipeline.add_pipe("tagger")
+    tags = {"tags": ["NE", "VVFIN", "ADJD", "."]}
+    pipeline.initialize(lambda: [Example.from_dict(pipeline.make_doc("Ada schreibt gut ."), tags)])
+    pipeline.to_disk(tmp_path)
+    with pytest.raises(DataError, match=r"has the tags .*VVFIN.* which models of English have; .* such as tfidf"):
+        SpacyTagger(tmp_path)
+
+
 @pytest.mark.parametrize("missing", ["spacy", "textblob"])
 def test_missing_library(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)

@@ -110,6 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"train", "sample", "evaluate", "judge", "report", *CONFIG, "study", "study_config", "demo"}
     | {"assemble.run", "assemble.bound", "assemble.devices", "assemble.from_flat", "assemble.gap", "assemble.judge"}
     | {"assemble.inputs", "assemble.preprocess", "assemble.scorers", "assemble.start", "assemble.windows"},
+    "__main__": {"cli"},
 }
 
 # Where each library may be imported, as parts or modules; "" is everywhere.

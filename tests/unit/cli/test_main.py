@@ -11,6 +11,7 @@ import typer.main
 from click import Command, Group
 from typer.testing import CliRunner
 
+from cascaded_dllm import __version__
 from cascaded_dllm.cascade.select import SELECTION_METHODS
 from cascaded_dllm.cli.lazy import LazyCommand
 from cascaded_dllm.cli.main import app
@@ -31,6 +32,12 @@ def help_of(*path: str) -> str:
     result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0
     return result.stdout
+
+
+def test_the_package_is_the_command():
+    """For where `cdllm` is not on the path."""
+    answer = subprocess.run([sys.executable, "-m", "cascaded_dllm", "--version"], capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (0, f"cdllm {__version__}\n")
 
 
 def test_all_commands_are_there():

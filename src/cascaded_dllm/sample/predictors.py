@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.checks import one_of, require_at_least
+from cascaded_dllm.checks import one_of, require_number, require_whole
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
@@ -131,6 +131,7 @@ class RemaskPredictor:
     eta: float = 0.1
 
     def __post_init__(self) -> None:
+        require_number("eta", self.eta)
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta is {self.eta}; it must lie between 0, which never masks again, and 1")
 
@@ -161,7 +162,7 @@ class FirstHittingPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        require_at_least("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
+        require_whole("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class SurestPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        require_at_least("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
+        require_whole("tokens_per_call", self.tokens_per_call, 1, hint="which is exact for first_hitting")
 
     @property
     def name(self) -> str:
@@ -246,7 +247,7 @@ def require_steps(what: str, steps: int) -> None:
     Raises:
         ConfigError: there are none, or too many.
     """
-    require_at_least(what, steps, 1, hint="for example 128")
+    require_whole(what, steps, 1, hint="for example 128")
     if steps > MOST_STEPS:
         raise ConfigError(f"{what} is {steps}; it must be at most {MOST_STEPS}, for example 128")
 

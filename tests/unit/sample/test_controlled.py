@@ -235,7 +235,7 @@ def test_keywords_that_pinned_text_leaves_no_room_for(cascade: Cascade) -> None:
 
 
 def test_a_text_is_no_list_of_keywords(cascade: Cascade) -> None:
-    with pytest.raises(ConfigError, match=r"keywords is the text 'cat'; give a list of words"):
+    with pytest.raises(ConfigError, match=r"keywords is 'cat'; give a list of words"):
         drawn(cascade, keywords="cat")
 
 

@@ -33,6 +33,12 @@ def require_drawable(
         ConfigError: a setting is out of range or does not fit the stages.
     """
     require_precise_default()
+    places = sorted({str(stage.model.device) for stage in stages})
+    if len(places) > 1 or "meta" in places:
+        raise ConfigError(
+            f"the stages are on {' and '.join(places)}; all must be on one device that holds numbers: move them with "
+            "Cascade.to, or load the cascade again"
+        )
     drawing.require_sound()
     for stage, plan in zip(stages, drawing.plans(len(stages)), strict=True):
         require_usable(plan.predictor, stage.process, plan.num_steps or 1)

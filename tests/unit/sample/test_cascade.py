@@ -533,3 +533,12 @@ def test_half_precision_by_default(tokenizer: Tokenizer) -> None:
             made.generate(1)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("moved", "places"), [((1,), "cpu and meta"), ((0, 1), "meta")])
+def test_stages_on_other_devices(tokenizer: Tokenizer, moved: tuple[int, ...], places: str) -> None:
+    made = cascade(tokenizer)
+    for number in moved:
+        made.stages[number].model.to("meta")
+    with pytest.raises(ConfigError, match=rf"the stages are on {places}; all must be on one device that holds numbers"):
+        made.generate(1)

@@ -72,6 +72,11 @@ def test_it_is_said_how_many_texts_hold_the_keywords(runs, tmp_path, flag, said)
     assert re.search(said, result.stdout)
 
 
+def test_nothing_is_advised_where_no_stage_can_lose_a_keyword(runs, tmp_path):
+    alone = ["--stage", runs / "stage1", "--num-samples", 3, "--keywords", "fox", "--output-dir", tmp_path]
+    assert re.search(r"all keywords are words of \d of 3 final texts\n", success("sample", *alone).stdout)
+
+
 def test_a_run_is_gone_on_from(runs, tmp_path):
     """The same seed writes the same stage 2 upon the ids of stage 1, and a resumed run has nothing to add."""
     first = sampled(runs, tmp_path, "--num-samples", 3)

@@ -75,7 +75,9 @@ def _say_keywords(cascade: Cascade, options: SampleOptions, final: Sequence[Sequ
     if not control.keywords:
         return
     shares = keyword_coverage_per_text([cascade.tokenizer.decode_window(ids) for ids in final], control.keywords)
-    advice = "" if control.require_coverage else "; --require-coverage keeps what stage 1 contains"
+    # A placed stage contains the stage before in any case.
+    may_lose = not control.require_coverage and any(not stage.is_placed for stage in cascade.stages[1:])
+    advice = "; --require-coverage keeps what stage 1 contains" if may_lose else ""
     num_held = sum(share == 1 for share in shares)
     if num_held < len(final) and (phrase := next((word for word in control.keywords if " " in word.strip()), None)):
         advice += f"; {phrase.strip()!r} is one keyword, commas separate several"

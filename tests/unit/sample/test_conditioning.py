@@ -131,7 +131,7 @@ def test_a_stage_refuses_guidance_itself() -> None:
     with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage was trained without prefix dropout"):
         sampled(stage({}, TRUE_PREFIXES), "euler", guidance=1.0)
     sampler = dataclasses.replace(stage({}), prefix_length=0)
-    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and there is no prefix"):
+    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage has no prefix"):
         list(
             sampler.states(
                 None,

@@ -246,7 +246,7 @@ def test_what_the_stages_were_not_trained_for(tokenizer: Tokenizer, settings: di
         generated(cascade(tokenizer), on_progress=lambda *_: told.append(1), **settings)
     assert told == []
     alone = Cascade(cascade(tokenizer).stages[:1], tokenizer, LENGTHS)
-    with pytest.raises(ConfigError, match=r"there is no prefix|it must"):
+    with pytest.raises(ConfigError, match=r"stage 1 has no prefix|it must"):
         generated(alone, **settings)
 
 

@@ -1,6 +1,8 @@
 """Checks of single settings, whose messages have the same wording wherever the setting comes from."""
 
 import difflib
+import numbers
+import operator
 from collections.abc import Collection
 from typing import TypeVar
 
@@ -50,6 +52,42 @@ def require_at_least(what: str, value: int | float, least: int, *, most: int | f
         raise ConfigError(f"{what} is {value}; it must be at least {least}{_ending(hint)}")
     if isinstance(value, int) and value > most:
         raise ConfigError(f"{what} is {value}; it must be at most {most}")
+
+
+def require_whole(
+    what: str, value: object, least: int | None = None, *, most: int | float = _MOST, hint: str = ""
+) -> None:
+    """Checks that a number is whole and within its limits; integers of NumPy and PyTorch are whole, booleans are not.
+
+    Args:
+        what: as of `require_at_least`.
+        value: its value.
+        least: the smallest number that is allowed; None for no limits.
+        most: as of `require_at_least`.
+        hint: as of `require_at_least`.
+
+    Raises:
+        ConfigError: it is not whole, or beyond a limit.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None:
+        limit = "" if least is None else f" of at least {least}"
+        raise ConfigError(f"{what} is {value!r}; it must be a whole number{limit}{_ending(hint)}")
+    if least is not None:
+        require_at_least(what, number, least, most=most, hint=hint)
+
+
+def require_number(what: str, value: object) -> None:
+    """Checks that a value is a real number, of Python or of NumPy; NaN and infinity are.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, numbers.Real):
+        raise ConfigError(f"{what} is {value!r}; it must be a number")
 
 
 def require_share(what: str, value: float) -> None:

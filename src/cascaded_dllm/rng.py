@@ -5,13 +5,14 @@ its purpose and not on what was drawn before.
 """
 
 import hashlib
+import operator
 
 import numpy as np
 
 
 def derive_seed(seed: int, purpose: str, *indices: int) -> int:
     """A 63-bit seed that depends on every argument; different purposes are independent streams."""
-    message = "\x1f".join([str(seed), purpose, *map(str, indices)]).encode()
+    message = "\x1f".join([str(operator.index(seed)), purpose, *map(str, indices)]).encode()
     return int.from_bytes(hashlib.sha256(message).digest()[:8], "little") >> 1
 
 

@@ -18,11 +18,12 @@ from itertools import pairwise
 import torch
 
 from cascaded_dllm.cascade.select import INELIGIBLE_LABEL, select_positions
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_whole
 from cascaded_dllm.diffusion.bound import MEASURED_FROM
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.sequential import sequential_nats, writes_in_any_order
+from cascaded_dllm.model.devices import host_by_default
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Pin
 from cascaded_dllm.sample.outline import english_importance
@@ -54,13 +55,15 @@ class TextScorer:
                 "write a whole text; give all of them"
             )
         for name in ("num_times", "num_orders", "batch_size"):
-            require_at_least(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
+        require_whole("seed", self.seed)
 
     @property
     def window(self) -> int:
         """The number of tokens in a window."""
         return self.cascade.trained_lengths[-1]
 
+    @host_by_default()
     def continuation_nats(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The cost of every (context, continuation) in nats: of the continuation alone, or with a cascade of both.
 
@@ -72,6 +75,7 @@ class TextScorer:
             return self._flat_costs(found)
         return [sum(self._window_costs(self.cascade.tokenizer.decode([*a, *b]))) for a, b in found]
 
+    @host_by_default()
     def text_nats(self, texts: Sequence[str]) -> list[float]:
         """The cost of every text in nats, summed over consecutive windows; a flat model knows the token before each."""
         return [self._flat_text(text) if self.cascade.is_flat else sum(self._window_costs(text)) for text in texts]

@@ -27,6 +27,7 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.corpora import open_corpus
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.run_events import Evaluation
+from cascaded_dllm.train.trainer import StepResult
 from cascaded_dllm.train.world import World
 from tests.pipeline import tiny
 
@@ -492,3 +493,30 @@ def test_a_foreign_tokenizer_beside_the_data(stories, tmp_path):
     (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match=r"tokenizer\.json has SHA-256 .* the dataset was made with"):
         assemble_run(tiny.config(copy, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "ambient",
+    [
+        pytest.param(torch.device("meta"), id="device"),
+        pytest.param(torch.no_grad(), id="no_grad"),
+        pytest.param(torch.inference_mode(), id="inference_mode"),
+    ],
+)
+def test_what_a_program_has_set_for_all_of_torch(stories, valid_stories, tmp_path, ambient):
+    """Steps, bounds and samples are those of a program that has set nothing."""
+
+    def numbers(name):
+        run = assemble_run(tiny.config(stories, tmp_path / name, f"data.valid='{valid_stories}'"))
+        events = list(run.events())
+        bound = joint_bound(Cascade.from_pretrained([run.folder]), valid_stories, num_windows=4, num_times=2)
+        return [
+            [event.loss_nats_per_token for event in events if isinstance(event, StepResult)],
+            [event.bound_nats_per_token for event in events if isinstance(event, Evaluation)],
+            (run.folder / "samples" / "step_2.json").read_text(),
+            bound.nll_nats.tolist(),
+        ]
+
+    plain = numbers("plain")
+    with ambient:
+        assert numbers("other") == plain

@@ -339,3 +339,10 @@ def test_command_on_placed_stages(placed_runs: list[Path], valid_stories: Path) 
 def test_bad_input(runs: Path, valid_stories: Path, flags: list[str], message: str) -> None:
     places = {"ONE": str(runs / "stage1"), "TWO": str(runs / "stage2"), "DATA": str(valid_stories)}
     assert message in failure("evaluate", "gap", *[places.get(flag, flag) for flag in flags])
+
+
+def test_another_default_device(written: Cascade, windows: StageArrays) -> None:
+    few = replace(SETTINGS, num_texts=4)
+    plain = gaps_on_windows(written, windows, few)
+    with torch.device("meta"):
+        assert gaps_on_windows(written, windows, few) == plain

@@ -308,7 +308,7 @@ def test_what_a_placed_stage_cannot_be_asked(
     assert message == "gaps_per_call is 2, but only placed stages have gaps, and there is none; leave it out"
     message = failure("sample", *named, "--gaps-per-call", 0, "--output-dir", tmp_path)
     assert message == "gaps_per_call is 0; it must be at least 1"
-    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and there is no prefix to guide by; set guidance to 0"):
+    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and stage 2 has no prefix to guide by; set guidance"):
         cascade.generate(1, guidance=1.0)
     stage = cascade.stages[1]
     with pytest.raises(ConfigError, match="a placed stage begins with the text of the stage before; give it one"):

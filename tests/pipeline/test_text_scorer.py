@@ -163,3 +163,11 @@ def test_what_cannot_be_measured(models: dict[str, Cascade]) -> None:
     part = Cascade(models["cascade"].stages[:2], models["cascade"].tokenizer, (4, 8, 40))
     with pytest.raises(ConfigError, match="2 of 3 stages are given, which do not write a whole text; give all"):
         TextScorer(cascade=part)
+
+
+@pytest.mark.parametrize("name", ["flat", "cascade"])
+def test_another_default_device(models: dict[str, Cascade], name: str) -> None:
+    scorer = TextScorer(cascade=models[name], num_times=2, num_orders=2)
+    plain = (scorer.continuation_nats(PAIRS[:1]), scorer.text_nats(["Once there was a fox"]))
+    with torch.device("meta"):
+        assert (scorer.continuation_nats(PAIRS[:1]), scorer.text_nats(["Once there was a fox"])) == plain

@@ -2,11 +2,20 @@
 
 import math
 import re
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
+import numpy as np
 import pytest
+import torch
 
-from cascaded_dllm.checks import one_of, require_at_least, require_between_0_and_1, require_share
+from cascaded_dllm.checks import (
+    one_of,
+    require_at_least,
+    require_between_0_and_1,
+    require_number,
+    require_share,
+    require_whole,
+)
 from cascaded_dllm.errors import ConfigError
 
 Weights = Literal["ema", "raw"]
@@ -89,3 +98,30 @@ def test_not_between_0_and_1(value: float) -> None:
         require_between_0_and_1("t_min", value)
     with pytest.raises(ConfigError, match=f"^t_min is {value}; it must lie between 0 and 1, 0.001 is usual$"):
         require_between_0_and_1("t_min", value, hint="0.001 is usual")
+
+
+@pytest.mark.parametrize("value", [1, 2, 10**30, np.int64(3), np.array(3), torch.tensor(3)])
+def test_whole(value: Any) -> None:
+    require_whole("steps", value, 1)
+    require_whole("seed", -value)
+
+
+@pytest.mark.parametrize("value", [2.0, 2.5, True, None, math.nan, math.inf, "2", [2], np.float32(2), torch.ones(2)])
+def test_not_whole(value: Any) -> None:
+    for least, limit in ((None, ""), (1, " of at least 1")):
+        message = f"steps is {value!r}; it must be a whole number{limit}, for example 128"
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            require_whole("steps", value, least, hint="for example 128")
+
+
+def test_whole_and_too_little() -> None:
+    with pytest.raises(ConfigError, match=r"^steps is 0; it must be at least 1, for example 128$"):
+        require_whole("steps", np.int64(0), 1, hint="for example 128")
+
+
+def test_number() -> None:
+    for value in (1, 0.5, True, math.nan, -math.inf, np.float32(0.5), np.int64(1)):
+        require_number("eta", value)
+    for value in (None, "0.5", [0.5], np.array([0.5]), 1j):
+        with pytest.raises(ConfigError, match=f"^{re.escape(f'eta is {value!r}; it must be a number')}$"):
+            require_number("eta", value)

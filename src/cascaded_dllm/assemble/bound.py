@@ -10,6 +10,7 @@ from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import BoundSettings, JointBound, Sequential, stage_bounds
+from cascaded_dllm.model.devices import host_by_default
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.objective import Objective
@@ -80,6 +81,7 @@ def _known_packing(cascade: Cascade) -> str:
     return cascade.packing
 
 
+@host_by_default()
 def windows_bound(
     cascade: Cascade,
     arrays: StageArrays,

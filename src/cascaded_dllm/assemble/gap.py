@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_whole
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError
@@ -16,6 +16,7 @@ from cascaded_dllm.evaluate.gap import StageGap, StageSample, stage_gap
 from cascaded_dllm.evaluate.generative_ppl import Judge, TokenNats
 from cascaded_dllm.evaluate.intervals import LEVEL
 from cascaded_dllm.evaluate.text_bound import text_bound
+from cascaded_dllm.model.devices import host_by_default
 from cascaded_dllm.rng import numpy_generator
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Control, GivenStage
@@ -54,7 +55,7 @@ class GapSettings:
     def __post_init__(self) -> None:
         self.drawing.require_sound()
         for name, least in (("num_texts", 2), ("num_times", 1), ("batch_size", 1), ("num_resamples", MIN_RESAMPLES)):
-            require_at_least(name, getattr(self, name), least)
+            require_whole(name, getattr(self, name), least)
 
 
 def require_measurable(cascade: Cascade, drawing: Drawing) -> None:
@@ -71,6 +72,7 @@ def require_measurable(cascade: Cascade, drawing: Drawing) -> None:
     cascade.require_drawable(drawing)
 
 
+@host_by_default()
 def gaps_on_windows(
     cascade: Cascade,
     arrays: StageArrays,

@@ -26,7 +26,7 @@ from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_settings
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.likelihood import dataset_bound
-from cascaded_dllm.model.devices import choose_device
+from cascaded_dllm.model.devices import choose_device, host_by_default
 from cascaded_dllm.model.placed import Halves, layout_of, train_only
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.predictors import predictor_from_name
@@ -79,6 +79,9 @@ def require_launchable(config: TrainConfig, num_processes: int) -> None:
         require_gpus(torch.cuda.device_count(), num_processes)
 
 
+@host_by_default()
+@torch.inference_mode(False)
+@torch.enable_grad()
 def assemble_run(
     config: TrainConfig,
     group: Group | None = None,

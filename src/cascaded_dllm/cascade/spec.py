@@ -1,8 +1,9 @@
 """The shape of a cascade: how many tokens every stage writes."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from cascaded_dllm.checks import require_at_least
 from cascaded_dllm.errors import ConfigError
@@ -29,7 +30,10 @@ class CascadeSpec:
             ConfigError: there is no stage, a length is not a positive whole number, one is too large, or they do not
                 strictly increase.
         """
-        lengths = self.stage_lengths
+        given: Sequence[Any] = self.stage_lengths
+        # Whole numbers of NumPy become those of Python, which can be stored as JSON.
+        lengths = tuple(n.item() if hasattr(n, "item") else n for n in given)
+        object.__setattr__(self, "stage_lengths", lengths)
         if len(lengths) == 0:
             raise ConfigError("stage_lengths is empty; a cascade needs at least 1 stage, for example (32, 64, 128)")
         for length in lengths:

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cascaded_dllm.checks import require_at_least, require_between_0_and_1
+from cascaded_dllm.checks import require_between_0_and_1, require_whole
 from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.diffusion.bound import BOUND_SEED, MEASURED_FROM, BoundEstimate, omitted_nats
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.evaluate.sequential import require_sequential, sequential_nats
+from cascaded_dllm.model.devices import require_precise_default
 from cascaded_dllm.model.score_model import ScoreModel
 from cascaded_dllm.train.batches import make_batch
 from cascaded_dllm.train.group import Group
@@ -43,7 +44,7 @@ class Sequential:
 
     def __post_init__(self) -> None:
         for name, value in (("num_orders", self.num_orders), ("num_windows", self.num_windows)):
-            require_at_least(f"{name} of the bound token by token", value, 1)
+            require_whole(f"{name} of the bound token by token", value, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,8 @@ class BoundSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_windows", "num_times", "batch_size"):
-            require_at_least(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
+        require_whole("seed", self.seed)
         require_between_0_and_1("t_min", self.t_min, hint="0.001 is usual")
 
 
@@ -168,8 +170,9 @@ def stage_bounds(
         on_progress: gets the windows done and their total, both summed over stages.
 
     Raises:
-        ConfigError: a network cannot be measured token by token.
+        ConfigError: a network cannot be measured token by token, or torch's default dtype is too coarse.
     """
+    require_precise_default()
     if settings.sequential is not None:
         for model, objective, _ in stages:
             require_sequential(model, objective.process)

@@ -1,5 +1,8 @@
 """Devices and dtypes by name."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from cascaded_dllm.checks import one_of
@@ -21,7 +24,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         # The message of torch would list every kind of device that it knows.
         raise ConfigError(f"device {str(name)!r} cannot be used (torch knows no such device); {_DEVICES}") from error
     if device.type == "meta":
@@ -34,12 +37,37 @@ def choose_device(name: str | torch.device) -> torch.device:
     return device
 
 
+@contextlib.contextmanager
+def host_by_default() -> Iterator[None]:
+    """Inside the block, or in a function that it decorates, tensors without a device of their own are on the host.
+
+    A program may have set another default device, such as its GPU, where only networks and texts should be.
+    """
+    # Entering torch.device in any case would slow down every call of torch a little.
+    with contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+        yield
+
+
+def require_precise_default() -> None:
+    """Checks that tensors without a dtype of their own, such as times, are precise enough.
+
+    Raises:
+        ConfigError: they would be in half precision.
+    """
+    if (dtype := torch.get_default_dtype()) in (torch.bfloat16, torch.float16):
+        raise ConfigError(
+            f"torch's default dtype is {dtype}, which is too coarse for times and probabilities; call "
+            "torch.set_default_dtype(torch.float32), and give dtype='bfloat16' to compute in it"
+        )
+
+
 def choose_dtype(name: str | torch.dtype) -> torch.dtype:
     """The dtype called `name`, or the dtype itself.
 
     Raises:
-        ConfigError: the name is neither float32 nor bfloat16.
+        ConfigError: the name is neither float32 nor bfloat16, or networks cannot compute in the dtype.
     """
-    if isinstance(name, torch.dtype):
+    if name in (torch.float32, torch.bfloat16, torch.float16):
         return name
+    name = str(name).removeprefix("torch.") if isinstance(name, torch.dtype) else name
     return _DTYPES[one_of("dtype", name, _DTYPES)]

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from cascaded_dllm.model.devices import host_by_default, require_precise_default
 from cascaded_dllm.model.layout import LayoutConfig, LayoutModel
 from cascaded_dllm.model.score_config import ScoreModelConfig
 from cascaded_dllm.model.score_model import ScoreModel
@@ -23,9 +24,20 @@ class PlacedModel(ScoreModel):
         self.layout = LayoutModel(layout)
 
 
+@host_by_default()
 def new_model(config: ScoreModelConfig, layout: LayoutConfig | None) -> ScoreModel:
-    """A network with random weights, a placed one if `layout` is given."""
-    return ScoreModel(config) if layout is None else PlacedModel(config, layout)
+    """A network with random weights, in float32 and on the host; a placed one if `layout` is given.
+
+    Raises:
+        ConfigError: torch's default dtype is in half precision.
+    """
+    require_precise_default()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        return ScoreModel(config) if layout is None else PlacedModel(config, layout)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def train_only(model: ScoreModel, halves: Halves) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.diffusion.prefix_noise import noised_prefix
+from cascaded_dllm.model.devices import host_by_default
 from cascaded_dllm.model.placed import layout_of
 from cascaded_dllm.sample.constraints import Constraints, StageConstraints, coverage_words
 from cascaded_dllm.sample.drawing import Drawing
@@ -35,7 +36,7 @@ def states_of_batch(
     states, number = _states(stages, batch, drawing, asked, device), fitting_threads(stages, len(batch))
     while True:
         # Only sampling runs on these threads, not what the caller does with a state.
-        with on_threads(number):
+        with on_threads(number), host_by_default():
             state = next(states, None)
         if state is None:
             return

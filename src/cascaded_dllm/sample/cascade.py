@@ -7,7 +7,7 @@ from typing import Unpack
 
 import torch
 
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_whole
 from cascaded_dllm.model.compilation import compile_blocks
 from cascaded_dllm.model.devices import choose_device, choose_dtype
 from cascaded_dllm.model.pretrained import warn_of_damaged
@@ -263,7 +263,7 @@ class Cascade:
                 `drawing`.
             TypeError: there is no such option.
         """
-        require_at_least("num_samples", num_samples, 1)
+        require_whole("num_samples", num_samples, 1)
         asked = drawing_of_options(options, drawing)
         parts = self.batches(range(num_samples), asked, batch_size=batch_size, on_progress=on_progress)
         return CascadeSamples.joined([part for _, part in parts])
@@ -292,7 +292,7 @@ class Cascade:
             ConfigError: a setting is out of range or does not fit the stages.
         """
         asked = self.require_drawable(drawing)
-        require_at_least("batch_size", batch_size, 1)
+        require_whole("batch_size", batch_size, 1)
         num_stages = len(asked.stages)
         for first in range(0, len(numbers), batch_size):
             batch = numbers[first : first + batch_size]
@@ -331,8 +331,8 @@ class Cascade:
             TypeError: there is no such option.
         """
         plan = drawing_of_options(options, drawing)
-        require_at_least("num_samples", num_samples, 1)
-        require_at_least("batch_size", batch_size, 1)
+        require_whole("num_samples", num_samples, 1)
+        require_whole("batch_size", batch_size, 1)
         asked = self.require_drawable(plan)
         for first in range(0, num_samples, batch_size):
             batch = range(first, min(first + batch_size, num_samples))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cascaded_dllm.checks import require_number
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.prefix_settings import PrefixSettings
@@ -24,10 +25,11 @@ def require_guidable(
         ConfigError: the weight is negative or not finite, or it is positive for a stage that has no prefix or was
             trained without prefix dropout.
     """
+    require_number("guidance", guidance)
     if not 0 <= guidance < math.inf:
         raise ConfigError(f"guidance is {guidance}; it must be at least 0, which is none, and finite: 1 is usual")
     if guidance > 0 and prefix_length == 0:
-        raise ConfigError(f"guidance is {guidance}, and there is no prefix to guide by; set guidance to 0")
+        raise ConfigError(f"guidance is {guidance}, and {stage} has no prefix to guide by; set guidance to 0")
     if guidance > 0 and settings.dropout == 0:
         raise ConfigError(
             f"guidance is {guidance}, and {stage} was trained without prefix dropout, so it does not know what "
@@ -42,10 +44,11 @@ def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int, 
         ConfigError: `prob` is not a probability, or it is positive for a stage that has no prefix or was trained on
             prefixes without noise.
     """
+    require_number("prefix_noise", prob)
     if not 0 <= prob <= 1:
         raise ConfigError(f"prefix_noise is {prob}; it must lie between 0, which is none, and 1")
     if prob > 0 and prefix_length == 0:
-        raise ConfigError(f"prefix_noise is {prob}, and there is no prefix to put it in; set prefix_noise to 0")
+        raise ConfigError(f"prefix_noise is {prob}, and {stage} has no prefix to put it in; set prefix_noise to 0")
     if prob > 0 and settings.noise_prob == 0:
         raise ConfigError(
             f"prefix_noise is {prob}, and {stage} was trained on prefixes without noise; set prefix_noise to 0, or "

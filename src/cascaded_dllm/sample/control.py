@@ -1,12 +1,24 @@
 """What a user can ask of the texts: keywords, an outline, pinned text, or given texts of a stage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from cascaded_dllm.checks import require_whole
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.text.listing import shown_ids
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+
+def several(what: str, values: Any, kind: str) -> Iterable[Any]:
+    """`values`, which are several in an order.
+
+    Raises:
+        ConfigError: they are a single text, have no order, or are no list at all.
+    """
+    if isinstance(values, str | bytes | Set) or not isinstance(values, Iterable):
+        raise ConfigError(f"{what} is {values!r}; give a list of {kind}")
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,14 @@ class Pin:
     stage: int
     position: int | Literal["start", "end"]
     text: str | tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require_whole("the stage of a pin", self.stage)
+        if self.position not in ("start", "end"):
+            require_whole("the position of a pin", self.position, hint="start or end")
+        if not isinstance(self.text, str):
+            for token in several("the text of a pin", self.text, "ids"):
+                require_whole("an id of a pin", token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +61,7 @@ class GivenStage:
     ids: tuple[tuple[tuple[int, ...], ...], ...]
 
     def __post_init__(self) -> None:
+        require_whole("the stage of given texts", self.stage)
         is_nested = isinstance(self.ids, tuple) and all(
             isinstance(text, tuple) and text and all(isinstance(ids, tuple) for ids in text) for text in self.ids
         )
@@ -49,6 +70,8 @@ class GivenStage:
                 f"the ids of stage {self.stage} are a {type(self.ids).__name__}; they must be a tuple of texts, each a "
                 "tuple of stages, each a tuple of ids: make them with GivenStage.of_texts or CascadeSamples.given"
             )
+        for token in {token for text in self.ids for ids in text for token in ids}:
+            require_whole(f"an id of stage {self.stage}", token)
 
     @classmethod
     def of_texts(cls, stage: int, texts: Sequence[str], tokenizer: Tokenizer) -> "GivenStage":
@@ -60,10 +83,10 @@ class GivenStage:
             tokenizer: the tokenizer of the cascade.
 
         Raises:
-            ConfigError: `texts` is a single text.
+            ConfigError: `texts` is a single text, or holds something else.
         """
-        require_list("texts", texts, "texts, [' storm harbour keeper']")
-        return cls(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in texts))
+        of_texts = [_as_text("a given text", text) for text in several("texts", texts, "texts")]
+        return cls(stage=stage, ids=tuple((shown_ids(text, tokenizer),) for text in of_texts))
 
     @property
     def first_stage(self) -> int:
@@ -93,6 +116,20 @@ class Control:
     require_coverage: bool = False
 
     def __post_init__(self) -> None:
+        for number, keyword in enumerate(several("keywords", self.keywords, "words"), start=1):
+            _as_text(f"keyword {number}", keyword)
+        for pin in several("pinned", self.pins, "Pin(stage, position, text)"):
+            if not isinstance(pin, Pin):
+                raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
+        if self.outline is not None:
+            _as_text("the outline", self.outline)
+        if not isinstance(self.given, GivenStage | None):
+            raise ConfigError(
+                f"given is a {type(self.given).__name__}; it must be a GivenStage, of CascadeSamples.given or "
+                "GivenStage.of_texts"
+            )
+        if self.require_coverage not in (True, False):
+            raise ConfigError(f"require_coverage is {self.require_coverage!r}; it must be True or False")
         asked = [
             name
             for name, is_asked in (
@@ -108,11 +145,8 @@ class Control:
             )
 
 
-def require_list(name: str, value: object, of_what: str) -> None:
-    """Checks that a list is not a single text, which would be taken for the list of its letters.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    if isinstance(value, str):
-        raise ConfigError(f"{name} is the text {value!r}; give a list of {of_what}")
+def _as_text(what: str, text: Any) -> str:
+    """`text`; a ConfigError if it is none."""
+    if not isinstance(text, str):
+        raise ConfigError(f"{what} is {text!r}; it must be a text")
+    return text

@@ -6,6 +6,7 @@ import torch
 
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.model.devices import host_by_default, require_precise_default
 from cascaded_dllm.sample.batch import start_texts
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
 from cascaded_dllm.sample.constraints import Constraints, StageConstraints, constraints
@@ -16,6 +17,7 @@ from cascaded_dllm.sample.sampler import StageSampler, require_usable
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
+@host_by_default()
 def require_drawable(
     stages: Sequence[StageSampler], drawing: Drawing, tokenizer: Tokenizer, *, unique: bool
 ) -> Constraints:
@@ -30,6 +32,13 @@ def require_drawable(
     Raises:
         ConfigError: a setting is out of range or does not fit the stages.
     """
+    require_precise_default()
+    places = sorted({str(stage.model.device) for stage in stages})
+    if len(places) > 1 or "meta" in places:
+        raise ConfigError(
+            f"the stages are on {' and '.join(places)}; all must be on one device that holds numbers: move them with "
+            "Cascade.to, or load the cascade again"
+        )
     drawing.require_sound()
     for stage, plan in zip(stages, drawing.plans(len(stages)), strict=True):
         require_usable(plan.predictor, stage.process, plan.num_steps or 1)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_whole
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
-from cascaded_dllm.sample.control import Control, GivenStage, Pin, require_list
+from cascaded_dllm.sample.control import Control, GivenStage, Pin, several
 from cascaded_dllm.sample.predictors import (
     PREDICTORS,
     Predictor,
@@ -108,8 +108,9 @@ class Drawing:
                 it.
         """
         self.plans(self.num_entries)
+        require_whole("seed", self.seed)
         if self.gaps_per_call is not None:
-            require_at_least("gaps_per_call", self.gaps_per_call, 1)
+            require_whole("gaps_per_call", self.gaps_per_call, 1)
         # As for stages trained for both, since the real ones are not known yet.
         require_guidable(self.guidance, PrefixSettings(dropout=0.5), prefix_length=1)
         require_noisable(self.prefix_noise, PrefixSettings(noise_prob=0.5), prefix_length=1)
@@ -209,16 +210,13 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
         raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give only one of them")
     if drawing is not None:
         return drawing
-    keywords, pinned = options.get("keywords", ()), options.get("pinned", ())
-    require_list("keywords", keywords, "words, ['storm', 'lighthouse']")
-    for pin in pinned:
-        if not isinstance(pin, Pin):
-            raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
+    keywords = tuple(several("keywords", options.get("keywords", ()), "words"))
+    pins = tuple(several("pinned", options.get("pinned", ()), "Pin(stage, position, text)"))
 
     def own(kind: type[Drawing | TokenLaw | Control]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}
 
-    values = {**options, **_of_predictors(options), "keywords": tuple(keywords), "pins": tuple(pinned)}
+    values = {**options, **_of_predictors(options), "keywords": keywords, "pins": pins}
     return Drawing(**own(Drawing), law=TokenLaw(**own(TokenLaw)), control=Control(**own(Control)))
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.checks import one_of, require_at_least
+from cascaded_dllm.checks import one_of, require_number, require_whole
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
@@ -133,6 +133,7 @@ class RemaskPredictor:
     eta: float = 0.1
 
     def __post_init__(self) -> None:
+        require_number("eta", self.eta)
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta is {self.eta}; it must lie between 0, which never masks again, and 1")
 
@@ -163,7 +164,7 @@ class FirstHittingPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        require_at_least("tokens_per_call", self.tokens_per_call, 1, most=math.inf, hint=_ONE)
+        require_whole("tokens_per_call", self.tokens_per_call, 1, most=math.inf, hint=_ONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class SurestPredictor:
     tokens_per_call: int = 1
 
     def __post_init__(self) -> None:
-        require_at_least("tokens_per_call", self.tokens_per_call, 1, most=math.inf, hint=_ONE)
+        require_whole("tokens_per_call", self.tokens_per_call, 1, most=math.inf, hint=_ONE)
 
     @property
     def name(self) -> str:
@@ -248,7 +249,7 @@ def require_steps(what: str, steps: int) -> None:
     Raises:
         ConfigError: there are none, or too many.
     """
-    require_at_least(what, steps, 1, most=MOST_STEPS, hint="for example 128")
+    require_whole(what, steps, 1, most=MOST_STEPS, hint="for example 128")
 
 
 def has_grid(predictor: Predictor) -> bool:

@@ -1,12 +1,13 @@
 """The law that tokens are drawn from: the network's own, unless less variety is asked for."""
 
+import sys
 from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.checks import require_at_least
+from cascaded_dllm.checks import require_number, require_whole
 from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.errors import ConfigError
 
@@ -35,10 +36,12 @@ class TokenLaw:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
+        for name in ("temperature", "top_p"):
+            require_number(name, getattr(self, name))
+        if not 0 <= self.temperature <= sys.float_info.max:
             raise ConfigError(f"temperature is {self.temperature}; it must be at least 0 and finite, 1 changes nothing")
         if self.top_k is not None:
-            require_at_least("top_k", self.top_k, 1, hint="or left out to keep all tokens")
+            require_whole("top_k", self.top_k, 1, hint="or left out to keep all tokens")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1, which keeps all tokens")
 
@@ -57,7 +60,7 @@ class TokenLaw:
         if self.temperature == 1:
             return logits
         # Shifts the largest logit to 0 first, so that no temperature makes it overflow.
-        return (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, _LOWEST)
+        return (logits - logits.amax(-1, keepdim=True)) / max(float(self.temperature), _LOWEST)
 
     def cut(self, tempered: Float[Tensor, "M V"], always: Int[Tensor, "M A"] | None = None) -> Float[Tensor, "M V"]:
         """Tempered logits with -inf for every token that is not kept; at least one token is kept.

@@ -4,13 +4,16 @@ Every process of a run does the same: each yields the events, and the first one 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cascaded_dllm.atomic import write_errors
 from cascaded_dllm.diffusion.bound import BoundEstimate
+from cascaded_dllm.model.devices import host_by_default
 from cascaded_dllm.model.integrity import STEP_PREFIX
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.run_lock import run_lock, until_told
@@ -113,6 +116,17 @@ class Run:
             StoppedError: it was asked to stop while it waited for signs of life from another machine's process, which
                 owns the folder.
         """
+        with contextlib.closing(self._events(should_stop, on_measured)) as events:
+            while True:
+                # Only the run needs the host by default and gradients, not what the caller does with an event.
+                with host_by_default(), torch.inference_mode(False), torch.enable_grad():
+                    event = next(events, None)
+                if event is None:
+                    return
+                yield event
+
+    def _events(self, should_stop: Callable[[], bool], on_measured: Progress | None) -> Generator[Event, None, None]:
+        """See `events`."""
         trainer, group = self.trainer, self.trainer.group
         deletion, wish = Deletion(self.checkpoints), StopWish(should_stop, group)
         forget_peak_memory(trainer.device)

@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.errors import ConfigError
+from tests.unit.model.unchecked import without_type_checks
 
 
 def test_lengths_of_the_default_cascade():
@@ -50,3 +52,9 @@ def test_rejects_a_stage_that_does_not_exist(stage):
 def test_rejects_a_stage_without_prefix_length(stage):
     with pytest.raises(ConfigError, match="does not exist"):
         CascadeSpec((32, 64, 128)).prefix_length(stage)
+
+
+@without_type_checks()
+def test_lengths_of_numpy() -> None:
+    spec = CascadeSpec(tuple(np.array([4, 8])))
+    assert (spec, [type(length) for length in spec.stage_lengths]) == (CascadeSpec((4, 8)), [int, int])

@@ -36,8 +36,9 @@ def help_of(*path: str) -> str:
 
 def test_the_package_is_the_command():
     """For where `cdllm` is not on the path."""
-    answer = subprocess.run([sys.executable, "-m", "cascaded_dllm", "--version"], capture_output=True, text=True)
-    assert (answer.returncode, answer.stdout) == (0, f"cdllm {__version__}\n")
+    command = [sys.executable, "-m", "cascaded_dllm", "--version"]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert answer.stdout == f"cdllm {__version__}\n"
 
 
 def test_all_commands_are_there():

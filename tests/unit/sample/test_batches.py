@@ -2,8 +2,11 @@
 
 import inspect
 import itertools
+import math
+import re
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from cascaded_dllm.sample.drawing import Drawing, DrawingOptions, drawing_of_opt
 from cascaded_dllm.sample.predictors import FirstHittingPredictor, RemaskPredictor, SurestPredictor, TweediePredictor
 from cascaded_dllm.sample.samples import CascadeBatch
 from cascaded_dllm.sample.token_law import TokenLaw
+from tests.unit.model.unchecked import without_type_checks
 
 PREDICTORS = [("euler", 4), ("analytic", 4), ("first_hitting", None)]
 COUNT = 7
@@ -243,3 +247,46 @@ def test_a_drawing_is_stored_and_read():
 def test_settings_that_the_stages_refuse(drawn_from):
     with pytest.raises(ConfigError, match=r"guidance is 1\.0, and stage 2 was trained without prefix dropout"):
         drawn_from.require_drawable(Drawing(guidance=1.0))
+
+
+@pytest.mark.parametrize("value", [1.0, 1.5, True, None, "1", [1], math.nan])
+@without_type_checks()
+def test_numbers_that_are_not_whole(drawn_from, value):
+    for name in ("seed", "num_samples", "batch_size", "gaps_per_call"):
+        if (name, value) == ("gaps_per_call", None):
+            continue
+        message = rf"{name} is {re.escape(repr(value))}; it must be a whole number"
+        with pytest.raises(ConfigError, match=message):
+            drawn_from.generate(**{"num_samples": 1, name: value})
+    if value not in (None, [1]):
+        for options in ({"steps": value, "predictor": "euler"}, {"tokens_per_call": value}, {"top_k": value}):
+            name = next(iter(options))
+            with pytest.raises(ConfigError, match=rf"{name} is {value!r}; it must be a whole number of at least 1"):
+                drawn_from.generate(1, **options)
+
+
+@pytest.mark.parametrize("value", [None, "0.5", [0.5]])
+@without_type_checks()
+def test_no_numbers(drawn_from, value):
+    message = rf" is {re.escape(repr(value))}; it must be a number"
+    for name in ("temperature", "top_p", "guidance", "prefix_noise"):
+        with pytest.raises(ConfigError, match=name + message):
+            drawn_from.generate(1, **{name: value})
+    if value is not None:
+        with pytest.raises(ConfigError, match="eta" + message):
+            drawn_from.generate(1, predictor="remask", eta=value)
+
+
+@without_type_checks()
+def test_seeds_of_other_libraries(drawn_from):
+    plain = drawn_from.generate(2, seed=3)
+    for seed in (np.int64(3), np.array(3), torch.tensor(3)):
+        assert all(map(torch.equal, plain.ids, drawn_from.generate(2, seed=seed).ids))
+    assert drawn_from.generate(np.int64(2), seed=3, batch_size=np.int64(1)).final_texts == plain.final_texts
+
+
+@without_type_checks()
+def test_largest_temperature(drawn_from):
+    assert len(drawn_from.generate(1, temperature=10**300)) == 1
+    with pytest.raises(ConfigError, match=r"temperature is 1000+; it must be at least 0 and finite"):
+        drawn_from.generate(1, temperature=10**400)

@@ -16,12 +16,13 @@ from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.prefix_settings import TRUE_PREFIXES, PrefixSettings
 from cascaded_dllm.model.stage_settings import StageSettings
 from cascaded_dllm.sample.cascade import Cascade
-from cascaded_dllm.sample.control import GivenStage
+from cascaded_dllm.sample.control import GivenStage, Pin
 from cascaded_dllm.sample.drawing import Drawing
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.text.tokenizer import Tokenizer
 from tests.unit.model.tiny import tiny_model
+from tests.unit.model.unchecked import without_type_checks
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LENGTHS = (3, 6)
@@ -108,11 +109,11 @@ def test_going_on_from_texts(tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigError, match="stage is 3, and there are texts of 1, 2"):
         samples.given(3)
     for wrong in (samples.ids[0], samples.ids[0].tolist(), ((1, 2, 3),)):
-        with pytest.raises(
-            ConfigError, match=r"the ids of stage 1 are a (Tensor|list|tuple); .* GivenStage\.of_texts or"
-        ):
+        message = r"the ids of stage 1 are a (Tensor|list|tuple); .* GivenStage\.of_texts or"
+        with without_type_checks(), pytest.raises(ConfigError, match=message):
             GivenStage(stage=1, ids=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"pinned holds \(2, 'start', 'the'\); give a list of Pin\(stage, position"):
+    message = r"pinned holds \(2, 'start', 'the'\); give a list of Pin\(stage, position"
+    with without_type_checks(), pytest.raises(ConfigError, match=message):
         made.generate(1, pinned=[(2, "start", "the")])  # type: ignore[list-item]
 
 
@@ -245,7 +246,7 @@ def test_what_the_stages_were_not_trained_for(tokenizer: Tokenizer, settings: di
         generated(cascade(tokenizer), on_progress=lambda *_: told.append(1), **settings)
     assert told == []
     alone = Cascade(cascade(tokenizer).stages[:1], tokenizer, LENGTHS)
-    with pytest.raises(ConfigError, match=r"there is no prefix|it must"):
+    with pytest.raises(ConfigError, match=r"stage 1 has no prefix|it must"):
         generated(alone, **settings)
 
 
@@ -510,3 +511,34 @@ def test_tokenizer_that_does_not_match(tokenizer: Tokenizer, checkpoints: Callab
         Cascade.from_pretrained([one, checkpoints(2, fingerprint="0123")])
     with pytest.raises(CheckpointError, match=rf"has 300 tokens and the tokenizer {tokenizer.vocab_size}; name"):
         Cascade.from_pretrained([one, checkpoints(2, vocab_size=300)])
+
+
+@pytest.mark.parametrize("asked", [{}, {"keywords": ["a"], "require_coverage": True}, {"pinned": [Pin(2, 1, "a")]}])
+def test_another_default_device(checkpoints: Callable[..., Path], asked: dict[str, Any]) -> None:
+    stages = [checkpoints(1), checkpoints(2)]
+    plain = generated(Cascade.from_pretrained(stages), **asked)
+    with torch.device("meta"):
+        found = generated(Cascade.from_pretrained(stages), **asked)
+    assert all(map(torch.equal, plain.ids, found.ids))
+
+
+def test_half_precision_by_default(tokenizer: Tokenizer) -> None:
+    """Times in bfloat16 would make other texts without a word."""
+    made = cascade(tokenizer)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with pytest.raises(
+            ConfigError, match=r"torch's default dtype is torch\.bfloat16, which is too coarse for times"
+        ):
+            made.generate(1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("moved", "places"), [((1,), "cpu and meta"), ((0, 1), "meta")])
+def test_stages_on_other_devices(tokenizer: Tokenizer, moved: tuple[int, ...], places: str) -> None:
+    made = cascade(tokenizer)
+    for number in moved:
+        made.stages[number].model.to("meta")
+    with pytest.raises(ConfigError, match=rf"the stages are on {places}; all must be on one device that holds numbers"):
+        made.generate(1)

@@ -118,7 +118,7 @@ def test_guided_logits() -> None:
         (-0.5, DROPPED, 3, "guidance is -0.5; it must be at least 0"),
         (math.nan, DROPPED, 3, "guidance is nan; it must be at least 0"),
         (math.inf, DROPPED, 3, "guidance is inf; it must be .* finite"),
-        (1.0, DROPPED, 0, "guidance is 1.0, and there is no prefix to guide by; set guidance to 0"),
+        (1.0, DROPPED, 0, "guidance is 1.0, and the stage has no prefix to guide by; set guidance to 0"),
         (1.0, TRUE_PREFIXES, 3, r"trained without prefix dropout, .* or train it with training\.prefix_dropout=0\.1"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_stage_refuses_guidance_itself() -> None:
     with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage was trained without prefix dropout"):
         sampled(stage({}, TRUE_PREFIXES), "euler", guidance=1.0)
     sampler = dataclasses.replace(stage({}), prefix_length=0)
-    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and there is no prefix"):
+    with pytest.raises(ConfigError, match=r"guidance is 1\.0, and the stage has no prefix"):
         list(
             sampler.states(
                 None,
@@ -149,7 +149,7 @@ def test_a_stage_refuses_guidance_itself() -> None:
     [
         (-0.1, PrefixSettings(noise_prob=0.1), 3, "prefix_noise is -0.1; it must lie between 0, which is none, and 1"),
         (1.5, PrefixSettings(noise_prob=0.1), 3, "prefix_noise is 1.5; it must lie"),
-        (0.1, PrefixSettings(noise_prob=0.1), 0, "prefix_noise is 0.1, and there is no prefix to put it in; set"),
+        (0.1, PrefixSettings(noise_prob=0.1), 0, "prefix_noise is 0.1, and the stage has no prefix to put it in"),
         (0.1, TRUE_PREFIXES, 3, r"trained on prefixes without noise; .* train it with training\.prefix_noise\.prob=0"),
     ],
 )

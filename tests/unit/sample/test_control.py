@@ -10,6 +10,7 @@ from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.constraints import Constraints, StageConstraints, constraints, coverage_words, words_of
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.text.tokenizer import Tokenizer
+from tests.unit.model.unchecked import without_type_checks
 
 LENGTHS = (6, 12, 24)
 TEXT = "the storm took the lighthouse and the keeper saw it from the boat at night " * 20
@@ -231,3 +232,50 @@ def test_there_is_no_word_without_tokens(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(words[0]) == " Ωé"
     with pytest.raises(ConfigError, match=r"the keywords have \d+ tokens and stage 1 writes 6"):
         found(tokenizer, keywords=("日本語",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"keywords": {"storm", "boat"}}, r"keywords is \{.*\}; give a list of words"),
+        ({"keywords": None}, r"keywords is None; give a list of words"),
+        ({"keywords": ("storm", None)}, r"keyword 2 is None; it must be a text"),
+        ({"outline": 5}, r"the outline is 5; it must be a text"),
+        ({"pins": Pin(1, 0, "a")}, r"pinned is Pin\(.*\); give a list of Pin\(stage, position, text\)"),
+        ({"pins": ("a",)}, r"pinned holds 'a'; give a list of Pin\(stage, position, text\)"),
+        ({"given": "storm"}, r"given is a str; it must be a GivenStage, of CascadeSamples\.given or GivenStage\.of_t"),
+        ({"require_coverage": "no"}, r"require_coverage is 'no'; it must be True or False"),
+    ],
+)
+@without_type_checks()
+def test_values_of_other_kinds(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Control(**asked)
+
+
+@pytest.mark.parametrize(
+    ("pin", "message"),
+    [
+        ((1.0, 0, "a"), r"the stage of a pin is 1\.0; it must be a whole number"),
+        ((1, 0.5, "a"), r"the position of a pin is 0\.5; it must be a whole number, start or end"),
+        ((1, "middle", "a"), r"the position of a pin is 'middle'; it must be a whole number, start or end"),
+        ((1, 0, None), r"the text of a pin is None; give a list of ids"),
+        ((1, 0, (5.5,)), r"an id of a pin is 5\.5; it must be a whole number"),
+    ],
+)
+@without_type_checks()
+def test_pins_of_other_kinds(pin: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Pin(*pin)
+
+
+@without_type_checks()
+def test_given_texts_of_other_kinds(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ConfigError, match=r"texts is 'storm'; give a list of texts"):
+        GivenStage.of_texts(1, "storm", tokenizer)
+    with pytest.raises(ConfigError, match=r"a given text is 5; it must be a text"):
+        GivenStage.of_texts(1, [5], tokenizer)  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"the stage of given texts is 1\.5; it must be a whole number"):
+        GivenStage(stage=1.5, ids=(((1,),),))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"an id of stage 1 is 6\.5; it must be a whole number"):
+        GivenStage(stage=1, ids=(((5, 6.5),),))  # type: ignore[arg-type]

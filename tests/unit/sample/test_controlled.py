@@ -234,11 +234,10 @@ def test_keywords_that_pinned_text_leaves_no_room_for(cascade: Cascade) -> None:
         cascade.require_drawable(asked)
 
 
-def test_a_text_is_no_list_of_texts(cascade: Cascade) -> None:
-    """It would be taken for the list of its letters."""
-    with pytest.raises(ConfigError, match=r"keywords is the text 'cat'; give a list of words"):
+def test_a_text_is_no_list_of_keywords(cascade: Cascade) -> None:
+    with pytest.raises(ConfigError, match=r"keywords is 'cat'; give a list of words"):
         drawn(cascade, keywords="cat")
-    with pytest.raises(ConfigError, match=r"texts is the text ' cat'; give a list of texts"):
+    with pytest.raises(ConfigError, match=r"texts is ' cat'; give a list of texts"):
         GivenStage.of_texts(1, " cat", cascade.tokenizer)
 
 

@@ -92,7 +92,7 @@ def unknown_flag(words: list[str]) -> str | None:
 def test_tree_names_every_module_and_folder_of_the_package() -> None:
     """Those of the first level; what is below stands beside its folder."""
     text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^  ((?:[a-z][\w.]+(?:\.py|/) +)+)\S", text, re.MULTILINE)
+    lines = re.findall(r"^  ((?:[a-z_][\w.]+(?:\.py|/) +)+)\S", text, re.MULTILINE)
     named = {name for line in lines for name in line.split()}
     package = CHECKOUT / "src" / "cascaded_dllm"
     here = {path.name for path in package.glob("*.py")} | {

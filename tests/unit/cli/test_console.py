@@ -148,7 +148,12 @@ def test_other_warnings_are_those_of_python(capsys):
 
 
 def test_clock():
-    assert [clock(seconds) for seconds in (0.4, 59.6, 3671, 360_000)] == ["0:00:00", "0:01:00", "1:01:11", "100:00:00"]
+    assert [clock(seconds) for seconds in (0.4, 59.6, 3671.0, 360_000.0)] == [
+        "0:00:00",
+        "0:01:00",
+        "1:01:11",
+        "100:00:00",
+    ]
 
 
 def test_progress_moves():

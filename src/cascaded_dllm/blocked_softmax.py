@@ -19,7 +19,7 @@ are added in the same order for every batch. A GPU takes all columns at once."""
 _CPU_COLUMN_MULTIPLE = 16
 """The columns of a block are a multiple of this, so that each of its rows begins at a cache line."""
 _CPU_BLOCK_ELEMENTS = 1 << 21
-"""The most logits of a block on a CPU: 2 MB in float32, which fits into its cache."""
+"""The most logits of a block on a CPU: 8 MB in float32, which the cache that its cores share holds."""
 _CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 768 << 20}
 """Memory for a chunk of rows over all columns, by device. Every chunk reads all output weights again, so smaller chunks
 are slower; larger ones gain little."""

@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cascaded_dllm import blocked_softmax
 from cascaded_dllm.blocked_softmax import column_blocks
-from cascaded_dllm.diffusion import fused_loss
+from cascaded_dllm.diffusion import fused_loss, row_softmax
 from cascaded_dllm.diffusion.fused_loss import PLAIN_EXECUTION, LossExecution, Mixture, fused_absorbing_score_entropy
+from cascaded_dllm.diffusion.row_softmax import RowSoftmax
 from cascaded_dllm.diffusion.score_entropy import uniform_score_entropy
 from cascaded_dllm.numerics import log_expm1
 from tests.reference.plain_loss import log_score_of_logits, plain_absorbing_loss
@@ -93,6 +94,22 @@ def test_fused_is_plain(reading: tuple[str, bool], rows: int, columns: int, monk
         assert expected.abs().max() > 0.1
         torch.testing.assert_close(found, expected, **TOLERANCE)
     assert (case.gradients(case.fused(*reading)[0])[1][MASK] == 0).all()
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_whole_rows_are_plain_too(reading: tuple[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which compiles what this does: chunks of rows over all columns, and columns that fill up."""
+    case = Case()
+    hold(monkeypatch, 2, 100)
+    monkeypatch.setitem(fused_loss._COLUMN_MULTIPLE, "cpu", 8)
+    monkeypatch.setattr(fused_loss, "BlockedSoftmax", RowSoftmax)
+    monkeypatch.setattr(row_softmax, "_compiled", lambda function: function)
+    total, entropies = case.fused(*reading)
+    expected_total, expected_entropies = case.plain(*reading)
+    torch.testing.assert_close(total, expected_total, **TOLERANCE)
+    torch.testing.assert_close(entropies, expected_entropies[case.is_masked], **TOLERANCE)
+    for found, expected in zip(case.gradients(total), case.gradients(expected_total), strict=True):
+        torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])

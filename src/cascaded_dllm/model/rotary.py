@@ -41,24 +41,24 @@ def rotate(
 class _Rotation(torch.autograd.Function):
     """The rotation, whose gradient is the rotation by the opposite angle: one pass fewer than by its products."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: FunctionCtx, x_BSHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turned(x_BSHE, cos, sin)
+    def forward(x_BSHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """One cast, one product, and one fused product in place for each half, since memory bounds it."""
+        wide = x_BSHE.to(torch.promote_types(x_BSHE.dtype, cos.dtype))
+        turned, half = wide * cos, wide.shape[-1] // 2
+        # The two halves of cos and sin are equal.
+        half_sin = sin[..., :half]
+        turned[..., :half].addcmul_(wide[..., half:], half_sin, value=-1)
+        turned[..., half:].addcmul_(wide[..., :half], half_sin)
+        return turned.to(x_BSHE.dtype)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_BSHE: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _turned(grad_BSHE, cos, -sin), None, None
-
-
-def _turned(x_BSHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotation as one cast, one product, and one fused product in place for each half, since memory bounds it."""
-    wide = x_BSHE.to(torch.promote_types(x_BSHE.dtype, cos.dtype))
-    turned = wide * cos
-    # The two halves of cos and sin are equal.
-    half_sin = sin.chunk(2, dim=-1)[0]
-    (first, second), (turned_first, turned_second) = wide.chunk(2, dim=-1), turned.chunk(2, dim=-1)
-    turned_first.addcmul_(second, half_sin, value=-1)
-    turned_second.addcmul_(first, half_sin)
-    return turned.to(x_BSHE.dtype)
+        return _Rotation.apply(grad_BSHE, cos, -sin), None, None

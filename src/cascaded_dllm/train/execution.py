@@ -96,8 +96,8 @@ def prepare_execution(
     On CUDA, loss and gradient norm are read every `log_every` steps, so that the host need not wait for the device in
     between. Elsewhere they are read in every step: on a CPU this costs nothing, and on MPS an unread step could not be
     undone. If the trunk computes in bfloat16, products of float32 round their factors, because those of the output
-    layer would otherwise take longer than the trunk. On CUDA and on a CPU, the gradients of the output layer are then
-    products of bfloat16, like all gradients of the trunk.
+    layer would otherwise take longer than the trunk. On CUDA, and on a CPU with AMX, the gradients of the output layer
+    are then products of bfloat16, like all gradients of the trunk. Other CPUs are slower at those than at float32.
 
     Args:
         model: its blocks are compiled in place, when they are first called, if `compiles`.
@@ -115,11 +115,12 @@ def prepare_execution(
     if compiles:
         compile_blocks(model, device)
     on_cuda, is_rounded = device.type == "cuda", model.compute_dtype == torch.bfloat16
+    has_amx = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return Execution(
         attention=_attention_kernel(model, device, deterministic=deterministic) if on_cuda else None,
         is_compiled=compiles,
         is_deterministic=deterministic,
-        loss=LossExecution(model.compute_dtype if device.type in _PRECISION else None, compiles=compiles),
+        loss=LossExecution(model.compute_dtype if on_cuda or has_amx else None, compiles=compiles),
         precision=_PRECISION.get(device.type, "highest") if is_rounded else "highest",
         read_every=log_every if on_cuda else 1,
     )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from cascaded_dllm.model.rotary import Rotary, rotate
 
@@ -56,3 +57,18 @@ def test_gradient(dtype: torch.dtype) -> None:
     (found,) = torch.autograd.grad(rotate(x, (cos, sin)), x, grad)
     assert found.dtype == dtype
     torch.testing.assert_close(found, expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_gradients_of_gradients_and_of_single_examples() -> None:
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    cos_sin = Rotary(8).double()(torch.arange(5))
+    assert torch.autograd.gradcheck(lambda y: rotate(y, cos_sin), x.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda y: rotate(y, cos_sin), x)
+
+    def loss(example: Tensor) -> Tensor:
+        return (rotate(example[None], cos_sin) ** 3).sum()
+
+    each = torch.func.vmap(torch.func.grad(loss))(x.detach())
+    (together,) = torch.autograd.grad((rotate(x, cos_sin) ** 3).sum(), x)
+    torch.testing.assert_close(each, together, rtol=1e-12, atol=1e-12)

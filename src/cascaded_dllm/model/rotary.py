@@ -1,9 +1,10 @@
 """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout that SEDD uses."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 
 class Rotary(nn.Module):
@@ -55,10 +56,10 @@ class _Rotation(torch.autograd.Function):
         return turned.to(x_BSHE.dtype)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_BSHE: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad_BSHE: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
         return _Rotation.apply(grad_BSHE, cos, -sin), None, None

@@ -166,6 +166,17 @@ def test_what_cannot_be_measured(models: dict[str, Cascade]) -> None:
 
 
 @pytest.mark.parametrize("name", ["flat", "cascade"])
+def test_half_precision_by_default(models: dict[str, Cascade], name: str) -> None:
+    scorer = TextScorer(cascade=models[name], num_times=2, num_orders=2)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with pytest.raises(ConfigError, match=r"torch's default dtype is torch\.bfloat16, which is too coarse"):
+            scorer.text_nats(["Once there was a fox"])
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["flat", "cascade"])
 def test_another_default_device(models: dict[str, Cascade], name: str) -> None:
     scorer = TextScorer(cascade=models[name], num_times=2, num_orders=2)
     plain = (scorer.continuation_nats(PAIRS[:1]), scorer.text_nats(["Once there was a fox"]))

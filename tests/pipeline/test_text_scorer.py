@@ -160,6 +160,8 @@ def test_what_cannot_be_measured(models: dict[str, Cascade]) -> None:
     for name in ("num_times", "num_orders", "batch_size"):
         with pytest.raises(ConfigError, match=f"{name} is 0; it must be at least 1"):
             TextScorer(cascade=models["flat"], **{name: 0})
+    with pytest.raises(ConfigError, match="seed is True; it must be a whole number"):
+        TextScorer(cascade=models["flat"], seed=True)
     part = Cascade(models["cascade"].stages[:2], models["cascade"].tokenizer, (4, 8, 40))
     with pytest.raises(ConfigError, match="2 of 3 stages are given, which do not write a whole text; give all"):
         TextScorer(cascade=part)

@@ -1,10 +1,9 @@
 """Checks of single settings, whose messages have the same wording wherever the setting comes from."""
 
 import difflib
-import numbers
 import operator
 from collections.abc import Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cascaded_dllm.errors import ConfigError
 
@@ -80,14 +79,21 @@ def require_whole(
         require_at_least(what, number, least, most=most, hint=hint)
 
 
-def require_number(what: str, value: object) -> None:
-    """Checks that a value is a real number, of Python or of NumPy; NaN and infinity are.
+def plain_number(what: str, value: Any) -> int | float:
+    """A number as one of Python, for fractions and numbers of NumPy and PyTorch; NaN and infinity are numbers.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is none.
     """
-    if not isinstance(value, numbers.Real):
+    if isinstance(value, int | float):
+        return value
+    try:
+        number = None if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor of several numbers
+        number = None
+    if number is None:
         raise ConfigError(f"{what} is {value!r}; it must be a number")
+    return number
 
 
 def require_share(what: str, value: float) -> None:

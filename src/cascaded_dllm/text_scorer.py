@@ -23,7 +23,7 @@ from cascaded_dllm.diffusion.bound import MEASURED_FROM
 from cascaded_dllm.diffusion.philox import Draws
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.evaluate.sequential import sequential_nats, writes_in_any_order
-from cascaded_dllm.model.devices import host_by_default
+from cascaded_dllm.model.devices import host_by_default, require_precise_default
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.sample.control import Pin
 from cascaded_dllm.sample.outline import english_importance
@@ -179,7 +179,12 @@ class TextScorer:
         return total
 
     def _bound(self, stage: int, batch: Batch) -> list[float]:
-        """The bound of every target of a batch, in nats."""
+        """The bound of every target of a batch, in nats.
+
+        Raises:
+            ConfigError: torch's default dtype is too coarse.
+        """
+        require_precise_default()
         found = self.cascade.stages[stage]
         there = batch.to(self.cascade.device)
         if self.cascade.is_flat and writes_in_any_order(found.model, found.process):

@@ -189,12 +189,13 @@ def test_another_judge_is_left_alone(whole: Path, stories: Path, valid_stories: 
 
 
 def test_places_for_a_judge(stories: Path, tmp_path: Path) -> None:
+    """They are looked for before windows are built."""
     (tmp_path / "notes").write_text("mine")
     for taken in (tmp_path, tmp_path / "notes"):
         with pytest.raises(OutputError, match="which holds something other than a judge; name a new folder"):
-            list(made(stories, taken).events())
+            made(stories, taken)
     with pytest.raises(OutputError, match=r"which cannot be written .*; name a folder that you may write to"):
-        list(made(stories, tmp_path / "notes" / "judge").events())
+        made(stories, tmp_path / "notes" / "judge")
     assert files(tmp_path) == {"notes"}
 
 

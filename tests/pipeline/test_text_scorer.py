@@ -160,9 +160,22 @@ def test_what_cannot_be_measured(models: dict[str, Cascade]) -> None:
     for name in ("num_times", "num_orders", "batch_size"):
         with pytest.raises(ConfigError, match=f"{name} is 0; it must be at least 1"):
             TextScorer(cascade=models["flat"], **{name: 0})
+    with pytest.raises(ConfigError, match="seed is True; it must be a whole number"):
+        TextScorer(cascade=models["flat"], seed=True)
     part = Cascade(models["cascade"].stages[:2], models["cascade"].tokenizer, (4, 8, 40))
     with pytest.raises(ConfigError, match="2 of 3 stages are given, which do not write a whole text; give all"):
         TextScorer(cascade=part)
+
+
+@pytest.mark.parametrize("name", ["flat", "cascade"])
+def test_half_precision_by_default(models: dict[str, Cascade], name: str) -> None:
+    scorer = TextScorer(cascade=models[name], num_times=2, num_orders=2)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with pytest.raises(ConfigError, match=r"torch's default dtype is torch\.bfloat16, which is too coarse"):
+            scorer.text_nats(["Once there was a fox"])
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("name", ["flat", "cascade"])

@@ -43,8 +43,9 @@ def host_by_default() -> Iterator[None]:
 
     A program may have set another default device, such as its GPU, where only networks and texts should be.
     """
-    # Entering torch.device in any case would slow down every call of torch a little.
-    with contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+    # Entering torch.device in any case would slow down every call of torch a little. torch.get_default_device does not
+    # know of a torch.device that was entered before torch 2.8.
+    with contextlib.nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu"):
         yield
 
 

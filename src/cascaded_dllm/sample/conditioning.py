@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.checks import require_number
+from cascaded_dllm.checks import plain_number
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.copy_head import States
 from cascaded_dllm.model.prefix_settings import PrefixSettings
@@ -25,7 +25,7 @@ def require_guidable(
         ConfigError: the weight is negative or not finite, or it is positive for a stage that has no prefix or was
             trained without prefix dropout.
     """
-    require_number("guidance", guidance)
+    plain_number("guidance", guidance)
     if not 0 <= guidance < math.inf:
         raise ConfigError(f"guidance is {guidance}; it must be at least 0, which is none, and finite: 1 is usual")
     if guidance > 0 and prefix_length == 0:
@@ -44,7 +44,7 @@ def require_noisable(prob: float, settings: PrefixSettings, prefix_length: int, 
         ConfigError: `prob` is not a probability, or it is positive for a stage that has no prefix or was trained on
             prefixes without noise.
     """
-    require_number("prefix_noise", prob)
+    plain_number("prefix_noise", prob)
     if not 0 <= prob <= 1:
         raise ConfigError(f"prefix_noise is {prob}; it must lie between 0, which is none, and 1")
     if prob > 0 and prefix_length == 0:

@@ -1,6 +1,7 @@
 """What a user can ask of the texts: keywords, an outline, pinned text, or given texts of a stage."""
 
-from collections.abc import Iterable, Sequence, Set
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,15 +11,15 @@ from cascaded_dllm.text.listing import shown_ids
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 
-def several(what: str, values: Any, kind: str) -> Iterable[Any]:
-    """`values`, which are several in an order.
+def several(what: str, values: Any, kind: str) -> tuple[Any, ...]:
+    """`values`, which are several in an order, as a tuple, since a generator can be read only once.
 
     Raises:
         ConfigError: they are a single text, have no order, or are no list at all.
     """
-    if isinstance(values, str | bytes | Set) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes | set | frozenset) or not isinstance(values, Iterable):
         raise ConfigError(f"{what} is {values!r}; give a list of {kind}")
-    return values
+    return tuple(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,18 @@ class Pin:
     text: str | tuple[int, ...]
 
     def __post_init__(self) -> None:
+        # Integers of NumPy and PyTorch become those of Python: two tensors of equal numbers are different keys.
         require_whole("the stage of a pin", self.stage)
-        if self.position not in ("start", "end"):
-            require_whole("the position of a pin", self.position, hint="start or end")
+        object.__setattr__(self, "stage", operator.index(self.stage))
+        position: Any = self.position
+        if position not in ("start", "end"):
+            require_whole("the position of a pin", position, hint="start or end")
+            object.__setattr__(self, "position", operator.index(position))
         if not isinstance(self.text, str):
-            for token in several("the text of a pin", self.text, "ids"):
+            ids = several("the text of a pin", self.text, "ids")
+            for token in ids:
                 require_whole("an id of a pin", token)
+            object.__setattr__(self, "text", tuple(map(operator.index, ids)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,7 @@ class GivenStage:
 
     def __post_init__(self) -> None:
         require_whole("the stage of given texts", self.stage)
+        object.__setattr__(self, "stage", operator.index(self.stage))
         is_nested = isinstance(self.ids, tuple) and all(
             isinstance(text, tuple) and text and all(isinstance(ids, tuple) for ids in text) for text in self.ids
         )
@@ -116,9 +124,11 @@ class Control:
     require_coverage: bool = False
 
     def __post_init__(self) -> None:
-        for number, keyword in enumerate(several("keywords", self.keywords, "words"), start=1):
+        object.__setattr__(self, "keywords", several("keywords", self.keywords, "words"))
+        object.__setattr__(self, "pins", several("pinned", self.pins, "Pin(stage, position, text)"))
+        for number, keyword in enumerate(self.keywords, start=1):
             _as_text(f"keyword {number}", keyword)
-        for pin in several("pinned", self.pins, "Pin(stage, position, text)"):
+        for pin in self.pins:
             if not isinstance(pin, Pin):
                 raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
         if self.outline is not None:

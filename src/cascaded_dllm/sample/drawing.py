@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
-from cascaded_dllm.checks import require_whole
+from cascaded_dllm.checks import plain_number, require_whole
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.prefix_settings import PrefixSettings
 from cascaded_dllm.sample.conditioning import require_guidable, require_noisable
@@ -67,6 +67,10 @@ class Drawing:
     guidance: float = 0.0
     prefix_noise: float = 0.0
     control: Control = field(default_factory=Control)
+
+    def __post_init__(self) -> None:
+        for name in ("guidance", "prefix_noise"):
+            object.__setattr__(self, name, plain_number(name, getattr(self, name)))
 
     @property
     def num_entries(self) -> int:
@@ -210,8 +214,8 @@ def drawing_of_options(options: DrawingOptions, drawing: Drawing | None = None) 
         raise ConfigError(f"a drawing is given, and beside it {', '.join(options)}; give only one of them")
     if drawing is not None:
         return drawing
-    keywords = tuple(several("keywords", options.get("keywords", ()), "words"))
-    pins = tuple(several("pinned", options.get("pinned", ()), "Pin(stage, position, text)"))
+    keywords = several("keywords", options.get("keywords", ()), "words")
+    pins = several("pinned", options.get("pinned", ()), "Pin(stage, position, text)")
 
     def own(kind: type[Drawing | TokenLaw | Control]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.checks import one_of, require_number, require_whole
+from cascaded_dllm.checks import one_of, plain_number, require_whole
 from cascaded_dllm.diffusion.process import AbsorbingProcess, Process
 from cascaded_dllm.diffusion.schedule import Schedule
 from cascaded_dllm.errors import ConfigError
@@ -133,7 +133,7 @@ class RemaskPredictor:
     eta: float = 0.1
 
     def __post_init__(self) -> None:
-        require_number("eta", self.eta)
+        object.__setattr__(self, "eta", plain_number("eta", self.eta))
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta is {self.eta}; it must lie between 0, which never masks again, and 1")
 

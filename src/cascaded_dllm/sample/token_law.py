@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cascaded_dllm.checks import require_number, require_whole
+from cascaded_dllm.checks import plain_number, require_whole
 from cascaded_dllm.diffusion.categorical import running_sums
 from cascaded_dllm.errors import ConfigError
 
@@ -37,7 +37,7 @@ class TokenLaw:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p"):
-            require_number(name, getattr(self, name))
+            object.__setattr__(self, name, plain_number(name, getattr(self, name)))
         if not 0 <= self.temperature <= sys.float_info.max:
             raise ConfigError(f"temperature is {self.temperature}; it must be at least 0 and finite, 1 changes nothing")
         if self.top_k is not None:

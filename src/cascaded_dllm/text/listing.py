@@ -1,12 +1,15 @@
 """The readable file of texts in which all samples are written."""
 
 import itertools
+import re
 from collections.abc import Iterable
 
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 SEPARATOR = "=" * 80
 """The line after every text."""
+# With the line ends of some editors too, which a file may have in one part and not in another.
+_END_OF_TEXT = re.compile(rf"\r\n{SEPARATOR}\r\n|\n{SEPARATOR}\r?\n")
 
 
 def listing(texts: Iterable[str]) -> str:
@@ -16,7 +19,7 @@ def listing(texts: Iterable[str]) -> str:
 
 def texts_of_listing(content: str) -> list[str]:
     """The texts of such a file; without a separator it is one text, with or without a line end."""
-    pieces = f"{content}\n".split(f"\n{SEPARATOR}\n")
+    pieces = _END_OF_TEXT.split(f"{content}\n")
     if len(pieces) == 1:
         return [content.removesuffix("\n")]
     # After the last separator there is nothing, unless a person has added a text.

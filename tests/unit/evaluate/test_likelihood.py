@@ -204,7 +204,22 @@ def test_numbers_below_one(name):
         BoundSettings(**{name: 0})
 
 
+def test_a_seed_that_is_no_number():
+    with pytest.raises(ConfigError, match="seed is True; it must be a whole number"):
+        BoundSettings(seed=True)
+
+
 @pytest.mark.parametrize("t_min", [0.0, 1.0])
 def test_integral_from_no_time(t_min):
     with pytest.raises(ConfigError, match=f"t_min is {t_min}; it must lie between 0 and 1, 0.001 is usual"):
         BoundSettings(t_min=t_min)
+
+
+def test_half_precision_by_default(stages):
+    """Times in bfloat16 would make other bounds without a word."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with pytest.raises(ConfigError, match=r"torch's default dtype is torch\.bfloat16, which is too coarse for"):
+            list(stage_bounds(stages, SETTINGS))
+    finally:
+        torch.set_default_dtype(torch.float32)

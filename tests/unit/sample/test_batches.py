@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from dataclasses import asdict
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -283,6 +284,18 @@ def test_seeds_of_other_libraries(drawn_from):
     for seed in (np.int64(3), np.array(3), torch.tensor(3)):
         assert all(map(torch.equal, plain.ids, drawn_from.generate(2, seed=seed).ids))
     assert drawn_from.generate(np.int64(2), seed=3, batch_size=np.int64(1)).final_texts == plain.final_texts
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor, Fraction])
+@without_type_checks()
+def test_numbers_of_other_libraries(drawn_from, kind):
+    for options in ({"temperature": 0.5, "top_p": 0.75}, {"predictor": "remask", "eta": 0.5, "steps": 4}):
+        plain = drawn_from.generate(2, **options).final_texts
+        other = {name: kind(value) if isinstance(value, float) else value for name, value in options.items()}
+        assert drawn_from.generate(2, **other).final_texts == plain
+    assert drawing_of_options({"guidance": kind(0.5), "prefix_noise": kind(0.25)}) == Drawing(
+        guidance=0.5, prefix_noise=0.25
+    )
 
 
 @without_type_checks()

@@ -1,10 +1,12 @@
 """From what a person asks to constraints of every stage, and the words for what cannot be."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.constraints import Constraints, StageConstraints, constraints, coverage_words, words_of
@@ -251,6 +253,25 @@ def test_there_is_no_word_without_tokens(tokenizer: Tokenizer) -> None:
 def test_values_of_other_kinds(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Control(**asked)
+
+
+@pytest.mark.parametrize("kind", [list, iter, np.array, dict.fromkeys, lambda words: dict.fromkeys(words).keys()])
+@without_type_checks()
+def test_several_in_an_order(kind: Callable[[list[Any]], Any]) -> None:
+    """Of any type, also one that can be read only once."""
+    assert Control(keywords=kind(["storm", "boat"])) == Control(keywords=("storm", "boat"))
+    pin = Pin(1, 0, kind([7, 5]))
+    assert pin == Pin(1, 0, (7, 5))
+    assert {type(token) for token in pin.text} == {int}
+    assert Control(pins=iter([pin])) == Control(pins=(pin,))
+
+
+@pytest.mark.parametrize("kind", [np.array, np.int64, torch.tensor])
+@without_type_checks()
+def test_whole_numbers_of_other_libraries(kind: Callable[[int], Any]) -> None:
+    pin = Pin(kind(2), kind(0), (kind(7),))
+    assert repr(pin) == repr(Pin(2, 0, (7,)))
+    assert repr(GivenStage(stage=kind(1), ids=(((5,),),))) == repr(GivenStage(stage=1, ids=(((5,),),)))
 
 
 @pytest.mark.parametrize(

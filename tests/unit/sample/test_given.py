@@ -98,6 +98,8 @@ def test_listings_are_read_as_they_are_written() -> None:
     assert texts_of_listing(f"a\n{SEPARATOR}\nb\n") == ["a", "b"]
     assert texts_of_listing(f"a\n{SEPARATOR}\n\n \n") == ["a"]
     assert texts_of_listing("one text\nof two lines") == ["one text\nof two lines"]
+    # Put together from files of two editors.
+    assert texts_of_listing(f"a\r\n{SEPARATOR}\r\nb\n{SEPARATOR}\nc\n{SEPARATOR}\r\nd") == ["a", "b", "c", "d"]
 
 
 def test_what_cannot_be_read(tokenizer: Tokenizer, tmp_path: Path) -> None:

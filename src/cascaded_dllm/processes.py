@@ -155,6 +155,8 @@ def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
     with begun.get_lock():
         _OWN["index"] = begun.value
         begun.value += 1
+    # A terminal sends it to all processes; the parent ends this one, or goes on to end in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     if error_log is not None:
         file = os.open(error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections import deque
@@ -68,8 +69,9 @@ def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterat
     context = _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
-        begun = context.Value("i", worker_index())
-        pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log, begun))
+        with deaf_to_hangups():
+            begun = context.Value("i", worker_index())
+            pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log, begun))
         try:
             yield pool
         except BaseException:
@@ -104,7 +106,8 @@ class _ProcessWithoutMain(SpawnProcess):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            super().start()
+            with deaf_to_hangups():
+                super().start()
         finally:
             sys.modules["__main__"] = main
 
@@ -113,6 +116,21 @@ class _ContextWithoutMain(SpawnContext):
     """Spawns processes that import only what their work needs."""
 
     Process = _ProcessWithoutMain
+
+
+@contextlib.contextmanager
+def deaf_to_hangups() -> Iterator[None]:
+    """Processes and threads started inside the block never get SIGHUP, by which a closed terminal tells all at once.
+
+    What follows from it is for this process to decide, which gets it at the end of the block at the latest: it may ask
+    its workers to stop, and ends them by its own end. The process that multiprocessing starts by itself, to free what
+    others leave behind, would otherwise be missed with a warning.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -137,6 +155,8 @@ def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
     with begun.get_lock():
         _OWN["index"] = begun.value
         begun.value += 1
+    # A terminal sends it to all processes; the parent ends this one, or goes on to end in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     if error_log is not None:
         file = os.open(error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -191,12 +191,19 @@ def test_another_judge_is_left_alone(whole: Path, stories: Path, valid_stories: 
 def test_places_for_a_judge(stories: Path, tmp_path: Path) -> None:
     """They are looked for before windows are built."""
     (tmp_path / "notes").write_text("mine")
+    is_foreign = "which holds something other than a judge; name a new folder"
     for taken in (tmp_path, tmp_path / "notes"):
-        with pytest.raises(OutputError, match="which holds something other than a judge; name a new folder"):
+        with pytest.raises(OutputError, match=is_foreign):
             made(stories, taken)
     with pytest.raises(OutputError, match=r"which cannot be written .*; name a folder that you may write to"):
         made(stories, tmp_path / "notes" / "judge")
     assert files(tmp_path) == {"notes"}
+    run = made(stories, tmp_path / "judge")
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "notes").write_text("mine, since the windows were built")
+    with pytest.raises(OutputError, match=is_foreign):
+        list(run.events())
+    assert files(tmp_path) == {"notes", "judge/notes"}
 
 
 @pytest.mark.parametrize(

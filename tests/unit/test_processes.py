@@ -84,6 +84,33 @@ def test_killed_process_is_noticed():
 
 
 @pytest.mark.slow
+def test_a_terminal_ends_none_of_them(tmp_path):
+    """Closed, or with Ctrl-C, it tells all processes; the one that has started them may go on, to end in order."""
+    told = tmp_path / "told.py"
+    told.write_text(TOLD_BY_A_TERMINAL)
+    done = subprocess.run([sys.executable, str(told)], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "told\ngoes on\n", "")
+
+
+TOLD_BY_A_TERMINAL = """
+import os, signal, time
+from multiprocessing import resource_tracker
+from cascaded_dllm.processes import process_pool
+
+signal.signal(signal.SIGHUP, lambda *_: print("told", flush=True))
+# The tests may run where it is ignored, which processes inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with process_pool(1) as pool:
+    worker = pool.submit(os.getpid).result()
+    for process in (worker, resource_tracker._resource_tracker._pid, os.getpid()):
+        os.kill(process, signal.SIGHUP)
+    os.kill(worker, signal.SIGINT)
+    time.sleep(0.2)
+    print(pool.submit(str, "goes on").result(), flush=True)
+"""
+
+
+@pytest.mark.slow
 def test_exception_ends_what_runs():
     pids = []
 

@@ -22,7 +22,7 @@ from typing import BinaryIO, final
 
 import numpy as np
 
-from cascaded_dllm.atomic import remove_abandoned, write_bytes
+from cascaded_dllm.atomic import remedy_for, remove_abandoned, write_bytes
 from cascaded_dllm.errors import DataError, OutputError
 from cascaded_dllm.importance.word_blocks import Vectors, all_blocks, block_of, blocks, content_of
 
@@ -100,10 +100,9 @@ class WordFiles:
                     stacklevel=2,
                 )
                 return
-            raise OutputError(
-                f"the word cache {self._folder} cannot be written ({error.strerror}); name a folder that you may "
-                "write to and that has room, or leave the cache out"
-            ) from error
+            remedy = remedy_for(error, "name a folder that you may write to and that has room, or leave the cache out")
+            fault = f"the word cache {self._folder} cannot be written ({error.strerror})"
+            raise OutputError(f"{fault}; {remedy}") from error
 
     def _append_block(self, block: bytes) -> bool:
         """Appends a block to the own file; False if the file has been removed, since others may merge or clear it."""

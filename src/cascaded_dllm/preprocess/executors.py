@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
 
+from cascaded_dllm.atomic import remedy_for
 from cascaded_dllm.checks import one_of, require_at_least
 from cascaded_dllm.errors import ConfigError, MissingExtraError, OutputError, WorkerDiedError
 from cascaded_dllm.preprocess.progress import forget_progress, heartbeats, logs_folder, records_in_progress
@@ -229,10 +230,8 @@ def run_local(tasks: Tasks, workers: int, on_progress: OnProgress = lambda *_: N
             ) from error
         except OSError as error:
             # Writing a shard turns such errors into typed ones; this one is about datatrove's logs or markers.
-            raise OutputError(
-                f"{tasks.logs} cannot be written ({error}); choose an output folder that you may write to and that "
-                "has room"
-            ) from error
+            remedy = remedy_for(error, "choose an output folder that you may write to and that has room")
+            raise OutputError(f"{tasks.logs} cannot be written ({error}); {remedy}") from error
 
 
 def local_executor(tasks: Tasks) -> "PipelineExecutor":

@@ -336,7 +336,7 @@ def test_a_block_is_written_again_where_its_file_was_merged(tmp_path, monkeypatc
     assert list(contents(tmp_path)) == ["dog"]
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EROFS, errno.EMFILE])
 def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypatch, number):
     """A network file system says the first of a file that another machine has removed."""
     files = WordFiles(tmp_path)
@@ -350,8 +350,9 @@ def test_a_file_that_the_system_does_not_know_or_cannot_write(tmp_path, monkeypa
         return fstat(descriptor)
 
     monkeypatch.setattr(os, "fstat", fail_once)
-    if number == errno.EROFS:
-        with pytest.raises(OutputError, match=r"cannot be written \(it fails\); name a folder that you may"):
+    if number != errno.ESTALE:
+        remedy = "raise the limit of open files" if number == errno.EMFILE else "name a folder that you may"
+        with pytest.raises(OutputError, match=rf"cannot be written \(it fails\); {remedy}"):
             files.append(["dog"], expected(["dog"]))
         return
     files.append(["dog"], expected(["dog"]))

@@ -1,6 +1,7 @@
 """What is said when something around the tasks fails; the tasks themselves run for real in tests/pipeline."""
 
 import contextlib
+import errno
 import importlib.util
 import sys
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
@@ -42,7 +43,9 @@ def failing_pool(error):
             WorkerDiedError,
             "a process that makes a shard was killed, .* with fewer --workers",
         ),
-        (OSError(28, "No space left on device"), OutputError, r"logs cannot be written \(.*No space left"),
+        (OSError(28, "No space left on device"), OutputError, r"logs cannot be written \(.*No space left.*; choose an"),
+        # Every process of a pool takes an open file, so too many of them meet the limit first.
+        (OSError(errno.EMFILE, "Too many"), OutputError, r"cannot be written \(.*Too many\); raise the limit of open"),
     ],
 )
 def test_local_tasks_that_fail_from_outside(tasks, monkeypatch, error, expected, message):

@@ -57,15 +57,34 @@ def test_what_processes_return_that_share_the_cores():
     assert done.stdout == f"{[str(max(1, usable_cores() // 2))] * 2} None\n"
 
 
-def told_by_the_terminal() -> None:
-    """In a process: whoever started this one gets the same signals, and passes on the wish to stop."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        os.kill(os.getpid(), number)
+def told_by(number):
+    """In a process: whoever started this one gets the same signal, and passes on the wish to stop."""
+    os.kill(os.getpid(), number)
 
 
-def test_the_terminal_does_not_end_a_process_before_it_knows_of_wishes(tmp_path):
-    done = run(run_as_worker, told_by_the_terminal, tmp_path)
+def test_ctrl_c_does_not_end_a_process_before_it_knows_of_wishes(tmp_path):
+    done = run(run_as_worker, told_by, tmp_path, signal.SIGINT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class ToldWhileItBegins:
+    """An argument that is read before a process knows what to do, and closes its terminal at this moment."""
+
+    def __reduce__(self):
+        return told_by, (signal.SIGHUP,)
+
+
+def launch_while_the_terminal_closes() -> None:
+    """In a process: the signal reaches what it starts, and itself."""
+    signal.signal(signal.SIGHUP, lambda *_: print("told"))
+    print(launch(str, (ToldWhileItBegins(),), number=1))
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_does_not_end_processes_even_while_they_begin():
+    done = run(launch_while_the_terminal_closes)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['None']\ntold\n", "")
 
 
 LOST = WorkerDiedError("process 0 of 3 has lost the others")

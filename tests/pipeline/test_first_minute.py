@@ -100,7 +100,7 @@ def test_a_network_that_does_not_fit(stories, tmp_path, monkeypatch):
     """
     config = tiny.config(stories, tmp_path / "run")
     message = r"no room for the network and what belongs to it in the memory of cpu \({}\); give a smaller model"
-    huge = tiny.config(stories, tmp_path / "run", "model.hidden_size=8000000000000", "model.num_heads=1")
+    huge = tiny.config(stories, tmp_path / "run", "model.hidden_size=800000000000", "model.num_heads=1")
     with pytest.raises(DryBatchError, match=message.format(".*can't allocate memory.*")):
         assemble_run(huge)
     with monkeypatch.context() as patch:

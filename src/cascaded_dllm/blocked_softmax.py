@@ -179,8 +179,12 @@ class BlockedSoftmax:
             if self._x0 is not None:
                 place, is_here = _place_inside(self._x0, columns)
                 self.at_x0 = torch.where(is_here, logits.gather(-1, place[:, None])[:, 0], self.at_x0)
-            top = logits.amax(-1).clamp_min(lowest) if self._shift is None else torch.zeros_like(self._shift)
-            exps = (logits.sub_(top[:, None]) if self._shift is None else logits).exp_()
+            if self._shift is None:
+                top = logits.amax(-1).clamp_min(lowest)
+                logits.sub_(top[:, None])
+            else:
+                top = torch.zeros_like(self._shift)
+            exps = logits.exp_()
             tops.append(top)
             totals.append(exps.sum(-1))
             if self._x0 is not None:

@@ -1,6 +1,10 @@
-"""Tells errors of memory that has run out from others; the remedy is left to callers, who know what was computed."""
+"""How much memory there is, and which errors say that it has run out.
+
+The remedy is left to callers, who know what was computed.
+"""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -14,6 +18,29 @@ def is_short_of_memory(error: BaseException) -> bool:
     return is_typed or any(text in str(error).lower() for text in _SHORT_OF_MEMORY)
 
 
-def physical_memory() -> int:
-    """The bytes of memory that this machine has; a container may get less of it."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def memory_limit(root: Path = Path("/")) -> int:
+    """The bytes of memory that this process may use: all of the machine, or what a container or a job gets of it.
+
+    The system gives out more than that, piece by piece, and then kills the process.
+
+    Args:
+        root: of the file system that says which control groups of Linux the process is in, and their limits.
+    """
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # A group is also bound by those that it lies in. From inside a container its path may lead nowhere, and the
+        # limit of the container is found at the top.
+        group = top / path.strip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top) and (folder / name).exists():
+                limit = (folder / name).read_text().strip()
+                limits += [int(limit)] if limit.isdigit() else []
+    return min(limits)

@@ -69,7 +69,7 @@ def process_pool(num_processes: int, *, error_log: Path | None = None) -> Iterat
     context = _ContextWithoutMain()
     others = set(multiprocessing.active_children())
     with thread_counts(1 if num_processes > 1 else None):
-        with deaf_to_hangups():
+        with deaf_to_terminal():
             begun = context.Value("i", worker_index())
             pool = ProcessPoolExecutor(num_processes, context, _begin, (error_log, begun))
         try:
@@ -106,7 +106,7 @@ class _ProcessWithoutMain(SpawnProcess):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            with deaf_to_hangups():
+            with deaf_to_terminal():
                 super().start()
         finally:
             sys.modules["__main__"] = main
@@ -119,14 +119,16 @@ class _ContextWithoutMain(SpawnContext):
 
 
 @contextlib.contextmanager
-def deaf_to_hangups() -> Iterator[None]:
-    """Processes and threads started inside the block never get SIGHUP, by which a closed terminal tells all at once.
+def deaf_to_terminal() -> Iterator[None]:
+    """Processes and threads started inside the block never get SIGINT and SIGHUP.
 
-    What follows from it is for this process to decide, which gets it at the end of the block at the latest: it may ask
-    its workers to stop, and ends them by its own end. The process that multiprocessing starts by itself, to free what
-    others leave behind, would otherwise be missed with a warning.
+    By these a terminal tells all its processes at once that somebody pressed Ctrl-C or closed it. What follows is for
+    this process to decide, which gets them at the end of the block at the latest: it may ask its workers to stop, and
+    ends them by its own end. A worker that ignored the signals by itself would still get them while it begins. The
+    process that multiprocessing starts by itself, to free what others leave behind, would otherwise be missed with a
+    warning.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -155,8 +157,6 @@ def _begin(error_log: Path | None, begun: "Synchronized[int]") -> None:
     with begun.get_lock():
         _OWN["index"] = begun.value
         begun.value += 1
-    # A terminal sends it to all processes; the parent ends this one, or goes on to end in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     if error_log is not None:
         file = os.open(error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

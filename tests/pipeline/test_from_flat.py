@@ -1,6 +1,8 @@
 """Cascades around a flat network, which fills in as it is: only the first stage and the layouts are trained."""
 
+import os
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.study.budget import cost_of_step
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.train import run as run_module
 from cascaded_dllm.train.meter import StepMeter
 from cascaded_dllm.train.run_events import Evaluation
 from tests.pipeline import tiny
 from tests.pipeline.commands import failure, success
+from tests.processes import cdllm
+from tests.processes import run as run_process
 
 NORMALIZED = ("model.parameterization=normalized", "layout.num_blocks=1")
 FLAT = ("baseline=true", *NORMALIZED, "noise.type=geometric", "optim.lr=3e-2")
@@ -66,6 +71,36 @@ def test_the_flat_network_fills_every_stage(flat: Path, stories: Path, valid_sto
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
     success(*command(flat, stories, tmp_path / "my cascade", "--valid", valid_stories, "training.num_steps=3"))
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
+
+
+def told_as_the_first_run_ends(number: signal.Signals, arguments: list[object]) -> None:
+    """In a process: its last step is done and its last checkpoint written, so that nothing is left to stop."""
+    ended: list[int] = []
+
+    class Writer(run_module.BackgroundWriter):
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(*error)  # type: ignore[arg-type]
+            ended.append(1)
+            if len(ended) == 1:
+                os.kill(os.getpid(), number)
+
+    run_module.BackgroundWriter = Writer  # type: ignore[misc]
+    cdllm(*arguments)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])
+def test_a_signal_as_a_run_ends_stops_the_command(
+    flat: Path, stories: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    arguments = command(flat, stories, tmp_path, "training.num_steps=3")
+    stopped = run_process(told_as_the_first_run_ends, number, arguments)
+    assert stopped.returncode == code
+    assert "stage 1: complete; stopped before the next run, with which the same command goes on" in stopped.stderr
+    assert (tmp_path / "stage1" / "checkpoints" / "step_3").is_dir()
+    assert not (tmp_path / "stage2").exists()
+    shown = success(*arguments)
+    assert "stage 1: all 3 steps are done already" in shown.output
+    assert (tmp_path / "stage3" / "checkpoints" / "step_3").is_dir()
 
 
 def test_one_network_learns_all_fills(stories: Path, valid_stories: Path, tmp_path: Path) -> None:

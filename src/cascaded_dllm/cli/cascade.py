@@ -98,7 +98,7 @@ def from_flat(
         )
         runs = runs_from_flat(config, source, weights=chosen_weights, out=out, first=chosen_first)
         for run in runs:
-            train_run(run)
+            train_run(run, is_last=run is runs[-1])
         stages = " ".join(f"--stage {shlex.quote(str(run.run_dir))}" for run in runs)
         for line in (f"sample it   cdllm sample {stages}", f"keep it     cdllm bundle {stages} --out DIR"):
             say(line)

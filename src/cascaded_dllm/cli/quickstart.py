@@ -201,7 +201,7 @@ def _train(config: TrainConfig, out: Path) -> list[Path]:
         folders.append(out / f"stage{number}")
         with shown_building(BUILDING) as building:
             run = assemble_run(replace(config, stage=number, run_dir=str(folders[-1])), building=building)
-        run_with_progress(run, f"stage {number}, {length} tokens")
+        run_with_progress(run, f"stage {number}, {length} tokens", is_last=False)
     return folders
 
 
@@ -222,7 +222,7 @@ def _train_flat(config: TrainConfig, out: Path) -> Path:
     folder = out / "flat"
     with working("building windows"):
         run = assemble_run(replace(config, baseline=True, run_dir=str(folder), training=training))
-    run_with_progress(run, f"flat, {length} tokens, {num_steps} steps")
+    run_with_progress(run, f"flat, {length} tokens, {num_steps} steps", is_last=False)
     return folder
 
 

@@ -13,11 +13,17 @@ from cascaded_dllm.train.run_events import Evaluation, Event, NotDeleted, Resume
 from cascaded_dllm.train.trainer import StepResult
 
 
-def run_with_progress(run: Run, description: str) -> None:
+def run_with_progress(run: Run, description: str, *, is_last: bool = True) -> None:
     """Runs a training to its end behind a progress bar.
 
     Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end it after the current step, which is kept in a checkpoint. They end it before
     the first step if it still waits to see whether a process on another machine, which owns the folder, is alive.
+
+    Args:
+        run: the training.
+        description: what the terminal calls it.
+        is_last: whether the command ends with it. After any other run, a signal that came too late to stop this one
+            stops the command.
 
     Raises:
         typer.Exit: it was interrupted.
@@ -28,8 +34,13 @@ def run_with_progress(run: Run, description: str) -> None:
         for event in run.events(should_stop=request.is_made, on_measured=display.show_measuring):
             display.show(event)
             stopped = event if isinstance(event, Stopped) else stopped
+        # Only one of several processes may have got the signal, and all must do without the next run.
+        is_done = is_last or not run.trainer.group.any(request.is_made())
     if stopped is not None:
         warn(f"{description}: {_end(stopped, run.trainer.loop.num_steps)}")
+        raise typer.Exit(request.exit_code)
+    if not is_done:
+        warn(f"{description}: complete; stopped before the next run, with which the same command goes on")
         raise typer.Exit(request.exit_code)
 
 

@@ -8,7 +8,7 @@ import typer
 from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
 from cascaded_dllm.cli.building import BUILDING, shown_building
-from cascaded_dllm.cli.console import console, counted, error_console, say, say_passed_over
+from cascaded_dllm.cli.console import console, counted, error_console, say, say_passed_over, warn
 from cascaded_dllm.cli.interrupt import reported_stop
 from cascaded_dllm.cli.run_progress import run_with_progress
 from cascaded_dllm.cli.streams import told_streams
@@ -19,8 +19,12 @@ from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.world import joined_world
 
 
-def train_run(config: TrainConfig) -> None:
+def train_run(config: TrainConfig, *, is_last: bool = True) -> None:
     """Trains as one of the processes of torchrun or srun; otherwise with `ngpus` new processes, or in this one.
+
+    Args:
+        config: settings of the run.
+        is_last: whether the command ends with it, see `run_with_progress`.
 
     Raises:
         ConfigError: `ngpus` contradicts the existing processes or devices, or a setting is out of range.
@@ -30,38 +34,42 @@ def train_run(config: TrainConfig) -> None:
     world = joined_world(os.environ, ngpus=config.ngpus)
     if world is None and config.ngpus is not None and config.ngpus > 1:
         require_launchable(config, config.ngpus)
-        _launch(config, config.ngpus)
+        _launch(config, config.ngpus, is_last)
         return
     device = process_device(config.device, world)
     with open_group(world, device) as group:
         # Only the first process prints: an error of one process is raised in all.
         console.quiet = error_console.quiet = not group.is_first
-        _train(config, group, device)
+        _train(config, group, device, is_last)
 
 
-def _launch(config: TrainConfig, number: int) -> None:
+def _launch(config: TrainConfig, number: int, is_last: bool) -> None:
     """Trains with `number` new processes.
 
     Raises:
         typer.Exit: the run was interrupted.
     """
     with reported_stop() as request:
-        codes = launch(_worker, (config,), number=number, should_stop=request.is_made)
+        codes = launch(_worker, (config, is_last), number=number, should_stop=request.is_made)
     if codes[0] != 0:
         raise typer.Exit(request.exit_code if request.is_made() else codes[0])
+    if request.is_made() and not is_last:
+        # It came after the last moment at which the processes could be told.
+        warn("the run is complete; stopped before the next one, with which the same command goes on")
+        raise typer.Exit(request.exit_code)
 
 
-def _worker(config: TrainConfig) -> int:
+def _worker(config: TrainConfig, is_last: bool) -> int:
     """Trains as one process of a launched run; returns its exit code."""
     try:
         with told_streams():
-            train_run(config)
+            train_run(config, is_last=is_last)
     except typer.Exit as ended:
         return ended.exit_code
     return 0
 
 
-def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
+def _train(config: TrainConfig, group: Group, device: torch.device, is_last: bool) -> None:
     """Trains as one process of `group`."""
     # Mistakes in the settings are reported before the spinner says that something is built.
     require_sound(config, group.size)
@@ -87,7 +95,7 @@ def _train(config: TrainConfig, group: Group, device: torch.device) -> None:
         said = "no bound is measured, as there is no validation data; --valid (data.valid) names it"
         console.print(f"{name}: {said}", soft_wrap=True)
     _say_where_it_starts(run, name)
-    run_with_progress(run, name)
+    run_with_progress(run, name, is_last=is_last)
     say(f"run folder: {run.folder}")
 
 

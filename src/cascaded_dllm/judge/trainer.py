@@ -13,7 +13,7 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.loader import global_batch_indices
 from cascaded_dllm.errors import DataError, DryBatchError, NonFiniteError
 from cascaded_dllm.judge.settings import JudgeSettings
-from cascaded_dllm.memory import is_short_of_memory, physical_memory
+from cascaded_dllm.memory import is_short_of_memory, memory_limit
 from cascaded_dllm.rng import derive_seed
 from cascaded_dllm.train.optim import make_optimizer
 
@@ -109,10 +109,9 @@ class JudgeTrainer:
         read, labels = read.to(self.device), labels.to(self.device)
         cuda = [self.device] if self.device.type == "cuda" else []
         shape = self.network.config
-        # What is kept for the gradients, at the least. The system gives out more memory than it has, piece by piece,
-        # and then kills the process.
+        # What is kept for the gradients, at the least.
         num_kept = 2 * shape.vocab_size + 12 * shape.n_embd * shape.n_layer
-        if self.device.type == "cpu" and 4 * read.numel() * num_kept > physical_memory():
+        if self.device.type == "cpu" and 4 * read.numel() * num_kept > memory_limit():
             raise self._no_room(target)
         try:
             with torch.random.fork_rng(cuda):

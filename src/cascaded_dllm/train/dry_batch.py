@@ -6,8 +6,15 @@ from collections.abc import Iterator
 import torch
 
 from cascaded_dllm.errors import DryBatchError
-from cascaded_dllm.memory import is_short_of_memory
+from cascaded_dllm.memory import is_short_of_memory, memory_limit
 from cascaded_dllm.train.trainer import Trainer
+
+_STATE_COPIES = 5
+"""Weights, average, gradients and two moments."""
+
+_KEPT_WIDTHS = 10
+"""What every block keeps of a position for the gradients of its products, in widths of the network: what goes into the
+first product, queries, keys and values, the mixed values, and what goes into the two layers of the perceptron."""
 
 
 def try_one_batch(trainer: Trainer) -> None:
@@ -16,6 +23,10 @@ def try_one_batch(trainer: Trainer) -> None:
     Raises:
         DryBatchError: memory is short, or data and network do not fit; the message names the remedy.
     """
+    least, most = _least_bytes(trainer), memory_limit()
+    # A system gives out more memory than it has and then kills the process, which could not say why.
+    if trainer.device.type == "cpu" and least > most:
+        raise DryBatchError(_short_of_memory(trainer, f"together {least / 1e9:.1f} GB at least, of {most / 1e9:.1f}"))
     try:
         trainer.rehearse()
     except (RuntimeError, IndexError, MemoryError) as error:
@@ -53,17 +64,44 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _short_of_memory(trainer: Trainer, reason: str) -> str:
-    loop, kinds = trainer.loop, trainer.dataset.parts
+def _largest_part(trainer: Trainer) -> tuple[int, int, int]:
+    """The sequences of the largest part of a batch, and the tokens in front of the target and of the target of each."""
     # The last of several kinds is the longest: whole windows.
-    kind, own = kinds[-1], loop.batch_size // (trainer.group.size * len(kinds))
-    size, in_front = own // loop.accum, 0 if kind.is_placed else kind.prefix_length
+    kind = trainer.dataset.parts[-1]
+    return (
+        _own_sequences(trainer) // trainer.loop.accum,
+        0 if kind.is_placed else kind.prefix_length,
+        kind.target_length,
+    )
+
+
+def _own_sequences(trainer: Trainer) -> int:
+    """The sequences of one kind that this process has of a batch."""
+    return trainer.loop.batch_size // (trainer.group.size * len(trainer.dataset.parts))
+
+
+def _least_bytes(trainer: Trainer) -> int:
+    """The memory that a step of this process needs at the least, in bytes."""
+    model, config = trainer.model, trainer.model.config
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    state = _STATE_COPIES * trained // (trainer.group.size if trainer.parallel.storage.is_split else 1)
+    if trainer.objective.halves == "layout":
+        return state
+    size, in_front, length = _largest_part(trainer)
+    # The last block goes on with the masked positions only.
+    numbers = size * (in_front + length) * _KEPT_WIDTHS * config.hidden_size * (config.num_blocks - 1)
+    return state + numbers * (model.compute_dtype or torch.float32).itemsize
+
+
+def _short_of_memory(trainer: Trainer, reason: str) -> str:
+    loop, own = trainer.loop, _own_sequences(trainer)
+    size, in_front, length = _largest_part(trainer)
     finer = next((n for n in range(loop.accum + 1, own + 1) if own % n == 0), None)
     remedies = [] if finer is None else [f"training.accum={finer}, which changes no number"]
     if trainer.model.compute_dtype is None:
         remedies.append("dtype=bfloat16")
     remedies.append("a smaller training.batch_size" if loop.batch_size > 1 else "a smaller model")
     return (
-        f"there is no room for {size} x ({in_front} + {kind.target_length}) tokens in the memory of "
+        f"there is no room for {size} x ({in_front} + {length}) tokens in the memory of "
         f"{trainer.device}, beside the network and its optimizer ({reason}); give {', or '.join(remedies)}"
     )

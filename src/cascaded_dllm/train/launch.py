@@ -27,7 +27,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cascaded_dllm.errors import CascadeError, StoppedError, WorkerDiedError
-from cascaded_dllm.processes import deaf_to_hangups, end_with_parent, thread_counts, usable_cores
+from cascaded_dllm.processes import deaf_to_terminal, end_with_parent, thread_counts, usable_cores
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _RAISED = "raised-"
@@ -66,7 +66,7 @@ def launch(
         launcher = _Launcher(function, arguments, number, Path(folder))
         # Each process computes with its share of the cores.
         with thread_counts(max(1, usable_cores() // number)):
-            with deaf_to_hangups():
+            with deaf_to_terminal():
                 launcher.start()
             processes = _started(others, number, launcher)
         try:
@@ -91,11 +91,10 @@ def launch(
 
 
 def run_as_worker(function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
-    """The result of `function`, in a process that ends with its parent and ignores Ctrl-C.
+    """The result of `function`, in a process that ends with its parent.
 
     A CascadeError is pickled into `folder`, for the parent to raise.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A batch script may ignore SIGUSR1, which new processes inherit; the parent asks by this signal.
     signal.signal(_WISH, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -2,13 +2,17 @@
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+import typer
 
 from cascaded_dllm.cli import run_progress
 from cascaded_dllm.cli.console import progress_bar
 from cascaded_dllm.cli.interrupt import StopRequest
-from cascaded_dllm.cli.run_progress import _Display, _end
+from cascaded_dllm.cli.run_progress import _Display, _end, run_with_progress
+from cascaded_dllm.train.run import Run
 from cascaded_dllm.train.run_events import Evaluation, NotDeleted, Resumed, Stopped
 from cascaded_dllm.train.trainer import StepResult
 
@@ -110,3 +114,22 @@ def test_a_request_to_stop_is_answered_once(display, capsys):
 )
 def test_where_a_stopped_run_stands(event, message):
     assert _end(event, 10) == message
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_request_that_only_another_process_got_as_the_run_ended(capsys, is_last, is_asked):
+    """It stops the command of all processes if that has more to do."""
+    group = SimpleNamespace(any=lambda is_made: is_made or is_asked)
+    trainer = SimpleNamespace(loop=SimpleNamespace(num_steps=10), group=group)
+    run = mock.Mock(spec=Run, trainer=trainer, events=lambda **_: iter([step(10)]))
+    if is_last or not is_asked:
+        run_with_progress(run, "stage 1", is_last=is_last)
+        assert capsys.readouterr().err == ""
+        return
+    with pytest.raises(typer.Exit) as ended:
+        run_with_progress(run, "stage 1", is_last=is_last)
+    assert ended.value.exit_code == 75
+    assert capsys.readouterr().err == (
+        "stage 1: complete; stopped before the next run, with which the same command goes on\n"
+    )

@@ -1,12 +1,16 @@
 """How overrides and paths become a configuration; the command itself is tested in tests/pipeline/test_cli.py."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
+import typer
 from hydra.core.global_hydra import GlobalHydra
 
+from cascaded_dllm.cli import train_run as train_run_module
 from cascaded_dllm.cli.compose import compose_config, config_folder
-from cascaded_dllm.cli.train_run import warn_of_long_warmup
+from cascaded_dllm.cli.train_run import train_run, warn_of_long_warmup
 from cascaded_dllm.errors import ConfigError
 
 NEEDED = ["run_dir=runs/x", "data.path=data"]
@@ -113,3 +117,27 @@ def test_warm_up_as_long_as_the_run(capsys, steps, warmup, said):
     else:
         assert found.startswith(f"warning: optim.warmup is {warmup} and training.num_steps {steps}: ")
         assert said in found
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_request_that_came_as_the_processes_ended(monkeypatch, capsys, is_last):
+    """They could not be told any more; with another run to come, the command stops."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def launch(function, arguments, *, number, should_stop):
+        assert arguments[1] is is_last
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert should_stop()
+        return [0] * number
+
+    monkeypatch.setattr(train_run_module, "launch", launch)
+    config = compose_config([*NEEDED, "ngpus=2", "device=cpu"])
+    if is_last:
+        train_run(config)
+    else:
+        with pytest.raises(typer.Exit) as ended:
+            train_run(config, is_last=False)
+        assert ended.value.exit_code == 75
+    said = "" if is_last else "the run is complete; stopped before the next one, with which the same command goes on\n"
+    assert capsys.readouterr().err == said
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -130,10 +130,10 @@ def test_more_than_the_memory_of_the_machine(make: MakeTrainer, monkeypatch: pyt
     """The system would give it out all the same, and then kill the process."""
     trainer = make()
     num_kept = 2 * trainer.network.config.vocab_size + 12 * 16
-    monkeypatch.setattr(trainer_module, "physical_memory", lambda: 4 * 4 * (LENGTH + 1) * num_kept - 1)
+    monkeypatch.setattr(trainer_module, "memory_limit", lambda: 4 * 4 * (LENGTH + 1) * num_kept - 1)
     with pytest.raises(DryBatchError, match=r"no room for 4 x 6 tokens with .* logits each in the memory of cpu; give"):
         next(trainer.steps())
-    monkeypatch.setattr(trainer_module, "physical_memory", lambda: 4 * 4 * (LENGTH + 1) * num_kept)
+    monkeypatch.setattr(trainer_module, "memory_limit", lambda: 4 * 4 * (LENGTH + 1) * num_kept)
     next(trainer.steps())
 
 

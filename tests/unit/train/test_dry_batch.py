@@ -1,12 +1,14 @@
 """One batch is tried before the run begins: it finds what would fail, names the remedy, and leaves nothing behind."""
 
 import itertools
+from dataclasses import replace
 from unittest import mock
 
 import pytest
 import torch
 
 from cascaded_dllm.errors import DryBatchError
+from cascaded_dllm.train import dry_batch
 from cascaded_dllm.train.dry_batch import try_one_batch
 from cascaded_dllm.train.objective import Objective
 from cascaded_dllm.train.run_events import Resumed
@@ -115,6 +117,39 @@ def test_short_of_memory_with_nothing_left_to_divide(make_trainer, monkeypatch):
     monkeypatch.setattr(Trainer, "rehearse", mock.Mock(side_effect=OUT_OF_MEMORY["cuda"]))
     with pytest.raises(DryBatchError, match=r"no room for 1 x .*MiB.*\); give a smaller model$"):
         try_one_batch(trainer)
+
+
+def test_more_than_the_memory_of_the_machine(make_trainer, monkeypatch):
+    """The system would give it out all the same, and then kill the process."""
+    trainer = make_trainer(accum=2)
+    config, size = trainer.model.config, sum(parameter.nbytes for parameter in trainer.model.parameters())
+    needed = 5 * size + 4 * (4 * 10 * 10 * config.hidden_size * (config.num_blocks - 1))
+    monkeypatch.setattr(dry_batch, "memory_limit", lambda: needed - 1)
+    message = (
+        r"no room for 4 x \(3 \+ 7\) .* \(together 0.0 GB at least, of 0.0\); give training\.accum=4, which changes"
+    )
+    with pytest.raises(DryBatchError, match=message):
+        try_one_batch(trainer)
+    monkeypatch.setattr(dry_batch, "memory_limit", lambda: needed)
+    try_one_batch(trainer)
+
+
+def test_the_least_memory_of_less(make_trainer, monkeypatch):
+    """In bfloat16, of a placed stage whose fill is frozen, of frozen weights, and of weights split among processes."""
+    trainer = make_trainer()
+    weights = list(trainer.model.parameters())
+    size = sum(parameter.nbytes for parameter in weights)
+    kept = dry_batch._least_bytes(trainer) - 5 * size
+    trainer.model.compute_dtype = torch.bfloat16
+    assert dry_batch._least_bytes(trainer) == 5 * size + kept // 2
+    monkeypatch.setattr(trainer, "objective", replace(trainer.objective, halves="layout"))
+    assert dry_batch._least_bytes(trainer) == 5 * size
+    weights[0].requires_grad_(False)
+    assert dry_batch._least_bytes(trainer) == 5 * (size - weights[0].nbytes)
+    split = mock.Mock(group=mock.Mock(size=2), storage=mock.Mock(is_split=True))
+    monkeypatch.setattr(type(trainer), "group", split.group)
+    monkeypatch.setattr(trainer, "parallel", split)
+    assert dry_batch._least_bytes(trainer) == 5 * (size - weights[0].nbytes) // 2
 
 
 def test_data_that_does_not_fit_the_network(make_trainer, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from cascaded_dllm.errors import ConfigError, StoppedError, WorkerDiedError
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.train import launch as launch_module
-from cascaded_dllm.train.launch import _reason, launch, run_as_worker
+from cascaded_dllm.train.launch import _reason, launch
 from tests.processes import run
 
 
@@ -62,28 +62,28 @@ def told_by(number):
     os.kill(os.getpid(), number)
 
 
-def test_ctrl_c_does_not_end_a_process_before_it_knows_of_wishes(tmp_path):
-    done = run(run_as_worker, told_by, tmp_path, signal.SIGINT)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 class ToldWhileItBegins:
-    """An argument that is read before a process knows what to do, and closes its terminal at this moment."""
+    """An argument that is read before a process knows what to do, and sends it a signal at this moment."""
+
+    def __init__(self, number):
+        self.number = number
 
     def __reduce__(self):
-        return told_by, (signal.SIGHUP,)
+        return told_by, (self.number,)
 
 
-def launch_while_the_terminal_closes() -> None:
+def launch_while_the_terminal_tells(number) -> None:
     """In a process: the signal reaches what it starts, and itself."""
-    signal.signal(signal.SIGHUP, lambda *_: print("told"))
-    print(launch(str, (ToldWhileItBegins(),), number=1))
-    os.kill(os.getpid(), signal.SIGHUP)
+    signal.signal(number, lambda *_: print("told"))
+    print(launch(str, (ToldWhileItBegins(number),), number=1))
+    os.kill(os.getpid(), number)
 
 
 @pytest.mark.slow
-def test_a_closed_terminal_does_not_end_processes_even_while_they_begin():
-    done = run(launch_while_the_terminal_closes)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminal_does_not_end_processes_even_while_they_begin(number):
+    """With Ctrl-C, or by being closed."""
+    done = run(launch_while_the_terminal_tells, number)
     assert (done.returncode, done.stdout, done.stderr) == (0, "['None']\ntold\n", "")
 
 

@@ -169,6 +169,8 @@ def _begin(place: _Place, function: Callable[..., Any], arguments: tuple[Any, ..
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # multiprocessing has put another one there
+    # Under nohup it is ignored, which processes inherit.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(place.folder)
     os.environ.clear()
     os.environ.update(place.environment)

@@ -355,6 +355,18 @@ def test_jsonl_with_a_field_and_a_name(tmp_path):
     assert PreprocessedDataset.open(tmp_path / "tfidf" / "papers-2_all").counts.documents == 1
 
 
+def test_word_counts_of_a_split_to_measure_on(tmp_path):
+    """They change which words its stages keep, so it is said, unless they are those of the training data."""
+    path = tmp_path / "notes.txt"
+    path.write_text("We find a key.")
+    flags = ["--dataset", path, "--train-tokenizer", 300, "--out", tmp_path]
+    note = "note: the split valid has word counts of its own, so its stages keep other words than those of the train"
+    assert "note:" not in success("preprocess", "tfidf", *flags).stdout
+    assert note in success("preprocess", "tfidf", *flags, "--split", "valid").stdout
+    counts = ["--word-counts", tmp_path / "tfidf" / "notes_train", "--name", "again"]
+    assert "note:" not in success("preprocess", "tfidf", *flags, "--split", "valid", *counts).stdout
+
+
 def test_version():
     assert re.fullmatch(r"cdllm \d+\.\d+\.\d+\S*\n", success("--version").stdout)
 

@@ -115,7 +115,7 @@ def _require_alike(valid: str, path: str, held: Settings) -> None:
     for what, theirs, ours, flag in (
         ("tokenizer", found.tokenizer, held.tokenizer, f"--tokenizer {path}"),
         ("method", found.method, held.method, held.method),
-        # Other settings of the scorer may differ: the table of tf-idf is counted on each split separately.
+        # Other settings of the scorer may differ: without --word-counts, tfidf counts the words of each split.
         ("tagger", found.scorer.get("tagger"), held.scorer.get("tagger"), "--tagger, as for the other"),
         ("choice by", choice, our_choice, "--scorer, or --per and --seed, as for the other"),
     ):

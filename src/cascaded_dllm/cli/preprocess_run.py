@@ -25,7 +25,7 @@ from cascaded_dllm.preprocess.executors import (
     run_local,
     shared_out,
 )
-from cascaded_dllm.preprocess.job import Job, require_shard
+from cascaded_dllm.preprocess.job import COUNTED, Job, require_shard
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
 from cascaded_dllm.preprocess.pipeline import Plan
@@ -33,6 +33,9 @@ from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, known_records, summ
 from cascaded_dllm.preprocess.status import note_job
 from cascaded_dllm.processes import MOST_WORKERS, usable_cores
 from cascaded_dllm.text.rows import BadRecordError
+
+_MEASURED_SPLITS = ("valid", "validation", "test")
+"""Splits that no model is trained on."""
 
 
 @contextlib.contextmanager
@@ -84,6 +87,11 @@ def run_job(
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
         note(hint)
+    if job.scorer.method in COUNTED and job.scorer.word_counts is None and job.corpus.split in _MEASURED_SPLITS:
+        note(
+            f"the split {job.corpus.split} has word counts of its own, so its stages keep other words than those of "
+            "the train split; to measure models on it, give --word-counts with the data that they are trained on"
+        )
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_ended_tasks(tasks, has_time_limit=executor == "slurm" or shard is not None)

@@ -99,6 +99,46 @@ def test_a_difference_counts_from_two_standard_errors_on(tmp_path, error, verdic
     assert ("wins" in found.ranking.sentence) == (verdict == "lower")
 
 
+@pytest.mark.parametrize(("omitted", "verdict"), [(0.9, "lower"), (1.1, "not seen"), (0.1, "lower")])
+def test_a_difference_counts_beyond_what_the_lower_bound_leaves_out_more(tmp_path, omitted, verdict):
+    """The bound of a cascade leaves out more than that of a flat model: its stages have more tokens."""
+    arms = [plain("a", 0, 30.0), plain("b", 0, 31.0)]
+    arms[0]["bound"]["omitted_nats_per_window_at_most"] = omitted
+    arms[1]["bound"]["omitted_nats_per_window_at_most"] = 0.5
+    found = content(tmp_path, arms, [pair(0, -1.0, 0.25)])
+    [difference] = found.ranking.against_best
+    assert difference.hidden_nats == pytest.approx(max(0, omitted - 0.5))
+    assert difference.verdict == verdict
+    assert summary(found)["comparisons"][0]["hidden_nats_at_most"] == difference.hidden_nats
+    note = (
+        'The bound of "a" may leave out 0.6 nats a window more than that of "b" (omitted at most), so a difference of '
+        "1 is not seen as one."
+    )
+    assert (note in found.notes) == (verdict == "not seen")
+    # The same the other way round.
+    arms[0]["bound"], arms[1]["bound"] = arms[1]["bound"], arms[0]["bound"]
+    found = content(tmp_path, arms, [pair(0, 1.0, 0.25)])
+    assert found.ranking.against_best[0].verdict == verdict
+
+
+def test_figures_of_different_numbers_of_texts(tmp_path):
+    def notes(*numbers: int, real: float | None = None) -> list[str]:
+        made = made_up.arm("a", 0, [30.0])
+        made["sampling"] = [
+            drawing | {"num_samples": number} for drawing, number in zip(made["sampling"], numbers, strict=False)
+        ]
+        reference = {"figures": {"num_texts": real}, "errors": {}}
+        return [note for note in content(tmp_path, [made], reference=reference).notes if "self-BLEU" in note]
+
+    [note] = notes(256, 64)
+    assert note.startswith(
+        "Distinct shares and self-BLEU depend on the number of texts, which is 256 for "
+        '"first_hitting" and 64 for "analytic, 16 steps": they do not compare'
+    )
+    assert len(notes(256, 256, real=100.0)) == 1
+    assert notes(256, 256) == notes(256, 256, real=256.0) == []
+
+
 def test_a_winner_must_beat_all_others(tmp_path):
     arms = [plain("c", 0, 36.0), plain("b", 0, 31.0), plain("a", 0, 30.0)]
     pairs = [pair(0, -1.0, 0.9), pair(0, -6.0, 0.5, "a", "c"), pair(0, -5.0, 0.5, "b", "c")]

@@ -347,6 +347,32 @@ def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monk
         assemble_run(config)
 
 
+@pytest.mark.parametrize(("key", "what"), [("model_sha256", "sentence model"), ("scope", "scope")])
+def test_validation_data_of_another_sentence_model(make_stories, tmp_path, key, what):
+    """Words that are near to their document under one model need not be so under another."""
+
+    @dataclasses.dataclass
+    class Embedded:
+        described: dict[str, str]
+        method, background = "keybert", -1.2
+
+        def score(self, texts):
+            return RandomScorer(0).score(texts)
+
+        def describe(self):
+            return self.described
+
+    def data(split, **described):
+        scorer = Embedded({"model_sha256": "a", "scope": "document"} | described)
+        return make_stories(tmp_path, split=split, num=5, seed=1, scorer=scorer)
+
+    config = tiny.config(data("train"), tmp_path / "run", f"data.valid='{data('valid', **{key: 'b'})}'")
+    with pytest.raises(
+        DataError, match=rf"has the {what} b and .* (a|document); .* the first with --\w+, as for the o"
+    ):
+        assemble_run(config)
+
+
 def tfidf_stories(out: Path, stories: Path) -> Path:
     from cascaded_dllm.preprocess.in_process import preprocess_corpus
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cascaded_dllm.assemble import devices, inputs
-from cascaded_dllm.assemble.bound import joint_bound
+from cascaded_dllm.assemble.bound import _num_characters, joint_bound
 from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
@@ -461,6 +461,16 @@ def test_joint_bound_needs_the_method_of_the_stages(stories, make_stories, tmp_p
     message = r"has texts that the method random chose, .* the method constituency chose: .*; preprocess .* constit"
     with pytest.raises(DataError, match=message):
         bound()
+
+
+def test_characters_that_windows_share_count_once():
+    """Windows end anywhere, also between the bytes of a character."""
+    tokenizer = Tokenizer.train(["\u65e5\u672c\u8a9e"], 258)
+    text = "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\u3002 " * 7
+    ids = list(tokenizer.encode(text).ids)
+    for length in (7, 11, 16):
+        windows = [ids[start : start + length] for start in range(0, len(ids), length)]
+        assert _num_characters(tokenizer, windows) == len(text)
 
 
 def test_numbers_of_chance_are_those_of_training(stories, make_stories, tmp_path):

@@ -34,8 +34,9 @@ def joint_bound(
 ) -> JointBound:
     """The joint bound of a cascade, or of a flat model as a cascade of one stage, on preprocessed windows.
 
-    Two cascades are measured on the same windows, with the same times and noise, so their difference is known window by
-    window: `mean_and_error(one.nll_nats - other.nll_nats)`.
+    Two cascades with windows of one length are measured on the same windows, with the same times and noise, unless one
+    drops windows that the other has; with `keeps_all` none does. So their difference is known window by window:
+    `mean_and_error(one.nll_nats - other.nll_nats)`.
 
     Args:
         cascade: the models.

@@ -27,9 +27,8 @@ class Comparison:
         over_windows: its standard error over windows, mean over seeds; None if it is not known.
         is_paired: whether this is the error of differences window by window. Otherwise the errors of both arms are
             added as if they were independent, which overstates it.
-        hidden_nats: how much more the lower bound may leave out than the other one, nats a window; 0 if not more.
-        verdict: "lower" or "higher" if the difference without `hidden_nats` exceeds `NEEDED_ERRORS` standard errors,
-            "not seen" if it does not, "not known" if there is no seed in common or no error.
+        verdict: "lower" or "higher" if the difference exceeds `NEEDED_ERRORS` standard errors, "not seen" if it does
+            not, "not known" if there is no seed in common or no error.
     """
 
     arm: str
@@ -37,18 +36,12 @@ class Comparison:
     nats: Estimate | None
     over_windows: float | None
     is_paired: bool
-    hidden_nats: float
     verdict: Verdict
 
     @property
     def standard_error(self) -> float | None:
         """Both errors together, over seeds and over windows."""
         return None if self.nats is None else together(self.nats.standard_error, self.over_windows)
-
-    @property
-    def is_hidden(self) -> bool:
-        """Whether the difference would count if both bounds left out the same."""
-        return self.verdict == "not seen" and _verdict(self.nats, self.standard_error, 0.0) != "not seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +87,7 @@ def compare(arm: Arm, other: Arm, paired: Sequence[PairedDifference]) -> Compari
     errors = known([error for _, error in found])
     over_windows = sum(errors) / len(errors) if errors else None
     error = None if nats is None else together(nats.standard_error, over_windows)
-    hidden = 0.0 if nats is None else _hidden_nats(*((arm, other) if nats.mean < 0 else (other, arm)))
-    return Comparison(arm.name, other.name, nats, over_windows, is_paired, hidden, _verdict(nats, error, hidden))
-
-
-def _hidden_nats(lower: Arm, higher: Arm) -> float:
-    """How much more the bound of the first arm may leave out: a cascade's stages have more tokens than a flat model."""
-    assert lower.bound is not None
-    assert higher.bound is not None
-    return max(0.0, lower.bound.omitted_nats - higher.bound.omitted_nats)
+    return Comparison(arm.name, other.name, nats, over_windows, is_paired, _verdict(nats, error))
 
 
 def _bounds(arm: Arm) -> dict[int, Bound]:
@@ -114,10 +99,10 @@ def _unpaired(one: Bound, two: Bound) -> tuple[float, float | None]:
     return one.nats - two.nats, together(one.standard_error, two.standard_error) if has_both else None
 
 
-def _verdict(nats: Estimate | None, error: float | None, hidden_nats: float) -> Verdict:
+def _verdict(nats: Estimate | None, error: float | None) -> Verdict:
     if nats is None or error is None:
         return "not known"
-    if abs(nats.mean) - hidden_nats <= NEEDED_ERRORS * error:
+    if abs(nats.mean) <= NEEDED_ERRORS * error:
         return "not seen"
     return "lower" if nats.mean < 0 else "higher"
 

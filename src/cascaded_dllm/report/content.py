@@ -50,7 +50,7 @@ def report(results: Results) -> ReportContent:
             *_unfinished(arms),
             *_budgets(arms, results),
             *_certainty(arms),
-            *_hidden(ranked),
+            *_omitted(arms, ranked),
             *_truth(arms, results),
             *_numbers_of_texts(results),
         ),
@@ -133,15 +133,21 @@ def _certainty(arms: Sequence[Arm]) -> list[str]:
     return notes
 
 
-def _hidden(ranked: Ranking) -> list[str]:
-    """Notes on differences that are no larger than what one bound leaves out beyond the other."""
+def _omitted(arms: Sequence[Arm], ranked: Ranking) -> list[str]:
+    """Notes on differences that count, between arms that leave out different terms, and are no larger than these.
+
+    Arms that leave out the same, such as two prefix cascades, have nearly the same terms, which cancel.
+    """
+    omitted = {arm.name: arm.bound.omitted_nats for arm in arms if arm.bound is not None}
     notes = []
     for pair in (*ranked.against_best, *ranked.other_pairs):
-        if pair.is_hidden and pair.nats is not None:
-            lower, higher = (pair.arm, pair.other) if pair.nats.mean < 0 else (pair.other, pair.arm)
+        if pair.nats is None or pair.verdict == "not seen":
+            continue
+        one, two = omitted[pair.arm], omitted[pair.other]
+        if one != two and abs(pair.nats.mean) <= max(one, two):
             notes.append(
-                f'The bound of "{lower}" may leave out {pair.hidden_nats:.3g} nats a window more than that of '
-                f'"{higher}" (omitted at most), so a difference of {abs(pair.nats.mean):.3g} is not seen as one.'
+                f'Bounds leave out the ends of time, at most {one:.3g} nats a window of "{pair.arm}" and {two:.3g} of '
+                f'"{pair.other}"; their difference may come from that.'
             )
     return notes
 

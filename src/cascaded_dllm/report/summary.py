@@ -105,7 +105,6 @@ def _comparison(pair: Comparison) -> dict[str, object]:
         "standard_error_over_windows_nats": pair.over_windows,
         "standard_error_nats": pair.standard_error,
         "is_paired": pair.is_paired,
-        "hidden_nats_at_most": pair.hidden_nats,
         "verdict": pair.verdict,
     }
 

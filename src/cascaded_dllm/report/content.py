@@ -171,7 +171,7 @@ def _truth(arms: Sequence[Arm], results: Results) -> list[str]:
     ]
 
 
-_DEPENDENT = ("distinct_", "self_bleu_")
+_DEPENDENT = ("distinct_", "self_bleu_", "mauve")
 """Beginnings of the names of figures that depend on the number of texts."""
 
 
@@ -187,6 +187,6 @@ def _numbers_of_texts(results: Results) -> list[str]:
         return []
     told = listed([f"{number:,} for {name}" for name, number in numbers.items()])
     return [
-        f"Distinct shares and self-BLEU depend on the number of texts, which is {told}: they do not compare between "
-        "different numbers."
+        f"Distinct shares, self-BLEU and MAUVE depend on the number of texts, which is {told}: they do not compare "
+        "between different numbers."
     ]

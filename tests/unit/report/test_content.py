@@ -134,7 +134,7 @@ def test_figures_of_different_numbers_of_texts(tmp_path):
 
     [note] = notes(256, 64)
     assert note.startswith(
-        "Distinct shares and self-BLEU depend on the number of texts, which is 256 for "
+        "Distinct shares, self-BLEU and MAUVE depend on the number of texts, which is 256 for "
         '"first_hitting" and 64 for "analytic, 16 steps": they do not compare'
     )
     assert len(notes(256, 256, real=100.0)) == 1

@@ -8,7 +8,7 @@ none. Reported is the bound of the averaged weights on validation windows.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from networks import SIZES, Attention, Size
 from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.stages import StageArrays
+from cascaded_dllm.diffusion.bound import MEASURED_FROM
 from cascaded_dllm.diffusion.process import AbsorbingProcess
 from cascaded_dllm.diffusion.schedule import LogLinearSchedule
 from cascaded_dllm.evaluate.likelihood import dataset_bound, mean_and_error
@@ -100,7 +101,7 @@ def report_arms(report: Report, arms: list[Arm], valid: StageDataset, *, num_win
     for arm in arms:
         with arm.training.averaged_weights():
             bound = dataset_bound(
-                arm.training.model, arm.training.objective, valid,
+                arm.training.model, replace(arm.training.objective, t_min=MEASURED_FROM), valid,
                 num_windows=num_windows, num_times=NUM_TIMES, batch_size=BATCH, seed=0,
             )  # fmt: skip
         nats, error = mean_and_error(bound.nll_nats)

@@ -15,12 +15,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from measure import Report, arguments, table
 from torch import Tensor
 
 from cascaded_dllm.cascade.spec import CascadeSpec
-from cascaded_dllm.data.dataset import StageDataset
+from cascaded_dllm.data.dataset import StageDataset, evenly_spaced
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.diffusion.layout import gaps_of, places_of
 from cascaded_dllm.diffusion.philox import Draws
@@ -46,9 +47,8 @@ def stage_dataset(folder: Path, settings: StageSettings) -> StageDataset:
     return StageDataset(arrays, settings.stage, is_placed=True)
 
 
-def laid_out(dataset: StageDataset, first: int, count: int) -> tuple[Tensor, Tensor]:
-    """Texts of the stage before, and their gaps."""
-    indices = np.arange(first, min(first + count, len(dataset)))
+def laid_out(dataset: StageDataset, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Texts of the stage before, and their gaps, of the windows `indices`."""
     prefix, places = dataset.batch(indices)[0], dataset.places(indices)
     assert prefix is not None
     assert places is not None
@@ -60,7 +60,7 @@ def histogram(dataset: StageDataset, vocab_size: int) -> Tensor:
     num_labels = dataset.num_free + 1
     counts = torch.zeros((vocab_size + 1) * num_labels)
     for first in range(0, len(dataset), _COUNTED_AT_ONCE):
-        z, gaps = laid_out(dataset, first, _COUNTED_AT_ONCE)
+        z, gaps = laid_out(dataset, np.arange(first, min(first + _COUNTED_AT_ONCE, len(dataset))))
         tokens = torch.nn.functional.pad(z, (0, 1), value=vocab_size)
         counts += torch.bincount((tokens * num_labels + gaps).flatten(), minlength=len(counts))
     by_token = counts.view(vocab_size + 1, num_labels).double()
@@ -105,7 +105,7 @@ def main() -> None:
         parser.error(f"{options.stage} is not a placed stage")
     num_windows = 4 if options.quick else options.num_windows
     valid = stage_dataset(options.valid, loaded.settings)
-    z, gaps = laid_out(valid, 0, num_windows)
+    z, gaps = laid_out(valid, evenly_spaced(len(valid), num_windows))
     n, m = valid.prefix_length, valid.target_length
     report = Report(f"Layouts of {n} tokens in {m}, nats a window, {len(z)} windows", save=options.save)
     law = histogram(stage_dataset(options.train, loaded.settings), model.config.vocab_size)

@@ -1,8 +1,9 @@
 """Bounds on -log p of continuations and of whole texts, under a flat model or a cascade; and continuations of contexts.
 
 For a continuation, a flat model gives its bound on -log p(continuation | context). A cascade writes whole texts, so it
-gives its joint bound on -log p of context and continuation together. Both rank the continuations of one context; what a
-continuation alone costs a cascade is not known.
+gives its joint bound on -log p of context and continuation together. Both rank the continuations of one context, which
+must be asked for together if the context is too long for a window; what a continuation alone costs a cascade is not
+known.
 
 A continuation is short, and in the integral over time its few tokens are rarely masked, so the estimate scatters. If
 the network of a flat model is normalised and does not see the time, it is evaluated token by token in random orders
@@ -33,6 +34,8 @@ from cascaded_dllm.train.objective import Batch, Objective
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextScorer:
     """Estimates the costs of texts, in nats; each depends on the seed and the text, not on the other texts.
+
+    Under a cascade, how much is kept of a context that is too long also depends on its other continuations.
 
     Attributes:
         cascade: a flat model, or all stages of a cascade.
@@ -73,7 +76,14 @@ class TextScorer:
         found = [self._pair(*pair) for pair in pairs]
         if self.cascade.is_flat:
             return self._flat_costs(found)
-        return [sum(self._window_costs(self.cascade.tokenizer.decode([*a, *b]))) for a, b in found]
+        by_context: Mapping[str, list[int]] = defaultdict(list)
+        for number, (context, _) in enumerate(pairs):
+            by_context[context].append(number)
+        texts = [""] * len(pairs)
+        for members in by_context.values():
+            for number, text in zip(members, self._whole_texts([found[number] for number in members]), strict=True):
+                texts[number] = text
+        return [sum(self._window_costs(text)) for text in texts]
 
     @host_by_default()
     def text_nats(self, texts: Sequence[str]) -> list[float]:
@@ -120,16 +130,29 @@ class TextScorer:
                 f"a continuation has {len(after)} tokens, and the models write {self.window}, of which one is the end "
                 f"of text before or after; give 1 to {self.window - 1} tokens"
             )
-        # If there is no room for the whole context, its end is kept.
         if self.cascade.is_flat:
-            # The start of a text follows the end of another one.
+            # The start of a text follows the end of another one. Without room for all of it, its end is kept.
             return [tokenizer.eos_id, *before][-(self.window - len(after)) :], after
+        return before, after
+
+    def _whole_texts(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[str]:
+        """The texts of one context and its continuations, with as much of the end of the context as fits into a window.
+
+        A cascade pays for the context too. So all continuations get the same part of it, for which the longest decides.
+        """
+        tokenizer = self.cascade.tokenizer
         # An end of text follows, which needs room too.
-        end = before[max(0, len(before) - (self.window - 1 - len(after))) :]
-        # A text that begins inside a character or a word may be cut into more tokens than there is room for.
-        while end and tokenizer.encode(tokenizer.decode([*end, *after])).ids != [*end, *after]:
-            end = end[1:]
-        return end, after
+        num_cut = max(0, *(len(before) + len(after) - (self.window - 1) for before, after in pairs))
+        while True:
+            texts = [(before[num_cut:], after) for before, after in pairs]
+            decoded = [tokenizer.decode([*end, *after]) for end, after in texts]
+            # A text that begins inside a character or a word may be cut into more tokens than there is room for.
+            if all(
+                not end or tokenizer.encode(text).ids == [*end, *after]
+                for (end, after), text in zip(texts, decoded, strict=True)
+            ):
+                return decoded
+            num_cut += 1
 
     def _flat_costs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """The cost of every continuation given its context under a flat model, in nats."""

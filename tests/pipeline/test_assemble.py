@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cascaded_dllm.assemble import devices, inputs
-from cascaded_dllm.assemble.bound import joint_bound
+from cascaded_dllm.assemble.bound import _num_characters, joint_bound
 from cascaded_dllm.assemble.devices import process_device
 from cascaded_dllm.assemble.inputs import stage_dataset
 from cascaded_dllm.assemble.run import assemble_run, require_launchable, require_sound
@@ -347,6 +347,32 @@ def test_validation_data_of_another_tagger(stories, make_stories, tmp_path, monk
         assemble_run(config)
 
 
+@pytest.mark.parametrize(("key", "what"), [("model_sha256", "sentence model"), ("scope", "scope")])
+def test_validation_data_of_another_sentence_model(make_stories, tmp_path, key, what):
+    """Words that are near to their document under one model need not be so under another."""
+
+    @dataclasses.dataclass
+    class Embedded:
+        described: dict[str, str]
+        method, background = "keybert", -1.2
+
+        def score(self, texts):
+            return RandomScorer(0).score(texts)
+
+        def describe(self):
+            return self.described
+
+    def data(split, **described):
+        scorer = Embedded({"model_sha256": "a", "scope": "document"} | described)
+        return make_stories(tmp_path, split=split, num=5, seed=1, scorer=scorer)
+
+    config = tiny.config(data("train"), tmp_path / "run", f"data.valid='{data('valid', **{key: 'b'})}'")
+    with pytest.raises(
+        DataError, match=rf"has the {what} b and .* (a|document); .* the first with --\w+, as for the o"
+    ):
+        assemble_run(config)
+
+
 def tfidf_stories(out: Path, stories: Path) -> Path:
     from cascaded_dllm.preprocess.in_process import preprocess_corpus
 
@@ -435,6 +461,16 @@ def test_joint_bound_needs_the_method_of_the_stages(stories, make_stories, tmp_p
     message = r"has texts that the method random chose, .* the method constituency chose: .*; preprocess .* constit"
     with pytest.raises(DataError, match=message):
         bound()
+
+
+def test_characters_that_windows_share_count_once():
+    """Windows end anywhere, also between the bytes of a character."""
+    tokenizer = Tokenizer.train(["\u65e5\u672c\u8a9e"], 258)
+    text = "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\u3002 " * 7
+    ids = list(tokenizer.encode(text).ids)
+    for length in (7, 11, 16):
+        windows = [ids[start : start + length] for start in range(0, len(ids), length)]
+        assert _num_characters(tokenizer, windows) == len(text)
 
 
 def test_numbers_of_chance_are_those_of_training(stories, make_stories, tmp_path):

@@ -361,6 +361,41 @@ def test_broken_word_counts(tmp_path):
         prepare(job(tmp_path))
 
 
+def test_word_counts_of_another_part(tmp_path):
+    """One word is rare in the train split and everywhere in the other: its importance must be that of training."""
+    train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
+    train.write_text("\n\n".join(["the owl", "the fox ran", "the dog", "the cat"]))
+    valid.write_text("\n\n".join(["the owl owl sat", "the owl"]))
+    asked = replace(job(tmp_path), corpus=CorpusChoice(str(train), name="a"), num_shards=1)
+    of_train = make(asked)
+    other = replace(asked, corpus=CorpusChoice(str(valid), "valid", "a"))
+    given = replace(other, scorer=ScorerChoice("tfidf", word_counts=str(of_train)), out=str(tmp_path / "given"))
+    found = [PreprocessedDataset.open(folder) for folder in (of_train, make(given), make(other))]
+    scorers = [dataset.settings.scorer for dataset in found]
+    assert scorers[0] == scorers[1] != scorers[2]
+    first = [next(dataset.shards[0].records()) for dataset in found[1:]]
+    assert first[0].importance.tolist() != first[1].importance.tolist()
+
+
+def test_word_counts_that_are_not_there(tmp_path):
+    of_random = make(job(tmp_path, method="random"))
+    message = r"--word-counts is .*stories_valid, which was made with the method random and has none; name the folder"
+    with pytest.raises(ConfigError, match=message):
+        prepare(job(tmp_path / "other", word_counts=str(of_random)))
+    with pytest.raises(DataError, match="there is no such folder"):
+        prepare(job(tmp_path / "other", word_counts=str(tmp_path / "nowhere")))
+    counted = make(job(tmp_path))
+    table = next(counted.glob("prepared/word_counts_*/*.json"))
+    # Counts of another corpus may lie there too.
+    other = table.parent.with_name("word_counts_0")
+    shutil.copytree(table.parent, other)
+    (other / table.name).write_text(json.dumps(json.loads(table.read_text()) | {"num_documents": 7}))
+    assert preprocess.word_counts_of(counted) == table
+    shutil.rmtree(table.parent)
+    with pytest.raises(DataError, match=r"in which the word counts that it was made with .* name that one, or make it"):
+        prepare(job(tmp_path / "other", word_counts=str(counted)), on_pass=lambda *_: pytest.fail("it is counted"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -372,6 +407,7 @@ def test_broken_word_counts(tmp_path):
         ({"word_cache": "x"}, "no use for --word-cache 'x'; leave it out, or choose keybert or keybert_no_stopword"),
         ({"seed": 1}, "no use for --seed 1; leave it out, or choose random"),
         ({"per": "word"}, "method tfidf has no use for --per 'word'; leave it out, or choose random"),
+        ({"method": "random", "word_counts": "x"}, "no use for --word-counts 'x'; leave it out, or choose tfidf"),
         ({"method": "random", "per": "text"}, "--per is 'text'; it must be one of occurrence, word"),
     ],
 )

@@ -355,6 +355,20 @@ def test_jsonl_with_a_field_and_a_name(tmp_path):
     assert PreprocessedDataset.open(tmp_path / "tfidf" / "papers-2_all").counts.documents == 1
 
 
+def test_word_counts_of_a_split_to_measure_on(tmp_path):
+    """They change which words its stages keep, so it is said, unless they are those of the training data."""
+    path = tmp_path / "notes.txt"
+    path.write_text("We find a key.\n\nWe lose it.")
+    flags = ["--dataset", path, "--train-tokenizer", 300, "--out", tmp_path]
+    note = "note: the split valid has word counts of its own, so its stages keep other words than those of the train"
+    assert "note:" not in success("preprocess", "tfidf", *flags).stdout
+    assert note in success("preprocess", "tfidf", *flags, "--split", "valid").stdout
+    counts = ["--word-counts", tmp_path / "tfidf" / "notes_train", "--name", "again"]
+    assert "note:" not in success("preprocess", "tfidf", *flags, "--split", "valid", *counts).stdout
+    alone = success("preprocess", "tfidf", *flags, "--num-documents", 1, "--name", "alone").stdout
+    assert "note: the words of 1 document are counted, in which no word is rarer than another: all have" in alone
+
+
 def test_version():
     assert re.fullmatch(r"cdllm \d+\.\d+\.\d+\S*\n", success("--version").stdout)
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from cascaded_dllm.cli import quickstart
+from cascaded_dllm.data.preprocessed import read_identity
 from cascaded_dllm.text import python_docs, stories
 from cascaded_dllm.text.python_docs import python_docs_documents
 from cascaded_dllm.text.stories import StoryGrammar
@@ -104,6 +105,9 @@ def test_python_docs_in_two_stages(tmp_path):
     assert summary["seed"] == 5
     assert len(summary["stages"]) == 2
     assert "accepted_share" not in summary
+    scorers = [read_identity(folder).settings.scorer for folder in sorted((out / "data").glob("tfidf/*"))]
+    assert len(scorers) == 2
+    assert scorers[0] == scorers[1], "both parts have the word counts of the training part"
     assert "stage3" not in result.stdout
     assert f"cdllm sample --stage {out / 'stage1'} --stage {out / 'stage2'} --num-samples" in result.stdout
 

@@ -110,6 +110,24 @@ def test_a_context_that_is_cut_inside_a_character(models: dict[str, Cascade], mo
         assert scorer.window - 3 < len(encode(text).ids) < scorer.window
 
 
+def test_continuations_of_a_long_context_have_the_same_part_of_it(
+    models: dict[str, Cascade], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cascade pays for the context too: what one continuation left out of it, another one would pay for."""
+    found: list[str] = []
+    monkeypatch.setattr(TextScorer, "_window_costs", lambda scorer, text: found.append(text) or [])
+    scorer = TextScorer(cascade=models["cascade"])
+    long, short = "The old cat saw a tree near the fox." * 9, "Once there was"
+    ends = [" fox", " fox in a tree near a cat", " tree"]
+    scorer.continuation_nats([(context, end) for end in ends for context in (long, short)])
+    kept = [text.removesuffix(end) for text, end in zip(found[::2], ends, strict=True)]
+    assert len(set(kept)) == 1
+    assert kept[0]
+    assert long.endswith(kept[0])
+    assert len(scorer.cascade.tokenizer.encode(found[2]).ids) < scorer.window, "an end of text follows"
+    assert found[1::2] == [short + end for end in ends]
+
+
 def test_what_is_kept_of_a_context_is_pinned_as_it_is(
     models: dict[str, Cascade], monkeypatch: pytest.MonkeyPatch
 ) -> None:

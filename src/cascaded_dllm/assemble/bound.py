@@ -15,6 +15,9 @@ from cascaded_dllm.sample.cascade import Cascade
 from cascaded_dllm.text.tokenizer import Tokenizer
 from cascaded_dllm.train.objective import Objective
 
+_REPLACEMENT = "\ufffd"
+"""Stands in a decoded text for bytes that form no character."""
+
 
 def joint_bound(
     cascade: Cascade,
@@ -31,8 +34,9 @@ def joint_bound(
 ) -> JointBound:
     """The joint bound of a cascade, or of a flat model as a cascade of one stage, on preprocessed windows.
 
-    Two cascades are measured on the same windows, with the same times and noise, so their difference is known window by
-    window: `mean_and_error(one.nll_nats - other.nll_nats)`.
+    Two cascades with windows of one length are measured on the same windows, with the same times and noise, unless one
+    drops windows that the other has; with `keeps_all` none does. So their difference is known window by window:
+    `mean_and_error(one.nll_nats - other.nll_nats)`.
 
     Args:
         cascade: the models.
@@ -108,5 +112,10 @@ def windows_bound(
 
 
 def _num_characters(tokenizer: Tokenizer, windows: Sequence[Sequence[int]]) -> int:
-    """The characters of the texts in these windows; an end of text, which decodes to a name, has none."""
-    return sum(len(tokenizer.decode([token for token in ids if token != tokenizer.eos_id])) for ids in windows)
+    """The characters of the texts in these windows; an end of text, which decodes to a name, has none.
+
+    A character whose bytes two windows share counts in the first one. The second one begins with bytes that are no
+    character, and decode to one replacement character each; what follows is a whole character, in all but tiny windows.
+    """
+    texts = (tokenizer.decode([token for token in ids if token != tokenizer.eos_id]) for ids in windows)
+    return sum(len(text.lstrip(_REPLACEMENT)) for text in texts)

@@ -108,15 +108,23 @@ def _require_alike(valid: str, path: str, held: Settings) -> None:
     """Checks that the validation data was made in the same way as the training data.
 
     Raises:
-        DataError: it has another tokenizer, method, tagger, function of the user, or kind of random importance.
+        DataError: it has another tokenizer, method, tagger, sentence model or scope, function of the user, or kind of
+            random importance.
     """
     found = _held(valid, "--valid (data.valid)")
     choice, our_choice = (learnt_choice(choice_of(of.method, of.scorer)) for of in (found, held))
     for what, theirs, ours, flag in (
         ("tokenizer", found.tokenizer, held.tokenizer, f"--tokenizer {path}"),
         ("method", found.method, held.method, held.method),
-        # Other settings of the scorer may differ: the table of tf-idf is counted on each split separately.
+        # Other settings of the scorer may differ: without --word-counts, tfidf counts the words of each split.
         ("tagger", found.scorer.get("tagger"), held.scorer.get("tagger"), "--tagger, as for the other"),
+        (
+            "sentence model",
+            found.scorer.get("model_sha256"),
+            held.scorer.get("model_sha256"),
+            "--model, as for the other",
+        ),
+        ("scope", found.scorer.get("scope"), held.scorer.get("scope"), "--scope, as for the other"),
         ("choice by", choice, our_choice, "--scorer, or --per and --seed, as for the other"),
     ):
         if theirs != ours:

@@ -9,13 +9,19 @@ from typing import TypeAlias, final
 from cascaded_dllm.assemble.scorers import BUILT_IN_TAGGERS, MakeEncoder, encoder_identity, make_scorer
 from cascaded_dllm.atomic import complete_folder
 from cascaded_dllm.data.manifest import fingerprint
-from cascaded_dllm.errors import ConfigError
+from cascaded_dllm.data.preprocessed import read_identity
+from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import TOKENIZER_FILE
 from cascaded_dllm.importance.custom import split_scorer
-from cascaded_dllm.importance.tfidf import document_frequencies, save_frequencies
+from cascaded_dllm.importance.tfidf import (
+    TfidfScorer,
+    document_frequencies,
+    load_frequencies,
+    save_frequencies,
+)
 from cascaded_dllm.preprocess.completion import PREPARED_FOLDER, remember_hashes
 from cascaded_dllm.preprocess.encoder import EncodeAll, encoder_of_process, encoder_processes
-from cascaded_dllm.preprocess.job import CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.job import COUNTED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import Plan, check_known_settings, check_name, dataset_folder
 from cascaded_dllm.preprocess.progress import TaskLog, has_total, known_records, write_total
 from cascaded_dllm.text.corpora import open_corpus
@@ -96,6 +102,7 @@ class ShardTask:
 OnPass: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the purpose of a pass through a corpus, the documents done, and about how many there are."""
 
+_WORD_COUNTS_FILE = "word_counts.json"
 # Documents between two calls of OnPass.
 _TOLD_EVERY = 256
 
@@ -118,7 +125,9 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
     if job.train_tokenizer is not None:
         require_vocab_size(job.train_tokenizer)
     # Fails on a missing model or library before a corpus is fetched from the hub and a tokenizer is trained.
-    scorer = None if job.scorer.method == "tfidf" else make_scorer(job.scorer)
+    known = None if job.scorer.word_counts is None else word_counts_of(Path(job.scorer.word_counts))
+    is_counted = job.scorer.method in COUNTED
+    scorer = make_scorer(job.scorer, known) if known is not None or not is_counted else None
     given = None if job.tokenizer is None else Tokenizer.load(job.tokenizer)
     if given is not None:
         given.require_every_byte()
@@ -136,7 +145,7 @@ def prepare(job: Job, *, workers: int = 1, on_pass: OnPass = lambda *_: None) ->
         # Before passes through the corpus whose results would fit no shard.
         check_known_settings(folder, corpus, num_shards=job.num_shards)
     source = _tokenizer_source(job, corpus, prepared, on_pass)
-    frequencies = None
+    frequencies = known
     if scorer is None:
         frequencies = _word_counts(corpus, prepared, workers, on_pass)
         scorer = make_scorer(job.scorer, frequencies)
@@ -212,13 +221,40 @@ def _told(corpus: Corpus, what: str, on_pass: OnPass) -> Iterator[Document]:
 def _word_counts(corpus: Corpus, prepared: Path, workers: int, on_pass: OnPass) -> Path:
     """The file with the word counts of a corpus, made now if it does not exist."""
     folder = prepared / f"word_counts_{fingerprint(corpus.source)}"
-    table = folder / "word_counts.json"
+    table = folder / _WORD_COUNTS_FILE
     if not table.is_file():
         with complete_folder(folder) as temporary:
             documents = _told(corpus, "counting words", on_pass)
             frequencies = document_frequencies(documents, folder=temporary, workers=workers)
             save_frequencies(frequencies, temporary / table.name)
     return table
+
+
+def word_counts_of(folder: Path) -> Path:
+    """The file with the word counts by which the importance of a dataset of tfidf was found.
+
+    Another part of the corpus needs them: with counts of its own, its stages would keep other words than those that a
+    cascade was trained on.
+
+    Raises:
+        ConfigError: the dataset is of another method.
+        DataError: it is missing or incomplete, or its word counts are no longer there.
+    """
+    settings = read_identity(folder).settings
+    if settings.method not in COUNTED:
+        raise ConfigError(
+            f"--word-counts is {folder}, which was made with the method {settings.method} and has none; name the "
+            f"folder of the training data that `cdllm preprocess {COUNTED[0]}` printed"
+        )
+    for table in sorted(folder.glob(f"{PREPARED_FOLDER}/word_counts_*/{_WORD_COUNTS_FILE}")):
+        # A dataset that was made again from another corpus leaves the counts of the former one.
+        if TfidfScorer(load_frequencies(table)).describe().items() <= settings.scorer.items():
+            return table
+    raise DataError(
+        f"--word-counts is {folder}, in which the word counts that it was made with (table_sha256 "
+        f"{settings.scorer.get('table_sha256')}) are not there: they lie in {PREPARED_FOLDER}/ of the dataset whose "
+        "words were counted; name that one, or make it again"
+    )
 
 
 def _tokenizer_source(job: Job, corpus: Corpus, prepared: Path, on_pass: OnPass) -> str:

@@ -80,6 +80,7 @@ def command_of(method: str) -> Callable[..., None]:
         seed: flags.Seed = None,
         per: flags.Per = None,
         scorer: flags.Scorer = None,
+        word_counts: flags.WordCounts = None,
         shards: flags.Shards = 1,
         shard: flags.Shard = None,
         workers: flags.Workers = None,
@@ -172,6 +173,8 @@ _register(
     "Importance by tf-idf.",
     "Importance by tf-idf: how often a word is in its document, and how rare in the others; needs no model.",
     "--dataset papers.jsonl.gz --text-field abstract --train-tokenizer 8192",
+    "--dataset valid.jsonl --split valid --word-counts data/preprocessed/tfidf/papers_train --tokenizer "
+    "data/preprocessed/tfidf/papers_train",
 )
 _register(
     "random",

@@ -107,6 +107,13 @@ Scorer = Annotated[
         "importance)."
     ),
 ]
+WordCounts = Annotated[
+    str | None,
+    _importance(
+        help="Folder of a dataset of tfidf, mostly the training part, whose word counts are used (default: the words "
+        "of this corpus are counted)."
+    ),
+]
 Shards = Annotated[int, typer.Option(help="Number of shards, the parts of the dataset on disk; a task makes one.")]
 Shard = Annotated[
     int | None, typer.Option(help="Make only this shard, counted from 0, as one task of your own job array.")

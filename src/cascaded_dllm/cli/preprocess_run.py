@@ -25,7 +25,7 @@ from cascaded_dllm.preprocess.executors import (
     run_local,
     shared_out,
 )
-from cascaded_dllm.preprocess.job import Job, require_shard
+from cascaded_dllm.preprocess.job import COUNTED, Job, require_shard
 from cascaded_dllm.preprocess.on_ray import run_ray
 from cascaded_dllm.preprocess.on_slurm import require_no_job, submit_slurm
 from cascaded_dllm.preprocess.pipeline import Plan
@@ -33,6 +33,9 @@ from cascaded_dllm.preprocess.progress import WINDOW_LENGTH, known_records, summ
 from cascaded_dllm.preprocess.status import note_job
 from cascaded_dllm.processes import MOST_WORKERS, usable_cores
 from cascaded_dllm.text.rows import BadRecordError
+
+_MEASURED_SPLITS = ("valid", "validation", "test")
+"""Splits that no model is trained on."""
 
 
 @contextlib.contextmanager
@@ -84,6 +87,7 @@ def run_job(
     tasks = Tasks(placed, task.plan.folder, job.num_shards, missing, complete)
     if hint := task.plan.corpus.hint():
         note(hint)
+    _note_word_counts(job, task.plan.settings.scorer.get("num_documents"))
     if missing and complete:
         console.print(f"{len(complete):,} of {counted(job.num_shards, 'shard')} are there, and are kept")
     say_ended_tasks(tasks, has_time_limit=executor == "slurm" or shard is not None)
@@ -110,6 +114,22 @@ def run_job(
         case _:
             _run_here(task, tasks, processes, records)
     _say_what_came_out(task, time.monotonic() - started, len(missing))
+
+
+def _note_word_counts(job: Job, num_documents: object) -> None:
+    """Says what word counts do to the choice of words where that may not be expected."""
+    if job.scorer.method not in COUNTED:
+        return
+    if num_documents == 1:
+        note(
+            "the words of 1 document are counted, in which no word is rarer than another: all have the importance 0, "
+            "and stages keep the first words; cut the text into more documents (--unit)"
+        )
+    if job.scorer.word_counts is None and job.corpus.split in _MEASURED_SPLITS:
+        note(
+            f"the split {job.corpus.split} has word counts of its own, so its stages keep other words than those of "
+            "the train split; to measure models on it, give --word-counts with the data that they are trained on"
+        )
 
 
 def _require_single(job: Job, shard: int, executor: str, workers: int | None) -> None:

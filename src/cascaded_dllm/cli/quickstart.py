@@ -1,7 +1,6 @@
 """`cdllm quickstart`: trains, measures and samples a three-stage cascade from scratch, in minutes on a laptop."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +36,6 @@ from cascaded_dllm.sample.output import write_samples
 from cascaded_dllm.sample.samples import CascadeSamples
 from cascaded_dllm.sample.settings import RunSettings, SampleSettings
 from cascaded_dllm.text.corpora import BUILT_IN, open_corpus
-from cascaded_dllm.text.corpus import Corpus
 from cascaded_dllm.text.stories import story_tokenizer
 from cascaded_dllm.text.tokenizer import Tokenizer
 
@@ -66,7 +64,7 @@ _SAMPLES_SHOWN, _BATCH_SIZE = 4, 64
 class _Recipe:
     """What differs between the two corpora: the importance scorer and the tokenizer."""
 
-    make_scorer: Callable[[Corpus], Scorer]
+    scorer: Scorer
     tokenizer: Tokenizer
 
 
@@ -154,11 +152,11 @@ def quickstart(
 
 def _recipe(corpus: str) -> _Recipe:
     if corpus == "stories":
-        return _Recipe(lambda _: PosScorer(StoriesTagger()), story_tokenizer())
-    texts = (document.text for document in open_corpus(corpus, split="train").documents())
+        return _Recipe(PosScorer(StoriesTagger()), story_tokenizer())
+    train = open_corpus(corpus, split="train")
     with working("training a tokenizer on the corpus"):
-        tokenizer = Tokenizer.train(texts, 2048)
-    return _Recipe(lambda docs: TfidfScorer(document_frequencies(docs.documents())), tokenizer)
+        tokenizer = Tokenizer.train((document.text for document in train.documents()), 2048)
+    return _Recipe(TfidfScorer(document_frequencies(train.documents())), tokenizer)
 
 
 def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
@@ -169,7 +167,7 @@ def _preprocess(corpus: str, split: str, recipe: _Recipe, out: Path) -> Path:
             split=split,
             out_dir=out,
             tokenizer=recipe.tokenizer,
-            scorer=recipe.make_scorer(stream),
+            scorer=recipe.scorer,
             on_progress=move,
         )
     say(f"{split}: {folder}")

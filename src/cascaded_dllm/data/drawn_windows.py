@@ -14,7 +14,7 @@ from cascaded_dllm.errors import DataError
 from cascaded_dllm.rng import numpy_generator
 
 _NUM_GROUPS = 16
-"""Number of row groups, of about a million tokens, from which windows are drawn in equal parts; at most all of them."""
+"""Number of row groups from which windows are drawn, each in proportion to its tokens, a million at most."""
 _AT_ONCE = 1024
 """Windows whose stages are selected together."""
 
@@ -46,23 +46,38 @@ def drawn_windows(
     groups = row_groups(dataset)
     missing = rule.layout.missing(groups)
     generator = numpy_generator(seed, "drawn windows")
-    found, num_found = [], 0
-    for visited, place in enumerate(generator.permutation(len(groups))):
-        wanted = num_windows - num_found
-        quota = -(-wanted // max(1, min(_NUM_GROUPS, len(groups)) - visited))
-        for stages in _some_of(groups[place], missing[place], rule, quota, generator):
-            found.append(stages.token_ids)
-            num_found += stages.num_kept
-        if num_found >= num_windows:
+    places = generator.permutation(len(groups)).tolist()
+    # The largest last: it makes up for those that have fewer windows than their share.
+    shared = sorted(places[:_NUM_GROUPS], key=lambda place: groups[place].num_tokens)
+    num_tokens = sum(groups[place].num_tokens for place in shared)
+    found: list[Stages] = []
+    num_found, has_more = 0, False
+    for place in (*shared, *places[_NUM_GROUPS:]):
+        wanted, size = num_windows - num_found, groups[place].num_tokens
+        if wanted <= 0:
             break
+        quota = -(-wanted * size // max(num_tokens, size, 1))
+        num_tokens -= size
+        some = _some_of(groups[place], missing[place], rule, quota, generator)
+        num_of_group = sum(stages.num_kept for stages in some)
+        found, num_found, has_more = [*found, *some], num_found + num_of_group, has_more or num_of_group == quota
+    if num_found < num_windows and has_more:
+        # Nearly all windows are wanted, and they are not spread like the tokens.
+        every = zip(groups, missing, strict=True)
+        found = [
+            stages
+            for group, of_group in every
+            for stages in _some_of(group, of_group, rule, group.num_tokens, generator)
+        ]
+        num_found = sum(stages.num_kept for stages in found)
     if num_found == 0:
         raise DataError(
             f"{folder} has {dataset.counts.tokens} tokens in {dataset.counts.documents} documents, and not one window "
             f"of {spec.window_length} tokens with the stages {list(spec.stage_lengths)} that lies in one shard; give a "
             "larger corpus, or preprocess it with fewer shards"
         )
-    joined = [np.concatenate(stage) for stage in zip(*found, strict=True)]
-    order = generator.permutation(num_found)
+    joined = [np.concatenate(stage) for stage in zip(*(stages.token_ids for stages in found), strict=True)]
+    order = generator.permutation(num_found)[:num_windows]
     return tuple(stage[order] for stage in joined)
 
 

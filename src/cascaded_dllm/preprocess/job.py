@@ -14,6 +14,8 @@ EMBEDDED = ("keybert", "keybert_no_stopword")
 """Methods that take a sentence model."""
 CUSTOM = ("custom",)
 """Methods that take a function of the user."""
+COUNTED = ("tfidf",)
+"""Methods that count the words of a corpus."""
 DEFAULT_SCOPE = "document"
 """What the methods with a sentence model compare a word with by default."""
 MOST_SHARDS = 1_000_000
@@ -22,6 +24,7 @@ _READERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("model", "scope", "window_words", "precision", "device", "word_cache"), EMBEDDED),
     **dict.fromkeys(("seed", "per"), ("random",)),
     "scorer": CUSTOM,
+    "word_counts": COUNTED,
 }
 """The methods that read each setting of `ScorerChoice`; all methods read settings that are not listed."""
 
@@ -80,6 +83,7 @@ class ScorerChoice:
         seed: of random.
         per: of random: what gets a number of its own, one of `random_scores.DRAWN_PER`.
         scorer: of custom: FILE.py:NAME, see `importance.custom.CustomScorer`.
+        word_counts: of tfidf: a dataset of this method whose word counts are used; None to count the corpus itself.
     """
 
     method: str
@@ -93,6 +97,7 @@ class ScorerChoice:
     seed: int | None = None
     per: str | None = None
     scorer: str | None = None
+    word_counts: str | None = None
 
     def check(self) -> None:
         """Checks, before any work, that the method is known and that the other settings belong to it.

@@ -41,11 +41,19 @@ class ReportContent:
 def report(results: Results) -> ReportContent:
     """The content of the report on the results of a study."""
     arms = arms_of(results)
+    ranked = ranking(arms, results)
     return ReportContent(
         results=results,
         arms=arms,
-        ranking=ranking(arms, results),
-        notes=(*_unfinished(arms), *_budgets(arms, results), *_certainty(arms), *_truth(arms, results)),
+        ranking=ranked,
+        notes=(
+            *_unfinished(arms),
+            *_budgets(arms, results),
+            *_certainty(arms),
+            *_omitted(arms, ranked),
+            *_truth(arms, results),
+            *_numbers_of_texts(results),
+        ),
         losses=loss_curves(results),
         bounds=bound_curves(results),
         joint=joint_curves(results),
@@ -125,6 +133,25 @@ def _certainty(arms: Sequence[Arm]) -> list[str]:
     return notes
 
 
+def _omitted(arms: Sequence[Arm], ranked: Ranking) -> list[str]:
+    """Notes on differences that count, between arms that leave out different terms, and are no larger than these.
+
+    Arms that leave out the same, such as two prefix cascades, have nearly the same terms, which cancel.
+    """
+    omitted = {arm.name: arm.bound.omitted_nats for arm in arms if arm.bound is not None}
+    notes = []
+    for pair in (*ranked.against_best, *ranked.other_pairs):
+        if pair.nats is None or pair.verdict == "not seen":
+            continue
+        one, two = omitted[pair.arm], omitted[pair.other]
+        if one != two and abs(pair.nats.mean) <= max(one, two):
+            notes.append(
+                f'Bounds leave out the ends of time, at most {one:.3g} nats a window of "{pair.arm}" and {two:.3g} of '
+                f'"{pair.other}"; their difference may come from that.'
+            )
+    return notes
+
+
 def _truth(arms: Sequence[Arm], results: Results) -> list[str]:
     """A note on arms whose bound lies below the true surprisal, which no model can reach."""
     truth = results.truth_nats
@@ -141,4 +168,25 @@ def _truth(arms: Sequence[Arm], results: Results) -> list[str]:
         f"The bound of {listed(below)} lies below the true surprisal of the windows, {truth:.4g} nats a window, by "
         f"more than {NEEDED_ERRORS:g} standard errors. No model can do that on text it has not seen: do not believe it "
         "before you know why."
+    ]
+
+
+_DEPENDENT = ("distinct_", "self_bleu_", "mauve")
+"""Beginnings of the names of figures that depend on the number of texts."""
+
+
+def _numbers_of_texts(results: Results) -> list[str]:
+    """A note on figures that depend on the number of texts, if they are of different numbers."""
+    drawn = [sampling for run in results.arms for sampling in run.samplings]
+    if not any(name.startswith(_DEPENDENT) for sampling in drawn for name in sampling.figures):
+        return []
+    numbers = {f'"{sampling.name}"': sampling.num_samples for sampling in drawn}
+    if (real := results.reference.get("num_texts")) is not None:
+        numbers["real text"] = int(real)
+    if len({*numbers.values()}) == 1:
+        return []
+    told = listed([f"{number:,} for {name}" for name, number in numbers.items()])
+    return [
+        f"Distinct shares, self-BLEU and MAUVE depend on the number of texts, which is {told}: they do not compare "
+        "between different numbers."
     ]

@@ -39,9 +39,13 @@ def bounds_table(arms: Sequence[Arm]) -> str:
     """The bound of every arm with both of its errors."""
     caption = (
         "Upper bound on the negative log-likelihood, mean over seeds; lower is better. Errors are standard errors of "
-        "the mean: over seeds, and over windows."
+        "the mean: over seeds, and over windows. Omitted at most is what a bound may leave out at the ends of time. "
+        "Tokens are those of the window, ends of text that fill it included."
     )
-    columns = ("arm", "seeds", "nats a window", "over seeds", "over windows", "nats a token", "perplexity", "windows")
+    columns = (
+        *("arm", "seeds", "nats a window", "over seeds", "over windows", "omitted at most", "nats a token"),
+        *("perplexity", "windows"),
+    )
     return table(caption, columns, [_bound_row(arm) for arm in arms])
 
 
@@ -49,13 +53,14 @@ def _bound_row(arm: Arm) -> list[str]:
     seeds = f"{len(arm.runs) - len(arm.problems)} of {len(arm.runs)}"
     bound = arm.bound
     if bound is None:
-        return [arm.name, seeds, *[NONE] * 6]
+        return [arm.name, seeds, *[NONE] * 7]
     return [
         arm.name,
         seeds,
         measured_text(bound.nats.mean, bound.standard_error),
         "one seed" if bound.nats.num_seeds == 1 else error_text(bound.nats.standard_error),
         error_text(bound.over_windows),
+        number_text(bound.omitted_nats),
         estimate_text(bound.nats_per_token),
         estimate_text(bound.ppl),
         f"{bound.num_windows:,}",

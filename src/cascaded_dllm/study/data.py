@@ -13,7 +13,7 @@ from cascaded_dllm.data.preprocessed import Identity, read_identity
 from cascaded_dllm.errors import ConfigError, DataError
 from cascaded_dllm.file_names import DONE, TOKENIZER_FILE
 from cascaded_dllm.importance.custom import read_scorer, split_scorer
-from cascaded_dllm.preprocess.job import CUSTOM, EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
+from cascaded_dllm.preprocess.job import COUNTED, CUSTOM, EMBEDDED, TAGGED, CorpusChoice, Job, ScorerChoice
 from cascaded_dllm.preprocess.pipeline import dataset_folder
 from cascaded_dllm.processes import usable_cores
 from cascaded_dllm.study.callbacks import StudyCallbacks
@@ -205,6 +205,8 @@ def _make(study: StudySettings, folder: StudyFolder, method: str, tokenizer: str
             seed=corpus.random_seed if of_job == "random" else None,
             per="word" if method == PER_WORD else None,
             scorer=method if is_custom(method) else None,
+            # Counted on the validation part, other words would be kept than in training.
+            word_counts=str(_folders(study, folder)[method][0]) if is_valid and of_job in COUNTED else None,
         ),
         tokenizer,
         corpus.train_tokenizer if tokenizer is None else None,

@@ -68,6 +68,29 @@ def test_come_from_many_row_groups(folder):
     assert len(arrays[-1]) > 6
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_small_row_group_gives_its_share(make_dataset, tmp_path, monkeypatch, seed):
+    """The rest of a shard is a row group too, however few windows it has; the others give what it lacks."""
+    monkeypatch.setattr(shards, "ROW_GROUP_TOKENS", 600)
+    documents = [(f"d{n}", [n % 49, *range(5)], [0.5] * 6) for n in range(104)]
+    folder = make_dataset(tmp_path / "data", documents)
+    sizes = [group.num_documents for group in module.row_groups(module.PreprocessedDataset.open(folder))]
+    assert sizes == [100, 4]
+    [rows] = drawn_windows(folder, CascadeSpec((6,)), packing="document", num_windows=50, seed=seed)
+    assert len(rows) == 50
+    # Documents 100 to 103; others begin with the same numbers.
+    assert sum(row[0] in (2, 3, 4, 5) for row in rows.tolist()) <= 2 + 2 * 4
+
+
+@pytest.mark.parametrize("packing", ["stream", "document"])
+def test_nearly_all_windows(folder, packing):
+    """They are not spread over row groups like the tokens, so some groups have fewer than their share."""
+    num_windows = len(drawn_windows(folder, SPEC, packing=packing, num_windows=10_000, seed=1)[0])
+    for fewer in (0, 1, 3):
+        found = drawn_windows(folder, SPEC, packing=packing, num_windows=num_windows - fewer, seed=1)
+        assert len(as_set(found)) == len(found[0]) == num_windows - fewer
+
+
 def test_windows_that_cannot_fill_their_stages_are_passed_over(make_dataset, tmp_path):
     """One window of equal tokens among different ones, and windows more than are selected at once."""
     documents = [("same", [1] * 6, [-1.0] * 6)] + [(f"d{n}", list(range(6)), [0.5] * 6) for n in range(1500)]

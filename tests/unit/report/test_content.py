@@ -99,6 +99,48 @@ def test_a_difference_counts_from_two_standard_errors_on(tmp_path, error, verdic
     assert ("wins" in found.ranking.sentence) == (verdict == "lower")
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "error", "is_noted"),
+    [
+        (1.1, 0.5, 0.1, True),
+        (0.5, 1.1, 0.1, True),
+        (0.9, 0.5, 0.1, False),
+        (1.1, 1.1, 0.1, False),
+        (1.1, 0.5, 0.6, False),
+    ],
+)
+def test_a_difference_no_larger_than_what_bounds_leave_out(tmp_path, one, two, error, is_noted):
+    """A cascade leaves out other terms than a flat model, two cascades the same; what is not seen needs no note."""
+    arms = [plain("a", 0, 30.0), plain("b", 0, 31.0)]
+    for arm, omitted in zip(arms, (one, two), strict=True):
+        arm["bound"]["omitted_nats_per_window_at_most"] = omitted
+    found = content(tmp_path, arms, [pair(0, -1.0, error)])
+    note = (
+        f'Bounds leave out the ends of time, at most {one} nats a window of "a" and {two} of "b"; their difference may '
+        "come from that."
+    )
+    assert (note in found.notes) == is_noted
+    assert any("leave out" in text for text in found.notes) == is_noted
+
+
+def test_figures_of_different_numbers_of_texts(tmp_path):
+    def notes(*numbers: int, real: float | None = None) -> list[str]:
+        made = made_up.arm("a", 0, [30.0])
+        made["sampling"] = [
+            drawing | {"num_samples": number} for drawing, number in zip(made["sampling"], numbers, strict=False)
+        ]
+        reference = {"figures": {"num_texts": real}, "errors": {}}
+        return [note for note in content(tmp_path, [made], reference=reference).notes if "self-BLEU" in note]
+
+    [note] = notes(256, 64)
+    assert note.startswith(
+        "Distinct shares, self-BLEU and MAUVE depend on the number of texts, which is 256 for "
+        '"first_hitting" and 64 for "analytic, 16 steps": they do not compare'
+    )
+    assert len(notes(256, 256, real=100.0)) == 1
+    assert notes(256, 256) == notes(256, 256, real=256.0) == []
+
+
 def test_a_winner_must_beat_all_others(tmp_path):
     arms = [plain("c", 0, 36.0), plain("b", 0, 31.0), plain("a", 0, 30.0)]
     pairs = [pair(0, -1.0, 0.9), pair(0, -6.0, 0.5, "a", "c"), pair(0, -5.0, 0.5, "b", "c")]

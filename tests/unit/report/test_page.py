@@ -209,6 +209,7 @@ def test_style_sheet_has_every_class(whole, tmp_path):
 
 def test_tables_have_the_numbers_with_their_errors(whole):
     assert whole.row("placed", "3 of 3")[2:5] == ["30.09 ± 0.31", "± 0.054", "± 0.31"]
+    assert whole.row("placed", "3 of 3")[5] == "0.003"
     assert whole.row("placed, learning rate 3e-3", "1 of 2")[3] == "one seed"
     assert whole.row("placed", "cascade")[2:] == ["-1.15 ± 0.12", "-9.3", "3", "± 0.12, paired", "lower"]
     assert whole.row("placed", "flat")[5:] == ["± 0.44, not paired", "lower"]

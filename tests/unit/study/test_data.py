@@ -47,6 +47,14 @@ def test_versions_of_a_function(tmp_path: Path) -> None:
     assert made(tmp_path / "alone", methods[:1])[methods[0]].train.name == "s_my-file_f_train"
 
 
+def test_words_are_counted_in_the_training_data(tmp_path: Path) -> None:
+    """With word counts of its own, the validation data would keep other words than those that models have learnt."""
+    data = made(tmp_path, ["tfidf"])["tfidf"]
+    train, valid = data.train_identity.settings, data.valid_identity.settings
+    assert (train.split, valid.split) == ("train", "valid")
+    assert train.scorer == valid.scorer
+
+
 def test_folders_of_another_version(tmp_path: Path) -> None:
     """The file of an arm is that of its data, as far as it is there to be looked at."""
     file = tmp_path / "mine.py"

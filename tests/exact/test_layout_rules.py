@@ -208,6 +208,7 @@ def law_of_calls(count: int) -> Tensor:
     return law_of_few_calls(several_gaps_model(), [5, 6, 7], count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_call", [1, 2, 3])
 def test_several_gaps_of_a_call(per_call: int) -> None:
     model, num_texts = several_gaps_model(), 24_000

@@ -88,7 +88,7 @@ def told_as_the_first_run_ends(number: signal.Signals, arguments: list[object]) 
     cdllm(*arguments)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 75), (signal.SIGINT, 130)])
 def test_a_signal_as_a_run_ends_stops_the_command(
     flat: Path, stories: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

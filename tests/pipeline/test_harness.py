@@ -122,6 +122,7 @@ def test_numbers_that_are_none(name: str, value: object) -> None:
         BoundModel("stories", **{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_gpu_needs_no_device(tmp_path: Path) -> None:
     """The documented command runs as it stands."""
     (tmp_path / "test.jsonl").write_text(json.dumps({"question": "My friend", "answer": " Tom is"}))

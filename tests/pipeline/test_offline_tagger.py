@@ -118,6 +118,7 @@ def test_accuracy_of_taggers(corpus, weights):
     assert re.fullmatch(r"0\.\d{4} of 480 words of words\.tsv: lexicon \(.*\)", lexicon)
 
 
+@pytest.mark.slow
 def test_repairs_of_masc(tmp_path):
     """MASC has symbols as nouns, and i as one; repaired, they are not learnt as such."""
     path = tmp_path / "masc.tsv"

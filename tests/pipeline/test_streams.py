@@ -30,15 +30,27 @@ def program(*arguments: object, redirected: str, **environment: str) -> subproce
 full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
 
-@full_device
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("study", "list")], ids=" ".join)
-def test_a_full_output_is_one_line(arguments, unbuffered):
+def assert_told(arguments, unbuffered):
     ended = program(*arguments, redirected=">/dev/full", PYTHONUNBUFFERED=unbuffered)
     assert ended.returncode == 2
     assert re.fullmatch(FULL, ended.stderr)
 
 
+@full_device
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_output_is_one_line(unbuffered):
+    assert_told(("study", "list"), unbuffered)
+
+
+@full_device
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_full_output_of_what_typer_prints(option, unbuffered):
+    assert_told((option,), unbuffered)
+
+
+@pytest.mark.slow
 @full_device
 def test_a_full_output_is_one_line_whatever_process_prints(stories, tmp_path):
     arguments = ["train", "--data", stories, "--out", tmp_path / "run", *tiny.OVERRIDES]

@@ -185,6 +185,7 @@ def test_surest_first(measure: Literal["confidence", "entropy"], per_call: int, 
     assert is_refuted(counts(texts), oracle.any_order_law(table, V, length, per_call))
 
 
+@pytest.mark.slow
 @EACH_READING
 @pytest.mark.parametrize("measure", ["confidence", "entropy"])
 @pytest.mark.parametrize("temperature", [0.0, 0.05, 3.0])
@@ -270,6 +271,7 @@ def test_required_words(words: list[Word], per_call: int, reading: Reading) -> N
         assert is_refuted(counts(texts), free / free.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "law", [TokenLaw(top_k=2), TokenLaw(top_k=1), TokenLaw(top_p=0.5), TokenLaw(temperature=0.6, top_p=0.8)], ids=str
 )
@@ -305,6 +307,7 @@ def test_words_stand_where_they_cost_least(words: list[Word], temperature: float
     assert counts(texts).nonzero().flatten().tolist() == [int(law.argmax())]
 
 
+@pytest.mark.slow
 @EACH_READING
 @pytest.mark.parametrize("predictor", [*GRID, SurestPredictor("entropy", 2)], ids=lambda predictor: predictor.name)
 @pytest.mark.parametrize("words", WORDS, ids=str)
@@ -361,6 +364,7 @@ def test_words_first_find_a_text_that_has_a_place_for_them() -> None:
     assert share["words"] < 0.9
 
 
+@pytest.mark.slow
 def test_words_that_stand_there_are_taken() -> None:
     """Text that is pinned may hold a word; the next one comes behind it, and nothing before it is read."""
     table = oracle.random_conditionals(V, 4, seed=8)
@@ -405,6 +409,7 @@ def test_first_hitting_times() -> None:
             before = moved
 
 
+@pytest.mark.slow
 @EACH_READING
 @pytest.mark.parametrize("predictor", [EulerPredictor(), TweediePredictor(), FirstHittingPredictor()])
 def test_words_in_several_blocks_of_columns(predictor: Predictor, reading: Reading) -> None:

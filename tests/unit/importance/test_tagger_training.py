@@ -63,6 +63,7 @@ def test_progress(losses, weights):
     assert losses[-1][1] < losses[0][1] < np.log(len(CLASSES))
 
 
+@pytest.mark.slow
 def test_the_same_corpus_makes_the_same_weights(weights):
     again = train(list(examples(corpus(STEMS[:9]))), iterations=30, progress=lambda step, loss: None)
     assert np.array_equal(again, weights)

@@ -30,6 +30,7 @@ ROW = st.lists(st.integers(-127, 127), min_size=6, max_size=6)
 PLACE = st.one_of(st.sampled_from([0, NUM_BUCKETS - 1]), st.integers(0, NUM_BUCKETS - 1))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(PLACE, ROW, max_size=9))
 def test_round_trip(tmp_path_factory, entries):
     path = tmp_path_factory.getbasetemp() / "round_trip.npz"

@@ -40,6 +40,7 @@ def test_a_folder_of_that_name_is_written_with_a_dot(tmp_path, monkeypatch) -> N
     assert "from_pretrained('./stories')" in (other / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_stories_are_such() -> None:
     cascade, grammar = Cascade.from_pretrained("stories"), StoryGrammar()
     assert cascade.tokenizer.fingerprint == story_tokenizer().fingerprint

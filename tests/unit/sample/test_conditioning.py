@@ -18,6 +18,7 @@ from cascaded_dllm.sample.conditioning import Conditioning, require_guidable, re
 from cascaded_dllm.sample.predictors import predictor_from_name
 from cascaded_dllm.sample.sampler import StageSampler
 from tests.unit.model.tiny import VOCAB, tiny_model
+from tests.unit.model.unchecked import without_type_checks
 
 LENGTH, PREFIX_LENGTH, COUNT = 6, 3, 5
 DROPPED = PrefixSettings(dropout=0.1)
@@ -156,6 +157,14 @@ def test_a_stage_refuses_guidance_itself() -> None:
 def test_noise_that_is_refused(prob: float, settings: PrefixSettings, length: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         require_noisable(prob, settings, length)
+
+
+@without_type_checks()
+def test_what_is_no_number() -> None:
+    with pytest.raises(ConfigError, match=r"^guidance is 'much'; it must be a number$"):
+        require_guidable("much", DROPPED, 3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^prefix_noise is None; it must be a number$"):
+        require_noisable(None, DROPPED, 3)  # type: ignore[arg-type]
 
 
 def test_what_needs_no_training() -> None:

@@ -61,6 +61,7 @@ class Counter:
         self.positions += len(xt) * (xt.shape[1] + (LENGTHS[0] if is_joint else 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("predictor", "network", "schedule"), WAYS)
 @pytest.mark.parametrize("level", [0.3, 1.0])
 def test_positions_are_those_that_are_computed(

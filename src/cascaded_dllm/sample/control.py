@@ -30,8 +30,8 @@ class Pin:
     Attributes:
         stage: 1..K.
         position: place of its first token, counted from 0; `start` is 0, and `end` puts its last token last.
-        text: taken as it is, a leading space included, but "<|endoftext|>" is the end of text; or the ids of its tokens,
-            since a text that was drawn may be cut into other tokens than the same text typed.
+        text: taken as it is, a leading space included, but "<|endoftext|>" is the end of text; or the ids of its
+            tokens, since a text that was drawn may be cut into other tokens than the same text typed.
     """
 
     stage: int

@@ -150,8 +150,8 @@ def _prefixes(prefix: PrefixSettings) -> str:
         *([f"{prefix.dropout:g} of the prefixes left out"] if prefix.dropout else []),
         *(
             [
-                f"{prefix.generated_prob:g} of the prefixes rewritten by the stages before, each token with a probability "
-                f"of up to {prefix.generated_level:g}"
+                f"{prefix.generated_prob:g} of the prefixes rewritten by the stages before, each token with a "
+                f"probability of up to {prefix.generated_level:g}"
             ]
             if prefix.generated_prob
             else []

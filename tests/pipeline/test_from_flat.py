@@ -4,11 +4,13 @@ import os
 import shlex
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from cascaded_dllm.assemble import from_flat
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import load_stage
@@ -71,6 +73,20 @@ def test_the_flat_network_fills_every_stage(flat: Path, stories: Path, valid_sto
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
     success(*command(flat, stories, tmp_path / "my cascade", "--valid", valid_stories, "training.num_steps=3"))
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
+
+
+def test_the_schedule_of_a_flat_model_of_sedd(
+    flat: Path, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint says log-linear and no number, and the numbers of the configuration are those of stage 1."""
+    kept = load_stage(flat)
+    sedd = replace(kept, settings=replace(kept.settings, noise={"type": "loglinear"}))
+    monkeypatch.setattr(from_flat, "load_stage", lambda *_, **__: sedd)
+    config = tiny.config(stories, tmp_path, "noise.eps=0.01")
+    runs = from_flat.runs_from_flat(config, str(flat), weights="ema", out=tmp_path)
+    assert [run.noise.eps for run in runs] == [0.01, 1e-3, 1e-3]
+    shared = from_flat.runs_from_flat(config, str(flat), weights="ema", out=tmp_path, first="flat")
+    assert [run.noise.eps for run in shared] == [1e-3] * 3
 
 
 def told_as_the_first_run_ends(number: signal.Signals, arguments: list[object]) -> None:

@@ -146,12 +146,18 @@ def test_one_network_learns_all_fills(stories: Path, valid_stories: Path, tmp_pa
     )
 
 
+@pytest.fixture(scope="module")
+def placed(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = (*NORMALIZED, "noise.type=geometric", "stage=2", "conditioning=placed")
+    return trained(stories, tmp_path_factory.mktemp("placed") / "placed", *settings)
+
+
 @pytest.mark.parametrize(("halves", "frozen"), [("layout", "fill"), ("fill", "layout")])
-def test_one_half_is_trained(flat: Path, stories: Path, tmp_path: Path, halves: str, frozen: str) -> None:
+def test_one_half_is_trained(placed: Path, stories: Path, tmp_path: Path, halves: str, frozen: str) -> None:
     """The other one keeps every bit, whatever the weight decay; broken off, the run ends as an unbroken one."""
     settings = [
         *(*NORMALIZED, "noise.type=geometric", "stage=2", "conditioning=placed", f"training.halves={halves}"),
-        *("pretrained.use_pretrained=true", f"pretrained.model_path='{flat}'", "optim.weight_decay=0.5"),
+        *("pretrained.use_pretrained=true", f"pretrained.model_path='{placed}'", "optim.weight_decay=0.5"),
     ]
     long = ["training.num_steps=4", "training.snapshot_every=2"]
     run = assemble_run(tiny.config(stories, tmp_path / "whole", *settings, *long))
@@ -167,9 +173,9 @@ def test_one_half_is_trained(flat: Path, stories: Path, tmp_path: Path, halves: 
             assert all(same) if half == frozen else not all(same)
 
 
-def test_work_of_one_half(flat: Path, stories: Path, tmp_path: Path) -> None:
+def test_work_of_one_half(placed: Path, stories: Path, tmp_path: Path) -> None:
     """Positions are counted where they are computed."""
-    start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{flat}'", "noise.type=geometric")
+    start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{placed}'", "noise.type=geometric")
     settings = (*NORMALIZED, "stage=2", "conditioning=placed", *start)
     forwards, work = {}, {}
     for halves in ("both", "layout", "fill"):
@@ -216,6 +222,23 @@ def test_a_study_knows_the_cost_of_a_step_before_there_is_data(
 def test_halves_that_are_refused(stories: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny.config(stories, tmp_path / "run", *overrides)
+
+
+def test_the_half_that_is_not_trained_must_be_a_trained_one(
+    flat: Path, placed: Path, stories: Path, tmp_path: Path
+) -> None:
+    """Bounds of such a stage would be those of random places, or of a network that misses its prefix."""
+    reading = trained(stories, tmp_path / "reading", *NORMALIZED, "stage=2", "model.copy_head=false")
+    for source, settings, message in (
+        (flat, ["training.halves=fill"], r"flat has no layout network, so that of this stage, .* would stay as random"),
+        (placed, ["training.halves=fill", "layout.num_blocks=2"], r"has a layout network of .*'num_blocks': 1"),
+        (placed, ["training.halves=fill", "stage=3"], r"has a layout network of .*'num_tokens': 4, 'num_new': 4"),
+        (reading, ["training.halves=layout"], r"training.halves is layout, and .*reading reads a prefix, without which"),
+    ):
+        start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{source}'", "stage=2")
+        config = tiny.config(stories, tmp_path / "run", *NORMALIZED, *start, "conditioning=placed", *settings)
+        with pytest.raises(ConfigError, match=message):
+            assemble_run(config)
 
 
 def test_what_cannot_fill(flat: Path, runs: Path, stories: Path, tmp_path: Path) -> None:

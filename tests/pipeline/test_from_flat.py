@@ -233,7 +233,7 @@ def test_the_half_that_is_not_trained_must_be_a_trained_one(
         (flat, ["training.halves=fill"], r"flat has no layout network, so that of this stage, .* would stay as random"),
         (placed, ["training.halves=fill", "layout.num_blocks=2"], r"has a layout network of .*'num_blocks': 1"),
         (placed, ["training.halves=fill", "stage=3"], r"has a layout network of .*'num_tokens': 4, 'num_new': 4"),
-        (reading, ["training.halves=layout"], r"training.halves is layout, and .*reading reads a prefix, without which"),
+        (reading, ["training.halves=layout"], r"halves is layout, and .*reading reads a prefix, without which"),
     ):
         start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{source}'", "stage=2")
         config = tiny.config(stories, tmp_path / "run", *NORMALIZED, *start, "conditioning=placed", *settings)

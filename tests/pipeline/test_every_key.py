@@ -129,7 +129,7 @@ OTHERS = {
     "training.snapshot_every": 9,
     "training.keep": 9,
     "training.keep_every": 4,
-    "training.halves": "fill",
+    "training.halves": "layout",
     "training.fills": True,
     "training.compile": True,
     "training.deterministic": True,

@@ -4,11 +4,13 @@ import os
 import shlex
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from cascaded_dllm.assemble import from_flat
 from cascaded_dllm.assemble.run import assemble_run
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.model.pretrained import load_stage
@@ -73,6 +75,20 @@ def test_the_flat_network_fills_every_stage(flat: Path, stories: Path, valid_sto
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "my cascade").rglob("*.safetensors")}
 
 
+def test_the_schedule_of_a_flat_model_of_sedd(
+    flat: Path, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint says log-linear and no number, and the numbers of the configuration are those of stage 1."""
+    kept = load_stage(flat)
+    sedd = replace(kept, settings=replace(kept.settings, noise={"type": "loglinear"}))
+    monkeypatch.setattr(from_flat, "load_stage", lambda *_, **__: sedd)
+    config = tiny.config(stories, tmp_path, "noise.eps=0.01")
+    runs = from_flat.runs_from_flat(config, str(flat), weights="ema", out=tmp_path)
+    assert [run.noise.eps for run in runs] == [0.01, 1e-3, 1e-3]
+    shared = from_flat.runs_from_flat(config, str(flat), weights="ema", out=tmp_path, first="flat")
+    assert [run.noise.eps for run in shared] == [1e-3] * 3
+
+
 def told_as_the_first_run_ends(number: signal.Signals, arguments: list[object]) -> None:
     """In a process: its last step is done and its last checkpoint written, so that nothing is left to stop."""
     ended: list[int] = []
@@ -130,12 +146,18 @@ def test_one_network_learns_all_fills(stories: Path, valid_stories: Path, tmp_pa
     )
 
 
+@pytest.fixture(scope="module")
+def placed(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = (*NORMALIZED, "noise.type=geometric", "stage=2", "conditioning=placed")
+    return trained(stories, tmp_path_factory.mktemp("placed") / "placed", *settings)
+
+
 @pytest.mark.parametrize(("halves", "frozen"), [("layout", "fill"), ("fill", "layout")])
-def test_one_half_is_trained(flat: Path, stories: Path, tmp_path: Path, halves: str, frozen: str) -> None:
+def test_one_half_is_trained(placed: Path, stories: Path, tmp_path: Path, halves: str, frozen: str) -> None:
     """The other one keeps every bit, whatever the weight decay; broken off, the run ends as an unbroken one."""
     settings = [
         *(*NORMALIZED, "noise.type=geometric", "stage=2", "conditioning=placed", f"training.halves={halves}"),
-        *("pretrained.use_pretrained=true", f"pretrained.model_path='{flat}'", "optim.weight_decay=0.5"),
+        *("pretrained.use_pretrained=true", f"pretrained.model_path='{placed}'", "optim.weight_decay=0.5"),
     ]
     long = ["training.num_steps=4", "training.snapshot_every=2"]
     run = assemble_run(tiny.config(stories, tmp_path / "whole", *settings, *long))
@@ -151,9 +173,9 @@ def test_one_half_is_trained(flat: Path, stories: Path, tmp_path: Path, halves: 
             assert all(same) if half == frozen else not all(same)
 
 
-def test_work_of_one_half(flat: Path, stories: Path, tmp_path: Path) -> None:
+def test_work_of_one_half(placed: Path, stories: Path, tmp_path: Path) -> None:
     """Positions are counted where they are computed."""
-    start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{flat}'", "noise.type=geometric")
+    start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{placed}'", "noise.type=geometric")
     settings = (*NORMALIZED, "stage=2", "conditioning=placed", *start)
     forwards, work = {}, {}
     for halves in ("both", "layout", "fill"):
@@ -200,6 +222,23 @@ def test_a_study_knows_the_cost_of_a_step_before_there_is_data(
 def test_halves_that_are_refused(stories: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny.config(stories, tmp_path / "run", *overrides)
+
+
+def test_the_half_that_is_not_trained_must_be_a_trained_one(
+    flat: Path, placed: Path, stories: Path, tmp_path: Path
+) -> None:
+    """Bounds of such a stage would be those of random places, or of a network that misses its prefix."""
+    reading = trained(stories, tmp_path / "reading", *NORMALIZED, "stage=2", "model.copy_head=false")
+    for source, settings, message in (
+        (flat, ["training.halves=fill"], r"flat has no layout network, so that of this stage, .* would stay as random"),
+        (placed, ["training.halves=fill", "layout.num_blocks=2"], r"has a layout network of .*'num_blocks': 1"),
+        (placed, ["training.halves=fill", "stage=3"], r"has a layout network of .*'num_tokens': 4, 'num_new': 4"),
+        (reading, ["training.halves=layout"], r"halves is layout, and .*reading reads a prefix, without which"),
+    ):
+        start = ("pretrained.use_pretrained=true", f"pretrained.model_path='{source}'", "stage=2")
+        config = tiny.config(stories, tmp_path / "run", *NORMALIZED, *start, "conditioning=placed", *settings)
+        with pytest.raises(ConfigError, match=message):
+            assemble_run(config)
 
 
 def test_what_cannot_fill(flat: Path, runs: Path, stories: Path, tmp_path: Path) -> None:

@@ -81,6 +81,20 @@ def test_exact_conditionals_keep_the_law(share: float) -> None:
     assert share == 0 or oracle.total_variation(LAW @ rewritten(TABLE, share), LAW) > 0.01
 
 
+def test_two_exact_models_do_not_keep_the_law() -> None:
+    """One of two texts y, and z given it: with y rewritten as well, what is kept of z does not go with what is new."""
+    share = 0.5
+    laws = torch.stack([oracle.random_law(V**L, seed=seed) for seed in (6, 7)])
+    kernels = torch.stack([rewritten(oracle.exact_conditionals(law, V, L).nan_to_num(), share) for law in laws])
+    mean = laws.mean(0)
+    one = torch.stack([law @ kernel for law, kernel in zip(laws, kernels, strict=True)]).mean(0)
+    torch.testing.assert_close(one, mean, rtol=0, atol=1e-14)
+    # y, a single token, is noised with probability `share`, and each of its two values is then equally probable.
+    swapped = torch.stack([laws[1] @ kernels[0], laws[0] @ kernels[1]]).mean(0)
+    two = (1 - share / 2) * one + share / 2 * swapped
+    assert oracle.total_variation(two, mean) > 0.01
+
+
 @pytest.mark.parametrize("schedule", [LogLinearSchedule(), GeometricSchedule()], ids=["loglinear", "geometric"])
 @pytest.mark.parametrize("reading", ["score", "normalized"])
 def test_first_hitting(reading: str, schedule: Schedule) -> None:

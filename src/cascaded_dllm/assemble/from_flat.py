@@ -14,6 +14,7 @@ from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.config import TrainConfig
 from cascaded_dllm.config_groups import ModelSettings, PretrainedSettings
 from cascaded_dllm.data.preprocessed import read_identity
+from cascaded_dllm.diffusion.schedule import schedule_from_settings, schedule_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
 from cascaded_dllm.model.pretrained import load_stage
 from cascaded_dllm.model.stage_settings import StageSettings, Weights
@@ -57,8 +58,8 @@ def runs_from_flat(
     as_flat = replace(
         shared,
         model=_model(flat.model.to_dict()),
-        # Settings that the schedule of the flat network does not name are not read by it.
-        noise=replace(config.noise, **flat.noise),
+        # A checkpoint of SEDD names the kind of its schedule alone, whose numbers are then the defaults.
+        noise=replace(config.noise, **schedule_settings(schedule_from_settings(flat.noise))),  # type: ignore[arg-type]
         pretrained=PretrainedSettings(use_pretrained=True, model_path=source, weights=weights),
     )
     others = (

@@ -17,11 +17,14 @@ from cascaded_dllm.importance.english import (
     WordSplitter,
     import_parser,
     import_spacy,
+    is_word,
     require_libraries,
 )
 from cascaded_dllm.importance.pos import TaggedWord
 
 _LEXICON = "the tagger lexicon"
+# Raise it with every change of the tags that the same libraries give.
+_LEXICON_VERSION = 2
 # spaCy refuses more than a million characters, and its memory grows with the length of a text.
 PIECE_CHARACTERS = 100_000
 BATCH_CHARACTERS = 16_000
@@ -102,7 +105,7 @@ class LexiconTagger:
     def __init__(self) -> None:
         require_libraries(_LEXICON)
         versions = [f"{library} {importlib.metadata.version(library)}" for library in ("textblob", "spacy")]
-        self.name = f"lexicon ({', '.join(versions)})"
+        self.name = f"lexicon {_LEXICON_VERSION} ({', '.join(versions)})"
 
     # Made when needed: the process that plans a job only asks for the name, and the libraries take seconds to import.
     @functools.cached_property
@@ -111,12 +114,16 @@ class LexiconTagger:
 
     @functools.cached_property
     def _tag_of(self) -> Callable[[str, bool], str]:
-        find_tags = import_parser(_LEXICON).find_tags
+        parser = import_parser(_LEXICON)
 
         @functools.lru_cache(MAX_WORDS)
         def tag_of(word: str, begins_sentence: bool) -> str:
+            plain = word.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+            # The rules would take a mark that the lexicon lacks, such as a dash, for a noun.
+            if not is_word(plain) and plain not in parser.lexicon:
+                return "SYM"
             # A tag depends only on the word, and on whether it is the first, whose capital does not make it a name.
-            return str(find_tags([word] if begins_sentence else [".", word])[-1][1])
+            return str(parser.find_tags([plain] if begins_sentence else [".", plain])[-1][1])
 
         return tag_of
 

@@ -20,7 +20,7 @@ class PrefixSettings:
         dropout: probability that a whole prefix is replaced by MASK, so that the stage also learns to write without
             one.
         generated_prob: probability that a part of a prefix is rewritten by the stages before.
-        generated_level: largest share of a prefix that is rewritten.
+        generated_level: largest probability that a token of a rewritten prefix is noised.
     """
 
     noise_prob: float = 0.0

@@ -11,6 +11,7 @@ from cascaded_dllm.cascade.select import select_stages
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.sample.control import Control, GivenStage, Pin
 from cascaded_dllm.sample.required import Word
+from cascaded_dllm.text.listing import shown_ids
 from cascaded_dllm.text.tokenizer import Tokenizer
 
 Importance = Callable[[str], tuple[Sequence[int], Sequence[float], str]]
@@ -273,7 +274,7 @@ def _pinned(
 
 def _pinned_ids(pin: Pin, tokenizer: Tokenizer) -> Sequence[int]:
     if isinstance(pin.text, str):
-        return tokenizer.encode(pin.text).ids
+        return shown_ids(pin.text, tokenizer)
     if strange := [token for token in pin.text if not 0 <= token < tokenizer.vocab_size]:
         raise ConfigError(
             f"the id {strange[0]} is pinned in stage {pin.stage}, and the tokenizer has those from 0 to "

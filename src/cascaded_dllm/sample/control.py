@@ -9,6 +9,7 @@ from cascaded_dllm.checks import require_whole
 from cascaded_dllm.errors import ConfigError
 from cascaded_dllm.text.listing import shown_ids
 from cascaded_dllm.text.tokenizer import Tokenizer
+from cascaded_dllm.text.tokenizer_canonical import END_OF_TEXT
 
 
 def several(what: str, values: Any, kind: str) -> tuple[Any, ...]:
@@ -29,8 +30,8 @@ class Pin:
     Attributes:
         stage: 1..K.
         position: place of its first token, counted from 0; `start` is 0, and `end` puts its last token last.
-        text: taken as it is, a leading space included; or the ids of its tokens, since a text that was drawn may be
-            cut into other tokens than the same text typed.
+        text: taken as it is, a leading space included, but "<|endoftext|>" is the end of text; or the ids of its
+            tokens, since a text that was drawn may be cut into other tokens than the same text typed.
     """
 
     stage: int
@@ -110,7 +111,7 @@ class Control:
         keywords: words that stage 1 contains, in this order; the rest is written around them.
         outline: a text whose words the first stage with room for them contains in order; the stages before are its
             most important tokens, chosen as in preprocessing. Beside a given text, which must fill its stage, the
-            outline is for the stage after it.
+            outline is for the stage after it. Ends of text in it, as in `CascadeSamples.texts`, become spaces.
         pins: text at fixed places.
         given: texts of a stage to continue from.
         require_coverage: whether every stage contains all tokens of the stage before, in order; a stage with an outline
@@ -132,7 +133,9 @@ class Control:
             if not isinstance(pin, Pin):
                 raise ConfigError(f"pinned holds {pin!r}; give a list of Pin(stage, position, text)")
         if self.outline is not None:
-            _as_text("the outline", self.outline)
+            # They fill the windows of samples, and are not words.
+            outline = _as_text("the outline", self.outline).replace(END_OF_TEXT, " ")
+            object.__setattr__(self, "outline", outline)
         if not isinstance(self.given, GivenStage | None):
             raise ConfigError(
                 f"given is a {type(self.given).__name__}; it must be a GivenStage, of CascadeSamples.given or "

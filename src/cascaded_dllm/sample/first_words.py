@@ -12,8 +12,8 @@ several placings are drawn, and one is chosen with a probability proportional to
     product over words k of P(words from k on are read, given those before k) / P(the same, expected at word k - 1)
 
 which is sampling importance resampling (Rubin 1987). With more placings, the law of the places comes nearer to that of
-the network, the product over words of P(word at its place, given the words before). The rest of the text is then
-written from its law given the words, by any predictor.
+the network, the product over words of P(word is first read at its place, given the words before). The rest of the text
+is then written from its law given the words, by any predictor.
 """
 
 from collections.abc import Sequence

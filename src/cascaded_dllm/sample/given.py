@@ -31,15 +31,20 @@ def read_given(path: Path, stage: int, tokenizer: Tokenizer) -> GivenStage:
 
 
 def read_outline(path: Path) -> str:
-    """The text of an outline.
+    """The text of an outline: that of the file, or the only one of a listing such as sample_stage<k>.txt.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or it holds several texts.
         DataError: it is not text in UTF-8.
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; name a text file that holds the outline")
-    return _text_of(path)
+    texts = texts_of_listing(_text_of(path))
+    if len(texts) != 1:
+        raise ConfigError(
+            f"{path} holds {len(texts)} texts, each before a line of 80 '=', and an outline is one; leave one of them"
+        )
+    return texts[0]
 
 
 def _text_of(file: Path) -> str:

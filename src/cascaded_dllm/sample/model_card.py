@@ -147,9 +147,12 @@ def _prefixes(prefix: PrefixSettings) -> str:
     """How the prefixes of a stage were changed in training."""
     done = [
         *([f"{prefix.noise_prob:g} of the tokens replaced ({prefix.noise_kind})"] if prefix.noise_prob else []),
-        *([f"{prefix.dropout:g} of them left out"] if prefix.dropout else []),
+        *([f"{prefix.dropout:g} of the prefixes left out"] if prefix.dropout else []),
         *(
-            [f"{prefix.generated_prob:g} of them rewritten by the stages before, up to {prefix.generated_level:g}"]
+            [
+                f"{prefix.generated_prob:g} of the prefixes rewritten by the stages before, each token with a "
+                f"probability of up to {prefix.generated_level:g}"
+            ]
             if prefix.generated_prob
             else []
         ),

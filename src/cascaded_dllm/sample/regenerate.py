@@ -30,7 +30,8 @@ class PrefixRegenerator:
     """Rewrites prefixes of a data set in part.
 
     Several models are consecutive stages of a cascade: the first one reads true prefixes, and each of the others the
-    text that the one before wrote, so that errors add up as in sampling.
+    text that the one before wrote, so that errors add up as in sampling. What is kept of a true text need not go with
+    that, so exact models keep the law of true prefixes only if there is one of them.
 
     Attributes:
         stages: samplers of consecutive stages; the last one writes the prefixes.

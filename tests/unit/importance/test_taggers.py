@@ -140,7 +140,7 @@ def lexicon():
 
 def test_lexicon_name_tells_the_versions_of_what_decides_the_tags(lexicon):
     versions = [importlib.metadata.version(library) for library in ("textblob", "spacy")]
-    assert lexicon.name == "lexicon (textblob {}, spacy {})".format(*versions)
+    assert lexicon.name == "lexicon 2 (textblob {}, spacy {})".format(*versions)
 
 
 def test_lexicon_tags_a_sentence(lexicon):
@@ -156,6 +156,22 @@ def test_lexicon_tags_a_sentence(lexicon):
         (".", "."),
     ]
     assert [word.text for word in words if word.is_stop] == ["the"]
+
+
+def test_typographic_apostrophes_are_those_of_the_lexicon(lexicon):
+    """They were unknown words, which count as nouns."""
+    plain = "It's John's, and they're sure he don't; the dogs' bone we've, I'll, I'm, he'd."
+    typeset = plain.replace("'", "\u2019")
+    words = lexicon.tag([typeset])[0]
+    assert [word.tag for word in words] == [word.tag for word in lexicon.tag([plain])[0]]
+    assert all(word.text == typeset[word.start : word.end] for word in words)
+
+
+def test_a_mark_that_the_lexicon_lacks_is_no_noun(lexicon):
+    marks = "\u2014 \u2026 \u2022 ~ \u00ab \u00bb \u2018 \u20ac | \\ \U0001f600"
+    assert {(word.text, word.tag) for word in lexicon.tag([marks])[0]} == {(mark, "SYM") for mark in marks.split()}
+    # The Penn Treebank itself has it as a noun.
+    assert [word.tag for word in lexicon.tag(["5 % ."])[0]] == ["CD", "NN", "."]
 
 
 @pytest.mark.parametrize(
@@ -189,8 +205,14 @@ def test_lexicon_tags_are_those_of_textblob_for_whole_sentences(lexicon, text):
 
 
 def textblob_tags(text):
-    """TextBlob's tags of spaCy's words, one sentence at a time."""
+    """TextBlob's tags of spaCy's words, one sentence at a time; marks that its lexicon lacks are no nouns."""
     from textblob.en import parser
+
+    def tags(sentence):
+        tagged = parser.find_tags([word.replace("\u2019", "'") for word in sentence])
+        for word, (plain, tag) in zip(sentence, tagged, strict=True):
+            is_known = plain in parser.lexicon or any(character.isalnum() for character in plain)
+            yield word, tag if is_known else "SYM"
 
     sentences, has_ended = [[]], True
     for token in ENGLISH(text):
@@ -203,7 +225,7 @@ def textblob_tags(text):
             has_ended = False
         sentences[-1].append(token.text)
         has_ended = has_ended or (not is_word and token.text[-1] in ".!?")
-    return [tuple(pair) for sentence in sentences if sentence for pair in parser.find_tags(sentence)]
+    return [pair for sentence in sentences if sentence for pair in tags(sentence)]
 
 
 ENGLISH = spacy.blank("en").tokenizer

@@ -248,7 +248,8 @@ def test_card(made: Cascade, tmp_path: Path) -> None:
         "12 tokens, packing `document`",
         "loglinear, eps 0.001",
         "Prefixes of stage 2 in training: the true ones.",
-        "0.1 of the tokens replaced (random), 0.2 of them left out, 0.5 of them rewritten by the stages before, up to",
+        "0.1 of the tokens replaced (random), 0.2 of the prefixes left out, 0.5 of the prefixes rewritten by",
+        "before, each token with a probability of up to",
         "The texts that it was trained on are not stored",
     ):
         assert part in card

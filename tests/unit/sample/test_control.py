@@ -103,6 +103,22 @@ def test_an_outline_after_a_given_text(tokenizer: Tokenizer) -> None:
     assert asked.stages[1].words == (words_of("boat", tokenizer),)
 
 
+def test_ends_of_text_in_an_outline_are_no_words(tokenizer: Tokenizer) -> None:
+    """They are spelt out in texts of samples, from which an outline may come."""
+    given = GivenStage(stage=1, ids=((tuple(range(6)),),))
+    end = tokenizer.decode([tokenizer.eos_id])
+    asked = found(tokenizer, given=given, outline=f"the storm{end}boat{end}{end}")
+    assert asked.stages[1].words == (words_of("the storm boat", tokenizer),)
+    assert Control(outline=f"boat{end}").outline == "boat "
+
+
+def test_a_pinned_end_of_text_is_the_token(tokenizer: Tokenizer) -> None:
+    end = tokenizer.decode([tokenizer.eos_id])
+    asked = found(tokenizer, pins=(Pin(2, "end", f" boat{end}"),))
+    expected = (*ids(tokenizer, " boat"), tokenizer.eos_id)
+    assert asked.stages[1].pinned == dict(enumerate(expected, start=LENGTHS[1] - len(expected)))
+
+
 def test_given_texts(tokenizer: Tokenizer) -> None:
     first, second = tuple(range(6)), tuple(range(12))
     both = found(tokenizer, given=GivenStage(stage=2, ids=((first, second), (second[:6], second))))

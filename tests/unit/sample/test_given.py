@@ -69,19 +69,29 @@ def test_carriage_returns_are_text(tokenizer: Tokenizer, tmp_path: Path) -> None
     path.write_bytes(listing(["storm\nkeeper"]).replace("\n", "\r\n").encode())
     assert read_given(path, 1, tokenizer) == GivenStage.of_texts(1, ["storm\nkeeper"], tokenizer)
     path.write_bytes(b"storm\rkeeper\n")
-    assert read_outline(path) == "storm\rkeeper\n"
+    assert read_outline(path) == "storm\rkeeper"
 
 
 def test_a_byte_order_mark_is_no_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Some editors write one at the beginning of a file; further on it is a character."""
     path = tmp_path / "edited.txt"
     path.write_bytes(b"\xef\xbb\xbf storm \xef\xbb\xbfkeeper\r\n")
-    assert read_outline(path) == " storm \ufeffkeeper\n"
+    assert read_outline(path) == " storm \ufeffkeeper"
     assert read_given(path, 1, tokenizer) == GivenStage.of_texts(1, [" storm \ufeffkeeper"], tokenizer)
     run = stored(tmp_path, RECORDS, tokenizer)
     expected = read_given(run, 1, tokenizer)
     run.write_bytes(b"\xef\xbb\xbf" + run.read_bytes())
     assert read_given(run, 1, tokenizer) == expected
+
+
+def test_the_only_text_of_a_listing_is_an_outline(tmp_path: Path) -> None:
+    """Its separator is no word, and of several texts none is the outline."""
+    path = tmp_path / "sample_stage2.txt"
+    path.write_text(listing([" storm\nkeeper"]), encoding="utf-8")
+    assert read_outline(path) == " storm\nkeeper"
+    path.write_text(listing([" storm", " keeper"]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"sample_stage2\.txt holds 2 texts, each before a line of 80 '='.*leave one"):
+        read_outline(path)
 
 
 def test_a_run_that_has_no_text_yet(tokenizer: Tokenizer, tmp_path: Path) -> None:

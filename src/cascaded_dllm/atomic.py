@@ -86,6 +86,8 @@ def remedy_for(error: OSError, otherwise: str) -> str:
             return "raise the limit of open files (ulimit -n), or use fewer processes"
         case errno.EFBIG:
             return "raise the limit of the size of files (ulimit -f), or name a folder on another file system"
+        case errno.ENAMETOOLONG:
+            return "choose a shorter name; while it is written, it is longer by some 60 characters"
         case _:
             return otherwise
 
@@ -107,6 +109,22 @@ def require_creatable(folder: Path, fault: str, remedy: str) -> None:
     with write_errors(fault, remedy):
         probe.mkdir()
         probe.rmdir()
+
+
+def require_writable_file(final: Path) -> None:
+    """Checks, before long work, that `write_bytes` can write a file in a folder that exists; leaves nothing there.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if final.exists() and not final.is_file():
+        return  # a pipe or a device: to open it may take its reader's turn
+    probe = _temporary_sibling(final)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(final, error) from error
 
 
 @contextlib.contextmanager
@@ -247,7 +265,8 @@ def remove_abandoned(
             continue
         if is_locked or owner["name"] in complete or _is_abandoned(path, owner["host"], int(owner["pid"])):
             shutil.rmtree(path, ignore_errors=True)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what belongs to another user stays, and is in nobody's way
+                path.unlink()
 
 
 def _temporary_sibling(final: Path) -> Path:

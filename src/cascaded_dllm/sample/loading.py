@@ -1,12 +1,15 @@
 """Loading a cascade: from a checkpoint of each stage, or from a bundle."""
 
 import difflib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from cascaded_dllm.cascade.spec import CascadeSpec
 from cascaded_dllm.diffusion.process import process_from_name
 from cascaded_dllm.diffusion.schedule import schedule_from_settings
 from cascaded_dllm.errors import CheckpointError, ConfigError
@@ -24,6 +27,8 @@ from cascaded_dllm.sample.belonging import (
 from cascaded_dllm.sample.bundle import BUILT_IN, Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
+
+_Entry = TypeVar("_Entry")
 
 
 def read_cascade(
@@ -43,8 +48,8 @@ def read_cascade(
 
     Raises:
         CheckpointError: a checkpoint or a bundle cannot be read, or the stages do not belong together.
-        ConfigError: no stage is given, `lengths` cannot be stage lengths or differ from those of a checkpoint, or
-            `weights` are not those of the bundle.
+        ConfigError: no stage is given, or something other than paths and ids, `lengths` cannot be stage lengths or
+            differ from those of a checkpoint, or `weights` are not those of the bundle.
     """
     stages: Sequence[str | Path]
     bundle = _bundle(source) if isinstance(source, str | Path) else None
@@ -53,10 +58,14 @@ def read_cascade(
         tokenizer = tokenizer or bundle.tokenizer
     else:
         chosen = "ema" if weights is None else weights
-        stages = [source] if isinstance(source, str | Path) else list(source)
+        stages = [source] if isinstance(source, str | Path) else _listed("source", source, "the stages' checkpoints")
     if not stages:
         raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
-    loaded = [with_lengths(load_stage(path, weights=chosen), lengths) for path in stages]
+    for number, path in enumerate(stages, start=1):
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"checkpoint {number} is {path!r}; it must be a path or a hub id")
+    asked = None if lengths is None else CascadeSpec(_listed("lengths", lengths, "tokens of every stage")).stage_lengths
+    loaded = [with_lengths(load_stage(path, weights=chosen), asked) for path in stages]
     shared = _tokenizer(loaded[0], tokenizer)
     used = written_lengths(loaded)
     for stage in loaded:
@@ -79,6 +88,18 @@ def read_cascade(
         for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
     )
     return samplers, content, tuple(fault for stage in loaded for fault in stage.passed_over)
+
+
+def _listed(name: str, given: Iterable[_Entry], entries: str) -> tuple[_Entry, ...]:
+    """The entries of an argument that must be a list.
+
+    Raises:
+        ConfigError: it is a single thing.
+    """
+    try:
+        return tuple(given)
+    except TypeError as error:
+        raise ConfigError(f"{name} is {given!r}; it must be a list, of {entries}") from error
 
 
 def stage_sampler(

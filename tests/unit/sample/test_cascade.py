@@ -490,6 +490,22 @@ def test_lengths_that_are_refused(checkpoints: Callable[..., Path], lengths: tup
         Cascade.from_pretrained([folder], lengths=lengths)
 
 
+@without_type_checks()
+def test_what_must_be_a_list(checkpoints: Callable[..., Path]) -> None:
+    """Anything that can be gone through is one; it is read once, not once for each stage."""
+    one, two = checkpoints(1), checkpoints(2)
+    from_pretrained: Any = Cascade.from_pretrained
+    assert from_pretrained(iter([one, two]), lengths=iter(LENGTHS)).stage_lengths == LENGTHS
+    for source in (None, 5):
+        with pytest.raises(ConfigError, match=rf"^source is {source}; it must be a list, of the stages' checkpoints$"):
+            from_pretrained(source)
+    for entry in (None, [one]):
+        with pytest.raises(ConfigError, match=r"^checkpoint 2 is .*; it must be a path or a hub id$"):
+            from_pretrained([one, entry])
+    with pytest.raises(ConfigError, match=r"^lengths is 6; it must be a list, of tokens of every stage$"):
+        from_pretrained([one, two], lengths=6)
+
+
 def test_trunk_in_another_dtype(tokenizer: Tokenizer, checkpoints: Callable[..., Path]) -> None:
     """As `keep_trunk_in` does it: the products in bfloat16, the output layer in float32, other numbers."""
     folder = checkpoints(1)

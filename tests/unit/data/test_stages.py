@@ -18,6 +18,7 @@ from cascaded_dllm.data.dataset import StageDataset
 from cascaded_dllm.data.preprocessed import PreprocessedDataset
 from cascaded_dllm.data.stages import StageArrays
 from cascaded_dllm.errors import ConfigError, DataError, OutputError, WorkerDiedError
+from cascaded_dllm.pid_space import pid_space
 from tests.reference.plain_windows import plain_windows
 
 EOS = 49
@@ -252,6 +253,7 @@ def test_what_killed_builds_have_left_goes_with_the_next_one(dataset_folder, tmp
     os.utime(lock, (1e9, 1e9))
     for name in (fingerprint, "another"):
         (out / f".incomplete-{name}@another-machine-0123abcd-1-0123abcd").mkdir()
+    (out / f".incomplete-another@{socket.gethostname()}-{pid_space()}-{2**22 + 1}-0123abcd").mkdir()
     StageArrays.build(dataset_folder, SPEC, packing="stream", out=out)
     kept = {".incomplete-another@another-machine-0123abcd-1-0123abcd", fingerprint}
     assert {path.name for path in out.iterdir()} == kept

@@ -79,9 +79,11 @@ def write_errors(fault: str, remedy: str) -> Iterator[None]:
         raise OutputError(f"{fault} ({error.strerror or error}); {remedy_for(error, remedy)}") from error
 
 
-def remedy_for(error: OSError, otherwise: str) -> str:
-    """What the user can do about an error: a limit of the process has a remedy of its own, whatever is written."""
-    match error.errno:
+def remedy_for(error: Exception, otherwise: str) -> str:
+    """What the user can do about an error: a limit of the process has a remedy of its own, whatever is at work."""
+    if is_short_of_processes(error):
+        return "raise the limit of processes and threads (ulimit -u, or that of the container), or use fewer workers"
+    match getattr(error, "errno", None):
         case errno.EMFILE | errno.ENFILE:
             return "raise the limit of open files (ulimit -n), or use fewer processes"
         case errno.EFBIG:
@@ -90,6 +92,11 @@ def remedy_for(error: OSError, otherwise: str) -> str:
             return "choose a shorter name; while it is written, it is longer by some 60 characters"
         case _:
             return otherwise
+
+
+def is_short_of_processes(error: Exception) -> bool:
+    """Whether an error says that the system gives this user no further process or thread; libraries only say so."""
+    return any(text in str(error) for text in (os.strerror(errno.EAGAIN), "can't start new thread"))
 
 
 def require_creatable(folder: Path, fault: str, remedy: str) -> None:

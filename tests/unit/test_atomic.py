@@ -360,6 +360,7 @@ def test_json_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
+        (errno.EAGAIN, r"\(Resource temporarily unavailable\); raise the limit of processes and threads \(ulimit -u"),
         (errno.EMFILE, r"\(Too many open files\); raise the limit of open files \(ulimit -n\), or use fewer processes"),
         (errno.EFBIG, r"\(File too large\); raise the limit of the size of files \(ulimit -f\), or name a folder on"),
         (errno.ENAMETOOLONG, r"\(File name too long\); choose a shorter name; while it is written, it is longer by"),

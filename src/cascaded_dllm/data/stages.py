@@ -125,13 +125,13 @@ class StageArrays:
     @classmethod
     def build(
         cls,
-        dataset_folder: Path,
+        dataset_folder: str | Path,
         spec: CascadeSpec,
         *,
         packing: str,
         unique: bool = True,
         keeps_all: bool = False,
-        out: Path | None = None,
+        out: str | Path | None = None,
         workers: int = 1,
         on_progress: Progress | None = None,
         on_wait: Callable[[str], None] | None = None,
@@ -160,6 +160,7 @@ class StageArrays:
             OutputError: the folder cannot be written.
             WorkerDiedError: a process was killed.
         """
+        dataset_folder, out = Path(dataset_folder), None if out is None else Path(out)
         settings, dataset_fingerprint = read_identity(dataset_folder)
         identity = _identity(settings, dataset_fingerprint, spec, packing, unique=unique, keeps_all=keeps_all)
         fingerprint = manifests.fingerprint(identity)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -27,8 +26,6 @@ from cascaded_dllm.sample.belonging import (
 from cascaded_dllm.sample.bundle import BUILT_IN, Bundle, BundleContent
 from cascaded_dllm.sample.sampler import StageSampler
 from cascaded_dllm.text.tokenizer import Tokenizer
-
-_Entry = TypeVar("_Entry")
 
 
 def read_cascade(
@@ -58,13 +55,17 @@ def read_cascade(
         tokenizer = tokenizer or bundle.tokenizer
     else:
         chosen = "ema" if weights is None else weights
-        stages = [source] if isinstance(source, str | Path) else _listed("source", source, "the stages' checkpoints")
+        if not isinstance(source, str | Path | Iterable):
+            raise ConfigError(f"source is {source!r}; it must be a bundle or a list of checkpoints, first stage first")
+        stages = [source] if isinstance(source, str | Path) else list(source)
     if not stages:
         raise ConfigError("no stage is given; a cascade needs at least 1 checkpoint")
     for number, path in enumerate(stages, start=1):
         if not isinstance(path, str | os.PathLike):
             raise ConfigError(f"checkpoint {number} is {path!r}; it must be a path or a hub id")
-    asked = None if lengths is None else CascadeSpec(_listed("lengths", lengths, "tokens of every stage")).stage_lengths
+    # Lists of any kind are read once, not once for each stage; the specification tells what is none.
+    given = tuple(lengths) if isinstance(lengths, Iterable) else lengths
+    asked = None if given is None else CascadeSpec(given).stage_lengths
     loaded = [with_lengths(load_stage(path, weights=chosen), asked) for path in stages]
     shared = _tokenizer(loaded[0], tokenizer)
     used = written_lengths(loaded)
@@ -88,18 +89,6 @@ def read_cascade(
         for stage, length, prefix in zip(loaded, used, (0, *used[:-1]), strict=True)
     )
     return samplers, content, tuple(fault for stage in loaded for fault in stage.passed_over)
-
-
-def _listed(name: str, given: Iterable[_Entry], entries: str) -> tuple[_Entry, ...]:
-    """The entries of an argument that must be a list.
-
-    Raises:
-        ConfigError: it is a single thing.
-    """
-    try:
-        return tuple(given)
-    except TypeError as error:
-        raise ConfigError(f"{name} is {given!r}; it must be a list, of {entries}") from error
 
 
 def stage_sampler(

@@ -139,6 +139,11 @@ def test_arrays_carry_what_training_needs(dataset_folder, tmp_path):
     assert (tmp_path / arrays.fingerprint).is_dir()
 
 
+def test_folders_as_texts(dataset_folder, tmp_path):
+    built = StageArrays.build(str(dataset_folder), SPEC, packing="stream", out=str(tmp_path / "stages"))
+    assert (tmp_path / "stages" / built.fingerprint).is_dir()
+
+
 def test_built_once(dataset_folder, tmp_path):
     folder = shutil.copytree(dataset_folder, tmp_path / "toy")
     first = StageArrays.build(folder, SPEC, packing="stream")

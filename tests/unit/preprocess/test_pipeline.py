@@ -440,6 +440,10 @@ class Deadly:
         return {"kind": "toy"}
 
 
+def test_folder_as_a_text(run, tmp_path):
+    assert run(out_dir=str(tmp_path / "other")).is_relative_to(tmp_path / "other")
+
+
 def preprocess_deadly(out, killed_in):
     """In a process."""
     batches.BATCH_DOCUMENTS = 1

@@ -497,12 +497,12 @@ def test_what_must_be_a_list(checkpoints: Callable[..., Path]) -> None:
     from_pretrained: Any = Cascade.from_pretrained
     assert from_pretrained(iter([one, two]), lengths=iter(LENGTHS)).stage_lengths == LENGTHS
     for source in (None, 5):
-        with pytest.raises(ConfigError, match=rf"^source is {source}; it must be a list, of the stages' checkpoints$"):
+        with pytest.raises(ConfigError, match=rf"^source is {source}; it must be a bundle or a list of checkpoints, "):
             from_pretrained(source)
     for entry in (None, [one]):
         with pytest.raises(ConfigError, match=r"^checkpoint 2 is .*; it must be a path or a hub id$"):
             from_pretrained([one, entry])
-    with pytest.raises(ConfigError, match=r"^lengths is 6; it must be a list, of tokens of every stage$"):
+    with pytest.raises(ConfigError, match=r"^stage_lengths is 6; it must be a list, for example"):
         from_pretrained([one, two], lengths=6)
 
 
